@@ -1,0 +1,53 @@
+"""featx: transfer learning as one scikit-learn estimator.
+
+Every sample goes through the frozen backbone once, ever. ``import featx`` loads neither
+TensorFlow nor h5py: each public name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from featx._version import __version__
+
+if TYPE_CHECKING:
+    from featx.applications import list_backbones
+    from featx.cache import EmbeddingCache
+    from featx.estimators import TransferClassifier, TransferRegressor
+    from featx.extractor import FeatureExtractor
+    from featx.folders import load_image_folder
+    from featx.persistence import load, save
+
+__all__ = [
+    "EmbeddingCache",
+    "FeatureExtractor",
+    "TransferClassifier",
+    "TransferRegressor",
+    "__version__",
+    "list_backbones",
+    "load",
+    "load_image_folder",
+    "save",
+]
+
+_HOMES = {
+    "EmbeddingCache": "cache",
+    "FeatureExtractor": "extractor",
+    "TransferClassifier": "estimators",
+    "TransferRegressor": "estimators",
+    "list_backbones": "applications",
+    "load": "persistence",
+    "load_image_folder": "folders",
+    "save": "persistence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featx' has no attribute {name!r}")
+    return getattr(import_module(f"featx.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,83 @@
+"""The one hash of featx: xxh3, 128 bits for identities, 64 bits for checksums.
+
+It runs at the speed of memory (22 to 27 GB/s on one core), so that hashing a sample costs nothing
+beside reading it. It guards against accidents, not against somebody who crafts collisions in
+their own cache.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import xxhash
+
+DIGEST_BYTES = 16
+
+
+def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> bytes:
+    """Digest the concatenation of buffers.
+
+    Parameters
+    ----------
+    *parts : bytes-like or C-contiguous array
+        What to hash, in order.
+
+    Returns
+    -------
+    bytes
+        16 bytes.
+
+    Examples
+    --------
+    >>> digest_of(b"featx") == digest_of(b"fea", b"tx")
+    True
+    """
+    state = xxhash.xxh3_128()
+    for part in parts:
+        state.update(part.data if isinstance(part, np.ndarray) else part)
+    return state.digest()
+
+
+def digest_of_array(array: np.ndarray) -> bytes:
+    """Digest an array's dtype, shape and elements; equal arrays of any memory layout agree.
+
+    Examples
+    --------
+    >>> digest_of_array(np.eye(2)) == digest_of_array(np.asfortranarray(np.eye(2)))
+    True
+    >>> digest_of_array(np.zeros(2)) == digest_of_array(np.zeros((1, 2)))
+    False
+    """
+    contiguous = np.ascontiguousarray(array)
+    header = f"{array.dtype.str}{array.shape}".encode()
+    return digest_of(header, contiguous.reshape(-1).view(np.uint8))
+
+
+def digest_of_json(value: Any) -> str:
+    """Digest plain data (dicts in any order) as 32 hexadecimal digits.
+
+    Examples
+    --------
+    >>> digest_of_json({"a": 1, "b": [2]}) == digest_of_json({"b": [2], "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    return digest_of(text.encode()).hex()
+
+
+def checksums_of_rows(rows: np.ndarray) -> np.ndarray:
+    """Checksum each row of a C-contiguous matrix.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+
+    Returns
+    -------
+    ndarray of shape (n,), uint64
+    """
+    buffers = rows.view(np.uint8).reshape(len(rows), -1)
+    checksum = xxhash.xxh3_64_intdigest
+    return np.fromiter((checksum(row.data) for row in buffers), np.uint64, count=len(rows))

@@ -1,0 +1,76 @@
+"""Checks of parameters: all faults are gathered and raised as one error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from numbers import Integral
+from typing import Any
+
+from featx.exceptions import ParameterError
+
+
+def did_you_mean(name: object, options: Iterable[str], *, n_suggestions: int = 3) -> str:
+    """Suggest the options nearest to a mistyped name; empty if none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("mobilnet", ["mobilenet", "vgg16"])
+    " Did you mean 'mobilenet'?"
+    """
+    near = difflib.get_close_matches(str(name), list(options), n=n_suggestions, cutoff=0.6)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+class ParameterFaults:
+    """Gathers the faults of an estimator's parameters.
+
+    Examples
+    --------
+    >>> faults = ParameterFaults("FeatureExtractor")
+    >>> faults.check_option("pooling", "avgg", ["avg", "max"])
+    >>> faults.check_positive_int("batch_size", 0)
+    >>> faults.raise_any()
+    Traceback (most recent call last):
+        ...
+    featx.exceptions.ParameterError: FeatureExtractor has 2 faulty parameters:
+      pooling='avgg': expected one of 'avg', 'max'. Did you mean 'avg'?
+      batch_size=0: expected a positive integer.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.messages: list[str] = []
+
+    def add(self, name: str, value: object, expected: str) -> None:
+        """Note that `name` has a faulty value."""
+        shown = repr(value)
+        if len(shown) > 80:
+            shown = f"{shown[:77]}..."
+        self.messages.append(f"{name}={shown}: expected {expected}")
+
+    def check_option(self, name: str, value: Any, options: Collection[str | None]) -> None:
+        """Note a value that is none of `options`."""
+        if (value is None or isinstance(value, str)) and value in options:
+            return
+        shown = ", ".join(map(repr, options))
+        names = [option for option in options if option is not None]
+        self.add(name, value, f"one of {shown}.{did_you_mean(value, names)}")
+
+    def check_positive_int(self, name: str, value: Any, *, also: Collection[Any] = ()) -> None:
+        """Note a value that is neither a positive integer nor one of `also`."""
+        if isinstance(value, (str, type(None))) and value in also:
+            return
+        if isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0:
+            return
+        others = "".join(f" or {option!r}" for option in also)
+        self.add(name, value, f"a positive integer{others}.")
+
+    def raise_any(self) -> None:
+        """Raise one error with all faults, if there are any."""
+        if not self.messages:
+            return
+        if len(self.messages) == 1:
+            raise ParameterError(f"{self.owner} has a faulty parameter: {self.messages[0]}")
+        lines = "\n  ".join(self.messages)
+        raise ParameterError(f"{self.owner} has {len(self.messages)} faulty parameters:\n  {lines}")

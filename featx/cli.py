@@ -1,0 +1,444 @@
+"""The ``featx`` command: the jobs of the library from the shell.
+
+Exit codes: 0 all is well; 1 the job ran and found something wrong (damaged rows in a cache);
+2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be had; 5 a saved file
+cannot be loaded or holds types that nobody vouched for; 6 the disk; 130 interrupted.
+
+With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
+always go to standard error. Nothing heavy is imported before a job needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featx._version import __version__
+from featx.exceptions import (
+    BackboneError,
+    FeatxError,
+    InputError,
+    SavedFileError,
+    UntrustedTypesError,
+    WeightsError,
+)
+
+_EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
+    ((WeightsError, BackboneError), 4),
+    ((SavedFileError, UntrustedTypesError), 5),
+    ((FeatxError, ValueError), 3),
+    ((OSError,), 6),
+    ((KeyboardInterrupt,), 130),
+)
+_IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
+_FOLDER = click.argument("folder", type=click.Path())
+_MODEL = click.argument("model", type=click.Path())
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_TRUSTED = click.option(
+    "--trusted", multiple=True, help="A type inside the head that you vouch for; may be repeated."
+)
+_HEAD_HELP = "logistic, ridge, svm, knn, lda or forest"
+
+
+def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how embeddings are made."""
+    options = (
+        click.option("--weights", default="imagenet", help="imagenet, none or a file."),
+        click.option(
+            "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."
+        ),
+        click.option("--preprocessing", default="auto", help="auto, tf, torch, caffe, unit, none."),
+        click.option("--layer", default=None, help="Name of the layer to read; default: output."),
+        click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
+        click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
+        click.option("--cache", default="auto", help="A folder, or none."),
+        click.option("--batch-size", type=int, default=None),
+        click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
+        click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
+        click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
+    """Make an extractor from the options of a command."""
+    from featx.extractor import FeatureExtractor
+
+    return FeatureExtractor(
+        backbone,
+        weights=_none(options["weights"]),
+        backbone_params=_parsed_params(options["params"]),
+        preprocessing=_none(options["preprocessing"]),
+        layer=options["layer"],
+        pooling=_none(options["pooling"]),
+        input_size=options["input_size"],
+        cache=_none(options["cache"]),
+        batch_size=options["batch_size"] or "auto",
+        on_error=options["on_error"],
+        n_jobs=options["n_jobs"],
+        verbose=not options["quiet"],
+    )
+
+
+def _none(value: str) -> str | None:
+    return None if value.lower() == "none" else value
+
+
+def _parsed_params(params: tuple[str, ...]) -> dict[str, Any] | None:
+    parsed = {}
+    for text in params:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint="--param")
+        try:
+            parsed[name] = json.loads(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed or None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Transfer learning: every image goes through the frozen network once, ever.
+
+    Exit codes: 0 well, 1 damage found, 2 usage, 3 input, 4 backbone or weights, 5 saved file,
+    6 disk, 130 interrupted.
+    """
+
+
+@cli.command()
+@click.option("--out", default="featx-demo", type=click.Path(path_type=Path), show_default=True)
+@click.option("--letters", default=40, show_default=True, help="Images of each letter.")
+@_AS_JSON
+def demo(out: Path, letters: int, as_json: bool) -> None:
+    """Run the main job on images that come with the dependencies.
+
+    Writes images, cache and model below the folder OUT. The cache there is cleared first.
+    """
+    from featx import reports
+    from featx.demo import run_demo
+
+    with reports.status("demo") as on_step:
+        result = run_demo(out.absolute(), n_per_letter=letters, on_step=on_step)
+    if as_json:
+        _print_json({**result, "rows": [row._asdict() for row in result["rows"]]})
+    else:
+        reports.print_demo(result)
+
+
+@cli.command()
+@_FOLDER
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="An .npz file.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--backbone", default="mobilenet_v2", show_default=True)
+@extractor_options
+@_AS_JSON
+def extract(
+    folder: str,
+    out: Path,
+    force: bool,
+    backbone: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Embed the images of a folder per class: an .npz with embeddings, paths and labels."""
+    if out.exists() and not force:
+        raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
+    import io
+
+    import numpy as np
+
+    from featx._files import write_atomically
+    from featx.folders import load_image_folder
+
+    images = load_image_folder(folder)
+    extractor = make_extractor(backbone, options)
+    embeddings = extractor.fit_transform(images.data)
+    buffer = io.BytesIO()
+    np.savez(buffer, embeddings=embeddings, paths=images.data, labels=images.target)
+    write_atomically(out, buffer.getvalue())
+    result = {"out": str(out), "shape": list(embeddings.shape), "report": extractor.report_}
+    _show(result, as_json, f"{embeddings.shape} embeddings in {out} ({_passes(extractor.report_)})")
+
+
+@cli.command()
+@_FOLDER
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The saved model.")
+@click.option("--head", default="logistic", show_default=True, help=_HEAD_HELP)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--backbone", default="mobilenet_v2", show_default=True)
+@_TRUSTED
+@extractor_options
+@_AS_JSON
+def fit(
+    folder: str,
+    out: Path,
+    head: str,
+    seed: int,
+    backbone: str,
+    trusted: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a classifier on a folder per class and save it as one file."""
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
+    from featx.estimators import TransferClassifier
+    from featx.folders import load_image_folder
+    from featx.persistence import save
+
+    images = load_image_folder(folder)
+    extractor = make_extractor(backbone, options)
+    classifier = TransferClassifier(extractor, head, random_state=seed)
+    classifier.fit(images.data, images.target)
+    save(classifier, out, trusted=trusted)
+    result = {
+        "model": str(out),
+        "classes": classifier.classes_.tolist(),
+        "report": classifier.report_,
+    }
+    _show(
+        result,
+        as_json,
+        f"{len(images.data)} images of {len(images.target_names)} classes, "
+        f"{_passes(classifier.report_)}; saved as {out}",
+    )
+
+
+@cli.command()
+@_MODEL
+@_IMAGES
+@click.option("--proba", is_flag=True, help="Print the probability of each class too.")
+@_TRUSTED
+@_AS_JSON
+def predict(
+    model: str,
+    images: tuple[str, ...],
+    proba: bool,
+    trusted: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Predict the class of images with a saved model."""
+    from featx.persistence import load
+
+    classifier = load(model, trusted=trusted)
+    if proba and not hasattr(classifier, "predict_proba"):
+        raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
+    labels = classifier.predict(list(images)).tolist()
+    rows = [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
+    if proba:
+        names = [str(name) for name in classifier.classes_]
+        for row, chances in zip(rows, classifier.predict_proba(list(images)), strict=True):
+            row["proba"] = dict(zip(names, chances.tolist(), strict=True))
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        chances = row.get("proba", {})
+        shown = "".join(f"\t{name}={chance:.3f}" for name, chance in chances.items())
+        click.echo(f"{row['image']}\t{row['label']}{shown}")
+
+
+@cli.command()
+@_MODEL
+@_FOLDER
+@_TRUSTED
+@_AS_JSON
+def evaluate(model: str, folder: str, trusted: tuple[str, ...], as_json: bool) -> None:
+    """Measure a saved model on a folder per class."""
+    from featx import reports
+    from featx.evaluation import evaluate as measure
+    from featx.folders import load_image_folder
+    from featx.persistence import load
+
+    images = load_image_folder(folder)
+    classifier = load(model, trusted=trusted)
+    result = measure(images.target, classifier.predict(images.data))
+    if as_json:
+        _print_json(result)
+    else:
+        reports.print_evaluation(result)
+
+
+@cli.command()
+@_FOLDER
+@click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
+@click.option("--head", "heads", multiple=True, default=["logistic"], help=_HEAD_HELP)
+@click.option("--folds", default=5, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@extractor_options
+@_AS_JSON
+def cv(
+    folder: str,
+    backbones: tuple[str, ...],
+    heads: tuple[str, ...],
+    folds: int,
+    seed: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Cross-validate heads and backbones on a folder per class; both may be repeated."""
+    from featx import reports
+    from featx.evaluation import compare
+    from featx.folders import load_image_folder
+
+    images = load_image_folder(folder)
+    extractors = [make_extractor(backbone, options) for backbone in backbones]
+    comparisons = compare(
+        images.data,
+        images.target,
+        extractors=extractors,
+        heads=heads,
+        n_folds=folds,
+        random_state=seed,
+    )
+    rows = list(comparisons)
+    if as_json:
+        _print_json([row._asdict() for row in rows])
+    else:
+        reports.print_comparisons(rows, n_folds=folds)
+
+
+@cli.command()
+@_AS_JSON
+def backbones(as_json: bool) -> None:
+    """List the networks that have a name."""
+    from featx.applications import list_backbones
+
+    networks = list_backbones()
+    if as_json:
+        _print_json([network._asdict() for network in networks])
+        return
+    from featx import reports
+
+    reports.print_backbones(networks)
+
+
+@cli.group()
+@click.option("--cache", "path", default=None, type=click.Path(), help="Default: your own cache.")
+@click.pass_context
+def cache(context: click.Context, path: str | None) -> None:
+    """Look into the cache of embeddings, and keep it in order."""
+    from featx.cache import EmbeddingCache
+
+    context.obj = EmbeddingCache(path)
+
+
+@cache.command()
+@_AS_JSON
+@click.pass_obj
+def info(store: Any, as_json: bool) -> None:
+    """Say what is stored."""
+    result = store.info()
+    if as_json:
+        _print_json(result)
+        return
+    from featx import reports
+
+    reports.print_cache(result)
+
+
+@cache.command()
+@click.option("--repair", is_flag=True, help="Move damaged shards aside, keeping sound rows.")
+@_AS_JSON
+@click.pass_obj
+def verify(store: Any, repair: bool, as_json: bool) -> None:
+    """Check every row; exit code 1 if any is damaged."""
+    damaged = store.verify(repair=repair)
+    lines = [f"{count} damaged rows in {path}" for path, count in damaged.items()]
+    _show(damaged, as_json, "\n".join(lines) or "every row is sound")
+    if damaged:
+        sys.exit(1)
+
+
+@cache.command()
+@click.pass_obj
+def compact(store: Any) -> None:
+    """Merge the shards of each space into few."""
+    store.compact()
+
+
+@cache.command()
+@click.option("--max-bytes", required=True, help="What may stay, as in 500MB or 10GB.")
+@click.pass_obj
+def evict(store: Any, max_bytes: str) -> None:
+    """Remove the oldest shards until the rest fits."""
+    freed = store.evict(max_bytes=_size_bytes(max_bytes))
+    click.echo(f"{freed} bytes freed")
+
+
+@cache.command()
+@click.argument("path", type=click.Path())
+@click.pass_obj
+def export(store: Any, path: str) -> None:
+    """Copy all rows, merged, to another cache folder."""
+    store.export(path)
+
+
+@cache.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def clear(store: Any, yes: bool) -> None:
+    """Remove everything that is stored."""
+    if not yes:
+        click.confirm(f"Remove all embeddings in {store.path}?", abort=True)
+    store.clear()
+
+
+def _size_bytes(text: str) -> int:
+    units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
+    number = text.strip().rstrip("bBkKmMgGtT")
+    unit = text.strip()[len(number) :].lower()
+    try:
+        return int(float(number) * units[unit])
+    except (KeyError, ValueError):
+        raise click.BadParameter(
+            f"{text!r}: expected a size as in 500MB or 10GB", param_hint="--max-bytes"
+        ) from None
+
+
+def _passes(report: Any) -> str:
+    return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
+
+
+def _show(result: Any, as_json: bool, text: str) -> None:
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(text)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    click.echo(f"{category.__name__}: {message}", err=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; errors become one message and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        cli.main(arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (FeatxError, ValueError, OSError, KeyboardInterrupt) as exc:
+        click.echo(f"error: {exc}" if str(exc) else "interrupted", err=True)
+        sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds)))

@@ -1,0 +1,169 @@
+"""TransferClassifier and TransferRegressor: a frozen backbone and a head, as one estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from featx.exceptions import InputError
+from featx.heads import CLASSIFIER_HEADS, REGRESSOR_HEADS
+from featx.transfer import TransferEstimator, head_has
+
+
+class TransferClassifier(ClassifierMixin, TransferEstimator):
+    """Classify images with a frozen pretrained network and a scikit-learn head.
+
+    Every distinct image goes through the network once, ever; after that, a fit costs what the
+    head costs. A linear head on frozen features is the linear probe of Kornblith et al. 2019
+    (arXiv 1805.08974).
+
+    Parameters
+    ----------
+    extractor : FeatureExtractor, str, Path, keras.Model, callable or None, default=None
+        What makes the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
+        for ``FeatureExtractor()``.
+    head : str or estimator, default="logistic"
+        What is trained on them: any scikit-learn classifier, or one by name: "logistic", "ridge",
+        "svm" (each with scaling), "knn", "lda", "forest".
+    fine_tune : None
+        Reserved for unfreezing the top of the backbone, which is not part of this version.
+    random_state : int, RandomState or None, default=None
+        For parts of the head that have none of their own.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    extractor_ : FeatureExtractor
+    head_ : estimator
+        The fitted head.
+    report_ : Bunch
+        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featx import TransferClassifier
+    >>> images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    >>> images[:3] //= 4
+    >>> classifier = TransferClassifier("tiny", head="ridge")
+    >>> classifier.fit(images, ["dark"] * 3 + ["light"] * 3).predict(images)
+    array(['dark', 'dark', 'dark', 'light', 'light', 'light'], dtype='<U5')
+    """
+
+    _heads = CLASSIFIER_HEADS
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The labels, in the order of the columns of ``predict_proba``."""
+        check_is_fitted(self, "head_")
+        return self.head_.classes_
+
+    @available_if(head_has("predict_proba"))
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : samples
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        return self._head_output("predict_proba", X)
+
+    @available_if(head_has("predict_log_proba"))
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Predict the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : samples
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        return self._head_output("predict_log_proba", X)
+
+    @available_if(head_has("decision_function"))
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores of the classes.
+
+        Parameters
+        ----------
+        X : samples
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+        """
+        return self._head_output("decision_function", X)
+
+    def _check_target(self, y: np.ndarray) -> None:
+        check_classification_targets(y)
+        if y.ndim == 1 and len(np.unique(y)) < 2:
+            raise InputError(
+                f"y holds one class only, {y.tolist()[0]!r}: expected samples of 2 classes or more"
+            )
+
+
+class TransferRegressor(RegressorMixin, TransferEstimator):
+    """Predict numbers from images with a frozen pretrained network and a scikit-learn head.
+
+    Parameters
+    ----------
+    extractor : FeatureExtractor, str, Path, keras.Model, callable or None, default=None
+        What makes the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
+        for ``FeatureExtractor()``.
+    head : str or estimator, default="ridge"
+        What is trained on them: any scikit-learn regressor, or one by name: "ridge", "svm" (each
+        with scaling), "knn", "forest".
+    fine_tune : None
+        Reserved for unfreezing the top of the backbone, which is not part of this version.
+    random_state : int, RandomState or None, default=None
+        For parts of the head that have none of their own.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    extractor_ : FeatureExtractor
+    head_ : estimator
+        The fitted head.
+    report_ : Bunch
+        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featx import TransferRegressor
+    >>> images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    >>> regressor = TransferRegressor("tiny").fit(images, images.mean(axis=(1, 2, 3)))
+    >>> regressor.predict(images).shape
+    (6,)
+    """
+
+    _heads = REGRESSOR_HEADS
+
+    def __init__(
+        self,
+        extractor: Any = None,
+        head: Any = "ridge",
+        fine_tune: Any = None,
+        *,
+        random_state: Any = None,
+        verbose: int | bool = 0,
+    ) -> None:
+        super().__init__(extractor, head, fine_tune, random_state=random_state, verbose=verbose)
+
+    def _check_target(self, y: np.ndarray) -> None:
+        if y.dtype.kind not in "biuf":
+            raise InputError(f"y has dtype {y.dtype}: a regressor needs numbers")

@@ -1,0 +1,162 @@
+"""Numbers that a colleague can check: metrics of predictions, and a table of cross-validations.
+
+The metrics are scikit-learn's; what is added here is plain data for people and machines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_validate
+
+from featx.estimators import TransferClassifier
+from featx.exceptions import InputError
+from featx.extractor import FeatureExtractor
+
+
+def evaluate(y_true: Any, y_pred: Any) -> dict[str, Any]:
+    """Measure how well labels were predicted.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_samples,)
+
+    Returns
+    -------
+    dict
+        Plain data: ``accuracy``; ``classes``, for each its ``precision``, ``recall``, ``f1-score``
+        and ``support``; ``macro`` and ``weighted``, the same averaged; ``confusion``, with
+        ``labels`` and ``counts`` (rows are true classes, columns predicted ones).
+
+    Examples
+    --------
+    >>> result = evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"])
+    >>> round(result["accuracy"], 3), result["confusion"]["counts"]
+    (0.667, [[1, 1], [0, 1]])
+    """
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    labels = np.unique(np.concatenate([y_true, y_pred]))
+    names = [str(label) for label in labels]
+    report = classification_report(
+        y_true, y_pred, labels=labels, target_names=names, output_dict=True, zero_division=0.0
+    )
+    return {
+        "accuracy": float(np.mean(y_true == y_pred)),
+        "n_samples": len(y_true),
+        "classes": {name: report[name] for name in names},
+        "macro": report["macro avg"],
+        "weighted": report["weighted avg"],
+        "confusion": {
+            "labels": names,
+            "counts": confusion_matrix(y_true, y_pred, labels=labels).tolist(),
+        },
+    }
+
+
+class Comparison(NamedTuple):
+    """One line of a table of cross-validations.
+
+    Attributes
+    ----------
+    backbone, head : str
+    mean, spread : float
+        Accuracy over the folds, and its standard deviation.
+    seconds : float
+        Wall time, embedding included.
+    n_forward : int
+        Samples that went through the backbone.
+    scores : list of float
+        Accuracy of each fold.
+    """
+
+    backbone: str
+    head: str
+    mean: float
+    spread: float
+    seconds: float
+    n_forward: int
+    scores: list[float]
+
+
+def check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
+    """Check, before any long work, that every class has a sample for each fold.
+
+    Raises
+    ------
+    InputError
+        Classes are too small, all of them named, or there are fewer groups than folds.
+    """
+    if n_folds < 2:
+        raise InputError(f"n_folds={n_folds}: expected at least 2")
+    small = [f"{name!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]
+    if small:
+        raise InputError(
+            f"{n_folds} folds need {n_folds} samples of each class, but there are fewer of "
+            f"{', '.join(small[:10])}: ask for fewer folds, or add samples"
+        )
+    n_groups = n_folds if groups is None else len(set(groups))
+    if n_groups < n_folds:
+        raise InputError(f"{n_folds} folds need as many groups, but there are {n_groups}")
+
+
+def compare(
+    X: Any,
+    y: Any,
+    *,
+    extractors: Sequence[FeatureExtractor],
+    heads: Sequence[Any],
+    n_folds: int = 5,
+    groups: Any = None,
+    random_state: int = 0,
+) -> Iterator[Comparison]:
+    """Cross-validate each head on the embeddings of each extractor.
+
+    Parameters
+    ----------
+    X : samples
+    y : array-like of shape (n_samples,)
+    extractors : sequence of FeatureExtractor
+    heads : sequence of str or estimator
+    n_folds : int, default=5
+        Stratified, shuffled.
+    groups : array-like of shape (n_samples,), default=None
+        Samples of one group never part between training and test.
+    random_state : int, default=0
+        Of the shuffling, and of heads that take one.
+
+    Yields
+    ------
+    Comparison
+        One by one, as they are done.
+
+    Raises
+    ------
+    InputError
+        Before any long work; see :func:`check_folds`.
+    """
+    check_folds(y, n_folds=n_folds, groups=groups)
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = splitter(n_folds, shuffle=True, random_state=random_state)
+    for extractor in extractors:
+        for head in heads:
+            start_s = time.perf_counter()
+            embedder = clone(extractor).fit(X)
+            embedder.transform(X)
+            estimator = TransferClassifier(extractor, head, random_state=random_state)
+            result = cross_validate(estimator, X, y, groups=groups, cv=folds, error_score="raise")
+            scores = result["test_score"].tolist()
+            yield Comparison(
+                backbone=embedder.get_feature_names_out()[0].rpartition("_")[0],
+                head=head if isinstance(head, str) else type(head).__name__,
+                mean=float(np.mean(scores)),
+                spread=float(np.std(scores)),
+                seconds=time.perf_counter() - start_s,
+                n_forward=embedder.report_.n_forward,
+                scores=scores,
+            )

@@ -1,0 +1,140 @@
+"""Every error and warning of featx.
+
+Each error is a :class:`FeatxError` and, beside that, the builtin type that a caller would catch
+without knowing featx. Messages say what was got, what was expected and how to mend it. Several
+faults make one message.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+_SHOWN = 10
+
+
+class FeatxError(Exception):
+    """Base class of all errors that featx raises."""
+
+
+class ParameterError(FeatxError, ValueError):
+    """A parameter of an estimator or function has a value that cannot work."""
+
+
+class InputError(FeatxError, ValueError):
+    """`X` or `y` is of a kind, shape or content that featx cannot use."""
+
+
+class SampleFault(NamedTuple):
+    """One sample that could not be read.
+
+    Attributes
+    ----------
+    position : int
+        Row of the sample in `X`, counted from 0.
+    name : str
+        The path of the file, or what kind of object the sample is.
+    reason : str
+        What is wrong with it.
+    """
+
+    position: int
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"[{self.position}] {self.name}: {self.reason}"
+
+
+class BadSampleError(InputError):
+    """Samples that are missing, damaged or not images.
+
+    Parameters
+    ----------
+    faults : iterable of SampleFault
+        All faulty samples.
+    n_samples : int
+        How many samples there were in all.
+
+    Attributes
+    ----------
+    faults : list of SampleFault
+        All of them, ordered by position; the message shows the first ten.
+    """
+
+    def __init__(self, faults: Iterable[SampleFault], n_samples: int) -> None:
+        self.faults = sorted(faults)
+        self.n_samples = n_samples
+        super().__init__(
+            f"{describe_faults(self.faults, n_samples)}\n"
+            "Mend or remove them, or pass on_error='nan' to get rows of NaN in their place."
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[list[SampleFault], int]]:
+        return type(self), (self.faults, self.n_samples)
+
+
+class UnreadableImageError(InputError):
+    """Bytes or an array are not an image that can be read; the message is the reason alone."""
+
+
+class BackboneError(FeatxError, ValueError):
+    """A backbone cannot be built, or cannot be used as one."""
+
+
+class WeightsError(FeatxError, OSError):
+    """The weights of a backbone cannot be had: no network, no such file, or a file of others."""
+
+
+class UntrustedTypesError(FeatxError, TypeError):
+    """A saved estimator holds types that nobody vouched for; nothing of it was loaded."""
+
+
+class SavedFileError(FeatxError, ValueError):
+    """A file is not a saved featx estimator, is damaged, or was made for other embeddings."""
+
+
+class MissingExtraError(FeatxError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class FeatxWarning(UserWarning):
+    """Base class of all warnings that featx emits."""
+
+
+class BadSampleWarning(FeatxWarning):
+    """Samples could not be read and became rows of NaN, or were left out."""
+
+
+class CacheDamageWarning(FeatxWarning):
+    """A file of the cache was damaged or foreign; it was moved aside and is computed again."""
+
+
+class CacheWriteWarning(FeatxWarning):
+    """Embeddings could not be stored; they are returned all the same."""
+
+
+class NotCachedWarning(FeatxWarning):
+    """What computes the embeddings cannot be identified, so they are not cached."""
+
+
+class UnstableBackboneWarning(FeatxWarning):
+    """A callable gave another backbone than the last time; old rows cannot be used again."""
+
+
+class FolderWarning(FeatxWarning):
+    """Files in an image folder were left out."""
+
+
+def describe_faults(faults: Sequence[SampleFault], n_samples: int) -> str:
+    """Say which samples are faulty: the count, then the first ten, one a line.
+
+    Examples
+    --------
+    >>> print(describe_faults([SampleFault(3, "a.png", "empty file (0 bytes)")], n_samples=5))
+    1 of 5 samples cannot be read:
+      [3] a.png: empty file (0 bytes)
+    """
+    lines = [f"{len(faults)} of {n_samples} samples cannot be read:"]
+    lines += [f"  {fault}" for fault in faults[:_SHOWN]]
+    if len(faults) > _SHOWN:
+        lines.append(f"  ... and {len(faults) - _SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,308 @@
+"""FeatureExtractor: a frozen backbone as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import math
+import os
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import validate_data
+
+from featx._validation import ParameterFaults
+from featx.backbones import POOLINGS, Backbone, BackboneSpec
+from featx.cache import EmbeddingCache, resolve_cache
+from featx.cloning import clone_sharing_models
+from featx.exceptions import ParameterError
+from featx.forward import PassOptions, embed
+from featx.inputs import as_samples
+from featx.models import is_file
+from featx.preprocessing import PREPROCESSINGS
+from featx.resolution import Resolved, resolve
+from featx.samples import Samples, VectorSamples
+from featx.spaces import Space
+
+
+class FeatureExtractor(TransformerMixin, BaseEstimator):
+    """Turn images into embeddings with a frozen, pretrained Keras network.
+
+    Each distinct sample goes through the network once, ever: embeddings are kept in a cache on
+    disk, found again by the content of the sample and by everything that decides the numbers.
+
+    Parameters
+    ----------
+    backbone : str, Path, keras.Model or callable, default="mobilenet_v2"
+        A name from :func:`list_backbones`, the path of a ``.keras`` file, a model, or a callable
+        ``input_shape -> keras.Model`` (called once per process and input shape).
+    weights : "imagenet", None, str or Path, default="imagenet"
+        Of a named backbone: downloaded, random (from a fixed seed), or a file. ``"tiny"`` takes
+        ``"imagenet"`` for the weights that it brings.
+    backbone_params : dict, default=None
+        For the constructor of a named backbone, such as ``{"alpha": 0.35}``.
+    preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
+        How pixels from 0 to 255 are scaled. "auto" is the named network's own, and none for a
+        model that was handed in.
+    layer : str, default=None
+        Name of the layer that is read; None is the output.
+    pooling : {"avg", "max", "avgmax", "flatten", None}, default="avg"
+        What turns activations of shape (h, w, c) into a vector; "avgmax" gives both, side by
+        side. None leaves them as they are. A layer that gives vectors is never pooled.
+    input_size : int or (int, int), default=None
+        Height and width in pixels to which images are resized; None is the network's default.
+    cache : "auto", None, str, Path or EmbeddingCache, default="auto"
+        Where embeddings are kept. "auto" is ``$FEATX_CACHE`` or the user's cache folder; None
+        keeps nothing.
+    batch_size : int or "auto", default="auto"
+        Samples per call of the network.
+    precision : {"float32"}, default="float32"
+        In which the network computes.
+    engine : {"auto", "keras"}, default="auto"
+        Who runs the network.
+    also_cache : tuple, default=()
+        Reserved for further layers to be stored by the same pass; must be empty.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether samples that cannot be read are an error, or rows of NaN and one warning.
+    n_jobs : int, default=None
+        Threads that decode images; None is one per core.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    array_shape_ : tuple of int or None
+        Shape of one sample, if all samples seen by ``fit`` were arrays of one shape.
+    feature_shape_ : tuple of int
+        Shape of one embedding.
+    space_digest_ : str
+        Names what decides the numbers, as it was when ``fit`` was called.
+    n_features_in_ : int
+        For samples that are vectors only.
+    report_ : Bunch
+        What the last ``transform`` did: ``n_samples``, ``n_hits``, ``n_forward`` (samples that
+        went through the backbone), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
+        ``engine``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featx import FeatureExtractor
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    >>> extractor = FeatureExtractor("tiny", cache=None)
+    >>> extractor.fit_transform(images).shape
+    (4, 400)
+    >>> extractor.report_.n_forward
+    4
+    """
+
+    def __init__(
+        self,
+        backbone: Any = "mobilenet_v2",
+        *,
+        weights: Any = "imagenet",
+        backbone_params: dict[str, Any] | None = None,
+        preprocessing: Any = "auto",
+        layer: str | None = None,
+        pooling: str | None = "avg",
+        input_size: int | tuple[int, int] | None = None,
+        cache: Any = "auto",
+        batch_size: int | str = "auto",
+        precision: str = "float32",
+        engine: str = "auto",
+        also_cache: Any = (),
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.backbone_params = backbone_params
+        self.preprocessing = preprocessing
+        self.layer = layer
+        self.pooling = pooling
+        self.input_size = input_size
+        self.cache = cache
+        self.batch_size = batch_size
+        self.precision = precision
+        self.engine = engine
+        self.also_cache = also_cache
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and the kind of samples; the frozen network learns nothing.
+
+        Parameters
+        ----------
+        X : samples
+            See :meth:`transform`.
+        y : ignored
+
+        Returns
+        -------
+        FeatureExtractor
+
+        Raises
+        ------
+        ParameterError
+            Parameters have faulty values; the message lists all of them.
+        InputError
+            `X` is of a kind that is no sample.
+        WeightsError, BackboneError
+            The backbone cannot be had, or cannot be used as one.
+        """
+        samples = self._samples(X, reset=True)
+        space = self._resolve(samples.array_shape).space
+        self.array_shape_ = samples.array_shape
+        self.feature_shape_, self.space_digest_ = space.feature_shape, space.digest
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed samples; the network runs for those only that the cache does not hold.
+
+        Parameters
+        ----------
+        X : samples
+            A list, array or Series of image paths; a list of encoded images (bytes), PIL images or
+            arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
+            from 0 to 255; a one-column DataFrame of any of these; or (n, p) vectors for a backbone
+            that takes vectors.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+            In the order of the samples. With ``pooling=None``, (n_samples, *feature_shape).
+
+        Raises
+        ------
+        BadSampleError
+            Samples cannot be read; all of them are listed, and the others are stored.
+        """
+        samples = self._samples(X, reset=False)
+        resolved = self._resolve(samples.array_shape)
+        options = PassOptions(self.batch_size, self.n_jobs, self.on_error, self.verbose)
+        embeddings, self.report_ = embed(samples, resolved, resolve_cache(self.cache), options)
+        return embeddings.reshape(len(embeddings), *resolved.space.feature_shape)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Name the features after backbone, layer and pooling.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of shape (n_features,), dtype object
+        """
+        stem = "_".join(filter(None, (self._spec().label, self.layer, self.pooling)))
+        count = math.prod(self.feature_shape_)
+        return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
+
+    def _spec(self) -> BackboneSpec:
+        return BackboneSpec(
+            backbone=self.backbone,
+            weights=self.weights,
+            backbone_params=self.backbone_params,
+            preprocessing=self.preprocessing,
+            layer=self.layer,
+            pooling=self.pooling,
+            input_size=self.input_size,
+            precision=self.precision,
+        )
+
+    def _resolve(self, array_shape: tuple[int, ...] | None) -> Resolved:
+        return resolve(self._spec(), array_shape=array_shape, cache=resolve_cache(self.cache))
+
+    def has_named_weights(self) -> bool:
+        """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
+        return self._spec().network is not None and self.weights == "imagenet"
+
+    def current_space(self) -> Space:
+        """Find the space of the embeddings that a fitted extractor gives, as things are now."""
+        return self._resolve(self.array_shape_).space
+
+    def build_backbone(self) -> Backbone:
+        """Build, or take from memory, the backbone of a fitted extractor."""
+        return self._resolve(self.array_shape_).build()
+
+    def _samples(self, X: Any, *, reset: bool) -> Samples:
+        self._check_params()
+        samples = as_samples(X)
+        if isinstance(samples, VectorSamples) and (reset or hasattr(self, "n_features_in_")):
+            validate_data(self, X, skip_check_array=True, reset=reset)
+        return samples
+
+    def _check_params(self) -> None:
+        faults = ParameterFaults(type(self).__name__)
+        self._check_backbone(faults)
+        faults.check_option("pooling", self.pooling, POOLINGS)
+        if self.preprocessing is None or isinstance(self.preprocessing, str):
+            faults.check_option("preprocessing", self.preprocessing, ("auto", *PREPROCESSINGS))
+        if self.layer is not None and not isinstance(self.layer, str):
+            faults.add("layer", self.layer, "the name of a layer, or None for the output.")
+        if not _is_size(self.input_size):
+            expected = "a positive number of pixels, or a pair (height, width)."
+            faults.add("input_size", self.input_size, expected)
+        if not (self.cache is None or isinstance(self.cache, (str, os.PathLike, EmbeddingCache))):
+            faults.add("cache", self.cache, "'auto', None, a folder or an EmbeddingCache.")
+        faults.check_positive_int("batch_size", self.batch_size, also=("auto",))
+        faults.check_option("precision", self.precision, ("float32",))
+        faults.check_option("engine", self.engine, ("auto", "keras"))
+        if self.also_cache:
+            expected = "(), since one pass stores one layer in this version."
+            faults.add("also_cache", self.also_cache, expected)
+        faults.check_option("on_error", self.on_error, ("raise", "nan"))
+        if self.n_jobs is not None and (not isinstance(self.n_jobs, Integral) or not self.n_jobs):
+            faults.add("n_jobs", self.n_jobs, "a number of threads other than 0, or None.")
+        faults.raise_any()
+
+    def _check_backbone(self, faults: ParameterFaults) -> None:
+        if not isinstance(self.backbone, (str, os.PathLike)) and not callable(self.backbone):
+            faults.add("backbone", self.backbone, "a name, a .keras file, a model or a callable.")
+        elif is_file(self.backbone):
+            if not Path(self.backbone).expanduser().is_file():
+                faults.add("backbone", os.fspath(self.backbone), "a .keras file that is there.")
+        else:
+            try:
+                named = self._spec().network is not None
+            except ParameterError as exc:
+                named = False
+                faults.messages.append(str(exc))
+            if not named and self.backbone_params:
+                faults.add(
+                    "backbone_params", self.backbone_params, "None for a backbone without a name."
+                )
+        if isinstance(self.weights, (str, os.PathLike)) and self.weights != "imagenet":
+            if not Path(self.weights).expanduser().is_file():
+                expected = "'imagenet', None, or a file that is there."
+                faults.add("weights", os.fspath(self.weights), expected)
+        elif self.weights not in (None, "imagenet"):
+            faults.add("weights", self.weights, "'imagenet', None, or the path of a file.")
+
+    def __sklearn_clone__(self) -> FeatureExtractor:
+        return clone_sharing_models(self)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "feature_shape_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _is_size(size: Any) -> bool:
+    if size is None:
+        return True
+    sides = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size,)
+    return all(
+        isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
+        for side in sides
+    )

@@ -1,0 +1,135 @@
+"""What files contain, remembered by what ``stat`` says of them.
+
+A warm pass over a million files should cost a million ``stat`` calls, not a terabyte of reading.
+The index maps (path, size, modification time, inode) to the digest of the content. An entry is
+made only if the file was already old when it was hashed: a file that changes twice within the
+resolution of its clock would otherwise keep its first digest (git calls such entries racy).
+
+On disk it is a folder of immutable sealed segments, each an array of (key, digest) pairs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from featx._files import seal, unseal, write_atomically
+from featx._hashing import DIGEST_BYTES, digest_of
+from featx.key_table import KEY_DTYPE, KeyTable, keys_from, keys_from_matrix, matrix_from_keys
+
+_MAGIC = b"featx-file-index-1\n"
+_SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
+_MAX_SEGMENTS = 16
+
+
+def file_key(path: str, status: os.stat_result) -> bytes:
+    """Digest what tells one state of a file from another."""
+    text = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+    return digest_of(os.fsencode(text))
+
+
+class FileIndex:
+    """Digests of files that were hashed before.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Where segments lie; None keeps the index in memory only.
+
+    Examples
+    --------
+    >>> index = FileIndex(None)
+    >>> index.find([b"k" * 16])
+    [None]
+    >>> index.add(b"k" * 16, b"d" * 16, modified_s=0.0)
+    >>> index.find([b"k" * 16])
+    [b'dddddddddddddddd']
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._names: frozenset[str] = frozenset()
+        self._table = KeyTable(np.empty(0, KEY_DTYPE))
+        self._digests = np.empty(0, KEY_DTYPE)
+        self._added: dict[bytes, bytes] = {}
+
+    def find(self, keys: list[bytes]) -> list[bytes | None]:
+        """Return the digest of each file, None where it is not known."""
+        self._refresh()
+        places = self._table.find(keys_from(keys, count=len(keys)))
+        # An S16 element loses its trailing zero bytes when it becomes a Python object.
+        known = matrix_from_keys(self._digests).tobytes()
+        return [
+            known[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
+            if place >= 0
+            else self._added.get(key)
+            for key, place in zip(keys, places.tolist(), strict=True)
+        ]
+
+    def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
+        """Remember a digest, if the file had settled; `modified_s` is its time of change."""
+        if time.time() - modified_s >= _SETTLED_S:
+            self._added[key] = digest
+
+    def flush(self) -> None:
+        """Store what was added as a segment; merge the segments when there are many.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
+        if self.folder is None or not self._added:
+            return
+        count = len(self._added)
+        keys = keys_from(self._added, count=count)
+        digests = keys_from(self._added.values(), count=count)
+        merged = self._names if len(self._names) >= _MAX_SEGMENTS else frozenset()
+        if merged:
+            known_keys, known_digests = _read_segments(self.folder, merged)
+            keys = np.concatenate([known_keys, keys])
+            digests = np.concatenate([known_digests, digests])
+        pairs = np.hstack([matrix_from_keys(keys), matrix_from_keys(digests)])
+        name = f"files-{uuid.uuid4().hex}.index"
+        write_atomically(self.folder / name, seal(_MAGIC + pairs.tobytes()))
+        for old in merged:
+            (self.folder / old).unlink(missing_ok=True)
+        self._added.clear()
+
+    def _refresh(self) -> None:
+        names = frozenset(_segment_names(self.folder)) if self.folder else frozenset()
+        if self.folder is None or names == self._names:
+            return
+        keys, self._digests = _read_segments(self.folder, names)
+        self._table = KeyTable(keys)
+        self._names = names
+
+
+def _segment_names(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.name.startswith("files-")]
+    except OSError:
+        # Not there, or not to be read: files are hashed again, and storing names the trouble.
+        return []
+
+
+def _read_segments(folder: Path, names: frozenset[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Read segments; one that is damaged or gone only means that files are hashed again."""
+    pairs = [np.empty((0, 2 * DIGEST_BYTES), np.uint8)]
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            payload = unseal((folder / name).read_bytes())
+            if payload is not None and payload.startswith(_MAGIC):
+                rows = np.frombuffer(payload[len(_MAGIC) :], np.uint8)
+                pairs.append(rows.reshape(-1, 2 * DIGEST_BYTES))
+    joined = np.concatenate(pairs)
+    return (
+        keys_from_matrix(joined[:, :DIGEST_BYTES]),
+        keys_from_matrix(joined[:, DIGEST_BYTES:]),
+    )

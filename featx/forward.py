@@ -1,0 +1,258 @@
+"""The pass: each distinct sample that the cache does not hold goes through the backbone, once.
+
+    samples -> keys -> the cache answers what it has -> the rest is decoded in threads, embedded
+    in batches, and stored every few seconds -> embeddings in the order of the samples
+
+Whether the backbone runs follows from what is missing; when nothing is, it is not even built.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from sklearn.utils import Bunch
+
+from featx.backbones import Backbone
+from featx.cache import EmbeddingCache
+from featx.engines import batch_size_for
+from featx.exceptions import (
+    BadSampleError,
+    BadSampleWarning,
+    CacheWriteWarning,
+    SampleFault,
+    describe_faults,
+)
+from featx.file_index import FileIndex
+from featx.progress import progress_bar
+from featx.resolution import Resolved
+from featx.samples import Samples
+from featx.spaces import Space
+from featx.store import MAX_SHARDS, SpaceStore
+
+_STORE_EVERY_S = 5.0
+_STORE_EVERY_BYTES = 64 * 2**20
+
+
+class PassOptions(NamedTuple):
+    """How a pass runs; none of it changes a number.
+
+    Attributes
+    ----------
+    batch_size : int or "auto"
+    n_jobs : int or None
+        Threads that decode; None is one per core.
+    on_error : {"raise", "nan"}
+    verbose : int
+    """
+
+    batch_size: Any = "auto"
+    n_jobs: int | None = None
+    on_error: str = "raise"
+    verbose: int | bool = 0
+
+
+def embed(
+    samples: Samples, resolved: Resolved, cache: EmbeddingCache | None, options: PassOptions
+) -> tuple[np.ndarray, Bunch]:
+    """Embed samples, running the backbone for those that are missing.
+
+    Parameters
+    ----------
+    samples : Samples
+    resolved : Resolved
+        The space, and the way to its backbone.
+    cache : EmbeddingCache or None
+    options : PassOptions
+
+    Returns
+    -------
+    embeddings : ndarray of shape (n_samples, n_features), float32
+        In the order of the samples; NaN where one could not be read.
+    report : Bunch
+        What was done; plain data.
+
+    Raises
+    ------
+    BadSampleError
+        Samples could not be read and `on_error` is ``"raise"``. The others were embedded and
+        stored, unless the fault was known before the pass.
+    """
+    store = cache.store(resolved.space) if cache and resolved.is_cacheable else None
+    clock = _Clock()
+    keys, faults = samples.keys(cache.files if cache else FileIndex(None))
+    _store_file_index(cache)
+    if faults and options.on_error == "raise":
+        raise BadSampleError(faults, len(samples))
+    clock.lap("identify")
+    embeddings, found = _look_up(store, resolved.space, keys)
+    clock.lap("look_up")
+
+    missing = ~found
+    missing[[fault.position for fault in faults]] = False
+    missing_rows = np.flatnonzero(missing)
+    _, first, inverse = np.unique(keys[missing_rows], return_index=True, return_inverse=True)
+    rows = missing_rows[np.sort(first)]
+    n_forward = bytes_written = 0
+    if len(rows):
+        with _RowWriter(store, resolved.space) as writer:
+            for done, outputs, bad in _run(samples, rows, resolved, options):
+                embeddings[done] = outputs
+                writer.add(keys[done], outputs)
+                faults += bad
+                n_forward += len(done)
+        bytes_written = writer.bytes_written
+        embeddings[missing_rows] = embeddings[missing_rows[first[inverse]]]
+        faults = _with_twins(faults, samples, keys)
+    clock.lap("forward")
+    _report_faults(faults, len(samples), options.on_error)
+    return embeddings, Bunch(
+        n_samples=len(samples),
+        n_hits=int(found.sum()),
+        n_forward=n_forward,
+        seconds=clock.seconds,
+        bytes_read=int(found.sum()) * embeddings.itemsize * embeddings.shape[1],
+        bytes_written=bytes_written,
+        engine="keras" if n_forward else None,
+    )
+
+
+def _look_up(
+    store: SpaceStore | None, space: Space, keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if store is not None:
+        return store.find(keys)
+    shape = (len(keys), space.n_features)
+    return np.full(shape, np.nan, np.float32), np.zeros(len(keys), bool)
+
+
+def _run(
+    samples: Samples, rows: np.ndarray, resolved: Resolved, options: PassOptions
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]]:
+    """Yield (rows, embeddings, faults) batch by batch; threads decode ahead of the backbone."""
+    backbone: Backbone = resolved.build()
+    shape = backbone.input_shape
+    batch_size = batch_size_for(shape) if options.batch_size == "auto" else options.batch_size
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    n_jobs = options.n_jobs if options.n_jobs is not None else joblib.cpu_count()
+    loading = joblib.Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
+        joblib.delayed(samples.batch)(batch, shape) for batch in batches
+    )
+    with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:
+        for done, inputs, faults in loading:
+            outputs = np.empty((0, resolved.space.n_features), np.float32)
+            if len(done):
+                engine = backbone.engine(inputs.dtype.name, batch_size)
+                outputs = engine.run(inputs).reshape(len(done), -1)
+            advance(len(done) + len(faults))
+            yield done, outputs, faults
+
+
+def _with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
+    """Add the samples that have the very content of a faulty one."""
+    known = {fault.position for fault in faults}
+    twins = [
+        samples.fault(row, fault.reason)
+        for fault in faults
+        if keys[fault.position]
+        for row in np.flatnonzero(keys == keys[fault.position]).tolist()
+        if row not in known
+    ]
+    return sorted([*faults, *twins])
+
+
+def _report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:
+    if faults and on_error == "raise":
+        raise BadSampleError(faults, n_samples)
+    if faults:
+        warnings.warn(
+            BadSampleWarning(f"{describe_faults(faults, n_samples)}\nTheir rows are NaN."),
+            stacklevel=4,
+        )
+
+
+def _store_file_index(cache: EmbeddingCache | None) -> None:
+    if cache is None:
+        return
+    try:
+        cache.files.flush()
+    except OSError as exc:
+        _warn_not_stored(exc)
+
+
+def _warn_not_stored(exc: OSError) -> None:
+    warnings.warn(
+        CacheWriteWarning(
+            f"the cache cannot be written ({exc}); embeddings are returned but not kept. Free "
+            "some space, or pass another folder: cache=PATH, or FEATX_CACHE in the environment."
+        ),
+        stacklevel=5,
+    )
+
+
+class _Clock:
+    """Notes how long each stage took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self._start = now - self._start, now
+
+
+@dataclass(eq=False)
+class _RowWriter:
+    """Stores rows every few seconds, and what is left when it is closed, whatever happened."""
+
+    store: SpaceStore | None
+    space: Space
+    bytes_written: int = 0
+
+    def __post_init__(self) -> None:
+        self._keys: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self._size_bytes = 0
+        self._last_s = time.monotonic()
+
+    def __enter__(self) -> _RowWriter:
+        return self
+
+    def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
+        if self.store is None:
+            return
+        self._keys.append(keys)
+        self._rows.append(rows)
+        self._size_bytes += rows.nbytes
+        waited_s = time.monotonic() - self._last_s
+        if waited_s >= _STORE_EVERY_S or self._size_bytes >= _STORE_EVERY_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.store is None or not self._size_bytes:
+            return
+        try:
+            self.store.append(np.concatenate(self._keys), np.concatenate(self._rows))
+            self.bytes_written += self._size_bytes
+        except OSError as exc:
+            _warn_not_stored(exc)
+            self.store = None
+        self._keys, self._rows, self._size_bytes = [], [], 0
+        self._last_s = time.monotonic()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._flush()
+        if self.store is not None and error is None and len(self.store.shards()) > MAX_SHARDS:
+            self.store.compact()

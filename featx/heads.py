@@ -1,0 +1,128 @@
+"""Heads by name, and the few things that all heads need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC, LinearSVR
+
+from featx._validation import did_you_mean
+from featx.exceptions import ParameterError
+
+_MAX_FLOAT64_BYTES = 2**30
+
+
+def _scaled(head: BaseEstimator) -> Pipeline:
+    return make_pipeline(StandardScaler(), head)
+
+
+# Nearest neighbours by brute force, because a tree cannot be saved without pickle.
+CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
+    "logistic": lambda: _scaled(LogisticRegression(max_iter=1000)),
+    "ridge": lambda: _scaled(RidgeClassifier()),
+    "svm": lambda: _scaled(LinearSVC(max_iter=10_000)),
+    "knn": lambda: KNeighborsClassifier(algorithm="brute", metric="cosine"),
+    "lda": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+    "forest": lambda: RandomForestClassifier(n_estimators=300),
+}
+REGRESSOR_HEADS: dict[str, Callable[[], BaseEstimator]] = {
+    "ridge": lambda: _scaled(Ridge()),
+    "svm": lambda: _scaled(LinearSVR(max_iter=10_000)),
+    "knn": lambda: KNeighborsRegressor(algorithm="brute", metric="cosine"),
+    "forest": lambda: RandomForestRegressor(n_estimators=300),
+}
+
+
+def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
+    """Make a new, unfitted head.
+
+    Parameters
+    ----------
+    head : str or estimator
+        A name, or a scikit-learn estimator, which is cloned.
+    options : dict
+        ``CLASSIFIER_HEADS`` or ``REGRESSOR_HEADS``.
+
+    Raises
+    ------
+    ParameterError
+        It is neither; near names are suggested.
+
+    Examples
+    --------
+    >>> make_head("ridge", CLASSIFIER_HEADS)[-1]
+    RidgeClassifier()
+    """
+    if isinstance(head, str):
+        if head not in options:
+            raise ParameterError(
+                f"head={head!r}: expected one of {', '.join(map(repr, options))}, or a "
+                f"scikit-learn estimator.{did_you_mean(head, options)}"
+            )
+        return options[head]()
+    if not hasattr(head, "fit") or not hasattr(head, "predict") or isinstance(head, type):
+        raise ParameterError(
+            f"head={head!r}: expected a name or a scikit-learn estimator with fit and predict"
+        )
+    return clone(head)
+
+
+def set_head_params(head: BaseEstimator, params: dict[str, Any]) -> None:
+    """Set parameters of a head; those that a pipeline does not know go to its last step.
+
+    Examples
+    --------
+    >>> head = make_head("logistic", CLASSIFIER_HEADS)
+    >>> set_head_params(head, {"C": 0.1})
+    >>> head[-1].C
+    0.1
+    """
+    head.set_params(**{_full_name(head, name): value for name, value in params.items()})
+
+
+def _full_name(head: BaseEstimator, name: str) -> str:
+    if isinstance(head, Pipeline) and name.partition("__")[0] not in head.get_params():
+        return f"{head.steps[-1][0]}__{name}"
+    return name
+
+
+def seed_head(head: BaseEstimator, random_state: Any) -> None:
+    """Give a random state to each part of a head that has none."""
+    if random_state is None:
+        return
+    unseeded = {
+        name: random_state
+        for name, value in head.get_params().items()
+        if value is None and (name == "random_state" or name.endswith("__random_state"))
+    }
+    head.set_params(**unseeded)
+
+
+def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:
+    """Fit a head, with weights where there are any; a pipeline's go to its last step."""
+    if sample_weight is None:
+        head.fit(X, y)
+    elif isinstance(head, Pipeline):
+        head.fit(X, y, **{f"{head.steps[-1][0]}__sample_weight": sample_weight})
+    else:
+        head.fit(X, y, sample_weight=sample_weight)
+
+
+def as_head_input(embeddings: np.ndarray) -> np.ndarray:
+    """Give embeddings the precision in which heads are trained.
+
+    Heads are given float64, in which weighting a sample twice equals repeating it, as
+    scikit-learn requires; a matrix over 1 GiB in float64 stays float32.
+    """
+    if 2 * embeddings.nbytes > _MAX_FLOAT64_BYTES:
+        return embeddings
+    return embeddings.astype(np.float64)

@@ -1,0 +1,226 @@
+"""Encoded images and arrays to pixels: ``(h, w, 3)`` uint8, as a person would see them.
+
+EXIF orientation is obeyed, transparency lies on white, 16 bits become 8, and palettes, gray, CMYK
+and other colour spaces become RGB. Whatever the bytes are, the outcome is an array or an
+:class:`UnreadableImageError` whose message is the reason. Decoder and resizing decide the numbers
+of an embedding, so their names are part of its space.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from featx.exceptions import UnreadableImageError
+
+# To be changed whenever the same bytes or pixels give other numbers than before.
+DECODER = "pillow-1"
+RESIZE = "lanczos-stretch-1"
+
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode an image.
+
+    Parameters
+    ----------
+    data : bytes
+        JPEG, PNG, BMP, GIF (its first frame), WebP or TIFF.
+
+    Returns
+    -------
+    ndarray of shape (h, w, 3), uint8
+
+    Raises
+    ------
+    UnreadableImageError
+        It is damaged, no image, too large to be true, or of floating-point pixels.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 3), 7).save(buffer, "PNG")
+    >>> decode(buffer.getvalue())[0, 0].tolist()
+    [7, 7, 7]
+    """
+    with _opened(data) as image:
+        try:
+            image.load()
+            return from_pil(image)
+        except UnreadableImageError:
+            raise
+        except _DECODER_ERRORS as exc:
+            raise UnreadableImageError(f"damaged {image.format}: {exc}") from exc
+
+
+def check_header(data: bytes) -> None:
+    """Check what can be checked of an image without decoding its pixels.
+
+    Raises
+    ------
+    UnreadableImageError
+        As :func:`decode` would.
+    """
+    _opened(data).close()
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """Turn an open PIL image into pixels; the image itself is not changed.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+
+    Returns
+    -------
+    ndarray of shape (h, w, 3), uint8
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in _SIXTEEN_BIT_MODES:
+        levels = np.asarray(upright).astype(np.float64)
+        gray = np.clip(np.rint(levels / 257), 0, 255).astype(np.uint8)
+        return np.repeat(gray[..., np.newaxis], 3, axis=-1)
+    _check_mode(upright)
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+    return np.asarray(upright.convert("RGB"))
+
+
+def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Give pixels the size and channels that a backbone takes.
+
+    Images are stretched to the size with Pillow's Lanczos filter, which is antialiased; nothing is
+    done, and nothing copied, where nothing has to change.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (h, w) or (h, w, c), values from 0 to 255
+        Any integer or floating-point dtype.
+    shape : tuple of int
+        Height, width, channels.
+
+    Returns
+    -------
+    ndarray of that shape, uint8 or float32
+
+    Raises
+    ------
+    UnreadableImageError
+        Integers beyond 0..255, or channels that cannot be turned into those asked for.
+
+    Examples
+    --------
+    >>> conform(np.zeros((8, 8), np.uint8), (4, 4, 3)).shape
+    (4, 4, 3)
+    """
+    height, width, n_channels = shape
+    image = _with_channels(_as_pixels(pixels), n_channels)
+    if image.shape[:2] == (height, width):
+        return image
+    channels = (
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
+                (width, height), Image.Resampling.LANCZOS
+            )
+        )
+        for channel in range(n_channels)
+    )
+    # The filter overshoots at edges; Pillow clips integers itself.
+    return np.clip(np.stack(list(channels), axis=-1), 0, 255)
+
+
+def _as_pixels(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise UnreadableImageError(f"has shape {pixels.shape}: expected (h, w) or (h, w, c)")
+    if pixels.dtype == np.uint8:
+        image = pixels
+    elif pixels.dtype == bool:
+        image = pixels.astype(np.uint8) * 255
+    elif pixels.dtype.kind == "f":
+        image = pixels.astype(np.float32, copy=False)
+    elif pixels.dtype.kind in "iu":
+        if pixels.min() < 0 or pixels.max() > 255:
+            raise UnreadableImageError(
+                f"has values from {pixels.min()} to {pixels.max()}: expected 0 to 255"
+            )
+        image = pixels.astype(np.uint8)
+    else:
+        raise UnreadableImageError(f"has dtype {pixels.dtype}: expected numbers from 0 to 255")
+    return image[..., np.newaxis] if image.ndim == 2 else image
+
+
+def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
+    given = image.shape[-1]
+    if given == n_channels:
+        return image
+    if given == 4 and n_channels in (1, 3):
+        return _with_channels(_on_white(image), n_channels)
+    if given == 1:
+        return np.repeat(image, n_channels, axis=-1)
+    if given == 3 and n_channels == 1:
+        # ITU-R 601 luma, the weights of Pillow's mode "L".
+        luma = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        gray = luma if image.dtype == np.float32 else np.rint(luma).astype(np.uint8)
+        return gray[..., np.newaxis]
+    raise UnreadableImageError(f"has {given} channels, but the backbone takes {n_channels}")
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    opacity = image[..., 3:].astype(np.float32) / 255
+    mixed = image[..., :3] * opacity + 255 * (1 - opacity)
+    return mixed if image.dtype == np.float32 else np.rint(mixed).astype(np.uint8)
+
+
+def _opened(data: bytes) -> Image.Image:
+    if not data:
+        raise UnreadableImageError("empty file (0 bytes)")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as exc:
+        raise UnreadableImageError(
+            f"not an image in a known format (starts with {data[:8]!r})"
+        ) from exc
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise UnreadableImageError(f"decompression bomb: {exc}") from exc
+    except _DECODER_ERRORS as exc:
+        raise UnreadableImageError(f"damaged header: {exc}") from exc
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        # Pillow itself only warns up to twice its limit.
+        raise UnreadableImageError(
+            f"decompression bomb: {image.width}x{image.height} pixels exceed {limit}"
+        )
+    _check_mode(image)
+    return image
+
+
+def _check_mode(image: Image.Image) -> None:
+    if image.mode == "F":
+        raise UnreadableImageError(
+            "has floating-point pixels, whose scale is not known: pass it as an array with values "
+            "from 0 to 255"
+        )

@@ -1,0 +1,261 @@
+"""Save a fitted estimator as one file without pickle, and load it again.
+
+The file is a zip archive: ``featx.json`` (class, parameters, space), ``head.skops`` (the head, by
+skops, which runs no code that was not vouched for) and, unless the weights are ``"imagenet"`` or
+those of ``"tiny"``, ``backbone.keras``. On loading, the digest of the space is checked: a head is
+never put on embeddings of another kind than those it was trained on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import skops.io
+from sklearn.utils.validation import check_is_fitted
+
+from featx._files import write_atomically
+from featx._version import __version__
+from featx.estimators import TransferClassifier, TransferRegressor
+from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
+from featx.extractor import FeatureExtractor
+from featx.models import file_model
+
+if TYPE_CHECKING:
+    import keras
+
+_FORMAT = 1
+_MANIFEST, _HEAD, _BACKBONE, _LAYER = (
+    "featx.json",
+    "head.skops",
+    "backbone.keras",
+    "preprocessing.keras",
+)
+_CLASSES: dict[str, Any] = {
+    kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
+}
+# Neither where this machine keeps its cache nor the objects that are saved on their own.
+_NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
+_FITTED = ("feature_shape_", "space_digest_", "array_shape_", "n_features_in_")
+
+
+def save(
+    estimator: FeatureExtractor | TransferClassifier | TransferRegressor,
+    path: str | os.PathLike[str],
+    *,
+    trusted: Sequence[str] = (),
+) -> None:
+    """Save a fitted estimator as one file.
+
+    Parameters
+    ----------
+    estimator : FeatureExtractor, TransferClassifier or TransferRegressor
+        Fitted.
+    path : str or Path
+        Replaced, whole, if it is there.
+    trusted : sequence of str, default=()
+        Types inside the head that skops does not know to be safe and that you vouch for, such as
+        ``"sklearn.tree._tree.Tree"`` in a forest.
+
+    Raises
+    ------
+    UntrustedTypesError
+        The head holds other types; the message names them.
+    NotFittedError
+        The estimator was not fitted.
+    OSError
+        The file cannot be written; one that was there is unharmed.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, featx
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    >>> classifier = featx.TransferClassifier("tiny").fit(images, [0, 1, 0, 1])
+    >>> path = f"{tempfile.mkdtemp()}/model.featx"
+    >>> featx.save(classifier, path)
+    >>> bool((featx.load(path).predict(images) == classifier.predict(images)).all())
+    True
+    """
+    kind = type(estimator).__name__
+    if _CLASSES.get(kind) is not type(estimator):
+        raise ParameterError(
+            f"estimator is a {kind}: expected a {', '.join(_CLASSES)}. Save other scikit-learn "
+            "objects with skops.io.dump."
+        )
+    check_is_fitted(estimator)
+    extractor = estimator if isinstance(estimator, FeatureExtractor) else estimator.extractor_
+    entries, manifest = _extractor_entries(extractor)
+    manifest |= {"format": _FORMAT, "featx": __version__, "class": kind}
+    if not isinstance(estimator, FeatureExtractor):
+        head = {"head": estimator.head, "head_": estimator.head_}
+        entries[_HEAD] = skops.io.dumps(head)
+        _check_trusted(entries[_HEAD], trusted, "save(estimator, path")
+        manifest["estimator"] = _plain({"random_state": estimator.random_state})
+    entries[_MANIFEST] = json.dumps(manifest, indent=1).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    write_atomically(Path(path), buffer.getvalue())
+
+
+def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: Any = "auto") -> Any:
+    """Load an estimator that :func:`save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+    trusted : sequence of str, default=()
+        Types inside the head that you vouch for; see :func:`save`.
+    cache : "auto", None, str, Path or EmbeddingCache, default="auto"
+        The cache of the loaded extractor; a saved file does not name one.
+
+    Returns
+    -------
+    FeatureExtractor, TransferClassifier or TransferRegressor
+        Fitted.
+
+    Raises
+    ------
+    SavedFileError
+        The file is no saved estimator, is damaged, or its backbone makes other embeddings than
+        the head was trained on.
+    UntrustedTypesError
+        The head holds types that nobody vouched for; nothing of it was loaded.
+    WeightsError
+        The weights that the file names cannot be had.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, featx
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    >>> path = f"{tempfile.mkdtemp()}/extractor.featx"
+    >>> featx.save(featx.FeatureExtractor("tiny").fit(images), path)
+    >>> featx.load(path).transform(images).shape
+    (4, 400)
+    """
+    entries = _read_entries(path)
+    try:
+        manifest = json.loads(entries[_MANIFEST])
+        kind = _CLASSES[manifest["class"]]
+        extractor = _load_extractor(manifest, entries, cache)
+    except (KeyError, ValueError, TypeError) as exc:
+        raise SavedFileError(
+            f"{os.fspath(path)!r} is not a saved featx estimator: {exc!r}"
+        ) from exc
+    _check_space(extractor, path)
+    if kind is FeatureExtractor:
+        return extractor
+    _check_trusted(entries[_HEAD], trusted, f"load({os.fspath(path)!r}")
+    parts = skops.io.loads(entries[_HEAD], trusted=list(trusted))
+    unfitted = FeatureExtractor(**extractor.get_params(deep=False))
+    estimator = kind(unfitted, parts["head"], **manifest["estimator"])
+    estimator.extractor_, estimator.head_ = extractor, parts["head_"]
+    return estimator
+
+
+def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files that hold an extractor's models, and its part of the manifest."""
+    params = extractor.get_params(deep=False)
+    entries = {}
+    backbone, preprocessing = params["backbone"], params["preprocessing"]
+    if extractor.has_named_weights():
+        backbone = {"name": str(backbone)}
+    else:
+        built = extractor.build_backbone()
+        entries[_BACKBONE] = _keras_bytes(built.model)
+        backbone, preprocessing = {"file": _BACKBONE}, built.preprocessing
+        # They are in the model now.
+        params |= {"weights": "imagenet", "backbone_params": None, "input_size": None}
+    if preprocessing is not None and not isinstance(preprocessing, str):
+        import keras
+
+        inputs = keras.Input(extractor.build_backbone().input_shape)
+        entries[_LAYER] = _keras_bytes(keras.Sequential([inputs, preprocessing]))
+        preprocessing = {"file": _LAYER}
+    plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
+    fitted = {name: getattr(extractor, name) for name in _FITTED if hasattr(extractor, name)}
+    return entries, {
+        "backbone": backbone,
+        "preprocessing": preprocessing,
+        "params": _plain(plain),
+        "fitted": fitted,
+    }
+
+
+def _load_extractor(
+    manifest: dict[str, Any], entries: dict[str, bytes], cache: Any
+) -> FeatureExtractor:
+    backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
+    backbone = _keras_object(entries[_BACKBONE]) if "file" in backbone else backbone["name"]
+    if isinstance(preprocessing, dict):
+        preprocessing = _keras_object(entries[_LAYER])
+    params = manifest["params"] | {"preprocessing": preprocessing, "cache": cache}
+    extractor = FeatureExtractor(backbone, **params)
+    for name, value in manifest["fitted"].items():
+        setattr(extractor, name, tuple(value) if isinstance(value, list) else value)
+    return extractor
+
+
+def _check_space(extractor: FeatureExtractor, path: str | os.PathLike[str]) -> None:
+    digest = extractor.current_space().digest
+    if digest != extractor.space_digest_:
+        raise SavedFileError(
+            f"{os.fspath(path)!r} was made for embeddings of the space {extractor.space_digest_}, "
+            f"but its backbone makes those of {digest}: the weights or the versions of Keras "
+            "differ. Fit it again here."
+        )
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Keep parameters that are plain data; a generator of random numbers cannot be saved."""
+    plain = {}
+    for name, value in params.items():
+        if isinstance(value, np.integer):
+            value = int(value)
+        if isinstance(value, np.random.RandomState):
+            value = None
+        plain[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return plain
+
+
+def _check_trusted(data: bytes, trusted: Sequence[str], call: str) -> None:
+    untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(trusted))
+    if untrusted:
+        raise UntrustedTypesError(
+            f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}. "
+            f"If you trust them, name them: {call}, trusted={untrusted!r})"
+        )
+
+
+def _keras_bytes(model: keras.Model) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / _BACKBONE
+        model.save(file)
+        return file.read_bytes()
+
+
+def _keras_object(data: bytes) -> keras.Model:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / _BACKBONE
+        file.write_bytes(data)
+        return file_model(file)
+
+
+def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except FileNotFoundError:
+        raise SavedFileError(f"{os.fspath(path)!r}: no such file") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as exc:
+        raise SavedFileError(
+            f"{os.fspath(path)!r} is not a saved featx estimator, or is damaged: {exc}"
+        ) from exc

@@ -1,0 +1,61 @@
+"""A space: what makes two embeddings comparable.
+
+Everything that decides the numbers of an embedding except the sample: the graph with its weights,
+preprocessing, input size, decoder, pooling, precision. Two rows may be compared, and used for one
+another, exactly when their spaces have the same digest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from featx._hashing import digest_of_json
+
+
+@dataclass(frozen=True)
+class Space:
+    """An embedding space, described in plain words.
+
+    Parameters
+    ----------
+    description : dict
+        Plain data (JSON) that decides the numbers, ``"feature_shape"`` included.
+    label : str, default=""
+        The same in words, for people; it may name what does not decide the numbers.
+
+    Examples
+    --------
+    >>> space = Space({"graph": "ab12", "pooling": "avg", "feature_shape": [400]})
+    >>> space.n_features, len(space.digest)
+    (400, 32)
+    """
+
+    description: dict[str, Any]
+    label: str = field(default="", compare=False)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Space:
+        """Make a space from what :meth:`to_json` gave."""
+        return cls(value["identity"], label=value["label"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the space as plain data."""
+        return {"label": self.label, "identity": self.description}
+
+    @cached_property
+    def digest(self) -> str:
+        """Thirty-two hexadecimal digits that name the space."""
+        return digest_of_json(self.description)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's embedding: ``(n_features,)`` unless it is not pooled."""
+        return tuple(self.description["feature_shape"])
+
+    @property
+    def n_features(self) -> int:
+        """How many numbers an embedding has."""
+        return math.prod(self.feature_shape)

@@ -1,0 +1,312 @@
+"""TransferClassifier and TransferRegressor: fit, predict, parameters, passes in a search."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, TransferRegressor
+from featx.exceptions import BadSampleError, BadSampleWarning, InputError, ParameterError
+
+
+@pytest.fixture
+def images():
+    """Dark and light noise: two classes that any head can tell apart."""
+    noise = np.random.default_rng(0).integers(0, 128, (20, 64, 64, 3), dtype=np.uint8)
+    noise[::2] += 127
+    return noise
+
+
+@pytest.fixture
+def labels():
+    return np.array(["light", "dark"] * 10)
+
+
+@pytest.fixture
+def paths(images, tmp_path):
+    names = [tmp_path / f"{number}.png" for number in range(len(images))]
+    for image, name in zip(images, names, strict=True):
+        Image.fromarray(image).save(name)
+    return np.array([str(name) for name in names])
+
+
+def n_forward():
+    return EmbeddingCache().info()["n_forward"]
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "knn", "lda", "forest"])
+def test_classifier_named_head_learns(head, images, labels):
+    classifier = TransferClassifier("tiny", head=head, random_state=0).fit(images, labels)
+    assert classifier.score(images, labels) == 1
+    assert classifier.classes_.tolist() == ["dark", "light"]
+
+
+@pytest.mark.parametrize("head", ["ridge", "svm", "knn", "forest"])
+def test_regressor_named_head_learns(head, images):
+    y = images.mean(axis=(1, 2, 3)) / 100
+    regressor = TransferRegressor("tiny", head=head, random_state=0).fit(images, y)
+    assert regressor.score(images, y) > 0.9
+
+
+@pytest.mark.parametrize(
+    "extractor", [None, "tiny", FeatureExtractor("tiny")], ids=["none", "name", "extractor"]
+)
+def test_classifier_extractor_shorthands(extractor, images, labels):
+    if extractor is None:
+        assert TransferClassifier().get_params()["extractor__backbone"] == "mobilenet_v2"
+    else:
+        assert TransferClassifier(extractor).fit(images, labels).score(images, labels) == 1
+
+
+def test_classifier_keras_model_as_extractor_is_not_changed(images, labels):
+    import keras
+
+    model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Conv2D(4, 3)])
+    weights = [np.array(w) for w in model.get_weights()]
+    classifier = TransferClassifier(model).fit(images, labels)
+    assert classifier.score(images, labels) > 0.9
+    assert clone(classifier).extractor is model
+    assert all(layer.trainable for layer in model.layers)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_fit_report_counts_passes_and_times_the_head(paths, labels):
+    classifier = TransferClassifier("tiny").fit(paths, labels)
+    report = classifier.report_
+    assert (report.n_samples, report.n_forward, report.n_hits) == (20, 20, 0)
+    assert set(report.seconds) == {"identify", "look_up", "forward", "head"}
+
+
+def test_cross_validate_forwards_each_image_once(paths, labels):
+    results = cross_validate(TransferClassifier("tiny"), paths, labels, cv=5)
+    assert results["test_score"].mean() == 1
+    assert n_forward() == 20
+
+
+def test_grid_search_over_named_head_forwards_each_image_once(paths, labels):
+    grid = {"head__C": [0.1, 1.0, 10.0]}
+    search = GridSearchCV(TransferClassifier("tiny"), grid, cv=2).fit(paths, labels)
+    assert search.best_params_["head__C"] == search.best_estimator_.head[-1].C
+    assert n_forward() == 20
+
+
+def test_grid_search_over_layer_and_pooling_forwards_once_per_space(paths, labels):
+    grid = {"extractor__layer": ["stage2", "stage3"], "extractor__pooling": ["avg", "max"]}
+    estimator = TransferClassifier("tiny", head="ridge")
+    GridSearchCV(estimator, grid, cv=2).fit(paths, labels)
+    assert n_forward() == 4 * 20
+    assert EmbeddingCache().info()["n_rows"] == 4 * 20
+
+
+def test_grid_search_two_jobs_on_cached_rows_forwards_none(paths, labels):
+    estimator = TransferClassifier("tiny").fit(paths, labels)
+    GridSearchCV(estimator, {"head__C": [0.1, 1.0]}, cv=2, n_jobs=2).fit(paths, labels)
+    assert n_forward() == 20
+
+
+def test_warm_fit_imports_no_tensorflow(paths, labels):
+    TransferClassifier("tiny").fit(paths, labels)
+    code = f"""if True:
+        import sys
+        from featx import TransferClassifier
+        classifier = TransferClassifier("tiny").fit({paths.tolist()!r}, {labels.tolist()!r})
+        classifier.predict({paths.tolist()!r})
+        assert not {{"tensorflow", "keras", "h5py", "jax"}} & set(sys.modules), "imported"
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_predict_proba_and_decision_function_are_the_heads(images, labels):
+    classifier = TransferClassifier("tiny").fit(images, labels)
+    embeddings = classifier.transform(images).astype(np.float64)
+    head = classifier.head_
+    np.testing.assert_array_equal(classifier.predict_proba(images), head.predict_proba(embeddings))
+    np.testing.assert_array_equal(
+        classifier.predict_log_proba(images), head.predict_log_proba(embeddings)
+    )
+    np.testing.assert_array_equal(
+        classifier.decision_function(images), head.decision_function(embeddings)
+    )
+
+
+def test_methods_are_there_exactly_where_the_head_has_them(images, labels):
+    ridge = TransferClassifier("tiny", head=RidgeClassifier())
+    assert hasattr(ridge, "decision_function")
+    assert not hasattr(ridge, "predict_proba")
+    assert not hasattr(ridge.fit(images, labels), "predict_proba")
+    assert not hasattr(TransferClassifier("tiny", head="knn"), "decision_function")
+
+
+def test_estimators_unfitted_raise_not_fitted(images):
+    for estimator in (TransferClassifier("tiny"), TransferRegressor("tiny")):
+        with pytest.raises(NotFittedError):
+            estimator.predict(images)
+        with pytest.raises(NotFittedError):
+            estimator.transform(images)
+
+
+def test_get_params_shows_what_names_stand_for():
+    params = TransferClassifier("tiny", head="logistic").get_params()
+    assert params["extractor__pooling"] == "avg"
+    assert params["head__logisticregression__C"] == 1.0
+    assert TransferClassifier("tiny").get_params(deep=False)["extractor"] == "tiny"
+
+
+def test_get_params_unknown_head_is_left_for_fit_to_refuse(images, labels):
+    estimator = TransferClassifier("tiny", head="logistisch")
+    assert estimator.get_params()["head"] == "logistisch"
+    with pytest.raises(ParameterError, match="Did you mean 'logistic'"):
+        estimator.fit(images, labels)
+
+
+def test_set_params_reaches_named_parts_and_keeps_the_rest():
+    estimator = TransferClassifier("tiny", head="ridge", random_state=3)
+    estimator.set_params(head__alpha=5, extractor__pooling="max", verbose=0)
+    assert estimator.head[-1].alpha == 5
+    assert estimator.extractor.pooling == "max"
+    assert estimator.extractor.backbone == "tiny"
+    assert estimator.random_state == 3
+
+
+def test_set_params_head_and_its_parameter_together():
+    estimator = TransferClassifier("tiny")
+    estimator.set_params(head__C=7, head=LogisticRegression(), extractor="vgg16")
+    assert isinstance(estimator.head, LogisticRegression)
+    assert estimator.head.C == 7
+    assert estimator.extractor == "vgg16"
+
+
+def test_fit_changes_no_parameter(images, labels):
+    head, extractor = (
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        FeatureExtractor("tiny"),
+    )
+    estimator = TransferClassifier(extractor, head, random_state=0).fit(images, labels)
+    assert estimator.head is head
+    assert estimator.extractor is extractor
+    assert not hasattr(head[-1], "coef_")
+    assert not hasattr(extractor, "feature_shape_")
+
+
+def test_fit_random_state_makes_forests_repeatable(images, labels):
+    head = RandomForestClassifier(5)
+    one, two = (
+        TransferClassifier("tiny", head, random_state=0).fit(images, labels) for _ in range(2)
+    )
+    np.testing.assert_array_equal(one.predict_proba(images), two.predict_proba(images))
+    assert head.random_state is None
+
+
+def test_fit_sample_weight_reaches_the_head(images, labels):
+    weights = np.where(labels == "dark", 1.0, 0.0)
+    weights[0] = 1e-6
+    classifier = TransferClassifier("tiny").fit(images, labels, sample_weight=weights)
+    assert classifier.predict_proba(images)[:, 0].mean() > 0.9
+
+
+def test_fit_multi_label_targets(images):
+    Y = np.tile([[0, 1], [1, 0]], (10, 1))
+    classifier = TransferClassifier("tiny", head="knn").fit(images, Y)
+    np.testing.assert_array_equal(classifier.predict(images), Y)
+
+
+def test_fit_column_of_targets_is_flattened_with_a_warning(images, labels):
+    from sklearn.exceptions import DataConversionWarning
+
+    with pytest.warns(DataConversionWarning):
+        classifier = TransferClassifier("tiny").fit(images, labels[:, np.newaxis])
+    assert classifier.predict(images).shape == (20,)
+
+
+def test_fit_one_column_frame_and_series(paths, labels):
+    frame = pd.DataFrame({"image": paths})
+    classifier = TransferClassifier("tiny").fit(frame, pd.Series(labels))
+    assert classifier.score(frame, labels) == 1
+
+
+def test_fit_vectors_sets_n_features_in():
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    X = np.random.default_rng(0).normal(size=(10, 4))
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    classifier = TransferClassifier(model).fit(frame, np.arange(10) % 2)
+    assert classifier.n_features_in_ == 4
+    assert classifier.feature_names_in_.tolist() == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "y", "message"),
+    [
+        (TransferClassifier("tiny"), None, "y to be passed"),
+        (TransferClassifier("tiny"), ["a"] * 19, "X has 20 samples and y has 19"),
+        (TransferClassifier("tiny"), ["a"] * 20, "one class only, 'a'"),
+        (TransferClassifier("tiny"), np.linspace(0, 1, 20), "Unknown label type"),
+        (TransferRegressor("tiny"), ["a", "b"] * 10, "a regressor needs numbers"),
+        (TransferRegressor("tiny"), [np.nan] * 20, "NaN"),
+        (TransferClassifier("tiny", fine_tune=2), ["a", "b"] * 10, "not part of this version"),
+        (TransferClassifier(StandardScaler()), ["a", "b"] * 10, "a FeatureExtractor"),
+        (TransferRegressor("tiny", head="logistic"), np.arange(20), "expected one of 'ridge'"),
+    ],
+)
+def test_fit_bad_input_raises_before_the_pass(estimator, y, message, paths):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(paths, y)
+    assert n_forward() == 0
+
+
+def test_fit_unpooled_embeddings_raise(images, labels):
+    extractor = FeatureExtractor("tiny", layer="stage1", pooling=None)
+    with pytest.raises(ParameterError, match="pass another pooling"):
+        TransferClassifier(extractor).fit(images, labels)
+
+
+def test_fit_unreadable_sample_raises(paths, labels):
+    Path(paths[3]).write_bytes(b"")
+    with pytest.raises(BadSampleError, match="1 of 20 samples"):
+        TransferClassifier("tiny").fit(paths, labels)
+
+
+def test_fit_on_error_nan_leaves_rows_out_and_says_so(paths, labels):
+    Path(paths[3]).write_bytes(b"")
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    with pytest.warns(BadSampleWarning) as caught:
+        classifier = TransferClassifier(extractor).fit(paths, labels, sample_weight=np.ones(20))
+    assert "left out of fit" in str(caught[-1].message)
+    assert classifier.score(np.delete(paths, 3), np.delete(labels, 3)) == 1
+
+
+def test_fit_on_error_nan_nothing_readable_raises(paths, labels):
+    for path in paths:
+        Path(path).write_bytes(b"")
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    with pytest.warns(BadSampleWarning), pytest.raises(InputError, match="none of the 20"):
+        TransferClassifier(extractor).fit(paths, labels)
+
+
+def test_predict_on_error_nan_unreadable_sample_raises(paths, labels):
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    classifier = TransferClassifier(extractor).fit(paths, labels)
+    Path(paths[3]).write_bytes(b"")
+    with pytest.warns(BadSampleWarning), pytest.raises(InputError, match=r"rows \[3\]"):
+        classifier.predict(paths)
+
+
+def test_verbose_shows_progress_and_zero_is_silent(images, labels, capsys):
+    TransferClassifier("tiny").fit(images, labels)
+    assert capsys.readouterr() == ("", "")
+    TransferClassifier(FeatureExtractor("tiny", cache=None), verbose=1).fit(images, labels)
+    assert "20/20" in capsys.readouterr().err

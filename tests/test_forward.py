@@ -1,0 +1,89 @@
+"""The pass: what it stores and when, and that it loses nothing."""
+
+import numpy as np
+import pytest
+
+from featx import EmbeddingCache, FeatureExtractor
+from featx.exceptions import CacheWriteWarning
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
+
+
+def test_embed_rows_are_stored_while_the_pass_goes_on(images, monkeypatch):
+    monkeypatch.setattr("featx.forward._STORE_EVERY_S", 0.0)
+    FeatureExtractor("tiny", batch_size=3).fit_transform(images)
+    assert EmbeddingCache().info()["n_shards"] == 3
+
+
+def test_embed_full_buffer_is_stored_at_once(images, monkeypatch):
+    monkeypatch.setattr("featx.forward._STORE_EVERY_BYTES", 1)
+    FeatureExtractor("tiny", batch_size=5).fit_transform(images)
+    assert EmbeddingCache().info()["n_shards"] == 2
+
+
+def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
+    from featx.engines import KerasEngine
+
+    run, calls = KerasEngine.run, []
+
+    def failing(self, inputs):
+        calls.append(len(inputs))
+        if len(calls) == 3:
+            raise MemoryError("the device is full")
+        return run(self, inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KerasEngine, "run", failing)
+        with pytest.raises(MemoryError):
+            FeatureExtractor("tiny", batch_size=2).fit_transform(images)
+    assert EmbeddingCache().info()["n_rows"] == 4
+    extractor = FeatureExtractor("tiny")
+    extractor.fit_transform(images)
+    assert extractor.report_.n_forward == 5
+
+
+def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
+    monkeypatch.setattr("featx.forward._STORE_EVERY_S", 0.0)
+    from featx.store import SpaceStore
+
+    append, calls = SpaceStore.append, []
+
+    def filling(self, keys, embeddings):
+        calls.append(len(keys))
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return append(self, keys, embeddings)
+
+    monkeypatch.setattr(SpaceStore, "append", filling)
+    with pytest.warns(CacheWriteWarning, match="No space left") as caught:
+        embeddings = FeatureExtractor("tiny", batch_size=3).fit_transform(images)
+    assert len(caught) == 1
+    assert np.isfinite(embeddings).all()
+    assert EmbeddingCache().info()["n_rows"] == 3
+
+
+def test_embed_damaged_twins_are_all_listed(tmp_path, images):
+    from PIL import Image
+
+    from featx.exceptions import BadSampleError
+
+    paths = [str(tmp_path / f"{number}.png") for number in range(4)]
+    for number, path in enumerate(paths):
+        Image.fromarray(images[number]).save(path)
+    damaged = (tmp_path / "1.png").read_bytes()[:3000]
+    (tmp_path / "1.png").write_bytes(damaged)
+    (tmp_path / "3.png").write_bytes(damaged)
+    with pytest.raises(BadSampleError) as caught:
+        FeatureExtractor("tiny").fit_transform(paths)
+    assert [fault.position for fault in caught.value.faults] == [1, 3]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_embed_any_number_of_threads_gives_the_same_order(n_jobs, images):
+    reference = FeatureExtractor("tiny", cache=None, n_jobs=None).fit_transform(list(images))
+    other = FeatureExtractor("tiny", cache=None, n_jobs=n_jobs, batch_size=2)
+    rows = other.fit_transform(list(images))
+    assert np.linalg.norm(rows - reference) <= 1e-5 * np.linalg.norm(reference)

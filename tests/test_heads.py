@@ -1,0 +1,93 @@
+"""Heads by name, their parameters and their random states."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featx import heads
+from featx.exceptions import ParameterError
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 20)
+    return rng.normal(size=(40, 5)) + 2 * y[:, np.newaxis], y
+
+
+@pytest.mark.parametrize("name", heads.CLASSIFIER_HEADS)
+def test_make_head_classifier_name_learns(name, data):
+    head = heads.make_head(name, heads.CLASSIFIER_HEADS)
+    assert head.fit(*data).score(*data) > 0.8
+
+
+@pytest.mark.parametrize("name", heads.REGRESSOR_HEADS)
+def test_make_head_regressor_name_learns(name, data):
+    head = heads.make_head(name, heads.REGRESSOR_HEADS)
+    assert head.fit(*data).score(*data) > 0.3
+
+
+def test_make_head_unknown_name_suggests_near_one():
+    with pytest.raises(ParameterError, match="Did you mean 'logistic'"):
+        heads.make_head("logistics", heads.CLASSIFIER_HEADS)
+
+
+@pytest.mark.parametrize("head", [3, LogisticRegression, StandardScaler()])
+def test_make_head_no_estimator_raises(head):
+    with pytest.raises(ParameterError, match="expected a name or a scikit-learn estimator"):
+        heads.make_head(head, heads.CLASSIFIER_HEADS)
+
+
+def test_make_head_estimator_is_cloned(data):
+    mine = LogisticRegression(C=3)
+    head = heads.make_head(mine, heads.CLASSIFIER_HEADS).fit(*data)
+    assert head.C == 3
+    assert not hasattr(mine, "coef_")
+
+
+def test_set_head_params_step_name_still_works():
+    head = heads.make_head("logistic", heads.CLASSIFIER_HEADS)
+    heads.set_head_params(head, {"logisticregression__C": 5, "standardscaler__with_mean": False})
+    assert head[-1].C == 5
+    assert head[0].with_mean is False
+
+
+def test_set_head_params_unknown_name_raises():
+    head = heads.make_head("logistic", heads.CLASSIFIER_HEADS)
+    with pytest.raises(ValueError, match="Invalid parameter 'sea'"):
+        heads.set_head_params(head, {"sea": 5})
+
+
+def test_seed_head_fills_only_what_is_none():
+    head = make_pipeline(StandardScaler(), RandomForestClassifier())
+    heads.seed_head(head, 7)
+    assert head[-1].random_state == 7
+    seeded = RandomForestClassifier(random_state=1)
+    heads.seed_head(seeded, 7)
+    assert seeded.random_state == 1
+
+
+def test_seed_head_none_changes_nothing():
+    head = RandomForestClassifier()
+    heads.seed_head(head, None)
+    assert head.random_state is None
+
+
+@pytest.mark.parametrize("head", [GaussianNB(), make_pipeline(StandardScaler(), GaussianNB())])
+def test_fit_head_weights_reach_the_head(head, data):
+    X, y = data
+    weights = np.where(y == 0, 3.0, 1.0)
+    heads.fit_head(head, X, y, sample_weight=weights)
+    prior = (head[-1] if hasattr(head, "steps") else head).class_prior_
+    np.testing.assert_allclose(prior, [0.75, 0.25])
+
+
+def test_as_head_input_is_float64_until_it_is_large(monkeypatch):
+    embeddings = np.ones((4, 4), np.float32)
+    assert heads.as_head_input(embeddings).dtype == np.float64
+    monkeypatch.setattr(heads, "_MAX_FLOAT64_BYTES", 100)
+    assert heads.as_head_input(embeddings) is embeddings

@@ -1,0 +1,292 @@
+"""Samples of every kind: order, identity, what is refused."""
+
+import io
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from featx.exceptions import InputError
+from featx.file_index import FileIndex
+from featx.inputs import as_samples
+from featx.samples import ArraySamples, ItemSamples, VectorSamples
+
+SHAPE = (8, 8, 3)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
+
+
+@pytest.fixture
+def paths(images, tmp_path):
+    names = [tmp_path / f"{number}.png" for number in range(len(images))]
+    for image, name in zip(images, names, strict=True):
+        Image.fromarray(image).save(name)
+    return [str(name) for name in names]
+
+
+def encoded(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def loaded(X, shape=SHAPE):
+    samples = as_samples(X)
+    rows, inputs, faults = samples.batch(np.arange(len(samples)), shape)
+    assert not faults
+    assert rows.tolist() == list(range(len(samples)))
+    return inputs
+
+
+def keys(X):
+    found, faults = as_samples(X).keys(FileIndex(None))
+    assert not faults
+    return found
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        list,
+        tuple,
+        np.array,
+        lambda p: np.array(p, dtype=object),
+        lambda p: np.array(p, dtype=object)[:, np.newaxis],
+        lambda p: np.array(p)[:, np.newaxis],
+        pd.Series,
+        lambda p: pd.DataFrame({"path": p}),
+        lambda p: pd.DataFrame({"path": p}, index=range(10, 16)),
+    ],
+)
+def test_as_samples_paths_in_any_container_load_in_order(wrap, paths, images):
+    np.testing.assert_array_equal(loaded(wrap(paths)), images)
+
+
+def test_as_samples_path_objects_load_in_order(tmp_path, paths, images):
+    np.testing.assert_array_equal(loaded([tmp_path / p for p in paths]), images)
+
+
+def test_as_samples_mixture_loads_in_order(paths, images):
+    mixture = [
+        paths[0],
+        encoded(images[1]),
+        Image.fromarray(images[2]),
+        images[3],
+        bytearray(encoded(images[4])),
+        memoryview(encoded(images[5])),
+    ]
+    np.testing.assert_array_equal(loaded(mixture), images)
+
+
+def test_as_samples_arrays_in_any_form_load_in_order(images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    for array in (images, np.load(tmp_path / "images.npy", mmap_mode="r"), list(images)):
+        np.testing.assert_array_equal(loaded(array), images)
+
+
+def test_as_samples_nested_lists_are_an_array(images):
+    np.testing.assert_array_equal(loaded(images.tolist()), images)
+
+
+def test_as_samples_gray_arrays_become_rgb(images):
+    np.testing.assert_array_equal(loaded(images[..., 0]), np.repeat(images[..., :1], 3, axis=-1))
+
+
+def test_array_samples_hdf5_is_read_in_blocks_never_whole(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("featx.samples._BLOCK_BYTES", 2 * images[0].nbytes)
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        dataset = file.create_dataset("images", data=images)
+        sizes = []
+
+        class Watched:
+            shape, dtype, ndim = dataset.shape, dataset.dtype, dataset.ndim
+
+            def __getitem__(self, rows):
+                block = dataset[rows]
+                sizes.append(len(block))
+                return block
+
+        samples = ArraySamples(Watched())
+        np.testing.assert_array_equal(samples.keys(FileIndex(None))[0], keys(images))
+        _, inputs, _ = samples.batch(np.array([1, 4]), SHAPE)
+        np.testing.assert_array_equal(inputs, images[[1, 4]])
+        assert max(sizes) == 2
+        assert isinstance(as_samples(dataset), ArraySamples)
+
+
+def test_array_samples_other_size_is_resized(images):
+    assert loaded(images, (4, 6, 3)).shape == (6, 4, 6, 3)
+
+
+def test_array_samples_float_keeps_fractions(images):
+    floats = images.astype(np.float64) + 0.25
+    inputs = loaded(np.clip(floats, 0, 255))
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs, np.clip(floats, 0, 255), rtol=1e-6)
+
+
+def test_item_samples_mixed_dtypes_are_stacked_as_floats(images):
+    inputs = loaded([images[0], images[1].astype(np.float32)])
+    assert inputs.dtype == np.float32
+    np.testing.assert_array_equal(inputs, images[:2])
+
+
+def test_keys_equal_bytes_agree_whatever_the_name(paths, tmp_path):
+    twin = tmp_path / "twin.png"
+    twin.write_bytes(Path(paths[2]).read_bytes())
+    assert keys([str(twin)])[0] == keys(paths)[2]
+
+
+def test_keys_do_not_depend_on_memory_layout(images):
+    np.testing.assert_array_equal(keys(np.asfortranarray(images)), keys(images))
+
+
+def test_keys_of_pil_image_and_array_agree(images):
+    assert keys([Image.fromarray(images[0])])[0] == keys(images)[0] == keys([images[0]])[0]
+
+
+def test_keys_tell_dtype_and_shape_apart(images):
+    assert keys(images)[0] != keys(images.astype(np.float32))[0]
+    assert keys(images)[0] != keys(images.reshape(6, 4, 16, 3))[0]
+
+
+def test_keys_changed_pixel_changes_one(images):
+    changed = images.copy()
+    changed[3, 0, 0, 0] ^= 1
+    assert np.flatnonzero(keys(images) != keys(changed)).tolist() == [3]
+
+
+def test_keys_list_every_faulty_file(paths, tmp_path):
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    text = tmp_path / "text.png"
+    text.write_text("hello")
+    X = [paths[0], str(tmp_path / "gone.png"), str(empty), str(tmp_path), str(text), "nul\0byte"]
+    _, faults = as_samples(X).keys(FileIndex(None))
+    assert sorted(fault.position for fault in faults) == [1, 2, 3, 4, 5]
+    reasons = {fault.position: fault.reason for fault in faults}
+    assert reasons[1] == "no such file"
+    assert "empty" in reasons[2]
+    assert "a folder" in reasons[3]
+
+
+def test_keys_faulty_bytes_and_arrays_are_named(images):
+    X = [b"", images[0], np.full(SHAPE, np.nan)]
+    _, faults = as_samples(X).keys(FileIndex(None))
+    assert [fault.position for fault in faults] == [0, 2]
+    assert faults[0].name == "0 bytes"
+    assert "NaN" in faults[1].reason
+
+
+def test_keys_nan_pixels_are_named_by_position(images):
+    floats = images.astype(np.float32)
+    floats[[1, 4], 0, 0, 0] = np.nan, np.inf
+    _, faults = as_samples(floats).keys(FileIndex(None))
+    assert [fault.position for fault in faults] == [1, 4]
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, list])
+def test_keys_floats_up_to_one_name_the_cure(wrap, images):
+    with pytest.raises(InputError, match=r"X \* 255"):
+        as_samples(wrap(images / 255)).keys(FileIndex(None))
+
+
+def test_keys_nan_vectors_are_named():
+    _, faults = as_samples(np.array([[1.0, 2.0], [np.nan, 1.0]])).keys(FileIndex(None))
+    assert [fault.position for fault in faults] == [1]
+
+
+def test_batch_damaged_file_is_a_fault_and_the_rest_is_loaded(paths, images):
+    data = Path(paths[1]).read_bytes()
+    Path(paths[1]).write_bytes(data[: len(data) // 2])
+    rows, inputs, faults = as_samples(paths).batch(np.arange(6), SHAPE)
+    assert rows.tolist() == [0, 2, 3, 4, 5]
+    np.testing.assert_array_equal(inputs, images[rows])
+    assert [(fault.position, fault.name) for fault in faults] == [(1, paths[1])]
+
+
+def test_batch_file_that_vanished_is_a_fault(paths, tmp_path):
+    samples = as_samples(paths)
+    (tmp_path / "0.png").unlink()
+    _, _, faults = samples.batch(np.arange(2), SHAPE)
+    assert [fault.reason for fault in faults] == ["no such file"]
+
+
+def test_batch_all_faulty_gives_an_empty_batch(tmp_path):
+    rows, inputs, faults = as_samples([str(tmp_path / "gone.png")]).batch(np.arange(1), SHAPE)
+    assert len(rows) == len(inputs) == 0
+    assert len(faults) == 1
+
+
+def test_batch_images_for_a_vector_backbone_raises(images):
+    with pytest.raises(InputError, match="takes inputs of shape"):
+        as_samples(images).batch(np.arange(6), (5,))
+
+
+def test_vector_samples_load_as_float32():
+    X = np.arange(6.0).reshape(3, 2)
+    assert isinstance(as_samples(X), VectorSamples)
+    _, inputs, _ = as_samples(X).batch(np.array([0, 2]), (2,))
+    assert inputs.dtype == np.float32
+    np.testing.assert_array_equal(inputs, X[[0, 2]])
+
+
+def test_vector_samples_wrong_width_raises():
+    with pytest.raises(InputError, match="has 2 features"):
+        as_samples(np.ones((3, 2))).batch(np.arange(3), (5,))
+
+
+def test_as_samples_numeric_frame_is_vectors():
+    assert isinstance(as_samples(pd.DataFrame({"a": [1.0, 2], "b": [3.0, 4]})), VectorSamples)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ("photo.jpg", "single str"),
+        (b"bytes", "single bytes"),
+        (Image.new("RGB", (2, 2)), "single Image"),
+        ([], "0 sample"),
+        (np.empty((0, 8, 8, 3)), "0 sample"),
+        (np.zeros(4), "Expected 2D array"),
+        (np.zeros((2, 2, 2, 2, 2)), "got 5D array"),
+        (np.array([b"a", b"b"]), "trailing zero"),
+        (np.array([1j, 2j]), "Complex data not supported"),
+        (np.array([["a", "b"], ["c", "d"]]), "one column"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "2 columns"),
+        ([None, "a"], r"\[0\] NoneType"),
+        (3, "expected a list"),
+    ],
+)
+def test_as_samples_unusable_x_raises(X, message):
+    with pytest.raises(InputError, match=message):
+        as_samples(X)
+
+
+def test_as_samples_sparse_matrix_raises():
+    from scipy.sparse import csr_array
+
+    with pytest.raises(InputError, match="sparse"):
+        as_samples(csr_array(np.eye(3)))
+
+
+def test_item_samples_array_shape_only_if_all_agree(images):
+    assert ItemSamples(list(images)).array_shape == SHAPE
+    assert ItemSamples([images[0], images[1][:4]]).array_shape is None
+    assert ItemSamples(["a.png"]).array_shape is None
+
+
+def test_item_samples_name_says_what_it_is(images):
+    samples = as_samples(["a.png", images[0], Image.new("L", (2, 2)), b"abc"])
+    assert [samples.name(row) for row in range(4)] == [
+        "a.png",
+        "array (8, 8, 3) uint8",
+        "Image",
+        "3 bytes",
+    ]

@@ -1,0 +1,194 @@
+"""Saving and loading: one file, no pickle, nothing untrusted, the space checked."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+
+from featx import FeatureExtractor, TransferClassifier, TransferRegressor, load, save
+from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def labels():
+    return np.array(["a", "b", "c"] * 4)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.featx"
+
+
+def model(n_channels=3):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((64, 64, n_channels)), keras.layers.Conv2D(4, 3)])
+
+
+def round_trip(estimator, path, **kwargs):
+    save(estimator, path, **kwargs)
+    return load(path, **kwargs)
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "knn", "lda", LogisticRegression()])
+def test_round_trip_classifier_predicts_the_same(head, images, labels, path):
+    classifier = TransferClassifier("tiny", head).fit(images, labels)
+    loaded = round_trip(classifier, path)
+    np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
+    assert str(loaded.get_params()["head"]) == str(head)
+
+
+def test_round_trip_regressor_predicts_the_same(images, path):
+    regressor = TransferRegressor("tiny", random_state=3).fit(images, np.arange(12.0))
+    loaded = round_trip(regressor, path)
+    np.testing.assert_array_equal(loaded.predict(images), regressor.predict(images))
+    assert loaded.random_state == 3
+
+
+def test_round_trip_extractor_embeds_the_same(images, path):
+    extractor = FeatureExtractor("tiny", layer="stage3", pooling="max")
+    embeddings = extractor.fit_transform(images)
+    loaded = round_trip(extractor, path)
+    np.testing.assert_array_equal(loaded.transform(images), embeddings)
+    assert loaded.report_.n_forward == 0
+    assert loaded.feature_shape_ == embeddings.shape[1:]
+
+
+def test_round_trip_random_weights_travel(images, labels, path):
+    extractor = FeatureExtractor("tiny", weights=None)
+    classifier = TransferClassifier(extractor).fit(images, labels)
+    loaded = round_trip(classifier, path)
+    assert loaded.extractor_.preprocessing == "tf"
+    np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
+
+
+def test_round_trip_model_object_travels_and_shares_the_cache(images, labels, path):
+    classifier = TransferClassifier(model()).fit(images, labels)
+    loaded = round_trip(classifier, path)
+    np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
+    assert loaded.extractor_.report_.n_forward == 0
+
+
+def test_round_trip_preprocessing_layer_travels(images, labels, path):
+    import keras
+
+    extractor = FeatureExtractor(model(), preprocessing=keras.layers.Rescaling(1 / 255, -0.5))
+    classifier = TransferClassifier(extractor).fit(images, labels)
+    loaded = round_trip(classifier, path)
+    np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
+
+
+def test_save_forest_names_the_types_to_trust(images, labels, path):
+    classifier = TransferClassifier("tiny", "forest", random_state=0).fit(images, labels)
+    with pytest.raises(UntrustedTypesError, match=r"trusted=\['sklearn.tree._tree.Tree'\]"):
+        save(classifier, path)
+    assert not path.exists()
+
+
+def test_load_forest_needs_its_types_trusted(images, labels, path):
+    classifier = TransferClassifier("tiny", "forest", random_state=0).fit(images, labels)
+    trusted = ["sklearn.tree._tree.Tree"]
+    loaded = round_trip(classifier, path, trusted=trusted)
+    np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
+    with pytest.raises(UntrustedTypesError):
+        load(path)
+
+
+def test_save_unfitted_raises(path):
+    with pytest.raises(NotFittedError):
+        save(TransferClassifier("tiny"), path)
+
+
+def test_save_foreign_object_raises(path):
+    with pytest.raises(ParameterError, match="estimator is a LogisticRegression"):
+        save(LogisticRegression(), path)
+
+
+def test_save_generator_as_random_state_is_not_kept(images, labels, path):
+    state = np.random.RandomState(0)
+    classifier = TransferClassifier("tiny", random_state=state).fit(images, labels)
+    assert round_trip(classifier, path).random_state is None
+
+
+def test_save_holds_no_pickle_and_no_cache_path(images, labels, path):
+    extractor = FeatureExtractor("tiny", cache=path.parent / "secret")
+    save(TransferClassifier(extractor).fit(images, labels), path)
+    with zipfile.ZipFile(path) as archive:
+        assert set(archive.namelist()) == {"featx.json", "head.skops"}
+        for name in archive.namelist():
+            assert b"secret" not in archive.read(name)
+
+
+def test_load_missing_file_raises(tmp_path):
+    with pytest.raises(SavedFileError, match="no such file"):
+        load(tmp_path / "gone.featx")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken"])
+def test_load_foreign_file_raises(content, path):
+    path.write_bytes(content)
+    with pytest.raises(SavedFileError, match="not a saved featx estimator"):
+        load(path)
+
+
+@pytest.mark.parametrize("manifest", [b"{}", b"[]", b"no json", b'{"class": "os.system"}'])
+def test_load_zip_of_something_else_raises(manifest, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("featx.json", manifest)
+    with pytest.raises(SavedFileError, match="not a saved featx estimator"):
+        load(path)
+
+
+def test_load_damaged_file_raises_at_every_flipped_byte(images, labels, path):
+    save(TransferClassifier("tiny").fit(images, labels), path)
+    data = path.read_bytes()
+    expected = load(path).predict_proba(images)
+    for offset in np.random.default_rng(0).integers(0, len(data), 40).tolist():
+        damaged = bytearray(data)
+        damaged[offset] ^= 0x55
+        path.write_bytes(damaged)
+        try:
+            loaded = load(path)
+        except (SavedFileError, UntrustedTypesError):
+            continue
+        np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+
+
+def test_load_other_weights_than_trained_on_raises(images, labels, path):
+    save(TransferClassifier("tiny").fit(images, labels), path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(entries["featx.json"])
+    manifest["fitted"]["space_digest_"] = "0" * 32
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            content = json.dumps(manifest) if name == "featx.json" else data
+            archive.writestr(name, content)
+    with pytest.raises(SavedFileError, match="made for embeddings of the space 0000"):
+        load(path)
+
+
+def test_load_warm_predicts_without_tensorflow(images, labels, path, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    save(TransferClassifier("tiny").fit(images, labels), path)
+    code = f"""if True:
+        import sys
+        import numpy as np
+        import featx
+        classifier = featx.load({str(path)!r})
+        classifier.predict(np.load({str(tmp_path / "images.npy")!r}))
+        assert not {{"tensorflow", "keras", "jax"}} & set(sys.modules), "imported"
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,82 @@
+"""The proof: real ImageNet weights on real images, accuracy and forward passes.
+
+Needs the shared data and weights beside the project; figures are in benchmarks/README.md.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, load_image_folder
+
+SHARED = Path(__file__).parents[2] / "shared"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared (real images and weights)"),
+]
+
+
+def mobilenet(**params):
+    return FeatureExtractor(
+        "mobilenet_v2", weights=WEIGHTS, backbone_params={"alpha": 0.35}, **params
+    )
+
+
+def images_of(*folders):
+    sets = [load_image_folder(SHARED / "data" / folder) for folder in folders]
+    return np.concatenate([s.data for s in sets]), np.concatenate([s.target for s in sets])
+
+
+@pytest.mark.parametrize(
+    ("folders", "accuracy"),
+    [
+        (("flower_photos/train", "flower_photos/val"), 0.83),
+        (("dogs_cats",), 0.95),
+        (("sign_digits",), 0.84),
+    ],
+    ids=["flower_photos", "dogs_cats", "sign_digits"],
+)
+def test_linear_probe_reaches_the_reference_in_one_pass(folders, accuracy):
+    paths, labels = images_of(*folders)
+    head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    scores = cross_val_score(TransferClassifier(mobilenet(), head), paths, labels, cv=folds)
+    assert scores.mean() >= accuracy
+    n_distinct = len({Path(path).read_bytes() for path in paths})
+    assert EmbeddingCache().info()["n_forward"] == n_distinct
+
+
+def test_forward_passes_follow_what_is_missing(tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(SHARED / "data" / "flower_photos" / "val" / "daisy", folder / "daisy")
+    paths = load_image_folder(folder).data
+    extractor = mobilenet(input_size=96)
+
+    def n_forward(X, extractor=extractor):
+        extractor.fit_transform(X)
+        return extractor.report_.n_forward
+
+    assert n_forward(paths[:-2]) == len(paths) - 2
+    assert n_forward(paths[:-2]) == 0, "second run"
+    assert n_forward(np.random.default_rng(0).permutation(paths[:-2])) == 0, "shuffled"
+    assert n_forward(paths[:5]) == 0, "subset"
+    assert n_forward(paths) == 2, "superset"
+    os.rename(paths[0], folder / "daisy" / "another-name.jpg")
+    assert n_forward(load_image_folder(folder).data) == 0, "renamed"
+    pixels = np.array(Image.open(paths[1]))
+    pixels[0, 0] ^= 255
+    Image.fromarray(pixels).save(paths[1])
+    assert n_forward(load_image_folder(folder).data) == 1, "changed pixel"
+    random = FeatureExtractor(
+        "mobilenet_v2", weights=None, backbone_params={"alpha": 0.35}, input_size=96
+    )
+    assert n_forward(load_image_folder(folder).data, random) == len(paths), "changed weights"
