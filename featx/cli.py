@@ -21,6 +21,8 @@ from typing import Any
 import click
 
 from featx._version import __version__
+from featx.cli_cache import cache
+from featx.cli_output import AS_JSON, print_json, show
 from featx.exceptions import (
     BackboneError,
     FeatxError,
@@ -40,7 +42,6 @@ _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
 _IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
 _FOLDER = click.argument("folder", type=click.Path())
 _MODEL = click.argument("model", type=click.Path())
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you vouch for; may be repeated."
 )
@@ -119,7 +120,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--out", default="featx-demo", type=click.Path(path_type=Path), show_default=True)
 @click.option("--letters", default=40, show_default=True, help="Images of each letter.")
-@_AS_JSON
+@AS_JSON
 def demo(out: Path, letters: int, as_json: bool) -> None:
     """Run the main job on images that come with the dependencies.
 
@@ -131,7 +132,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
     with reports.status("demo") as on_step:
         result = run_demo(out.absolute(), n_per_letter=letters, on_step=on_step)
     if as_json:
-        _print_json({**result, "rows": [row._asdict() for row in result["rows"]]})
+        print_json({**result, "rows": [row._asdict() for row in result["rows"]]})
     else:
         reports.print_demo(result)
 
@@ -142,7 +143,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @extractor_options
-@_AS_JSON
+@AS_JSON
 def extract(
     folder: str,
     out: Path,
@@ -170,7 +171,7 @@ def extract(
     np.savez(buffer, embeddings=embeddings, paths=images.data, labels=images.target)
     write_atomically(out, buffer.getvalue())
     result = {"out": str(out), "shape": list(embeddings.shape), "report": extractor.report_}
-    _show(result, as_json, f"{embeddings.shape} embeddings in {out} ({_passes(extractor.report_)})")
+    show(result, as_json, f"{embeddings.shape} embeddings in {out} ({_passes(extractor.report_)})")
 
 
 @cli.command()
@@ -181,7 +182,7 @@ def extract(
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @_TRUSTED
 @extractor_options
-@_AS_JSON
+@AS_JSON
 def fit(
     folder: str,
     out: Path,
@@ -209,7 +210,7 @@ def fit(
         "classes": classifier.classes_.tolist(),
         "report": classifier.report_,
     }
-    _show(
+    show(
         result,
         as_json,
         f"{len(images.data)} images of {len(images.target_names)} classes, "
@@ -222,7 +223,7 @@ def fit(
 @_IMAGES
 @click.option("--proba", is_flag=True, help="Print the probability of each class too.")
 @_TRUSTED
-@_AS_JSON
+@AS_JSON
 def predict(
     model: str,
     images: tuple[str, ...],
@@ -243,7 +244,7 @@ def predict(
         for row, chances in zip(rows, classifier.predict_proba(list(images)), strict=True):
             row["proba"] = dict(zip(names, chances.tolist(), strict=True))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         chances = row.get("proba", {})
@@ -255,7 +256,7 @@ def predict(
 @_MODEL
 @_FOLDER
 @_TRUSTED
-@_AS_JSON
+@AS_JSON
 def evaluate(model: str, folder: str, trusted: tuple[str, ...], as_json: bool) -> None:
     """Measure a saved model on a folder per class."""
     from featx import reports
@@ -267,7 +268,7 @@ def evaluate(model: str, folder: str, trusted: tuple[str, ...], as_json: bool) -
     classifier = load(model, trusted=trusted)
     result = measure(images.target, classifier.predict(images.data))
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         reports.print_evaluation(result)
 
@@ -279,7 +280,7 @@ def evaluate(model: str, folder: str, trusted: tuple[str, ...], as_json: bool) -
 @click.option("--folds", default=5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @extractor_options
-@_AS_JSON
+@AS_JSON
 def cv(
     folder: str,
     backbones: tuple[str, ...],
@@ -306,122 +307,31 @@ def cv(
     )
     rows = list(comparisons)
     if as_json:
-        _print_json([row._asdict() for row in rows])
+        print_json([row._asdict() for row in rows])
     else:
         reports.print_comparisons(rows, n_folds=folds)
 
 
 @cli.command()
-@_AS_JSON
+@AS_JSON
 def backbones(as_json: bool) -> None:
     """List the networks that have a name."""
     from featx.applications import list_backbones
 
     networks = list_backbones()
     if as_json:
-        _print_json([network._asdict() for network in networks])
+        print_json([network._asdict() for network in networks])
         return
     from featx import reports
 
     reports.print_backbones(networks)
 
 
-@cli.group()
-@click.option("--cache", "path", default=None, type=click.Path(), help="Default: your own cache.")
-@click.pass_context
-def cache(context: click.Context, path: str | None) -> None:
-    """Look into the cache of embeddings, and keep it in order."""
-    from featx.cache import EmbeddingCache
-
-    context.obj = EmbeddingCache(path)
-
-
-@cache.command()
-@_AS_JSON
-@click.pass_obj
-def info(store: Any, as_json: bool) -> None:
-    """Say what is stored."""
-    result = store.info()
-    if as_json:
-        _print_json(result)
-        return
-    from featx import reports
-
-    reports.print_cache(result)
-
-
-@cache.command()
-@click.option("--repair", is_flag=True, help="Move damaged shards aside, keeping sound rows.")
-@_AS_JSON
-@click.pass_obj
-def verify(store: Any, repair: bool, as_json: bool) -> None:
-    """Check every row; exit code 1 if any is damaged."""
-    damaged = store.verify(repair=repair)
-    lines = [f"{count} damaged rows in {path}" for path, count in damaged.items()]
-    _show(damaged, as_json, "\n".join(lines) or "every row is sound")
-    if damaged:
-        sys.exit(1)
-
-
-@cache.command()
-@click.pass_obj
-def compact(store: Any) -> None:
-    """Merge the shards of each space into few."""
-    store.compact()
-
-
-@cache.command()
-@click.option("--max-bytes", required=True, help="What may stay, as in 500MB or 10GB.")
-@click.pass_obj
-def evict(store: Any, max_bytes: str) -> None:
-    """Remove the oldest shards until the rest fits."""
-    freed = store.evict(max_bytes=_size_bytes(max_bytes))
-    click.echo(f"{freed} bytes freed")
-
-
-@cache.command()
-@click.argument("path", type=click.Path())
-@click.pass_obj
-def export(store: Any, path: str) -> None:
-    """Copy all rows, merged, to another cache folder."""
-    store.export(path)
-
-
-@cache.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def clear(store: Any, yes: bool) -> None:
-    """Remove everything that is stored."""
-    if not yes:
-        click.confirm(f"Remove all embeddings in {store.path}?", abort=True)
-    store.clear()
-
-
-def _size_bytes(text: str) -> int:
-    units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
-    number = text.strip().rstrip("bBkKmMgGtT")
-    unit = text.strip()[len(number) :].lower()
-    try:
-        return int(float(number) * units[unit])
-    except (KeyError, ValueError):
-        raise click.BadParameter(
-            f"{text!r}: expected a size as in 500MB or 10GB", param_hint="--max-bytes"
-        ) from None
+cli.add_command(cache)
 
 
 def _passes(report: Any) -> str:
     return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
-
-
-def _show(result: Any, as_json: bool, text: str) -> None:
-    if as_json:
-        _print_json(result)
-    else:
-        click.echo(text)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

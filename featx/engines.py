@@ -92,7 +92,7 @@ def batch_size_for(shape: tuple[int, ...]) -> int:
     Examples
     --------
     >>> batch_size_for((224, 224, 3)), batch_size_for((64, 64, 3)), batch_size_for((20,))
-    (16, 128, 256)
+    (8, 128, 256)
     """
     fitting = 2**21 // max(1, int(np.prod(shape)))
     return int(min(256, max(8, 2 ** (fitting.bit_length() - 1) if fitting else 8)))
