@@ -144,7 +144,7 @@ def _write_index(shard: Shard) -> None:
     payload = b"".join(
         (
             _MAGIC,
-            json.dumps(header).encode() + b"\n",
+            json.dumps(header, sort_keys=True).encode() + b"\n",
             matrix_from_keys(shard.keys).tobytes(),
             shard.checksums.astype("<u8").tobytes(),
         )

@@ -1,0 +1,62 @@
+"""Errors are featx's own and, at once, the builtin kind that a caller would catch."""
+
+import pickle
+
+import pytest
+
+from featx import exceptions
+from featx.exceptions import BadSampleError, SampleFault, describe_faults
+
+BUILTINS = {
+    "ParameterError": ValueError,
+    "InputError": ValueError,
+    "BadSampleError": ValueError,
+    "UnreadableImageError": ValueError,
+    "BackboneError": ValueError,
+    "WeightsError": OSError,
+    "UntrustedTypesError": TypeError,
+    "SavedFileError": ValueError,
+    "MissingExtraError": ImportError,
+}
+
+
+@pytest.mark.parametrize("name", BUILTINS)
+def test_error_is_of_featx_and_of_a_builtin_kind(name):
+    error = getattr(exceptions, name)
+    assert issubclass(error, exceptions.FeatxError)
+    assert issubclass(error, BUILTINS[name])
+
+
+def test_every_error_is_listed_here():
+    errors = {
+        name
+        for name, value in vars(exceptions).items()
+        if isinstance(value, type) and issubclass(value, exceptions.FeatxError)
+    }
+    assert errors == {"FeatxError", *BUILTINS}
+
+
+def test_every_warning_is_of_featx():
+    warnings = [
+        value
+        for value in vars(exceptions).values()
+        if isinstance(value, type) and issubclass(value, Warning)
+    ]
+    assert len(warnings) > 1
+    assert all(issubclass(warning, exceptions.FeatxWarning) for warning in warnings)
+
+
+def test_describe_faults_shows_ten_and_counts_the_rest():
+    faults = [SampleFault(row, f"{row}.png", "empty") for row in range(12)]
+    lines = describe_faults(faults, 20).splitlines()
+    assert lines[0] == "12 of 20 samples cannot be read:"
+    assert lines[10] == "  [9] 9.png: empty"
+    assert lines[11:] == ["  ... and 2 more"]
+
+
+def test_bad_sample_error_is_sorted_and_survives_pickling():
+    error = BadSampleError([SampleFault(3, "b", "gone"), SampleFault(1, "a", "empty")], 5)
+    again = pickle.loads(pickle.dumps(error))
+    assert [fault.position for fault in again.faults] == [1, 3]
+    assert (again.n_samples, str(again)) == (5, str(error))
+    assert "on_error='nan'" in str(error)

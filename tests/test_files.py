@@ -1,0 +1,64 @@
+"""Files are whole or not there, and sealed data tell damage."""
+
+import os
+
+import pytest
+
+from featx._files import seal, unseal, write_atomically
+
+
+def test_write_atomically_makes_folders_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "a" / "b" / "rows"
+    write_atomically(path, b"rows")
+    assert path.read_bytes() == b"rows"
+    assert os.listdir(path.parent) == ["rows"]
+
+
+def test_write_atomically_replaces_the_old_file(tmp_path):
+    path = tmp_path / "rows"
+    path.write_bytes(b"old and longer")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_write_atomically_failing_rename_keeps_the_old_file_and_no_part(tmp_path):
+    path = tmp_path / "rows"
+    (path / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="rows"):
+        write_atomically(path, b"new")
+    assert os.listdir(tmp_path) == ["rows"]
+    assert (path / "inside").is_dir()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_write_atomically_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    path.write_bytes(b"old")
+    real_open = open
+
+    def open_full(name, mode):
+        # What is written beside goes to a device that is always full.
+        real_open(name, mode).close()
+        return real_open("/dev/full", "wb")
+
+    monkeypatch.setattr("builtins.open", open_full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["rows"]
+
+
+def test_unseal_any_flipped_bit_is_found():
+    sealed = seal(b"payload")
+    for bit in range(8 * len(sealed)):
+        damaged = bytearray(sealed)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert unseal(bytes(damaged)) is None
+
+
+def test_unseal_any_truncation_is_found():
+    sealed = seal(b"payload")
+    for length in range(len(sealed)):
+        assert unseal(sealed[:length]) is None
+    assert unseal(sealed) == b"payload"
