@@ -1,0 +1,64 @@
+"""The table of networks is that of keras.applications."""
+
+import inspect
+
+import keras
+import pytest
+
+from featx import list_backbones
+from featx.applications import NETWORKS, TINY_FILE, find_network
+from featx.exceptions import ParameterError
+
+# One of each family, the smallest.
+FAMILIES = (
+    "tiny vgg16 resnet50 resnet50_v2 inception_v3 inception_resnet_v2 xception mobilenet "
+    "mobilenet_v2 mobilenet_v3_small mobilenet_v3_large densenet121 nasnet_mobile efficientnet_b0 "
+    "efficientnet_v2_b0 convnext_tiny"
+).split()
+
+
+def test_every_network_of_keras_applications_has_a_name():
+    constructors = {
+        name
+        for name, value in vars(keras.applications).items()
+        if inspect.isfunction(value) and name[0].isupper()
+    }
+    assert constructors == {network.constructor for network in NETWORKS} - {""}
+
+
+def test_names_are_distinct():
+    assert len({network.name for network in NETWORKS}) == len(NETWORKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_network_is_as_the_table_says(name):
+    network = find_network(name)
+    if name == "tiny":
+        model = keras.saving.load_model(TINY_FILE)
+    else:
+        size = network.input_size
+        constructor = getattr(keras.applications, network.constructor)
+        model = constructor(include_top=False, weights=None, input_shape=(size, size, 3))
+    assert model.count_params() == network.n_parameters
+    assert model.output_shape[-1] == network.n_features
+
+
+@pytest.mark.parametrize("spelling", ["MobileNetV2", "mobilenet_v2", "mobilenet-v2", "MOBILENETV2"])
+def test_find_network_takes_any_spelling(spelling):
+    assert find_network(spelling).name == "mobilenet_v2"
+
+
+@pytest.mark.parametrize(("name", "near"), [("mobilnet", "mobilenet"), ("ResNet-5O", "resnet50")])
+def test_find_network_unknown_name_suggests_near_ones(name, near):
+    with pytest.raises(ParameterError, match=f"Did you mean .*'{near}'.*list_backbones"):
+        find_network(name)
+
+
+def test_list_backbones_is_a_list_of_its_own():
+    list_backbones().clear()
+    assert len(list_backbones()) == len(NETWORKS)
+
+
+def test_tiny_is_small_enough():
+    assert TINY_FILE.stat().st_size <= 1.5e6
