@@ -10,11 +10,24 @@ from featx.applications import NETWORKS, TINY_FILE, find_network
 from featx.exceptions import ParameterError
 
 # One of each family, the smallest.
-FAMILIES = (
-    "tiny vgg16 resnet50 resnet50_v2 inception_v3 inception_resnet_v2 xception mobilenet "
-    "mobilenet_v2 mobilenet_v3_small mobilenet_v3_large densenet121 nasnet_mobile efficientnet_b0 "
-    "efficientnet_v2_b0 convnext_tiny"
-).split()
+FAMILIES = [
+    "tiny",
+    "vgg16",
+    "resnet50",
+    "resnet50_v2",
+    "inception_v3",
+    "inception_resnet_v2",
+    "xception",
+    "mobilenet",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "densenet121",
+    "nasnet_mobile",
+    "efficientnet_b0",
+    "efficientnet_v2_b0",
+    "convnext_tiny",
+]
 
 
 def test_every_network_of_keras_applications_has_a_name():

@@ -96,7 +96,7 @@ def test_load_image_folder_unusable_folder_raises(name, message, root):
 def test_load_image_folder_classes_without_images_are_all_named(root):
     (root / "empty").mkdir()
     (root / "bare").mkdir()
-    with pytest.raises(InputError, match="2 of 4 class folders hold no image.*'bare', 'empty'"):
+    with pytest.raises(InputError, match=r"2 of 4 class folders hold no image.*'bare', 'empty'"):
         load_image_folder(root)
 
 

@@ -8,10 +8,22 @@ from featx.applications import NETWORKS
 from featx.exceptions import BackboneError
 from featx.preprocessing import preprocess
 
-MODULES = (
-    "vgg16 vgg19 resnet resnet_v2 inception_v3 inception_resnet_v2 xception mobilenet mobilenet_v2 "
-    "densenet nasnet efficientnet efficientnet_v2 convnext"
-).split()
+MODULES = [
+    "vgg16",
+    "vgg19",
+    "resnet",
+    "resnet_v2",
+    "inception_v3",
+    "inception_resnet_v2",
+    "xception",
+    "mobilenet",
+    "mobilenet_v2",
+    "densenet",
+    "nasnet",
+    "efficientnet",
+    "efficientnet_v2",
+    "convnext",
+]
 
 
 def module_of(network):
