@@ -280,7 +280,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             if not Path(self.weights).expanduser().is_file():
                 expected = "'imagenet', None, or a file that is there."
                 faults.add("weights", os.fspath(self.weights), expected)
-        elif self.weights not in (None, "imagenet"):
+        elif self.weights is not None and not isinstance(self.weights, str):
             faults.add("weights", self.weights, "'imagenet', None, or the path of a file.")
 
     def __sklearn_clone__(self) -> FeatureExtractor:

@@ -128,7 +128,9 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
     import keras
 
     try:
-        return keras.saving.load_model(path, compile=False)
+        # Keras draws random weights before it reads those of the file.
+        with _fixed_seed():
+            return keras.saving.load_model(path, compile=False)
     except Exception as exc:
         raise WeightsError(
             f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc}. If it holds custom "

@@ -1,0 +1,237 @@
+"""Frozen models: taps, poolings, preprocessing, and what makes their space."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from featx.backbones import BackboneSpec, build_backbone
+from featx.exceptions import BackboneError, ParameterError
+
+
+def spec_of(backbone="tiny", **fields):
+    defaults = {
+        "weights": "imagenet",
+        "backbone_params": None,
+        "preprocessing": "auto",
+        "layer": None,
+        "pooling": "avg",
+        "input_size": None,
+        "precision": "float32",
+    }
+    return BackboneSpec(backbone=backbone, **{**defaults, **fields})
+
+
+def build(backbone="tiny", array_shape=None, **fields):
+    return build_backbone(spec_of(backbone, **fields), array_shape)
+
+
+def conv_model(shape=(None, None, 3)):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    return keras.Model(inputs, layers.ReLU(name="relu")(x), name="mine")
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (3, 12, 10, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "reduce"),
+    [
+        ("avg", lambda a: a.mean(axis=(1, 2))),
+        ("max", lambda a: a.max(axis=(1, 2))),
+        ("avgmax", lambda a: np.hstack([a.mean(axis=(1, 2)), a.max(axis=(1, 2))])),
+        ("flatten", lambda a: a.reshape(len(a), -1)),
+        (None, lambda a: a),
+    ],
+)
+def test_engine_pools_as_numpy_does(pooling, reduce, images):
+    model = conv_model()
+    backbone = build(model, (12, 10, 3), pooling=pooling, preprocessing="unit")
+    rows = backbone.engine("uint8", 3).run(images)
+    expected = reduce(model(images / np.float32(255)).numpy())
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+    assert backbone.feature_shape == expected.shape[1:]
+
+
+def test_engine_reads_the_layer_that_was_named(images):
+    model = conv_model()
+    rows = build(model, (12, 10, 3), layer="conv", pooling=None).engine("uint8", 3).run(images)
+    expected = model.get_layer("conv")(images.astype(np.float32))
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_engine_layer_as_preprocessing(images):
+    model = conv_model()
+    backbone = build(model, (12, 10, 3), preprocessing=layers.Rescaling(0.5))
+    rows = backbone.engine("uint8", 3).run(images)
+    expected = model(images * np.float32(0.5)).numpy().mean(axis=(1, 2))
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_engine_is_compiled_once_for_each_dtype_and_batch_size():
+    backbone = build()
+    assert backbone.engine("uint8", 4) is backbone.engine("uint8", 4)
+    assert backbone.engine("uint8", 4) is not backbone.engine("float32", 4)
+
+
+def test_tap_unknown_layer_suggests_near_ones():
+    with pytest.raises(ParameterError, match=r"no layer of this name\. Did you mean 'stage3'"):
+        _ = build(layer="stage_3").tap
+
+
+def test_tap_of_a_subclassed_model_is_the_whole_or_nothing(images):
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = layers.Conv2D(4, 3)
+
+        def call(self, x):
+            return self.conv(x)
+
+    model = Mine()
+    backbone = build(model, (12, 10, 3))
+    assert backbone.engine("uint8", 3).run(images).shape == (3, 4)
+    with pytest.raises(ParameterError, match="has no graph to tap"):
+        _ = build(model, (12, 10, 3), layer="conv").tap
+
+
+def test_feature_shape_that_depends_on_the_input_says_so():
+    inputs = keras.Input((4,))
+    open_ended = layers.Lambda(
+        lambda x: keras.ops.tile(x[:, None], (1, 2, 1)), output_shape=(None, 4)
+    )
+    with pytest.raises(BackboneError, match="depends on the input"):
+        _ = build(keras.Model(inputs, open_ended(inputs)), (4,), pooling=None).feature_shape
+
+
+@pytest.mark.parametrize(
+    ("fields", "array_shape", "expected"),
+    [
+        ({"backbone": "tiny"}, None, (64, 64, 3)),
+        ({"backbone": conv_model()}, (12, 10, 3), (12, 10, 3)),
+        ({"backbone": conv_model()}, (12, 10), (12, 10, 3)),
+        ({"backbone": conv_model(), "input_size": 9}, (12, 10, 3), (9, 9, 3)),
+        ({"backbone": conv_model(), "input_size": np.int64(9)}, None, (9, 9, 3)),
+        ({"backbone": conv_model(), "input_size": (9, 7)}, None, (9, 7, 3)),
+        ({"backbone": conv_model((9, 7, 3))}, None, (9, 7, 3)),
+        ({"backbone": conv_model((9, 7, 3)), "input_size": (9, 7)}, None, (9, 7, 3)),
+        ({"backbone": lambda shape: conv_model(shape)}, (12, 10, 1), (12, 10, 1)),
+        ({"backbone": lambda shape: conv_model(shape)}, (12, 10), (12, 10, 1)),
+        ({"backbone": lambda shape: conv_model(shape), "input_size": 9}, (12, 10, 1), (9, 9, 1)),
+        ({"backbone": lambda shape: conv_model(shape), "input_size": 9}, None, (9, 9, 3)),
+    ],
+)
+def test_input_shape_is_the_models_or_what_was_asked_or_the_arrays(fields, array_shape, expected):
+    assert build(array_shape=array_shape, **fields).input_shape == expected
+
+
+def two_inputs():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(inputs, layers.Add()(inputs))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "fields", "array_shape", "message"),
+    [
+        (conv_model(), {}, None, "input shape of mine is not known.*pass input_size"),
+        (conv_model, {}, None, "input shape of conv_model is not known"),
+        (conv_model((9, 7, 3)), {"input_size": 8}, None, r"takes \(9, 7\) and nothing else"),
+        (conv_model(), {}, (5,), r"takes inputs of shape .* but the samples have \(5,\)"),
+        (two_inputs(), {}, None, "has 2 inputs: expected one"),
+    ],
+)
+def test_build_backbone_shape_that_cannot_be_known_says_so(backbone, fields, array_shape, message):
+    with pytest.raises(BackboneError, match=message):
+        build(backbone, array_shape, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"layer": "stage4"},
+        {"pooling": "max", "layer": "stage5"},
+        {"preprocessing": "unit"},
+        {"preprocessing": layers.Rescaling(0.5)},
+        {"preprocessing": layers.Rescaling(0.25)},
+        {"weights": None},
+    ],
+)
+def test_space_changes_with_all_that_decides_the_numbers(fields):
+    assert build(**fields).space() != build().space()
+
+
+def test_space_of_other_input_size_differs():
+    model = conv_model()
+    assert build(model, input_size=8).space() != build(model, input_size=9).space()
+
+
+def test_space_of_the_same_model_under_another_name_is_one(tmp_path):
+    model = conv_model((9, 7, 3))
+    path = tmp_path / "copy.keras"
+    model.save(path)
+    renamed = keras.models.clone_model(model)
+    renamed.set_weights(model.get_weights())
+    renamed.name = "renamed"
+    spaces = {build(backbone).space().digest for backbone in (model, path, str(path), renamed)}
+    assert len(spaces) == 1
+
+
+def test_space_of_a_tap_is_shared_by_models_with_the_same_lower_layers():
+    model = conv_model((9, 7, 3))
+    longer = keras.Model(model.inputs, layers.Conv2D(2, 3)(model.output))
+    spaces = {build(backbone, layer="relu").space().digest for backbone in (model, longer)}
+    assert len(spaces) == 1
+
+
+def test_space_changes_with_one_weight():
+    model = conv_model((9, 7, 3))
+    before = build(model).space()
+    kernel = model.get_layer("conv").kernel
+    value = kernel.numpy()
+    value[0, 0, 0, 0] += 1e-6
+    kernel.assign(value)
+    assert build(model).space() != before
+
+
+def test_space_of_vectors_says_nothing_of_decoding():
+    inputs = keras.Input((4,))
+    space = build(keras.Model(inputs, layers.Dense(2)(inputs)), (4,)).space()
+    assert "decoder" not in space.description
+    assert space.description["pooling"] is None
+
+
+def test_space_label_is_for_people():
+    label = build(layer="stage4", pooling="max").space().label
+    assert label == "tiny, layer 'stage4', pooling max, preprocessing tf"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "label"),
+    [
+        ("MobileNetV2", "mobilenet_v2"),
+        ("folder/mine.keras", "mine"),
+        (conv_model(), "mine"),
+        (conv_model, "conv_model"),
+    ],
+)
+def test_label_names_the_backbone(backbone, label):
+    assert spec_of(backbone).label == label
+
+
+def test_build_backbone_changes_nothing_of_the_model(images):
+    model = conv_model()
+    model.compile("adam", "mse")
+    before = [weight.copy() for weight in model.get_weights()]
+    optimizer = model.optimizer
+    backbone = build(model, (12, 10, 3))
+    backbone.space()
+    backbone.engine("uint8", 3).run(images)
+    assert model.optimizer is optimizer
+    assert model.trainable
+    assert [layer.name for layer in model.layers][1:] == ["conv", "relu"]
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

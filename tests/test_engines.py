@@ -1,0 +1,102 @@
+"""The engine gives what the model gives, in batches of one shape."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from featx.engines import KerasEngine, batch_size_for
+
+
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(4), keras.layers.BatchNormalization()]
+    )
+
+
+@pytest.fixture
+def inputs():
+    return np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_samples", [1, 6, 7])
+def test_run_short_batches_are_padded_and_cut(n_samples, inputs):
+    plain = model()
+    outputs = KerasEngine(model(), batch_size=7).run(inputs[:n_samples])
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, plain(inputs[:n_samples]), rtol=1e-5, atol=1e-6)
+
+
+def test_run_position_in_the_batch_does_not_matter(inputs):
+    engine = KerasEngine(model(), batch_size=7)
+    rows = engine.run(inputs)
+    np.testing.assert_array_equal(engine.run(inputs[::-1].copy())[::-1], rows)
+
+
+def test_run_traces_once(inputs):
+    traced = []
+
+    class Traced(keras.layers.Layer):
+        def call(self, x):
+            traced.append(x.shape)
+            return x
+
+    counted = keras.Sequential([keras.Input((5,)), Traced()])
+    engine = KerasEngine(counted, batch_size=7)
+    engine.run(inputs)
+    n_traced = len(traced)
+    for n_samples in (1, 3, 7, 2):
+        engine.run(inputs[:n_samples])
+    assert len(traced) == n_traced
+
+
+def test_run_leaves_tensor_float_32_as_it_was(inputs):
+    from tensorflow import config
+
+    engine = KerasEngine(model(), batch_size=7)
+    for allowed in (True, False):
+        config.experimental.enable_tensor_float_32_execution(allowed)
+        engine.run(inputs)
+        assert config.experimental.tensor_float_32_execution_enabled() is allowed
+    config.experimental.enable_tensor_float_32_execution(True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_run_other_backend_of_keras_agrees(backend, inputs, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    from featx import FeatureExtractor
+
+    code = (
+        "import json, sys, numpy as np\n"
+        "from featx import FeatureExtractor\n"
+        "images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype='uint8')\n"
+        "rows = FeatureExtractor('tiny', cache=None, batch_size=3).fit_transform(images)\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "print(json.dumps(rows.tolist()))"
+    )
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype="uint8")
+    expected = FeatureExtractor("tiny", cache=None).fit_transform(images)
+    rows = np.array(json.loads(done.stdout))
+    difference = np.linalg.norm(rows - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert difference.max() <= 1e-4
+
+
+@pytest.mark.parametrize("shape", [(1,), (10**9,), (), (224, 224, 3), (1, 1, 1)])
+def test_batch_size_for_is_bounded(shape):
+    assert 8 <= batch_size_for(shape) <= 256

@@ -1,0 +1,187 @@
+"""From a parameter to its space: remembered where that is safe, and only there."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from featx import EmbeddingCache, FeatureExtractor
+from featx.applications import TINY_FILE
+from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
+from featx.resolution import _BUILT, _MAX_BUILT
+
+
+def build_seeded(input_shape):
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Flatten(),
+            layers.Dense(4, kernel_initializer=keras.initializers.GlorotUniform(seed=1)),
+        ]
+    )
+
+
+def build_unseeded(input_shape):
+    return keras.Sequential([keras.Input(input_shape), layers.Flatten(), layers.Dense(4)])
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+
+
+def run(X, backbone, **params):
+    extractor = FeatureExtractor(backbone, **params)
+    rows = extractor.fit_transform(X)
+    return rows, extractor.report_
+
+
+def forget_built():
+    """Do as a new process would."""
+    _BUILT.clear()
+
+
+def test_resolve_file_with_other_content_is_another_space(images, tmp_path):
+    path = tmp_path / "mine.keras"
+    model = build_seeded((64, 64, 3))
+    model.save(path)
+    os.utime(path, (0, 0))
+    first, report = run(images, path)
+    assert report.n_forward == 4
+    model.layers[-1].kernel.assign(model.layers[-1].kernel + 1)
+    model.save(path)
+    second, report = run(images, str(path))
+    assert report.n_forward == 4
+    assert not np.allclose(first, second)
+
+
+def test_resolve_copied_file_is_the_same_space(images, tmp_path):
+    copy = tmp_path / "copy.keras"
+    copy.write_bytes(TINY_FILE.read_bytes())
+    run(images, TINY_FILE)
+    assert run(images, copy)[1].n_forward == 0
+
+
+def test_resolve_name_and_file_of_one_model_share_rows(images):
+    run(images, "tiny")
+    assert run(images, TINY_FILE, preprocessing="tf")[1].n_forward == 0
+
+
+def test_resolve_warm_file_needs_no_keras(images, tmp_path):
+    run(images, TINY_FILE)
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, numpy as np\n"
+        "from featx import FeatureExtractor\n"
+        f"e = FeatureExtractor({str(TINY_FILE)!r})\n"
+        f"e.fit_transform(np.load({str(tmp_path / 'images.npy')!r}))\n"
+        "print(e.report_.n_forward, {'keras', 'tensorflow', 'h5py'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "0 set()"
+
+
+def test_resolve_seeded_callable_is_one_space(images):
+    rows, _ = run(images, build_seeded)
+    forget_built()
+    again, report = run(images, build_seeded)
+    assert report.n_forward == 0
+    np.testing.assert_array_equal(rows, again)
+
+
+def test_resolve_callable_that_gives_other_weights_warns(images):
+    first, _ = run(images, build_unseeded)
+    forget_built()
+    with pytest.warns(UnstableBackboneWarning, match="build_unseeded gave a model with other"):
+        second, report = run(images, build_unseeded)
+    assert report.n_forward == 4
+    assert not np.allclose(first, second)
+
+
+def test_resolve_callable_is_called_once_per_process_and_shape(images):
+    called = []
+
+    def build(input_shape):
+        called.append(input_shape)
+        return build_seeded(input_shape)
+
+    for X in (images, images[:2], images[:, :32, :32]):
+        run(X, build)
+    assert called == [(64, 64, 3), (32, 32, 3)]
+
+
+def test_resolve_code_that_cannot_be_hashed_is_not_cached(images):
+    inputs = keras.Input((64, 64, 3))
+    handle = open(os.devnull)  # noqa: SIM115
+    opaque = layers.Lambda(lambda x: x if handle.closed else x * 2)
+    model = keras.Model(inputs, layers.Flatten()(opaque(inputs)))
+    for _ in range(2):
+        with pytest.warns(NotCachedWarning, match="not cached"):
+            rows, report = run(images, model)
+        assert (report.n_forward, report.bytes_written) == (4, 0)
+    np.testing.assert_allclose(rows, images.reshape(4, -1) * 2.0)
+    handle.close()
+
+
+def test_resolve_callable_that_cannot_be_hashed_still_finds_its_rows(images):
+    class Builder:
+        def __init__(self):
+            self.handle = open(os.devnull)  # noqa: SIM115
+
+        def __call__(self, input_shape):
+            return build_seeded(input_shape)
+
+    builder = Builder()
+    run(images, builder)
+    assert run(images, builder)[1].n_forward == 0
+    builder.handle.close()
+
+
+def test_resolve_preprocessing_layer_is_part_of_the_space(images):
+    run(images, "tiny", preprocessing=layers.Rescaling(0.5))
+    assert run(images, "tiny", preprocessing=layers.Rescaling(0.5))[1].n_forward == 0
+    assert run(images, "tiny", preprocessing=layers.Rescaling(0.25))[1].n_forward == 4
+
+
+def test_resolve_parameters_of_many_kinds_are_told_apart(images):
+    for alpha in (0.35, 0.5):
+        params = {"alpha": alpha}
+        _, report = run(images, "mobilenet_v2", weights=None, input_size=32, backbone_params=params)
+        assert report.n_forward == 4
+
+
+def test_resolve_object_among_the_parameters(images):
+    params = {"alpha": 0.35, "name": np.str_("mine")}
+    for expected in (4, 0):
+        _, report = run(images, "mobilenet_v2", weights=None, input_size=32, backbone_params=params)
+        assert report.n_forward == expected
+
+
+def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    from featx.exceptions import CacheWriteWarning
+
+    with pytest.warns(CacheWriteWarning):
+        rows, _ = run(images, "tiny", cache=tmp_path / "file" / "cache")
+    assert np.isfinite(rows).all()
+
+
+def test_resolve_weights_that_vanish_while_it_is_asked_says_so(tmp_path):
+    from featx.backbones import BackboneSpec
+    from featx.resolution import resolve
+
+    spec = BackboneSpec(
+        "mobilenet_v2", tmp_path / "gone.h5", None, "auto", None, "avg", None, "float32"
+    )
+    with pytest.raises(WeightsError, match=r"gone\.h5' cannot be read: No such file"):
+        resolve(spec, array_shape=None, cache=EmbeddingCache(tmp_path))
+
+
+def test_resolve_keeps_few_built_backbones(images):
+    for size in range(4, 4 + _MAX_BUILT + 2):
+        run(images[:1], build_seeded, input_size=size, cache=None)
+    assert len(_BUILT) <= _MAX_BUILT
