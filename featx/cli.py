@@ -37,7 +37,6 @@ _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((SavedFileError, UntrustedTypesError), 5),
     ((FeatxError, ValueError), 3),
     ((OSError,), 6),
-    ((KeyboardInterrupt,), 130),
 )
 _IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
 _FOLDER = click.argument("folder", type=click.Path())
@@ -345,10 +344,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         cli.main(arguments, standalone_mode=False)
     except click.exceptions.Abort:
+        # Also what click makes of Ctrl-C.
+        click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
-    except (FeatxError, ValueError, OSError, KeyboardInterrupt) as exc:
-        click.echo(f"error: {exc}" if str(exc) else "interrupted", err=True)
+    except (FeatxError, ValueError, OSError) as exc:
+        click.echo(f"error: {exc}", err=True)
         sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from featx.cache import EmbeddingCache
 from featx.demo_data import typeface_of, write_digits, write_letters
@@ -110,13 +111,10 @@ def run_demo(
     shutil.rmtree(folder / "cache", ignore_errors=True)
     cache = EmbeddingCache(folder / "cache")
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache), head="logistic")
-    rows = []
-    for images in sets:
-        on_step(f"{images.name}: raw pixels")
-        rows.append(_score_pixels(images))
-        for run in ("first run", "second run"):
-            on_step(f"{images.name}: embeddings, {run}")
-            rows.append(_score_embeddings(images, classifier, cache, run))
+    # On matrices this small BLAS threads mostly wait for one another: on a busy machine of two
+    # cores they made the fits twenty times slower.
+    with threadpool_limits(1, user_api="blas"):
+        rows = list(_rows(sets, classifier, cache, on_step))
     on_step("saving and loading a model")
     letters = sets[-1]
     model = folder / "letters.featx"
@@ -143,13 +141,25 @@ def write_sets(folder: Path, *, n_per_letter: int) -> list[DemoSet]:
     few_labels = StratifiedShuffleSplit(5, train_size=10 * _LABELS_PER_CLASS, random_state=0)
     typefaces = np.array([typeface_of(path) for path in letters.data])
     by_typeface = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    name = f"handwritten digits, {_LABELS_PER_CLASS} labels per class"
+    name = f"digits, {_LABELS_PER_CLASS} per class"
     return [
         DemoSet(name, digits.data, digits.target, None, few_labels),
-        DemoSet(
-            "letters A-J, unseen typefaces", letters.data, letters.target, typefaces, by_typeface
-        ),
+        DemoSet("letters, new typefaces", letters.data, letters.target, typefaces, by_typeface),
     ]
+
+
+def _rows(
+    sets: list[DemoSet],
+    classifier: TransferClassifier,
+    cache: EmbeddingCache,
+    on_step: Callable[[str], None],
+) -> Iterator[DemoRow]:
+    for images in sets:
+        on_step(f"{images.name}: raw pixels")
+        yield _score_pixels(images)
+        for run in ("first run", "second run"):
+            on_step(f"{images.name}: embeddings, {run}")
+            yield _score_embeddings(images, classifier, cache, run)
 
 
 def _score_pixels(images: DemoSet) -> DemoRow:
@@ -178,7 +188,7 @@ def _score_embeddings(
     n_forward = cache.info()["n_forward"] - before
     return DemoRow(
         images.name,
-        f"embeddings of tiny, {run}",
+        f"tiny, {run}",
         float(scores.mean()),
         float(scores.std()),
         n_forward,

@@ -1,5 +1,11 @@
 """What all tests share."""
 
+import os
+
+# Before numpy is loaded, here and in child processes: on matrices as small as those of the tests
+# BLAS threads mostly wait for one another, on a busy machine for twenty times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 
 

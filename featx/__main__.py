@@ -1,0 +1,5 @@
+"""``python -m featx`` is the ``featx`` command."""
+
+from featx.cli import main
+
+main()

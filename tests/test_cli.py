@@ -1,0 +1,292 @@
+"""The command: every job, what it prints, and exit codes that mean something."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx import EmbeddingCache, __version__
+from featx.cli import main
+
+CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "interrupted": 130}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two classes, dark and light, with six images each."""
+    rng = np.random.default_rng(0)
+    for name, offset in (("dark", 0), ("light", 127)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 128, (64, 64, 3)).astype(np.uint8) + np.uint8(offset)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command in this process; return its exit code, output and messages."""
+
+    def call(*arguments):
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as exc:
+            code = exc.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def model(run, photos, tmp_path):
+    path = tmp_path / "photos.featx"
+    code, _, err = run("fit", photos, "--out", path, "--backbone", "tiny", "-q")
+    assert code == 0, err
+    return path
+
+
+def test_command_is_installed_and_says_its_version():
+    done = subprocess.run(
+        [sys.executable, "-m", "featx", "--version"], capture_output=True, text=True, check=True
+    )
+    assert __version__ in done.stdout
+
+
+def test_command_help_loads_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from featx.cli import cli\n"
+        "cli.main(['--help'], standalone_mode=False)\n"
+        "print({'tensorflow', 'keras', 'sklearn', 'h5py', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    for job in ["demo", "extract", "fit", "predict", "evaluate", "cv", "cache", "backbones"]:
+        assert f"\n  {job} " in done.stdout
+
+
+def test_extract_writes_embeddings_paths_and_labels(run, photos, tmp_path):
+    out = tmp_path / "rows.npz"
+    code, text, _ = run("extract", photos, "--out", out, "--backbone", "tiny", "-q")
+    assert code == 0
+    assert "12 forward passes, 0 from the cache" in text
+    with np.load(out) as arrays:
+        assert arrays["embeddings"].shape == (12, 400)
+        assert arrays["labels"].tolist() == ["dark"] * 6 + ["light"] * 6
+        assert arrays["paths"][0] == str(photos / "dark" / "0.png")
+
+
+def test_extract_options_reach_the_extractor(run, photos, tmp_path):
+    out = tmp_path / "rows.npz"
+    options = "--weights none --param alpha=0.35 --input-size 32 --pooling max --batch-size 5"
+    options += " --layer block_1_expand_relu --cache none --n-jobs 1 --preprocessing unit -q"
+    code, text, _ = run(
+        "extract", photos, "--out", out, "--backbone", "mobilenet_v2", "--json", *options.split()
+    )
+    assert code == 0
+    result = json.loads(text)
+    assert result["shape"] == [12, 48]
+    assert result["report"]["n_forward"] == 12
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_extract_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path):
+    out = tmp_path / "rows.npz"
+    out.write_text("mine")
+    code, _, err = run("extract", photos, "--out", out, "--backbone", "tiny", "-q")
+    assert code == CODES["input"]
+    assert "pass --force" in err
+    assert out.read_text() == "mine"
+    code, _, _ = run("extract", photos, "--out", out, "--backbone", "tiny", "-q", "--force")
+    assert code == 0
+    assert np.load(out)["embeddings"].shape == (12, 400)
+
+
+def test_fit_and_evaluate_and_predict(run, photos, model):
+    code, text, _ = run("evaluate", model, photos)
+    assert code == 0
+    for shown in ("accuracy 1.000 on 12 images", "macro", "weighted", "confusion"):
+        assert shown in text
+    code, text, _ = run("evaluate", model, photos, "--json")
+    assert json.loads(text)["confusion"]["counts"] == [[6, 0], [0, 6]]
+    images = [photos / "light" / "0.png", photos / "dark" / "3.png"]
+    code, text, _ = run("predict", model, *images)
+    assert code == 0
+    assert text.splitlines() == [f"{images[0]}\tlight", f"{images[1]}\tdark"]
+
+
+def test_fit_prints_json(run, photos, tmp_path):
+    arguments = ("fit", photos, "--out", tmp_path / "m.featx", "--backbone", "tiny", "-q")
+    code, text, _ = run(*arguments, "--head", "ridge", "--json")
+    assert code == 0
+    result = json.loads(text)
+    assert result["classes"] == ["dark", "light"]
+    assert result["report"]["n_forward"] == 12
+
+
+def test_predict_probabilities(run, photos, model, tmp_path):
+    image = photos / "dark" / "1.png"
+    _, text, _ = run("predict", model, image, "--proba")
+    assert text.startswith(f"{image}\tdark\tdark=")
+    _, text, _ = run("predict", model, image, "--proba", "--json")
+    (row,) = json.loads(text)
+    assert row["label"] == "dark"
+    assert sum(row["proba"].values()) == pytest.approx(1)
+    ridge = tmp_path / "ridge.featx"
+    run("fit", photos, "--out", ridge, "--backbone", "tiny", "-q", "--head", "ridge")
+    code, _, err = run("predict", ridge, image, "--proba")
+    assert code == CODES["input"]
+    assert "no probabilities" in err
+
+
+def test_cv_compares_heads_and_backbones(run, photos):
+    arguments = ("cv", photos, "--folds", 3, "--head", "ridge", "--head", "knn", "-q")
+    arguments += ("--backbone", "tiny", "--preprocessing", "tf")
+    code, text, _ = run(*arguments, "--json")
+    assert code == 0
+    rows = json.loads(text)
+    assert [(row["head"], row["n_forward"]) for row in rows] == [("ridge", 12), ("knn", 0)]
+    code, text, _ = run(*arguments)
+    assert "1.000 ± 0.000" in text
+    assert "accuracy, 3 folds" in text
+
+
+def test_backbones_lists_all(run):
+    code, text, _ = run("backbones")
+    assert code == 0
+    assert "mobilenet_v2" in text
+    _, text, _ = run("backbones", "--json")
+    assert json.loads(text)[0]["name"] == "tiny"
+
+
+def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
+    code, text, _ = run("cache", "info")
+    assert code == 0
+    assert "12 rows" in text
+    _, text, _ = run("cache", "info", "--json")
+    assert json.loads(text)["n_rows"] == 12
+    assert run("cache", "compact")[0] == 0
+    assert run("cache", "export", tmp_path / "copy")[0] == 0
+    assert EmbeddingCache(tmp_path / "copy").info()["n_rows"] == 12
+    assert run("cache", "--cache", tmp_path / "copy", "clear", "--yes")[0] == 0
+    assert EmbeddingCache(tmp_path / "copy").info()["n_rows"] == 0
+    assert run("cache", "evict", "--max-bytes", "1GB")[1] == "0 bytes freed\n"
+    assert run("cache", "evict", "--max-bytes", "10 b")[0] == 0
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+@pytest.mark.parametrize("size", ["1 parsec", "MB", "", "-"])
+def test_cache_evict_size_that_is_none_is_wrong_usage(size, run):
+    code, _, err = run("cache", "evict", "--max-bytes", size)
+    assert code == 2
+    assert "expected a size as in 500MB" in err
+
+
+def test_cache_clear_asks_first(run, model, monkeypatch):
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: "n")
+    assert run("cache", "clear")[0] == CODES["interrupted"]
+    assert EmbeddingCache().info()["n_rows"] == 12
+
+
+@pytest.mark.filterwarnings("default")
+def test_cache_verify_damage_is_exit_code_one(run, model):
+    code, text, _ = run("cache", "verify")
+    assert (code, text) == (0, "every row is sound\n")
+    (shard,) = EmbeddingCache().path.rglob("*.h5")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    code, text, _ = run("cache", "verify", "--json")
+    assert (code, json.loads(text)) == (1, {str(shard): 1})
+    code, text, err = run("cache", "verify", "--repair")
+    assert code == 1
+    assert f"1 damaged rows in {shard}" in text
+    assert err.startswith("CacheDamageWarning: damage in the cache")
+    assert run("cache", "verify")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fit", "nowhere", "--out", "m"], "input", "no such folder"),
+        (["fit", "PHOTOS", "--out", "nowhere/m"], "input", "no such folder to write to"),
+        (["extract", "PHOTOS", "--out", "nowhere/m"], "input", "no such folder to write to"),
+        (["fit", "PHOTOS", "--out", "m", "--backbone", "tinny"], "input", "Did you mean 'tiny'"),
+        (["fit", "PHOTOS", "--out", "m", "--head", "logistik"], "input", "logistic"),
+        (["cv", "PHOTOS", "--backbone", "tiny", "--folds", "7"], "input", "7 folds need 7"),
+        (["fit", "PHOTOS", "--out", "m", "--weights", "no.h5"], "input", "no.h5"),
+        (["fit", "PHOTOS", "--out", "m", "--backbone", "BROKEN"], "backbone", "cannot be loaded"),
+        (["predict", "nowhere", "x.png"], "saved", "nowhere"),
+        (["predict", "BROKEN", "x.png"], "saved", "BROKEN"),
+        (["predict", "MODEL", "x.png"], "input", r"[0] x.png: no such file"),
+    ],
+)
+def test_error_is_one_message_and_an_exit_code(
+    arguments, code, message, run, photos, model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "BROKEN.keras").write_text("no model")
+    places = {"PHOTOS": photos, "MODEL": model, "BROKEN": tmp_path / "BROKEN.keras"}
+    got, out, err = run(*(places.get(argument, argument) for argument in arguments))
+    assert (got, out) == (CODES[code], "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "No such command"),
+        (["fit", "photos"], "Missing option '--out'"),
+        (["extract", "PHOTOS", "--out", "m", "--param", "alpha"], "expected NAME=VALUE"),
+    ],
+)
+def test_wrong_usage_is_exit_code_two(arguments, message, run, photos):
+    code, _, err = run(*(photos if a == "PHOTOS" else a for a in arguments))
+    assert code == 2
+    assert message in err
+
+
+def test_forest_is_saved_and_loaded_only_with_its_types_named(run, photos, tmp_path):
+    path = tmp_path / "forest.featx"
+    arguments = ("fit", photos, "--out", path, "--backbone", "tiny", "-q", "--head", "forest")
+    code, _, err = run(*arguments)
+    assert code == CODES["saved"]
+    assert "sklearn.tree._tree.Tree" in err
+    assert not path.exists()
+    trusted = ("--trusted", "sklearn.tree._tree.Tree")
+    assert run(*arguments, *trusted)[0] == 0
+    assert run("evaluate", path, photos)[0] == CODES["saved"]
+    assert run("evaluate", path, photos, *trusted)[0] == 0
+
+
+def test_parameter_values_are_json_or_text(run, photos, tmp_path):
+    arguments = ("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "mobilenet_v2")
+    arguments += ("--weights", "none", "--input-size", 32, "-q")
+    assert run(*arguments, "--param", "alpha=0.35", "--param", "name=mine")[0] == 0
+
+
+def test_interrupted_run_is_exit_code_130(run, photos, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("featx.folders.load_image_folder", interrupt)
+    code, _, err = run("fit", photos, "--out", tmp_path / "m")
+    assert (code, err) == (CODES["interrupted"], "\ninterrupted\n")
+
+
+@pytest.mark.slow
+def test_demo_prints_one_table_and_the_places(run, tmp_path):
+    code, text, err = run("demo", "--out", tmp_path / "demo", "--letters", 21)
+    assert code == 0, err
+    places = [str(tmp_path / "demo" / name) for name in ("images", "cache", "letters.featx")]
+    for shown in ("raw pixels", "tiny, first run", "tiny, second run", *places):
+        assert shown in text
+    assert "- writing images" in err

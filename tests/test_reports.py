@@ -1,0 +1,81 @@
+"""What a person reads: every number is there, and names are not cut."""
+
+import pytest
+
+from featx import reports
+from featx.applications import list_backbones
+from featx.demo import DemoRow
+from featx.evaluation import Comparison, evaluate
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_print_table_sets_numbers_right(capsys):
+    reports.print_table("title", ("name", "#n"), [["a", 1], ["b", 1000]])
+    out = capsys.readouterr().out
+    assert out.startswith("title")
+    assert "│ a    │    1 │" in out
+
+
+def test_print_evaluation_shows_every_measure(capsys):
+    reports.print_evaluation(evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"]))
+    out = capsys.readouterr().out
+    for shown in ("accuracy 0.667 on 3 images", "macro", "weighted", "precision", "F1", "0.500"):
+        assert shown in out
+    assert "confusion" in out
+
+
+def test_print_comparisons_shows_mean_and_spread(capsys):
+    row = Comparison("tiny_avg", "logistic", 0.9, 0.05, 1.5, 20, [0.85, 0.95])
+    reports.print_comparisons([row], n_folds=2)
+    out = capsys.readouterr().out
+    assert "0.900 ± 0.050" in out
+    assert "accuracy, 2 folds" in out
+
+
+def test_print_backbones_names_every_network(capsys):
+    reports.print_backbones(list_backbones())
+    out = capsys.readouterr().out
+    assert all(network.name in out for network in list_backbones())
+    assert "inside the network" in out
+
+
+def test_print_cache_shows_each_space(capsys):
+    space = {
+        "digest": "0123456789abcdef",
+        "label": "tiny, pooling avg",
+        "n_rows": 12,
+        "n_shards": 1,
+        "size_bytes": 2_500_000,
+    }
+    reports.print_cache({"path": "/c", "n_rows": 12, "size_bytes": 2_500_000, "spaces": [space]})
+    out = capsys.readouterr().out
+    for shown in ("/c: 12 rows, 2.5 MB", "01234567", "tiny, pooling avg"):
+        assert shown in out
+
+
+def test_print_demo_names_every_place(capsys):
+    places = {name: f"/somewhere/{name}" for name in ("images", "cache", "model", "example")}
+    row = DemoRow("digits", "raw pixels", 0.92, 0.01, 0, 0.5)
+    reports.print_demo({"rows": [row], **places, "prediction": "A"})
+    out = capsys.readouterr().out
+    assert all(place in out for place in places.values())
+    assert "0.920 ± 0.010" in out
+
+
+def test_status_writes_each_step_to_a_file_once(capsys):
+    with reports.status("demo") as on_step:
+        on_step("one")
+        on_step("two")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "- one\n- two\n")
+
+
+def test_status_updates_the_spinner_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with reports.status("demo") as on_step:
+        on_step("one")
+    assert "- one" not in capsys.readouterr().err
