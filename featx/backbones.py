@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +53,8 @@ class BackboneSpec:
         """Height and width that were asked for, or that the network has by default."""
         if self.input_size is None:
             return (self.network.input_size,) * 2 if self.network else None
-        if isinstance(self.input_size, Integral):
-            return (int(self.input_size), int(self.input_size))
-        height, width = self.input_size
+        sides = self.input_size
+        height, width = sides if isinstance(sides, (tuple, list)) else (sides, sides)
         return (int(height), int(width))
 
     @property
