@@ -2,7 +2,8 @@
 
 500 real images, MobileNetV2 (alpha 0.35) at 96 pixels, a grid of 10 strengths of a scaled logistic
 regression, 5 folds. Every method runs in a process of its own, from uint8 arrays in memory, with
-its libraries imported before the clock starts; the methods take turns, and the table shows medians.
+its libraries imported before the clock starts, with one BLAS thread; the methods take turns, and
+the table shows medians.
 
     floor       one compiled pass over all images, then the grid search on the ready matrix
     search      the grid search alone, on the ready matrix
@@ -38,6 +39,12 @@ ALPHA = 0.35
 WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 METHODS = ("floor", "search", "featx cold", "featx warm", "pipeline", "memory", "scikeras")
 SCIKERAS_EPOCHS = 5
+ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "PYTHONWARNINGS": "ignore",
+    # On 500 rows two BLAS threads mostly wait for one another, which drowns everything else.
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 def strengths(smoke):
@@ -237,7 +244,7 @@ def in_child(method, work, weights, *, folds, smoke):
     command = [sys.executable, __file__, "--method", method, "--work", str(work)]
     command += ["--folds", str(folds)] + (["--weights", str(weights)] if weights else [])
     command += ["--smoke"] if smoke else []
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, **ENVIRONMENT}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{method} failed:\n{done.stderr[-3000:]}")

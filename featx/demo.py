@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
+from featx.blas import blas_threads_for
 from featx.cache import EmbeddingCache
 from featx.demo_data import typeface_of, write_digits, write_letters
 from featx.estimators import TransferClassifier
@@ -111,10 +111,13 @@ def run_demo(
     shutil.rmtree(folder / "cache", ignore_errors=True)
     cache = EmbeddingCache(folder / "cache")
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache), head="logistic")
-    # On matrices this small BLAS threads mostly wait for one another: on a busy machine of two
-    # cores they made the fits twenty times slower.
-    with threadpool_limits(1, user_api="blas"):
-        rows = list(_rows(sets, classifier, cache, on_step))
+    rows = []
+    for images in sets:
+        on_step(f"{images.name}: raw pixels")
+        rows.append(_score_pixels(images))
+        for run in ("first run", "second run"):
+            on_step(f"{images.name}: embeddings, {run}")
+            rows.append(_score_embeddings(images, classifier, cache, run))
     on_step("saving and loading a model")
     letters = sets[-1]
     model = folder / "letters.featx"
@@ -148,25 +151,12 @@ def write_sets(folder: Path, *, n_per_letter: int) -> list[DemoSet]:
     ]
 
 
-def _rows(
-    sets: list[DemoSet],
-    classifier: TransferClassifier,
-    cache: EmbeddingCache,
-    on_step: Callable[[str], None],
-) -> Iterator[DemoRow]:
-    for images in sets:
-        on_step(f"{images.name}: raw pixels")
-        yield _score_pixels(images)
-        for run in ("first run", "second run"):
-            on_step(f"{images.name}: embeddings, {run}")
-            yield _score_embeddings(images, classifier, cache, run)
-
-
 def _score_pixels(images: DemoSet) -> DemoRow:
     start_s = time.perf_counter()
     pixels = np.stack([_gray_pixels(path) for path in images.paths])
     head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    scores = cross_val_score(head, pixels, images.labels, groups=images.groups, cv=images.folds)
+    with blas_threads_for(pixels.nbytes):
+        scores = cross_val_score(head, pixels, images.labels, groups=images.groups, cv=images.folds)
     seconds = time.perf_counter() - start_s
     return DemoRow(images.name, "raw pixels", float(scores.mean()), float(scores.std()), 0, seconds)
 

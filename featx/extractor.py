@@ -155,9 +155,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             The backbone cannot be had, or cannot be used as one.
         """
         samples = self._samples(X, reset=True)
-        space = self._resolve(samples.array_shape).space
-        self.array_shape_ = samples.array_shape
-        self.feature_shape_, self.space_digest_ = space.feature_shape, space.digest
+        self._learn(samples, self._resolve(samples.array_shape))
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -182,10 +180,25 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             Samples cannot be read; all of them are listed, and the others are stored.
         """
         samples = self._samples(X, reset=False)
+        return self._embed(samples, self._resolve(samples.array_shape))
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Do as :meth:`fit` and :meth:`transform` in turn.
+
+        Parameters
+        ----------
+        X : samples
+            See :meth:`transform`.
+        y : ignored
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+        """
+        samples = self._samples(X, reset=True)
         resolved = self._resolve(samples.array_shape)
-        options = PassOptions(self.batch_size, self.n_jobs, self.on_error, self.verbose)
-        embeddings, self.report_ = embed(samples, resolved, resolve_cache(self.cache), options)
-        return embeddings.reshape(len(embeddings), *resolved.space.feature_shape)
+        self._learn(samples, resolved)
+        return self._embed(samples, resolved)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the features after backbone, layer and pooling.
@@ -228,6 +241,16 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def build_backbone(self) -> Backbone:
         """Build, or take from memory, the backbone of a fitted extractor."""
         return self._resolve(self.array_shape_).build()
+
+    def _learn(self, samples: Samples, resolved: Resolved) -> None:
+        self.array_shape_ = samples.array_shape
+        self.feature_shape_ = resolved.space.feature_shape
+        self.space_digest_ = resolved.space.digest
+
+    def _embed(self, samples: Samples, resolved: Resolved) -> np.ndarray:
+        options = PassOptions(self.batch_size, self.n_jobs, self.on_error, self.verbose)
+        embeddings, self.report_ = embed(samples, resolved, resolve_cache(self.cache), options)
+        return embeddings.reshape(len(embeddings), *resolved.space.feature_shape)
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         self._check_params()

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC, LinearSVR
 
 from featx._validation import did_you_mean
+from featx.blas import blas_threads_for
 from featx.exceptions import ParameterError
 
 _MAX_FLOAT64_BYTES = 2**30
@@ -109,12 +110,12 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
 
 def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:
     """Fit a head, with weights where there are any; a pipeline's go to its last step."""
-    if sample_weight is None:
-        head.fit(X, y)
-    elif isinstance(head, Pipeline):
-        head.fit(X, y, **{f"{head.steps[-1][0]}__sample_weight": sample_weight})
-    else:
-        head.fit(X, y, sample_weight=sample_weight)
+    params = {}
+    if sample_weight is not None:
+        prefix = f"{head.steps[-1][0]}__" if isinstance(head, Pipeline) else ""
+        params = {f"{prefix}sample_weight": sample_weight}
+    with blas_threads_for(X.nbytes):
+        head.fit(X, y, **params)
 
 
 def as_head_input(embeddings: np.ndarray) -> np.ndarray:

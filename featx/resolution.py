@@ -8,6 +8,7 @@ file, needs no Keras at all. A model object has no recipe: its graph and weights
 
 from __future__ import annotations
 
+import functools
 import os
 import uuid
 import warnings
@@ -124,7 +125,7 @@ def _recipe(
         return None
     recipe = {
         "version": _RECIPE_VERSION,
-        "keras": version("keras"),
+        "keras": _keras_version(),
         "source": source,
         "params": spec.backbone_params or {},
         "preprocessing": spec.preprocessing,
@@ -135,6 +136,11 @@ def _recipe(
         "decoder": [DECODER, RESIZE],
     }
     return _plain(recipe)
+
+
+@functools.cache
+def _keras_version() -> str:
+    return version("keras")
 
 
 def _plain(value: Any) -> Any:

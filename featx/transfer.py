@@ -203,30 +203,32 @@ class TransferEstimator(BaseEstimator, ABC):
 
     def _training_embeddings(
         self, extractor: FeatureExtractor, X: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray | slice]:
         """Embed training samples; also return which rows can be trained on."""
-        embeddings = extractor.fit(X).transform(X)
+        embeddings = np.asarray(extractor.fit_transform(X))
         if embeddings.ndim != 2:
             raise ParameterError(
                 f"extractor has pooling=None, which gives embeddings of shape "
                 f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
             )
-        kept = ~np.isnan(embeddings[:, 0])
+        unread = np.isnan(embeddings[:, 0])
+        if not unread.any():
+            return embeddings, slice(None)
+        kept = ~unread
         if not kept.any():
             raise InputError(f"none of the {len(embeddings)} samples could be read")
-        if not kept.all():
-            warnings.warn(
-                BadSampleWarning(
-                    f"{int((~kept).sum())} of {len(kept)} samples could not be read and were left "
-                    "out of fit"
-                ),
-                stacklevel=3,
-            )
+        warnings.warn(
+            BadSampleWarning(
+                f"{int(unread.sum())} of {len(kept)} samples could not be read and were left out "
+                "of fit"
+            ),
+            stacklevel=3,
+        )
         return embeddings, kept
 
     def _head_output(self, method: str, X: Any) -> np.ndarray:
         check_is_fitted(self, "head_")
-        embeddings = self.extractor_.transform(X)
+        embeddings = np.asarray(self.extractor_.transform(X))
         unread = np.flatnonzero(np.isnan(embeddings[:, 0]))
         if len(unread):
             raise InputError(

@@ -223,6 +223,12 @@ def test_fit_multi_label_targets(images):
     np.testing.assert_array_equal(classifier.predict(images), Y)
 
 
+def test_fit_extractor_that_gives_frames(images, labels):
+    extractor = FeatureExtractor("tiny").set_output(transform="pandas")
+    classifier = TransferClassifier(extractor, "ridge").fit(images, labels)
+    assert classifier.score(images, labels) == 1
+
+
 def test_fit_column_of_targets_is_flattened_with_a_warning(images, labels):
     from sklearn.exceptions import DataConversionWarning
 
