@@ -203,7 +203,9 @@ class ItemSamples(Samples):
         largest, any_floats = -np.inf, False
         for row, item in enumerate(self.items):
             if isinstance(item, (str, os.PathLike)):
-                paths.append((row, os.path.abspath(item)))
+                path = os.fspath(item)
+                # Another spelling of a path only means that the file is hashed once more.
+                paths.append((row, path if os.path.isabs(path) else os.path.abspath(path)))
                 continue
             try:
                 digests[row] = _digest_of_item(item)
