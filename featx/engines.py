@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import keras
 
 
+_NUMBERS_PER_BATCH = 5_000_000
+
+
 class KerasEngine:
     """Runs a Keras model in inference mode.
 
@@ -86,13 +89,13 @@ def _full_precision() -> Iterator[None]:
 def batch_size_for(shape: tuple[int, ...]) -> int:
     """Choose a batch size from the shape of one input.
 
-    About 1.6 million numbers to a batch, which is 32 images of 96x96 and 8 of 224x224: where the
-    measured networks are near their best on a CPU.
+    About five million numbers to a batch, which is 32 images of 224x224: on 2 CPU cores
+    MobileNetV2 ran there a quarter faster than with 8, and no slower than with 64 (2026-11).
 
     Examples
     --------
     >>> batch_size_for((224, 224, 3)), batch_size_for((64, 64, 3)), batch_size_for((20,))
-    (8, 128, 256)
+    (32, 256, 256)
     """
-    fitting = 2**21 // max(1, int(np.prod(shape)))
+    fitting = _NUMBERS_PER_BATCH // max(1, int(np.prod(shape)))
     return int(min(256, max(8, 2 ** (fitting.bit_length() - 1) if fitting else 8)))

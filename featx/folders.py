@@ -68,7 +68,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     if empty:
         raise InputError(
             f"{str(root)!r}: {len(empty)} of {len(classes)} class folders hold no image "
-            f"({', '.join(IMAGE_SUFFIXES)}): {', '.join(map(repr, empty[:_SHOWN]))}"
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}): {', '.join(map(repr, empty[:_SHOWN]))}"
         )
     _warn_of(left_out, root)
     return Bunch(

@@ -229,6 +229,19 @@ def test_fit_extractor_that_gives_frames(images, labels):
     assert classifier.score(images, labels) == 1
 
 
+def test_frame_works_with_bagging_and_permutation_importance(paths, labels):
+    from sklearn.ensemble import BaggingClassifier
+    from sklearn.inspection import permutation_importance
+
+    frame = pd.DataFrame({"image": paths})
+    bagging = BaggingClassifier(TransferClassifier("tiny", "ridge"), n_estimators=3, random_state=0)
+    assert bagging.fit(frame, labels).score(frame, labels) == 1
+    classifier = TransferClassifier("tiny", "ridge").fit(frame, labels)
+    importance = permutation_importance(classifier, frame, labels, random_state=0, n_repeats=2)
+    assert importance.importances_mean[0] > 0.2
+    assert n_forward() == len(paths)
+
+
 def test_fit_column_of_targets_is_flattened_with_a_warning(images, labels):
     from sklearn.exceptions import DataConversionWarning
 

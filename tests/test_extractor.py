@@ -11,6 +11,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
@@ -311,6 +312,24 @@ def test_set_output_pandas_gives_a_frame(paths):
     frame = FeatureExtractor("tiny").set_output(transform="pandas").fit_transform(paths)
     assert frame.shape == (10, 400)
     assert frame.columns[-1] == "tiny_avg_399"
+
+
+def test_transform_inside_pipeline_and_column_transformer(paths):
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+
+    frame = pd.DataFrame({"image": paths, "age": np.arange(10.0)})
+    y = np.arange(10) % 2
+    columns = make_column_transformer(
+        (FeatureExtractor("tiny"), ["image"]), ("passthrough", ["age"])
+    )
+    assert columns.fit_transform(frame).shape == (10, 401)
+    assert make_pipeline(columns, RidgeClassifier()).fit(frame, y).score(frame, y) == 1
+    assert (
+        make_pipeline(FeatureExtractor("tiny"), RidgeClassifier()).fit(paths, y).score(paths, y)
+        == 1
+    )
 
 
 def test_clone_and_pickle_of_fitted_extractor_transform_alike(images):
