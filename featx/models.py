@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,8 @@ def _application(
     constructor = getattr(keras.applications, network.constructor)
     arguments = {"include_top": False, "input_shape": input_shape, **params}
     try:
-        with _fixed_seed():
+        # Keras shows the progress of its downloads on standard output, which is for results.
+        with _fixed_seed(), contextlib.redirect_stdout(sys.stderr):
             return constructor(weights=None if weights is None else str(weights), **arguments)
     except Exception as exc:
         if weights is not None and not isinstance(exc, TypeError):
