@@ -107,7 +107,7 @@ def read_shard(path: Path) -> ShardContents:
                 offset=embeddings.id.get_offset(),
                 space=json.loads(file.attrs["space"]),
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as exc:
         raise ShardStructureError(f"not a sound shard: {exc}") from exc

@@ -227,7 +227,7 @@ class EmbeddingCache:
 def _space_of(folder: Path) -> Space | None:
     """Read from the shards what space a folder is of; None if no index can be read."""
     for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
-        with contextlib.suppress(DamagedShardError, FileNotFoundError):
+        with contextlib.suppress(DamagedShardError, OSError):
             space = open_shard(index).space
             if space.digest == folder.name:
                 return space

@@ -123,7 +123,7 @@ def _read_segments(folder: Path, names: frozenset[str]) -> tuple[np.ndarray, np.
     """Read segments; one that is damaged or gone only means that files are hashed again."""
     pairs = [np.empty((0, 2 * DIGEST_BYTES), np.uint8)]
     for name in names:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             payload = unseal((folder / name).read_bytes())
             if payload is not None and payload.startswith(_MAGIC):
                 rows = np.frombuffer(payload[len(_MAGIC) :], np.uint8)

@@ -255,4 +255,7 @@ class _RowWriter:
     ) -> None:
         self._flush()
         if self.store is not None and error is None and len(self.store.shards()) > MAX_SHARDS:
-            self.store.compact()
+            try:
+                self.store.compact()
+            except OSError as exc:
+                _warn_not_stored(exc)

@@ -9,6 +9,7 @@ is not on the read path.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from dataclasses import dataclass
@@ -159,8 +160,8 @@ def open_shard(index_path: Path) -> Shard:
     ------
     DamagedShardError
         The index is damaged, foreign or of another format version, or its data are cut short.
-    FileNotFoundError
-        It is gone.
+    OSError
+        It is gone, or not to be read.
     """
     payload = unseal(index_path.read_bytes())
     if payload is None or not payload.startswith(_MAGIC):
@@ -201,8 +202,8 @@ def rebuild_index(path: Path) -> Shard:
     ------
     DamagedShardError
         The file is not a sound shard.
-    FileNotFoundError
-        It is gone.
+    OSError
+        It is gone, or not to be read.
     """
     from featx._hdf5 import ShardStructureError, read_shard
 
@@ -218,5 +219,7 @@ def rebuild_index(path: Path) -> Shard:
         shape=contents.shape,
         offset=contents.offset,
     )
-    _write_index(shard)
+    # In a folder that cannot be written, the next reader makes it anew again.
+    with contextlib.suppress(OSError):
+        _write_index(shard)
     return shard

@@ -86,7 +86,8 @@ class SpaceStore:
         with self._damage_reported():
             for _ in range(_ATTEMPTS):
                 # A compaction or clear() may remove a shard after the listing: then look again.
-                with contextlib.suppress(FileNotFoundError):
+                # What stays unreadable, a mount that is gone, counts as missing.
+                with contextlib.suppress(OSError):
                     return self._read(self._refreshed(), keys)
             return self._nothing(len(keys))
 
@@ -114,15 +115,18 @@ class SpaceStore:
         """Merge the shards into few, dropping rows that are stored twice.
 
         The merged shards are in place before the old ones go, so that neither a kill at any
-        moment nor a reader at the same time loses a row.
+        moment nor a reader at the same time loses a row. If a row cannot be read, all stay.
         """
-        old = self.shards()
+        old, n_keys = self.shards(), len(self.keys())
         if len(old) < 2:
             return
+        n_merged = 0
         for embeddings, keys in self.blocks():
             self.append(keys, embeddings)
-        for shard in old:
-            remove_shard(shard)
+            n_merged += len(keys)
+        if n_merged == n_keys:
+            for shard in old:
+                remove_shard(shard)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield all rows as (embeddings, keys), each key once, in blocks that fit in memory."""
@@ -184,14 +188,14 @@ class SpaceStore:
         data, index = (self.folder / f"{stem}{suffix}" for suffix in (DATA_SUFFIX, INDEX_SUFFIX))
         try:
             return self._own(open_shard(index))
-        except FileNotFoundError:
+        except OSError:
             # Lost, or its writer is between its two renames: the data say all that it would.
             fault = None
         except DamagedShardError as exc:
             fault = exc
         try:
             shard = self._own(rebuild_index(data))
-        except FileNotFoundError:
+        except OSError:
             return None
         except DamagedShardError as exc:
             self._move_aside(f"{fault or exc}", index, data)
@@ -207,21 +211,24 @@ class SpaceStore:
 
     def _salvage(self, shard: Shard) -> None:
         embeddings, sound = shard.read(slice(None))
-        if sound.any():
-            self.append(shard.keys[sound], embeddings[sound])
-        n_damaged = int((~sound).sum())
-        self._move_aside(
-            f"{shard.path}: {n_damaged} of {shard.shape[0]} rows are damaged",
-            shard.path,
-            shard.index_path,
-        )
+        reason = f"{shard.path}: {int((~sound).sum())} of {shard.shape[0]} rows are damaged"
+        try:
+            if sound.any():
+                self.append(shard.keys[sound], embeddings[sound])
+        except OSError as exc:
+            self._damage.append(f"{reason}, and the others cannot be stored anew ({exc})")
+            return
+        self._move_aside(reason, shard.path, shard.index_path)
 
     def _move_aside(self, reason: str, *paths: Path) -> None:
+        try:
+            self.damaged_folder.mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(path, self.damaged_folder / f"{self.folder.name}-{path.name}")
+        except OSError as exc:
+            reason = f"{reason}, and it cannot be moved aside ({exc})"
         self._damage.append(reason)
-        self.damaged_folder.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(path, self.damaged_folder / f"{self.folder.name}-{path.name}")
 
     @contextlib.contextmanager
     def _damage_reported(self) -> Iterator[None]:

@@ -81,6 +81,21 @@ def test_embed_damaged_twins_are_all_listed(tmp_path, images):
     assert [fault.position for fault in caught.value.faults] == [1, 3]
 
 
+def test_embed_compaction_that_fails_is_a_warning(images, monkeypatch):
+    monkeypatch.setattr("featx.forward._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.forward.MAX_SHARDS", 1)
+    from featx.store import SpaceStore
+
+    def fail(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SpaceStore, "compact", fail)
+    with pytest.warns(CacheWriteWarning, match="No space left"):
+        embeddings = FeatureExtractor("tiny", batch_size=3).fit_transform(images)
+    assert np.isfinite(embeddings).all()
+    assert EmbeddingCache().info()["n_rows"] == 9
+
+
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_embed_any_number_of_threads_gives_the_same_order(n_jobs, images):
     reference = FeatureExtractor("tiny", cache=None, n_jobs=None).fit_transform(list(images))

@@ -8,7 +8,7 @@ import pytest
 
 from featx.exceptions import CacheDamageWarning
 from featx.key_table import keys_from_matrix
-from featx.shards import remove_shard, write_shard
+from featx.shards import Shard, remove_shard, write_shard
 from featx.spaces import Space
 from featx.store import SpaceStore
 
@@ -122,6 +122,57 @@ def test_find_shard_of_another_space_is_set_aside(tmp_path, stored):
     assert len(files(tmp_path, ".h5")) == 3
 
 
+def test_find_damage_that_cannot_be_moved_aside_is_a_warning(tmp_path, stored):
+    keys, rows = stored
+    (tmp_path / "damaged").write_text("in the way")
+    files(tmp_path, ".h5")[0].write_bytes(b"")
+    with pytest.warns(CacheDamageWarning, match="cannot be moved aside"):
+        embeddings, found = open_store(tmp_path).find(keys)
+    assert found.sum() == 8
+    np.testing.assert_array_equal(embeddings[found], rows[found])
+
+
+def refuse_to_write(monkeypatch):
+    """Make the folder read-only, which permissions cannot do to root."""
+
+    def refuse(path, data):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("featx.shards.write_atomically", refuse)
+
+
+def test_find_damage_in_a_folder_that_cannot_be_written_is_a_warning(tmp_path, stored, monkeypatch):
+    keys, rows = stored
+    store = open_store(tmp_path)
+    shard = store.shards()[0]
+    with open(shard.path, "r+b") as file:
+        file.seek(shard.offset)
+        file.write(b"\xff\xff")
+    refuse_to_write(monkeypatch)
+    with pytest.warns(CacheDamageWarning, match="others cannot be stored anew .*Read-only"):
+        embeddings, found = store.find(keys)
+    assert found.sum() == 11
+    np.testing.assert_array_equal(embeddings[found], rows[found])
+    assert shard.path.exists()
+
+
+def test_find_lost_index_in_a_folder_that_cannot_be_written(tmp_path, stored, monkeypatch):
+    keys, _ = stored
+    files(tmp_path, ".index")[1].unlink()
+    refuse_to_write(monkeypatch)
+    assert open_store(tmp_path).find(keys)[1].all()
+
+
+def test_find_files_that_may_not_be_read_count_as_missing(tmp_path, stored):
+    """A folder in the place of each file: it can be opened by nobody, root included."""
+    keys, _ = stored
+    for suffix in (".h5", ".index"):
+        path = files(tmp_path, suffix)[0]
+        path.unlink()
+    (tmp_path / "rows" / f"{path.stem}.index").mkdir()
+    assert open_store(tmp_path).find(keys)[1].sum() == 8
+
+
 def test_find_foreign_files_in_the_folder_are_left_alone(tmp_path, stored):
     keys, _ = stored
     (tmp_path / "rows" / "notes.txt").write_text("mine")
@@ -180,6 +231,25 @@ def test_compact_one_shard_is_left_as_it_is(tmp_path):
     path = store.append(keys, rows).path
     store.compact()
     assert files(tmp_path, ".h5") == [path]
+
+
+def test_compact_keeps_all_shards_while_a_row_cannot_be_read(tmp_path, stored, monkeypatch):
+    keys, rows = stored
+    store = open_store(tmp_path)
+    unreadable = store.shards()[0].path
+    read = Shard.read
+
+    def read_or_fail(shard, wanted):
+        if shard.path == unreadable:
+            raise OSError(5, "Input/output error")
+        return read(shard, wanted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "read", read_or_fail)
+        store.compact()
+    embeddings, found = store.find(keys)
+    assert found.all()
+    np.testing.assert_array_equal(embeddings, rows)
 
 
 def test_blocks_are_bounded_and_hold_each_key_once(tmp_path, stored, monkeypatch):
