@@ -324,11 +324,22 @@ def test_transform_inside_pipeline_and_column_transformer(paths):
     columns = make_column_transformer(
         (FeatureExtractor("tiny"), ["image"]), ("passthrough", ["age"])
     )
-    assert columns.fit_transform(frame).shape == (10, 401)
-    assert make_pipeline(columns, RidgeClassifier()).fit(frame, y).score(frame, y) == 1
-    assert (
-        make_pipeline(FeatureExtractor("tiny"), RidgeClassifier()).fit(paths, y).score(paths, y)
-        == 1
+    embeddings = FeatureExtractor("tiny").fit_transform(paths)
+    pipeline = make_pipeline(columns, RidgeClassifier()).fit(frame, y)
+    by_hand = np.column_stack([embeddings, frame["age"]])
+    np.testing.assert_array_equal(columns.fit_transform(frame), by_hand)
+    np.testing.assert_allclose(
+        pipeline.decision_function(frame),
+        RidgeClassifier().fit(by_hand, y).decision_function(by_hand),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    alone = make_pipeline(FeatureExtractor("tiny"), RidgeClassifier()).fit(paths, y)
+    np.testing.assert_allclose(
+        alone.decision_function(paths),
+        RidgeClassifier().fit(embeddings, y).decision_function(embeddings),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
