@@ -35,7 +35,9 @@ def test_run_short_batches_are_padded_and_cut(n_samples, inputs):
 def test_run_position_in_the_batch_does_not_matter(inputs):
     engine = KerasEngine(model(), batch_size=7)
     rows = engine.run(inputs)
-    np.testing.assert_array_equal(engine.run(inputs[::-1].copy())[::-1], rows)
+    again = engine.run(inputs[::-1].copy())[::-1]
+    differences = np.linalg.norm(again - rows, axis=1)
+    assert (differences <= 1e-5 * np.linalg.norm(rows, axis=1)).all()
 
 
 def test_run_traces_once(inputs):
