@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -66,11 +66,18 @@ class ParameterFaults:
         others = "".join(f" or {option!r}" for option in also)
         self.add(name, value, f"a positive integer{others}.")
 
+    def check_part(self, check: Callable[[], object], *, prefix: str = "") -> None:
+        """Note the faults that the check of a nested object raises, its names after a prefix."""
+        try:
+            check()
+        except ParameterError as exc:
+            self.messages += [f"{prefix}{fault}" for fault in exc.faults]
+
     def raise_any(self) -> None:
         """Raise one error with all faults, if there are any."""
-        if not self.messages:
+        faults = list(dict.fromkeys(self.messages))
+        if not faults:
             return
-        if len(self.messages) == 1:
-            raise ParameterError(f"{self.owner} has a faulty parameter: {self.messages[0]}")
-        lines = "\n  ".join(self.messages)
-        raise ParameterError(f"{self.owner} has {len(self.messages)} faulty parameters:\n  {lines}")
+        count = "a faulty parameter" if len(faults) == 1 else f"{len(faults)} faulty parameters"
+        separator = " " if len(faults) == 1 else "\n  "
+        raise ParameterError(separator.join([f"{self.owner} has {count}:", *faults]), faults)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ from sklearn.base import clone
 from sklearn.metrics import classification_report, confusion_matrix
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_validate
 
+from featx._validation import ParameterFaults
 from featx.estimators import TransferClassifier
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
+from featx.heads import CLASSIFIER_HEADS, make_head
 
 
 def evaluate(y_true: Any, y_pred: Any) -> dict[str, Any]:
@@ -137,9 +140,17 @@ def compare(
 
     Raises
     ------
+    ParameterError
+        Extractors or heads are faulty: all faults at once, before any long work.
     InputError
-        Before any long work; see :func:`check_folds`.
+        Likewise; see :func:`check_folds`.
     """
+    faults = ParameterFaults("compare")
+    for extractor in extractors:
+        faults.check_part(extractor.check_params)
+    for head in heads:
+        faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
+    faults.raise_any()
     check_folds(y, n_folds=n_folds, groups=groups)
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     folds = splitter(n_folds, shuffle=True, random_state=random_state)

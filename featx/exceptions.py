@@ -16,7 +16,22 @@ class FeatxError(Exception):
 
 
 class ParameterError(FeatxError, ValueError):
-    """A parameter of an estimator or function has a value that cannot work."""
+    """A parameter of an estimator or function has a value that cannot work.
+
+    Parameters
+    ----------
+    message : str
+    faults : iterable of str, default=None
+        What is wrong, one by one; None if the message says it.
+
+    Attributes
+    ----------
+    faults : list of str
+    """
+
+    def __init__(self, message: str, faults: Iterable[str] | None = None) -> None:
+        super().__init__(message)
+        self.faults = [message] if faults is None else list(faults)
 
 
 class InputError(FeatxError, ValueError):

@@ -253,13 +253,28 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return embeddings.reshape(len(embeddings), *resolved.space.feature_shape)
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
-        self._check_params()
+        self.check_params()
         samples = as_samples(X)
         if isinstance(samples, VectorSamples) and (reset or hasattr(self, "n_features_in_")):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return samples
 
-    def _check_params(self) -> None:
+    def check_params(self) -> None:
+        """Check the parameters, as `fit` does before anything else.
+
+        Raises
+        ------
+        ParameterError
+            Some have faulty values; the message lists all of them.
+
+        Examples
+        --------
+        >>> FeatureExtractor("tiny", pooling="average").check_params()
+        Traceback (most recent call last):
+            ...
+        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
+pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
+        """
         faults = ParameterFaults(type(self).__name__)
         self._check_backbone(faults)
         faults.check_option("pooling", self.pooling, POOLINGS)

@@ -80,6 +80,7 @@ class TransferEstimator(BaseEstimator, ABC):
         BadSampleError
             Samples cannot be read.
         """
+        self.check_params()
         head, extractor = self._new_head(), self._new_extractor()
         y = self._checked_y(X, y)
         embeddings, kept = self._training_embeddings(extractor, X)
@@ -121,6 +122,26 @@ class TransferEstimator(BaseEstimator, ABC):
         """
         check_is_fitted(self, "head_")
         return self.extractor_.transform(X)
+
+    def check_params(self) -> None:
+        """Check the parameters, those of extractor and head too, as `fit` does first of all.
+
+        Raises
+        ------
+        ParameterError
+            Some have faulty values; the message lists all of them.
+        """
+        faults = ParameterFaults(type(self).__name__)
+        extractor = self._named_extractor() or self.extractor
+        if isinstance(extractor, FeatureExtractor):
+            faults.check_part(extractor.check_params, prefix="extractor__")
+        else:
+            faults.add("extractor", extractor, "a FeatureExtractor, a backbone or None.")
+        faults.check_part(lambda: make_head(self.head, self._heads))
+        if self.fine_tune is not None:
+            expected = "None, since fine-tuning is not part of this version."
+            faults.add("fine_tune", self.fine_tune, expected)
+        faults.raise_any()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters; those of an extractor or head given by name are there as well.
@@ -189,14 +210,7 @@ class TransferEstimator(BaseEstimator, ABC):
         return head
 
     def _new_extractor(self) -> FeatureExtractor:
-        faults = ParameterFaults(type(self).__name__)
-        if self.fine_tune is not None:
-            expected = "None, since fine-tuning is not part of this version."
-            faults.add("fine_tune", self.fine_tune, expected)
         extractor = self._named_extractor() or clone(self.extractor)
-        if not isinstance(extractor, FeatureExtractor):
-            faults.add("extractor", extractor, "a FeatureExtractor, a backbone or None.")
-        faults.raise_any()
         if self.verbose:
             extractor.set_params(verbose=self.verbose)
         return extractor

@@ -287,6 +287,14 @@ def test_fit_bad_input_raises_before_the_pass(estimator, y, message, paths):
     assert n_forward() == 0
 
 
+def test_fit_faults_of_extractor_head_and_estimator_are_listed_at_once(images, labels):
+    extractor = FeatureExtractor("tinny", pooling="mean")
+    with pytest.raises(ParameterError, match="4 faulty parameters") as caught:
+        TransferClassifier(extractor, head="logistics", fine_tune=2).fit(images, labels)
+    names = [fault.partition("=")[0] for fault in caught.value.faults]
+    assert names == ["extractor__backbone", "extractor__pooling", "head", "fine_tune"]
+
+
 def test_fit_unpooled_embeddings_raise(images, labels):
     extractor = FeatureExtractor("tiny", layer="stage1", pooling=None)
     with pytest.raises(ParameterError, match="pass another pooling"):

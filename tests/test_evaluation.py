@@ -7,9 +7,9 @@ import pytest
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from featx import FeatureExtractor
+from featx import EmbeddingCache, FeatureExtractor
 from featx.evaluation import check_folds, compare, evaluate
-from featx.exceptions import InputError
+from featx.exceptions import InputError, ParameterError
 
 
 @pytest.fixture
@@ -22,6 +22,15 @@ def images():
 @pytest.fixture
 def labels():
     return np.array(["light", "dark"] * 10)
+
+
+def test_compare_faults_of_all_parts_are_listed_before_the_pass(images, labels):
+    extractors = [FeatureExtractor("tiny"), FeatureExtractor("tinny")]
+    with pytest.raises(ParameterError, match="3 faulty parameters") as caught:
+        next(compare(images, labels, extractors=extractors, heads=["ridge", "rigde", 3]))
+    names = [fault.partition(":")[0] for fault in caught.value.faults]
+    assert names == ["backbone='tinny'", "head='rigde'", "head=3"]
+    assert EmbeddingCache().info()["n_forward"] == 0
 
 
 def test_evaluate_agrees_with_scikit_learn():

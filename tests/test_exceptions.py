@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from featx import exceptions
-from featx.exceptions import BadSampleError, SampleFault, describe_faults
+from featx.exceptions import BadSampleError, ParameterError, SampleFault, describe_faults
 
 BUILTINS = {
     "ParameterError": ValueError,
@@ -52,6 +52,12 @@ def test_describe_faults_shows_ten_and_counts_the_rest():
     assert lines[0] == "12 of 20 samples cannot be read:"
     assert lines[10] == "  [9] 9.png: empty"
     assert lines[11:] == ["  ... and 2 more"]
+
+
+def test_parameter_error_keeps_its_faults_through_pickling():
+    assert ParameterError("a=1: expected 2").faults == ["a=1: expected 2"]
+    again = pickle.loads(pickle.dumps(ParameterError("two faults", ["a", "b"])))
+    assert (str(again), again.faults) == ("two faults", ["a", "b"])
 
 
 def test_bad_sample_error_is_sorted_and_survives_pickling():
