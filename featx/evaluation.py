@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import classification_report, confusion_matrix
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_validate
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 
 from featx._validation import ParameterFaults
 from featx.estimators import TransferClassifier
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads import CLASSIFIER_HEADS, make_head
+from featx.transfer import training_embeddings, were_read
 
 
 def evaluate(y_true: Any, y_pred: Any) -> dict[str, Any]:
@@ -120,6 +121,8 @@ def compare(
 ) -> Iterator[Comparison]:
     """Cross-validate each head on the embeddings of each extractor.
 
+    Samples that cannot be read are left out with ``on_error="nan"``, from training and test alike.
+
     Parameters
     ----------
     X : samples
@@ -152,22 +155,35 @@ def compare(
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
     check_folds(y, n_folds=n_folds, groups=groups)
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    folds = splitter(n_folds, shuffle=True, random_state=random_state)
     for extractor in extractors:
+        start_s = time.perf_counter()
+        embedder = clone(extractor)
+        rows = np.flatnonzero(were_read(training_embeddings(embedder, X)))
+        folds = list(_folds(rows, y, n_folds=n_folds, groups=groups, random_state=random_state))
+        n_forward = embedder.report_.n_forward
         for head in heads:
-            start_s = time.perf_counter()
-            embedder = clone(extractor).fit(X)
-            embedder.transform(X)
             estimator = TransferClassifier(extractor, head, random_state=random_state)
-            result = cross_validate(estimator, X, y, groups=groups, cv=folds, error_score="raise")
-            scores = result["test_score"].tolist()
+            scores = cross_val_score(estimator, X, y, cv=folds, error_score="raise").tolist()
             yield Comparison(
                 backbone=embedder.get_feature_names_out()[0].rpartition("_")[0],
                 head=head if isinstance(head, str) else type(head).__name__,
                 mean=float(np.mean(scores)),
                 spread=float(np.std(scores)),
                 seconds=time.perf_counter() - start_s,
-                n_forward=embedder.report_.n_forward,
+                n_forward=n_forward,
                 scores=scores,
             )
+            start_s, n_forward = time.perf_counter(), 0
+
+
+def _folds(
+    rows: np.ndarray, y: Any, *, n_folds: int, groups: Any, random_state: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Split the rows that could be read into folds, as row numbers of all samples."""
+    y = np.asarray(y)[rows]
+    groups = None if groups is None else np.asarray(groups)[rows]
+    check_folds(y, n_folds=n_folds, groups=groups)
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = splitter(n_folds, shuffle=True, random_state=random_state)
+    for train, test in folds.split(np.zeros(len(y)), y, groups):
+        yield rows[train], rows[test]

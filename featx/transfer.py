@@ -37,6 +37,27 @@ def head_has(method: str) -> Callable[[Any], bool]:
     return check
 
 
+def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Fit an extractor and embed samples as vectors: (n_samples, n_features), float32.
+
+    Raises
+    ------
+    ParameterError
+        The embeddings are no vectors; raised before they are computed.
+    """
+    if extractor.pooling is None and len(extractor.fit(X).feature_shape_) != 1:
+        raise ParameterError(
+            f"extractor has pooling=None, which gives embeddings of shape "
+            f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
+        )
+    return np.asarray(extractor.fit_transform(X))
+
+
+def were_read(embeddings: np.ndarray) -> np.ndarray:
+    """Tell of each row, (n_samples,) bool, whether its sample could be read."""
+    return ~np.isnan(embeddings[:, 0])
+
+
 class TransferEstimator(BaseEstimator, ABC):
     """An extractor and a head as one estimator; what classifier and regressor share."""
 
@@ -83,7 +104,8 @@ class TransferEstimator(BaseEstimator, ABC):
         self.check_params()
         head, extractor = self._new_head(), self._new_extractor()
         y = self._checked_y(X, y)
-        embeddings, kept = self._training_embeddings(extractor, X)
+        embeddings = training_embeddings(extractor, X)
+        kept = self._rows_to_train_on(embeddings)
         start_s = time.perf_counter()
         weights = None if sample_weight is None else np.asarray(sample_weight)[kept]
         fit_head(head, as_head_input(embeddings[kept]), y[kept], sample_weight=weights)
@@ -215,35 +237,25 @@ class TransferEstimator(BaseEstimator, ABC):
             extractor.set_params(verbose=self.verbose)
         return extractor
 
-    def _training_embeddings(
-        self, extractor: FeatureExtractor, X: Any
-    ) -> tuple[np.ndarray, np.ndarray | slice]:
-        """Embed training samples; also return which rows can be trained on."""
-        embeddings = np.asarray(extractor.fit_transform(X))
-        if embeddings.ndim != 2:
-            raise ParameterError(
-                f"extractor has pooling=None, which gives embeddings of shape "
-                f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
-            )
-        unread = np.isnan(embeddings[:, 0])
-        if not unread.any():
-            return embeddings, slice(None)
-        kept = ~unread
-        if not kept.any():
-            raise InputError(f"none of the {len(embeddings)} samples could be read")
+    def _rows_to_train_on(self, embeddings: np.ndarray) -> np.ndarray | slice:
+        kept = were_read(embeddings)
+        n_unread = len(kept) - np.count_nonzero(kept)
+        if n_unread == 0:
+            return slice(None)
+        if n_unread == len(kept):
+            raise InputError(f"none of the {len(kept)} samples could be read")
         warnings.warn(
             BadSampleWarning(
-                f"{int(unread.sum())} of {len(kept)} samples could not be read and were left out "
-                "of fit"
+                f"{n_unread} of {len(kept)} samples could not be read and were left out of fit"
             ),
             stacklevel=3,
         )
-        return embeddings, kept
+        return kept
 
     def _head_output(self, method: str, X: Any) -> np.ndarray:
         check_is_fitted(self, "head_")
         embeddings = np.asarray(self.extractor_.transform(X))
-        unread = np.flatnonzero(np.isnan(embeddings[:, 0]))
+        unread = np.flatnonzero(~were_read(embeddings))
         if len(unread):
             raise InputError(
                 f"{len(unread)} of {len(embeddings)} samples could not be read (rows "

@@ -299,6 +299,7 @@ def test_fit_unpooled_embeddings_raise(images, labels):
     extractor = FeatureExtractor("tiny", layer="stage1", pooling=None)
     with pytest.raises(ParameterError, match="pass another pooling"):
         TransferClassifier(extractor).fit(images, labels)
+    assert n_forward() == 0
 
 
 def test_fit_unreadable_sample_raises(paths, labels):

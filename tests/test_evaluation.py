@@ -1,6 +1,7 @@
 """Metrics are scikit-learn's, as plain data; comparisons share the pass."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from featx import EmbeddingCache, FeatureExtractor
 from featx.evaluation import check_folds, compare, evaluate
-from featx.exceptions import InputError, ParameterError
+from featx.exceptions import BadSampleWarning, InputError, ParameterError
 
 
 @pytest.fixture
@@ -91,6 +92,28 @@ def test_compare_groups_never_part(images, labels):
         images, labels, extractors=[FeatureExtractor("tiny")], heads=["knn"], groups=groups
     )
     assert len(row.scores) == 5
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_compare_on_error_nan_leaves_unreadable_samples_out_once(images, labels, grouped):
+    samples = [*images[:19], b"no image"]
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    groups = np.arange(20) // 2 if grouped else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = list(
+            compare(samples, labels, extractors=[extractor], heads=["ridge", "knn"], groups=groups)
+        )
+    assert [type(w.message) for w in caught] == [BadSampleWarning]
+    assert [(row.mean, row.n_forward) for row in rows] == [(1, 19), (1, 0)]
+
+
+def test_compare_too_few_readable_samples_raises(images, labels):
+    samples = [*images[:10], *[b"no image"] * 10]
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    rows = compare(samples, labels, extractors=[extractor], heads=["ridge"], n_folds=6)
+    with pytest.warns(BadSampleWarning), pytest.raises(InputError, match="6 folds need 6 samples"):
+        next(rows)
 
 
 def test_compare_too_many_folds_raises_before_the_pass(images, labels, cache_folder):
