@@ -230,17 +230,19 @@ def predict(
     trusted: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Predict the class of images with a saved model."""
+    """Predict the class of images, or of all images below folders, with a saved model."""
+    from featx.folders import list_images
     from featx.persistence import load
 
+    paths = list_images(images)
     classifier = load(model, trusted=trusted)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
-    labels = classifier.predict(list(images)).tolist()
-    rows = [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
+    labels = classifier.predict(paths).tolist()
+    rows = [{"image": path, "label": label} for path, label in zip(paths, labels, strict=True)]
     if proba:
         names = [str(name) for name in classifier.classes_]
-        for row, chances in zip(rows, classifier.predict_proba(list(images)), strict=True):
+        for row, chances in zip(rows, classifier.predict_proba(paths), strict=True):
             row["proba"] = dict(zip(names, chances.tolist(), strict=True))
     if as_json:
         print_json(rows)

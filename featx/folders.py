@@ -1,9 +1,10 @@
-"""A folder of images, one folder per class."""
+"""The images in folders: one folder per class, or any."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,54 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
         target=np.repeat(list(images), [len(found) for found in images.values()]),
         target_names=list(images),
     )
+
+
+def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """List images: files as they are named, and folders as the sorted images below them.
+
+    Parameters
+    ----------
+    places : iterable of str or Path
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    InputError
+        Folders hold no image; all of them are named.
+
+    Warns
+    -----
+    FolderWarning
+        Hidden and foreign files of a folder were left out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> root = tempfile.mkdtemp()
+    >>> Image.new("RGB", (8, 8)).save(os.path.join(root, "1.png"))
+    >>> [os.path.basename(path) for path in list_images([root, "photos/2.jpg"])]
+    ['1.png', '2.jpg']
+    """
+    found: list[str] = []
+    empty: list[str] = []
+    for place in places:
+        if not os.path.isdir(place):
+            found.append(os.fspath(place))
+            continue
+        images, foreign = _images_below(Path(place))
+        found += images
+        empty += [] if images else [os.fspath(place)]
+        _warn_of(foreign, Path(place))
+    if empty:
+        raise InputError(
+            f"{len(empty)} folders hold no image ({', '.join(sorted(IMAGE_SUFFIXES))}): "
+            f"{', '.join(map(repr, empty[:_SHOWN]))}"
+        )
+    return found
 
 
 def _class_folders(root: Path) -> list[Path]:

@@ -121,6 +121,17 @@ def test_fit_and_evaluate_and_predict(run, photos, model):
     assert text.splitlines() == [f"{images[0]}\tlight", f"{images[1]}\tdark"]
 
 
+def test_predict_takes_folders_too(run, photos, model, tmp_path):
+    code, text, _ = run("predict", model, photos / "dark", photos / "light" / "0.png")
+    assert code == 0
+    labels = [line.rpartition("\t")[2] for line in text.splitlines()]
+    assert labels == ["dark"] * 6 + ["light"]
+    (tmp_path / "bare").mkdir()
+    code, _, err = run("predict", model, tmp_path / "bare")
+    assert code == CODES["input"]
+    assert "1 folders hold no image" in err
+
+
 def test_fit_prints_json(run, photos, tmp_path):
     arguments = ("fit", photos, "--out", tmp_path / "m.featx", "--backbone", "tiny", "-q")
     code, text, _ = run(*arguments, "--head", "ridge", "--json")

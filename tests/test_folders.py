@@ -7,6 +7,7 @@ from PIL import Image
 
 from featx import load_image_folder
 from featx.exceptions import FolderWarning, InputError
+from featx.folders import list_images
 
 
 @pytest.fixture
@@ -105,3 +106,18 @@ def test_load_image_folder_splits_are_no_classes(root, tmp_path):
         (tmp_path / "sets" / split).mkdir(parents=True)
     with pytest.raises(InputError, match=r"holds the splits train, val.*load_image_folder"):
         load_image_folder(tmp_path / "sets")
+
+
+def test_list_images_files_stay_and_folders_give_what_lies_below_them(root):
+    (root / "notes.txt").write_text("no image")
+    with pytest.warns(FolderWarning, match="notes"):
+        found = list_images([root / "dog" / "b.png", root])
+    below = ["cat/10.gif", "cat/2.webp", "cat/deep/er/1.jpg", "dog/a.PNG", "dog/b.png"]
+    assert [os.path.relpath(path, root) for path in found] == ["dog/b.png", *below]
+
+
+def test_list_images_folders_without_images_are_all_named(root):
+    for name in ("empty", "bare"):
+        (root / name).mkdir()
+    with pytest.raises(InputError, match=r"2 folders hold no image.*empty.*bare"):
+        list_images([root / "empty", root / "bare", root / "dog" / "b.png"])
