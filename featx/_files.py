@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from pathlib import Path
 
 from featx._hashing import DIGEST_BYTES, digest_of
+
+PART_SUFFIX = ".part"
+_ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -30,19 +34,54 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     OSError
         The disk is full, the folder cannot be written, and so on; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
+    write_in_order({path: data})
+
+
+def write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
+    """Write files of one folder, each as :func:`write_atomically` does; the last is the commit.
+
+    All are on the disk before the first is moved into place, so that hardly a moment passes in
+    which some are seen and others not.
+
+    Parameters
+    ----------
+    contents : dict of Path to bytes-like
+        Moved into place in this order.
+
+    Raises
+    ------
+    OSError
+        The last file is not there, nor any rest of an unfinished one.
+    """
+    folder = next(iter(contents)).parent
+    beside = {path: folder / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}" for path in contents}
     try:
-        with open(beside, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        for path, data in contents.items():
+            _write_through(beside[path], data)
+        for path, part in beside.items():
+            os.replace(part, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        for part in beside.values():
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync_folder(folder)
+
+
+def _write_through(path: Path, data: bytes | memoryview) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_abandoned_parts(folder: Path) -> None:
+    """Remove what writers that were killed left unfinished, a day ago or longer."""
+    for part in folder.glob(f".*{PART_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -78,7 +78,4 @@ def checksums_of_rows(rows: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (n,), uint64
     """
-    checksum = xxhash.xxh3_64_intdigest
-    return np.fromiter(
-        (checksum(row.data) for row in rows.view(np.uint8)), np.uint64, count=len(rows)
-    )
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, count=len(rows))

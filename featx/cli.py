@@ -10,11 +10,9 @@ always go to standard error. Nothing heavy is imported before a job needs it.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import click
 
 from featx._version import __version__
 from featx.cli_cache import cache
+from featx.cli_options import extractor_options, make_extractor
 from featx.cli_output import AS_JSON, print_json, show
 from featx.exceptions import (
     BackboneError,
@@ -45,65 +44,6 @@ _TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you vouch for; may be repeated."
 )
 _HEAD_HELP = "logistic, ridge, svm, knn, lda or forest"
-
-
-def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how embeddings are made."""
-    options = (
-        click.option("--weights", default="imagenet", help="imagenet, none or a file."),
-        click.option(
-            "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."
-        ),
-        click.option("--preprocessing", default="auto", help="auto, tf, torch, caffe, unit, none."),
-        click.option("--layer", default=None, help="Name of the layer to read; default: output."),
-        click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
-        click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
-        click.option("--cache", default="auto", help="A folder, or none."),
-        click.option("--batch-size", type=int, default=None),
-        click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
-        click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
-        click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
-    """Make an extractor from the options of a command."""
-    from featx.extractor import FeatureExtractor
-
-    return FeatureExtractor(
-        backbone,
-        weights=_none(options["weights"]),
-        backbone_params=_parsed_params(options["params"]),
-        preprocessing=_none(options["preprocessing"]),
-        layer=options["layer"],
-        pooling=_none(options["pooling"]),
-        input_size=options["input_size"],
-        cache=_none(options["cache"]),
-        batch_size=options["batch_size"] or "auto",
-        on_error=options["on_error"],
-        n_jobs=options["n_jobs"],
-        verbose=not options["quiet"],
-    )
-
-
-def _none(value: str) -> str | None:
-    return None if value.lower() == "none" else value
-
-
-def _parsed_params(params: tuple[str, ...]) -> dict[str, Any] | None:
-    parsed = {}
-    for text in params:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint="--param")
-        try:
-            parsed[name] = json.loads(value)
-        except ValueError:
-            parsed[name] = value
-    return parsed or None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich import filesize
 
+from featx.cli_options import extractor_options, make_extractor
 from featx.cli_output import AS_JSON, print_json, show
+
+if TYPE_CHECKING:
+    from featx.cache import EmbeddingCache
 
 
 @click.group()
@@ -23,7 +30,7 @@ def cache(context: click.Context, path: str | None) -> None:
 @cache.command()
 @AS_JSON
 @click.pass_obj
-def info(store: Any, as_json: bool) -> None:
+def info(store: EmbeddingCache, as_json: bool) -> None:
     """Say what is stored."""
     result = store.info()
     if as_json:
@@ -36,52 +43,147 @@ def info(store: Any, as_json: bool) -> None:
 
 @cache.command()
 @click.option("--repair", is_flag=True, help="Move damaged shards aside, keeping sound rows.")
+@click.option("--sample", default=0, help="Rows to compute again and compare; needs --folder.")
+@click.option("--folder", type=click.Path(), help="The images whose rows to compute again.")
+@click.option("--backbone", default="mobilenet_v2", show_default=True, help="What computes them.")
+@extractor_options
 @AS_JSON
 @click.pass_obj
-def verify(store: Any, repair: bool, as_json: bool) -> None:
+def verify(
+    store: EmbeddingCache,
+    repair: bool,
+    sample: int,
+    folder: str | None,
+    backbone: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Check every row; exit code 1 if any is damaged."""
-    damaged = store.verify(repair=repair)
-    lines = [f"{count} damaged rows in {path}" for path, count in damaged.items()]
-    show(damaged, as_json, "\n".join(lines) or "every row is sound")
-    if damaged:
+    from featx.folders import load_image_folder
+
+    if sample and folder is None:
+        raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
+    again: dict[str, Any] = {}
+    if folder is not None:
+        extractor = make_extractor(backbone, options)
+        again = {"sample": sample, "extractor": extractor, "X": load_image_folder(folder).data}
+    result = store.verify(repair, **again)
+    lines = [f"{path}: {reason}" for path, reason in result["damaged"].items()]
+    lines += [f"{name}: the network gives another row now" for name in result["differing"]]
+    shown = lines or [f"all {result['n_rows']} rows are sound"]
+    if result["n_sampled"]:
+        shown.append(
+            f"{result['n_sampled']} rows computed again: largest relative difference "
+            f"{result['largest_difference']:.1e}"
+        )
+    show(result, as_json, "\n".join(shown))
+    if lines:
         sys.exit(1)
 
 
 @cache.command()
 @click.pass_obj
-def compact(store: Any) -> None:
-    """Merge the shards of each space into few."""
+def compact(store: EmbeddingCache) -> None:
+    """Merge the small shards of each space into few."""
+    before = store.info()["n_shards"]
     store.compact()
+    click.echo(f"{before} shards became {store.info()['n_shards']}")
 
 
 @cache.command()
-@click.option("--max-bytes", required=True, help="What may stay, as in 500MB or 10GB.")
+@click.option("--max-bytes", default=None, help="What may stay, as in 500MB or 10GB.")
+@click.option("--older-than", default=None, help="Spaces not used for so long go: 30d, 12h.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@AS_JSON
 @click.pass_obj
-def evict(store: Any, max_bytes: str) -> None:
-    """Remove the oldest shards until the rest fits."""
-    freed = store.evict(max_bytes=_size_bytes(max_bytes))
-    click.echo(f"{freed} bytes freed")
+def evict(
+    store: EmbeddingCache,
+    max_bytes: str | None,
+    older_than: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove rows, of the least recently used spaces first, until the rest fits."""
+    limits: dict[str, Any] = {
+        "max_bytes": None if max_bytes is None else _size_bytes(max_bytes),
+        "older_than": None if older_than is None else _length_of_time(older_than),
+    }
+    going = store.evictable(**limits)
+    for space in going:
+        click.echo(
+            f"{filesize.decimal(space.size_bytes)}, {space.n_rows} rows of {space.label}, "
+            f"last used {space.last_used}",
+            err=True,
+        )
+    total = filesize.decimal(sum(space.size_bytes for space in going))
+    if going and not yes:
+        click.confirm(f"Remove these {total}?", abort=True, err=True)
+    removed = store.evict(**limits) if going else []
+    show([space._asdict() for space in removed], as_json, f"{total} freed")
 
 
 @cache.command()
 @click.argument("path", type=click.Path())
+@click.option("--space", default=None, help="First digits of its digest, if there are several.")
+@click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
+@click.option("--format", default=None, help="h5, npz or parquet; default: by the suffix.")
 @click.pass_obj
-def export(store: Any, path: str) -> None:
-    """Copy all rows, merged, to another cache folder."""
-    store.export(path)
+def export(
+    store: EmbeddingCache, path: str, space: str | None, folder: str | None, format: str | None
+) -> None:
+    """Write the rows of a space as one file: .h5, .npz or .parquet."""
+    from featx.folders import load_image_folder
+
+    images: dict[str, Any] = {}
+    if folder is not None:
+        loaded = load_image_folder(folder)
+        images = {"X": loaded.data, "y": loaded.target}
+    store.export(path, format=format, space=space, **images)
+    click.echo(f"{filesize.decimal(Path(path).stat().st_size)} in {path}")
+
+
+@cache.command(name="import")
+@click.argument("path", type=click.Path())
+@AS_JSON
+@click.pass_obj
+def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
+    """Add the rows of an exported .h5 file, or of another cache folder."""
+    done = store.import_(path)
+    show(
+        done._asdict(),
+        as_json,
+        f"{done.n_added} of {done.n_rows} rows added, {done.n_damaged} damaged ones left out",
+    )
 
 
 @cache.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def clear(store: Any, yes: bool) -> None:
+def clear(store: EmbeddingCache, yes: bool) -> None:
     """Remove everything that is stored."""
+    held = store.info()
+    size = filesize.decimal(held["size_bytes"])
+    click.echo(f"{size}, {held['n_rows']} rows of {len(held['spaces'])} spaces", err=True)
     if not yes:
-        click.confirm(f"Remove all embeddings in {store.path}?", abort=True)
+        click.confirm(f"Remove all embeddings in {store.path}?", abort=True, err=True)
     store.clear()
+    click.echo(f"{size} freed")
+
+
+def _length_of_time(text: str) -> timedelta:
+    """Read a length of time as in 30d."""
+    units = {"s": "seconds", "h": "hours", "d": "days", "w": "weeks"}
+    number, unit = text.strip()[:-1], text.strip()[-1:].lower()
+    try:
+        return timedelta(**{units[unit]: float(number)})
+    except (KeyError, ValueError):
+        raise click.BadParameter(
+            f"{text!r}: expected a length of time as in 30d, 12h or 2w", param_hint="--older-than"
+        ) from None
 
 
 def _size_bytes(text: str) -> int:
+    """Read a size as in 500MB."""
     units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
     number = text.strip().rstrip("bBkKmMgGtT")
     unit = text.strip()[len(number) :].lower()

@@ -87,6 +87,10 @@ class BadSampleError(InputError):
         return type(self), (self.faults, self.n_samples)
 
 
+class MissingRowsError(FeatxError, LookupError):
+    """Embeddings that were asked for are not stored, or no longer."""
+
+
 class UnreadableImageError(InputError):
     """Bytes or an array are not an image that can be read; the message is the reason alone."""
 

@@ -158,7 +158,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self._learn(samples, self._resolve(samples.array_shape))
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
         """Embed samples; the network runs for those only that the cache does not hold.
 
         Parameters
@@ -168,11 +168,15 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
             from 0 to 255; a one-column DataFrame of any of these; or (n, p) vectors for a backbone
             that takes vectors.
+        out : ndarray of shape (n_samples, n_features), float32, default=None
+            Where the embeddings go, such as ``numpy.lib.format.open_memmap(...)`` for more than
+            fits in memory; None makes an array.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            In the order of the samples. With ``pooling=None``, (n_samples, *feature_shape).
+            `out`, if it was passed. In the order of the samples. With ``pooling=None``,
+            (n_samples, *feature_shape).
 
         Raises
         ------
@@ -180,7 +184,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             Samples cannot be read; all of them are listed, and the others are stored.
         """
         samples = self._samples(X, reset=False)
-        return self._embed(samples, self._resolve(samples.array_shape))
+        resolved = self._resolve(samples.array_shape)
+        if out is not None:
+            _check_out(out, (len(samples), *resolved.space.feature_shape))
+        return self._embed(samples, resolved, out)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Do as :meth:`fit` and :meth:`transform` in turn.
@@ -247,9 +254,16 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.feature_shape_ = resolved.space.feature_shape
         self.space_digest_ = resolved.space.digest
 
-    def _embed(self, samples: Samples, resolved: Resolved) -> np.ndarray:
+    def _embed(
+        self, samples: Samples, resolved: Resolved, out: np.ndarray | None = None
+    ) -> np.ndarray:
         options = PassOptions(self.batch_size, self.n_jobs, self.on_error, self.verbose)
-        embeddings, self.report_ = embed(samples, resolved, resolve_cache(self.cache), options)
+        flat = None if out is None else out.reshape(len(samples), resolved.space.n_features)
+        embeddings, self.report_ = embed(
+            samples, resolved, resolve_cache(self.cache), options, out=flat
+        )
+        if out is not None:
+            return out
         return embeddings.reshape(len(embeddings), *resolved.space.feature_shape)
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
@@ -334,6 +348,18 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _check_out(out: Any, shape: tuple[int, ...]) -> None:
+    expected = f"a writable, C-contiguous float32 array of shape {shape}"
+    if not isinstance(out, np.ndarray):
+        raise ParameterError(f"out is a {type(out).__name__}: expected {expected}")
+    if out.shape != shape or out.dtype != np.float32:
+        raise ParameterError(
+            f"out has shape {out.shape} and dtype {out.dtype}: expected {expected}"
+        )
+    if not (out.flags.writeable and out.flags.c_contiguous):
+        raise ParameterError(f"out cannot be written row by row: expected {expected}")
 
 
 def _is_size(size: Any) -> bool:

@@ -14,6 +14,8 @@ import contextlib
 import os
 import time
 import uuid
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from featx.key_table import KEY_DTYPE, KeyTable, keys_from, keys_from_matrix, ma
 _MAGIC = b"featx-file-index-1\n"
 _SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
 _MAX_SEGMENTS = 16
+_PREFIX = "files-"
 
 
 def file_key(path: str, status: os.stat_result) -> bytes:
@@ -53,17 +56,15 @@ class FileIndex:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._names: frozenset[str] = frozenset()
-        self._table = KeyTable(np.empty(0, KEY_DTYPE))
-        self._digests = np.empty(0, KEY_DTYPE)
+        self._stored = _Segments(frozenset(), np.empty(0, KEY_DTYPE), np.empty(0, KEY_DTYPE))
         self._added: dict[bytes, bytes] = {}
 
     def find(self, keys: list[bytes]) -> list[bytes | None]:
         """Return the digest of each file, None where it is not known."""
-        self._refresh()
-        places = self._table.find(keys_from(keys, count=len(keys)))
+        stored = self._refreshed()
+        places = stored.table.find(keys_from(keys, count=len(keys)))
         # An S16 element loses its trailing zero bytes when it becomes a Python object.
-        known = matrix_from_keys(self._digests).tobytes()
+        known = matrix_from_keys(stored.digests).tobytes()
         return [
             known[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
             if place >= 0
@@ -82,44 +83,58 @@ class FileIndex:
         Raises
         ------
         OSError
-            The folder cannot be written.
+            The folder cannot be written; what was added is still known.
         """
         if self.folder is None or not self._added:
             return
-        count = len(self._added)
-        keys = keys_from(self._added, count=count)
-        digests = keys_from(self._added.values(), count=count)
-        merged = self._names if len(self._names) >= _MAX_SEGMENTS else frozenset()
+        added = dict(self._added)  # other threads may add meanwhile
+        keys = keys_from(added, count=len(added))
+        digests = keys_from(added.values(), count=len(added))
+        stored = self._refreshed()
+        merged = stored.names if len(stored.names) >= _MAX_SEGMENTS else frozenset()
         if merged:
-            known_keys, known_digests = _read_segments(self.folder, merged)
-            keys = np.concatenate([known_keys, keys])
-            digests = np.concatenate([known_digests, digests])
+            keys = np.concatenate([stored.keys, keys])
+            digests = np.concatenate([stored.digests, digests])
         pairs = np.hstack([matrix_from_keys(keys), matrix_from_keys(digests)])
-        name = f"files-{uuid.uuid4().hex}.index"
+        name = f"{_PREFIX}{uuid.uuid4().hex}.index"
         write_atomically(self.folder / name, seal(_MAGIC + pairs.tobytes()))
         for old in merged:
             (self.folder / old).unlink(missing_ok=True)
-        self._added.clear()
+        for key in added:
+            self._added.pop(key, None)
 
-    def _refresh(self) -> None:
+    def _refreshed(self) -> _Segments:
+        stored = self._stored
         names = frozenset(_segment_names(self.folder)) if self.folder else frozenset()
-        if self.folder is None or names == self._names:
-            return
-        keys, self._digests = _read_segments(self.folder, names)
-        self._table = KeyTable(keys)
-        self._names = names
+        if self.folder is not None and names != stored.names:
+            # Threads share one object that is replaced whole, so that places fit digests.
+            stored = self._stored = _read_segments(self.folder, names)
+        return stored
+
+
+@dataclass(frozen=True, eq=False)
+class _Segments:
+    """What the segments of a listing hold."""
+
+    names: frozenset[str]
+    keys: np.ndarray
+    digests: np.ndarray
+
+    @cached_property
+    def table(self) -> KeyTable:
+        return KeyTable(self.keys)
 
 
 def _segment_names(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if entry.name.startswith("files-")]
+            return [entry.name for entry in entries if entry.name.startswith(_PREFIX)]
     except OSError:
         # Not there, or not to be read: files are hashed again, and storing names the trouble.
         return []
 
 
-def _read_segments(folder: Path, names: frozenset[str]) -> tuple[np.ndarray, np.ndarray]:
+def _read_segments(folder: Path, names: frozenset[str]) -> _Segments:
     """Read segments; one that is damaged or gone only means that files are hashed again."""
     pairs = [np.empty((0, 2 * DIGEST_BYTES), np.uint8)]
     for name in names:
@@ -129,7 +144,5 @@ def _read_segments(folder: Path, names: frozenset[str]) -> tuple[np.ndarray, np.
                 rows = np.frombuffer(payload[len(_MAGIC) :], np.uint8)
                 pairs.append(rows.reshape(-1, 2 * DIGEST_BYTES))
     joined = np.concatenate(pairs)
-    return (
-        keys_from_matrix(joined[:, :DIGEST_BYTES]),
-        keys_from_matrix(joined[:, DIGEST_BYTES:]),
-    )
+    keys, digests = joined[:, :DIGEST_BYTES], joined[:, DIGEST_BYTES:]
+    return _Segments(names, keys_from_matrix(keys), keys_from_matrix(digests))

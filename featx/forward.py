@@ -21,6 +21,7 @@ from sklearn.utils import Bunch
 
 from featx.backbones import Backbone
 from featx.cache import EmbeddingCache
+from featx.compaction import MAX_SHARDS, compact
 from featx.engines import batch_size_for
 from featx.exceptions import (
     BadSampleError,
@@ -34,7 +35,7 @@ from featx.progress import progress_bar
 from featx.resolution import Resolved
 from featx.samples import Samples
 from featx.spaces import Space
-from featx.store import MAX_SHARDS, SpaceStore
+from featx.store import SpaceStore
 
 _STORE_EVERY_S = 5.0
 _STORE_EVERY_BYTES = 64 * 2**20
@@ -59,7 +60,12 @@ class PassOptions(NamedTuple):
 
 
 def embed(
-    samples: Samples, resolved: Resolved, cache: EmbeddingCache | None, options: PassOptions
+    samples: Samples,
+    resolved: Resolved,
+    cache: EmbeddingCache | None,
+    options: PassOptions,
+    *,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Bunch]:
     """Embed samples, running the backbone for those that are missing.
 
@@ -70,11 +76,13 @@ def embed(
         The space, and the way to its backbone.
     cache : EmbeddingCache or None
     options : PassOptions
+    out : ndarray of shape (n_samples, n_features), float32, default=None
+        Where the embeddings go; None makes an array.
 
     Returns
     -------
     embeddings : ndarray of shape (n_samples, n_features), float32
-        In the order of the samples; NaN where one could not be read.
+        `out`, if it was passed. In the order of the samples; NaN where one could not be read.
     report : Bunch
         What was done; plain data.
 
@@ -91,7 +99,7 @@ def embed(
     if faults and options.on_error == "raise":
         raise BadSampleError(faults, len(samples))
     clock.lap("identify")
-    embeddings, found = _look_up(store, resolved.space, keys)
+    embeddings, found = _look_up(store, resolved.space, keys, out)
     clock.lap("look_up")
 
     missing = ~found
@@ -108,7 +116,8 @@ def embed(
                 faults += bad
                 n_forward += len(done)
         bytes_written = writer.bytes_written
-        embeddings[missing_rows] = embeddings[missing_rows[first[inverse]]]
+        twins = missing_rows != missing_rows[first[inverse]]
+        embeddings[missing_rows[twins]] = embeddings[missing_rows[first[inverse[twins]]]]
         faults = _with_twins(faults, samples, keys)
     clock.lap("forward")
     _report_faults(faults, len(samples), options.on_error)
@@ -124,12 +133,15 @@ def embed(
 
 
 def _look_up(
-    store: SpaceStore | None, space: Space, keys: np.ndarray
+    store: SpaceStore | None, space: Space, keys: np.ndarray, out: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     if store is not None:
-        return store.find(keys)
-    shape = (len(keys), space.n_features)
-    return np.full(shape, np.nan, np.float32), np.zeros(len(keys), bool)
+        embeddings, found = store.find(keys, out=out)
+        store.note_use(n_hits=int(found.sum()))
+        return embeddings, found
+    embeddings = np.empty((len(keys), space.n_features), np.float32) if out is None else out
+    embeddings[:] = np.nan
+    return embeddings, np.zeros(len(keys), bool)
 
 
 def _run(
@@ -146,10 +158,12 @@ def _run(
     )
     with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:
         for done, inputs, faults in loading:
-            outputs = np.empty((0, resolved.space.n_features), np.float32)
+            outputs = np.empty((0, resolved.space.n_features), resolved.space.dtype)
             if len(done):
                 engine = backbone.engine(inputs.dtype.name, batch_size)
                 outputs = engine.run(inputs).reshape(len(done), -1)
+                # What is stored in float16 is rounded the first time as well.
+                outputs = outputs.astype(resolved.space.dtype, copy=False)
             advance(len(done) + len(faults))
             yield done, outputs, faults
 
@@ -221,6 +235,7 @@ class _RowWriter:
         self._rows: list[np.ndarray] = []
         self._size_bytes = 0
         self._last_s = time.monotonic()
+        self._has_failed = False
 
     def __enter__(self) -> _RowWriter:
         return self
@@ -242,8 +257,10 @@ class _RowWriter:
             self.store.append(np.concatenate(self._keys), np.concatenate(self._rows))
             self.bytes_written += self._size_bytes
         except OSError as exc:
-            _warn_not_stored(exc)
-            self.store = None
+            # What comes later may find room again; the warning is given once.
+            if not self._has_failed:
+                _warn_not_stored(exc)
+            self._has_failed = True
         self._keys, self._rows, self._size_bytes = [], [], 0
         self._last_s = time.monotonic()
 
@@ -256,6 +273,6 @@ class _RowWriter:
         self._flush()
         if self.store is not None and error is None and len(self.store.shards()) > MAX_SHARDS:
             try:
-                self.store.compact()
+                compact(self.store)
             except OSError as exc:
                 _warn_not_stored(exc)

@@ -150,7 +150,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         raise SavedFileError(
             f"{os.fspath(path)!r} is not a saved featx estimator: {exc!r}"
         ) from exc
-    _check_space(extractor, path)
+    _check_space(extractor, manifest["stored_dtype"], path)
     if kind is FeatureExtractor:
         return extractor
     _check_trusted(entries[_HEAD], trusted, f"load({os.fspath(path)!r}")
@@ -187,6 +187,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         "preprocessing": preprocessing,
         "params": _plain(plain),
         "fitted": fitted,
+        "stored_dtype": extractor.current_space().dtype.name,
     }
 
 
@@ -204,8 +205,11 @@ def _load_extractor(
     return extractor
 
 
-def _check_space(extractor: FeatureExtractor, path: str | os.PathLike[str]) -> None:
-    digest = extractor.current_space().digest
+def _check_space(
+    extractor: FeatureExtractor, stored_dtype: str, path: str | os.PathLike[str]
+) -> None:
+    # Rows that were rounded by a cache of float16 are as good for the head as those that are not.
+    digest = extractor.current_space().stored_as(stored_dtype).digest
     if digest != extractor.space_digest_:
         raise SavedFileError(
             f"{os.fspath(path)!r} was made for embeddings of the space {extractor.space_digest_}, "

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
@@ -138,16 +139,18 @@ def print_backbones(networks: Sequence[Network]) -> None:
 
 def print_cache(result: dict[str, Any]) -> None:
     """Print what a cache holds."""
-    columns = ("space", "made by", "#rows", "#shards", "#MB")
+    columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "last used")
     rows = [
         (
             space["digest"][:8],
             space["label"],
             space["n_rows"],
+            space["n_hits"],
             space["n_shards"],
-            f"{space['size_bytes'] / 1e6:.1f}",
+            filesize.decimal(space["size_bytes"]),
+            space["last_used"],
         )
         for space in result["spaces"]
     ]
-    title = f"{result['path']}: {result['n_rows']} rows, {result['size_bytes'] / 1e6:.1f} MB"
+    title = f"{result['path']}: {result['n_rows']} rows, {filesize.decimal(result['size_bytes'])}"
     print_table(title, columns, rows)

@@ -70,18 +70,19 @@ def resolve(
         The backbone cannot be had, or not with these parameters.
     """
     files = cache.files if cache else FileIndex(None)
+    dtype = cache.dtype if cache else "float32"
     recipe = _recipe(spec, array_shape, files)
     build = _builder(spec, recipe, array_shape)
-    remembered = cache.recall_space(recipe) if cache and recipe else None
+    remembered = cache.recipes.recall(recipe) if cache and recipe else None
     if remembered and not callable(spec.backbone):
-        return Resolved(remembered, build)
+        return Resolved(remembered.stored_as(dtype), build)
     backbone = build()
     try:
         space = backbone.space()
     except UnhashableCodeError as exc:
         warnings.warn(NotCachedWarning(f"embeddings are not cached: {exc}"), stacklevel=5)
         unknown = {"unidentified": uuid.uuid4().hex, "feature_shape": backbone.feature_shape}
-        return Resolved(Space(unknown), build, is_cacheable=False)
+        return Resolved(Space(unknown).stored_as("float32"), build, is_cacheable=False)
     if remembered and remembered != space:
         warnings.warn(
             UnstableBackboneWarning(
@@ -93,12 +94,12 @@ def resolve(
         )
     if cache and recipe and remembered != space:
         _remember(cache, recipe, space)
-    return Resolved(space, build)
+    return Resolved(space.stored_as(dtype), build)
 
 
 def _remember(cache: EmbeddingCache, recipe: dict[str, Any], space: Space) -> None:
     try:
-        cache.remember_space(recipe, space)
+        cache.recipes.remember(recipe, space)
         cache.files.flush()
     except OSError:
         # The next run builds the backbone again; storing rows will name the trouble.

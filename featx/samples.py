@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from featx._hashing import digest_of, digest_of_array
-from featx.exceptions import InputError, SampleFault, UnreadableImageError
+from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
 from featx.file_index import FileIndex, file_key
 from featx.images import check_header, conform, decode, from_pil
 from featx.key_table import KEY_DTYPE, keys_from
@@ -47,6 +47,10 @@ class Samples(ABC):
     @abstractmethod
     def name(self, row: int) -> str:
         """Say what a sample is: its path, or the kind of object."""
+
+    @abstractmethod
+    def take(self, rows: np.ndarray) -> Any:
+        """Return some of the samples as a person would pass them; `rows` are increasing."""
 
     @abstractmethod
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
@@ -91,6 +95,20 @@ class Samples(ABC):
         return SampleFault(int(row), self.name(row), str(reason))
 
 
+def identify(samples: Samples, files: FileIndex) -> np.ndarray:
+    """Return the keys of samples that all have to be there, shape (n_samples,), dtype ``S16``.
+
+    Raises
+    ------
+    BadSampleError
+        Some are missing or unreadable; all of them are listed.
+    """
+    keys, faults = samples.keys(files)
+    if faults:
+        raise BadSampleError(faults, len(samples))
+    return keys
+
+
 class ArraySamples(Samples):
     """Rows of one array of images, ``(n, h, w)`` or ``(n, h, w, c)``.
 
@@ -109,6 +127,10 @@ class ArraySamples(Samples):
     def name(self, row: int) -> str:
         """Say the shape and dtype of an image."""
         return f"array {self.array_shape} {self.array.dtype}"
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of the array."""
+        return _take(self.array, rows)
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; floats are checked for NaN and for their scale on the way."""
@@ -194,6 +216,10 @@ class ItemSamples(Samples):
         if isinstance(item, (bytes, bytearray, memoryview)):
             return f"{len(item)} bytes"
         return type(item).__name__
+
+    def take(self, rows: np.ndarray) -> list[Any]:
+        """Return some of the items."""
+        return [self.items[row] for row in rows.tolist()]
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; what is read for it is checked to be an image."""

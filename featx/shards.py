@@ -1,32 +1,41 @@
 """One immutable shard: a block of embeddings on disk, and the index that vouches for it.
 
 ``shard-<id>.h5`` holds the rows (see ``_hdf5.py``). ``shard-<id>.index`` beside it holds the keys,
-the row checksums, and offset and shape of the embeddings, closed by a digest of its own; it is
-written last and is the commit. Rows are mapped straight from the ``.h5`` file at the recorded
-offset and each is checked against its checksum, so that libhdf5, which damaged metadata can crash,
-is not on the read path.
+the row checksums, and where the embeddings lie in the file, closed by a digest of its own; it is
+moved into place last and is the commit. Ids are ordered by time. Rows are read straight from the
+``.h5`` file at the recorded offset and each is checked against its checksum, so that libhdf5, which
+damaged metadata can crash, is not on the read path.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
+import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from featx._files import seal, unseal, write_atomically
-from featx._hashing import DIGEST_BYTES, checksums_of_rows
+from featx._files import seal, unseal, write_atomically, write_in_order
+from featx._hashing import DIGEST_BYTES, checksums_of_rows, digest_of
+from featx.inspection import inspect_shards
 from featx.key_table import keys_from_matrix, matrix_from_keys
+from featx.row_reading import read_rows
 from featx.spaces import Space
+
+if TYPE_CHECKING:
+    from featx._hdf5 import ShardLayout
 
 INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".h5"
-_MAGIC = b"featx-shard-index-1\n"
+SHARD_PREFIX = "shard-"
+_MAGIC = b"featx-shard-index-2\n"
 
 
 class DamagedShardError(ValueError):
@@ -44,18 +53,21 @@ class Shard:
     space : Space
     keys : ndarray of shape (n,), dtype S16
     checksums : ndarray of shape (n,), uint64
-    shape : tuple of int
-        ``(n, n_features)``.
     offset : int
         Of the embeddings in the file, in bytes.
+    frame_digest : str
+        Of all bytes of the file but the embeddings, which have checksums of their own.
     """
 
     path: Path
     space: Space
     keys: np.ndarray
     checksums: np.ndarray
-    shape: tuple[int, int]
     offset: int
+    frame_digest: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
     @property
     def index_path(self) -> Path:
@@ -63,48 +75,62 @@ class Shard:
         return self.path.with_suffix(INDEX_SUFFIX)
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes that one embedding takes on disk."""
+        return self.space.n_features * self.space.dtype.itemsize
+
+    @property
     def size_bytes(self) -> int:
         """Bytes that its embeddings take on disk."""
-        return 4 * self.shape[0] * self.shape[1]
+        return len(self) * self.row_bytes
 
-    def is_whole(self) -> bool:
-        """Tell whether the file still reaches to the end of the embeddings.
-
-        Raises
-        ------
-        FileNotFoundError
-            The shard was removed, by a compaction or by ``clear()``.
-        """
-        return self.path.stat().st_size >= self.offset + self.size_bytes
-
-    def read(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """Copy rows out and check each.
+    def read(self, rows: np.ndarray, out: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Copy rows into an array, checking each: see :func:`read_rows`.
 
         Parameters
         ----------
-        rows : ndarray of shape (m,), int64, or slice
+        rows : ndarray of shape (m,), int64
+            Which of the shard's rows.
+        out : ndarray of shape (n, n_features)
+        targets : ndarray of shape (m,), int64
+            Which rows of `out` they become.
 
         Returns
         -------
-        embeddings : ndarray of shape (m, n_features), float32
-        sound : ndarray of shape (m,), bool
-            Which rows agree with their checksums; the others must not be used.
+        ndarray of shape (m,), bool
+            Which of them are sound; the others must not be used.
 
         Raises
         ------
-        FileNotFoundError
-            The shard was removed.
+        OSError
+            The shard was removed, or cannot be read.
         """
-        checksums = self.checksums[rows]
-        # Touching a mapped page beyond the end of a file would kill the process.
-        if not self.is_whole():
-            return np.empty((len(checksums), self.shape[1]), np.float32), checksums != checksums
-        embeddings = np.ascontiguousarray(self._map[rows])
-        return embeddings, checksums_of_rows(embeddings) == checksums
+        return read_rows(
+            self.path,
+            rows,
+            offset=self.offset,
+            dtype=self.space.dtype,
+            checksums=self.checksums,
+            out=out,
+            targets=targets,
+        )
 
-    @cached_property
-    def _map(self) -> np.ndarray:
-        return np.memmap(self.path, np.float32, "r", offset=self.offset, shape=self.shape)
+    def read_all(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copy all rows out, as they are stored.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n, n_features), float32 or float16
+        sound : ndarray of shape (n,), bool
+        """
+        embeddings = np.empty((len(self), self.space.n_features), self.space.dtype)
+        rows = np.arange(len(self))
+        return embeddings, self.read(rows, embeddings, rows)
+
+    def has_sound_frame(self) -> bool:
+        """Tell whether the bytes around the embeddings, of no use to featx, are as written."""
+        with open(self.path, "rb") as file:
+            return _frame_digest(file, self.offset, self.size_bytes) == self.frame_digest
 
 
 def write_shard(folder: Path, keys: np.ndarray, embeddings: np.ndarray, *, space: Space) -> Shard:
@@ -114,7 +140,8 @@ def write_shard(folder: Path, keys: np.ndarray, embeddings: np.ndarray, *, space
     ----------
     folder : Path
     keys : ndarray of shape (n,), dtype S16
-    embeddings : ndarray of shape (n, n_features), float32
+    embeddings : ndarray of shape (n, n_features), float32 or float16
+        Stored in the dtype of the space.
     space : Space
 
     Raises
@@ -125,32 +152,41 @@ def write_shard(folder: Path, keys: np.ndarray, embeddings: np.ndarray, *, space
     # Loading h5py takes 0.15 s, which a run that finds every row stored need not pay.
     from featx._hdf5 import shard_image
 
-    path = folder / f"shard-{uuid.uuid4().hex}{DATA_SUFFIX}"
-    checksums = checksums_of_rows(embeddings)
+    path = folder / f"{SHARD_PREFIX}{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{DATA_SUFFIX}"
+    rows = np.ascontiguousarray(embeddings, space.dtype)
+    checksums = checksums_of_rows(rows)
     image, offset = shard_image(
-        embeddings,
-        keys=matrix_from_keys(keys),
-        checksums=checksums,
-        space=space.to_json(),
+        rows, keys=matrix_from_keys(keys), checksums=checksums, space=space.to_json()
     )
-    shape = (len(embeddings), embeddings.shape[1])
-    shard = Shard(path, space, keys, checksums, shape, offset)
-    write_atomically(path, image)
-    _write_index(shard)
+    frame = _frame_digest(io.BytesIO(image), offset, rows.nbytes)
+    shard = Shard(path, space, keys, checksums, offset, frame)
+    write_in_order({path: image, shard.index_path: _index_of(shard)})
     return shard
 
 
-def _write_index(shard: Shard) -> None:
-    header = {"space": shard.space.to_json(), "shape": shard.shape, "offset": shard.offset}
-    payload = b"".join(
-        (
-            _MAGIC,
-            json.dumps(header, sort_keys=True).encode() + b"\n",
-            matrix_from_keys(shard.keys).tobytes(),
-            shard.checksums.astype("<u8").tobytes(),
-        )
+def _frame_digest(file: BinaryIO, offset: int, size_bytes: int) -> str:
+    """Digest a file without its embeddings."""
+    file.seek(0)
+    before = file.read(offset)
+    file.seek(offset + size_bytes)
+    return digest_of(before, file.read()).hex()
+
+
+def _index_of(shard: Shard) -> bytes:
+    header = {
+        "space": shard.space.to_json(),
+        "shape": (len(shard), shard.space.n_features),
+        "dtype": shard.space.dtype.name,
+        "offset": shard.offset,
+        "frame": shard.frame_digest,
+    }
+    payload = (
+        _MAGIC,
+        json.dumps(header, sort_keys=True).encode() + b"\n",
+        matrix_from_keys(shard.keys).tobytes(),
+        shard.checksums.astype("<u8").tobytes(),
     )
-    write_atomically(shard.index_path, seal(payload))
+    return seal(b"".join(payload))
 
 
 def open_shard(index_path: Path) -> Shard:
@@ -159,7 +195,7 @@ def open_shard(index_path: Path) -> Shard:
     Raises
     ------
     DamagedShardError
-        The index is damaged, foreign or of another format version, or its data are cut short.
+        The index is damaged, foreign or of another format version.
     OSError
         It is gone, or not to be read.
     """
@@ -168,19 +204,15 @@ def open_shard(index_path: Path) -> Shard:
         raise DamagedShardError(f"{index_path} is damaged or not an index of this format")
     line, _, body = payload[len(_MAGIC) :].partition(b"\n")
     header: dict[str, Any] = json.loads(line)
-    n, n_features = header["shape"]
-    split = n * DIGEST_BYTES
-    shard = Shard(
+    split = header["shape"][0] * DIGEST_BYTES
+    return Shard(
         path=index_path.with_suffix(DATA_SUFFIX),
         space=Space.from_json(header["space"]),
         keys=keys_from_matrix(np.frombuffer(body[:split], np.uint8)),
         checksums=np.frombuffer(body[split:], "<u8").astype(np.uint64),
-        shape=(n, n_features),
         offset=header["offset"],
+        frame_digest=header["frame"],
     )
-    if not shard.is_whole():
-        raise DamagedShardError(f"{shard.path} is shorter than its index says")
-    return shard
 
 
 def remove_shard(shard: Shard) -> None:
@@ -193,33 +225,55 @@ def remove_shard(shard: Shard) -> None:
     shard.index_path.unlink(missing_ok=True)
 
 
-def rebuild_index(path: Path) -> Shard:
-    """Make the index of a shard anew from its ``.h5`` file, and store it.
+def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError]:
+    """Learn what shards hold from their ``.h5`` files alone, wherever those come from.
 
     Rows that disagree with their checksums are found when they are read, as ever.
 
+    Parameters
+    ----------
+    paths : sequence of Path
+
+    Returns
+    -------
+    list of Shard or DamagedShardError
+        For each file a shard, or why it is not a sound one.
+
     Raises
     ------
-    DamagedShardError
-        The file is not a sound shard.
     OSError
-        It is gone, or not to be read.
+        The files cannot be looked into just now.
     """
-    from featx._hdf5 import ShardStructureError, read_shard
+    layouts = inspect_shards(paths)
+    return [_examined(path, layout) for path, layout in zip(paths, layouts, strict=True)]
 
-    try:
-        contents = read_shard(path)
-    except ShardStructureError as exc:
-        raise DamagedShardError(f"{path}: {exc}") from exc
-    shard = Shard(
-        path=path,
-        space=Space.from_json(contents.space),
-        keys=keys_from_matrix(contents.keys),
-        checksums=contents.checksums,
-        shape=contents.shape,
-        offset=contents.offset,
-    )
-    # In a folder that cannot be written, the next reader makes it anew again.
+
+def store_index(shard: Shard) -> None:
+    """Store the index of a shard that has lost its own.
+
+    In a folder that cannot be written nothing is stored, and the next reader examines it again.
+    """
     with contextlib.suppress(OSError):
-        _write_index(shard)
+        write_atomically(shard.index_path, _index_of(shard))
+
+
+def _examined(path: Path, layout: ShardLayout | str) -> Shard | DamagedShardError:
+    if isinstance(layout, str):
+        return DamagedShardError(f"{path}: {layout}")
+    space = Space.from_json(layout.space)
+    with open(path, "rb") as file:
+        keys = _read_array(file, layout.keys, (layout.n_rows, DIGEST_BYTES), np.uint8)
+        checksums = _read_array(file, layout.checksums, (layout.n_rows,), np.uint64)
+        size_bytes = layout.n_rows * layout.n_features * space.dtype.itemsize
+        frame = _frame_digest(file, layout.embeddings, size_bytes)
+    shard = Shard(path, space, keys_from_matrix(keys), checksums, layout.embeddings, frame)
+    if space.n_features != layout.n_features:
+        return DamagedShardError(f"{path}: its rows are not as long as its description says")
     return shard
+
+
+def _read_array(
+    file: BinaryIO, offset: int, shape: tuple[int, ...], dtype: type[np.generic]
+) -> np.ndarray:
+    file.seek(offset)
+    return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)

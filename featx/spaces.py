@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from featx._hashing import digest_of_json
 
 
@@ -59,3 +61,18 @@ class Space:
     def n_features(self) -> int:
         """How many numbers an embedding has."""
         return math.prod(self.feature_shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which rows are stored: float32 or float16."""
+        return np.dtype(self.description["dtype"])
+
+    def stored_as(self, dtype: str) -> Space:
+        """Return the space of the same embeddings, rounded to a dtype.
+
+        Examples
+        --------
+        >>> Space({"feature_shape": [400]}).stored_as("float16").dtype
+        dtype('float16')
+        """
+        return Space({**self.description, "dtype": dtype}, label=self.label)

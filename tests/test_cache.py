@@ -1,21 +1,25 @@
 """The cache folder: what it holds, and keeping it in order."""
 
 import json
+import os
 import pickle
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 
-from featx import EmbeddingCache
+from featx import EmbeddingCache, FeatureExtractor
 from featx.cache import default_cache_path, resolve_cache
 from featx.exceptions import CacheDamageWarning, ParameterError
 from featx.key_table import keys_from_matrix
+from featx.shards import remove_shard
 from featx.spaces import Space
 
-SMALL = Space({"graph": "small", "feature_shape": [4]}, label="small")
-LARGE = Space({"graph": "large", "feature_shape": [8]}, label="large")
+SMALL = Space({"graph": "small", "feature_shape": [4], "dtype": "float32"}, label="small")
+LARGE = Space({"graph": "large", "feature_shape": [8], "dtype": "float32"}, label="large")
 
 
 def fill(cache, space, n=3, seed=0):
@@ -54,6 +58,10 @@ def test_cache_of_one_path_is_equal_and_survives_clone_and_pickle(cache, tmp_pat
     assert cache != EmbeddingCache(tmp_path / "other")
     assert cache != str(cache.path)
     assert repr(cache) == f"EmbeddingCache({str(cache.path)!r})"
+    half = EmbeddingCache(cache.path, dtype="float16")
+    assert half != cache
+    assert pickle.loads(pickle.dumps(half)) == half
+    assert repr(half) == f"EmbeddingCache({str(cache.path)!r}, dtype='float16')"
 
 
 def test_resolve_cache_every_way_to_say_it(cache, tmp_path):
@@ -68,6 +76,7 @@ def test_info_of_a_cache_that_is_not_there_yet(cache):
         "path": str(cache.path),
         "n_rows": 0,
         "n_forward": 0,
+        "n_hits": 0,
         "n_shards": 0,
         "size_bytes": 0,
         "spaces": [],
@@ -81,7 +90,7 @@ def test_info_counts_rows_and_passes(cache):
     fill(cache, LARGE, n=5)
     info = EmbeddingCache(cache.path).info()
     assert (info["n_rows"], info["n_forward"], info["n_shards"]) == (8, 11, 3)
-    on_disk = sum(path.stat().st_size for path in cache.path.rglob("*.h5"))
+    on_disk = sum(path.stat().st_size for path in cache.path.rglob("shard-*"))
     assert info["size_bytes"] == on_disk
     by_label = {space["label"]: space for space in info["spaces"]}
     assert by_label["small"]["identity"] == SMALL.description
@@ -94,47 +103,63 @@ def test_info_skips_folders_that_are_no_spaces(cache):
     (cache.path / "spaces" / "mine").mkdir()
     (cache.path / "spaces" / "damaged").mkdir()
     (cache.path / "spaces" / "damaged" / "shard-1.index").write_bytes(b"x")
+    (cache.path / "spaces" / "damaged" / "shard-1.h5").write_bytes(b"x")
     assert len(EmbeddingCache(cache.path).info()["spaces"]) == 1
 
 
-def test_recall_space_gives_what_was_remembered(cache):
-    recipe = {"name": "vgg16", "size": [224, 224]}
-    assert cache.recall_space(recipe) is None
-    cache.remember_space(recipe, SMALL)
-    again = EmbeddingCache(cache.path).recall_space(recipe)
-    assert (again, again.label) == (SMALL, "small")
-    assert cache.recall_space({**recipe, "size": [96, 96]}) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff\xfe", b'{"recipe": 1, "space": 2}'])
-def test_recall_space_damaged_entry_is_none(content, cache):
-    cache.remember_space({"name": "vgg16"}, SMALL)
-    (entry,) = (cache.path / "recipes").iterdir()
-    entry.write_bytes(content)
-    assert cache.recall_space({"name": "vgg16"}) is None
-
-
-def test_recall_space_entry_of_another_recipe_or_changed_space_is_none(cache):
-    cache.remember_space({"name": "vgg16"}, SMALL)
-    (entry,) = (cache.path / "recipes").iterdir()
-    content = json.loads(entry.read_text())
-    entry.write_text(json.dumps({**content, "recipe": {"name": "vgg19"}}))
-    assert cache.recall_space({"name": "vgg16"}) is None
-    entry.write_text(json.dumps({**content, "space": LARGE.to_json()}))
-    assert cache.recall_space({"name": "vgg16"}) is None
-
-
-def test_verify_counts_damaged_rows_and_repairs(cache):
+def test_verify_names_damaged_shards_and_repairs(cache):
     keys, _ = fill(cache, SMALL)
     fill(cache, LARGE)
-    assert cache.verify() == {}
+    assert cache.verify()["damaged"] == {}
+    assert cache.verify()["n_rows"] == 6
     damage_first_row(cache.store(SMALL))
-    (path,) = cache.verify()
+    (path,) = cache.verify()["damaged"]
     assert Path(path).parent.name == SMALL.digest
     with pytest.warns(CacheDamageWarning, match="1 of 3 rows"):
-        assert cache.verify(repair=True) == {path: 1}
-    assert cache.verify() == {}
+        assert cache.verify(repair=True)["damaged"] == {path: "1 of 3 rows are damaged"}
+    assert cache.verify()["damaged"] == {}
     assert cache.store(SMALL).find(keys)[1].tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_verify_sample_computes_rows_again(dtype, cache_folder):
+    cache = EmbeddingCache(cache_folder, dtype=dtype)
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    extractor = FeatureExtractor("tiny", cache=cache)
+    extractor.fit_transform(images)
+    result = cache.verify(sample=4, extractor=extractor, X=images)
+    assert (result["n_sampled"], result["differing"]) == (4, [])
+    assert 0 <= result["largest_difference"] < 1e-3
+    store = cache.store(extractor.current_space())
+    rows, _ = store.find(store.keys())
+    store.append(store.keys(), rows * 1.01)  # as other weights might have made them
+    remove_shard(store.shards()[0])
+    result = cache.verify(sample=100, extractor=extractor, X=images)
+    assert result["n_sampled"] == len(result["differing"]) == 6
+    assert result["largest_difference"] == pytest.approx(0.01, rel=0.1)
+
+
+def test_verify_sample_of_nothing_that_is_stored_compares_nothing(cache):
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    result = cache.verify(sample=3, extractor=FeatureExtractor("tiny"), X=images)
+    assert result["n_sampled"] == 0
+
+
+def test_verify_sample_without_an_extractor_raises(cache):
+    with pytest.raises(ParameterError, match="sample=3 needs an extractor and X"):
+        cache.verify(sample=3)
+
+
+def test_dtype_that_is_none_raises(tmp_path):
+    with pytest.raises(ParameterError, match="dtype='int8'"):
+        EmbeddingCache(tmp_path, dtype="int8")
+
+
+def test_info_knows_a_space_whose_indexes_are_all_lost(cache):
+    fill(cache, SMALL)
+    for index in cache.path.rglob("shard-*.index"):
+        index.unlink()
+    assert [space["n_rows"] for space in EmbeddingCache(cache.path).info()["spaces"]] == [3]
 
 
 def test_compact_leaves_one_shard_to_each_space(cache):
@@ -146,43 +171,69 @@ def test_compact_leaves_one_shard_to_each_space(cache):
     assert cache.info()["n_rows"] == 18
 
 
-def test_evict_removes_the_oldest_until_the_rest_fits(cache):
-    import os
+def write_long_ago(cache, space, *, days):
+    """Make the shards of a space look as if they had been written and used so long ago."""
+    when = time.time() - days * 24 * 3600
+    for shard in cache.store(space).shards():
+        os.utime(shard.path, (when, when))
 
-    stored = [fill(cache, space, seed=seed) for seed, space in enumerate((SMALL, LARGE, SMALL))]
-    sizes = []
-    for space, (keys, _) in zip((SMALL, LARGE, SMALL), stored, strict=True):
-        shard = next(s for s in cache.store(space).shards() if (s.keys == keys).all())
-        sizes.append(shard.path.stat().st_size)
-        os.utime(shard.path, ns=(0, len(sizes) * 10**9))
-    assert cache.evict(max_bytes=sum(sizes)) == 0
-    assert cache.evict(max_bytes=sum(sizes) - 1) == sizes[0]
-    assert cache.store(SMALL).find(stored[0][0])[1].sum() == 0
-    assert cache.store(LARGE).find(stored[1][0])[1].all()
-    assert cache.evict(max_bytes=0) == sum(sizes[1:])
+
+def test_evict_removes_the_least_recently_used_until_the_rest_fits(cache):
+    for space in (SMALL, LARGE):
+        for seed in range(2):
+            fill(cache, space, seed=seed)
+        write_long_ago(cache, space, days=9)
+    cache.store(SMALL).note_use(n_hits=3)
+    sizes = {space["label"]: space["size_bytes"] for space in cache.info()["spaces"]}
+    total = sum(sizes.values())
+    assert cache.evict(max_bytes=total) == []
+    (planned,) = cache.evictable(max_bytes=total - 1)
+    assert cache.info()["size_bytes"] == total
+    assert cache.evict(max_bytes=total - 1) == [planned]
+    assert (planned.label, planned.n_shards, planned.n_rows) == ("large", 1, 3)
+    assert cache.info()["size_bytes"] == total - planned.size_bytes
+    labels = [space.label for space in cache.evict(max_bytes=0)]
+    assert labels == ["large", "small"]
     assert cache.info()["n_rows"] == 0
+    assert list((cache.path / "spaces").iterdir()) == []
 
 
-def test_evict_negative_size_raises(cache):
-    with pytest.raises(ParameterError, match="max_bytes=-1"):
-        cache.evict(max_bytes=-1)
+def test_evict_spaces_that_were_not_used_for_long(cache):
+    for space in (SMALL, LARGE):
+        fill(cache, space)
+        write_long_ago(cache, space, days=40)
+    cache.store(LARGE).note_use(n_hits=0)
+    removed = cache.evict(older_than=timedelta(days=30))
+    assert [space.label for space in removed] == ["small"]
+    assert [space["label"] for space in cache.info()["spaces"]] == ["large"]
 
 
-def test_export_copies_merged_rows_and_recipes_once(cache, tmp_path):
-    keys, rows = fill(cache, SMALL)
-    fill(cache, SMALL, seed=1)
-    cache.remember_space({"name": "vgg16"}, SMALL)
-    cache.export(tmp_path / "copy")
-    cache.export(tmp_path / "copy")
-    copy = EmbeddingCache(tmp_path / "copy")
-    assert (copy.info()["n_rows"], copy.info()["n_shards"]) == (6, 1)
-    np.testing.assert_array_equal(copy.store(SMALL).find(keys)[0], rows)
-    assert copy.recall_space({"name": "vgg16"}) == SMALL
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_bytes": -1}, "max_bytes=-1"),
+        ({"older_than": timedelta(days=-1)}, "older_than=-1 day"),
+        ({}, "expected max_bytes or older_than"),
+    ],
+)
+def test_evict_limits_that_make_no_sense_raise(limits, message, cache):
+    with pytest.raises(ParameterError, match=message):
+        cache.evict(**limits)
+
+
+def test_info_tells_hits_and_times(cache):
+    fill(cache, SMALL)
+    cache.store(SMALL).note_use(n_hits=2)
+    cache.store(SMALL).note_use(n_hits=1)
+    (space,) = cache.info()["spaces"]
+    assert space["n_hits"] == cache.info()["n_hits"] == 3
+    times = [datetime.fromisoformat(space[name]) for name in ("oldest", "newest", "last_used")]
+    assert all(abs(datetime.now(UTC) - when) < timedelta(minutes=5) for when in times)
 
 
 def test_clear_removes_what_is_stored_and_nothing_else(cache):
     keys, rows = fill(cache, SMALL)
-    cache.remember_space({"name": "vgg16"}, SMALL)
+    cache.recipes.remember({"name": "vgg16"}, SMALL)
     cache.files.add(b"k" * 16, b"d" * 16, modified_s=0)
     cache.files.flush()
     (cache.path / "notes.txt").write_text("mine")

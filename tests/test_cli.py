@@ -182,14 +182,43 @@ def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
     assert "12 rows" in text
     _, text, _ = run("cache", "info", "--json")
     assert json.loads(text)["n_rows"] == 12
-    assert run("cache", "compact")[0] == 0
-    assert run("cache", "export", tmp_path / "copy")[0] == 0
-    assert EmbeddingCache(tmp_path / "copy").info()["n_rows"] == 12
-    assert run("cache", "--cache", tmp_path / "copy", "clear", "--yes")[0] == 0
-    assert EmbeddingCache(tmp_path / "copy").info()["n_rows"] == 0
+    assert run("cache", "compact")[1] == "1 shards became 1\n"
+    file, copy = tmp_path / "rows.h5", tmp_path / "copy"
+    code, text, _ = run("cache", "export", file, "--folder", photos)
+    assert (code, text.endswith(f"kB in {file}\n")) == (0, True)
+    assert run("cache", "--cache", copy, "import", file)[1].startswith("12 of 12 rows added")
+    assert EmbeddingCache(copy).info()["n_rows"] == 12
+    code, text, err = run("cache", "--cache", copy, "clear", "--yes")
+    assert (code, "12 rows of 1 spaces" in err, text.endswith("kB freed\n")) == (0, True, True)
+    assert EmbeddingCache(copy).info()["n_rows"] == 0
     assert run("cache", "evict", "--max-bytes", "1GB")[1] == "0 bytes freed\n"
-    assert run("cache", "evict", "--max-bytes", "10 b")[0] == 0
+    assert run("cache", "evict", "--older-than", "30d")[1] == "0 bytes freed\n"
+    code, text, err = run("cache", "evict", "--max-bytes", "10 b", "--yes", "--json")
+    assert "12 rows of tiny" in err
+    assert json.loads(text)[0]["n_rows"] == 12
     assert EmbeddingCache().info()["n_rows"] == 0
+
+
+@pytest.mark.parametrize("length", ["a while", "d", "", "-"])
+def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run):
+    code, _, err = run("cache", "evict", "--older-than", length)
+    assert code == 2
+    assert "expected a length of time as in 30d" in err
+
+
+def test_cache_evict_asks_first(run, model, monkeypatch):
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: "n")
+    assert run("cache", "evict", "--max-bytes", "0")[0] == CODES["interrupted"]
+    assert EmbeddingCache().info()["n_rows"] == 12
+
+
+def test_cache_verify_sample_computes_rows_again(run, photos, model):
+    options = ("--sample", "3", "--folder", photos, "--backbone", "tiny", "-q")
+    code, text, _ = run("cache", "verify", *options)
+    assert code == 0
+    assert "3 rows computed again: largest relative difference" in text
+    code, _, err = run("cache", "verify", "--sample", "3")
+    assert (code, "--sample needs --folder" in err) == (2, True)
 
 
 @pytest.mark.parametrize("size", ["1 parsec", "MB", "", "-"])
@@ -208,16 +237,17 @@ def test_cache_clear_asks_first(run, model, monkeypatch):
 @pytest.mark.filterwarnings("default")
 def test_cache_verify_damage_is_exit_code_one(run, model):
     code, text, _ = run("cache", "verify")
-    assert (code, text) == (0, "every row is sound\n")
+    assert (code, text) == (0, "all 12 rows are sound\n")
     (shard,) = EmbeddingCache().path.rglob("*.h5")
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
     code, text, _ = run("cache", "verify", "--json")
-    assert (code, json.loads(text)) == (1, {str(shard): 1})
+    reason = "1 of 12 rows are damaged"
+    assert (code, json.loads(text)["damaged"]) == (1, {str(shard): reason})
     code, text, err = run("cache", "verify", "--repair")
     assert code == 1
-    assert f"1 damaged rows in {shard}" in text
+    assert f"{shard}: {reason}" in text
     assert err.startswith("CacheDamageWarning: damage in the cache")
     assert run("cache", "verify")[0] == 0
 

@@ -17,6 +17,7 @@ BUILTINS = {
     "UntrustedTypesError": TypeError,
     "SavedFileError": ValueError,
     "MissingExtraError": ImportError,
+    "MissingRowsError": LookupError,
 }
 
 

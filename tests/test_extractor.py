@@ -412,3 +412,42 @@ def test_transform_killed_run_keeps_finished_rows_and_goes_on(how, tmp_path):
     assert 8 <= stored < 400
     _, report = embed(images)
     assert (report.n_hits, report.n_forward) == (stored, 400 - stored)
+
+
+@pytest.mark.parametrize("pooling", ["avg", None])
+def test_transform_writes_into_the_array_that_is_passed(pooling, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    extractor = FeatureExtractor("tiny", layer="stage5", pooling=pooling)
+    reference = extractor.fit_transform(images)
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, reference.shape)
+    for _ in range(2):
+        assert extractor.transform(images, out=out) is out
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), reference)
+        extractor.set_params(cache=None)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ([[0.0] * 400], "out is a list: expected a writable, C-contiguous float32 array of shape"),
+        (np.zeros((5, 399), np.float32), r"out has shape \(5, 399\) and dtype float32"),
+        (np.zeros((5, 400)), "dtype float64"),
+        (np.zeros((400, 5), np.float32).T, "cannot be written row by row"),
+        (np.broadcast_to(np.float32(0), (5, 400)), "cannot be written row by row"),
+    ],
+)
+def test_transform_array_that_cannot_take_the_rows_raises(out, message):
+    images = np.zeros((5, 64, 64, 3), np.uint8)
+    with pytest.raises(ParameterError, match=message):
+        FeatureExtractor("tiny").fit(images).transform(images, out=out)
+
+
+def test_transform_half_precision_storage_gives_the_same_rows_twice(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    exact = FeatureExtractor("tiny").fit_transform(images)
+    extractor = FeatureExtractor("tiny", cache=EmbeddingCache(tmp_path, dtype="float16"))
+    first, second = extractor.fit_transform(images), extractor.fit_transform(images)
+    assert extractor.report_.n_forward == 0
+    assert first.dtype == second.dtype == np.float32
+    np.testing.assert_array_equal(first, exact.astype(np.float16))
+    np.testing.assert_array_equal(second, first)

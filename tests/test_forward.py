@@ -84,12 +84,11 @@ def test_embed_damaged_twins_are_all_listed(tmp_path, images):
 def test_embed_compaction_that_fails_is_a_warning(images, monkeypatch):
     monkeypatch.setattr("featx.forward._STORE_EVERY_S", 0.0)
     monkeypatch.setattr("featx.forward.MAX_SHARDS", 1)
-    from featx.store import SpaceStore
 
-    def fail(self):
+    def fail(store):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(SpaceStore, "compact", fail)
+    monkeypatch.setattr("featx.forward.compact", fail)
     with pytest.warns(CacheWriteWarning, match="No space left"):
         embeddings = FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert np.isfinite(embeddings).all()

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from featx._hashing import checksums_of_rows
-from featx._hdf5 import FORMAT_VERSION, ShardStructureError, read_shard, shard_image
+from featx._hdf5 import (
+    FORMAT_VERSION,
+    ShardStructureError,
+    create_shard_file,
+    read_layout,
+    shard_image,
+)
 
-SPACE = {"label": "vgg16", "identity": {"graph": "ab12", "feature_shape": [3]}}
+SPACE = {"label": "vgg16", "identity": {"graph": "ab12", "feature_shape": [3], "dtype": "float32"}}
 
 
 @pytest.fixture
@@ -44,13 +50,31 @@ def test_shard_image_offset_is_where_the_rows_lie(rows, keys):
     np.testing.assert_array_equal(np.frombuffer(image, np.float32, 15, offset).reshape(5, 3), rows)
 
 
-def test_read_shard_gives_all_but_the_rows(shard, rows, keys):
-    contents = read_shard(shard)
-    np.testing.assert_array_equal(contents.keys, keys)
-    np.testing.assert_array_equal(contents.checksums, checksums_of_rows(rows))
-    assert (contents.shape, contents.space) == ((5, 3), SPACE)
-    bytes_at_offset = shard.read_bytes()[contents.offset : contents.offset + rows.nbytes]
-    assert bytes_at_offset == rows.tobytes()
+def test_read_layout_says_where_everything_lies(shard, rows, keys):
+    layout = read_layout(shard)
+    assert (layout.n_rows, layout.n_features, layout.space) == (5, 3, SPACE)
+    content = shard.read_bytes()
+    parts = {
+        layout.embeddings: rows,
+        layout.keys: keys,
+        layout.checksums: checksums_of_rows(rows),
+    }
+    for offset, part in parts.items():
+        assert content[offset : offset + part.nbytes] == part.tobytes()
+
+
+def test_create_shard_file_has_room_where_it_says(rows, keys, tmp_path):
+    path = tmp_path / "large.h5"
+    texts = {"names": ["a", "b", "ü", "d", "e"]}
+    places = create_shard_file(path, rows.shape, space=SPACE, texts=texts)
+    with open(path, "r+b") as file:
+        for offset, part in zip(places, (rows, keys, checksums_of_rows(rows)), strict=True):
+            file.seek(offset)
+            file.write(part.tobytes())
+    assert read_layout(path)[:3] == places
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["embeddings"], rows)
+        assert file["names"].asstr()[:].tolist() == texts["names"]
 
 
 def replaced(name):
@@ -151,6 +175,29 @@ def no_version(path):
         del file.attrs["format_version"]
 
 
+def version_is_an_array(path):
+    with h5py.File(path, "r+") as file:
+        del file.attrs["format_version"]
+        file.attrs["format_version"] = np.arange(10)
+
+
+def version_is_text(path):
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = "1"
+
+
+def space_is_huge(path):
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["space"] = np.bytes_(b" " * (2**20 + 1))
+
+
+def space_is_of_another_dtype(path):
+    with h5py.File(path, "r+") as file:
+        identity = {**SPACE["identity"], "dtype": "float64"}
+        file.attrs["space"] = json.dumps({**SPACE, "identity": identity})
+
+
 def space_is_no_json(path):
     with h5py.File(path, "r+") as file:
         file.attrs["space"] = "not json"
@@ -185,7 +232,11 @@ def foreign(path):
         (too_few_keys, "differ in length"),
         (too_few_checksums, "differ in length"),
         (object_references, "keys has another dtype"),
-        (other_version, "another format version"),
+        (other_version, "format version 99, not 1"),
+        (version_is_an_array, "format_version is not a plain value"),
+        (version_is_text, "format_version is not a plain value"),
+        (space_is_huge, "space is too large"),
+        (space_is_of_another_dtype, "embeddings of dtype float64"),
         (no_version, "format_version"),
         (space_is_no_json, "not a sound shard"),
         (cut_short, "not a sound shard"),
@@ -193,12 +244,12 @@ def foreign(path):
         (foreign, "not a sound shard"),
     ],
 )
-def test_read_shard_unsound_structure_is_refused(damage, message, shard):
+def test_read_layout_unsound_structure_is_refused(damage, message, shard):
     damage(shard)
     with pytest.raises(ShardStructureError, match=message):
-        read_shard(shard)
+        read_layout(shard)
 
 
-def test_read_shard_missing_file_is_told_apart(tmp_path):
+def test_read_layout_missing_file_is_told_apart(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_shard(tmp_path / "shard-1.h5")
+        read_layout(tmp_path / "shard-1.h5")

@@ -10,7 +10,14 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
-from featx import FeatureExtractor, TransferClassifier, TransferRegressor, load, save
+from featx import (
+    EmbeddingCache,
+    FeatureExtractor,
+    TransferClassifier,
+    TransferRegressor,
+    load,
+    save,
+)
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 
 
@@ -192,3 +199,13 @@ def test_load_warm_predicts_without_tensorflow(images, labels, path, tmp_path):
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_load_model_fitted_on_a_cache_of_half_precision(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    cache = EmbeddingCache(tmp_path / "half", dtype="float16")
+    classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache)).fit(images, [0, 1] * 3)
+    save(classifier, tmp_path / "model.featx")
+    for place in ("auto", None, cache):
+        loaded = load(tmp_path / "model.featx", cache=place)
+        np.testing.assert_array_equal(loaded.predict(images), [0, 1] * 3)

@@ -6,14 +6,15 @@ import pytest
 from featx.key_table import keys_from_matrix
 from featx.shards import (
     DamagedShardError,
+    examine_shards,
     open_shard,
-    rebuild_index,
     remove_shard,
+    store_index,
     write_shard,
 )
 from featx.spaces import Space
 
-SPACE = Space({"graph": "ab12", "feature_shape": [6]}, label="vgg16")
+SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"}, label="vgg16")
 
 
 @pytest.fixture
@@ -41,9 +42,30 @@ def test_write_shard_is_opened_again_whole(shard, rows):
     assert (again.space, again.space.label) == (SPACE, "vgg16")
     np.testing.assert_array_equal(again.keys, shard.keys)
     for opened in (shard, again):
-        embeddings, sound = opened.read(np.array([6, 0, 3, 3]))
+        embeddings, sound = opened.read_all()
         assert sound.all()
-        np.testing.assert_array_equal(embeddings, rows[[6, 0, 3, 3]])
+        assert opened.has_sound_frame()
+        np.testing.assert_array_equal(embeddings, rows)
+
+
+def test_read_puts_rows_where_they_are_wanted(shard, rows):
+    out = np.zeros((5, 6), np.float32)
+    assert shard.read(np.array([6, 0, 3, 3]), out, np.array([4, 0, 2, 1])).all()
+    np.testing.assert_array_equal(out, np.stack([rows[0], rows[3], rows[3], 0 * rows[0], rows[6]]))
+
+
+def test_write_shard_half_precision_is_rounded_once(rows, tmp_path):
+    keys = keys_from_matrix(np.arange(7 * 16, dtype=np.uint8).reshape(7, 16))
+    half = write_shard(tmp_path, keys, rows, space=SPACE.stored_as("float16"))
+    embeddings, sound = half.read_all()
+    assert sound.all()
+    np.testing.assert_array_equal(embeddings, rows.astype(np.float16))
+    assert half.size_bytes == rows.nbytes // 2
+
+
+def test_write_shard_names_are_in_the_order_of_time(rows, shard, tmp_path):
+    later = write_shard(tmp_path, shard.keys, rows, space=SPACE)
+    assert sorted([later.path, shard.path]) == [shard.path, later.path]
 
 
 def test_read_every_flipped_bit_of_the_file_never_gives_a_wrong_row(shard, rows):
@@ -52,12 +74,13 @@ def test_read_every_flipped_bit_of_the_file_never_gives_a_wrong_row(shard, rows)
     n_detected = 0
     for byte in range(len(intact)):
         flip(shard.path, byte, bit=byte % 8)
-        embeddings, sound = open_shard(shard.index_path).read(slice(None))
+        opened = open_shard(shard.index_path)
+        embeddings, sound = opened.read_all()
         np.testing.assert_array_equal(embeddings[sound], rows[sound])
-        n_detected += not sound.all()
+        n_detected += sound.all() != opened.has_sound_frame()
         flip(shard.path, byte, bit=byte % 8)
     assert shard.path.read_bytes() == intact
-    assert n_detected == rows.nbytes
+    assert n_detected == len(intact)
 
 
 def test_open_shard_every_flipped_bit_of_the_index_is_found(shard):
@@ -66,7 +89,7 @@ def test_open_shard_every_flipped_bit_of_the_index_is_found(shard):
         with pytest.raises(DamagedShardError):
             open_shard(shard.index_path)
         flip(shard.index_path, byte, bit=byte % 8)
-    assert open_shard(shard.index_path).shape == (7, 6)
+    assert len(open_shard(shard.index_path)) == 7
 
 
 def test_open_shard_every_truncation_of_the_index_is_found(shard):
@@ -77,20 +100,13 @@ def test_open_shard_every_truncation_of_the_index_is_found(shard):
             open_shard(shard.index_path)
 
 
-def test_open_shard_truncated_data_are_found(shard):
+@pytest.mark.parametrize("n_whole_rows", [0, 3, 6])
+def test_read_truncated_file_vouches_for_the_rows_before_the_cut(n_whole_rows, shard, rows):
     whole = shard.path.read_bytes()
-    shard.path.write_bytes(whole[: shard.offset + shard.size_bytes - 1])
-    with pytest.raises(DamagedShardError, match="shorter than its index says"):
-        open_shard(shard.index_path)
-
-
-def test_read_file_truncated_after_it_was_opened_vouches_for_nothing(shard, rows):
-    assert shard.read(slice(None))[1].all()
-    with open(shard.path, "r+b") as file:
-        file.truncate(100)
-    embeddings, sound = shard.read(slice(None))
-    assert embeddings.shape == rows.shape
-    assert not sound.any()
+    shard.path.write_bytes(whole[: shard.offset + n_whole_rows * shard.row_bytes + 5])
+    embeddings, sound = open_shard(shard.index_path).read_all()
+    assert np.flatnonzero(sound).tolist() == list(range(n_whole_rows))
+    np.testing.assert_array_equal(embeddings[sound], rows[sound])
 
 
 def test_remove_shard_leaves_nothing_and_does_so_twice(shard, tmp_path):
@@ -98,20 +114,31 @@ def test_remove_shard_leaves_nothing_and_does_so_twice(shard, tmp_path):
     remove_shard(shard)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
-        shard.is_whole()
+        shard.read_all()
 
 
-def test_rebuild_index_gives_the_same_index(shard):
+def test_examine_shards_gives_the_same_index(shard):
     before = shard.index_path.read_bytes()
     shard.index_path.unlink()
-    rebuilt = rebuild_index(shard.path)
+    (examined,) = examine_shards([shard.path])
+    store_index(examined)
     assert shard.index_path.read_bytes() == before
-    assert rebuilt.read(slice(None))[1].all()
+    assert examined.read_all()[1].all()
 
 
-def test_rebuild_index_damaged_file_is_refused(shard):
-    shard.path.write_bytes(shard.path.read_bytes()[:50])
-    with pytest.raises(DamagedShardError, match="not a sound shard"):
-        rebuild_index(shard.path)
-    with pytest.raises(FileNotFoundError):
-        rebuild_index(shard.path.with_name("shard-none.h5"))
+def test_examine_shards_damaged_files_are_told_apart_from_sound_ones(shard, tmp_path):
+    (tmp_path / "shard-cut.h5").write_bytes(shard.path.read_bytes()[:50])
+    cut, sound, missing = examine_shards(
+        [tmp_path / "shard-cut.h5", shard.path, tmp_path / "shard-none.h5"]
+    )
+    assert isinstance(cut, DamagedShardError)
+    assert "not a sound shard" in str(cut)
+    assert len(sound) == 7
+    assert "No such file" in str(missing)
+
+
+def test_examine_shards_rows_of_another_length_than_described_are_refused(rows, shard, tmp_path):
+    narrow = Space({**SPACE.description, "feature_shape": [5]})
+    wrong = write_shard(tmp_path, shard.keys, rows, space=narrow)
+    (fault,) = examine_shards([wrong.path])
+    assert "not as long as its description says" in str(fault)

@@ -4,7 +4,7 @@ import json
 
 from featx.spaces import Space
 
-DESCRIPTION = {"graph": "ab12", "pooling": "avg", "feature_shape": [4, 4, 8]}
+DESCRIPTION = {"graph": "ab12", "pooling": "avg", "feature_shape": [4, 4, 8], "dtype": "float32"}
 
 
 def test_space_digest_ignores_the_label_and_the_order():

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""What all tests share, those in docstrings too."""
 
 import os
 

@@ -1,0 +1,68 @@
+"""The options that say how embeddings are made, shared by the commands that make some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how embeddings are made."""
+    options = (
+        click.option("--weights", default="imagenet", help="imagenet, none or a file."),
+        click.option(
+            "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."
+        ),
+        click.option("--preprocessing", default="auto", help="auto, tf, torch, caffe, unit, none."),
+        click.option("--layer", default=None, help="Name of the layer to read; default: output."),
+        click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
+        click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
+        click.option("--cache", default="auto", help="A folder, or none."),
+        click.option("--batch-size", type=int, default=None),
+        click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
+        click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
+        click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
+    """Make an extractor from the options of a command."""
+    from featx.extractor import FeatureExtractor
+
+    return FeatureExtractor(
+        backbone,
+        weights=_none(options["weights"]),
+        backbone_params=_parsed_params(options["params"]),
+        preprocessing=_none(options["preprocessing"]),
+        layer=options["layer"],
+        pooling=_none(options["pooling"]),
+        input_size=options["input_size"],
+        cache=_none(options["cache"]),
+        batch_size=options["batch_size"] or "auto",
+        on_error=options["on_error"],
+        n_jobs=options["n_jobs"],
+        verbose=not options["quiet"],
+    )
+
+
+def _none(value: str) -> str | None:
+    return None if value.lower() == "none" else value
+
+
+def _parsed_params(params: tuple[str, ...]) -> dict[str, Any] | None:
+    parsed = {}
+    for text in params:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint="--param")
+        try:
+            parsed[name] = json.loads(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed or None

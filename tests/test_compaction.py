@@ -1,0 +1,130 @@
+"""Many shards into few: nothing is lost, whatever comes in between."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from featx import compaction
+from featx.compaction import blocks, compact
+from featx.key_table import keys_from_matrix
+from featx.shards import Shard
+from featx.spaces import Space
+from featx.store import SpaceStore
+
+SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
+
+
+def keys_and_rows(n, seed=0):
+    rng = np.random.default_rng(seed)
+    keys = keys_from_matrix(rng.integers(0, 256, (n, 16), dtype=np.uint8))
+    return keys, rng.normal(size=(n, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return SpaceStore(tmp_path / "rows", SPACE, damaged_folder=tmp_path / "damaged")
+
+
+@pytest.fixture
+def stored(store):
+    """Three shards of four rows each: their keys and rows."""
+    keys, rows = keys_and_rows(12)
+    for start in (0, 4, 8):
+        store.append(keys[start : start + 4], rows[start : start + 4])
+    return keys, rows
+
+
+def test_compact_merges_in_order_and_drops_doubles(store, stored):
+    keys, rows = stored
+    store.append(keys[:3], rows[:3])
+    compact(store)
+    (shard,) = store.shards()
+    np.testing.assert_array_equal(shard.keys, keys)
+    np.testing.assert_array_equal(store.find(keys)[0], rows)
+    assert len(os.listdir(store.folder)) == 2
+
+
+def test_compact_one_shard_is_left_as_it_is(store):
+    path = store.append(*keys_and_rows(4)).path
+    compact(store)
+    assert [shard.path for shard in store.shards()] == [path]
+
+
+def test_compact_large_shards_stay_unless_they_hold_doubles(store, monkeypatch):
+    monkeypatch.setattr(compaction, "_MERGED_BYTES", 2 * 4 * 24)
+    large, small, more = (store.append(*keys_and_rows(n, seed=n)) for n in (4, 2, 1))
+    compact(store)
+    left, merged = store.shards()
+    assert left.path == large.path
+    assert set(merged.keys) == {*small.keys, *more.keys}
+    store.append(large.keys[:1], large.read_all()[0][:1])
+    compact(store)
+    assert sum(map(len, store.shards())) == 7
+
+
+def test_compact_nothing_is_nothing(store):
+    compact(store)
+    assert not store.folder.exists()
+
+
+def test_compact_half_precision_rows_stay_the_same(tmp_path):
+    half = SpaceStore(
+        tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
+    )
+    keys, rows = keys_and_rows(8)
+    half.append(keys[:4], rows[:4])
+    half.append(keys[4:], rows[4:])
+    compact(half)
+    np.testing.assert_array_equal(half.find(keys)[0], rows.astype(np.float16))
+
+
+def test_compact_keeps_all_shards_while_a_row_cannot_be_read(store, stored, monkeypatch):
+    keys, rows = stored
+    unreadable = store.shards()[0].path
+    read = Shard.read
+
+    def read_or_fail(shard, *arguments):
+        if shard.path == unreadable:
+            raise OSError(5, "Input/output error")
+        return read(shard, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "read", read_or_fail)
+        compact(store)
+    embeddings, found = store.find(keys)
+    assert found.all()
+    np.testing.assert_array_equal(embeddings, rows)
+
+
+def test_compact_full_disk_loses_nothing(store, stored, monkeypatch):
+    keys, rows = stored
+
+    def refuse(contents):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featx.shards.write_in_order", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            compact(store)
+    np.testing.assert_array_equal(store.find(keys)[0], rows)
+
+
+def test_compact_sweeps_up_what_killed_writers_left_long_ago(store, stored):
+    old, new = (store.folder / f".shard-{name}.h5.1.part" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"unfinished")
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    compact(store)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_blocks_are_bounded_and_in_order(store, stored, monkeypatch):
+    keys, rows = stored
+    monkeypatch.setattr(compaction, "_MERGED_BYTES", 5 * 4 * 6)
+    missing, _ = keys_and_rows(2, seed=7)
+    found = list(blocks(store, np.concatenate([keys[:6], missing, keys[6:]])))
+    assert [len(block_keys) for block_keys, _ in found] == [5, 3, 4]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in found]), rows)

@@ -1,0 +1,170 @@
+"""Rows as one file for others, and back."""
+
+import h5py
+import numpy as np
+import pytest
+
+from featx import EmbeddingCache, exchange
+from featx.exceptions import (
+    BadSampleError,
+    InputError,
+    MissingExtraError,
+    MissingRowsError,
+    ParameterError,
+)
+from featx.extractor import FeatureExtractor
+from featx.key_table import matrix_from_keys
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(params=["float32", "float16"])
+def cache(request, tmp_path):
+    return EmbeddingCache(tmp_path / "mine", dtype=request.param)
+
+
+@pytest.fixture
+def embeddings(cache, images):
+    return FeatureExtractor("tiny", cache=cache).fit_transform(images)
+
+
+@pytest.fixture(autouse=True)
+def few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(exchange, "_BLOCK_BYTES", 2 * 4 * 400)
+    monkeypatch.setattr("featx.views._BLOCK_BYTES", 2 * 4 * 400)
+
+
+def read_h5(path):
+    with h5py.File(path) as file:
+        texts = {name: file[name].asstr()[:].tolist() for name in ("names", "labels")}
+        return file["embeddings"][:], file["keys"][:], texts["names"], texts["labels"]
+
+
+def read_npz(path):
+    with np.load(path) as file:
+        names, labels = file["names"].tolist(), file["labels"].tolist()
+        return file["embeddings"], file["keys"], names, labels
+
+
+def read_parquet(path):
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    keys = [np.frombuffer(key, np.uint8) for key in table["key"].to_pylist()]
+    embeddings = np.array(table["embedding"].to_pylist(), np.float32)
+    return embeddings, np.stack(keys), table["names"].to_pylist(), table["labels"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "read"),
+    [("h5", read_h5), ("hdf5", read_h5), ("npz", read_npz), ("parquet", read_parquet)],
+)
+def test_export_rows_with_names_and_labels(suffix, read, cache, images, embeddings, tmp_path):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / f"rows.{suffix}"
+    order = [3, 0, 3]
+    cache.export(path, X=images[order], y=["x", "y", "x"])
+    rows, keys, names, labels = read(path)
+    np.testing.assert_array_equal(rows, embeddings[order])
+    np.testing.assert_array_equal(keys, matrix_from_keys(cache.open(X=images[order]).keys))
+    assert names == ["array (64, 64, 3) uint8"] * 3
+    assert labels == ["x", "y", "x"]
+
+
+def test_import_gives_back_what_was_exported(cache, embeddings, images, tmp_path):
+    cache.export(tmp_path / "rows.h5")
+    other = EmbeddingCache(tmp_path / "other", dtype=cache.dtype)
+    assert other.import_(tmp_path / "rows.h5") == (5, 5, 0)
+    assert other.import_(tmp_path / "rows.h5") == (5, 0, 0)
+    np.testing.assert_array_equal(other.open(X=images)[:], embeddings)
+    extractor = FeatureExtractor("tiny", cache=other)
+    extractor.fit_transform(images)
+    assert extractor.report_.n_forward == 0
+
+
+def test_import_a_whole_cache_folder(cache, embeddings, images, tmp_path):
+    FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
+    other = EmbeddingCache(tmp_path / "other", dtype=cache.dtype)
+    assert other.import_(cache.path) == (10, 10, 0)
+    assert other.info()["n_rows"] == 10
+
+
+def test_import_damaged_rows_are_left_out(cache, embeddings, images, tmp_path):
+    path = tmp_path / "rows.h5"
+    cache.export(path, X=images)
+    with h5py.File(path) as file:
+        offset = file["embeddings"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[offset + 7] ^= 1
+    path.write_bytes(content)
+    other = EmbeddingCache(tmp_path / "other", dtype=cache.dtype)
+    assert other.import_(path) == (5, 4, 1)
+    np.testing.assert_array_equal(other.open(X=images[1:])[:], embeddings[1:])
+
+
+def test_import_files_that_are_no_export_are_named_and_nothing_is_added(
+    cache, embeddings, tmp_path
+):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    cache.export(folder / "a.h5")
+    (folder / "b.h5").write_bytes(b"not HDF5")
+    other = EmbeddingCache(tmp_path / "other")
+    with pytest.raises(InputError, match=r"not embeddings that featx exported: .*b\.h5"):
+        other.import_(folder)
+    assert other.info()["n_rows"] == 0
+    for nothing in (tmp_path / "none.h5", other.path.parent / "nowhere"):
+        with pytest.raises(InputError, match="no such file"):
+            other.import_(nothing)
+
+
+def test_export_samples_that_cannot_be_read_or_are_not_stored_raise(cache, embeddings, tmp_path):
+    with pytest.raises(BadSampleError, match="no such file"):
+        cache.export(tmp_path / "rows.h5", X=[tmp_path / "none.png"])
+    with pytest.raises(MissingRowsError, match="1 of 1 samples"):
+        cache.export(tmp_path / "rows.h5", X=np.zeros((1, 8, 8), np.uint8))
+    assert not (tmp_path / "rows.h5").exists()
+
+
+def test_export_labels_without_their_samples_raise(cache, embeddings, images, tmp_path):
+    for X in (None, images[:2]):
+        with pytest.raises(InputError, match="y holds the labels of X"):
+            cache.export(tmp_path / "rows.h5", X=X, y=["a"])
+
+
+def test_export_format_that_is_none_raises(cache, embeddings, tmp_path):
+    with pytest.raises(ParameterError, match="format='csv': expected 'h5', 'npz' or 'parquet'"):
+        cache.export(tmp_path / "rows.csv")
+    cache.export(tmp_path / "rows.dat", format="npz")
+    assert np.load(tmp_path / "rows.dat")["embeddings"].shape == (5, 400)
+
+
+def test_export_parquet_without_pyarrow_names_the_extra(cache, embeddings, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"featx\[parquet\]"):
+        cache.export(tmp_path / "rows.parquet")
+
+
+def test_export_without_room_is_refused_before_it_begins(cache, embeddings, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match="No space left on device: 8000 bytes needed, 100 free"):
+        cache.export(tmp_path / "rows.h5")
+
+
+def test_export_that_fails_leaves_the_old_file_alone(cache, embeddings, tmp_path, monkeypatch):
+    path = tmp_path / "rows.npz"
+    path.write_text("precious")
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        cache.export(path)
+    assert path.read_text() == "precious"
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []

@@ -1,0 +1,86 @@
+"""Files looked into by a child process: whatever they do to it, there is an answer."""
+
+import json
+
+import numpy as np
+import pytest
+
+from featx import inspection
+from featx._hdf5 import ShardLayout, read_layout
+from featx.inspection import answer, inspect_shards
+from featx.key_table import keys_from_matrix
+from featx.shards import write_shard
+from featx.spaces import Space
+
+SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
+
+
+@pytest.fixture
+def shard(tmp_path):
+    keys = keys_from_matrix(np.arange(64, dtype=np.uint8).reshape(4, 16))
+    return write_shard(tmp_path, keys, np.ones((4, 6), np.float32), space=SPACE).path
+
+
+def test_inspect_shards_answers_for_each_file_in_order(shard, tmp_path):
+    (tmp_path / "foreign.h5").write_bytes(b"not HDF5")
+    layout, fault, missing = inspect_shards([shard, tmp_path / "foreign.h5", tmp_path / "none.h5"])
+    assert layout == read_layout(shard)
+    assert "not a sound shard" in fault
+    assert "No such file" in missing
+
+
+ABORTS_AT_THE_SECOND = """
+import os
+import featx.inspection as inspection
+
+def answer(lines, real=inspection.answer):
+    for line in lines:
+        if "second" in line:
+            os.abort()
+        yield from real([line])
+
+inspection.answer = answer
+inspection.main()
+"""
+HANGS = """
+import time
+print("ready", flush=True)
+print('"half an ans', end="", flush=True)
+time.sleep(60)
+"""
+
+
+def be_child(monkeypatch, tmp_path, code):
+    (tmp_path / "child.py").write_text(code)
+    monkeypatch.setattr(inspection, "_COMMAND", (str(tmp_path / "child.py"),))
+
+
+def test_inspect_shards_child_that_dies_blames_the_file_it_was_at(shard, monkeypatch, tmp_path):
+    be_child(monkeypatch, tmp_path, ABORTS_AT_THE_SECOND)
+    first, fault, last = inspect_shards([shard, tmp_path / "second.h5", shard])
+    assert first == last == read_layout(shard)
+    assert fault == "not a sound shard: libhdf5 ended with -6 while opening it"
+
+
+def test_inspect_shards_child_that_hangs_is_ended(shard, monkeypatch, tmp_path):
+    be_child(monkeypatch, tmp_path, HANGS)
+    monkeypatch.setattr(inspection, "_STARTUP_S", 2)
+    monkeypatch.setattr(inspection, "_SECONDS_PER_FILE", 1)
+    assert inspect_shards([shard]) == ["not a sound shard: libhdf5 hung while opening it"]
+
+
+def test_inspect_shards_that_cannot_begin_raises(shard, monkeypatch):
+    monkeypatch.setattr(inspection, "_COMMAND", ("-c", "raise SystemExit(3)"))
+    with pytest.raises(OSError, match=r"no process can be started .* ended with 3"):
+        inspect_shards([shard])
+
+
+def test_answer_is_one_line_of_json_for_each_path(shard):
+    found, fault = answer([json.dumps(str(shard)), json.dumps(str(shard.parent))])
+    assert ShardLayout(*json.loads(found)) == read_layout(shard)
+    assert isinstance(json.loads(fault), str)
+
+
+def test_main_limits_memory_and_answers(shard):
+    """In a process of its own, as ever: the limit stays with it."""
+    assert inspect_shards([shard]) == [read_layout(shard)]

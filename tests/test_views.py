@@ -1,0 +1,87 @@
+"""Stored rows as an array: sliced as numpy slices, read when asked for."""
+
+import numpy as np
+import pytest
+
+from featx import EmbeddingCache, FeatureExtractor, views
+from featx.exceptions import MissingRowsError, ParameterError
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return EmbeddingCache(tmp_path / "mine")
+
+
+@pytest.fixture
+def embeddings(cache, images):
+    return FeatureExtractor("tiny", cache=cache, batch_size=4).fit_transform(images)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        0,
+        -1,
+        slice(2, 7),
+        slice(None, None, -2),
+        [5, 0, 5],
+        np.array([True] * 4 + [False] * 5),
+        (slice(1, 3), slice(0, 5)),
+        (4, 7),
+        ([1, 2], 3),
+    ],
+    ids=str,
+)
+def test_view_is_indexed_as_an_array_is(index, cache, images, embeddings):
+    view = cache.open(X=images)
+    np.testing.assert_array_equal(view[index], embeddings[index])
+
+
+def test_view_tells_its_shape_and_becomes_an_array(cache, images, embeddings):
+    view = cache.open(X=images)
+    assert (view.shape, len(view), view.ndim, view.dtype) == ((9, 400), 9, 2, np.float32)
+    assert (view.size, view.nbytes) == (3600, 14400)
+    np.testing.assert_array_equal(np.asarray(view), embeddings)
+    assert np.asarray(view, np.float64).dtype == np.float64
+    assert "tiny" in repr(view)
+    with pytest.raises(ValueError, match="lie on disk"):
+        np.array(view, copy=False)
+
+
+def test_view_of_all_rows_is_in_the_order_in_which_they_came(cache, embeddings):
+    np.testing.assert_array_equal(cache.open()[:], embeddings)
+
+
+def test_blocks_are_the_rows_a_few_at_a_time(cache, images, embeddings, monkeypatch):
+    monkeypatch.setattr(views, "_BLOCK_BYTES", 4 * 4 * 400)
+    blocks = list(cache.open(X=images).blocks())
+    assert [len(block) for block in blocks] == [4, 4, 1]
+    np.testing.assert_array_equal(np.concatenate(blocks), embeddings)
+
+
+def test_open_samples_that_are_not_stored_are_named(cache, images, embeddings):
+    images[3] = 0
+    with pytest.raises(MissingRowsError, match=r"1 of 9 samples are not stored .*array"):
+        cache.open(X=images)
+
+
+def test_view_rows_that_went_away_raise(cache, images, embeddings):
+    view = cache.open(X=images)
+    cache.clear()
+    with pytest.raises(MissingRowsError, match=r"2 of 2 rows .* no longer stored"):
+        view[:2]
+
+
+def test_open_space_by_its_first_digits(cache, images, embeddings):
+    FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
+    digests = [space["digest"] for space in cache.info()["spaces"]]
+    assert {cache.open(digest[:12]).shape[1] for digest in digests} == {400, 48}
+    with pytest.raises(ParameterError, match="2 spaces have a digest that begins so"):
+        cache.open()
+    with pytest.raises(ParameterError, match="0 spaces have a digest"):
+        cache.open("xyz")
