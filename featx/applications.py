@@ -40,6 +40,11 @@ class Network(NamedTuple):
     n_features: int
     n_parameters: int
 
+    @property
+    def is_fixed_size(self) -> bool:
+        """Whether `input_size` is the only one that it takes."""
+        return not self.constructor
+
 
 NETWORKS: tuple[Network, ...] = (
     Network("tiny", "", "tf", 64, 400, 242_768),

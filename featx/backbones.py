@@ -13,15 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featx._validation import did_you_mean
 from featx.applications import Network, find_network
 from featx.digests import graph_digest
 from featx.engines import KerasEngine
 from featx.exceptions import BackboneError, ParameterError
 from featx.images import DECODER, RESIZE
-from featx.models import called_model, file_model, is_file, named_model
+from featx.models import StoredModel, called_model, file_model, is_file, named_model
 from featx.preprocessing import preprocess
 from featx.spaces import Space
+from featx.taps import find_tap
 
 if TYPE_CHECKING:
     import keras
@@ -104,16 +104,15 @@ class Backbone:
                     "no graph to tap; pass layer=None, or a functional model"
                 )
             return self.model
-        if layer is None:
-            return keras.Model(self.model.inputs, self.model.outputs[0])
-        names = [known.name for known in self.model.layers]
-        if layer not in names:
-            raise ParameterError(
-                f"layer={layer!r}: {self.spec.label} has no layer of this name."
-                f"{did_you_mean(layer, names)} It has {len(names)} layers, the last being "
-                f"{', '.join(map(repr, names[-5:]))}."
+        if layer is not None:
+            output = find_tap(self.model, layer, label=self.spec.label)
+            return keras.Model(self.model.inputs, output)
+        if len(self.model.outputs) != 1:
+            raise BackboneError(
+                f"{self.spec.label} has {len(self.model.outputs)} outputs: name the layer to read "
+                "with layer="
             )
-        return keras.Model(self.model.inputs, self.model.get_layer(layer).output)
+        return keras.Model(self.model.inputs, self.model.outputs[0])
 
     @property
     def preprocessing(self) -> Any:
@@ -235,6 +234,8 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
         return Backbone(model, spec, shape)
     if is_file(spec.backbone):
         model = file_model(spec.backbone)
+    elif isinstance(spec.backbone, StoredModel):
+        model = spec.backbone.load()
     elif hasattr(spec.backbone, "layers"):
         model = spec.backbone
     else:

@@ -55,7 +55,7 @@ _DTYPES = ("float32", "float16")
 
 def default_cache_path() -> Path:
     """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
-    return Path(os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx"))
+    return Path(os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx")).expanduser()
 
 
 class EmbeddingCache:
@@ -187,9 +187,9 @@ class EmbeddingCache:
         n_rows = sum(len(shard) for store in stores for shard in store.shards())
         rechecked = Recheck(0, 0.0, [])
         if sample:
-            samples = as_samples(X)
+            space = clone(extractor).set_params(cache=self).fit(X).space_
+            samples = as_samples(X).for_inputs(space.input_shape)
             keys = identify(samples, self.files)
-            space = clone(extractor).set_params(cache=self).fit(X).current_space()
             rechecked = recheck(self.store(space), keys, samples, extractor, n_sampled=sample)
         if repair:
             for store, found in damage.items():
@@ -279,7 +279,7 @@ class EmbeddingCache:
         store = self._chosen_store(space)
         if X is None:
             return EmbeddingView(store, store.keys())
-        samples = as_samples(X)
+        samples = as_samples(X).for_inputs(store.space.input_shape)
         keys = identify(samples, self.files)
         missing = np.flatnonzero(~store.holds(keys))
         if len(missing):

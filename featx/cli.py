@@ -2,7 +2,8 @@
 
 Exit codes: 0 all is well; 1 the job ran and found something wrong (damaged rows in a cache);
 2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be had; 5 a saved file
-cannot be loaded or holds types that nobody vouched for; 6 the disk; 130 interrupted.
+cannot be loaded or holds types that nobody vouched for; 6 the disk; 70 a fault of featx itself,
+with its traceback; 130 interrupted.
 
 With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
 always go to standard error. Nothing heavy is imported before a job needs it.
@@ -12,16 +13,17 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx._version import __version__
 from featx.cli_cache import cache
-from featx.cli_options import extractor_options, make_extractor
-from featx.cli_output import AS_JSON, print_json, show
+from featx.cli_options import extractor_options, make_extractor, or_none
+from featx.cli_output import AS_JSON, as_options, print_json, show
 from featx.exceptions import (
     BackboneError,
     FeatxError,
@@ -30,6 +32,10 @@ from featx.exceptions import (
     UntrustedTypesError,
     WeightsError,
 )
+from featx.quiet_imports import keep_imports_quiet
+
+if TYPE_CHECKING:
+    from featx.estimators import TransferClassifier
 
 _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((WeightsError, BackboneError), 4),
@@ -43,6 +49,13 @@ _MODEL = click.argument("model", type=click.Path())
 _TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you vouch for; may be repeated."
 )
+_CACHE = click.option("--cache", default="auto", help="A folder, or none.")
+_ON_ERROR = click.option(
+    "--on-error",
+    type=click.Choice(["raise", "nan"]),
+    default=None,
+    help="What to do with images that cannot be read; default: as the model was fitted.",
+)
 _HEAD_HELP = "logistic, ridge, svm, knn, lda or forest"
 
 
@@ -52,7 +65,7 @@ def cli() -> None:
     """Transfer learning: every image goes through the frozen network once, ever.
 
     Exit codes: 0 well, 1 damage found, 2 usage, 3 input, 4 backbone or weights, 5 saved file,
-    6 disk, 130 interrupted.
+    6 disk, 70 fault of featx, 130 interrupted.
     """
 
 
@@ -94,8 +107,7 @@ def extract(
     """Embed the images of a folder per class: an .npz with embeddings, paths and labels."""
     if out.exists() and not force:
         raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
+    _check_writable(out)
     import io
 
     import numpy as np
@@ -133,15 +145,16 @@ def fit(
     **options: Any,
 ) -> None:
     """Train a classifier on a folder per class and save it as one file."""
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
+    _check_writable(out)
     from featx.estimators import TransferClassifier
     from featx.folders import load_image_folder
-    from featx.persistence import save
+    from featx.persistence import check_savable, save
 
     images = load_image_folder(folder)
     extractor = make_extractor(backbone, options)
     classifier = TransferClassifier(extractor, head, random_state=seed)
+    classifier.check_params()
+    check_savable(classifier, trusted=trusted)
     classifier.fit(images.data, images.target)
     save(classifier, out, trusted=trusted)
     result = {
@@ -162,52 +175,88 @@ def fit(
 @_IMAGES
 @click.option("--proba", is_flag=True, help="Print the probability of each class too.")
 @_TRUSTED
+@_CACHE
+@_ON_ERROR
 @AS_JSON
 def predict(
     model: str,
     images: tuple[str, ...],
     proba: bool,
     trusted: tuple[str, ...],
+    cache: str,
+    on_error: str | None,
     as_json: bool,
 ) -> None:
-    """Predict the class of images, or of all images below folders, with a saved model."""
+    """Predict the class of images, or of all images below folders, with a saved model.
+
+    Images that cannot be read have no label with --on-error nan.
+    """
+    import numpy as np
+
     from featx.folders import list_images
-    from featx.persistence import load
+    from featx.training_data import were_read
 
     paths = list_images(images)
-    classifier = load(model, trusted=trusted)
+    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
-    labels = classifier.predict(paths).tolist()
-    rows = [{"image": path, "label": label} for path, label in zip(paths, labels, strict=True)]
-    if proba:
+    read = were_read(np.asarray(classifier.transform(paths)))
+    readable = [path for path, is_read in zip(paths, read, strict=True) if is_read]
+    rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
+    if readable:
+        for path, label in zip(readable, classifier.predict(readable).tolist(), strict=True):
+            rows[path]["label"] = label
+    if readable and proba:
         names = [str(name) for name in classifier.classes_]
-        for row, chances in zip(rows, classifier.predict_proba(paths), strict=True):
-            row["proba"] = dict(zip(names, chances.tolist(), strict=True))
+        for path, chances in zip(readable, classifier.predict_proba(readable), strict=True):
+            rows[path]["proba"] = dict(zip(names, chances.tolist(), strict=True))
+    predictions = [rows[path] for path in paths]
     if as_json:
-        print_json(rows)
+        print_json(predictions)
         return
-    for row in rows:
-        chances = row.get("proba", {})
-        shown = "".join(f"\t{name}={chance:.3f}" for name, chance in chances.items())
-        click.echo(f"{row['image']}\t{row['label']}{shown}")
+    for row in predictions:
+        shown = "".join(f"\t{name}={chance:.3f}" for name, chance in row.get("proba", {}).items())
+        click.echo(f"{row['image']}\t{row['label'] or ''}{shown}")
 
 
 @cli.command()
 @_MODEL
 @_FOLDER
 @_TRUSTED
+@_CACHE
+@_ON_ERROR
 @AS_JSON
-def evaluate(model: str, folder: str, trusted: tuple[str, ...], as_json: bool) -> None:
-    """Measure a saved model on a folder per class."""
+def evaluate(
+    model: str,
+    folder: str,
+    trusted: tuple[str, ...],
+    cache: str,
+    on_error: str | None,
+    as_json: bool,
+) -> None:
+    """Measure a saved model on a folder per class.
+
+    Images that cannot be read are left out with --on-error nan.
+    """
+    import numpy as np
+
     from featx import reports
     from featx.evaluation import evaluate as measure
     from featx.folders import load_image_folder
-    from featx.persistence import load
+    from featx.training_data import rows_that_were_read
 
     images = load_image_folder(folder)
-    classifier = load(model, trusted=trusted)
-    result = measure(images.target, classifier.predict(images.data))
+    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
+    if unknown:
+        raise InputError(
+            f"{folder!r} has classes that the model does not know: {', '.join(unknown)}. It knows "
+            f"{', '.join(map(str, classifier.classes_))}."
+        )
+    embeddings = np.asarray(classifier.transform(images.data))
+    read = rows_that_were_read(embeddings, job="evaluation")
+    predicted = classifier.predict(images.data[read]).astype(str)
+    result = measure(images.target[read], predicted)
     if as_json:
         print_json(result)
     else:
@@ -271,6 +320,30 @@ def backbones(as_json: bool) -> None:
 cli.add_command(cache)
 
 
+def _check_writable(out: Path) -> None:
+    if out.is_dir():
+        raise InputError(f"{str(out)!r} is a folder: expected the name of a file")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
+
+
+def _load_classifier(
+    model: str, *, trusted: tuple[str, ...], cache: str, on_error: str | None
+) -> TransferClassifier:
+    """Load a saved classifier that works with this cache, and treats bad images so."""
+    from featx.estimators import TransferClassifier
+    from featx.persistence import load
+
+    classifier = load(model, trusted=trusted, cache=or_none(cache))
+    if not isinstance(classifier, TransferClassifier):
+        raise SavedFileError(
+            f"{model!r} is a saved {type(classifier).__name__}: expected a TransferClassifier"
+        )
+    if on_error:
+        classifier.extractor_.set_params(on_error=on_error)
+    return classifier
+
+
 def _passes(report: Any) -> str:
     return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
 
@@ -282,6 +355,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; errors become one message and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keep_imports_quiet()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         cli.main(arguments, standalone_mode=False)
@@ -293,5 +367,9 @@ def main(arguments: list[str] | None = None) -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except (FeatxError, ValueError, OSError) as exc:
-        click.echo(f"error: {exc}", err=True)
+        click.echo(f"error: {as_options(str(exc))}", err=True)
         sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds)))
+    except Exception:
+        traceback.print_exc()
+        click.echo("error: this is a fault of featx itself; please report it", err=True)
+        sys.exit(70)

@@ -10,26 +10,32 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich import filesize
 
-from featx.cli_options import extractor_options, make_extractor
+from featx.cli_options import extractor_options, make_extractor, or_none
 from featx.cli_output import AS_JSON, print_json, show
 
 if TYPE_CHECKING:
     from featx.cache import EmbeddingCache
 
 
-@click.group()
-@click.option("--cache", "path", default=None, type=click.Path(), help="Default: your own cache.")
-@click.pass_context
-def cache(context: click.Context, path: str | None) -> None:
-    """Look into the cache of embeddings, and keep it in order."""
+def _opened(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
     from featx.cache import EmbeddingCache
 
-    context.obj = EmbeddingCache(path)
+    return EmbeddingCache(path)
+
+
+_CACHE = click.option(
+    "--cache", "store", default=None, callback=_opened, help="A folder; default: your own cache."
+)
+
+
+@click.group()
+def cache() -> None:
+    """Look into the cache of embeddings, and keep it in order."""
 
 
 @cache.command()
+@_CACHE
 @AS_JSON
-@click.pass_obj
 def info(store: EmbeddingCache, as_json: bool) -> None:
     """Say what is stored."""
     result = store.info()
@@ -48,9 +54,7 @@ def info(store: EmbeddingCache, as_json: bool) -> None:
 @click.option("--backbone", default="mobilenet_v2", show_default=True, help="What computes them.")
 @extractor_options
 @AS_JSON
-@click.pass_obj
 def verify(
-    store: EmbeddingCache,
     repair: bool,
     sample: int,
     folder: str | None,
@@ -59,8 +63,12 @@ def verify(
     **options: Any,
 ) -> None:
     """Check every row; exit code 1 if any is damaged."""
+    from featx.cache import resolve_cache
     from featx.folders import load_image_folder
 
+    store = resolve_cache(or_none(options["cache"]))
+    if store is None:
+        raise click.UsageError("--cache none: there is nothing to check")
     if sample and folder is None:
         raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
     again: dict[str, Any] = {}
@@ -82,20 +90,23 @@ def verify(
 
 
 @cache.command()
-@click.pass_obj
-def compact(store: EmbeddingCache) -> None:
+@_CACHE
+@AS_JSON
+def compact(store: EmbeddingCache, as_json: bool) -> None:
     """Merge the small shards of each space into few."""
     before = store.info()["n_shards"]
     store.compact()
-    click.echo(f"{before} shards became {store.info()['n_shards']}")
+    after = store.info()["n_shards"]
+    result = {"n_shards_before": before, "n_shards": after}
+    show(result, as_json, f"{before} shards became {after}")
 
 
 @cache.command()
+@_CACHE
 @click.option("--max-bytes", default=None, help="What may stay, as in 500MB or 10GB.")
 @click.option("--older-than", default=None, help="Spaces not used for so long go: 30d, 12h.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
-@click.pass_obj
 def evict(
     store: EmbeddingCache,
     max_bytes: str | None,
@@ -116,20 +127,26 @@ def evict(
             err=True,
         )
     total = filesize.decimal(sum(space.size_bytes for space in going))
-    if going and not yes:
-        click.confirm(f"Remove these {total}?", abort=True, err=True)
-    removed = store.evict(**limits) if going else []
+    agreed = going and (yes or click.confirm(f"Remove these {total}?", err=True))
+    removed = store.evict(**limits) if agreed else []
+    total = filesize.decimal(sum(space.size_bytes for space in removed))
     show([space._asdict() for space in removed], as_json, f"{total} freed")
 
 
 @cache.command()
+@_CACHE
 @click.argument("path", type=click.Path())
 @click.option("--space", default=None, help="First digits of its digest, if there are several.")
 @click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
 @click.option("--format", default=None, help="h5, npz or parquet; default: by the suffix.")
-@click.pass_obj
+@AS_JSON
 def export(
-    store: EmbeddingCache, path: str, space: str | None, folder: str | None, format: str | None
+    store: EmbeddingCache,
+    path: str,
+    space: str | None,
+    folder: str | None,
+    format: str | None,
+    as_json: bool,
 ) -> None:
     """Write the rows of a space as one file: .h5, .npz or .parquet."""
     from featx.folders import load_image_folder
@@ -139,13 +156,15 @@ def export(
         loaded = load_image_folder(folder)
         images = {"X": loaded.data, "y": loaded.target}
     store.export(path, format=format, space=space, **images)
-    click.echo(f"{filesize.decimal(Path(path).stat().st_size)} in {path}")
+    size_bytes = Path(path).stat().st_size
+    result = {"path": path, "size_bytes": size_bytes}
+    show(result, as_json, f"{filesize.decimal(size_bytes)} in {path}")
 
 
 @cache.command(name="import")
+@_CACHE
 @click.argument("path", type=click.Path())
 @AS_JSON
-@click.pass_obj
 def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
     """Add the rows of an exported .h5 file, or of another cache folder."""
     done = store.import_(path)
@@ -157,17 +176,19 @@ def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
 
 
 @cache.command()
+@_CACHE
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def clear(store: EmbeddingCache, yes: bool) -> None:
+@AS_JSON
+def clear(store: EmbeddingCache, yes: bool, as_json: bool) -> None:
     """Remove everything that is stored."""
     held = store.info()
     size = filesize.decimal(held["size_bytes"])
     click.echo(f"{size}, {held['n_rows']} rows of {len(held['spaces'])} spaces", err=True)
-    if not yes:
-        click.confirm(f"Remove all embeddings in {store.path}?", abort=True, err=True)
-    store.clear()
-    click.echo(f"{size} freed")
+    agreed = yes or click.confirm(f"Remove all embeddings in {store.path}?", err=True)
+    if agreed:
+        store.clear()
+    freed_bytes = held["size_bytes"] if agreed else 0
+    show({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")
 
 
 def _length_of_time(text: str) -> timedelta:

@@ -21,7 +21,7 @@ def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
         click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
         click.option("--cache", default="auto", help="A folder, or none."),
-        click.option("--batch-size", type=int, default=None),
+        click.option("--batch-size", type=click.IntRange(min=1), default=None),
         click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
         click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
         click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
@@ -37,13 +37,13 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
 
     return FeatureExtractor(
         backbone,
-        weights=_none(options["weights"]),
+        weights=or_none(options["weights"]),
         backbone_params=_parsed_params(options["params"]),
-        preprocessing=_none(options["preprocessing"]),
+        preprocessing=or_none(options["preprocessing"]),
         layer=options["layer"],
-        pooling=_none(options["pooling"]),
+        pooling=or_none(options["pooling"]),
         input_size=options["input_size"],
-        cache=_none(options["cache"]),
+        cache=or_none(options["cache"]),
         batch_size=options["batch_size"] or "auto",
         on_error=options["on_error"],
         n_jobs=options["n_jobs"],
@@ -51,7 +51,8 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
     )
 
 
-def _none(value: str) -> str | None:
+def or_none(value: str) -> str | None:
+    """Turn the word none into None."""
     return None if value.lower() == "none" else value
 
 

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import click
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def as_options(message: str) -> str:
+    """Say in a message of the library what a person at the shell would type.
+
+    Examples
+    --------
+    >>> as_options("pass on_error='nan' to get rows of NaN in their place")
+    'pass --on-error nan to get rows of NaN in their place'
+    >>> as_options("name them: trusted=['sklearn.tree._tree.Tree']")
+    'name them: --trusted sklearn.tree._tree.Tree'
+    """
+    message = re.sub(r"\bon_error='(\w+)'", r"--on-error \1", message)
+    return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
+
+
+def _trusted_options(names: re.Match[str]) -> str:
+    return " ".join(f"--trusted {name.strip()[1:-1]}" for name in names[1].split(","))
 
 
 def show(result: Any, as_json: bool, text: str) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx._graphs import has_graph, is_graph, producer
 from featx._hashing import digest_of_json
 from featx._introspection import is_keras, library_name
 from featx._layer_state import (
@@ -80,7 +81,7 @@ def graph_digest(model: keras.Model, outputs: list[keras.KerasTensor] | None = N
     digester = _Digester()
     if outputs is None:
         return digester.model(model)
-    if not _has_graph(model):
+    if not has_graph(model):
         raise ParameterError(
             f"outputs were given for {model.name!r}, a subclassed model, whose layers are not "
             "connected in a graph that could be tapped. Pass None, or a functional model."
@@ -124,7 +125,7 @@ class _Digester:
 
     def model(self, model: keras.Model) -> str:
         """Digest a model by its graph, or as a layer if it does anything beside."""
-        if _is_graph(model):
+        if is_graph(model):
             return self.graph(model, model.outputs)
         return self.operation(model)
 
@@ -144,7 +145,7 @@ class _Digester:
             if id(current) in known:
                 pending.pop()
                 continue
-            node, index = _producer(current)
+            node, index = producer(current)
             missing = [x for x in node.input_tensors if id(x) not in known]
             pending += missing
             if not missing:
@@ -159,7 +160,7 @@ class _Digester:
                 "them from the graph of this very model: model.get_layer(name).output."
             )
         arguments, keywords = node.arguments.args, _without_defaults(node.arguments.kwargs)
-        if _is_graph(node.operation):
+        if is_graph(node.operation):
             inner = self._nested_output(node, index, arguments[0], known)
             called = ["called", inner, self._value(keywords, known)]
             return digest_of_json(called) if keywords else inner
@@ -200,7 +201,7 @@ class _Digester:
             self._class(type(operation)),
             {key: value for key, value in (config or {}).items() if key not in attributes},
             attributes,
-            self.graph(operation, operation.outputs) if _has_graph(operation) else None,
+            self.graph(operation, operation.outputs) if has_graph(operation) else None,
             weights_of(operation, attributes),
             vocabulary_of(operation),
             getattr(getattr(operation, "dtype_policy", None), "name", None),
@@ -223,30 +224,6 @@ class _Digester:
         if isinstance(value, keras.DTypePolicy):
             return str(value.name)
         return "left out" if isinstance(value, kinds_without_part_in_inference()) else None
-
-
-def _producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
-    """Find the call that made a tensor, and which of its outputs the tensor is.
-
-    Keras shows a graph publicly only as a config, which cannot be had with custom layers that
-    have none and is slow; the history of the tensors is what `keras.Model` itself reads.
-    """
-    operation, node_index, tensor_index = tensor._keras_history
-    return operation._inbound_nodes[node_index], tensor_index
-
-
-def _has_graph(operation: keras.Operation) -> bool:
-    import keras
-
-    return isinstance(operation, keras.Model) and getattr(operation, "inputs", None) is not None
-
-
-def _is_graph(operation: keras.Operation) -> bool:
-    """Whether a layer is a model that does no more than run its graph."""
-    methods = (type(operation).call, type(operation).__call__)
-    return (
-        _has_graph(operation) and all(map(library_name, methods)) and "call" not in vars(operation)
-    )
 
 
 def _flat_inputs(model: keras.Model, argument: Any) -> list[Any]:

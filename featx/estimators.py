@@ -107,6 +107,24 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         """
         return self._head_output("decision_function", X)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on samples.
+
+        Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
+        ``"nan"``.
+
+        Parameters
+        ----------
+        X : samples
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return super().score(*self._scorable(X, y, sample_weight))
+
     def _check_target(self, y: np.ndarray) -> None:
         check_classification_targets(y)
         if y.ndim == 1 and len(np.unique(y)) < 2:
@@ -163,6 +181,24 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         verbose: int | bool = 0,
     ) -> None:
         super().__init__(extractor, head, fine_tune, random_state=random_state, verbose=verbose)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R², the share of the variance that is explained, on samples.
+
+        Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
+        ``"nan"``.
+
+        Parameters
+        ----------
+        X : samples
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return super().score(*self._scorable(X, y, sample_weight))
 
     def _check_target(self, y: np.ndarray) -> None:
         if y.dtype.kind not in "biuf":

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 
 from featx._validation import ParameterFaults
@@ -21,7 +21,9 @@ from featx.estimators import TransferClassifier
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads import CLASSIFIER_HEADS, make_head
-from featx.transfer import training_embeddings, were_read
+from featx.training_data import training_embeddings, were_read
+
+_MEASURES = ("precision", "recall", "f1-score", "support")
 
 
 def evaluate(y_true: Any, y_pred: Any) -> dict[str, Any]:
@@ -47,15 +49,21 @@ def evaluate(y_true: Any, y_pred: Any) -> dict[str, Any]:
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     labels = np.unique(np.concatenate([y_true, y_pred]))
     names = [str(label) for label in labels]
-    report = classification_report(
-        y_true, y_pred, labels=labels, target_names=names, output_dict=True, zero_division=0.0
+    measure = partial(
+        precision_recall_fscore_support, y_true, y_pred, labels=labels, zero_division=0.0
     )
+    averages = {
+        name: dict(zip(_MEASURES, (*measure(average=name)[:3], len(y_true)), strict=True))
+        for name in ("macro", "weighted")
+    }
     return {
         "accuracy": float(np.mean(y_true == y_pred)),
         "n_samples": len(y_true),
-        "classes": {name: report[name] for name in names},
-        "macro": report["macro avg"],
-        "weighted": report["weighted avg"],
+        "classes": {
+            name: dict(zip(_MEASURES, map(float, values), strict=True))
+            for name, *values in zip(names, *measure(), strict=True)
+        },
+        **averages,
         "confusion": {
             "labels": names,
             "counts": confusion_matrix(y_true, y_pred, labels=labels).tolist(),
@@ -98,7 +106,7 @@ def check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
     """
     if n_folds < 2:
         raise InputError(f"n_folds={n_folds}: expected at least 2")
-    small = [f"{name!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]
+    small = [f"{str(name)!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]
     if small:
         raise InputError(
             f"{n_folds} folds need {n_folds} samples of each class, but there are fewer of "
@@ -155,9 +163,10 @@ def compare(
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
     check_folds(y, n_folds=n_folds, groups=groups)
-    for extractor in extractors:
+    # A backbone that cannot be had is known before another has done its work.
+    embedders = [clone(extractor).fit(X) for extractor in extractors]
+    for extractor, embedder in zip(extractors, embedders, strict=True):
         start_s = time.perf_counter()
-        embedder = clone(extractor)
         rows = np.flatnonzero(were_read(training_embeddings(embedder, X)))
         folds = list(_folds(rows, y, n_folds=n_folds, groups=groups, random_state=random_state))
         n_forward = embedder.report_.n_forward
@@ -165,7 +174,7 @@ def compare(
             estimator = TransferClassifier(extractor, head, random_state=random_state)
             scores = cross_val_score(estimator, X, y, cv=folds, error_score="raise").tolist()
             yield Comparison(
-                backbone=embedder.get_feature_names_out()[0].rpartition("_")[0],
+                backbone=embedder.label,
                 head=head if isinstance(head, str) else type(head).__name__,
                 mean=float(np.mean(scores)),
                 spread=float(np.std(scores)),

@@ -68,6 +68,8 @@ class BadSampleError(InputError):
         All faulty samples.
     n_samples : int
         How many samples there were in all.
+    n_unseen : int, default=0
+        How many of them were not decoded yet, and may be faulty too.
 
     Attributes
     ----------
@@ -75,16 +77,18 @@ class BadSampleError(InputError):
         All of them, ordered by position; the message shows the first ten.
     """
 
-    def __init__(self, faults: Iterable[SampleFault], n_samples: int) -> None:
+    def __init__(self, faults: Iterable[SampleFault], n_samples: int, n_unseen: int = 0) -> None:
         self.faults = sorted(faults)
         self.n_samples = n_samples
+        self.n_unseen = n_unseen
+        unseen = f"\n{n_unseen} more were not decoded yet." if n_unseen else ""
         super().__init__(
-            f"{describe_faults(self.faults, n_samples)}\n"
+            f"{describe_faults(self.faults, n_samples)}{unseen}\n"
             "Mend or remove them, or pass on_error='nan' to get rows of NaN in their place."
         )
 
-    def __reduce__(self) -> tuple[type, tuple[list[SampleFault], int]]:
-        return type(self), (self.faults, self.n_samples)
+    def __reduce__(self) -> tuple[type, tuple[list[SampleFault], int, int]]:
+        return type(self), (self.faults, self.n_samples, self.n_unseen)
 
 
 class MissingRowsError(FeatxError, LookupError):

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-from numbers import Integral
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featx._validation import ParameterFaults
-from featx.backbones import POOLINGS, Backbone, BackboneSpec
-from featx.cache import EmbeddingCache, resolve_cache
+from featx.backbones import Backbone, BackboneSpec
+from featx.cache import resolve_cache
 from featx.cloning import clone_sharing_models
-from featx.exceptions import ParameterError
+from featx.exceptions import BackboneError, ParameterError
+from featx.extractor_params import check_extractor_params
 from featx.forward import PassOptions, embed
 from featx.inputs import as_samples
-from featx.models import is_file
-from featx.preprocessing import PREPROCESSINGS
 from featx.resolution import Resolved, resolve
-from featx.samples import Samples, VectorSamples
+from featx.samples import Samples, ValueSamples
 from featx.spaces import Space
 
 
@@ -76,8 +71,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         Shape of one sample, if all samples seen by ``fit`` were arrays of one shape.
     feature_shape_ : tuple of int
         Shape of one embedding.
-    space_digest_ : str
-        Names what decides the numbers, as it was when ``fit`` was called.
+    space_ : Space
+        What decides the numbers, as it was when ``fit`` was called; ``space_digest_`` names it.
     n_features_in_ : int
         For samples that are vectors only.
     report_ : Bunch
@@ -182,9 +177,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         ------
         BadSampleError
             Samples cannot be read; all of them are listed, and the others are stored.
+        BackboneError
+            The backbone gives other embeddings now than when `fit` was called.
         """
         samples = self._samples(X, reset=False)
-        resolved = self._resolve(samples.array_shape)
+        resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
+        self._check_unchanged(resolved)
         if out is not None:
             _check_out(out, (len(samples), *resolved.space.feature_shape))
         return self._embed(samples, resolved, out)
@@ -218,6 +216,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         -------
         ndarray of shape (n_features,), dtype object
         """
+        check_is_fitted(self, "feature_shape_")
         stem = "_".join(filter(None, (self._spec().label, self.layer, self.pooling)))
         count = math.prod(self.feature_shape_)
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
@@ -241,6 +240,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
         return self._spec().network is not None and self.weights == "imagenet"
 
+    @property
+    def label(self) -> str:
+        """The backbone, and the layer if one was named, in a few words for people."""
+        return "/".join(filter(None, (self._spec().label, self.layer)))
+
     def current_space(self) -> Space:
         """Find the space of the embeddings that a fitted extractor gives, as things are now."""
         return self._resolve(self.array_shape_).space
@@ -249,15 +253,32 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """Build, or take from memory, the backbone of a fitted extractor."""
         return self._resolve(self.array_shape_).build()
 
+    @property
+    def space_digest_(self) -> str:
+        """The digest of `space_`, which names its rows in the cache."""
+        return self.space_.digest
+
     def _learn(self, samples: Samples, resolved: Resolved) -> None:
+        samples.for_inputs(resolved.input_shape)
         self.array_shape_ = samples.array_shape
         self.feature_shape_ = resolved.space.feature_shape
-        self.space_digest_ = resolved.space.digest
+        self.space_ = resolved.space
+
+    def _check_unchanged(self, resolved: Resolved) -> None:
+        """Raise if what was fitted would now give other embeddings than a head has seen."""
+        if not (hasattr(self, "space_") and resolved.is_cacheable):
+            return
+        if not resolved.space.is_equal_but_for_storage(self.space_):
+            raise BackboneError(
+                f"{self._spec().label} gives other embeddings now than when fit was called: its "
+                "weights, its file or a parameter changed. Call fit again."
+            )
 
     def _embed(
         self, samples: Samples, resolved: Resolved, out: np.ndarray | None = None
     ) -> np.ndarray:
         options = PassOptions(self.batch_size, self.n_jobs, self.on_error, self.verbose)
+        samples = samples.for_inputs(resolved.input_shape)
         flat = None if out is None else out.reshape(len(samples), resolved.space.n_features)
         embeddings, self.report_ = embed(
             samples, resolved, resolve_cache(self.cache), options, out=flat
@@ -269,7 +290,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         self.check_params()
         samples = as_samples(X)
-        if isinstance(samples, VectorSamples) and (reset or hasattr(self, "n_features_in_")):
+        if isinstance(samples, ValueSamples) and (reset or hasattr(self, "n_features_in_")):
             validate_data(self, X, skip_check_array=True, reset=reset)
         return samples
 
@@ -289,51 +310,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
 pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
         """
-        faults = ParameterFaults(type(self).__name__)
-        self._check_backbone(faults)
-        faults.check_option("pooling", self.pooling, POOLINGS)
-        if self.preprocessing is None or isinstance(self.preprocessing, str):
-            faults.check_option("preprocessing", self.preprocessing, ("auto", *PREPROCESSINGS))
-        if self.layer is not None and not isinstance(self.layer, str):
-            faults.add("layer", self.layer, "the name of a layer, or None for the output.")
-        if not _is_size(self.input_size):
-            expected = "a positive number of pixels, or a pair (height, width)."
-            faults.add("input_size", self.input_size, expected)
-        if not (self.cache is None or isinstance(self.cache, (str, os.PathLike, EmbeddingCache))):
-            faults.add("cache", self.cache, "'auto', None, a folder or an EmbeddingCache.")
-        faults.check_positive_int("batch_size", self.batch_size, also=("auto",))
-        faults.check_option("precision", self.precision, ("float32",))
-        faults.check_option("engine", self.engine, ("auto", "keras"))
-        if self.also_cache:
-            expected = "(), since one pass stores one layer in this version."
-            faults.add("also_cache", self.also_cache, expected)
-        faults.check_option("on_error", self.on_error, ("raise", "nan"))
-        if self.n_jobs is not None and (not isinstance(self.n_jobs, Integral) or not self.n_jobs):
-            faults.add("n_jobs", self.n_jobs, "a number of threads other than 0, or None.")
-        faults.raise_any()
-
-    def _check_backbone(self, faults: ParameterFaults) -> None:
-        if not isinstance(self.backbone, (str, os.PathLike)) and not callable(self.backbone):
-            faults.add("backbone", self.backbone, "a name, a .keras file, a model or a callable.")
-        elif is_file(self.backbone):
-            if not Path(self.backbone).expanduser().is_file():
-                faults.add("backbone", os.fspath(self.backbone), "a .keras file that is there.")
-        else:
-            try:
-                named = self._spec().network is not None
-            except ParameterError as exc:
-                named = False
-                faults.messages.append(str(exc))
-            if not named and self.backbone_params:
-                faults.add(
-                    "backbone_params", self.backbone_params, "None for a backbone without a name."
-                )
-        if isinstance(self.weights, (str, os.PathLike)) and self.weights != "imagenet":
-            if not Path(self.weights).expanduser().is_file():
-                expected = "'imagenet', None, or a file that is there."
-                faults.add("weights", os.fspath(self.weights), expected)
-        elif self.weights is not None and not isinstance(self.weights, str):
-            faults.add("weights", self.weights, "'imagenet', None, or the path of a file.")
+        check_extractor_params(type(self).__name__, self.get_params(deep=False))
 
     def __sklearn_clone__(self) -> FeatureExtractor:
         return clone_sharing_models(self)
@@ -360,13 +337,3 @@ def _check_out(out: Any, shape: tuple[int, ...]) -> None:
         )
     if not (out.flags.writeable and out.flags.c_contiguous):
         raise ParameterError(f"out cannot be written row by row: expected {expected}")
-
-
-def _is_size(size: Any) -> bool:
-    if size is None:
-        return True
-    sides = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size,)
-    return all(
-        isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
-        for side in sides
-    )

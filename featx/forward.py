@@ -39,6 +39,8 @@ from featx.store import SpaceStore
 
 _STORE_EVERY_S = 5.0
 _STORE_EVERY_BYTES = 64 * 2**20
+_SEARCH_S = 10.0
+_SEARCH_ROWS = 1024
 
 
 class PassOptions(NamedTuple):
@@ -97,7 +99,8 @@ def embed(
     keys, faults = samples.keys(cache.files if cache else FileIndex(None))
     _store_file_index(cache)
     if faults and options.on_error == "raise":
-        raise BadSampleError(faults, len(samples))
+        faults, n_unseen = _search_faults(samples, keys, faults, resolved, options)
+        raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
     clock.lap("identify")
     embeddings, found = _look_up(store, resolved.space, keys, out)
     clock.lap("look_up")
@@ -132,6 +135,46 @@ def embed(
     )
 
 
+def _search_faults(
+    samples: Samples,
+    keys: np.ndarray,
+    faults: list[SampleFault],
+    resolved: Resolved,
+    options: PassOptions,
+) -> tuple[list[SampleFault], int]:
+    """Decode the other samples too, for some seconds: whoever mends files wants to know all.
+
+    Returns
+    -------
+    faults : list of SampleFault
+    n_unseen : int
+        Samples for which there was no time.
+    """
+    start_s = time.monotonic()
+    healthy = np.flatnonzero(keys)
+    n_seen = 0
+    while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
+        rows = healthy[n_seen : n_seen + _SEARCH_ROWS]
+        for _, _, bad in _loaded(samples, rows, resolved.input_shape, _SEARCH_ROWS // 16, options):
+            faults = faults + bad
+        n_seen += len(rows)
+    return _with_twins(faults, samples, keys), len(healthy) - n_seen
+
+
+def _loaded(
+    samples: Samples,
+    rows: np.ndarray,
+    shape: tuple[int, ...],
+    batch_size: int,
+    options: PassOptions,
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]]:
+    """Load samples batch by batch, in threads that run ahead: see :meth:`Samples.batch`."""
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    n_jobs = options.n_jobs if options.n_jobs is not None else joblib.cpu_count()
+    threads = joblib.Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")
+    return threads(joblib.delayed(samples.batch)(batch, shape) for batch in batches)
+
+
 def _look_up(
     store: SpaceStore | None, space: Space, keys: np.ndarray, out: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -151,11 +194,7 @@ def _run(
     backbone: Backbone = resolved.build()
     shape = backbone.input_shape
     batch_size = batch_size_for(shape) if options.batch_size == "auto" else options.batch_size
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    n_jobs = options.n_jobs if options.n_jobs is not None else joblib.cpu_count()
-    loading = joblib.Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-        joblib.delayed(samples.batch)(batch, shape) for batch in batches
-    )
+    loading = _loaded(samples, rows, shape, batch_size, options)
     with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:
         for done, inputs, faults in loading:
             outputs = np.empty((0, resolved.space.n_features), resolved.space.dtype)

@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC, LinearSVR
+from sklearn.utils.validation import has_fit_parameter
 
 from featx._validation import did_you_mean
 from featx.blas import blas_threads_for
@@ -106,6 +107,20 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
     head.set_params(**unseeded)
+
+
+def takes_sample_weight(head: BaseEstimator) -> bool:
+    """Tell whether a head, or the last step of a pipeline, can be fitted with weights.
+
+    Examples
+    --------
+    >>> takes_sample_weight(make_head("logistic", CLASSIFIER_HEADS))
+    True
+    >>> takes_sample_weight(make_head("knn", CLASSIFIER_HEADS))
+    False
+    """
+    last = head.steps[-1][1] if isinstance(head, Pipeline) else head
+    return has_fit_parameter(last, "sample_weight")
 
 
 def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:

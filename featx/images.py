@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -66,13 +67,7 @@ def decode(data: bytes) -> np.ndarray:
     [7, 7, 7]
     """
     with _opened(data) as image:
-        try:
-            image.load()
-            return from_pil(image)
-        except UnreadableImageError:
-            raise
-        except _DECODER_ERRORS as exc:
-            raise UnreadableImageError(f"damaged {image.format}: {exc}") from exc
+        return from_pil(image)
 
 
 def check_header(data: bytes) -> None:
@@ -92,11 +87,31 @@ def from_pil(image: Image.Image) -> np.ndarray:
     Parameters
     ----------
     image : PIL.Image.Image
+        Its file may not have been read yet.
 
     Returns
     -------
     ndarray of shape (h, w, 3), uint8
+
+    Raises
+    ------
+    UnreadableImageError
+        As for :func:`decode`.
     """
+    _check_size(image)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of damage that it can live with, such as in EXIF data.
+            warnings.simplefilter("ignore")
+            image.load()
+            return _rgb(image)
+    except UnreadableImageError:
+        raise
+    except _DECODER_ERRORS as exc:
+        raise UnreadableImageError(f"damaged {image.format or 'image'}: {exc}") from exc
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _SIXTEEN_BIT_MODES:
         levels = np.asarray(upright).astype(np.float64)
@@ -153,6 +168,21 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(np.stack(list(channels), axis=-1), 0, 255)
 
 
+def check_range(pixels: np.ndarray) -> None:
+    """Check that values are pixels from 0 to 255; what rounds to these will do.
+
+    Raises
+    ------
+    UnreadableImageError
+        They are NaN, infinite or outside.
+    """
+    low, high = pixels.min(), pixels.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UnreadableImageError("has NaN or infinite pixels")
+    if low < -0.5 or high > 255.5:
+        raise UnreadableImageError(f"has values from {low:.6g} to {high:.6g}: expected 0 to 255")
+
+
 def _as_pixels(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UnreadableImageError(f"has shape {pixels.shape}: expected (h, w) or (h, w, c)")
@@ -161,12 +191,10 @@ def _as_pixels(pixels: np.ndarray) -> np.ndarray:
     elif pixels.dtype == bool:
         image = pixels.astype(np.uint8) * 255
     elif pixels.dtype.kind == "f":
+        check_range(pixels)
         image = pixels.astype(np.float32, copy=False)
     elif pixels.dtype.kind in "iu":
-        if pixels.min() < 0 or pixels.max() > 255:
-            raise UnreadableImageError(
-                f"has values from {pixels.min()} to {pixels.max()}: expected 0 to 255"
-            )
+        check_range(pixels)
         image = pixels.astype(np.uint8)
     else:
         raise UnreadableImageError(f"has dtype {pixels.dtype}: expected numbers from 0 to 255")
@@ -199,23 +227,29 @@ def _opened(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImageError("empty file (0 bytes)")
     try:
-        image = Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as exc:
         raise UnreadableImageError(
             f"not an image in a known format (starts with {data[:8]!r})"
         ) from exc
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+    except Image.DecompressionBombError as exc:
         raise UnreadableImageError(f"decompression bomb: {exc}") from exc
     except _DECODER_ERRORS as exc:
         raise UnreadableImageError(f"damaged header: {exc}") from exc
+    _check_size(image)
+    _check_mode(image)
+    return image
+
+
+def _check_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         # Pillow itself only warns up to twice its limit.
         raise UnreadableImageError(
             f"decompression bomb: {image.width}x{image.height} pixels exceed {limit}"
         )
-    _check_mode(image)
-    return image
 
 
 def _check_mode(image: Image.Image) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from featx.exceptions import InputError
-from featx.samples import ArraySamples, ItemSamples, Samples, VectorSamples
+from featx.item_samples import ItemSamples
+from featx.samples import ArraySamples, Samples, ValueSamples
 
 
 def as_samples(X: Any) -> Samples:
@@ -40,6 +42,11 @@ arrays; array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p)
         raise InputError(
             f"X is a single {type(X).__name__}: expected several samples. Pass [X] for one "
             "sample, or load_image_folder(path).data for a folder of images."
+        )
+    if isinstance(X, Mapping):
+        raise InputError(
+            f"X is a {type(X).__name__} with {', '.join(map(repr, list(X)[:5]))}: expected "
+            "samples. Of what load_image_folder(path) returns, pass .data."
         )
     if hasattr(X, "toarray"):
         raise InputError("X is a sparse matrix, which no backbone takes: pass X.toarray()")
@@ -83,7 +90,7 @@ def _samples_of_array(X: Any) -> Samples:
         if ndim in (3, 4):
             return ArraySamples(X)
         if ndim == 2:
-            return VectorSamples(X)
+            return ValueSamples(X)
         raise InputError(
             f"X has shape {tuple(X.shape)}. Expected 2D array (n, p) for a backbone that takes "
             f"vectors, or images (n, h, w) or (n, h, w, c), got {ndim}D array instead. Reshape "
@@ -94,6 +101,8 @@ def _samples_of_array(X: Any) -> Samples:
             "X is a numpy array of bytes (dtype S), which has lost trailing zero bytes of the "
             "encoded images: pass a list of bytes, or an array of dtype object"
         )
+    if hasattr(X, "asstr"):
+        X = X.asstr()[...]  # an HDF5 dataset of paths
     if X.dtype.kind == "c":
         raise InputError("Complex data not supported: X has complex values")
     if ndim != 1:
@@ -111,8 +120,13 @@ def _samples_of_sequence(X: Any) -> Samples:
         raise InputError(
             f"X is a {type(X).__name__}: expected a list, array or Series of samples"
         ) from exc
+    if items and all(map(_is_one_column_row, items)):
+        return _samples_of_sequence([item[0] for item in items])
     if items and isinstance(items[0], (list, tuple, int, float, np.number)):
-        return _samples_of_array(np.asarray(X))
+        try:
+            return _samples_of_array(np.asarray(items))
+        except ValueError as exc:
+            raise InputError(f"X is a list of lists that make no array: {exc}") from exc
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
     foreign = [row for row, item in enumerate(items) if not isinstance(item, kinds)]
     if foreign:
@@ -122,3 +136,9 @@ def _samples_of_sequence(X: Any) -> Samples:
             "paths, encoded bytes, PIL images or arrays."
         )
     return ItemSamples(items)
+
+
+def _is_one_column_row(item: Any) -> bool:
+    """Tell whether an item is a row, of one column, of what is no number."""
+    kinds = (str, bytes, os.PathLike, Image.Image)
+    return isinstance(item, (list, tuple)) and len(item) == 1 and isinstance(item[0], kinds)

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +27,14 @@ from featx._version import __version__
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
-from featx.models import file_model
+from featx.models import StoredModel
+from featx.spaces import Space
+from featx.transfer import TransferEstimator
 
 if TYPE_CHECKING:
     import keras
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST, _HEAD, _BACKBONE, _LAYER = (
     "featx.json",
     "head.skops",
@@ -43,7 +46,7 @@ _CLASSES: dict[str, Any] = {
 }
 # Neither where this machine keeps its cache nor the objects that are saved on their own.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
-_FITTED = ("feature_shape_", "space_digest_", "array_shape_", "n_features_in_")
+_FITTED = ("feature_shape_", "array_shape_", "n_features_in_")
 
 
 def save(
@@ -96,7 +99,7 @@ def save(
     if not isinstance(estimator, FeatureExtractor):
         head = {"head": estimator.head, "head_": estimator.head_}
         entries[_HEAD] = skops.io.dumps(head)
-        _check_trusted(entries[_HEAD], trusted, "save(estimator, path")
+        _check_trusted(entries[_HEAD], trusted)
         manifest["estimator"] = _plain({"random_state": estimator.random_state})
     entries[_MANIFEST] = json.dumps(manifest, indent=1).encode()
     buffer = io.BytesIO()
@@ -143,18 +146,21 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     """
     entries = _read_entries(path)
     try:
-        manifest = json.loads(entries[_MANIFEST])
+        manifest = _manifest_of(entries)
         kind = _CLASSES[manifest["class"]]
         extractor = _load_extractor(manifest, entries, cache)
-    except (KeyError, ValueError, TypeError) as exc:
+        if kind is not FeatureExtractor:
+            _check_trusted(entries[_HEAD], trusted)
+            parts = skops.io.loads(entries[_HEAD], trusted=list(trusted))
+    except UntrustedTypesError:
+        raise
+    except (KeyError, ValueError, TypeError, zipfile.BadZipFile, AttributeError) as exc:
         raise SavedFileError(
-            f"{os.fspath(path)!r} is not a saved featx estimator: {exc!r}"
+            f"{os.fspath(path)!r} is not a saved featx estimator of this version: {exc!r}"
         ) from exc
-    _check_space(extractor, manifest["stored_dtype"], path)
+    _check_space(extractor, path)
     if kind is FeatureExtractor:
         return extractor
-    _check_trusted(entries[_HEAD], trusted, f"load({os.fspath(path)!r}")
-    parts = skops.io.loads(entries[_HEAD], trusted=list(trusted))
     unfitted = FeatureExtractor(**extractor.get_params(deep=False))
     estimator = kind(unfitted, parts["head"], **manifest["estimator"])
     estimator.extractor_, estimator.head_ = extractor, parts["head_"]
@@ -173,7 +179,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         entries[_BACKBONE] = _keras_bytes(built.model)
         backbone, preprocessing = {"file": _BACKBONE}, built.preprocessing
         # They are in the model now.
-        params |= {"weights": "imagenet", "backbone_params": None, "input_size": None}
+        params |= {"weights": "imagenet", "backbone_params": None}
     if preprocessing is not None and not isinstance(preprocessing, str):
         import keras
 
@@ -187,33 +193,38 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         "preprocessing": preprocessing,
         "params": _plain(plain),
         "fitted": fitted,
-        "stored_dtype": extractor.current_space().dtype.name,
+        "space": extractor.space_.to_json(),
     }
+
+
+def _manifest_of(entries: dict[str, bytes]) -> dict[str, Any]:
+    manifest = json.loads(entries[_MANIFEST])
+    if manifest["format"] != _FORMAT:
+        raise ValueError(f"format {manifest['format']}, not {_FORMAT}")
+    return manifest
 
 
 def _load_extractor(
     manifest: dict[str, Any], entries: dict[str, bytes], cache: Any
 ) -> FeatureExtractor:
     backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
-    backbone = _keras_object(entries[_BACKBONE]) if "file" in backbone else backbone["name"]
+    backbone = StoredModel(entries[_BACKBONE]) if "file" in backbone else backbone["name"]
     if isinstance(preprocessing, dict):
-        preprocessing = _keras_object(entries[_LAYER])
+        preprocessing = StoredModel(entries[_LAYER]).load()
     params = manifest["params"] | {"preprocessing": preprocessing, "cache": cache}
     extractor = FeatureExtractor(backbone, **params)
+    extractor.space_ = Space.from_json(manifest["space"])
     for name, value in manifest["fitted"].items():
         setattr(extractor, name, tuple(value) if isinstance(value, list) else value)
     return extractor
 
 
-def _check_space(
-    extractor: FeatureExtractor, stored_dtype: str, path: str | os.PathLike[str]
-) -> None:
-    # Rows that were rounded by a cache of float16 are as good for the head as those that are not.
-    digest = extractor.current_space().stored_as(stored_dtype).digest
-    if digest != extractor.space_digest_:
+def _check_space(extractor: FeatureExtractor, path: str | os.PathLike[str]) -> None:
+    space = extractor.current_space()
+    if not space.is_equal_but_for_storage(extractor.space_):
         raise SavedFileError(
             f"{os.fspath(path)!r} was made for embeddings of the space {extractor.space_digest_}, "
-            f"but its backbone makes those of {digest}: the weights or the versions of Keras "
+            f"but its backbone makes those of {space.digest}: the weights or the versions of Keras "
             "differ. Fit it again here."
         )
 
@@ -230,12 +241,40 @@ def _plain(params: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _check_trusted(data: bytes, trusted: Sequence[str], call: str) -> None:
+def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) -> None:
+    """Check, before any long work, that what will be fitted can be saved.
+
+    A copy of the head is fitted on a few random numbers, since some types are only there then.
+
+    Parameters
+    ----------
+    estimator : TransferClassifier or TransferRegressor
+        Not fitted yet.
+    trusted : sequence of str, default=()
+        See :func:`save`.
+
+    Raises
+    ------
+    UntrustedTypesError
+        The head will hold other types; the message names them.
+    """
+    rng = np.random.default_rng(0)
+    head = estimator.new_head()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            head.fit(rng.normal(size=(40, 8)), np.arange(40) % 2)
+    except Exception:
+        return  # such numbers are not for this head, which is checked when it is saved
+    _check_trusted(skops.io.dumps({"head": estimator.head, "head_": head}), trusted)
+
+
+def _check_trusted(data: bytes, trusted: Sequence[str]) -> None:
     untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(trusted))
     if untrusted:
         raise UntrustedTypesError(
             f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}. "
-            f"If you trust them, name them: {call}, trusted={untrusted!r})"
+            f"If you trust them, name them: trusted={untrusted!r}"
         )
 
 
@@ -246,19 +285,14 @@ def _keras_bytes(model: keras.Model) -> bytes:
         return file.read_bytes()
 
 
-def _keras_object(data: bytes) -> keras.Model:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _BACKBONE
-        file.write_bytes(data)
-        return file_model(file)
-
-
 def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
     except FileNotFoundError:
         raise SavedFileError(f"{os.fspath(path)!r}: no such file") from None
+    except IsADirectoryError:
+        raise SavedFileError(f"{os.fspath(path)!r} is a folder, not a saved file") from None
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as exc:
         raise SavedFileError(
             f"{os.fspath(path)!r} is not a saved featx estimator, or is damaged: {exc}"

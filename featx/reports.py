@@ -83,7 +83,7 @@ def print_demo(result: dict[str, Any]) -> None:
 def print_evaluation(result: dict[str, Any]) -> None:
     """Print metrics per class, averages and the confusion matrix."""
     columns = ("class", "#precision", "#recall", "#F1", "#images")
-    measures = {**result["classes"], "macro": result["macro"], "weighted": result["weighted"]}
+    averages = [(f"({name})", result[name]) for name in ("macro", "weighted")]
     rows = [
         (
             name,
@@ -92,7 +92,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
             f"{values['f1-score']:.3f}",
             int(values["support"]),
         )
-        for name, values in measures.items()
+        for name, values in [*result["classes"].items(), *averages]
     ]
     title = f"accuracy {result['accuracy']:.3f} on {result['n_samples']} images"
     print_table(title, columns, rows)

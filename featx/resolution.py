@@ -27,7 +27,7 @@ from featx.code_digests import UnhashableCodeError, code_digest
 from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
 from featx.file_index import FileIndex, file_key
 from featx.images import DECODER, RESIZE
-from featx.models import is_file
+from featx.models import StoredModel, is_file
 from featx.spaces import Space
 
 _RECIPE_VERSION = 1
@@ -50,6 +50,11 @@ class Resolved:
     space: Space
     build: Callable[[], Backbone]
     is_cacheable: bool = True
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the backbone."""
+        return self.space.input_shape
 
 
 def resolve(
@@ -81,7 +86,11 @@ def resolve(
         space = backbone.space()
     except UnhashableCodeError as exc:
         warnings.warn(NotCachedWarning(f"embeddings are not cached: {exc}"), stacklevel=5)
-        unknown = {"unidentified": uuid.uuid4().hex, "feature_shape": backbone.feature_shape}
+        unknown = {
+            "unidentified": uuid.uuid4().hex,
+            "feature_shape": backbone.feature_shape,
+            "input_shape": backbone.input_shape,
+        }
         return Resolved(Space(unknown).stored_as("float32"), build, is_cacheable=False)
     if remembered and remembered != space:
         warnings.warn(
@@ -117,6 +126,8 @@ def _recipe(
         source: dict[str, Any] = {"name": spec.network.name, "weights": weights}
     elif is_file(spec.backbone):
         source = {"file": _file_digest(spec.backbone, files), "array_shape": array_shape}
+    elif isinstance(spec.backbone, StoredModel):
+        source = {"file": spec.backbone.digest, "array_shape": array_shape}
     elif not hasattr(spec.backbone, "layers"):
         try:
             source = {"callable": code_digest(spec.backbone), "array_shape": array_shape}

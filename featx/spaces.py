@@ -58,6 +58,11 @@ class Space:
         return tuple(self.description["feature_shape"])
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the backbone."""
+        return tuple(self.description["input_shape"])
+
+    @property
     def n_features(self) -> int:
         """How many numbers an embedding has."""
         return math.prod(self.feature_shape)
@@ -66,6 +71,10 @@ class Space:
     def dtype(self) -> np.dtype:
         """In which rows are stored: float32 or float16."""
         return np.dtype(self.description["dtype"])
+
+    def is_equal_but_for_storage(self, other: Space) -> bool:
+        """Tell whether embeddings of both are the same, but for the rounding of what is stored."""
+        return self.stored_as("float32") == other.stored_as("float32")
 
     def stored_as(self, dtype: str) -> Space:
         """Return the space of the same embeddings, rounded to a dtype.

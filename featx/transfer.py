@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
-from featx.exceptions import BadSampleWarning, InputError, ParameterError
+from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads import (
     as_head_input,
@@ -24,38 +23,25 @@ from featx.heads import (
     seed_head,
     set_head_params,
 )
+from featx.inputs import as_samples
+from featx.training_data import (
+    checked_labels,
+    checked_weights,
+    rows_that_were_read,
+    training_embeddings,
+    were_read,
+)
 
 
 def head_has(method: str) -> Callable[[Any], bool]:
     """Offer a method exactly where the head has it."""
 
     def check(estimator: Any) -> bool:
-        head = getattr(estimator, "head_", None) or estimator._new_head()
+        head = getattr(estimator, "head_", None) or estimator.new_head()
         getattr(head, method)
         return True
 
     return check
-
-
-def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
-    """Fit an extractor and embed samples as vectors: (n_samples, n_features), float32.
-
-    Raises
-    ------
-    ParameterError
-        The embeddings are no vectors; raised before they are computed.
-    """
-    if extractor.pooling is None and len(extractor.fit(X).feature_shape_) != 1:
-        raise ParameterError(
-            f"extractor has pooling=None, which gives embeddings of shape "
-            f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
-        )
-    return np.asarray(extractor.fit_transform(X))
-
-
-def were_read(embeddings: np.ndarray) -> np.ndarray:
-    """Tell of each row, (n_samples,) bool, whether its sample could be read."""
-    return ~np.isnan(embeddings[:, 0])
 
 
 class TransferEstimator(BaseEstimator, ABC):
@@ -102,12 +88,19 @@ class TransferEstimator(BaseEstimator, ABC):
             Samples cannot be read.
         """
         self.check_params()
-        head, extractor = self._new_head(), self._new_extractor()
-        y = self._checked_y(X, y)
+        head, extractor = self.new_head(), self._new_extractor()
+        X = list(X) if isinstance(X, Iterator) else X
+        n_samples = len(as_samples(X))
+        y = checked_labels(y, n_samples, owner=type(self).__name__)
+        self._check_target(y)
+        if sample_weight is not None:
+            sample_weight = checked_weights(sample_weight, head, n_samples)
         embeddings = training_embeddings(extractor, X)
-        kept = self._rows_to_train_on(embeddings)
+        kept: Any = rows_that_were_read(embeddings, job="fit")
+        if kept.all():
+            kept = slice(None)  # which copies nothing
         start_s = time.perf_counter()
-        weights = None if sample_weight is None else np.asarray(sample_weight)[kept]
+        weights = None if sample_weight is None else sample_weight[kept]
         fit_head(head, as_head_input(embeddings[kept]), y[kept], sample_weight=weights)
         self.extractor_, self.head_ = extractor, head
         for name in ("n_features_in_", "feature_names_in_"):
@@ -207,7 +200,8 @@ class TransferEstimator(BaseEstimator, ABC):
             self.extractor = self._named_extractor() or self.extractor
         super().set_params(**rest)
         if nested:
-            self.head = self._named_head() or self.head
+            if isinstance(self.head, str):
+                self.head = make_head(self.head, self._heads)
             inner = {name.removeprefix("head__"): value for name, value in nested.items()}
             set_head_params(self.head, inner)
         return self
@@ -226,7 +220,8 @@ class TransferEstimator(BaseEstimator, ABC):
         known = isinstance(self.head, str) and self.head in self._heads
         return self._heads[self.head]() if known else None
 
-    def _new_head(self) -> BaseEstimator:
+    def new_head(self) -> BaseEstimator:
+        """Make the head that `fit` trains, not fitted yet."""
         head = make_head(self.head, self._heads)
         seed_head(head, self.random_state)
         return head
@@ -236,21 +231,6 @@ class TransferEstimator(BaseEstimator, ABC):
         if self.verbose:
             extractor.set_params(verbose=self.verbose)
         return extractor
-
-    def _rows_to_train_on(self, embeddings: np.ndarray) -> np.ndarray | slice:
-        kept = were_read(embeddings)
-        n_unread = len(kept) - np.count_nonzero(kept)
-        if n_unread == 0:
-            return slice(None)
-        if n_unread == len(kept):
-            raise InputError(f"none of the {len(kept)} samples could be read")
-        warnings.warn(
-            BadSampleWarning(
-                f"{n_unread} of {len(kept)} samples could not be read and were left out of fit"
-            ),
-            stacklevel=3,
-        )
-        return kept
 
     def _head_output(self, method: str, X: Any) -> np.ndarray:
         check_is_fitted(self, "head_")
@@ -263,19 +243,17 @@ class TransferEstimator(BaseEstimator, ABC):
             )
         return getattr(self.head_, method)(as_head_input(embeddings))
 
-    def _checked_y(self, X: Any, y: Any) -> np.ndarray:
-        if y is None:
-            raise InputError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None"
-            )
-        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
-        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
-        if len(y) != n_samples:
-            raise InputError(f"X has {n_samples} samples and y has {len(y)}: expected as many")
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        self._check_target(y)
-        return y
+    def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Leave out, with a warning, what could not be read with ``on_error="nan"``."""
+        check_is_fitted(self, "head_")
+        if self.extractor_.on_error == "raise":
+            return X, y, sample_weight
+        embeddings = np.asarray(self.extractor_.transform(X))
+        kept = rows_that_were_read(embeddings, job="score")
+        if kept.all():
+            return X, y, sample_weight
+        weights = None if sample_weight is None else np.asarray(sample_weight)[kept]
+        return as_samples(X).take(np.flatnonzero(kept)), np.asarray(y)[kept], weights
 
     def __sklearn_clone__(self) -> Self:
         return clone_sharing_models(self)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx import EmbeddingCache, __version__
+from featx import EmbeddingCache, FeatureExtractor, __version__, save
 from featx.cli import main
 
-CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "interrupted": 130}
+CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "fault": 70, "interrupted": 130}
 
 
 @pytest.fixture
@@ -186,9 +186,9 @@ def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
     file, copy = tmp_path / "rows.h5", tmp_path / "copy"
     code, text, _ = run("cache", "export", file, "--folder", photos)
     assert (code, text.endswith(f"kB in {file}\n")) == (0, True)
-    assert run("cache", "--cache", copy, "import", file)[1].startswith("12 of 12 rows added")
+    assert run("cache", "import", file, "--cache", copy)[1].startswith("12 of 12 rows added")
     assert EmbeddingCache(copy).info()["n_rows"] == 12
-    code, text, err = run("cache", "--cache", copy, "clear", "--yes")
+    code, text, err = run("cache", "clear", "--yes", "--cache", copy)
     assert (code, "12 rows of 1 spaces" in err, text.endswith("kB freed\n")) == (0, True, True)
     assert EmbeddingCache(copy).info()["n_rows"] == 0
     assert run("cache", "evict", "--max-bytes", "1GB")[1] == "0 bytes freed\n"
@@ -208,7 +208,7 @@ def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run):
 
 def test_cache_evict_asks_first(run, model, monkeypatch):
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: "n")
-    assert run("cache", "evict", "--max-bytes", "0")[0] == CODES["interrupted"]
+    assert run("cache", "evict", "--max-bytes", "0")[:2] == (0, "0 bytes freed\n")
     assert EmbeddingCache().info()["n_rows"] == 12
 
 
@@ -230,7 +230,7 @@ def test_cache_evict_size_that_is_none_is_wrong_usage(size, run):
 
 def test_cache_clear_asks_first(run, model, monkeypatch):
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: "n")
-    assert run("cache", "clear")[0] == CODES["interrupted"]
+    assert run("cache", "clear")[:2] == (0, "0 bytes freed\n")
     assert EmbeddingCache().info()["n_rows"] == 12
 
 
@@ -300,8 +300,9 @@ def test_forest_is_saved_and_loaded_only_with_its_types_named(run, photos, tmp_p
     arguments = ("fit", photos, "--out", path, "--backbone", "tiny", "-q", "--head", "forest")
     code, _, err = run(*arguments)
     assert code == CODES["saved"]
-    assert "sklearn.tree._tree.Tree" in err
+    assert "--trusted sklearn.tree._tree.Tree" in err
     assert not path.exists()
+    assert EmbeddingCache().info()["n_rows"] == 0
     trusted = ("--trusted", "sklearn.tree._tree.Tree")
     assert run(*arguments, *trusted)[0] == 0
     assert run("evaluate", path, photos)[0] == CODES["saved"]
@@ -331,3 +332,62 @@ def test_demo_prints_one_table_and_the_places(run, tmp_path):
     for shown in ("raw pixels", "tiny, first run", "tiny, second run", *places):
         assert shown in text
     assert "- writing images" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_predict_and_evaluate_images_that_cannot_be_read(run, photos, model):
+    (photos / "dark" / "bad.png").write_text("no image")
+    for job in ("predict", "evaluate"):
+        code, _, err = run(job, model, photos)
+        assert code == CODES["input"]
+        assert "or pass --on-error nan" in err
+    code, text, _ = run("predict", model, photos, "--on-error", "nan", "--json", "--proba")
+    rows = {row["image"]: row for row in json.loads(text)}
+    assert code == 0
+    assert len(rows) == 13
+    assert rows[str(photos / "dark" / "bad.png")]["label"] is None
+    assert rows[str(photos / "dark" / "0.png")]["proba"]["dark"] > 0.5
+    code, text, err = run("evaluate", model, photos, "--on-error", "nan", "--json")
+    assert (code, json.loads(text)["n_samples"]) == (0, 12)
+    assert "1 of 13 samples could not be read and were left out of evaluation" in err
+
+
+def test_evaluate_class_that_the_model_does_not_know_is_named(run, photos, model):
+    (photos / "dark").rename(photos / "dusk")
+    code, _, err = run("evaluate", model, photos)
+    assert code == CODES["input"]
+    assert "does not know: dusk. It knows dark, light." in err
+
+
+def test_predict_with_a_saved_extractor_says_what_it_is(run, photos, tmp_path):
+    extractor = FeatureExtractor("tiny").fit(np.zeros((1, 64, 64, 3), np.uint8))
+    save(extractor, tmp_path / "extractor.featx")
+    code, _, err = run("predict", tmp_path / "extractor.featx", photos)
+    assert code == CODES["saved"]
+    assert "is a saved FeatureExtractor: expected a TransferClassifier" in err
+
+
+def test_fit_into_a_folder_is_refused_before_the_pass(run, photos, tmp_path):
+    code, _, err = run("fit", photos, "--out", tmp_path, "--backbone", "tiny")
+    assert code == CODES["input"]
+    assert "is a folder: expected the name of a file" in err
+
+
+def test_predict_with_another_cache(run, photos, model, tmp_path):
+    assert run("predict", model, photos, "--cache", tmp_path / "other")[0] == 0
+    assert EmbeddingCache(tmp_path / "other").info()["n_rows"] == 12
+
+
+def test_fault_of_featx_shows_its_traceback(run, monkeypatch):
+    def fail():
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr("featx.applications.list_backbones", fail)
+    code, _, err = run("backbones")
+    assert code == CODES["fault"]
+    assert "ZeroDivisionError: a fault" in err
+    assert "please report it" in err
+
+
+def test_cache_verify_without_a_cache_is_wrong_usage(run):
+    assert run("cache", "verify", "--cache", "none")[0] == 2

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -338,3 +339,78 @@ def test_verbose_shows_progress_and_zero_is_silent(images, labels, capsys):
     assert capsys.readouterr() == ("", "")
     TransferClassifier(FeatureExtractor("tiny", cache=None), verbose=1).fit(images, labels)
     assert "20/20" in capsys.readouterr().err
+
+
+@pytest.fixture
+def with_bad_file(tmp_path):
+    """Twelve images, one of them gone, and their labels."""
+    paths, labels = [], []
+    for number in range(12):
+        paths.append(str(tmp_path / f"{number}.png"))
+        level = 40 if number % 2 else 200
+        noise = np.random.default_rng(number).integers(0, 40, (64, 64, 3))
+        Image.fromarray((level + noise).astype(np.uint8)).save(paths[-1])
+        labels.append("dark" if number % 2 else "light")
+    Path(paths[4]).unlink()
+    return paths, labels
+
+
+@pytest.mark.filterwarnings("ignore::featx.exceptions.BadSampleWarning")
+def test_grid_search_on_error_nan_scores_what_could_be_read(with_bad_file):
+    paths, labels = with_bad_file
+    classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan"))
+    search = GridSearchCV(classifier, {"head__C": [0.01, 1]}, cv=3, error_score="raise")
+    assert search.fit(paths, labels).best_score_ == 1
+
+
+def test_score_on_error_nan_says_what_it_left_out(with_bad_file):
+    paths, labels = with_bad_file
+    classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan"))
+    with pytest.warns(BadSampleWarning):
+        classifier.fit(paths, labels)
+    with pytest.warns(BadSampleWarning) as caught:
+        assert classifier.score(paths, labels, sample_weight=np.ones(12)) == 1
+    assert "1 of 12 samples could not be read and were left out of score" in str(caught[1].message)
+    assert classifier.score(paths[:4], labels[:4]) == 1
+
+
+def test_regressor_score_is_r2(images):
+    y = images.mean(axis=(1, 2, 3))
+    regressor = TransferRegressor("tiny").fit(images, y)
+    assert regressor.score(images, y) == pytest.approx(r2_score(y, regressor.predict(images)))
+
+
+@pytest.mark.parametrize("X", [Path("photos"), None, {"data": ["a.png"]}])
+def test_fit_what_is_no_x_raises_the_same_as_transform(X):
+    with pytest.raises(InputError, match="X is a"):
+        TransferClassifier("tiny").fit(X, [0, 1])
+
+
+def test_fit_takes_an_iterator(images):
+    classifier = TransferClassifier("tiny").fit(iter(images[:6]), [0, 1] * 3)
+    assert classifier.report_.n_samples == 6
+
+
+@pytest.mark.parametrize("missing", [None, pd.NA, float("nan")])
+def test_fit_missing_labels_are_named(missing, images):
+    y = np.array(["a", missing] * (len(images) // 2), dtype=object)
+    with pytest.raises(InputError, match=r"missing labels \(rows \[1, 3"):
+        TransferClassifier("tiny").fit(images, y)
+
+
+@pytest.mark.parametrize(
+    ("head", "weights", "message"),
+    [
+        ("knn", np.ones(8), "the head KNeighborsClassifier takes no weights"),
+        ("logistic", np.ones(5), r"sample_weight.shape == \(5,\), expected \(8,\)"),
+    ],
+)
+def test_fit_weights_that_cannot_be_used_raise_before_the_pass(head, weights, message, images):
+    with pytest.raises(InputError, match=message):
+        TransferClassifier("tiny", head).fit(images[:8], [0, 1] * 4, sample_weight=weights)
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_set_params_of_a_head_that_has_no_such_name_suggests_one():
+    with pytest.raises(ParameterError, match="Did you mean 'logistic'"):
+        TransferClassifier("tiny", "logistc").set_params(head__C=1)

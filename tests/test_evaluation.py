@@ -8,9 +8,9 @@ import pytest
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from featx import EmbeddingCache, FeatureExtractor
+from featx import EmbeddingCache, FeatureExtractor, reports
 from featx.evaluation import check_folds, compare, evaluate
-from featx.exceptions import BadSampleWarning, InputError, ParameterError
+from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_compare_heads_share_the_pass_of_their_extractor(images, labels):
     rows = list(compare(images, labels, extractors=extractors, heads=heads, n_folds=2))
     assert [row.n_forward for row in rows] == [20, 0, 20, 0]
     assert [row.head for row in rows] == ["logistic", "RidgeClassifier"] * 2
-    assert [row.backbone for row in rows[::2]] == ["tiny_avg", "tiny_stage4_avg"]
+    assert [row.backbone for row in rows[::2]] == ["tiny", "tiny/stage4"]
     assert all(row.mean == np.mean(row.scores) == 1 for row in rows)
     json.dumps([row._asdict() for row in rows])
 
@@ -123,3 +123,19 @@ def test_compare_too_many_folds_raises_before_the_pass(images, labels, cache_fol
     with pytest.raises(InputError, match="11 folds"):
         next(rows)
     assert not cache_folder.exists()
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro", "macro avg", "weighted"])
+def test_evaluate_class_that_is_called_as_a_measure_is(name, capsys):
+    result = evaluate([name] * 3 + ["other"] * 2, [name] * 4 + ["other"])
+    assert result["classes"][name]["support"] == 3
+    assert result["macro"]["recall"] == 0.75
+    reports.print_evaluation(result)
+    assert capsys.readouterr().out.count(name) >= 2
+
+
+def test_compare_backbone_that_cannot_be_had_raises_before_any_pass(images, labels):
+    gone = FeatureExtractor("vgg16", input_size=32)  # no network, no weights
+    with pytest.raises(WeightsError):
+        list(compare(images, labels, extractors=[FeatureExtractor("tiny"), gone], heads=["knn"]))
+    assert EmbeddingCache().info()["n_rows"] == 0

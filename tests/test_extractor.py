@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -10,14 +11,17 @@ import time
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from featx import EmbeddingCache, FeatureExtractor
 from featx.exceptions import (
+    BackboneError,
     BadSampleError,
     BadSampleWarning,
     CacheWriteWarning,
@@ -451,3 +455,77 @@ def test_transform_half_precision_storage_gives_the_same_rows_twice(tmp_path):
     assert first.dtype == second.dtype == np.float32
     np.testing.assert_array_equal(first, exact.astype(np.float16))
     np.testing.assert_array_equal(second, first)
+
+
+def random_model(seed, shape=(None, None, 3)):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
+
+
+def test_transform_file_that_was_replaced_since_fit_raises(images, tmp_path):
+    path = tmp_path / "own.keras"
+    random_model(0).save(path)
+    extractor = FeatureExtractor(path, input_size=16).fit(images)
+    extractor.transform(images)
+    random_model(1).save(path)
+    with pytest.raises(BackboneError, match="own gives other embeddings now than when fit"):
+        extractor.transform(images)
+    assert extractor.fit_transform(images).shape == (len(images), 4)
+
+
+def test_transform_model_that_was_trained_since_fit_raises(images):
+    model = random_model(0)
+    extractor = FeatureExtractor(model, input_size=16).fit(images)
+    model.layers[-1].kernel.assign(2 * model.layers[-1].kernel)
+    with pytest.raises(BackboneError, match="Call fit again"):
+        extractor.transform(images)
+
+
+def test_transform_images_of_another_size_are_resized_as_in_fit():
+    large = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    small = large[:, ::2, ::2]
+    extractor = FeatureExtractor(random_model(0)).fit(large)
+    explicit = FeatureExtractor(random_model(0), input_size=24)
+    np.testing.assert_array_equal(extractor.transform(small), explicit.fit_transform(small))
+
+
+def test_feature_names_before_fit_raise():
+    with pytest.raises(NotFittedError):
+        FeatureExtractor("tiny").get_feature_names_out()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"input_size": 48}, "input_size=48: expected 64, the only size of 'tiny'"),
+        ({"backbone_params": {"alpha": 1}}, "no constructor here"),
+        ({"backbone": "vgg16", "backbone_params": "alpha=1"}, "a dict for the network's"),
+        ({"backbone": "vgg16", "backbone_params": {"input_shape": 3}}, "'input_size' decides"),
+        ({"backbone": random_model, "weights": "w.h5"}, "a backbone without a name brings its own"),
+        ({"weights": 3}, "weights=3: expected 'imagenet', None, or the path of a file"),
+    ],
+)
+def test_check_params_backbones_that_cannot_be_so(params, message):
+    with pytest.raises(ParameterError, match=re.escape(message)):
+        FeatureExtractor(**{"backbone": "tiny", **params}).check_params()
+
+
+def test_transform_lists_header_faults_and_decoding_faults_together(images, tmp_path):
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(paths[-1])
+    data = paths[2].read_bytes()
+    paths[2].write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadSampleError, match="2 of 7") as caught:
+        FeatureExtractor("tiny").fit_transform([*paths[:6], tmp_path / "gone.png"])
+    assert [fault.position for fault in caught.value.faults] == [2, 6]
+    assert caught.value.n_unseen == 0
+
+
+def test_transform_says_how_many_samples_it_had_no_time_to_decode(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("featx.forward._SEARCH_S", 0)
+    with pytest.raises(BadSampleError, match="6 more were not decoded yet") as caught:
+        FeatureExtractor("tiny").fit_transform([*images[:6], tmp_path / "gone.png"])
+    assert pickle.loads(pickle.dumps(caught.value)).n_unseen == 6

@@ -12,7 +12,8 @@ from PIL import Image
 from featx.exceptions import InputError
 from featx.file_index import FileIndex
 from featx.inputs import as_samples
-from featx.samples import ArraySamples, ItemSamples, VectorSamples
+from featx.item_samples import ItemSamples
+from featx.samples import ArraySamples, ValueSamples
 
 SHAPE = (8, 8, 3)
 
@@ -37,7 +38,7 @@ def encoded(image):
 
 
 def loaded(X, shape=SHAPE):
-    samples = as_samples(X)
+    samples = as_samples(X).for_inputs(shape)
     rows, inputs, faults = samples.batch(np.arange(len(samples)), shape)
     assert not faults
     assert rows.tolist() == list(range(len(samples)))
@@ -66,6 +67,16 @@ def keys(X):
 )
 def test_as_samples_paths_in_any_container_load_in_order(wrap, paths, images):
     np.testing.assert_array_equal(loaded(wrap(paths)), images)
+
+
+def test_as_samples_rows_of_one_column_load_in_order(paths, images):
+    np.testing.assert_array_equal(loaded([[path] for path in paths]), images)
+
+
+def test_as_samples_hdf5_dataset_of_paths_loads_in_order(paths, images, tmp_path):
+    with h5py.File(tmp_path / "paths.h5", "w") as file:
+        dataset = file.create_dataset("paths", data=paths)
+        np.testing.assert_array_equal(loaded(dataset), images)
 
 
 def test_as_samples_path_objects_load_in_order(tmp_path, paths, images):
@@ -167,13 +178,22 @@ def test_keys_list_every_faulty_file(paths, tmp_path):
     empty.touch()
     text = tmp_path / "text.png"
     text.write_text("hello")
-    X = [paths[0], str(tmp_path / "gone.png"), str(empty), str(tmp_path), str(text), "nul\0byte"]
+    X = [
+        paths[0],
+        str(tmp_path / "gone.png"),
+        str(empty),
+        str(tmp_path),
+        str(text),
+        "nul\0byte",
+        "",
+    ]
     _, faults = as_samples(X).keys(FileIndex(None))
-    assert sorted(fault.position for fault in faults) == [1, 2, 3, 4, 5]
+    assert sorted(fault.position for fault in faults) == [1, 2, 3, 4, 5, 6]
     reasons = {fault.position: fault.reason for fault in faults}
     assert reasons[1] == "no such file"
     assert "empty" in reasons[2]
     assert "a folder" in reasons[3]
+    assert reasons[6] == "an empty path"
 
 
 def test_keys_faulty_bytes_and_arrays_are_named(images):
@@ -189,6 +209,22 @@ def test_keys_nan_pixels_are_named_by_position(images):
     floats[[1, 4], 0, 0, 0] = np.nan, np.inf
     _, faults = as_samples(floats).keys(FileIndex(None))
     assert [fault.position for fault in faults] == [1, 4]
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, list])
+def test_keys_floats_beyond_pixels_are_named(wrap, images):
+    floats = images.astype(np.float32)
+    floats[1] = floats[1] / 50 - 2.5
+    floats[4] *= 257
+    floats[5] += 0.4  # rounds to 255
+    _, faults = as_samples(wrap(floats)).keys(FileIndex(None))
+    assert [fault.position for fault in faults] == [1, 4]
+    assert "expected 0 to 255" in faults[0].reason
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, list])
+def test_keys_black_floats_are_pixels(wrap):
+    assert len(keys(wrap(np.zeros((2, *SHAPE), np.float32)))) == 2
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, list])
@@ -218,32 +254,69 @@ def test_batch_file_that_vanished_is_a_fault(paths, tmp_path):
     assert [fault.reason for fault in faults] == ["no such file"]
 
 
+def test_keys_and_batch_damaged_pil_images_are_faults(paths, tmp_path):
+    (tmp_path / "cut.png").write_bytes(Path(paths[1]).read_bytes()[:100])
+    closed = Image.open(paths[2])
+    closed.close()
+    with Image.open(paths[0]) as sound, Image.open(tmp_path / "cut.png") as cut:
+        samples = as_samples([sound, cut, closed])
+        _, faults = samples.keys(FileIndex(None))
+        assert [fault.position for fault in faults] == [1, 2]
+        rows, _, faults = samples.batch(np.arange(3), SHAPE)
+        assert rows.tolist() == [0]
+        assert [fault.position for fault in faults] == [1, 2]
+
+
 def test_batch_all_faulty_gives_an_empty_batch(tmp_path):
     rows, inputs, faults = as_samples([str(tmp_path / "gone.png")]).batch(np.arange(1), SHAPE)
     assert len(rows) == len(inputs) == 0
     assert len(faults) == 1
 
 
-def test_batch_images_for_a_vector_backbone_raises(images):
+def test_for_inputs_images_for_a_vector_backbone_raises(images):
     with pytest.raises(InputError, match="takes inputs of shape"):
-        as_samples(images).batch(np.arange(6), (5,))
+        as_samples(images).for_inputs((5,))
+    with pytest.raises(InputError, match="takes inputs of shape"):
+        as_samples(list(images)).for_inputs((5,))
 
 
-def test_vector_samples_load_as_float32():
+def test_value_samples_load_as_float32():
     X = np.arange(6.0).reshape(3, 2)
-    assert isinstance(as_samples(X), VectorSamples)
+    assert isinstance(as_samples(X), ValueSamples)
     _, inputs, _ = as_samples(X).batch(np.array([0, 2]), (2,))
     assert inputs.dtype == np.float32
     np.testing.assert_array_equal(inputs, X[[0, 2]])
 
 
-def test_vector_samples_wrong_width_raises():
+def test_value_samples_wrong_width_raises():
     with pytest.raises(InputError, match="has 2 features"):
-        as_samples(np.ones((3, 2))).batch(np.arange(3), (5,))
+        as_samples(np.ones((3, 2))).for_inputs((5,))
+    with pytest.raises(InputError, match="has 2 features"):
+        as_samples(np.ones((3, 2))).for_inputs(SHAPE)
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, list])
+def test_for_inputs_signals_are_values_and_no_pixels(wrap):
+    """Series of 20 steps of 3 channels, between -1 and 1, for a backbone that takes just these."""
+    signals = np.random.default_rng(0).uniform(-1, 1, (5, 20, 3))
+    samples = as_samples(wrap(signals)).for_inputs((20, 3))
+    found, faults = samples.keys(FileIndex(None))
+    assert (len(set(found)), faults) == (5, [])
+    _, inputs, _ = samples.batch(np.array([1, 4]), (20, 3))
+    np.testing.assert_array_equal(inputs, signals[[1, 4]].astype(np.float32))
+    with pytest.raises(InputError, match=r"samples of shape \(20, 3\)"):
+        as_samples(signals).for_inputs((20, 4))
+
+
+@pytest.mark.parametrize("n_channels", [1, 3, 4])
+def test_for_inputs_one_image_in_colour_is_not_many_in_gray(n_channels):
+    image = np.zeros((64, 48, n_channels), np.uint8)
+    with pytest.raises(InputError, match=r"looks like one image .* X\[np.newaxis\]"):
+        as_samples(image).for_inputs(SHAPE)
 
 
 def test_as_samples_numeric_frame_is_vectors():
-    assert isinstance(as_samples(pd.DataFrame({"a": [1.0, 2], "b": [3.0, 4]})), VectorSamples)
+    assert isinstance(as_samples(pd.DataFrame({"a": [1.0, 2], "b": [3.0, 4]})), ValueSamples)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +335,8 @@ def test_as_samples_numeric_frame_is_vectors():
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), "2 columns"),
         ([None, "a"], r"\[0\] NoneType"),
         (3, "expected a list"),
+        ({"data": ["a.png"], "target": [1]}, r"a dict with 'data', 'target': .* pass .data"),
+        ([[1, 2], [3]], "list of lists that make no array"),
     ],
 )
 def test_as_samples_unusable_x_raises(X, message):

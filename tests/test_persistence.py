@@ -5,10 +5,13 @@ import subprocess
 import sys
 import zipfile
 
+import keras
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from featx import (
     EmbeddingCache,
@@ -19,6 +22,7 @@ from featx import (
     save,
 )
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
+from featx.persistence import check_savable
 
 
 @pytest.fixture
@@ -177,12 +181,12 @@ def test_load_other_weights_than_trained_on_raises(images, labels, path):
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(entries["featx.json"])
-    manifest["fitted"]["space_digest_"] = "0" * 32
+    manifest["space"]["identity"]["graph"] = "0" * 32
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries.items():
             content = json.dumps(manifest) if name == "featx.json" else data
             archive.writestr(name, content)
-    with pytest.raises(SavedFileError, match="made for embeddings of the space 0000"):
+    with pytest.raises(SavedFileError, match="made for embeddings of the space"):
         load(path)
 
 
@@ -209,3 +213,62 @@ def test_load_model_fitted_on_a_cache_of_half_precision(tmp_path):
     for place in ("auto", None, cache):
         loaded = load(tmp_path / "model.featx", cache=place)
         np.testing.assert_array_equal(loaded.predict(images), [0, 1] * 3)
+
+
+@pytest.mark.parametrize("input_size", [None, 32])
+def test_round_trip_backbone_of_any_input_size(input_size, images, labels, path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(8, 3)(inputs))
+    extractor = FeatureExtractor(model, input_size=input_size)
+    classifier = TransferClassifier(extractor).fit(images, labels)
+    save(classifier, path)
+    loaded = load(path)
+    np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
+
+
+def test_load_warm_with_weights_in_the_file_predicts_without_tensorflow(
+    images, labels, path, tmp_path
+):
+    np.save(tmp_path / "images.npy", images)
+    extractor = FeatureExtractor("mobilenet_v2", weights=None, backbone_params={"alpha": 0.35})
+    extractor.set_params(input_size=32)
+    save(TransferClassifier(extractor).fit(images, labels), path)
+    load(path).predict(images)  # the first time, Keras has to tell what is in the file
+    code = f"""if True:
+        import sys, numpy as np, featx
+        featx.load({str(path)!r}).predict(np.load({str(tmp_path / "images.npy")!r}))
+        print({{"keras", "tensorflow"}} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("head.skops", None), ("head.skops", b"junk"), ("featx.json", b'{"format": 99}')],
+)
+def test_load_file_with_a_damaged_part_raises(name, content, images, labels, path):
+    save(TransferClassifier("tiny").fit(images, labels), path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    entries[name] = content
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, data in entries.items():
+            if data is not None:
+                archive.writestr(entry, data)
+    with pytest.raises(SavedFileError, match="is not a saved featx estimator of this version"):
+        load(path)
+
+
+def test_load_folder_raises(tmp_path):
+    with pytest.raises(SavedFileError, match="is a folder"):
+        load(tmp_path)
+
+
+def test_check_savable_names_types_before_anything_is_fitted():
+    with pytest.raises(UntrustedTypesError, match=r"_tree\.Tree"):
+        check_savable(TransferClassifier("tiny", "forest"))
+    check_savable(TransferClassifier("tiny", "forest"), trusted=["sklearn.tree._tree.Tree"])
+    check_savable(TransferRegressor("tiny"))
+    check_savable(TransferClassifier("tiny", make_pipeline(PCA(64), LogisticRegression())))

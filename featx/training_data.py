@@ -1,0 +1,112 @@
+"""What a head is trained and scored on: embeddings, labels and weights, checked first."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, column_or_1d
+
+from featx.exceptions import BadSampleWarning, InputError, ParameterError
+from featx.extractor import FeatureExtractor
+from featx.heads import takes_sample_weight
+
+
+def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Fit an extractor and embed samples as vectors: (n_samples, n_features), float32.
+
+    Raises
+    ------
+    ParameterError
+        The embeddings are no vectors; raised before they are computed.
+    """
+    if extractor.pooling is None and len(extractor.fit(X).feature_shape_) != 1:
+        raise ParameterError(
+            f"extractor has pooling=None, which gives embeddings of shape "
+            f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
+        )
+    return np.asarray(extractor.fit_transform(X))
+
+
+def were_read(embeddings: np.ndarray) -> np.ndarray:
+    """Tell of each row, (n_samples,) bool, whether its sample could be read."""
+    return ~np.isnan(embeddings[:, 0])
+
+
+def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> np.ndarray:
+    """Return the weights of samples, shape (n_samples,).
+
+    Raises
+    ------
+    InputError
+        There are not as many as samples, or the head cannot be fitted with weights.
+    """
+    if not takes_sample_weight(head):
+        raise InputError(
+            f"sample_weight was passed, but the head {type(head).__name__} takes no weights: leave "
+            "them out, or take another head"
+        )
+    weights = np.asarray(sample_weight)
+    if weights.shape != (n_samples,):
+        raise InputError(
+            f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}: one for each sample"
+        )
+    return weights
+
+
+def checked_labels(y: Any, n_samples: int, *, owner: str) -> np.ndarray:
+    """Return labels or values, shape (n_samples,) or (n_samples, n_outputs).
+
+    Raises
+    ------
+    InputError
+        There are none, not as many as samples, or some are missing.
+    """
+    if y is None:
+        raise InputError(f"{owner} requires y to be passed, but the target y is None")
+    _check_none_missing(y)
+    y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+    if len(y) != n_samples:
+        raise InputError(f"X has {n_samples} samples and y has {len(y)}: expected as many")
+    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def _check_none_missing(y: Any) -> None:
+    labels = np.asarray(y)
+    if labels.dtype != object:
+        return
+    # pandas.NA is equal to nothing and no truth value; NaN is not equal to itself.
+    missing = [
+        row
+        for row, label in enumerate(labels.ravel().tolist())
+        if label is None or type(label).__name__ == "NAType" or label != label
+    ]
+    if missing:
+        raise InputError(
+            f"y has {len(missing)} missing labels (rows {missing[:10]}): leave these samples out"
+        )
+
+
+def rows_that_were_read(embeddings: np.ndarray, *, job: str) -> np.ndarray:
+    """Tell of each row, (n_samples,) bool, whether a head can use it; warn of those it cannot.
+
+    Raises
+    ------
+    InputError
+        It can use none.
+    """
+    kept = were_read(embeddings)
+    if kept.all():
+        return kept
+    n_unread = len(kept) - np.count_nonzero(kept)
+    if n_unread == len(kept):
+        raise InputError(f"none of the {len(kept)} samples could be read")
+    warnings.warn(
+        BadSampleWarning(
+            f"{n_unread} of {len(kept)} samples could not be read and were left out of {job}"
+        ),
+        stacklevel=4,
+    )
+    return kept
