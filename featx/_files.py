@@ -16,6 +16,7 @@ from pathlib import Path
 from featx._hashing import DIGEST_BYTES, digest_of
 
 PART_SUFFIX = ".part"
+_ATTEMPTS = 3
 _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
 
 
@@ -53,6 +54,14 @@ def write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
     OSError
         The last file is not there, nor any rest of an unfinished one.
     """
+    for _ in range(_ATTEMPTS - 1):
+        # If a folder that was just made is not there, another process cleared it away.
+        with contextlib.suppress(FileNotFoundError):
+            return _write_in_order(contents)
+    return _write_in_order(contents)
+
+
+def _write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
     folder = next(iter(contents)).parent
     beside = {path: folder / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}" for path in contents}
     try:

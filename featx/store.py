@@ -244,17 +244,20 @@ class SpaceStore:
 
     def _rebuild(self, stems: list[str], opened: dict[str, Shard], reasons: dict[str, str]) -> None:
         """Make lost and damaged indexes anew; what cannot be mended is moved aside."""
-        if not stems:
-            return
         paths = [self.folder / f"{stem}{DATA_SUFFIX}" for stem in stems]
+        paths = [path for path in paths if path.exists()]  # the others were removed just now
+        if not paths:
+            return
         try:
             rebuilt = examine_shards(paths)
         except OSError:
             return  # just removed, or not to be read for now: the rows count as missing
-        for stem, path, shard in zip(stems, paths, rebuilt, strict=True):
+        for path, shard in zip(paths, rebuilt, strict=True):
+            stem = path.stem
             if isinstance(shard, DamagedShardError):
-                reason = reasons.get(stem, str(shard))
-                self._move_aside(reason, path, path.with_suffix(INDEX_SUFFIX))
+                if path.exists():
+                    reason = reasons.get(stem, str(shard))
+                    self._move_aside(reason, path, path.with_suffix(INDEX_SUFFIX))
                 continue
             opened[stem] = shard
             store_index(shard)

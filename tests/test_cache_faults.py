@@ -1,0 +1,251 @@
+"""Real faults done to a real store: what was lost, and what was wrong.
+
+Each test says how many rows were stored, lost and wrong; the last two must be zero. Lost is a row
+that was reported as stored and is not found again, although nothing happened to the bytes that hold
+it. Short forms run in the gate; ``scripts/check -m long`` runs the long ones.
+"""
+
+import contextlib
+import errno
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cache_worker import keys_of, open_store, rows_folder, rows_of
+
+from featx.compaction import compact
+from featx.exceptions import CacheDamageWarning
+from featx.upkeep import find_damage
+
+WORKER = Path(__file__).parent / "cache_worker.py"
+
+
+def long(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+@dataclass
+class Tally:
+    """Counts over all the faults of a test."""
+
+    stored: int = 0
+    lost: int = 0
+    wrong: int = 0
+    undetected: int = 0
+
+    def check(self, store, numbers):
+        """Look rows up again that were reported as stored."""
+        numbers = np.asarray(numbers)
+        rows, found = store.find(keys_of(numbers))
+        self.stored += len(numbers)
+        self.lost += int((~found).sum())
+        self.wrong += int((rows[found] != rows_of(numbers[found])).any(axis=1).sum())
+        return found
+
+    def assert_clean(self):
+        print(self)
+        assert (self.lost, self.wrong, self.undetected) == (0, 0, 0)
+
+
+def start_worker(*arguments, **options):
+    """Start a process that works on a store; see ``cache_worker.py``."""
+    return subprocess.Popen(
+        [sys.executable, WORKER, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def reported(lines):
+    """Read which rows a worker said were stored; the last line may be cut off."""
+    spans = [line.split() for line in lines if line.endswith("\n") and len(line.split()) == 2]
+    return [number for start, stop in spans for number in range(int(start), int(stop))]
+
+
+@pytest.mark.parametrize("n_kills", [4, long(100)])
+def test_sigkill_at_any_moment_loses_nothing_that_was_reported(n_kills, tmp_path):
+    tally, rng = Tally(), random.Random(0)
+    for number in range(n_kills):
+        worker = start_worker("write", tmp_path, "--first", number * 10**6, "--seconds", 60)
+        first = worker.stdout.readline()
+        time.sleep(rng.uniform(0, 0.3))
+        worker.kill()
+        rest, _ = worker.communicate()
+        numbers = reported([first, *rest.splitlines(keepends=True)])
+        tally.check(open_store(tmp_path), numbers)
+    store = open_store(tmp_path)
+    compact(store)
+    assert find_damage(store) == {}
+    tally.assert_clean()
+    assert tally.stored >= 50 * n_kills
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """Two shards of 20 rows each."""
+    folder = tmp_path_factory.mktemp("pristine")
+    store = open_store(folder)
+    for start in (0, 20):
+        numbers = np.arange(start, start + 20)
+        store.append(keys_of(numbers), rows_of(numbers))
+    return folder
+
+
+def check_after(damage, pristine, folder, tally):
+    """Damage a copy of the store; every row is right or not there, and the damage was noticed."""
+    shutil.copytree(pristine, folder)
+    harmed = damage(rows_folder(folder))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store = open_store(folder)
+        shards = {shard.path.stem: shard for shard in open_store(pristine).shards()}
+        found = tally.check(store, np.arange(40))
+        noticed = any(issubclass(warning.category, CacheDamageWarning) for warning in caught)
+        tally.undetected += not (noticed or find_damage(store))
+    # Rows that the damage hit are not lost, they are computed again.
+    in_harmed = np.isin(keys_of(np.arange(40)), shards[Path(harmed).stem].keys)
+    tally.lost -= int((~found & in_harmed).sum())
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("n_flips", [30, long(1000)])
+def test_flipped_bits_anywhere_never_give_a_wrong_row(n_flips, pristine, tmp_path):
+    tally, rng = Tally(), random.Random(0)
+
+    def flip(rows):
+        files = sorted(rows.glob("shard-*"))
+        sizes = [file.stat().st_size for file in files]
+        place = rng.randrange(sum(sizes))
+        for file, size in zip(files, sizes, strict=True):
+            if place < size:
+                content = bytearray(file.read_bytes())
+                content[place] ^= 1 << rng.randrange(8)
+                file.write_bytes(content)
+                return file
+            place -= size
+        raise AssertionError
+
+    for _ in range(n_flips):
+        check_after(flip, pristine, tmp_path / "copy", tally)
+    tally.assert_clean()
+
+
+@pytest.mark.parametrize("n_lengths", [6, long(50)])
+@pytest.mark.parametrize("suffix", [".h5", ".index"])
+def test_files_cut_off_anywhere_never_give_a_wrong_row(suffix, n_lengths, pristine, tmp_path):
+    tally, rng = Tally(), random.Random(1)
+
+    def cut(rows):
+        file = sorted(rows.glob(f"*{suffix}"))[rng.randrange(2)]
+        os.truncate(file, rng.randrange(file.stat().st_size))
+        return file
+
+    for _ in range(n_lengths):
+        check_after(cut, pristine, tmp_path / "copy", tally)
+    tally.assert_clean()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 5 MB, or, where none may be mounted, a limit of 5 MB for each file."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        yield folder, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        return
+    yield folder, None
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_full_disk_is_an_error_and_harms_nothing(small_disk):
+    folder, limit = small_disk
+    tally = Tally()
+    worker = start_worker("fill", folder, preexec_fn=limit)
+    output, warned = worker.communicate()
+    lines = output.splitlines(keepends=True)
+    assert (worker.returncode, warned) == (0, "")
+    assert any(name in "".join(lines) for name in ("No space left", "File too large"))
+    tally.check(open_store(folder), reported(lines))
+    assert not list(rows_folder(folder).glob(".*.part"))
+    tally.assert_clean()
+    assert tally.stored > 0
+
+
+@pytest.mark.parametrize(("n_writers", "seconds"), [(2, 2), long(8, 20)])
+def test_many_processes_write_read_and_compact_at_once(n_writers, seconds, tmp_path):
+    """Writers store overlapping rows; readers check every row they get; all see all at the end."""
+    jobs = ["write"] * n_writers + ["read", "read", "compact"]
+    workers = [start_worker(job, tmp_path, "--seconds", seconds) for job in jobs]
+    said = [worker.communicate() for worker in workers]
+    outputs = [output.splitlines(keepends=True) for output, _ in said]
+    assert [worker.returncode for worker in workers] == [0] * len(workers)
+    assert [warned for _, warned in said] == [""] * len(workers)
+    tally = Tally()
+    for lines in outputs[:n_writers]:
+        tally.check(open_store(tmp_path), sorted(set(reported(lines))))
+    tally.assert_clean()
+    n_read = sum(int(lines[-1]) for lines in outputs[n_writers : n_writers + 2])
+    print(f"{n_read} rows read meanwhile")
+    assert n_read > 0
+
+
+CALLS = ("os.replace", "os.fsync", "os.open", "builtins.open", "os.mkdir")
+ERRORS = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES", "ENOENT", "ESTALE", "EMFILE")
+
+
+@pytest.mark.parametrize("error", [ERRORS[0], *map(long, ERRORS[1:])])
+def test_errors_in_any_call_of_a_commit_harm_nothing(error, tmp_path, monkeypatch):
+    """Each call that a commit makes fails once: the rows are stored whole or not at all."""
+    tally, n_failed = Tally(), 0
+    for name in CALLS:
+        for which in range(8):
+            folder = tmp_path / f"{name}-{which}"
+            store = open_store(folder)
+            old, new = np.arange(10), np.arange(10, 20)
+            store.append(keys_of(old), rows_of(old))
+            with monkeypatch.context() as patch:
+                has_failed = fail_once(patch, name, which, error, inside=folder)
+                reported_rows = old
+                with contextlib.suppress(OSError):
+                    store.append(keys_of(new), rows_of(new))
+                    reported_rows = np.arange(20)
+            n_failed += has_failed()
+            tally.check(open_store(folder), reported_rows)
+            found = open_store(folder).find(keys_of(new))[1]
+            assert found.all() or not found.any()
+            assert not list(rows_folder(folder).glob(".*.part"))
+    tally.assert_clean()
+    assert n_failed >= 8
+
+
+def fail_once(patch, name, which, error, *, inside):
+    """Make the n-th call of a function, on files of a folder, fail as the system would."""
+    module, _, function = name.partition(".")
+    holder = {"os": os, "builtins": __import__("builtins")}[module]
+    real = getattr(holder, function)
+    calls = []
+
+    def call(target, *arguments, **options):
+        is_ours = isinstance(target, int) or str(inside) in str(target)
+        if is_ours:
+            calls.append(target)
+            if len(calls) == which + 1:
+                raise OSError(getattr(errno, error), os.strerror(getattr(errno, error)))
+        return real(target, *arguments, **options)
+
+    patch.setattr(holder, function, call)
+    return lambda: len(calls) > which
