@@ -46,3 +46,14 @@ def test_bench_accuracy_smoke_embeds_each_image_once(tmp_path):
     (row,) = json.loads(out.read_text())
     assert (row["set"], row["network"], row["n_forward"]) == ("digits", "tiny", 1797)
     assert row["scaled"] > 0.97
+
+
+@pytest.mark.slow
+def test_bench_cache_smoke_measures_everything(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_cache.py", "--smoke", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert all(value > 0 for value in result["seconds"].values())
+    assert [line["rows"] for line in result["growth"]] == [10, 100, 1000]
