@@ -34,6 +34,8 @@ def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> bytes:
     >>> digest_of(b"featx") == digest_of(b"fea", b"tx")
     True
     """
+    if len(parts) == 1:
+        return xxhash.xxh3_128_digest(parts[0])
     state = xxhash.xxh3_128()
     for part in parts:
         state.update(part.data if isinstance(part, np.ndarray) else part)

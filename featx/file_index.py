@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
 import uuid
 from dataclasses import dataclass
@@ -28,12 +29,16 @@ _MAGIC = b"featx-file-index-1\n"
 _SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
 _MAX_SEGMENTS = 16
 _PREFIX = "files-"
+_STATE = struct.Struct("<qqqQ")
+_LOW_64_BITS = 2**64 - 1
 
 
 def file_key(path: str, status: os.stat_result) -> bytes:
     """Digest what tells one state of a file from another."""
-    text = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
-    return digest_of(os.fsencode(text))
+    state = _STATE.pack(
+        status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _LOW_64_BITS
+    )
+    return digest_of(state + os.fsencode(path))
 
 
 class FileIndex:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -100,11 +99,8 @@ def from_pil(image: Image.Image) -> np.ndarray:
     """
     _check_size(image)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of damage that it can live with, such as in EXIF data.
-            warnings.simplefilter("ignore")
-            image.load()
-            return _rgb(image)
+        image.load()
+        return _rgb(image)
     except UnreadableImageError:
         raise
     except _DECODER_ERRORS as exc:
@@ -227,14 +223,12 @@ def _opened(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImageError("empty file (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as exc:
         raise UnreadableImageError(
             f"not an image in a known format (starts with {data[:8]!r})"
         ) from exc
-    except Image.DecompressionBombError as exc:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise UnreadableImageError(f"decompression bomb: {exc}") from exc
     except _DECODER_ERRORS as exc:
         raise UnreadableImageError(f"damaged header: {exc}") from exc

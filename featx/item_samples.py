@@ -72,7 +72,7 @@ class ItemSamples(Samples):
                     faults.append(self.fault(row, "an empty path"))
                     continue
                 # Another spelling of a path only means that the file is hashed once more.
-                paths.append((row, path if os.path.isabs(path) else os.path.abspath(path)))
+                paths.append((row, path if path.startswith(os.sep) else os.path.abspath(path)))
                 continue
             try:
                 digests[row] = _digest_of_item(item)
