@@ -34,11 +34,12 @@ def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> bytes:
     >>> digest_of(b"featx") == digest_of(b"fea", b"tx")
     True
     """
-    if len(parts) == 1:
-        return xxhash.xxh3_128_digest(parts[0])
+    buffers = [part.data if isinstance(part, np.ndarray) else part for part in parts]
+    if len(buffers) == 1:
+        return xxhash.xxh3_128_digest(buffers[0])
     state = xxhash.xxh3_128()
-    for part in parts:
-        state.update(part.data if isinstance(part, np.ndarray) else part)
+    for buffer in buffers:
+        state.update(buffer)
     return state.digest()
 
 
