@@ -47,7 +47,7 @@ class Network(NamedTuple):
 
 
 NETWORKS: tuple[Network, ...] = (
-    Network("tiny", "", "tf", 64, 400, 242_768),
+    Network("tiny", "", "tf", 64, 400, 293_872),
     Network("vgg16", "VGG16", "caffe", 224, 512, 14_714_688),
     Network("vgg19", "VGG19", "caffe", 224, 512, 20_024_384),
     Network("resnet50", "ResNet50", "caffe", 224, 2048, 23_587_712),

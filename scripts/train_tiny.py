@@ -2,7 +2,7 @@
 
     python scripts/train_tiny.py --shared ../shared
 
-What it is. A plain residual network of 243,000 parameters that turns images of 64x64 pixels,
+What it is. A plain residual network of 294,000 parameters that turns images of 64x64 pixels,
 scaled to -1..1, into vectors of 400 numbers: the averages of its stages of 48, 96 and 256
 channels. It is trained from random weights on two tasks at once: to predict, up to a linear map,
 what two real ImageNet networks see in the same view at 128 pixels (cosine, weight 3), and to name
@@ -21,7 +21,7 @@ image of ``cifar10_jpg/test`` occurs among the training images, pixel for pixel.
 Seeds. Everything is drawn from seed 0. Threads sum in varying order, so that another run agrees
 in its figures within their noise, not bit for bit.
 
-Hardware and results. About half an hour on two CPU cores; figures in ``featx/data/TINY.md``.
+Hardware and results. About an hour on two CPU cores; figures in ``featx/data/TINY.md``.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ N_TARGETS = 256
 N_CLASSES = 10
 UNLABELLED = -1
 BATCH_SIZE = 128
-VIEWS_PER_CIFAR_IMAGE = 4
-VIEWS_PER_FLOWER_PHOTO = 120
-VIEWS_PER_SAMPLE_IMAGE = 500
-N_MOSAICS = 8000
+VIEWS_PER_CIFAR_IMAGE = 8
+VIEWS_PER_FLOWER_PHOTO = 200
+VIEWS_PER_SAMPLE_IMAGE = 600
+N_MOSAICS = 30_000
 STYLED_SHARE = 0.2
 SHARPENED_SHARE = 0.3
 TEACHER_FILES = (
@@ -89,8 +89,8 @@ def convolution(x: keras.KerasTensor, filters: int, size: int, strides: int, nam
     return layers.BatchNormalization(name=f"{name}_bn")(x)
 
 
-def residual_stage(x: keras.KerasTensor, filters: int, strides: int, name: str):
-    """Apply two 3x3 convolutions beside a shortcut; the last ReLU carries the stage's name."""
+def residual_block(x: keras.KerasTensor, filters: int, strides: int, name: str):
+    """Apply two 3x3 convolutions beside a shortcut; the last ReLU carries the block's name."""
     shortcut = x
     if strides != 1 or x.shape[-1] != filters:
         shortcut = convolution(x, filters, 1, strides, f"{name}_shortcut")
@@ -105,10 +105,11 @@ def build_tiny() -> keras.Model:
     """Build the backbone: (n, 64, 64, 3) scaled to -1..1 -> (n, 400)."""
     pixels = keras.Input((SIZE, SIZE, 3), name="pixels")
     x = layers.ReLU(name="stem")(convolution(pixels, 16, 3, 2, "stem"))
-    x = residual_stage(x, 24, 2, "stage1")
-    x = residual_stage(x, 48, 1, "stage2")
-    stage3 = residual_stage(x, 48, 2, "stage3")
-    stage4 = residual_stage(stage3, 96, 1, "stage4")
+    x = residual_block(x, 32, 1, "stage1")
+    x = residual_block(x, 48, 2, "stage2_down")
+    x = residual_block(x, 48, 1, "stage2")
+    stage3 = residual_block(x, 48, 2, "stage3")
+    stage4 = residual_block(stage3, 96, 1, "stage4")
     stage5 = layers.ReLU(name="stage5")(convolution(stage4, 256, 1, 1, "stage5"))
     pooled = [
         layers.GlobalAveragePooling2D(name=f"{name}_pool")(stage)
@@ -337,8 +338,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train and measure the tiny backbone.")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="the shared folder")
     parser.add_argument("--out", type=Path, default=Path("featx/data/tiny.keras"))
-    parser.add_argument("--work", type=Path, help="keeps the views (1.2 GB) for another run")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--work", type=Path, help="keeps the views (2.6 GB) for another run")
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--evaluate-only", action="store_true", help="measure the file at --out")
     arguments = parser.parse_args()
