@@ -8,9 +8,12 @@ file, writers need no lock, and a full disk is a plain ``OSError`` that leaves n
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from featx._hashing import DIGEST_BYTES, digest_of
@@ -36,6 +39,33 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         The disk is full, the folder cannot be written, and so on; nothing is left behind.
     """
     write_in_order({path: data})
+
+
+@contextlib.contextmanager
+def replaced_atomically(path: Path) -> Iterator[Path]:
+    """Let a file be written beside its place, and move it there when it is whole.
+
+    Parameters
+    ----------
+    path : Path
+        In a folder that is there.
+
+    Yields
+    ------
+    Path
+        Where to write.
+    """
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}"
+    try:
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
@@ -78,7 +108,7 @@ def _write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
 
 
 def _write_through(path: Path, data: bytes | memoryview) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -88,9 +118,41 @@ def _write_through(path: Path, data: bytes | memoryview) -> None:
 def remove_abandoned_parts(folder: Path) -> None:
     """Remove what writers that were killed left unfinished, a day ago or longer."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > _ABANDONED_S:
-                part.unlink()
+        remove_if_abandoned(part)
+
+
+def remove_if_abandoned(path: Path) -> None:
+    """Remove a file that was written a day ago or longer."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > _ABANDONED_S:
+            path.unlink()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, while others write to it or remove it as well.
+
+    Raises
+    ------
+    OSError
+        Something cannot be removed.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as exc:
+            if exc.errno != errno.ENOTEMPTY:
+                raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and see to it that a power cut does not take it away again."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(exist_ok=True)
+        _sync_folder(place.parent)
 
 
 def _sync_folder(folder: Path) -> None:

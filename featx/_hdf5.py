@@ -13,6 +13,8 @@ parts lie, by a child process (``inspection.py``); their bytes are never read th
 from __future__ import annotations
 
 import json
+import math
+import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +71,9 @@ def shard_image(
     offset : int
         Where the embeddings begin in it, in bytes.
     """
-    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
+    # Never a file, but h5py opens none of one name twice, in whatever thread.
+    name = f"shard-{uuid.uuid4().hex}"
+    with h5py.File(name, "w", driver="core", backing_store=False) as file:
         _describe(file, space)
         file.create_dataset("keys", data=keys)
         file.create_dataset("checksums", data=checksums)
@@ -114,7 +118,9 @@ def create_shard_file(
     with h5py.File(path, "x") as file:
         _describe(file, space)
         for name, values in texts.items():
-            file.create_dataset(name, data=values, dtype=h5py.string_dtype())
+            # File names need not be UTF-8.
+            plain = [value.encode("utf-8", "backslashreplace").decode() for value in values]
+            file.create_dataset(name, data=plain, dtype=h5py.string_dtype())
         return EmptyShard(
             _allocate(file, "embeddings", (n_rows, n_features), space["identity"]["dtype"]),
             _allocate(file, "keys", (n_rows, DIGEST_BYTES), "uint8"),
@@ -164,16 +170,16 @@ def _layout_of(file: h5py.File, size_bytes: int) -> ShardLayout:
     version, description = _attributes(file)
     if version != FORMAT_VERSION:
         raise ShardStructureError(f"format version {version}, not {FORMAT_VERSION}")
-    space = json.loads(description)
+    space = _checked_space(json.loads(description))
     dtype = np.dtype(space["identity"]["dtype"])
-    if dtype.name not in _DTYPES:
-        raise ShardStructureError(f"embeddings of dtype {dtype}")
     embeddings = _plain_dataset(file, "embeddings", dtype, 2, size_bytes)
     keys = _plain_dataset(file, "keys", np.dtype(np.uint8), 2, size_bytes)
     checksums = _plain_dataset(file, "checksums", np.dtype(np.uint64), 1, size_bytes)
     n_rows, n_features = embeddings.shape
     if keys.shape != (n_rows, DIGEST_BYTES) or checksums.shape != (n_rows,):
         raise ShardStructureError("keys, checksums and embeddings differ in length")
+    if n_features != math.prod(space["identity"]["feature_shape"]):
+        raise ShardStructureError("its rows are not as long as its description says")
     return ShardLayout(
         embeddings=embeddings.id.get_offset(),
         keys=keys.id.get_offset(),
@@ -182,6 +188,19 @@ def _layout_of(file: h5py.File, size_bytes: int) -> ShardLayout:
         n_features=n_features,
         space=space,
     )
+
+
+def _checked_space(space: Any) -> dict[str, Any]:
+    """Return a description of which everything that is used is what it has to be."""
+    identity = space["identity"]
+    if not (isinstance(space["label"], str) and isinstance(identity, dict)):
+        raise ShardStructureError("a description of another form")
+    if identity["dtype"] not in _DTYPES:
+        raise ShardStructureError(f"embeddings of dtype {identity['dtype']}")
+    shape = identity["feature_shape"]
+    if not (isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)):
+        raise ShardStructureError(f"embeddings of shape {shape}")
+    return space
 
 
 def _attributes(file: h5py.File) -> tuple[int, str]:

@@ -17,7 +17,6 @@ renaming a file replaces another whole, as POSIX, NFS and NTFS promise.
 from __future__ import annotations
 
 import os
-import shutil
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 import platformdirs
 from sklearn.base import clone
 
+from featx._files import remove_abandoned_parts, remove_tree
 from featx.compaction import compact
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.exchange import Imported, Table, add_rows, read_shards, text_columns, write_table
@@ -55,7 +55,11 @@ _DTYPES = ("float32", "float16")
 
 def default_cache_path() -> Path:
     """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
-    return Path(os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx")).expanduser()
+    return (
+        Path(os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx"))
+        .expanduser()
+        .absolute()
+    )
 
 
 class EmbeddingCache:
@@ -205,6 +209,9 @@ class EmbeddingCache:
         OSError
             They could not be written; nothing is lost.
         """
+        for folder in (self.files.folder, self.recipes.folder):
+            if folder is not None:
+                remove_abandoned_parts(folder)
         for store in self._all_stores():
             compact(store)
 
@@ -255,13 +262,14 @@ class EmbeddingCache:
             remove(store, shards)
         return evictions
 
-    def open(self, space: str | None = None, *, X: Any = None) -> EmbeddingView:
+    def open(self, space: str | Space | None = None, *, X: Any = None) -> EmbeddingView:
         """Open the rows of a space as an array that is read when it is sliced.
 
         Parameters
         ----------
-        space : str, default=None
-            Its digest, or the first digits of it; None if there is but one.
+        space : str or Space, default=None
+            The space, as in ``extractor.space_``, its digest, or the first digits of it; None if
+            there is but one.
         X : samples, default=None
             Whose rows to open, in their order; None opens all, in the order in which they came.
 
@@ -295,7 +303,7 @@ class EmbeddingCache:
         path: str | os.PathLike[str],
         *,
         format: str | None = None,
-        space: str | None = None,
+        space: str | Space | None = None,
         X: Any = None,
         y: Any = None,
     ) -> None:
@@ -349,26 +357,38 @@ class EmbeddingCache:
         ------
         InputError
             A file is no export, or of a structure that is not safe to read; nothing was added.
+        OSError
+            Rows cannot be stored.
         """
         outcomes = [add_rows(shard, self.store(shard.space)) for shard in read_shards(Path(path))]
+        self.compact()
         return Imported(*map(sum, zip(*outcomes, strict=True)))
 
     def clear(self) -> None:
-        """Remove everything that is stored, damaged files included; foreign files stay."""
+        """Remove everything that is stored, damaged files included; foreign files stay.
+
+        Raises
+        ------
+        OSError
+            Something cannot be removed.
+        """
         for name in ("spaces", "recipes", "files", "damaged"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            remove_tree(self.path / name)
         self.__dict__.pop("files", None)
         self._stores.clear()
 
-    def _chosen_store(self, digest: str | None) -> SpaceStore:
+    def _chosen_store(self, space: str | Space | None) -> SpaceStore:
+        digest = space.digest if isinstance(space, Space) else space or ""
         stores = self._all_stores()
-        chosen = [store for store in stores if store.space.digest.startswith(digest or "")]
+        chosen = [store for store in stores if store.space.digest.startswith(digest)]
         if len(chosen) == 1:
             return chosen[0]
         known = "; ".join(f"{store.space.digest[:8]} {store.space.label}" for store in stores)
         raise ParameterError(
             f"space={digest!r}: {len(chosen)} spaces have a digest that begins so. Pass one of "
-            f"those that are stored: {known or 'none'}"
+            f"those that are stored: {known}"
+            if stores
+            else f"nothing is stored in {self.path} yet"
         )
 
     def _all_stores(self) -> list[SpaceStore]:
@@ -376,25 +396,3 @@ class EmbeddingCache:
         folders = sorted(folder.iterdir()) if folder.is_dir() else []
         spaces = map(space_of, folders)
         return [self.store(space) for space in spaces if space is not None]
-
-
-def resolve_cache(cache: Any) -> EmbeddingCache | None:
-    """Turn the `cache` parameter of an extractor into a cache, or None for none.
-
-    Parameters
-    ----------
-    cache : "auto", None, str, Path or EmbeddingCache
-    """
-    if cache is None or isinstance(cache, EmbeddingCache):
-        return cache
-    path = default_cache_path() if isinstance(cache, str) and cache == "auto" else Path(cache)
-    return _shared_cache(str(path.expanduser().absolute()))
-
-
-_SHARED: dict[str, EmbeddingCache] = {}
-
-
-def _shared_cache(path: str) -> EmbeddingCache:
-    # Indexes that were read once serve every estimator of the process: a grid search makes
-    # hundreds of clones, which would each read them again.
-    return _SHARED.setdefault(path, EmbeddingCache(path))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _opened(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
     from featx.cache import EmbeddingCache
 
-    return EmbeddingCache(path)
+    return EmbeddingCache(None if path == "auto" else path)
 
 
 _CACHE = click.option(
@@ -63,7 +63,7 @@ def verify(
     **options: Any,
 ) -> None:
     """Check every row; exit code 1 if any is damaged."""
-    from featx.cache import resolve_cache
+    from featx.cache_choice import resolve_cache
     from featx.folders import load_image_folder
 
     store = resolve_cache(or_none(options["cache"]))
@@ -184,10 +184,9 @@ def clear(store: EmbeddingCache, yes: bool, as_json: bool) -> None:
     held = store.info()
     size = filesize.decimal(held["size_bytes"])
     click.echo(f"{size}, {held['n_rows']} rows of {len(held['spaces'])} spaces", err=True)
-    agreed = yes or click.confirm(f"Remove all embeddings in {store.path}?", err=True)
-    if agreed:
+    if yes or click.confirm(f"Remove all embeddings in {store.path}?", err=True):
         store.clear()
-    freed_bytes = held["size_bytes"] if agreed else 0
+    freed_bytes = held["size_bytes"] - store.info()["size_bytes"]
     show({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")
 
 
@@ -197,7 +196,7 @@ def _length_of_time(text: str) -> timedelta:
     number, unit = text.strip()[:-1], text.strip()[-1:].lower()
     try:
         return timedelta(**{units[unit]: float(number)})
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r}: expected a length of time as in 30d, 12h or 2w", param_hint="--older-than"
         ) from None
@@ -210,7 +209,7 @@ def _size_bytes(text: str) -> int:
     unit = text.strip()[len(number) :].lower()
     try:
         return int(float(number) * units[unit])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r}: expected a size as in 500MB or 10GB", param_hint="--max-bytes"
         ) from None

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from featx._files import remove_abandoned_parts
-from featx.key_table import distinct
-from featx.shards import Shard, remove_shard
+from featx._files import remove_abandoned_parts, remove_if_abandoned
+from featx.key_table import NO_KEY, distinct
+from featx.shards import DATA_SUFFIX, INDEX_SUFFIX, SHARD_PREFIX, Shard, remove_shard
 from featx.store import Snapshot, SpaceStore
 
 MAX_SHARDS = 256
@@ -22,7 +22,7 @@ _MERGED_BYTES = 128 * 2**20  # of a shard: three times this is held in memory wh
 def compact(store: SpaceStore) -> None:
     """Merge the small shards of a space, and those that hold rows of others, into few.
 
-    Rows keep the order in which they came. If a row cannot be read, all shards stay.
+    Rows keep the order in which they came. While a row cannot be read, no shard is removed.
 
     Parameters
     ----------
@@ -33,38 +33,48 @@ def compact(store: SpaceStore) -> None:
     OSError
         The merged shards could not be written; nothing is lost.
     """
-    remove_abandoned_parts(store.folder)
-    with store.damage_reported():
+    _sweep(store)
+    with store.damage.reported():
         snapshot = store.snapshot()
     old = _worth_merging(snapshot)
     if not old:
         return
-    staying = [shard.keys for shard in snapshot.shards if shard not in old]
     keys = distinct(np.concatenate([shard.keys for shard in old]))
-    if staying:
-        keys = keys[~np.isin(keys, np.concatenate(staying))]
+    keys = keys[keys != NO_KEY]
+    times_s = min(shard.times_s[0] for shard in old), max(shard.times_s[1] for shard in old)
     n_merged = 0
     for block_keys, embeddings in blocks(store, keys):
-        store.append(block_keys, embeddings)
-        n_merged += len(block_keys)
+        if len(block_keys):
+            store.append(block_keys, embeddings, times_s=times_s)
+            n_merged += len(block_keys)
     if n_merged == len(keys):
         for shard in old:
             remove_shard(shard)
 
 
 def _worth_merging(snapshot: Snapshot) -> list[Shard]:
-    """Choose the shards that are small, or hold a row that another holds too."""
-    owned = snapshot.table.find(snapshot.keys) == np.arange(len(snapshot.keys))
-    has_doubles = [
-        not owned[start:stop].all()
-        for start, stop in zip(snapshot.starts[:-1], snapshot.starts[1:], strict=True)
-    ]
+    """Choose the shards that are small, or hold a row that another holds too.
+
+    All that hold such a row, so that whoever removes a shard has written each of its rows anew:
+    what another process that compacts at the same time does with the others does not matter.
+    """
+    twice = snapshot.table.repeated() & (snapshot.keys != NO_KEY)
+    ends = zip(snapshot.starts[:-1], snapshot.starts[1:], strict=True)
+    has_doubles = [bool(twice[start:stop].any()) for start, stop in ends]
     chosen = [
         shard
         for shard, doubles in zip(snapshot.shards, has_doubles, strict=True)
         if doubles or shard.size_bytes < _MERGED_BYTES // 2
     ]
     return chosen if len(chosen) > 1 or any(has_doubles) else []
+
+
+def _sweep(store: SpaceStore) -> None:
+    """Remove what writers and compactions that were killed left, a day ago or longer."""
+    remove_abandoned_parts(store.folder)
+    for index in store.folder.glob(f"{SHARD_PREFIX}*{INDEX_SUFFIX}"):
+        if not index.with_suffix(DATA_SUFFIX).exists():
+            remove_if_abandoned(index)
 
 
 def blocks(store: SpaceStore, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -82,7 +92,7 @@ def blocks(store: SpaceStore, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np
         Those whose row was there and sound.
     embeddings : ndarray of shape (m, n_features), float32
     """
-    n_rows = max(1, _MERGED_BYTES // (4 * store.space.n_features))
+    n_rows = max(1, _MERGED_BYTES // (store.space.dtype.itemsize * store.space.n_features))
     for start in range(0, len(keys), n_rows):
         block = keys[start : start + n_rows]
         embeddings, found = store.find(block)

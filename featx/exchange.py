@@ -7,11 +7,9 @@ be read back.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from featx._files import replaced_atomically
 from featx._hashing import checksums_of_rows
 from featx.exceptions import InputError, MissingExtraError, ParameterError
 from featx.key_table import matrix_from_keys
-from featx.shards import DamagedShardError, Shard, examine_shards
+from featx.shards import Shard, examine_shards
 from featx.spaces import Space
 from featx.store import SpaceStore
 from featx.views import EmbeddingView
@@ -68,18 +67,14 @@ def write_table(table: Table, path: Path, format: str | None) -> None:
         There is no room, or the folder cannot be written; nothing is left behind.
     """
     writer = _writer_of(format or path.suffix.lstrip(".").lower())
-    needed, free = table.view.nbytes, shutil.disk_usage(path.absolute().parent).free
+    path = path.absolute()
+    needed = table.view.size * table.space.dtype.itemsize
+    free = shutil.disk_usage(path.parent).free
     if needed > free:
         reason = f"{os.strerror(errno.ENOSPC)}: {needed} bytes needed, {free} free"
         raise OSError(errno.ENOSPC, reason, str(path))
-    beside = path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
+    with replaced_atomically(path) as beside:
         writer(table, beside)
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
 
 
 def _writer_of(format: str) -> Callable[[Table, Path], None]:
@@ -112,7 +107,6 @@ def _write_h5(table: Table, path: Path) -> None:
         _write_all(file, matrix_from_keys(table.view.keys))
         file.seek(places.checksums)
         _write_all(file, np.concatenate(checksums))
-        os.fsync(file.fileno())
 
 
 def _write_all(file: Any, array: np.ndarray) -> None:
@@ -183,14 +177,19 @@ def read_shards(path: Path) -> list[Shard]:
     InputError
         There are none, or files that are not shards: all of them named.
     """
-    paths = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+    rows = path / "spaces" if (path / "spaces").is_dir() else path
+    paths = sorted(rows.rglob("*.h5")) if path.is_dir() else [path]
     if not paths or not all(map(Path.is_file, paths)):
         raise InputError(f"{str(path)!r}: no such file, or a folder without .h5 files")
-    examined = examine_shards(paths)
-    faults = [str(fault) for fault in examined if isinstance(fault, DamagedShardError)]
+    shards, faults = [], []
+    for file, found in zip(paths, examine_shards(paths), strict=True):
+        if isinstance(found, Shard):
+            shards.append(found)
+        else:
+            faults.append(f"{file}: {found}")
     if faults:
         raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
-    return [shard for shard in examined if isinstance(shard, Shard)]
+    return shards
 
 
 def add_rows(shard: Shard, store: SpaceStore) -> Imported:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.backbones import Backbone, BackboneSpec
-from featx.cache import resolve_cache
+from featx.cache_choice import resolve_cache
 from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError, ParameterError
 from featx.extractor_params import check_extractor_params

@@ -1,9 +1,10 @@
 """What files contain, remembered by what ``stat`` says of them.
 
 A warm pass over a million files should cost a million ``stat`` calls, not a terabyte of reading.
-The index maps (path, size, modification time, inode) to the digest of the content. An entry is
-made only if the file was already old when it was hashed: a file that changes twice within the
-resolution of its clock would otherwise keep its first digest (git calls such entries racy).
+The index maps (path, size, times of modification and change, inode) to the digest of the content.
+An entry is made only if the file was already old when it was hashed: a file that changes twice
+within the resolution of its clock would otherwise keep its first digest (git calls such entries
+racy).
 
 On disk it is a folder of immutable sealed segments, each an array of (key, digest) pairs.
 """
@@ -15,15 +16,15 @@ import os
 import struct
 import time
 import uuid
-from dataclasses import dataclass
-from functools import cached_property
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from featx._files import seal, unseal, write_atomically
 from featx._hashing import DIGEST_BYTES, digest_of
-from featx.key_table import KEY_DTYPE, KeyTable, keys_from, keys_from_matrix, matrix_from_keys
+from featx.exceptions import CacheDamageWarning
+from featx.key_table import KeyTable, keys_from, keys_from_matrix, matrix_from_keys
 
 _MAGIC = b"featx-file-index-1\n"
 _SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
@@ -61,21 +62,26 @@ class FileIndex:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._stored = _Segments(frozenset(), np.empty(0, KEY_DTYPE), np.empty(0, KEY_DTYPE))
+        self._stored = _Segments({})
         self._added: dict[bytes, bytes] = {}
+        self._has_failed = False
+
+    def is_first_failure(self) -> bool:
+        """Tell, once, that what was added could not be stored."""
+        is_first, self._has_failed = not self._has_failed, True
+        return is_first
 
     def find(self, keys: list[bytes]) -> list[bytes | None]:
         """Return the digest of each file, None where it is not known."""
         stored = self._refreshed()
         places = stored.table.find(keys_from(keys, count=len(keys)))
+        digests: list[bytes | None] = [self._added.get(key) for key in keys]
+        rows = np.flatnonzero(places >= 0)
         # An S16 element loses its trailing zero bytes when it becomes a Python object.
-        known = matrix_from_keys(stored.digests).tobytes()
-        return [
-            known[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
-            if place >= 0
-            else self._added.get(key)
-            for key, place in zip(keys, places.tolist(), strict=True)
-        ]
+        known = matrix_from_keys(stored.digests[places[rows]]).tobytes()
+        for number, row in enumerate(rows.tolist()):
+            digests[row] = known[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+        return digests
 
     def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
         """Remember a digest, if the file had settled; `modified_s` is its time of change."""
@@ -96,7 +102,7 @@ class FileIndex:
         keys = keys_from(added, count=len(added))
         digests = keys_from(added.values(), count=len(added))
         stored = self._refreshed()
-        merged = stored.names if len(stored.names) >= _MAX_SEGMENTS else frozenset()
+        merged = list(stored.pairs) if len(stored.pairs) >= _MAX_SEGMENTS else []
         if merged:
             keys = np.concatenate([stored.keys, keys])
             digests = np.concatenate([stored.digests, digests])
@@ -110,24 +116,28 @@ class FileIndex:
 
     def _refreshed(self) -> _Segments:
         stored = self._stored
-        names = frozenset(_segment_names(self.folder)) if self.folder else frozenset()
-        if self.folder is not None and names != stored.names:
+        names = _segment_names(self.folder) if self.folder else []
+        if self.folder is not None and set(names) != set(stored.pairs):
+            pairs = {
+                name: stored.pairs[name]
+                if name in stored.pairs
+                else _read_segment(self.folder, name)
+                for name in names
+            }
             # Threads share one object that is replaced whole, so that places fit digests.
-            stored = self._stored = _read_segments(self.folder, names)
+            stored = self._stored = _Segments(pairs)
         return stored
 
 
-@dataclass(frozen=True, eq=False)
 class _Segments:
-    """What the segments of a listing hold."""
+    """What the segments of a listing hold: for each its pairs, shape (n, 32), uint8."""
 
-    names: frozenset[str]
-    keys: np.ndarray
-    digests: np.ndarray
-
-    @cached_property
-    def table(self) -> KeyTable:
-        return KeyTable(self.keys)
+    def __init__(self, pairs: dict[str, np.ndarray]) -> None:
+        self.pairs = pairs
+        joined = np.concatenate([np.empty((0, 2 * DIGEST_BYTES), np.uint8), *pairs.values()])
+        self.keys = keys_from_matrix(joined[:, :DIGEST_BYTES])
+        self.digests = keys_from_matrix(joined[:, DIGEST_BYTES:])
+        self.table = KeyTable(self.keys)
 
 
 def _segment_names(folder: Path) -> list[str]:
@@ -139,15 +149,16 @@ def _segment_names(folder: Path) -> list[str]:
         return []
 
 
-def _read_segments(folder: Path, names: frozenset[str]) -> _Segments:
-    """Read segments; one that is damaged or gone only means that files are hashed again."""
-    pairs = [np.empty((0, 2 * DIGEST_BYTES), np.uint8)]
-    for name in names:
-        with contextlib.suppress(OSError):
-            payload = unseal((folder / name).read_bytes())
-            if payload is not None and payload.startswith(_MAGIC):
-                rows = np.frombuffer(payload[len(_MAGIC) :], np.uint8)
-                pairs.append(rows.reshape(-1, 2 * DIGEST_BYTES))
-    joined = np.concatenate(pairs)
-    keys, digests = joined[:, :DIGEST_BYTES], joined[:, DIGEST_BYTES:]
-    return _Segments(names, keys_from_matrix(keys), keys_from_matrix(digests))
+def _read_segment(folder: Path, name: str) -> np.ndarray:
+    """Read a segment; one that is damaged is removed, and its files are hashed again."""
+    path = folder / name
+    with contextlib.suppress(OSError):
+        payload = unseal(path.read_bytes())
+        if payload is not None and payload.startswith(_MAGIC):
+            return np.frombuffer(payload[len(_MAGIC) :], np.uint8).reshape(-1, 2 * DIGEST_BYTES)
+        path.unlink()
+        warnings.warn(
+            CacheDamageWarning(f"{path} was damaged and is removed: files are hashed again"),
+            stacklevel=6,
+        )
+    return np.empty((0, 2 * DIGEST_BYTES), np.uint8)

@@ -38,7 +38,7 @@ from featx.spaces import Space
 from featx.store import SpaceStore
 
 _STORE_EVERY_S = 5.0
-_STORE_EVERY_BYTES = 64 * 2**20
+_STORE_EVERY_BYTES = 32 * 2**20
 _SEARCH_S = 10.0
 _SEARCH_ROWS = 1024
 
@@ -209,12 +209,11 @@ def _run(
 
 def _with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
     """Add the samples that have the very content of a faulty one."""
+    reasons = {keys[fault.position]: fault.reason for fault in faults if keys[fault.position]}
     known = {fault.position for fault in faults}
     twins = [
-        samples.fault(row, fault.reason)
-        for fault in faults
-        if keys[fault.position]
-        for row in np.flatnonzero(keys == keys[fault.position]).tolist()
+        samples.fault(row, reasons[keys[row]])
+        for row in np.flatnonzero(np.isin(keys, list(reasons))).tolist()
         if row not in known
     ]
     return sorted([*faults, *twins])
@@ -236,7 +235,14 @@ def _store_file_index(cache: EmbeddingCache | None) -> None:
     try:
         cache.files.flush()
     except OSError as exc:
-        _warn_not_stored(exc)
+        if cache.files.is_first_failure():
+            warnings.warn(
+                CacheWriteWarning(
+                    f"what files contain cannot be remembered ({exc}): they are read again the "
+                    "next time. Pass another folder: cache=PATH, or FEATX_CACHE."
+                ),
+                stacklevel=4,
+            )
 
 
 def _warn_not_stored(exc: OSError) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from featx._hdf5 import ShardLayout
@@ -25,10 +25,25 @@ _SECONDS_PER_FILE = 10
 _STARTUP_S = 60
 _MEMORY_BYTES = 2 * 2**30
 _READY = "ready"
-_COMMAND = ("-m", "featx.inspection")
+# -P: whatever lies in the working directory is not to be imported.
+_COMMAND = ("-P", "-m", "featx.inspection")
 
 
-def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | str]:
+class Fault(NamedTuple):
+    """Why a file gave no layout.
+
+    Attributes
+    ----------
+    reason : str
+    is_damage : bool
+        False if the file could only not be read for now.
+    """
+
+    reason: str
+    is_damage: bool
+
+
+def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
     """Find where the parts of shards lie, whatever the files are.
 
     Parameters
@@ -37,25 +52,32 @@ def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | str]:
 
     Returns
     -------
-    list of ShardLayout or str
-        The layout of each; a string says why a file is not a sound shard.
-
-    Raises
-    ------
-    OSError
-        No child could be started, so nothing is known of any file.
+    list of ShardLayout or Fault
+        The layout of each, or why there is none.
     """
+    answers: list[ShardLayout | Fault] = []
+    has_failed = False
+    while len(answers) < len(paths):
+        try:
+            lines, how_it_ended = _ask_child(paths[len(answers) :])
+        except OSError as exc:
+            return answers + [Fault(str(exc), is_damage=False)] * (len(paths) - len(answers))
+        answers += [_understood(json.loads(line)) for line in lines]
+        if len(answers) == len(paths):
+            break
+        # A child that ran out of time or memory may only have been unlucky once.
+        has_failed = has_failed and not lines
+        if has_failed:
+            reason = f"not a sound shard: libhdf5 {how_it_ended} while opening it"
+            answers.append(Fault(reason, is_damage=True))
+        has_failed = not has_failed
+    return answers
+
+
+def _understood(answer: list[Any] | dict[str, Any]) -> ShardLayout | Fault:
     from featx._hdf5 import ShardLayout
 
-    answers: list[ShardLayout | str] = []
-    while len(answers) < len(paths):
-        lines, how_it_ended = _ask_child(paths[len(answers) :])
-        for line in lines:
-            answer = json.loads(line)
-            answers.append(answer if isinstance(answer, str) else ShardLayout(*answer))
-        if len(answers) < len(paths):
-            answers.append(f"not a sound shard: libhdf5 {how_it_ended} while opening it")
-    return answers
+    return Fault(**answer) if isinstance(answer, dict) else ShardLayout(*answer)
 
 
 def _ask_child(paths: Sequence[Path]) -> tuple[list[str], str]:
@@ -94,9 +116,11 @@ def answer(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         with _limited_time():
             try:
-                found: object = read_layout(Path(json.loads(line)))
-            except (ShardStructureError, OSError, MemoryError) as exc:
-                found = str(exc) or type(exc).__name__
+                found: Any = read_layout(Path(json.loads(line)))
+            except (ShardStructureError, MemoryError) as exc:
+                found = Fault(str(exc) or "needs too much memory", is_damage=True)._asdict()
+            except OSError as exc:
+                found = Fault(str(exc), is_damage=False)._asdict()
         yield json.dumps(found)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from featx._hashing import DIGEST_BYTES
 
 KEY_DTYPE = np.dtype(f"S{DIGEST_BYTES}")
+# The key of what has none, such as a sample that cannot be read; nothing is stored under it.
+NO_KEY = bytes(DIGEST_BYTES)
 
 
 def keys_from(digests: Iterable[bytes], *, count: int) -> np.ndarray:
@@ -56,7 +58,10 @@ class KeyTable:
 
     def __init__(self, keys: np.ndarray) -> None:
         heads, tails = _halves(keys)
+        # By both halves: keys that are alike then stand side by side.
         self._order = np.argsort(heads)
+        if (np.diff(heads[self._order]) == 0).any():
+            self._order = np.lexsort((tails, heads))
         self._heads, self._tails = heads[self._order], tails[self._order]
 
     def __len__(self) -> int:
@@ -78,6 +83,14 @@ class KeyTable:
             found[open_keys[same]] = self._order[places[same]]
             open_keys, places = open_keys[~same], places[~same] + 1
         return found
+
+    def repeated(self) -> np.ndarray:
+        """Tell of each position, (n,) bool, whether its key was given more than once."""
+        twice = np.zeros(len(self), bool)
+        alike = (self._heads[1:] == self._heads[:-1]) & (self._tails[1:] == self._tails[:-1])
+        twice[self._order[1:][alike]] = True
+        twice[self._order[:-1][alike]] = True
+        return twice
 
 
 def _halves(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

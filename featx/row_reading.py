@@ -58,6 +58,7 @@ def read_rows(
     OSError
         The file is gone, or cannot be read.
     """
+    out = np.asarray(out)  # each row of a memmap would be a memmap, which costs
     order = np.argsort(rows, kind="stable")
     rows, targets = rows[order], targets[order]
     row_bytes = out.shape[1] * dtype.itemsize

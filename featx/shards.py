@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ import numpy as np
 
 from featx._files import seal, unseal, write_atomically, write_in_order
 from featx._hashing import DIGEST_BYTES, checksums_of_rows, digest_of
-from featx.inspection import inspect_shards
+from featx.inspection import Fault, inspect_shards
 from featx.key_table import keys_from_matrix, matrix_from_keys
 from featx.row_reading import read_rows
 from featx.spaces import Space
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".h5"
 SHARD_PREFIX = "shard-"
-_MAGIC = b"featx-shard-index-2\n"
+_MAGIC = b"featx-shard-index-3\n"
 
 
 class DamagedShardError(ValueError):
@@ -57,6 +58,8 @@ class Shard:
         Of the embeddings in the file, in bytes.
     frame_digest : str
         Of all bytes of the file but the embeddings, which have checksums of their own.
+    times_s : tuple of float
+        When the oldest and the newest row were first stored, in seconds since 1970.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class Shard:
     checksums: np.ndarray
     offset: int
     frame_digest: str
+    times_s: tuple[float, float]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -133,7 +137,14 @@ class Shard:
             return _frame_digest(file, self.offset, self.size_bytes) == self.frame_digest
 
 
-def write_shard(folder: Path, keys: np.ndarray, embeddings: np.ndarray, *, space: Space) -> Shard:
+def write_shard(
+    folder: Path,
+    keys: np.ndarray,
+    embeddings: np.ndarray,
+    *,
+    space: Space,
+    times_s: tuple[float, float] | None = None,
+) -> Shard:
     """Store rows as a new shard of a space's folder; once it returns they are safe.
 
     Parameters
@@ -143,6 +154,8 @@ def write_shard(folder: Path, keys: np.ndarray, embeddings: np.ndarray, *, space
     embeddings : ndarray of shape (n, n_features), float32 or float16
         Stored in the dtype of the space.
     space : Space
+    times_s : tuple of float, default=None
+        When the oldest and the newest of them were first stored; None is now.
 
     Raises
     ------
@@ -159,7 +172,7 @@ def write_shard(folder: Path, keys: np.ndarray, embeddings: np.ndarray, *, space
         rows, keys=matrix_from_keys(keys), checksums=checksums, space=space.to_json()
     )
     frame = _frame_digest(io.BytesIO(image), offset, rows.nbytes)
-    shard = Shard(path, space, keys, checksums, offset, frame)
+    shard = Shard(path, space, keys, checksums, offset, frame, times_s or (time.time(),) * 2)
     write_in_order({path: image, shard.index_path: _index_of(shard)})
     return shard
 
@@ -179,6 +192,7 @@ def _index_of(shard: Shard) -> bytes:
         "dtype": shard.space.dtype.name,
         "offset": shard.offset,
         "frame": shard.frame_digest,
+        "times_s": shard.times_s,
     }
     payload = (
         _MAGIC,
@@ -212,6 +226,7 @@ def open_shard(index_path: Path) -> Shard:
         checksums=np.frombuffer(body[split:], "<u8").astype(np.uint64),
         offset=header["offset"],
         frame_digest=header["frame"],
+        times_s=tuple(header["times_s"]),
     )
 
 
@@ -221,11 +236,16 @@ def remove_shard(shard: Shard) -> None:
     The data go first: a reader in between finds an index without data, which it skips, and not
     data without an index, which it would take for a lost index and rebuild.
     """
-    shard.path.unlink(missing_ok=True)
-    shard.index_path.unlink(missing_ok=True)
+    try:
+        shard.path.unlink(missing_ok=True)
+        shard.index_path.unlink(missing_ok=True)
+    except PermissionError:
+        # Windows removes no file that somebody reads: the next compaction does.
+        if os.name != "nt":
+            raise
 
 
-def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError]:
+def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError | OSError]:
     """Learn what shards hold from their ``.h5`` files alone, wherever those come from.
 
     Rows that disagree with their checksums are found when they are read, as ever.
@@ -236,16 +256,18 @@ def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError]:
 
     Returns
     -------
-    list of Shard or DamagedShardError
-        For each file a shard, or why it is not a sound one.
-
-    Raises
-    ------
-    OSError
-        The files cannot be looked into just now.
+    list of Shard, DamagedShardError or OSError
+        For each file a shard, or why it is not a sound one, or why it cannot be read for now.
     """
-    layouts = inspect_shards(paths)
-    return [_examined(path, layout) for path, layout in zip(paths, layouts, strict=True)]
+    if not paths:
+        return []
+    examined: list[Shard | DamagedShardError | OSError] = []
+    for path, layout in zip(paths, inspect_shards(paths), strict=True):
+        try:
+            examined.append(_examined(path, layout))
+        except (DamagedShardError, OSError) as exc:
+            examined.append(exc)
+    return examined
 
 
 def store_index(shard: Shard) -> None:
@@ -257,19 +279,29 @@ def store_index(shard: Shard) -> None:
         write_atomically(shard.index_path, _index_of(shard))
 
 
-def _examined(path: Path, layout: ShardLayout | str) -> Shard | DamagedShardError:
-    if isinstance(layout, str):
-        return DamagedShardError(f"{path}: {layout}")
+def _examined(path: Path, layout: ShardLayout | Fault) -> Shard:
+    if isinstance(layout, Fault):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is gone")
+        raise DamagedShardError(layout.reason) if layout.is_damage else OSError(layout.reason)
     space = Space.from_json(layout.space)
     with open(path, "rb") as file:
         keys = _read_array(file, layout.keys, (layout.n_rows, DIGEST_BYTES), np.uint8)
         checksums = _read_array(file, layout.checksums, (layout.n_rows,), np.uint64)
         size_bytes = layout.n_rows * layout.n_features * space.dtype.itemsize
         frame = _frame_digest(file, layout.embeddings, size_bytes)
-    shard = Shard(path, space, keys_from_matrix(keys), checksums, layout.embeddings, frame)
-    if space.n_features != layout.n_features:
-        return DamagedShardError(f"{path}: its rows are not as long as its description says")
-    return shard
+        stored_s = os.fstat(file.fileno()).st_mtime
+    if not keys.any(axis=1).all():
+        raise DamagedShardError("a row has no key")
+    return Shard(
+        path=path,
+        space=space,
+        keys=keys_from_matrix(keys),
+        checksums=checksums,
+        offset=layout.embeddings,
+        frame_digest=frame,
+        times_s=(stored_s, stored_s),
+    )
 
 
 def _read_array(

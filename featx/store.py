@@ -2,24 +2,24 @@
 
 The folder ``CACHE/spaces/<space digest>`` holds immutable shards. A reader keeps a snapshot of
 their indexes in memory and renews it when the folder's listing changed; nobody holds a lock, and
-what threads share is replaced whole, never changed. What a look-up returns was checked row by row,
-so the worst that damage can do is cost a new pass.
+the snapshots that threads share are replaced whole, never changed. What a look-up returns was
+checked row by row, so the worst that damage can do is cost a new pass. Looking mends what it finds:
+lost indexes are made anew, damaged and foreign files moved aside; where that cannot be done, rows
+that are of no use are hidden from this process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from featx.exceptions import CacheDamageWarning
-from featx.key_table import KEY_DTYPE, KeyTable, distinct
+from featx.damage import DamageLog
+from featx.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct
 from featx.shards import (
     DATA_SUFFIX,
     INDEX_SUFFIX,
@@ -46,20 +46,33 @@ class Snapshot:
     names : frozenset of str
         The listing.
     shards : tuple of Shard
+    hidden : mapping of Path to ndarray of bool
+        Of some shards, which rows are of no use.
     """
 
     names: frozenset[str]
     shards: tuple[Shard, ...]
+    hidden: Mapping[Path, np.ndarray]
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """The keys of all shards, one after another; doubles included."""
-        return np.concatenate([np.empty(0, KEY_DTYPE), *(shard.keys for shard in self.shards)])
+        """The keys of all shards, one after another; doubles included, hidden ones blank."""
+        keys = np.concatenate([np.empty(0, KEY_DTYPE), *(shard.keys for shard in self.shards)])
+        for shard, start in zip(self.shards, self.starts.tolist(), strict=False):
+            if shard.path in self.hidden:
+                keys[start : start + len(shard)][self.hidden[shard.path]] = NO_KEY
+        return keys
 
     @cached_property
     def table(self) -> KeyTable:
         """Where in `keys` each key is."""
         return KeyTable(self.keys)
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return where in `keys` each of these is, -1 where it is missing; shape (n,), int64."""
+        places = self.table.find(keys)
+        places[keys == NO_KEY] = -1
+        return places
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -99,9 +112,8 @@ class SpaceStore:
     def __init__(self, folder: Path, space: Space, *, damaged_folder: Path) -> None:
         self.folder = folder
         self.space = space
-        self.damaged_folder = damaged_folder
-        self._snapshot = Snapshot(frozenset(), ())
-        self._damage: list[str] = []
+        self.damage = DamageLog(damaged_folder, prefix=folder.name)
+        self._snapshot = Snapshot(frozenset(), (), {})
 
     def find(
         self, keys: np.ndarray, *, out: np.ndarray | None = None
@@ -123,16 +135,16 @@ class SpaceStore:
         Warns
         -----
         CacheDamageWarning
-            Something in the folder was damaged; it was moved aside and counts as missing.
+            Something in the folder was damaged or cannot be read; it counts as missing.
         """
         if out is None:
             out = np.empty((len(keys), self.space.n_features), np.float32)
         found = np.zeros(len(keys), bool)
-        with self.damage_reported():
-            # A compaction or clear() may remove a shard after the listing: then look again. What
-            # stays unreadable, on a mount that is gone, counts as missing.
-            for _ in range(_ATTEMPTS):
-                if self._read(self.snapshot(), keys, out, found):
+        with self.damage.reported():
+            # A compaction or clear() may remove a shard after the listing, and a damaged row may
+            # have a sound double: then look again.
+            for is_last in (False,) * (_ATTEMPTS - 1) + (True,):
+                if self._read(self.snapshot(), keys, out, found, is_last):
                     break
         if not found.all():
             out[~found] = np.nan
@@ -140,89 +152,134 @@ class SpaceStore:
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
         """Tell of each key, (n,) bool, whether a row is stored under it, without reading it."""
-        with self.damage_reported():
-            return self.snapshot().table.find(keys) >= 0
+        with self.damage.reported():
+            return self.snapshot().find(keys) >= 0
 
-    def append(self, keys: np.ndarray, embeddings: np.ndarray) -> Shard:
+    def append(
+        self,
+        keys: np.ndarray,
+        embeddings: np.ndarray,
+        *,
+        times_s: tuple[float, float] | None = None,
+    ) -> Shard:
         """Store rows as one new shard; once it returns they are safe.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,), dtype S16
+        embeddings : ndarray of shape (n, n_features)
+        times_s : tuple of float, default=None
+            When the oldest and the newest of them were first stored; None is now.
 
         Raises
         ------
         OSError
             They could not be written; what was stored before is unharmed.
         """
-        return write_shard(self.folder, keys, embeddings, space=self.space)
+        shard = write_shard(self.folder, keys, embeddings, space=self.space, times_s=times_s)
+        self.note_use(n_hits=0)
+        return shard
 
     def shards(self) -> tuple[Shard, ...]:
         """Return the shards as they are now, oldest first."""
-        with self.damage_reported():
+        with self.damage.reported():
             return self.snapshot().shards
 
     def keys(self) -> np.ndarray:
         """Return the distinct keys that are stored, in the order in which they came."""
-        with self.damage_reported():
-            return distinct(self.snapshot().keys)
+        with self.damage.reported():
+            keys = self.snapshot().keys
+        return distinct(keys[keys != NO_KEY])
 
     def note_use(self, *, n_hits: int) -> None:
         """Note that rows were looked up, and how many were there."""
         note_use(self.folder, n_hits=n_hits)
 
+    def snapshot(self) -> Snapshot:
+        """Return the shards as they are now; the damage found is in the log."""
+        snapshot = self._snapshot
+        names = _names_in(self.folder)
+        if names != snapshot.names:
+            known = {shard.path.stem: shard for shard in snapshot.shards}
+            shards = self._open_all(names, known)
+            snapshot = self._snapshot = Snapshot(names, shards, snapshot.hidden)
+        return snapshot
+
     def salvage(self, shard: Shard, reason: str = "") -> None:
-        """Store the sound rows of a damaged shard anew and move it aside.
+        """Move a damaged shard aside and store its sound rows anew.
+
+        If either cannot be done, it stays, and its damaged rows are hidden from this process.
 
         Parameters
         ----------
         shard : Shard
         reason : str, default=""
             What is wrong with it; by default how many rows are damaged.
+
+        Raises
+        ------
+        OSError
+            It is gone, or cannot be read.
         """
-        try:
-            embeddings, sound = shard.read_all()
-        except OSError:
-            return  # gone, or not to be read for now: its rows count as missing
-        fault = reason or f"{int((~sound).sum())} of {len(shard)} rows are damaged"
-        fault = f"{shard.path}: {fault}"
+        embeddings, sound = shard.read_all()
+        if sound.all() and not reason:
+            return  # it was read wrongly the first time only
+        reason = reason or f"{int((~sound).sum())} of {len(shard)} rows are damaged"
+        files = (shard.path, shard.index_path)
+        if not self.damage.move_aside(*files):
+            self.damage.note(shard.path, f"{reason}, and it cannot be moved aside")
+            self._hide(shard, ~sound)
+            return
         try:
             if sound.any():
-                self.append(shard.keys[sound], embeddings[sound])
+                self.append(shard.keys[sound], embeddings[sound], times_s=shard.times_s)
         except OSError as exc:
-            self._damage.append(f"{fault}, and the others cannot be stored anew ({exc})")
-            return
-        self._move_aside(fault, shard.path, shard.index_path)
+            self.damage.move_back(*files)
+            self.damage.note(shard.path, f"{reason}, and the others cannot be stored anew ({exc})")
+            self._hide(shard, ~sound)
+        else:
+            self.damage.note(shard.path, reason)
 
-    def snapshot(self) -> Snapshot:
-        """Return the shards as they are now; what cannot be one is moved aside."""
-        snapshot = self._snapshot
-        names = _names_in(self.folder)
-        if names != snapshot.names:
-            snapshot = self._snapshot = Snapshot(names, self._open_all(names, snapshot.shards))
-        return snapshot
+    def _hide(self, shard: Shard, rows: np.ndarray) -> None:
+        """Leave rows out of all look-ups of this process."""
+        hidden = {**self._snapshot.hidden, shard.path: rows}
+        self._snapshot = Snapshot(self._snapshot.names, self._snapshot.shards, hidden)
 
     def _read(
-        self, snapshot: Snapshot, keys: np.ndarray, out: np.ndarray, found: np.ndarray
+        self,
+        snapshot: Snapshot,
+        keys: np.ndarray,
+        out: np.ndarray,
+        found: np.ndarray,
+        is_last: bool,
     ) -> bool:
-        """Read what was not found yet; tell whether everything that is there could be read."""
+        """Read what was not found yet; tell whether there is no point in looking again."""
         lacking = np.flatnonzero(~found)
-        places = snapshot.table.find(keys[lacking])
+        places = snapshot.find(keys[lacking])
         stored = places >= 0
         lacking, places = lacking[stored], places[stored]
-        all_read = True
+        is_done = True
         for shard, rows, which in snapshot.locate(places):
             try:
                 sound = shard.read(rows, out, lacking[which])
-            except OSError:
-                all_read = False
-                continue
-            found[lacking[which]] = sound
-            if not sound.all():
-                self.salvage(shard)
-        return all_read
+                found[lacking[which]] = sound
+                if not sound.all():
+                    is_done = False
+                    self.salvage(shard)
+            except OSError as exc:
+                is_done = False
+                if is_last and not isinstance(exc, FileNotFoundError):
+                    self.damage.note(shard.path, f"cannot be read ({exc.strerror or exc})")
+                    self._hide(shard, np.ones(len(shard), bool))
+        return is_done
 
-    def _open_all(self, names: frozenset[str], known: Iterable[Shard]) -> tuple[Shard, ...]:
-        opened = {shard.path.stem: shard for shard in known}
+    def _open_all(self, names: frozenset[str], known: Mapping[str, Shard]) -> tuple[Shard, ...]:
         stems = sorted(
-            stem for stem, suffix in map(os.path.splitext, names) if suffix == DATA_SUFFIX
+            os.path.splitext(name)[0]
+            for name in names
+            if name.startswith(SHARD_PREFIX) and name.endswith(DATA_SUFFIX)
         )
+        opened = dict(known)
         reasons: dict[str, str] = {}
         # A writer may just have been between its two renames: a second look finds its index.
         for _ in range(2):
@@ -246,62 +303,36 @@ class SpaceStore:
         """Make lost and damaged indexes anew; what cannot be mended is moved aside."""
         paths = [self.folder / f"{stem}{DATA_SUFFIX}" for stem in stems]
         paths = [path for path in paths if path.exists()]  # the others were removed just now
-        if not paths:
-            return
-        try:
-            rebuilt = examine_shards(paths)
-        except OSError:
-            return  # just removed, or not to be read for now: the rows count as missing
-        for path, shard in zip(paths, rebuilt, strict=True):
+        for path, shard in zip(paths, examine_shards(paths), strict=True):
             stem = path.stem
-            if isinstance(shard, DamagedShardError):
-                if path.exists():
-                    reason = reasons.get(stem, str(shard))
-                    self._move_aside(reason, path, path.with_suffix(INDEX_SUFFIX))
-                continue
-            opened[stem] = shard
-            store_index(shard)
-            if stem in reasons:
-                self._damage.append(f"{reasons[stem]}; the index was made anew")
+            if isinstance(shard, Shard):
+                opened[stem] = shard
+                store_index(shard)
+                if stem in reasons:
+                    self.damage.note(path, f"{reasons[stem]}; the index was made anew")
+            elif isinstance(shard, DamagedShardError):
+                files = (path, path.with_suffix(INDEX_SUFFIX))
+                self._set_aside(files, reasons.get(stem, str(shard)))
+            elif not isinstance(shard, FileNotFoundError):
+                self.damage.note(path, f"cannot be read ({shard})")
 
     def _is_ours(self, shard: Shard | None) -> bool:
         if shard is None:
             return False
         if shard.space.digest == self.space.digest:
             return True
-        reason = f"{shard.path} holds rows of another space"
-        self._move_aside(reason, shard.path, shard.index_path)
+        self._set_aside((shard.path, shard.index_path), "holds rows of another space")
         return False
 
     def _set_foreign_files_aside(self, names: frozenset[str]) -> None:
         for name in names:
             is_shard = name.startswith(SHARD_PREFIX) and name.endswith((DATA_SUFFIX, INDEX_SUFFIX))
             if not is_shard and name != USAGE_FILE:
-                self._move_aside(f"{self.folder / name} is no part of a cache", self.folder / name)
+                self._set_aside((self.folder / name,), "is no part of a cache")
 
-    def _move_aside(self, reason: str, *paths: Path) -> None:
-        try:
-            self.damaged_folder.mkdir(parents=True, exist_ok=True)
-            for path in paths:
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(path, self.damaged_folder / f"{self.folder.name}-{path.name}")
-        except OSError as exc:
-            reason = f"{reason}, and it cannot be moved aside ({exc})"
-        self._damage.append(reason)
-
-    @contextlib.contextmanager
-    def damage_reported(self) -> Iterator[None]:
-        """Turn the damage found inside into one warning."""
-        yield
-        if self._damage:
-            damage, self._damage = self._damage, []
-            warnings.warn(
-                CacheDamageWarning(
-                    f"damage in the cache: {'; '.join(damage)}. Damaged files are in "
-                    f"{self.damaged_folder}; their rows are computed again."
-                ),
-                stacklevel=4,
-            )
+    def _set_aside(self, files: tuple[Path, ...], reason: str) -> None:
+        moved = self.damage.move_aside(*files)
+        self.damage.note(files[0], reason if moved else f"{reason}, and it cannot be moved aside")
 
 
 def _names_in(folder: Path) -> frozenset[str]:

@@ -47,7 +47,7 @@ def describe(store: SpaceStore) -> dict[str, Any]:
     """Describe a space and what is stored of it, in plain data: see :meth:`EmbeddingCache.info`."""
     shards = store.shards()
     usage = read_usage(store.folder)
-    times = [_modified_s(shard) for shard in shards]
+    times_s = [time_s for shard in shards for time_s in shard.times_s]
     return {
         "digest": store.space.digest,
         "label": store.space.label,
@@ -57,32 +57,38 @@ def describe(store: SpaceStore) -> dict[str, Any]:
         "n_hits": usage.n_hits,
         "n_shards": len(shards),
         "size_bytes": sum(map(_disk_bytes, shards)),
-        "oldest": _iso(min(times, default=0)),
-        "newest": _iso(max(times, default=0)),
+        "oldest": _iso(min(times_s, default=0)),
+        "newest": _iso(max(times_s, default=0)),
         "last_used": _iso(_last_used_s(store)),
     }
 
 
 def find_damage(store: SpaceStore) -> dict[Path, str]:
-    """Say of each damaged shard what is wrong with it."""
-    damage = {}
-    for shard in store.shards():
-        with contextlib.suppress(FileNotFoundError):  # just merged into another
+    """Say of each damaged file what is wrong with it, or why it cannot be read."""
+    shards = store.snapshot().shards
+    damage = dict(store.damage.taken())
+    for shard in shards:
+        try:
             n_unsound = int((~shard.read_all()[1]).sum())
             if n_unsound:
                 damage[shard.path] = f"{n_unsound} of {len(shard)} rows are damaged"
             elif not shard.has_sound_frame():
                 damage[shard.path] = "the bytes around its rows are damaged"
+        except FileNotFoundError:
+            continue  # just merged into another
+        except OSError as exc:
+            damage[shard.path] = f"cannot be read ({exc.strerror or exc})"
     return damage
 
 
 def mend(store: SpaceStore, damage: dict[Path, str]) -> None:
     """Move damaged shards aside, storing their sound rows anew."""
     remove_abandoned_parts(store.folder)
-    with store.damage_reported():
+    with store.damage.reported():
         for shard in store.snapshot().shards:
             if shard.path in damage:
-                store.salvage(shard, damage[shard.path])
+                with contextlib.suppress(OSError):  # it was reported as not to be read
+                    store.salvage(shard, damage[shard.path])
 
 
 class Eviction(NamedTuple):
@@ -211,14 +217,9 @@ def recheck(
 
 
 def _last_used_s(store: SpaceStore) -> float:
-    written = [_modified_s(shard) for shard in store.shards()]
-    return max([read_usage(store.folder).last_used_s, *written])
-
-
-def _modified_s(shard: Shard) -> float:
-    with contextlib.suppress(FileNotFoundError):
-        return shard.path.stat().st_mtime
-    return 0.0
+    """Tell when rows were last looked up or stored; if nobody noted it, when they were stored."""
+    stored_s = (shard.times_s[1] for shard in store.shards())
+    return read_usage(store.folder).last_used_s or max(stored_s, default=0.0)
 
 
 def _disk_bytes(shard: Shard) -> int:

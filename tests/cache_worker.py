@@ -88,6 +88,19 @@ def tidy(store, *, until_s):
         time.sleep(0.05)
 
 
+def store_ten(folder, first):
+    """Store ten rows."""
+    numbers = np.arange(first, first + 10)
+    open_store(folder).append(keys_of(numbers), rows_of(numbers))
+
+
+def find_ten(folder, first, answers):
+    """Look ten rows up, and put into a queue whether they were there and right."""
+    numbers = np.arange(first, first + 10)
+    rows, found = open_store(folder).find(keys_of(numbers))
+    answers.put(bool(found.all() and (rows == rows_of(numbers)).all()))
+
+
 def main():
     """Do one job."""
     parser = argparse.ArgumentParser()

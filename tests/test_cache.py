@@ -1,7 +1,6 @@
 """The cache folder: what it holds, and keeping it in order."""
 
 import json
-import os
 import pickle
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,11 +11,13 @@ import pytest
 from sklearn.base import clone
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.cache import default_cache_path, resolve_cache
+from featx.cache import default_cache_path
+from featx.cache_choice import resolve_cache
 from featx.exceptions import CacheDamageWarning, ParameterError
 from featx.key_table import keys_from_matrix
 from featx.shards import remove_shard
 from featx.spaces import Space
+from featx.usage import USAGE_FILE
 
 SMALL = Space({"graph": "small", "feature_shape": [4], "dtype": "float32"}, label="small")
 LARGE = Space({"graph": "large", "feature_shape": [8], "dtype": "float32"}, label="large")
@@ -162,6 +163,47 @@ def test_info_knows_a_space_whose_indexes_are_all_lost(cache):
     assert [space["n_rows"] for space in EmbeddingCache(cache.path).info()["spaces"]] == [3]
 
 
+def test_compact_changes_no_times(cache):
+    for seed in range(3):
+        fill(cache, SMALL, seed=seed)
+    write_long_ago(cache, SMALL, days=9)
+    times = ("oldest", "newest")
+    before = [cache.info()["spaces"][0][name] for name in times]
+    cache.compact()
+    assert [cache.info()["spaces"][0][name] for name in times] == before
+
+
+def test_verify_names_what_it_had_to_move_aside(cache):
+    fill(cache, SMALL)
+    (shard,) = cache.store(SMALL).shards()
+    for path in (shard.path, shard.index_path):
+        path.write_bytes(path.read_bytes()[:100])
+    damaged = EmbeddingCache(cache.path)
+    fill(damaged, SMALL, seed=5)
+    result = damaged.verify()
+    assert list(result["damaged"]) == [str(shard.path)]
+    assert result["n_rows"] == 3
+
+
+def test_clear_that_cannot_remove_everything_raises(cache, monkeypatch):
+    fill(cache, SMALL)
+
+    def refuse(folder):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        cache.clear()
+
+
+def test_open_takes_the_space_of_an_extractor(cache):
+    with pytest.raises(ParameterError, match="nothing is stored in"):
+        cache.open()
+    fill(cache, SMALL)
+    fill(cache, LARGE)
+    assert cache.open(LARGE).shape == (3, 8)
+
+
 def test_compact_leaves_one_shard_to_each_space(cache):
     for seed in range(3):
         fill(cache, SMALL, seed=seed)
@@ -172,10 +214,9 @@ def test_compact_leaves_one_shard_to_each_space(cache):
 
 
 def write_long_ago(cache, space, *, days):
-    """Make the shards of a space look as if they had been written and used so long ago."""
+    """Make a space look as if it had been used so long ago, and not since."""
     when = time.time() - days * 24 * 3600
-    for shard in cache.store(space).shards():
-        os.utime(shard.path, (when, when))
+    (cache.store(space).folder / USAGE_FILE).write_text(f"{when:.0f} 0\n")
 
 
 def test_evict_removes_the_least_recently_used_until_the_rest_fits(cache):

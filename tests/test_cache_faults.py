@@ -5,6 +5,7 @@ that was reported as stored and is not found again, although nothing happened to
 it. Short forms run in the gate; ``scripts/check -m long`` runs the long ones.
 """
 
+import builtins
 import contextlib
 import errno
 import os
@@ -103,20 +104,27 @@ def pristine(tmp_path_factory):
 
 
 def check_after(damage, pristine, folder, tally):
-    """Damage a copy of the store; every row is right or not there, and the damage was noticed."""
+    """Damage a copy of the store; what was not hit is there, and the damage was noticed."""
     shutil.copytree(pristine, folder)
-    harmed = damage(rows_folder(folder))
+    file, first_byte, last_byte = damage(rows_folder(folder))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         store = open_store(folder)
-        shards = {shard.path.stem: shard for shard in open_store(pristine).shards()}
         found = tally.check(store, np.arange(40))
         noticed = any(issubclass(warning.category, CacheDamageWarning) for warning in caught)
         tally.undetected += not (noticed or find_damage(store))
-    # Rows that the damage hit are not lost, they are computed again.
-    in_harmed = np.isin(keys_of(np.arange(40)), shards[Path(harmed).stem].keys)
-    tally.lost -= int((~found & in_harmed).sum())
+    # Rows whose bytes were hit are not lost, they are computed again.
+    hit = keys_hit(open_store(pristine), file, first_byte, last_byte)
+    tally.lost -= int((~found & np.isin(keys_of(np.arange(40)), hit)).sum())
     shutil.rmtree(folder)
+
+
+def keys_hit(store, file, first_byte, last_byte):
+    """Say of which rows the bytes lie in a part of a file; an index holds none."""
+    shard = next(shard for shard in store.shards() if shard.path.stem == file.stem)
+    starts = shard.offset + np.arange(len(shard)) * shard.row_bytes
+    hit = (starts + shard.row_bytes > first_byte) & (starts <= last_byte)
+    return shard.keys[hit & (file.suffix == ".h5")]
 
 
 @pytest.mark.parametrize("n_flips", [30, long(1000)])
@@ -132,7 +140,7 @@ def test_flipped_bits_anywhere_never_give_a_wrong_row(n_flips, pristine, tmp_pat
                 content = bytearray(file.read_bytes())
                 content[place] ^= 1 << rng.randrange(8)
                 file.write_bytes(content)
-                return file
+                return file, place, place
             place -= size
         raise AssertionError
 
@@ -148,8 +156,10 @@ def test_files_cut_off_anywhere_never_give_a_wrong_row(suffix, n_lengths, pristi
 
     def cut(rows):
         file = sorted(rows.glob(f"*{suffix}"))[rng.randrange(2)]
-        os.truncate(file, rng.randrange(file.stat().st_size))
-        return file
+        size = file.stat().st_size
+        length = rng.randrange(size)
+        os.truncate(file, length)
+        return file, length, size
 
     for _ in range(n_lengths):
         check_after(cut, pristine, tmp_path / "copy", tally)
@@ -203,7 +213,8 @@ def test_many_processes_write_read_and_compact_at_once(n_writers, seconds, tmp_p
     assert n_read > 0
 
 
-CALLS = ("os.replace", "os.fsync", "os.open", "builtins.open", "os.mkdir")
+CALLS = ("os.replace", "os.fsync", "os.open", "os.mkdir", "builtins.open")
+METHODS = ("write", "flush", "close")
 ERRORS = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES", "ENOENT", "ESTALE", "EMFILE")
 
 
@@ -211,7 +222,7 @@ ERRORS = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES", "ENOENT", "ESTALE", "EMF
 def test_errors_in_any_call_of_a_commit_harm_nothing(error, tmp_path, monkeypatch):
     """Each call that a commit makes fails once: the rows are stored whole or not at all."""
     tally, n_failed = Tally(), 0
-    for name in CALLS:
+    for name in (*CALLS, *METHODS):
         for which in range(8):
             folder = tmp_path / f"{name}-{which}"
             store = open_store(folder)
@@ -234,18 +245,52 @@ def test_errors_in_any_call_of_a_commit_harm_nothing(error, tmp_path, monkeypatc
 
 def fail_once(patch, name, which, error, *, inside):
     """Make the n-th call of a function, on files of a folder, fail as the system would."""
-    module, _, function = name.partition(".")
-    holder = {"os": os, "builtins": __import__("builtins")}[module]
-    real = getattr(holder, function)
     calls = []
 
-    def call(target, *arguments, **options):
-        is_ours = isinstance(target, int) or str(inside) in str(target)
-        if is_ours:
+    def count(target):
+        if isinstance(target, int) or str(inside) in str(target):
             calls.append(target)
             if len(calls) == which + 1:
                 raise OSError(getattr(errno, error), os.strerror(getattr(errno, error)))
-        return real(target, *arguments, **options)
 
-    patch.setattr(holder, function, call)
+    module, _, function = name.rpartition(".")
+    if module:
+        holder = {"os": os, "builtins": builtins}[module]
+        real = getattr(holder, function)
+
+        def call(target, *arguments, **options):
+            count(target)
+            return real(target, *arguments, **options)
+
+        patch.setattr(holder, function, call)
+    else:
+        real_open = builtins.open
+
+        def open_failing(target, *arguments, **options):
+            file = real_open(target, *arguments, **options)
+            return FailingFile(file, function, count) if "x" in str(arguments) else file
+
+        patch.setattr(builtins, "open", open_failing)
     return lambda: len(calls) > which
+
+
+class FailingFile:
+    """A file of which one method is counted, and fails when its turn has come."""
+
+    def __init__(self, file, method, count):
+        self.file = file
+        self.method = method
+        self.count = count
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        if self.method == "close":
+            self.count(self.file.name)
+
+    def __getattr__(self, name):
+        if name == self.method:
+            self.count(self.file.name)
+        return getattr(self.file, name)

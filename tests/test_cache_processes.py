@@ -8,23 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cache_worker import keys_of, open_store, rows_of
+from cache_worker import find_ten, keys_of, open_store, rows_of, store_ten
 from sklearn.model_selection import GridSearchCV
 from test_cache_faults import reported, start_worker
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.compaction import compact
-
-
-def store_ten(folder, first):
-    numbers = np.arange(first, first + 10)
-    open_store(folder).append(keys_of(numbers), rows_of(numbers))
-
-
-def find_ten(folder, first, answers):
-    numbers = np.arange(first, first + 10)
-    rows, found = open_store(folder).find(keys_of(numbers))
-    answers.put(bool(found.all() and (rows == rows_of(numbers)).all()))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -124,3 +113,18 @@ def test_threads_find_and_append_and_embed_at_once(images, tmp_path):
         gaps = list(threads.map(embed, range(4)))
     assert max(gaps) <= 1e-4 * np.abs(reference).max()
     assert cache.info()["n_rows"] == 24
+
+
+def test_threads_append_large_shards_at_once(tmp_path):
+    store = open_store(tmp_path)
+
+    def append(first):
+        numbers = np.arange(first, first + 20_000)
+        store.append(keys_of(numbers), rows_of(numbers))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(append, range(0, 160_000, 20_000)))
+    numbers = np.arange(160_000)
+    rows, found = store.find(keys_of(numbers))
+    assert found.all()
+    np.testing.assert_array_equal(rows, rows_of(numbers))

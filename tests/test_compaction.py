@@ -8,6 +8,7 @@ import pytest
 
 from featx import compaction
 from featx.compaction import blocks, compact
+from featx.exceptions import CacheDamageWarning
 from featx.key_table import keys_from_matrix
 from featx.shards import Shard
 from featx.spaces import Space
@@ -43,7 +44,7 @@ def test_compact_merges_in_order_and_drops_doubles(store, stored):
     (shard,) = store.shards()
     np.testing.assert_array_equal(shard.keys, keys)
     np.testing.assert_array_equal(store.find(keys)[0], rows)
-    assert len(os.listdir(store.folder)) == 2
+    assert len(list(store.folder.glob("shard-*"))) == 2
 
 
 def test_compact_one_shard_is_left_as_it_is(store):
@@ -69,6 +70,53 @@ def test_compact_nothing_is_nothing(store):
     assert not store.folder.exists()
 
 
+def test_compact_twice_changes_nothing_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(compaction, "_MERGED_BYTES", 5 * 2 * 6)
+    half = SpaceStore(
+        tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
+    )
+    keys, rows = keys_and_rows(20)
+    for start in range(0, 20, 2):
+        half.append(keys[start : start + 2], rows[start : start + 2])
+    compact(half)
+    names = [shard.path for shard in half.shards()]
+    compact(half)
+    assert [shard.path for shard in half.shards()] == names
+    assert [len(shard) for shard in half.shards()] == [5, 5, 5, 5]
+
+
+def test_compact_two_at_once_with_different_views_of_doubles_lose_nothing(store, monkeypatch):
+    """Two large shards share a row; each compactor must not count on the other's shard."""
+    monkeypatch.setattr(compaction, "_MERGED_BYTES", 2 * 4 * 24)
+    keys, rows = keys_and_rows(9)
+    one, two = np.arange(5), np.arange(4, 9)
+    store.append(keys[one], rows[one])
+    store.append(keys[two], rows[two])
+    real = compaction.remove_shard
+
+    def let_another_go_first(shard):
+        monkeypatch.setattr(compaction, "remove_shard", real)
+        other = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
+        other.append(*keys_and_rows(1, seed=8))
+        compact(other)
+        real(shard)
+
+    monkeypatch.setattr(compaction, "remove_shard", let_another_go_first)
+    compact(store)
+    embeddings, found = store.find(keys)
+    assert found.all()
+    np.testing.assert_array_equal(embeddings, rows)
+
+
+def test_compact_sweeps_up_indexes_without_data(store, stored):
+    old, new = (store.folder / f"shard-{name}.index" for name in ("old", "new"))
+    for index in (old, new):
+        index.write_bytes(b"left behind")
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    compact(store)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_compact_half_precision_rows_stay_the_same(tmp_path):
     half = SpaceStore(
         tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
@@ -92,8 +140,10 @@ def test_compact_keeps_all_shards_while_a_row_cannot_be_read(store, stored, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(Shard, "read", read_or_fail)
-        compact(store)
-    embeddings, found = store.find(keys)
+        with pytest.warns(CacheDamageWarning, match="cannot be read"):
+            compact(store)
+    again = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
+    embeddings, found = again.find(keys)
     assert found.all()
     np.testing.assert_array_equal(embeddings, rows)
 

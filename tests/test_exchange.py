@@ -93,6 +93,13 @@ def test_import_a_whole_cache_folder(cache, embeddings, images, tmp_path):
     assert other.info()["n_rows"] == 10
 
 
+def test_import_a_cache_folder_leaves_what_was_damaged_there(cache, embeddings, tmp_path):
+    (cache.path / "damaged").mkdir()
+    (cache.path / "damaged" / "old.h5").write_bytes(b"not HDF5")
+    other = EmbeddingCache(tmp_path / "other", dtype=cache.dtype)
+    assert other.import_(cache.path) == (5, 5, 0)
+
+
 def test_import_damaged_rows_are_left_out(cache, embeddings, images, tmp_path):
     path = tmp_path / "rows.h5"
     cache.export(path, X=images)
@@ -152,7 +159,9 @@ def test_export_parquet_without_pyarrow_names_the_extra(cache, embeddings, tmp_p
 def test_export_without_room_is_refused_before_it_begins(cache, embeddings, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(OSError, match="No space left on device: 8000 bytes needed, 100 free"):
+    needed = 5 * 400 * np.dtype(cache.dtype).itemsize
+    message = f"No space left on device: {needed} bytes needed, 100 free"
+    with pytest.raises(OSError, match=message):
         cache.export(tmp_path / "rows.h5")
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from featx.exceptions import CacheDamageWarning
 from featx.file_index import FileIndex, file_key
 
 DIGEST = b"d" * 15 + b"\0"  # numpy's S16 strips the last byte, the index must not
@@ -73,6 +74,8 @@ def test_find_damaged_segment_only_means_hashing_again(damage, tmp_path):
         "foreign": b"x" * 99,
     }
     first.write_bytes(content[damage])
+    with pytest.warns(CacheDamageWarning, match="was damaged and is removed"):
+        assert FileIndex(tmp_path).find([key(1), key(2)]) == [None, DIGEST]
     assert FileIndex(tmp_path).find([key(1), key(2)]) == [None, DIGEST]
 
 

@@ -25,8 +25,8 @@ def test_inspect_shards_answers_for_each_file_in_order(shard, tmp_path):
     (tmp_path / "foreign.h5").write_bytes(b"not HDF5")
     layout, fault, missing = inspect_shards([shard, tmp_path / "foreign.h5", tmp_path / "none.h5"])
     assert layout == read_layout(shard)
-    assert "not a sound shard" in fault
-    assert "No such file" in missing
+    assert "not a sound shard" in fault.reason
+    assert (fault.is_damage, missing.is_damage) == (True, False)
 
 
 ABORTS_AT_THE_SECOND = """
@@ -40,6 +40,17 @@ def answer(lines, real=inspection.answer):
         yield from real([line])
 
 inspection.answer = answer
+inspection.main()
+"""
+DIES_ONCE = """
+import os
+from pathlib import Path
+import featx.inspection as inspection
+
+if not Path({mark!r}).exists():
+    Path({mark!r}).touch()
+    print("ready", flush=True)
+    os.abort()
 inspection.main()
 """
 HANGS = """
@@ -59,26 +70,40 @@ def test_inspect_shards_child_that_dies_blames_the_file_it_was_at(shard, monkeyp
     be_child(monkeypatch, tmp_path, ABORTS_AT_THE_SECOND)
     first, fault, last = inspect_shards([shard, tmp_path / "second.h5", shard])
     assert first == last == read_layout(shard)
-    assert fault == "not a sound shard: libhdf5 ended with -6 while opening it"
+    assert fault == ("not a sound shard: libhdf5 ended with -6 while opening it", True)
 
 
 def test_inspect_shards_child_that_hangs_is_ended(shard, monkeypatch, tmp_path):
     be_child(monkeypatch, tmp_path, HANGS)
     monkeypatch.setattr(inspection, "_STARTUP_S", 2)
     monkeypatch.setattr(inspection, "_SECONDS_PER_FILE", 1)
-    assert inspect_shards([shard]) == ["not a sound shard: libhdf5 hung while opening it"]
+    (fault,) = inspect_shards([shard])
+    assert fault == ("not a sound shard: libhdf5 hung while opening it", True)
 
 
-def test_inspect_shards_that_cannot_begin_raises(shard, monkeypatch):
+def test_inspect_shards_child_that_dies_once_is_given_another_chance(shard, monkeypatch, tmp_path):
+    code = DIES_ONCE.format(mark=str(tmp_path / "mark"))
+    be_child(monkeypatch, tmp_path, code)
+    assert inspect_shards([shard, shard]) == [read_layout(shard)] * 2
+
+
+def test_inspect_shards_that_cannot_begin_tells_nothing_of_the_files(shard, monkeypatch):
     monkeypatch.setattr(inspection, "_COMMAND", ("-c", "raise SystemExit(3)"))
-    with pytest.raises(OSError, match=r"no process can be started .* ended with 3"):
-        inspect_shards([shard])
+    for fault in inspect_shards([shard, shard]):
+        assert "no process can be started" in fault.reason
+        assert not fault.is_damage
+
+
+def test_inspect_shards_takes_nothing_from_the_working_directory(shard, monkeypatch, tmp_path):
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    assert inspect_shards([shard]) == [read_layout(shard)]
 
 
 def test_answer_is_one_line_of_json_for_each_path(shard):
     found, fault = answer([json.dumps(str(shard)), json.dumps(str(shard.parent))])
     assert ShardLayout(*json.loads(found)) == read_layout(shard)
-    assert isinstance(json.loads(fault), str)
+    assert json.loads(fault)["is_damage"]
 
 
 def test_main_limits_memory_and_answers(shard):

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 
 from featx.compaction import compact
 from featx.exceptions import CacheDamageWarning
-from featx.key_table import keys_from_matrix
+from featx.key_table import NO_KEY, keys_from_matrix
 from featx.shards import Shard, remove_shard, write_shard
 from featx.spaces import Space
 from featx.store import SpaceStore
@@ -180,7 +181,7 @@ def test_find_foreign_files_in_the_folder_are_set_aside_with_one_warning(tmp_pat
     (tmp_path / "rows" / "notes.txt").write_text("mine")
     (tmp_path / "rows" / "shard-notes.txt").write_text("mine")
     (tmp_path / "rows" / ".shard-1.h5.abc.part").write_text("unfinished")
-    with pytest.warns(CacheDamageWarning, match=r"notes.txt is no part of a cache") as caught:
+    with pytest.warns(CacheDamageWarning, match=r"notes.txt: is no part of a cache") as caught:
         assert open_store(tmp_path).find(keys)[1].all()
     assert len(caught) == 1
     names = {path.name.removeprefix("rows-") for path in (tmp_path / "damaged").iterdir()}
@@ -227,9 +228,72 @@ def test_find_one_shard_that_cannot_be_read_costs_its_rows_only(tmp_path, stored
         return read(shard, *arguments)
 
     monkeypatch.setattr(Shard, "read", read_or_fail)
-    embeddings, found = store.find(keys)
+    with pytest.warns(CacheDamageWarning, match=r"cannot be read \(Input/output error\)"):
+        embeddings, found = store.find(keys)
     assert found.tolist() == [False] * 4 + [True] * 8
     np.testing.assert_array_equal(embeddings[found], rows[found])
+    assert store.find(keys)[1].sum() == 8  # once is enough to say it
+    store.append(keys[:4], rows[:4])
+    np.testing.assert_array_equal(store.find(keys)[0], rows)
+
+
+def test_find_row_that_was_read_wrongly_once_is_read_again(tmp_path, stored, monkeypatch):
+    keys, rows = stored
+    store = open_store(tmp_path)
+    read, n_reads = Shard.read, []
+
+    def read_wrongly_once(shard, *arguments):
+        n_reads.append(shard)
+        sound = read(shard, *arguments)
+        return sound & (len(n_reads) != 1)
+
+    monkeypatch.setattr(Shard, "read", read_wrongly_once)
+    embeddings, found = store.find(keys)
+    assert found.all()
+    np.testing.assert_array_equal(embeddings, rows)
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_find_damaged_row_that_has_a_sound_double_is_found(tmp_path, stored):
+    keys, rows = stored
+    store = open_store(tmp_path)
+    store.append(keys[:4], rows[:4])
+    for shard in (store.shards()[0], store.shards()[-1]):
+        if shard.keys[0] == keys[0]:
+            with open(shard.path, "r+b") as file:
+                file.seek(shard.offset)
+                file.write(b"\xff\xff")
+            break
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheDamageWarning)  # the sound double may be asked first
+        embeddings, found = store.find(keys)
+    assert found.all()
+    np.testing.assert_array_equal(embeddings, rows)
+
+
+def test_find_damage_that_cannot_be_moved_aside_is_said_once_and_grows_nothing(tmp_path, stored):
+    keys, rows = stored
+    (tmp_path / "damaged").write_text("in the way")
+    store = open_store(tmp_path)
+    shard = store.shards()[0]
+    with open(shard.path, "r+b") as file:
+        file.seek(shard.offset)
+        file.write(b"\xff\xff")
+    with pytest.warns(CacheDamageWarning, match="cannot be moved aside"):
+        assert store.find(keys)[1].sum() == 11
+    for _ in range(3):
+        assert store.find(keys)[1].sum() == 11
+    assert len(files(tmp_path, ".h5")) == 3
+    store.append(keys, rows)
+    assert store.find(keys)[1].all()
+
+
+def test_find_no_key_is_never_found(tmp_path):
+    store = open_store(tmp_path)
+    keys, rows = keys_and_rows(2)
+    keys[0] = NO_KEY
+    store.append(keys, rows)
+    assert store.find(keys)[1].tolist() == [False, True]
 
 
 def test_find_writes_into_the_array_that_is_passed(tmp_path, stored):
@@ -269,11 +333,12 @@ def test_keys_are_distinct_and_in_the_order_in_which_they_came(tmp_path, stored)
     np.testing.assert_array_equal(store.keys(), keys)
 
 
-def test_salvage_shard_that_is_gone_says_nothing(tmp_path, stored):
+def test_salvage_shard_that_is_gone_raises(tmp_path, stored):
     store = open_store(tmp_path)
     shard = store.shards()[0]
     remove_shard(shard)
-    store.salvage(shard)
+    with pytest.raises(FileNotFoundError):
+        store.salvage(shard)
     assert len(store.shards()) == 2
 
 
@@ -283,6 +348,7 @@ def test_find_damaged_files_without_a_process_to_look_into_them_stay(tmp_path, s
     files(tmp_path, ".index")[0].write_bytes(b"")
     with monkeypatch.context() as patch:
         patch.setattr("sys.executable", "/nowhere/python")
-        assert open_store(tmp_path).find(keys)[1].sum() == 8
+        with pytest.warns(CacheDamageWarning, match="cannot be read"):
+            assert open_store(tmp_path).find(keys)[1].sum() == 8
     with pytest.warns(CacheDamageWarning, match="index was made anew"):
         assert open_store(tmp_path).find(keys)[1].all()

@@ -18,8 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from featx import EmbeddingCache
 from featx.compaction import compact
-from featx.exceptions import CacheDamageWarning
+from featx.exceptions import CacheDamageWarning, MissingRowsError, ParameterError
 from featx.shards import open_shard
 from featx.upkeep import choose_evictions, remove
 
@@ -69,8 +70,23 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def clear(self):
-        shutil.rmtree(rows_folder(self.folder), ignore_errors=True)
+        EmbeddingCache(self.folder).clear()
         self.certain.clear()
+
+    @rule()
+    def verify_and_repair(self):
+        with damage_allowed():
+            EmbeddingCache(self.folder).verify(repair=True)
+            assert EmbeddingCache(self.folder).verify()["damaged"] == {}
+
+    @rule()
+    def export_and_import(self):
+        """Into the same cache: nothing comes of it, and nothing is lost."""
+        with damage_allowed(), contextlib.suppress(ParameterError, MissingRowsError):
+            EmbeddingCache(self.folder).export(self.folder / "rows.h5")
+            before = len(self.store.keys())
+            assert EmbeddingCache(self.folder).import_(self.folder / "rows.h5")[1:] == (0, 0)
+            assert len(self.store.keys()) == before
 
     @rule(data=st.data())
     def evict(self, data):
@@ -123,7 +139,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    "n_examples", [15, pytest.param(500, marks=pytest.mark.long)], ids="{} sequences".format
+    "n_examples", [8, pytest.param(500, marks=pytest.mark.long)], ids="{} sequences".format
 )
 def test_store_agrees_with_a_dict_over_random_operations(n_examples):
     run = settings(max_examples=n_examples, stateful_step_count=20, deadline=None, database=None)
