@@ -13,17 +13,21 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featx._hashing import DIGEST_BYTES, digest_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # of the standard library from Python 3.12 on
 
 PART_SUFFIX = ".part"
 _ATTEMPTS = 3
 _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
+def write_atomically(path: Path, data: Buffer) -> None:
     """Write a file so that it is seen whole or not at all, also after a power cut.
 
     Parameters
@@ -38,7 +42,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     OSError
         The disk is full, the folder cannot be written, and so on; nothing is left behind.
     """
-    write_in_order({path: data})
+    write_in_order({path: [data]})
 
 
 @contextlib.contextmanager
@@ -68,7 +72,7 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
-def write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
+def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     """Write files of one folder, each as :func:`write_atomically` does; the last is the commit.
 
     All are on the disk before the first is moved into place, so that hardly a moment passes in
@@ -76,8 +80,8 @@ def write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
 
     Parameters
     ----------
-    contents : dict of Path to bytes-like
-        Moved into place in this order.
+    contents : mapping of Path to sequence of bytes-like
+        The whole content of each, in parts. Moved into place in this order.
 
     Raises
     ------
@@ -91,12 +95,12 @@ def write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
     return _write_in_order(contents)
 
 
-def _write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
+def _write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     folder = next(iter(contents)).parent
     beside = {path: folder / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}" for path in contents}
     try:
-        for path, data in contents.items():
-            _write_through(beside[path], data)
+        for path, parts in contents.items():
+            _write_through(beside[path], parts)
         for path, part in beside.items():
             os.replace(part, path)
     except BaseException:
@@ -107,10 +111,11 @@ def _write_in_order(contents: dict[Path, bytes | memoryview]) -> None:
     _sync_folder(folder)
 
 
-def _write_through(path: Path, data: bytes | memoryview) -> None:
+def _write_through(path: Path, parts: Sequence[Buffer]) -> None:
     _make_folder(path.parent)
     with open(path, "xb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

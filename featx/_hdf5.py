@@ -5,23 +5,26 @@ uint8 and ``checksums (n,)`` uint64 (xxh3 of each row), and as root attributes `
 and ``space`` (JSON: what made these numbers, in words). An exported file may hold ``names`` and
 ``labels`` of the samples as well.
 
-It is built in memory and written by featx itself, because h5py on a full disk leaves an unreadable
-file and a process that dies at exit. It is looked into through libhdf5 only to learn where its
-parts lie, by a child process (``inspection.py``); their bytes are never read this way.
+libhdf5 makes the frame, in memory; rows are put into it and written by featx itself, because h5py
+on a full disk leaves an unreadable file and a process that dies at exit. A file is looked into
+through libhdf5 only to learn where its parts lie, by a child process (``inspection.py``); their
+bytes are never read this way.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from featx._hashing import DIGEST_BYTES
+from featx._paged_file import PagedFile
 
 FORMAT_VERSION = 1
 _DTYPES = ("float32", "float16")
@@ -52,76 +55,81 @@ class ShardLayout(NamedTuple):
     space: dict[str, Any]
 
 
-def shard_image(
-    embeddings: np.ndarray, *, keys: np.ndarray, checksums: np.ndarray, space: dict[str, Any]
-) -> tuple[bytes, int]:
-    """Build the bytes of a shard file.
+class ShardFrame(NamedTuple):
+    """A shard file without its rows, keys and checksums, for which it leaves room.
 
-    Parameters
+    Attributes
     ----------
-    embeddings : ndarray of shape (n, d), float32 or float16, n and d positive
-    keys : ndarray of shape (n, 16), uint8
-    checksums : ndarray of shape (n,), uint64
-    space : dict
-        Description of the space, plain data.
-
-    Returns
-    -------
-    image : bytes
-    offset : int
-        Where the embeddings begin in it, in bytes.
+    file : PagedFile
+        Everything else.
+    embeddings, keys, checksums : int
+        Where they have to be written; offsets in bytes.
     """
-    # Never a file, but h5py opens none of one name twice, in whatever thread.
-    name = f"shard-{uuid.uuid4().hex}"
-    with h5py.File(name, "w", driver="core", backing_store=False) as file:
-        _describe(file, space)
-        file.create_dataset("keys", data=keys)
-        file.create_dataset("checksums", data=checksums)
-        dataset = file.create_dataset("embeddings", data=np.ascontiguousarray(embeddings))
-        offset = dataset.id.get_offset()
-        file.flush()
-        return file.id.get_file_image(), offset
 
-
-class EmptyShard(NamedTuple):
-    """Where the parts of a shard file have to be written; offsets in bytes."""
-
+    file: PagedFile
     embeddings: int
     keys: int
     checksums: int
 
+    def filled(
+        self, *, embeddings: np.ndarray, keys: np.ndarray, checksums: np.ndarray
+    ) -> list[Any]:
+        """Return the whole file, as buffers in the order of their places; nothing is copied."""
+        rooms = {self.embeddings: embeddings, self.keys: keys, self.checksums: checksums}
+        parts: list[Any] = []
+        done = 0
+        for offset, array in sorted(rooms.items(), key=lambda room: room[0]):
+            parts += [self.file.part(done, offset), array]
+            done = offset + array.nbytes
+        return [*parts, self.file.part(done, self.file.size)]
 
-def create_shard_file(
-    path: Path,
+    def rest(self, *, n_rows: int, row_bytes: int) -> list[tuple[int, bytes]]:
+        """Return what is around the rooms, as (offset, bytes)."""
+        rooms = sorted(
+            [
+                (self.embeddings, n_rows * row_bytes),
+                (self.keys, n_rows * DIGEST_BYTES),
+                (self.checksums, n_rows * np.dtype(np.uint64).itemsize),
+            ]
+        )
+        starts = [0, *(offset + size for offset, size in rooms)]
+        stops = [*(offset for offset, _ in rooms), self.file.size]
+        return [
+            (start, self.file.part(start, stop)) for start, stop in zip(starts, stops, strict=True)
+        ]
+
+
+def shard_frame(
     shape: tuple[int, int],
     *,
     space: dict[str, Any],
-    texts: dict[str, list[str]],
-) -> EmptyShard:
-    """Make a shard file whose embeddings, keys and checksums are still to be written.
+    texts: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> ShardFrame:
+    """Make a shard file that leaves room for embeddings, keys and checksums.
 
-    They are written by the caller, row by row and without h5py, so that neither memory nor a full
-    disk is a problem.
+    libhdf5 never sees the rows: they are neither copied in memory, however many there are, nor
+    written by it to a disk that may be full.
 
     Parameters
     ----------
-    path : Path
-        Must not be there.
     shape : tuple of int
-        Of the embeddings.
+        Of the embeddings, ``(n, d)``, both positive.
     space : dict
-        Description of the space; its dtype is that of the embeddings.
-    texts : dict of str to list of str
+        Description of the space, plain data; its dtype is that of the embeddings.
+    texts : mapping of str to sequence of str
         Further datasets of strings, such as ``names`` and ``labels``.
     """
     n_rows, n_features = shape
-    with h5py.File(path, "x") as file:
-        _describe(file, space)
+    memory = PagedFile()
+    with h5py.File(memory, "w") as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["space"] = json.dumps(space, sort_keys=True)
         for name, values in texts.items():
             # File names need not be UTF-8.
             plain = [value.encode("utf-8", "backslashreplace").decode() for value in values]
             file.create_dataset(name, data=plain, dtype=h5py.string_dtype())
-        return EmptyShard(
+        return ShardFrame(
+            memory,
             _allocate(file, "embeddings", (n_rows, n_features), space["identity"]["dtype"]),
             _allocate(file, "keys", (n_rows, DIGEST_BYTES), "uint8"),
             _allocate(file, "checksums", (n_rows,), "uint64"),
@@ -136,11 +144,6 @@ def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) ->
     kind = h5py.h5t.py_create(np.dtype(dtype))
     space = h5py.h5s.create_simple(shape)
     return h5py.h5d.create(file.id, name.encode(), kind, space, creation).get_offset()
-
-
-def _describe(file: h5py.File, space: dict[str, Any]) -> None:
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["space"] = json.dumps(space, sort_keys=True)
 
 
 def read_layout(path: Path) -> ShardLayout:

@@ -92,26 +92,27 @@ def _writer_of(format: str) -> Callable[[Table, Path], None]:
 
 
 def _write_h5(table: Table, path: Path) -> None:
-    from featx._hdf5 import create_shard_file
+    from featx._hdf5 import shard_frame
 
-    space = table.space.to_json()
-    places = create_shard_file(path, table.view.shape, space=space, texts=table.texts)
+    frame = shard_frame(table.view.shape, space=table.space.to_json(), texts=table.texts)
+    n_rows, n_features = table.view.shape
+    row_bytes = n_features * table.space.dtype.itemsize
     checksums = []
-    with open(path, "r+b", buffering=0) as file:
-        file.seek(places.embeddings)
-        for block in table.view.blocks():
+    with open(path, "xb", buffering=0) as file:
+        for offset, part in frame.rest(n_rows=n_rows, row_bytes=row_bytes):
+            _write_at(file, offset, part)
+        for start, block in table.view.blocks():
             rows = np.ascontiguousarray(block, table.space.dtype)
             checksums.append(checksums_of_rows(rows))
-            _write_all(file, rows)
-        file.seek(places.keys)
-        _write_all(file, matrix_from_keys(table.view.keys))
-        file.seek(places.checksums)
-        _write_all(file, np.concatenate(checksums))
+            _write_at(file, frame.embeddings + start * row_bytes, rows)
+        _write_at(file, frame.keys, matrix_from_keys(table.view.keys))
+        _write_at(file, frame.checksums, np.concatenate(checksums))
 
 
-def _write_all(file: Any, array: np.ndarray) -> None:
-    """Write an array through a file that may take less than it is given."""
-    rest = array.data.cast("B")
+def _write_at(file: Any, offset: int, data: Any) -> None:
+    """Write at a place of a file that may take less than it is given."""
+    file.seek(offset)
+    rest = memoryview(data).cast("B")
     while len(rest):
         rest = rest[file.write(rest) :]
 
@@ -124,7 +125,7 @@ def _write_npz(table: Table, path: Path) -> None:
     with zipfile.ZipFile(path, "x") as archive:
         with archive.open("embeddings.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)
-            for block in table.view.blocks():
+            for _, block in table.view.blocks():
                 member.write(block.data.cast("B"))
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -139,16 +140,14 @@ def _write_parquet(table: Table, path: Path) -> None:
     fields = [("key", pa.binary(16)), *((name, pa.string()) for name in table.texts)]
     fields.append(("embedding", pa.list_(pa.float32(), n_features)))
     schema = pa.schema(fields, metadata={"space": table.space.digest, "label": table.space.label})
-    done = 0
     with parquet.ParquetWriter(path, schema) as writer:
-        for block in table.view.blocks():
-            rows = slice(done, done + len(block))
+        for start, block in table.view.blocks():
+            rows = slice(start, start + len(block))
             keys = [bytes(key) for key in matrix_from_keys(table.view.keys[rows])]
             columns = [pa.array(keys, pa.binary(16))]
             columns += [pa.array(values[rows]) for values in table.texts.values()]
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), n_features))
             writer.write_table(pa.table(columns, schema=schema))
-            done += len(block)
 
 
 class Imported(NamedTuple):

@@ -2,7 +2,7 @@
 
 They are read, not mapped: where a disk or a mount is gone, a read is an error, and a touched page
 is the end of the process. What is read at once stays in the processor's cache until it was checked
-and has found its place.
+and has found its place. Reading and checking let other threads run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from featx._hashing import checksums_of_rows
 
 # Reading over a gap of 16 KiB takes as long as another system call (2026-11, Linux).
-_WINDOW_BYTES = 512 * 2**10
+_WINDOW_BYTES = 2 * 2**20
 _GAP_BYTES = 16 * 2**10
 
 
@@ -62,19 +62,26 @@ def read_rows(
     order = np.argsort(rows, kind="stable")
     rows, targets = rows[order], targets[order]
     row_bytes = out.shape[1] * dtype.itemsize
-    is_direct = out.dtype == dtype and out.flags.c_contiguous
-    n_buffered = max(1, _WINDOW_BYTES // row_bytes)
-    buffer = np.empty((n_buffered, out.shape[1]), dtype)
+    steps = np.diff(rows)
+    no_doubles = bool((steps > 0).all())
+    is_direct = (
+        no_doubles
+        and out.dtype == dtype
+        and out.flags.c_contiguous
+        and bool((np.diff(targets) > 0).all())
+    )
+    n_at_once = max(1, _WINDOW_BYTES // row_bytes)
+    buffer = np.empty((n_at_once, out.shape[1]), dtype)
     sound = np.zeros(len(rows), bool)
     with open(path, "rb", buffering=0) as file:
-        for window in _windows(rows, n_buffered, max_gap=max(1, _GAP_BYTES // row_bytes)):
+        for window in _windows(rows, steps, n_at_once, max(1, _GAP_BYTES // row_bytes)):
             wanted, places = rows[window], targets[window]
-            first, last = int(wanted[0]), int(wanted[-1])
-            is_run = _is_run(wanted)
-            fits = is_direct and is_run and _is_run(places)
-            block = out[places[0] : places[-1] + 1] if fits else buffer[: last - first + 1]
+            first, n_rows = int(wanted[0]), int(wanted[-1] - wanted[0]) + 1
+            is_run = no_doubles and n_rows == len(wanted)
+            fits = is_direct and is_run and places[-1] - places[0] + 1 == n_rows
+            block = out[places[0] : places[-1] + 1] if fits else buffer[:n_rows]
             n_read = _fill(block, file, offset + first * row_bytes) // row_bytes
-            found = block if is_run else block[wanted - first]
+            found = block if is_run else block.take(wanted - first, axis=0, mode="clip")
             if not fits:
                 out[places] = found
             good = checksums_of_rows(found) == checksums[wanted]
@@ -82,19 +89,14 @@ def read_rows(
     return sound
 
 
-def _windows(rows: np.ndarray, max_rows: int, *, max_gap: int) -> Iterator[slice]:
+def _windows(rows: np.ndarray, steps: np.ndarray, max_rows: int, max_gap: int) -> Iterator[slice]:
     """Split increasing row numbers into those that are read at once."""
-    breaks = np.flatnonzero(np.diff(rows) > max_gap) + 1
+    breaks = np.flatnonzero(steps > max_gap) + 1
     for start, end in pairwise([0, *breaks.tolist(), len(rows)]):
         while start < end:
             stop = start + int(np.searchsorted(rows[start:end], rows[start] + max_rows))
             yield slice(start, stop)
             start = stop
-
-
-def _is_run(numbers: np.ndarray) -> bool:
-    """Tell whether each number is the one before plus one."""
-    return bool((np.diff(numbers) == 1).all())
 
 
 def _fill(block: np.ndarray, file: FileIO, offset: int) -> int:

@@ -10,7 +10,6 @@ damaged metadata can crash, is not on the read path.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import os
@@ -163,17 +162,17 @@ def write_shard(
         The shard could not be written; nothing of it is seen.
     """
     # Loading h5py takes 0.15 s, which a run that finds every row stored need not pay.
-    from featx._hdf5 import shard_image
+    from featx._hdf5 import shard_frame
 
     path = folder / f"{SHARD_PREFIX}{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{DATA_SUFFIX}"
     rows = np.ascontiguousarray(embeddings, space.dtype)
     checksums = checksums_of_rows(rows)
-    image, offset = shard_image(
-        rows, keys=matrix_from_keys(keys), checksums=checksums, space=space.to_json()
-    )
-    frame = _frame_digest(io.BytesIO(image), offset, rows.nbytes)
-    shard = Shard(path, space, keys, checksums, offset, frame, times_s or (time.time(),) * 2)
-    write_in_order({path: image, shard.index_path: _index_of(shard)})
+    frame = shard_frame(rows.shape, space=space.to_json())
+    parts = frame.filled(embeddings=rows, keys=matrix_from_keys(keys), checksums=checksums)
+    around = digest_of(*(part for part in parts if part is not rows)).hex()
+    times_s = times_s or (time.time(), time.time())
+    shard = Shard(path, space, keys, checksums, frame.embeddings, around, times_s)
+    write_in_order({path: parts, shard.index_path: [_index_of(shard)]})
     return shard
 
 

@@ -10,12 +10,17 @@ that are of no use are hidden from this process.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import joblib
 import numpy as np
 
 from featx.damage import DamageLog
@@ -35,6 +40,8 @@ from featx.spaces import Space
 from featx.usage import USAGE_FILE, note_use
 
 _ATTEMPTS = 3
+_BYTES_OF_A_PIECE = 64 * 2**20
+_MAX_THREADS = 4  # more do not make memory faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,22 +86,26 @@ class Snapshot:
         """Where in `keys` each shard begins, and where the last ends."""
         return np.cumsum([0, *map(len, self.shards)])
 
-    def locate(self, places: np.ndarray) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
-        """Yield each shard that holds some of these places in `keys`.
+    def locate(
+        self, places: np.ndarray, *, max_rows: int
+    ) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
+        """Yield each shard that holds some of these places in `keys`, large ones in parts.
 
         Yields
         ------
         shard : Shard
-        rows : ndarray of shape (m,)
+        rows : ndarray of shape (m,), m at most `max_rows`
             Of the shard.
-        which : ndarray of shape (m,), increasing
+        which : ndarray of shape (m,)
             Positions in `places`.
         """
-        numbers = np.searchsorted(self.starts, places, side="right") - 1
-        order = np.argsort(numbers, kind="stable")
-        present, first = np.unique(numbers[order], return_index=True)
-        for number, which in zip(present.tolist(), np.split(order, first[1:]), strict=False):
-            yield self.shards[number], places[which] - self.starts[number], which
+        order = np.argsort(places, kind="stable")
+        numbers = np.searchsorted(self.starts, places[order], side="right") - 1
+        present, first = np.unique(numbers, return_index=True)
+        for number, mine in zip(present.tolist(), np.split(order, first[1:]), strict=False):
+            for start in range(0, len(mine), max_rows):
+                which = mine[start : start + max_rows]
+                yield self.shards[number], places[which] - self.starts[number], which
 
 
 class SpaceStore:
@@ -258,19 +269,21 @@ class SpaceStore:
         places = snapshot.find(keys[lacking])
         stored = places >= 0
         lacking, places = lacking[stored], places[stored]
+        row_bytes = self.space.n_features * self.space.dtype.itemsize
+        pieces = snapshot.locate(places, max_rows=max(1, _BYTES_OF_A_PIECE // row_bytes))
         is_done = True
-        for shard, rows, which in snapshot.locate(places):
-            try:
-                sound = shard.read(rows, out, lacking[which])
-                found[lacking[which]] = sound
-                if not sound.all():
-                    is_done = False
-                    self.salvage(shard)
-            except OSError as exc:
+        for shard, which, result in _read_pieces(pieces, lacking, out):
+            if isinstance(result, OSError):
                 is_done = False
-                if is_last and not isinstance(exc, FileNotFoundError):
-                    self.damage.note(shard.path, f"cannot be read ({exc.strerror or exc})")
+                if is_last and not isinstance(result, FileNotFoundError):
+                    self.damage.note(shard.path, f"cannot be read ({result.strerror or result})")
                     self._hide(shard, np.ones(len(shard), bool))
+                continue
+            found[which] = result
+            if not result.all():
+                is_done = False
+                with contextlib.suppress(OSError):  # just removed: the next look finds it elsewhere
+                    self.salvage(shard)
         return is_done
 
     def _open_all(self, names: frozenset[str], known: Mapping[str, Shard]) -> tuple[Shard, ...]:
@@ -333,6 +346,29 @@ class SpaceStore:
     def _set_aside(self, files: tuple[Path, ...], reason: str) -> None:
         moved = self.damage.move_aside(*files)
         self.damage.note(files[0], reason if moved else f"{reason}, and it cannot be moved aside")
+
+
+def _read_pieces(
+    pieces: Iterable[tuple[Shard, np.ndarray, np.ndarray]], targets: np.ndarray, out: np.ndarray
+) -> Iterator[tuple[Shard, np.ndarray, np.ndarray | OSError]]:
+    """Read pieces of shards, several in threads; yield which rows of `out` each is, and its state.
+
+    The state is which of the rows are sound, or why they could not be read.
+    """
+
+    def read(piece: tuple[Shard, np.ndarray, np.ndarray]) -> Any:
+        shard, rows, which = piece
+        try:
+            return shard, targets[which], shard.read(rows, out, targets[which])
+        except OSError as exc:
+            return shard, targets[which], exc
+
+    first_two = list(itertools.islice(pieces := iter(pieces), 2))
+    if len(first_two) < 2:
+        yield from map(read, first_two)
+        return
+    with ThreadPoolExecutor(min(_MAX_THREADS, joblib.cpu_count())) as threads:
+        yield from threads.map(read, itertools.chain(first_two, pieces))
 
 
 def _names_in(folder: Path) -> frozenset[str]:

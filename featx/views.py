@@ -81,11 +81,11 @@ class EmbeddingView:
         rows = self._rows(self.keys)
         return rows if dtype is None else rows.astype(dtype, copy=False)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield all rows in order, in blocks of 64 MiB at most."""
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield all rows in order as (number of the first, rows), 64 MiB at most at once."""
         n_rows = max(1, _BLOCK_BYTES // (self.dtype.itemsize * self.shape[1]))
         for start in range(0, len(self), n_rows):
-            yield self[start : start + n_rows]
+            yield start, self[start : start + n_rows]
 
     def _rows(self, keys: np.ndarray) -> np.ndarray:
         rows, found = self._store.find(keys)

@@ -10,9 +10,8 @@ from featx._hashing import checksums_of_rows
 from featx._hdf5 import (
     FORMAT_VERSION,
     ShardStructureError,
-    create_shard_file,
     read_layout,
-    shard_image,
+    shard_frame,
 )
 
 SPACE = {"label": "vgg16", "identity": {"graph": "ab12", "feature_shape": [3], "dtype": "float32"}}
@@ -30,13 +29,15 @@ def keys():
 
 @pytest.fixture
 def shard(rows, keys, tmp_path):
-    image, _ = shard_image(rows, keys=keys, checksums=checksums_of_rows(rows), space=SPACE)
+    parts = shard_frame(rows.shape, space=SPACE).filled(
+        embeddings=rows, keys=keys, checksums=checksums_of_rows(rows)
+    )
     path = tmp_path / "shard-1.h5"
-    path.write_bytes(image)
+    path.write_bytes(b"".join(map(bytes, parts)))
     return path
 
 
-def test_shard_image_is_read_by_a_stranger_with_h5py_alone(shard, rows, keys):
+def test_shard_frame_filled_is_read_by_a_stranger_with_h5py_alone(shard, rows, keys):
     with h5py.File(shard, "r") as file:
         np.testing.assert_array_equal(file["embeddings"], rows)
         np.testing.assert_array_equal(file["keys"], keys)
@@ -45,9 +46,10 @@ def test_shard_image_is_read_by_a_stranger_with_h5py_alone(shard, rows, keys):
         assert json.loads(file.attrs["space"]) == SPACE
 
 
-def test_shard_image_offset_is_where_the_rows_lie(rows, keys):
-    image, offset = shard_image(rows, keys=keys, checksums=checksums_of_rows(rows), space=SPACE)
-    np.testing.assert_array_equal(np.frombuffer(image, np.float32, 15, offset).reshape(5, 3), rows)
+def test_shard_frame_of_a_terabyte_takes_kilobytes(rows, keys):
+    frame = shard_frame((10**9, 3), space=SPACE)
+    assert frame.file.size > 3 * 4 * 10**9
+    assert sum(len(part) for _, part in frame.rest(n_rows=10**9, row_bytes=12)) < 10_000
 
 
 def test_read_layout_says_where_everything_lies(shard, rows, keys):
@@ -63,18 +65,13 @@ def test_read_layout_says_where_everything_lies(shard, rows, keys):
         assert content[offset : offset + part.nbytes] == part.tobytes()
 
 
-def test_create_shard_file_has_room_where_it_says(rows, keys, tmp_path):
-    path = tmp_path / "large.h5"
-    texts = {"names": ["a", "b", "ü", "d", "e"]}
-    places = create_shard_file(path, rows.shape, space=SPACE, texts=texts)
-    with open(path, "r+b") as file:
-        for offset, part in zip(places, (rows, keys, checksums_of_rows(rows)), strict=True):
-            file.seek(offset)
-            file.write(part.tobytes())
-    assert read_layout(path)[:3] == places
-    with h5py.File(path) as file:
-        np.testing.assert_array_equal(file["embeddings"], rows)
-        assert file["names"].asstr()[:].tolist() == texts["names"]
+def test_shard_frame_takes_names_that_are_not_utf8(rows, keys, tmp_path):
+    texts = {"names": ["a", "b", "\udcff.jpg", "d", "ü"]}
+    frame = shard_frame(rows.shape, space=SPACE, texts=texts)
+    parts = frame.filled(embeddings=rows, keys=keys, checksums=checksums_of_rows(rows))
+    (tmp_path / "names.h5").write_bytes(b"".join(map(bytes, parts)))
+    with h5py.File(tmp_path / "names.h5") as file:
+        assert file["names"].asstr()[:].tolist() == ["a", "b", "\\udcff.jpg", "d", "ü"]
 
 
 def replaced(name):
@@ -198,6 +195,16 @@ def space_is_of_another_dtype(path):
         file.attrs["space"] = json.dumps({**SPACE, "identity": identity})
 
 
+def changed_space(**changes):
+    """Describe the space as somebody would who wants the reader to stumble."""
+
+    def damage(path):
+        with h5py.File(path, "r+") as file:
+            file.attrs["space"] = json.dumps({**SPACE, **changes})
+
+    return damage
+
+
 def space_is_no_json(path):
     with h5py.File(path, "r+") as file:
         file.attrs["space"] = "not json"
@@ -237,6 +244,12 @@ def foreign(path):
         (version_is_text, "format_version is not a plain value"),
         (space_is_huge, "space is too large"),
         (space_is_of_another_dtype, "embeddings of dtype float64"),
+        (changed_space(label=3), "description of another form"),
+        (changed_space(identity=3), "description of another form"),
+        (changed_space(identity={**SPACE["identity"], "feature_shape": "ab"}), "of shape ab"),
+        (changed_space(identity={**SPACE["identity"], "feature_shape": [3.0]}), "of shape"),
+        (changed_space(identity={**SPACE["identity"], "feature_shape": [4]}), "not as long as"),
+        (changed_space(identity={"dtype": "float32"}), "not a sound shard"),
         (no_version, "format_version"),
         (space_is_no_json, "not a sound shard"),
         (cut_short, "not a sound shard"),

@@ -148,7 +148,7 @@ def test_examine_shards_row_without_a_key_is_refused(rows, shard, tmp_path):
 
 
 def test_examine_shards_rows_of_another_length_than_described_are_refused(rows, shard, tmp_path):
-    narrow = Space({**SPACE.description, "feature_shape": [5]})
+    narrow = Space({**SPACE.description, "feature_shape": [5]}, label="vgg16")
     wrong = write_shard(tmp_path, shard.keys, rows, space=narrow)
     (fault,) = examine_shards([wrong.path])
     assert "not as long as its description says" in str(fault)

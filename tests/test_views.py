@@ -59,7 +59,8 @@ def test_view_of_all_rows_is_in_the_order_in_which_they_came(cache, embeddings):
 
 def test_blocks_are_the_rows_a_few_at_a_time(cache, images, embeddings, monkeypatch):
     monkeypatch.setattr(views, "_BLOCK_BYTES", 4 * 4 * 400)
-    blocks = list(cache.open(X=images).blocks())
+    starts, blocks = zip(*cache.open(X=images).blocks(), strict=True)
+    assert starts == (0, 4, 8)
     assert [len(block) for block in blocks] == [4, 4, 1]
     np.testing.assert_array_equal(np.concatenate(blocks), embeddings)
 
