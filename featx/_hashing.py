@@ -34,12 +34,11 @@ def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> bytes:
     >>> digest_of(b"featx") == digest_of(b"fea", b"tx")
     True
     """
-    buffers = [part.data if isinstance(part, np.ndarray) else part for part in parts]
-    if len(buffers) == 1:
-        return xxhash.xxh3_128_digest(buffers[0])
+    if len(parts) == 1 and isinstance(parts[0], bytes):
+        return xxhash.xxh3_128_digest(parts[0])
     state = xxhash.xxh3_128()
-    for buffer in buffers:
-        state.update(buffer)
+    for part in parts:
+        state.update(part.data if isinstance(part, np.ndarray) else part)
     return state.digest()
 
 

@@ -89,26 +89,30 @@ class ItemSamples(Samples):
         self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
     ) -> list[SampleFault]:
         """Fill in the digests of files; only those that the index does not know are read."""
-        faults, known_rows, states = [], [], []
-        for row, path in paths:
+        faults: list[SampleFault] = []
+        there: list[int] = []
+        states: list[bytes] = []
+        modified_s: list[float] = []
+        for number, (row, path) in enumerate(paths):
             try:
                 status = os.stat(path)
             except (OSError, ValueError) as exc:
                 faults.append(self.fault(row, _why_not_opened(exc)))
                 continue
-            known_rows.append((row, path, status))
+            there.append(number)
             states.append(file_key(path, status))
-        for (row, path, status), state, known in zip(
-            known_rows, states, files.find(states), strict=True
-        ):
-            try:
-                digests[row] = known or _digest_of_file(path)
-            except UnreadableImageError as exc:
-                faults.append(self.fault(row, exc))
-                continue
-            if known is None:
-                modified_s = max(status.st_mtime, status.st_ctime)
-                files.add(state, digests[row], modified_s=modified_s)
+            modified_s.append(max(status.st_mtime, status.st_ctime))
+        known = files.find(states)
+        for number, state, changed_s, digest in zip(there, states, modified_s, known, strict=True):
+            row, path = paths[number]
+            if digest is None:
+                try:
+                    digest = _digest_of_file(path)
+                except UnreadableImageError as exc:
+                    faults.append(self.fault(row, exc))
+                    continue
+                files.add(state, digest, modified_s=changed_s)
+            digests[row] = digest
         return faults
 
     def batch(
