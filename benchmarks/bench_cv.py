@@ -59,7 +59,7 @@ def strengths(smoke):
 def find_images(shared, work, n_images):
     """Return the paths of n_images real images, and their labels."""
     from featx import load_image_folder
-    from featx.demo_data import write_digits
+    from featx.cli.demo_data import write_digits
 
     if shared.is_dir():
         folders = ("flower_photos/train", "flower_photos/val", "dogs_cats")

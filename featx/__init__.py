@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from featx._version import __version__
 
 if TYPE_CHECKING:
-    from featx.applications import list_backbones
-    from featx.cache import EmbeddingCache
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.extractor import FeatureExtractor
-    from featx.folders import load_image_folder
+    from featx.networks.applications import list_backbones
     from featx.persistence import load, save
+    from featx.samples.folders import load_image_folder
+    from featx.storage.cache import EmbeddingCache
 
 __all__ = [
     "EmbeddingCache",
@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EmbeddingCache": "cache",
+    "EmbeddingCache": "storage.cache",
     "FeatureExtractor": "extractor",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
-    "list_backbones": "applications",
+    "list_backbones": "networks.applications",
     "load": "persistence",
-    "load_image_folder": "folders",
+    "load_image_folder": "samples.folders",
     "save": "persistence",
 }
 

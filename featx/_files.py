@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featx._hashing import DIGEST_BYTES, digest_of
+from featx.identity._hashing import DIGEST_BYTES, digest_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # of the standard library from Python 3.12 on

@@ -9,16 +9,16 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featx.backbones import Backbone, BackboneSpec
-from featx.cache_choice import resolve_cache
 from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError, ParameterError
 from featx.extractor_params import check_extractor_params
 from featx.forward import PassOptions, embed
-from featx.inputs import as_samples
-from featx.resolution import Resolved, resolve
-from featx.samples import Samples, ValueSamples
-from featx.spaces import Space
+from featx.identity.spaces import Space
+from featx.networks.backbones import Backbone, BackboneSpec
+from featx.networks.resolution import Resolved, resolve
+from featx.samples.base import Samples, ValueSamples
+from featx.samples.inputs import as_samples
+from featx.storage.cache_choice import resolve_cache
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):

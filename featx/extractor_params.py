@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from featx._validation import ParameterFaults
-from featx.applications import Network, find_network
-from featx.backbones import POOLINGS
-from featx.cache import EmbeddingCache
 from featx.exceptions import ParameterError
-from featx.models import StoredModel, is_file
-from featx.preprocessing import PREPROCESSINGS
+from featx.networks.applications import Network, find_network
+from featx.networks.backbones import POOLINGS
+from featx.networks.models import StoredModel, is_file
+from featx.networks.preprocessing import PREPROCESSINGS
+from featx.storage.cache import EmbeddingCache
 
 # Of a network's constructor, but said by parameters of the extractor.
 _SAID_ELSEWHERE = {

@@ -19,10 +19,6 @@ import joblib
 import numpy as np
 from sklearn.utils import Bunch
 
-from featx.backbones import Backbone
-from featx.cache import EmbeddingCache
-from featx.compaction import MAX_SHARDS, compact
-from featx.engines import batch_size_for
 from featx.exceptions import (
     BadSampleError,
     BadSampleWarning,
@@ -30,12 +26,16 @@ from featx.exceptions import (
     SampleFault,
     describe_faults,
 )
-from featx.file_index import FileIndex
+from featx.identity.spaces import Space
+from featx.networks.backbones import Backbone
+from featx.networks.engines import batch_size_for
+from featx.networks.resolution import Resolved
 from featx.progress import progress_bar
-from featx.resolution import Resolved
-from featx.samples import Samples
-from featx.spaces import Space
-from featx.store import SpaceStore
+from featx.samples.base import Samples
+from featx.samples.file_index import FileIndex
+from featx.storage.cache import EmbeddingCache
+from featx.storage.compaction import MAX_SHARDS, compact
+from featx.storage.store import SpaceStore
 
 _STORE_EVERY_S = 5.0
 _STORE_EVERY_BYTES = 32 * 2**20

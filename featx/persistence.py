@@ -27,8 +27,8 @@ from featx._version import __version__
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
-from featx.models import StoredModel
-from featx.spaces import Space
+from featx.identity.spaces import Space
+from featx.networks.models import StoredModel
 from featx.transfer import TransferEstimator
 
 if TYPE_CHECKING:

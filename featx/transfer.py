@@ -23,7 +23,7 @@ from featx.heads import (
     seed_head,
     set_head_params,
 )
-from featx.inputs import as_samples
+from featx.samples.inputs import as_samples
 from featx.training_data import (
     checked_labels,
     checked_weights,

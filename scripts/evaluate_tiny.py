@@ -32,7 +32,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from featx.images import conform, decode
+from featx.samples.images import conform, decode
 
 SIZE = 64
 N_REPEATS = 5

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from featx import EmbeddingCache
-from featx._hashing import digest_of
-from featx.compaction import compact
-from featx.key_table import keys_from
-from featx.spaces import Space
+from featx.identity._hashing import digest_of
+from featx.identity.key_table import keys_from
+from featx.identity.spaces import Space
+from featx.storage.compaction import compact
 
 N_FEATURES = 64
 SPACE = Space({"graph": "ab12", "feature_shape": [N_FEATURES], "dtype": "float32"}, label="worker")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from featx.backbones import BackboneSpec, build_backbone
 from featx.exceptions import BackboneError, ParameterError
+from featx.networks.backbones import BackboneSpec, build_backbone
 
 
 def spec_of(backbone="tiny", **fields):

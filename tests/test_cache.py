@@ -11,13 +11,13 @@ import pytest
 from sklearn.base import clone
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.cache import default_cache_path
-from featx.cache_choice import resolve_cache
 from featx.exceptions import CacheDamageWarning, ParameterError
-from featx.key_table import keys_from_matrix
-from featx.shards import remove_shard
-from featx.spaces import Space
-from featx.usage import USAGE_FILE
+from featx.identity.key_table import keys_from_matrix
+from featx.identity.spaces import Space
+from featx.storage.cache import default_cache_path
+from featx.storage.cache_choice import resolve_cache
+from featx.storage.shards import remove_shard
+from featx.storage.usage import USAGE_FILE
 
 SMALL = Space({"graph": "small", "feature_shape": [4], "dtype": "float32"}, label="small")
 LARGE = Space({"graph": "large", "feature_shape": [8], "dtype": "float32"}, label="large")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from featx import EmbeddingCache, FeatureExtractor, __version__, save
-from featx.cli import main
+from featx.cli.main import main
 
 CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "fault": 70, "interrupted": 130}
 
@@ -61,7 +61,7 @@ def test_command_is_installed_and_says_its_version():
 def test_command_help_loads_nothing_heavy():
     code = (
         "import sys\n"
-        "from featx.cli import cli\n"
+        "from featx.cli.main import cli\n"
         "cli.main(['--help'], standalone_mode=False)\n"
         "print({'tensorflow', 'keras', 'sklearn', 'h5py', 'numpy'} & set(sys.modules))"
     )
@@ -240,7 +240,7 @@ def test_cache_verify_damage_is_exit_code_one(run, model):
     assert (code, text) == (0, "all 12 rows are sound\n")
     (shard,) = EmbeddingCache().path.rglob("*.h5")
     data = bytearray(shard.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2] ^= 1  # in the middle of the rows
     shard.write_bytes(data)
     code, text, _ = run("cache", "verify", "--json")
     reason = "1 of 12 rows are damaged"
@@ -319,7 +319,7 @@ def test_interrupted_run_is_exit_code_130(run, photos, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("featx.folders.load_image_folder", interrupt)
+    monkeypatch.setattr("featx.samples.folders.load_image_folder", interrupt)
     code, _, err = run("fit", photos, "--out", tmp_path / "m")
     assert (code, err) == (CODES["interrupted"], "\ninterrupted\n")
 
@@ -382,7 +382,7 @@ def test_fault_of_featx_shows_its_traceback(run, monkeypatch):
     def fail():
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("featx.applications.list_backbones", fail)
+    monkeypatch.setattr("featx.networks.applications.list_backbones", fail)
     code, _, err = run("backbones")
     assert code == CODES["fault"]
     assert "ZeroDivisionError: a fault" in err

@@ -1,4 +1,4 @@
-"""Tests of featx.code_digests and of the facts about code that it rests on."""
+"""Tests of featx.identity.code_digests and of the facts about code that it rests on."""
 
 import abc
 import collections
@@ -17,9 +17,9 @@ import typing
 import numpy as np
 import pytest
 
-from featx._introspection import is_library, library_name
-from featx.code_digests import UnhashableCodeError, code_digest
 from featx.exceptions import FeatxError
+from featx.identity._introspection import is_library, library_name
+from featx.identity.code_digests import UnhashableCodeError, code_digest
 
 
 def from_source(source, name="f", *, file="a.py", lines_above=0, **names):
@@ -302,7 +302,7 @@ def test_code_digest_asks_known_first():
 def test_code_digest_in_two_processes_is_equal():
     script = """
 import enum, functools, numpy as np
-from featx.code_digests import code_digest
+from featx.identity.code_digests import code_digest
 class E(enum.Enum):
     A = "a"
 class C:

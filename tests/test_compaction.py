@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from featx import compaction
-from featx.compaction import blocks, compact
 from featx.exceptions import CacheDamageWarning
-from featx.key_table import keys_from_matrix
-from featx.shards import Shard
-from featx.spaces import Space
-from featx.store import SpaceStore
+from featx.identity.key_table import keys_from_matrix
+from featx.identity.spaces import Space
+from featx.storage import compaction
+from featx.storage.compaction import blocks, compact
+from featx.storage.shards import Shard
+from featx.storage.store import SpaceStore
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
 
@@ -155,7 +155,7 @@ def test_compact_full_disk_loses_nothing(store, stored, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("featx.shards.write_in_order", refuse)
+        patch.setattr("featx.storage.shards.write_in_order", refuse)
         with pytest.raises(OSError, match="No space left"):
             compact(store)
     np.testing.assert_array_equal(store.find(keys)[0], rows)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from featx.demo import run_demo
+from featx.cli.demo import run_demo
 
 
 @pytest.mark.slow

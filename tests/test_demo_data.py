@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from featx import load_image_folder
-from featx.demo_data import (
+from featx.cli.demo_data import (
     LETTERS,
     draw_letter,
     typeface_of,

@@ -1,4 +1,4 @@
-"""Tests of featx.digests and featx._layer_state: what changes the digest of a graph."""
+"""Digests of graphs and of the state of layers: what changes them, and what does not."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from featx.code_digests import UnhashableCodeError, code_digest
-from featx.digests import graph_digest, object_digest
 from featx.exceptions import ParameterError
+from featx.identity.code_digests import UnhashableCodeError, code_digest
+from featx.identity.digests import graph_digest, object_digest
 
 TABLE = [1.0, 2.0]
 
@@ -230,13 +230,17 @@ print([t.graph_digest(make()) for make in t.MAKERS])
 
 
 def test_importing_digests_loads_no_keras():
-    script = "import sys, featx.digests\nassert not {'keras', 'tensorflow'} & set(sys.modules)"
+    script = (
+        "import sys, featx.identity.digests\nassert not {'keras', 'tensorflow'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_object_digest_without_keras_loads_none():
     script = (
-        "import sys\nfrom featx.digests import object_digest\nobject_digest({'f': lambda x: x})\n"
+        "import sys\n"
+        "from featx.identity.digests import object_digest\n"
+        "object_digest({'f': lambda x: x})\n"
         "assert not {'keras', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx.engines import KerasEngine, batch_size_for
+from featx.networks.engines import KerasEngine, batch_size_for
 
 
 def model():

@@ -8,7 +8,8 @@ import pytest
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from featx import EmbeddingCache, FeatureExtractor, reports
+from featx import EmbeddingCache, FeatureExtractor
+from featx.cli import reports
 from featx.evaluation import check_folds, compare, evaluate
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
 

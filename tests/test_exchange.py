@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featx import EmbeddingCache, exchange
+from featx import EmbeddingCache
 from featx.exceptions import (
     BadSampleError,
     InputError,
@@ -13,7 +13,8 @@ from featx.exceptions import (
     ParameterError,
 )
 from featx.extractor import FeatureExtractor
-from featx.key_table import matrix_from_keys
+from featx.identity.key_table import matrix_from_keys
+from featx.storage import exchange
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def embeddings(cache, images):
 @pytest.fixture(autouse=True)
 def few_rows_at_a_time(monkeypatch):
     monkeypatch.setattr(exchange, "_BLOCK_BYTES", 2 * 4 * 400)
-    monkeypatch.setattr("featx.views._BLOCK_BYTES", 2 * 4 * 400)
+    monkeypatch.setattr("featx.storage.views._BLOCK_BYTES", 2 * 4 * 400)
 
 
 def read_h5(path):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from featx.exceptions import CacheDamageWarning
-from featx.file_index import FileIndex, file_key
+from featx.samples.file_index import FileIndex, file_key
 
 DIGEST = b"d" * 15 + b"\0"  # numpy's S16 strips the last byte, the index must not
 
@@ -80,7 +80,9 @@ def test_find_damaged_segment_only_means_hashing_again(damage, tmp_path):
 
 
 def test_find_segment_that_vanished_after_the_listing(tmp_path, monkeypatch):
-    monkeypatch.setattr("featx.file_index._segment_names", lambda folder: ["files-gone.index"])
+    monkeypatch.setattr(
+        "featx.samples.file_index._segment_names", lambda folder: ["files-gone.index"]
+    )
     assert FileIndex(tmp_path).find([key(1)]) == [None]
 
 

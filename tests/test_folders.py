@@ -7,7 +7,7 @@ from PIL import Image
 
 from featx import load_image_folder
 from featx.exceptions import FolderWarning, InputError
-from featx.folders import list_images
+from featx.samples.folders import list_images
 
 
 @pytest.fixture

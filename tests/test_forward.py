@@ -25,7 +25,7 @@ def test_embed_full_buffer_is_stored_at_once(images, monkeypatch):
 
 
 def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
-    from featx.engines import KerasEngine
+    from featx.networks.engines import KerasEngine
 
     run, calls = KerasEngine.run, []
 
@@ -47,7 +47,7 @@ def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
 
 def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
     monkeypatch.setattr("featx.forward._STORE_EVERY_S", 0.0)
-    from featx.store import SpaceStore
+    from featx.storage.store import SpaceStore
 
     append, calls = SpaceStore.append, []
 

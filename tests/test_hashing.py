@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featx._hashing import checksums_of_rows, digest_of, digest_of_array, digest_of_json
+from featx.identity._hashing import checksums_of_rows, digest_of, digest_of_array, digest_of_json
 
 
 def test_digest_of_known_value_is_stable():

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from featx._hashing import checksums_of_rows
-from featx._hdf5 import (
+from featx.identity._hashing import checksums_of_rows
+from featx.storage._hdf5 import (
     FORMAT_VERSION,
     ShardStructureError,
     read_layout,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featx.exceptions import UnreadableImageError
-from featx.images import check_header, conform, decode, from_pil
+from featx.samples.images import check_header, conform, decode, from_pil
 
 RED = (200, 30, 10)
 

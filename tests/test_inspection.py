@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from featx import inspection
-from featx._hdf5 import ShardLayout, read_layout
-from featx.inspection import answer, inspect_shards
-from featx.key_table import keys_from_matrix
-from featx.shards import write_shard
-from featx.spaces import Space
+from featx.identity.key_table import keys_from_matrix
+from featx.identity.spaces import Space
+from featx.storage import inspection
+from featx.storage._hdf5 import ShardLayout, read_layout
+from featx.storage.inspection import answer, inspect_shards
+from featx.storage.shards import write_shard
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
 
@@ -31,7 +31,7 @@ def test_inspect_shards_answers_for_each_file_in_order(shard, tmp_path):
 
 ABORTS_AT_THE_SECOND = """
 import os
-import featx.inspection as inspection
+import featx.storage.inspection as inspection
 
 def answer(lines, real=inspection.answer):
     for line in lines:
@@ -45,7 +45,7 @@ inspection.main()
 DIES_ONCE = """
 import os
 from pathlib import Path
-import featx.inspection as inspection
+import featx.storage.inspection as inspection
 
 if not Path({mark!r}).exists():
     Path({mark!r}).touch()

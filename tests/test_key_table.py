@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from featx.key_table import KEY_DTYPE, KeyTable, keys_from, keys_from_matrix, matrix_from_keys
+from featx.identity.key_table import (
+    KEY_DTYPE,
+    KeyTable,
+    keys_from,
+    keys_from_matrix,
+    matrix_from_keys,
+)
 
 TRICKY = [bytes(16), b"\0" * 15 + b"\1", b"\1" + bytes(15), b"a" * 8 + bytes(8), b"\xff" * 16]
 

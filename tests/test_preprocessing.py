@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from featx.applications import NETWORKS
 from featx.exceptions import BackboneError
-from featx.preprocessing import preprocess
+from featx.networks.applications import NETWORKS
+from featx.networks.preprocessing import preprocess
 
 MODULES = [
     "vgg16",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx.cli import main
+from featx.cli.main import main
 
 README = Path(__file__).parents[1] / "README.md"
 # The embedded network stands in for those whose weights are not on this machine.

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from featx.recipes import RecipeBook
-from featx.spaces import Space
+from featx.identity.spaces import Space
+from featx.storage.recipes import RecipeBook
 
 SMALL = Space({"graph": "small", "feature_shape": [4], "dtype": "float32"}, label="small")
 LARGE = Space({"graph": "large", "feature_shape": [8], "dtype": "float32"}, label="large")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from featx import reports
-from featx.applications import list_backbones
-from featx.demo import DemoRow
+from featx.cli import reports
+from featx.cli.demo import DemoRow
 from featx.evaluation import Comparison, evaluate
+from featx.networks.applications import list_backbones
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ import pytest
 from keras import layers
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.applications import TINY_FILE
 from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
-from featx.resolution import _BUILT, _MAX_BUILT
+from featx.networks.applications import TINY_FILE
+from featx.networks.resolution import _BUILT, _MAX_BUILT
 
 
 def build_seeded(input_shape):
@@ -171,8 +171,8 @@ def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
 
 
 def test_resolve_weights_that_vanish_while_it_is_asked_says_so(tmp_path):
-    from featx.backbones import BackboneSpec
-    from featx.resolution import resolve
+    from featx.networks.backbones import BackboneSpec
+    from featx.networks.resolution import resolve
 
     spec = BackboneSpec(
         "mobilenet_v2", tmp_path / "gone.h5", None, "auto", None, "avg", None, "float32"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from featx import row_reading
-from featx._hashing import checksums_of_rows
-from featx.row_reading import read_rows
+from featx.identity._hashing import checksums_of_rows
+from featx.storage import row_reading
+from featx.storage.row_reading import read_rows
 
 OFFSET = 40
 

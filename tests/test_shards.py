@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featx.key_table import NO_KEY, keys_from_matrix
-from featx.shards import (
+from featx.identity.key_table import NO_KEY, keys_from_matrix
+from featx.identity.spaces import Space
+from featx.storage.shards import (
     DamagedShardError,
     examine_shards,
     open_shard,
@@ -14,7 +15,6 @@ from featx.shards import (
     store_index,
     write_shard,
 )
-from featx.spaces import Space
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"}, label="vgg16")
 

@@ -2,7 +2,7 @@
 
 import json
 
-from featx.spaces import Space
+from featx.identity.spaces import Space
 
 DESCRIPTION = {"graph": "ab12", "pooling": "avg", "feature_shape": [4, 4, 8], "dtype": "float32"}
 

@@ -7,12 +7,12 @@ import warnings
 import numpy as np
 import pytest
 
-from featx.compaction import compact
 from featx.exceptions import CacheDamageWarning
-from featx.key_table import NO_KEY, keys_from_matrix
-from featx.shards import Shard, remove_shard, write_shard
-from featx.spaces import Space
-from featx.store import SpaceStore
+from featx.identity.key_table import NO_KEY, keys_from_matrix
+from featx.identity.spaces import Space
+from featx.storage.compaction import compact
+from featx.storage.shards import Shard, remove_shard, write_shard
+from featx.storage.store import SpaceStore
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
 OTHER = Space({"graph": "cd34", "feature_shape": [6], "dtype": "float32"})
@@ -52,7 +52,7 @@ def test_find_in_an_empty_store_finds_nothing(tmp_path):
 
 @pytest.mark.parametrize("piece_bytes", [1, 50, 10**6])
 def test_find_returns_rows_in_the_order_of_the_keys(piece_bytes, tmp_path, stored, monkeypatch):
-    monkeypatch.setattr("featx.store._BYTES_OF_A_PIECE", piece_bytes)
+    monkeypatch.setattr("featx.storage.store._BYTES_OF_A_PIECE", piece_bytes)
     keys, rows = stored
     missing, _ = keys_and_rows(2, seed=5)
     order = np.array([11, 0, 5, 5, 3])
@@ -142,8 +142,8 @@ def refuse_to_write(monkeypatch):
     def refuse(path, *_):
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr("featx.shards.write_atomically", refuse)
-    monkeypatch.setattr("featx.shards.write_in_order", lambda contents: refuse(*contents))
+    monkeypatch.setattr("featx.storage.shards.write_atomically", refuse)
+    monkeypatch.setattr("featx.storage.shards.write_in_order", lambda contents: refuse(*contents))
 
 
 def test_find_damage_in_a_folder_that_cannot_be_written_is_a_warning(tmp_path, stored, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from featx import FeatureExtractor
 from featx.exceptions import BackboneError, ParameterError
-from featx.taps import find_tap
+from featx.networks.taps import find_tap
 
 
 @pytest.fixture

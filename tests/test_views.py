@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from featx import EmbeddingCache, FeatureExtractor, views
+from featx import EmbeddingCache, FeatureExtractor
 from featx.exceptions import MissingRowsError, ParameterError
+from featx.storage import views
 
 
 @pytest.fixture

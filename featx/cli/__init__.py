@@ -1,0 +1,1 @@
+"""The ``featx`` command: its jobs, options, tables and demo."""

@@ -1,0 +1,215 @@
+"""``featx cache``: look into the cache of embeddings, and keep it in order."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich import filesize
+
+from featx.cli.options import extractor_options, make_extractor, or_none
+from featx.cli.output import AS_JSON, print_json, show
+
+if TYPE_CHECKING:
+    from featx.storage.cache import EmbeddingCache
+
+
+def _opened(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
+    from featx.storage.cache import EmbeddingCache
+
+    return EmbeddingCache(None if path == "auto" else path)
+
+
+_CACHE = click.option(
+    "--cache", "store", default=None, callback=_opened, help="A folder; default: your own cache."
+)
+
+
+@click.group()
+def cache() -> None:
+    """Look into the cache of embeddings, and keep it in order."""
+
+
+@cache.command()
+@_CACHE
+@AS_JSON
+def info(store: EmbeddingCache, as_json: bool) -> None:
+    """Say what is stored."""
+    result = store.info()
+    if as_json:
+        print_json(result)
+        return
+    from featx.cli import reports
+
+    reports.print_cache(result)
+
+
+@cache.command()
+@click.option("--repair", is_flag=True, help="Move damaged shards aside, keeping sound rows.")
+@click.option("--sample", default=0, help="Rows to compute again and compare; needs --folder.")
+@click.option("--folder", type=click.Path(), help="The images whose rows to compute again.")
+@click.option("--backbone", default="mobilenet_v2", show_default=True, help="What computes them.")
+@extractor_options
+@AS_JSON
+def verify(
+    repair: bool,
+    sample: int,
+    folder: str | None,
+    backbone: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Check every row; exit code 1 if any is damaged."""
+    from featx.samples.folders import load_image_folder
+    from featx.storage.cache_choice import resolve_cache
+
+    store = resolve_cache(or_none(options["cache"]))
+    if store is None:
+        raise click.UsageError("--cache none: there is nothing to check")
+    if sample and folder is None:
+        raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
+    again: dict[str, Any] = {}
+    if folder is not None:
+        extractor = make_extractor(backbone, options)
+        again = {"sample": sample, "extractor": extractor, "X": load_image_folder(folder).data}
+    result = store.verify(repair, **again)
+    lines = [f"{path}: {reason}" for path, reason in result["damaged"].items()]
+    lines += [f"{name}: the network gives another row now" for name in result["differing"]]
+    shown = lines or [f"all {result['n_rows']} rows are sound"]
+    if result["n_sampled"]:
+        shown.append(
+            f"{result['n_sampled']} rows computed again: largest relative difference "
+            f"{result['largest_difference']:.1e}"
+        )
+    show(result, as_json, "\n".join(shown))
+    if lines:
+        sys.exit(1)
+
+
+@cache.command()
+@_CACHE
+@AS_JSON
+def compact(store: EmbeddingCache, as_json: bool) -> None:
+    """Merge the small shards of each space into few."""
+    before = store.info()["n_shards"]
+    store.compact()
+    after = store.info()["n_shards"]
+    result = {"n_shards_before": before, "n_shards": after}
+    show(result, as_json, f"{before} shards became {after}")
+
+
+@cache.command()
+@_CACHE
+@click.option("--max-bytes", default=None, help="What may stay, as in 500MB or 10GB.")
+@click.option("--older-than", default=None, help="Spaces not used for so long go: 30d, 12h.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@AS_JSON
+def evict(
+    store: EmbeddingCache,
+    max_bytes: str | None,
+    older_than: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove rows, of the least recently used spaces first, until the rest fits."""
+    limits: dict[str, Any] = {
+        "max_bytes": None if max_bytes is None else _size_bytes(max_bytes),
+        "older_than": None if older_than is None else _length_of_time(older_than),
+    }
+    going = store.evictable(**limits)
+    for space in going:
+        click.echo(
+            f"{filesize.decimal(space.size_bytes)}, {space.n_rows} rows of {space.label}, "
+            f"last used {space.last_used}",
+            err=True,
+        )
+    total = filesize.decimal(sum(space.size_bytes for space in going))
+    agreed = going and (yes or click.confirm(f"Remove these {total}?", err=True))
+    removed = store.evict(**limits) if agreed else []
+    total = filesize.decimal(sum(space.size_bytes for space in removed))
+    show([space._asdict() for space in removed], as_json, f"{total} freed")
+
+
+@cache.command()
+@_CACHE
+@click.argument("path", type=click.Path())
+@click.option("--space", default=None, help="First digits of its digest, if there are several.")
+@click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
+@click.option("--format", default=None, help="h5, npz or parquet; default: by the suffix.")
+@AS_JSON
+def export(
+    store: EmbeddingCache,
+    path: str,
+    space: str | None,
+    folder: str | None,
+    format: str | None,
+    as_json: bool,
+) -> None:
+    """Write the rows of a space as one file: .h5, .npz or .parquet."""
+    from featx.samples.folders import load_image_folder
+
+    images: dict[str, Any] = {}
+    if folder is not None:
+        loaded = load_image_folder(folder)
+        images = {"X": loaded.data, "y": loaded.target}
+    store.export(path, format=format, space=space, **images)
+    size_bytes = Path(path).stat().st_size
+    result = {"path": path, "size_bytes": size_bytes}
+    show(result, as_json, f"{filesize.decimal(size_bytes)} in {path}")
+
+
+@cache.command(name="import")
+@_CACHE
+@click.argument("path", type=click.Path())
+@AS_JSON
+def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
+    """Add the rows of an exported .h5 file, or of another cache folder."""
+    done = store.import_(path)
+    show(
+        done._asdict(),
+        as_json,
+        f"{done.n_added} of {done.n_rows} rows added, {done.n_damaged} damaged ones left out",
+    )
+
+
+@cache.command()
+@_CACHE
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@AS_JSON
+def clear(store: EmbeddingCache, yes: bool, as_json: bool) -> None:
+    """Remove everything that is stored."""
+    held = store.info()
+    size = filesize.decimal(held["size_bytes"])
+    click.echo(f"{size}, {held['n_rows']} rows of {len(held['spaces'])} spaces", err=True)
+    if yes or click.confirm(f"Remove all embeddings in {store.path}?", err=True):
+        store.clear()
+    freed_bytes = held["size_bytes"] - store.info()["size_bytes"]
+    show({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")
+
+
+def _length_of_time(text: str) -> timedelta:
+    """Read a length of time as in 30d."""
+    units = {"s": "seconds", "h": "hours", "d": "days", "w": "weeks"}
+    number, unit = text.strip()[:-1], text.strip()[-1:].lower()
+    try:
+        return timedelta(**{units[unit]: float(number)})
+    except (KeyError, ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r}: expected a length of time as in 30d, 12h or 2w", param_hint="--older-than"
+        ) from None
+
+
+def _size_bytes(text: str) -> int:
+    """Read a size as in 500MB."""
+    units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
+    number = text.strip().rstrip("bBkKmMgGtT")
+    unit = text.strip()[len(number) :].lower()
+    try:
+        return int(float(number) * units[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r}: expected a size as in 500MB or 10GB", param_hint="--max-bytes"
+        ) from None

@@ -1,0 +1,156 @@
+"""Tables for people, on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import filesize
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from featx.evaluation import Comparison
+    from featx.networks.applications import Network
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table; columns whose name begins with ``#`` hold numbers and are set right.
+
+    Examples
+    --------
+    >>> print_table("", ["name", "#n"], [["a", 1]])  # doctest: +SKIP
+    """
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        right = column.startswith("#")
+        table.add_column(column.lstrip("#"), justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+@contextlib.contextmanager
+def status(title: str) -> Iterator[Callable[[str], None]]:
+    """Show on standard error what is being done.
+
+    Yields
+    ------
+    callable
+        To be told each step in words.
+    """
+    console = Console(stderr=True)
+    with console.status(title) as spinner:
+
+        def show(step: str) -> None:
+            # A file or a pipe shows no spinner, so each step gets a line.
+            if console.is_terminal:
+                spinner.update(step)
+            else:
+                console.print(f"- {step}")
+
+        yield show
+
+
+def print_demo(result: dict[str, Any]) -> None:
+    """Print what the demo found."""
+    columns = ("images", "features", "#accuracy", "#passes", "#seconds")
+    rows = [
+        (
+            row.images,
+            row.features,
+            f"{row.mean:.3f} ± {row.spread:.3f}",
+            row.n_forward,
+            f"{row.seconds:.2f}",
+        )
+        for row in result["rows"]
+    ]
+    title = (
+        "Logistic regression on raw pixels and on the embeddings of tiny:\n"
+        "accuracy over 5 folds (mean ± spread), and images through the network"
+    )
+    print_table(title, columns, rows)
+    console = Console(soft_wrap=True)
+    console.print(f"images  {result['images']}", highlight=False)
+    console.print(f"cache   {result['cache']}", highlight=False)
+    console.print(f"model   {result['model']}", highlight=False)
+    console.print(
+        f"the saved model says {result['prediction']!r} of {result['example']}", highlight=False
+    )
+
+
+def print_evaluation(result: dict[str, Any]) -> None:
+    """Print metrics per class, averages and the confusion matrix."""
+    columns = ("class", "#precision", "#recall", "#F1", "#images")
+    averages = [(f"({name})", result[name]) for name in ("macro", "weighted")]
+    rows = [
+        (
+            name,
+            f"{values['precision']:.3f}",
+            f"{values['recall']:.3f}",
+            f"{values['f1-score']:.3f}",
+            int(values["support"]),
+        )
+        for name, values in [*result["classes"].items(), *averages]
+    ]
+    title = f"accuracy {result['accuracy']:.3f} on {result['n_samples']} images"
+    print_table(title, columns, rows)
+    labels = result["confusion"]["labels"]
+    counts = zip(labels, result["confusion"]["counts"], strict=True)
+    print_table(
+        "confusion (rows: true class, columns: predicted)",
+        ("", *(f"#{label}" for label in labels)),
+        [(label, *row) for label, row in counts],
+    )
+
+
+def print_comparisons(rows: Sequence[Comparison], *, n_folds: int) -> None:
+    """Print a table of cross-validations."""
+    columns = ("backbone", "head", f"#accuracy, {n_folds} folds", "#forward passes", "#seconds")
+    lines = [
+        (
+            row.backbone,
+            row.head,
+            f"{row.mean:.3f} ± {row.spread:.3f}",
+            row.n_forward,
+            f"{row.seconds:.2f}",
+        )
+        for row in rows
+    ]
+    print_table("", columns, lines)
+
+
+def print_backbones(networks: Sequence[Network]) -> None:
+    """Print the networks that have a name."""
+    columns = ("name", "#input, pixels", "#features", "#parameters", "preprocessing")
+    rows = [
+        (
+            network.name,
+            network.input_size,
+            network.n_features,
+            f"{network.n_parameters:,}",
+            network.preprocessing or "inside the network",
+        )
+        for network in networks
+    ]
+    print_table("", columns, rows)
+
+
+def print_cache(result: dict[str, Any]) -> None:
+    """Print what a cache holds."""
+    columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "last used")
+    rows = [
+        (
+            space["digest"][:8],
+            space["label"],
+            space["n_rows"],
+            space["n_hits"],
+            space["n_shards"],
+            filesize.decimal(space["size_bytes"]),
+            space["last_used"],
+        )
+        for space in result["spaces"]
+    ]
+    title = f"{result['path']}: {result['n_rows']} rows, {filesize.decimal(result['size_bytes'])}"
+    print_table(title, columns, rows)

@@ -1,0 +1,1 @@
+"""What makes two embeddings comparable: digests of graphs, code and content."""

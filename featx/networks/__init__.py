@@ -1,0 +1,1 @@
+"""Frozen Keras networks: which one, which layer of it, and who runs it."""

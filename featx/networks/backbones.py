@@ -1,0 +1,282 @@
+"""The frozen Keras model: a graph with its tap, pooling and preprocessing, and its space.
+
+:class:`BackboneSpec` holds what a person asked for, :class:`Backbone` the model that was built for
+it. Nothing that the caller passed in is changed: taps and pooling are new graphs around the same
+layers, which share their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.exceptions import BackboneError, ParameterError
+from featx.identity.digests import graph_digest
+from featx.identity.spaces import Space
+from featx.networks.applications import Network, find_network
+from featx.networks.engines import KerasEngine
+from featx.networks.models import StoredModel, called_model, file_model, is_file, named_model
+from featx.networks.preprocessing import preprocess
+from featx.networks.taps import find_tap
+from featx.samples.images import DECODER, RESIZE
+
+if TYPE_CHECKING:
+    import keras
+
+POOLINGS = ("avg", "max", "avgmax", "flatten", None)
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneSpec:
+    """What was asked for; the fields are the parameters of :class:`FeatureExtractor`."""
+
+    backbone: Any
+    weights: Any
+    backbone_params: dict[str, Any] | None
+    preprocessing: Any
+    layer: str | None
+    pooling: str | None
+    input_size: int | tuple[int, int] | None
+    precision: str
+
+    @cached_property
+    def network(self) -> Network | None:
+        """The network of that name; None if the backbone is no name."""
+        named = isinstance(self.backbone, str) and not is_file(self.backbone)
+        return find_network(self.backbone) if named else None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that were asked for, or that the network has by default."""
+        if self.input_size is None:
+            return (self.network.input_size,) * 2 if self.network else None
+        sides = self.input_size
+        height, width = sides if isinstance(sides, (tuple, list)) else (sides, sides)
+        return (int(height), int(width))
+
+    @property
+    def label(self) -> str:
+        """The backbone in a few words, for people."""
+        if self.network:
+            return self.network.name
+        if is_file(self.backbone):
+            return Path(self.backbone).stem
+        kind = type(self.backbone).__name__
+        return str(getattr(self.backbone, "name", getattr(self.backbone, "__name__", kind)))
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen model with its tap, pooling and preprocessing.
+
+    Attributes
+    ----------
+    model : keras.Model
+        As it was passed in or built.
+    spec : BackboneSpec
+    input_shape : tuple of int
+        Of one input.
+    """
+
+    model: keras.Model
+    spec: BackboneSpec
+    input_shape: tuple[int, ...]
+
+    @cached_property
+    def tap(self) -> keras.Model:
+        """The model up to the layer that is read.
+
+        Raises
+        ------
+        ParameterError
+            There is no layer of that name; near names are suggested.
+        """
+        import keras
+
+        layer = self.spec.layer
+        if not getattr(self.model, "inputs", None):
+            if layer is not None:
+                raise ParameterError(
+                    f"layer={layer!r}: {self.spec.label} is subclassed or not built, so it has "
+                    "no graph to tap; pass layer=None, or a functional model"
+                )
+            return self.model
+        if layer is not None:
+            output = find_tap(self.model, layer, label=self.spec.label)
+            return keras.Model(self.model.inputs, output)
+        if len(self.model.outputs) != 1:
+            raise BackboneError(
+                f"{self.spec.label} has {len(self.model.outputs)} outputs: name the layer to read "
+                "with layer="
+            )
+        return keras.Model(self.model.inputs, self.model.outputs[0])
+
+    @property
+    def preprocessing(self) -> Any:
+        """How inputs are scaled, with ``"auto"`` resolved."""
+        if isinstance(self.spec.preprocessing, str) and self.spec.preprocessing == "auto":
+            return self.spec.network.preprocessing if self.spec.network else None
+        return self.spec.preprocessing
+
+    def graph(self, dtype: str) -> keras.Model:
+        """Make the graph from inputs of a dtype to float32 embeddings."""
+        import keras
+
+        inputs = keras.Input(self.input_shape, dtype=dtype)
+        x = self.tap(preprocess(inputs, self.preprocessing), training=False)
+        x = _pooled(x, self.spec.pooling)
+        return keras.Model(inputs, keras.ops.cast(x, "float32"))
+
+    @cached_property
+    def _engines(self) -> dict[tuple[str, int], KerasEngine]:
+        return {}
+
+    def engine(self, dtype: str, batch_size: int) -> KerasEngine:
+        """Return the compiled graph for inputs of a dtype; it is compiled once."""
+        key = (dtype, batch_size)
+        if key not in self._engines:
+            self._engines[key] = KerasEngine(self.graph(dtype), batch_size)
+        return self._engines[key]
+
+    @cached_property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one embedding."""
+        shape = tuple(self.graph("float32").output_shape[1:])
+        if None in shape:
+            raise BackboneError(
+                f"the embedding of {self.spec.label} has the shape {shape}, which depends on the "
+                "input: pass input_size, or a pooling"
+            )
+        return shape
+
+    def space(self) -> Space:
+        """Describe what decides the numbers; the weights are hashed anew at each call.
+
+        Raises
+        ------
+        UnhashableCodeError
+            Part of the graph is code that cannot be hashed.
+        """
+        description = {
+            "graph": graph_digest(self.tap),
+            "preprocessing": self._describe_preprocessing(),
+            "input_shape": list(self.input_shape),
+            "pooling": self.spec.pooling if len(self.tap.output_shape) > 2 else None,
+            "precision": self.spec.precision,
+            "dtype": "float32",
+            "feature_shape": list(self.feature_shape),
+        }
+        if len(self.input_shape) == 3:
+            description |= {"decoder": DECODER, "resize": RESIZE}
+        return Space(description, label=self._label())
+
+    def _describe_preprocessing(self) -> Any:
+        import keras
+
+        if self.preprocessing is None or isinstance(self.preprocessing, str):
+            return self.preprocessing
+        inputs = keras.Input(self.input_shape)
+        return {"graph": graph_digest(keras.Model(inputs, self.preprocessing(inputs)))}
+
+    def _label(self) -> str:
+        return ", ".join(
+            (
+                self.spec.label,
+                f"layer {self.spec.layer or self.tap.layers[-1].name!r}",
+                f"pooling {self.spec.pooling}",
+                f"preprocessing {self.preprocessing}",
+            )
+        )
+
+
+def _pooled(x: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
+    """Turn activations of shape (n, ..., c) into vectors; vectors stay as they are."""
+    from keras import ops
+
+    if pooling is None or len(x.shape) == 2:
+        return x
+    if pooling == "flatten":
+        return ops.reshape(x, (-1, math.prod(x.shape[1:])))
+    inner = tuple(range(1, len(x.shape) - 1))
+    if pooling == "max":
+        return ops.max(x, axis=inner)
+    if pooling == "avg":
+        return ops.mean(x, axis=inner)
+    return ops.concatenate([ops.mean(x, axis=inner), ops.max(x, axis=inner)], axis=-1)
+
+
+def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> Backbone:
+    """Build or load the model that was asked for.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    array_shape : tuple of int or None
+        Shape of one sample, if the samples are arrays of one shape.
+
+    Raises
+    ------
+    WeightsError, BackboneError
+        It cannot be had, or has not exactly one input of a known shape.
+    """
+    if spec.network:
+        height, width = spec.size or (0, 0)
+        shape = (height, width, 3)
+        model = named_model(
+            spec.network,
+            input_shape=shape,
+            weights=spec.weights,
+            params=spec.backbone_params or {},
+        )
+        return Backbone(model, spec, shape)
+    if is_file(spec.backbone):
+        model = file_model(spec.backbone)
+    elif isinstance(spec.backbone, StoredModel):
+        model = spec.backbone.load()
+    elif hasattr(spec.backbone, "layers"):
+        model = spec.backbone
+    else:
+        model = called_model(spec.backbone, _asked_shape(spec, array_shape))
+    return Backbone(model, spec, _input_shape(spec, model, array_shape))
+
+
+def _asked_shape(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if spec.size:
+        n_channels = array_shape[2] if array_shape and len(array_shape) == 3 else 3
+        return (*spec.size, n_channels)
+    if array_shape:
+        return (*array_shape, 1) if len(array_shape) == 2 else array_shape
+    raise BackboneError(
+        f"the input shape of {spec.label} is not known, since the samples are files or of several "
+        "shapes: pass input_size=(height, width)"
+    )
+
+
+def _input_shape(
+    spec: BackboneSpec, model: keras.Model, array_shape: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Find the shape of one input: the model's own, unknown sizes filled in."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return _asked_shape(spec, array_shape)
+    if len(inputs) != 1:
+        raise BackboneError(
+            f"{spec.label} has {len(inputs)} inputs: expected one. Wrap it in a model of one input."
+        )
+    shape = tuple(inputs[0].shape[1:])
+    if None in shape:
+        asked = _asked_shape(spec, array_shape)
+        if len(asked) != len(shape):
+            raise BackboneError(
+                f"{spec.label} takes inputs of shape {shape}, but the samples have {asked}"
+            )
+        return tuple(a if own is None else own for own, a in zip(shape, asked, strict=True))
+    if spec.size and len(shape) == 3 and spec.size != shape[:2]:
+        raise BackboneError(
+            f"input_size={spec.size}, but {spec.label} takes {shape[:2]} and nothing else: leave "
+            "input_size out, or build the model with inputs of shape (None, None, c)"
+        )
+    return shape

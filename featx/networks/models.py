@@ -1,0 +1,216 @@
+"""Where the model of a backbone comes from: a name, a file, or a callable.
+
+What goes wrong while Keras builds or loads a model becomes one error that names the ways out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.exceptions import BackboneError, WeightsError
+from featx.identity._hashing import digest_of
+from featx.networks.applications import TINY_FILE, Network
+
+if TYPE_CHECKING:
+    import keras
+
+RANDOM_WEIGHTS_SEED = 0
+KERAS_SUFFIX = ".keras"
+
+
+def named_model(
+    network: Network,
+    *,
+    input_shape: tuple[int, int, int],
+    weights: str | os.PathLike[str] | None,
+    params: dict[str, Any],
+) -> keras.Model:
+    """Build a network of ``keras.applications``, or the embedded one.
+
+    Parameters
+    ----------
+    network : Network
+    input_shape : tuple of int
+        Height, width, channels.
+    weights : "imagenet", None or path
+        None draws them from a fixed seed and leaves the caller's random state alone.
+    params : dict
+        For the constructor, beside ``include_top=False``.
+
+    Raises
+    ------
+    WeightsError
+        The weights cannot be downloaded, or the file is not of this network.
+    BackboneError
+        The network cannot be built with these parameters.
+    """
+    if network.constructor:
+        return _application(network, input_shape, weights, params)
+    return _tiny(weights)
+
+
+def _application(
+    network: Network,
+    input_shape: tuple[int, int, int],
+    weights: str | os.PathLike[str] | None,
+    params: dict[str, Any],
+) -> keras.Model:
+    import keras
+
+    constructor = getattr(keras.applications, network.constructor)
+    arguments = {"include_top": False, "input_shape": input_shape, **params}
+    try:
+        # Keras shows the progress of its downloads on standard output, which is for results.
+        with _fixed_seed(), contextlib.redirect_stdout(sys.stderr):
+            return constructor(weights=None if weights is None else str(weights), **arguments)
+    except Exception as exc:
+        if weights is not None and not isinstance(exc, TypeError):
+            raise _weights_error(network, weights, exc) from exc
+        raise BackboneError(
+            f"{network.constructor} cannot be built with {arguments}: {exc}"
+        ) from exc
+
+
+def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
+    if weights == "imagenet" and "URL fetch failure" in str(exc):
+        return WeightsError(
+            f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
+            f"downloaded ({exc}). Ways out: run once where there is a network, and copy "
+            "~/.keras/models from there; pass weights=FILE, a .h5 file of the network without its "
+            "classifier; take backbone='tiny', which needs no download; or weights=None for "
+            "random weights."
+        )
+    if weights == "imagenet":
+        return BackboneError(f"{network.constructor} cannot be built with ImageNet weights: {exc}")
+    return WeightsError(
+        f"the weights in {os.fspath(weights)!r} do not fit {network.constructor} as it was asked "
+        f"for: {exc}. Check that the file is of this network without its classifier, and that "
+        "backbone_params (alpha and the like) are those it was trained with."
+    )
+
+
+def _tiny(weights: str | os.PathLike[str] | None) -> keras.Model:
+    import keras
+
+    if weights is not None and weights != "imagenet":
+        raise WeightsError(
+            f"backbone='tiny' brings its own weights, or random ones (weights=None): got "
+            f"weights={os.fspath(weights)!r}. To use other weights, pass the path of a .keras "
+            "file as the backbone."
+        )
+    model = file_model(TINY_FILE)
+    if weights is None:
+        with _fixed_seed():
+            return keras.Model.from_config(_without_seeds(model.get_config()))
+    return model
+
+
+def _without_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """Clear the seeds of a configuration, so that its weights follow the seed in force."""
+    if isinstance(config, dict):
+        return {
+            key: None if key == "seed" else _without_seeds(value) for key, value in config.items()
+        }
+    return [_without_seeds(value) for value in config] if isinstance(config, list) else config
+
+
+def file_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a ``.keras`` file.
+
+    Raises
+    ------
+    WeightsError
+        It is missing, damaged or holds code that Keras will not run unasked.
+    """
+    import keras
+
+    try:
+        # Keras draws random weights before it reads those of the file.
+        with _fixed_seed():
+            return keras.saving.load_model(path, compile=False)
+    except Exception as exc:
+        raise WeightsError(
+            f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc}. If it holds custom "
+            "layers, load it yourself with keras.saving.load_model and pass the model."
+        ) from exc
+
+
+class StoredModel:
+    """A model as the bytes of a ``.keras`` file, which Keras reads only when it is needed.
+
+    Parameters
+    ----------
+    data : bytes
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.digest = digest_of(data).hex()
+
+    def __repr__(self) -> str:
+        return f"<model of {len(self.data):,} bytes, {self.digest[:8]}>"
+
+    def __sklearn_clone__(self) -> StoredModel:
+        return self
+
+    def load(self) -> keras.Model:
+        """Read the model.
+
+        Raises
+        ------
+        WeightsError
+            It is damaged or holds code that Keras will not run unasked.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"model{KERAS_SUFFIX}"
+            file.write_bytes(self.data)
+            return file_model(file)
+
+
+def called_model(
+    function: Callable[[tuple[int, ...]], keras.Model], input_shape: tuple[int, ...]
+) -> keras.Model:
+    """Call a function for its model.
+
+    Raises
+    ------
+    BackboneError
+        It returned something else.
+    """
+    import keras
+
+    model = function(input_shape)
+    if not isinstance(model, keras.Model):
+        raise BackboneError(
+            f"backbone={function!r} returned a {type(model).__name__} for "
+            f"input_shape={input_shape}: expected a keras.Model"
+        )
+    return model
+
+
+def is_file(backbone: Any) -> bool:
+    """Tell whether a backbone is given as the path of a file rather than as a name."""
+    return isinstance(backbone, os.PathLike) or (
+        isinstance(backbone, str) and (backbone.endswith(KERAS_SUFFIX) or Path(backbone).is_file())
+    )
+
+
+@contextlib.contextmanager
+def _fixed_seed() -> Iterator[None]:
+    """Make Keras' initialisers draw the same weights each time; undo it afterwards.
+
+    Initialisers without a seed take one from Python's own generator.
+    """
+    state = random.getstate()
+    random.seed(RANDOM_WEIGHTS_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -1,0 +1,211 @@
+"""From what a person asked for to the space it stands for, building the backbone only if needed.
+
+A *recipe* says in plain data what a backbone is made from: a network's name and the digest of its
+weight file, the digest of a ``.keras`` file, the code of a callable, and all options. The cache
+remembers which space each recipe led to, so that a warm run with a named backbone, or one from a
+file, needs no Keras at all. A model object has no recipe: its graph and weights are hashed anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import uuid
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
+from featx.identity._hashing import digest_of, digest_of_json
+from featx.identity.code_digests import UnhashableCodeError, code_digest
+from featx.identity.spaces import Space
+from featx.networks.applications import TINY_FILE
+from featx.networks.backbones import Backbone, BackboneSpec, build_backbone
+from featx.networks.models import StoredModel, is_file
+from featx.samples.file_index import FileIndex, file_key
+from featx.samples.images import DECODER, RESIZE
+from featx.storage.cache import EmbeddingCache
+
+_RECIPE_VERSION = 1
+_MAX_BUILT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """A space, and the way to the backbone that computes it.
+
+    Attributes
+    ----------
+    space : Space
+    build : callable
+        Returns the :class:`Backbone`; the first call may take seconds.
+    is_cacheable : bool
+        False if what computes the embeddings cannot be identified.
+    """
+
+    space: Space
+    build: Callable[[], Backbone]
+    is_cacheable: bool = True
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the backbone."""
+        return self.space.input_shape
+
+
+def resolve(
+    spec: BackboneSpec, *, array_shape: tuple[int, ...] | None, cache: EmbeddingCache | None
+) -> Resolved:
+    """Find the space of a backbone, building it only if it was never met before.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    array_shape : tuple of int or None
+        Shape of one sample, if the samples are arrays of one shape.
+    cache : EmbeddingCache or None
+
+    Raises
+    ------
+    WeightsError, BackboneError, ParameterError
+        The backbone cannot be had, or not with these parameters.
+    """
+    files = cache.files if cache else FileIndex(None)
+    dtype = cache.dtype if cache else "float32"
+    recipe = _recipe(spec, array_shape, files)
+    build = _builder(spec, recipe, array_shape)
+    remembered = cache.recipes.recall(recipe) if cache and recipe else None
+    if remembered and not callable(spec.backbone):
+        return Resolved(remembered.stored_as(dtype), build)
+    backbone = build()
+    try:
+        space = backbone.space()
+    except UnhashableCodeError as exc:
+        warnings.warn(NotCachedWarning(f"embeddings are not cached: {exc}"), stacklevel=5)
+        unknown = {
+            "unidentified": uuid.uuid4().hex,
+            "feature_shape": backbone.feature_shape,
+            "input_shape": backbone.input_shape,
+        }
+        return Resolved(Space(unknown).stored_as("float32"), build, is_cacheable=False)
+    if remembered and remembered != space:
+        warnings.warn(
+            UnstableBackboneWarning(
+                f"{spec.label} gave a model with other weights than the last time it was called, "
+                "so embeddings stored before cannot be used again. Seed its initialisers, or save "
+                "the model and pass the path of the .keras file."
+            ),
+            stacklevel=5,
+        )
+    if cache and recipe and remembered != space:
+        _remember(cache, recipe, space)
+    return Resolved(space.stored_as(dtype), build)
+
+
+def _remember(cache: EmbeddingCache, recipe: dict[str, Any], space: Space) -> None:
+    try:
+        cache.recipes.remember(recipe, space)
+        cache.files.flush()
+    except OSError:
+        # The next run builds the backbone again; storing rows will name the trouble.
+        return
+
+
+def _recipe(
+    spec: BackboneSpec, array_shape: tuple[int, ...] | None, files: FileIndex
+) -> dict[str, Any] | None:
+    """Say, without Keras, what a backbone is made from; None if that cannot be said."""
+    if spec.preprocessing is not None and not isinstance(spec.preprocessing, str):
+        return None
+    if spec.network:
+        weights = _weights_identity(spec.network.name, spec.weights, files)
+        source: dict[str, Any] = {"name": spec.network.name, "weights": weights}
+    elif is_file(spec.backbone):
+        source = {"file": _file_digest(spec.backbone, files), "array_shape": array_shape}
+    elif isinstance(spec.backbone, StoredModel):
+        source = {"file": spec.backbone.digest, "array_shape": array_shape}
+    elif not hasattr(spec.backbone, "layers"):
+        try:
+            source = {"callable": code_digest(spec.backbone), "array_shape": array_shape}
+        except UnhashableCodeError:
+            return None
+    else:
+        return None
+    recipe = {
+        "version": _RECIPE_VERSION,
+        "keras": _keras_version(),
+        "source": source,
+        "params": spec.backbone_params or {},
+        "preprocessing": spec.preprocessing,
+        "layer": spec.layer,
+        "pooling": spec.pooling,
+        "size": spec.size,
+        "precision": spec.precision,
+        "decoder": [DECODER, RESIZE],
+    }
+    return _plain(recipe)
+
+
+@functools.cache
+def _keras_version() -> str:
+    return version("keras")
+
+
+def _plain(value: Any) -> Any:
+    """Turn a recipe into what JSON gives back."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+def _weights_identity(name: str, weights: Any, files: FileIndex) -> Any:
+    if name == "tiny" and weights is not None:
+        return {"file": _file_digest(TINY_FILE, files)}
+    if weights is None or weights == "imagenet":
+        return weights
+    return {"file": _file_digest(weights, files)}
+
+
+def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
+    absolute = os.path.abspath(Path(path).expanduser())
+    try:
+        status = os.stat(absolute)
+        state = file_key(absolute, status)
+        digest = files.find([state])[0]
+        if digest is None:
+            digest = digest_of(Path(absolute).read_bytes())
+            files.add(state, digest, modified_s=max(status.st_mtime, status.st_ctime))
+    except OSError as exc:
+        raise WeightsError(f"{os.fspath(path)!r} cannot be read: {exc.strerror or exc}") from exc
+    return digest.hex()
+
+
+_BUILT: OrderedDict[Hashable, Backbone] = OrderedDict()
+
+
+def _builder(
+    spec: BackboneSpec, recipe: dict[str, Any] | None, array_shape: tuple[int, ...] | None
+) -> Callable[[], Backbone]:
+    """Return a function that builds the backbone once; the last few are kept for all clones."""
+    if callable(spec.backbone) or recipe is None:
+        options = (spec.preprocessing, spec.layer, spec.pooling, spec.size, array_shape)
+        key: Hashable = (id(spec.backbone), options)
+    else:
+        key = digest_of_json(recipe)
+
+    def build() -> Backbone:
+        # Kept with the spec, whose objects therefore live as long as their ids stand in the key.
+        if key not in _BUILT:
+            _BUILT[key] = build_backbone(spec, array_shape)
+        _BUILT.move_to_end(key)
+        while len(_BUILT) > _MAX_BUILT:
+            _BUILT.popitem(last=False)
+        return _BUILT[key]
+
+    return build

@@ -1,0 +1,1 @@
+"""What a person passes as ``X``: order, identity and pixels of samples."""

@@ -1,0 +1,278 @@
+"""Samples in order, with identity and pixels.
+
+There are three kinds: images in one array (in memory, memory-mapped or HDF5; read in blocks, never
+whole), numbers that are no pixels in one array, and items of a sequence (``item_samples.py``).
+
+Identity is a hash of content, never of a path. Pixel values mean 0..255 in every dtype; a sample
+that was hashed was also checked as far as that is cheap, so that most faults are known before the
+backbone runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
+from featx.identity._hashing import digest_of_array
+from featx.identity.key_table import KEY_DTYPE, keys_from
+from featx.samples.file_index import FileIndex
+from featx.samples.images import check_range, conform
+
+_BLOCK_BYTES = 32 * 2**20
+
+
+class Samples(ABC):
+    """Samples in the order that they were passed.
+
+    Attributes
+    ----------
+    array_shape : tuple of int or None
+        Shape that all samples share, without their number; None for files and mixed sequences.
+    """
+
+    array_shape: tuple[int, ...] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def for_inputs(self, shape: tuple[int, ...]) -> Samples:
+        """Return these samples as a backbone takes them whose inputs have this shape.
+
+        Raises
+        ------
+        InputError
+            They are nothing that it could take.
+        """
+
+    @abstractmethod
+    def name(self, row: int) -> str:
+        """Say what a sample is: its path, or the kind of object."""
+
+    @abstractmethod
+    def take(self, rows: np.ndarray) -> Any:
+        """Return some of the samples as a person would pass them; `rows` are increasing."""
+
+    @abstractmethod
+    def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
+        """Identify all samples.
+
+        Parameters
+        ----------
+        files : FileIndex
+            Digests of files that were hashed before.
+
+        Returns
+        -------
+        keys : ndarray of shape (n_samples,), dtype S16
+            All zero where there is a fault.
+        faults : list of SampleFault
+            Those that are known without decoding.
+        """
+
+    @abstractmethod
+    def batch(
+        self, rows: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
+        """Load samples as the backbone takes them.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (m,), int64, increasing
+        shape : tuple of int
+            Of one input of the backbone.
+
+        Returns
+        -------
+        rows : ndarray of shape (k,)
+            Those that could be read.
+        inputs : ndarray of shape (k, *shape), uint8 or float32
+        faults : list of SampleFault
+            The others.
+        """
+
+    def fault(self, row: int, reason: object) -> SampleFault:
+        """Describe what is wrong with a sample."""
+        return SampleFault(int(row), self.name(row), str(reason))
+
+
+def identify(samples: Samples, files: FileIndex) -> np.ndarray:
+    """Return the keys of samples that all have to be there, shape (n_samples,), dtype ``S16``.
+
+    Raises
+    ------
+    BadSampleError
+        Some are missing or unreadable; all of them are listed.
+    """
+    keys, faults = samples.keys(files)
+    if faults:
+        raise BadSampleError(faults, len(samples))
+    return keys
+
+
+class ArraySamples(Samples):
+    """Rows of one array of images, ``(n, h, w)`` or ``(n, h, w, c)``.
+
+    Parameters
+    ----------
+    array : ndarray, memmap or h5py.Dataset
+    """
+
+    array_shape: tuple[int, ...]
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.array_shape = tuple(array.shape[1:])
+
+    def __len__(self) -> int:
+        return int(self.array.shape[0])
+
+    def for_inputs(self, shape: tuple[int, ...]) -> Samples:
+        """Return itself for images, :class:`ValueSamples` for other inputs of the same shape."""
+        if len(shape) != 3:
+            return ValueSamples(self.array).for_inputs(shape)
+        if len(self.array_shape) == 2 and self.array_shape[1] in (1, 3, 4):
+            raise InputError(
+                f"X has shape {tuple(self.array.shape)}, which looks like one image in colour "
+                "where several are expected: pass X[np.newaxis]"
+            )
+        if len(self.array_shape) == 1:
+            return ValueSamples(self.array).for_inputs(shape)
+        return self
+
+    def name(self, row: int) -> str:
+        """Say the shape and dtype of an image."""
+        return f"array {self.array_shape} {self.array.dtype}"
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of the array."""
+        return _take(self.array, rows)
+
+    def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
+        """Identify all samples; floats are checked for NaN and for their scale on the way."""
+        keys = np.zeros(len(self), KEY_DTYPE)
+        faults: list[SampleFault] = []
+        largest = -np.inf
+        for start, block in self._blocks():
+            if block.dtype.kind == "f":
+                for row, image in enumerate(block, start):
+                    try:
+                        check_range(image)
+                    except UnreadableImageError as exc:
+                        faults.append(self.fault(row, exc))
+                largest = max(largest, np.nanmax(block, initial=largest))
+            digests = (digest_of_array(image) for image in block)
+            keys[start : start + len(block)] = keys_from(digests, count=len(block))
+        check_scale(largest)
+        return keys, faults
+
+    def batch(
+        self, rows: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
+        """Load images; those that have the right shape are only sliced."""
+        images = _take(self.array, rows)
+        if images.shape[1:] == shape and images.dtype in (np.uint8, np.float32):
+            return rows, images, []
+        return conformed(self, rows, items=images, pixels_of=lambda image: image, shape=shape)
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        row_bytes = max(1, int(np.prod(self.array.shape[1:])) * self.array.dtype.itemsize)
+        n_rows = max(1, _BLOCK_BYTES // row_bytes)
+        for start in range(0, len(self), n_rows):
+            yield start, np.asarray(self.array[start : start + n_rows])
+
+
+class ValueSamples(ArraySamples):
+    """Rows of an array whose numbers are no pixels: vectors ``(n, p)``, signals ``(n, t, c)``."""
+
+    def for_inputs(self, shape: tuple[int, ...]) -> Samples:
+        """Return itself, if its rows have that very shape."""
+        if self.array_shape == shape:
+            return self
+        got = (
+            f"X has {self.array_shape[0]} features"
+            if len(self.array_shape) == 1
+            else f"X has samples of shape {self.array_shape}"
+        )
+        raise InputError(
+            f"{got}, but the backbone takes inputs of shape {shape}. Images are passed as "
+            "(n, h, w) or (n, h, w, c) arrays or as paths."
+        )
+
+    def batch(
+        self, rows: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
+        """Load rows as float32."""
+        return rows, _take(self.array, rows).astype(np.float32), []
+
+    def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
+        """Identify all rows; NaN and infinity are faults."""
+        keys = np.zeros(len(self), KEY_DTYPE)
+        faults: list[SampleFault] = []
+        for start, block in self._blocks():
+            finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+            bad = (start + np.flatnonzero(~finite)).tolist()
+            faults += [self.fault(row, "has NaN or infinite values") for row in bad]
+            keys[start : start + len(block)] = keys_from(
+                map(digest_of_array, block), count=len(block)
+            )
+        return keys, faults
+
+
+def check_scale(largest: float) -> None:
+    """Check that the largest of all floating-point pixels says they mean 0..255.
+
+    Raises
+    ------
+    InputError
+        They seem to have been scaled to 0..1.
+    """
+    if 0 < largest <= 1:
+        raise InputError(
+            f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
+            "to 255. Pass X * 255 if they were scaled to 0..1."
+        )
+
+
+def _take(array: Any, rows: np.ndarray) -> np.ndarray:
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    if last - first == len(rows):
+        return np.asarray(array[first:last])
+    return np.asarray(array[rows])
+
+
+def conformed(
+    samples: Samples,
+    rows: np.ndarray,
+    *,
+    items: Iterable[Any],
+    pixels_of: Callable[[Any], np.ndarray],
+    shape: tuple[int, ...],
+) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
+    """Give images the size and channels that a backbone takes: see :meth:`Samples.batch`.
+
+    Parameters
+    ----------
+    samples : Samples
+    rows : ndarray of shape (m,), int64
+    items : iterable
+        The images of those rows.
+    pixels_of : callable
+        Turns one into an array, or raises :class:`UnreadableImageError`.
+    shape : tuple of int
+        Height, width, channels.
+    """
+    good, images, faults = [], [], []
+    for row, item in zip(rows.tolist(), items, strict=True):
+        try:
+            images.append(conform(pixels_of(item), shape))
+            good.append(row)
+        except UnreadableImageError as exc:
+            faults.append(samples.fault(row, exc))
+    # Images of both dtypes in one batch are stacked as floats, which changes no number.
+    inputs = np.stack(images) if images else np.empty((0, *shape), np.uint8)
+    return np.array(good, np.int64), inputs, faults

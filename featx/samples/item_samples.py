@@ -1,0 +1,165 @@
+"""Samples one by one: paths, encoded images, PIL images and single arrays, in any mixture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from featx.exceptions import InputError, SampleFault, UnreadableImageError
+from featx.identity._hashing import DIGEST_BYTES, digest_of, digest_of_array
+from featx.identity.key_table import keys_from
+from featx.samples.base import Samples, ValueSamples, check_scale, conformed
+from featx.samples.file_index import FileIndex, file_key
+from featx.samples.images import check_header, check_range, decode, from_pil
+
+_UNREAD = bytes(DIGEST_BYTES)
+
+
+class ItemSamples(Samples):
+    """A sequence of paths, encoded images, PIL images and single arrays, in any mixture.
+
+    Parameters
+    ----------
+    items : sequence of str, Path, bytes, PIL.Image.Image or ndarray
+    """
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = items
+        shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
+        self.array_shape = shapes.pop() if len(shapes) == 1 else None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def for_inputs(self, shape: tuple[int, ...]) -> Samples:
+        """Return itself for images; arrays that are not images become one array."""
+        if len(shape) == 3:
+            return self
+        if self.array_shape != shape:
+            raise InputError(f"X holds images, but the backbone takes inputs of shape {shape}")
+        return ValueSamples(np.stack(self.items))
+
+    def name(self, row: int) -> str:
+        """Say the path of a file, or what kind of object a sample is."""
+        item = self.items[row]
+        if isinstance(item, (str, os.PathLike)):
+            return os.fspath(item)
+        if isinstance(item, np.ndarray):
+            return f"array {item.shape} {item.dtype}"
+        if isinstance(item, (bytes, bytearray, memoryview)):
+            return f"{len(item)} bytes"
+        return type(item).__name__
+
+    def take(self, rows: np.ndarray) -> list[Any]:
+        """Return some of the items."""
+        return [self.items[row] for row in rows.tolist()]
+
+    def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
+        """Identify all samples; what is read for it is checked to be an image."""
+        digests: list[bytes] = [_UNREAD] * len(self)
+        faults: list[SampleFault] = []
+        paths: list[tuple[int, str]] = []
+        largest = -np.inf
+        for row, item in enumerate(self.items):
+            if isinstance(item, (str, os.PathLike)):
+                path = os.fspath(item)
+                if not path:
+                    faults.append(self.fault(row, "an empty path"))
+                    continue
+                # Another spelling of a path only means that the file is hashed once more.
+                paths.append((row, path if path.startswith(os.sep) else os.path.abspath(path)))
+                continue
+            try:
+                digests[row] = _digest_of_item(item)
+            except UnreadableImageError as exc:
+                faults.append(self.fault(row, exc))
+                continue
+            if isinstance(item, np.ndarray) and item.dtype.kind == "f":
+                largest = max(largest, item.max())
+        check_scale(largest)
+        faults += self._add_files(paths, digests, files)
+        return keys_from(digests, count=len(digests)), faults
+
+    def _add_files(
+        self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
+    ) -> list[SampleFault]:
+        """Fill in the digests of files; only those that the index does not know are read."""
+        faults: list[SampleFault] = []
+        there: list[int] = []
+        states: list[bytes] = []
+        modified_s: list[float] = []
+        for number, (row, path) in enumerate(paths):
+            try:
+                status = os.stat(path)
+            except (OSError, ValueError) as exc:
+                faults.append(self.fault(row, _why_not_opened(exc)))
+                continue
+            there.append(number)
+            states.append(file_key(path, status))
+            modified_s.append(max(status.st_mtime, status.st_ctime))
+        known = files.find(states)
+        for number, state, changed_s, digest in zip(there, states, modified_s, known, strict=True):
+            row, path = paths[number]
+            if digest is None:
+                try:
+                    digest = _digest_of_file(path)
+                except UnreadableImageError as exc:
+                    faults.append(self.fault(row, exc))
+                    continue
+                files.add(state, digest, modified_s=changed_s)
+            digests[row] = digest
+        return faults
+
+    def batch(
+        self, rows: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
+        """Decode and resize images."""
+        items = (self.items[row] for row in rows.tolist())
+        return conformed(self, rows, items=items, pixels_of=_pixels_of, shape=shape)
+
+
+def _digest_of_item(item: Any) -> bytes:
+    if isinstance(item, np.ndarray):
+        if item.dtype.kind == "f":
+            check_range(item)
+        return digest_of_array(item)
+    if isinstance(item, Image.Image):
+        return digest_of_array(from_pil(item))
+    data = bytes(item)
+    check_header(data)
+    return digest_of(data)
+
+
+def _digest_of_file(path: str) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as exc:
+        raise UnreadableImageError(_why_not_opened(exc)) from exc
+    check_header(data)
+    return digest_of(data)
+
+
+def _why_not_opened(exc: Exception) -> str:
+    if isinstance(exc, FileNotFoundError):
+        return "no such file"
+    if isinstance(exc, IsADirectoryError):
+        return "a folder, not a file; load_image_folder(path).data lists the images in it"
+    return getattr(exc, "strerror", None) or str(exc)
+
+
+def _pixels_of(item: Any) -> np.ndarray:
+    if isinstance(item, np.ndarray):
+        return item
+    if isinstance(item, Image.Image):
+        return from_pil(item)
+    if isinstance(item, (str, os.PathLike)):
+        try:
+            item = Path(item).read_bytes()
+        except OSError as exc:
+            raise UnreadableImageError(_why_not_opened(exc)) from exc
+    return decode(bytes(item))

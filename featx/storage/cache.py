@@ -1,0 +1,398 @@
+"""The cache of embeddings: a folder that never holds a wrong row.
+
+What lies where::
+
+    CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shards.py``)
+    CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
+    CACHE/recipes/<recipe digest>.json                  which space a name means (``recipes.py``)
+    CACHE/files/files-<id>.index                        what files contain (``file_index.py``)
+    CACHE/damaged/                                      what was found damaged, moved aside
+
+Everything in it is computed anew when it is missing, so a cache may be deleted, in whole or in
+part, at any time. Any number of processes and threads, on one machine or on several that share a
+file system, may read, write and tidy it at once without a lock: all that is assumed is that
+renaming a file replaces another whole, as POSIX, NFS and NTFS promise.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from sklearn.base import clone
+
+from featx._files import remove_abandoned_parts, remove_tree
+from featx.exceptions import InputError, MissingRowsError, ParameterError
+from featx.identity.spaces import Space
+from featx.samples.base import identify
+from featx.samples.file_index import FileIndex
+from featx.samples.inputs import as_samples
+from featx.storage.compaction import compact
+from featx.storage.exchange import Imported, Table, add_rows, read_shards, text_columns, write_table
+from featx.storage.recipes import RecipeBook
+from featx.storage.store import SpaceStore
+from featx.storage.upkeep import (
+    Eviction,
+    Recheck,
+    choose_evictions,
+    describe,
+    find_damage,
+    mend,
+    recheck,
+    remove,
+    space_of,
+    summarise,
+)
+from featx.storage.views import EmbeddingView
+
+_DTYPES = ("float32", "float16")
+
+
+def default_cache_path() -> Path:
+    """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
+    return (
+        Path(os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx"))
+        .expanduser()
+        .absolute()
+    )
+
+
+class EmbeddingCache:
+    """A folder of embeddings, shared by any number of processes.
+
+    Parameters
+    ----------
+    path : str or Path, default=None
+        The folder; made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in the
+        user's cache folder.
+    dtype : {"float32", "float16"}, default="float32"
+        In which rows are stored. float16 takes half the room and keeps three digits, which few
+        heads notice; such rows are a space of their own, and are float32 again when they are read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from featx import EmbeddingCache
+    >>> cache = EmbeddingCache(tempfile.mkdtemp())
+    >>> cache.info()["n_rows"]
+    0
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, dtype: str = "float32"
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise ParameterError(
+                f"dtype={dtype!r}: expected one of {', '.join(map(repr, _DTYPES))}"
+            )
+        self.path = Path(path).expanduser().absolute() if path else default_cache_path()
+        self.dtype = dtype
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype == _DTYPES[0] else f", dtype={self.dtype!r}"
+        return f"EmbeddingCache({str(self.path)!r}{dtype})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EmbeddingCache) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Path, str]:
+        return self.path, self.dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), str(self.path), dtype=self.dtype), ()
+
+    def __sklearn_clone__(self) -> EmbeddingCache:
+        return self
+
+    @cached_property
+    def files(self) -> FileIndex:
+        """What files contain, remembered."""
+        return FileIndex(self.path / "files")
+
+    @cached_property
+    def recipes(self) -> RecipeBook:
+        """Which space the recipe of a backbone led to, remembered."""
+        return RecipeBook(self.path / "recipes")
+
+    @cached_property
+    def _stores(self) -> dict[str, SpaceStore]:
+        return {}
+
+    def store(self, space: Space) -> SpaceStore:
+        """Return the rows of a space; one object per space, so that indexes stay in memory."""
+        if space.digest not in self._stores:
+            self._stores[space.digest] = SpaceStore(
+                self.path / "spaces" / space.digest,
+                space,
+                damaged_folder=self.path / "damaged",
+            )
+        return self._stores[space.digest]
+
+    def info(self) -> dict[str, Any]:
+        """Say what is stored.
+
+        Returns
+        -------
+        dict
+            ``path``; ``n_rows`` (each distinct row of a space once); ``n_forward`` (rows ever
+            computed and still kept, doubles included); ``n_hits`` (rows that were found instead of
+            being computed); ``n_shards``; ``size_bytes`` (on disk); ``spaces``: for each its
+            digest, label, identity, the same figures, and when its oldest and newest rows were
+            stored and it was last used (UTC, ISO 8601).
+        """
+        spaces = [describe(store) for store in self._all_stores()]
+        totals = {
+            name: sum(space[name] for space in spaces)
+            for name in ("n_rows", "n_forward", "n_hits", "n_shards", "size_bytes")
+        }
+        return {"path": str(self.path), **totals, "spaces": spaces}
+
+    def verify(
+        self, repair: bool = False, *, sample: int = 0, extractor: Any = None, X: Any = None
+    ) -> dict[str, Any]:
+        """Check every row against its checksum and, if asked, compute some again.
+
+        Parameters
+        ----------
+        repair : bool, default=False
+            Whether to move damaged shards aside, keeping their sound rows.
+        sample : int, default=0
+            How many rows to compute again, drawn at random from those stored for `X`.
+        extractor : FeatureExtractor, default=None
+            What computes them.
+        X : samples, default=None
+            Whatever :meth:`FeatureExtractor.transform` takes.
+
+        Returns
+        -------
+        dict
+            ``n_rows`` that were checked; ``damaged``: of each damaged shard, by its path, what is
+            wrong; ``n_sampled``, ``largest_difference`` (relative, of a row) and ``differing`` (the
+            names of samples whose rows the network no longer gives).
+
+        Raises
+        ------
+        ParameterError
+            `sample` needs `extractor` and `X`.
+        """
+        if sample and (extractor is None or X is None):
+            raise ParameterError(f"sample={sample} needs an extractor and X to compute rows again")
+        stores = self._all_stores()
+        damage = {store: find_damage(store) for store in stores}
+        n_rows = sum(len(shard) for store in stores for shard in store.shards())
+        rechecked = Recheck(0, 0.0, [])
+        if sample:
+            space = clone(extractor).set_params(cache=self).fit(X).space_
+            samples = as_samples(X).for_inputs(space.input_shape)
+            keys = identify(samples, self.files)
+            rechecked = recheck(self.store(space), keys, samples, extractor, n_sampled=sample)
+        if repair:
+            for store, found in damage.items():
+                mend(store, found)
+        damaged = {str(path): why for found in damage.values() for path, why in found.items()}
+        return {"n_rows": n_rows, "damaged": damaged, **rechecked._asdict()}
+
+    def compact(self) -> None:
+        """Merge small shards into few, dropping rows that are stored twice.
+
+        Raises
+        ------
+        OSError
+            They could not be written; nothing is lost.
+        """
+        for folder in (self.files.folder, self.recipes.folder):
+            if folder is not None:
+                remove_abandoned_parts(folder)
+        for store in self._all_stores():
+            compact(store)
+
+    def evictable(
+        self, *, max_bytes: int | None = None, older_than: timedelta | None = None
+    ) -> list[Eviction]:
+        """Say what :meth:`evict` would remove, without removing it.
+
+        Parameters
+        ----------
+        max_bytes, older_than
+            As there.
+
+        Returns
+        -------
+        list of Eviction
+        """
+        stores = self._all_stores()
+        chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
+        return [summarise(store, shards) for store, shards in chosen]
+
+    def evict(
+        self, *, max_bytes: int | None = None, older_than: timedelta | None = None
+    ) -> list[Eviction]:
+        """Remove rows, of the least recently used spaces first, until the rest fits.
+
+        Parameters
+        ----------
+        max_bytes : int, default=None
+            What may stay.
+        older_than : timedelta, default=None
+            Spaces that were not used for longer than this go altogether.
+
+        Returns
+        -------
+        list of Eviction
+            What was removed, by space.
+
+        Raises
+        ------
+        ParameterError
+            Neither was given, or one is negative.
+        """
+        stores = self._all_stores()
+        chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
+        evictions = [summarise(store, shards) for store, shards in chosen]
+        for store, shards in chosen:
+            remove(store, shards)
+        return evictions
+
+    def open(self, space: str | Space | None = None, *, X: Any = None) -> EmbeddingView:
+        """Open the rows of a space as an array that is read when it is sliced.
+
+        Parameters
+        ----------
+        space : str or Space, default=None
+            The space, as in ``extractor.space_``, its digest, or the first digits of it; None if
+            there is but one.
+        X : samples, default=None
+            Whose rows to open, in their order; None opens all, in the order in which they came.
+
+        Returns
+        -------
+        EmbeddingView of shape (n_rows, n_features), float32
+
+        Raises
+        ------
+        ParameterError
+            There is no such space, or not only one.
+        MissingRowsError
+            Rows of `X` are not stored.
+        """
+        store = self._chosen_store(space)
+        if X is None:
+            return EmbeddingView(store, store.keys())
+        samples = as_samples(X).for_inputs(store.space.input_shape)
+        keys = identify(samples, self.files)
+        missing = np.flatnonzero(~store.holds(keys))
+        if len(missing):
+            shown = ", ".join(samples.name(row) for row in missing[:10].tolist())
+            raise MissingRowsError(
+                f"{len(missing)} of {len(keys)} samples are not stored in the space "
+                f"{store.space.label!r}: {shown}. Transform them first."
+            )
+        return EmbeddingView(store, keys)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        space: str | Space | None = None,
+        X: Any = None,
+        y: Any = None,
+    ) -> None:
+        """Write the rows of a space as one file for others.
+
+        Parameters
+        ----------
+        path : str or Path
+            Replaced, whole, if it is there.
+        format : {"h5", "npz", "parquet"}, default=None
+            None goes by the suffix. Parquet needs ``featx[parquet]``.
+        space, X
+            Which rows, in which order: see :meth:`open`. With `X` the names of the samples are
+            written as well.
+        y : array-like of shape (n_samples,), default=None
+            Labels of `X`, written as text.
+
+        Raises
+        ------
+        ParameterError, InputError, MissingRowsError
+            See :meth:`open`.
+        OSError
+            The file cannot be written; nothing is left behind.
+        """
+        if y is not None and (X is None or len(y) != len(X)):
+            raise InputError("y holds the labels of X: expected X, and as many of both")
+        view = self.open(space, X=X)
+        names = None
+        if X is not None:
+            samples = as_samples(X)
+            names = [samples.name(row) for row in range(len(samples))]
+        table = Table(view, self._chosen_store(space).space, text_columns(names, y))
+        write_table(table, Path(path), format)
+
+    def import_(self, path: str | os.PathLike[str]) -> Imported:
+        """Add rows that another cache exported as HDF5, or all those of a cache folder.
+
+        The files are looked into by a child process with limits on time and memory, and each row
+        is checked against its checksum; whether a row is what its key says nobody can check.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Returns
+        -------
+        Imported
+            ``n_rows``, ``n_added`` and ``n_damaged``.
+
+        Raises
+        ------
+        InputError
+            A file is no export, or of a structure that is not safe to read; nothing was added.
+        OSError
+            Rows cannot be stored.
+        """
+        outcomes = [add_rows(shard, self.store(shard.space)) for shard in read_shards(Path(path))]
+        self.compact()
+        return Imported(*map(sum, zip(*outcomes, strict=True)))
+
+    def clear(self) -> None:
+        """Remove everything that is stored, damaged files included; foreign files stay.
+
+        Raises
+        ------
+        OSError
+            Something cannot be removed.
+        """
+        for name in ("spaces", "recipes", "files", "damaged"):
+            remove_tree(self.path / name)
+        self.__dict__.pop("files", None)
+        self._stores.clear()
+
+    def _chosen_store(self, space: str | Space | None) -> SpaceStore:
+        digest = space.digest if isinstance(space, Space) else space or ""
+        stores = self._all_stores()
+        chosen = [store for store in stores if store.space.digest.startswith(digest)]
+        if len(chosen) == 1:
+            return chosen[0]
+        known = "; ".join(f"{store.space.digest[:8]} {store.space.label}" for store in stores)
+        raise ParameterError(
+            f"space={digest!r}: {len(chosen)} spaces have a digest that begins so. Pass one of "
+            f"those that are stored: {known}"
+            if stores
+            else f"nothing is stored in {self.path} yet"
+        )
+
+    def _all_stores(self) -> list[SpaceStore]:
+        folder = self.path / "spaces"
+        folders = sorted(folder.iterdir()) if folder.is_dir() else []
+        spaces = map(space_of, folders)
+        return [self.store(space) for space in spaces if space is not None]

@@ -1,0 +1,218 @@
+"""Rows of one space as one file for others, and back: HDF5, .npz or Parquet.
+
+Rows are read and written a block at a time, beside the place of the file and moved there when it is
+whole. The HDF5 form is a shard (``_hdf5.py``) with names and labels in it; it is the one that can
+be read back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featx._files import replaced_atomically
+from featx.exceptions import InputError, MissingExtraError, ParameterError
+from featx.identity._hashing import checksums_of_rows
+from featx.identity.key_table import matrix_from_keys
+from featx.identity.spaces import Space
+from featx.storage.shards import Shard, examine_shards
+from featx.storage.store import SpaceStore
+from featx.storage.views import EmbeddingView
+
+_BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What goes into a file.
+
+    Attributes
+    ----------
+    view : EmbeddingView
+    space : Space
+    texts : dict of str to list of str
+        ``"names"`` and ``"labels"`` of the samples, as far as they are known.
+    """
+
+    view: EmbeddingView
+    space: Space
+    texts: dict[str, list[str]]
+
+
+def write_table(table: Table, path: Path, format: str | None) -> None:
+    """Write rows as one file, replacing one that is there when the new one is whole.
+
+    Parameters
+    ----------
+    table : Table
+    path : Path
+    format : {"h5", "npz", "parquet"} or None
+        None goes by the suffix of the path.
+
+    Raises
+    ------
+    ParameterError
+        The format is not known.
+    MissingExtraError
+        Parquet needs pyarrow.
+    OSError
+        There is no room, or the folder cannot be written; nothing is left behind.
+    """
+    writer = _writer_of(format or path.suffix.lstrip(".").lower())
+    path = path.absolute()
+    needed = table.view.size * table.space.dtype.itemsize
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        reason = f"{os.strerror(errno.ENOSPC)}: {needed} bytes needed, {free} free"
+        raise OSError(errno.ENOSPC, reason, str(path))
+    with replaced_atomically(path) as beside:
+        writer(table, beside)
+
+
+def _writer_of(format: str) -> Callable[[Table, Path], None]:
+    writers = {"h5": _write_h5, "hdf5": _write_h5, "npz": _write_npz, "parquet": _write_parquet}
+    if format not in writers:
+        raise ParameterError(f"format={format!r}: expected 'h5', 'npz' or 'parquet'")
+    if format == "parquet":
+        try:
+            import pyarrow  # noqa: F401 - only to know whether it is there
+        except ImportError as exc:
+            raise MissingExtraError(
+                "Parquet files need pyarrow: pip install 'featx[parquet]', or export as .h5 or .npz"
+            ) from exc
+    return writers[format]
+
+
+def _write_h5(table: Table, path: Path) -> None:
+    from featx.storage._hdf5 import shard_frame
+
+    frame = shard_frame(table.view.shape, space=table.space.to_json(), texts=table.texts)
+    n_rows, n_features = table.view.shape
+    row_bytes = n_features * table.space.dtype.itemsize
+    checksums = []
+    with open(path, "xb", buffering=0) as file:
+        for offset, part in frame.rest(n_rows=n_rows, row_bytes=row_bytes):
+            _write_at(file, offset, part)
+        for start, block in table.view.blocks():
+            rows = np.ascontiguousarray(block, table.space.dtype)
+            checksums.append(checksums_of_rows(rows))
+            _write_at(file, frame.embeddings + start * row_bytes, rows)
+        _write_at(file, frame.keys, matrix_from_keys(table.view.keys))
+        _write_at(file, frame.checksums, np.concatenate(checksums))
+
+
+def _write_at(file: Any, offset: int, data: Any) -> None:
+    """Write at a place of a file that may take less than it is given."""
+    file.seek(offset)
+    rest = memoryview(data).cast("B")
+    while len(rest):
+        rest = rest[file.write(rest) :]
+
+
+def _write_npz(table: Table, path: Path) -> None:
+    arrays: dict[str, np.ndarray] = {"keys": matrix_from_keys(table.view.keys)}
+    arrays |= {name: np.array(values) for name, values in table.texts.items()}
+    arrays["space"] = np.array(table.space.digest)
+    header = {"descr": "<f4", "fortran_order": False, "shape": table.view.shape}
+    with zipfile.ZipFile(path, "x") as archive:
+        with archive.open("embeddings.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for _, block in table.view.blocks():
+                member.write(block.data.cast("B"))
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _write_parquet(table: Table, path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    n_features = table.view.shape[1]
+    fields = [("key", pa.binary(16)), *((name, pa.string()) for name in table.texts)]
+    fields.append(("embedding", pa.list_(pa.float32(), n_features)))
+    schema = pa.schema(fields, metadata={"space": table.space.digest, "label": table.space.label})
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start, block in table.view.blocks():
+            rows = slice(start, start + len(block))
+            keys = [bytes(key) for key in matrix_from_keys(table.view.keys[rows])]
+            columns = [pa.array(keys, pa.binary(16))]
+            columns += [pa.array(values[rows]) for values in table.texts.values()]
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), n_features))
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+class Imported(NamedTuple):
+    """What came of reading a file of embeddings.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows in the files.
+    n_added : int
+        Those that were sound and not stored before.
+    n_damaged : int
+        Those that disagree with their checksums, and were left out.
+    """
+
+    n_rows: int
+    n_added: int
+    n_damaged: int
+
+
+def read_shards(path: Path) -> list[Shard]:
+    """Find the shards in a file, or in the files of a cache folder; a child process looks at them.
+
+    Raises
+    ------
+    InputError
+        There are none, or files that are not shards: all of them named.
+    """
+    rows = path / "spaces" if (path / "spaces").is_dir() else path
+    paths = sorted(rows.rglob("*.h5")) if path.is_dir() else [path]
+    if not paths or not all(map(Path.is_file, paths)):
+        raise InputError(f"{str(path)!r}: no such file, or a folder without .h5 files")
+    shards, faults = [], []
+    for file, found in zip(paths, examine_shards(paths), strict=True):
+        if isinstance(found, Shard):
+            shards.append(found)
+        else:
+            faults.append(f"{file}: {found}")
+    if faults:
+        raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
+    return shards
+
+
+def add_rows(shard: Shard, store: SpaceStore) -> Imported:
+    """Store those rows of a shard from elsewhere that are sound and not stored yet."""
+    n_added = n_damaged = 0
+    for keys, rows, sound in _blocks_of(shard):
+        fresh = sound & ~store.holds(keys)
+        n_damaged += int((~sound).sum())
+        if fresh.any():
+            store.append(keys[fresh], rows[fresh])
+            n_added += int(fresh.sum())
+    return Imported(len(shard), n_added, n_damaged)
+
+
+def _blocks_of(shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    n_rows = max(1, _BLOCK_BYTES // shard.row_bytes)
+    for start in range(0, len(shard), n_rows):
+        numbers = np.arange(start, min(start + n_rows, len(shard)))
+        rows = np.empty((len(numbers), shard.space.n_features), shard.space.dtype)
+        sound = shard.read(numbers, rows, np.arange(len(numbers)))
+        yield shard.keys[numbers], rows, sound
+
+
+def text_columns(names: Sequence[str] | None, labels: Any) -> dict[str, list[str]]:
+    """Return names and labels of samples as text, those that are there."""
+    given = {"names": names, "labels": labels}
+    return {key: list(map(str, values)) for key, values in given.items() if values is not None}

@@ -1,0 +1,310 @@
+"""One immutable shard: a block of embeddings on disk, and the index that vouches for it.
+
+``shard-<id>.h5`` holds the rows (see ``_hdf5.py``). ``shard-<id>.index`` beside it holds the keys,
+the row checksums, and where the embeddings lie in the file, closed by a digest of its own; it is
+moved into place last and is the commit. Ids are ordered by time. Rows are read straight from the
+``.h5`` file at the recorded offset and each is checked against its checksum, so that libhdf5, which
+damaged metadata can crash, is not on the read path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from featx._files import seal, unseal, write_atomically, write_in_order
+from featx.identity._hashing import DIGEST_BYTES, checksums_of_rows, digest_of
+from featx.identity.key_table import keys_from_matrix, matrix_from_keys
+from featx.identity.spaces import Space
+from featx.storage.inspection import Fault, inspect_shards
+from featx.storage.row_reading import read_rows
+
+if TYPE_CHECKING:
+    from featx.storage._hdf5 import ShardLayout
+
+INDEX_SUFFIX = ".index"
+DATA_SUFFIX = ".h5"
+SHARD_PREFIX = "shard-"
+_MAGIC = b"featx-shard-index-3\n"
+
+
+class DamagedShardError(ValueError):
+    """A shard or its index is not what it was when it was written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """A shard whose index was found sound.
+
+    Attributes
+    ----------
+    path : Path
+        The ``.h5`` file.
+    space : Space
+    keys : ndarray of shape (n,), dtype S16
+    checksums : ndarray of shape (n,), uint64
+    offset : int
+        Of the embeddings in the file, in bytes.
+    frame_digest : str
+        Of all bytes of the file but the embeddings, which have checksums of their own.
+    times_s : tuple of float
+        When the oldest and the newest row were first stored, in seconds since 1970.
+    """
+
+    path: Path
+    space: Space
+    keys: np.ndarray
+    checksums: np.ndarray
+    offset: int
+    frame_digest: str
+    times_s: tuple[float, float]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def index_path(self) -> Path:
+        """Where the index lies."""
+        return self.path.with_suffix(INDEX_SUFFIX)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one embedding takes on disk."""
+        return self.space.n_features * self.space.dtype.itemsize
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that its embeddings take on disk."""
+        return len(self) * self.row_bytes
+
+    def read(self, rows: np.ndarray, out: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Copy rows into an array, checking each: see :func:`read_rows`.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (m,), int64
+            Which of the shard's rows.
+        out : ndarray of shape (n, n_features)
+        targets : ndarray of shape (m,), int64
+            Which rows of `out` they become.
+
+        Returns
+        -------
+        ndarray of shape (m,), bool
+            Which of them are sound; the others must not be used.
+
+        Raises
+        ------
+        OSError
+            The shard was removed, or cannot be read.
+        """
+        return read_rows(
+            self.path,
+            rows,
+            offset=self.offset,
+            dtype=self.space.dtype,
+            checksums=self.checksums,
+            out=out,
+            targets=targets,
+        )
+
+    def read_all(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copy all rows out, as they are stored.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n, n_features), float32 or float16
+        sound : ndarray of shape (n,), bool
+        """
+        embeddings = np.empty((len(self), self.space.n_features), self.space.dtype)
+        rows = np.arange(len(self))
+        return embeddings, self.read(rows, embeddings, rows)
+
+    def has_sound_frame(self) -> bool:
+        """Tell whether the bytes around the embeddings, of no use to featx, are as written."""
+        with open(self.path, "rb") as file:
+            return _frame_digest(file, self.offset, self.size_bytes) == self.frame_digest
+
+
+def write_shard(
+    folder: Path,
+    keys: np.ndarray,
+    embeddings: np.ndarray,
+    *,
+    space: Space,
+    times_s: tuple[float, float] | None = None,
+) -> Shard:
+    """Store rows as a new shard of a space's folder; once it returns they are safe.
+
+    Parameters
+    ----------
+    folder : Path
+    keys : ndarray of shape (n,), dtype S16
+    embeddings : ndarray of shape (n, n_features), float32 or float16
+        Stored in the dtype of the space.
+    space : Space
+    times_s : tuple of float, default=None
+        When the oldest and the newest of them were first stored; None is now.
+
+    Raises
+    ------
+    OSError
+        The shard could not be written; nothing of it is seen.
+    """
+    # Loading h5py takes 0.15 s, which a run that finds every row stored need not pay.
+    from featx.storage._hdf5 import shard_frame
+
+    path = folder / f"{SHARD_PREFIX}{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{DATA_SUFFIX}"
+    rows = np.ascontiguousarray(embeddings, space.dtype)
+    checksums = checksums_of_rows(rows)
+    frame = shard_frame(rows.shape, space=space.to_json())
+    parts = frame.filled(embeddings=rows, keys=matrix_from_keys(keys), checksums=checksums)
+    around = digest_of(*(part for part in parts if part is not rows)).hex()
+    times_s = times_s or (time.time(), time.time())
+    shard = Shard(path, space, keys, checksums, frame.embeddings, around, times_s)
+    write_in_order({path: parts, shard.index_path: [_index_of(shard)]})
+    return shard
+
+
+def _frame_digest(file: BinaryIO, offset: int, size_bytes: int) -> str:
+    """Digest a file without its embeddings."""
+    file.seek(0)
+    before = file.read(offset)
+    file.seek(offset + size_bytes)
+    return digest_of(before, file.read()).hex()
+
+
+def _index_of(shard: Shard) -> bytes:
+    header = {
+        "space": shard.space.to_json(),
+        "shape": (len(shard), shard.space.n_features),
+        "dtype": shard.space.dtype.name,
+        "offset": shard.offset,
+        "frame": shard.frame_digest,
+        "times_s": shard.times_s,
+    }
+    payload = (
+        _MAGIC,
+        json.dumps(header, sort_keys=True).encode() + b"\n",
+        matrix_from_keys(shard.keys).tobytes(),
+        shard.checksums.astype("<u8").tobytes(),
+    )
+    return seal(b"".join(payload))
+
+
+def open_shard(index_path: Path) -> Shard:
+    """Read the index of a shard.
+
+    Raises
+    ------
+    DamagedShardError
+        The index is damaged, foreign or of another format version.
+    OSError
+        It is gone, or not to be read.
+    """
+    payload = unseal(index_path.read_bytes())
+    if payload is None or not payload.startswith(_MAGIC):
+        raise DamagedShardError(f"{index_path} is damaged or not an index of this format")
+    line, _, body = payload[len(_MAGIC) :].partition(b"\n")
+    header: dict[str, Any] = json.loads(line)
+    split = header["shape"][0] * DIGEST_BYTES
+    return Shard(
+        path=index_path.with_suffix(DATA_SUFFIX),
+        space=Space.from_json(header["space"]),
+        keys=keys_from_matrix(np.frombuffer(body[:split], np.uint8)),
+        checksums=np.frombuffer(body[split:], "<u8").astype(np.uint64),
+        offset=header["offset"],
+        frame_digest=header["frame"],
+        times_s=tuple(header["times_s"]),
+    )
+
+
+def remove_shard(shard: Shard) -> None:
+    """Take a shard away.
+
+    The data go first: a reader in between finds an index without data, which it skips, and not
+    data without an index, which it would take for a lost index and rebuild.
+    """
+    try:
+        shard.path.unlink(missing_ok=True)
+        shard.index_path.unlink(missing_ok=True)
+    except PermissionError:
+        # Windows removes no file that somebody reads: the next compaction does.
+        if os.name != "nt":
+            raise
+
+
+def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError | OSError]:
+    """Learn what shards hold from their ``.h5`` files alone, wherever those come from.
+
+    Rows that disagree with their checksums are found when they are read, as ever.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+
+    Returns
+    -------
+    list of Shard, DamagedShardError or OSError
+        For each file a shard, or why it is not a sound one, or why it cannot be read for now.
+    """
+    if not paths:
+        return []
+    examined: list[Shard | DamagedShardError | OSError] = []
+    for path, layout in zip(paths, inspect_shards(paths), strict=True):
+        try:
+            examined.append(_examined(path, layout))
+        except (DamagedShardError, OSError) as exc:
+            examined.append(exc)
+    return examined
+
+
+def store_index(shard: Shard) -> None:
+    """Store the index of a shard that has lost its own.
+
+    In a folder that cannot be written nothing is stored, and the next reader examines it again.
+    """
+    with contextlib.suppress(OSError):
+        write_atomically(shard.index_path, _index_of(shard))
+
+
+def _examined(path: Path, layout: ShardLayout | Fault) -> Shard:
+    if isinstance(layout, Fault):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is gone")
+        raise DamagedShardError(layout.reason) if layout.is_damage else OSError(layout.reason)
+    space = Space.from_json(layout.space)
+    with open(path, "rb") as file:
+        keys = _read_array(file, layout.keys, (layout.n_rows, DIGEST_BYTES), np.uint8)
+        checksums = _read_array(file, layout.checksums, (layout.n_rows,), np.uint64)
+        size_bytes = layout.n_rows * layout.n_features * space.dtype.itemsize
+        frame = _frame_digest(file, layout.embeddings, size_bytes)
+        stored_s = os.fstat(file.fileno()).st_mtime
+    if not keys.any(axis=1).all():
+        raise DamagedShardError("a row has no key")
+    return Shard(
+        path=path,
+        space=space,
+        keys=keys_from_matrix(keys),
+        checksums=checksums,
+        offset=layout.embeddings,
+        frame_digest=frame,
+        times_s=(stored_s, stored_s),
+    )
+
+
+def _read_array(
+    file: BinaryIO, offset: int, shape: tuple[int, ...], dtype: type[np.generic]
+) -> np.ndarray:
+    file.seek(offset)
+    return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)

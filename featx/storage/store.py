@@ -1,0 +1,381 @@
+"""The rows of one space on disk: look up, append, set damage aside.
+
+The folder ``CACHE/spaces/<space digest>`` holds immutable shards. A reader keeps a snapshot of
+their indexes in memory and renews it when the folder's listing changed; nobody holds a lock, and
+the snapshots that threads share are replaced whole, never changed. What a look-up returns was
+checked row by row, so the worst that damage can do is cost a new pass. Looking mends what it finds:
+lost indexes are made anew, damaged and foreign files moved aside; where that cannot be done, rows
+that are of no use are hidden from this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+
+from featx.identity.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct
+from featx.identity.spaces import Space
+from featx.storage.damage import DamageLog
+from featx.storage.shards import (
+    DATA_SUFFIX,
+    INDEX_SUFFIX,
+    SHARD_PREFIX,
+    DamagedShardError,
+    Shard,
+    examine_shards,
+    open_shard,
+    store_index,
+    write_shard,
+)
+from featx.storage.usage import USAGE_FILE, note_use
+
+_ATTEMPTS = 3
+_BYTES_OF_A_PIECE = 64 * 2**20
+_MAX_THREADS = 4  # more do not make memory faster
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The shards that a listing of the folder showed, oldest first.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        The listing.
+    shards : tuple of Shard
+    hidden : mapping of Path to ndarray of bool
+        Of some shards, which rows are of no use.
+    """
+
+    names: frozenset[str]
+    shards: tuple[Shard, ...]
+    hidden: Mapping[Path, np.ndarray]
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """The keys of all shards, one after another; doubles included, hidden ones blank."""
+        keys = np.concatenate([np.empty(0, KEY_DTYPE), *(shard.keys for shard in self.shards)])
+        for shard, start in zip(self.shards, self.starts.tolist(), strict=False):
+            if shard.path in self.hidden:
+                keys[start : start + len(shard)][self.hidden[shard.path]] = NO_KEY
+        return keys
+
+    @cached_property
+    def table(self) -> KeyTable:
+        """Where in `keys` each key is."""
+        return KeyTable(self.keys)
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return where in `keys` each of these is, -1 where it is missing; shape (n,), int64."""
+        places = self.table.find(keys)
+        places[keys == NO_KEY] = -1
+        return places
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where in `keys` each shard begins, and where the last ends."""
+        return np.cumsum([0, *map(len, self.shards)])
+
+    def locate(
+        self, places: np.ndarray, *, max_rows: int
+    ) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
+        """Yield each shard that holds some of these places in `keys`, large ones in parts.
+
+        Yields
+        ------
+        shard : Shard
+        rows : ndarray of shape (m,), m at most `max_rows`
+            Of the shard.
+        which : ndarray of shape (m,)
+            Positions in `places`.
+        """
+        order = np.argsort(places, kind="stable")
+        numbers = np.searchsorted(self.starts, places[order], side="right") - 1
+        present, first = np.unique(numbers, return_index=True)
+        for number, mine in zip(present.tolist(), np.split(order, first[1:]), strict=False):
+            for start in range(0, len(mine), max_rows):
+                which = mine[start : start + max_rows]
+                yield self.shards[number], places[which] - self.starts[number], which
+
+
+class SpaceStore:
+    """The stored rows of one space.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the shards lie; made when the first row is stored.
+    space : Space
+    damaged_folder : Path
+        Where damaged and foreign files are moved.
+    """
+
+    def __init__(self, folder: Path, space: Space, *, damaged_folder: Path) -> None:
+        self.folder = folder
+        self.space = space
+        self.damage = DamageLog(damaged_folder, prefix=folder.name)
+        self._snapshot = Snapshot(frozenset(), (), {})
+
+    def find(
+        self, keys: np.ndarray, *, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read the rows that are stored.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,), dtype S16
+        out : ndarray of shape (n, n_features), float32 or float64, default=None
+            Where the rows go; None makes a float32 array.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n, n_features)
+            `out`, if it was passed. NaN where a row is missing.
+        found : ndarray of shape (n,), bool
+
+        Warns
+        -----
+        CacheDamageWarning
+            Something in the folder was damaged or cannot be read; it counts as missing.
+        """
+        if out is None:
+            out = np.empty((len(keys), self.space.n_features), np.float32)
+        found = np.zeros(len(keys), bool)
+        with self.damage.reported():
+            # A compaction or clear() may remove a shard after the listing, and a damaged row may
+            # have a sound double: then look again.
+            for is_last in (False,) * (_ATTEMPTS - 1) + (True,):
+                if self._read(self.snapshot(), keys, out, found, is_last):
+                    break
+        if not found.all():
+            out[~found] = np.nan
+        return out, found
+
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        """Tell of each key, (n,) bool, whether a row is stored under it, without reading it."""
+        with self.damage.reported():
+            return self.snapshot().find(keys) >= 0
+
+    def append(
+        self,
+        keys: np.ndarray,
+        embeddings: np.ndarray,
+        *,
+        times_s: tuple[float, float] | None = None,
+    ) -> Shard:
+        """Store rows as one new shard; once it returns they are safe.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,), dtype S16
+        embeddings : ndarray of shape (n, n_features)
+        times_s : tuple of float, default=None
+            When the oldest and the newest of them were first stored; None is now.
+
+        Raises
+        ------
+        OSError
+            They could not be written; what was stored before is unharmed.
+        """
+        shard = write_shard(self.folder, keys, embeddings, space=self.space, times_s=times_s)
+        self.note_use(n_hits=0)
+        return shard
+
+    def shards(self) -> tuple[Shard, ...]:
+        """Return the shards as they are now, oldest first."""
+        with self.damage.reported():
+            return self.snapshot().shards
+
+    def keys(self) -> np.ndarray:
+        """Return the distinct keys that are stored, in the order in which they came."""
+        with self.damage.reported():
+            keys = self.snapshot().keys
+        return distinct(keys[keys != NO_KEY])
+
+    def note_use(self, *, n_hits: int) -> None:
+        """Note that rows were looked up, and how many were there."""
+        note_use(self.folder, n_hits=n_hits)
+
+    def snapshot(self) -> Snapshot:
+        """Return the shards as they are now; the damage found is in the log."""
+        snapshot = self._snapshot
+        names = _names_in(self.folder)
+        if names != snapshot.names:
+            known = {shard.path.stem: shard for shard in snapshot.shards}
+            shards = self._open_all(names, known)
+            snapshot = self._snapshot = Snapshot(names, shards, snapshot.hidden)
+        return snapshot
+
+    def salvage(self, shard: Shard, reason: str = "") -> None:
+        """Move a damaged shard aside and store its sound rows anew.
+
+        If either cannot be done, it stays, and its damaged rows are hidden from this process.
+
+        Parameters
+        ----------
+        shard : Shard
+        reason : str, default=""
+            What is wrong with it; by default how many rows are damaged.
+
+        Raises
+        ------
+        OSError
+            It is gone, or cannot be read.
+        """
+        embeddings, sound = shard.read_all()
+        if sound.all() and not reason:
+            return  # it was read wrongly the first time only
+        reason = reason or f"{int((~sound).sum())} of {len(shard)} rows are damaged"
+        files = (shard.path, shard.index_path)
+        if not self.damage.move_aside(*files):
+            self.damage.note(shard.path, f"{reason}, and it cannot be moved aside")
+            self._hide(shard, ~sound)
+            return
+        try:
+            if sound.any():
+                self.append(shard.keys[sound], embeddings[sound], times_s=shard.times_s)
+        except OSError as exc:
+            self.damage.move_back(*files)
+            self.damage.note(shard.path, f"{reason}, and the others cannot be stored anew ({exc})")
+            self._hide(shard, ~sound)
+        else:
+            self.damage.note(shard.path, reason)
+
+    def _hide(self, shard: Shard, rows: np.ndarray) -> None:
+        """Leave rows out of all look-ups of this process."""
+        hidden = {**self._snapshot.hidden, shard.path: rows}
+        self._snapshot = Snapshot(self._snapshot.names, self._snapshot.shards, hidden)
+
+    def _read(
+        self,
+        snapshot: Snapshot,
+        keys: np.ndarray,
+        out: np.ndarray,
+        found: np.ndarray,
+        is_last: bool,
+    ) -> bool:
+        """Read what was not found yet; tell whether there is no point in looking again."""
+        lacking = np.flatnonzero(~found)
+        places = snapshot.find(keys[lacking])
+        stored = places >= 0
+        lacking, places = lacking[stored], places[stored]
+        row_bytes = self.space.n_features * self.space.dtype.itemsize
+        pieces = snapshot.locate(places, max_rows=max(1, _BYTES_OF_A_PIECE // row_bytes))
+        is_done = True
+        for shard, which, result in _read_pieces(pieces, lacking, out):
+            if isinstance(result, OSError):
+                is_done = False
+                if is_last and not isinstance(result, FileNotFoundError):
+                    self.damage.note(shard.path, f"cannot be read ({result.strerror or result})")
+                    self._hide(shard, np.ones(len(shard), bool))
+                continue
+            found[which] = result
+            if not result.all():
+                is_done = False
+                with contextlib.suppress(OSError):  # just removed: the next look finds it elsewhere
+                    self.salvage(shard)
+        return is_done
+
+    def _open_all(self, names: frozenset[str], known: Mapping[str, Shard]) -> tuple[Shard, ...]:
+        stems = sorted(
+            os.path.splitext(name)[0]
+            for name in names
+            if name.startswith(SHARD_PREFIX) and name.endswith(DATA_SUFFIX)
+        )
+        opened = dict(known)
+        reasons: dict[str, str] = {}
+        # A writer may just have been between its two renames: a second look finds its index.
+        for _ in range(2):
+            for stem in stems:
+                if stem not in opened:
+                    self._open(stem, opened, reasons)
+        self._rebuild([stem for stem in stems if stem not in opened], opened, reasons)
+        self._set_foreign_files_aside(names)
+        return tuple(opened[stem] for stem in stems if self._is_ours(opened.get(stem)))
+
+    def _open(self, stem: str, opened: dict[str, Shard], reasons: dict[str, str]) -> None:
+        """Open a shard by its index, unless that is lost or damaged."""
+        try:
+            opened[stem] = open_shard(self.folder / f"{stem}{INDEX_SUFFIX}")
+        except OSError:
+            return
+        except DamagedShardError as exc:
+            reasons[stem] = str(exc)
+
+    def _rebuild(self, stems: list[str], opened: dict[str, Shard], reasons: dict[str, str]) -> None:
+        """Make lost and damaged indexes anew; what cannot be mended is moved aside."""
+        paths = [self.folder / f"{stem}{DATA_SUFFIX}" for stem in stems]
+        paths = [path for path in paths if path.exists()]  # the others were removed just now
+        for path, shard in zip(paths, examine_shards(paths), strict=True):
+            stem = path.stem
+            if isinstance(shard, Shard):
+                opened[stem] = shard
+                store_index(shard)
+                if stem in reasons:
+                    self.damage.note(path, f"{reasons[stem]}; the index was made anew")
+            elif isinstance(shard, DamagedShardError):
+                files = (path, path.with_suffix(INDEX_SUFFIX))
+                self._set_aside(files, reasons.get(stem, str(shard)))
+            elif not isinstance(shard, FileNotFoundError):
+                self.damage.note(path, f"cannot be read ({shard})")
+
+    def _is_ours(self, shard: Shard | None) -> bool:
+        if shard is None:
+            return False
+        if shard.space.digest == self.space.digest:
+            return True
+        self._set_aside((shard.path, shard.index_path), "holds rows of another space")
+        return False
+
+    def _set_foreign_files_aside(self, names: frozenset[str]) -> None:
+        for name in names:
+            is_shard = name.startswith(SHARD_PREFIX) and name.endswith((DATA_SUFFIX, INDEX_SUFFIX))
+            if not is_shard and name != USAGE_FILE:
+                self._set_aside((self.folder / name,), "is no part of a cache")
+
+    def _set_aside(self, files: tuple[Path, ...], reason: str) -> None:
+        moved = self.damage.move_aside(*files)
+        self.damage.note(files[0], reason if moved else f"{reason}, and it cannot be moved aside")
+
+
+def _read_pieces(
+    pieces: Iterable[tuple[Shard, np.ndarray, np.ndarray]], targets: np.ndarray, out: np.ndarray
+) -> Iterator[tuple[Shard, np.ndarray, np.ndarray | OSError]]:
+    """Read pieces of shards, several in threads; yield which rows of `out` each is, and its state.
+
+    The state is which of the rows are sound, or why they could not be read.
+    """
+
+    def read(piece: tuple[Shard, np.ndarray, np.ndarray]) -> Any:
+        shard, rows, which = piece
+        try:
+            return shard, targets[which], shard.read(rows, out, targets[which])
+        except OSError as exc:
+            return shard, targets[which], exc
+
+    first_two = list(itertools.islice(pieces := iter(pieces), 2))
+    if len(first_two) < 2:
+        yield from map(read, first_two)
+        return
+    with ThreadPoolExecutor(min(_MAX_THREADS, joblib.cpu_count())) as threads:
+        yield from threads.map(read, itertools.chain(first_two, pieces))
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    """List a folder, unfinished files left out."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if not entry.name.startswith("."))
+    except OSError:
+        # Not there, or not to be read: rows are computed again, and storing names the trouble.
+        return frozenset()

@@ -1,0 +1,233 @@
+"""Keeping a cache in order: what is in it, whether it is sound, what may go."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+
+from featx._files import remove_abandoned_parts
+from featx.exceptions import ParameterError
+from featx.identity.spaces import Space
+from featx.samples.base import Samples
+from featx.storage.shards import (
+    DATA_SUFFIX,
+    INDEX_SUFFIX,
+    DamagedShardError,
+    Shard,
+    examine_shards,
+    open_shard,
+    remove_shard,
+)
+from featx.storage.store import SpaceStore
+from featx.storage.usage import USAGE_FILE, read_usage
+
+
+def space_of(folder: Path) -> Space | None:
+    """Learn from its shards what space a folder is of; None if none of them can be read."""
+    for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
+        with contextlib.suppress(DamagedShardError, OSError):
+            space = open_shard(index).space
+            if space.digest == folder.name:
+                return space
+    with contextlib.suppress(OSError):
+        for shard in examine_shards(sorted(folder.glob(f"*{DATA_SUFFIX}"))):
+            if isinstance(shard, Shard) and shard.space.digest == folder.name:
+                return shard.space
+    return None
+
+
+def describe(store: SpaceStore) -> dict[str, Any]:
+    """Describe a space and what is stored of it, in plain data: see :meth:`EmbeddingCache.info`."""
+    shards = store.shards()
+    usage = read_usage(store.folder)
+    times_s = [time_s for shard in shards for time_s in shard.times_s]
+    return {
+        "digest": store.space.digest,
+        "label": store.space.label,
+        "identity": store.space.description,
+        "n_rows": len(store.keys()),
+        "n_forward": sum(map(len, shards)),
+        "n_hits": usage.n_hits,
+        "n_shards": len(shards),
+        "size_bytes": sum(map(_disk_bytes, shards)),
+        "oldest": _iso(min(times_s, default=0)),
+        "newest": _iso(max(times_s, default=0)),
+        "last_used": _iso(_last_used_s(store)),
+    }
+
+
+def find_damage(store: SpaceStore) -> dict[Path, str]:
+    """Say of each damaged file what is wrong with it, or why it cannot be read."""
+    shards = store.snapshot().shards
+    damage = dict(store.damage.taken())
+    for shard in shards:
+        try:
+            n_unsound = int((~shard.read_all()[1]).sum())
+            if n_unsound:
+                damage[shard.path] = f"{n_unsound} of {len(shard)} rows are damaged"
+            elif not shard.has_sound_frame():
+                damage[shard.path] = "the bytes around its rows are damaged"
+        except FileNotFoundError:
+            continue  # just merged into another
+        except OSError as exc:
+            damage[shard.path] = f"cannot be read ({exc.strerror or exc})"
+    return damage
+
+
+def mend(store: SpaceStore, damage: dict[Path, str]) -> None:
+    """Move damaged shards aside, storing their sound rows anew."""
+    remove_abandoned_parts(store.folder)
+    with store.damage.reported():
+        for shard in store.snapshot().shards:
+            if shard.path in damage:
+                with contextlib.suppress(OSError):  # it was reported as not to be read
+                    store.salvage(shard, damage[shard.path])
+
+
+class Eviction(NamedTuple):
+    """What is removed of one space.
+
+    Attributes
+    ----------
+    digest, label : str
+        Of the space.
+    last_used : str or None
+        In UTC, ISO 8601.
+    n_shards, n_rows, size_bytes : int
+    """
+
+    digest: str
+    label: str
+    last_used: str | None
+    n_shards: int
+    n_rows: int
+    size_bytes: int
+
+
+def choose_evictions(
+    stores: Sequence[SpaceStore], *, max_bytes: int | None, older_than: timedelta | None
+) -> list[tuple[SpaceStore, list[Shard]]]:
+    """Choose what goes: the spaces not used for long, then the least recently used.
+
+    Raises
+    ------
+    ParameterError
+        Neither limit was given, or one is negative.
+    """
+    if max_bytes is None and older_than is None:
+        raise ParameterError("expected max_bytes or older_than: what may stay")
+    if max_bytes is not None and max_bytes < 0:
+        raise ParameterError(f"max_bytes={max_bytes}: expected a size in bytes, 0 or more")
+    if older_than is not None and older_than < timedelta(0):
+        raise ParameterError(f"older_than={older_than}: expected a length of time, 0 or more")
+    now_s = time.time()
+    by_use = sorted(stores, key=_last_used_s)
+    shards_of = {store.space.digest: list(store.shards()) for store in by_use}
+    kept_bytes = sum(_disk_bytes(shard) for shards in shards_of.values() for shard in shards)
+    chosen = []
+    for store in by_use:
+        shards = shards_of[store.space.digest]
+        is_old = older_than is not None and now_s - _last_used_s(store) > older_than.total_seconds()
+        going: list[Shard] = []
+        for shard in shards:
+            if is_old or (max_bytes is not None and kept_bytes > max_bytes):
+                going.append(shard)
+                kept_bytes -= _disk_bytes(shard)
+        if going:
+            chosen.append((store, going))
+    return chosen
+
+
+def summarise(store: SpaceStore, shards: Sequence[Shard]) -> Eviction:
+    """Say what removing some shards of a space means."""
+    return Eviction(
+        digest=store.space.digest,
+        label=store.space.label,
+        last_used=_iso(_last_used_s(store)),
+        n_shards=len(shards),
+        n_rows=sum(map(len, shards)),
+        size_bytes=sum(map(_disk_bytes, shards)),
+    )
+
+
+def remove(store: SpaceStore, shards: Sequence[Shard]) -> None:
+    """Remove shards, and the folder of the space if nothing is left in it."""
+    for shard in shards:
+        remove_shard(shard)
+    if not store.shards():
+        with contextlib.suppress(OSError):
+            (store.folder / USAGE_FILE).unlink(missing_ok=True)
+            store.folder.rmdir()
+
+
+class Recheck(NamedTuple):
+    """What came of computing stored rows again.
+
+    Attributes
+    ----------
+    n_sampled : int
+        Rows that were computed again.
+    largest_difference : float
+        Largest ||computed - stored|| / ||computed|| of a row.
+    differing : list of str
+        Names of the samples whose rows differ by more than the storage can explain.
+    """
+
+    n_sampled: int
+    largest_difference: float
+    differing: list[str]
+
+
+def recheck(
+    store: SpaceStore, keys: np.ndarray, samples: Samples, extractor: Any, *, n_sampled: int
+) -> Recheck:
+    """Compute stored rows again and compare.
+
+    Parameters
+    ----------
+    store : SpaceStore
+    keys : ndarray of shape (n_samples,), dtype S16
+    samples : Samples
+        Whose keys they are.
+    extractor : FeatureExtractor
+    n_sampled : int
+        How many rows, drawn from those that are stored, always in the same way.
+    """
+    stored = np.flatnonzero(store.holds(keys))
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.choice(stored, min(n_sampled, len(stored)), replace=False))
+    if not len(rows):
+        return Recheck(0, 0.0, [])
+    kept, _ = store.find(keys[rows])
+    fresh = clone(extractor).set_params(cache=None).fit_transform(samples.take(rows))
+    computed = np.asarray(fresh).reshape(kept.shape)
+    norms = np.maximum(np.linalg.norm(computed, axis=1), np.finfo(np.float32).tiny)
+    gaps = np.linalg.norm(computed - kept, axis=1) / norms
+    # Two engines agree within 1e-4; float16 keeps 11 bits. NaN is not within either.
+    allowed = 1e-4 if store.space.dtype == np.float32 else 2e-3
+    differing = [samples.name(row) for row in rows[~(gaps <= allowed)].tolist()]
+    return Recheck(len(rows), float(gaps.max()), differing)
+
+
+def _last_used_s(store: SpaceStore) -> float:
+    """Tell when rows were last looked up or stored; if nobody noted it, when they were stored."""
+    stored_s = (shard.times_s[1] for shard in store.shards())
+    return read_usage(store.folder).last_used_s or max(stored_s, default=0.0)
+
+
+def _disk_bytes(shard: Shard) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return shard.path.stat().st_size + shard.index_path.stat().st_size
+    return 0
+
+
+def _iso(seconds: float) -> str | None:
+    """Write a time, in seconds since 1970, as ISO 8601 in UTC; None for never."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
