@@ -80,6 +80,7 @@ def test_info_of_a_cache_that_is_not_there_yet(cache):
         "n_hits": 0,
         "n_shards": 0,
         "size_bytes": 0,
+        "damaged_bytes": 0,
         "spaces": [],
     }
     assert not cache.path.exists()
@@ -116,9 +117,11 @@ def test_verify_names_damaged_shards_and_repairs(cache):
     damage_first_row(cache.store(SMALL))
     (path,) = cache.verify()["damaged"]
     assert Path(path).parent.name == SMALL.digest
+    assert cache.info()["damaged_bytes"] == 0
     with pytest.warns(CacheDamageWarning, match="1 of 3 rows"):
         assert cache.verify(repair=True)["damaged"] == {path: "1 of 3 rows are damaged"}
     assert cache.verify()["damaged"] == {}
+    assert cache.info()["damaged_bytes"] > 0
     assert cache.store(SMALL).find(keys)[1].tolist() == [False, True, True]
 
 

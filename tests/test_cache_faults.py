@@ -2,7 +2,7 @@
 
 Each test says how many rows were stored, lost and wrong; the last two must be zero. Lost is a row
 that was reported as stored and is not found again, although nothing happened to the bytes that hold
-it. Short forms run in the gate; ``scripts/check -m long`` runs the long ones.
+it. Short forms run in the gate; ``pytest -m long`` runs the long ones.
 """
 
 import builtins

@@ -49,7 +49,7 @@ def test_dir_lists_public_names():
 def test_modules_are_short_and_open_with_a_docstring():
     from pathlib import Path
 
-    for path in Path(featx.__file__).parent.glob("*.py"):
+    for path in Path(featx.__file__).parent.rglob("*.py"):
         text = path.read_text()
         assert text.startswith('"""'), path.name
         assert text.count("\n") <= 400, path.name

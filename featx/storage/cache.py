@@ -42,6 +42,7 @@ from featx.storage.upkeep import (
     choose_evictions,
     describe,
     find_damage,
+    folder_bytes,
     mend,
     recheck,
     remove,
@@ -145,16 +146,17 @@ class EmbeddingCache:
         dict
             ``path``; ``n_rows`` (each distinct row of a space once); ``n_forward`` (rows ever
             computed and still kept, doubles included); ``n_hits`` (rows that were found instead of
-            being computed); ``n_shards``; ``size_bytes`` (on disk); ``spaces``: for each its
-            digest, label, identity, the same figures, and when its oldest and newest rows were
-            stored and it was last used (UTC, ISO 8601).
+            being computed); ``n_shards``; ``size_bytes`` (on disk); ``damaged_bytes`` (moved aside,
+            until :meth:`clear`); ``spaces``: for each its digest, label, identity, these figures,
+            when its oldest and newest rows were stored, and its last use (UTC, ISO 8601).
         """
         spaces = [describe(store) for store in self._all_stores()]
         totals = {
             name: sum(space[name] for space in spaces)
             for name in ("n_rows", "n_forward", "n_hits", "n_shards", "size_bytes")
         }
-        return {"path": str(self.path), **totals, "spaces": spaces}
+        damaged_bytes = folder_bytes(self.path / "damaged")
+        return {"path": str(self.path), **totals, "damaged_bytes": damaged_bytes, "spaces": spaces}
 
     def verify(
         self, repair: bool = False, *, sample: int = 0, extractor: Any = None, X: Any = None

@@ -228,6 +228,13 @@ def _disk_bytes(shard: Shard) -> int:
     return 0
 
 
+def folder_bytes(folder: Path) -> int:
+    """Sum up the sizes of the files in a folder; zero if it is not there."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in folder.iterdir())
+    return 0
+
+
 def _iso(seconds: float) -> str | None:
     """Write a time, in seconds since 1970, as ISO 8601 in UTC; None for never."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
