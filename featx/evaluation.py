@@ -17,10 +17,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 
 from featx._validation import ParameterFaults
-from featx.estimators import TransferClassifier
+from featx.blas import blas_threads_for
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
-from featx.heads import CLASSIFIER_HEADS, make_head
+from featx.heads import CLASSIFIER_HEADS, as_head_input, make_head, seed_head
 from featx.training_data import training_embeddings, were_read
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
@@ -60,8 +60,8 @@ def evaluate(y_true: Any, y_pred: Any) -> dict[str, Any]:
         "accuracy": float(np.mean(y_true == y_pred)),
         "n_samples": len(y_true),
         "classes": {
-            name: dict(zip(_MEASURES, map(float, values), strict=True))
-            for name, *values in zip(names, *measure(), strict=True)
+            name: dict(zip(_MEASURES, (*map(float, values), int(support)), strict=True))
+            for name, *values, support in zip(names, *measure(), strict=True)
         },
         **averages,
         "confusion": {
@@ -165,14 +165,20 @@ def compare(
     check_folds(y, n_folds=n_folds, groups=groups)
     # A backbone that cannot be had is known before another has done its work.
     embedders = [clone(extractor).fit(X) for extractor in extractors]
-    for extractor, embedder in zip(extractors, embedders, strict=True):
+    for embedder in embedders:
         start_s = time.perf_counter()
-        rows = np.flatnonzero(were_read(training_embeddings(embedder, X)))
-        folds = list(_folds(rows, y, n_folds=n_folds, groups=groups, random_state=random_state))
+        embeddings = training_embeddings(embedder, X)
+        rows = np.flatnonzero(were_read(embeddings))
+        labels = np.asarray(y)[rows]
+        of_rows = None if groups is None else np.asarray(groups)[rows]
+        folds = list(_folds(labels, of_rows, n_folds=n_folds, random_state=random_state))
+        matrix = as_head_input(embeddings[rows])
         n_forward = embedder.report_.n_forward
         for head in heads:
-            estimator = TransferClassifier(extractor, head, random_state=random_state)
-            scores = cross_val_score(estimator, X, y, cv=folds, error_score="raise").tolist()
+            estimator = make_head(head, CLASSIFIER_HEADS)
+            seed_head(estimator, random_state)
+            with blas_threads_for(matrix.nbytes):
+                scores = cross_val_score(estimator, matrix, labels, cv=folds, error_score="raise")
             yield Comparison(
                 backbone=embedder.label,
                 head=head if isinstance(head, str) else type(head).__name__,
@@ -180,19 +186,15 @@ def compare(
                 spread=float(np.std(scores)),
                 seconds=time.perf_counter() - start_s,
                 n_forward=n_forward,
-                scores=scores,
+                scores=scores.tolist(),
             )
             start_s, n_forward = time.perf_counter(), 0
 
 
 def _folds(
-    rows: np.ndarray, y: Any, *, n_folds: int, groups: Any, random_state: int
+    y: np.ndarray, groups: np.ndarray | None, *, n_folds: int, random_state: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Split the rows that could be read into folds, as row numbers of all samples."""
-    y = np.asarray(y)[rows]
-    groups = None if groups is None else np.asarray(groups)[rows]
     check_folds(y, n_folds=n_folds, groups=groups)
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     folds = splitter(n_folds, shuffle=True, random_state=random_state)
-    for train, test in folds.split(np.zeros(len(y)), y, groups):
-        yield rows[train], rows[test]
+    return folds.split(np.zeros(len(y)), y, groups)

@@ -93,6 +93,8 @@ def save(
             "objects with skops.io.dump."
         )
     check_is_fitted(estimator)
+    if not Path(path).absolute().parent.is_dir():
+        raise ParameterError(f"{os.fspath(path)!r}: no such folder to write to")
     extractor = estimator if isinstance(estimator, FeatureExtractor) else estimator.extractor_
     entries, manifest = _extractor_entries(extractor)
     manifest |= {"format": _FORMAT, "featx": __version__, "class": kind}

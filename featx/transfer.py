@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
@@ -252,6 +252,7 @@ class TransferEstimator(BaseEstimator, ABC):
         kept = rows_that_were_read(embeddings, job="score")
         if kept.all():
             return X, y, sample_weight
+        check_consistent_length(kept, y, sample_weight)
         weights = None if sample_weight is None else np.asarray(sample_weight)[kept]
         return as_samples(X).take(np.flatnonzero(kept)), np.asarray(y)[kept], weights
 

@@ -150,7 +150,9 @@ def test_verify_sample_of_nothing_that_is_stored_compares_nothing(cache):
 
 
 def test_verify_sample_without_an_extractor_raises(cache):
-    with pytest.raises(ParameterError, match="sample=3 needs an extractor and X"):
+    with pytest.raises(
+        ParameterError, match="sample=3: expected 0, or more with an extractor and X"
+    ):
         cache.verify(sample=3)
 
 

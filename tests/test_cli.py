@@ -391,3 +391,28 @@ def test_fault_of_featx_shows_its_traceback(run, monkeypatch):
 
 def test_cache_verify_without_a_cache_is_wrong_usage(run):
     assert run("cache", "verify", "--cache", "none")[0] == 2
+
+
+def test_faulty_options_are_called_as_they_are_typed(run, photos):
+    code, _, err = run("cv", photos, "--pooling", "average", "--weights", "gone.h5", "-q")
+    assert code == CODES["input"]
+    assert "--pooling 'average': expected" in err
+    assert "--weights 'gone.h5': expected" in err
+    assert "extractor__" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cache", "evict"),
+        ("cache", "evict", "--max-bytes", "-5"),
+        ("cache", "evict", "--older-than", "-3d"),
+        ("cache", "info", "--cache", "none"),
+        ("cache", "verify", "--sample", "-5"),
+        ("demo", "--letters", "0"),
+        ("cv", "photos", "--folds", "1"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_make_no_sense_are_wrong_usage(arguments, run):
+    assert run(*arguments)[0] == 2

@@ -414,3 +414,13 @@ def test_fit_weights_that_cannot_be_used_raise_before_the_pass(head, weights, me
 def test_set_params_of_a_head_that_has_no_such_name_suggests_one():
     with pytest.raises(ParameterError, match="Did you mean 'logistic'"):
         TransferClassifier("tiny", "logistc").set_params(head__C=1)
+
+
+@pytest.mark.filterwarnings("ignore::featx.exceptions.BadSampleWarning")
+def test_score_on_error_nan_lengths_that_differ_raise(with_bad_file):
+    paths, labels = with_bad_file
+    classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan")).fit(paths, labels)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        classifier.score(paths, labels[:-1])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        classifier.score(paths, labels, sample_weight=np.ones(11))

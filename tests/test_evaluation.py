@@ -12,6 +12,7 @@ from featx import EmbeddingCache, FeatureExtractor
 from featx.cli import reports
 from featx.evaluation import check_folds, compare, evaluate
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
+from featx.networks.engines import KerasEngine
 
 
 @pytest.fixture
@@ -140,3 +141,18 @@ def test_compare_backbone_that_cannot_be_had_raises_before_any_pass(images, labe
     with pytest.raises(WeightsError):
         list(compare(images, labels, extractors=[FeatureExtractor("tiny"), gone], heads=["knn"]))
     assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_compare_without_a_cache_forwards_each_image_once(images, labels, monkeypatch):
+    batches = []
+    run = KerasEngine.run
+
+    def counted(engine, inputs):
+        batches.append(len(inputs))
+        return run(engine, inputs)
+
+    monkeypatch.setattr(KerasEngine, "run", counted)
+    extractor = FeatureExtractor("tiny", cache=None)
+    rows = list(compare(images, labels, extractors=[extractor], heads=["knn", "lda"], n_folds=2))
+    assert [row.n_forward for row in rows] == [20, 0]
+    assert sum(batches) == 20

@@ -529,3 +529,24 @@ def test_transform_says_how_many_samples_it_had_no_time_to_decode(images, tmp_pa
     with pytest.raises(BadSampleError, match="6 more were not decoded yet") as caught:
         FeatureExtractor("tiny").fit_transform([*images[:6], tmp_path / "gone.png"])
     assert pickle.loads(pickle.dumps(caught.value)).n_unseen == 6
+
+
+def test_transform_faulty_arrays_are_listed_once():
+    images = np.full((6, 40, 40, 3), 100.0)
+    images[2, 0, 0, 0] = np.nan
+    images[4] -= 300
+    with pytest.raises(BadSampleError, match="2 of 6 samples") as caught:
+        FeatureExtractor("tiny").fit_transform(images)
+    assert [fault.position for fault in caught.value.faults] == [2, 4]
+
+
+def test_transform_empty_float_image_is_a_fault_like_any_other(images):
+    extractor = FeatureExtractor("tiny", on_error="nan").fit(images)
+    with pytest.warns(BadSampleWarning, match=r"\[0\].*has shape \(0, 0, 3\)"):
+        rows = extractor.transform([np.zeros((0, 0, 3)), images[0]])
+    assert np.isnan(rows).all(axis=1).tolist() == [True, False]
+
+
+def test_transform_rows_of_one_image_are_not_many(images):
+    with pytest.raises(InputError, match="looks like one image in colour"):
+        FeatureExtractor("tiny").transform(list(images[0]))

@@ -272,3 +272,9 @@ def test_check_savable_names_types_before_anything_is_fitted():
     check_savable(TransferClassifier("tiny", "forest"), trusted=["sklearn.tree._tree.Tree"])
     check_savable(TransferRegressor("tiny"))
     check_savable(TransferClassifier("tiny", make_pipeline(PCA(64), LogisticRegression())))
+
+
+def test_save_into_a_folder_that_is_not_there_raises(images, tmp_path):
+    extractor = FeatureExtractor("tiny").fit(images)
+    with pytest.raises(ParameterError, match="no such folder to write to"):
+        save(extractor, tmp_path / "none" / "model.featx")

@@ -78,7 +78,7 @@ def test_tap_of_a_layer_that_is_called_twice_is_refused():
     [
         ("hgh", "has no layer of this name"),
         ("high", "Did you mean 'base/high'"),
-        ("base/hihg", "whole/base has no layer of this name. Did you mean 'high'"),
+        ("base/hihg", "whole has no layer of this name. Did you mean 'base/high'"),
         ("pool/x", "has no layer"),
     ],
 )

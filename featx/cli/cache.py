@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich import filesize
@@ -16,10 +16,14 @@ from featx.cli.output import AS_JSON, print_json, show
 if TYPE_CHECKING:
     from featx.storage.cache import EmbeddingCache
 
+T = TypeVar("T", int, float)
+
 
 def _opened(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
     from featx.storage.cache import EmbeddingCache
 
+    if path is not None and path.lower() == "none":
+        raise click.BadParameter("none: there is nothing to look into")
     return EmbeddingCache(None if path == "auto" else path)
 
 
@@ -49,7 +53,12 @@ def info(store: EmbeddingCache, as_json: bool) -> None:
 
 @cache.command()
 @click.option("--repair", is_flag=True, help="Move damaged shards aside, keeping sound rows.")
-@click.option("--sample", default=0, help="Rows to compute again and compare; needs --folder.")
+@click.option(
+    "--sample",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Rows to compute again and compare; needs --folder.",
+)
 @click.option("--folder", type=click.Path(), help="The images whose rows to compute again.")
 @click.option("--backbone", default="mobilenet_v2", show_default=True, help="What computes them.")
 @extractor_options
@@ -115,6 +124,8 @@ def evict(
     as_json: bool,
 ) -> None:
     """Remove rows, of the least recently used spaces first, until the rest fits."""
+    if max_bytes is None and older_than is None:
+        raise click.UsageError("--max-bytes or --older-than: what may stay")
     limits: dict[str, Any] = {
         "max_bytes": None if max_bytes is None else _size_bytes(max_bytes),
         "older_than": None if older_than is None else _length_of_time(older_than),
@@ -195,7 +206,7 @@ def _length_of_time(text: str) -> timedelta:
     units = {"s": "seconds", "h": "hours", "d": "days", "w": "weeks"}
     number, unit = text.strip()[:-1], text.strip()[-1:].lower()
     try:
-        return timedelta(**{units[unit]: float(number)})
+        return timedelta(**{units[unit]: _not_negative(float(number))})
     except (KeyError, ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r}: expected a length of time as in 30d, 12h or 2w", param_hint="--older-than"
@@ -208,8 +219,14 @@ def _size_bytes(text: str) -> int:
     number = text.strip().rstrip("bBkKmMgGtT")
     unit = text.strip()[len(number) :].lower()
     try:
-        return int(float(number) * units[unit])
+        return _not_negative(int(float(number) * units[unit]))
     except (KeyError, ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r}: expected a size as in 500MB or 10GB", param_hint="--max-bytes"
         ) from None
+
+
+def _not_negative(number: T) -> T:
+    if number < 0:
+        raise ValueError
+    return number

@@ -71,7 +71,13 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--out", default="featx-demo", type=click.Path(path_type=Path), show_default=True)
-@click.option("--letters", default=40, show_default=True, help="Images of each letter.")
+@click.option(
+    "--letters",
+    default=40,
+    show_default=True,
+    type=click.IntRange(min=5),
+    help="Images of each letter.",
+)
 @AS_JSON
 def demo(out: Path, letters: int, as_json: bool) -> None:
     """Run the main job on images that come with the dependencies.
@@ -193,6 +199,7 @@ def predict(
     """
     import numpy as np
 
+    from featx.heads import as_head_input
     from featx.samples.folders import list_images
     from featx.training_data import were_read
 
@@ -200,15 +207,18 @@ def predict(
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
-    read = were_read(np.asarray(classifier.transform(paths)))
+    embeddings = np.asarray(classifier.transform(paths))
+    read = were_read(embeddings)
     readable = [path for path, is_read in zip(paths, read, strict=True) if is_read]
     rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
+    matrix = as_head_input(embeddings[read])
     if readable:
-        for path, label in zip(readable, classifier.predict(readable).tolist(), strict=True):
+        labels = classifier.head_.predict(matrix).tolist()
+        for path, label in zip(readable, labels, strict=True):
             rows[path]["label"] = label
     if readable and proba:
         names = [str(name) for name in classifier.classes_]
-        for path, chances in zip(readable, classifier.predict_proba(readable), strict=True):
+        for path, chances in zip(readable, classifier.head_.predict_proba(matrix), strict=True):
             rows[path]["proba"] = dict(zip(names, chances.tolist(), strict=True))
     predictions = [rows[path] for path in paths]
     if as_json:
@@ -242,6 +252,7 @@ def evaluate(
 
     from featx.cli import reports
     from featx.evaluation import evaluate as measure
+    from featx.heads import as_head_input
     from featx.samples.folders import load_image_folder
     from featx.training_data import rows_that_were_read
 
@@ -255,7 +266,7 @@ def evaluate(
         )
     embeddings = np.asarray(classifier.transform(images.data))
     read = rows_that_were_read(embeddings, job="evaluation")
-    predicted = classifier.predict(images.data[read]).astype(str)
+    predicted = classifier.head_.predict(as_head_input(embeddings[read])).astype(str)
     result = measure(images.target[read], predicted)
     if as_json:
         print_json(result)
@@ -267,7 +278,7 @@ def evaluate(
 @_FOLDER
 @click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
 @click.option("--head", "heads", multiple=True, default=["logistic"], help=_HEAD_HELP)
-@click.option("--folds", default=5, show_default=True)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option("--seed", default=0, show_default=True)
 @extractor_options
 @AS_JSON

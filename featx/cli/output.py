@@ -11,6 +11,20 @@ import click
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+_PARAMETERS = (
+    "backbone",
+    "batch_size",
+    "cache",
+    "head",
+    "input_size",
+    "layer",
+    "n_jobs",
+    "pooling",
+    "preprocessing",
+    "weights",
+)
+
+
 def as_options(message: str) -> str:
     """Say in a message of the library what a person at the shell would type.
 
@@ -21,8 +35,16 @@ def as_options(message: str) -> str:
     >>> as_options("name them: trusted=['sklearn.tree._tree.Tree']")
     'name them: --trusted sklearn.tree._tree.Tree'
     """
-    message = re.sub(r"\bon_error='(\w+)'", r"--on-error \1", message)
+    message = re.sub(r"^\w+ has (a|\d+) faulty parameters?:", "faulty options:", message)
+    message = re.sub(r"\b(extractor__)?backbone_params=", "--param ", message)
+    message = re.sub(r"\b(extractor__)?on_error='(\w+)'", r"--on-error \2", message)
+    message = re.sub(rf"(?<=\s)(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message)
+    message = re.sub(r"\bn_folds=", "--folds ", message)
     return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
+
+
+def _option(parameter: re.Match[str]) -> str:
+    return f"--{parameter[1].replace('_', '-')} "
 
 
 def _trusted_options(names: re.Match[str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.abc
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ class _QuietLoader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         with _without_standard_error():
             self._loader.exec_module(module)
+        # It also warns of each network beyond the fifth, as if one had been traced again and again.
+        logging.getLogger(_NOISY).setLevel(logging.ERROR)
 
 
 class _QuietFinder(importlib.abc.MetaPathFinder):

@@ -49,7 +49,8 @@ def find_tap(model: keras.Model, name: str, *, label: str) -> keras.KerasTensor:
         )
     outer, slash, inner = name.partition("/")
     nested = [node for node in _calls_in(model) if node.operation.name == outer]
-    if slash and len(nested) == 1 and is_graph(nested[0].operation):
+    is_inside = slash and len(nested) == 1 and is_graph(nested[0].operation)
+    if is_inside and inner in _names_in(nested[0].operation):
         return _inside(nested[0], inner, label=f"{label}/{outer}")
     names = list(_names_in(model))
     inside = [known for known in names if known.endswith(f"/{name}")]

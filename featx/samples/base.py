@@ -18,7 +18,7 @@ import numpy as np
 
 from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
 from featx.identity._hashing import digest_of_array
-from featx.identity.key_table import KEY_DTYPE, keys_from
+from featx.identity.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.samples.file_index import FileIndex
 from featx.samples.images import check_range, conform
 
@@ -135,11 +135,7 @@ class ArraySamples(Samples):
         """Return itself for images, :class:`ValueSamples` for other inputs of the same shape."""
         if len(shape) != 3:
             return ValueSamples(self.array).for_inputs(shape)
-        if len(self.array_shape) == 2 and self.array_shape[1] in (1, 3, 4):
-            raise InputError(
-                f"X has shape {tuple(self.array.shape)}, which looks like one image in colour "
-                "where several are expected: pass X[np.newaxis]"
-            )
+        check_several(len(self), self.array_shape)
         if len(self.array_shape) == 1:
             return ValueSamples(self.array).for_inputs(shape)
         return self
@@ -167,6 +163,7 @@ class ArraySamples(Samples):
                 largest = max(largest, np.nanmax(block, initial=largest))
             digests = (digest_of_array(image) for image in block)
             keys[start : start + len(block)] = keys_from(digests, count=len(block))
+        keys[[fault.position for fault in faults]] = NO_KEY
         check_scale(largest)
         return keys, faults
 
@@ -220,7 +217,23 @@ class ValueSamples(ArraySamples):
             keys[start : start + len(block)] = keys_from(
                 map(digest_of_array, block), count=len(block)
             )
+        keys[[fault.position for fault in faults]] = NO_KEY
         return keys, faults
+
+
+def check_several(n_samples: int, shape: tuple[int, ...] | None) -> None:
+    """Check that samples of a shape are images, and not the rows of a single one.
+
+    Raises
+    ------
+    InputError
+        They are as wide as an image has channels.
+    """
+    if shape is not None and len(shape) == 2 and shape[1] in (1, 3, 4):
+        raise InputError(
+            f"X has shape {(n_samples, *shape)}, which looks like one image in colour where "
+            "several are expected: pass X[np.newaxis], or [X]"
+        )
 
 
 def check_scale(largest: float) -> None:

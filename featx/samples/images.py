@@ -172,6 +172,8 @@ def check_range(pixels: np.ndarray) -> None:
     UnreadableImageError
         They are NaN, infinite or outside.
     """
+    if not pixels.size:
+        raise UnreadableImageError(f"has shape {pixels.shape}: expected (h, w) or (h, w, c)")
     low, high = pixels.min(), pixels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UnreadableImageError("has NaN or infinite pixels")

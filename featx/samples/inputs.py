@@ -124,9 +124,10 @@ def _samples_of_sequence(X: Any) -> Samples:
         return _samples_of_sequence([item[0] for item in items])
     if items and isinstance(items[0], (list, tuple, int, float, np.number)):
         try:
-            return _samples_of_array(np.asarray(items))
+            array = np.asarray(items)
         except ValueError as exc:
             raise InputError(f"X is a list of lists that make no array: {exc}") from exc
+        return _samples_of_array(array)
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
     foreign = [row for row, item in enumerate(items) if not isinstance(item, kinds)]
     if foreign:

@@ -13,7 +13,7 @@ from PIL import Image
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.identity._hashing import DIGEST_BYTES, digest_of, digest_of_array
 from featx.identity.key_table import keys_from
-from featx.samples.base import Samples, ValueSamples, check_scale, conformed
+from featx.samples.base import Samples, ValueSamples, check_scale, check_several, conformed
 from featx.samples.file_index import FileIndex, file_key
 from featx.samples.images import check_header, check_range, decode, from_pil
 
@@ -39,6 +39,7 @@ class ItemSamples(Samples):
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself for images; arrays that are not images become one array."""
         if len(shape) == 3:
+            check_several(len(self), self.array_shape)
             return self
         if self.array_shape != shape:
             raise InputError(f"X holds images, but the backbone takes inputs of shape {shape}")

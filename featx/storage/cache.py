@@ -186,8 +186,8 @@ class EmbeddingCache:
         ParameterError
             `sample` needs `extractor` and `X`.
         """
-        if sample and (extractor is None or X is None):
-            raise ParameterError(f"sample={sample} needs an extractor and X to compute rows again")
+        if sample < 0 or (sample and (extractor is None or X is None)):
+            raise ParameterError(f"sample={sample}: expected 0, or more with an extractor and X")
         stores = self._all_stores()
         damage = {store: find_damage(store) for store in stores}
         n_rows = sum(len(shard) for store in stores for shard in store.shards())
