@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from featx.identity._introspection import library_name
@@ -18,6 +19,39 @@ def producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
     """
     operation, node_index, tensor_index = tensor._keras_history
     return operation._inbound_nodes[node_index], tensor_index
+
+
+def upstream(
+    tensors: Iterable[keras.KerasTensor], known: Container[int]
+) -> Iterator[tuple[keras.KerasTensor, Any, int]]:
+    """Walk up a graph, inputs first; deep graphs need no recursion.
+
+    Parameters
+    ----------
+    tensors : iterable of KerasTensor
+        Where the walk starts.
+    known : container of int
+        Ids of the tensors at which it ends. Whoever takes a tensor adds its id before the next.
+
+    Yields
+    ------
+    tensor : KerasTensor
+    call : Node
+        What made it; all its inputs are known.
+    index : int
+        Which of the outputs of the call it is.
+    """
+    pending = list(tensors)
+    while pending:
+        tensor = pending[-1]
+        if id(tensor) in known:
+            pending.pop()
+            continue
+        call, index = producer(tensor)
+        missing = [before for before in call.input_tensors if id(before) not in known]
+        pending += missing
+        if not missing:
+            yield tensor, call, index
 
 
 def has_graph(operation: keras.Operation) -> bool:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.exceptions import ParameterError
-from featx.identity._graphs import has_graph, is_graph, producer
+from featx.identity._graphs import has_graph, is_graph, upstream
 from featx.identity._hashing import digest_of_json
 from featx.identity._introspection import is_keras, library_name
 from featx.identity._layer_state import (
@@ -138,18 +138,9 @@ class _Digester:
         return digest_of_json([self._tensor(tensor, known) for tensor in outputs])
 
     def _tensor(self, tensor: keras.KerasTensor, known: dict[int, str]) -> str:
-        """Digest a tensor and, in `known`, all upstream of it; deep graphs need no recursion."""
-        pending = [tensor]
-        while pending:
-            current = pending[-1]
-            if id(current) in known:
-                pending.pop()
-                continue
-            node, index = producer(current)
-            missing = [x for x in node.input_tensors if id(x) not in known]
-            pending += missing
-            if not missing:
-                known[id(current)] = self._output(node, index, known)
+        """Digest a tensor and, in `known`, all upstream of it."""
+        for current, node, index in upstream([tensor], known):
+            known[id(current)] = self._output(node, index, known)
         return known[id(tensor)]
 
     def _output(self, node: Any, index: int, known: dict[int, str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
-from featx.identity._graphs import is_graph, producer
+from featx.identity._graphs import is_graph, upstream
 
 if TYPE_CHECKING:
     import keras
@@ -74,18 +74,9 @@ def _calls_in(model: keras.Model) -> list[Any]:
     """List the calls that lead from the inputs of a model to its outputs, in their order."""
     known = {id(tensor) for tensor in model.inputs}
     calls: list[Any] = []
-    pending = list(model.outputs)
-    while pending:
-        tensor = pending[-1]
-        if id(tensor) in known:
-            pending.pop()
-            continue
-        call, _ = producer(tensor)
-        missing = [before for before in call.input_tensors if id(before) not in known]
-        pending += missing
-        if not missing:
-            calls.append(call)
-            known.update(map(id, call.outputs))
+    for _, call, _ in upstream(model.outputs, known):
+        calls.append(call)
+        known.update(map(id, call.outputs))
     return calls
 
 
