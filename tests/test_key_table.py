@@ -33,6 +33,27 @@ def test_find_gives_the_position_of_each_key():
     np.testing.assert_array_equal(KeyTable(keys).find(keys[order]), order)
 
 
+@pytest.mark.parametrize("span", [slice(0, 1005), slice(0, 900), slice(105, 1005), slice(3, 400)])
+def test_find_keys_in_the_order_in_which_they_were_given(span):
+    digests = TRICKY + random_digests(1000)
+    keys = keys_from(digests, count=len(digests))
+    places = np.arange(len(keys))[span]
+    np.testing.assert_array_equal(KeyTable(keys).find(keys[span]), places)
+    broken = keys[span].copy()
+    broken[-1] = b"elsewhere" * 2
+    np.testing.assert_array_equal(KeyTable(keys).find(broken), [*places[:-1], -1])
+
+
+def test_find_runs_over_the_end_and_off_the_first_of_two():
+    digests = random_digests(50)
+    keys = keys_from([digests[0], *digests], count=51)
+    table = KeyTable(keys)
+    assert table.find(keys[1:]).tolist() in ([0, *range(2, 51)], [*range(1, 51)])
+    beyond = keys_from([*digests, *random_digests(5, seed=9)], count=55)
+    assert (table.find(beyond)[-5:] == -1).all()
+    assert (table.find(beyond)[1:50] == np.arange(2, 51)).all()
+
+
 def test_find_missing_keys_gives_minus_one():
     table = KeyTable(keys_from(random_digests(100), count=100))
     missing = keys_from(TRICKY + random_digests(100, seed=1), count=105)

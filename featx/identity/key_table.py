@@ -7,6 +7,7 @@ first halves as integers.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from featx.identity._hashing import DIGEST_BYTES
 KEY_DTYPE = np.dtype(f"S{DIGEST_BYTES}")
 # The key of what has none, such as a sample that cannot be read; nothing is stored under it.
 NO_KEY = bytes(DIGEST_BYTES)
+_RUN_SHARE = 16
 
 
 def keys_from(digests: Iterable[bytes], *, count: int) -> np.ndarray:
@@ -41,13 +43,13 @@ class KeyTable:
     """An immutable map from keys to the position at which each was given.
 
     Keys are ordered by their first eight bytes, as integers: digests, which are random, hardly
-    ever share those, and where two do, the rest decides.
+    ever share those, and where two do, the rest decides. Keys that are looked up in the order in
+    which they were given, as most are, need no order.
 
     Parameters
     ----------
     keys : ndarray of shape (n,), dtype S16
-        May hold a key more than once; any of its positions is then a right answer, and the same
-        one each time.
+        May hold a key more than once; any of its positions is then a right answer.
 
     Examples
     --------
@@ -57,20 +59,36 @@ class KeyTable:
     """
 
     def __init__(self, keys: np.ndarray) -> None:
-        heads, tails = _halves(keys)
-        # By both halves: keys that are alike then stand side by side.
-        self._order = np.argsort(heads)
-        if (np.diff(heads[self._order]) == 0).any():
-            self._order = np.lexsort((tails, heads))
-        self._heads, self._tails = heads[self._order], tails[self._order]
+        self._words = _words_of(keys)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._words)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        heads, tails = self._words.T
+        order = np.argsort(heads)
+        if (np.diff(heads[order]) == 0).any():
+            # By both halves: keys that are alike then stand side by side.
+            order = np.lexsort((tails, heads))
+        return order
+
+    @cached_property
+    def _heads(self) -> np.ndarray:
+        return self._words[self._order, 0]
+
+    @cached_property
+    def _tails(self) -> np.ndarray:
+        return self._words[self._order, 1]
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the position of each key, -1 where it is missing; shape (n,), int64."""
-        found = np.full(len(keys), -1, np.int64)
-        heads, tails = _halves(keys)
+        words = _words_of(keys)
+        start = self._start_of(words)
+        if start >= 0:
+            return np.arange(start, start + len(words))
+        found = np.full(len(words), -1, np.int64)
+        heads, tails = np.ascontiguousarray(words.T)
         # In order, so that the search walks through the table instead of jumping about in it.
         open_keys = np.argsort(heads)
         places = np.searchsorted(self._heads, heads[open_keys])
@@ -92,8 +110,17 @@ class KeyTable:
         twice[self._order[:-1][alike]] = True
         return twice
 
+    def _start_of(self, words: np.ndarray) -> int:
+        """Return where these keys stand one after another, -1 where they do not."""
+        # To look for the first of few keys in a large table takes longer than to look all up.
+        if not len(words) or len(self) > _RUN_SHARE * len(words):
+            return -1
+        starts = np.flatnonzero(self._words[:, 0] == words[0, 0])
+        if len(starts) and np.array_equal(self._words[starts[0] :][: len(words)], words):
+            return int(starts[0])
+        return -1
 
-def _halves(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first and the last eight bytes of each key, as uint64."""
-    words = matrix_from_keys(keys).view(np.uint64)
-    return np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])
+
+def _words_of(keys: np.ndarray) -> np.ndarray:
+    """View n keys as pairs of eight bytes, shape (n, 2), uint64."""
+    return matrix_from_keys(keys).view(np.uint64)

@@ -215,14 +215,16 @@ def open_shard(index_path: Path) -> Shard:
     payload = unseal(index_path.read_bytes())
     if payload is None or not payload.startswith(_MAGIC):
         raise DamagedShardError(f"{index_path} is damaged or not an index of this format")
-    line, _, body = payload[len(_MAGIC) :].partition(b"\n")
-    header: dict[str, Any] = json.loads(line)
-    split = header["shape"][0] * DIGEST_BYTES
+    header_end = payload.index(b"\n", len(_MAGIC))
+    header: dict[str, Any] = json.loads(payload[len(_MAGIC) : header_end])
+    n_rows, start = header["shape"][0], header_end + 1
+    keys = np.frombuffer(payload, np.uint8, n_rows * DIGEST_BYTES, start)
+    checksums = np.frombuffer(payload, "<u8", n_rows, start + keys.nbytes)
     return Shard(
         path=index_path.with_suffix(DATA_SUFFIX),
         space=Space.from_json(header["space"]),
-        keys=keys_from_matrix(np.frombuffer(body[:split], np.uint8)),
-        checksums=np.frombuffer(body[split:], "<u8").astype(np.uint64),
+        keys=keys_from_matrix(keys),
+        checksums=checksums.astype(np.uint64, copy=False),
         offset=header["offset"],
         frame_digest=header["frame"],
         times_s=tuple(header["times_s"]),

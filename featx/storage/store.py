@@ -100,12 +100,13 @@ class Snapshot:
             Positions in `places`.
         """
         order = np.argsort(places, kind="stable")
-        numbers = np.searchsorted(self.starts, places[order], side="right") - 1
-        present, first = np.unique(numbers, return_index=True)
-        for number, mine in zip(present.tolist(), np.split(order, first[1:]), strict=False):
-            for start in range(0, len(mine), max_rows):
-                which = mine[start : start + max_rows]
-                yield self.shards[number], places[which] - self.starts[number], which
+        bounds = np.searchsorted(places[order], self.starts)
+        for shard, first, (start, stop) in zip(
+            self.shards, self.starts.tolist(), itertools.pairwise(bounds.tolist()), strict=False
+        ):
+            for part in range(start, stop, max_rows):
+                which = order[part : min(part + max_rows, stop)]
+                yield shard, places[which] - first, which
 
 
 class SpaceStore:
