@@ -103,6 +103,10 @@ class BackboneError(FeatxError, ValueError):
     """A backbone cannot be built, or cannot be used as one."""
 
 
+class EngineError(FeatxError, RuntimeError):
+    """An engine cannot run a network."""
+
+
 class WeightsError(FeatxError, OSError):
     """The weights of a backbone cannot be had: no network, no such file, or a file of others."""
 
@@ -141,6 +145,10 @@ class NotCachedWarning(FeatxWarning):
 
 class UnstableBackboneWarning(FeatxWarning):
     """A callable gave another backbone than the last time; old rows cannot be used again."""
+
+
+class EngineWarning(FeatxWarning):
+    """An engine that would be faster cannot run a network; another does."""
 
 
 class FolderWarning(FeatxWarning):

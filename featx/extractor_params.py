@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from featx._validation import ParameterFaults
+from featx.engines.choice import ENGINES, missing_packages
+from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import ParameterError
 from featx.networks.applications import Network, find_network
-from featx.networks.backbones import POOLINGS
 from featx.networks.models import StoredModel, is_file
+from featx.networks.pooling import POOLINGS
 from featx.networks.preprocessing import PREPROCESSINGS
 from featx.storage.cache import EmbeddingCache
 
@@ -55,16 +58,58 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     if not (cache is None or isinstance(cache, (str, os.PathLike, EmbeddingCache))):
         faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
     faults.check_positive_int("batch_size", params["batch_size"], also=("auto",))
-    faults.check_option("precision", params["precision"], ("float32",))
-    faults.check_option("engine", params["engine"], ("auto", "keras"))
-    if params["also_cache"]:
-        expected = "(), since one pass stores one layer in this version."
-        faults.add("also_cache", params["also_cache"], expected)
+    _check_engine(params["engine"], params["precision"], faults)
+    _check_taps(params["also_cache"], faults)
     faults.check_option("on_error", params["on_error"], ("raise", "nan"))
     n_jobs = params["n_jobs"]
     if n_jobs is not None and (not isinstance(n_jobs, Integral) or not n_jobs):
         faults.add("n_jobs", n_jobs, "a number of threads other than 0, or None.")
     faults.raise_any()
+
+
+def as_tap(given: Any, pooling: str | None) -> tuple[str | None, str | None]:
+    """Turn an item of `also_cache` into a layer and a pooling.
+
+    Examples
+    --------
+    >>> as_tap("conv5_block3_out", "avg"), as_tap((None, "max"), "avg")
+    (('conv5_block3_out', 'avg'), (None, 'max'))
+    """
+    if given is None or isinstance(given, str):
+        return given, pooling
+    layer, own_pooling = given
+    return layer, own_pooling
+
+
+def _check_taps(taps: Any, faults: ParameterFaults) -> None:
+    expected = (
+        "a list of layers, or of (layer, pooling) pairs, where a layer is a name or None for the "
+        f"output, and a pooling one of {', '.join(map(repr, POOLINGS))}."
+    )
+    if isinstance(taps, str) or not isinstance(taps, Iterable):
+        faults.add("also_cache", taps, expected)
+        return
+    for given in taps:
+        is_pair = isinstance(given, (tuple, list)) and len(given) == 2
+        layer, pooling = given if is_pair else (given, None)
+        are_names = all(name is None or isinstance(name, str) for name in (layer, pooling))
+        if not are_names or pooling not in POOLINGS:
+            faults.add("also_cache", given, expected)
+
+
+def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:
+    precisions = KerasEngine.precisions
+    faults.check_option("engine", engine, ("auto", *ENGINES))
+    faults.check_option("precision", precision, precisions)
+    if not isinstance(engine, str) or engine not in ENGINES:
+        return
+    if precision in precisions and precision not in ENGINES[engine].precisions:
+        known = ", ".join(map(repr, ENGINES[engine].precisions))
+        faults.add("precision", precision, f"{known}, with engine={engine!r}.")
+    missing = missing_packages(engine)
+    if missing:
+        cure = f"pip install 'featx[{engine}]', for {' and '.join(missing)} to be there."
+        faults.add("engine", engine, cure)
 
 
 def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:

@@ -3,22 +3,22 @@
     samples -> keys -> the cache answers what it has -> the rest is decoded in threads, embedded
     in batches, and stored every few seconds -> embeddings in the order of the samples
 
-Whether the backbone runs follows from what is missing; when nothing is, it is not even built.
+Whether the backbone runs follows from what is missing; when nothing is, it is not even built. One
+pass may store several layers: a sample goes through if any of them lacks it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 from sklearn.utils import Bunch
 
+from featx.engines.runner import Runner
 from featx.exceptions import (
     BadSampleError,
     BadSampleWarning,
@@ -26,19 +26,18 @@ from featx.exceptions import (
     SampleFault,
     describe_faults,
 )
+from featx.feeding import LoadedFeed, load
 from featx.identity.spaces import Space
-from featx.networks.backbones import Backbone
-from featx.networks.engines import batch_size_for
 from featx.networks.resolution import Resolved
+from featx.networks.running import make_runner
 from featx.progress import progress_bar
+from featx.row_writer import RowWriter
 from featx.samples.base import Samples
 from featx.samples.file_index import FileIndex
 from featx.storage.cache import EmbeddingCache
-from featx.storage.compaction import MAX_SHARDS, compact
 from featx.storage.store import SpaceStore
 
-_STORE_EVERY_S = 5.0
-_STORE_EVERY_BYTES = 32 * 2**20
+_GROUP_SIZE = 64  # of samples that a thread loads at once
 _SEARCH_S = 10.0
 _SEARCH_ROWS = 1024
 
@@ -49,16 +48,18 @@ class PassOptions(NamedTuple):
     Attributes
     ----------
     batch_size : int or "auto"
+    engine : {"auto", "keras", "openvino", "onnx"}
     n_jobs : int or None
         Threads that decode; None is one per core.
     on_error : {"raise", "nan"}
-    verbose : int
+    verbose : int or callable
     """
 
     batch_size: Any = "auto"
+    engine: str = "auto"
     n_jobs: int | None = None
     on_error: str = "raise"
-    verbose: int | bool = 0
+    verbose: int | bool | Callable[[int, int], object] = 0
 
 
 def embed(
@@ -67,6 +68,7 @@ def embed(
     cache: EmbeddingCache | None,
     options: PassOptions,
     *,
+    also: Sequence[Resolved] = (),
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Bunch]:
     """Embed samples, running the backbone for those that are missing.
@@ -78,6 +80,8 @@ def embed(
         The space, and the way to its backbone.
     cache : EmbeddingCache or None
     options : PassOptions
+    also : sequence of Resolved
+        Other layers and poolings of the same backbone, to be stored as well.
     out : ndarray of shape (n_samples, n_features), float32, default=None
         Where the embeddings go; None makes an array.
 
@@ -103,23 +107,33 @@ def embed(
         raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
     clock.lap("identify")
     embeddings, found = _look_up(store, resolved.space, keys, out)
+    taps = [_Tap(resolved.space, RowWriter(store), ~found)]
+    if cache and resolved.is_cacheable:
+        for other in also:
+            store = cache.store(other.space)
+            taps.append(_Tap(other.space, RowWriter(store), ~store.holds(keys)))
     clock.lap("look_up")
 
-    missing = ~found
+    missing = np.any([tap.lacks for tap in taps], axis=0)
     missing[[fault.position for fault in faults]] = False
     missing_rows = np.flatnonzero(missing)
     _, first, inverse = np.unique(keys[missing_rows], return_index=True, return_inverse=True)
     rows = missing_rows[np.sort(first)]
-    n_forward = bytes_written = 0
+    n_forward, runner = 0, None
     if len(rows):
-        with _RowWriter(store, resolved.space) as writer:
-            for done, outputs, bad in _run(samples, rows, resolved, options):
-                embeddings[done] = outputs
-                writer.add(keys[done], outputs)
-                faults += bad
+        runner = make_runner(
+            [resolved, *also][: len(taps)],
+            engine=options.engine,
+            batch_size=options.batch_size,
+            cache=cache,
+        )
+        with contextlib.ExitStack() as stack:
+            for tap in taps:
+                stack.enter_context(tap.writer)
+            for done, outputs in _run(samples, rows, resolved, runner, options, faults):
+                _keep(done, outputs, taps, keys, embeddings)
                 n_forward += len(done)
-        bytes_written = writer.bytes_written
-        twins = missing_rows != missing_rows[first[inverse]]
+        twins = (missing_rows != missing_rows[first[inverse]]) & ~found[missing_rows]
         embeddings[missing_rows[twins]] = embeddings[missing_rows[first[inverse[twins]]]]
         faults = _with_twins(faults, samples, keys)
     clock.lap("forward")
@@ -130,9 +144,46 @@ def embed(
         n_forward=n_forward,
         seconds=clock.seconds,
         bytes_read=int(found.sum()) * embeddings.itemsize * embeddings.shape[1],
-        bytes_written=bytes_written,
-        engine="keras" if n_forward else None,
+        bytes_written=sum(tap.writer.bytes_written for tap in taps),
+        engine=" + ".join(runner.engines) if runner and runner.engines else None,
+        batch_size=runner.batch_size if runner else None,
     )
+
+
+class _Tap(NamedTuple):
+    """A layer whose embeddings a pass stores.
+
+    Attributes
+    ----------
+    space : Space
+    writer : RowWriter
+    lacks : ndarray of shape (n_samples,), bool
+        Of which samples it has no row.
+    """
+
+    space: Space
+    writer: RowWriter
+    lacks: np.ndarray
+
+
+def _keep(
+    done: np.ndarray,
+    outputs: np.ndarray,
+    taps: Sequence[_Tap],
+    keys: np.ndarray,
+    embeddings: np.ndarray,
+) -> None:
+    """Return the rows of the first tap, and hand those of each to its writer."""
+    ends = np.cumsum([tap.space.n_features for tap in taps])
+    for number, (tap, columns) in enumerate(
+        zip(taps, np.split(outputs, ends[:-1], axis=1), strict=True)
+    ):
+        lacking = tap.lacks[done]
+        # What is stored in float16 is rounded the first time as well.
+        fresh = np.ascontiguousarray(columns[lacking], tap.space.dtype)
+        if number == 0:
+            embeddings[done[lacking]] = fresh
+        tap.writer.add(keys[done[lacking]], fresh)
 
 
 def _search_faults(
@@ -155,24 +206,11 @@ def _search_faults(
     n_seen = 0
     while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
         rows = healthy[n_seen : n_seen + _SEARCH_ROWS]
-        for _, _, bad in _loaded(samples, rows, resolved.input_shape, _SEARCH_ROWS // 16, options):
+        shape, group_size = resolved.input_shape, _SEARCH_ROWS // 16
+        for _, _, bad in load(samples, rows, shape, group_size=group_size, n_jobs=options.n_jobs):
             faults = faults + bad
         n_seen += len(rows)
     return _with_twins(faults, samples, keys), len(healthy) - n_seen
-
-
-def _loaded(
-    samples: Samples,
-    rows: np.ndarray,
-    shape: tuple[int, ...],
-    batch_size: int,
-    options: PassOptions,
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]]:
-    """Load samples batch by batch, in threads that run ahead: see :meth:`Samples.batch`."""
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    n_jobs = options.n_jobs if options.n_jobs is not None else joblib.cpu_count()
-    threads = joblib.Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")
-    return threads(joblib.delayed(samples.batch)(batch, shape) for batch in batches)
 
 
 def _look_up(
@@ -188,23 +226,25 @@ def _look_up(
 
 
 def _run(
-    samples: Samples, rows: np.ndarray, resolved: Resolved, options: PassOptions
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]]:
-    """Yield (rows, embeddings, faults) batch by batch; threads decode ahead of the backbone."""
-    backbone: Backbone = resolved.build()
-    shape = backbone.input_shape
-    batch_size = batch_size_for(shape) if options.batch_size == "auto" else options.batch_size
-    loading = _loaded(samples, rows, shape, batch_size, options)
+    samples: Samples,
+    rows: np.ndarray,
+    resolved: Resolved,
+    runner: Runner,
+    options: PassOptions,
+    faults: list[SampleFault],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (rows, embeddings) batch by batch, and gather faults; threads decode ahead."""
+    shape = resolved.input_shape
+    groups = load(
+        samples, rows, shape, group_size=min(runner.batch_size, _GROUP_SIZE), n_jobs=options.n_jobs
+    )
+    feed = LoadedFeed(groups, n_samples=len(rows))
     with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:
-        for done, inputs, faults in loading:
-            outputs = np.empty((0, resolved.space.n_features), resolved.space.dtype)
-            if len(done):
-                engine = backbone.engine(inputs.dtype.name, batch_size)
-                outputs = engine.run(inputs).reshape(len(done), -1)
-                # What is stored in float16 is rounded the first time as well.
-                outputs = outputs.astype(resolved.space.dtype, copy=False)
-            advance(len(done) + len(faults))
-            yield done, outputs, faults
+        for done, outputs in runner.run(feed):
+            advance(len(done))
+            yield done, outputs.reshape(len(done), -1)
+        advance(len(feed.faults))
+    faults += feed.faults
 
 
 def _with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
@@ -245,16 +285,6 @@ def _store_file_index(cache: EmbeddingCache | None) -> None:
             )
 
 
-def _warn_not_stored(exc: OSError) -> None:
-    warnings.warn(
-        CacheWriteWarning(
-            f"the cache cannot be written ({exc}); embeddings are returned but not kept. Free "
-            "some space, or pass another folder: cache=PATH, or FEATX_CACHE in the environment."
-        ),
-        stacklevel=5,
-    )
-
-
 class _Clock:
     """Notes how long each stage took."""
 
@@ -265,59 +295,3 @@ class _Clock:
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
         self.seconds[stage], self._start = now - self._start, now
-
-
-@dataclass(eq=False)
-class _RowWriter:
-    """Stores rows every few seconds, and what is left when it is closed, whatever happened."""
-
-    store: SpaceStore | None
-    space: Space
-    bytes_written: int = 0
-
-    def __post_init__(self) -> None:
-        self._keys: list[np.ndarray] = []
-        self._rows: list[np.ndarray] = []
-        self._size_bytes = 0
-        self._last_s = time.monotonic()
-        self._has_failed = False
-
-    def __enter__(self) -> _RowWriter:
-        return self
-
-    def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
-        if self.store is None:
-            return
-        self._keys.append(keys)
-        self._rows.append(rows)
-        self._size_bytes += rows.nbytes
-        waited_s = time.monotonic() - self._last_s
-        if waited_s >= _STORE_EVERY_S or self._size_bytes >= _STORE_EVERY_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self.store is None or not self._size_bytes:
-            return
-        try:
-            self.store.append(np.concatenate(self._keys), np.concatenate(self._rows))
-            self.bytes_written += self._size_bytes
-        except OSError as exc:
-            # What comes later may find room again; the warning is given once.
-            if not self._has_failed:
-                _warn_not_stored(exc)
-            self._has_failed = True
-        self._keys, self._rows, self._size_bytes = [], [], 0
-        self._last_s = time.monotonic()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._flush()
-        if self.store is not None and error is None and len(self.store.shards()) > MAX_SHARDS:
-            try:
-                compact(self.store)
-            except OSError as exc:
-                _warn_not_stored(exc)

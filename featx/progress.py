@@ -1,14 +1,17 @@
-"""Progress bars, for whoever asked for them."""
+"""Progress, for whoever asked for it."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
+
+_SHOWN_AFTER_S = 2.0
 
 
 @contextlib.contextmanager
 def progress_bar(
-    description: str, *, total: int, verbose: int | bool
+    description: str, *, total: int, verbose: int | bool | Callable[[int, int], object]
 ) -> Iterator[Callable[[int], None]]:
     """Show how many samples are done, how fast, and the time left.
 
@@ -17,38 +20,77 @@ def progress_bar(
     description : str
     total : int
         Number of samples.
-    verbose : int
-        Zero shows nothing.
+    verbose : int or callable
+        Zero shows nothing; a number shows a bar if the work takes more than two seconds. A function
+        is called with the numbers of samples done and to do.
 
     Yields
     ------
     callable
         To be called with the number of samples done since the last call.
+
+    Examples
+    --------
+    >>> with progress_bar("embedding", total=3, verbose=print) as advance:
+    ...     advance(2)
+    ...     advance(1)
+    2 3
+    3 3
     """
-    if not verbose:
-        yield lambda n_done: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    n_done = 0
+    with contextlib.ExitStack() as stack:
+        if callable(verbose):
+            tell: Callable[[int, int], object] = verbose
+        elif verbose:
+            tell = _Bar(description, stack)
+        else:
+            tell = _nothing
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total, rate="")
-
-        def advance(n_done: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, advance=n_done, rate=f"{speed:.0f}/s" if speed else "")
+        def advance(n_more: int) -> None:
+            nonlocal n_done
+            n_done += n_more
+            tell(n_done, total)
 
         yield advance
+
+
+def _nothing(n_done: int, n_total: int) -> None:
+    """Show nothing."""
+
+
+class _Bar:
+    """A bar on standard error, which comes when the work has taken long enough."""
+
+    def __init__(self, description: str, stack: contextlib.ExitStack) -> None:
+        self._description = description
+        self._stack = stack
+        self._start_s = time.monotonic()
+        self._show: Callable[[int, str], None] | None = None
+
+    def __call__(self, n_done: int, n_total: int) -> None:
+        elapsed_s = time.monotonic() - self._start_s
+        if elapsed_s < _SHOWN_AFTER_S:
+            return
+        self._show = self._show or self._opened(n_total)
+        self._show(n_done, f"{n_done / elapsed_s:.0f}/s")
+
+    def _opened(self, n_total: int) -> Callable[[int, str], None]:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        bar = self._stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+        task = bar.add_task(self._description, total=n_total, rate="")
+        return lambda n_done, rate: bar.update(task, completed=n_done, rate=rate)

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from featx.engines.keras_engine import KerasEngine
+from featx.engines.rewriting import rewritten
 from featx.exceptions import BackboneError, ParameterError
-from featx.networks.backbones import BackboneSpec, build_backbone
+from featx.networks.backbones import BackboneSpec, build_backbone, embedding_graph
 
 
 def spec_of(backbone="tiny", **fields):
@@ -33,6 +35,12 @@ def conv_model(shape=(None, None, 3)):
     return keras.Model(inputs, layers.ReLU(name="relu")(x), name="mine")
 
 
+def embedded(backbone, images):
+    graph = embedding_graph([backbone], images.dtype.name)
+    rows = KerasEngine(rewritten(graph), len(images)).run(images)
+    return rows.reshape(len(images), *backbone.feature_shape)
+
+
 @pytest.fixture
 def images():
     return np.random.default_rng(0).integers(0, 256, (3, 12, 10, 3), dtype=np.uint8)
@@ -48,34 +56,28 @@ def images():
         (None, lambda a: a),
     ],
 )
-def test_engine_pools_as_numpy_does(pooling, reduce, images):
+def test_embedding_graph_pools_as_numpy_does(pooling, reduce, images):
     model = conv_model()
     backbone = build(model, (12, 10, 3), pooling=pooling, preprocessing="unit")
-    rows = backbone.engine("uint8", 3).run(images)
+    rows = embedded(backbone, images)
     expected = reduce(model(images / np.float32(255)).numpy())
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
     assert backbone.feature_shape == expected.shape[1:]
 
 
-def test_engine_reads_the_layer_that_was_named(images):
+def test_embedding_graph_reads_the_layer_that_was_named(images):
     model = conv_model()
-    rows = build(model, (12, 10, 3), layer="conv", pooling=None).engine("uint8", 3).run(images)
+    rows = embedded(build(model, (12, 10, 3), layer="conv", pooling=None), images)
     expected = model.get_layer("conv")(images.astype(np.float32))
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_engine_layer_as_preprocessing(images):
+def test_embedding_graph_layer_as_preprocessing(images):
     model = conv_model()
     backbone = build(model, (12, 10, 3), preprocessing=layers.Rescaling(0.5))
-    rows = backbone.engine("uint8", 3).run(images)
+    rows = embedded(backbone, images)
     expected = model(images * np.float32(0.5)).numpy().mean(axis=(1, 2))
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_engine_is_compiled_once_for_each_dtype_and_batch_size():
-    backbone = build()
-    assert backbone.engine("uint8", 4) is backbone.engine("uint8", 4)
-    assert backbone.engine("uint8", 4) is not backbone.engine("float32", 4)
 
 
 def test_tap_unknown_layer_suggests_near_ones():
@@ -94,7 +96,7 @@ def test_tap_of_a_subclassed_model_is_the_whole_or_nothing(images):
 
     model = Mine()
     backbone = build(model, (12, 10, 3))
-    assert backbone.engine("uint8", 3).run(images).shape == (3, 4)
+    assert embedded(backbone, images).shape == (3, 4)
     with pytest.raises(ParameterError, match="has no graph to tap"):
         _ = build(model, (12, 10, 3), layer="conv").tap
 
@@ -229,7 +231,7 @@ def test_build_backbone_changes_nothing_of_the_model(images):
     optimizer = model.optimizer
     backbone = build(model, (12, 10, 3))
     backbone.space()
-    backbone.engine("uint8", 3).run(images)
+    embedded(backbone, images)
     assert model.optimizer is optimizer
     assert model.trainable
     assert [layer.name for layer in model.layers][1:] == ["conv", "relu"]

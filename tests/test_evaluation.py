@@ -10,9 +10,9 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from featx import EmbeddingCache, FeatureExtractor
 from featx.cli import reports
+from featx.engines.keras_engine import KerasEngine
 from featx.evaluation import check_folds, compare, evaluate
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
-from featx.networks.engines import KerasEngine
 
 
 @pytest.fixture
@@ -145,13 +145,13 @@ def test_compare_backbone_that_cannot_be_had_raises_before_any_pass(images, labe
 
 def test_compare_without_a_cache_forwards_each_image_once(images, labels, monkeypatch):
     batches = []
-    run = KerasEngine.run
+    padded = KerasEngine.padded
 
     def counted(engine, inputs):
         batches.append(len(inputs))
-        return run(engine, inputs)
+        return padded(engine, inputs)
 
-    monkeypatch.setattr(KerasEngine, "run", counted)
+    monkeypatch.setattr(KerasEngine, "padded", counted)
     extractor = FeatureExtractor("tiny", cache=None)
     rows = list(compare(images, labels, extractors=[extractor], heads=["knn", "lda"], n_folds=2))
     assert [row.n_forward for row in rows] == [20, 0]

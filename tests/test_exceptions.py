@@ -13,6 +13,7 @@ BUILTINS = {
     "BadSampleError": ValueError,
     "UnreadableImageError": ValueError,
     "BackboneError": ValueError,
+    "EngineError": RuntimeError,
     "WeightsError": OSError,
     "UntrustedTypesError": TypeError,
     "SavedFileError": ValueError,

@@ -189,8 +189,8 @@ def test_transform_unwritable_cache_warns_and_returns_rows(images, tmp_path):
 
 
 def test_transform_many_shards_are_compacted(images, monkeypatch):
-    monkeypatch.setattr("featx.forward._STORE_EVERY_S", 0.0)
-    monkeypatch.setattr("featx.forward.MAX_SHARDS", 4)
+    monkeypatch.setattr("featx.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.row_writer.MAX_SHARDS", 4)
     embeddings, _ = embed(images, batch_size=2)
     assert EmbeddingCache().info()["n_shards"] == 1
     np.testing.assert_array_equal(embed(images)[0], embeddings)
@@ -269,7 +269,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
         batch_size=0,
         precision="int8",
         engine="tpu",
-        also_cache=("a",),
+        also_cache=5,
         on_error="ignore",
         n_jobs=0,
     )
@@ -392,7 +392,7 @@ def test_transform_killed_run_keeps_finished_rows_and_goes_on(how, tmp_path):
         import numpy as np
         import featx.forward
         from featx import FeatureExtractor
-        featx.forward._STORE_EVERY_S = 0.0
+        featx.row_writer._STORE_EVERY_S = 0.0
         images = np.load({str(tmp_path / "images.npy")!r}, mmap_mode="r")
 
         class Slow:  # a sample source as slow as a network drive

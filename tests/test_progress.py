@@ -12,6 +12,27 @@ def test_progress_bar_not_asked_for_is_silent(verbose, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr("featx.progress._SHOWN_AFTER_S", 0.0)
+
+
+def test_progress_bar_short_work_shows_nothing(capsys):
+    with progress_bar("embedding", total=30, verbose=1) as advance:
+        advance(30)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_bar_function_is_told(capsys):
+    told = []
+    with progress_bar("x", total=5, verbose=lambda *numbers: told.append(numbers)) as advance:
+        advance(2)
+        advance(3)
+    assert told == [(2, 5), (5, 5)]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("at_once")
 def test_progress_bar_shows_what_is_done(capsys):
     with progress_bar("embedding", total=30, verbose=1) as advance:
         for _ in range(3):
@@ -22,6 +43,7 @@ def test_progress_bar_shows_what_is_done(capsys):
     assert "30/30" in err
 
 
+@pytest.mark.usefixtures("at_once")
 def test_progress_bar_error_inside_is_passed_on(capsys):
     def interrupted():
         with progress_bar("x", total=3, verbose=1) as advance:

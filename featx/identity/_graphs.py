@@ -54,6 +54,16 @@ def upstream(
             yield tensor, call, index
 
 
+def calls_of(model: keras.Model) -> list[Any]:
+    """List the calls that lead from the inputs of a model to its outputs, in their order."""
+    known = {id(tensor) for tensor in model.inputs}
+    calls: list[Any] = []
+    for _, call, _ in upstream(model.outputs, known):
+        calls.append(call)
+        known.update(map(id, call.outputs))
+    return calls
+
+
 def has_graph(operation: keras.Operation) -> bool:
     import keras
 

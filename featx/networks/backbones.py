@@ -7,7 +7,7 @@ layers, which share their weights.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +17,14 @@ from featx.exceptions import BackboneError, ParameterError
 from featx.identity.digests import graph_digest
 from featx.identity.spaces import Space
 from featx.networks.applications import Network, find_network
-from featx.networks.engines import KerasEngine
 from featx.networks.models import StoredModel, called_model, file_model, is_file, named_model
+from featx.networks.pooling import pooled, pooled_shape
 from featx.networks.preprocessing import preprocess
 from featx.networks.taps import find_tap
 from featx.samples.images import DECODER, RESIZE
 
 if TYPE_CHECKING:
     import keras
-
-POOLINGS = ("avg", "max", "avgmax", "flatten", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +84,14 @@ class Backbone:
     input_shape: tuple[int, ...]
 
     @cached_property
-    def tap(self) -> keras.Model:
-        """The model up to the layer that is read.
+    def tensor(self) -> keras.KerasTensor | None:
+        """What is read of the model's graph; None if it has none.
 
         Raises
         ------
         ParameterError
             There is no layer of that name; near names are suggested.
         """
-        import keras
-
         layer = self.spec.layer
         if not getattr(self.model, "inputs", None):
             if layer is not None:
@@ -103,16 +99,24 @@ class Backbone:
                     f"layer={layer!r}: {self.spec.label} is subclassed or not built, so it has "
                     "no graph to tap; pass layer=None, or a functional model"
                 )
-            return self.model
+            return None
         if layer is not None:
-            output = find_tap(self.model, layer, label=self.spec.label)
-            return keras.Model(self.model.inputs, output)
+            return find_tap(self.model, layer, label=self.spec.label)
         if len(self.model.outputs) != 1:
             raise BackboneError(
                 f"{self.spec.label} has {len(self.model.outputs)} outputs: name the layer to read "
                 "with layer="
             )
-        return keras.Model(self.model.inputs, self.model.outputs[0])
+        return self.model.outputs[0]
+
+    @cached_property
+    def tap(self) -> keras.Model:
+        """The model up to the layer that is read."""
+        import keras
+
+        if self.tensor is None:
+            return self.model
+        return keras.Model(self.model.inputs, self.tensor)
 
     @property
     def preprocessing(self) -> Any:
@@ -121,30 +125,14 @@ class Backbone:
             return self.spec.network.preprocessing if self.spec.network else None
         return self.spec.preprocessing
 
-    def graph(self, dtype: str) -> keras.Model:
-        """Make the graph from inputs of a dtype to float32 embeddings."""
-        import keras
-
-        inputs = keras.Input(self.input_shape, dtype=dtype)
-        x = self.tap(preprocess(inputs, self.preprocessing), training=False)
-        x = _pooled(x, self.spec.pooling)
-        return keras.Model(inputs, keras.ops.cast(x, "float32"))
-
-    @cached_property
-    def _engines(self) -> dict[tuple[str, int], KerasEngine]:
-        return {}
-
-    def engine(self, dtype: str, batch_size: int) -> KerasEngine:
-        """Return the compiled graph for inputs of a dtype; it is compiled once."""
-        key = (dtype, batch_size)
-        if key not in self._engines:
-            self._engines[key] = KerasEngine(self.graph(dtype), batch_size)
-        return self._engines[key]
-
     @cached_property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one embedding."""
-        shape = tuple(self.graph("float32").output_shape[1:])
+        import keras
+
+        inputs = keras.KerasTensor((None, *self.input_shape))
+        activations = self.tap.compute_output_spec(inputs)
+        shape = pooled_shape(tuple(activations.shape[1:]), self.spec.pooling)
         if None in shape:
             raise BackboneError(
                 f"the embedding of {self.spec.label} has the shape {shape}, which depends on the "
@@ -192,20 +180,40 @@ class Backbone:
         )
 
 
-def _pooled(x: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
-    """Turn activations of shape (n, ..., c) into vectors; vectors stay as they are."""
+def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
+    """Make the graph from inputs to the embeddings of several layers of one model.
+
+    Parameters
+    ----------
+    backbones : sequence of Backbone
+        They differ in layer and pooling only.
+    dtype : str
+        Of the inputs.
+
+    Returns
+    -------
+    keras.Model
+        Its output has shape (n, sum of the features), float32: flat embeddings side by side.
+        What lies under several layers is in it once.
+    """
+    import keras
     from keras import ops
 
-    if pooling is None or len(x.shape) == 2:
-        return x
-    if pooling == "flatten":
-        return ops.reshape(x, (-1, math.prod(x.shape[1:])))
-    inner = tuple(range(1, len(x.shape) - 1))
-    if pooling == "max":
-        return ops.max(x, axis=inner)
-    if pooling == "avg":
-        return ops.mean(x, axis=inner)
-    return ops.concatenate([ops.mean(x, axis=inner), ops.max(x, axis=inner)], axis=-1)
+    first = backbones[0]
+    inputs = keras.Input(first.input_shape, dtype=dtype)
+    x = preprocess(inputs, first.preprocessing)
+    if len(backbones) == 1:
+        read = [first.tap(x, training=False)]
+    else:
+        tensors = [backbone.tensor for backbone in backbones]
+        read = keras.Model(first.model.inputs, tensors)(x, training=False)
+    flat = []
+    for backbone, activations in zip(backbones, read, strict=True):
+        vectors = pooled(activations, backbone.spec.pooling)
+        if len(vectors.shape) > 2:
+            vectors = pooled(vectors, "flatten")
+        flat.append(ops.cast(vectors, "float32"))
+    return keras.Model(inputs, flat[0] if len(flat) == 1 else ops.concatenate(flat, axis=-1))
 
 
 def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> Backbone:

@@ -32,6 +32,8 @@ from featx.storage.cache import EmbeddingCache
 
 _RECIPE_VERSION = 1
 _MAX_BUILT = 8
+# What a recipe says of how a model is read, and not of the model.
+_READING = ("preprocessing", "layer", "pooling", "precision")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ def resolve(
     dtype = cache.dtype if cache else "float32"
     recipe = _recipe(spec, array_shape, files)
     build = _builder(spec, recipe, array_shape)
-    remembered = cache.recipes.recall(recipe) if cache and recipe else None
+    remembered = _recall(cache, recipe) if cache and recipe else None
     if remembered and not callable(spec.backbone):
         return Resolved(remembered.stored_as(dtype), build)
     backbone = build()
@@ -106,9 +108,14 @@ def resolve(
     return Resolved(space.stored_as(dtype), build)
 
 
+def _recall(cache: EmbeddingCache, recipe: dict[str, Any]) -> Space | None:
+    note = cache.notes.recall({"space of": recipe})
+    return Space.from_json(note) if note else None
+
+
 def _remember(cache: EmbeddingCache, recipe: dict[str, Any], space: Space) -> None:
     try:
-        cache.recipes.remember(recipe, space)
+        cache.notes.remember({"space of": recipe}, space.to_json())
         cache.files.flush()
     except OSError:
         # The next run builds the backbone again; storing rows will name the trouble.
@@ -186,26 +193,33 @@ def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
     return digest.hex()
 
 
-_BUILT: OrderedDict[Hashable, Backbone] = OrderedDict()
+# Models, and the backbones that read them at some layer, in some way.
+_BUILT: OrderedDict[Hashable, dict[Hashable, Backbone]] = OrderedDict()
 
 
 def _builder(
     spec: BackboneSpec, recipe: dict[str, Any] | None, array_shape: tuple[int, ...] | None
 ) -> Callable[[], Backbone]:
-    """Return a function that builds the backbone once; the last few are kept for all clones."""
+    """Return a function that builds the model once; the last few are kept for all clones."""
     if callable(spec.backbone) or recipe is None:
-        options = (spec.preprocessing, spec.layer, spec.pooling, spec.size, array_shape)
-        key: Hashable = (id(spec.backbone), options)
+        key: Hashable = (id(spec.backbone), spec.size, array_shape)
     else:
-        key = digest_of_json(recipe)
+        key = digest_of_json({part: recipe[part] for part in recipe if part not in _READING})
+    reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
 
     def build() -> Backbone:
         # Kept with the spec, whose objects therefore live as long as their ids stand in the key.
-        if key not in _BUILT:
-            _BUILT[key] = build_backbone(spec, array_shape)
+        views = _BUILT.setdefault(key, {})
+        if reading not in views:
+            same = next(iter(views.values()), None)
+            views[reading] = (
+                Backbone(same.model, spec, same.input_shape)
+                if same
+                else build_backbone(spec, array_shape)
+            )
         _BUILT.move_to_end(key)
         while len(_BUILT) > _MAX_BUILT:
             _BUILT.popitem(last=False)
-        return _BUILT[key]
+        return views[reading]
 
     return build

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
-from featx.identity._graphs import is_graph, upstream
+from featx.identity._graphs import calls_of, is_graph
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +39,7 @@ def find_tap(model: keras.Model, name: str, *, label: str) -> keras.KerasTensor:
     ParameterError
         There is no such layer, or its output is not one.
     """
-    calls = [node for node in _calls_in(model) if node.operation.name == name]
+    calls = [node for node in calls_of(model) if node.operation.name == name]
     if len(calls) == 1 and len(calls[0].outputs) == 1:
         return calls[0].outputs[0]
     if calls:
@@ -48,7 +48,7 @@ def find_tap(model: keras.Model, name: str, *, label: str) -> keras.KerasTensor:
             "outputs: which one is meant cannot be told by a name"
         )
     outer, slash, inner = name.partition("/")
-    nested = [node for node in _calls_in(model) if node.operation.name == outer]
+    nested = [node for node in calls_of(model) if node.operation.name == outer]
     is_inside = slash and len(nested) == 1 and is_graph(nested[0].operation)
     if is_inside and inner in _names_in(nested[0].operation):
         return _inside(nested[0], inner, label=f"{label}/{outer}")
@@ -70,18 +70,8 @@ def _inside(call: Any, name: str, *, label: str) -> keras.KerasTensor:
     return cut(*call.arguments.args, **call.arguments.kwargs)
 
 
-def _calls_in(model: keras.Model) -> list[Any]:
-    """List the calls that lead from the inputs of a model to its outputs, in their order."""
-    known = {id(tensor) for tensor in model.inputs}
-    calls: list[Any] = []
-    for _, call, _ in upstream(model.outputs, known):
-        calls.append(call)
-        known.update(map(id, call.outputs))
-    return calls
-
-
 def _names_in(model: keras.Model) -> Iterator[str]:
-    for call in _calls_in(model):
+    for call in calls_of(model):
         if is_graph(call.operation):
             yield from (f"{call.operation.name}/{inner}" for inner in _names_in(call.operation))
         yield call.operation.name

@@ -152,16 +152,17 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     image = _with_channels(_as_pixels(pixels), n_channels)
     if image.shape[:2] == (height, width):
         return image
-    channels = (
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
-                (width, height), Image.Resampling.LANCZOS
-            )
-        )
-        for channel in range(n_channels)
-    )
+    if image.dtype == np.uint8 and n_channels in (1, 3):
+        whole = Image.fromarray(np.ascontiguousarray(image[..., 0] if n_channels == 1 else image))
+        return _resized(whole, shape).reshape(shape)
+    layers = (Image.fromarray(np.ascontiguousarray(layer)) for layer in np.moveaxis(image, -1, 0))
     # The filter overshoots at edges; Pillow clips integers itself.
-    return np.clip(np.stack(list(channels), axis=-1), 0, 255)
+    return np.clip(np.stack([_resized(layer, shape) for layer in layers], axis=-1), 0, 255)
+
+
+def _resized(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
+    height, width = shape[:2]
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def check_range(pixels: np.ndarray) -> None:

@@ -4,7 +4,7 @@ What lies where::
 
     CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shards.py``)
     CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
-    CACHE/recipes/<recipe digest>.json                  which space a name means (``recipes.py``)
+    CACHE/notes/<digest>.json                           what else was found out (``notes.py``)
     CACHE/files/files-<id>.index                        what files contain (``file_index.py``)
     CACHE/damaged/                                      what was found damaged, moved aside
 
@@ -34,7 +34,7 @@ from featx.samples.file_index import FileIndex
 from featx.samples.inputs import as_samples
 from featx.storage.compaction import compact
 from featx.storage.exchange import Imported, Table, add_rows, read_shards, text_columns, write_table
-from featx.storage.recipes import RecipeBook
+from featx.storage.notes import NoteBook
 from featx.storage.store import SpaceStore
 from featx.storage.upkeep import (
     Eviction,
@@ -120,9 +120,9 @@ class EmbeddingCache:
         return FileIndex(self.path / "files")
 
     @cached_property
-    def recipes(self) -> RecipeBook:
-        """Which space the recipe of a backbone led to, remembered."""
-        return RecipeBook(self.path / "recipes")
+    def notes(self) -> NoteBook:
+        """Which space a backbone led to, and which batch size suited it, remembered."""
+        return NoteBook(self.path / "notes")
 
     @cached_property
     def _stores(self) -> dict[str, SpaceStore]:
@@ -211,7 +211,7 @@ class EmbeddingCache:
         OSError
             They could not be written; nothing is lost.
         """
-        for folder in (self.files.folder, self.recipes.folder):
+        for folder in (self.files.folder, self.notes.folder):
             if folder is not None:
                 remove_abandoned_parts(folder)
         for store in self._all_stores():
@@ -374,7 +374,7 @@ class EmbeddingCache:
         OSError
             Something cannot be removed.
         """
-        for name in ("spaces", "recipes", "files", "damaged"):
+        for name in ("spaces", "notes", "files", "damaged"):
             remove_tree(self.path / name)
         self.__dict__.pop("files", None)
         self._stores.clear()

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx.networks.engines import KerasEngine, batch_size_for
+from featx.engines.keras_engine import KerasEngine
 
 
 def model():
@@ -97,8 +97,3 @@ def test_run_other_backend_of_keras_agrees(backend, inputs, tmp_path):
     rows = np.array(json.loads(done.stdout))
     difference = np.linalg.norm(rows - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert difference.max() <= 1e-4
-
-
-@pytest.mark.parametrize("shape", [(1,), (10**9,), (), (224, 224, 3), (1, 1, 1)])
-def test_batch_size_for_is_bounded(shape):
-    assert 8 <= batch_size_for(shape) <= 256

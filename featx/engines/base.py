@@ -1,0 +1,88 @@
+"""What every engine does: batches of one size in, embeddings out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+# Two batches: while the device works on one, the next is on its way to it.
+IN_FLIGHT = 2
+
+
+class Engine(ABC):
+    """Runs a frozen graph on batches of a fixed size; the last one is padded.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From inputs ``(n, ...)`` to float32 embeddings.
+    batch_size : int
+    precision : str, default="float32"
+        One of `precisions`.
+
+    Attributes
+    ----------
+    name : str
+        What ``FeatureExtractor(engine=...)`` calls it.
+    precisions : tuple of str
+        In which it can compute.
+    """
+
+    name: str
+    precisions: tuple[str, ...]
+
+    def __init__(self, model: keras.Model, batch_size: int, *, precision: str = "float32") -> None:
+        self.batch_size = batch_size
+        self._precision = precision
+        self._load(model)
+
+    @abstractmethod
+    def _load(self, model: keras.Model) -> None:
+        """Compile or convert the model."""
+
+    @abstractmethod
+    def resized(self, batch_size: int) -> Engine:
+        """Return an engine for batches of another size."""
+
+    @abstractmethod
+    def start(self, inputs: np.ndarray) -> Any:
+        """Start work on a full batch; what is returned goes to :meth:`finish`.
+
+        Parameters
+        ----------
+        inputs : ndarray of shape (batch_size, ...), uint8 or float32
+        """
+
+    @abstractmethod
+    def finish(self, pending: Any) -> np.ndarray:
+        """Wait for a batch.
+
+        Returns
+        -------
+        ndarray of shape (batch_size, ...), float32
+        """
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Embed one batch.
+
+        Parameters
+        ----------
+        inputs : ndarray of shape (n, ...), n at most the batch size
+
+        Returns
+        -------
+        ndarray of shape (n, ...), float32
+        """
+        return self.finish(self.start(self.padded(inputs)))[: len(inputs)]
+
+    def padded(self, inputs: np.ndarray) -> np.ndarray:
+        """Fill a batch up with zeros."""
+        n_padded = self.batch_size - len(inputs)
+        if not n_padded:
+            return np.ascontiguousarray(inputs)
+        return np.concatenate([inputs, np.zeros((n_padded, *inputs.shape[1:]), inputs.dtype)])

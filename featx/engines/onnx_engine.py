@@ -1,0 +1,69 @@
+"""ONNX Runtime as an engine, on CPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.engines.base import Engine
+
+if TYPE_CHECKING:
+    import keras
+
+
+class ONNXEngine(Engine):
+    """Runs a Keras model that was exported to ONNX."""
+
+    name = "onnx"
+    precisions = ("float32",)
+
+    def _load(self, model: keras.Model) -> None:
+        import keras
+        import onnxruntime
+
+        given = model.inputs[0]
+        signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape)]
+        with tempfile.TemporaryDirectory() as folder:
+            file = str(Path(folder) / "graph.onnx")
+            with _quiet():
+                model.export(file, format="onnx", verbose=False, input_signature=signature)
+            self._session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def resized(self, batch_size: int) -> ONNXEngine:
+        """Return an engine with the same session."""
+        engine = copy.copy(self)
+        engine.batch_size = batch_size
+        return engine
+
+    def start(self, inputs: np.ndarray) -> Any:
+        """Run a batch: ONNX Runtime returns when it is done, and lets other threads work."""
+        return self._session.run(None, {self._input: inputs})[0]
+
+    def finish(self, pending: Any) -> np.ndarray:
+        """Return what the batch gave."""
+        return np.asarray(pending, np.float32)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the converter from logging what it could not optimise, and what it deprecates."""
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

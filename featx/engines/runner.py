@@ -1,0 +1,218 @@
+"""Samples through engines: in what batches, on which engine, and what if memory runs out.
+
+A runner starts with the engine that is ready first. While the first batches run it learns how fast
+that is: a batch size is found so, and where much is left to do, an engine is made that is faster,
+but takes seconds to convert the network. Every sample that is tried on is also done.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from featx.engines.base import IN_FLIGHT, Engine
+from featx.engines.batch_sizes import BatchSizeSearch, is_out_of_memory
+from featx.exceptions import EngineError, EngineWarning
+
+# To convert a network takes 3 to 6 seconds, and saves a tenth to a half of the time.
+_WORTH_CONVERTING_S = 30.0
+_WORTH_SEARCHING_BATCHES = 40
+_TRIALS = 3  # the first of some size also sets things up
+
+
+_Done = tuple[np.ndarray, np.ndarray]  # rows and their embeddings
+
+
+class Feed(Protocol):
+    """Where samples come from."""
+
+    @property
+    def n_left(self) -> int:
+        """How many samples may still come."""
+
+    def take(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and inputs, of one dtype, of up to so many samples; none at the end."""
+
+
+class RunnerOptions(NamedTuple):
+    """How a runner starts.
+
+    Attributes
+    ----------
+    engine : str
+        With which it starts.
+    faster : str or None
+        To which it may change.
+    batch_size : int
+    is_fixed : bool
+        Whether the batch size is one to keep.
+    """
+
+    engine: str
+    faster: str | None
+    batch_size: int
+    is_fixed: bool
+
+
+class _Started(NamedTuple):
+    """A batch under way, or why it is not."""
+
+    inputs: np.ndarray
+    engine: Engine
+    pending: Any
+    error: Exception | None = None
+
+    def result(self) -> np.ndarray:
+        """Wait for its embeddings."""
+        if self.error:
+            raise self.error
+        return self.engine.finish(self.pending)[: len(self.inputs)]
+
+
+class Runner:
+    """Runs samples through engines.
+
+    Parameters
+    ----------
+    make_engine : callable
+        ``(name, probe) -> Engine`` for inputs like those of `probe`.
+    options : RunnerOptions
+    on_batch_size : callable, default=None
+        Told the batch size when one was found by trying.
+
+    Attributes
+    ----------
+    batch_size : int
+        The one in use.
+    engines : list of str
+        Those that were used, in turn.
+    """
+
+    def __init__(
+        self,
+        make_engine: Callable[[str, np.ndarray], Engine],
+        options: RunnerOptions,
+        *,
+        on_batch_size: Callable[[int], object] | None = None,
+    ) -> None:
+        self._make_engine = make_engine
+        self._options = options
+        self._made: dict[tuple[str, str], Engine] = {}
+        self._name = options.engine
+        self.batch_size = options.batch_size
+        self._on_batch_size = on_batch_size
+        self.engines: list[str] = []
+
+    def run(self, feed: Feed) -> Iterator[_Done]:
+        """Embed all samples of a feed.
+
+        Yields
+        ------
+        rows : ndarray of shape (m,)
+        embeddings : ndarray of shape (m, ...), float32
+        """
+        yield from self._search_batch_size(feed)
+        yield from self._change_if_faster(feed)
+        yield from self._stream(feed)
+
+    def _search_batch_size(self, feed: Feed) -> Iterator[_Done]:
+        worth_it = feed.n_left >= _WORTH_SEARCHING_BATCHES * self.batch_size
+        if self._options.is_fixed or not worth_it:
+            return
+        search = BatchSizeSearch(self.batch_size)
+        for size in search:
+            self.batch_size = size
+            rate = yield from self._measure(feed)
+            if self.batch_size < size:  # memory ran out
+                search.note(size, rate=0.0)
+                break
+            search.note(size, rate=rate)
+        self.batch_size = min(self.batch_size, search.best)
+        if self._on_batch_size:
+            self._on_batch_size(self.batch_size)
+
+    def _change_if_faster(self, feed: Feed) -> Iterator[_Done]:
+        """Change to the faster engine if what is left would take long enough."""
+        if self._options.faster is None or feed.n_left < _TRIALS * self.batch_size:
+            return
+        rate = yield from self._measure(feed)
+        rows, inputs = feed.take(self.batch_size)
+        if len(rows) and feed.n_left > rate * _WORTH_CONVERTING_S:
+            self._name = self._options.faster
+            try:
+                self._engine(inputs)
+            except EngineError as exc:
+                self._name = self._options.engine
+                warnings.warn(EngineWarning(f"{exc}; Keras runs it instead"), stacklevel=8)
+        if len(rows):
+            yield rows, self._run(inputs)
+
+    def _measure(self, feed: Feed) -> Generator[_Done, None, float]:
+        """Embed some batches; return how many samples a second went through at best."""
+        best = 0.0
+        for _ in range(_TRIALS):
+            rows, inputs = feed.take(self.batch_size)
+            if not len(rows):
+                break
+            start_s = time.perf_counter()
+            outputs = self._run(inputs)
+            best = max(best, len(rows) / (time.perf_counter() - start_s))
+            yield rows, outputs
+        return best
+
+    def _stream(self, feed: Feed) -> Iterator[_Done]:
+        """Embed the rest; the next batch is on its way while the last is worked on."""
+        pending: deque[tuple[np.ndarray, _Started]] = deque()
+        while True:
+            rows, inputs = feed.take(self.batch_size)
+            if len(rows):
+                pending.append((rows, self._start(inputs)))
+            if len(pending) == IN_FLIGHT or (pending and not len(rows)):
+                first, started = pending.popleft()
+                yield first, self._finish(started)
+            elif not len(rows):
+                return
+
+    def _start(self, inputs: np.ndarray) -> _Started:
+        """Start work on a batch; an error is met when the batch is waited for, in its turn."""
+        engine = self._engine(inputs)
+        try:
+            return _Started(inputs, engine, engine.start(engine.padded(inputs)))
+        except Exception as exc:
+            return _Started(inputs, engine, None, exc)
+
+    def _finish(self, started: _Started) -> np.ndarray:
+        """Wait for a batch; do it anew in smaller ones if memory ran out."""
+        try:
+            return started.result()
+        except Exception as exc:
+            size = started.engine.batch_size
+            if size == 1 or not is_out_of_memory(exc):
+                raise
+        self.batch_size = min(self.batch_size, size // 2)
+        return self._run(started.inputs)
+
+    def _run(self, inputs: np.ndarray) -> np.ndarray:
+        """Embed samples in batches of the size in use."""
+        outputs: list[np.ndarray] = []
+        n_done = 0
+        while n_done < len(inputs):
+            part = inputs[n_done : n_done + self.batch_size]
+            outputs.append(self._finish(self._start(part)))
+            n_done += len(part)
+        return np.concatenate(outputs)
+
+    def _engine(self, inputs: np.ndarray) -> Engine:
+        key = (self._name, inputs.dtype.name)
+        engine = self._made.get(key) or self._make_engine(self._name, inputs)
+        if engine.batch_size != self.batch_size:
+            engine = engine.resized(self.batch_size)
+        self._made[key] = engine
+        if self._name not in self.engines:
+            self.engines.append(self._name)
+        return self._made[key]

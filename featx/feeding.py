@@ -1,0 +1,110 @@
+"""Samples on their way to the network: loaded in threads, handed out in batches of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import joblib
+import numpy as np
+
+from featx.exceptions import SampleFault
+from featx.samples.base import Samples
+
+
+def load(
+    samples: Samples,
+    rows: np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    group_size: int,
+    n_jobs: int | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]]:
+    """Load samples in groups, in threads that run ahead: see :meth:`Samples.batch`.
+
+    Parameters
+    ----------
+    samples : Samples
+    rows : ndarray of shape (m,), int64, increasing
+    shape : tuple of int
+        Of one input of the network.
+    group_size : int
+    n_jobs : int or None
+        Threads; None is one per core.
+    """
+    groups = [rows[start : start + group_size] for start in range(0, len(rows), group_size)]
+    n_jobs = joblib.cpu_count() if n_jobs is None else n_jobs
+    threads = joblib.Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")
+    return threads(joblib.delayed(samples.batch)(group, shape) for group in groups)
+
+
+class LoadedFeed:
+    """Hands loaded samples out in batches of the size that is asked for.
+
+    Parameters
+    ----------
+    groups : iterator
+        What :func:`load` gives.
+    n_samples : int
+        How many are to come, faulty ones included.
+
+    Attributes
+    ----------
+    faults : list of SampleFault
+        What could not be loaded so far.
+    """
+
+    def __init__(
+        self,
+        groups: Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]],
+        *,
+        n_samples: int,
+    ) -> None:
+        self._groups = groups
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._n_left = n_samples
+        self.faults: list[SampleFault] = []
+
+    @property
+    def n_left(self) -> int:
+        """How many samples may still come."""
+        return self._n_left
+
+    def take(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and inputs, of one dtype, of up to so many samples; none at the end."""
+        while self._n_waiting() < n_samples and self._is_of_one_dtype():
+            group = next(self._groups, None)
+            if group is None:
+                break
+            rows, inputs, faults = group
+            self.faults += faults
+            self._n_left -= len(faults)
+            if len(rows):
+                self._waiting.append((rows, inputs))
+        return self._cut(n_samples)
+
+    def _cut(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Take samples of the first dtype off those that wait."""
+        taken: list[tuple[np.ndarray, np.ndarray]] = []
+        n_lacking = n_samples
+        while self._waiting and n_lacking:
+            rows, inputs = self._waiting[0]
+            if taken and inputs.dtype != taken[0][1].dtype:
+                break
+            taken.append((rows[:n_lacking], inputs[:n_lacking]))
+            self._waiting[0] = (rows[n_lacking:], inputs[n_lacking:])
+            if not len(self._waiting[0][0]):
+                self._waiting.pop(0)
+            n_lacking -= len(taken[-1][0])
+        self._n_left -= n_samples - n_lacking
+        if len(taken) == 1:
+            return taken[0]
+        if not taken:
+            return np.empty(0, np.int64), np.empty(0, np.uint8)
+        rows, inputs = zip(*taken, strict=True)
+        return np.concatenate(rows), np.concatenate(inputs)
+
+    def _n_waiting(self) -> int:
+        return sum(len(rows) for rows, _ in self._waiting)
+
+    def _is_of_one_dtype(self) -> bool:
+        return len({inputs.dtype for _, inputs in self._waiting}) <= 1

@@ -1,0 +1,111 @@
+"""Rows on their way to the cache, while the pass goes on."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+
+from featx.exceptions import CacheWriteWarning
+from featx.storage.compaction import MAX_SHARDS, compact
+from featx.storage.store import SpaceStore
+
+_STORE_EVERY_S = 5.0
+_STORE_EVERY_BYTES = 32 * 2**20
+
+
+class RowWriter:
+    """Stores rows every few seconds, and what is left when it is closed, whatever happened.
+
+    Rows are written in a thread, so that the network does not wait for the disk; one shard at a
+    time, so that no more than two of them are in memory.
+
+    Parameters
+    ----------
+    store : SpaceStore or None
+        None stores nothing.
+
+    Attributes
+    ----------
+    bytes_written : int
+    """
+
+    def __init__(self, store: SpaceStore | None) -> None:
+        self.store = store
+        self.bytes_written = 0
+        self._keys: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self._size_bytes = 0
+        self._last_s = time.monotonic()
+        self._has_failed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="featx-row-writer")
+        self._under_way: Future[int] | None = None
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
+        """Take rows, (n,) keys and (n, n_features) embeddings, which the caller leaves alone."""
+        if self.store is None or not len(keys):
+            return
+        self._keys.append(keys)
+        self._rows.append(rows)
+        self._size_bytes += rows.nbytes
+        waited_s = time.monotonic() - self._last_s
+        if waited_s >= _STORE_EVERY_S or self._size_bytes >= _STORE_EVERY_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._await()
+        if self.store is None or not self._size_bytes:
+            return
+        keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
+        self._under_way = self._thread.submit(self._store, self.store, keys, rows)
+        self._keys, self._rows, self._size_bytes = [], [], 0
+        self._last_s = time.monotonic()
+
+    @staticmethod
+    def _store(store: SpaceStore, keys: np.ndarray, rows: np.ndarray) -> int:
+        store.append(keys, rows)
+        return rows.nbytes
+
+    def _await(self) -> None:
+        """Wait for what is being written."""
+        if self._under_way is None:
+            return
+        under_way, self._under_way = self._under_way, None
+        try:
+            self.bytes_written += under_way.result()
+        except OSError as exc:
+            # What comes later may find room again; the warning is given once.
+            if not self._has_failed:
+                _warn_not_stored(exc)
+            self._has_failed = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._thread:
+            self._flush()
+            self._await()
+        if self.store is not None and error is None and len(self.store.shards()) > MAX_SHARDS:
+            try:
+                compact(self.store)
+            except OSError as exc:
+                _warn_not_stored(exc)
+
+
+def _warn_not_stored(exc: OSError) -> None:
+    warnings.warn(
+        CacheWriteWarning(
+            f"the cache cannot be written ({exc}); embeddings are returned but not kept. Free "
+            "some space, or pass another folder: cache=PATH, or FEATX_CACHE in the environment."
+        ),
+        stacklevel=6,
+    )

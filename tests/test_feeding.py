@@ -1,0 +1,53 @@
+"""Feeds: batches of any size from groups of any size, faults set aside."""
+
+import numpy as np
+import pytest
+
+from featx.exceptions import SampleFault
+from featx.feeding import LoadedFeed, load
+from featx.samples.inputs import as_samples
+
+
+def groups(*sizes, faulty=()):
+    start = 0
+    for size in sizes:
+        rows = np.arange(start, start + size)
+        good = rows[~np.isin(rows, faulty)]
+        faults = [SampleFault(int(row), "x", "bad") for row in rows if row in faulty]
+        yield good, good[:, np.newaxis].astype(np.uint8), faults
+        start += size
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100])
+def test_take_gives_every_sample_once(size):
+    feed = LoadedFeed(groups(3, 1, 5, 2, faulty=(2, 3)), n_samples=11)
+    taken = []
+    while len((batch := feed.take(size))[0]):
+        rows, inputs = batch
+        assert len(rows) <= size
+        np.testing.assert_array_equal(inputs[:, 0], rows)
+        taken += rows.tolist()
+    assert taken == [0, 1, 4, 5, 6, 7, 8, 9, 10]
+    assert [fault.position for fault in feed.faults] == [2, 3]
+    assert feed.n_left == 0
+
+
+def test_take_only_the_last_batch_is_short():
+    feed = LoadedFeed(groups(3, 1, 5, 2), n_samples=11)
+    sizes = [len(feed.take(4)[0]) for _ in range(4)]
+    assert sizes == [4, 4, 3, 0]
+
+
+def test_take_whole_groups_are_not_copied():
+    group = np.arange(4), np.zeros((4, 2), np.uint8), []
+    _, inputs = LoadedFeed(iter([group]), n_samples=4).take(4)
+    assert np.shares_memory(inputs, group[1])
+
+
+def test_load_keeps_the_order_whatever_the_threads():
+    images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 3), dtype=np.uint8)
+    loaded = load(as_samples(images), np.arange(50), (6, 6, 3), group_size=3, n_jobs=4)
+    rows, inputs, faults = zip(*loaded, strict=True)
+    assert np.concatenate(rows).tolist() == list(range(50))
+    np.testing.assert_array_equal(np.concatenate(inputs), images)
+    assert not any(faults)

@@ -1,0 +1,153 @@
+"""Runners: every sample once, in its order, whatever the batches and whatever memory there is."""
+
+import numpy as np
+import pytest
+
+from featx.engines import runner
+from featx.engines.base import Engine
+from featx.engines.batch_sizes import BatchSizeSearch, batch_size_for, is_out_of_memory
+from featx.engines.runner import Runner, RunnerOptions
+from featx.feeding import LoadedFeed
+
+
+class Doubling(Engine):
+    """Doubles what it is given; memory holds so many samples."""
+
+    name, precisions = "keras", ("float32",)
+    capacity = 10**9
+    sizes: list
+
+    def _load(self, model):
+        self.sizes = []
+
+    def resized(self, batch_size):
+        engine = Doubling(None, batch_size)
+        engine.sizes, engine.capacity = self.sizes, self.capacity
+        return engine
+
+    def start(self, inputs):
+        assert len(inputs) == self.batch_size
+        self.sizes.append(len(inputs))
+        if len(inputs) > self.capacity:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return inputs
+
+    def finish(self, pending):
+        return 2 * pending.astype(np.float32)
+
+
+def feed_of(n_samples, group_size=7, dtypes=(np.uint8,)):
+    starts = range(0, n_samples, group_size)
+
+    def groups():
+        for number, start in enumerate(starts):
+            rows = np.arange(start, min(start + group_size, n_samples))
+            yield rows, rows[:, np.newaxis].astype(dtypes[number % len(dtypes)]), []
+
+    return LoadedFeed(groups(), n_samples=n_samples)
+
+
+def run(engine, feed, batch_size=4, *, is_fixed=True, faster=None, **kwargs):
+    options = RunnerOptions("keras", faster, batch_size, is_fixed)
+    runs = Runner(lambda name, probe: engine, options, **kwargs)
+    done = list(runs.run(feed))
+    rows = np.concatenate([rows for rows, _ in done])
+    outputs = np.concatenate([outputs for _, outputs in done])
+    return runs, rows, outputs
+
+
+@pytest.mark.parametrize("n_samples", [1, 4, 5, 30, 63])
+@pytest.mark.parametrize("dtypes", [(np.uint8,), (np.uint8, np.float32)])
+def test_run_every_sample_once_in_its_order(n_samples, dtypes):
+    _, rows, outputs = run(Doubling(None, 4), feed_of(n_samples, dtypes=dtypes))
+    assert rows.tolist() == list(range(n_samples))
+    np.testing.assert_array_equal(outputs[:, 0], 2 * rows)
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 5])
+def test_run_out_of_memory_goes_on_with_half_the_batch(capacity):
+    engine = Doubling(None, 16)
+    engine.capacity = capacity
+    runs, rows, outputs = run(engine, feed_of(50), 16)
+    assert rows.tolist() == list(range(50))
+    np.testing.assert_array_equal(outputs[:, 0], 2 * rows)
+    assert runs.batch_size <= capacity
+    assert engine.sizes.count(16) <= 2  # those that were under way
+
+
+def test_run_one_sample_that_does_not_fit_raises():
+    engine = Doubling(None, 4)
+    engine.capacity = 0
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        run(engine, feed_of(8))
+
+
+def test_run_other_errors_come_at_once():
+    class Failing(Doubling):
+        def finish(self, pending):
+            raise ValueError("no such thing")
+
+    with pytest.raises(ValueError, match="no such thing"):
+        run(Failing(None, 4), feed_of(8))
+
+
+def test_run_finds_a_batch_size_once_there_is_enough_to_try_on(monkeypatch):
+    found = []
+    kwargs = {"is_fixed": False, "on_batch_size": found.append}
+    run(Doubling(None, 4), feed_of(20), 4, **kwargs)
+    assert not found
+    runs, rows, _ = run(Doubling(None, 4), feed_of(3000), 4, **kwargs)
+    assert rows.tolist() == list(range(3000))
+    assert found == [runs.batch_size]
+
+
+def test_run_batch_size_is_not_searched_beyond_memory():
+    engine, found = Doubling(None, 4), []
+    engine.capacity = 8
+    runs, rows, _ = run(engine, feed_of(2000), 4, is_fixed=False, on_batch_size=found.append)
+    assert rows.tolist() == list(range(2000))
+    assert max(found) <= 8
+    assert runs.batch_size <= 8
+
+
+def test_run_changes_to_the_faster_engine_where_it_pays(monkeypatch):
+    monkeypatch.setattr(runner, "_WORTH_CONVERTING_S", 1e-9)
+    runs, rows, outputs = run(Doubling(None, 4), feed_of(60), faster="openvino")
+    assert runs.engines == ["keras", "openvino"]
+    assert rows.tolist() == list(range(60))
+    np.testing.assert_array_equal(outputs[:, 0], 2 * rows)
+
+
+RATES = {
+    "grows": ({8: 1, 16: 2, 32: 4, 64: 8, 128: 8.1}, 64),
+    "falls": ({8: 1, 16: 2, 32: 1.5, 4: 0.5}, 16),
+    "small is best": ({8: 4, 16: 3, 4: 5, 2: 6, 1: 1}, 2),
+    "flat takes the least": ({8: 1, 16: 1, 4: 1, 2: 0.5}, 4),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_search_finds_the_best_size(name):
+    rates, best = RATES[name]
+    search = BatchSizeSearch(8)
+    for size in search:
+        search.note(size, rate=rates[size])
+    assert search.best == best
+
+
+@pytest.mark.parametrize("shape", [(1,), (10**9,), (), (224, 224, 3), (1, 1, 1)])
+def test_batch_size_for_is_bounded(shape):
+    assert 8 <= batch_size_for(shape) <= 256
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("OOM when allocating tensor with shape[32,224]"), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), True),
+        (ValueError("shapes do not match"), False),
+    ],
+)
+def test_is_out_of_memory_knows_the_words_of_backends(error, expected):
+    assert is_out_of_memory(error) is expected
