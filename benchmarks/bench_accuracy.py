@@ -7,7 +7,8 @@ shown is over the shufflings. Each image goes through each network once, all pro
 
 Without the shared data (--shared) only "tiny" on scikit-learn's digits is measured.
 
-Usage: python benchmarks/bench_accuracy.py [--smoke] [--shared ../shared] [--out FILE]
+Usage: python benchmarks/bench_accuracy.py [--smoke] [--precision bfloat16] [--shared ../shared]
+                                           [--out FILE]
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ GOALS = {"flower_photos": 0.83, "dogs_cats": 0.95, "sign_digits": 0.84}
 N_FOLDS = 5
 
 
-def extractors(shared, cache):
+def extractors(shared, cache, precision):
     """Return the networks to be measured, by name."""
-    found = {"tiny": FeatureExtractor("tiny", cache=cache)}
+    options = {"cache": cache, "precision": precision}
+    found = {"tiny": FeatureExtractor("tiny", **options)}
     files = {
         ("mobilenet", 0.25): "mobilenet_2_5_224_tf_no_top.h5",
         (
@@ -59,7 +61,7 @@ def extractors(shared, cache):
         if weights.is_file():
             params = {"alpha": alpha}
             found[f"{name} {alpha}"] = FeatureExtractor(
-                name, weights=weights, backbone_params=params, cache=cache
+                name, weights=weights, backbone_params=params, **options
             )
     return found
 
@@ -80,7 +82,7 @@ def image_sets(shared, work):
         )
 
 
-def measure(shared, *, n_repeats):
+def measure(shared, *, n_repeats, precision):
     """Print the table; return its rows."""
     print("| set | images | passes | network | plain | scaled | goal, mobilenet_v2 plain |")
     print("|---|---|---|---|---|---|---|")
@@ -88,7 +90,7 @@ def measure(shared, *, n_repeats):
     with tempfile.TemporaryDirectory() as folder:
         cache = EmbeddingCache(Path(folder) / "cache")
         for name, paths, labels in image_sets(shared, Path(folder)):
-            for network, extractor in extractors(shared, cache).items():
+            for network, extractor in extractors(shared, cache, precision).items():
                 embeddings = extractor.fit_transform(paths).astype(np.float64)
                 folds = RepeatedStratifiedKFold(
                     n_splits=N_FOLDS, n_repeats=n_repeats, random_state=0
@@ -115,10 +117,12 @@ def main():
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="one shuffling instead of ten")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/bench_accuracy.json"))
     args = parser.parse_args()
-    rows = measure(args.shared, n_repeats=1 if args.smoke else 10)
+    n_repeats = 1 if args.smoke else 10
+    rows = measure(args.shared, n_repeats=n_repeats, precision=args.precision)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(rows, indent=1))
     print(f"\nwritten to {args.out}")

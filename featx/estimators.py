@@ -34,8 +34,9 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         Reserved for unfreezing the top of the backbone, which is not part of this version.
     random_state : int, RandomState or None, default=None
         For parts of the head that have none of their own.
-    verbose : int, default=0
-        Whether to show a progress bar.
+    verbose : int or callable, default=0
+        Whether to show a progress bar; or a function that is called with the numbers of samples
+        done and to do.
 
     Attributes
     ----------
@@ -148,8 +149,9 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         Reserved for unfreezing the top of the backbone, which is not part of this version.
     random_state : int, RandomState or None, default=None
         For parts of the head that have none of their own.
-    verbose : int, default=0
-        Whether to show a progress bar.
+    verbose : int or callable, default=0
+        Whether to show a progress bar; or a function that is called with the numbers of samples
+        done and to do.
 
     Attributes
     ----------
@@ -178,7 +180,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         fine_tune: Any = None,
         *,
         random_state: Any = None,
-        verbose: int | bool = 0,
+        verbose: Any = 0,
     ) -> None:
         super().__init__(extractor, head, fine_tune, random_state=random_state, verbose=verbose)
 

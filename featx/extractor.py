@@ -15,6 +15,7 @@ from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError, ParameterError
 from featx.extractor_params import as_tap, check_extractor_params
 from featx.forward import PassOptions, embed
+from featx.identity.digests import Digester
 from featx.identity.spaces import Space
 from featx.networks.backbones import Backbone, BackboneSpec
 from featx.networks.resolution import Resolved, resolve
@@ -251,7 +252,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         taps = dict.fromkeys(as_tap(given, self.pooling) for given in self.also_cache)
         taps.pop((self.layer, self.pooling), None)
         specs = (replace(spec, layer=layer, pooling=pooling) for layer, pooling in taps)
-        return [resolve(other, array_shape=array_shape, cache=cache) for other in specs]
+        digester = Digester()
+        return [
+            resolve(other, array_shape=array_shape, cache=cache, digester=digester)
+            for other in specs
+        ]
 
     def has_named_weights(self) -> bool:
         """Tell whether name and weights say all that is needed to have the backbone elsewhere."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import joblib
 import numpy as np
 
 from featx.exceptions import SampleFault
 from featx.samples.base import Samples
+
+_GROUPS_AHEAD = 2  # for each thread
+
+_Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
 
 
 def load(
@@ -18,8 +25,10 @@ def load(
     *,
     group_size: int,
     n_jobs: int | None,
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]]:
+) -> Iterator[_Loaded]:
     """Load samples in groups, in threads that run ahead: see :meth:`Samples.batch`.
+
+    joblib has threads too, but none that wait for whoever takes the results.
 
     Parameters
     ----------
@@ -30,11 +39,29 @@ def load(
     group_size : int
     n_jobs : int or None
         Threads; None is one per core.
+
+    Yields
+    ------
+    rows : ndarray of shape (k,), int64
+    inputs : ndarray of shape (k, *shape), uint8 or float32
+    faults : list of SampleFault
     """
-    groups = [rows[start : start + group_size] for start in range(0, len(rows), group_size)]
-    n_jobs = joblib.cpu_count() if n_jobs is None else n_jobs
-    threads = joblib.Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")
-    return threads(joblib.delayed(samples.batch)(group, shape) for group in groups)
+    groups = (rows[start : start + group_size] for start in range(0, len(rows), group_size))
+    n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-loader")
+
+    def start(group: np.ndarray) -> Future[_Loaded]:
+        return threads.submit(samples.batch, group, shape)
+
+    try:
+        # They run ahead of the network, but not out of its sight: what is loaded takes memory.
+        under_way = deque(map(start, itertools.islice(groups, _GROUPS_AHEAD * n_threads)))
+        while under_way:
+            loaded = under_way.popleft().result()
+            under_way.extend(map(start, itertools.islice(groups, 1)))
+            yield loaded
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 class LoadedFeed:
@@ -55,7 +82,7 @@ class LoadedFeed:
 
     def __init__(
         self,
-        groups: Iterator[tuple[np.ndarray, np.ndarray, list[SampleFault]]],
+        groups: Iterator[_Loaded],
         *,
         n_samples: int,
     ) -> None:

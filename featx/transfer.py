@@ -56,7 +56,7 @@ class TransferEstimator(BaseEstimator, ABC):
         fine_tune: Any = None,
         *,
         random_state: Any = None,
-        verbose: int | bool = 0,
+        verbose: Any = 0,
     ) -> None:
         self.extractor = extractor
         self.head = head

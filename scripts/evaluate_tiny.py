@@ -61,7 +61,9 @@ def load_folders(shared: Path, folders: list[str]) -> tuple[np.ndarray, np.ndarr
     paths = [path for folder in folders for path in sorted((shared / "data" / folder).glob("*/*"))]
     if not paths:
         raise SystemExit(f"no images in {shared}/data/{folders[0]}: is --shared right?")
-    images = np.stack([conform(decode(path.read_bytes()), (SIZE, SIZE, 3)) for path in paths])
+    shape = (SIZE, SIZE, 3)
+    pixels = (decode(path.read_bytes(), for_shape=shape) for path in paths)
+    images = np.stack([conform(image, shape) for image in pixels])
     return images, np.array([path.parent.name for path in paths])
 
 

@@ -57,3 +57,15 @@ def test_bench_cache_smoke_measures_everything(tmp_path):
     result = json.loads(out.read_text())
     assert all(value > 0 for value in result["seconds"].values())
     assert [line["rows"] for line in result["growth"]] == [10, 100, 1000]
+
+
+@pytest.mark.slow
+def test_bench_extract_smoke_measures_everything(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_extract.py", "--smoke", "--out", out]
+    command += ["--shared", tmp_path / "none", "--sections", "growth", "warm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert [row["n_forward"] for row in result["growth"]] == [64, 256]
+    assert result["warm"]["share"] < 1

@@ -15,7 +15,7 @@ from featx.exceptions import EngineError, ParameterError
 pytest.importorskip("openvino", reason="needs featx[openvino]")
 pytest.importorskip("onnxruntime", reason="needs featx[onnx]")
 
-QUICK = ("MobileNet", "MobileNetV3Small", "EfficientNetB0")
+QUICK = ("MobileNet", "MobileNetV3Small")
 
 
 def rows_of(name, model, images, batch_size=4, precision="float32"):

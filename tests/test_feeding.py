@@ -1,5 +1,7 @@
 """Feeds: batches of any size from groups of any size, faults set aside."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,31 @@ def test_load_keeps_the_order_whatever_the_threads():
     assert np.concatenate(rows).tolist() == list(range(50))
     np.testing.assert_array_equal(np.concatenate(inputs), images)
     assert not any(faults)
+
+
+def test_load_does_not_run_out_of_sight():
+    """Threads wait for whoever takes what they loaded, which would fill memory otherwise."""
+    loaded = []
+
+    class Counted(type(as_samples(np.zeros((1, 4, 4, 3), np.uint8)))):
+        def batch(self, rows, shape):
+            loaded.append(len(rows))
+            return super().batch(rows, shape)
+
+    samples = Counted(np.zeros((200, 4, 4, 3), np.uint8))
+    groups = load(samples, np.arange(200), (4, 4, 3), group_size=2, n_jobs=2)
+    next(groups)
+    time.sleep(0.2)
+    assert len(loaded) <= 5
+    groups.close()
+    assert len(loaded) <= 5
+
+
+def test_load_error_of_a_thread_is_raised():
+    class Failing(type(as_samples(np.zeros((1, 4, 4, 3), np.uint8)))):
+        def batch(self, rows, shape):
+            raise OSError("the drive is gone")
+
+    samples = Failing(np.zeros((9, 4, 4, 3), np.uint8))
+    with pytest.raises(OSError, match="drive"):
+        list(load(samples, np.arange(9), (4, 4, 3), group_size=2, n_jobs=2))

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from featx.exceptions import UnreadableImageError
 from featx.samples.images import check_header, conform, decode, from_pil
@@ -117,6 +117,26 @@ def test_decode_exif_orientation_is_obeyed(orientation, photo):
     exif[0x0112] = orientation
     pixels = decode(encoded(photo, exif=exif))
     np.testing.assert_array_equal(pixels, turns[orientation](np.asarray(photo)))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((1600, 1200), (400, 300)), ((500, 375), (500, 375)), ((257, 640), (257, 640))],
+)
+def test_decode_large_jpeg_is_reduced_while_it_is_decoded(size, expected):
+    level = np.add.outer(np.arange(size[1]), np.arange(size[0])) % 251
+    waves = np.stack([level, 250 - level, level // 2], axis=-1).astype(np.uint8)
+    data = encoded(Image.fromarray(waves).filter(ImageFilter.GaussianBlur(4)), "JPEG", quality=95)
+    pixels = decode(data, for_shape=(96, 128, 3))
+    assert pixels.shape[1::-1] == expected
+    reduced, whole = conform(pixels, (96, 128, 3)), conform(decode(data), (96, 128, 3))
+    assert np.abs(reduced.astype(int) - whole).mean() < 1
+
+
+def test_decode_other_formats_are_never_reduced(photo):
+    large = photo.resize((640, 480))
+    data = encoded(large, "PNG")
+    np.testing.assert_array_equal(decode(data, for_shape=(8, 8, 3)), decode(data))
 
 
 def test_decode_floating_point_pixels_are_refused():

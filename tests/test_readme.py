@@ -16,6 +16,8 @@ INSTEAD = {
     '"mobilenet_v2"': '"tiny"',
     '"resnet50"': '"tiny"',
     '"conv4_block6_out"': '"stage4"',
+    '"block_3_expand_relu"': '"stage2"',
+    '"block_13_expand_relu"': '"stage3"',
     "1280": "400",
     "--backbone mobilenet_v2": "",
 }
@@ -48,7 +50,7 @@ def test_python_blocks_run_one_after_another(capsys):
     namespace = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)
-    assert capsys.readouterr().out == "1.0\n"
+    assert capsys.readouterr().out == "1.0\n(16, 400) 0\n"
     assert Path("flowers.featx").is_file()
     assert Path("flowers.h5").is_file()
 

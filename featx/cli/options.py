@@ -22,6 +22,15 @@ def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
         click.option("--cache", default="auto", help="A folder, or none."),
         click.option("--batch-size", type=click.IntRange(min=1), default=None),
+        click.option(
+            "--engine", default="auto", help="auto, keras, openvino or onnx; same embeddings."
+        ),
+        click.option(
+            "--precision", default="float32", help="float32 or bfloat16; tf32, float16 on GPUs."
+        ),
+        click.option(
+            "--also-cache", multiple=True, metavar="LAYER", help="Store this layer in one pass."
+        ),
         click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
         click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
         click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
@@ -45,6 +54,9 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
         input_size=options["input_size"],
         cache=or_none(options["cache"]),
         batch_size=options["batch_size"] or "auto",
+        engine=options["engine"],
+        precision=options["precision"],
+        also_cache=options["also_cache"],
         on_error=options["on_error"],
         n_jobs=options["n_jobs"],
         verbose=not options["quiet"],

@@ -40,7 +40,12 @@ if TYPE_CHECKING:
     import keras
 
 
-def graph_digest(model: keras.Model, outputs: list[keras.KerasTensor] | None = None) -> str:
+def graph_digest(
+    model: keras.Model,
+    outputs: list[keras.KerasTensor] | None = None,
+    *,
+    digester: Digester | None = None,
+) -> str:
     """Digest what computes the outputs of a model, or tensors within it.
 
     Parameters
@@ -50,6 +55,8 @@ def graph_digest(model: keras.Model, outputs: list[keras.KerasTensor] | None = N
     outputs : list of KerasTensor, default=None
         Tensors of the model's graph; None means the outputs of the model. A subclassed model
         has no graph to tap.
+    digester : Digester, default=None
+        One that has just digested other parts of the same model, and hashes no weight twice.
 
     Returns
     -------
@@ -78,7 +85,7 @@ def graph_digest(model: keras.Model, outputs: list[keras.KerasTensor] | None = N
             f"The model {model.name!r} has no weights to identify it by: it is not built. Call it "
             "on a batch, or give it an Input, first."
         )
-    digester = _Digester()
+    digester = digester or Digester()
     if outputs is None:
         return digester.model(model)
     if not has_graph(model):
@@ -112,11 +119,11 @@ def object_digest(obj: Any) -> str:
     >>> object_digest(keras.layers.Rescaling(2)) == object_digest(keras.layers.Rescaling(3))
     False
     """
-    return code_digest(obj, known=_Digester().known)
+    return code_digest(obj, known=Digester().known)
 
 
-class _Digester:
-    """Digests of operations and graphs; made anew for each call, it hashes no weight twice."""
+class Digester:
+    """Digests of operations and graphs, as they are at one moment; it hashes no weight twice."""
 
     def __init__(self) -> None:
         # Each is kept beside its digest so that no other can get the same id.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.exceptions import BackboneError, ParameterError
-from featx.identity.digests import graph_digest
+from featx.identity.digests import Digester, graph_digest
 from featx.identity.spaces import Space
 from featx.networks.applications import Network, find_network
 from featx.networks.models import StoredModel, called_model, file_model, is_file, named_model
@@ -140,8 +140,13 @@ class Backbone:
             )
         return shape
 
-    def space(self) -> Space:
+    def space(self, digester: Digester | None = None) -> Space:
         """Describe what decides the numbers; the weights are hashed anew at each call.
+
+        Parameters
+        ----------
+        digester : Digester, default=None
+            See :func:`graph_digest`.
 
         Raises
         ------
@@ -149,7 +154,7 @@ class Backbone:
             Part of the graph is code that cannot be hashed.
         """
         description = {
-            "graph": graph_digest(self.tap),
+            "graph": graph_digest(self.tap, digester=digester),
             "preprocessing": self._describe_preprocessing(),
             "input_shape": list(self.input_shape),
             "pooling": self.spec.pooling if len(self.tap.output_shape) > 2 else None,

@@ -22,6 +22,7 @@ from typing import Any
 from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
 from featx.identity._hashing import digest_of, digest_of_json
 from featx.identity.code_digests import UnhashableCodeError, code_digest
+from featx.identity.digests import Digester
 from featx.identity.spaces import Space
 from featx.networks.applications import TINY_FILE
 from featx.networks.backbones import Backbone, BackboneSpec, build_backbone
@@ -60,7 +61,11 @@ class Resolved:
 
 
 def resolve(
-    spec: BackboneSpec, *, array_shape: tuple[int, ...] | None, cache: EmbeddingCache | None
+    spec: BackboneSpec,
+    *,
+    array_shape: tuple[int, ...] | None,
+    cache: EmbeddingCache | None,
+    digester: Digester | None = None,
 ) -> Resolved:
     """Find the space of a backbone, building it only if it was never met before.
 
@@ -70,6 +75,8 @@ def resolve(
     array_shape : tuple of int or None
         Shape of one sample, if the samples are arrays of one shape.
     cache : EmbeddingCache or None
+    digester : Digester, default=None
+        One for several layers of a model that are resolved at the same moment.
 
     Raises
     ------
@@ -80,12 +87,12 @@ def resolve(
     dtype = cache.dtype if cache else "float32"
     recipe = _recipe(spec, array_shape, files)
     build = _builder(spec, recipe, array_shape)
-    remembered = _recall(cache, recipe) if cache and recipe else None
+    remembered = _recall(cache, recipe) if recipe else None
     if remembered and not callable(spec.backbone):
         return Resolved(remembered.stored_as(dtype), build)
     backbone = build()
     try:
-        space = backbone.space()
+        space = backbone.space(digester)
     except UnhashableCodeError as exc:
         warnings.warn(NotCachedWarning(f"embeddings are not cached: {exc}"), stacklevel=5)
         unknown = {
@@ -103,17 +110,26 @@ def resolve(
             ),
             stacklevel=5,
         )
-    if cache and recipe and remembered != space:
+    if recipe and remembered != space:
         _remember(cache, recipe, space)
     return Resolved(space.stored_as(dtype), build)
 
 
-def _recall(cache: EmbeddingCache, recipe: dict[str, Any]) -> Space | None:
+# The spaces that recipes led to in this process, for those who keep nothing.
+_KNOWN: dict[str, Space] = {}
+
+
+def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
+    if cache is None:
+        return _KNOWN.get(digest_of_json(recipe))
     note = cache.notes.recall({"space of": recipe})
     return Space.from_json(note) if note else None
 
 
-def _remember(cache: EmbeddingCache, recipe: dict[str, Any], space: Space) -> None:
+def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space) -> None:
+    if cache is None:
+        _KNOWN[digest_of_json(recipe)] = space
+        return
     try:
         cache.notes.remember({"space of": recipe}, space.to_json())
         cache.files.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,9 @@ class ItemSamples(Samples):
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Decode and resize images."""
         items = (self.items[row] for row in rows.tolist())
-        return conformed(self, rows, items=items, pixels_of=_pixels_of, shape=shape)
+        return conformed(
+            self, rows, items=items, pixels_of=partial(_pixels_of, shape=shape), shape=shape
+        )
 
 
 def _digest_of_item(item: Any) -> bytes:
@@ -153,7 +156,7 @@ def _why_not_opened(exc: Exception) -> str:
     return getattr(exc, "strerror", None) or str(exc)
 
 
-def _pixels_of(item: Any) -> np.ndarray:
+def _pixels_of(item: Any, shape: tuple[int, ...]) -> np.ndarray:
     if isinstance(item, np.ndarray):
         return item
     if isinstance(item, Image.Image):
@@ -163,4 +166,4 @@ def _pixels_of(item: Any) -> np.ndarray:
             item = Path(item).read_bytes()
         except OSError as exc:
             raise UnreadableImageError(_why_not_opened(exc)) from exc
-    return decode(bytes(item))
+    return decode(bytes(item), for_shape=shape)

@@ -1,0 +1,433 @@
+"""Measure the frozen pass beside what the machine can do and beside what people use.
+
+    arrays   images in memory: featx on each engine against bare loops over the same compiled graph
+             and against model.predict; and the speed of a large matrix product
+    folder   natural JPEGs: featx against its decoding alone and its pass alone
+    taps     five layers of one network with a head each: one pass against one for each
+    peers    what a user would do instead, from image files to pooled features
+    growth   time and memory as the number of images grows
+    warm     what featx adds to a fresh interpreter when every row is stored
+
+Methods of a table take turns; the tables show medians of images/s. Random weights, which cost the
+same as trained ones, are taken where no file is at hand.
+
+Usage: python benchmarks/bench_extract.py [--smoke] [--repeats 3] [--sections arrays taps ...]
+                                          [--large 100000] [--shared ../shared] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+# Backbone, its parameters, pixels, batch size, images, times model.predict to be reached.
+NETWORKS = {
+    "MobileNetV2 0.35, 96": ("mobilenet_v2", {"alpha": 0.35}, 96, 32, 2048, 2.0),
+    "MobileNetV2, 224": ("mobilenet_v2", {}, 224, 32, 320, 2.0),
+    "ResNet50, 224": ("resnet50", {}, 224, 16, 128, 1.5),
+    "EfficientNetB0, 224": ("efficientnet_b0", {}, 224, 16, 192, 1.5),
+}
+RESNET50_GFLOP = 7.73  # of one image of 224 x 224 pixels
+TAPS = [f"block_{number}_expand_relu" for number in (3, 6, 10, 13)] + ["out_relu"]
+
+
+def take_turns(methods, repeats, n_images):
+    """Run each method in turn; return the median images/s of each."""
+    rates = {name: [] for name in methods}
+    for repeat in range(repeats + 1):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method()
+            rate = n_images / (time.perf_counter() - start)
+            if repeat:  # the first run also compiles
+                rates[name].append(rate)
+                print(f"# {name}: {rate:.1f} images/s", file=sys.stderr, flush=True)
+    return {name: median(values) for name, values in rates.items()}
+
+
+def batches_of(images, size):
+    """Yield batches, the last one padded."""
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        padding = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
+        yield np.concatenate([batch, padding]) if len(padding) else batch
+
+
+def find_weights(args):
+    """Return the trained weights of MobileNetV2 0.35, or None for random ones."""
+    file = args.shared.resolve() / "weights" / WEIGHTS
+    return str(file) if file.is_file() else None
+
+
+def gflops():
+    """Return how many billions of float32 operations a second a large matrix product does."""
+    import keras
+
+    side = 4096
+    matrix = keras.random.normal((side, side))
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        np.asarray(keras.ops.matmul(matrix, matrix))
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / median(seconds[1:]) / 1e9
+
+
+def bare_openvino_loop(graph, images, batch_size, folder):
+    """Return a loop over OpenVINO's own asynchronous queue, at its hint for throughput."""
+    import openvino
+
+    file = folder / "bare.xml"
+    graph.export(str(file), format="openvino", verbose=False)
+    model = openvino.Core().read_model(str(file))
+    model.reshape([batch_size, *images.shape[1:]])
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    queue = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", hints))
+
+    def loop():
+        for batch in batches_of(images, batch_size):
+            queue.start_async({0: batch})
+        queue.wait_all()
+
+    return loop
+
+
+def bare_keras_loop(graph, images, batch_size):
+    """Return a loop over the compiled graph, as TensorFlow runs it."""
+    import tensorflow as tf
+
+    function = tf.function(lambda x: graph(x, training=False), autograph=False)
+    compiled = function.get_concrete_function(tf.TensorSpec(graph.inputs[0].shape, tf.uint8))
+
+    def loop():
+        for batch in batches_of(images, batch_size):
+            compiled(tf.constant(batch)).numpy()
+
+    return loop
+
+
+def measure_arrays(args, work):
+    """Compare engines with bare loops, from arrays in memory."""
+    from featx import FeatureExtractor
+    from featx.engines.rewriting import rewritten
+    from featx.networks.backbones import embedding_graph
+
+    rows = []
+    for name, (backbone, params, size, batch_size, n_images, goal) in NETWORKS.items():
+        print(f"# {name}", file=sys.stderr, flush=True)
+        n_images = 2 * batch_size if args.smoke else n_images
+        images = np.random.default_rng(0).integers(0, 256, (n_images, size, size, 3), np.uint8)
+        options = {"weights": None, "backbone_params": params, "input_size": size}
+        extractor = FeatureExtractor(backbone, batch_size=batch_size, cache=None, **options)
+        plain = embedding_graph([extractor.fit(images).build_backbone()], "uint8")
+        folded = rewritten(plain)
+
+        def featx(engine, precision="float32", extractor=extractor, images=images):
+            extractor.set_params(engine=engine, precision=precision).fit(images[:1])
+            extractor.transform(images)
+
+        def predict(plain=plain, images=images, batch_size=batch_size):
+            plain.predict(images, batch_size=batch_size, verbose=0)
+
+        methods = {
+            "model.predict": predict,
+            "bare loop": bare_keras_loop(folded, images, batch_size),
+            "featx, keras": lambda featx=featx: featx("keras"),
+            "bare OpenVINO": bare_openvino_loop(plain, images, batch_size, work),
+            "featx, openvino": lambda featx=featx: featx("openvino"),
+            "featx, onnx": lambda featx=featx: featx("onnx"),
+            "featx, openvino, bfloat16": lambda featx=featx: featx("openvino", "bfloat16"),
+        }
+        rates = take_turns(methods, args.repeats, n_images)
+        row = {"network": name, "goal over predict": goal, "images/s": rates}
+        if backbone == "resnet50":
+            row["matrix product, GFLOP/s"] = gflops()
+            row["of it"] = rates["featx, openvino"] * RESNET50_GFLOP / gflops()
+        rows.append(row)
+    return rows
+
+
+def photographs(args, work, n_images):
+    """Return the paths of so many JPEGs: natural ones with a few bytes of their own each."""
+    from featx import load_image_folder
+
+    folders = [args.shared.resolve() / "data" / name for name in ("flower_photos", "dogs_cats")]
+    paths = [
+        str(path) for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.jpg"))
+    ]
+    if not paths:
+        from featx.cli.demo_data import write_digits
+
+        write_digits(work / "digits")
+        paths = list(load_image_folder(work / "digits").data)
+    copies = work / f"photographs-{n_images}"
+    copies.mkdir(exist_ok=True)
+    written = []
+    for number in range(n_images):
+        source = Path(paths[number % len(paths)])
+        copy = copies / f"{number:06}{source.suffix}"
+        copy.write_bytes(source.read_bytes() + number.to_bytes(8, "big"))
+        written.append(str(copy))
+    time.sleep(3)  # files that changed a moment ago are not trusted
+    return written
+
+
+def small_extractor(args, **options):
+    """Return an extractor of MobileNetV2 0.35 at 224 pixels."""
+    from featx import FeatureExtractor
+
+    return FeatureExtractor(
+        "mobilenet_v2",
+        backbone_params={"alpha": 0.35},
+        weights=find_weights(args),
+        input_size=224,
+        **options,
+    )
+
+
+def measure_folder(args, work):
+    """Compare a pass over files with its decoding alone and with its network alone."""
+    from featx.feeding import load
+    from featx.samples.inputs import as_samples
+
+    paths = photographs(args, work, 64 if args.smoke else 2000)
+    samples, shape = as_samples(paths), (224, 224, 3)
+    rows = np.arange(len(paths))
+
+    def decoded():
+        return [inputs for _, inputs, _ in load(samples, rows, shape, group_size=64, n_jobs=None)]
+
+    images = np.concatenate(decoded())
+    # Copies of a photograph are one array: a few pixels make each its own, as in the files.
+    images[:, 0, :8, 0] = np.arange(len(images)).astype(">u8").view(np.uint8).reshape(-1, 8)
+    extractors = {
+        engine: small_extractor(args, engine=engine, cache=None, batch_size=32)
+        for engine in ("keras", "openvino")
+    }
+    methods = {"decode": decoded}
+    for engine, extractor in extractors.items():
+        methods |= {
+            f"arrays, {engine}": lambda extractor=extractor: extractor.fit_transform(images),
+            f"files, {engine}": lambda extractor=extractor: extractor.fit_transform(paths),
+        }
+    rates = take_turns(methods, args.repeats, len(paths))
+    result = {"images": len(paths), "images/s": rates}
+    for engine in extractors:
+        decode, arrays, files = (
+            rates["decode"],
+            rates[f"arrays, {engine}"],
+            rates[f"files, {engine}"],
+        )
+        # Both keep all cores busy: what is left to each adds up.
+        result[f"{engine}, of the smaller"] = files / min(decode, arrays)
+        result[f"{engine}, of both on shared cores"] = files * (1 / decode + 1 / arrays)
+    return result
+
+
+def measure_taps(args, work):
+    """Compare one pass that stores five layers with a pass for each, a head on each."""
+    from sklearn.linear_model import LogisticRegression
+
+    paths = photographs(args, work, 32 if args.smoke else 500)
+    labels = np.arange(len(paths)) % 5
+
+    def run(also_cache):
+        with tempfile.TemporaryDirectory(dir=work) as cache:
+            for layer in TAPS:
+                extractor = small_extractor(args, layer=layer, cache=cache, also_cache=also_cache)
+                head = LogisticRegression(max_iter=20, tol=1e-2)
+                head.fit(extractor.fit_transform(paths), labels)
+
+    methods = {"a pass for each": lambda: run(()), "one pass": lambda: run(TAPS)}
+    rates = take_turns(methods, args.repeats, len(paths))
+    return {"images/s": rates, "times": rates["one pass"] / rates["a pass for each"]}
+
+
+def measure_peers(args, work):
+    """Compare with the article's way, embetter and a torch-free transformer, from files."""
+    import keras
+    from PIL import Image
+
+    paths = photographs(args, work, 32 if args.smoke else 500)
+    options = {"alpha": 0.35, "include_top": False, "pooling": "avg", "input_shape": (224, 224, 3)}
+    model = keras.applications.MobileNetV2(weights=find_weights(args), **options)
+    preprocess = keras.applications.mobilenet_v2.preprocess_input
+
+    def article():
+        folder = Path(paths[0]).parent
+        dataset = keras.utils.image_dataset_from_directory(
+            str(folder), labels=None, image_size=(224, 224), batch_size=32, shuffle=False, verbose=0
+        )
+        model.predict(dataset.map(preprocess), verbose=0)
+
+    def each_file():
+        for start in range(0, len(paths), 32):
+            batch = [
+                np.asarray(Image.open(path).convert("RGB").resize((224, 224)), np.float32)
+                for path in paths[start : start + 32]
+            ]
+            model.predict(preprocess(np.stack(batch)), verbose=0)
+
+    def featx(engine):
+        with tempfile.TemporaryDirectory(dir=work) as cache:
+            small_extractor(args, engine=engine, cache=cache).fit_transform(paths)
+
+    methods = {
+        "image_dataset_from_directory + predict": article,
+        "Pillow + predict": each_file,
+        "featx, keras": lambda: featx("keras"),
+        "featx, openvino": lambda: featx("openvino"),
+    }
+    if importlib.util.find_spec("embetter"):
+        methods["embetter cached(), cold"] = embetter_cold(model, preprocess, paths, work)
+    return {"images/s": take_turns(methods, args.repeats, len(paths))}
+
+
+def embetter_cold(model, preprocess, paths, work):
+    """Return embetter's cache, empty at first, around a Keras transformer."""
+    from embetter.base import EmbetterBase
+    from embetter.utils import cached
+    from PIL import Image
+
+    class Embedder(EmbetterBase):
+        def transform(self, X, y=None):
+            images = [
+                np.asarray(Image.open(path).convert("RGB").resize((224, 224)), np.float32)
+                for path in X
+            ]
+            return model.predict(preprocess(np.stack(images)), verbose=0)
+
+    def run():
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            cached(Path(folder) / "cache", Embedder()).transform(paths)
+
+    return run
+
+
+GROWTH_CODE = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from featx import FeatureExtractor
+pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
+extractor = FeatureExtractor("tiny", cache=sys.argv[1]).fit(pixels)
+extractor.transform(pixels)
+paths = sorted(map(str, Path(sys.argv[2]).iterdir()))
+start = time.perf_counter()
+rows = extractor.transform(paths)
+seconds = time.perf_counter() - start
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(json.dumps({
+    "images": len(paths),
+    "seconds": seconds,
+    "peak MiB without the rows": int(status["VmHWM"].split()[0]) / 1024 - rows.nbytes / 2**20,
+    "n_forward": extractor.report_.n_forward,
+}))
+"""
+
+
+def measure_growth(args, work):
+    """Pass over more and more files, each time in a process of its own."""
+    results = []
+    for n_images in (64, 256) if args.smoke else (1000, 10_000, args.large):
+        folder = work / f"growth-{n_images}"
+        folder.mkdir()
+        buffer = Path(photographs(args, work, 1)[0]).read_bytes()
+        for number in range(n_images):
+            (folder / f"{number:07}.jpg").write_bytes(buffer + number.to_bytes(8, "big"))
+        command = [sys.executable, "-c", GROWTH_CODE, str(work / f"cache-{n_images}"), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"# {results[-1]}", file=sys.stderr, flush=True)
+    return results
+
+
+WARM_CODE = """
+import sys, time
+start = time.perf_counter()
+import numpy, sklearn.linear_model, sklearn.preprocessing, sklearn.pipeline
+base = time.perf_counter()
+if sys.argv[1] == "tensorflow":
+    import tensorflow
+else:
+    from pathlib import Path
+    from featx import FeatureExtractor
+    paths = sorted(map(str, Path(sys.argv[2]).iterdir()))
+    extractor = FeatureExtractor("tiny", cache=sys.argv[1])
+    extractor.fit_transform(paths)
+    assert extractor.report_.n_forward == (0 if len(sys.argv) > 3 else len(paths))
+    if len(sys.argv) > 3:
+        assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+print(time.perf_counter() - base)
+"""
+
+
+def measure_warm(args, work):
+    """Time what comes on top of numpy and scikit-learn when 10,000 rows are stored."""
+    folder = work / "warm"
+    folder.mkdir()
+    buffer = Path(photographs(args, work, 1)[0]).read_bytes()
+    for number in range(100 if args.smoke else 10_000):
+        (folder / f"{number:07}.jpg").write_bytes(buffer + number.to_bytes(8, "big"))
+    time.sleep(3)
+
+    def seconds(*arguments):
+        command = [sys.executable, "-c", WARM_CODE, *arguments]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    cache = str(work / "warm-cache")
+    seconds(cache, str(folder))
+    turns = [
+        (seconds("tensorflow"), seconds(cache, str(folder), "warm")) for _ in range(args.repeats)
+    ]
+    tensorflow, featx = (median(values) for values in zip(*turns, strict=True))
+    return {"import tensorflow, s": tensorflow, "featx, s": featx, "share": featx / tensorflow}
+
+
+SECTIONS = {
+    "arrays": measure_arrays,
+    "folder": measure_folder,
+    "taps": measure_taps,
+    "peers": measure_peers,
+    "growth": measure_growth,
+    "warm": measure_warm,
+}
+
+
+def main():
+    """Run the sections that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="a minute instead of many")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--large", type=int, default=100_000)
+    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    args.repeats = 1 if args.smoke else args.repeats
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    results = {"machine": machine}
+    with tempfile.TemporaryDirectory() as work:
+        for section in args.sections:
+            results[section] = SECTIONS[section](args, Path(work))
+    print(json.dumps(results, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
