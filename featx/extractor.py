@@ -59,13 +59,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         In which the network computes; each is a space of its own. "bfloat16" is twice as fast on
         CPUs and GPUs that know it; "tf32" and "float16" are for GPUs.
     engine : {"auto", "keras", "openvino", "onnx"}, default="auto"
-        Who runs the network; the embeddings are the same within 1e-4 of their length. "auto" is
-        Keras, and OpenVINO (``featx[openvino]``) on a CPU where the pass is long enough to be worth
-        converting the network.
+        Who runs the network; the embeddings are the same within 1e-4 of their length in float32,
+        and within the rounding of 16 bits else. "auto" is Keras, and OpenVINO (``featx[openvino]``)
+        on a CPU where the pass is long enough to be worth converting the network.
     also_cache : sequence of str or (str, str), default=()
         Layers, or (layer, pooling) pairs, that a pass stores besides its own, so that a search
         over them needs one pass in all. A layer alone is pooled as `pooling` says; None is the
-        output.
+        output. A sample that can no longer be read is left out there.
     on_error : {"raise", "nan"}, default="raise"
         Whether samples that cannot be read are an error, or rows of NaN and one warning.
     n_jobs : int, default=None
@@ -159,8 +159,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             The backbone cannot be had, or cannot be used as one.
         """
         samples = self._samples(X, reset=True)
-        self._learn(samples, self._resolve(samples.array_shape))
-        self._resolve_also(samples.array_shape)  # a layer that is not there is an error now
+        resolved = self._resolve(samples.array_shape)
+        self._learn(samples, resolved)
+        self._resolve_also(resolved, samples.array_shape)  # a layer that is not there is an error
         return self
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -246,17 +247,22 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def _resolve(self, array_shape: tuple[int, ...] | None) -> Resolved:
         return resolve(self._spec(), array_shape=array_shape, cache=resolve_cache(self.cache))
 
-    def _resolve_also(self, array_shape: tuple[int, ...] | None) -> list[Resolved]:
-        """Find the other spaces that a pass stores; its own, and doubles, are left out."""
-        spec, cache = self._spec(), resolve_cache(self.cache)
-        taps = dict.fromkeys(as_tap(given, self.pooling) for given in self.also_cache)
-        taps.pop((self.layer, self.pooling), None)
-        specs = (replace(spec, layer=layer, pooling=pooling) for layer, pooling in taps)
-        digester = Digester()
-        return [
-            resolve(other, array_shape=array_shape, cache=cache, digester=digester)
-            for other in specs
-        ]
+    def _resolve_also(self, own: Resolved, array_shape: tuple[int, ...] | None) -> list[Resolved]:
+        """Find the other spaces that a pass stores; doubles, and what cannot be, are left out."""
+        spec, cache, digester = self._spec(), resolve_cache(self.cache), Digester()
+        if cache is None or not own.is_cacheable:
+            return []
+        found = {own.space.digest: own}
+        for layer, pooling in (as_tap(given, self.pooling) for given in self.also_cache):
+            other = resolve(
+                replace(spec, layer=layer, pooling=pooling),
+                array_shape=array_shape,
+                cache=cache,
+                digester=digester,
+            )
+            if other.is_cacheable:
+                found.setdefault(other.space.digest, other)
+        return list(found.values())[1:]
 
     def has_named_weights(self) -> bool:
         """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
@@ -302,6 +308,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         options = PassOptions(
             self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose
         )
+        array_shape = getattr(self, "array_shape_", samples.array_shape)
         samples = samples.for_inputs(resolved.input_shape)
         flat = None if out is None else out.reshape(len(samples), resolved.space.n_features)
         embeddings, self.report_ = embed(
@@ -309,7 +316,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             resolved,
             resolve_cache(self.cache),
             options,
-            also=self._resolve_also(samples.array_shape),
+            also=self._resolve_also(resolved, array_shape),
             out=flat,
         )
         if out is not None:

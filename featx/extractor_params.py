@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,9 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     _check_engine(params["engine"], params["precision"], faults)
     _check_taps(params["also_cache"], faults)
     faults.check_option("on_error", params["on_error"], ("raise", "nan"))
+    verbose = params["verbose"]
+    if not (isinstance(verbose, Integral) or callable(verbose)):
+        faults.add("verbose", verbose, "a number, or a function of the numbers done and to do.")
     n_jobs = params["n_jobs"]
     if n_jobs is not None and (not isinstance(n_jobs, Integral) or not n_jobs):
         faults.add("n_jobs", n_jobs, "a number of threads other than 0, or None.")
@@ -86,7 +89,7 @@ def _check_taps(taps: Any, faults: ParameterFaults) -> None:
         "a list of layers, or of (layer, pooling) pairs, where a layer is a name or None for the "
         f"output, and a pooling one of {', '.join(map(repr, POOLINGS))}."
     )
-    if isinstance(taps, str) or not isinstance(taps, Iterable):
+    if isinstance(taps, str) or not isinstance(taps, Sequence):
         faults.add("also_cache", taps, expected)
         return
     for given in taps:

@@ -107,36 +107,19 @@ def embed(
         raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
     clock.lap("identify")
     embeddings, found = _look_up(store, resolved.space, keys, out)
-    taps = [_Tap(resolved.space, RowWriter(store), ~found)]
-    if cache and resolved.is_cacheable:
-        for other in also:
-            store = cache.store(other.space)
-            taps.append(_Tap(other.space, RowWriter(store), ~store.holds(keys)))
+    taps = [_Tap(resolved, RowWriter(store), ~found)]
+    if cache and store:
+        stores = [cache.store(other.space) for other in also]
+        others = zip(also, stores, strict=True)
+        taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
     clock.lap("look_up")
-
-    missing = np.any([tap.lacks for tap in taps], axis=0)
-    missing[[fault.position for fault in faults]] = False
-    missing_rows = np.flatnonzero(missing)
-    _, first, inverse = np.unique(keys[missing_rows], return_index=True, return_inverse=True)
-    rows = missing_rows[np.sort(first)]
-    n_forward, runner = 0, None
-    if len(rows):
-        runner = make_runner(
-            [resolved, *also][: len(taps)],
-            engine=options.engine,
-            batch_size=options.batch_size,
-            cache=cache,
-        )
-        with contextlib.ExitStack() as stack:
-            for tap in taps:
-                stack.enter_context(tap.writer)
-            for done, outputs in _run(samples, rows, resolved, runner, options, faults):
-                _keep(done, outputs, taps, keys, embeddings)
-                n_forward += len(done)
-        twins = (missing_rows != missing_rows[first[inverse]]) & ~found[missing_rows]
-        embeddings[missing_rows[twins]] = embeddings[missing_rows[first[inverse[twins]]]]
-        faults = _with_twins(faults, samples, keys)
+    known = faults
+    faults, n_forward, runner = _embed_missing(
+        samples, keys, faults, taps, cache, options, embeddings
+    )
     clock.lap("forward")
+    # What another layer lacks, and cannot be read any more, is no fault of these rows.
+    faults = sorted(known + [new for new in faults[len(known) :] if not found[new.position]])
     _report_faults(faults, len(samples), options.on_error)
     return embeddings, Bunch(
         n_samples=len(samples),
@@ -155,15 +138,61 @@ class _Tap(NamedTuple):
 
     Attributes
     ----------
-    space : Space
+    resolved : Resolved
     writer : RowWriter
     lacks : ndarray of shape (n_samples,), bool
         Of which samples it has no row.
     """
 
-    space: Space
+    resolved: Resolved
     writer: RowWriter
     lacks: np.ndarray
+
+
+def _embed_missing(
+    samples: Samples,
+    keys: np.ndarray,
+    faults: list[SampleFault],
+    taps: Sequence[_Tap],
+    cache: EmbeddingCache | None,
+    options: PassOptions,
+    embeddings: np.ndarray,
+) -> tuple[list[SampleFault], int, Runner | None]:
+    """Run the backbone for what any tap lacks; fill in the embeddings of the first.
+
+    Returns
+    -------
+    faults : list of SampleFault
+        Those that were passed in, and then those that were found.
+    n_forward : int
+    runner : Runner or None
+        None if nothing was missing.
+    """
+    missing = np.any([tap.lacks for tap in taps], axis=0)
+    missing[[fault.position for fault in faults]] = False
+    missing_rows = np.flatnonzero(missing)
+    if not len(missing_rows):
+        return faults, 0, None
+    _, first, inverse = np.unique(keys[missing_rows], return_index=True, return_inverse=True)
+    rows = missing_rows[np.sort(first)]
+    runner = make_runner(
+        [tap.resolved for tap in taps],
+        n_samples=len(rows),
+        engine=options.engine,
+        batch_size=options.batch_size,
+        cache=cache,
+    )
+    found: list[SampleFault] = []
+    n_forward = 0
+    with contextlib.ExitStack() as stack:
+        for tap in taps:
+            stack.enter_context(tap.writer)
+        for done, outputs in _run(samples, rows, taps[0].resolved, runner, options, found):
+            _keep(done, outputs, taps, keys, embeddings)
+            n_forward += len(done)
+    twins = (missing_rows != missing_rows[first[inverse]]) & taps[0].lacks[missing_rows]
+    embeddings[missing_rows[twins]] = embeddings[missing_rows[first[inverse[twins]]]]
+    return faults + _with_twins(found, samples, keys), n_forward, runner
 
 
 def _keep(
@@ -174,13 +203,13 @@ def _keep(
     embeddings: np.ndarray,
 ) -> None:
     """Return the rows of the first tap, and hand those of each to its writer."""
-    ends = np.cumsum([tap.space.n_features for tap in taps])
+    ends = np.cumsum([tap.resolved.space.n_features for tap in taps])
     for number, (tap, columns) in enumerate(
         zip(taps, np.split(outputs, ends[:-1], axis=1), strict=True)
     ):
         lacking = tap.lacks[done]
         # What is stored in float16 is rounded the first time as well.
-        fresh = np.ascontiguousarray(columns[lacking], tap.space.dtype)
+        fresh = np.ascontiguousarray(columns[lacking], tap.resolved.space.dtype)
         if number == 0:
             embeddings[done[lacking]] = fresh
         tap.writer.add(keys[done[lacking]], fresh)
@@ -243,7 +272,8 @@ def _run(
         for done, outputs in runner.run(feed):
             advance(len(done))
             yield done, outputs.reshape(len(done), -1)
-        advance(len(feed.faults))
+        if feed.faults:
+            advance(len(feed.faults))
     faults += feed.faults
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.exceptions import ParameterError
+from featx.exceptions import ParameterError, UnreadableImageError
 
 TAPS = ["stage2", ("stage3", "max"), (None, "avg"), ("stage2", "flatten")]
 
@@ -85,3 +85,59 @@ def test_search_over_layers_needs_one_pass(images):
     # No space was written twice, and nothing but the three was.
     info = EmbeddingCache().info()
     assert (info["n_forward"], len(info["spaces"])) == (27, 3)
+
+
+@pytest.mark.parametrize("taps", [[(None, "max")], ["embedding"], [None, None]])
+def test_transform_the_same_space_by_another_name_is_stored_once(taps, images):
+    extractor = FeatureExtractor("tiny", also_cache=taps)
+    extractor.fit_transform(images)
+    info = EmbeddingCache().info()
+    assert (info["n_forward"], len(info["spaces"])) == (9, 1)
+
+
+def test_transform_taps_see_the_size_that_was_fitted():
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    low = keras.layers.Conv2D(4, 3, name="low")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(5, 3)(low))
+    rng = np.random.default_rng(0)
+    large, small = (rng.integers(0, 256, (3, n, n, 3), dtype=np.uint8) for n in (16, 12))
+    FeatureExtractor(model, also_cache=["low"]).fit(large).transform(small)
+    rows = FeatureExtractor(model, layer="low").fit_transform(small)
+    expected = FeatureExtractor(model, layer="low", cache=None).fit_transform(small)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4)
+
+
+def test_transform_sample_that_another_layer_lacks_and_is_gone_is_no_fault(images, tmp_path):
+    from PIL import Image
+
+    paths = [str(tmp_path / f"{number}.png") for number in range(9)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    own = FeatureExtractor("tiny").fit_transform(paths)
+
+    def unreadable(item, shape):
+        raise UnreadableImageError("the drive is gone")
+
+    extractor = FeatureExtractor("tiny", also_cache=["stage2"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.samples.item_samples._pixels_of", unreadable)
+        np.testing.assert_array_equal(extractor.fit_transform(paths), own)
+
+
+def test_transform_model_that_does_more_than_its_graph_is_read_whole(images):
+    import keras
+
+    class Twice(keras.Model):
+        def call(self, x, training=None):
+            return 2 * super().call(x, training=training)
+
+    inputs = keras.Input((64, 64, 3))
+    model = Twice(inputs, keras.layers.Conv2D(4, 3)(inputs))
+    extractor = FeatureExtractor(model, preprocessing=None, also_cache=[(None, "max")])
+    rows = extractor.fit_transform(images)
+    expected = np.asarray(model(images.astype(np.float32)))
+    np.testing.assert_allclose(rows, expected.mean(axis=(1, 2)), rtol=1e-3)
+    most = FeatureExtractor(model, preprocessing=None, pooling="max").fit_transform(images)
+    np.testing.assert_allclose(most, expected.max(axis=(1, 2)), rtol=1e-3)

@@ -1,6 +1,7 @@
 """OpenVINO and ONNX Runtime give what Keras gives, or are not used."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -12,8 +13,21 @@ from featx.engines import choice
 from featx.engines.choice import make_engine
 from featx.exceptions import EngineError, ParameterError
 
-pytest.importorskip("openvino", reason="needs featx[openvino]")
-pytest.importorskip("onnxruntime", reason="needs featx[onnx]")
+ENGINES = [
+    "keras",
+    *(
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                bool(choice.missing_packages(name)), reason=f"needs featx[{name}]"
+            ),
+        )
+        for name in ("openvino", "onnx")
+    ),
+]
+needs_openvino = pytest.mark.skipif(
+    bool(choice.missing_packages("openvino")), reason="needs featx[openvino]"
+)
 
 QUICK = ("MobileNet", "MobileNetV3Small")
 
@@ -24,7 +38,7 @@ def rows_of(name, model, images, batch_size=4, precision="float32"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+@pytest.mark.parametrize("engine", ENGINES[1:])
 @pytest.mark.parametrize(
     ("name", "params", "size"),
     [
@@ -39,14 +53,14 @@ def test_make_engine_families_agree_with_keras(name, params, size, engine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["keras", "openvino", "onnx"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_make_engine_transformer_agrees_with_keras(engine):
     model = transformer()
     images = pixels((32, 32, 3))
     assert difference(rows_of(engine, model, images), np.asarray(model(images))) < 1e-4
 
 
-@pytest.mark.parametrize("engine", ["keras", "openvino", "onnx"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_resized_engine_gives_the_same_rows(engine):
     images = pixels((64, 64, 3), n_images=7)
     model = family("MobileNet", {"alpha": 0.25}, 64)
@@ -57,6 +71,7 @@ def test_resized_engine_gives_the_same_rows(engine):
     assert difference(large.run(images), rows) < 1e-5
 
 
+@needs_openvino
 def test_started_batches_come_back_in_their_order():
     images = pixels((64, 64, 3), n_images=4)
     model = family("MobileNet", {"alpha": 0.25}, 64)
@@ -67,7 +82,7 @@ def test_started_batches_come_back_in_their_order():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["keras", "openvino"])
+@pytest.mark.parametrize("engine", ENGINES[:2])
 def test_make_engine_bfloat16_is_near_float32_and_not_it(engine):
     images = pixels((64, 64, 3))
     model = family("MobileNet", {"alpha": 0.25}, 64)
@@ -88,6 +103,7 @@ def wrong_engine(monkeypatch, error=None):
     monkeypatch.setitem(choice.ENGINES, "openvino", Wrong)
 
 
+@needs_openvino
 @pytest.mark.parametrize(
     ("error", "message"),
     [(None, "differ from Keras' by 0.001"), (RuntimeError("no such operation"), "no such oper")],
@@ -99,6 +115,7 @@ def test_make_engine_that_is_wrong_or_fails_raises(error, message, monkeypatch):
         rows_of("openvino", family("MobileNet", {"alpha": 0.25}, 64), images)
 
 
+@needs_openvino
 def test_transform_auto_changes_to_openvino_where_it_pays(monkeypatch):
     images = pixels((64, 64, 3), n_images=64)
     expected = FeatureExtractor("tiny", cache=None, engine="keras").fit_transform(images)
@@ -112,6 +129,7 @@ def test_transform_auto_changes_to_openvino_where_it_pays(monkeypatch):
     assert difference(rows, expected) < 1e-4
 
 
+@needs_openvino
 def test_transform_auto_goes_on_with_keras_where_conversion_fails(monkeypatch):
     wrong_engine(monkeypatch)
     monkeypatch.setattr("featx.engines.runner._WORTH_CONVERTING_S", 1e-9)
@@ -122,8 +140,10 @@ def test_transform_auto_goes_on_with_keras_where_conversion_fails(monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rows = extractor.fit_transform(images)
+        again = extractor.transform(images)
     messages = [str(w.message) for w in caught if "Keras runs it instead" in str(w.message)]
-    assert len(messages) == 1
+    assert len(messages) == 1  # and it is not tried again
+    np.testing.assert_array_equal(again, rows)
     assert extractor.report_.engine == "keras"
     assert np.isfinite(rows).all()
 
@@ -147,6 +167,7 @@ def test_transform_precision_that_cannot_be_had_raises(params, error):
         FeatureExtractor("tiny", cache=None, **params).fit_transform(pixels((64, 64, 3)))
 
 
+@needs_openvino
 def test_transform_precisions_are_spaces_of_their_own(tmp_path):
     images = pixels((64, 64, 3))
     rows = FeatureExtractor("tiny", cache=tmp_path).fit_transform(images)
@@ -156,3 +177,81 @@ def test_transform_precisions_are_spaces_of_their_own(tmp_path):
     other = FeatureExtractor("tiny", cache=tmp_path, engine="openvino").fit(images)
     other.transform(images)
     assert other.report_.n_hits == 3
+
+
+@needs_openvino
+def test_make_engine_small_layer_beside_a_large_one_is_checked(monkeypatch):
+    class Wrong(choice.OpenVINOEngine):
+        def finish(self, pending):
+            return super().finish(pending) * np.float32([2, 1])
+
+    monkeypatch.setitem(choice.ENGINES, "openvino", Wrong)
+    inputs = keras.Input((2,))
+    scaled = keras.layers.Rescaling([1e-6, 1e6])(inputs)
+    model = keras.Model(inputs, scaled)
+    options = {"precision": "float32", "probe": np.ones((2, 2), np.float32)}
+    assert make_engine("openvino", model, 2, **options).run(options["probe"]).shape == (2, 2)
+    with pytest.raises(EngineError, match="differ"):
+        make_engine("openvino", model, 2, widths=[1, 1], **options)
+
+
+@needs_openvino
+def test_threads_share_an_engine_in_batches_of_their_own():
+    images = pixels((64, 64, 3), n_images=8)
+    model = family("MobileNet", {"alpha": 0.25}, 64)
+    engine = make_engine("openvino", model, 8, precision="float32", probe=images)
+    expected = engine.run(images)
+
+    def run(size):
+        mine = engine.resized(size)
+        return np.concatenate(
+            [mine.run(images[start : start + size]) for start in range(0, 8, size)]
+        )
+
+    with ThreadPoolExecutor(3) as threads:
+        for rows in threads.map(run, [1, 2, 4, 8, 1, 2, 4]):
+            assert difference(rows, expected) < 1e-5
+
+
+def test_bfloat16_statistics_of_a_normalisation_are_kept():
+    inputs = keras.Input((6,))
+    norm = keras.layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(1, 1, (200, 6)).astype(np.float32))
+    model = keras.Model(inputs, keras.layers.Dense(4)(norm(inputs)))
+    values = np.random.default_rng(1).normal(1, 1, (5, 6)).astype(np.float32)
+    rows = make_engine("keras", model, 5, precision="bfloat16", probe=values).run(values)
+    assert difference(rows, np.asarray(model(values))) < 0.05
+
+
+def test_bfloat16_copy_that_is_another_network_is_refused():
+    class Scale(keras.layers.Layer):
+        factor = 1.0
+
+        def call(self, x):
+            return x * self.factor
+
+    inputs = keras.Input((4,))
+    scale = Scale()
+    model = keras.Model(inputs, scale(inputs))
+    scale.factor = 3.0  # which the copy, made from its config, does not know
+    values = np.ones((2, 4), np.float32)
+    with pytest.raises(EngineError, match=r"differ|cannot"):
+        make_engine("keras", model, 2, precision="bfloat16", probe=values)
+
+
+def test_transform_twin_of_a_model_that_was_changed_is_not_confused_with_it():
+    def twin():
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+        return keras.Model(inputs, x)
+
+    images = pixels((8, 8, 3), n_images=5)
+    first, second = twin(), twin()
+    expected = FeatureExtractor(second, cache=None, engine="keras").fit_transform(images[:2])
+    FeatureExtractor(first, cache=None, engine="keras").fit_transform(images[:2])
+    first.layers[1].kernel.assign(5 * first.layers[1].kernel)
+    third = twin()
+    for model in (second, third):
+        rows = FeatureExtractor(model, cache=None, engine="keras").fit_transform(images[:2])
+        np.testing.assert_allclose(rows, expected, rtol=1e-5)

@@ -400,7 +400,7 @@ def test_transform_killed_run_keeps_finished_rows_and_goes_on(how, tmp_path):
             def __array__(self): return np.asarray(images)
             def __getitem__(self, rows):
                 block = np.asarray(images[rows])
-                time.sleep(0.1 if len(block) < 400 else 0)
+                time.sleep(0.5 if len(block) < 400 else 0)
                 return block
 
         FeatureExtractor("tiny", batch_size=4, n_jobs=1).fit_transform(Slow())

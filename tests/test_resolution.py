@@ -185,3 +185,37 @@ def test_resolve_keeps_few_built_backbones(images):
     for size in range(4, 4 + _MAX_BUILT + 2):
         run(images[:1], build_seeded, input_size=size, cache=None)
     assert len(_BUILT) <= _MAX_BUILT
+
+
+def test_build_layer_as_preprocessing_does_not_confuse_networks(images):
+    rows = [
+        FeatureExtractor(
+            "mobilenet_v2",
+            weights=None,
+            input_size=32,
+            backbone_params={"alpha": alpha},
+            preprocessing=layers.Rescaling(1 / 255),
+            cache=None,
+        ).fit_transform(images)
+        for alpha in (0.35, 1.4)
+    ]
+    assert rows[0].shape[1] != rows[1].shape[1]
+
+
+def test_resolve_subclassed_model_that_was_built_is_used_and_stored(images):
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = layers.Conv2D(4, 3, kernel_initializer="ones")
+
+        def call(self, x):
+            return self.conv(x)
+
+    model = Mine()
+    model(images.astype(np.float32))
+    rows, report = run(images, model, preprocessing="unit")
+    assert rows.shape == (4, 4)
+    assert report.n_forward == 4
+    again, report = run(images, model, preprocessing="unit")
+    np.testing.assert_array_equal(again, rows)
+    assert report.n_forward == 0

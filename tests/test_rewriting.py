@@ -53,6 +53,71 @@ def test_rewritten_normalisation_is_folded(name):
     assert graph_digest(model) != before
 
 
+OTHERS = {
+    "conv 1d": ((9, 4), lambda: layers.Conv1D(6, 3, padding="causal")),
+    "depthwise 1d": ((9, 4), lambda: layers.DepthwiseConv1D(3, depth_multiplier=2)),
+    "separable 1d": ((9, 4), lambda: layers.SeparableConv1D(6, 3)),
+    "conv 3d": ((5, 5, 5, 4), lambda: layers.Conv3D(6, 3)),
+    "conv 3d, a group for each channel": ((5, 5, 5, 4), lambda: layers.Conv3D(4, 3, groups=4)),
+    "dense 3d": ((5, 4), lambda: layers.Dense(6)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_rewritten_layers_of_other_ranks_are_the_same(name):
+    shape, make = OTHERS[name]
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape)
+    model = with_statistics(keras.Model(inputs, layers.BatchNormalization()(make()(inputs))))
+    values = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+
+
+def test_rewritten_normalisation_of_another_axis_is_not_folded():
+    inputs = keras.Input((5, 4))
+    x = layers.BatchNormalization(axis=1)(layers.Dense(5)(inputs))
+    model = with_statistics(keras.Model(inputs, x))
+    values = np.random.default_rng(1).normal(size=(2, 5, 4)).astype(np.float32)
+    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16")]
+)
+def test_rewritten_mixed_precisions_stay_as_they_are(conv, norm):
+    inputs = keras.Input((9, 9, 4))
+    x = layers.Conv2D(6, 3, dtype=conv)(inputs)
+    x = layers.BatchNormalization(dtype=norm)(x)
+    model = with_statistics(keras.Model(inputs, layers.Activation("softmax", dtype="float32")(x)))
+    values = np.random.default_rng(1).normal(size=(2, 9, 9, 4)).astype(np.float32)
+    rows, expected = rewritten(model)(values), model(values)
+    assert rows.dtype == expected.dtype
+    tolerance = 1e-2 if conv == norm else 1e-5  # folding saves one rounding to 16 bits
+    np.testing.assert_allclose(rows, expected, atol=tolerance)
+
+
+def test_rewritten_layers_called_by_keyword_run():
+    inputs = keras.Input((4,))
+    x = layers.BatchNormalization()(inputs=layers.Dense(3)(inputs=inputs))
+    model = with_statistics(keras.Model(inputs, layers.Activation("relu")(inputs=x)))
+    values = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
+    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("patched", [0, 1, 2])
+def test_rewritten_layer_with_a_call_of_its_own_runs_it(patched):
+    inputs = keras.Input((4,))
+    parts = [layers.Dense(3), layers.BatchNormalization(), layers.Activation("relu")]
+    x = inputs
+    for part in parts:
+        x = part(x)
+    model = with_statistics(keras.Model(inputs, x))
+    original = parts[patched].call
+    parts[patched].call = lambda x, **kwargs: 7 * original(x, **kwargs)
+    values = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
+    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+
+
 def branching(read_before):
     inputs = keras.Input((8, 8, 3))
     conv = layers.Conv2D(4, 3)(inputs)
@@ -95,9 +160,25 @@ def test_rewritten_approximate_gelu_stays_approximate():
     np.testing.assert_array_equal(rewritten(model)(values), model(values))
 
 
-def test_rewritten_masks_are_kept():
+class Masker(layers.Layer):
+    """A user's layer that makes a mask."""
+
+    def call(self, x):
+        return x + 0
+
+    def compute_mask(self, x, mask=None):
+        return keras.ops.any(keras.ops.not_equal(x, 0), axis=-1)
+
+
+def nested_masking():
     inputs = keras.Input((6, 3))
-    x = layers.Dense(4)(layers.Masking()(inputs))
+    return keras.Model(inputs, layers.Masking()(inputs))
+
+
+@pytest.mark.parametrize("make", [layers.Masking, nested_masking, Masker])
+def test_rewritten_masks_are_kept(make):
+    inputs = keras.Input((6, 3))
+    x = layers.Dense(4)(make()(inputs))
     x = layers.BatchNormalization()(x)
     model = with_statistics(keras.Model(inputs, layers.GlobalAveragePooling1D()(x)))
     steps = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)

@@ -1,5 +1,7 @@
 """Runners: every sample once, in its order, whatever the batches and whatever memory there is."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from featx.engines import runner
 from featx.engines.base import Engine
 from featx.engines.batch_sizes import BatchSizeSearch, batch_size_for, is_out_of_memory
 from featx.engines.runner import Runner, RunnerOptions
+from featx.exceptions import EngineError, EngineWarning
 from featx.feeding import LoadedFeed
 
 
@@ -48,8 +51,17 @@ def feed_of(n_samples, group_size=7, dtypes=(np.uint8,)):
 
 
 def run(engine, feed, batch_size=4, *, is_fixed=True, faster=None, **kwargs):
-    options = RunnerOptions("keras", faster, batch_size, is_fixed)
-    runs = Runner(lambda name, probe: engine, options, **kwargs)
+    """Run a feed; `faster` is the second engine, or why it cannot be had."""
+    options = RunnerOptions("keras", "openvino" if faster else None, batch_size, is_fixed)
+
+    def make(name, probe, batch_size):
+        if name == "keras":
+            return engine
+        if isinstance(faster, Exception):
+            raise faster
+        return faster
+
+    runs = Runner(make, options, **kwargs)
     done = list(runs.run(feed))
     rows = np.concatenate([rows for rows, _ in done])
     outputs = np.concatenate([outputs for _, outputs in done])
@@ -91,14 +103,27 @@ def test_run_other_errors_come_at_once():
         run(Failing(None, 4), feed_of(8))
 
 
-def test_run_finds_a_batch_size_once_there_is_enough_to_try_on(monkeypatch):
+class BestAtEight(Doubling):
+    """Takes as long for eight samples as for one, and four times as long for more."""
+
+    def resized(self, batch_size):
+        engine = BestAtEight(None, batch_size)
+        engine.sizes = self.sizes
+        return engine
+
+    def start(self, inputs):
+        time.sleep(0.002 if len(inputs) <= 8 else 0.008)
+        return super().start(inputs)
+
+
+def test_run_finds_a_batch_size_once_there_is_enough_to_try_on():
     found = []
     kwargs = {"is_fixed": False, "on_batch_size": found.append}
-    run(Doubling(None, 4), feed_of(20), 4, **kwargs)
+    run(BestAtEight(None, 4), feed_of(20), 4, **kwargs)
     assert not found
-    runs, rows, _ = run(Doubling(None, 4), feed_of(3000), 4, **kwargs)
-    assert rows.tolist() == list(range(3000))
-    assert found == [runs.batch_size]
+    runs, rows, _ = run(BestAtEight(None, 4), feed_of(700), 4, **kwargs)
+    assert rows.tolist() == list(range(700))
+    assert found == [runs.batch_size] == [8]
 
 
 def test_run_batch_size_is_not_searched_beyond_memory():
@@ -110,12 +135,38 @@ def test_run_batch_size_is_not_searched_beyond_memory():
     assert runs.batch_size <= 8
 
 
-def test_run_changes_to_the_faster_engine_where_it_pays(monkeypatch):
+@pytest.fixture
+def worth_it(monkeypatch):
     monkeypatch.setattr(runner, "_WORTH_CONVERTING_S", 1e-9)
-    runs, rows, outputs = run(Doubling(None, 4), feed_of(60), faster="openvino")
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_run_changes_to_the_faster_engine_where_it_pays():
+    first, second = Doubling(None, 4), Doubling(None, 4)
+    runs, rows, outputs = run(first, feed_of(60), faster=second)
     assert runs.engines == ["keras", "openvino"]
+    assert (len(first.sizes), len(second.sizes)) == (3, 12)
     assert rows.tolist() == list(range(60))
     np.testing.assert_array_equal(outputs[:, 0], 2 * rows)
+
+
+def test_run_stays_where_it_does_not_pay():
+    first, second = Doubling(None, 4), Doubling(None, 4)
+    runs, _, _ = run(first, feed_of(60), faster=second)
+    assert (runs.engines, second.sizes) == (["keras"], [])
+
+
+@pytest.mark.usefixtures("worth_it")
+@pytest.mark.parametrize("dtypes", [(np.uint8,), (np.uint8, np.float32)])
+def test_run_goes_on_where_the_faster_engine_cannot_be_had(dtypes):
+    first = Doubling(None, 4)
+    with pytest.warns(EngineWarning, match="no such operation; Keras runs it") as caught:
+        runs, rows, _ = run(
+            first, feed_of(60, dtypes=dtypes), faster=EngineError("no such operation")
+        )
+    assert len(caught) == 1
+    assert runs.engines == ["keras"]
+    assert rows.tolist() == list(range(60))
 
 
 RATES = {

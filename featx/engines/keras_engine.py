@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx.engines.base import Engine
+from featx.engines.devices import has_accelerator
 
 if TYPE_CHECKING:
     import keras
@@ -82,21 +84,26 @@ def _compiled(model: keras.Model) -> Callable[[np.ndarray], Any]:
     return call
 
 
+# TensorFlow's switch is one of the whole process.
+_switch = threading.Lock()
+
+
 @contextlib.contextmanager
 def _arithmetic(precision: str) -> Iterator[None]:
     """Allow or forbid TensorFloat-32, which keeps 10 bits of each factor; undo it afterwards."""
     import keras
 
     backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if backend == "tensorflow" and has_accelerator():
         from tensorflow import config
 
-        allowed = config.experimental.tensor_float_32_execution_enabled()
-        config.experimental.enable_tensor_float_32_execution(precision != "float32")
-        try:
-            yield
-        finally:
-            config.experimental.enable_tensor_float_32_execution(allowed)
+        with _switch:
+            allowed = config.experimental.tensor_float_32_execution_enabled()
+            config.experimental.enable_tensor_float_32_execution(precision != "float32")
+            try:
+                yield
+            finally:
+                config.experimental.enable_tensor_float_32_execution(allowed)
     elif backend == "jax":
         import jax
 

@@ -38,18 +38,17 @@ class OpenVINOEngine(Engine):
 
     def resized(self, batch_size: int) -> OpenVINOEngine:
         """Return an engine that was compiled for another size."""
-        if batch_size == self.batch_size:
-            return self
         engine = copy.copy(self)
         engine.batch_size = batch_size
         engine._compile()
         return engine
 
     def _compile(self) -> None:
-        self._graph.reshape([self.batch_size, *self._graph.inputs[0].partial_shape[1:]])
+        graph = self._graph.clone()  # other threads may compile it for another size
+        graph.reshape([self.batch_size, *graph.inputs[0].partial_shape[1:]])
         # One stream with all cores: as fast as one for each core, and half the memory.
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._hint}
-        self._compiled = self._core.compile_model(self._graph, "CPU", options)
+        self._compiled = self._core.compile_model(graph, "CPU", options)
         self._idle: deque[Any] = deque()  # requests, which threads may share one after another
 
     def start(self, inputs: np.ndarray) -> Any:

@@ -42,9 +42,12 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
 
     try:
         copy = keras.models.clone_model(model, clone_function=in_policy, recursive=True)
+        copy.set_weights(model.get_weights())
+        for layer in copy._flatten_layers():
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # statistics become what it computes with
     except Exception as exc:
         raise EngineError(
             f"this network cannot be copied to compute in {precision}: {exc}"
         ) from exc
-    copy.set_weights(model.get_weights())
     return copy

@@ -24,14 +24,15 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 from featx.identity._graphs import calls_of, is_graph, producer
+from featx.identity._introspection import is_keras
 
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_LINEAR = (*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, keras.layers.Dense)
+_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_LINEAR = (*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, layers.Dense)
 
 
 def rewritten(model: keras.Model) -> keras.Model:
@@ -68,7 +69,7 @@ class _Step(NamedTuple):
     run: Callable[..., Any]
 
 
-class _Graph(keras.layers.Layer):
+class _Graph(layers.Layer):
     """Runs the graph of a model, some calls in another form."""
 
     def __init__(self, model: keras.Model) -> None:
@@ -102,7 +103,7 @@ class _Graph(keras.layers.Layer):
 
     def _plan(self) -> list[_Step]:
         calls = calls_of(self.model)
-        if any(_is_masked(tensor) for call in calls for tensor in call.outputs):
+        if any(map(_makes_mask, self.model._flatten_layers())):
             # What is done in place of a call would lose the mask that a tensor carries.
             return [_Step(call, call.operation) for call in calls]
         folded = _foldable(calls, self.model.outputs)
@@ -110,19 +111,22 @@ class _Graph(keras.layers.Layer):
 
     def _replacement(self, call: Any, folded: dict[int, Any]) -> Callable[..., Any]:
         operation = call.operation
-        if id(call) in folded and type(operation) is keras.layers.BatchNormalization:
+        if not _is_plain(call):
+            return operation
+        if id(call) in folded and type(operation) is layers.BatchNormalization:
             return lambda x, **_: x
-        if _is_linear(operation):
+        if _is_linear(call):
             weights = _weights_of(operation)
             if id(call) in folded:
                 weights = self._own(_fold(weights, folded[id(call)].operation, operation))
             return lambda x, **_: _run_linear(operation, weights, x)
-        if type(operation) is keras.layers.Activation:
-            return lambda x, **_: _activate(operation.activation, x)
-        if type(operation) is keras.layers.Normalization and not operation.invert:
+        if type(operation) is layers.Activation:
+            dtype = operation.compute_dtype
+            return lambda x, **_: _activate(operation.activation, ops.cast(x, dtype))
+        if type(operation) is layers.Normalization and not operation.invert:
             mean, spread = np.asarray(operation.mean), np.sqrt(np.asarray(operation.variance))
             spread = np.maximum(spread, keras.config.epsilon())
-            return lambda x: (ops.cast(x, operation.compute_dtype) - mean) / spread
+            return lambda x, **_: (ops.cast(x, operation.compute_dtype) - mean) / spread
         if _is_plain_nested(call):
             nested = _Graph(operation)
             self._nested.append(nested)
@@ -150,31 +154,44 @@ class _Weights(NamedTuple):
     depthwise_kernel: Any = None
 
 
-def _is_masked(tensor: keras.KerasTensor) -> bool:
-    return getattr(tensor, "_keras_mask", None) is not None
+def _makes_mask(layer: keras.Layer) -> bool:
+    """Tell whether a layer may give its output a mask that its input did not have."""
+    if isinstance(layer, layers.Masking):
+        return True
+    if isinstance(layer, layers.Embedding):
+        return bool(layer.mask_zero)
+    return not is_keras(type(layer)) and type(layer).compute_mask is not keras.Layer.compute_mask
 
 
-def _is_plain_nested(call: Any) -> bool:
-    """Tell whether a call of a model as a layer does no more than run its graph on a tensor."""
-    model = call.operation
-    if not is_graph(model) or len(model.inputs) != 1:
-        return False
-    inner, outer = model.inputs[0], call.arguments.args[0] if call.arguments.args else None
-    keywords = {name for name, value in call.arguments.kwargs.items() if value is not None}
+def _is_plain(call: Any) -> bool:
+    """Tell whether a call is of an operation as it is in Keras, on one tensor, for inference."""
+    arguments = call.arguments
+    keywords = {name for name, value in arguments.kwargs.items() if value is not None}
     return (
-        isinstance(outer, keras.KerasTensor)
-        and (outer.dtype, len(outer.shape)) == (inner.dtype, len(inner.shape))
+        "call" not in vars(call.operation)
+        and len(arguments.args) == 1
+        and isinstance(arguments.args[0], keras.KerasTensor)
         and keywords <= {"training"}
     )
 
 
-def _is_linear(operation: Any) -> bool:
-    """Tell whether an operation is a layer that this module can run itself."""
-    if type(operation) not in _LINEAR or "call" in vars(operation):
+def _is_plain_nested(call: Any) -> bool:
+    """Tell whether a plain call of a model as a layer does no more than run its graph."""
+    model = call.operation
+    if not is_graph(model) or len(model.inputs) != 1:
         return False
-    if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
+    inner, outer = model.inputs[0], call.arguments.args[0]
+    return (outer.dtype, len(outer.shape)) == (inner.dtype, len(inner.shape))
+
+
+def _is_linear(call: Any) -> bool:
+    """Tell whether a call is of a layer that this module can run itself."""
+    layer = call.operation
+    if type(layer) not in _LINEAR or not _is_plain(call):
         return False
-    return getattr(operation, "padding", "valid") in ("valid", "same")
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        return False
+    return getattr(layer, "padding", "valid") in ("valid", "same")
 
 
 def _foldable(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, Any]:
@@ -189,11 +206,11 @@ def _foldable(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, A
     readers.update(map(id, outputs))
     pairs = {}
     for call in calls:
-        if type(call.operation) is not keras.layers.BatchNormalization:
+        if type(call.operation) is not layers.BatchNormalization or not _is_plain(call):
             continue
         tensor = call.input_tensors[0]
         before = producer(tensor)[0]
-        if readers[id(tensor)] != 1 or not _is_linear(before.operation):
+        if readers[id(tensor)] != 1 or not _is_linear(before):
             continue
         if _can_fold(call, before.operation):
             pairs[id(call)], pairs[id(before)] = before, call
@@ -207,7 +224,7 @@ def _can_fold(call: Any, layer: Any) -> bool:
         layer.activation in (None, keras.activations.linear)
         and getattr(layer, "data_format", "channels_last") == "channels_last"
         and axis in (-1, n_axes - 1)
-        and call.arguments.kwargs.get("mask") is None
+        and layer.compute_dtype == call.operation.compute_dtype
     )
 
 
@@ -218,7 +235,7 @@ def _weights_of(layer: Any) -> _Weights:
     return _Weights(layer.kernel, bias)
 
 
-def _fold(weights: _Weights, norm: keras.layers.BatchNormalization, layer: Any) -> _Weights:
+def _fold(weights: _Weights, norm: layers.BatchNormalization, layer: Any) -> _Weights:
     """Fold a batch normalisation into the weights of the linear layer before it."""
     scale = 1 / np.sqrt(_exact(norm.moving_variance) + norm.epsilon)
     if norm.scale:
@@ -244,7 +261,7 @@ def _run_linear(layer: Any, weights: _Weights, x: Any) -> Any:
     dtype = layer.compute_dtype
     x = ops.cast(x, dtype)
     kernel = ops.cast(weights.kernel, dtype)
-    if isinstance(layer, keras.layers.Dense):
+    if isinstance(layer, layers.Dense):
         x = ops.matmul(x, kernel)
     else:
         x = _convolve(layer, x, kernel, weights.depthwise_kernel)
@@ -268,7 +285,7 @@ def _convolve(layer: Any, x: Any, kernel: Any, depthwise_kernel: Any) -> Any:
         return ops.separable_conv(x, depthwise_kernel, kernel, **options)
     if isinstance(layer, _DEPTHWISE):
         return ops.depthwise_conv(x, kernel, **options)
-    if layer.groups > 1 and kernel.shape[-2] == 1:
+    if layer.groups > 1 and kernel.shape[-2] == 1 and len(kernel.shape) <= 4:
         sizes = kernel.shape[:-2]
         return ops.depthwise_conv(x, ops.reshape(kernel, (*sizes, layer.groups, -1)), **options)
     return ops.conv(x, kernel, **options)

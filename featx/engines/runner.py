@@ -80,7 +80,7 @@ class Runner:
     Parameters
     ----------
     make_engine : callable
-        ``(name, probe) -> Engine`` for inputs like those of `probe`.
+        ``(name, probe, batch_size) -> Engine`` for inputs like those of `probe`.
     options : RunnerOptions
     on_batch_size : callable, default=None
         Told the batch size when one was found by trying.
@@ -95,7 +95,7 @@ class Runner:
 
     def __init__(
         self,
-        make_engine: Callable[[str, np.ndarray], Engine],
+        make_engine: Callable[[str, np.ndarray, int], Engine],
         options: RunnerOptions,
         *,
         on_batch_size: Callable[[int], object] | None = None,
@@ -141,16 +141,8 @@ class Runner:
         if self._options.faster is None or feed.n_left < _TRIALS * self.batch_size:
             return
         rate = yield from self._measure(feed)
-        rows, inputs = feed.take(self.batch_size)
-        if len(rows) and feed.n_left > rate * _WORTH_CONVERTING_S:
+        if feed.n_left > rate * _WORTH_CONVERTING_S:
             self._name = self._options.faster
-            try:
-                self._engine(inputs)
-            except EngineError as exc:
-                self._name = self._options.engine
-                warnings.warn(EngineWarning(f"{exc}; Keras runs it instead"), stacklevel=8)
-        if len(rows):
-            yield rows, self._run(inputs)
 
     def _measure(self, feed: Feed) -> Generator[_Done, None, float]:
         """Embed some batches; return how many samples a second went through at best."""
@@ -209,10 +201,17 @@ class Runner:
 
     def _engine(self, inputs: np.ndarray) -> Engine:
         key = (self._name, inputs.dtype.name)
-        engine = self._made.get(key) or self._make_engine(self._name, inputs)
+        try:
+            engine = self._made.get(key) or self._make_engine(self._name, inputs, self.batch_size)
+        except EngineError as exc:
+            if self._name != self._options.faster:
+                raise
+            self._name, self._options = self._options.engine, self._options._replace(faster=None)
+            warnings.warn(EngineWarning(f"{exc}; Keras runs it instead"), stacklevel=9)
+            return self._engine(inputs)
         if engine.batch_size != self.batch_size:
             engine = engine.resized(self.batch_size)
         self._made[key] = engine
         if self._name not in self.engines:
             self.engines.append(self._name)
-        return self._made[key]
+        return engine

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.exceptions import BackboneError, ParameterError
+from featx.identity._graphs import is_graph
 from featx.identity.digests import Digester, graph_digest
 from featx.identity.spaces import Space
 from featx.networks.applications import Network, find_network
@@ -85,7 +86,7 @@ class Backbone:
 
     @cached_property
     def tensor(self) -> keras.KerasTensor | None:
-        """What is read of the model's graph; None if it has none.
+        """What is read of the model's graph; None if the model does more than run one.
 
         Raises
         ------
@@ -102,6 +103,8 @@ class Backbone:
             return None
         if layer is not None:
             return find_tap(self.model, layer, label=self.spec.label)
+        if not is_graph(self.model):
+            return None
         if len(self.model.outputs) != 1:
             raise BackboneError(
                 f"{self.spec.label} has {len(self.model.outputs)} outputs: name the layer to read "
@@ -126,13 +129,17 @@ class Backbone:
         return self.spec.preprocessing
 
     @cached_property
-    def feature_shape(self) -> tuple[int, ...]:
-        """Shape of one embedding."""
+    def activation_shape(self) -> tuple[int, ...]:
+        """Shape of what the layer gives for one sample."""
         import keras
 
         inputs = keras.KerasTensor((None, *self.input_shape))
-        activations = self.tap.compute_output_spec(inputs)
-        shape = pooled_shape(tuple(activations.shape[1:]), self.spec.pooling)
+        return tuple(self.tap.compute_output_spec(inputs).shape[1:])
+
+    @cached_property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one embedding."""
+        shape = pooled_shape(self.activation_shape, self.spec.pooling)
         if None in shape:
             raise BackboneError(
                 f"the embedding of {self.spec.label} has the shape {shape}, which depends on the "
@@ -157,7 +164,7 @@ class Backbone:
             "graph": graph_digest(self.tap, digester=digester),
             "preprocessing": self._describe_preprocessing(),
             "input_shape": list(self.input_shape),
-            "pooling": self.spec.pooling if len(self.tap.output_shape) > 2 else None,
+            "pooling": self.spec.pooling if len(self.activation_shape) > 1 else None,
             "precision": self.spec.precision,
             "dtype": "float32",
             "feature_shape": list(self.feature_shape),
@@ -207,17 +214,18 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
     first = backbones[0]
     inputs = keras.Input(first.input_shape, dtype=dtype)
     x = preprocess(inputs, first.preprocessing)
-    if len(backbones) == 1:
-        read = [first.tap(x, training=False)]
-    else:
-        tensors = [backbone.tensor for backbone in backbones]
+    tensors = [backbone.tensor for backbone in backbones]
+    if len(backbones) > 1 and all(tensor is not None for tensor in tensors):
         read = keras.Model(first.model.inputs, tensors)(x, training=False)
+    else:
+        read = [backbone.tap(x, training=False) for backbone in backbones]
     flat = []
     for backbone, activations in zip(backbones, read, strict=True):
-        vectors = pooled(activations, backbone.spec.pooling)
+        # In whatever precision the network computes, means of it are taken in float32.
+        vectors = pooled(ops.cast(activations, "float32"), backbone.spec.pooling)
         if len(vectors.shape) > 2:
             vectors = pooled(vectors, "flatten")
-        flat.append(ops.cast(vectors, "float32"))
+        flat.append(vectors)
     return keras.Model(inputs, flat[0] if len(flat) == 1 else ops.concatenate(flat, axis=-1))
 
 

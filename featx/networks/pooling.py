@@ -12,7 +12,17 @@ POOLINGS = ("avg", "max", "avgmax", "flatten", None)
 
 
 def pooled(x: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
-    """Pool activations, as operations of a Keras graph."""
+    """Pool activations, as operations of a Keras graph.
+
+    Parameters
+    ----------
+    x : KerasTensor of shape (n, ..., c)
+    pooling : {"avg", "max", "avgmax", "flatten", None}
+
+    Returns
+    -------
+    KerasTensor of shape (n, n_features), or that of `x` with None
+    """
     from keras import ops
 
     if pooling is None or len(x.shape) == 2:

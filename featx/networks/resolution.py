@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import uuid
 import warnings
 from collections import OrderedDict
@@ -33,8 +34,6 @@ from featx.storage.cache import EmbeddingCache
 
 _RECIPE_VERSION = 1
 _MAX_BUILT = 8
-# What a recipe says of how a model is read, and not of the model.
-_READING = ("preprocessing", "layer", "pooling", "precision")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +84,9 @@ def resolve(
     """
     files = cache.files if cache else FileIndex(None)
     dtype = cache.dtype if cache else "float32"
-    recipe = _recipe(spec, array_shape, files)
-    build = _builder(spec, recipe, array_shape)
+    source = _source(spec, array_shape, files)
+    recipe = _recipe(spec, source)
+    build = _builder(spec, source, array_shape)
     remembered = _recall(cache, recipe) if recipe else None
     if remembered and not callable(spec.backbone):
         return Resolved(remembered.stored_as(dtype), build)
@@ -138,15 +138,14 @@ def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space
         return
 
 
-def _recipe(
+def _source(
     spec: BackboneSpec, array_shape: tuple[int, ...] | None, files: FileIndex
 ) -> dict[str, Any] | None:
-    """Say, without Keras, what a backbone is made from; None if that cannot be said."""
-    if spec.preprocessing is not None and not isinstance(spec.preprocessing, str):
-        return None
+    """Say, without Keras, where a model comes from; None if that cannot be said."""
+    source: dict[str, Any]
     if spec.network:
         weights = _weights_identity(spec.network.name, spec.weights, files)
-        source: dict[str, Any] = {"name": spec.network.name, "weights": weights}
+        source = {"name": spec.network.name, "weights": weights}
     elif is_file(spec.backbone):
         source = {"file": _file_digest(spec.backbone, files), "array_shape": array_shape}
     elif isinstance(spec.backbone, StoredModel):
@@ -158,19 +157,23 @@ def _recipe(
             return None
     else:
         return None
-    recipe = {
+    plain = {"source": source, "params": spec.backbone_params or {}, "size": spec.size}
+    return {"keras": _keras_version(), **_plain(plain)}
+
+
+def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Say, without Keras, what embeddings are made from; None if that cannot be said."""
+    if source is None or not (spec.preprocessing is None or isinstance(spec.preprocessing, str)):
+        return None
+    reading = {
         "version": _RECIPE_VERSION,
-        "keras": _keras_version(),
-        "source": source,
-        "params": spec.backbone_params or {},
         "preprocessing": spec.preprocessing,
         "layer": spec.layer,
         "pooling": spec.pooling,
-        "size": spec.size,
         "precision": spec.precision,
         "decoder": [DECODER, RESIZE],
     }
-    return _plain(recipe)
+    return {**source, **_plain(reading)}
 
 
 @functools.cache
@@ -211,31 +214,33 @@ def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
 
 # Models, and the backbones that read them at some layer, in some way.
 _BUILT: OrderedDict[Hashable, dict[Hashable, Backbone]] = OrderedDict()
+_building = threading.RLock()
 
 
 def _builder(
-    spec: BackboneSpec, recipe: dict[str, Any] | None, array_shape: tuple[int, ...] | None
+    spec: BackboneSpec, source: dict[str, Any] | None, array_shape: tuple[int, ...] | None
 ) -> Callable[[], Backbone]:
     """Return a function that builds the model once; the last few are kept for all clones."""
-    if callable(spec.backbone) or recipe is None:
+    if callable(spec.backbone) or source is None:
         key: Hashable = (id(spec.backbone), spec.size, array_shape)
     else:
-        key = digest_of_json({part: recipe[part] for part in recipe if part not in _READING})
+        key = digest_of_json(source)
     reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
 
     def build() -> Backbone:
         # Kept with the spec, whose objects therefore live as long as their ids stand in the key.
-        views = _BUILT.setdefault(key, {})
-        if reading not in views:
-            same = next(iter(views.values()), None)
-            views[reading] = (
-                Backbone(same.model, spec, same.input_shape)
-                if same
-                else build_backbone(spec, array_shape)
-            )
-        _BUILT.move_to_end(key)
-        while len(_BUILT) > _MAX_BUILT:
-            _BUILT.popitem(last=False)
-        return views[reading]
+        with _building:
+            views = _BUILT.setdefault(key, {})
+            _BUILT.move_to_end(key)
+            if reading not in views:
+                same = next(iter(views.values()), None)
+                views[reading] = (
+                    Backbone(same.model, spec, same.input_shape)
+                    if same
+                    else build_backbone(spec, array_shape)
+                )
+            while len(_BUILT) > _MAX_BUILT:
+                _BUILT.popitem(last=False)
+            return views[reading]
 
     return build
