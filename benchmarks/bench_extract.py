@@ -201,7 +201,7 @@ def small_extractor(args, **options):
 
 def measure_folder(args, work):
     """Compare a pass over files with its decoding alone and with its network alone."""
-    from featx.feeding import load
+    from featx.forward.feeding import load
     from featx.samples.inputs import as_samples
 
     paths = photographs(args, work, 64 if args.smoke else 2000)

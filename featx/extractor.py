@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError, ParameterError
 from featx.extractor_params import as_tap, check_extractor_params
-from featx.forward import PassOptions, embed
+from featx.forward.embedding import PassOptions, embed
 from featx.identity.digests import Digester
 from featx.identity.spaces import Space
 from featx.networks.backbones import Backbone, BackboneSpec

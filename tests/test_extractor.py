@@ -189,8 +189,8 @@ def test_transform_unwritable_cache_warns_and_returns_rows(images, tmp_path):
 
 
 def test_transform_many_shards_are_compacted(images, monkeypatch):
-    monkeypatch.setattr("featx.row_writer._STORE_EVERY_S", 0.0)
-    monkeypatch.setattr("featx.row_writer.MAX_SHARDS", 4)
+    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.forward.row_writer.MAX_SHARDS", 4)
     embeddings, _ = embed(images, batch_size=2)
     assert EmbeddingCache().info()["n_shards"] == 1
     np.testing.assert_array_equal(embed(images)[0], embeddings)
@@ -390,9 +390,9 @@ def test_transform_killed_run_keeps_finished_rows_and_goes_on(how, tmp_path):
     code = f"""
         import time
         import numpy as np
-        import featx.forward
+        import featx.forward.row_writer
         from featx import FeatureExtractor
-        featx.row_writer._STORE_EVERY_S = 0.0
+        featx.forward.row_writer._STORE_EVERY_S = 0.0
         images = np.load({str(tmp_path / "images.npy")!r}, mmap_mode="r")
 
         class Slow:  # a sample source as slow as a network drive
@@ -525,7 +525,7 @@ def test_transform_lists_header_faults_and_decoding_faults_together(images, tmp_
 
 
 def test_transform_says_how_many_samples_it_had_no_time_to_decode(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("featx.forward._SEARCH_S", 0)
+    monkeypatch.setattr("featx.forward.faults._SEARCH_S", 0)
     with pytest.raises(BadSampleError, match="6 more were not decoded yet") as caught:
         FeatureExtractor("tiny").fit_transform([*images[:6], tmp_path / "gone.png"])
     assert pickle.loads(pickle.dumps(caught.value)).n_unseen == 6

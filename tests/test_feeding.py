@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featx.exceptions import SampleFault
-from featx.feeding import LoadedFeed, load
+from featx.forward.feeding import LoadedFeed, load
 from featx.samples.inputs import as_samples
 
 

@@ -13,13 +13,13 @@ def images():
 
 
 def test_embed_rows_are_stored_while_the_pass_goes_on(images, monkeypatch):
-    monkeypatch.setattr("featx.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_S", 0.0)
     FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 3
 
 
 def test_embed_full_buffer_is_stored_at_once(images, monkeypatch):
-    monkeypatch.setattr("featx.row_writer._STORE_EVERY_BYTES", 1)
+    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_BYTES", 1)
     FeatureExtractor("tiny", batch_size=5).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 2
 
@@ -46,7 +46,7 @@ def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
 
 
 def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
-    monkeypatch.setattr("featx.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_S", 0.0)
     from featx.storage.store import SpaceStore
 
     append, calls = SpaceStore.append, []
@@ -82,13 +82,13 @@ def test_embed_damaged_twins_are_all_listed(tmp_path, images):
 
 
 def test_embed_compaction_that_fails_is_a_warning(images, monkeypatch):
-    monkeypatch.setattr("featx.row_writer._STORE_EVERY_S", 0.0)
-    monkeypatch.setattr("featx.row_writer.MAX_SHARDS", 1)
+    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.forward.row_writer.MAX_SHARDS", 1)
 
     def fail(store):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featx.row_writer.compact", fail)
+    monkeypatch.setattr("featx.forward.row_writer.compact", fail)
     with pytest.warns(CacheWriteWarning, match="No space left"):
         embeddings = FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert np.isfinite(embeddings).all()

@@ -10,7 +10,7 @@ from featx.engines.base import Engine
 from featx.engines.batch_sizes import BatchSizeSearch, batch_size_for, is_out_of_memory
 from featx.engines.runner import Runner, RunnerOptions
 from featx.exceptions import EngineError, EngineWarning
-from featx.feeding import LoadedFeed
+from featx.forward.feeding import LoadedFeed
 
 
 class Doubling(Engine):

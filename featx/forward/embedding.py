@@ -21,25 +21,22 @@ from sklearn.utils import Bunch
 from featx.engines.runner import Runner
 from featx.exceptions import (
     BadSampleError,
-    BadSampleWarning,
     CacheWriteWarning,
     SampleFault,
-    describe_faults,
 )
-from featx.feeding import LoadedFeed, load
+from featx.forward.faults import report_faults, search_faults, with_twins
+from featx.forward.feeding import LoadedFeed, load
+from featx.forward.row_writer import RowWriter
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
 from featx.progress import progress_bar
-from featx.row_writer import RowWriter
 from featx.samples.base import Samples
 from featx.samples.file_index import FileIndex
 from featx.storage.cache import EmbeddingCache
 from featx.storage.store import SpaceStore
 
 _GROUP_SIZE = 64  # of samples that a thread loads at once
-_SEARCH_S = 10.0
-_SEARCH_ROWS = 1024
 
 
 class PassOptions(NamedTuple):
@@ -103,7 +100,9 @@ def embed(
     keys, faults = samples.keys(cache.files if cache else FileIndex(None))
     _store_file_index(cache)
     if faults and options.on_error == "raise":
-        faults, n_unseen = _search_faults(samples, keys, faults, resolved, options)
+        faults, n_unseen = search_faults(
+            samples, keys, faults, shape=resolved.input_shape, n_jobs=options.n_jobs
+        )
         raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
     clock.lap("identify")
     embeddings, found = _look_up(store, resolved.space, keys, out)
@@ -120,7 +119,7 @@ def embed(
     clock.lap("forward")
     # What another layer lacks, and cannot be read any more, is no fault of these rows.
     faults = sorted(known + [new for new in faults[len(known) :] if not found[new.position]])
-    _report_faults(faults, len(samples), options.on_error)
+    report_faults(faults, len(samples), options.on_error)
     return embeddings, Bunch(
         n_samples=len(samples),
         n_hits=int(found.sum()),
@@ -192,7 +191,7 @@ def _embed_missing(
             n_forward += len(done)
     twins = (missing_rows != missing_rows[first[inverse]]) & taps[0].lacks[missing_rows]
     embeddings[missing_rows[twins]] = embeddings[missing_rows[first[inverse[twins]]]]
-    return faults + _with_twins(found, samples, keys), n_forward, runner
+    return faults + with_twins(found, samples, keys), n_forward, runner
 
 
 def _keep(
@@ -213,33 +212,6 @@ def _keep(
         if number == 0:
             embeddings[done[lacking]] = fresh
         tap.writer.add(keys[done[lacking]], fresh)
-
-
-def _search_faults(
-    samples: Samples,
-    keys: np.ndarray,
-    faults: list[SampleFault],
-    resolved: Resolved,
-    options: PassOptions,
-) -> tuple[list[SampleFault], int]:
-    """Decode the other samples too, for some seconds: whoever mends files wants to know all.
-
-    Returns
-    -------
-    faults : list of SampleFault
-    n_unseen : int
-        Samples for which there was no time.
-    """
-    start_s = time.monotonic()
-    healthy = np.flatnonzero(keys)
-    n_seen = 0
-    while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
-        rows = healthy[n_seen : n_seen + _SEARCH_ROWS]
-        shape, group_size = resolved.input_shape, _SEARCH_ROWS // 16
-        for _, _, bad in load(samples, rows, shape, group_size=group_size, n_jobs=options.n_jobs):
-            faults = faults + bad
-        n_seen += len(rows)
-    return _with_twins(faults, samples, keys), len(healthy) - n_seen
 
 
 def _look_up(
@@ -275,28 +247,6 @@ def _run(
         if feed.faults:
             advance(len(feed.faults))
     faults += feed.faults
-
-
-def _with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
-    """Add the samples that have the very content of a faulty one."""
-    reasons = {keys[fault.position]: fault.reason for fault in faults if keys[fault.position]}
-    known = {fault.position for fault in faults}
-    twins = [
-        samples.fault(row, reasons[keys[row]])
-        for row in np.flatnonzero(np.isin(keys, list(reasons))).tolist()
-        if row not in known
-    ]
-    return sorted([*faults, *twins])
-
-
-def _report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:
-    if faults and on_error == "raise":
-        raise BadSampleError(faults, n_samples)
-    if faults:
-        warnings.warn(
-            BadSampleWarning(f"{describe_faults(faults, n_samples)}\nTheir rows are NaN."),
-            stacklevel=4,
-        )
 
 
 def _store_file_index(cache: EmbeddingCache | None) -> None:

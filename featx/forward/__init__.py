@@ -1,0 +1,1 @@
+"""The pass: what the cache lacks goes through the frozen network, once."""

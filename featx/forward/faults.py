@@ -1,0 +1,86 @@
+"""What is wrong with samples: found, gathered with their twins, and told."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import numpy as np
+
+from featx.exceptions import BadSampleError, BadSampleWarning, SampleFault, describe_faults
+from featx.forward.feeding import load
+from featx.samples.base import Samples
+
+_SEARCH_S = 10.0
+_SEARCH_ROWS = 1024
+_GROUP_SIZE = 64
+
+
+def search_faults(
+    samples: Samples,
+    keys: np.ndarray,
+    faults: list[SampleFault],
+    *,
+    shape: tuple[int, ...],
+    n_jobs: int | None,
+) -> tuple[list[SampleFault], int]:
+    """Decode the other samples too, for some seconds: whoever mends files wants to know all.
+
+    Parameters
+    ----------
+    samples : Samples
+    keys : ndarray of shape (n_samples,), dtype S16
+    faults : list of SampleFault
+        Those that are known.
+    shape : tuple of int
+        Of one input of the network.
+    n_jobs : int or None
+        Threads; None is one per core.
+
+    Returns
+    -------
+    faults : list of SampleFault
+    n_unseen : int
+        Samples for which there was no time.
+    """
+    start_s = time.monotonic()
+    healthy = np.flatnonzero(keys)
+    n_seen = 0
+    while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
+        rows = healthy[n_seen : n_seen + _SEARCH_ROWS]
+        for _, _, bad in load(samples, rows, shape, group_size=_GROUP_SIZE, n_jobs=n_jobs):
+            faults = faults + bad
+        n_seen += len(rows)
+    return with_twins(faults, samples, keys), len(healthy) - n_seen
+
+
+def with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
+    """Add the samples that have the very content of a faulty one; sorted by position."""
+    reasons = {keys[fault.position]: fault.reason for fault in faults if keys[fault.position]}
+    known = {fault.position for fault in faults}
+    twins = [
+        samples.fault(row, reasons[keys[row]])
+        for row in np.flatnonzero(np.isin(keys, list(reasons))).tolist()
+        if row not in known
+    ]
+    return sorted([*faults, *twins])
+
+
+def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:
+    """Raise or warn, as `on_error` says ("raise" or "nan"), if there are faults.
+
+    Raises
+    ------
+    BadSampleError
+
+    Warns
+    -----
+    BadSampleWarning
+    """
+    if faults and on_error == "raise":
+        raise BadSampleError(faults, n_samples)
+    if faults:
+        warnings.warn(
+            BadSampleWarning(f"{describe_faults(faults, n_samples)}\nTheir rows are NaN."),
+            stacklevel=4,
+        )
