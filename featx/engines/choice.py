@@ -51,8 +51,12 @@ def faster_engine(precision: str) -> str | None:
     ----------
     precision : str
     """
+    import keras
+
     if has_accelerator() or precision not in OpenVINOEngine.precisions:
         return None
+    if keras.backend.backend() != "tensorflow":
+        return None  # what Keras exports from JAX, OpenVINO 2026.4 does not know
     return None if missing_packages("openvino") else "openvino"
 
 
