@@ -388,11 +388,14 @@ def test_transform_killed_run_keeps_finished_rows_and_goes_on(how, tmp_path):
     images = np.random.default_rng(2).integers(0, 256, (400, 64, 64, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     code = f"""
+        import signal
         import time
         import numpy as np
         import featx.forward.row_writer
         from featx import FeatureExtractor
         featx.forward.row_writer._STORE_EVERY_S = 0.0
+        # A shell ignores interrupts on behalf of what it runs in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         images = np.load({str(tmp_path / "images.npy")!r}, mmap_mode="r")
 
         class Slow:  # a sample source as slow as a network drive
