@@ -77,6 +77,7 @@ def test_run_other_backend_of_keras_agrees(backend, inputs, tmp_path):
 
     code = (
         "import json, sys, numpy as np\n"
+        "sys.modules['tensorflow'] = None  # as where it is not installed: to import it fails\n"
         "from featx import FeatureExtractor\n"
         "images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype='uint8')\n"
         "rows = FeatureExtractor('tiny', cache=None, batch_size=3).fit_transform(images)\n"

@@ -92,18 +92,19 @@ def make_engine(
     EngineError
         The graph cannot be converted, or gives other embeddings than Keras does.
     """
+    import keras
+
     from featx.engines.precision import in_precision
     from featx.engines.rewriting import rewritten
 
     try:
-        if name == "keras":
-            ready = rewritten(in_precision(graph, precision))
-            engine: Engine = KerasEngine(ready, batch_size, precision=precision)
-            if precision in ("float32", "tf32"):
-                return engine
-        else:
-            engine = ENGINES[name](rewritten(graph), batch_size, precision=precision)
-        difference = _difference(engine.run(probe[:2]), _in_float32(graph, probe[:2]), widths)
+        plain = rewritten(graph)
+        if name == "keras" and precision in ("float32", "tf32"):
+            return KerasEngine(plain, batch_size, precision=precision)
+        ready = rewritten(in_precision(graph, precision)) if name == "keras" else plain
+        engine = ENGINES[name](ready, batch_size, precision=precision)
+        expected = keras.ops.convert_to_numpy(plain(probe[:2], training=False))
+        difference = _difference(engine.run(probe[:2]), np.asarray(expected), widths)
     except Exception as exc:
         if is_out_of_memory(exc):
             raise
@@ -114,15 +115,6 @@ def make_engine(
             "of their length"
         )
     return engine
-
-
-def _in_float32(graph: keras.Model, inputs: np.ndarray) -> np.ndarray:
-    """Run a graph in Keras, call by call, in the precision that it was made for."""
-    import keras
-
-    from featx.engines.rewriting import rewritten
-
-    return np.asarray(keras.ops.convert_to_numpy(rewritten(graph)(inputs, training=False)))
 
 
 def _difference(rows: np.ndarray, expected: np.ndarray, widths: Sequence[int] | None) -> float:

@@ -25,7 +25,7 @@ from featx.exceptions import (
     SampleFault,
 )
 from featx.forward.faults import report_faults, search_faults, with_twins
-from featx.forward.feeding import LoadedFeed, load
+from featx.forward.feeding import GROUP_SIZE, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
@@ -35,8 +35,6 @@ from featx.samples.base import Samples
 from featx.samples.file_index import FileIndex
 from featx.storage.cache import EmbeddingCache
 from featx.storage.store import SpaceStore
-
-_GROUP_SIZE = 64  # of samples that a thread loads at once
 
 
 class PassOptions(NamedTuple):
@@ -237,7 +235,7 @@ def _run(
     """Yield (rows, embeddings) batch by batch, and gather faults; threads decode ahead."""
     shape = resolved.input_shape
     groups = load(
-        samples, rows, shape, group_size=min(runner.batch_size, _GROUP_SIZE), n_jobs=options.n_jobs
+        samples, rows, shape, group_size=min(runner.batch_size, GROUP_SIZE), n_jobs=options.n_jobs
     )
     feed = LoadedFeed(groups, n_samples=len(rows))
     with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:

@@ -8,12 +8,11 @@ import warnings
 import numpy as np
 
 from featx.exceptions import BadSampleError, BadSampleWarning, SampleFault, describe_faults
-from featx.forward.feeding import load
+from featx.forward.feeding import GROUP_SIZE, load
 from featx.samples.base import Samples
 
 _SEARCH_S = 10.0
 _SEARCH_ROWS = 1024
-_GROUP_SIZE = 64
 
 
 def search_faults(
@@ -48,7 +47,7 @@ def search_faults(
     n_seen = 0
     while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
         rows = healthy[n_seen : n_seen + _SEARCH_ROWS]
-        for _, _, bad in load(samples, rows, shape, group_size=_GROUP_SIZE, n_jobs=n_jobs):
+        for _, _, bad in load(samples, rows, shape, group_size=GROUP_SIZE, n_jobs=n_jobs):
             faults = faults + bad
         n_seen += len(rows)
     return with_twins(faults, samples, keys), len(healthy) - n_seen

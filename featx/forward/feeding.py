@@ -13,6 +13,7 @@ import numpy as np
 from featx.exceptions import SampleFault
 from featx.samples.base import Samples
 
+GROUP_SIZE = 64  # of samples that a thread loads at once, at most
 _GROUPS_AHEAD = 2  # for each thread
 
 _Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
