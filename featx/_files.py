@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # of the standard library from Python 3.12 on
 
 PART_SUFFIX = ".part"
-_ATTEMPTS = 3
+_CLEARED_SUFFIX = ".cleared"
+_ATTEMPTS = 10
 _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
 
 
@@ -136,11 +137,23 @@ def remove_if_abandoned(path: Path) -> None:
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it, while others write to it or remove it as well.
 
+    It is renamed first, so that it is gone at once, and a writer that was at work in it loses one
+    attempt and no more.
+
     Raises
     ------
     OSError
         Something cannot be removed.
     """
+    try:
+        os.replace(folder, folder.parent / f".{folder.name}.{uuid.uuid4().hex}{_CLEARED_SUFFIX}")
+    except OSError:  # not there; and Windows renames no folder in which a file is open
+        _remove_tree(folder)
+    for cleared in folder.parent.glob(f".{folder.name}.*{_CLEARED_SUFFIX}"):
+        _remove_tree(cleared)  # also what a process that was killed had only renamed
+
+
+def _remove_tree(folder: Path) -> None:
     for _ in range(_ATTEMPTS):
         try:
             shutil.rmtree(folder)
@@ -156,7 +169,8 @@ def _make_folder(folder: Path) -> None:
     """Make a folder, and see to it that a power cut does not take it away again."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
-        place.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another process made it, and may clear it
+            place.mkdir()
         _sync_folder(place.parent)
 
 

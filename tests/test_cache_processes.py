@@ -86,9 +86,9 @@ def test_find_and_append_while_another_process_clears(tmp_path):
     code = (
         "import sys, time\n"
         "from featx import EmbeddingCache\n"
-        "for _ in range(20):\n"
+        "for _ in range(400):\n"
         "    EmbeddingCache(sys.argv[1]).clear()\n"
-        "    time.sleep(0.1)"
+        "    time.sleep(0.005)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
     (_, warned), (written, _) = [worker.communicate() for worker in workers]

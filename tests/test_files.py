@@ -1,10 +1,11 @@
 """Files are whole or not there, and sealed data tell damage."""
 
 import os
+from unittest.mock import Mock
 
 import pytest
 
-from featx._files import seal, unseal, write_atomically
+from featx._files import remove_tree, seal, unseal, write_atomically
 
 
 def test_write_atomically_makes_folders_and_leaves_nothing_beside(tmp_path):
@@ -47,6 +48,18 @@ def test_write_atomically_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["rows"]
+
+
+def test_remove_tree_removes_also_what_a_killed_process_had_only_renamed(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "rows" / "a", b"rows")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            remove_tree(tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()
+    assert len(os.listdir(tmp_path)) == 1
+    remove_tree(tmp_path / "rows")
+    assert os.listdir(tmp_path) == []
 
 
 def test_unseal_any_flipped_bit_is_found():
