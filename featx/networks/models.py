@@ -68,7 +68,7 @@ def _application(
     arguments = {"include_top": False, "input_shape": input_shape, **params}
     try:
         # Keras shows the progress of its downloads on standard output, which is for results.
-        with _fixed_seed(), contextlib.redirect_stdout(sys.stderr):
+        with fixed_seed(), contextlib.redirect_stdout(sys.stderr):
             return constructor(weights=None if weights is None else str(weights), **arguments)
     except Exception as exc:
         if weights is not None and not isinstance(exc, TypeError):
@@ -107,7 +107,7 @@ def _tiny(weights: str | os.PathLike[str] | None) -> keras.Model:
         )
     model = file_model(TINY_FILE)
     if weights is None:
-        with _fixed_seed():
+        with fixed_seed():
             return keras.Model.from_config(_without_seeds(model.get_config()))
     return model
 
@@ -133,7 +133,7 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
 
     try:
         # Keras draws random weights before it reads those of the file.
-        with _fixed_seed():
+        with fixed_seed():
             return keras.saving.load_model(path, compile=False)
     except Exception as exc:
         raise WeightsError(
@@ -203,7 +203,7 @@ def is_file(backbone: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _fixed_seed() -> Iterator[None]:
+def fixed_seed() -> Iterator[None]:
     """Make Keras' initialisers draw the same weights each time; undo it afterwards.
 
     Initialisers without a seed take one from Python's own generator.
