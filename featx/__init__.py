@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from featx.persistence import load, save
     from featx.samples.folders import load_image_folder
     from featx.storage.cache import EmbeddingCache
+    from featx.tuning.params import FineTune
 
 __all__ = [
     "EmbeddingCache",
     "FeatureExtractor",
+    "FineTune",
     "TransferClassifier",
     "TransferRegressor",
     "__version__",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "EmbeddingCache": "storage.cache",
     "FeatureExtractor": "extractor",
+    "FineTune": "tuning.params",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
     "list_backbones": "networks.applications",

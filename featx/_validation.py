@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from featx.exceptions import ParameterError
@@ -65,6 +65,14 @@ class ParameterFaults:
             return
         others = "".join(f" or {option!r}" for option in also)
         self.add(name, value, f"a positive integer{others}.")
+
+    def check_number(
+        self, name: str, value: Any, is_sound: Callable[[float], bool], expected: str
+    ) -> None:
+        """Note a value that is no number, or none of those expected."""
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (is_number and is_sound(float(value))):
+            self.add(name, value, f"a number {expected}.")
 
     def check_part(self, check: Callable[[], object], *, prefix: str = "") -> None:
         """Note the faults that the check of a nested object raises, its names after a prefix."""

@@ -151,6 +151,10 @@ class EngineWarning(FeatxWarning):
     """An engine that would be faster cannot run a network; another does."""
 
 
+class FineTuneWarning(FeatxWarning):
+    """Fine-tuning ended early or did something else than was asked for; the message says why."""
+
+
 class FolderWarning(FeatxWarning):
     """Files in an image folder were left out."""
 

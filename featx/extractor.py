@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -273,13 +273,39 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """The backbone, and the layer if one was named, in a few words for people."""
         return "/".join(filter(None, (self._spec().label, self.layer)))
 
+    def current_resolution(self) -> Resolved:
+        """Find the space of the embeddings that a fitted extractor gives, and its backbone."""
+        return self._resolve(self.array_shape_)
+
     def current_space(self) -> Space:
         """Find the space of the embeddings that a fitted extractor gives, as things are now."""
-        return self._resolve(self.array_shape_).space
+        return self.current_resolution().space
+
+    def transform_storing(
+        self, X: Any, others: Sequence[Resolved], *, embedding: Resolved | None = None
+    ) -> np.ndarray:
+        """Do as :meth:`transform`, and store other layers of the backbone in the same pass.
+
+        Parameters
+        ----------
+        X : samples
+        others : sequence of Resolved
+            The other layers.
+        embedding : Resolved, default=None
+            The way to the embeddings, if the other layers are not of the model that
+            :meth:`build_backbone` returns but of another that has its numbers.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+        """
+        own = self.current_resolution()
+        self._check_unchanged(own)
+        return self._embed(self._samples(X, reset=False), embedding or own, others=others)
 
     def build_backbone(self) -> Backbone:
         """Build, or take from memory, the backbone of a fitted extractor."""
-        return self._resolve(self.array_shape_).build()
+        return self.current_resolution().build()
 
     @property
     def space_digest_(self) -> str:
@@ -303,7 +329,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             )
 
     def _embed(
-        self, samples: Samples, resolved: Resolved, out: np.ndarray | None = None
+        self,
+        samples: Samples,
+        resolved: Resolved,
+        out: np.ndarray | None = None,
+        *,
+        others: Sequence[Resolved] = (),
     ) -> np.ndarray:
         options = PassOptions(
             self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose
@@ -316,7 +347,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             resolved,
             resolve_cache(self.cache),
             options,
-            also=self._resolve_also(resolved, array_shape),
+            also=others or self._resolve_also(resolved, array_shape),
             out=flat,
         )
         if out is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +32,8 @@ from featx.training_data import (
     training_embeddings,
     were_read,
 )
+from featx.tuning.params import FineTune
+from featx.tuning.stage import Data, fine_tune
 
 
 def head_has(method: str) -> Callable[[Any], bool]:
@@ -64,8 +67,8 @@ class TransferEstimator(BaseEstimator, ABC):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Embed the samples and train the head on the embeddings.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Embed the samples, train the head on the embeddings, and fine-tune if that was asked for.
 
         Parameters
         ----------
@@ -74,7 +77,10 @@ class TransferEstimator(BaseEstimator, ABC):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or values.
         sample_weight : array-like of shape (n_samples,), default=None
-            For the head.
+            For the head, and for fine-tuning.
+        groups : array-like of shape (n_samples,), default=None
+            Samples of one group never part between what fine-tuning trains on and what it is
+            judged by.
 
         Returns
         -------
@@ -95,6 +101,21 @@ class TransferEstimator(BaseEstimator, ABC):
         self._check_target(y)
         if sample_weight is not None:
             sample_weight = checked_weights(sample_weight, head, n_samples)
+        groups = None if groups is None else np.asarray(groups)
+        check_consistent_length(y, groups)
+        if self.fine_tune is None:
+            self._fit_head(extractor, X, y, sample_weight)
+        else:
+            self._fine_tune(extractor, Data(X, y, sample_weight, groups))
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.extractor_, name):
+                setattr(self, name, getattr(self.extractor_, name))
+        return self
+
+    def _fit_head(
+        self, extractor: FeatureExtractor, X: Any, y: np.ndarray, sample_weight: np.ndarray | None
+    ) -> None:
+        head = self.new_head()
         embeddings = training_embeddings(extractor, X)
         kept: Any = rows_that_were_read(embeddings, job="fit")
         if kept.all():
@@ -103,13 +124,22 @@ class TransferEstimator(BaseEstimator, ABC):
         weights = None if sample_weight is None else sample_weight[kept]
         fit_head(head, as_head_input(embeddings[kept]), y[kept], sample_weight=weights)
         self.extractor_, self.head_ = extractor, head
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(extractor, name):
-                setattr(self, name, getattr(extractor, name))
         report = extractor.report_
         seconds = {**report.seconds, "head": time.perf_counter() - start_s}
         self.report_ = Bunch(**{**report, "seconds": seconds})
-        return self
+
+    def _fine_tune(self, extractor: FeatureExtractor, data: Data) -> None:
+        outcome = fine_tune(
+            clone(self.fine_tune),
+            extractor,
+            self.new_head,
+            data,
+            rows_that_were_read=partial(rows_that_were_read, job="fit"),
+            random_state=self.random_state,
+            verbose=self.verbose,
+        )
+        self.extractor_, self.head_ = outcome.extractor, outcome.head
+        self.report_ = Bunch(**outcome.report)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict labels or values.
@@ -153,9 +183,10 @@ class TransferEstimator(BaseEstimator, ABC):
         else:
             faults.add("extractor", extractor, "a FeatureExtractor, a backbone or None.")
         faults.check_part(lambda: make_head(self.head, self._heads))
-        if self.fine_tune is not None:
-            expected = "None, since fine-tuning is not part of this version."
-            faults.add("fine_tune", self.fine_tune, expected)
+        if isinstance(self.fine_tune, FineTune):
+            faults.check_part(self.fine_tune.check_params, prefix="fine_tune__")
+        elif self.fine_tune is not None:
+            faults.add("fine_tune", self.fine_tune, "a FineTune, or None.")
         faults.raise_any()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

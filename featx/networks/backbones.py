@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.exceptions import BackboneError, ParameterError
-from featx.identity._graphs import is_graph
+from featx.identity._graphs import is_graph, producer
 from featx.identity.digests import Digester, graph_digest
 from featx.identity.spaces import Space
 from featx.networks.applications import Network, find_network
@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BackboneSpec:
-    """What was asked for; the fields are the parameters of :class:`FeatureExtractor`."""
+    """What was asked for; the fields are the parameters of :class:`FeatureExtractor`.
+
+    A layer may also be given as the tensor of the model's graph that it makes.
+    """
 
     backbone: Any
     weights: Any
     backbone_params: dict[str, Any] | None
     preprocessing: Any
-    layer: str | None
+    layer: str | keras.KerasTensor | None
     pooling: str | None
     input_size: int | tuple[int, int] | None
     precision: str
@@ -101,8 +104,10 @@ class Backbone:
                     "no graph to tap; pass layer=None, or a functional model"
                 )
             return None
-        if layer is not None:
+        if isinstance(layer, str):
             return find_tap(self.model, layer, label=self.spec.label)
+        if layer is not None:
+            return layer
         if not is_graph(self.model):
             return None
         if len(self.model.outputs) != 1:
@@ -181,11 +186,18 @@ class Backbone:
         inputs = keras.Input(self.input_shape)
         return {"graph": graph_digest(keras.Model(inputs, self.preprocessing(inputs)))}
 
+    def _layer_name(self) -> str:
+        if isinstance(self.spec.layer, str):
+            return self.spec.layer
+        if self.tensor is None:
+            return self.tap.layers[-1].name
+        return producer(self.tensor)[0].operation.name
+
     def _label(self) -> str:
         return ", ".join(
             (
                 self.spec.label,
-                f"layer {self.spec.layer or self.tap.layers[-1].name!r}",
+                f"layer {self._layer_name()!r}",
                 f"pooling {self.spec.pooling}",
                 f"preprocessing {self.preprocessing}",
             )

@@ -167,7 +167,7 @@ def _is_normalization(call: Any) -> bool:
 
 
 def _is_merge(call: Any) -> bool:
-    """Tell whether a call joins tensors of one resolution, which a gate for each channel does not."""
+    """Tell whether a call joins tensors of one resolution; a gate for each channel does not."""
     tensors = {id(tensor): tensor for tensor in call.input_tensors}
     return len(tensors) > 1 and len({tensor.shape[1:-1] for tensor in tensors.values()}) == 1
 

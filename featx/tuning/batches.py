@@ -1,0 +1,113 @@
+"""Batches for Keras: rows in an order that follows from seed and epoch, targets, weights, mixing.
+
+Keras draws batches in threads, ahead of the step that is under way. What a batch holds depends on
+its number and epoch only, so a run that is resumed sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+_QUEUE = 4
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of some samples.
+
+    Parameters
+    ----------
+    read : callable
+        From rows, shape (k,), to a list of inputs, each of shape (k, ...).
+    rows : ndarray of shape (m,), int64
+    targets : ndarray of shape (n_samples, n_scores), float32
+    weights : ndarray of shape (n_samples,), float32
+    batch_size : int
+    seed : int or None, default=None
+        Of order and mixing; None keeps the order.
+    mixing : callable, default=None
+        From (rng, inputs, targets) to the same, mixed.
+    n_threads : int, default=1
+        That read.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], list[np.ndarray]],
+        rows: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        mixing: Callable[..., Any] | None = None,
+        n_threads: int = 1,
+    ) -> None:
+        super().__init__(workers=n_threads, max_queue_size=_QUEUE)
+        self._read, self._rows, self._targets, self._weights = read, rows, targets, weights
+        self._batch_size, self._seed, self._mixing = batch_size, seed, mixing
+        self.epoch = 0
+        self._order = rows
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Put the samples in the order of an epoch."""
+        self.epoch = epoch
+        if self._seed is not None:
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch."""
+        self.start_epoch(self.epoch + 1)
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __getitem__(self, number: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        start = number * self._batch_size
+        rows = self._order[start : start + self._batch_size]
+        inputs, targets = self._read(rows), self._targets[rows]
+        if self._mixing:
+            rng = np.random.default_rng((self._seed or 0, self.epoch, number))
+            inputs, targets = self._mixing(rng, inputs, targets)
+        return inputs[0] if len(inputs) == 1 else tuple(inputs), targets, self._weights[rows]
+
+
+def mixup(alpha: float) -> Callable[..., Any]:
+    """Mix each sample with another one of its batch (Zhang et al. 2018, arXiv 1710.09412)."""
+
+    def mix(
+        rng: np.random.Generator, inputs: list[np.ndarray], targets: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        share = np.float32(rng.beta(alpha, alpha))
+        order = rng.permutation(len(targets))
+        mixed = [share * x + (1 - share) * x[order] for x in inputs]
+        return mixed, share * targets + (1 - share) * targets[order]
+
+    return mix
+
+
+def cutmix(alpha: float) -> Callable[..., Any]:
+    """Paste a rectangle of another image of the batch (Yun et al. 2019, arXiv 1905.04899)."""
+
+    def mix(
+        rng: np.random.Generator, inputs: list[np.ndarray], targets: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        (images,) = inputs
+        height, width = images.shape[1:3]
+        side = np.sqrt(1 - rng.beta(alpha, alpha))
+        top, left = rng.integers(height), rng.integers(width)
+        half_height, half_width = round(height * side / 2), round(width * side / 2)
+        rows = slice(max(0, top - half_height), top + half_height)
+        columns = slice(max(0, left - half_width), left + half_width)
+        order = rng.permutation(len(targets))
+        mixed = images.copy()
+        mixed[:, rows, columns] = images[order][:, rows, columns]
+        n_pasted = mixed[0, rows, columns, 0].size
+        share = np.float32(1 - n_pasted / (height * width))
+        return [mixed], share * targets + (1 - share) * targets[order]
+
+    return mix

@@ -1,0 +1,210 @@
+"""A linear head as Keras layers, and trained Keras layers as a scikit-learn head again.
+
+Whether a head is linear is found out by asking it, not from a list of classes: its scores are
+taken at the mean of the embeddings and one step away from it along each feature, which gives an
+affine map; if the head's scores on real embeddings are those of the map, it is linear, whatever
+scalers, projections or searches it is made of. The map is kept around the mean, in units of each
+feature's spread: one ``Dense`` on raw embeddings loses digits where a mean is large beside the
+spread.
+
+Fine-tuning starts from these layers, as in Kumar et al. (2022), "Fine-Tuning can Distort Pretrained
+Features and Underperform Out-of-Distribution" (arXiv 2202.10054).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+if TYPE_CHECKING:
+    import keras
+
+_ROWS_AT_ONCE = 512
+_TOLERANCE = 1e-7
+_SMALLEST_SPREAD = 1e-6  # Keras divides by 1e-7 at least
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """Scores as an affine map of embeddings: ``(x - mean) / spread @ kernel + bias``.
+
+    Attributes
+    ----------
+    mean, spread : ndarray of shape (n_features,), float64
+    kernel : ndarray of shape (n_features, n_scores), float64
+    bias : ndarray of shape (n_scores,), float64
+    link : {"softmax", "sigmoid", "normalized sigmoid", None}
+        What turns scores into probabilities; None where the head has none.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+    link: str | None
+
+    @property
+    def n_scores(self) -> int:
+        """How many scores a sample has: one for two classes."""
+        return len(self.bias)
+
+    def scores(self, embeddings: np.ndarray) -> np.ndarray:
+        """Return the scores of embeddings; shape (n_samples, n_scores), float64."""
+        return (embeddings - self.mean) / self.spread @ self.kernel + self.bias
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Turn scores (n_samples, n_scores) into probabilities (n_samples, n_classes)."""
+        if self.link == "softmax":
+            return softmax(scores, axis=1)
+        shares = expit(scores)
+        if self.n_scores == 1:
+            return np.hstack([1 - shares, shares])
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    def layers(self) -> tuple[keras.layers.Layer, keras.layers.Dense]:
+        """Make the layers that compute the scores in float32."""
+        import keras
+
+        mean, variance = self.mean.astype(np.float32), (self.spread**2).astype(np.float32)
+        scaling = keras.layers.Normalization(
+            mean=mean, variance=variance, dtype="float32", name="head_scaling"
+        )
+        dense = keras.layers.Dense(self.n_scores, dtype="float32", name="head")
+        scaling.build((None, len(mean)))
+        dense.build((None, len(mean)))
+        dense.set_weights([self.kernel.astype(np.float32), self.bias.astype(np.float32)])
+        return scaling, dense
+
+
+def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
+    """Find the affine map that a fitted head is; None if it is none.
+
+    Parameters
+    ----------
+    head : estimator
+        Fitted classifier or regressor.
+    embeddings : ndarray of shape (n_samples, n_features), float64
+        Of the samples that it was fitted on.
+    """
+    if is_classifier(head) and not hasattr(head, "decision_function"):
+        return None
+    if is_classifier(head) and not isinstance(head.classes_, np.ndarray):
+        return None  # several outputs
+    embeddings = np.asarray(embeddings, np.float64)
+    # What Keras subtracts and divides by is float32; so is what the map is kept around.
+    mean = embeddings.mean(axis=0).astype(np.float32).astype(np.float64)
+    spread = embeddings.std(axis=0).astype(np.float32).astype(np.float64)
+    spread[spread < _SMALLEST_SPREAD] = 1.0
+    bias = scores_of(head, mean[np.newaxis])[0]
+    kernel = np.empty((len(mean), len(bias)))
+    for start in range(0, len(mean), _ROWS_AT_ONCE):
+        steps = slice(start, start + _ROWS_AT_ONCE)
+        n_steps = len(mean[steps])
+        probes = np.repeat(mean[np.newaxis], n_steps, axis=0)
+        probes[np.arange(n_steps), np.arange(start, start + n_steps)] += spread[steps]
+        kernel[steps] = scores_of(head, probes) - bias
+    shown = embeddings[:_ROWS_AT_ONCE]
+    found = LinearMap(mean, spread, kernel, bias, None)
+    expected = scores_of(head, shown)
+    if not _close(found.scores(shown), expected):
+        return None
+    if not hasattr(head, "predict_proba"):
+        return found
+    probabilities = head.predict_proba(shown)
+    for link in ("softmax", "sigmoid", "normalized sigmoid"):
+        linked = replace(found, link=link)
+        fits = (link == "sigmoid") == (linked.n_scores == 1)
+        if fits and _close(linked.probabilities(expected), probabilities):
+            return linked
+    return None
+
+
+def scores_of(head: BaseEstimator, embeddings: np.ndarray) -> np.ndarray:
+    """Return what a head computes before it decides: (n_samples, n_scores)."""
+    method = head.decision_function if is_classifier(head) else head.predict
+    scores = np.asarray(method(embeddings), np.float64)
+    return scores.reshape(len(embeddings), -1)
+
+
+def handover_gap(
+    scores: np.ndarray, head: BaseEstimator, embeddings: np.ndarray, linear: LinearMap
+) -> float:
+    """Measure how far computed scores, and their probabilities, are from those of a head.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_scores)
+        What Keras computed.
+    head : estimator
+    embeddings : ndarray of shape (n_samples, n_features)
+    linear : LinearMap
+        Of the head.
+
+    Returns
+    -------
+    float
+        Largest difference of scores, relative to the largest score or 1; or of probabilities.
+    """
+    expected = scores_of(head, embeddings)
+    gap = np.abs(scores - expected).max() / max(1.0, np.abs(expected).max())
+    if linear.link:
+        computed = linear.probabilities(np.asarray(scores, np.float64))
+        gap = max(gap, np.abs(computed - head.predict_proba(embeddings)).max())
+    return float(gap)
+
+
+def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
+    """Make a scikit-learn head that computes other scores.
+
+    Parameters
+    ----------
+    linear : LinearMap
+        What it shall compute.
+    head : estimator
+        The fitted head whose map was trained further.
+
+    Returns
+    -------
+    Pipeline
+        A ``StandardScaler`` with mean and spread of the map, and the last step of `head` with its
+        coefficients.
+    """
+    name, last = _last_step(head)
+    last = copy.deepcopy(last)
+    is_flat = not is_classifier(last) and np.ndim(last.coef_) == 1
+    last.coef_ = linear.kernel[:, 0].copy() if is_flat else linear.kernel.T.copy()
+    last.intercept_ = float(linear.bias[0]) if is_flat else linear.bias.copy()
+    last.n_features_in_ = len(linear.mean)
+    scaler = StandardScaler()
+    scaler.mean_, scaler.scale_, scaler.var_ = linear.mean, linear.spread, linear.spread**2
+    scaler.n_features_in_, scaler.n_samples_seen_ = len(linear.mean), 1
+    return Pipeline([("standardscaler", scaler), (name, last)])
+
+
+def can_take_back(head: BaseEstimator) -> bool:
+    """Tell whether :func:`head_with` can put coefficients into a head."""
+    return {"coef_", "intercept_"} <= vars(_last_step(head)[1]).keys()
+
+
+def _last_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:
+    name = type(head).__name__.lower()
+    while True:
+        if hasattr(head, "best_estimator_"):
+            head = head.best_estimator_
+        elif isinstance(head, Pipeline):
+            name, head = head.steps[-1]
+        else:
+            return name, head
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and bool(
+        np.abs(a - b).max() <= _TOLERANCE * max(1.0, np.abs(b).max())
+    )

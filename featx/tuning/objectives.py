@@ -1,0 +1,151 @@
+"""What training minimises, and what it is judged by.
+
+The loss follows the head: cross-entropy of its probabilities where it has any, squared hinge where
+it has scores only, mean squared error for numbers, whose targets are standardised so that one
+learning rate suits them all. The score is the head's own: accuracy, or R².
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils.class_weight import compute_sample_weight
+
+from featx.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+_FOR_CLASSES = ("cross_entropy", "binary_cross_entropy", "squared_hinge")
+_FOR_LINKS = {
+    "softmax": "cross_entropy",
+    "sigmoid": "binary_cross_entropy",
+    "normalized sigmoid": "binary_cross_entropy",
+    None: "squared_hinge",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The task, in numbers that Keras can train on.
+
+    Attributes
+    ----------
+    loss_name : str
+        One of the names that :class:`FineTune` knows, but for "auto".
+    targets : ndarray of shape (n_samples, n_scores), float32
+        One-hot, 0 and 1, -1 and 1, or standardised numbers.
+    weights : ndarray of shape (n_samples,), float32
+        Of samples, those of classes included.
+    classes : ndarray or None
+        None for regressors.
+    center, spread : ndarray of shape (n_scores,)
+        Scores in units of the targets are ``(scores - center) / spread``; 0 and 1 for classes.
+    """
+
+    loss_name: str
+    targets: np.ndarray
+    weights: np.ndarray
+    classes: np.ndarray | None
+    center: np.ndarray
+    spread: np.ndarray
+
+    def loss(self, label_smoothing: float) -> keras.losses.Loss:
+        """Make the loss of scores in units of the targets."""
+        import keras
+
+        losses = keras.losses
+        if self.loss_name == "cross_entropy":
+            return losses.CategoricalCrossentropy(True, label_smoothing=label_smoothing)
+        if self.loss_name == "binary_cross_entropy":
+            return losses.BinaryCrossentropy(True, label_smoothing=label_smoothing)
+        kinds = {
+            "squared_hinge": losses.SquaredHinge,
+            "mse": losses.MeanSquaredError,
+            "huber": losses.Huber,
+        }
+        return kinds[self.loss_name]()
+
+    def score(self, scores: np.ndarray, rows: np.ndarray) -> float:
+        """Judge scores, (n, n_scores) in units of the targets, of some of the samples."""
+        weights, expected = self.weights_of_score[rows], self.targets[rows]
+        if self.classes is None:
+            return float(r2_score(expected, scores, sample_weight=weights))
+        if self.is_multilabel:
+            return float(accuracy_score(expected > 0, scores > 0, sample_weight=weights))
+        if scores.shape[1] == 1:
+            decided, right = scores[:, 0] > 0, expected[:, 0] > 0
+        else:
+            decided, right = scores.argmax(axis=1), expected.argmax(axis=1)
+        return float(accuracy_score(right, decided, sample_weight=weights))
+
+    weights_of_score: np.ndarray
+    is_multilabel: bool = False
+
+
+def make_objective(
+    y: np.ndarray,
+    *,
+    classes: np.ndarray | None,
+    link: str | None,
+    n_scores: int,
+    sample_weight: np.ndarray | None,
+    class_weight: Any,
+    loss: str,
+) -> Objective:
+    """Turn labels or values into targets.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    classes : ndarray or None
+        Of a classifier, in the order of its scores.
+    link : str or None
+        See :class:`LinearMap`.
+    n_scores : int
+    sample_weight : ndarray of shape (n_samples,) or None
+    class_weight : None, "balanced" or dict
+    loss : str
+        See :class:`FineTune`.
+
+    Raises
+    ------
+    ParameterError
+        The loss is not one for this task.
+    """
+    given = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if classes is None:
+        if loss in _FOR_CLASSES:
+            raise ParameterError(f"loss={loss!r}: a regressor takes 'mse' or 'huber'")
+        values = np.asarray(y, np.float64).reshape(len(y), -1)
+        center, spread = values.mean(axis=0), values.std(axis=0)
+        spread[spread == 0] = 1.0
+        targets = (values - center) / spread
+        name, is_multilabel = "mse" if loss == "auto" else loss, False
+    else:
+        name = _FOR_LINKS[link] if loss == "auto" else loss
+        if name not in _FOR_CLASSES or (name == "cross_entropy" and n_scores == 1):
+            raise ParameterError(
+                f"loss={loss!r}: these classes, with {n_scores} scores, take "
+                f"{'binary_cross_entropy' if n_scores == 1 else 'cross_entropy'!r} or "
+                "'squared_hinge'"
+            )
+        is_multilabel = np.ndim(y) == 2
+        targets = y > 0 if is_multilabel else np.asarray(y)[:, np.newaxis] == classes
+        targets = targets[:, -1:] if n_scores == 1 and not is_multilabel else targets
+        targets = np.where(targets, 1.0, -1.0 if name == "squared_hinge" else 0.0)
+        center, spread = np.zeros(n_scores), np.ones(n_scores)
+    weights = given * (1.0 if class_weight is None else compute_sample_weight(class_weight, y))
+    return Objective(
+        loss_name=name,
+        targets=targets.astype(np.float32),
+        weights=weights.astype(np.float32),
+        classes=classes,
+        center=center,
+        spread=spread,
+        weights_of_score=given,
+        is_multilabel=is_multilabel,
+    )

@@ -1,0 +1,254 @@
+"""Where graphs can be cut, and the blocks of networks of each kind."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sample_networks import with_statistics
+
+from featx.networks.blocks import Cut, blocks_of, cuts_of
+
+# Blocks at the default size of each network.
+N_BLOCKS = {
+    "MobileNetV2": 11,
+    "ResNet50": 16,
+    "EfficientNetV2B0": 16,
+    "ConvNeXtTiny": 18,
+    "VGG19": 5,
+    "NASNetMobile": 16,
+}
+
+
+def conv(name, n_filters=4, **options):
+    return layers.Conv2D(n_filters, 3, padding="same", name=name, **options)
+
+
+def residual_chain(n_blocks=3):
+    inputs = keras.Input((8, 8, 3))
+    x = conv("stem")(inputs)
+    for number in range(n_blocks):
+        y = conv(f"low_{number}", activation="relu")(x)
+        x = layers.ReLU()(layers.Add()([x, conv(f"high_{number}")(y)]))
+    return keras.Model(inputs, x)
+
+
+def two_tensors_along(n_cells=4):
+    """Make a chain of cells, each of which reads the two before it, as in NASNet."""
+    inputs = keras.Input((8, 8, 3))
+    before = last = conv("stem")(inputs)
+    for number in range(n_cells):
+        tensors = [conv(f"before_{number}")(before), conv(f"last_{number}")(last)]
+        before, last = last, layers.Add()(tensors)
+    return keras.Model(inputs, last)
+
+
+def gated_chain():
+    """Make inverted residual blocks with squeeze-excite, every other one without a shortcut."""
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for number in range(3):
+        for half in ("a", "b"):
+            y = conv(f"expand_{number}{half}", 8)(x)
+            gate = layers.GlobalAveragePooling2D(keepdims=True)(y)
+            gate = layers.Conv2D(8, 1, activation="sigmoid", name=f"gate_{number}{half}")(gate)
+            y = conv(f"project_{number}{half}")(layers.Multiply()([y, gate]))
+            x = layers.Add()([x, y]) if half == "b" else y
+    return keras.Model(inputs, x)
+
+
+def application(name, size, **params):
+    keras.utils.set_random_seed(0)
+    constructor = getattr(keras.applications, name)
+    return constructor(weights=None, include_top=False, input_shape=(size, size, 3), **params)
+
+
+def names(model):
+    return [block.layers for block in blocks_of(model)]
+
+
+def assert_recomposes(model, *, every=1):
+    """Cut a model in two at every so many cuts: both halves together must give the same bits."""
+    cuts = cuts_of(model)
+    assert cuts[-1].tensors == tuple(model.outputs)
+    lower = {id(tensor): tensor for cut in cuts for tensor in cut.tensors}
+    images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    values = dict(
+        zip(lower, keras.Model(model.inputs[0], list(lower.values()))(images), strict=True)
+    )
+    expected = np.asarray(model(images))
+    assert expected.std() > 0
+    for cut in cuts[:-1:every]:
+        upper = keras.Model(list(cut.tensors), model.outputs[0])
+        found = upper([values[id(tensor)] for tensor in cut.tensors])
+        np.testing.assert_array_equal(np.asarray(found), expected, err_msg=f"{cut.position}")
+
+
+def test_cuts_of_a_chain_lie_before_and_after_each_layer():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.ReLU()])
+    hidden = model.layers[0].output
+    assert cuts_of(model) == [
+        Cut(0, tuple(model.inputs)),
+        Cut(1, (hidden,)),
+        Cut(2, tuple(model.outputs)),
+    ]
+
+
+def test_cuts_of_a_shortcut_carry_it_along():
+    assert [len(cut.tensors) for cut in cuts_of(residual_chain(1))] == [1, 1, 2, 2, 1, 1]
+
+
+def test_cuts_of_an_output_that_is_read_again_keep_it():
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(4)(inputs)
+    model = keras.Model(inputs, [hidden, layers.Dense(2)(hidden)])
+    assert cuts_of(model)[-1].tensors == tuple(model.outputs)
+
+
+def test_cut_n_numbers_counts_all_tensors_and_unknown_sizes_as_one():
+    tensors = (keras.Input((4, 5, 2)), keras.Input((None, None, 3)))
+    assert Cut(0, tensors).n_numbers == 4 * 5 * 2 + 3
+
+
+@pytest.mark.parametrize(
+    "make", [residual_chain, two_tensors_along, gated_chain], ids=lambda make: make.__name__
+)
+def test_cuts_of_small_graphs_recompose_exactly(make):
+    keras.utils.set_random_seed(0)
+    assert_recomposes(make())
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "every"),
+    [
+        ("VGG16", {}, 1),
+        ("MobileNetV3Small", {"minimalistic": True, "alpha": 0.75}, 1),
+        pytest.param("MobileNetV2", {"alpha": 0.35}, 1, marks=pytest.mark.slow),
+        pytest.param("NASNetMobile", {}, 24, marks=pytest.mark.slow),
+        pytest.param("NASNetMobile", {}, 1, marks=pytest.mark.long),
+    ],
+)
+def test_cuts_of_networks_recompose_exactly(name, params, every):
+    assert_recomposes(with_statistics(application(name, 32, **params)), every=every)
+
+
+def test_blocks_of_a_residual_chain_end_where_shortcuts_are_added():
+    assert names(residual_chain()) == [
+        ("stem", "low_0", "high_0"),
+        ("low_1", "high_1"),
+        ("low_2", "high_2"),
+    ]
+
+
+def test_blocks_of_a_chain_of_dense_layers_are_those_with_weights():
+    chain = [
+        keras.Input((4, 4)),
+        layers.Flatten(),
+        layers.Dense(8, name="low"),
+        layers.ReLU(),
+        layers.Dense(8, name="middle"),
+        layers.Dropout(0.5),
+        layers.Dense(2, name="high"),
+        layers.Softmax(),
+    ]
+    assert names(keras.Sequential(chain)) == [("low",), ("middle",), ("high",)]
+
+
+def test_blocks_of_a_chain_with_pooling_end_where_the_resolution_drops():
+    inputs = x = keras.Input((32, 32, 3))
+    for number in range(3):
+        x = conv(f"conv_{number}b")(conv(f"conv_{number}a")(x))
+        x = layers.MaxPooling2D()(x)
+    blocks = blocks_of(keras.Model(inputs, x))
+    assert [block.layers for block in blocks] == [
+        ("conv_0a", "conv_0b"),
+        ("conv_1a", "conv_1b"),
+        ("conv_2a", "conv_2b"),
+    ]
+    # The pooling is the first call of the block above it.
+    assert [block.start.tensors[0].shape[1] for block in blocks] == [32, 32, 16]
+
+
+def test_blocks_of_a_chain_with_strides_begin_with_them():
+    inputs = x = keras.Input((32, 32, 3))
+    for number in range(3):
+        x = conv(f"even_{number}")(conv(f"stride_{number}", strides=2)(x))
+    assert names(keras.Model(inputs, x)) == [
+        (f"stride_{number}", f"even_{number}") for number in range(3)
+    ]
+
+
+def test_blocks_of_a_graph_that_carries_two_tensors_begin_with_two():
+    blocks = blocks_of(two_tensors_along())
+    assert [set(block.layers) for block in blocks] == [
+        {"stem", "before_0", "last_0"},
+        {"before_1", "last_1"},
+        {"before_2", "last_2"},
+        {"before_3", "last_3"},
+    ]
+    assert [len(block.start.tensors) for block in blocks] == [1, 2, 2, 2]
+
+
+def test_blocks_of_gated_blocks_do_not_end_at_gates():
+    found = names(gated_chain())
+    assert [(block[0], block[-1]) for block in found] == [
+        (f"expand_{number}a", f"project_{number}b") for number in range(3)
+    ]
+
+
+def test_blocks_of_two_layers_are_two():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, name="low"), layers.Dense(2, name="high")]
+    )
+    assert names(model) == [("low",), ("high",)]
+
+
+def test_blocks_of_a_model_without_weights_are_none():
+    assert blocks_of(keras.Sequential([keras.Input((4,)), layers.ReLU()])) == []
+
+
+def test_blocks_of_a_network_with_a_norm_at_the_top_have_it_in_the_last():
+    whole = residual_chain()
+    normed = keras.Model(whole.inputs, layers.BatchNormalization(name="norm")(whole.outputs[0]))
+    *lower, top = blocks_of(normed)
+    assert [block.layers for block in lower] == names(whole)[:-1]
+    assert top.layers == ("low_2", "high_2", "norm")
+    assert top.end.tensors == tuple(normed.outputs)
+    assert top.n_params == blocks_of(whole)[-1].n_params + 4 * 4
+
+
+def test_blocks_of_a_network_that_scales_its_inputs_have_it_in_the_first():
+    chain = [
+        keras.Input((4,)),
+        layers.Normalization(name="scaling"),
+        layers.BatchNormalization(name="norm"),
+        *(layers.Dense(4, name=f"dense_{number}") for number in range(3)),
+    ]
+    first, *_ = blocks_of(keras.Sequential(chain))
+    assert first.layers == ("scaling", "norm", "dense_0")
+    assert first.start.position == 0
+
+
+def test_blocks_of_a_layer_called_twice_count_it_once():
+    inputs, twice = keras.Input((4,)), layers.Dense(4, name="twice")
+    x = layers.Add()([twice(inputs), twice(layers.ReLU()(inputs))])
+    (block,) = blocks_of(keras.Model(inputs, x))
+    assert (block.layers, block.n_params) == (("twice",), 4 * 4 + 4)
+
+
+@pytest.mark.parametrize(
+    "make", [residual_chain, two_tensors_along, gated_chain], ids=lambda make: make.__name__
+)
+def test_blocks_of_a_graph_cover_it_without_gaps(make):
+    model = make()
+    blocks, cuts = blocks_of(model), cuts_of(model)
+    assert [block.start for block in blocks] == [cuts[0], *(block.end for block in blocks[:-1])]
+    assert blocks[-1].end == cuts[-1]
+    assert sum(block.n_params for block in blocks) == model.count_params()
+
+
+@pytest.mark.parametrize(("name", "n_blocks"), N_BLOCKS.items())
+def test_blocks_of_well_known_networks_are_those_of_their_papers(name, n_blocks):
+    model = application(name, 224)
+    blocks = blocks_of(model)
+    assert len(blocks) == n_blocks
+    assert sum(block.n_params for block in blocks) == model.count_params()
