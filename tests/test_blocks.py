@@ -121,7 +121,10 @@ def test_cuts_of_small_graphs_recompose_exactly(make):
     ("name", "params", "every"),
     [
         ("VGG16", {}, 1),
-        ("MobileNetV3Small", {"minimalistic": True, "alpha": 0.75}, 1),
+        ("MobileNet", {"alpha": 0.25}, 1),
+        pytest.param(
+            "MobileNetV3Small", {"minimalistic": True, "alpha": 0.75}, 1, marks=pytest.mark.slow
+        ),
         pytest.param("MobileNetV2", {"alpha": 0.35}, 1, marks=pytest.mark.slow),
         pytest.param("NASNetMobile", {}, 24, marks=pytest.mark.slow),
         pytest.param("NASNetMobile", {}, 1, marks=pytest.mark.long),

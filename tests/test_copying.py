@@ -105,11 +105,18 @@ def chain(*members, n_features=4):
     return keras.Sequential([keras.Input((n_features,)), *members])
 
 
+def thaw(model):
+    for layer in model.layers:  # on a model that is trainable itself, setting it has no effect
+        layer.trainable = True
+
+
 def train_one_step(model):
-    model.trainable = True
+    thaw(model)
+    before = bits(model)
     model.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True)
     x = images_for(model)
     model.train_on_batch(x, np.ones((len(x), *model.output_shape[1:])))
+    assert not any(map(np.array_equal, before, bits(model)))
 
 
 def bits(model):
@@ -162,7 +169,7 @@ def test_flat_copy_of_a_wrapped_model_is_flat(wrapped):
 def test_flat_copy_of_a_wrapped_model_drops_training_false_from_the_call(wrapped):
     copy, images = copied(wrapped).model, images_for(wrapped)
     np.testing.assert_array_equal(wrapped(images, training=True), wrapped(images))
-    copy.trainable = True
+    thaw(copy)
     assert not np.allclose(copy(images, training=True), copy(images))
 
 

@@ -23,7 +23,7 @@ _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, t
 
 
 class TrainedModel:
-    """A copy of a backbone with a head, to be trained.
+    """A copy of a backbone that is trained, and the head on it.
 
     Parameters
     ----------
@@ -32,13 +32,15 @@ class TrainedModel:
     backbone : Backbone
         That was copied.
     unfrozen : Unfrozen
-    linear : LinearMap
-        With which the head begins.
-    objective : Objective
     precision : {"float32", "bfloat16", "float16"}
+    augment : None, "standard", keras.Layer or sequence of them
+    from_pixels : bool
+        Whether it is given what the backbone takes; else, activations at the frontier.
 
     Attributes
     ----------
+    features : keras.Model
+        From inputs to embeddings, (n, n_features) float32.
     n_trained, n_frozen : int
         Parameters of the backbone.
     """
@@ -48,50 +50,53 @@ class TrainedModel:
         network: keras.Model,
         backbone: Backbone,
         unfrozen: Unfrozen,
-        linear: LinearMap,
-        objective: Objective,
         *,
         precision: str,
+        augment: Any,
+        from_pixels: bool,
     ) -> None:
-        self._network, self._backbone, self._unfrozen = network, backbone, unfrozen
-        self._linear, self._objective = linear, objective
+        self._network = network
         self._working = in_precision(network, precision)
         unfrozen.apply(self._working)
         self.n_trained = _n_numbers(self._working.trainable_variables)
         self.n_frozen = _n_numbers(self._working.weights) - self.n_trained
+        if from_pixels:
+            inputs = keras.Input(backbone.input_shape, dtype="float32")
+            x = inputs
+            for layer in augmentation_layers(augment):
+                x = layer(x)
+            activations = self._working(preprocess(x, backbone.preprocessing))
+        else:
+            inputs = list(cuts_of(self._working)[unfrozen.frontier.position].tensors)
+            activations = self._working.outputs[0]
+        vectors = pooled(ops.cast(activations, "float32"), backbone.spec.pooling)
+        self.features = keras.Model(inputs, vectors)
+
+    def with_head(self, linear: LinearMap, objective: Objective) -> keras.Model:
+        """Put a head on it: from inputs to scores in units of the targets.
+
+        Parameters
+        ----------
+        linear : LinearMap
+            With which the head begins.
+        objective : Objective
+        """
         units = replace(
             linear,
             kernel=linear.kernel / objective.spread,
             bias=(linear.bias - objective.center) / objective.spread,
         )
-        self._scaling, self._dense = units.layers()
+        scaling, self._dense = units.layers()
+        scores = self._dense(scaling(self.features.outputs[0]))
+        return keras.Model(self.features.inputs, scores)
 
-    def from_frontier(self) -> keras.Model:
-        """Make the model from activations at the frontier to scores in units of the targets."""
-        cut = cuts_of(self._working)[self._unfrozen.frontier.position]
-        return keras.Model(list(cut.tensors), self._scores(self._working.outputs[0]))
-
-    def from_pixels(self, augment: Any) -> keras.Model:
-        """Make the model from pixels, or whatever the backbone takes, to scores."""
-        inputs = keras.Input(self._backbone.input_shape, dtype="float32")
-        x = inputs
-        for layer in augmentation_layers(augment):
-            x = layer(x)
-        x = self._working(preprocess(x, self._backbone.preprocessing))
-        return keras.Model(inputs, self._scores(x))
-
-    def _scores(self, activations: keras.KerasTensor) -> keras.KerasTensor:
-        x = pooled(ops.cast(activations, "float32"), self._backbone.spec.pooling)
-        return self._dense(self._scaling(x))
-
-    def finish(self) -> LinearMap:
+    def finish(self, linear: LinearMap, objective: Objective) -> LinearMap:
         """Give the network the trained weights, and return the trained head."""
         if self._working is not self._network:
             self._network.set_weights(self._working.get_weights())
         kernel, bias = (np.asarray(array, np.float64) for array in self._dense.get_weights())
-        objective = self._objective
         return replace(
-            self._linear,
+            linear,
             kernel=kernel * objective.spread,
             bias=bias * objective.spread + objective.center,
         )

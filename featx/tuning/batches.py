@@ -23,8 +23,9 @@ class Batches(keras.utils.PyDataset):
     read : callable
         From rows, shape (k,), to a list of inputs, each of shape (k, ...).
     rows : ndarray of shape (m,), int64
-    targets : ndarray of shape (n_samples, n_scores), float32
-    weights : ndarray of shape (n_samples,), float32
+    targets : ndarray of shape (n_samples, n_scores), float32, default=None
+    weights : ndarray of shape (n_samples,), float32, default=None
+        None gives inputs only.
     batch_size : int
     seed : int or None, default=None
         Of order and mixing; None keeps the order.
@@ -38,8 +39,8 @@ class Batches(keras.utils.PyDataset):
         self,
         read: Callable[[np.ndarray], list[np.ndarray]],
         rows: np.ndarray,
-        targets: np.ndarray,
-        weights: np.ndarray,
+        targets: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
         *,
         batch_size: int,
         seed: int | None = None,
@@ -66,14 +67,21 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
 
-    def __getitem__(self, number: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
         start = number * self._batch_size
         rows = self._order[start : start + self._batch_size]
-        inputs, targets = self._read(rows), self._targets[rows]
+        inputs = self._read(rows)
+        if self._targets is None or self._weights is None:
+            return (_alone(inputs),)
+        targets = self._targets[rows]
         if self._mixing:
             rng = np.random.default_rng((self._seed or 0, self.epoch, number))
             inputs, targets = self._mixing(rng, inputs, targets)
-        return inputs[0] if len(inputs) == 1 else tuple(inputs), targets, self._weights[rows]
+        return _alone(inputs), targets, self._weights[rows]
+
+
+def _alone(inputs: list[np.ndarray]) -> Any:
+    return inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def mixup(alpha: float) -> Callable[..., Any]:

@@ -191,35 +191,69 @@ def fine_tune(
             extractor.transform_storing(data.X, others, embedding=plan.frontier.embedding)
         )
         rows = np.flatnonzero(rows_that_were_read(embeddings))
-        stage = _Stage(
-            plan,
-            new_head,
-            as_head_input(embeddings[rows]),
-            data.take(rows),
-            random_state=random_state,
-        )
-        outcome = stage.run(samples, rows, cache, verbose)
+        sources = _Sources(plan, samples, rows, cache)
+        stage = _Stage(plan, new_head, sources, data.take(rows), random_state=random_state)
+        outcome = stage.run(as_head_input(embeddings[rows]), cache, verbose)
     if outcome.extractor is not extractor:
         outcome.extractor.set_params(cache=kept_in).fit(data.X)
     return outcome
 
 
+class _Sources:
+    """The model that is trained, and where its inputs come from.
+
+    Attributes
+    ----------
+    keys : ndarray of shape (n_samples,), dtype S16
+        Of the samples that could be read, which from here on are the only ones.
+    """
+
+    def __init__(
+        self, plan: Plan, samples: Samples, rows: np.ndarray, cache: EmbeddingCache
+    ) -> None:
+        # Keras is needed from here on.
+        from featx.tuning.assembly import TrainedModel
+
+        from_pixels = plan.why_pixels is not None
+        self.keys = samples.keys(cache.files)[0][rows]
+        self.n_threads = joblib.cpu_count() if from_pixels else 1
+        self.read: Callable[[np.ndarray], list[np.ndarray]] = (
+            _PixelReader(samples, rows, plan.backbone.input_shape)
+            if from_pixels
+            else plan.frontier.reader(cache, self.keys)
+        )
+        self.model = TrainedModel(
+            plan.copy.model,
+            plan.backbone,
+            plan.unfrozen,
+            precision=plan.params.precision,
+            augment=plan.params.augment,
+            from_pixels=from_pixels,
+        )
+
+
 class _Stage:
-    """The heads and the objective, on the samples that could be read."""
+    """The heads and the objective, on the samples that could be read.
+
+    The head that is handed over is fitted on the embeddings as the model to be trained computes
+    them, so that not even the rounding of another engine, or of stored activations, is between
+    the two.
+    """
 
     def __init__(
         self,
         plan: Plan,
         new_head: Callable[[], BaseEstimator],
-        embeddings: np.ndarray,
+        sources: _Sources,
         data: Data,
         *,
         random_state: Any,
     ) -> None:
-        self.plan, self.new_head, self.embeddings, self.data = plan, new_head, embeddings, data
+        from featx.tuning.training import predict
+
+        self.plan, self.new_head, self.sources, self.data = plan, new_head, sources, data
         self.is_repeatable = random_state is not None
         self.seed = int(check_random_state(random_state).randint(2**31 - 1))
-        self.seconds: dict[str, float] = {}
         head = new_head()
         self.train, self.held = hold_out(
             data.y,
@@ -229,75 +263,69 @@ class _Stage:
             seed=self.seed,
         )
         start_s = time.perf_counter()
-        self.head = self._fitted(head, self.train)
+        features = predict(
+            sources.model.features,
+            sources.read,
+            np.arange(len(data.y)),
+            plan.params.batch_size,
+            n_threads=sources.n_threads,
+        )
+        self.embeddings = as_head_input(features)
+        self.seconds = {"features": time.perf_counter() - start_s}
+        start_s = time.perf_counter()
+        self.head = self._fitted(head, self.embeddings, self.train)
         self.head_score = self._score(self.head)
         self.start, self.linear = self._starting_head()
         self.objective = self._objective()
         self.seconds["head"] = time.perf_counter() - start_s
 
-    def run(
-        self, samples: Samples, rows: np.ndarray, cache: EmbeddingCache, verbose: Any
-    ) -> Outcome:
-        """Train, judge, and return what is kept."""
-        # Keras is needed from here on.
-        from featx.tuning.assembly import TrainedModel
+    def run(self, embeddings: np.ndarray, cache: EmbeddingCache, verbose: Any) -> Outcome:
+        """Train, judge, and return what is kept.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n_samples, n_features)
+            As the extractor gives them.
+        cache : EmbeddingCache
+        verbose : int or callable
+        """
         from featx.tuning.checkpoints import Checkpoint
         from featx.tuning.training import train
 
-        plan, params = self.plan, self.plan.params
-        assembled = TrainedModel(
-            plan.copy.model,
-            plan.backbone,
-            plan.unfrozen,
-            self.linear,
-            self.objective,
-            precision=params.precision,
-        )
-        keys = samples.keys(cache.files)[0][rows]
-        trainee = self._trainee(assembled, samples, rows, keys, cache)
+        plan = self.plan
+        trainee = self._trainee()
         gap = self._handover_gap(trainee)
         start_s = time.perf_counter()
-        is_kept = cache.path is not None and plan.frontier.embedding.is_cacheable
-        folder = cache.path / "tuning" if is_kept else None
+        can_resume = cache.path is not None and plan.frontier.embedding.is_cacheable
+        checkpoint = Checkpoint(cache.path / "tuning" if can_resume else None, self._subject())
         trained = train(
-            trainee,
-            params,
-            seed=self.seed,
-            checkpoint=Checkpoint(folder, self._subject(keys)),
-            verbose=verbose,
+            trainee, plan.params, seed=self.seed, checkpoint=checkpoint, verbose=verbose
         )
         self.seconds["fine_tune"] = time.perf_counter() - start_s
         is_tuned = trained.best_epoch > 0 and trained.best_score > self.head_score
-        report = self._report(assembled, trained, gap, is_tuned)
-        if not is_tuned:
-            start_s = time.perf_counter()
-            head = self._fitted(self.new_head(), np.arange(len(self.data.y)))
-            self.seconds["head"] += time.perf_counter() - start_s
-            return Outcome(plan.extractor, head, report)
-        head = head_with(assembled.finish(), self.start)
-        return Outcome(self._tuned_extractor(), head, report)
+        report = self._report(trained, gap, is_tuned)
+        if is_tuned:
+            tuned = self.sources.model.finish(self.linear, self.objective)
+            return Outcome(self._tuned_extractor(), head_with(tuned, self.start), report)
+        start_s = time.perf_counter()
+        head = self._fitted(self.new_head(), embeddings, np.arange(len(embeddings)))
+        self.seconds["head"] += time.perf_counter() - start_s
+        return Outcome(plan.extractor, head, report)
 
-    def _fitted(self, head: BaseEstimator, rows: np.ndarray) -> BaseEstimator:
+    def _fitted(
+        self, head: BaseEstimator, embeddings: np.ndarray, rows: np.ndarray
+    ) -> BaseEstimator:
         weights = self.data.sample_weight
-        given = weights is not None and takes_sample_weight(head)
-        fit_head(
-            head,
-            self.embeddings[rows],
-            self.data.y[rows],
-            sample_weight=weights[rows] if given and weights is not None else None,
-        )
+        if weights is not None:
+            weights = weights[rows] if takes_sample_weight(head) else None
+        fit_head(head, embeddings[rows], self.data.y[rows], sample_weight=weights)
         return head
 
     def _score(self, head: BaseEstimator) -> float:
-        weights = self.data.sample_weight
-        held = self.held
-        return float(
-            head.score(
-                self.embeddings[held],
-                self.data.y[held],
-                sample_weight=None if weights is None else weights[held],
-            )
-        )
+        weights, held = self.data.sample_weight, self.held
+        weights = None if weights is None else weights[held]
+        score = head.score(self.embeddings[held], self.data.y[held], sample_weight=weights)
+        return float(score)
 
     def _starting_head(self) -> tuple[BaseEstimator, LinearMap]:
         """Return the head if Keras can compute it, or a linear one that is trained first."""
@@ -306,9 +334,9 @@ class _Stage:
             linear = linear_map(self.head, train)
             if linear and self._is_exact(self.head, linear, train):
                 return self.head, linear
-        classifies = is_classifier(self.head)
-        probe = LogisticRegression(max_iter=1000) if classifies else Ridge()
-        start = self._fitted(make_pipeline(StandardScaler(), probe), self.train)
+        probe = LogisticRegression(max_iter=1000) if is_classifier(self.head) else Ridge()
+        start = make_pipeline(StandardScaler(), probe)
+        self._fitted(start, self.embeddings, self.train)
         linear = linear_map(start, train)
         if linear is None:
             raise RuntimeError(f"{start} is not linear")
@@ -334,31 +362,19 @@ class _Stage:
             loss=params.loss,
         )
 
-    def _trainee(
-        self,
-        assembled: Any,
-        samples: Samples,
-        rows: np.ndarray,
-        keys: np.ndarray,
-        cache: EmbeddingCache,
-    ) -> Trainee:
+    def _trainee(self) -> Trainee:
         from featx.tuning.batches import cutmix, mixup
         from featx.tuning.training import Trainee
 
-        plan, params = self.plan, self.plan.params
-        from_pixels = plan.why_pixels is not None
+        params = self.plan.params
         mixing = mixup(params.mixup) if params.mixup else None
         if params.cutmix:
             mixing = cutmix(params.cutmix)
         return Trainee(
-            model=assembled.from_pixels(params.augment)
-            if from_pixels
-            else assembled.from_frontier(),
-            depths=plan.unfrozen.layers,
-            read=_PixelReader(samples, rows, plan.backbone.input_shape)
-            if from_pixels
-            else plan.frontier.reader(cache, keys),
-            n_threads=joblib.cpu_count() if from_pixels else 1,
+            model=self.sources.model.with_head(self.linear, self.objective),
+            depths=self.plan.unfrozen.layers,
+            read=self.sources.read,
+            n_threads=self.sources.n_threads,
             objective=self.objective,
             train_rows=self.train,
             held_rows=self.held,
@@ -372,7 +388,7 @@ class _Stage:
         scores = scores * objective.spread + objective.center
         return handover_gap(scores, self.start, self.embeddings[self.held], self.linear)
 
-    def _subject(self, keys: np.ndarray) -> dict[str, Any]:
+    def _subject(self) -> dict[str, Any]:
         """Say in plain data what decides the training."""
         plan = self.plan
         params = {
@@ -381,7 +397,7 @@ class _Stage:
             if name not in ("callbacks", "max_cache_bytes")
         }
         arrays = {
-            "keys": keys,
+            "keys": self.sources.keys,
             "targets": self.objective.targets,
             "weights": self.objective.weights,
             "train": self.train,
@@ -410,11 +426,10 @@ class _Stage:
         }
         return FeatureExtractor(**params)
 
-    def _report(
-        self, assembled: Any, trained: Trained, gap: float, is_tuned: bool
-    ) -> dict[str, Any]:
-        plan = self.plan
+    def _report(self, trained: Trained, gap: float, is_tuned: bool) -> dict[str, Any]:
+        plan, model = self.plan, self.sources.model
         extraction = plan.extractor.report_
+        stored = 0 if plan.why_pixels else plan.frontier.row_bytes * len(self.data.y)
         return {
             **extraction,
             "seconds": {**extraction.seconds, **self.seconds},
@@ -426,13 +441,11 @@ class _Stage:
             "tuned_score": trained.best_score if trained.history else math.nan,
             "kept": "tuned" if is_tuned else "head",
             "unfrozen": list(plan.unfrozen.layers),
-            "n_params_trained": assembled.n_trained,
-            "n_params_frozen": assembled.n_frozen,
+            "n_params_trained": model.n_trained,
+            "n_params_frozen": model.n_frozen,
             "frontier": "pixels" if plan.why_pixels else "cache",
             "why_pixels": plan.why_pixels,
-            "frontier_bytes": 0
-            if plan.why_pixels
-            else plan.frontier.row_bytes * extraction.n_samples,
+            "frontier_bytes": stored,
             "learning_rate": trained.learning_rate,
             "tuning_batch_size": trained.batch_size,
         }

@@ -87,7 +87,20 @@ class Trainee:
 
     def scores(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
         """Compute the scores of samples, (len(rows), n_scores) in units of the targets."""
-        return self.model.predict(self.batches(rows, batch_size), verbose=0)
+        return predict(self.model, self.read, rows, batch_size, n_threads=self.n_threads)
+
+
+def predict(
+    model: keras.Model,
+    read: Callable[[np.ndarray], list[np.ndarray]],
+    rows: np.ndarray,
+    batch_size: int,
+    *,
+    n_threads: int,
+) -> np.ndarray:
+    """Compute what a model gives for samples, in their order."""
+    batches = Batches(read, rows, batch_size=batch_size, n_threads=n_threads)
+    return model.predict(batches, verbose=0)
 
 
 @dataclass(frozen=True)
