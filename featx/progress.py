@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 _SHOWN_AFTER_S = 2.0
+
+
+def say(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> None:
+    """Say something on standard error, if a number asks for more than silence."""
+    if verbose and not callable(verbose):
+        print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def cuts_of(model: keras.Model) -> list[Cut]:
     live = list(model.inputs)
     cuts = [Cut(0, tuple(live))]
     for position, call in enumerate(calls):
-        live = [tensor for tensor in live if last_read[id(tensor)] > position]
+        live = [tensor for tensor in live if last_read.get(id(tensor), -1) > position]
         live += [tensor for tensor in call.outputs if id(tensor) in last_read]
         cuts.append(Cut(position + 1, tuple(live)))
     return cuts
@@ -145,7 +145,7 @@ def _blocks(calls: Sequence[Any], ends: Sequence[Cut]) -> list[Block]:
         inside = calls[start.position : end.position]
         n_params = _n_params(inside)
         names = tuple(dict.fromkeys(c.operation.name for c in inside if _n_params([c])))
-        if not all(map(_is_normalization, inside)):
+        if not all(map(_is_light, inside)):
             blocks.append(Block(start, end, names, n_params))
         elif blocks:
             last = blocks.pop()
@@ -161,15 +161,23 @@ def _n_params(calls: Sequence[Any]) -> int:
     return sum(layer.count_params() for layer in layers if hasattr(layer, "count_params"))
 
 
-def _is_normalization(call: Any) -> bool:
+def is_normalization(layer: Any) -> bool:
+    """Tell whether a layer is a normalisation of activations, going by the name of its class."""
+    name = type(layer).__name__
+    return name.endswith("Normalization") and name != "SpectralNormalization"
+
+
+def _is_light(call: Any) -> bool:
     """Tell whether a call has no weights but those of a normalisation."""
-    return not _n_params([call]) or "Normalization" in type(call.operation).__name__
+    return not _n_params([call]) or is_normalization(call.operation)
 
 
 def _is_merge(call: Any) -> bool:
     """Tell whether a call joins tensors of one resolution; a gate for each channel does not."""
     tensors = {id(tensor): tensor for tensor in call.input_tensors}
-    return len(tensors) > 1 and len({tensor.shape[1:-1] for tensor in tensors.values()}) == 1
+    is_gate = type(call.operation).__name__ == "Multiply"
+    shapes = {tensor.shape[1:-1] for tensor in tensors.values()}
+    return len(tensors) > 1 and len(shapes) == 1 and not is_gate
 
 
 def _lowers_resolution(call: Any) -> bool:

@@ -33,13 +33,17 @@ class FlatCopy(NamedTuple):
     originals: dict[int, keras.KerasTensor]
 
 
-def flat_copy(model: keras.Model, *, name: str, label: str) -> FlatCopy:
+def flat_copy(
+    model: keras.Model, *, input_shape: tuple[int, ...] | None = None, name: str, label: str
+) -> FlatCopy:
     """Copy a model with its weights; nothing is shared.
 
     Parameters
     ----------
     model : keras.Model
         Functional or Sequential; of one input and one output.
+    input_shape : tuple of int, default=None
+        Of one input, where the model leaves sizes open; None leaves them open.
     name : str
         Of the copy.
     label : str
@@ -58,18 +62,18 @@ def flat_copy(model: keras.Model, *, name: str, label: str) -> FlatCopy:
             "functional model"
         )
     given = model.inputs[0]
-    inputs = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
+    inputs = keras.Input(input_shape or given.shape[1:], dtype=given.dtype, name=given.name)
     copying = _Copying()
     try:
         with fixed_seed():  # initialisers draw from Python's own generator
             tensors = copying.run(model, [inputs])
+            copy = keras.Model(inputs, tensors[0], name=name)
+            copying.copy_weights()
     except Exception as exc:
         raise BackboneError(
             f"{label} cannot be copied for fine-tuning: {exc}. Custom layers need a get_config() "
             "from which they can be made again."
         ) from exc
-    copy = keras.Model(inputs, tensors[0], name=name)
-    copying.copy_weights()
     _check_equal(copy, model, label)
     originals = {id(copied): original for original, copied in copying.outermost}
     return FlatCopy(copy, {id(inputs): given, **originals})
@@ -107,9 +111,11 @@ class _Copying:
     def _call(self, operation: Any, positional: Any, keywords: dict[str, Any]) -> Any:
         import keras
 
-        if is_graph(operation) and set(keywords) <= {"mask"} and not keywords.get("mask"):
+        given = keras.tree.flatten(positional)
+        is_plain = set(keywords) <= {"mask"} and keywords.get("mask") is None
+        if is_graph(operation) and is_plain and _fits(operation, given):
             self._depth += 1
-            outputs = self.run(operation, keras.tree.flatten(positional))
+            outputs = self.run(operation, given)
             self._depth -= 1
             return outputs
         return self._copied(operation)(*positional, **keywords)
@@ -136,6 +142,12 @@ class _Copying:
                 copied.set_weights(original.get_weights())
             if hasattr(copied, "finalize_state"):
                 copied.finalize_state()  # statistics become what it computes with
+
+
+def _fits(model: keras.Model, given: list[Any]) -> bool:
+    """Tell whether a model takes tensors as they are, without casting or reshaping them."""
+    inner = [(tensor.dtype, len(tensor.shape)) for tensor in model.inputs]
+    return inner == [(tensor.dtype, len(tensor.shape)) for tensor in given]
 
 
 def _check_equal(copy: keras.Model, model: keras.Model, label: str) -> None:

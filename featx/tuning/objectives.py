@@ -44,6 +44,9 @@ class Objective:
         None for regressors.
     center, spread : ndarray of shape (n_scores,)
         Scores in units of the targets are ``(scores - center) / spread``; 0 and 1 for classes.
+    weights_of_score : ndarray of shape (n_samples,)
+        Of samples, those of classes left out.
+    is_multilabel : bool
     """
 
     loss_name: str
@@ -52,6 +55,8 @@ class Objective:
     classes: np.ndarray | None
     center: np.ndarray
     spread: np.ndarray
+    weights_of_score: np.ndarray
+    is_multilabel: bool
 
     def loss(self, label_smoothing: float) -> keras.losses.Loss:
         """Make the loss of scores in units of the targets."""
@@ -69,6 +74,10 @@ class Objective:
         }
         return kinds[self.loss_name]()
 
+    def loss_of(self, scores: np.ndarray, rows: np.ndarray) -> float:
+        """Compute the loss of scores, (n, n_scores) in units of the targets, of some samples."""
+        return float(self.loss(0.0)(self.targets[rows], scores, sample_weight=self.weights[rows]))
+
     def score(self, scores: np.ndarray, rows: np.ndarray) -> float:
         """Judge scores, (n, n_scores) in units of the targets, of some of the samples."""
         weights, expected = self.weights_of_score[rows], self.targets[rows]
@@ -81,9 +90,6 @@ class Objective:
         else:
             decided, right = scores.argmax(axis=1), expected.argmax(axis=1)
         return float(accuracy_score(right, decided, sample_weight=weights))
-
-    weights_of_score: np.ndarray
-    is_multilabel: bool = False
 
 
 def make_objective(

@@ -104,7 +104,7 @@ def make_optimizer(
     learning_rate : float
         The highest.
     n_steps : int
-        Of the whole training.
+        Batches of the whole training.
     n_accumulated : int
         Batches whose gradients make one step.
     """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,6 +30,7 @@ from featx.heads import as_head_input, fit_head, takes_sample_weight
 from featx.identity._hashing import digest_of_array, digest_of_json
 from featx.networks.backbones import Backbone
 from featx.networks.copying import FlatCopy, flat_copy
+from featx.progress import say
 from featx.samples.base import Samples
 from featx.samples.inputs import as_samples
 from featx.storage.cache import EmbeddingCache
@@ -48,6 +49,7 @@ from featx.tuning.splitting import hold_out
 from featx.tuning.unfreezing import Unfrozen, choose_unfrozen
 
 if TYPE_CHECKING:
+    from featx.tuning.judging import Judgement
     from featx.tuning.training import Trained, Trainee
 
 _LARGEST_GAP = 1e-5
@@ -126,7 +128,9 @@ class Plan:
         self.backbone: Backbone = resolved.build()
         label = self.backbone.spec.label
         name = "".join(c if c.isalnum() or c in "_-." else "_" for c in f"{label}_tuned")
-        self.copy: FlatCopy = flat_copy(self.backbone.tap, name=name, label=label)
+        self.copy: FlatCopy = flat_copy(
+            self.backbone.tap, input_shape=self.backbone.input_shape, name=name, label=label
+        )
         self.unfrozen: Unfrozen = choose_unfrozen(
             self.copy.model, params.unfreeze, batch_norm=params.batch_norm, label=label
         )
@@ -134,6 +138,16 @@ class Plan:
             self.unfrozen.frontier, self.backbone, self.copy, resolved, dtype=params.frontier_dtype
         )
         self.why_pixels = self._why_pixels()
+
+    def describe(self, n_samples: int) -> str:
+        """Say in a sentence what is trained, from where, and what that takes on disk."""
+        layers = list(self.unfrozen.layers)
+        where = (
+            f"from pixels in each epoch, since {self.why_pixels}"
+            if self.why_pixels
+            else f"from the frontier ({n_samples * self.frontier.row_bytes / 1e6:.1f} MB stored)"
+        )
+        return f"training {len(layers)} layers, {layers[0]} to {layers[-1]}, {where}"
 
     def _why_pixels(self) -> str | None:
         if self.params.augment is not None:
@@ -186,6 +200,7 @@ def fine_tune(
         plan = Plan(params, extractor)
         samples = as_samples(data.X).for_inputs(plan.backbone.input_shape)
         plan.look_at(cache, len(samples))
+        say(plan.describe(len(samples)), verbose=verbose)
         others = () if plan.why_pixels else plan.frontier.activations
         embeddings = np.asarray(
             extractor.transform_storing(data.X, others, embedding=plan.frontier.embedding)
@@ -298,12 +313,16 @@ class _Stage:
         start_s = time.perf_counter()
         can_resume = cache.path is not None and plan.frontier.embedding.is_cacheable
         checkpoint = Checkpoint(cache.path / "tuning" if can_resume else None, self._subject())
-        trained = train(
-            trainee, plan.params, seed=self.seed, checkpoint=checkpoint, verbose=verbose
-        )
+        judgement = self._judgement(trainee, verbose)
+        params = plan.params
+        if judgement and not judgement.is_worth_it:
+            params = clone(params).set_params(epochs=0)
+        trained = train(trainee, params, seed=self.seed, checkpoint=checkpoint, verbose=verbose)
         self.seconds["fine_tune"] = time.perf_counter() - start_s
         is_tuned = trained.best_epoch > 0 and trained.best_score > self.head_score
         report = self._report(trained, gap, is_tuned)
+        report["judgement"] = judgement.to_plain() if judgement else None
+        say(_verdict(report), verbose=verbose)
         if is_tuned:
             tuned = self.sources.model.finish(self.linear, self.objective)
             return Outcome(self._tuned_extractor(), head_with(tuned, self.start), report)
@@ -311,6 +330,26 @@ class _Stage:
         head = self._fitted(self.new_head(), embeddings, np.arange(len(embeddings)))
         self.seconds["head"] += time.perf_counter() - start_s
         return Outcome(plan.extractor, head, report)
+
+    def _judgement(self, trainee: Trainee, verbose: Any) -> Judgement | None:
+        """Judge whether to go on, if that was asked for, and say so."""
+        from featx.tuning.judging import judge
+
+        params = self.plan.params
+        if params.strategy != "auto":
+            return None
+        rng = np.random.default_rng(self.seed)
+        half = np.sort(rng.permutation(self.train)[: len(self.train) // 2])
+        scores = {len(self.train): self.head_score}
+        with contextlib.suppress(ValueError):  # too few of a class
+            half_head = self._fitted(self.new_head(), self.embeddings, half)
+            scores = {len(half): self._score(half_head), **scores}
+        judgement = judge(trainee, params, head_scores=scores, seed=self.seed)
+        curve = ", ".join(f"{score:.3f} with {n} samples" for n, score in scores.items())
+        decision = "fine-tuning" if judgement.is_worth_it else "not fine-tuning"
+        minutes = "" if math.isnan(judgement.minutes) else f" (at most {judgement.minutes:.1f} min)"
+        say(f"{decision}{minutes}: {judgement.why}; the head has {curve}", verbose=verbose)
+        return judgement
 
     def _fitted(
         self, head: BaseEstimator, embeddings: np.ndarray, rows: np.ndarray
@@ -323,9 +362,8 @@ class _Stage:
 
     def _score(self, head: BaseEstimator) -> float:
         weights, held = self.data.sample_weight, self.held
-        weights = None if weights is None else weights[held]
-        score = head.score(self.embeddings[held], self.data.y[held], sample_weight=weights)
-        return float(score)
+        given = {} if weights is None else {"sample_weight": weights[held]}
+        return float(head.score(self.embeddings[held], self.data.y[held], **given))
 
     def _starting_head(self) -> tuple[BaseEstimator, LinearMap]:
         """Return the head if Keras can compute it, or a linear one that is trained first."""
@@ -449,6 +487,14 @@ class _Stage:
             "learning_rate": trained.learning_rate,
             "tuning_batch_size": trained.batch_size,
         }
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples,"
+    return (
+        f"held-out score: head {report['head_score']:.3f}, fine-tuned {report['tuned_score']:.3f}; "
+        f"{kept} is kept"
+    )
 
 
 class _PixelReader:

@@ -89,6 +89,11 @@ class Trainee:
         """Compute the scores of samples, (len(rows), n_scores) in units of the targets."""
         return predict(self.model, self.read, rows, batch_size, n_threads=self.n_threads)
 
+    def held_loss(self, batch_size: int) -> float:
+        """Compute the loss of the held-out samples."""
+        scores = self.scores(self.held_rows, batch_size)
+        return self.objective.loss_of(scores, self.held_rows)
+
 
 def predict(
     model: keras.Model,
@@ -137,7 +142,7 @@ def train(
     *,
     seed: int,
     checkpoint: Checkpoint,
-    verbose: Any,
+    verbose: Any = 0,
 ) -> Trained:
     """Train a model, and leave it with the weights of its best epoch.
 
@@ -148,7 +153,7 @@ def train(
     seed : int
         Of order, mixing and whatever the model draws; that of a resumed run goes on instead.
     checkpoint : Checkpoint
-    verbose : int or callable
+    verbose : int or callable, default=0
         See :class:`FeatureExtractor`.
 
     Warns
@@ -205,20 +210,21 @@ def _fit(
 ) -> None:
     """Run epochs from the last that is kept; batches smaller than asked for are accumulated."""
     model, progress = trainee.model, keeper.progress
+    if progress.epoch >= params.epochs or keeper.is_out_of_patience():
+        return
     batches = trainee.batches(trainee.train_rows, batch_size, progress.seed)
     _compile(
         trainee,
         params,
         learning_rate=learning_rate or 0.0,
-        n_steps=params.epochs * -(-len(trainee.train_rows) // params.batch_size),
+        # Where gradients are accumulated, Keras' schedules count batches all the same.
+        n_steps=params.epochs * len(batches),
         n_accumulated=params.batch_size // batch_size,
     )
     model.optimizer.build(model.trainable_variables)
     keeper.restore()
     batches.start_epoch(progress.epoch)
     left = (params.epochs - progress.epoch) * len(batches)
-    if not left or keeper.is_out_of_patience():
-        return
     with progress_bar("fine-tuning", total=left, verbose=verbose) as advance:
         model.fit(
             batches,
@@ -293,7 +299,6 @@ class _EpochKeeper(keras.callbacks.Callback):
         self.was_interrupted = False
         self._trainee, self._params, self._checkpoint = trainee, params, checkpoint
         self._start_s = 0.0
-        self._loss_of_held = trainee.objective.loss(0.0)
 
     def restore(self) -> None:
         """Give model and optimizer the state in which the last epoch left them."""
@@ -339,8 +344,7 @@ class _EpochKeeper(keras.callbacks.Callback):
             if not np.isfinite(scores).all():
                 scores = np.zeros_like(scores)
             logs["val_score"] = self._trainee.objective.score(scores, self._trainee.held_rows)
-            targets = self._trainee.objective.targets[self._trainee.held_rows]
-            logs["val_loss"] = float(self._loss_of_held(targets, scores))
+            logs["val_loss"] = self._trainee.objective.loss_of(scores, self._trainee.held_rows)
             self._keep(epoch, logs)
         self.epochs_s.append(time.perf_counter() - self._start_s)
         self._save()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
 from featx.identity._graphs import calls_of
-from featx.networks.blocks import Block, Cut, blocks_of, cuts_of
+from featx.networks.blocks import Block, Cut, blocks_of, cuts_of, is_normalization
 
 if TYPE_CHECKING:
     import keras
@@ -151,20 +151,20 @@ def _is_batch_norm(layer: Any) -> bool:
 def _is_of_kind(layer: Any, variable: Any, kind: str) -> bool:
     if kind == "bias":
         return variable.name == "bias"
-    return "Normalization" in type(layer).__name__ and variable.name in ("gamma", "beta", "scale")
+    return is_normalization(layer) and variable.name in ("gamma", "beta", "scale")
 
 
 def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
     """Choose where to cut: as high as possible, and there where the fewest numbers are.
 
-    Layers without weights between the last frozen and the first trained one, such as pooling, may
-    lie on either side, unless they are random while training.
+    Layers without weights between the last frozen and the first trained one, such as pooling, and
+    normalisations may lie on either side, unless they are random while training.
     """
     below = [cut for cut in cuts[: first + 1] if len(cut.tensors) <= _MAX_LIVE]
     best = below[-1]
     for cut in reversed(below[:-1]):
         between = [call.operation for call in calls[cut.position : best.position]]
-        if any(getattr(layer, "weights", None) for layer in between):
+        if any(getattr(x, "weights", None) and not is_normalization(x) for x in between):
             break
         if cut.n_numbers < best.n_numbers:
             best = cut

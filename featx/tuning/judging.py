@@ -1,0 +1,89 @@
+"""Whether fine-tuning is worth its minutes, judged before they are spent.
+
+Three things are looked at: what is left to gain, how the head's score grew when it was given twice
+the samples, and what a trial of two epochs on some of them does to the held-out loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from featx.tuning.checkpoints import Checkpoint, assign, model_state, values_of
+from featx.tuning.params import FineTune
+from featx.tuning.training import Trainee, train
+
+_TRIAL_EPOCHS = 2
+_TRIAL_SAMPLES = 1000
+_LEAST_GAIN = 0.02  # of the loss, in a trial
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found, and what follows from it.
+
+    Attributes
+    ----------
+    is_worth_it : bool
+    why : str
+    head_scores : dict
+        From numbers of training samples to the head's held-out score.
+    losses : tuple of float
+        Of held-out samples before and after the trial; NaN if there was none.
+    minutes : float
+        That all epochs would take, at most; NaN if there was no trial.
+    """
+
+    is_worth_it: bool
+    why: str
+    head_scores: dict[int, float]
+    losses: tuple[float, float]
+    minutes: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def judge(
+    trainee: Trainee, params: FineTune, *, head_scores: dict[int, float], seed: int
+) -> Judgement:
+    """Judge whether fine-tuning is worth it; the model is left as it was.
+
+    Parameters
+    ----------
+    trainee : Trainee
+    params : FineTune
+    head_scores : dict
+        From numbers of training samples to the head's held-out score; the last is of all.
+    seed : int
+    """
+    n_held = len(trainee.held_rows)
+    score = list(head_scores.values())[-1]
+    no_loss = (math.nan, math.nan)
+    if trainee.objective.classes is not None and (1 - score) * n_held < 1:
+        why = f"the head is right on all {n_held} held-out samples"
+        return Judgement(False, why, head_scores, no_loss, math.nan)
+    rng = np.random.default_rng(seed)
+    some = trainee.train_rows
+    if len(some) > _TRIAL_SAMPLES:
+        some = np.sort(rng.choice(some, _TRIAL_SAMPLES, replace=False))
+    before = trainee.held_loss(params.batch_size)
+    variables = model_state(trainee.model)
+    values = values_of(variables)
+    trial = clone(params).set_params(epochs=_TRIAL_EPOCHS, patience=None, callbacks=())
+    trained = train(
+        replace(trainee, train_rows=some), trial, seed=seed, checkpoint=Checkpoint(None, {})
+    )
+    assign(variables, values)
+    after = min(trained.history.get("val_loss", [math.inf]))
+    minutes = trained.epoch_s * len(trainee.train_rows) / len(some) * params.epochs / 60
+    gains = after < before * (1 - _LEAST_GAIN) or trained.best_epoch > 0
+    why = (
+        f"in a trial on {len(some)} samples the held-out loss went from {before:.3g} to {after:.3g}"
+    )
+    return Judgement(bool(gains), why, head_scores, (before, after), minutes)

@@ -1,0 +1,444 @@
+"""Exported models give what the estimator gives, in runtimes that know nothing of featx."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from sample_networks import pixels, with_statistics
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from featx import FeatureExtractor, TransferClassifier
+from featx.engines import choice
+from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
+from featx.exporting import FORMATS, export, to_keras
+from featx.heads import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
+
+SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
+CLASSES = ["żółw", 'the "third" <b>', "hedgehog"]
+N_IMAGES = 24
+BATCH_SIZES = (1, 5, N_IMAGES)
+NETWORKS = {
+    "tiny": lambda: FeatureExtractor("tiny", cache=None),
+    "mobilenet_v2": lambda: FeatureExtractor(_mobilenet(), preprocessing="tf", cache=None),
+}
+
+
+def _mobilenet():
+    keras.utils.set_random_seed(0)
+    constructor = keras.applications.MobileNetV2
+    return with_statistics(
+        constructor(weights=None, include_top=False, alpha=0.35, input_shape=(96, 96, 3))
+    )
+
+
+def images_of(size):
+    """Make images of several contrasts, so that their embeddings differ."""
+    images = pixels((size, size, 3), n_images=N_IMAGES)
+    return (images * np.linspace(0.1, 1, N_IMAGES).reshape(-1, 1, 1, 1)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def fitted(request):
+    images = images_of({"tiny": 64, "mobilenet_v2": 96}[request.param])
+    y = np.array(CLASSES)[np.arange(N_IMAGES) % 3]
+    return TransferClassifier(NETWORKS[request.param]()).fit(images, y), images
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Fit the extractor only, and return embeddings for heads to be fitted on."""
+    images = images_of(64)
+    extractor = FeatureExtractor("tiny", cache=None)
+    return extractor, images, extractor.fit_transform(images).astype(np.float64)
+
+
+def saved_model(path):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return lambda inputs: loaded.serve(inputs).numpy()
+
+
+def onnx_runtime(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["inputs"]
+    return lambda inputs: session.run(None, {"inputs": inputs})[0]
+
+
+def openvino_runtime(path):
+    import openvino
+
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.compile_model(path, "CPU", options)
+    return lambda inputs: compiled({"inputs": inputs})[0]
+
+
+def interpreter(path):
+    import tensorflow as tf
+
+    with warnings.catch_warnings(action="ignore"):  # it moves to another package
+        loaded = tf.lite.Interpreter(model_path=str(path))
+    run = loaded.get_signature_runner()
+    return lambda inputs: next(iter(run(inputs=inputs).values()))
+
+
+RUNTIMES = {
+    "keras": lambda path: lambda inputs: np.asarray(keras.saving.load_model(path)(inputs)),
+    "saved_model": saved_model,
+    "onnx": onnx_runtime,
+    "openvino": openvino_runtime,
+    "litert": interpreter,
+}
+
+
+def archived_names(path):
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("class_names.json")
+
+
+def onnx_names(path):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map["class_names"]
+
+
+def openvino_names(path):
+    import openvino
+
+    return openvino.Core().read_model(path).get_rt_info("class_names").value
+
+
+NAMES = {
+    "keras": archived_names,
+    "saved_model": lambda path: (path / "assets.extra" / "class_names.json").read_bytes(),
+    "onnx": onnx_names,
+    "openvino": openvino_names,
+    "litert": archived_names,
+}
+
+
+def needs(format):
+    missing = choice.missing_packages(format)
+    return pytest.param(
+        format, marks=pytest.mark.skipif(bool(missing), reason=f"needs featx[{format}]")
+    )
+
+
+all_formats = pytest.mark.parametrize("format", [needs(format) for format in FORMATS])
+
+
+def place(folder, format):
+    return folder / f"model{SUFFIXES.get(format, '')}"
+
+
+@pytest.mark.slow
+@all_formats
+def test_export_each_format_agrees_for_any_batch_size(fitted, format, tmp_path):
+    classifier, images = fitted
+    path = place(tmp_path, format)
+    export(classifier.extractor_, classifier.head_, path, format=format)
+    run = RUNTIMES[format](path)
+    expected = classifier.predict_proba(images)
+    for batch_size in BATCH_SIZES:
+        rows = run(images[:batch_size])
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(rows, expected[:batch_size], atol=1e-4)
+    assert json.loads(NAMES[format](path)) == sorted(CLASSES)
+    others = {path.with_suffix(".bin")} if format == "openvino" else set()
+    assert set(tmp_path.iterdir()) == {path} | others
+
+
+@pytest.mark.slow
+@all_formats
+def test_export_regressor_on_signals_has_values_and_no_names(format, tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 20, 2)).astype(np.float32), rng.normal(size=(30, 2))
+    inputs = keras.Input((20, 2))
+    x = keras.layers.Conv1D(6, 3, strides=2, activation="gelu")(inputs)
+    extractor = FeatureExtractor(keras.Model(inputs, x), pooling="flatten", cache=None)
+    head = make_head("ridge", REGRESSOR_HEADS).fit(extractor.fit_transform(X), y)
+    path = place(tmp_path, format)
+    export(extractor, head, path, format=format)
+    run = RUNTIMES[format](path)
+    for size in (1, 30):
+        expected = head.predict(extractor.transform(X[:size]))
+        np.testing.assert_allclose(run(X[:size]), expected, atol=1e-4)
+    with pytest.raises((KeyError, FileNotFoundError, RuntimeError, zipfile.BadZipFile)):
+        NAMES[format](path)
+
+
+@pytest.mark.slow
+def test_export_keras_file_is_loaded_where_featx_is_not(fitted, tmp_path):
+    classifier, images = fitted
+    path = place(tmp_path, "keras")
+    export(classifier.extractor_, classifier.head_, path, format="keras")
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, keras, numpy as np\n"
+        "sys.modules['featx'] = sys.modules['sklearn'] = None  # to import them fails\n"
+        "model = keras.saving.load_model(sys.argv[1] + '/model.keras')\n"
+        "np.save(sys.argv[1] + '/rows.npy', model(np.load(sys.argv[1] + '/images.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    rows = np.load(tmp_path / "rows.npy")
+    np.testing.assert_allclose(rows, classifier.predict_proba(images), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_export_litert_file_needs_no_operations_of_tensorflow(fitted, tmp_path):
+    classifier, _ = fitted
+    path = place(tmp_path, "litert")
+    export(classifier.extractor_, classifier.head_, path, format="litert")
+    assert b"Flex" not in path.read_bytes()
+
+
+def one_vs_rest():
+    return make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression()))
+
+
+def searched():
+    grid = {"logisticregression__C": [0.1, 1.0]}
+    return GridSearchCV(make_head("logistic", CLASSIFIER_HEADS), grid, cv=2)
+
+
+CLASSIFIERS = {
+    **{name: CLASSIFIER_HEADS[name] for name in ("logistic", "ridge", "svm", "lda")},
+    "one-vs-rest": one_vs_rest,
+    "searched": searched,
+    "bare": lambda: LogisticRegression(C=0.1, max_iter=5000),
+    "after PCA": lambda: make_pipeline(PCA(5), StandardScaler(), LogisticRegression()),
+    "not centred": lambda: make_pipeline(
+        StandardScaler(with_mean=False, with_std=False), LinearRegression()
+    ),
+}
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_to_keras_gives_what_a_linear_head_gives(tiny, name, n_classes):
+    extractor, images, embeddings = tiny
+    y = np.arange(N_IMAGES) % n_classes
+    head = CLASSIFIERS[name]().fit(embeddings, y)
+    expected = next(
+        getattr(head, method)(embeddings).reshape(N_IMAGES, -1)
+        for method in ("predict_proba", "decision_function", "predict")
+        if hasattr(head, method)
+    )
+    model = to_keras(extractor, head)
+    rows = np.asarray(model(images))
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+    if hasattr(head, "classes_"):
+        assert model.class_names == [str(number) for number in range(n_classes)]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *(REGRESSOR_HEADS[name]() for name in ("ridge", "svm")),
+        TransformedTargetRegressor(LinearRegression(), transformer=StandardScaler()),
+    ],
+)
+def test_to_keras_gives_values_of_a_regressor(tiny, head):
+    extractor, images, embeddings = tiny
+    head.fit(embeddings, np.linspace(-1, 1, N_IMAGES))
+    model = to_keras(extractor, head)
+    expected = head.predict(embeddings)[:, np.newaxis]
+    np.testing.assert_allclose(np.asarray(model(images)), expected, atol=1e-4)
+    assert not hasattr(model, "class_names")
+
+
+def test_to_keras_one_vs_rest_where_all_classes_are_unlikely(tiny):
+    extractor, images, embeddings = tiny
+    head = one_vs_rest().fit(embeddings, np.arange(N_IMAGES) % 3)
+    for each in head[-1].estimators_:
+        each.intercept_ -= 200.0  # float32 knows no share that small
+    expected = head.predict_proba(embeddings)
+    rows = np.asarray(to_keras(extractor, head)(images))
+    np.testing.assert_allclose(rows, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (make_head("forest", CLASSIFIER_HEADS), "RandomForestClassifier"),
+        (make_head("knn", REGRESSOR_HEADS), "KNeighborsRegressor"),
+        (SGDClassifier(loss="modified_huber", random_state=0), "SGDClassifier"),
+        (make_pipeline(FunctionTransformer(np.tanh), LinearRegression()), "LinearRegression"),
+    ],
+)
+def test_to_keras_head_that_is_not_linear_raises(tiny, head, name):
+    extractor, _, embeddings = tiny
+    head.fit(embeddings, np.arange(N_IMAGES) % 2)
+    with pytest.raises(ParameterError, match=rf"{name} is not linear.*head='logistic'.*fine-tune"):
+        to_keras(extractor, head)
+
+
+def test_to_keras_shares_nothing_with_the_model_of_the_caller():
+    model = _mobilenet()
+    before = model.get_weights()
+    extractor = FeatureExtractor(model, preprocessing="tf", cache=None)
+    images = images_of(96)
+    embeddings = extractor.fit_transform(images)
+    y = np.arange(N_IMAGES) % 2
+    head = make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, y)
+    exported = to_keras(extractor, head)
+    exported.compile("sgd", "sparse_categorical_crossentropy")
+    exported.fit(images, y, verbose=0)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert not {id(own) for own in model.variables} & {id(own) for own in exported.variables}
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(5, 3)
+
+    def call(self, x):
+        return self.conv(x)
+
+
+def test_to_keras_subclassed_backbone_is_used_itself():
+    backbone, images = Subclassed(), images_of(16)
+    extractor = FeatureExtractor(backbone, cache=None)
+    embeddings = extractor.fit_transform(images)
+    head = make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, np.arange(N_IMAGES) % 3)
+    model = to_keras(extractor, head)
+    np.testing.assert_allclose(np.asarray(model(images)), head.predict_proba(embeddings), atol=1e-4)
+
+
+def scaled_by(function):
+    """Fit on a backbone whose layer cannot be copied, since it has no configuration."""
+
+    class Custom(keras.layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    inputs = keras.Input((8, 8, 3))
+    extractor = FeatureExtractor(keras.Model(inputs, Custom(function)(inputs)), cache=None)
+    embeddings = extractor.fit_transform(images_of(8))
+    head = make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, np.arange(N_IMAGES) % 3)
+    return extractor, head, head.predict_proba(embeddings)
+
+
+def test_export_layer_that_cannot_be_copied_can_be_converted(tmp_path):
+    extractor, head, expected = scaled_by(lambda x: x / 255.0)
+    with pytest.raises(BackboneError, match="get_config"):
+        export(extractor, head, tmp_path / "model.keras", format="keras")
+    export(extractor, head, tmp_path / "model", format="saved_model")
+    rows = saved_model(tmp_path / "model")(images_of(8))
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+    assert [file.name for file in tmp_path.iterdir() if file.name != "cache"] == ["model"]
+
+
+def test_export_network_that_cannot_be_converted_leaves_the_old_file(tmp_path):
+    import tensorflow as tf
+
+    def in_python(x):
+        y = tf.numpy_function(lambda array: array / 2, [x], tf.float32)
+        return tf.ensure_shape(y, x.shape)
+
+    extractor, head, _ = scaled_by(in_python)
+    path = tmp_path / "model.tflite"
+    path.write_text("old")
+    with pytest.raises(EngineError, match="litert cannot hold this network"):
+        export(extractor, head, path, format="litert")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+
+
+def small():
+    inputs = keras.Input((8, 8, 3))
+    extractor = FeatureExtractor(keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)), cache=None)
+    embeddings = extractor.fit_transform(images_of(8))
+    return extractor, make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, np.arange(24) % 3)
+
+
+@pytest.mark.parametrize("format", ["keras", "saved_model"])
+def test_export_replaces_what_was_there(format, tmp_path):
+    extractor, head = small()
+    path = place(tmp_path, format)
+    for _ in range(2):
+        export(extractor, head, path, format=format)
+    rows = RUNTIMES[format](path)(images_of(8))
+    expected = head.predict_proba(extractor.transform(images_of(8)))
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_export_folder_of_other_things_is_not_replaced(tmp_path):
+    extractor, head = small()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("cat")
+    with pytest.raises(ParameterError, match="that of a SavedModel to replace"):
+        export(extractor, head, tmp_path / "photos", format="saved_model")
+    assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
+    with pytest.raises(IsADirectoryError):
+        (tmp_path / "model.keras").mkdir()
+        export(extractor, head, tmp_path / "model.keras", format="keras")
+
+
+def test_export_faults_of_format_and_path_are_listed_at_once(tmp_path):
+    with pytest.raises(ParameterError, match="Did you mean 'onnx'") as caught:
+        export(None, None, tmp_path / "gone" / "model.onnx", format="onx")
+    assert "folder that is there" in str(caught.value)
+    with pytest.raises(ParameterError, match=r"ends with '\.tflite'"):
+        export(None, None, tmp_path / "model.onnx", format="litert")
+
+
+def test_export_without_the_packages_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(choice._PACKAGES, "onnx", ("no_such_package",))
+    with pytest.raises(MissingExtraError, match=r"pip install 'featx\[onnx\]'"):
+        export(None, None, tmp_path / "model.onnx", format="onnx")
+
+
+@pytest.mark.slow
+def test_export_on_another_backend_names_the_cure():
+    code = "from featx.exporting import export; export(None, None, 'model.onnx', format='onnx')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KERAS_BACKEND": "numpy"},
+    )
+    assert "KERAS_BACKEND=tensorflow" in done.stderr.splitlines()[-1]
+
+
+def test_to_keras_what_is_not_fitted_raises(tiny):
+    with pytest.raises(NotFittedError, match="FeatureExtractor"):
+        to_keras(FeatureExtractor("tiny", cache=None), LogisticRegression())
+    with pytest.raises(NotFittedError, match="LogisticRegression"):
+        to_keras(tiny[0], LogisticRegression())
+
+
+def test_to_keras_backbone_that_was_changed_raises():
+    extractor, head = small()
+    extractor.backbone.layers[-1].kernel.assign(2 * extractor.backbone.layers[-1].kernel)
+    with pytest.raises(BackboneError, match="other embeddings"):
+        to_keras(extractor, head)
+
+
+def test_import_loads_no_keras():
+    code = "import sys, featx.exporting; sys.exit(bool({'keras', 'tensorflow'} & {*sys.modules}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
