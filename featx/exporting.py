@@ -191,6 +191,7 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
     """Put a head on a graph that gives embeddings."""
     import keras
 
+    check_is_fitted(head)
     embeddings = graph.outputs[0]
     linear = linear_map(head, _stand_ins(head, embeddings.shape[-1]))
     if linear is None:

@@ -1,7 +1,7 @@
 """Whether fine-tuning is worth its minutes, judged before they are spent.
 
 Three things are looked at: what is left to gain, how the head's score grew when it was given twice
-the samples, and what a trial of two epochs on some of them does to the held-out loss.
+the samples, and what a trial of a few epochs on some of them does to the held-out loss.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from featx.tuning.params import FineTune
 from featx.tuning.training import Trainee, train
 
 _TRIAL_EPOCHS = 2
+_TRIAL_STEPS = 40  # at least, where samples are few
 _TRIAL_SAMPLES = 1000
 _LEAST_GAIN = 0.02  # of the loss, in a trial
 
@@ -75,7 +76,9 @@ def judge(
     before = trainee.held_loss(params.batch_size)
     variables = model_state(trainee.model)
     values = values_of(variables)
-    trial = clone(params).set_params(epochs=_TRIAL_EPOCHS, patience=None, callbacks=())
+    n_steps = -(-len(some) // params.batch_size)
+    n_epochs = min(params.epochs, max(_TRIAL_EPOCHS, -(-_TRIAL_STEPS // n_steps)))
+    trial = clone(params).set_params(epochs=n_epochs, patience=None, callbacks=())
     trained = train(
         replace(trainee, train_rows=some), trial, seed=seed, checkpoint=Checkpoint(None, {})
     )

@@ -30,6 +30,7 @@ from featx.heads import as_head_input, fit_head, takes_sample_weight
 from featx.identity._hashing import digest_of_array, digest_of_json
 from featx.networks.backbones import Backbone
 from featx.networks.copying import FlatCopy, flat_copy
+from featx.networks.models import fixed_seed
 from featx.progress import say
 from featx.samples.base import Samples
 from featx.samples.inputs import as_samples
@@ -196,7 +197,7 @@ def fine_tune(
         Before anything is computed, as far as that can be known.
     """
     kept_in = extractor.cache
-    with _with_cache(extractor.fit(data.X)) as (extractor, cache):
+    with fixed_seed(), _with_cache(extractor.fit(data.X)) as (extractor, cache):
         plan = Plan(params, extractor)
         samples = as_samples(data.X).for_inputs(plan.backbone.input_shape)
         plan.look_at(cache, len(samples))
