@@ -211,8 +211,10 @@ def _linked(scores: keras.KerasTensor, link: str | None) -> keras.KerasTensor:
 
     if link == "softmax":
         return ops.softmax(scores)
-    if link == "sigmoid":
+    if link == "sigmoid" and scores.shape[-1] == 1:
         return ops.sigmoid(ops.concatenate([-scores, scores], axis=-1))
+    if link == "sigmoid":
+        return ops.sigmoid(scores)
     if link == "normalized sigmoid":
         return ops.softmax(ops.log_sigmoid(scores))  # the quotient of shares may be 0 / 0
     return scores

@@ -16,8 +16,7 @@ from featx.exceptions import BackboneError, ParameterError
 from featx.extractor_params import as_tap, check_extractor_params
 from featx.forward.embedding import PassOptions, embed
 from featx.identity.digests import Digester
-from featx.identity.spaces import Space
-from featx.networks.backbones import Backbone, BackboneSpec
+from featx.networks.backbones import BackboneSpec
 from featx.networks.resolution import Resolved, resolve
 from featx.samples.base import Samples, ValueSamples
 from featx.samples.inputs import as_samples
@@ -277,10 +276,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """Find the space of the embeddings that a fitted extractor gives, and its backbone."""
         return self._resolve(self.array_shape_)
 
-    def current_space(self) -> Space:
-        """Find the space of the embeddings that a fitted extractor gives, as things are now."""
-        return self.current_resolution().space
-
     def transform_storing(
         self, X: Any, others: Sequence[Resolved], *, embedding: Resolved | None = None
     ) -> np.ndarray:
@@ -289,11 +284,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : samples
+            Instances of :class:`Samples`, too.
         others : sequence of Resolved
             The other layers.
         embedding : Resolved, default=None
             The way to the embeddings, if the other layers are not of the model that
-            :meth:`build_backbone` returns but of another that has its numbers.
+            the extractor has but of another that has its numbers.
 
         Returns
         -------
@@ -301,11 +297,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """
         own = self.current_resolution()
         self._check_unchanged(own)
-        return self._embed(self._samples(X, reset=False), embedding or own, others=others)
-
-    def build_backbone(self) -> Backbone:
-        """Build, or take from memory, the backbone of a fitted extractor."""
-        return self.current_resolution().build()
+        samples = X if isinstance(X, Samples) else self._samples(X, reset=False)
+        return self._embed(samples, embedding or own, others=others)
 
     @property
     def space_digest_(self) -> str:

@@ -177,7 +177,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
     if extractor.has_named_weights():
         backbone = {"name": str(backbone)}
     else:
-        built = extractor.build_backbone()
+        built = extractor.current_resolution().build()
         entries[_BACKBONE] = _keras_bytes(built.model)
         backbone, preprocessing = {"file": _BACKBONE}, built.preprocessing
         # They are in the model now.
@@ -185,7 +185,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
     if preprocessing is not None and not isinstance(preprocessing, str):
         import keras
 
-        inputs = keras.Input(extractor.build_backbone().input_shape)
+        inputs = keras.Input(extractor.current_resolution().build().input_shape)
         entries[_LAYER] = _keras_bytes(keras.Sequential([inputs, preprocessing]))
         preprocessing = {"file": _LAYER}
     plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
@@ -222,7 +222,7 @@ def _load_extractor(
 
 
 def _check_space(extractor: FeatureExtractor, path: str | os.PathLike[str]) -> None:
-    space = extractor.current_space()
+    space = extractor.current_resolution().space
     if not space.is_equal_but_for_storage(extractor.space_):
         raise SavedFileError(
             f"{os.fspath(path)!r} was made for embeddings of the space {extractor.space_digest_}, "

@@ -32,8 +32,10 @@ from featx.training_data import (
     training_embeddings,
     were_read,
 )
+from featx.tuning.data import Data
+from featx.tuning.distilling import check_teacher, distill
 from featx.tuning.params import FineTune
-from featx.tuning.stage import Data, fine_tune
+from featx.tuning.stage import fine_tune
 
 
 def head_has(method: str) -> Callable[[Any], bool]:
@@ -129,15 +131,17 @@ class TransferEstimator(BaseEstimator, ABC):
         self.report_ = Bunch(**{**report, "seconds": seconds})
 
     def _fine_tune(self, extractor: FeatureExtractor, data: Data) -> None:
-        outcome = fine_tune(
+        params, how = (
             clone(self.fine_tune),
-            extractor,
-            self.new_head,
-            data,
-            rows_that_were_read=partial(rows_that_were_read, job="fit"),
-            random_state=self.random_state,
-            verbose=self.verbose,
+            {
+                "rows_that_were_read": partial(rows_that_were_read, job="fit"),
+                "random_state": self.random_state,
+                "verbose": self.verbose,
+            },
         )
+        outcome = fine_tune(params, extractor, self.new_head, data, **how)
+        if params.distill_to is not None:
+            outcome = distill(params, outcome, self.new_head, data, **how)
         self.extractor_, self.head_ = outcome.extractor, outcome.head
         self.report_ = Bunch(**outcome.report)
 
@@ -185,6 +189,8 @@ class TransferEstimator(BaseEstimator, ABC):
         faults.check_part(lambda: make_head(self.head, self._heads))
         if isinstance(self.fine_tune, FineTune):
             faults.check_part(self.fine_tune.check_params, prefix="fine_tune__")
+            if self.fine_tune.distill_to is not None:
+                faults.check_part(lambda: check_teacher(make_head(self.head, self._heads)))
         elif self.fine_tune is not None:
             faults.add("fine_tune", self.fine_tune, "a FineTune, or None.")
         faults.raise_any()

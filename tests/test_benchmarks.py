@@ -11,11 +11,15 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+PEERS = ["search", "pipeline", "memory"]
+if importlib.util.find_spec("scikeras"):
+    PEERS.append("scikeras")
+
+
 @pytest.mark.slow
-def test_bench_cv_smoke_counts_passes_and_agrees(tmp_path):
-    methods = ["floor", "search", "featx cold", "featx warm", "pipeline", "memory"]
-    if importlib.util.find_spec("scikeras"):
-        methods.append("scikeras")
+@pytest.mark.parametrize("peers", [[], pytest.param(PEERS, marks=pytest.mark.long)], ids=str)
+def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
+    methods = ["floor", "featx cold", "featx warm", *peers]
     out = tmp_path / "result.json"
     command = [sys.executable, BENCHMARKS / "bench_cv.py", "--smoke", "--out", out]
     command += ["--shared", tmp_path / "none", "--methods", *methods]
@@ -23,7 +27,7 @@ def test_bench_cv_smoke_counts_passes_and_agrees(tmp_path):
     assert done.returncode == 0, done.stderr
     runs = {method: results[0] for method, results in json.loads(out.read_text())["runs"].items()}
     passes = {method: run["passes"] for method, run in runs.items()}
-    assert passes | {"scikeras": 0} == {
+    expected = {
         "floor": 40,
         "search": 0,
         "featx cold": 40,
@@ -32,6 +36,7 @@ def test_bench_cv_smoke_counts_passes_and_agrees(tmp_path):
         "memory": 160,
         "scikeras": 0,
     }
+    assert passes == {method: expected[method] for method in methods}
     scores = [run["score"] for method, run in runs.items() if method != "scikeras"]
     assert max(scores) - min(scores) <= 0.05
 
@@ -60,12 +65,15 @@ def test_bench_cache_smoke_measures_everything(tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_extract_smoke_measures_everything(tmp_path):
+@pytest.mark.parametrize("section", ["warm", pytest.param("growth", marks=pytest.mark.long)])
+def test_bench_extract_smoke_measures_everything(section, tmp_path):
     out = tmp_path / "result.json"
     command = [sys.executable, BENCHMARKS / "bench_extract.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none", "--sections", "growth", "warm"]
+    command += ["--shared", tmp_path / "none", "--sections", section]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
-    assert [row["n_forward"] for row in result["growth"]] == [64, 256]
-    assert result["warm"]["share"] < 1
+    if section == "growth":
+        assert [row["n_forward"] for row in result["growth"]] == [64, 256]
+    else:
+        assert result["warm"]["share"] < 1

@@ -123,10 +123,9 @@ def test_cuts_of_small_graphs_recompose_exactly(make):
         ("VGG16", {}, 1),
         ("MobileNet", {"alpha": 0.25}, 1),
         pytest.param(
-            "MobileNetV3Small", {"minimalistic": True, "alpha": 0.75}, 1, marks=pytest.mark.slow
+            "MobileNetV3Small", {"minimalistic": True, "alpha": 0.75}, 1, marks=pytest.mark.long
         ),
-        pytest.param("MobileNetV2", {"alpha": 0.35}, 1, marks=pytest.mark.slow),
-        pytest.param("NASNetMobile", {}, 24, marks=pytest.mark.slow),
+        pytest.param("MobileNetV2", {"alpha": 0.35}, 1, marks=pytest.mark.long),
         pytest.param("NASNetMobile", {}, 1, marks=pytest.mark.long),
     ],
 )

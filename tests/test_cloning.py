@@ -75,7 +75,7 @@ def test_clone_keeps_the_output_format_and_metadata_requests():
         requests = clone(classifier).get_metadata_routing().fit.requests
     finally:
         set_config(enable_metadata_routing=False)
-    assert requests == {"sample_weight": True}
+    assert requests == {"sample_weight": True, "groups": None}
     extractor = FeatureExtractor().set_output(transform="pandas")
     assert clone(extractor)._sklearn_output_config == {"transform": "pandas"}
 

@@ -277,7 +277,7 @@ def test_fit_vectors_sets_n_features_in():
         (TransferClassifier("tiny"), np.linspace(0, 1, 20), "Unknown label type"),
         (TransferRegressor("tiny"), ["a", "b"] * 10, "a regressor needs numbers"),
         (TransferRegressor("tiny"), [np.nan] * 20, "NaN"),
-        (TransferClassifier("tiny", fine_tune=2), ["a", "b"] * 10, "not part of this version"),
+        (TransferClassifier("tiny", fine_tune=2), ["a", "b"] * 10, "expected a FineTune"),
         (TransferClassifier(StandardScaler()), ["a", "b"] * 10, "a FeatureExtractor"),
         (TransferRegressor("tiny", head="logistic"), np.arange(20), "expected one of 'ridge'"),
     ],

@@ -24,6 +24,8 @@ from featx.engines import choice
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.exporting import FORMATS, export, to_keras
 from featx.heads import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
+from featx.networks.applications import TINY_FILE
+from featx.networks.models import file_model
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 CLASSES = ["żółw", 'the "third" <b>', "hedgehog"]
@@ -54,7 +56,9 @@ def images_of(size):
     return (images * np.linspace(0.1, 1, N_IMAGES).reshape(-1, 1, 1, 1)).astype(np.uint8)
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module", params=["tiny", pytest.param("mobilenet_v2", marks=pytest.mark.long)]
+)
 def fitted(request):
     images = images_of({"tiny": 64, "mobilenet_v2": 96}[request.param])
     y = np.array(CLASSES)[np.arange(N_IMAGES) % 3]
@@ -294,10 +298,10 @@ def test_to_keras_head_that_is_not_linear_raises(tiny, head, name):
 
 
 def test_to_keras_shares_nothing_with_the_model_of_the_caller():
-    model = _mobilenet()
+    model = file_model(TINY_FILE)
     before = model.get_weights()
-    extractor = FeatureExtractor(model, preprocessing="tf", cache=None)
-    images = images_of(96)
+    extractor = FeatureExtractor(model, cache=None)
+    images = images_of(64)
     embeddings = extractor.fit_transform(images)
     y = np.arange(N_IMAGES) % 2
     head = make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, y)

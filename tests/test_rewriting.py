@@ -9,9 +9,14 @@ from sample_networks import FAMILIES, difference, family, pixels, transformer, w
 from featx.engines.rewriting import rewritten
 from featx.identity.digests import graph_digest
 
+LARGE = ("InceptionResNetV2", "NASNetMobile")
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "params", "size"), FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "params", "size"),
+    [pytest.param(*each, marks=pytest.mark.long if each[0] in LARGE else ()) for each in FAMILIES],
+)
 def test_rewritten_family_gives_the_same_embeddings(name, params, size):
     model = family(name, params, size)
     images = pixels((size, size, 3))

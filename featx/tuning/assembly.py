@@ -8,18 +8,16 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from featx.engines.precision import in_precision
-from featx.networks.backbones import Backbone
 from featx.networks.blocks import cuts_of
 from featx.networks.pooling import pooled
 from featx.networks.preprocessing import preprocess
+from featx.tuning.augmentation import augmentation_layers
 from featx.tuning.handover import LinearMap
 from featx.tuning.objectives import Objective
-from featx.tuning.unfreezing import Unfrozen
-
-_SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
+from featx.tuning.plan import Plan
 
 
 class TrainedModel:
@@ -27,15 +25,8 @@ class TrainedModel:
 
     Parameters
     ----------
-    network : keras.Model
-        Flat copy of the backbone, to which the trained weights are given in the end.
-    backbone : Backbone
-        That was copied.
-    unfrozen : Unfrozen
-    precision : {"float32", "bfloat16", "float16"}
-    augment : None, "standard", keras.Layer or sequence of them
-    from_pixels : bool
-        Whether it is given what the backbone takes; else, activations at the frontier.
+    plan : Plan
+        To whose copy of the backbone the trained weights are given in the end.
 
     Attributes
     ----------
@@ -45,25 +36,16 @@ class TrainedModel:
         Parameters of the backbone.
     """
 
-    def __init__(
-        self,
-        network: keras.Model,
-        backbone: Backbone,
-        unfrozen: Unfrozen,
-        *,
-        precision: str,
-        augment: Any,
-        from_pixels: bool,
-    ) -> None:
-        self._network = network
-        self._working = in_precision(network, precision)
+    def __init__(self, plan: Plan) -> None:
+        self._network, backbone, unfrozen = plan.copy.model, plan.backbone, plan.unfrozen
+        self._working = in_precision(self._network, plan.params.precision)
         unfrozen.apply(self._working)
         self.n_trained = _n_numbers(self._working.trainable_variables)
         self.n_frozen = _n_numbers(self._working.weights) - self.n_trained
-        if from_pixels:
+        if plan.why_pixels:
             inputs = keras.Input(backbone.input_shape, dtype="float32")
             x = inputs
-            for layer in augmentation_layers(augment):
+            for layer in augmentation_layers(plan.params.augment):
                 x = layer(x)
             activations = self._working(preprocess(x, backbone.preprocessing))
         else:
@@ -100,28 +82,6 @@ class TrainedModel:
             kernel=kernel * objective.spread,
             bias=bias * objective.spread + objective.center,
         )
-
-
-def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
-    """Return the layers that change pixels at random while training.
-
-    Parameters
-    ----------
-    augment : None, "standard", keras.Layer or sequence of them
-    """
-    if augment is None:
-        return ()
-    if augment == "standard":
-        return (
-            layers.RandomFlip("horizontal"),
-            layers.RandomTranslation(_SHIFT, _SHIFT),
-            layers.RandomZoom(_ZOOM),
-            layers.RandomRotation(_TURN),
-            layers.RandomContrast(_CONTRAST),
-        )
-    given = augment if isinstance(augment, Sequence) else [augment]
-    # Copies, since their generators change while they are used.
-    return tuple(type(layer).from_config(layer.get_config()) for layer in given)
 
 
 def _n_numbers(variables: Sequence[Any]) -> int:

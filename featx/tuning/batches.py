@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from featx.tuning.readers import Reader
+
 _QUEUE = 4
 
 
@@ -20,8 +22,7 @@ class Batches(keras.utils.PyDataset):
 
     Parameters
     ----------
-    read : callable
-        From rows, shape (k,), to a list of inputs, each of shape (k, ...).
+    read : Reader
     rows : ndarray of shape (m,), int64
     targets : ndarray of shape (n_samples, n_scores), float32, default=None
     weights : ndarray of shape (n_samples,), float32, default=None
@@ -31,13 +32,13 @@ class Batches(keras.utils.PyDataset):
         Of order and mixing; None keeps the order.
     mixing : callable, default=None
         From (rng, inputs, targets) to the same, mixed.
-    n_threads : int, default=1
-        That read.
+    n_versions : int, default=0
+        Of each sample that are kept, of which epochs take one after the other.
     """
 
     def __init__(
         self,
-        read: Callable[[np.ndarray], list[np.ndarray]],
+        read: Reader,
         rows: np.ndarray,
         targets: np.ndarray | None = None,
         weights: np.ndarray | None = None,
@@ -45,11 +46,12 @@ class Batches(keras.utils.PyDataset):
         batch_size: int,
         seed: int | None = None,
         mixing: Callable[..., Any] | None = None,
-        n_threads: int = 1,
+        n_versions: int = 0,
     ) -> None:
-        super().__init__(workers=n_threads, max_queue_size=_QUEUE)
+        super().__init__(workers=read.n_threads, max_queue_size=_QUEUE)
         self._read, self._rows, self._targets, self._weights = read, rows, targets, weights
         self._batch_size, self._seed, self._mixing = batch_size, seed, mixing
+        self._n_versions = n_versions
         self.epoch = 0
         self._order = rows
         self.start_epoch(0)
@@ -64,13 +66,16 @@ class Batches(keras.utils.PyDataset):
         """Go on to the next epoch."""
         self.start_epoch(self.epoch + 1)
 
+    def _version(self) -> int:
+        return 1 + self.epoch % self._n_versions if self._n_versions else 0
+
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
         start = number * self._batch_size
         rows = self._order[start : start + self._batch_size]
-        inputs = self._read(rows)
+        inputs = self._read(rows, self._version())
         if self._targets is None or self._weights is None:
             return (_alone(inputs),)
         targets = self._targets[rows]

@@ -8,21 +8,19 @@ them are never in memory.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.exceptions import MissingRowsError
 from featx.identity.digests import Digester
 from featx.networks.backbones import Backbone
 from featx.networks.blocks import Cut
 from featx.networks.copying import FlatCopy
 from featx.networks.resolution import Resolved
 from featx.storage.cache import EmbeddingCache
-from featx.storage.store import SpaceStore
+from featx.tuning.readers import ActivationReader
 
 _SHARE_OF_DISK = 0.9
 
@@ -54,7 +52,7 @@ class Frontier:
         return sum(space.n_features * space.dtype.itemsize for space in spaces)
 
     def why_not_stored(self, cache: EmbeddingCache, n_rows: int, max_bytes: int) -> str | None:
-        """Say why these activations cannot be kept; None if they can."""
+        """Say why the activations of so many samples cannot be kept; None if they can."""
         if not all(tap.is_cacheable for tap in (self.embedding, *self.activations)):
             return "the backbone cannot be identified, so nothing of it is cached"
         size_bytes = n_rows * self.row_bytes
@@ -70,45 +68,6 @@ class Frontier:
         """Make a reader of the stored activations of samples."""
         stores = [cache.store(tap.space) for tap in self.activations]
         return ActivationReader(stores, self.shapes, keys)
-
-
-class ActivationReader:
-    """Reads activations of some samples; each row was checked.
-
-    Parameters
-    ----------
-    stores : sequence of SpaceStore
-        One for each tensor.
-    shapes : sequence of tuple of int
-    keys : ndarray of shape (n_samples,), dtype S16
-    """
-
-    def __init__(
-        self, stores: Sequence[SpaceStore], shapes: Sequence[tuple[int, ...]], keys: np.ndarray
-    ) -> None:
-        self._stores = stores
-        self._shapes = shapes
-        self._keys = keys
-
-    def __call__(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the activations of samples, (len(rows), *shape) float32, tensor by tensor.
-
-        Raises
-        ------
-        MissingRowsError
-            Some were removed, or damaged, since they were stored.
-        """
-        keys = self._keys[rows]
-        read = []
-        for store, shape in zip(self._stores, self._shapes, strict=True):
-            flat, found = store.find(keys)
-            if not found.all():
-                raise MissingRowsError(
-                    f"{int((~found).sum())} of {len(keys)} activations of {store.space.label} are "
-                    "no longer stored: fit again"
-                )
-            read.append(flat.reshape(len(rows), *shape))
-        return read
 
 
 def find_frontier(

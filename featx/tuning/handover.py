@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -41,7 +42,8 @@ class LinearMap:
     kernel : ndarray of shape (n_features, n_scores), float64
     bias : ndarray of shape (n_scores,), float64
     link : {"softmax", "sigmoid", "normalized sigmoid", None}
-        What turns scores into probabilities; None where the head has none.
+        What turns scores into probabilities; None where the head has none. Several scores with
+        "sigmoid" are several labels.
     """
 
     mean: np.ndarray
@@ -66,6 +68,8 @@ class LinearMap:
         shares = expit(scores)
         if self.n_scores == 1:
             return np.hstack([1 - shares, shares])
+        if self.link == "sigmoid":
+            return shares
         return shares / shares.sum(axis=1, keepdims=True)
 
     def layers(self) -> tuple[keras.layers.Layer, keras.layers.Dense]:
@@ -118,10 +122,9 @@ def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
     if not hasattr(head, "predict_proba"):
         return found
     probabilities = head.predict_proba(shown)
-    for link in ("softmax", "sigmoid", "normalized sigmoid"):
-        linked = replace(found, link=link)
-        fits = (link == "sigmoid") == (linked.n_scores == 1)
-        if fits and _close(linked.probabilities(expected), probabilities):
+    for link in ("softmax", "normalized sigmoid", "sigmoid"):
+        linked = replace(found, link="sigmoid" if found.n_scores == 1 else link)
+        if _close(linked.probabilities(expected), probabilities):
             return linked
     return None
 
@@ -178,9 +181,15 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
     """
     name, last = _last_step(head)
     last = copy.deepcopy(last)
-    is_flat = not is_classifier(last) and np.ndim(last.coef_) == 1
-    last.coef_ = linear.kernel[:, 0].copy() if is_flat else linear.kernel.T.copy()
-    last.intercept_ = float(linear.bias[0]) if is_flat else linear.bias.copy()
+    if isinstance(last, OneVsRestClassifier):
+        for number, part in enumerate(last.estimators_):
+            part.coef_ = linear.kernel[:, [number]].T.copy()
+            part.intercept_ = linear.bias[[number]]
+            part.n_features_in_ = len(linear.mean)
+    else:
+        is_flat = not is_classifier(last) and np.ndim(last.coef_) == 1
+        last.coef_ = linear.kernel[:, 0].copy() if is_flat else linear.kernel.T.copy()
+        last.intercept_ = float(linear.bias[0]) if is_flat else linear.bias.copy()
     last.n_features_in_ = len(linear.mean)
     scaler = StandardScaler()
     scaler.mean_, scaler.scale_, scaler.var_ = linear.mean, linear.spread, linear.spread**2
@@ -190,7 +199,9 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
 
 def can_take_back(head: BaseEstimator) -> bool:
     """Tell whether :func:`head_with` can put coefficients into a head."""
-    return {"coef_", "intercept_"} <= vars(_last_step(head)[1]).keys()
+    last = _last_step(head)[1]
+    parts = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
+    return all({"coef_", "intercept_"} <= vars(part).keys() for part in parts)
 
 
 def _last_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:

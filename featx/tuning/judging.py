@@ -45,6 +45,13 @@ class Judgement:
     losses: tuple[float, float]
     minutes: float
 
+    def describe(self) -> str:
+        """Say the decision and its reasons in a sentence."""
+        curve = ", ".join(f"{score:.3f} with {n} samples" for n, score in self.head_scores.items())
+        decision = "fine-tuning" if self.is_worth_it else "not fine-tuning"
+        minutes = "" if math.isnan(self.minutes) else f" (at most {self.minutes:.1f} min)"
+        return f"{decision}{minutes}: {self.why}; the head has {curve}"
+
     def to_plain(self) -> dict[str, Any]:
         """Return it as plain data."""
         return asdict(self)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit, logit, softmax
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.class_weight import compute_sample_weight
 
@@ -19,6 +20,7 @@ from featx.exceptions import ParameterError
 if TYPE_CHECKING:
     import keras
 
+_TINY = 1e-12  # a probability below it is taken for it
 _FOR_CLASSES = ("cross_entropy", "binary_cross_entropy", "squared_hinge")
 _FOR_LINKS = {
     "softmax": "cross_entropy",
@@ -26,6 +28,22 @@ _FOR_LINKS = {
     "normalized sigmoid": "binary_cross_entropy",
     None: "squared_hinge",
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a teacher says of the samples.
+
+    Attributes
+    ----------
+    targets : ndarray of shape (n_samples, n_scores), float32
+        Probabilities at the temperature, or values in units of the targets.
+    temperature : float
+        1 for values.
+    """
+
+    targets: np.ndarray
+    temperature: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +65,8 @@ class Objective:
     weights_of_score : ndarray of shape (n_samples,)
         Of samples, those of classes left out.
     is_multilabel : bool
+    lesson : Lesson or None
+        What a teacher says, of which half of the loss is made.
     """
 
     loss_name: str
@@ -57,6 +77,23 @@ class Objective:
     spread: np.ndarray
     weights_of_score: np.ndarray
     is_multilabel: bool
+    lesson: Lesson | None = None
+
+    @property
+    def training_targets(self) -> np.ndarray:
+        """The targets, and those of a teacher beside them."""
+        if self.lesson is None:
+            return self.targets
+        return np.hstack([self.targets, self.lesson.targets])
+
+    def training_loss(self, label_smoothing: float) -> keras.losses.Loss:
+        """Make the loss of scores in units of the targets, given the training targets."""
+        loss = self.loss(label_smoothing)
+        if self.lesson is None:
+            return loss
+        from featx.tuning.distillation_loss import DistillationLoss
+
+        return DistillationLoss(loss, self.loss(0.0), self.lesson.temperature)
 
     def loss(self, label_smoothing: float) -> keras.losses.Loss:
         """Make the loss of scores in units of the targets."""
@@ -101,6 +138,8 @@ def make_objective(
     sample_weight: np.ndarray | None,
     class_weight: Any,
     loss: str,
+    taught: np.ndarray | None = None,
+    temperature: float = 1.0,
 ) -> Objective:
     """Turn labels or values into targets.
 
@@ -116,12 +155,17 @@ def make_objective(
     class_weight : None, "balanced" or dict
     loss : str
         See :class:`FineTune`.
+    taught : ndarray of shape (n_samples, n_classes) or (n_samples, n_outputs), default=None
+        Probabilities or values that a teacher gives the samples.
+    temperature : float, default=1.0
+        At which student and teacher are compared.
 
     Raises
     ------
     ParameterError
         The loss is not one for this task.
     """
+    lesson = None
     given = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if classes is None:
         if loss in _FOR_CLASSES:
@@ -130,6 +174,9 @@ def make_objective(
         center, spread = values.mean(axis=0), values.std(axis=0)
         spread[spread == 0] = 1.0
         targets = (values - center) / spread
+        if taught is not None:
+            taught = (taught.reshape(values.shape) - center) / spread
+            lesson = Lesson(taught.astype(np.float32), 1.0)
         name, is_multilabel = "mse" if loss == "auto" else loss, False
     else:
         name = _FOR_LINKS[link] if loss == "auto" else loss
@@ -144,6 +191,8 @@ def make_objective(
         targets = targets[:, -1:] if n_scores == 1 and not is_multilabel else targets
         targets = np.where(targets, 1.0, -1.0 if name == "squared_hinge" else 0.0)
         center, spread = np.zeros(n_scores), np.ones(n_scores)
+        if taught is not None:
+            lesson = _lesson(taught, name, n_scores, temperature)
     weights = given * (1.0 if class_weight is None else compute_sample_weight(class_weight, y))
     return Objective(
         loss_name=name,
@@ -154,4 +203,17 @@ def make_objective(
         spread=spread,
         weights_of_score=given,
         is_multilabel=is_multilabel,
+        lesson=lesson,
     )
+
+
+def _lesson(taught: np.ndarray, loss_name: str, n_scores: int, temperature: float) -> Lesson:
+    """Turn the probabilities that a teacher gives into those at a temperature."""
+    if loss_name == "squared_hinge":
+        raise ParameterError("loss='squared_hinge': distillation compares probabilities")
+    if loss_name == "cross_entropy":
+        targets = softmax(np.log(np.maximum(taught, _TINY)) / temperature, axis=1)
+    else:
+        shares = np.clip(taught[:, -n_scores:], _TINY, 1 - _TINY)
+        targets = expit(logit(shares) / temperature)
+    return Lesson(targets.astype(np.float32), temperature)

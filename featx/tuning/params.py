@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
+from featx.extractor import FeatureExtractor
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("cosine", "one-cycle", "constant")
@@ -62,8 +63,11 @@ default="adamw"
         (Verma et al. 2019, arXiv 1806.05236); cutmix needs pixels.
     augment : None, "standard", keras.Layer or sequence of them, default=None
         What changes images at random while they are trained on, given pixels from 0 to 255;
-        "standard" flips, shifts, zooms, turns and changes contrast a little. Training then
-        starts from pixels in each epoch.
+        "standard" flips, shifts, zooms, turns and changes contrast a little. Without `views`,
+        training then starts from pixels in each epoch.
+    views : int or None, default=None
+        So many augmented versions of each image are made once and kept at the frontier; epochs
+        train on one after the other, and cost what lies above. None makes new ones in each epoch.
     class_weight : None, "balanced" or dict, default=None
         As in scikit-learn.
     loss : {"auto", "cross_entropy", "binary_cross_entropy", "squared_hinge", "mse", "huber"}, \
@@ -94,6 +98,13 @@ default="auto"
     strategy : {"always", "auto"}, default="always"
         "auto" first judges, from the learning curve of the head and a short trial, whether
         fine-tuning is worth its minutes, says so, and leaves the head alone if it is not.
+    distill_to : backbone, FeatureExtractor or None, default=None
+        A smaller backbone to which the knowledge of the larger one is transferred. It learns in
+        equal parts from labels and from the probabilities, or values, that the head, or the
+        fine-tuned model, gives the training samples (Hinton et al. 2015, arXiv 1503.02531). All of
+        it is trained; the other parameters hold for both. What is kept predicts with it alone.
+    temperature : float, default=2.0
+        By which the scores of both are divided where there are probabilities.
     callbacks : sequence of keras.callbacks.Callback, default=()
         Told of ``loss``, ``val_loss`` and ``val_score`` in each epoch.
 
@@ -125,6 +136,7 @@ default="auto"
         mixup: float = 0.0,
         cutmix: float = 0.0,
         augment: Any = None,
+        views: int | None = None,
         class_weight: Any = None,
         loss: str = "auto",
         batch_size: int = 32,
@@ -137,6 +149,8 @@ default="auto"
         frontier_dtype: str = "float32",
         max_cache_bytes: int = 20 * 10**9,
         strategy: str = "always",
+        distill_to: Any = None,
+        temperature: float = 2.0,
         callbacks: Sequence[Any] = (),
     ) -> None:
         self.unfreeze = unfreeze
@@ -152,6 +166,7 @@ default="auto"
         self.mixup = mixup
         self.cutmix = cutmix
         self.augment = augment
+        self.views = views
         self.class_weight = class_weight
         self.loss = loss
         self.batch_size = batch_size
@@ -164,6 +179,8 @@ default="auto"
         self.frontier_dtype = frontier_dtype
         self.max_cache_bytes = max_cache_bytes
         self.strategy = strategy
+        self.distill_to = distill_to
+        self.temperature = temperature
         self.callbacks = callbacks
 
     def check_params(self) -> None:
@@ -194,7 +211,8 @@ default="auto"
         faults.check_positive_int("epochs", self.epochs)
         faults.check_positive_int("batch_size", self.batch_size)
         faults.check_positive_int("max_cache_bytes", self.max_cache_bytes)
-        faults.check_positive_int("patience", self.patience, also=(None,))
+        for name in ("patience", "views"):
+            faults.check_positive_int(name, getattr(self, name), also=(None,))
         if self.learning_rate != "find":
             faults.check_number(
                 "learning_rate", self.learning_rate, lambda rate: rate > 0, "above 0"
@@ -223,6 +241,7 @@ default="auto"
         faults.check_number(
             "layer_decay", self.layer_decay, lambda x: 0 < x <= 1, "above 0, up to 1"
         )
+        faults.check_number("temperature", self.temperature, lambda x: x > 0, "above 0")
         optional: dict[str, tuple[Callable[[float], bool], str]] = {
             "weight_decay": (lambda x: x >= 0, "0 or more, or None"),
             "clip_norm": (lambda x: x > 0, "above 0, or None"),
@@ -249,11 +268,23 @@ default="auto"
             faults.check_option("class_weight", self.class_weight, ("balanced", None))
         if not isinstance(self.callbacks, Sequence) or isinstance(self.callbacks, str):
             faults.add("callbacks", self.callbacks, "a list of Keras callbacks.")
-        if self.cutmix and self.mixup:
-            faults.add("cutmix", self.cutmix, "0 where mixup is used.")
+        if self.cutmix and (self.mixup or self.views):
+            faults.add("cutmix", self.cutmix, "0 where mixup or views are used.")
+        if self.views and self.augment is None:
+            faults.add("views", self.views, "None where nothing is augmented.")
+        if self.distill_to is not None:
+            smaller = as_extractor(self.distill_to)
+            faults.check_part(smaller.check_params, prefix="distill_to__")
 
     def __sklearn_clone__(self) -> FineTune:
         return clone_sharing_models(self)
+
+
+def as_extractor(backbone: Any, **params: Any) -> FeatureExtractor:
+    """Return the extractor that a backbone is short for; one that is passed, as a clone."""
+    if isinstance(backbone, FeatureExtractor):
+        return clone(backbone)
+    return FeatureExtractor(backbone, **params)
 
 
 def _is_unfreeze(value: Any) -> bool:

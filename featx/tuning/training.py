@@ -38,6 +38,7 @@ from featx.tuning.optimizers import (
     rate_from_trial,
 )
 from featx.tuning.params import FineTune
+from featx.tuning.readers import Reader
 
 _TRIAL_STEPS = 100
 _TRIAL_RATES = (1e-7, 1e-1)
@@ -53,41 +54,39 @@ class Trainee:
         From whatever `read` gives to scores in units of the targets; what is trainable is set.
     depths : dict
         See :func:`make_optimizer`.
-    read : callable
-        From rows to inputs.
-    n_threads : int
-        That read.
+    read : Reader
     objective : Objective
     train_rows, held_rows : ndarray of int64
     mixing : callable or None
+    n_versions : int
         See :class:`Batches`.
     """
 
     model: keras.Model
     depths: dict[str, int]
-    read: Callable[[np.ndarray], list[np.ndarray]]
-    n_threads: int
+    read: Reader
     objective: Objective
     train_rows: np.ndarray
     held_rows: np.ndarray
     mixing: Callable[..., Any] | None = None
+    n_versions: int = 0
 
-    def batches(self, rows: np.ndarray, batch_size: int, seed: int | None = None) -> Batches:
-        """Make batches of samples, shuffled and mixed if there is a seed."""
+    def batches(self, rows: np.ndarray, batch_size: int, seed: int) -> Batches:
+        """Make batches of samples to train on."""
         return Batches(
             self.read,
             rows,
-            self.objective.targets,
+            self.objective.training_targets,
             self.objective.weights,
             batch_size=batch_size,
             seed=seed,
-            mixing=self.mixing if seed is not None else None,
-            n_threads=self.n_threads,
+            mixing=self.mixing,
+            n_versions=self.n_versions,
         )
 
     def scores(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
         """Compute the scores of samples, (len(rows), n_scores) in units of the targets."""
-        return predict(self.model, self.read, rows, batch_size, n_threads=self.n_threads)
+        return predict(self.model, self.read, rows, batch_size)
 
     def held_loss(self, batch_size: int) -> float:
         """Compute the loss of the held-out samples."""
@@ -95,17 +94,9 @@ class Trainee:
         return self.objective.loss_of(scores, self.held_rows)
 
 
-def predict(
-    model: keras.Model,
-    read: Callable[[np.ndarray], list[np.ndarray]],
-    rows: np.ndarray,
-    batch_size: int,
-    *,
-    n_threads: int,
-) -> np.ndarray:
+def predict(model: keras.Model, read: Reader, rows: np.ndarray, batch_size: int) -> np.ndarray:
     """Compute what a model gives for samples, in their order."""
-    batches = Batches(read, rows, batch_size=batch_size, n_threads=n_threads)
-    return model.predict(batches, verbose=0)
+    return model.predict(Batches(read, rows, batch_size=batch_size), verbose=0)
 
 
 @dataclass(frozen=True)
@@ -258,7 +249,7 @@ def _compile(
 def _compile_with(optimizer: Any, trainee: Trainee, params: FineTune) -> None:
     # XLA makes a network ten times slower on a CPU under TensorFlow (2026-11).
     slow = keras.backend.backend() == "tensorflow" and not has_accelerator()
-    loss = trainee.objective.loss(params.label_smoothing)
+    loss = trainee.objective.training_loss(params.label_smoothing)
     trainee.model.compile(optimizer, loss=loss, jit_compile=False if slow else "auto")
 
 

@@ -1,0 +1,145 @@
+"""The heads that are there before training: the one to beat, and the one that Keras starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featx.heads import as_head_input, fit_head, takes_sample_weight
+from featx.tuning.data import Data
+from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
+from featx.tuning.objectives import Objective, make_objective
+from featx.tuning.params import FineTune
+from featx.tuning.splitting import hold_out
+
+_LARGEST_GAP = 1e-5
+
+
+class Start:
+    """Heads fitted on the training part, judged on what is held out.
+
+    Parameters
+    ----------
+    new_head : callable
+        Makes an unfitted head.
+    params : FineTune
+    data : Data
+        Without `X`.
+    features : ndarray of shape (n_samples, n_features), float32
+        The embeddings as the model to be trained computes them, so that not even the rounding of
+        another engine, or of stored activations, is between the two.
+    seed : int
+
+    Attributes
+    ----------
+    train, held : ndarray of int64, increasing
+        Samples to train on and to judge by.
+    embeddings : ndarray of shape (n_samples, n_features)
+    head_score : float
+        Of the head that was asked for, on what is held out.
+    head : estimator
+        From which training starts: that head if Keras can compute it, or a linear one.
+    linear : LinearMap
+        The same, for Keras.
+    objective : Objective
+    """
+
+    def __init__(
+        self,
+        new_head: Callable[[], BaseEstimator],
+        params: FineTune,
+        data: Data,
+        features: np.ndarray,
+        seed: int,
+    ) -> None:
+        self._new_head, self._data = new_head, data
+        asked_for = new_head()
+        self.train, self.held = hold_out(
+            data.y,
+            validation=params.validation,
+            groups=data.groups,
+            is_classifier=is_classifier(asked_for),
+            seed=seed,
+        )
+        self.embeddings = as_head_input(features)
+        self._fit(asked_for, self.embeddings, self.train)
+        self.head_score = self._score(asked_for)
+        self.head, self.linear = self._starting_head(asked_for)
+        self.objective: Objective = make_objective(
+            data.y,
+            classes=getattr(self.head, "classes_", None),
+            link=self.linear.link,
+            n_scores=self.linear.n_scores,
+            sample_weight=data.sample_weight,
+            class_weight=params.class_weight,
+            loss=params.loss,
+            taught=data.taught,
+            temperature=params.temperature,
+        )
+
+    def score_with(self, rows: np.ndarray) -> float:
+        """Judge a head that is fitted on some of the samples only.
+
+        Raises
+        ------
+        ValueError
+            They are too few.
+        """
+        return self._score(self._fit(self._new_head(), self.embeddings, rows))
+
+    def head_on_all(self, embeddings: np.ndarray) -> BaseEstimator:
+        """Fit the head on the embeddings, as the extractor gives them, of all samples."""
+        return self._fit(self._new_head(), embeddings, np.arange(len(embeddings)))
+
+    def handover_gap(self, scores: np.ndarray) -> float:
+        """Measure how far Keras' scores of what is held out are from those of the head.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n_held, n_scores)
+            In units of the targets.
+        """
+        scores = scores * self.objective.spread + self.objective.center
+        return handover_gap(scores, self.head, self.embeddings[self.held], self.linear)
+
+    def _fit(self, head: BaseEstimator, embeddings: np.ndarray, rows: np.ndarray) -> BaseEstimator:
+        weights = self._data.sample_weight
+        if weights is not None:
+            weights = weights[rows] if takes_sample_weight(head) else None
+        fit_head(head, embeddings[rows], self._data.y[rows], sample_weight=weights)
+        return head
+
+    def _score(self, head: BaseEstimator) -> float:
+        weights, held = self._data.sample_weight, self.held
+        given = {} if weights is None else {"sample_weight": weights[held]}
+        return float(head.score(self.embeddings[held], self._data.y[held], **given))
+
+    def _starting_head(self, asked_for: BaseEstimator) -> tuple[BaseEstimator, LinearMap]:
+        train = self.embeddings[self.train]
+        if can_take_back(asked_for):
+            linear = linear_map(asked_for, train)
+            if linear and _is_exact(asked_for, linear, train):
+                return asked_for, linear
+        probe = LogisticRegression(max_iter=1000) if is_classifier(asked_for) else Ridge()
+        if is_classifier(asked_for) and np.ndim(self._data.y) == 2:
+            probe = OneVsRestClassifier(probe)
+        head = self._fit(make_pipeline(StandardScaler(), probe), self.embeddings, self.train)
+        linear = linear_map(head, train)
+        if linear is None:
+            raise RuntimeError(f"{head} is not linear")
+        return head, linear
+
+
+def _is_exact(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
+    import keras
+
+    scaling, dense = linear.layers()
+    scores = dense(scaling(embeddings.astype(np.float32)))
+    computed = keras.ops.convert_to_numpy(scores)
+    return handover_gap(computed, head, embeddings, linear) <= _LARGEST_GAP
