@@ -30,10 +30,12 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     head : str or estimator, default="logistic"
         What is trained on them: any scikit-learn classifier, or one by name: "logistic", "ridge",
         "svm" (each with scaling), "knn", "lda", "forest".
-    fine_tune : None
-        Reserved for unfreezing the top of the backbone, which is not part of this version.
+    fine_tune : FineTune or None, default=None
+        How the top of the backbone is trained after the head, from where the head left off. What
+        was held out decides which of both is kept: see `report_`.
     random_state : int, RandomState or None, default=None
-        For parts of the head that have none of their own.
+        For parts of the head that have none of their own, and for fine-tuning, which repeats
+        itself with an int.
     verbose : int or callable, default=0
         Whether to show a progress bar; or a function that is called with the numbers of samples
         done and to do.
@@ -45,7 +47,15 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     head_ : estimator
         The fitted head.
     report_ : Bunch
-        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too.
+        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
+        fine-tuning also: ``kept`` ("head" or "tuned"); ``head_score`` and ``tuned_score`` on what
+        was held out; ``handover_gap``, the largest difference between the scores of the head and
+        those of the network before its first step, relative to the largest score; ``history``
+        (``loss``, ``val_loss``, ``val_score`` by epoch), ``best_epoch``, ``epoch_s`` (seconds of
+        one); ``unfrozen`` (layers), ``n_params_trained``, ``n_params_frozen``; ``frontier``
+        ("cache" or "pixels", where epochs start), ``why_pixels``, ``frontier_bytes``;
+        ``learning_rate``, ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
+        ``teacher``, the report of the larger model, after distillation.
 
     Examples
     --------
@@ -145,10 +155,12 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
     head : str or estimator, default="ridge"
         What is trained on them: any scikit-learn regressor, or one by name: "ridge", "svm" (each
         with scaling), "knn", "forest".
-    fine_tune : None
-        Reserved for unfreezing the top of the backbone, which is not part of this version.
+    fine_tune : FineTune or None, default=None
+        How the top of the backbone is trained after the head, from where the head left off. What
+        was held out decides which of both is kept: see `report_`.
     random_state : int, RandomState or None, default=None
-        For parts of the head that have none of their own.
+        For parts of the head that have none of their own, and for fine-tuning, which repeats
+        itself with an int.
     verbose : int or callable, default=0
         Whether to show a progress bar; or a function that is called with the numbers of samples
         done and to do.
@@ -159,7 +171,15 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
     head_ : estimator
         The fitted head.
     report_ : Bunch
-        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too.
+        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
+        fine-tuning also: ``kept`` ("head" or "tuned"); ``head_score`` and ``tuned_score`` on what
+        was held out; ``handover_gap``, the largest difference between the scores of the head and
+        those of the network before its first step, relative to the largest score; ``history``
+        (``loss``, ``val_loss``, ``val_score`` by epoch), ``best_epoch``, ``epoch_s`` (seconds of
+        one); ``unfrozen`` (layers), ``n_params_trained``, ``n_params_frozen``; ``frontier``
+        ("cache" or "pixels", where epochs start), ``why_pixels``, ``frontier_bytes``;
+        ``learning_rate``, ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
+        ``teacher``, the report of the larger model, after distillation.
 
     Examples
     --------

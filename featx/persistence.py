@@ -60,7 +60,8 @@ def save(
     Parameters
     ----------
     estimator : FeatureExtractor, TransferClassifier or TransferRegressor
-        Fitted.
+        Fitted. One that was fine-tuned is saved as what it became, the tuned backbone and its
+        head; how it was trained is not.
     path : str or Path
         Replaced, whole, if it is there.
     trusted : sequence of str, default=()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
 from featx.exceptions import InputError
+from featx.exporting import export, to_keras
 from featx.extractor import FeatureExtractor
 from featx.heads import (
     as_head_input,
@@ -36,6 +38,9 @@ from featx.tuning.data import Data
 from featx.tuning.distilling import check_teacher, distill
 from featx.tuning.params import FineTune
 from featx.tuning.stage import fine_tune
+
+if TYPE_CHECKING:
+    import keras
 
 
 def head_has(method: str) -> Callable[[Any], bool]:
@@ -171,6 +176,52 @@ class TransferEstimator(BaseEstimator, ABC):
         """
         check_is_fitted(self, "head_")
         return self.extractor_.transform(X)
+
+    def to_keras(self) -> keras.Model:
+        """Make one Keras model of the fitted estimator, which needs neither featx nor scikit-learn.
+
+        Returns
+        -------
+        keras.Model
+            From uint8 pixels (n, h, w, c) of the backbone's size to float32 probabilities
+            (n, n_classes), to scores where the head has no probabilities, or to values. Its layers
+            are copies, which may be trained. That of a classifier has ``class_names``.
+
+        Raises
+        ------
+        ParameterError
+            The head is not linear.
+        BackboneError
+            The backbone cannot be copied, or was changed after `fit`.
+        """
+        check_is_fitted(self, "head_")
+        return to_keras(self.extractor_, self.head_)
+
+    def export(self, path: str | os.PathLike[str], *, format: str = "keras") -> None:
+        """Write the fitted estimator for a runtime that knows nothing of featx.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
+            gets a second file ``.bin``) or ``.tflite``. Replaced, whole, if it is there.
+        format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
+            All but "keras" need Keras to run on TensorFlow. The names of the classes are inside:
+            see ``featx/exporting.py`` for where.
+
+        Raises
+        ------
+        ParameterError
+            The format is not known, the path does not suit it, or the head is not linear.
+        MissingExtraError
+            Packages that write the format are not installed.
+        EngineError
+            The format cannot hold the network.
+        OSError
+            The disk is full, the folder cannot be written, and so on; what was there is unharmed.
+        """
+        check_is_fitted(self, "head_")
+        export(self.extractor_, self.head_, path, format=format)
 
     def check_params(self) -> None:
         """Check the parameters, those of extractor and head too, as `fit` does first of all.

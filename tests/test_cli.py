@@ -67,8 +67,50 @@ def test_command_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
-    for job in ["demo", "extract", "fit", "predict", "evaluate", "cv", "cache", "backbones"]:
+    for job in [
+        "demo",
+        "extract",
+        "fit",
+        "predict",
+        "evaluate",
+        "export",
+        "cv",
+        "cache",
+        "backbones",
+    ]:
         assert f"\n  {job} " in done.stdout
+
+
+def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tmp_path):
+    model, out = tmp_path / "tuned.featx", tmp_path / "tuned.keras"
+    options = ["--fine-tune", 1, "--tune", "epochs=1", "--backbone", "tiny", "--json"]
+    code, text, err = run("fit", photos, "--out", model, *options)
+    assert code == 0, err
+    report = json.loads(text)["report"]
+    assert report["kept"] in ("head", "tuned")
+    assert "training " in err
+    code, text, err = run("export", model, out)
+    assert (code, out.is_file()) == (0, True), err
+    assert "keras model in" in text
+    code, _, err = run("export", model, out)
+    assert (code, "--force" in err) == (CODES["input"], True)
+    code, _, err = run("export", model, tmp_path / "model.h5")
+    assert (code, ".tflite" in err) == (CODES["input"], True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--tune", "epochs=2"], "works with --fine-tune only"),
+        (["--fine-tune", 1, "--tune", "epoch=2"], "Did you mean 'epochs'"),
+        (["--fine-tune", 1, "--tune", "epochs=0"], "--tune epochs=0"),
+        (["--fine-tune", 1.5], "--fine-tune 1.5"),
+    ],
+)
+def test_fit_faulty_fine_tuning_options_are_named(options, expected, run, photos, tmp_path):
+    code, _, err = run("fit", photos, "--out", tmp_path / "model.featx", *options)
+    assert code in (2, CODES["input"])
+    assert expected in err
 
 
 def test_extract_writes_embeddings_paths_and_labels(run, photos, tmp_path):

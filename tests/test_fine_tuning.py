@@ -17,12 +17,14 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import BadSampleWarning, FineTuneWarning, ParameterError
 from featx.identity.digests import graph_digest
+from featx.samples.images import conform
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +292,49 @@ def test_fit_multilabel_targets(digits):
     fitted = TransferClassifier(extractor, "ridge", tuning(), random_state=0).fit(images, y)
     assert fitted.predict(images).shape == (160, 2)
     assert fitted.report_.handover_gap <= 1e-5
+
+
+@pytest.mark.parametrize("head", [OneVsRestClassifier(LogisticRegression()), "forest"], ids=str)
+def test_fit_multilabel_probabilities(digits, head):
+    images, labels = digits
+    y = np.c_[labels % 2, labels > 1, labels == 3]
+    extractor = FeatureExtractor(small_network(), input_size=16, cache=None, preprocessing="unit")
+    tune = tuning(unfreeze=2, epochs=4)
+    fitted = TransferClassifier(extractor, head, tune, random_state=0).fit(images, y)
+    assert fitted.report_.handover_gap <= 1e-5
+    assert fitted.report_.history["loss"][-1] < fitted.report_.history["loss"][0]
+    if head == "forest":
+        return
+    model = fitted.to_keras()
+    assert model.output_shape == (None, 3)
+    sized = np.stack([conform(image, (16, 16, 3)) for image in images])
+    np.testing.assert_allclose(
+        model.predict(sized, verbose=0), fitted.predict_proba(images), atol=1e-4
+    )
+
+
+def test_fit_transfer_of_structure_trains_random_weights(digits):
+    images, labels = digits
+    extractor = FeatureExtractor("tiny", weights=None, cache=None)
+    tune = tuning(unfreeze="all", epochs=1)
+    fitted = TransferClassifier(extractor, fine_tune=tune, random_state=0)
+    report = fitted.fit(images[:60], labels[:60]).report_
+    assert (report.frontier, report.why_pixels) == ("pixels", "nothing is frozen")
+    assert report.n_params_trained > 0.9 * (report.n_params_trained + report.n_params_frozen)
+
+
+@pytest.mark.slow
+def test_fit_on_jax_keeps_what_is_frozen(tmp_path):
+    pytest.importorskip("jax", reason="needs JAX")
+    test = f"{__file__}::test_fit_trains_what_was_asked_for_and_nothing_else"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_fit_groups_never_part(digits, monkeypatch):

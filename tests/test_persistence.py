@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from featx import (
     EmbeddingCache,
     FeatureExtractor,
+    FineTune,
     TransferClassifier,
     TransferRegressor,
     load,
@@ -278,3 +279,15 @@ def test_save_into_a_folder_that_is_not_there_raises(images, tmp_path):
     extractor = FeatureExtractor("tiny").fit(images)
     with pytest.raises(ParameterError, match="no such folder to write to"):
         save(extractor, tmp_path / "none" / "model.featx")
+
+
+def test_round_trip_fine_tuned_classifier_predicts_the_same(images, labels, path):
+    tune = FineTune("all", epochs=3, learning_rate=3e-3, patience=None)
+    classifier = TransferClassifier("tiny", fine_tune=tune, random_state=0).fit(images, labels)
+    assert classifier.report_.kept == "tuned"
+    save(classifier, path)
+    loaded = load(path)
+    np.testing.assert_allclose(
+        loaded.predict_proba(images), classifier.predict_proba(images), atol=1e-5
+    )
+    assert loaded.fine_tune is None  # it is what the training made of it

@@ -16,14 +16,15 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from featx._version import __version__
 from featx.cli.cache import cache
-from featx.cli.options import extractor_options, make_extractor, or_none
-from featx.cli.output import AS_JSON, as_options, print_json, show
+from featx.cli.models import evaluate, export, fit, predict
+from featx.cli.options import FOLDER, HEAD_HELP, extractor_options, make_extractor
+from featx.cli.output import AS_JSON, as_options, check_writable, passes, print_json, show
 from featx.cli.quiet_imports import keep_imports_quiet
 from featx.exceptions import (
     BackboneError,
@@ -34,29 +35,12 @@ from featx.exceptions import (
     WeightsError,
 )
 
-if TYPE_CHECKING:
-    from featx.estimators import TransferClassifier
-
 _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((WeightsError, BackboneError), 4),
     ((SavedFileError, UntrustedTypesError), 5),
     ((FeatxError, ValueError), 3),
     ((OSError,), 6),
 )
-_IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
-_FOLDER = click.argument("folder", type=click.Path())
-_MODEL = click.argument("model", type=click.Path())
-_TRUSTED = click.option(
-    "--trusted", multiple=True, help="A type inside the head that you vouch for; may be repeated."
-)
-_CACHE = click.option("--cache", default="auto", help="A folder, or none.")
-_ON_ERROR = click.option(
-    "--on-error",
-    type=click.Choice(["raise", "nan"]),
-    default=None,
-    help="What to do with images that cannot be read; default: as the model was fitted.",
-)
-_HEAD_HELP = "logistic, ridge, svm, knn, lda or forest"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,7 +80,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 
 
 @cli.command()
-@_FOLDER
+@FOLDER
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An .npz file.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
@@ -113,7 +97,7 @@ def extract(
     """Embed the images of a folder per class: an .npz with embeddings, paths and labels."""
     if out.exists() and not force:
         raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
-    _check_writable(out)
+    check_writable(out)
     import io
 
     import numpy as np
@@ -128,156 +112,13 @@ def extract(
     np.savez(buffer, embeddings=embeddings, paths=images.data, labels=images.target)
     write_atomically(out, buffer.getvalue())
     result = {"out": str(out), "shape": list(embeddings.shape), "report": extractor.report_}
-    show(result, as_json, f"{embeddings.shape} embeddings in {out} ({_passes(extractor.report_)})")
+    show(result, as_json, f"{embeddings.shape} embeddings in {out} ({passes(extractor.report_)})")
 
 
 @cli.command()
-@_FOLDER
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The saved model.")
-@click.option("--head", default="logistic", show_default=True, help=_HEAD_HELP)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--backbone", default="mobilenet_v2", show_default=True)
-@_TRUSTED
-@extractor_options
-@AS_JSON
-def fit(
-    folder: str,
-    out: Path,
-    head: str,
-    seed: int,
-    backbone: str,
-    trusted: tuple[str, ...],
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Train a classifier on a folder per class and save it as one file."""
-    _check_writable(out)
-    from featx.estimators import TransferClassifier
-    from featx.persistence import check_savable, save
-    from featx.samples.folders import load_image_folder
-
-    images = load_image_folder(folder)
-    extractor = make_extractor(backbone, options)
-    classifier = TransferClassifier(extractor, head, random_state=seed)
-    classifier.check_params()
-    check_savable(classifier, trusted=trusted)
-    classifier.fit(images.data, images.target)
-    save(classifier, out, trusted=trusted)
-    result = {
-        "model": str(out),
-        "classes": classifier.classes_.tolist(),
-        "report": classifier.report_,
-    }
-    show(
-        result,
-        as_json,
-        f"{len(images.data)} images of {len(images.target_names)} classes, "
-        f"{_passes(classifier.report_)}; saved as {out}",
-    )
-
-
-@cli.command()
-@_MODEL
-@_IMAGES
-@click.option("--proba", is_flag=True, help="Print the probability of each class too.")
-@_TRUSTED
-@_CACHE
-@_ON_ERROR
-@AS_JSON
-def predict(
-    model: str,
-    images: tuple[str, ...],
-    proba: bool,
-    trusted: tuple[str, ...],
-    cache: str,
-    on_error: str | None,
-    as_json: bool,
-) -> None:
-    """Predict the class of images, or of all images below folders, with a saved model.
-
-    Images that cannot be read have no label with --on-error nan.
-    """
-    import numpy as np
-
-    from featx.heads import as_head_input
-    from featx.samples.folders import list_images
-    from featx.training_data import were_read
-
-    paths = list_images(images)
-    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
-    if proba and not hasattr(classifier, "predict_proba"):
-        raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
-    embeddings = np.asarray(classifier.transform(paths))
-    read = were_read(embeddings)
-    readable = [path for path, is_read in zip(paths, read, strict=True) if is_read]
-    rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
-    matrix = as_head_input(embeddings[read])
-    if readable:
-        labels = classifier.head_.predict(matrix).tolist()
-        for path, label in zip(readable, labels, strict=True):
-            rows[path]["label"] = label
-    if readable and proba:
-        names = [str(name) for name in classifier.classes_]
-        for path, chances in zip(readable, classifier.head_.predict_proba(matrix), strict=True):
-            rows[path]["proba"] = dict(zip(names, chances.tolist(), strict=True))
-    predictions = [rows[path] for path in paths]
-    if as_json:
-        print_json(predictions)
-        return
-    for row in predictions:
-        shown = "".join(f"\t{name}={chance:.3f}" for name, chance in row.get("proba", {}).items())
-        click.echo(f"{row['image']}\t{row['label'] or ''}{shown}")
-
-
-@cli.command()
-@_MODEL
-@_FOLDER
-@_TRUSTED
-@_CACHE
-@_ON_ERROR
-@AS_JSON
-def evaluate(
-    model: str,
-    folder: str,
-    trusted: tuple[str, ...],
-    cache: str,
-    on_error: str | None,
-    as_json: bool,
-) -> None:
-    """Measure a saved model on a folder per class.
-
-    Images that cannot be read are left out with --on-error nan.
-    """
-    import numpy as np
-
-    from featx.cli import reports
-    from featx.evaluation import evaluate as measure
-    from featx.heads import as_head_input
-    from featx.samples.folders import load_image_folder
-    from featx.training_data import rows_that_were_read
-
-    images = load_image_folder(folder)
-    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
-    unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
-    if unknown:
-        raise InputError(
-            f"{folder!r} has classes that the model does not know: {', '.join(unknown)}. It knows "
-            f"{', '.join(map(str, classifier.classes_))}."
-        )
-    embeddings = np.asarray(classifier.transform(images.data))
-    read = rows_that_were_read(embeddings, job="evaluation")
-    predicted = classifier.head_.predict(as_head_input(embeddings[read])).astype(str)
-    result = measure(images.target[read], predicted)
-    if as_json:
-        print_json(result)
-    else:
-        reports.print_evaluation(result)
-
-
-@cli.command()
-@_FOLDER
+@FOLDER
 @click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
-@click.option("--head", "heads", multiple=True, default=["logistic"], help=_HEAD_HELP)
+@click.option("--head", "heads", multiple=True, default=["logistic"], help=HEAD_HELP)
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option("--seed", default=0, show_default=True)
 @extractor_options
@@ -328,35 +169,8 @@ def backbones(as_json: bool) -> None:
     reports.print_backbones(networks)
 
 
-cli.add_command(cache)
-
-
-def _check_writable(out: Path) -> None:
-    if out.is_dir():
-        raise InputError(f"{str(out)!r} is a folder: expected the name of a file")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
-
-
-def _load_classifier(
-    model: str, *, trusted: tuple[str, ...], cache: str, on_error: str | None
-) -> TransferClassifier:
-    """Load a saved classifier that works with this cache, and treats bad images so."""
-    from featx.estimators import TransferClassifier
-    from featx.persistence import load
-
-    classifier = load(model, trusted=trusted, cache=or_none(cache))
-    if not isinstance(classifier, TransferClassifier):
-        raise SavedFileError(
-            f"{model!r} is a saved {type(classifier).__name__}: expected a TransferClassifier"
-        )
-    if on_error:
-        classifier.extractor_.set_params(on_error=on_error)
-    return classifier
-
-
-def _passes(report: Any) -> str:
-    return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
+for command in (fit, predict, evaluate, export, cache):
+    cli.add_command(command)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The options that say how embeddings are made, shared by the commands that make some."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+
+from featx._validation import did_you_mean
+
+FOLDER = click.argument("folder", type=click.Path())
+HEAD_HELP = "logistic, ridge, svm, knn, lda or forest"
 
 
 def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +52,7 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
     return FeatureExtractor(
         backbone,
         weights=or_none(options["weights"]),
-        backbone_params=_parsed_params(options["params"]),
+        backbone_params=_parsed_params(options["params"], "--param"),
         preprocessing=or_none(options["preprocessing"]),
         layer=options["layer"],
         pooling=or_none(options["pooling"]),
@@ -63,19 +68,63 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
     )
 
 
+def fine_tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say whether and how the top of the network is trained."""
+    options = (
+        click.option(
+            "--fine-tune",
+            "unfreeze",
+            metavar="WHAT",
+            default=None,
+            help="Blocks from the top, a share of them, a layer, all, norm or bias.",
+        ),
+        click.option(
+            "--tune",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A parameter of FineTune, as in epochs=20; may be repeated.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_fine_tune(options: dict[str, Any]) -> Any:
+    """Make a FineTune, or None, from the options of a command."""
+    params = _parsed_params(options["tune"], "--tune") or {}
+    if options["unfreeze"] is None:
+        if params:
+            raise click.BadParameter("works with --fine-tune only", param_hint="--tune")
+        return None
+    from featx.tuning.params import FineTune
+
+    known = FineTune().get_params()
+    for name in set(params) - set(known):
+        hint = did_you_mean(name, list(known))
+        raise click.BadParameter(
+            f"{name!r} is no parameter of FineTune.{hint}", param_hint="--tune"
+        )
+    return FineTune(_value(options["unfreeze"]), **params)
+
+
 def or_none(value: str) -> str | None:
     """Turn the word none into None."""
     return None if value.lower() == "none" else value
 
 
-def _parsed_params(params: tuple[str, ...]) -> dict[str, Any] | None:
+def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | None:
     parsed = {}
     for text in params:
         name, equals, value = text.partition("=")
         if not equals:
-            raise click.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint="--param")
-        try:
-            parsed[name] = json.loads(value)
-        except ValueError:
-            parsed[name] = value
+            raise click.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint=option)
+        parsed[name] = _value(value)
     return parsed or None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

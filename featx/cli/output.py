@@ -1,12 +1,15 @@
-"""What the commands print: text for people, or one JSON document for machines."""
+"""Where the results of the commands go: files, text for people, one JSON document for machines."""
 
 from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import click
+
+from featx.exceptions import InputError
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -38,6 +41,8 @@ def as_options(message: str) -> str:
     message = re.sub(r"^\w+ has (a|\d+) faulty parameters?:", "faulty options:", message)
     message = re.sub(r"\b(extractor__)?backbone_params=", "--param ", message)
     message = re.sub(r"\b(extractor__)?on_error='(\w+)'", r"--on-error \2", message)
+    message = re.sub(r"\bfine_tune__unfreeze=", "--fine-tune ", message)
+    message = re.sub(r"\bfine_tune__(?=\w+=)", "--tune ", message)
     message = re.sub(rf"(?<=\s)(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message)
     message = re.sub(r"\bn_folds=", "--folds ", message)
     return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
@@ -57,6 +62,25 @@ def show(result: Any, as_json: bool, text: str) -> None:
         print_json(result)
     else:
         click.echo(text)
+
+
+def passes(report: Any) -> str:
+    """Say how many samples went through the network."""
+    return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
+
+
+def check_writable(out: Path) -> None:
+    """Check that a file can be written, before there is work to lose.
+
+    Raises
+    ------
+    InputError
+        It is a folder, or in no folder.
+    """
+    if out.is_dir():
+        raise InputError(f"{str(out)!r} is a folder: expected the name of a file")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
 
 
 def print_json(value: Any) -> None:

@@ -65,13 +65,14 @@ class Augmentation:
 
     def __init__(self, augment: Any, input_shape: tuple[int, ...]) -> None:
         inputs = keras.Input(input_shape, dtype="float32")
-        x = inputs
+        changed = inputs
         for layer in augmentation_layers(augment):
-            x = layer(x)
-        self._model = keras.Model(inputs, x)
+            changed = layer(changed)
+        model = keras.Model(inputs, changed)
+        self._model = keras.Model(inputs, _AsInTraining(model)(inputs))
         self._lock = threading.Lock()
         backend = keras.backend.backend().encode()
-        self.digest = digest_of(graph_digest(self._model).encode(), backend)
+        self.digest = digest_of(graph_digest(model).encode(), backend)
 
     def key(self, key: bytes, version: int) -> bytes:
         """Return the key of a version of the image with a key."""
@@ -83,8 +84,18 @@ class Augmentation:
         with self._lock:
             for number, state in enumerate(generators(self._model)):
                 state.assign(np.array([seed, number], state.dtype))
-            changed = self._model(image[np.newaxis], training=True)
-        return keras.ops.convert_to_numpy(changed)[0]
+            return self._model.predict_on_batch(image[np.newaxis])[0]
+
+
+class _AsInTraining(keras.Layer):
+    """Lets a model do while predicting, which Keras compiles, what it does while training."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self._model = model
+
+    def call(self, inputs: Any) -> Any:
+        return self._model(inputs, training=True)
 
 
 class AugmentedSamples(Samples):

@@ -1,0 +1,232 @@
+"""The commands that make and use saved models: fit, predict, evaluate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx.cli.options import (
+    FOLDER,
+    HEAD_HELP,
+    extractor_options,
+    fine_tune_options,
+    make_extractor,
+    make_fine_tune,
+    or_none,
+)
+from featx.cli.output import AS_JSON, check_writable, passes, print_json, show
+from featx.exceptions import InputError, SavedFileError
+
+if TYPE_CHECKING:
+    from featx.estimators import TransferClassifier
+
+_FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
+_IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
+_MODEL = click.argument("model", type=click.Path())
+_TRUSTED = click.option(
+    "--trusted", multiple=True, help="A type inside the head that you vouch for; may be repeated."
+)
+_CACHE = click.option("--cache", default="auto", help="A folder, or none.")
+_ON_ERROR = click.option(
+    "--on-error",
+    type=click.Choice(["raise", "nan"]),
+    default=None,
+    help="What to do with images that cannot be read; default: as the model was fitted.",
+)
+
+
+@click.command()
+@FOLDER
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The saved model.")
+@click.option("--head", default="logistic", show_default=True, help=HEAD_HELP)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--backbone", default="mobilenet_v2", show_default=True)
+@_TRUSTED
+@fine_tune_options
+@extractor_options
+@AS_JSON
+def fit(
+    folder: str,
+    out: Path,
+    head: str,
+    seed: int,
+    backbone: str,
+    trusted: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a classifier on a folder per class and save it as one file.
+
+    With --fine-tune the top of the network is trained as well, and kept where that helped.
+    """
+    check_writable(out)
+    from featx.estimators import TransferClassifier
+    from featx.persistence import check_savable, save
+    from featx.samples.folders import load_image_folder
+
+    images = load_image_folder(folder)
+    extractor = make_extractor(backbone, options)
+    fine_tune = make_fine_tune(options)
+    classifier = TransferClassifier(extractor, head, fine_tune, random_state=seed)
+    classifier.set_params(verbose=not options["quiet"]).check_params()
+    check_savable(classifier, trusted=trusted)
+    classifier.fit(images.data, images.target)
+    save(classifier, out, trusted=trusted)
+    result = {
+        "model": str(out),
+        "classes": classifier.classes_.tolist(),
+        "report": classifier.report_,
+    }
+    show(
+        result,
+        as_json,
+        f"{len(images.data)} images of {len(images.target_names)} classes, "
+        f"{passes(classifier.report_)}{_verdict(classifier.report_)}; saved as {out}",
+    )
+
+
+@click.command()
+@_MODEL
+@_IMAGES
+@click.option("--proba", is_flag=True, help="Print the probability of each class too.")
+@_TRUSTED
+@_CACHE
+@_ON_ERROR
+@AS_JSON
+def predict(
+    model: str,
+    images: tuple[str, ...],
+    proba: bool,
+    trusted: tuple[str, ...],
+    cache: str,
+    on_error: str | None,
+    as_json: bool,
+) -> None:
+    """Predict the class of images, or of all images below folders, with a saved model.
+
+    Images that cannot be read have no label with --on-error nan.
+    """
+    import numpy as np
+
+    from featx.heads import as_head_input
+    from featx.samples.folders import list_images
+    from featx.training_data import were_read
+
+    paths = list_images(images)
+    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    if proba and not hasattr(classifier, "predict_proba"):
+        raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
+    embeddings = np.asarray(classifier.transform(paths))
+    read = were_read(embeddings)
+    readable = [path for path, is_read in zip(paths, read, strict=True) if is_read]
+    rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
+    matrix = as_head_input(embeddings[read])
+    if readable:
+        labels = classifier.head_.predict(matrix).tolist()
+        for path, label in zip(readable, labels, strict=True):
+            rows[path]["label"] = label
+    if readable and proba:
+        names = [str(name) for name in classifier.classes_]
+        for path, chances in zip(readable, classifier.head_.predict_proba(matrix), strict=True):
+            rows[path]["proba"] = dict(zip(names, chances.tolist(), strict=True))
+    predictions = [rows[path] for path in paths]
+    if as_json:
+        print_json(predictions)
+        return
+    for row in predictions:
+        shown = "".join(f"\t{name}={chance:.3f}" for name, chance in row.get("proba", {}).items())
+        click.echo(f"{row['image']}\t{row['label'] or ''}{shown}")
+
+
+@click.command()
+@_MODEL
+@FOLDER
+@_TRUSTED
+@_CACHE
+@_ON_ERROR
+@AS_JSON
+def evaluate(
+    model: str,
+    folder: str,
+    trusted: tuple[str, ...],
+    cache: str,
+    on_error: str | None,
+    as_json: bool,
+) -> None:
+    """Measure a saved model on a folder per class.
+
+    Images that cannot be read are left out with --on-error nan.
+    """
+    import numpy as np
+
+    from featx.cli import reports
+    from featx.evaluation import evaluate as measure
+    from featx.heads import as_head_input
+    from featx.samples.folders import load_image_folder
+    from featx.training_data import rows_that_were_read
+
+    images = load_image_folder(folder)
+    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
+    if unknown:
+        raise InputError(
+            f"{folder!r} has classes that the model does not know: {', '.join(unknown)}. It knows "
+            f"{', '.join(map(str, classifier.classes_))}."
+        )
+    embeddings = np.asarray(classifier.transform(images.data))
+    read = rows_that_were_read(embeddings, job="evaluation")
+    predicted = classifier.head_.predict(as_head_input(embeddings[read])).astype(str)
+    result = measure(images.target[read], predicted)
+    if as_json:
+        print_json(result)
+    else:
+        reports.print_evaluation(result)
+
+
+@click.command()
+@_MODEL
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@_TRUSTED
+@AS_JSON
+def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json: bool) -> None:
+    """Write a saved model for a runtime that knows nothing of featx.
+
+    The ending of OUT says in what form: .keras, .onnx, .xml (OpenVINO), .tflite (LiteRT); without
+    one it is the folder of a TensorFlow SavedModel.
+    """
+    if out.suffix and out.suffix not in _FORMATS:
+        raise InputError(f"{out.name!r}: expected the ending {', '.join(_FORMATS)}, or none")
+    if out.exists() and not force:
+        raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
+    classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
+    format = _FORMATS.get(out.suffix, "saved_model")
+    classifier.export(out, format=format)
+    show({"out": str(out), "format": format}, as_json, f"{format} model in {out}")
+
+
+def _load_classifier(
+    model: str, *, trusted: tuple[str, ...], cache: str, on_error: str | None
+) -> TransferClassifier:
+    """Load a saved classifier that works with this cache, and treats bad images so."""
+    from featx.estimators import TransferClassifier
+    from featx.persistence import load
+
+    classifier = load(model, trusted=trusted, cache=or_none(cache))
+    if not isinstance(classifier, TransferClassifier):
+        raise SavedFileError(
+            f"{model!r} is a saved {type(classifier).__name__}: expected a TransferClassifier"
+        )
+    if on_error:
+        classifier.extractor_.set_params(on_error=on_error)
+    return classifier
+
+
+def _verdict(report: Any) -> str:
+    if "kept" not in report:
+        return ""
+    head, tuned = report.head_score, report.tuned_score
+    kept = "the fine-tuned model" if report.kept == "tuned" else "the head"
+    return f", held-out accuracy {head:.3f} (head), {tuned:.3f} (fine-tuned): {kept} is kept"

@@ -1,0 +1,84 @@
+"""Versions of images: each follows from the image and its number, and is kept."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier
+from featx.samples.inputs import as_samples
+from featx.storage.cache import EmbeddingCache as Cache
+from featx.tuning.augmentation import Augmentation, AugmentedSamples, augmentation_layers
+
+SHAPE = (16, 16, 3)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
+
+
+def versions(images, tmp_path, *, version=1, augment="standard"):
+    samples = as_samples(images)
+    rows = np.arange(len(images))
+    keys, _ = samples.keys(Cache(tmp_path).files)
+    return AugmentedSamples(samples, rows, keys, Augmentation(augment, SHAPE), version)
+
+
+def pixels_of(samples, rows):
+    return samples.batch(np.asarray(rows), SHAPE)[1]
+
+
+def test_a_version_does_not_depend_on_the_batch_it_is_made_in(images, tmp_path):
+    whole = pixels_of(versions(images, tmp_path), range(6))
+    some = pixels_of(versions(images[::-1].copy(), tmp_path), [1, 3])
+    np.testing.assert_array_equal(some, whole[[4, 2]])
+    assert whole.dtype == np.float32
+    assert not np.array_equal(whole, images)
+
+
+def test_versions_differ_and_have_keys_of_their_own(images, tmp_path):
+    both = [versions(images, tmp_path, version=version) for version in (1, 2)]
+    keys = np.concatenate([samples.keys(Cache(tmp_path).files)[0] for samples in both])
+    assert len(np.unique(keys)) == 12
+    assert not np.array_equal(*(pixels_of(samples, range(6)) for samples in both))
+
+
+def test_key_follows_what_the_augmentation_does_and_not_its_names_or_seeds(images, tmp_path):
+    def keys(*layers):
+        return versions(images, tmp_path, augment=layers).keys(Cache(tmp_path).files)[0].tolist()
+
+    flip = keys(keras.layers.RandomFlip("horizontal", name="a", seed=1))
+    assert keys(keras.layers.RandomFlip("horizontal", name="b", seed=2)) == flip
+    assert keys(keras.layers.RandomFlip("vertical")) != flip
+
+
+def test_an_image_that_cannot_be_read_is_named(images, tmp_path):
+    samples = as_samples([*images[:2], b"no image"])
+    keys = np.array([b"a" * 16, b"b" * 16, b"c" * 16], "S16")
+    changed = AugmentedSamples(samples, np.arange(3), keys, Augmentation("standard", SHAPE), 1)
+    rows, pixels, faults = changed.batch(np.arange(3), SHAPE)
+    assert (rows.tolist(), len(pixels), [fault.position for fault in faults]) == ([0, 1], 2, [2])
+    assert changed.name(2).startswith("a version of ")
+
+
+def test_augmentation_layers_are_copies():
+    layer = keras.layers.RandomFlip(seed=3)
+    (copied,) = augmentation_layers(layer)
+    assert copied is not layer
+    assert augmentation_layers(None) == ()
+
+
+def test_fit_with_views_keeps_augmentation_at_the_frontier(tmp_path):
+    pixels, labels = load_digits(return_X_y=True)
+    chosen = np.flatnonzero(labels < 3)[:60]
+    images = (pixels[chosen].reshape(-1, 8, 8) * 15.9375).astype(np.uint8)
+    extractor = FeatureExtractor("tiny", cache=EmbeddingCache(tmp_path))
+    tune = FineTune(augment="standard", views=2, epochs=4, learning_rate=1e-3, patience=None)
+    classifier = TransferClassifier(extractor, fine_tune=tune, random_state=0)
+    first = classifier.fit(images, labels[chosen]).report_
+    assert (first.frontier, first.n_forward) == ("cache", 3 * 60)
+    assert first.frontier_bytes % (3 * 60) == 0
+    again = classifier.fit(images, labels[chosen]).report_
+    assert again.n_forward == 0
+    assert again.history == first.history
