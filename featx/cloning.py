@@ -41,6 +41,13 @@ def clone_sharing_models(estimator: T) -> T:
 def _share_or_copy(value: Any) -> Any:
     if hasattr(value, "get_params") and not isinstance(value, type):
         return clone(value)
-    if callable(value) or type(value).__module__.partition(".")[0] == "keras":
+    if callable(value) or _is_of_keras(value):
         return value
+    if type(value) in (list, tuple) and any(map(_is_of_keras, value)):
+        return type(value)(map(_share_or_copy, value))
     return clone(value, safe=False)
+
+
+def _is_of_keras(value: Any) -> bool:
+    """Tell whether it is an instance of a class of Keras, or of one derived from it."""
+    return any(cls.__module__.partition(".")[0] == "keras" for cls in type(value).__mro__)

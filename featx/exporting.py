@@ -200,7 +200,7 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
             "are neither softmax nor sigmoid, so it cannot become Keras layers: take a linear one "
             "such as head='logistic', or fine-tune"
         )
-    scaling, dense = linear.layers()
+    scaling, dense = linear.layers(layer.name for layer in graph._flatten_layers())
     outputs = _linked(dense(scaling(embeddings)), linear.link)
     return keras.Model(graph.inputs[0], outputs, name="featx")
 

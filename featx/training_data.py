@@ -22,12 +22,24 @@ def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
     ParameterError
         The embeddings are no vectors; raised before they are computed.
     """
-    if extractor.pooling is None and len(extractor.fit(X).feature_shape_) != 1:
+    if extractor.pooling is None:
+        check_vectors(extractor.fit(X))
+    return np.asarray(extractor.fit_transform(X))
+
+
+def check_vectors(extractor: FeatureExtractor) -> None:
+    """Check that the embeddings of a fitted extractor are vectors.
+
+    Raises
+    ------
+    ParameterError
+        They are not, so that no head can be trained on them.
+    """
+    if len(extractor.feature_shape_) != 1:
         raise ParameterError(
             f"extractor has pooling=None, which gives embeddings of shape "
             f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
         )
-    return np.asarray(extractor.fit_transform(X))
 
 
 def were_read(embeddings: np.ndarray) -> np.ndarray:

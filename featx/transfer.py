@@ -6,7 +6,6 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -136,17 +135,15 @@ class TransferEstimator(BaseEstimator, ABC):
         self.report_ = Bunch(**{**report, "seconds": seconds})
 
     def _fine_tune(self, extractor: FeatureExtractor, data: Data) -> None:
-        params, how = (
-            clone(self.fine_tune),
-            {
-                "rows_that_were_read": partial(rows_that_were_read, job="fit"),
-                "random_state": self.random_state,
-                "verbose": self.verbose,
-            },
+        tune = fine_tune if self.fine_tune.distill_to is None else distill
+        outcome = tune(
+            self.fine_tune,
+            extractor,
+            self.new_head,
+            data,
+            random_state=self.random_state,
+            verbose=self.verbose,
         )
-        outcome = fine_tune(params, extractor, self.new_head, data, **how)
-        if params.distill_to is not None:
-            outcome = distill(params, outcome, self.new_head, data, **how)
         self.extractor_, self.head_ = outcome.extractor, outcome.head
         self.report_ = Bunch(**outcome.report)
 

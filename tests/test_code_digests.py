@@ -102,7 +102,7 @@ def test_code_digest_of_function_that_computes_another_thing_differs(other):
         (np.mean, np.median),
         (np, re),
     ],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", None) or repr(value),
 )
 @pytest.mark.parametrize("place", ["global", "closure", "default", "nested"])
 def test_code_digest_of_function_with_another_value_differs(place, value, other):

@@ -338,7 +338,7 @@ def test_fit_on_jax_keeps_what_is_frozen(tmp_path):
 
 
 def test_fit_groups_never_part(digits, monkeypatch):
-    import featx.tuning.start as start
+    import featx.tuning.data as data
 
     images, labels = digits
     groups = np.arange(160) // 4
@@ -348,8 +348,8 @@ def test_fit_groups_never_part(digits, monkeypatch):
         seen.append(split(*args, **kwargs))
         return seen[-1]
 
-    split = start.hold_out
-    monkeypatch.setattr(start, "hold_out", spy)
+    split = data.hold_out
+    monkeypatch.setattr(data, "hold_out", spy)
     extractor = FeatureExtractor(small_network(), input_size=16, cache=None)
     TransferClassifier(extractor, fine_tune=tuning(epochs=1), random_state=0).fit(
         images, labels, groups=groups

@@ -1,8 +1,9 @@
 """The main job on two real image sets, offline: what ``featx demo`` runs.
 
 Images are written out as a folder of PNG files per class; from there on it is the public API that
-a user would call. Raw pixels are compared with the embeddings of ``"tiny"``, and a first run, which
-embeds each image once, with a second, which embeds none.
+a user would call. Raw pixels are compared with the embeddings of ``"tiny"``, these with what
+fine-tuning makes of them, and a first run, which embeds each image once, with a second, which
+embeds none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     BaseCrossValidator,
@@ -32,9 +34,11 @@ from featx.extractor import FeatureExtractor
 from featx.persistence import load, save
 from featx.samples.folders import load_image_folder
 from featx.storage.cache import EmbeddingCache
+from featx.tuning.params import FineTune
 
 _PIXELS = 32
 _LABELS_PER_CLASS = 20
+_FINE_TUNE = FineTune(3, epochs=12, learning_rate=1e-3, patience=None, validation=0.1)
 
 
 class DemoSet(NamedTuple):
@@ -117,7 +121,10 @@ def run_demo(
         rows.append(_score_pixels(images))
         for run in ("first run", "second run"):
             on_step(f"{images.name}: embeddings, {run}")
-            rows.append(_score_embeddings(images, classifier, cache, run))
+            rows.append(_score(f"tiny, {run}", images, classifier, cache))
+        on_step(f"{images.name}: fine-tuned")
+        tuned = clone(classifier).set_params(fine_tune=_FINE_TUNE, random_state=0)
+        rows.append(_score("tiny, fine-tuned", images, tuned, cache))
     on_step("saving and loading a model")
     letters = sets[-1]
     model = folder / "letters.featx"
@@ -166,8 +173,8 @@ def _gray_pixels(path: str) -> np.ndarray:
         return np.asarray(image.convert("L").resize((_PIXELS, _PIXELS)), np.float64).ravel()
 
 
-def _score_embeddings(
-    images: DemoSet, classifier: TransferClassifier, cache: EmbeddingCache, run: str
+def _score(
+    features: str, images: DemoSet, classifier: TransferClassifier, cache: EmbeddingCache
 ) -> DemoRow:
     before = cache.info()["n_forward"]
     start_s = time.perf_counter()
@@ -178,7 +185,7 @@ def _score_embeddings(
     n_forward = cache.info()["n_forward"] - before
     return DemoRow(
         images.name,
-        f"tiny, {run}",
+        features,
         float(scores.mean()),
         float(scores.std()),
         n_forward,

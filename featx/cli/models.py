@@ -137,7 +137,7 @@ def predict(
         return
     for row in predictions:
         shown = "".join(f"\t{name}={chance:.3f}" for name, chance in row.get("proba", {}).items())
-        click.echo(f"{row['image']}\t{row['label'] or ''}{shown}")
+        click.echo(f"{row['image']}\t{'' if row['label'] is None else row['label']}{shown}")
 
 
 @click.command()
@@ -227,6 +227,6 @@ def _load_classifier(
 def _verdict(report: Any) -> str:
     if "kept" not in report:
         return ""
-    head, tuned = report.head_score, report.tuned_score
+    tuned = "" if report.tuned_score is None else f", {report.tuned_score:.3f} (fine-tuned)"
     kept = "the fine-tuned model" if report.kept == "tuned" else "the head"
-    return f", held-out accuracy {head:.3f} (head), {tuned:.3f} (fine-tuned): {kept} is kept"
+    return f", held-out accuracy {report.head_score:.3f} (head){tuned}: {kept} is kept"

@@ -99,8 +99,8 @@ def make_fine_tune(options: dict[str, Any]) -> Any:
         return None
     from featx.tuning.params import FineTune
 
-    known = FineTune().get_params()
-    for name in set(params) - set(known):
+    known = set(FineTune().get_params()) - {"unfreeze"}
+    for name in set(params) - known:
         hint = did_you_mean(name, list(known))
         raise click.BadParameter(
             f"{name!r} is no parameter of FineTune.{hint}", param_hint="--tune"

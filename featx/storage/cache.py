@@ -374,7 +374,7 @@ class EmbeddingCache:
         OSError
             Something cannot be removed.
         """
-        for name in ("spaces", "notes", "files", "damaged"):
+        for name in ("spaces", "notes", "files", "damaged", "tuning"):
             remove_tree(self.path / name)
         self.__dict__.pop("files", None)
         self._stores.clear()

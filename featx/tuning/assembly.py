@@ -16,6 +16,7 @@ from featx.networks.pooling import pooled
 from featx.networks.preprocessing import preprocess
 from featx.tuning.augmentation import augmentation_layers
 from featx.tuning.handover import LinearMap
+from featx.tuning.modes import InMode
 from featx.tuning.objectives import Objective
 from featx.tuning.plan import Plan
 
@@ -43,16 +44,27 @@ class TrainedModel:
         self.n_trained = _n_numbers(self._working.trainable_variables)
         self.n_frozen = _n_numbers(self._working.weights) - self.n_trained
         if plan.why_pixels:
-            inputs = keras.Input(backbone.input_shape, dtype="float32")
-            x = inputs
-            for layer in augmentation_layers(plan.params.augment):
-                x = layer(x)
-            activations = self._working(preprocess(x, backbone.preprocessing))
+            inputs, activations = self._from_pixels(plan)
         else:
             inputs = list(cuts_of(self._working)[unfrozen.frontier.position].tensors)
             activations = self._working.outputs[0]
         vectors = pooled(ops.cast(activations, "float32"), backbone.spec.pooling)
         self.features = keras.Model(inputs, vectors)
+
+    def _from_pixels(self, plan: Plan) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Return pixels and what the network makes of them; below the frontier as in use."""
+        backbone, position = plan.backbone, plan.unfrozen.frontier.position
+        inputs = keras.Input(backbone.input_shape, dtype="float32")
+        x = inputs
+        for layer in augmentation_layers(plan.params.augment):
+            x = layer(x)
+        x = preprocess(x, _frozen_copy(backbone.preprocessing, backbone.input_shape))
+        if not position:
+            return inputs, self._working(x)
+        tensors = list(cuts_of(self._working)[position].tensors)
+        below = keras.Model(self._working.inputs, tensors)
+        above = keras.Model(tensors, self._working.outputs[0])
+        return inputs, above(InMode(below, training=False)(x))
 
     def with_head(self, linear: LinearMap, objective: Objective) -> keras.Model:
         """Put a head on it: from inputs to scores in units of the targets.
@@ -68,7 +80,8 @@ class TrainedModel:
             kernel=linear.kernel / objective.spread,
             bias=(linear.bias - objective.center) / objective.spread,
         )
-        scaling, self._dense = units.layers()
+        taken = [layer.name for layer in self.features._flatten_layers()]
+        scaling, self._dense = units.layers(taken)
         scores = self._dense(scaling(self.features.outputs[0]))
         return keras.Model(self.features.inputs, scores)
 
@@ -82,6 +95,17 @@ class TrainedModel:
             kernel=kernel * objective.spread,
             bias=bias * objective.spread + objective.center,
         )
+
+
+def _frozen_copy(preprocessing: Any, input_shape: tuple[int, ...]) -> Any:
+    """Return preprocessing that training cannot change: the caller's layer is copied."""
+    if not isinstance(preprocessing, keras.Layer):
+        return preprocessing
+    copied = type(preprocessing).from_config(preprocessing.get_config())
+    copied(keras.Input(input_shape))
+    copied.set_weights(preprocessing.get_weights())
+    copied.trainable = False
+    return copied
 
 
 def _n_numbers(variables: Sequence[Any]) -> int:

@@ -21,6 +21,7 @@ from featx.identity.key_table import keys_from, matrix_from_keys
 from featx.samples.base import Samples
 from featx.samples.file_index import FileIndex
 from featx.tuning.checkpoints import generators
+from featx.tuning.modes import InMode
 
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
 
@@ -69,7 +70,7 @@ class Augmentation:
         for layer in augmentation_layers(augment):
             changed = layer(changed)
         model = keras.Model(inputs, changed)
-        self._model = keras.Model(inputs, _AsInTraining(model)(inputs))
+        self._model = keras.Model(inputs, InMode(model, training=True)(inputs))
         self._lock = threading.Lock()
         backend = keras.backend.backend().encode()
         self.digest = digest_of(graph_digest(model).encode(), backend)
@@ -85,17 +86,6 @@ class Augmentation:
             for number, state in enumerate(generators(self._model)):
                 state.assign(np.array([seed, number], state.dtype))
             return self._model.predict_on_batch(image[np.newaxis])[0]
-
-
-class _AsInTraining(keras.Layer):
-    """Lets a model do while predicting, which Keras compiles, what it does while training."""
-
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__()
-        self._model = model
-
-    def call(self, inputs: Any) -> Any:
-        return self._model(inputs, training=True)
 
 
 class AugmentedSamples(Samples):

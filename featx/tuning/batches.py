@@ -31,7 +31,7 @@ class Batches(keras.utils.PyDataset):
     seed : int or None, default=None
         Of order and mixing; None keeps the order.
     mixing : callable, default=None
-        From (rng, inputs, targets) to the same, mixed.
+        From (rng, inputs, targets, weights) to the last three, mixed.
     n_versions : int, default=0
         Of each sample that are kept, of which epochs take one after the other.
     """
@@ -78,11 +78,11 @@ class Batches(keras.utils.PyDataset):
         inputs = self._read(rows, self._version())
         if self._targets is None or self._weights is None:
             return (_alone(inputs),)
-        targets = self._targets[rows]
+        targets, weights = self._targets[rows], self._weights[rows]
         if self._mixing:
             rng = np.random.default_rng((self._seed or 0, self.epoch, number))
-            inputs, targets = self._mixing(rng, inputs, targets)
-        return _alone(inputs), targets, self._weights[rows]
+            inputs, targets, weights = self._mixing(rng, inputs, targets, weights)
+        return _alone(inputs), targets, weights
 
 
 def _alone(inputs: list[np.ndarray]) -> Any:
@@ -93,12 +93,12 @@ def mixup(alpha: float) -> Callable[..., Any]:
     """Mix each sample with another one of its batch (Zhang et al. 2018, arXiv 1710.09412)."""
 
     def mix(
-        rng: np.random.Generator, inputs: list[np.ndarray], targets: np.ndarray
-    ) -> tuple[list[np.ndarray], np.ndarray]:
+        rng: np.random.Generator, inputs: list[np.ndarray], *labels: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         share = np.float32(rng.beta(alpha, alpha))
-        order = rng.permutation(len(targets))
+        order = rng.permutation(len(inputs[0]))
         mixed = [share * x + (1 - share) * x[order] for x in inputs]
-        return mixed, share * targets + (1 - share) * targets[order]
+        return mixed, *_mixed_labels(*labels, order=order, share=share)
 
     return mix
 
@@ -107,8 +107,8 @@ def cutmix(alpha: float) -> Callable[..., Any]:
     """Paste a rectangle of another image of the batch (Yun et al. 2019, arXiv 1905.04899)."""
 
     def mix(
-        rng: np.random.Generator, inputs: list[np.ndarray], targets: np.ndarray
-    ) -> tuple[list[np.ndarray], np.ndarray]:
+        rng: np.random.Generator, inputs: list[np.ndarray], *labels: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         (images,) = inputs
         height, width = images.shape[1:3]
         side = np.sqrt(1 - rng.beta(alpha, alpha))
@@ -116,11 +116,21 @@ def cutmix(alpha: float) -> Callable[..., Any]:
         half_height, half_width = round(height * side / 2), round(width * side / 2)
         rows = slice(max(0, top - half_height), top + half_height)
         columns = slice(max(0, left - half_width), left + half_width)
-        order = rng.permutation(len(targets))
+        order = rng.permutation(len(images))
         mixed = images.copy()
         mixed[:, rows, columns] = images[order][:, rows, columns]
         n_pasted = mixed[0, rows, columns, 0].size
         share = np.float32(1 - n_pasted / (height * width))
-        return [mixed], share * targets + (1 - share) * targets[order]
+        return [mixed], *_mixed_labels(*labels, order=order, share=share)
 
     return mix
+
+
+def _mixed_labels(
+    targets: np.ndarray, weights: np.ndarray, *, order: np.ndarray, share: np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mix targets by shares and weights of both samples, so that one of weight 0 teaches none."""
+    own, other = share * weights, (1 - share) * weights[order]
+    total = own + other
+    part = np.divide(own, total, out=np.ones_like(total), where=total > 0)[:, np.newaxis]
+    return part * targets + (1 - part) * targets[order], total

@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,12 @@ class Progress:
     state : list of ndarray
         See :func:`model_state`; behind it, once an epoch is done, the optimizer's variables.
     seed : int
+    batch_size : int
+        That fitted into memory.
+    learning_rate : float or None
+        The highest, once it is known.
+    names : list of str
+        Of the optimizer's variables.
     """
 
     epoch: int
@@ -51,6 +57,9 @@ class Progress:
     best_weights: list[np.ndarray]
     state: list[np.ndarray]
     seed: int
+    batch_size: int
+    learning_rate: float | None = None
+    names: list[str] = field(default_factory=list)
 
 
 class Checkpoint:
@@ -66,6 +75,11 @@ class Checkpoint:
 
     def __init__(self, folder: Path | None, subject: dict[str, Any]) -> None:
         self._path = folder / f"{digest_of_json(subject)}.tuning" if folder else None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is kept."""
+        return self._path is not None
 
     def load(self) -> Progress | None:
         """Return what was saved; None if nothing was, or if it is damaged."""
@@ -95,6 +109,29 @@ class Checkpoint:
                 self._path.unlink(missing_ok=True)
 
 
+def described(value: Any) -> Any:
+    """Say in plain data what a parameter is; objects of Keras by what they were made with.
+
+    Examples
+    --------
+    >>> import keras
+    >>> described(keras.layers.Rescaling(2.0)) == described(keras.layers.Rescaling(2.0))
+    True
+    """
+    if isinstance(value, (str, int, float, type(None))):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [described(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): described(part) for name, part in value.items() if name != "name"}
+    if hasattr(value, "get_config"):
+        return [
+            f"{type(value).__module__}.{type(value).__qualname__}",
+            described(value.get_config()),
+        ]
+    return repr(value)
+
+
 def trained_weights(model: keras.Model) -> list[Any]:
     """List the weights of a model that a step may change, averages of its statistics included."""
     frozen = {id(weight) for layer in _frozen_layers(model) for weight in layer.weights}
@@ -113,7 +150,8 @@ def generators(model: keras.Model) -> list[Any]:
 
 def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:
     for layer in model._flatten_layers(include_self=False):
-        if not layer.trainable_variables and not layer.trainable:
+        # A frozen layer may hold trained variables, which it does not list itself.
+        if not layer.trainable and not any(weight.trainable for weight in layer.weights):
             yield layer
 
 
@@ -139,12 +177,9 @@ def assign(variables: list[Any], values: list[np.ndarray]) -> None:
 def _packed(progress: Progress) -> bytes:
     arrays: dict[str, Any] = {f"best_{n}": array for n, array in enumerate(progress.best_weights)}
     arrays |= {f"state_{n}": array for n, array in enumerate(progress.state)}
+    names = [each.name for each in fields(progress) if each.name not in ("best_weights", "state")]
     plain = {
-        "epoch": progress.epoch,
-        "history": progress.history,
-        "best_epoch": progress.best_epoch,
-        "best_score": progress.best_score,
-        "seed": progress.seed,
+        **{name: getattr(progress, name) for name in names},
         "n_best": len(progress.best_weights),
         "n_state": len(progress.state),
     }

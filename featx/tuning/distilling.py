@@ -10,10 +10,13 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 
 from featx.exceptions import ParameterError
+from featx.extractor import FeatureExtractor
 from featx.heads import as_head_input
+from featx.training_data import check_vectors, were_read
 from featx.tuning.data import Data
 from featx.tuning.params import FineTune, as_extractor
-from featx.tuning.stage import Outcome, fine_tune
+from featx.tuning.plan import Plan
+from featx.tuning.stage import Outcome, fine_tune, seed_of
 
 _SHARED = ("cache", "engine", "on_error", "n_jobs", "verbose")
 
@@ -35,35 +38,50 @@ def check_teacher(head: BaseEstimator) -> None:
 
 def distill(
     params: FineTune,
-    teacher: Outcome,
+    extractor: FeatureExtractor,
     new_head: Callable[[], BaseEstimator],
     data: Data,
-    **how: Any,
+    *,
+    random_state: Any,
+    verbose: Any,
 ) -> Outcome:
-    """Train the smaller backbone on labels and on what a teacher says.
+    """Fine-tune the larger backbone, and teach what came of it to the smaller one.
+
+    The teacher knows the labels of the training part only, as the student does, so that what is
+    held out judges both. Its embeddings come from the cache where they are there.
 
     Parameters
     ----------
     params : FineTune
-    teacher : Outcome
-        What the larger backbone came to. Its embeddings, and so its answers, come from the cache
-        where they are there.
-    new_head : callable
-        Makes an unfitted head.
-    data : Data
-    **how : dict
+        With ``distill_to``.
+    extractor, new_head, data, random_state, verbose
         See :func:`fine_tune`.
 
     Returns
     -------
     Outcome
         With ``"teacher"`` in its report, which is the report of the teacher.
+
+    Raises
+    ------
+    ParameterError, InputError, BackboneError
+        Of teacher or student, before anything is computed, as far as that can be known.
+    KeyboardInterrupt
+        The teacher's training was interrupted: the student's was not begun.
     """
-    shared = {name: getattr(teacher.extractor, name) for name in _SHARED}
+    shared = {name: getattr(extractor, name) for name in _SHARED}
     student = as_extractor(params.distill_to, **shared)
-    whole = clone(params).set_params(unfreeze="all", distill_to=None)
+    for_student = clone(params).set_params(unfreeze="all", distill_to=None)
+    check_vectors(student.fit(data.X))
+    Plan(for_student, student)
+    seed = seed_of(random_state)
+    data = data.split(params.validation, is_classifier=is_classifier(new_head()), seed=seed)
+    how = {"random_state": None if random_state is None else seed, "verbose": verbose}
+    teacher = fine_tune(params, extractor, new_head, data, **how)
+    if teacher.report["was_interrupted"]:
+        raise KeyboardInterrupt
     taught = replace(data, taught=_answers(teacher, data.X))
-    outcome = fine_tune(whole, student, new_head, taught, **how)
+    outcome = fine_tune(for_student, student, new_head, taught, **how)
     outcome.report["teacher"] = teacher.report
     return outcome
 
@@ -71,8 +89,8 @@ def distill(
 def _answers(teacher: Outcome, X: Any) -> np.ndarray:
     """Return probabilities or values; NaN where a sample cannot be read."""
     embeddings = np.asarray(teacher.extractor.transform(X))
-    read = ~np.isnan(embeddings).any(axis=1)
-    head = teacher.head
+    read = were_read(embeddings)
+    head = teacher.head_on_training_part
     answer = head.predict_proba if is_classifier(head) else head.predict
     some = answer(as_head_input(embeddings[read]))
     if isinstance(some, list):  # one array for each label

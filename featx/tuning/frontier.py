@@ -61,8 +61,14 @@ class Frontier:
             return f"{size} are more than max_cache_bytes={max_bytes}"
         free_bytes = shutil.disk_usage(_nearest_folder(cache.path)).free
         if size_bytes > _SHARE_OF_DISK * free_bytes:
-            return f"{size} do not fit on the disk, where {free_bytes / 1e9:.2f} GB are free"
+            n_stored = min(len(cache.store(tap.space).keys()) for tap in self.activations)
+            if (n_rows - n_stored) * self.row_bytes > _SHARE_OF_DISK * free_bytes:
+                return f"{size} do not fit on the disk, where {free_bytes / 1e9:.2f} GB are free"
         return None
+
+    def are_stored(self, cache: EmbeddingCache, keys: np.ndarray) -> bool:
+        """Tell whether the activations of samples, keys of shape (n,), are all in the cache."""
+        return all(cache.store(tap.space).holds(keys).all() for tap in self.activations)
 
     def reader(self, cache: EmbeddingCache, keys: np.ndarray) -> ActivationReader:
         """Make a reader of the stored activations of samples."""

@@ -14,6 +14,7 @@ Features and Underperform Out-of-Distribution" (arXiv 2202.10054).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -72,15 +73,24 @@ class LinearMap:
             return shares
         return shares / shares.sum(axis=1, keepdims=True)
 
-    def layers(self) -> tuple[keras.layers.Layer, keras.layers.Dense]:
-        """Make the layers that compute the scores in float32."""
+    def layers(self, taken: Iterable[str] = ()) -> tuple[keras.layers.Layer, keras.layers.Dense]:
+        """Make the layers that compute the scores in float32.
+
+        Parameters
+        ----------
+        taken : iterable of str, default=()
+            Names of layers in the model that they will be part of.
+        """
         import keras
 
+        name = "head"
+        while {name, f"{name}_scaling"} & set(taken):
+            name = f"{name}_"
         mean, variance = self.mean.astype(np.float32), (self.spread**2).astype(np.float32)
         scaling = keras.layers.Normalization(
-            mean=mean, variance=variance, dtype="float32", name="head_scaling"
+            mean=mean, variance=variance, dtype="float32", name=f"{name}_scaling"
         )
-        dense = keras.layers.Dense(self.n_scores, dtype="float32", name="head")
+        dense = keras.layers.Dense(self.n_scores, dtype="float32", name=name)
         scaling.build((None, len(mean)))
         dense.build((None, len(mean)))
         dense.set_weights([self.kernel.astype(np.float32), self.bias.astype(np.float32)])
@@ -197,11 +207,14 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
     return Pipeline([("standardscaler", scaler), (name, last)])
 
 
-def can_take_back(head: BaseEstimator) -> bool:
-    """Tell whether :func:`head_with` can put coefficients into a head."""
+def can_take_back(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
+    """Tell whether what :func:`head_with` makes of a head computes the scores of a map."""
     last = _last_step(head)[1]
     parts = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
-    return all({"coef_", "intercept_"} <= vars(part).keys() for part in parts)
+    if not all({"coef_", "intercept_"} <= vars(part).keys() for part in parts):
+        return False
+    shown = embeddings[:_ROWS_AT_ONCE]
+    return _close(scores_of(head_with(linear, head), shown), linear.scores(shown))
 
 
 def _last_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:

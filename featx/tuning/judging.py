@@ -15,7 +15,8 @@ from sklearn.base import clone
 
 from featx.tuning.checkpoints import Checkpoint, assign, model_state, values_of
 from featx.tuning.params import FineTune
-from featx.tuning.training import Trainee, train
+from featx.tuning.trainee import Trainee
+from featx.tuning.training import train
 
 _TRIAL_EPOCHS = 2
 _TRIAL_STEPS = 40  # at least, where samples are few
@@ -33,23 +34,23 @@ class Judgement:
     why : str
     head_scores : dict
         From numbers of training samples to the head's held-out score.
-    losses : tuple of float
-        Of held-out samples before and after the trial; NaN if there was none.
-    minutes : float
-        That all epochs would take, at most; NaN if there was no trial.
+    losses : tuple of float, or None
+        Of held-out samples before and after the trial; None if there was none.
+    minutes : float or None
+        That all epochs would take, at most; None if there was no trial.
     """
 
     is_worth_it: bool
     why: str
     head_scores: dict[int, float]
-    losses: tuple[float, float]
-    minutes: float
+    losses: tuple[float, float] | None
+    minutes: float | None
 
     def describe(self) -> str:
         """Say the decision and its reasons in a sentence."""
         curve = ", ".join(f"{score:.3f} with {n} samples" for n, score in self.head_scores.items())
         decision = "fine-tuning" if self.is_worth_it else "not fine-tuning"
-        minutes = "" if math.isnan(self.minutes) else f" (at most {self.minutes:.1f} min)"
+        minutes = "" if self.minutes is None else f" (at most {self.minutes:.1f} min)"
         return f"{decision}{minutes}: {self.why}; the head has {curve}"
 
     def to_plain(self) -> dict[str, Any]:
@@ -72,10 +73,9 @@ def judge(
     """
     n_held = len(trainee.held_rows)
     score = list(head_scores.values())[-1]
-    no_loss = (math.nan, math.nan)
     if trainee.objective.classes is not None and (1 - score) * n_held < 1:
         why = f"the head is right on all {n_held} held-out samples"
-        return Judgement(False, why, head_scores, no_loss, math.nan)
+        return Judgement(False, why, head_scores, None, None)
     rng = np.random.default_rng(seed)
     some = trainee.train_rows
     if len(some) > _TRIAL_SAMPLES:
@@ -90,8 +90,11 @@ def judge(
         replace(trainee, train_rows=some), trial, seed=seed, checkpoint=Checkpoint(None, {})
     )
     assign(variables, values)
+    if trained.was_interrupted:
+        return Judgement(False, "the trial was interrupted", head_scores, None, None)
     after = min(trained.history.get("val_loss", [math.inf]))
-    minutes = trained.epoch_s * len(trainee.train_rows) / len(some) * params.epochs / 60
+    epoch_s = trained.epoch_s or math.nan
+    minutes = epoch_s * len(trainee.train_rows) / len(some) * params.epochs / 60
     gains = after < before * (1 - _LEAST_GAIN) or trained.best_epoch > 0
     why = (
         f"in a trial on {len(some)} samples the held-out loss went from {before:.3g} to {after:.3g}"

@@ -15,7 +15,9 @@ from scipy.special import expit, logit, softmax
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.class_weight import compute_sample_weight
 
+from featx._validation import ParameterFaults
 from featx.exceptions import ParameterError
+from featx.tuning.params import FineTune
 
 if TYPE_CHECKING:
     import keras
@@ -129,6 +131,42 @@ class Objective:
         return float(accuracy_score(right, decided, sample_weight=weights))
 
 
+def check_task(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> None:
+    """Check that loss and weights suit labels or values, as far as these tell.
+
+    Parameters
+    ----------
+    params : FineTune
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    is_classifier : bool
+
+    Raises
+    ------
+    ParameterError
+        All that does not suit.
+    """
+    faults = ParameterFaults("FineTune")
+    loss, weight = params.loss, params.class_weight
+    if not is_classifier:
+        faults.check_option("loss", loss, ("auto", "mse", "huber"))
+        if weight is not None:
+            faults.add("class_weight", weight, "None for a regressor.")
+        faults.raise_any()
+        return
+    wanted = ["auto", "squared_hinge"]
+    wanted += ["binary_cross_entropy"] if np.ndim(y) == 2 or len(np.unique(y)) == 2 else []
+    wanted += ["cross_entropy"] if np.ndim(y) == 1 and len(np.unique(y)) > 2 else []
+    faults.check_option("loss", loss, wanted)
+    if params.distill_to is not None and loss == "squared_hinge":
+        faults.add("loss", loss, "one of probabilities where distill_to is used.")
+    if weight is not None:
+        try:
+            compute_sample_weight(weight, y)
+        except ValueError as exc:
+            faults.add("class_weight", weight, f"weights of the classes of y: {exc}.")
+    faults.raise_any()
+
+
 def make_objective(
     y: np.ndarray,
     *,
@@ -168,8 +206,6 @@ def make_objective(
     lesson = None
     given = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if classes is None:
-        if loss in _FOR_CLASSES:
-            raise ParameterError(f"loss={loss!r}: a regressor takes 'mse' or 'huber'")
         values = np.asarray(y, np.float64).reshape(len(y), -1)
         center, spread = values.mean(axis=0), values.std(axis=0)
         spread[spread == 0] = 1.0
@@ -209,8 +245,6 @@ def make_objective(
 
 def _lesson(taught: np.ndarray, loss_name: str, n_scores: int, temperature: float) -> Lesson:
     """Turn the probabilities that a teacher gives into those at a temperature."""
-    if loss_name == "squared_hinge":
-        raise ParameterError("loss='squared_hinge': distillation compares probabilities")
     if loss_name == "cross_entropy":
         targets = softmax(np.log(np.maximum(taught, _TINY)) / temperature, axis=1)
     else:

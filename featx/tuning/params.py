@@ -15,7 +15,7 @@ from featx.extractor import FeatureExtractor
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("cosine", "one-cycle", "constant")
 LOSSES = ("auto", "cross_entropy", "binary_cross_entropy", "squared_hinge", "mse", "huber")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16")
 AUGMENTATIONS = ("standard",)
 
 
@@ -57,6 +57,7 @@ default="adamw"
     weight_decay : float or None, default=None
         None is the optimizer's own. Biases and normalisations are left out of it.
     label_smoothing : float, default=0.0
+        Of cross-entropies.
     mixup, cutmix : float, default=0.0
         Parameter of the Beta distribution, 0 for none (Zhang et al. 2018, arXiv 1710.09412; Yun et
         al. 2019, arXiv 1905.04899). With the frontier in the cache mixup mixes activations
@@ -89,7 +90,7 @@ default="auto"
         Largest norm of the gradients of one optimizer.
     batch_norm : {"frozen", "trained"}, default="frozen"
         Whether batch normalisations inside unfrozen blocks keep their statistics and scales.
-    precision : {"float32", "bfloat16", "float16"}, default="float32"
+    precision : {"float32", "bfloat16"}, default="float32"
         In which the unfrozen layers compute; weights are float32.
     frontier_dtype : {"float32", "float16"}, default="float32"
         In which activations at the frontier are stored.
@@ -106,7 +107,7 @@ default="auto"
     temperature : float, default=2.0
         By which the scores of both are divided where there are probabilities.
     callbacks : sequence of keras.callbacks.Callback, default=()
-        Told of ``loss``, ``val_loss`` and ``val_score`` in each epoch.
+        Told of ``loss``, ``val_loss`` and ``val_score`` in each epoch; clones share them.
 
     Examples
     --------
@@ -262,7 +263,7 @@ default="auto"
             faults.check_option("augment", self.augment, AUGMENTATIONS)
         elif self.augment is not None:
             given = self.augment if isinstance(self.augment, Sequence) else [self.augment]
-            if not all(map(callable, given)):
+            if not all(hasattr(layer, "get_config") and callable(layer) for layer in given):
                 faults.add("augment", self.augment, "'standard', Keras layers or None.")
         if self.class_weight is not None and not isinstance(self.class_weight, dict):
             faults.check_option("class_weight", self.class_weight, ("balanced", None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.networks.backbones import Backbone
 from featx.networks.copying import FlatCopy, flat_copy
@@ -52,6 +53,11 @@ class Plan:
             self.unfrozen.frontier, self.backbone, self.copy, resolved, dtype=params.frontier_dtype
         )
         self.why_pixels = self._why_pixels()
+        if len(self.backbone.input_shape) != 3 and (params.augment is not None or params.cutmix):
+            raise ParameterError(
+                f"augment and cutmix change images, but {label} takes inputs of shape "
+                f"{self.backbone.input_shape}: leave them out"
+            )
 
     def describe(self, n_samples: int) -> str:
         """Say in a sentence what is trained, from where, and what that takes on disk."""

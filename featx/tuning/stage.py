@@ -8,7 +8,6 @@ embeddings and activations at the frontier, in one pass, through the cache
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import check_random_state
 
+from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads import as_head_input
 from featx.identity._hashing import digest_of_array, digest_of_json
@@ -29,8 +29,10 @@ from featx.samples.base import Samples
 from featx.samples.inputs import as_samples
 from featx.storage.cache import EmbeddingCache
 from featx.storage.cache_choice import resolve_cache
+from featx.training_data import check_vectors, rows_that_were_read
 from featx.tuning.data import Data
 from featx.tuning.handover import head_with
+from featx.tuning.objectives import check_task
 from featx.tuning.params import FineTune
 from featx.tuning.plan import Plan
 from featx.tuning.readers import PixelReader, Reader
@@ -38,7 +40,8 @@ from featx.tuning.start import Start
 
 if TYPE_CHECKING:
     from featx.tuning.judging import Judgement
-    from featx.tuning.training import Trained, Trainee
+    from featx.tuning.trainee import Trainee
+    from featx.tuning.training import Trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +54,15 @@ class Outcome:
         Fitted; of the tuned backbone, or the one that was passed in.
     head : estimator
         Fitted.
+    head_on_training_part : estimator
+        The same, if the backbone was tuned; else fitted without what was held out.
     report : dict
         Plain data: see :class:`TransferClassifier`.
     """
 
     extractor: FeatureExtractor
     head: BaseEstimator
+    head_on_training_part: BaseEstimator
     report: dict[str, Any]
 
 
@@ -66,7 +72,6 @@ def fine_tune(
     new_head: Callable[[], BaseEstimator],
     data: Data,
     *,
-    rows_that_were_read: Callable[[np.ndarray], np.ndarray],
     random_state: Any,
     verbose: Any,
 ) -> Outcome:
@@ -80,8 +85,7 @@ def fine_tune(
     new_head : callable
         Makes an unfitted head.
     data : Data
-    rows_that_were_read : callable
-        From embeddings to which of them a head can use.
+        Split here if it is not yet.
     random_state : int, RandomState or None
     verbose : int or callable
 
@@ -90,9 +94,14 @@ def fine_tune(
     ParameterError, InputError, BackboneError
         Before anything is computed, as far as that can be known.
     """
+    classifies, seed = is_classifier(new_head()), seed_of(random_state)
+    check_task(params, data.y, is_classifier=classifies)
+    if not len(data.held):
+        data = data.split(params.validation, is_classifier=classifies, seed=seed)
     kept_in = extractor.cache
     with fixed_seed():  # Keras draws from Python's own generator
         with _with_cache(extractor.fit(data.X)) as (extractor, cache):
+            check_vectors(extractor)
             plan = Plan(params, extractor)
             samples = as_samples(data.X).for_inputs(plan.backbone.input_shape)
             plan.look_at(cache, len(samples))
@@ -101,13 +110,23 @@ def fine_tune(
             embeddings = np.asarray(
                 extractor.transform_storing(samples, others, embedding=plan.frontier.embedding)
             )
-            rows = np.flatnonzero(rows_that_were_read(embeddings))
+            rows = np.flatnonzero(rows_that_were_read(embeddings, job="fit"))
+            data_read = data.take(rows)
+            if not (len(data_read.train) and len(data_read.held)):
+                raise InputError("no sample could be read of those to train on, or to judge by")
             keys, read = _inputs(plan, samples, rows, cache)
-            stage = _Stage(plan, new_head, keys, read, data.take(rows), random_state=random_state)
-            outcome = stage.run(as_head_input(embeddings[rows]), cache, verbose)
+            stage = _Stage(plan, new_head, keys, read, data_read, seed=seed)
+            can_resume = random_state is not None and kept_in is not None
+            folder = cache.path / "tuning" if can_resume else None
+            outcome = stage.run(as_head_input(embeddings[rows]), folder, verbose)
         if outcome.extractor is not extractor:
             outcome.extractor.set_params(cache=kept_in).fit(data.X)
     return outcome
+
+
+def seed_of(random_state: Any) -> int:
+    """Draw a seed."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _inputs(
@@ -131,6 +150,9 @@ def _inputs(
             all_keys.append(changed.keys(cache.files)[0])
             report.n_forward += extractor.report_.n_forward
         extractor.report_ = report
+    if not all(plan.frontier.are_stored(cache, each) for each in all_keys):
+        plan.why_pixels = "the activations could not be stored"  # of which a warning said why
+        return keys, PixelReader(samples, rows, shape)
     return keys, plan.frontier.reader(cache, np.stack(all_keys))
 
 
@@ -144,8 +166,8 @@ class _Stage:
     keys : ndarray of shape (n_samples,), dtype S16
     read : Reader
     data : Data
-        Without `X`.
-    random_state : int, RandomState or None
+        Split, without `X`.
+    seed : int
     """
 
     def __init__(
@@ -156,32 +178,31 @@ class _Stage:
         read: Reader,
         data: Data,
         *,
-        random_state: Any,
+        seed: int,
     ) -> None:
         # Keras is needed from here on.
         from featx.tuning.assembly import TrainedModel
-        from featx.tuning.training import predict
+        from featx.tuning.trainee import predict
 
-        self.plan, self.keys, self.read = plan, keys, read
-        self.is_repeatable = random_state is not None
-        self.seed = int(check_random_state(random_state).randint(2**31 - 1))
+        self.plan, self.keys, self.read, self.seed = plan, keys, read, seed
         start_s = time.perf_counter()
         self.model = TrainedModel(plan)
         rows = np.arange(len(data.y))
         features = predict(self.model.features, read, rows, plan.params.batch_size)
         self.seconds = {"features": time.perf_counter() - start_s}
         start_s = time.perf_counter()
-        self.start = Start(new_head, plan.params, data, features, self.seed)
+        self.start = Start(new_head, plan.params, data, features)
         self.seconds["head"] = time.perf_counter() - start_s
 
-    def run(self, embeddings: np.ndarray, cache: EmbeddingCache, verbose: Any) -> Outcome:
+    def run(self, embeddings: np.ndarray, folder: Path | None, verbose: Any) -> Outcome:
         """Train, judge, and return what is kept.
 
         Parameters
         ----------
         embeddings : ndarray of shape (n_samples, n_features)
             As the extractor gives them.
-        cache : EmbeddingCache
+        folder : Path or None
+            Where the training is saved, so that it can be resumed.
         verbose : int or callable
         """
         from featx.tuning.checkpoints import Checkpoint
@@ -191,8 +212,8 @@ class _Stage:
         trainee = self._trainee()
         gap = start.handover_gap(trainee.scores(start.held, params.batch_size))
         start_s = time.perf_counter()
-        can_resume = cache.path is not None and plan.frontier.embedding.is_cacheable
-        checkpoint = Checkpoint(cache.path / "tuning" if can_resume else None, self._subject())
+        can_resume = plan.frontier.embedding.is_cacheable
+        checkpoint = Checkpoint(folder if can_resume else None, self._subject())
         judgement = self._judgement(trainee, verbose)
         if judgement and not judgement.is_worth_it:
             params = clone(params).set_params(epochs=0)
@@ -204,11 +225,12 @@ class _Stage:
         say(_verdict(report), verbose=verbose)
         if is_tuned:
             tuned = self.model.finish(start.linear, start.objective)
-            return Outcome(plan.tuned_extractor(), head_with(tuned, start.head), report)
+            head = head_with(tuned, start.head)
+            return Outcome(plan.tuned_extractor(), head, head, report)
         start_s = time.perf_counter()
         head = start.head_on_all(embeddings)
         self.seconds["head"] += time.perf_counter() - start_s
-        return Outcome(plan.extractor, head, report)
+        return Outcome(plan.extractor, head, start.asked_for, report)
 
     def _judgement(self, trainee: Trainee, verbose: Any) -> Judgement | None:
         """Judge whether to go on, if that was asked for, and say so."""
@@ -228,7 +250,7 @@ class _Stage:
 
     def _trainee(self) -> Trainee:
         from featx.tuning.batches import cutmix, mixup
-        from featx.tuning.training import Trainee
+        from featx.tuning.trainee import Trainee
 
         params, start = self.plan.params, self.start
         mixing = mixup(params.mixup) if params.mixup else None
@@ -247,11 +269,13 @@ class _Stage:
 
     def _subject(self) -> dict[str, Any]:
         """Say in plain data what decides the training."""
+        from featx.tuning.checkpoints import described
+
         plan, start = self.plan, self.start
         params = {
-            name: value if isinstance(value, (str, int, float, type(None))) else repr(value)
+            name: described(value)
             for name, value in plan.params.get_params(deep=False).items()
-            if name not in ("callbacks", "max_cache_bytes")
+            if name not in ("callbacks", "max_cache_bytes", "distill_to")
         }
         arrays = {
             "keys": self.keys,
@@ -265,8 +289,8 @@ class _Stage:
         return {
             "space": plan.frontier.embedding.space.digest,
             "params": digest_of_json(params),
-            "from": plan.why_pixels or "frontier",
-            "seed": self.seed if self.is_repeatable else None,
+            "from": "pixels" if plan.why_pixels else "frontier",
+            "seed": self.seed,
             **{name: digest_of_array(array).hex() for name, array in arrays.items()},
         }
 
@@ -281,7 +305,8 @@ class _Stage:
             "epoch_s": trained.epoch_s,
             "handover_gap": gap,
             "head_score": self.start.head_score,
-            "tuned_score": trained.best_score if trained.history else math.nan,
+            "tuned_score": trained.tuned_score,
+            "was_interrupted": trained.was_interrupted,
             "kept": "tuned" if is_tuned else "head",
             "unfrozen": list(plan.unfrozen.layers),
             "n_params_trained": model.n_trained,
@@ -296,10 +321,9 @@ class _Stage:
 
 def _verdict(report: dict[str, Any]) -> str:
     kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples,"
-    return (
-        f"held-out score: head {report['head_score']:.3f}, fine-tuned {report['tuned_score']:.3f}; "
-        f"{kept} is kept"
-    )
+    tuned = report["tuned_score"]
+    others = "" if tuned is None else f", fine-tuned {tuned:.3f}"
+    return f"held-out score: head {report['head_score']:.3f}{others}; {kept} is kept"
 
 
 @contextlib.contextmanager

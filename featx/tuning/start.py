@@ -7,16 +7,17 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featx.exceptions import InputError
 from featx.heads import as_head_input, fit_head, takes_sample_weight
 from featx.tuning.data import Data
 from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
 from featx.tuning.objectives import Objective, make_objective
 from featx.tuning.params import FineTune
-from featx.tuning.splitting import hold_out
 
 _LARGEST_GAP = 1e-5
 
@@ -30,19 +31,20 @@ class Start:
         Makes an unfitted head.
     params : FineTune
     data : Data
-        Without `X`.
+        Split, without `X`.
     features : ndarray of shape (n_samples, n_features), float32
         The embeddings as the model to be trained computes them, so that not even the rounding of
         another engine, or of stored activations, is between the two.
-    seed : int
 
     Attributes
     ----------
     train, held : ndarray of int64, increasing
         Samples to train on and to judge by.
     embeddings : ndarray of shape (n_samples, n_features)
+    asked_for : estimator
+        The head that was asked for.
     head_score : float
-        Of the head that was asked for, on what is held out.
+        Of that head, on what is held out: accuracy, or R².
     head : estimator
         From which training starts: that head if Keras can compute it, or a linear one.
     linear : LinearMap
@@ -56,21 +58,13 @@ class Start:
         params: FineTune,
         data: Data,
         features: np.ndarray,
-        seed: int,
     ) -> None:
         self._new_head, self._data = new_head, data
-        asked_for = new_head()
-        self.train, self.held = hold_out(
-            data.y,
-            validation=params.validation,
-            groups=data.groups,
-            is_classifier=is_classifier(asked_for),
-            seed=seed,
-        )
+        self.train, self.held = data.train, data.held
         self.embeddings = as_head_input(features)
-        self._fit(asked_for, self.embeddings, self.train)
-        self.head_score = self._score(asked_for)
-        self.head, self.linear = self._starting_head(asked_for)
+        self.asked_for = self._fit(new_head(), self.embeddings, self.train)
+        self.head_score = self._score(self.asked_for)
+        self.head, self.linear = self._starting_head(self.asked_for)
         self.objective: Objective = make_objective(
             data.y,
             classes=getattr(self.head, "classes_", None),
@@ -116,23 +110,29 @@ class Start:
         return head
 
     def _score(self, head: BaseEstimator) -> float:
-        weights, held = self._data.sample_weight, self.held
-        given = {} if weights is None else {"sample_weight": weights[held]}
-        return float(head.score(self.embeddings[held], self._data.y[held], **given))
+        held, weights = self.held, self._data.sample_weight
+        # Not the head's own ``score``, which a search makes what its `scoring` says.
+        score = accuracy_score if is_classifier(head) else r2_score
+        predicted = head.predict(self.embeddings[held])
+        given = None if weights is None else weights[held]
+        return float(score(self._data.y[held], predicted, sample_weight=given))
 
     def _starting_head(self, asked_for: BaseEstimator) -> tuple[BaseEstimator, LinearMap]:
         train = self.embeddings[self.train]
-        if can_take_back(asked_for):
-            linear = linear_map(asked_for, train)
-            if linear and _is_exact(asked_for, linear, train):
-                return asked_for, linear
+        linear = linear_map(asked_for, train)
+        if (
+            linear
+            and _is_exact(asked_for, linear, train)
+            and can_take_back(asked_for, linear, train)
+        ):
+            return asked_for, linear
         probe = LogisticRegression(max_iter=1000) if is_classifier(asked_for) else Ridge()
         if is_classifier(asked_for) and np.ndim(self._data.y) == 2:
             probe = OneVsRestClassifier(probe)
         head = self._fit(make_pipeline(StandardScaler(), probe), self.embeddings, self.train)
         linear = linear_map(head, train)
         if linear is None:
-            raise RuntimeError(f"{head} is not linear")
+            raise InputError(f"the labels cannot be told apart by {head}: is one of them constant?")
         return head, linear
 
 
