@@ -366,16 +366,6 @@ def test_interrupted_run_is_exit_code_130(run, photos, tmp_path, monkeypatch):
     assert (code, err) == (CODES["interrupted"], "\ninterrupted\n")
 
 
-@pytest.mark.slow
-def test_demo_prints_one_table_and_the_places(run, tmp_path):
-    code, text, err = run("demo", "--out", tmp_path / "demo", "--letters", 21)
-    assert code == 0, err
-    places = [str(tmp_path / "demo" / name) for name in ("images", "cache", "letters.featx")]
-    for shown in ("raw pixels", "tiny, first run", "tiny, second run", *places):
-        assert shown in text
-    assert "- writing images" in err
-
-
 @pytest.mark.filterwarnings("default")
 def test_predict_and_evaluate_images_that_cannot_be_read(run, photos, model):
     (photos / "dark" / "bad.png").write_text("no image")

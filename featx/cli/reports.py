@@ -67,8 +67,8 @@ def print_demo(result: dict[str, Any]) -> None:
         for row in result["rows"]
     ]
     title = (
-        "Logistic regression on raw pixels and on the embeddings of tiny:\n"
-        "accuracy over 5 folds (mean ± spread), and images through the network"
+        "Logistic regression on raw pixels, on the embeddings of tiny, and fine-tuned from there:\n"
+        "accuracy over 2 splits (mean ± spread), and images through the network"
     )
     print_table(title, columns, rows)
     console = Console(soft_wrap=True)

@@ -35,8 +35,9 @@ class Progress:
     history : dict
         From the names of what was measured to a list, a number an epoch.
     best_epoch : int
-        Epochs that were done when the score was best; 0 is the head itself.
-    best_score : float
+        Epochs that were done when the score was best, and of equal ones the loss; 0 is the head
+        itself.
+    best_score, best_loss : float
     best_weights : list of ndarray
         See :func:`trained_weights`.
     state : list of ndarray
@@ -54,6 +55,7 @@ class Progress:
     history: dict[str, list[float]]
     best_epoch: int
     best_score: float
+    best_loss: float
     best_weights: list[np.ndarray]
     state: list[np.ndarray]
     seed: int

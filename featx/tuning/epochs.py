@@ -108,8 +108,10 @@ class EpochKeeper(keras.callbacks.Callback):
         progress.epoch = epoch + 1
         for name in ("loss", "val_loss", "val_score"):
             progress.history.setdefault(name, []).append(float(logs[name]))
-        if logs["val_score"] > progress.best_score:
-            progress.best_epoch, progress.best_score = epoch + 1, logs["val_score"]
+        score, loss = logs["val_score"], logs["val_loss"]
+        # Of two epochs that are right as often, the one that is surer of it.
+        if (score, -loss) > (progress.best_score, -progress.best_loss):
+            progress.best_epoch, progress.best_score, progress.best_loss = epoch + 1, score, loss
             progress.best_weights = values_of(trained_weights(self.model))
 
     def _save(self) -> None:

@@ -82,7 +82,8 @@ default="auto"
         fine-tuning helped; stratified for classifiers, and groups never part. Or an object with
         ``split``, the first of whose splits is taken.
     patience : int or None, default=5
-        Epochs without a better held-out score after which training stops; None never does.
+        Epochs after which training stops if the held-out score, or at the same score the loss,
+        got no better; None never does.
     ema : float or None, default=None
         Momentum of an exponential moving average of the weights, which then is what is judged and
         kept.

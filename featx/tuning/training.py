@@ -102,12 +102,12 @@ def train(
     progress = checkpoint.load()
     if progress is None:
         _set_generators(trainee.model, seed)
-        score = trainee.objective.score(
-            trainee.scores(trainee.held_rows, params.batch_size), trainee.held_rows
-        )
+        scores = trainee.scores(trainee.held_rows, params.batch_size)
+        score = trainee.objective.score(scores, trainee.held_rows)
+        loss = trainee.objective.loss_of(scores, trainee.held_rows)
         best, state = trained_weights(trainee.model), model_state(trainee.model)
         best, state = values_of(best), values_of(state)
-        progress = Progress(0, {}, 0, score, best, state, seed, params.batch_size)
+        progress = Progress(0, {}, 0, score, loss, best, state, seed, params.batch_size)
         if isinstance(params.optimizer, str):
             rate = params.learning_rate
             found = _found_rate(trainee, params, seed) if rate == "find" else float(rate)
