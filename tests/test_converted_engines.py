@@ -29,6 +29,14 @@ needs_openvino = pytest.mark.skipif(
     bool(choice.missing_packages("openvino")), reason="needs featx[openvino]"
 )
 
+
+def knows_bfloat16():
+    """Tell whether OpenVINO computes in bfloat16 on this machine; elsewhere it takes float32."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 QUICK = ("MobileNet", "MobileNetV3Small")
 
 
@@ -84,6 +92,8 @@ def test_started_batches_come_back_in_their_order():
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES[:2])
 def test_make_engine_bfloat16_is_near_float32_and_not_it(engine):
+    if engine == "openvino" and not knows_bfloat16():
+        pytest.skip("needs a CPU that computes in bfloat16")
     images = pixels((64, 64, 3))
     model = family("MobileNet", {"alpha": 0.25}, 64)
     expected = np.asarray(model(images))
@@ -172,7 +182,8 @@ def test_transform_precisions_are_spaces_of_their_own(tmp_path):
     images = pixels((64, 64, 3))
     rows = FeatureExtractor("tiny", cache=tmp_path).fit_transform(images)
     rough = FeatureExtractor("tiny", cache=tmp_path, precision="bfloat16")
-    assert difference(rough.fit_transform(images), rows) > 1e-6
+    rough_rows = rough.fit_transform(images)
+    assert difference(rough_rows, rows) > 1e-6 or not knows_bfloat16()
     assert rough.report_.n_forward == 3
     other = FeatureExtractor("tiny", cache=tmp_path, engine="openvino").fit(images)
     other.transform(images)
