@@ -17,7 +17,7 @@ from featx.extractor_params import as_tap, check_extractor_params
 from featx.forward.embedding import PassOptions, embed
 from featx.identity.digests import Digester
 from featx.networks.backbones import BackboneSpec
-from featx.networks.resolution import Resolved, resolve
+from featx.networks.resolution import Resolved, joined, resolve
 from featx.samples.base import Samples, ValueSamples
 from featx.samples.inputs import as_samples
 from featx.storage.cache_choice import resolve_cache
@@ -85,8 +85,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         For samples that are vectors only.
     report_ : Bunch
         What the last ``transform`` did: ``n_samples``, ``n_hits``, ``n_forward`` (samples that
-        went through the backbone), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
-        ``engine`` (who ran the network, None if nobody had to), ``batch_size``.
+        went through the backbone), ``n_above_frontier`` (that went through the fine-tuned part
+        only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``, ``engine`` (who ran the
+        network, None if nobody had to), ``batch_size``.
 
     Examples
     --------
@@ -283,13 +284,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : samples
-            Instances of :class:`Samples`, too.
+        X : samples or Samples
         others : sequence of Resolved
             The other layers.
         embedding : Resolved, default=None
-            The way to the embeddings, if the other layers are not of the model that
-            the extractor has but of another that has its numbers.
+            The way to the embeddings, if the other layers are of another model with its numbers.
 
         Returns
         -------
@@ -310,6 +309,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.array_shape_ = samples.array_shape
         self.feature_shape_ = resolved.space.feature_shape
         self.space_ = resolved.space
+        self.__dict__.pop("frontier_", None)
 
     def _check_unchanged(self, resolved: Resolved) -> None:
         """Raise if what was fitted would now give other embeddings than a head has seen."""
@@ -340,7 +340,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             resolved,
             resolve_cache(self.cache),
             options,
-            also=others or self._resolve_also(resolved, array_shape),
+            also=joined(others, self._resolve_also(resolved, array_shape)),
+            frontier=getattr(self, "frontier_", None),
             out=flat,
         )
         if out is not None:

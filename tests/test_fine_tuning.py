@@ -180,6 +180,42 @@ def test_fit_computes_frontier_and_embeddings_in_one_pass(digits, tmp_path):
     assert again.report_.history["loss"] != first.report_.history["loss"]
 
 
+def test_tuned_backbone_is_entered_at_the_frontier_for_samples_that_were_there(digits, cache):
+    """Scoring a fold that another one trained on runs the frozen part for nobody."""
+    images, labels = digits
+    extractor = FeatureExtractor(small_network(), input_size=16, cache=cache, preprocessing="unit")
+    tune = tuning(unfreeze=2, learning_rate=3e-3, epochs=10)
+    fitted = TransferClassifier(extractor, fine_tune=tune, random_state=0).fit(images, labels)
+    assert fitted.report_.kept == "tuned"
+    rows = fitted.transform(images)
+    report = fitted.extractor_.report_
+    assert (report.n_forward, report.n_above_frontier, report.n_hits) == (0, 160, 0)
+    whole = clone(fitted.extractor_).set_params(cache=None).fit_transform(images)
+    gaps = np.linalg.norm(rows - whole, axis=1) / np.linalg.norm(whole, axis=1)
+    assert gaps.max() < 1e-5
+    new = np.roll(images, 1, axis=1)
+    fitted.transform(np.concatenate([images[:5], new[:5]]))
+    report = fitted.extractor_.report_
+    assert (report.n_forward, report.n_above_frontier, report.n_hits) == (5, 0, 5)
+    fitted.extractor_.fit(images)  # what lies below might be another network from here on
+    assert not hasattr(fitted.extractor_, "frontier_")
+
+
+def test_fit_one_pass_for_several_depths(digits, tmp_path):
+    images, labels = digits
+    model = small_network()
+
+    def report_of_depth(depth, folder, **params):
+        cache = EmbeddingCache(tmp_path / folder)
+        extractor = FeatureExtractor(model, input_size=16, cache=cache, **params)
+        tune = tuning(unfreeze=depth, epochs=1)
+        return TransferClassifier(extractor, fine_tune=tune).fit(images, labels).report_
+
+    (layer,) = report_of_depth(2, "one").frontier_layers
+    reports = [report_of_depth(depth, "all", also_cache=[(layer, None)]) for depth in (1, 2)]
+    assert [report.n_forward for report in reports] == [160, 0]
+
+
 def test_fit_on_more_samples_computes_the_new_ones_only(digits, tmp_path):
     images, labels = digits
     cache = EmbeddingCache(tmp_path)

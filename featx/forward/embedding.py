@@ -27,6 +27,7 @@ from featx.exceptions import (
 from featx.forward.faults import report_faults, search_faults, with_twins
 from featx.forward.feeding import GROUP_SIZE, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
+from featx.forward.stored_frontier import StoredFrontier
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
@@ -64,6 +65,7 @@ def embed(
     options: PassOptions,
     *,
     also: Sequence[Resolved] = (),
+    frontier: StoredFrontier | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Bunch]:
     """Embed samples, running the backbone for those that are missing.
@@ -77,6 +79,8 @@ def embed(
     options : PassOptions
     also : sequence of Resolved
         Other layers and poolings of the same backbone, to be stored as well.
+    frontier : StoredFrontier, default=None
+        Where the backbone can be entered.
     out : ndarray of shape (n_samples, n_features), float32, default=None
         Where the embeddings go; None makes an array.
 
@@ -105,6 +109,9 @@ def embed(
     clock.lap("identify")
     embeddings, found = _look_up(store, resolved.space, keys, out)
     taps = [_Tap(resolved, RowWriter(store), ~found)]
+    n_above = 0
+    if cache and store and frontier:
+        n_above = _embed_above(frontier, taps[0], cache, keys, embeddings)
     if cache and store:
         stores = [cache.store(other.space) for other in also]
         others = zip(also, stores, strict=True)
@@ -122,6 +129,7 @@ def embed(
         n_samples=len(samples),
         n_hits=int(found.sum()),
         n_forward=n_forward,
+        n_above_frontier=n_above,
         seconds=clock.seconds,
         bytes_read=int(found.sum()) * embeddings.itemsize * embeddings.shape[1],
         bytes_written=sum(tap.writer.bytes_written for tap in taps),
@@ -144,6 +152,27 @@ class _Tap(NamedTuple):
     resolved: Resolved
     writer: RowWriter
     lacks: np.ndarray
+
+
+def _embed_above(
+    frontier: StoredFrontier,
+    tap: _Tap,
+    cache: EmbeddingCache,
+    keys: np.ndarray,
+    embeddings: np.ndarray,
+) -> int:
+    """Fill in and store what can be had from stored activations; return how many rows that is."""
+    missing = np.flatnonzero(tap.lacks)
+    missing = missing[frontier.holds(cache, keys[missing])]
+    if not len(missing):
+        return 0
+    with RowWriter(tap.writer.store) as writer:
+        for places, rows in frontier.embed(tap.resolved.build(), cache, keys[missing]):
+            done = missing[places]
+            embeddings[done] = rows
+            tap.lacks[done] = False
+            writer.add(keys[done], np.ascontiguousarray(rows, tap.resolved.space.dtype))
+    return int(len(missing) - tap.lacks[missing].sum())
 
 
 def _embed_missing(

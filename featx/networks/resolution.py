@@ -14,7 +14,7 @@ import threading
 import uuid
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,15 @@ class Resolved:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input of the backbone."""
         return self.space.input_shape
+
+
+def joined(taps: Sequence[Resolved], others: Sequence[Resolved]) -> Sequence[Resolved]:
+    """Join layers that one pass shall store, without doubles, leaving out those of other models."""
+    if not taps:
+        return others
+    model, known = taps[0].build().model, {tap.space.digest for tap in taps}
+    new = (other for other in others if other.space.digest not in known)
+    return [*taps, *(other for other in new if other.build().model is model)]
 
 
 def resolve(

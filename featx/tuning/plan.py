@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
+from featx.forward.stored_frontier import StoredFrontier
 from featx.networks.backbones import Backbone
 from featx.networks.copying import FlatCopy, flat_copy
 from featx.storage.cache import EmbeddingCache
@@ -72,6 +73,20 @@ class Plan:
     def n_bytes(self, n_samples: int) -> int:
         """Return what the activations of samples take on disk."""
         return n_samples * self.n_kept * self.frontier.row_bytes
+
+    @property
+    def frontier_layers(self) -> list[str]:
+        """Names of the layers whose outputs are the frontier, as `also_cache` takes them."""
+        tensors = self.unfrozen.frontier.tensors
+        return [tensor._keras_history.operation.name for tensor in tensors]
+
+    def stored_frontier(self) -> StoredFrontier | None:
+        """Say where the tuned backbone can be entered, for samples whose activations are stored."""
+        spaces = tuple(tap.space for tap in self.frontier.activations)
+        precisions = {self.extractor.precision, *(space.dtype.name for space in spaces)}
+        if self.why_pixels or precisions != {"float32"}:
+            return None  # rows would be rougher than their space says
+        return StoredFrontier(spaces, self.unfrozen.frontier.position)
 
     def tuned_extractor(self) -> FeatureExtractor:
         """Make the extractor of the tuned backbone, whose embeddings have a space of their own."""

@@ -121,6 +121,7 @@ def fine_tune(
             outcome = stage.run(as_head_input(embeddings[rows]), folder, verbose)
         if outcome.extractor is not extractor:
             outcome.extractor.set_params(cache=kept_in).fit(data.X)
+            outcome.extractor.frontier_ = plan.stored_frontier()
     return outcome
 
 
@@ -312,6 +313,7 @@ class _Stage:
             "n_params_trained": model.n_trained,
             "n_params_frozen": model.n_frozen,
             "frontier": "pixels" if plan.why_pixels else "cache",
+            "frontier_layers": plan.frontier_layers,
             "why_pixels": plan.why_pixels,
             "frontier_bytes": plan.n_bytes(len(self.keys)),
             "learning_rate": trained.learning_rate,
