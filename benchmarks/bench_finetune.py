@@ -219,11 +219,15 @@ def measure_search(args, work):
     depths, rates = [1, 2, 3], [1e-4, 3e-4, 1e-3]
     cache = EmbeddingCache(work / "cache-search")
     extractor = extractor_of(args, "mobilenet_v2", size, cache)
+    frozen = extractor.fit(paths)
+    plans = {depth: Plan(FineTune(depth), frozen) for depth in depths}
+    extractor.set_params(
+        also_cache=[(name, None) for plan in plans.values() for name in plan.frontier_layers]
+    )
     grid = {"fine_tune__unfreeze": depths, "fine_tune__learning_rate": rates}
     first = np.arange(round(len(paths) / 1.2))
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     start_s = time.perf_counter()
-    layers = {}
     for rows in (first, np.arange(len(paths))):
         params = FineTune(epochs=epochs, batch_size=BATCH_SIZE, patience=None)
         estimator = TransferClassifier(extractor, fine_tune=params, random_state=0)
@@ -231,9 +235,7 @@ def measure_search(args, work):
         search.fit(paths[rows], labels[rows])
     ours_s = time.perf_counter() - start_s
     spaces = cache.info()["spaces"]
-    frozen = extractor.fit(paths)
-    for depth in depths:
-        layers[depth] = list(Plan(FineTune(depth), frozen).unfrozen.layers)
+    layers = {depth: list(plan.unfrozen.layers) for depth, plan in plans.items()}
     pixels, targets = decoded(paths, size), np.unique(labels, return_inverse=True)[1]
     n_classes = len(np.unique(labels))
     theirs_s = 0.0
@@ -250,8 +252,11 @@ def measure_search(args, work):
         "n_images": [len(first), len(paths)],
         "seconds": {"featx": ours_s, "recipe, of one fold and rate a depth": theirs_s},
         "recipe / featx": theirs_s / ours_s,
-        "rows_of_spaces": {space["label"]: space["n_rows"] for space in spaces[:8]},
-        "n_forward_frozen": max(space["n_rows"] for space in spaces),
+        "n_forward": {
+            space["label"]: space["n_forward"]
+            for space in spaces
+            if space["digest"] == frozen.space_digest_ or "pooling None" in space["label"]
+        },
     }
     print("search", json.dumps(result), flush=True)
     return result
