@@ -12,6 +12,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import CacheWriteWarning, FineTuneWarning, InputError, ParameterError
+from featx.tuning.objectives import is_clearly_better
 
 N = 80
 
@@ -74,6 +75,21 @@ def test_fit_both_scores_are_of_one_kind(network, cache, digits):
     report = regressor.fit(digits[0], digits[1] * 100.0).report_
     assert -1 < report.head_score < 1
     assert abs(report.tuned_score - report.head_score) < 0.5
+
+
+@pytest.mark.parametrize("labels_of", [lambda y: y, lambda y: np.c_[y % 2, y > 1]])
+def test_fit_keeps_the_head_where_the_difference_may_be_chance(network, cache, digits, labels_of):
+    """One sample more of twenty, and one less elsewhere, is no reason to keep another network."""
+    images, labels = digits
+    new = np.ones(20)
+    old, other = new.copy(), new.copy()
+    old[[0, 1]], other[2] = 0, 0
+    assert not is_clearly_better(other, old, np.ones(20))
+    assert is_clearly_better(new, old, np.ones(20))
+    head = "ridge"
+    tune = tuning(learning_rate=1e-9)
+    classifier = TransferClassifier(extractor_of(network, cache), head, tune, random_state=0)
+    assert classifier.fit(images, labels_of(labels)).report_.kept == "head"
 
 
 def test_fit_leaves_a_preprocessing_layer_alone(network, digits):

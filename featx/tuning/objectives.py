@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit, logit, softmax
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import r2_score
 from sklearn.utils.class_weight import compute_sample_weight
 
 from featx._validation import ParameterFaults
@@ -119,16 +119,52 @@ class Objective:
 
     def score(self, scores: np.ndarray, rows: np.ndarray) -> float:
         """Judge scores, (n, n_scores) in units of the targets, of some of the samples."""
-        weights, expected = self.weights_of_score[rows], self.targets[rows]
+        weights = self.weights_of_score[rows]
         if self.classes is None:
-            return float(r2_score(expected, scores, sample_weight=weights))
-        if self.is_multilabel:
-            return float(accuracy_score(expected > 0, scores > 0, sample_weight=weights))
-        if scores.shape[1] == 1:
-            decided, right = scores[:, 0] > 0, expected[:, 0] > 0
-        else:
-            decided, right = scores.argmax(axis=1), expected.argmax(axis=1)
-        return float(accuracy_score(right, decided, sample_weight=weights))
+            return float(r2_score(self.targets[rows], scores, sample_weight=weights))
+        return float(np.average(self.merits(scores, rows), weights=weights))
+
+    def merits(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Say how well scores do sample by sample: 1 if all is right, or minus the squared error.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n, n_scores)
+            In units of the targets.
+        rows : ndarray of shape (n,), int64
+        """
+        expected = self.targets[rows]
+        if self.classes is None:
+            return -((scores - expected) ** 2).sum(axis=1)
+        if self.is_multilabel or scores.shape[1] == 1:
+            return ((scores > 0) == (expected > 0)).all(axis=1).astype(float)
+        return (scores.argmax(axis=1) == expected.argmax(axis=1)).astype(float)
+
+
+def is_clearly_better(new: np.ndarray, old: np.ndarray, weights: np.ndarray) -> bool:
+    """Tell whether the mean of one is above that of the other by more than its standard error.
+
+    The one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees",
+    section 3.4.3, on paired samples: of two models between which there is only noise, the simpler.
+
+    Parameters
+    ----------
+    new, old : ndarray of shape (n,)
+        Merits of both models, sample by sample.
+    weights : ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> old = np.array([1.0, 0, 1, 1, 0, 1, 1, 1, 1, 1])
+    >>> bool(is_clearly_better(np.ones(10), old, np.ones(10)))
+    True
+    >>> bool(is_clearly_better(1 - old, old, np.ones(10)))
+    False
+    """
+    gains = new - old
+    gain = np.average(gains, weights=weights)
+    error = np.sqrt((weights**2 * (gains - gain) ** 2).sum()) / weights.sum()
+    return bool(gain > error)
 
 
 def check_task(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> None:

@@ -220,7 +220,9 @@ class _Stage:
             params = clone(params).set_params(epochs=0)
         trained = train(trainee, params, seed=self.seed, checkpoint=checkpoint, verbose=verbose)
         self.seconds["fine_tune"] = time.perf_counter() - start_s
-        is_tuned = trained.best_epoch > 0 and trained.best_score > start.head_score
+        is_tuned = trained.best_epoch > 0 and start.is_beaten_by(
+            trainee.scores(start.held, trained.batch_size)
+        )
         report = self._report(trained, gap, is_tuned)
         report["judgement"] = judgement.to_plain() if judgement else None
         say(_verdict(report), verbose=verbose)
@@ -322,10 +324,15 @@ class _Stage:
 
 
 def _verdict(report: dict[str, Any]) -> str:
-    kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples,"
+    kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples"
     tuned = report["tuned_score"]
-    others = "" if tuned is None else f", fine-tuned {tuned:.3f}"
-    return f"held-out score: head {report['head_score']:.3f}{others}; {kept} is kept"
+    scores = f"head {report['head_score']:.3f}"
+    why = ""
+    if tuned is not None:
+        scores += f", fine-tuned {tuned:.3f}"
+        if report["kept"] == "head" and tuned > report["head_score"]:
+            why = ", since the difference may be chance"
+    return f"held-out score: {scores}; {kept} is kept{why}"
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from featx.exceptions import InputError
 from featx.heads import as_head_input, fit_head, takes_sample_weight
 from featx.tuning.data import Data
 from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
-from featx.tuning.objectives import Objective, make_objective
+from featx.tuning.objectives import Objective, is_clearly_better, make_objective
 from featx.tuning.params import FineTune
 
 _LARGEST_GAP = 1e-5
@@ -90,6 +90,25 @@ class Start:
     def head_on_all(self, embeddings: np.ndarray) -> BaseEstimator:
         """Fit the head on the embeddings, as the extractor gives them, of all samples."""
         return self._fit(self._new_head(), embeddings, np.arange(len(embeddings)))
+
+    def is_beaten_by(self, scores: np.ndarray) -> bool:
+        """Tell whether Keras' scores of what is held out are clearly better than the head.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n_held, n_scores)
+            In units of the targets.
+        """
+        objective, held = self.objective, self.held
+        predicted = self.asked_for.predict(self.embeddings[held])
+        if objective.classes is None:
+            in_units = predicted.reshape(len(held), -1) - objective.center
+            merits = objective.merits(in_units / objective.spread, held)
+        else:
+            right = np.asarray(predicted) == self._data.y[held]
+            merits = right.reshape(len(held), -1).all(axis=1).astype(float)
+        weights = objective.weights_of_score[held]
+        return is_clearly_better(objective.merits(scores, held), merits, weights)
 
     def handover_gap(self, scores: np.ndarray) -> float:
         """Measure how far Keras' scores of what is held out are from those of the head.
