@@ -214,7 +214,7 @@ def measure_epoch(args, work):
 def measure_search(args, work):
     """Compare the search of Nautilus with the usual recipe."""
     paths, labels = images_of(args, ["flower_photos/train", "dogs_cats"], work)
-    size = 64 if args.smoke else 160
+    size = 64 if args.smoke else 224
     epochs = 2 if args.smoke else 5
     depths, rates = [1, 2, 3], [1e-4, 3e-4, 1e-3]
     cache = EmbeddingCache(work / "cache-search")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PART_SUFFIX = ".part"
 _CLEARED_SUFFIX = ".cleared"
 _ATTEMPTS = 10
+_PATIENCE_S = 10.0  # with processes that clear again and again what is being written
+_PAUSE_S = 0.01
 _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
 
 
@@ -89,10 +91,12 @@ def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     OSError
         The last file is not there, nor any rest of an unfinished one.
     """
-    for _ in range(_ATTEMPTS - 1):
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline_s:
         # If a folder that was just made is not there, another process cleared it away.
         with contextlib.suppress(FileNotFoundError):
             return _write_in_order(contents)
+        time.sleep(_PAUSE_S)
     return _write_in_order(contents)
 
 

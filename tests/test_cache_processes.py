@@ -91,9 +91,9 @@ def test_find_and_append_while_another_process_clears(tmp_path):
         "    time.sleep(0.005)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
-    (_, warned), (written, _) = [worker.communicate() for worker in workers]
+    (_, warned), (written, failed) = [worker.communicate() for worker in workers]
+    assert (warned, failed) == ("", "")
     assert [worker.returncode for worker in workers] == [0, 0]
-    assert warned == ""
     assert reported(written.splitlines(keepends=True))
 
 

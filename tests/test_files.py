@@ -50,6 +50,30 @@ def test_write_atomically_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["rows"]
 
 
+def test_write_atomically_outlasts_others_who_clear_again_and_again(tmp_path, monkeypatch):
+    """On a slow disk every flush may find the folder cleared away meanwhile."""
+    real_fsync, n_cleared = os.fsync, 0
+
+    def clear_meanwhile(descriptor):
+        nonlocal n_cleared
+        real_fsync(descriptor)
+        if n_cleared < 20:
+            n_cleared += 1
+            remove_tree(tmp_path / "rows")
+
+    monkeypatch.setattr("os.fsync", clear_meanwhile)
+    write_atomically(tmp_path / "rows" / "a", b"rows")
+    assert n_cleared == 20
+    assert (tmp_path / "rows" / "a").read_bytes() == b"rows"
+
+
+def test_write_atomically_into_a_dangling_link_gives_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("featx._files._PATIENCE_S", 0.05)
+    (tmp_path / "rows").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "rows" / "a", b"rows")
+
+
 def test_remove_tree_removes_also_what_a_killed_process_had_only_renamed(tmp_path, monkeypatch):
     write_atomically(tmp_path / "rows" / "a", b"rows")
     with monkeypatch.context() as patch:
