@@ -77,3 +77,25 @@ def test_bench_extract_smoke_measures_everything(section, tmp_path):
         assert [row["n_forward"] for row in result["growth"]] == [64, 256]
     else:
         assert result["warm"]["share"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "section",
+    ["accuracy", *(pytest.param(name, marks=pytest.mark.long) for name in ("epoch", "search"))],
+)
+def test_bench_finetune_smoke_measures_everything(section, tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_finetune.py", "--smoke", "--out", out]
+    command += ["--shared", tmp_path / "none", "--sections", section, "--unfreeze", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())[section]
+    if section == "accuracy":
+        (row,) = result.values()
+        assert set(row["mean"]) == {"head", "tuned", "random head"}
+        assert row["minutes"] > 0
+    elif section == "epoch":
+        assert all(row["featx / bare loop"] > 0 for row in result.values())
+    else:
+        assert set(result["n_forward"].values()) == {80}
