@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import joblib
 import numpy as np
@@ -14,9 +15,11 @@ from featx.exceptions import SampleFault
 from featx.samples.base import Samples
 
 GROUP_SIZE = 64  # of samples that a thread loads at once, at most
-_GROUPS_AHEAD = 2  # for each thread
+_AHEAD = 2  # groups, for each thread
 
 _Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def load(
@@ -28,8 +31,6 @@ def load(
     n_jobs: int | None,
 ) -> Iterator[_Loaded]:
     """Load samples in groups, in threads that run ahead: see :meth:`Samples.batch`.
-
-    joblib has threads too, but none that wait for whoever takes the results.
 
     Parameters
     ----------
@@ -49,18 +50,45 @@ def load(
     """
     groups = (rows[start : start + group_size] for start in range(0, len(rows), group_size))
     n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-loader")
+    yield from run_ahead(lambda group: samples.batch(group, shape), groups, n_threads=n_threads)
 
-    def start(group: np.ndarray) -> Future[_Loaded]:
-        return threads.submit(samples.batch, group, shape)
+
+def run_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
+) -> Iterator[_Result]:
+    """Call a function with one item after another, in threads that run ahead, but not far.
+
+    joblib has threads too, but none that wait for whoever takes the results.
+
+    Parameters
+    ----------
+    function : callable
+    items : iterable
+    n_threads : int
+
+    Yields
+    ------
+    object
+        What the function returned, in the order of the items.
+
+    Examples
+    --------
+    >>> list(run_ahead(abs, [-3, 1, -2], n_threads=2))
+    [3, 1, 2]
+    """
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-loader")
+    left = iter(items)
+
+    def start(item: _Item) -> Future[_Result]:
+        return threads.submit(function, item)
 
     try:
         # They run ahead of the network, but not out of its sight: what is loaded takes memory.
-        under_way = deque(map(start, itertools.islice(groups, _GROUPS_AHEAD * n_threads)))
+        under_way = deque(map(start, itertools.islice(left, _AHEAD * n_threads)))
         while under_way:
-            loaded = under_way.popleft().result()
-            under_way.extend(map(start, itertools.islice(groups, 1)))
-            yield loaded
+            result = under_way.popleft().result()
+            under_way.extend(map(start, itertools.islice(left, 1)))
+            yield result
     finally:
         threads.shutdown(cancel_futures=True)
 

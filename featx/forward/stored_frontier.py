@@ -7,10 +7,12 @@ activations are stored needs to go through the layers above only.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from featx.forward.batched import predict_in_batches
 from featx.identity.spaces import Space
 from featx.networks.backbones import Backbone
 from featx.storage.cache import EmbeddingCache
@@ -67,5 +69,10 @@ class StoredFrontier(NamedTuple):
                 rows[found].reshape(len(found), *space.feature_shape)
                 for (rows, _), space in zip(answers, self.spaces, strict=True)
             ]
-            rows = above.predict(inputs, batch_size=_BATCH_SIZE, verbose=0)
-            yield start + found, rows.reshape(len(found), -1)
+            read, places = partial(_rows_of, inputs), np.arange(len(found))
+            embeddings = predict_in_batches(above, read, places, batch_size=_BATCH_SIZE)
+            yield start + found, embeddings.reshape(len(found), -1)
+
+
+def _rows_of(tensors: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+    return [tensor[rows] for tensor in tensors]

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from featx.forward.batched import as_keras_inputs
 from featx.tuning.readers import Reader
 
 _QUEUE = 4
@@ -24,12 +25,11 @@ class Batches(keras.utils.PyDataset):
     ----------
     read : Reader
     rows : ndarray of shape (m,), int64
-    targets : ndarray of shape (n_samples, n_scores), float32, default=None
-    weights : ndarray of shape (n_samples,), float32, default=None
-        None gives inputs only.
+    targets : ndarray of shape (n_samples, n_scores), float32
+    weights : ndarray of shape (n_samples,), float32
     batch_size : int
-    seed : int or None, default=None
-        Of order and mixing; None keeps the order.
+    seed : int
+        Of order and mixing.
     mixing : callable, default=None
         From (rng, inputs, targets, weights) to the last three, mixed.
     n_versions : int, default=0
@@ -40,11 +40,11 @@ class Batches(keras.utils.PyDataset):
         self,
         read: Reader,
         rows: np.ndarray,
-        targets: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
+        targets: np.ndarray,
+        weights: np.ndarray,
         *,
         batch_size: int,
-        seed: int | None = None,
+        seed: int,
         mixing: Callable[..., Any] | None = None,
         n_versions: int = 0,
     ) -> None:
@@ -53,14 +53,12 @@ class Batches(keras.utils.PyDataset):
         self._batch_size, self._seed, self._mixing = batch_size, seed, mixing
         self._n_versions = n_versions
         self.epoch = 0
-        self._order = rows
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Put the samples in the order of an epoch."""
         self.epoch = epoch
-        if self._seed is not None:
-            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
+        self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch."""
@@ -76,17 +74,11 @@ class Batches(keras.utils.PyDataset):
         start = number * self._batch_size
         rows = self._order[start : start + self._batch_size]
         inputs = self._read(rows, self._version())
-        if self._targets is None or self._weights is None:
-            return (_alone(inputs),)
         targets, weights = self._targets[rows], self._weights[rows]
         if self._mixing:
-            rng = np.random.default_rng((self._seed or 0, self.epoch, number))
+            rng = np.random.default_rng((self._seed, self.epoch, number))
             inputs, targets, weights = self._mixing(rng, inputs, targets, weights)
-        return _alone(inputs), targets, weights
-
-
-def _alone(inputs: list[np.ndarray]) -> Any:
-    return inputs[0] if len(inputs) == 1 else tuple(inputs)
+        return as_keras_inputs(inputs), targets, weights
 
 
 def mixup(alpha: float) -> Callable[..., Any]:

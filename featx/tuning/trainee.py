@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from featx.forward.batched import predict_in_batches
 from featx.tuning.batches import Batches
 from featx.tuning.objectives import Objective
 from featx.tuning.readers import Reader
@@ -66,4 +67,4 @@ class Trainee:
 
 def predict(model: keras.Model, read: Reader, rows: np.ndarray, batch_size: int) -> np.ndarray:
     """Compute what a model gives for samples, in their order."""
-    return model.predict(Batches(read, rows, batch_size=batch_size), verbose=0)
+    return predict_in_batches(model, read, rows, batch_size=batch_size, n_threads=read.n_threads)
