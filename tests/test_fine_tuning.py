@@ -43,8 +43,22 @@ def tuning(**params):
     return FineTune(**{"epochs": 2, "learning_rate": 1e-3, "patience": None, **params})
 
 
-def classifier(cache, head="logistic", **params):
-    extractor = FeatureExtractor("tiny", cache=cache)
+def small_network(input_shape=(16, 16, 3)):
+    """Make a network with all that training may disturb."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(input_shape)
+    x = inputs
+    for number, width in enumerate((4, 8, 8, 8)):
+        y = keras.layers.Conv2D(width, 3, padding="same", name=f"conv_{number}")(x)
+        y = keras.layers.BatchNormalization(name=f"norm_{number}")(y)
+        y = keras.layers.ReLU()(y)
+        y = keras.layers.Dropout(0.1 * (number == 3))(y)
+        x = keras.layers.Add()([x, y]) if x.shape == y.shape else y
+    return keras.Model(inputs, x)
+
+
+def classifier(cache, head="logistic", backbone=small_network, **params):
+    extractor = FeatureExtractor(backbone, cache=cache)
     return TransferClassifier(extractor, head=head, fine_tune=tuning(**params), random_state=0)
 
 
@@ -70,7 +84,7 @@ def classifier(cache, head="logistic", **params):
 def test_fit_starts_exactly_where_the_head_left_off(digits, cache, head, n_classes):
     images, labels = digits
     few = labels < n_classes
-    fitted = classifier(cache, head, epochs=1).fit(images[few], labels[few])
+    fitted = classifier(cache, head, "tiny", epochs=1).fit(images[few], labels[few])
     assert fitted.report_.handover_gap <= 1e-5
     assert fitted.report_.kept in ("head", "tuned")
 
@@ -84,20 +98,6 @@ def test_fit_regressor_starts_exactly_where_the_head_left_off(digits, cache, y_s
     assert regressor.report_.handover_gap <= 1e-5
     assert regressor.predict(images).shape == y.shape
     assert regressor.score(images, y) > 0.9
-
-
-def small_network(input_shape=(16, 16, 3)):
-    """Make a network with all that training may disturb."""
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input(input_shape)
-    x = inputs
-    for number, width in enumerate((4, 8, 8, 8)):
-        y = keras.layers.Conv2D(width, 3, padding="same", name=f"conv_{number}")(x)
-        y = keras.layers.BatchNormalization(name=f"norm_{number}")(y)
-        y = keras.layers.ReLU()(y)
-        y = keras.layers.Dropout(0.1 * (number == 3))(y)
-        x = keras.layers.Add()([x, y]) if x.shape == y.shape else y
-    return keras.Model(inputs, x)
 
 
 def weights_of(model):
@@ -249,7 +249,8 @@ def test_fit_with_a_random_state_repeats_itself(digits, tmp_path):
     runs = []
     for number in range(2):
         cache = EmbeddingCache(tmp_path / str(number))
-        fitted = classifier(cache, unfreeze=3, mixup=0.3, epochs=3).fit(images, labels)
+        estimator = classifier(cache, unfreeze=3, mixup=0.3, epochs=3)
+        fitted = estimator.fit(images, labels)
         runs.append((fitted.report_.history, fitted.predict_proba(images[:20]).tolist()))
     assert runs[0] == runs[1]
 
@@ -315,7 +316,8 @@ def test_fit_in_a_grid_search_over_nested_parameters(digits, cache):
     images, labels = digits
     grid = {"fine_tune__learning_rate": [1e-4, 1e-3]}
     before = cache.info()["n_forward"]
-    search = GridSearchCV(classifier(cache, epochs=1), grid, cv=2).fit(images, labels)
+    estimator = classifier(cache, epochs=1)
+    search = GridSearchCV(estimator, grid, cv=2).fit(images, labels)
     assert set(search.best_params_) == set(grid)
     n_forward = cache.info()["n_forward"] - before
     assert n_forward <= 3 * 160  # what tuned backbones predict is theirs
@@ -442,7 +444,7 @@ import os, signal, sys
 import keras
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_fine_tuning import classifier, tuning
+from test_fine_tuning import classifier
 from featx import EmbeddingCache
 images, labels = np.load(sys.argv[2]), np.load(sys.argv[3])
 
@@ -454,7 +456,10 @@ class Killer(keras.callbacks.Callback):
         self.params["epoch"] = epoch
 
 cache = EmbeddingCache(sys.argv[4])
-classifier(cache, unfreeze=2, epochs=5, callbacks=[Killer()]).fit(images, labels)
+estimator = classifier(
+    cache, unfreeze=2, epochs=5, callbacks=[Killer()]
+)
+estimator.fit(images, labels)
 """
 
 
@@ -476,7 +481,7 @@ def test_fit_killed_goes_on_where_it_was_bit_by_bit(digits, tmp_path):
 
 def test_fit_auto_leaves_a_perfect_head_alone(digits, cache, capsys):
     images, labels = digits
-    estimator = classifier(cache, strategy="auto").set_params(verbose=1)
+    estimator = classifier(cache, backbone="tiny", strategy="auto").set_params(verbose=1)
     fitted = estimator.fit(images[labels < 2], labels[labels < 2])
     assert fitted.report_.judgement["is_worth_it"] is False
     assert fitted.report_.kept == "head"

@@ -19,38 +19,51 @@ _NOT_DECAYED = ["bias", "gamma", "beta"]
 
 @keras.saving.register_keras_serializable("featx")
 class Delayed(schedules.LearningRateSchedule):
-    """A schedule that begins at a later step, and is 0 before.
+    """A schedule that begins at a later step: 0 before, and rising in a line to its first rate.
+
+    Keras' own warm-up traces two branches for each variable whose weights decay.
 
     Parameters
     ----------
     schedule : LearningRateSchedule
     first_step : int
+        At which the rate begins to rise.
+    n_rising : int, default=0
+        Steps until the schedule begins.
 
     Examples
     --------
-    >>> rates = Delayed(schedules.CosineDecay(1.0, decay_steps=4), first_step=2)
-    >>> [round(float(rates(step)), 2) for step in (0, 1, 2, 4, 6)]
-    [0.0, 0.0, 1.0, 0.5, 0.0]
+    >>> rates = Delayed(schedules.CosineDecay(1.0, decay_steps=4), first_step=2, n_rising=2)
+    >>> [round(float(rates(step)), 2) for step in (0, 2, 3, 4, 6, 8)]
+    [0.0, 0.0, 0.5, 1.0, 0.5, 0.0]
     """
 
-    def __init__(self, schedule: schedules.LearningRateSchedule, first_step: int) -> None:
-        self.schedule, self.first_step = schedule, first_step
+    def __init__(
+        self, schedule: schedules.LearningRateSchedule, first_step: int, n_rising: int = 0
+    ) -> None:
+        self.schedule, self.first_step, self.n_rising = schedule, first_step, n_rising
 
     def __call__(self, step: Any) -> Any:  # noqa: D102
         step = ops.cast(step, "float32") - self.first_step
-        rate = self.schedule(ops.maximum(step, 0.0))
-        return rate * ops.cast(step >= 0, "float32")
+        rate = self.schedule(ops.maximum(step - self.n_rising, 0.0))
+        if not self.n_rising:
+            return rate * ops.cast(step >= 0, "float32")
+        return rate * ops.clip(step / self.n_rising, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         """Return the parameters."""
         schedule = keras.saving.serialize_keras_object(self.schedule)
-        return {"schedule": schedule, "first_step": self.first_step}
+        return {
+            "schedule": schedule,
+            "first_step": self.first_step,
+            "n_rising": self.n_rising,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Delayed:
         """Make it again."""
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
-        return cls(schedule, config["first_step"])
+        return cls(schedule, config["first_step"], config["n_rising"])
 
 
 def make_schedule(
@@ -80,7 +93,7 @@ def make_schedule(
         return schedules.PolynomialDecay(start, max(1, n_rising), end_learning_rate=peak)
     if not n_rising:
         return schedules.CosineDecay(peak, n_steps)
-    return schedules.CosineDecay(0.0, n_steps - n_rising, warmup_target=peak, warmup_steps=n_rising)
+    return Delayed(schedules.CosineDecay(peak, n_steps - n_rising), 0, n_rising)
 
 
 def make_optimizer(
