@@ -25,6 +25,7 @@ from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier
 from featx.exceptions import BadSampleWarning, FineTuneWarning, ParameterError
 from featx.identity.digests import graph_digest
 from featx.samples.images import conform
+from featx.tuning.start import Start
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,9 @@ def report_of(digits, **params):
         ("all", {"conv_0", "conv_1", "conv_2", "conv_3"}),
     ],
 )
-def test_fit_trains_what_was_asked_for_and_nothing_else(digits, unfreeze, changed):
+def test_fit_trains_what_was_asked_for_and_nothing_else(digits, unfreeze, changed, monkeypatch):
+    # Any better epoch is kept, be it by chance: backends draw other numbers.
+    monkeypatch.setattr(Start, "is_beaten_by", lambda start, scores: True)
     model = small_network()
     before = weights_of(model)
     fitted = report_of(digits, model=model, unfreeze=unfreeze, learning_rate=3e-3, epochs=10)
