@@ -5,6 +5,8 @@ import os
 # Before numpy is loaded, here and in child processes: on matrices as small as those of the tests
 # BLAS threads mostly wait for one another, on a busy machine for twenty times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before scipy is loaded: else scikit-learn skips its check of array API inputs.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import pytest
 

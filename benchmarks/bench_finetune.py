@@ -14,7 +14,8 @@ Without the shared data and weights (--shared), scikit-learn's digits and random
 which cost the same.
 
 Usage: python benchmarks/bench_finetune.py [--smoke] [--sections epoch search accuracy]
-                                           [--images 1500] [--unfreeze all] [--repeats 3]
+                                           [--images 1500] [--repeats 3]
+                                           [--unfreeze all] [--learning-rate 1e-3]
                                            [--shared ../shared] [--out FILE]
 """
 
@@ -48,7 +49,7 @@ SETS = {  # folders, input size
     "dogs_cats": (["dogs_cats"], 160),
     "flower_photos": (["flower_photos/train", "flower_photos/val"], 160),
 }
-RECIPE = {"epochs": 20, "learning_rate": 1e-3, "patience": None}
+RECIPE = {"epochs": 20, "patience": None}
 GOALS = {
     "sign_digits": 0.06,
     "cifar10_jpg": 0.05,
@@ -273,7 +274,9 @@ def measure_accuracy(args, work):
         paths, labels = images_of(args, folders, work)
         cache = EmbeddingCache(work / f"cache-{name}")
         extractor = extractor_of(args, "mobilenet_v2", 64 if args.smoke else size, cache)
-        params = {**RECIPE, "epochs": 2} if args.smoke else RECIPE
+        params = {**RECIPE, "learning_rate": args.learning_rate}
+        if args.smoke:
+            params["epochs"] = 2
         scores = {"head": [], "tuned": [], "random head": []}
         seconds, kept = [], []
         for seed in range(1 if args.smoke else args.repeats):
@@ -324,6 +327,7 @@ def main():
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--images", type=int, default=1500, help="of the search")
     parser.add_argument("--unfreeze", type=as_unfreeze, default="all")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="for accuracy")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -137,12 +138,13 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         """
         return super().score(*self._scorable(X, y, sample_weight))
 
-    def _check_target(self, y: np.ndarray) -> None:
+    def _checked_target(self, y: np.ndarray) -> np.ndarray:
         check_classification_targets(y)
         if y.ndim == 1 and len(np.unique(y)) < 2:
             raise InputError(
                 f"y holds one class only, {y.tolist()[0]!r}: expected samples of 2 classes or more"
             )
+        return y
 
 
 class TransferRegressor(RegressorMixin, TransferEstimator):
@@ -224,6 +226,10 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         """
         return super().score(*self._scorable(X, y, sample_weight))
 
-    def _check_target(self, y: np.ndarray) -> None:
+    def _checked_target(self, y: np.ndarray) -> np.ndarray:
+        if y.dtype == object:
+            with contextlib.suppress(TypeError, ValueError):
+                return y.astype(np.float64)
         if y.dtype.kind not in "biuf":
             raise InputError(f"y has dtype {y.dtype}: a regressor needs numbers")
+        return y

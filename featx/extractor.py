@@ -9,11 +9,12 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.cloning import clone_sharing_models
-from featx.exceptions import BackboneError, ParameterError
-from featx.extractor_params import as_tap, check_extractor_params
+from featx.exceptions import BackboneError
+from featx.extractor_params import as_tap, check_extractor_params, check_out
 from featx.forward.embedding import PassOptions, embed
 from featx.identity.digests import Digester
 from featx.networks.backbones import BackboneSpec
@@ -159,6 +160,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             The backbone cannot be had, or cannot be used as one.
         """
         samples = self._samples(X, reset=True)
+        if self.on_error == "raise":
+            samples.check_values()
         resolved = self._resolve(samples.array_shape)
         self._learn(samples, resolved)
         self._resolve_also(resolved, samples.array_shape)  # a layer that is not there is an error
@@ -195,7 +198,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
         self._check_unchanged(resolved)
         if out is not None:
-            _check_out(out, (len(samples), *resolved.space.feature_shape))
+            check_out(out, (len(samples), *resolved.space.feature_shape))
         return self._embed(samples, resolved, out)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -310,6 +313,19 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.feature_shape_ = resolved.space.feature_shape
         self.space_ = resolved.space
         self.__dict__.pop("frontier_", None)
+        self._reports: list[Bunch] = []
+
+    @property
+    def report_(self) -> Bunch:
+        """What the last ``transform`` did."""
+        if not getattr(self, "_reports", None):
+            raise AttributeError("there is no report_ before transform was called")
+        return self._reports[-1]
+
+    @report_.setter
+    def report_(self, report: Bunch) -> None:
+        # In a list, so that no attribute changes once it is fitted, as scikit-learn asks for.
+        self.__dict__.setdefault("_reports", [])[:] = [report]
 
     def _check_unchanged(self, resolved: Resolved) -> None:
         """Raise if what was fitted would now give other embeddings than a head has seen."""
@@ -386,15 +402,3 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _check_out(out: Any, shape: tuple[int, ...]) -> None:
-    expected = f"a writable, C-contiguous float32 array of shape {shape}"
-    if not isinstance(out, np.ndarray):
-        raise ParameterError(f"out is a {type(out).__name__}: expected {expected}")
-    if out.shape != shape or out.dtype != np.float32:
-        raise ParameterError(
-            f"out has shape {out.shape} and dtype {out.dtype}: expected {expected}"
-        )
-    if not (out.flags.writeable and out.flags.c_contiguous):
-        raise ParameterError(f"out cannot be written row by row: expected {expected}")

@@ -8,6 +8,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featx._validation import ParameterFaults
 from featx.engines.choice import ENGINES, missing_packages
 from featx.engines.keras_engine import KerasEngine
@@ -178,3 +180,22 @@ def _is_size(size: Any) -> bool:
         isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
         for side in sides
     )
+
+
+def check_out(out: Any, shape: tuple[int, ...]) -> None:
+    """Check that embeddings can be written into an array.
+
+    Raises
+    ------
+    ParameterError
+        It is no such array.
+    """
+    expected = f"a writable, C-contiguous float32 array of shape {shape}"
+    if not isinstance(out, np.ndarray):
+        raise ParameterError(f"out is a {type(out).__name__}: expected {expected}")
+    if out.shape != shape or out.dtype != np.float32:
+        raise ParameterError(
+            f"out has shape {out.shape} and dtype {out.dtype}: expected {expected}"
+        )
+    if not (out.flags.writeable and out.flags.c_contiguous):
+        raise ParameterError(f"out cannot be written row by row: expected {expected}")

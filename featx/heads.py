@@ -124,11 +124,13 @@ def takes_sample_weight(head: BaseEstimator) -> bool:
 
 
 def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:
-    """Fit a head, with weights where there are any; a pipeline's go to its last step."""
+    """Fit a head; where there are weights, each step of a pipeline that takes them gets them."""
     params = {}
-    if sample_weight is not None:
-        prefix = f"{head.steps[-1][0]}__" if isinstance(head, Pipeline) else ""
-        params = {f"{prefix}sample_weight": sample_weight}
+    if sample_weight is not None and isinstance(head, Pipeline):
+        weighed = [name for name, step in head.steps if has_fit_parameter(step, "sample_weight")]
+        params = {f"{name}__sample_weight": sample_weight for name in weighed}
+    elif sample_weight is not None:
+        params = {"sample_weight": sample_weight}
     with blas_threads_for(X.nbytes):
         head.fit(X, y, **params)
 

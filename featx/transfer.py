@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -53,7 +53,7 @@ def head_has(method: str) -> Callable[[Any], bool]:
     return check
 
 
-class TransferEstimator(BaseEstimator, ABC):
+class TransferEstimator(TransformerMixin, BaseEstimator, ABC):
     """An extractor and a head as one estimator; what classifier and regressor share."""
 
     _heads: dict[str, Callable[[], BaseEstimator]]
@@ -103,8 +103,7 @@ class TransferEstimator(BaseEstimator, ABC):
         head, extractor = self.new_head(), self._new_extractor()
         X = list(X) if isinstance(X, Iterator) else X
         n_samples = len(as_samples(X))
-        y = checked_labels(y, n_samples, owner=type(self).__name__)
-        self._check_target(y)
+        y = self._checked_target(checked_labels(y, n_samples, owner=type(self).__name__))
         if sample_weight is not None:
             sample_weight = checked_weights(sample_weight, head, n_samples)
         groups = None if groups is None else np.asarray(groups)
@@ -173,6 +172,20 @@ class TransferEstimator(BaseEstimator, ABC):
         """
         check_is_fitted(self, "head_")
         return self.extractor_.transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Name the features that :meth:`transform` gives.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of shape (n_features,), dtype object
+        """
+        check_is_fitted(self, "head_")
+        return self.extractor_.get_feature_names_out()
 
     def to_keras(self) -> keras.Model:
         """Make one Keras model of the fitted estimator, which needs neither featx nor scikit-learn.
@@ -292,8 +305,8 @@ class TransferEstimator(BaseEstimator, ABC):
         return self
 
     @abstractmethod
-    def _check_target(self, y: np.ndarray) -> None:
-        """Raise if no head could be trained on these labels or values."""
+    def _checked_target(self, y: np.ndarray) -> np.ndarray:
+        """Return labels or values; raise if no head could be trained on them."""
 
     def _named_extractor(self) -> FeatureExtractor | None:
         """Return the extractor that a name, a model or None stands for; None if it is one."""
@@ -343,6 +356,12 @@ class TransferEstimator(BaseEstimator, ABC):
 
     def __sklearn_clone__(self) -> Self:
         return clone_sharing_models(self)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags = FeatureExtractor().__sklearn_tags__().input_tags
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "head_")

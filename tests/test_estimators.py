@@ -211,11 +211,15 @@ def test_fit_random_state_makes_forests_repeatable(images, labels):
     assert head.random_state is None
 
 
-def test_fit_sample_weight_reaches_the_head(images, labels):
-    weights = np.where(labels == "dark", 1.0, 0.0)
-    weights[0] = 1e-6
-    classifier = TransferClassifier("tiny").fit(images, labels, sample_weight=weights)
-    assert classifier.predict_proba(images)[:, 0].mean() > 0.9
+def test_fit_with_weights_is_the_same_as_with_repeated_samples(images, labels):
+    """The scaling before the head is weighted too."""
+    weights = np.arange(len(labels)) % 3
+    weighted = TransferClassifier("tiny").fit(images, labels, sample_weight=weights)
+    repeated = TransferClassifier("tiny").fit(images.repeat(weights, 0), labels.repeat(weights))
+    plain = TransferClassifier("tiny").fit(images, labels)
+    scores = [each.decision_function(images) for each in (weighted, repeated, plain)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-2)
+    assert np.abs(scores[0] - scores[2]).max() > 0.1
 
 
 def test_fit_multi_label_targets(images):

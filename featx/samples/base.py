@@ -49,6 +49,15 @@ class Samples(ABC):
             They are nothing that it could take.
         """
 
+    def check_values(self) -> None:  # noqa: B027
+        """Check that numbers that are no pixels are finite; of others, there is nothing to check.
+
+        Raises
+        ------
+        BadSampleError
+            Some are not; all of them are listed.
+        """
+
     @abstractmethod
     def name(self, row: int) -> str:
         """Say what a sample is: its path, or the kind of object."""
@@ -211,14 +220,25 @@ class ValueSamples(ArraySamples):
         keys = np.zeros(len(self), KEY_DTYPE)
         faults: list[SampleFault] = []
         for start, block in self._blocks():
-            finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
-            bad = (start + np.flatnonzero(~finite)).tolist()
-            faults += [self.fault(row, "has NaN or infinite values") for row in bad]
+            faults += self._faults_in(block, start)
             keys[start : start + len(block)] = keys_from(
                 map(digest_of_array, block), count=len(block)
             )
         keys[[fault.position for fault in faults]] = NO_KEY
         return keys, faults
+
+    def check_values(self) -> None:
+        """Check that all numbers are finite."""
+        faults = [
+            fault for start, block in self._blocks() for fault in self._faults_in(block, start)
+        ]
+        if faults:
+            raise BadSampleError(faults, len(self))
+
+    def _faults_in(self, block: np.ndarray, start: int) -> list[SampleFault]:
+        finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+        bad = (start + np.flatnonzero(~finite)).tolist()
+        return [self.fault(row, "has NaN or infinite values") for row in bad]
 
 
 def check_several(n_samples: int, shape: tuple[int, ...] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,11 @@ def _samples_of_array(X: Any) -> Samples:
     if _is_numeric(X):
         if ndim in (3, 4):
             return ArraySamples(X)
+        if ndim == 2 and X.shape[0] and not X.shape[1]:
+            raise InputError(
+                f"Found array with 0 feature(s) (shape={tuple(X.shape)}) while a minimum of 1 is "
+                "required."
+            )
         if ndim == 2:
             return ValueSamples(X)
         raise InputError(
@@ -105,6 +111,8 @@ def _samples_of_array(X: Any) -> Samples:
         X = X.asstr()[...]  # an HDF5 dataset of paths
     if X.dtype.kind == "c":
         raise InputError("Complex data not supported: X has complex values")
+    if ndim == 2 and X.dtype.kind == "O" and all(isinstance(x, Number) for x in X.flat):
+        return _samples_of_array(X.astype(np.float64))
     if ndim != 1:
         raise InputError(
             f"X has shape {tuple(X.shape)} and dtype {X.dtype}: expected one column of paths or "
