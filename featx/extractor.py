@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.cloning import clone_sharing_models
@@ -17,6 +16,7 @@ from featx.exceptions import BackboneError
 from featx.extractor_params import as_tap, check_extractor_params, check_out
 from featx.forward.embedding import PassOptions, embed
 from featx.identity.digests import Digester
+from featx.last_report import LastReport
 from featx.networks.backbones import BackboneSpec
 from featx.networks.resolution import Resolved, joined, resolve
 from featx.samples.base import Samples, ValueSamples
@@ -24,7 +24,7 @@ from featx.samples.inputs import as_samples
 from featx.storage.cache_choice import resolve_cache
 
 
-class FeatureExtractor(TransformerMixin, BaseEstimator):
+class FeatureExtractor(LastReport, TransformerMixin, BaseEstimator):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
     Each distinct sample goes through the network once, ever: embeddings are kept in a cache on
@@ -313,19 +313,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.feature_shape_ = resolved.space.feature_shape
         self.space_ = resolved.space
         self.__dict__.pop("frontier_", None)
-        self._reports: list[Bunch] = []
-
-    @property
-    def report_(self) -> Bunch:
-        """What the last ``transform`` did."""
-        if not getattr(self, "_reports", None):
-            raise AttributeError("there is no report_ before transform was called")
-        return self._reports[-1]
-
-    @report_.setter
-    def report_(self, report: Bunch) -> None:
-        # In a list, so that no attribute changes once it is fitted, as scikit-learn asks for.
-        self.__dict__.setdefault("_reports", [])[:] = [report]
+        self.forget_report()
 
     def _check_unchanged(self, resolved: Resolved) -> None:
         """Raise if what was fitted would now give other embeddings than a head has seen."""
