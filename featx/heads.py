@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -131,7 +132,8 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
         params = {f"{name}__sample_weight": sample_weight for name in weighed}
     elif sample_weight is not None:
         params = {"sample_weight": sample_weight}
-    with blas_threads_for(X.nbytes):
+    # What is said step by step needs no routing, whether or not that is switched on.
+    with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=False):
         head.fit(X, y, **params)
 
 
