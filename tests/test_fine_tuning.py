@@ -127,7 +127,7 @@ def report_of(digits, **params):
 )
 def test_fit_trains_what_was_asked_for_and_nothing_else(digits, unfreeze, changed, monkeypatch):
     # Any better epoch is kept, be it by chance: backends draw other numbers.
-    monkeypatch.setattr(Start, "is_beaten_by", lambda start, scores: True)
+    monkeypatch.setattr(Start, "is_beaten_by", lambda start, scores, first: True)
     model = small_network()
     before = weights_of(model)
     fitted = report_of(digits, model=model, unfreeze=unfreeze, learning_rate=3e-3, epochs=10)

@@ -117,6 +117,13 @@ class Objective:
         """Compute the loss of scores, (n, n_scores) in units of the targets, of some samples."""
         return float(self.loss(0.0)(self.targets[rows], scores, sample_weight=self.weights[rows]))
 
+    def losses(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Compute the losses, (n,), of scores sample by sample, without their weights."""
+        from keras import ops
+
+        loss = self.loss(0.0)
+        return np.asarray(ops.convert_to_numpy(loss.call(self.targets[rows], scores)))
+
     def score(self, scores: np.ndarray, rows: np.ndarray) -> float:
         """Judge scores, (n, n_scores) in units of the targets, of some of the samples."""
         weights = self.weights_of_score[rows]
@@ -141,30 +148,32 @@ class Objective:
         return (scores.argmax(axis=1) == expected.argmax(axis=1)).astype(float)
 
 
-def is_clearly_better(new: np.ndarray, old: np.ndarray, weights: np.ndarray) -> bool:
-    """Tell whether the mean of one is above that of the other by more than its standard error.
+def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
+    """Tell whether a mean is above zero by more than its standard error.
 
     The one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees",
     section 3.4.3, on paired samples: of two models between which there is only noise, the simpler.
 
     Parameters
     ----------
-    new, old : ndarray of shape (n,)
-        Merits of both models, sample by sample.
+    gains : ndarray of shape (n,)
+        How much better the less simple model is, sample by sample.
     weights : ndarray of shape (n,)
 
     Examples
     --------
-    >>> old = np.array([1.0, 0, 1, 1, 0, 1, 1, 1, 1, 1])
-    >>> bool(is_clearly_better(np.ones(10), old, np.ones(10)))
+    >>> is_clearly_positive(np.array([0.0, 1, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
     True
-    >>> bool(is_clearly_better(1 - old, old, np.ones(10)))
+    >>> is_clearly_positive(np.array([0.0, 0, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
     False
     """
-    gains = new - old
     gain = np.average(gains, weights=weights)
+    n_samples = np.count_nonzero(weights)
+    if n_samples < 2:
+        return False
     error = np.sqrt((weights**2 * (gains - gain) ** 2).sum()) / weights.sum()
-    return bool(gain > error)
+    error *= np.sqrt(n_samples / (n_samples - 1))
+    return bool(gain > error * (1 + 1e-9))  # of one sample alone, both are the same
 
 
 def check_task(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> None:

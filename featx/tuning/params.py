@@ -79,9 +79,9 @@ default="auto"
         Samples per step; halved, with gradients accumulated, when memory runs out.
     validation : float or cross-validator, default=0.2
         Share of the samples that is held out to choose the best epoch and to judge whether
-        fine-tuning helped, by more than the standard error of the difference; stratified for
-        classifiers, and groups never part. Or an object with ``split``, the first of whose splits
-        is taken.
+        fine-tuning helped: whether the score, or at no lower score the loss, is better by more than
+        the standard error of the difference. Stratified for classifiers, and groups never part. Or
+        an object with ``split``, the first of whose splits is taken.
     patience : int or None, default=5
         Epochs after which training stops if the held-out score, or at the same score the loss,
         got no better; None never does.

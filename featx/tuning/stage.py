@@ -211,7 +211,8 @@ class _Stage:
 
         plan, params, start = self.plan, self.plan.params, self.start
         trainee = self._trainee()
-        gap = start.handover_gap(trainee.scores(start.held, params.batch_size))
+        first = trainee.scores(start.held, params.batch_size)
+        gap = start.handover_gap(first)
         start_s = time.perf_counter()
         can_resume = plan.frontier.embedding.is_cacheable
         checkpoint = Checkpoint(folder if can_resume else None, self._subject())
@@ -221,7 +222,7 @@ class _Stage:
         trained = train(trainee, params, seed=self.seed, checkpoint=checkpoint, verbose=verbose)
         self.seconds["fine_tune"] = time.perf_counter() - start_s
         is_tuned = trained.best_epoch > 0 and start.is_beaten_by(
-            trainee.scores(start.held, trained.batch_size)
+            trainee.scores(start.held, trained.batch_size), first
         )
         report = self._report(trained, gap, is_tuned)
         report["judgement"] = judgement.to_plain() if judgement else None

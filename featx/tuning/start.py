@@ -16,10 +16,11 @@ from featx.exceptions import InputError
 from featx.heads import as_head_input, fit_head, takes_sample_weight
 from featx.tuning.data import Data
 from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
-from featx.tuning.objectives import Objective, is_clearly_better, make_objective
+from featx.tuning.objectives import Objective, is_clearly_positive, make_objective
 from featx.tuning.params import FineTune
 
 _LARGEST_GAP = 1e-5
+_LEAST_SAVED = 0.01  # of the loss
 
 
 class Start:
@@ -91,13 +92,16 @@ class Start:
         """Fit the head on the embeddings, as the extractor gives them, of all samples."""
         return self._fit(self._new_head(), embeddings, np.arange(len(embeddings)))
 
-    def is_beaten_by(self, scores: np.ndarray) -> bool:
+    def is_beaten_by(self, scores: np.ndarray, first: np.ndarray) -> bool:
         """Tell whether Keras' scores of what is held out are clearly better than the head.
+
+        In what they get right; or, where they get as much right, in their loss, which tells sooner:
+        it is to be lower by a hundredth at least.
 
         Parameters
         ----------
-        scores : ndarray of shape (n_held, n_scores)
-            In units of the targets.
+        scores, first : ndarray of shape (n_held, n_scores)
+            Now, and before the first step; in units of the targets.
         """
         objective, held = self.objective, self.held
         predicted = self.asked_for.predict(self.embeddings[held])
@@ -108,7 +112,15 @@ class Start:
             right = np.asarray(predicted) == self._data.y[held]
             merits = right.reshape(len(held), -1).all(axis=1).astype(float)
         weights = objective.weights_of_score[held]
-        return is_clearly_better(objective.merits(scores, held), merits, weights)
+        gains = objective.merits(scores, held) - merits
+        if is_clearly_positive(gains, weights):
+            return True
+        if objective.classes is None or self.head is not self.asked_for:
+            return False
+        before = objective.losses(first, held)
+        saved = before - objective.losses(scores, held)
+        is_worth_it = weights @ gains >= 0 and weights @ saved >= _LEAST_SAVED * (weights @ before)
+        return bool(is_worth_it) and is_clearly_positive(saved, weights)
 
     def handover_gap(self, scores: np.ndarray) -> float:
         """Measure how far Keras' scores of what is held out are from those of the head.
