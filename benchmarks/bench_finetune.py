@@ -15,7 +15,7 @@ which cost the same.
 
 Usage: python benchmarks/bench_finetune.py [--smoke] [--sections epoch search accuracy]
                                            [--images 1500] [--repeats 3]
-                                           [--unfreeze all] [--learning-rate 1e-3]
+                                           [--unfreeze all] [--learning-rate 1e-3] [--batch-size 32]
                                            [--shared ../shared] [--out FILE]
 """
 
@@ -274,7 +274,11 @@ def measure_accuracy(args, work):
         paths, labels = images_of(args, folders, work)
         cache = EmbeddingCache(work / f"cache-{name}")
         extractor = extractor_of(args, "mobilenet_v2", 64 if args.smoke else size, cache)
-        params = {**RECIPE, "learning_rate": args.learning_rate}
+        params = {
+            **RECIPE,
+            "learning_rate": args.learning_rate,
+            "batch_size": args.batch_size,
+        }
         if args.smoke:
             params["epochs"] = 2
         scores = {"head": [], "tuned": [], "random head": []}
@@ -328,6 +332,7 @@ def main():
     parser.add_argument("--images", type=int, default=1500, help="of the search")
     parser.add_argument("--unfreeze", type=as_unfreeze, default="all")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="for accuracy")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="for accuracy")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path)

@@ -1,6 +1,6 @@
 """scikit-learn's own checks of estimators, on vectors, where its tools can make samples.
 
-For images and paths the same contract is tested in ``test_scikit_learn_images.py``.
+For images and paths the same contract is tested in ``test_image_contract.py``.
 """
 
 import unittest
