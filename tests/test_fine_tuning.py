@@ -59,7 +59,8 @@ def small_network(input_shape=(16, 16, 3)):
 
 
 def classifier(cache, head="logistic", backbone=small_network, **params):
-    extractor = FeatureExtractor(backbone, cache=cache)
+    scaling = "auto" if isinstance(backbone, str) else "unit"
+    extractor = FeatureExtractor(backbone, preprocessing=scaling, pooling="avgmax", cache=cache)
     return TransferClassifier(extractor, head=head, fine_tune=tuning(**params), random_state=0)
 
 
@@ -71,7 +72,7 @@ def classifier(cache, head="logistic", backbone=small_network, **params):
         "svm",
         "lda",
         LogisticRegression(max_iter=1000),
-        make_pipeline(StandardScaler(), PCA(20, whiten=True), LogisticRegression(max_iter=1000)),
+        make_pipeline(StandardScaler(), PCA(10, whiten=True), LogisticRegression(max_iter=1000)),
         GridSearchCV(
             make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
             {"logisticregression__C": [0.1, 1.0]},
@@ -85,7 +86,7 @@ def classifier(cache, head="logistic", backbone=small_network, **params):
 def test_fit_starts_exactly_where_the_head_left_off(digits, cache, head, n_classes):
     images, labels = digits
     few = labels < n_classes
-    fitted = classifier(cache, head, "tiny", epochs=1).fit(images[few], labels[few])
+    fitted = classifier(cache, head, epochs=1).fit(images[few], labels[few])
     assert fitted.report_.handover_gap <= 1e-5
     assert fitted.report_.kept in ("head", "tuned")
 
