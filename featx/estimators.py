@@ -49,8 +49,9 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         The fitted head.
     report_ : Bunch
         What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
-        fine-tuning also: ``kept`` ("head", or "tuned" where that is better by more than a standard
-        error); ``head_score`` and ``tuned_score`` on what was held out; ``handover_gap``, the
+        fine-tuning also: ``kept`` ("head", or "tuned" where its score, or at no lower score its
+        loss, is better by more than a standard error); ``head_score`` and ``tuned_score`` on what
+        was held out; ``handover_gap``, the
         largest difference between the scores of the head and those of the network before its first
         step, relative to the largest score; ``history`` (``loss``, ``val_loss``, ``val_score`` by
         epoch), ``best_epoch``, ``epoch_s`` (seconds of one); ``unfrozen`` (layers),
@@ -174,16 +175,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
     head_ : estimator
         The fitted head.
     report_ : Bunch
-        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
-        fine-tuning also: ``kept`` ("head", or "tuned" where that is better by more than a standard
-        error); ``head_score`` and ``tuned_score`` on what was held out; ``handover_gap``, the
-        largest difference between the scores of the head and those of the network before its first
-        step, relative to the largest score; ``history`` (``loss``, ``val_loss``, ``val_score`` by
-        epoch), ``best_epoch``, ``epoch_s`` (seconds of one); ``unfrozen`` (layers),
-        ``n_params_trained``, ``n_params_frozen``; ``frontier`` ("cache" or "pixels", where epochs
-        start), ``frontier_layers``, ``why_pixels``, ``frontier_bytes``; ``learning_rate``,
-        ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
-        ``teacher``, the report of the larger model, after distillation.
+        What ``fit`` did: see :class:`TransferClassifier`.
 
     Examples
     --------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from numbers import Number
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ def _samples_of_array(X: Any) -> Samples:
         X = X.asstr()[...]  # an HDF5 dataset of paths
     if X.dtype.kind == "c":
         raise InputError("Complex data not supported: X has complex values")
-    if ndim == 2 and X.dtype.kind == "O" and all(isinstance(x, Number) for x in X.flat):
+    if ndim == 2 and X.dtype.kind == "O" and all(isinstance(x, Real) for x in X.flat):
         return _samples_of_array(X.astype(np.float64))
     if ndim != 1:
         raise InputError(

@@ -167,10 +167,10 @@ def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
     >>> is_clearly_positive(np.array([0.0, 0, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
     False
     """
-    gain = np.average(gains, weights=weights)
     n_samples = np.count_nonzero(weights)
     if n_samples < 2:
         return False
+    gain = np.average(gains, weights=weights)
     error = np.sqrt((weights**2 * (gains - gain) ** 2).sum()) / weights.sum()
     error *= np.sqrt(n_samples / (n_samples - 1))
     return bool(gain > error * (1 + 1e-9))  # of one sample alone, both are the same
