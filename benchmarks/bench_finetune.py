@@ -8,14 +8,14 @@
               MobileNetV2 0.35 at 224 px; the recipe's runs of one depth are all alike, so one of
               each depth and round is run and stands for nine
     accuracy  held-out accuracy of the head, of the fine-tuned model, and of what fine-tuning from a
-              random head comes to, with MobileNetV2 0.35 on real sets, mean of 3 seeds
+              random head comes to, with MobileNetV2 0.35 on real sets, mean over seeds; what is
+              unfrozen, learning rate and batch size of each set are those of SETS
 
 Without the shared data and weights (--shared), scikit-learn's digits and random weights stand in,
 which cost the same.
 
 Usage: python benchmarks/bench_finetune.py [--smoke] [--sections epoch search accuracy]
-                                           [--images 1500] [--repeats 3]
-                                           [--unfreeze all] [--learning-rate 1e-3] [--batch-size 32]
+                                           [--images 1500] [--repeats 3] [--first-seed 0]
                                            [--shared ../shared] [--out FILE]
 """
 
@@ -28,6 +28,7 @@ import time
 import warnings
 from pathlib import Path
 from statistics import mean, median
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -42,22 +43,33 @@ from featx.tuning.assembly import TrainedModel
 from featx.tuning.plan import Plan
 
 WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
-SETS = {  # folders, input size
-    "sign_digits": (["sign_digits"], 96),
-    "cifar10_jpg": (["cifar10_jpg/train", "cifar10_jpg/test"], 96),
-    "fashion_mnist_png": (["fashion_mnist_png/train", "fashion_mnist_png/test"], 96),
-    "dogs_cats": (["dogs_cats"], 160),
-    "flower_photos": (["flower_photos/train", "flower_photos/val"], 160),
-}
-RECIPE = {"epochs": 20, "patience": None}
-GOALS = {
-    "sign_digits": 0.06,
-    "cifar10_jpg": 0.05,
-    "fashion_mnist_png": 0.02,
-    "dogs_cats": 0.0,
-    "flower_photos": 0.0,
-}
 BATCH_SIZE = 32
+
+
+class LabelledSet(NamedTuple):
+    """Labelled images, how they are fine-tuned on, and the gain over the head that is aimed at."""
+
+    folders: list[str]
+    input_size: int
+    goal: float
+    unfreeze: int | str = "all"
+    learning_rate: float = 1e-3
+    batch_size: int = BATCH_SIZE
+
+
+SETS = {
+    "sign_digits": LabelledSet(["sign_digits"], 96, goal=0.06, batch_size=16),
+    "cifar10_jpg": LabelledSet(
+        ["cifar10_jpg/train", "cifar10_jpg/test"], 96, goal=0.05, batch_size=16
+    ),
+    "fashion_mnist_png": LabelledSet(
+        ["fashion_mnist_png/train", "fashion_mnist_png/test"], 96, goal=0.02
+    ),
+    "dogs_cats": LabelledSet(["dogs_cats"], 160, goal=0.0, unfreeze=3, learning_rate=1e-4),
+    "flower_photos": LabelledSet(
+        ["flower_photos/train", "flower_photos/val"], 160, goal=0.0, unfreeze=3, learning_rate=1e-4
+    ),
+}
 
 
 class RandomHead(LogisticRegression):
@@ -270,20 +282,22 @@ def measure_accuracy(args, work):
     """Compare head, fine-tuned model and fine-tuning from a random head on real sets."""
     results = {}
     for name in args.sets:
-        folders, size = SETS[name]
-        paths, labels = images_of(args, folders, work)
+        labelled = SETS[name]
+        size = 64 if args.smoke else labelled.input_size
+        paths, labels = images_of(args, labelled.folders, work)
         cache = EmbeddingCache(work / f"cache-{name}")
-        extractor = extractor_of(args, "mobilenet_v2", 64 if args.smoke else size, cache)
-        params = {
-            **RECIPE,
-            "learning_rate": args.learning_rate,
-            "batch_size": args.batch_size,
-        }
-        if args.smoke:
-            params["epochs"] = 2
+        extractor = extractor_of(args, "mobilenet_v2", size, cache)
+        tune = FineTune(
+            labelled.unfreeze,
+            epochs=2 if args.smoke else 20,
+            patience=None,
+            learning_rate=labelled.learning_rate,
+            batch_size=labelled.batch_size,
+        )
         scores = {"head": [], "tuned": [], "random head": []}
         seconds, kept = [], []
-        for seed in range(1 if args.smoke else args.repeats):
+        seeds = range(args.first_seed, args.first_seed + args.repeats)
+        for seed in seeds:
             train, test = train_test_split(
                 np.arange(len(paths)), test_size=0.3, stratify=labels, random_state=seed
             )
@@ -291,7 +305,6 @@ def measure_accuracy(args, work):
             scores["head"].append(head.score(paths[test], labels[test]))
             for method, kind in (("tuned", "logistic"), ("random head", RandomHead())):
                 start_s = time.perf_counter()
-                tune = FineTune(args.unfreeze, **params)
                 tuned = TransferClassifier(extractor, kind, tune, random_state=seed)
                 tuned.fit(paths[train], labels[train])
                 if method == "tuned":
@@ -301,23 +314,16 @@ def measure_accuracy(args, work):
         means = {method: mean(values) for method, values in scores.items()}
         results[name] = {
             "n_images": len(paths),
+            "seeds": list(seeds),
             "scores": scores,
             "mean": means,
             "gain": means["tuned"] - means["head"],
-            "goal": GOALS[name],
+            "goal": labelled.goal,
             "kept": kept,
             "minutes": mean(seconds) / 60,
         }
         print(name, json.dumps(results[name]), flush=True)
     return results
-
-
-def as_unfreeze(text):
-    """Read a number of blocks, a share or a name."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 SECTIONS = {"epoch": measure_epoch, "search": measure_search, "accuracy": measure_accuracy}
@@ -330,10 +336,8 @@ def main():
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--images", type=int, default=1500, help="of the search")
-    parser.add_argument("--unfreeze", type=as_unfreeze, default="all")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="for accuracy")
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="for accuracy")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="for accuracy")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
