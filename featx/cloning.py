@@ -7,15 +7,21 @@ constant, so its copies would only cost seconds and memory: featx's estimators s
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeVar
 
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 T = TypeVar("T", bound=BaseEstimator)
 
-# What scikit-learn's own clone carries over beside the parameters.
-_CARRIED = ("_metadata_request", "_sklearn_output_config")
+
+class _Shared:
+    """A value that comes out of scikit-learn's ``clone`` as it went in."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __sklearn_clone__(self) -> Any:
+        return self.value
 
 
 def clone_sharing_models(estimator: T) -> T:
@@ -28,24 +34,24 @@ def clone_sharing_models(estimator: T) -> T:
     Returns
     -------
     estimator
-        Of the same class, unfitted.
+        Of the same class, unfitted, with all else that scikit-learn's clones have.
     """
+    stand_in = object.__new__(type(estimator))
     params = estimator.get_params(deep=False)
-    twin = type(estimator)(**{name: _share_or_copy(value) for name, value in params.items()})
-    for name in _CARRIED:
-        if hasattr(estimator, name):
-            setattr(twin, name, copy.deepcopy(getattr(estimator, name)))
-    return twin
+    shared = {name: _share_models(value) for name, value in params.items()}
+    vars(stand_in).update({**vars(estimator), **shared})
+    return BaseEstimator.__sklearn_clone__(stand_in)
 
 
-def _share_or_copy(value: Any) -> Any:
+def _share_models(value: Any) -> Any:
+    """Mark what of a value is constant, wherever scikit-learn's ``clone`` would copy it."""
     if hasattr(value, "get_params") and not isinstance(value, type):
-        return clone(value)
-    if callable(value) or _is_of_keras(value):
         return value
+    if callable(value) or _is_of_keras(value):
+        return _Shared(value)
     if type(value) in (list, tuple) and any(map(_is_of_keras, value)):
-        return type(value)(map(_share_or_copy, value))
-    return clone(value, safe=False)
+        return type(value)(map(_share_models, value))
+    return value
 
 
 def _is_of_keras(value: Any) -> bool:
