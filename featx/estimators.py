@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from featx.exceptions import InputError
@@ -73,6 +73,44 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 
     _heads = CLASSIFIER_HEADS
 
+    @available_if(head_has("partial_fit"))
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Embed more samples and train the head on them, from where it is.
+
+        Parameters
+        ----------
+        X : samples
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        classes : array-like of shape (n_classes,), default=None
+            All labels there will be; needed by the first call only.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            ``fine_tune`` is not None, or other parameters have faulty values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.linear_model import SGDClassifier
+        >>> from featx import TransferClassifier
+        >>> images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+        >>> images[::2] //= 4
+        >>> labels = ["dark", "light"]
+        >>> classifier = TransferClassifier("tiny", SGDClassifier(random_state=0))
+        >>> for start in (0, 2, 4):
+        ...     batch = slice(start, start + 2)
+        ...     classifier = classifier.partial_fit(images[batch], labels, classes=labels)
+        >>> classifier.predict(images[:2])
+        array(['dark', 'light'], dtype='<U5')
+        """
+        return self._partial_fit(X, y, classes=classes, sample_weight=sample_weight)
+
     @property
     def classes_(self) -> np.ndarray:
         """The labels, in the order of the columns of ``predict_proba``."""
@@ -122,7 +160,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         return self._head_output("decision_function", X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on samples.
+        """Return the accuracy on samples: where there are several labels, all must be right.
 
         Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
         ``"nan"``.
@@ -137,7 +175,11 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         -------
         float
         """
-        return super().score(*self._scorable(X, y, sample_weight))
+        X, y, sample_weight = self._scorable(X, y, sample_weight)
+        if type_of_target(y) == "multiclass-multioutput":  # of which accuracy_score knows nothing
+            is_right = (np.asarray(y) == self.predict(X)).all(axis=1)
+            return float(np.average(is_right, weights=sample_weight))
+        return super().score(X, y, sample_weight)
 
     def _checked_target(self, y: np.ndarray) -> np.ndarray:
         check_classification_targets(y)
@@ -199,6 +241,27 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         verbose: Any = 0,
     ) -> None:
         super().__init__(extractor, head, fine_tune, random_state=random_state, verbose=verbose)
+
+    @available_if(head_has("partial_fit"))
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Embed more samples and train the head on them, from where it is.
+
+        Parameters
+        ----------
+        X : samples
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            ``fine_tune`` is not None, or other parameters have faulty values.
+        """
+        return self._partial_fit(X, y, sample_weight=sample_weight)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R², the share of the variance that is explained, on samples.

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featx._validation import SuggestingParams
 from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError
 from featx.extractor_params import as_tap, check_extractor_params, check_out
+from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
 from featx.forward.embedding import PassOptions, embed
 from featx.identity.digests import Digester
 from featx.last_report import LastReport
@@ -24,7 +26,7 @@ from featx.samples.inputs import as_samples
 from featx.storage.cache_choice import resolve_cache
 
 
-class FeatureExtractor(LastReport, TransformerMixin, BaseEstimator):
+class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, SuggestingParams):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
     Each distinct sample goes through the network once, ever: embeddings are kept in a cache on
@@ -137,6 +139,7 @@ class FeatureExtractor(LastReport, TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the kind of samples; the frozen network learns nothing.
 
@@ -162,9 +165,11 @@ class FeatureExtractor(LastReport, TransformerMixin, BaseEstimator):
         samples = self._samples(X, reset=True)
         if self.on_error == "raise":
             samples.check_values()
-        resolved = self._resolve(samples.array_shape)
-        self._learn(samples, resolved)
-        self._resolve_also(resolved, samples.array_shape)  # a layer that is not there is an error
+        with fit_task(self, X, y):
+            resolved = self._resolve(samples.array_shape)
+            self._learn(samples, resolved)
+            # A layer that is not there is an error.
+            self._resolve_also(resolved, samples.array_shape)
         return self
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -201,6 +206,7 @@ class FeatureExtractor(LastReport, TransformerMixin, BaseEstimator):
             check_out(out, (len(samples), *resolved.space.feature_shape))
         return self._embed(samples, resolved, out)
 
+    @with_callbacks
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Do as :meth:`fit` and :meth:`transform` in turn.
 
@@ -215,9 +221,10 @@ class FeatureExtractor(LastReport, TransformerMixin, BaseEstimator):
         ndarray of shape (n_samples, n_features), float32
         """
         samples = self._samples(X, reset=True)
-        resolved = self._resolve(samples.array_shape)
-        self._learn(samples, resolved)
-        return self._embed(samples, resolved)
+        with fit_task(self, X, y):
+            resolved = self._resolve(samples.array_shape)
+            self._learn(samples, resolved)
+            return self._embed(samples, resolved)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the features after backbone, layer and pooling.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn import config_context
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC, LinearSVR
+from sklearn.utils import get_tags
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import has_fit_parameter
 
 from featx._validation import did_you_mean
@@ -79,25 +84,6 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     return clone(head)
 
 
-def set_head_params(head: BaseEstimator, params: dict[str, Any]) -> None:
-    """Set parameters of a head; those that a pipeline does not know go to its last step.
-
-    Examples
-    --------
-    >>> head = make_head("logistic", CLASSIFIER_HEADS)
-    >>> set_head_params(head, {"C": 0.1})
-    >>> head[-1].C
-    0.1
-    """
-    head.set_params(**{_full_name(head, name): value for name, value in params.items()})
-
-
-def _full_name(head: BaseEstimator, name: str) -> str:
-    if isinstance(head, Pipeline) and name.partition("__")[0] not in head.get_params():
-        return f"{head.steps[-1][0]}__{name}"
-    return name
-
-
 def seed_head(head: BaseEstimator, random_state: Any) -> None:
     """Give a random state to each part of a head that has none."""
     if random_state is None:
@@ -108,6 +94,81 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
     head.set_params(**unseeded)
+
+
+def check_head_params(head: BaseEstimator) -> None:
+    """Check the parameters of a head before there are embeddings.
+
+    scikit-learn's estimators check them before they look at the samples, of which there are none
+    here. Others are not called.
+
+    Raises
+    ------
+    ParameterError
+        Some have faulty values.
+
+    Examples
+    --------
+    >>> check_head_params(LogisticRegression(C=-1))
+    Traceback (most recent call last):
+        ...
+    featx.exceptions.ParameterError: The 'C' parameter of LogisticRegression must be a float in \
+the range (0.0, inf]. Got -1 instead.
+    """
+    faults = []
+    for part in (head, *head.get_params().values()):
+        is_estimator = hasattr(part, "fit") and not isinstance(part, type)
+        if not (is_estimator and type(part).__module__.startswith("sklearn.")):
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                clone(part).fit(np.empty((0, 1)), np.empty(0))
+        except Exception as exc:
+            # What scikit-learn raises for a parameter is both, and nothing else is.
+            if isinstance(exc, ValueError) and isinstance(exc, TypeError):
+                faults.append(str(exc))
+    if faults:
+        raise ParameterError("\n".join(faults), faults)
+
+
+def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
+    """Give a head that knows one output only one copy of itself for each column of `y`.
+
+    Parameters
+    ----------
+    head : estimator
+        Not fitted.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+
+    Returns
+    -------
+    estimator
+        `head`, its last step in a ``OneVsRestClassifier`` for several labels, or in a
+        ``MultiOutputClassifier`` or ``MultiOutputRegressor`` where it has to be.
+
+    Examples
+    --------
+    >>> for_outputs(make_head("logistic", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
+    OneVsRestClassifier(estimator=LogisticRegression(max_iter=1000))
+    >>> for_outputs(make_head("ridge", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
+    RidgeClassifier()
+    """
+    if np.ndim(y) != 2:
+        return head
+    is_search = "refit" in head.get_params(deep=False)
+    tags = get_tags(head.estimator if is_search else head)
+    is_able, wrap = tags.target_tags.multi_output, MultiOutputRegressor
+    if is_classifier(head) and type_of_target(y) == "multilabel-indicator":
+        is_able |= tags.classifier_tags.multi_label
+        wrap = OneVsRestClassifier
+    elif is_classifier(head):
+        wrap = MultiOutputClassifier
+    if is_able:
+        return head
+    if isinstance(head, Pipeline):
+        *others, (name, last) = head.steps
+        return Pipeline([*others, (name, wrap(last))])
+    return wrap(head)
 
 
 def takes_sample_weight(head: BaseEstimator) -> bool:
@@ -135,6 +196,12 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
     # What is said step by step needs no routing, whether or not that is switched on.
     with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=False):
         head.fit(X, y, **params)
+
+
+def train_further(head: BaseEstimator, X: np.ndarray, y: Any, **params: Any) -> None:
+    """Call ``partial_fit`` of a head."""
+    with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=False):
+        head.partial_fit(X, y, **params)
 
 
 def as_head_input(embeddings: np.ndarray) -> np.ndarray:

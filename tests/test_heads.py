@@ -49,19 +49,6 @@ def test_make_head_estimator_is_cloned(data):
     assert not hasattr(mine, "coef_")
 
 
-def test_set_head_params_step_name_still_works():
-    head = heads.make_head("logistic", heads.CLASSIFIER_HEADS)
-    heads.set_head_params(head, {"logisticregression__C": 5, "standardscaler__with_mean": False})
-    assert head[-1].C == 5
-    assert head[0].with_mean is False
-
-
-def test_set_head_params_unknown_name_raises():
-    head = heads.make_head("logistic", heads.CLASSIFIER_HEADS)
-    with pytest.raises(ValueError, match="Invalid parameter 'sea'"):
-        heads.set_head_params(head, {"sea": 5})
-
-
 def test_seed_head_fills_only_what_is_none():
     head = make_pipeline(StandardScaler(), RandomForestClassifier())
     heads.seed_head(head, 7)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 
-from featx._validation import ParameterFaults
+from featx._validation import ParameterFaults, SuggestingParams
 from featx.cloning import clone_sharing_models
 from featx.extractor import FeatureExtractor
 
@@ -19,7 +19,7 @@ PRECISIONS = ("float32", "bfloat16")
 AUGMENTATIONS = ("standard",)
 
 
-class FineTune(BaseEstimator):
+class FineTune(SuggestingParams):
     """How the top of a backbone is trained with Keras, after the head was.
 
     Passed to :class:`TransferClassifier` and :class:`TransferRegressor` as ``fine_tune=``; its

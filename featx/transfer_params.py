@@ -1,0 +1,171 @@
+"""The parameters of the estimators; those of an extractor or head given by name are there too."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
+
+from featx._validation import ParameterFaults, check_param_names
+from featx.cloning import clone_sharing_models
+from featx.exceptions import ParameterError
+from featx.extractor import FeatureExtractor
+from featx.heads import check_head_params, for_outputs, make_head, seed_head
+from featx.tuning.distilling import check_teacher
+from featx.tuning.params import FineTune
+
+
+class TransferParams(BaseEstimator, ABC):
+    """The parameters that classifier and regressor share."""
+
+    _heads: dict[str, Callable[[], BaseEstimator]]
+
+    def __init__(
+        self,
+        extractor: Any = None,
+        head: Any = "logistic",
+        fine_tune: Any = None,
+        *,
+        random_state: Any = None,
+        verbose: Any = 0,
+    ) -> None:
+        self.extractor = extractor
+        self.head = head
+        self.fine_tune = fine_tune
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def check_params(self) -> None:
+        """Check the parameters, those of extractor and head too, as `fit` does first of all.
+
+        Raises
+        ------
+        ParameterError
+            Some have faulty values; the message lists all of them.
+        """
+        faults = ParameterFaults(type(self).__name__)
+        extractor = self._named_extractor() or self.extractor
+        if isinstance(extractor, FeatureExtractor):
+            faults.check_part(extractor.check_params, prefix="extractor__")
+        else:
+            faults.add("extractor", extractor, "a FeatureExtractor, a backbone or None.")
+        faults.check_part(lambda: check_head_params(make_head(self.head, self._heads)))
+        try:
+            check_random_state(self.random_state)
+        except ValueError:
+            faults.add("random_state", self.random_state, "an integer, a RandomState or None.")
+        if isinstance(self.fine_tune, FineTune):
+            faults.check_part(self.fine_tune.check_params, prefix="fine_tune__")
+            if self.fine_tune.distill_to is not None:
+                faults.check_part(lambda: check_teacher(make_head(self.head, self._heads)))
+        elif self.fine_tune is not None:
+            faults.add("fine_tune", self.fine_tune, "a FineTune, or None.")
+        faults.raise_any()
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters; those of an extractor or head given by name are there as well.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to return the parameters of the extractor and the head too.
+
+        Returns
+        -------
+        dict
+        """
+        params = super().get_params(deep)
+        if deep:
+            parts = {"extractor": self._named_extractor(), "head": self._named_head()}
+            for prefix, part in parts.items():
+                if part is not None:
+                    inner = part.get_params()
+                    params |= {f"{prefix}__{name}": value for name, value in inner.items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; one inside a named extractor or head turns the name into the object.
+
+        ``head__C`` reaches the classifier of a head that is a pipeline with scaling.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            There is no such parameter; near names are suggested, and nothing was set.
+        """
+        changed = copy.copy(self)
+        for part in {"extractor", "head", "fine_tune"} & params.keys():
+            setattr(changed, part, params.pop(part))
+        nested = {name.partition("__")[0] for name in params if "__" in name}
+        if "extractor" in nested:
+            changed.extractor = changed._named_extractor() or changed.extractor
+        if "head" in nested and isinstance(changed.head, str):
+            changed.head = make_head(changed.head, self._heads)
+        if "fine_tune" in nested and changed.fine_tune is None:
+            names = ", ".join(name for name in params if name.startswith("fine_tune__"))
+            raise ParameterError(f"{names} cannot be set while fine_tune=None: pass a FineTune too")
+        known, short = changed.get_params(), changed._short_names()
+        check_param_names(self, params, [*short, *known])
+        super(TransferParams, changed).set_params(
+            **{short.get(name, name): value for name, value in params.items()}
+        )
+        self.__dict__.update(vars(changed))
+        return self
+
+    def _short_names(self) -> dict[str, str]:
+        """Return the full names of parameters of the last step of a head that is a pipeline."""
+        if not isinstance(self.head, Pipeline):
+            return {}
+        name, last = self.head.steps[-1]
+        own = self.head.get_params()
+        return {
+            f"head__{inner}": f"head__{name}__{inner}"
+            for inner in last.get_params()
+            if inner.partition("__")[0] not in own
+        }
+
+    def _named_extractor(self) -> FeatureExtractor | None:
+        """Return the extractor that a name, a model or None stands for; None if it is one."""
+        if hasattr(self.extractor, "get_params"):
+            return None
+        return FeatureExtractor() if self.extractor is None else FeatureExtractor(self.extractor)
+
+    def _named_head(self) -> BaseEstimator | None:
+        known = isinstance(self.head, str) and self.head in self._heads
+        return self._heads[self.head]() if known else None
+
+    def new_head(self, y: np.ndarray | None = None) -> BaseEstimator:
+        """Make the head that `fit` trains, not fitted yet.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs), default=None
+            What it will be trained on.
+        """
+        head = make_head(self.head, self._heads)
+        seed_head(head, self.random_state)
+        return head if y is None else for_outputs(head, y)
+
+    def _new_extractor(self) -> FeatureExtractor:
+        """Make the extractor that `fit` fits."""
+        extractor = self._named_extractor() or clone(self.extractor)
+        if self.verbose:
+            extractor.set_params(verbose=self.verbose)
+        return extractor
+
+    def __sklearn_clone__(self) -> Self:
+        return clone_sharing_models(self)
