@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from featx._validation import SuggestingParams
 from featx.cloning import clone_sharing_models
@@ -21,7 +21,8 @@ from featx.identity.digests import Digester
 from featx.last_report import LastReport
 from featx.networks.backbones import BackboneSpec
 from featx.networks.resolution import Resolved, joined, resolve
-from featx.samples.base import Samples, ValueSamples
+from featx.samples.base import Samples
+from featx.samples.columns import check_columns
 from featx.samples.inputs import as_samples
 from featx.storage.cache_choice import resolve_cache
 
@@ -85,7 +86,9 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
     space_ : Space
         What decides the numbers, as it was when ``fit`` was called; ``space_digest_`` names it.
     n_features_in_ : int
-        For samples that are vectors only.
+        For samples that are vectors, and for frames, whose one column of images counts as one.
+    feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
+        For frames only.
     report_ : Bunch
         What the last ``transform`` did: ``n_samples``, ``n_hits``, ``n_forward`` (samples that
         went through the backbone), ``n_above_frontier`` (that went through the fine-tuned part
@@ -168,8 +171,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         with fit_task(self, X, y):
             resolved = self._resolve(samples.array_shape)
             self._learn(samples, resolved)
-            # A layer that is not there is an error.
-            self._resolve_also(resolved, samples.array_shape)
+            self._resolve_also(resolved, samples.array_shape)  # raises if a layer is not there
         return self
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -362,8 +364,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         self.check_params()
         samples = as_samples(X)
-        if isinstance(samples, ValueSamples) and (reset or hasattr(self, "n_features_in_")):
-            validate_data(self, X, skip_check_array=True, reset=reset)
+        check_columns(self, X, samples, reset=reset)
         return samples
 
     def check_params(self) -> None:

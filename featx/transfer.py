@@ -140,6 +140,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
 
     def _take_names(self) -> None:
         for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
             if hasattr(self.extractor_, name):
                 setattr(self, name, getattr(self.extractor_, name))
 

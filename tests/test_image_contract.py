@@ -5,6 +5,7 @@ import pickle
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
@@ -117,3 +118,14 @@ def test_tags_say_what_may_be_passed(estimator):
     assert tags.string
     assert not tags.sparse
     assert not tags.allow_nan
+
+
+def test_names_of_columns_are_remembered_and_checked(estimator, X, y):
+    frame = pd.DataFrame({"image": list(X)})
+    fitted = estimator.fit(frame, y)
+    assert fitted.feature_names_in_.tolist() == ["image"]
+    assert fitted.n_features_in_ == 1
+    np.testing.assert_array_equal(output(fitted, frame), output(fitted, X))
+    with pytest.raises(ValueError, match="feature names should match"):
+        output(fitted, frame.rename(columns={"image": "picture"}))
+    assert not hasattr(estimator.fit(X, y), "feature_names_in_")
