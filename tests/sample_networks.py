@@ -69,6 +69,20 @@ def transformer():
     return keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
 
 
+def small_network(input_shape=(16, 16, 3)):
+    """Make a network with all that training may disturb."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(input_shape)
+    x = inputs
+    for number, width in enumerate((4, 8, 8, 8)):
+        y = layers.Conv2D(width, 3, padding="same", name=f"conv_{number}")(x)
+        y = layers.BatchNormalization(name=f"norm_{number}")(y)
+        y = layers.ReLU()(y)
+        y = layers.Dropout(0.1 * (number == 3))(y)
+        x = layers.Add()([x, y]) if x.shape == y.shape else y
+    return keras.Model(inputs, x)
+
+
 def pixels(shape, n_images=3):
     return np.random.default_rng(0).integers(0, 256, (n_images, *shape), dtype=np.uint8)
 

@@ -87,7 +87,7 @@ def test_bench_extract_smoke_measures_everything(section, tmp_path):
 def test_bench_finetune_smoke_measures_everything(section, tmp_path):
     out = tmp_path / "result.json"
     command = [sys.executable, BENCHMARKS / "bench_finetune.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none", "--sections", section, "--unfreeze", "1"]
+    command += ["--shared", tmp_path / "none", "--sections", section]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())[section]

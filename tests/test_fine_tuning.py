@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from sample_networks import small_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
@@ -42,20 +43,6 @@ def cache(tmp_path_factory):
 
 def tuning(**params):
     return FineTune(**{"epochs": 2, "learning_rate": 1e-3, "patience": None, **params})
-
-
-def small_network(input_shape=(16, 16, 3)):
-    """Make a network with all that training may disturb."""
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input(input_shape)
-    x = inputs
-    for number, width in enumerate((4, 8, 8, 8)):
-        y = keras.layers.Conv2D(width, 3, padding="same", name=f"conv_{number}")(x)
-        y = keras.layers.BatchNormalization(name=f"norm_{number}")(y)
-        y = keras.layers.ReLU()(y)
-        y = keras.layers.Dropout(0.1 * (number == 3))(y)
-        x = keras.layers.Add()([x, y]) if x.shape == y.shape else y
-    return keras.Model(inputs, x)
 
 
 def classifier(cache, head="logistic", backbone=small_network, **params):

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx.engines.forking import check_can_run
 from featx.exceptions import BackboneError, ParameterError
 from featx.identity._graphs import is_graph, producer
 from featx.identity.digests import Digester, graph_digest
@@ -254,7 +255,11 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
     ------
     WeightsError, BackboneError
         It cannot be had, or has not exactly one input of a known shape.
+    EngineError
+        It cannot be built in this process.
     """
+    if not hasattr(spec.backbone, "layers"):
+        check_can_run()
     if spec.network:
         height, width = spec.size or (0, 0)
         shape = (height, width, 3)

@@ -14,6 +14,7 @@ from featx.engines.base import Engine
 from featx.engines.batch_sizes import batch_size_for
 from featx.engines.choice import faster_engine, make_engine
 from featx.engines.devices import check_device, device_name
+from featx.engines.forking import check_can_run
 from featx.engines.runner import Runner, RunnerOptions
 from featx.exceptions import EngineError
 from featx.networks.backbones import embedding_graph
@@ -65,6 +66,7 @@ def make_runner(
     WeightsError, BackboneError, EngineError
         The backbone cannot be had, or not in this precision on this device.
     """
+    check_can_run()
     engines = _Engines(taps)
     check_device(engines.precision)
     faster = faster_engine(engines.precision) if engine == "auto" else None

@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import check_random_state
 
+from featx.engines.forking import check_can_run
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads import as_head_input
@@ -94,6 +95,7 @@ def fine_tune(
     ParameterError, InputError, BackboneError
         Before anything is computed, as far as that can be known.
     """
+    check_can_run()
     classifies, seed = is_classifier(new_head()), seed_of(random_state)
     check_task(params, data.y, is_classifier=classifies)
     if not len(data.held):
