@@ -54,6 +54,10 @@ class Data:
             some(self.taught),
         )
 
+    def all_to_train_on(self) -> Data:
+        """Return the same samples, with nothing held out."""
+        return replace(self, train=np.arange(len(self.y)), held=_none())
+
     def split(self, validation: Any, *, is_classifier: bool, seed: int) -> Data:
         """Choose what is held out: see :func:`hold_out`."""
         train, held = hold_out(

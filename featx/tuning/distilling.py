@@ -13,10 +13,11 @@ from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads import as_head_input
 from featx.training_data import check_vectors, were_read
+from featx.tuning.contest import Outcome
 from featx.tuning.data import Data
 from featx.tuning.params import FineTune, as_extractor
 from featx.tuning.plan import Plan
-from featx.tuning.stage import Outcome, fine_tune, seed_of
+from featx.tuning.stage import fine_tune, seed_of
 
 _SHARED = ("cache", "engine", "on_error", "n_jobs", "verbose")
 

@@ -84,12 +84,10 @@ class EpochKeeper(keras.callbacks.Callback):
             self._end_without_numbers("the loss was no finite number")
             return
         with averaged_weights(self.model):
-            scores = self._trainee.scores(self._trainee.held_rows, self.progress.batch_size)
-            if not np.isfinite(scores).all():
+            logs["val_score"], logs["val_loss"] = self._trainee.judge(self.progress.batch_size)
+            if not np.isfinite(logs["val_score"]):
                 self._end_without_numbers("scores were no finite numbers")
                 return
-            logs["val_score"] = self._trainee.objective.score(scores, self._trainee.held_rows)
-            logs["val_loss"] = self._trainee.objective.loss_of(scores, self._trainee.held_rows)
             self._keep(epoch, logs)
         self.epochs_s.append(time.perf_counter() - self._start_s)
         self._save()
@@ -109,8 +107,10 @@ class EpochKeeper(keras.callbacks.Callback):
         for name in ("loss", "val_loss", "val_score"):
             progress.history.setdefault(name, []).append(float(logs[name]))
         score, loss = logs["val_score"], logs["val_loss"]
-        # Of two epochs that are right as often, the one that is surer of it.
-        if (score, -loss) > (progress.best_score, -progress.best_loss):
+        # Of two epochs that are right as often, the one that is surer of it; the last if nobody
+        # can tell.
+        is_judged = len(self._trainee.held_rows) > 0
+        if not is_judged or (score, -loss) > (progress.best_score, -progress.best_loss):
             progress.best_epoch, progress.best_score, progress.best_loss = epoch + 1, score, loss
             progress.best_weights = values_of(trained_weights(self.model))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 
 from featx._validation import ParameterFaults, SuggestingParams
@@ -85,6 +86,10 @@ default="auto"
     patience : int or None, default=5
         Epochs after which training stops if the held-out score, or at the same score the loss,
         got no better; None never does.
+    refit : bool, default=False
+        Whether a fine-tuned model that is kept is trained once more on all samples, from the head
+        fitted on all of them, for as many epochs as were best: it takes as long again, and small
+        sets gain by it. The scores in `report_` stay those of the first training.
     ema : float or None, default=None
         Momentum of an exponential moving average of the weights, which then is what is judged and
         kept.
@@ -145,6 +150,7 @@ default="auto"
         batch_size: int = 32,
         validation: Any = 0.2,
         patience: int | None = 5,
+        refit: bool = False,
         ema: float | None = None,
         clip_norm: float | None = None,
         batch_norm: str = "frozen",
@@ -175,6 +181,7 @@ default="auto"
         self.batch_size = batch_size
         self.validation = validation
         self.patience = patience
+        self.refit = refit
         self.ema = ema
         self.clip_norm = clip_norm
         self.batch_norm = batch_norm
@@ -275,6 +282,11 @@ default="auto"
             faults.add("cutmix", self.cutmix, "0 where mixup or views are used.")
         if self.views and self.augment is None:
             faults.add("views", self.views, "None where nothing is augmented.")
+        if not isinstance(self.refit, (bool, np.bool_)):
+            faults.add("refit", self.refit, "True or False.")
+        elif self.refit and self.distill_to is not None:
+            # The smaller network would be judged by samples that its teacher had learnt.
+            faults.add("refit", self.refit, "False where knowledge is distilled.")
         if self.distill_to is not None:
             smaller = as_extractor(self.distill_to)
             faults.check_part(smaller.check_params, prefix="distill_to__")

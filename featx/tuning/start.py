@@ -45,7 +45,7 @@ class Start:
     asked_for : estimator
         The head that was asked for.
     head_score : float
-        Of that head, on what is held out: accuracy, or R².
+        Of that head, on what is held out: accuracy, or R². NaN if nothing is.
     head : estimator
         From which training starts: that head if Keras can compute it, or a linear one.
     linear : LinearMap
@@ -64,7 +64,7 @@ class Start:
         self.train, self.held = data.train, data.held
         self.embeddings = as_head_input(features)
         self.asked_for = self._fit(new_head(), self.embeddings, self.train)
-        self.head_score = self._score(self.asked_for)
+        self.head_score = self._score(self.asked_for) if len(self.held) else np.nan
         self.head, self.linear = self._starting_head(self.asked_for)
         self.objective: Objective = make_objective(
             data.y,

@@ -59,6 +59,19 @@ class Trainee:
         """Compute the scores of samples, (len(rows), n_scores) in units of the targets."""
         return predict(self.model, self.read, rows, batch_size)
 
+    def judge(self, batch_size: int) -> tuple[float, float]:
+        """Compute score and loss of the held-out samples; zeros if nothing is held out.
+
+        The score is no number if those of the samples are none.
+        """
+        if not len(self.held_rows):
+            return 0.0, 0.0
+        scores = self.scores(self.held_rows, batch_size)
+        if not np.isfinite(scores).all():
+            return np.nan, np.nan
+        objective = self.objective
+        return objective.score(scores, self.held_rows), objective.loss_of(scores, self.held_rows)
+
     def held_loss(self, batch_size: int) -> float:
         """Compute the loss of the held-out samples."""
         scores = self.scores(self.held_rows, batch_size)

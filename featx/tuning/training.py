@@ -49,7 +49,7 @@ class Trained:
     best_epoch : int
         0 is the head with which training began.
     best_score : float
-        Of the held-out samples.
+        Of the held-out samples; 0 if there are none.
     batch_size : int
         That fitted into memory.
     learning_rate : float or None
@@ -91,6 +91,7 @@ def train(
     seed : int
         Of order, mixing and whatever the model draws; that of a resumed run goes on instead.
     checkpoint : Checkpoint
+        Written after each epoch; whoever called removes it when all is done.
     verbose : int or callable, default=0
         See :class:`FeatureExtractor`.
 
@@ -102,9 +103,7 @@ def train(
     progress = checkpoint.load()
     if progress is None:
         _set_generators(trainee.model, seed)
-        scores = trainee.scores(trainee.held_rows, params.batch_size)
-        score = trainee.objective.score(scores, trainee.held_rows)
-        loss = trainee.objective.loss_of(scores, trainee.held_rows)
+        score, loss = trainee.judge(params.batch_size)
         best, state = trained_weights(trainee.model), model_state(trainee.model)
         best, state = values_of(best), values_of(state)
         progress = Progress(0, {}, 0, score, loss, best, state, seed, params.batch_size)
@@ -126,8 +125,6 @@ def train(
                 raise
             progress.batch_size //= 2
     assign(trained_weights(trainee.model), keeper.progress.best_weights)
-    if not keeper.was_interrupted:
-        checkpoint.remove()
     return Trained(
         history=keeper.progress.history,
         best_epoch=keeper.progress.best_epoch,

@@ -1,0 +1,276 @@
+"""The head against the model that is trained from it: the better of both is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+
+from featx.extractor import FeatureExtractor
+from featx.identity._hashing import digest_of_array, digest_of_json
+from featx.progress import say
+from featx.tuning.data import Data
+from featx.tuning.handover import head_with
+from featx.tuning.plan import Plan
+from featx.tuning.readers import Reader
+from featx.tuning.start import Start
+
+if TYPE_CHECKING:
+    from featx.tuning.judging import Judgement
+    from featx.tuning.trainee import Trainee
+    from featx.tuning.training import Trained
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What is kept.
+
+    Attributes
+    ----------
+    extractor : FeatureExtractor
+        Fitted; of the tuned backbone, or the one that was passed in.
+    head : estimator
+        Fitted.
+    head_on_training_part : estimator
+        The same, if the backbone was tuned; else fitted without what was held out.
+    report : dict
+        Plain data: see :class:`TransferClassifier`.
+    """
+
+    extractor: FeatureExtractor
+    head: BaseEstimator
+    head_on_training_part: BaseEstimator
+    report: dict[str, Any]
+
+
+class Contest:
+    """One fine-tuning, on the samples that could be read, and what is kept after it.
+
+    Parameters
+    ----------
+    plan : Plan
+    new_head : callable
+    keys : ndarray of shape (n_samples,), dtype S16
+    read : Reader
+    data : Data
+        Split, without `X`.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        new_head: Callable[[], BaseEstimator],
+        keys: np.ndarray,
+        read: Reader,
+        data: Data,
+        *,
+        seed: int,
+    ) -> None:
+        # Keras is needed from here on.
+        from featx.tuning.assembly import TrainedModel
+        from featx.tuning.trainee import predict
+
+        self.plan, self.keys, self.read, self.seed = plan, keys, read, seed
+        start_s = time.perf_counter()
+        self.model = TrainedModel(plan)
+        rows = np.arange(len(data.y))
+        features = predict(self.model.features, read, rows, plan.params.batch_size)
+        self.seconds = {"features": time.perf_counter() - start_s}
+        start_s = time.perf_counter()
+        self._new_start = partial(Start, new_head, plan.params, features=features)
+        self._data = data
+        self.start = self._new_start(data)
+        self.seconds["head"] = time.perf_counter() - start_s
+
+    def run(self, embeddings: np.ndarray, folder: Path | None, verbose: Any) -> Outcome:
+        """Train, judge, and return what is kept.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n_samples, n_features)
+            As the extractor gives them.
+        folder : Path or None
+            Where the training is saved, so that it can be resumed.
+        verbose : int or callable
+        """
+        from featx.tuning.checkpoints import Checkpoint, values_of
+        from featx.tuning.training import train
+
+        plan, params, start = self.plan, self.plan.params, self.start
+        untrained = values_of(self.model.features.weights) if params.refit else []
+        trainee = self._trainee(start)
+        first = trainee.scores(start.held, params.batch_size)
+        gap = start.handover_gap(first)
+        start_s = time.perf_counter()
+        can_resume = plan.frontier.embedding.is_cacheable
+        folder = folder if can_resume else None
+        checkpoint = Checkpoint(folder, self._subject(start))
+        judgement = self._judgement(trainee, verbose)
+        if judgement and not judgement.is_worth_it:
+            params = clone(params).set_params(epochs=0)
+        trained = train(trainee, params, seed=self.seed, checkpoint=checkpoint, verbose=verbose)
+        self.seconds["fine_tune"] = time.perf_counter() - start_s
+        is_tuned = trained.best_epoch > 0 and start.is_beaten_by(
+            trainee.scores(start.held, trained.batch_size), first
+        )
+        report = self._report(trained, gap, is_tuned)
+        report["judgement"] = judgement.to_plain() if judgement else None
+        say(_verdict(report), verbose=verbose)
+        if is_tuned:
+            head = head_with(self.model.finish(start.linear, start.objective), start.head)
+            if params.refit and not trained.was_interrupted:
+                start_s = time.perf_counter()
+                again, refitted = self._refit(trained, untrained, folder, verbose)
+                head = refitted or head
+                report["was_interrupted"] = again.was_interrupted
+                report["seconds"]["refit"] = time.perf_counter() - start_s
+            outcome = Outcome(plan.tuned_extractor(), head, head, report)
+        else:
+            start_s = time.perf_counter()
+            head = start.head_on_all(embeddings)
+            report["seconds"]["head"] += time.perf_counter() - start_s
+            outcome = Outcome(plan.extractor, head, start.asked_for, report)
+        if not report["was_interrupted"]:
+            checkpoint.remove()
+        return outcome
+
+    def _refit(
+        self, trained: Trained, untrained: list[np.ndarray], folder: Path | None, verbose: Any
+    ) -> tuple[Trained, BaseEstimator | None]:
+        """Train the same again on all samples; the head is None, and nothing changed, if it failed.
+
+        Parameters
+        ----------
+        trained : Trained
+            The first training.
+        untrained : list of ndarray
+            The weights with which it began.
+        folder : Path or None
+        verbose : int or callable
+        """
+        from featx.tuning.checkpoints import Checkpoint, assign, values_of
+        from featx.tuning.training import train
+
+        say(f"training again, on all {len(self.keys)} samples", verbose=verbose)
+        start = self._new_start(self._data.all_to_train_on())
+        params = clone(self.plan.params).set_params(epochs=trained.best_epoch, patience=None)
+        if trained.learning_rate is not None:
+            params.set_params(learning_rate=trained.learning_rate)
+        weights = self.model.features.weights
+        tuned = values_of(weights)
+        assign(weights, untrained)
+        trainee = self._trainee(start)
+        checkpoint = Checkpoint(folder, {**self._subject(start), "epochs": trained.best_epoch})
+        again = train(trainee, params, seed=self.seed, checkpoint=checkpoint, verbose=verbose)
+        if again.best_epoch < params.epochs:  # it ended early, of which a warning said why
+            assign(weights, tuned)
+            return again, None
+        checkpoint.remove()
+        return again, head_with(self.model.finish(start.linear, start.objective), start.head)
+
+    def _judgement(self, trainee: Trainee, verbose: Any) -> Judgement | None:
+        """Judge whether to go on, if that was asked for, and say so."""
+        from featx.tuning.judging import judge
+
+        params, start = self.plan.params, self.start
+        if params.strategy != "auto":
+            return None
+        rng = np.random.default_rng(self.seed)
+        half = np.sort(rng.permutation(start.train)[: len(start.train) // 2])
+        scores = {len(start.train): start.head_score}
+        with contextlib.suppress(ValueError):  # too few of a class
+            scores = {len(half): start.score_with(half), **scores}
+        judgement = judge(trainee, params, head_scores=scores, seed=self.seed)
+        say(judgement.describe(), verbose=verbose)
+        return judgement
+
+    def _trainee(self, start: Start) -> Trainee:
+        from featx.tuning.batches import cutmix, mixup
+        from featx.tuning.trainee import Trainee
+
+        params = self.plan.params
+        mixing = mixup(params.mixup) if params.mixup else None
+        if params.cutmix:
+            mixing = cutmix(params.cutmix)
+        return Trainee(
+            model=self.model.with_head(start.linear, start.objective),
+            depths=self.plan.unfrozen.layers,
+            read=self.read,
+            objective=start.objective,
+            train_rows=start.train,
+            held_rows=start.held,
+            mixing=mixing,
+            n_versions=max(0, self.plan.n_kept - 1),
+        )
+
+    def _subject(self, start: Start) -> dict[str, Any]:
+        """Say in plain data what decides the training."""
+        from featx.tuning.checkpoints import described
+
+        plan = self.plan
+        params = {
+            name: described(value)
+            for name, value in plan.params.get_params(deep=False).items()
+            if name not in ("callbacks", "max_cache_bytes", "distill_to")
+        }
+        arrays = {
+            "keys": self.keys,
+            "targets": start.objective.training_targets,
+            "weights": start.objective.weights,
+            "train": start.train,
+            "held": start.held,
+            "kernel": start.linear.kernel,
+            "bias": start.linear.bias,
+        }
+        return {
+            "space": plan.frontier.embedding.space.digest,
+            "params": digest_of_json(params),
+            "from": "pixels" if plan.why_pixels else "frontier",
+            "seed": self.seed,
+            **{name: digest_of_array(array).hex() for name, array in arrays.items()},
+        }
+
+    def _report(self, trained: Trained, gap: float, is_tuned: bool) -> dict[str, Any]:
+        plan, model = self.plan, self.model
+        extraction = plan.extractor.report_
+        return {
+            **extraction,
+            "seconds": {**extraction.seconds, **self.seconds},
+            "history": trained.history,
+            "best_epoch": trained.best_epoch,
+            "epoch_s": trained.epoch_s,
+            "handover_gap": gap,
+            "head_score": self.start.head_score,
+            "tuned_score": trained.tuned_score,
+            "was_interrupted": trained.was_interrupted,
+            "kept": "tuned" if is_tuned else "head",
+            "unfrozen": list(plan.unfrozen.layers),
+            "n_params_trained": model.n_trained,
+            "n_params_frozen": model.n_frozen,
+            "frontier": "pixels" if plan.why_pixels else "cache",
+            "frontier_layers": plan.frontier_layers,
+            "why_pixels": plan.why_pixels,
+            "frontier_bytes": plan.n_bytes(len(self.keys)),
+            "learning_rate": trained.learning_rate,
+            "tuning_batch_size": trained.batch_size,
+        }
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples"
+    tuned = report["tuned_score"]
+    scores = f"head {report['head_score']:.3f}"
+    why = ""
+    if tuned is not None:
+        scores += f", fine-tuned {tuned:.3f}"
+        if report["kept"] == "head" and tuned > report["head_score"]:
+            why = ", since the difference may be chance"
+    return f"held-out score: {scores}; {kept} is kept{why}"
