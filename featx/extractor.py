@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx._validation import SuggestingParams
 from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError
 from featx.extractor_params import as_tap, check_extractor_params, check_out
@@ -21,6 +20,7 @@ from featx.identity.digests import Digester
 from featx.last_report import LastReport
 from featx.networks.backbones import BackboneSpec
 from featx.networks.resolution import Resolved, joined, resolve
+from featx.param_names import SuggestingParams
 from featx.samples.base import Samples
 from featx.samples.columns import check_columns
 from featx.samples.inputs import as_samples

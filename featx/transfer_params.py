@@ -12,11 +12,12 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
-from featx._validation import ParameterFaults, check_param_names
+from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads import check_head_params, for_outputs, make_head, seed_head
+from featx.param_names import check_param_names
 from featx.tuning.distilling import check_teacher
 from featx.tuning.params import FineTune
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from featx._validation import ParameterFaults, SuggestingParams
+from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
 from featx.extractor import FeatureExtractor
+from featx.param_names import SuggestingParams
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("cosine", "one-cycle", "constant")
