@@ -46,7 +46,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     classes_ : ndarray of shape (n_classes,)
     extractor_ : FeatureExtractor
     head_ : estimator
-        The fitted head.
+        The fitted head; one for each column of `y`, in an estimator of scikit-learn for that, if
+        there are several and the head knows one only.
     report_ : Bunch
         What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
         fine-tuning also: ``kept`` ("head", or "tuned" where its score, or at no lower score its
@@ -93,6 +94,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         ------
         ParameterError
             ``fine_tune`` is not None, or other parameters have faulty values.
+        InputError
+            Before the pass: `y` is of a kind that no head learns, or `classes` is missing.
 
         Examples
         --------
@@ -109,6 +112,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         >>> classifier.predict(images[:2])
         array(['dark', 'light'], dtype='<U5')
         """
+        if classes is None and not hasattr(self, "head_"):
+            raise InputError("classes must be passed on the first call to partial_fit")
         return self._partial_fit(X, y, classes=classes, sample_weight=sample_weight)
 
     @property
@@ -181,9 +186,9 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
             return float(np.average(is_right, weights=sample_weight))
         return super().score(X, y, sample_weight)
 
-    def _checked_target(self, y: np.ndarray) -> np.ndarray:
+    def _checked_target(self, y: np.ndarray, *, is_all: bool = True) -> np.ndarray:
         check_classification_targets(y)
-        if y.ndim == 1 and len(np.unique(y)) < 2:
+        if is_all and y.ndim == 1 and len(np.unique(y)) < 2:
             raise InputError(
                 f"y holds one class only, {y.tolist()[0]!r}: expected samples of 2 classes or more"
             )
@@ -215,7 +220,8 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
     ----------
     extractor_ : FeatureExtractor
     head_ : estimator
-        The fitted head.
+        The fitted head; one for each column of `y`, in an estimator of scikit-learn for that, if
+        there are several and the head knows one only.
     report_ : Bunch
         What ``fit`` did: see :class:`TransferClassifier`.
 
@@ -260,6 +266,8 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         ------
         ParameterError
             ``fine_tune`` is not None, or other parameters have faulty values.
+        InputError
+            Before the pass: `y` is not made of numbers, for example.
         """
         return self._partial_fit(X, y, sample_weight=sample_weight)
 
@@ -281,7 +289,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         """
         return super().score(*self._scorable(X, y, sample_weight))
 
-    def _checked_target(self, y: np.ndarray) -> np.ndarray:
+    def _checked_target(self, y: np.ndarray, *, is_all: bool = True) -> np.ndarray:
         if y.dtype == object:
             with contextlib.suppress(TypeError, ValueError):
                 return y.astype(np.float64)

@@ -152,6 +152,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         X = list(X) if isinstance(X, Iterator) else X
         n_samples = len(as_samples(X))
         y = checked_labels(y, n_samples, owner=type(self).__name__)
+        y = self._checked_target(y, is_all=False)
         is_first = not hasattr(self, "head_")
         head = self.new_head(y) if is_first else self.head_
         params = {name: value for name, value in params.items() if value is not None}
@@ -272,8 +273,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         export(self.extractor_, self.head_, path, format=format)
 
     @abstractmethod
-    def _checked_target(self, y: np.ndarray) -> np.ndarray:
-        """Return labels or values; raise if no head could be trained on them."""
+    def _checked_target(self, y: np.ndarray, *, is_all: bool = True) -> np.ndarray:
+        """Return labels or values, all or some; raise if no head could be trained on them."""
 
     def _head_output(self, method: str, X: Any) -> np.ndarray:
         check_is_fitted(self, "head_")

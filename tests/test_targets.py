@@ -19,7 +19,15 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor, load, save
+from featx import (
+    EmbeddingCache,
+    FeatureExtractor,
+    FineTune,
+    TransferClassifier,
+    TransferRegressor,
+    load,
+    save,
+)
 from featx.exceptions import InputError, ParameterError
 
 
@@ -171,9 +179,16 @@ def test_partial_fit_bad_input_raises_before_the_pass(images):
         TransferClassifier("tiny", head).partial_fit(images, [0, 1, 0], [0, 1])
     with pytest.raises(ParameterError, match="fine_tune=None"):
         TransferClassifier("tiny", head, FineTune()).partial_fit(images, [0, 1] * 12, [0, 1])
+    with pytest.raises(InputError, match="classes must be passed"):
+        TransferClassifier("tiny", head).partial_fit(images, [0, 1] * 12)
+    with pytest.raises(ValueError, match="Unknown label type"):
+        TransferClassifier("tiny", head).partial_fit(images, np.linspace(0, 1, 24), [0, 1])
+    with pytest.raises(InputError, match="a regressor needs numbers"):
+        TransferRegressor("tiny", SGDRegressor()).partial_fit(images, ["a", "b"] * 12)
     extractor = FeatureExtractor("tiny", layer="stage1", pooling=None)
     with pytest.raises(ParameterError, match="pass another pooling"):
         TransferClassifier(extractor, head).partial_fit(images, [0, 1] * 12, [0, 1])
+    assert EmbeddingCache().info()["n_forward"] == 0
 
 
 class Mixture(ClassifierMixin, GaussianMixture):
