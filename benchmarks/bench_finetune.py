@@ -55,19 +55,28 @@ class LabelledSet(NamedTuple):
     unfreeze: int | str = "all"
     learning_rate: float = 1e-3
     batch_size: int = BATCH_SIZE
+    refit: bool = False
 
 
+# The sets of some 300 images are trained once more on all of them: a fifth held out is 42 of 210.
 SETS = {
-    "sign_digits": LabelledSet(["sign_digits"], 96, goal=0.06, batch_size=16),
+    "sign_digits": LabelledSet(["sign_digits"], 96, goal=0.06, batch_size=16, refit=True),
     "cifar10_jpg": LabelledSet(
         ["cifar10_jpg/train", "cifar10_jpg/test"], 96, goal=0.05, batch_size=16
     ),
     "fashion_mnist_png": LabelledSet(
         ["fashion_mnist_png/train", "fashion_mnist_png/test"], 96, goal=0.02
     ),
-    "dogs_cats": LabelledSet(["dogs_cats"], 160, goal=0.0, unfreeze=3, learning_rate=1e-4),
+    "dogs_cats": LabelledSet(
+        ["dogs_cats"], 160, goal=0.0, unfreeze=3, learning_rate=1e-4, refit=True
+    ),
     "flower_photos": LabelledSet(
-        ["flower_photos/train", "flower_photos/val"], 160, goal=0.0, unfreeze=3, learning_rate=1e-4
+        ["flower_photos/train", "flower_photos/val"],
+        160,
+        goal=0.0,
+        unfreeze=3,
+        learning_rate=1e-4,
+        refit=True,
     ),
 }
 
@@ -293,6 +302,7 @@ def measure_accuracy(args, work):
             patience=None,
             learning_rate=labelled.learning_rate,
             batch_size=labelled.batch_size,
+            refit=labelled.refit,
         )
         scores = {"head": [], "tuned": [], "random head": []}
         seconds, kept = [], []
