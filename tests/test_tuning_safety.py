@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -12,6 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import CacheWriteWarning, FineTuneWarning, InputError, ParameterError
+from featx.tuning.data import Data
 from featx.tuning.objectives import is_clearly_positive
 from featx.tuning.start import Start
 
@@ -94,6 +96,21 @@ def test_fit_keeps_the_head_where_the_difference_may_be_chance(network, cache, d
     tune = tuning(learning_rate=1e-9)
     classifier = TransferClassifier(extractor_of(network, cache), head, tune, random_state=0)
     assert classifier.fit(images, labels_of(labels)).report_.kept == "head"
+
+
+@pytest.mark.parametrize("labels_of", [lambda y: y, lambda y: y % 2, lambda y: np.c_[y % 2, y > 1]])
+def test_head_that_is_only_surer_of_the_same_does_not_beat_itself(labels_of, digits):
+    images, labels = digits[0].reshape(N, 64) / 255, labels_of(digits[1])
+    data = Data(None, labels, None, None).split(0.25, is_classifier=True, seed=0)
+    head = LogisticRegression(C=1e-3)  # right, and hardly sure
+    head = head if labels.ndim == 1 else OneVsRestClassifier(head)
+    start = Start(lambda: clone(head), tuning(), data, images.astype(np.float32))
+    scaling, dense = start.linear.layers()
+    first = np.asarray(dense(scaling(start.embeddings[data.held].astype(np.float32))))
+    surer = start.objective.calibrated(first, data.held)
+    before, after = (start.objective.losses(each, data.held).mean() for each in (first, surer))
+    assert after < 0.96 * before
+    assert not start.is_beaten_by(surer, first)
 
 
 def test_fit_leaves_a_preprocessing_layer_alone(network, digits):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, softmax
 from sklearn.metrics import r2_score
 from sklearn.utils.class_weight import compute_sample_weight
@@ -123,6 +124,20 @@ class Objective:
 
         loss = self.loss(0.0)
         return np.asarray(ops.convert_to_numpy(loss.call(self.targets[rows], scores)))
+
+    def calibrated(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Multiply scores, (n, n_scores), by the one number with which their loss is least.
+
+        References
+        ----------
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: temperature scaling.
+        """
+        weights = self.weights_of_score[rows]
+
+        def loss(logarithm: float) -> float:
+            return float(weights @ self.losses(scores * np.exp(logarithm), rows))
+
+        return scores * np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
 
     def score(self, scores: np.ndarray, rows: np.ndarray) -> float:
         """Judge scores, (n, n_scores) in units of the targets, of some of the samples."""

@@ -96,7 +96,8 @@ class Start:
         """Tell whether Keras' scores of what is held out are clearly better than the head.
 
         In what they get right; or, where they get as much right, in their loss, which tells sooner:
-        it is to be lower by a hundredth at least.
+        it is to be lower by a hundredth at least, and lower than that of the head at its best
+        temperature, since a head that is only more or less sure of the same does not need training.
 
         Parameters
         ----------
@@ -117,7 +118,7 @@ class Start:
             return True
         if objective.classes is None or self.head is not self.asked_for:
             return False
-        before = objective.losses(first, held)
+        before = objective.losses(objective.calibrated(first, held), held)
         saved = before - objective.losses(scores, held)
         is_worth_it = weights @ gains >= 0 and weights @ saved >= _LEAST_SAVED * (weights @ before)
         return bool(is_worth_it) and is_clearly_positive(saved, weights)
