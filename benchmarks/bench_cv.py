@@ -25,10 +25,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,10 +34,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from children import answer_of
+from photos import ALPHA, SIZE, compiled_pass, decoded, find_photos, find_weights, plain_network
 
-SIZE = 224
-ALPHA = 0.35
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 METHODS = ("floor", "search", "featx cold", "featx warm", "pipeline", "memory", "scikeras")
 SCIKERAS_EPOCHS = 5
 GOALS = {
@@ -54,63 +51,6 @@ GOALS = {
 def strengths(smoke):
     """Return the values of C that are searched."""
     return np.logspace(-4, 1, 2 if smoke else 10).tolist()
-
-
-def find_images(shared, work, n_images):
-    """Return the paths of n_images real images, and their labels."""
-    from featx import load_image_folder
-    from featx.cli.demo_data import write_digits
-
-    if shared.is_dir():
-        folders = ("flower_photos/train", "flower_photos/val", "dogs_cats")
-        sets = [load_image_folder(shared.resolve() / "data" / folder) for folder in folders]
-    else:
-        write_digits(work / "digits")
-        sets = [load_image_folder(work / "digits")]
-    paths = np.concatenate([s.data for s in sets])
-    labels = np.concatenate([s.target for s in sets])
-    chosen = np.sort(np.random.default_rng(0).permutation(len(paths))[:n_images])
-    return paths[chosen], labels[chosen]
-
-
-def decoded(paths):
-    """Decode and resize images, in a thread for each core, as featx does."""
-    import joblib
-    from PIL import Image
-
-    def pixels(path):
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
-
-    in_threads = joblib.Parallel(n_jobs=joblib.cpu_count(), backend="threading")
-    return np.stack(in_threads(joblib.delayed(pixels)(path) for path in paths))
-
-
-def raw_backbone(weights):
-    """Build the network with preprocessing and pooling, as a user of Keras would."""
-    import keras
-
-    base = keras.applications.MobileNetV2(
-        alpha=ALPHA, include_top=False, weights=weights, input_shape=(SIZE, SIZE, 3)
-    )
-    base.trainable = False
-    inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8")
-    x = base(keras.layers.Rescaling(1 / 127.5, -1)(inputs), training=False)
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
-
-
-def compiled_pass(weights, images):
-    """Embed all images with one compiled function: the least that anyone must pay."""
-    import tensorflow as tf
-
-    model = raw_backbone(weights)
-    function = tf.function(lambda batch: model(batch, training=False))
-    size = 32
-    padding = (-len(images)) % size
-    padded = np.concatenate([images, images[:1].repeat(padding, axis=0)])
-    batches = [padded[i : i + size] for i in range(0, len(padded), size)]
-    outputs = [function(tf.constant(batch)).numpy() for batch in batches]
-    return np.concatenate(outputs)[: len(images)].astype(np.float64)
 
 
 def head():
@@ -147,7 +87,7 @@ def naive_transformer(weights):
         def transform(self, X):
             global _MODEL
             if _MODEL is None:
-                _MODEL = raw_backbone(self.weights)
+                _MODEL = plain_network(self.weights)
             return _MODEL.predict(X, verbose=0)
 
         def __sklearn_is_fitted__(self):
@@ -161,7 +101,7 @@ def naive_transformer(weights):
 
 def run_floor(job):
     """Pay once for decoding and for the pass, then search."""
-    matrix = compiled_pass(job.weights, decoded(job.paths))
+    (matrix,) = compiled_pass(plain_network(job.weights), decoded(job.paths))
     np.save(job.work / "matrix.npy", matrix)
     name = "logisticregression__C"
     return search(head(), name, matrix, job.labels, **job.options), len(matrix)
@@ -218,7 +158,7 @@ def run_scikeras(job):
     n_classes, folds = len(np.unique(job.labels)), job.options["folds"]
 
     def build():
-        features = raw_backbone(job.weights)
+        features = plain_network(job.weights)
         outputs = keras.layers.Dense(n_classes, "softmax")(features.output)
         model = keras.Model(features.input, outputs)
         model.compile("adam", "sparse_categorical_crossentropy")
@@ -252,7 +192,7 @@ class Job(argparse.Namespace):
 
 def run_method(job):
     """Run one method in this process; return seconds, score and image passes."""
-    with np.load(job.work / "images.npz") as data:
+    with np.load(job.work / "photos.npz") as data:
         job.paths, job.labels = data["paths"], data["labels"]
     import sklearn.model_selection  # noqa: F401
 
@@ -271,36 +211,26 @@ def run_method(job):
     return {"seconds": scale * seconds, "score": float(score), "passes": int(scale * passes)}
 
 
-def in_child(args, method, work, weights):
-    """Run one method in a process of its own."""
-    command = [sys.executable, __file__, "--method", method, "--work", str(work)]
-    command += ["--folds", str(args.folds)] + (["--weights", str(weights)] if weights else [])
-    command += ["--smoke"] if args.smoke else []
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
-    if args.blas_threads:
-        environment["OPENBLAS_NUM_THREADS"] = str(args.blas_threads)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(f"{method} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measure(args):
     """Let the methods take turns; return the runs of each."""
     runs = {method: [] for method in args.methods}
-    weights = args.shared / "weights" / WEIGHTS
-    weights = weights.resolve() if weights.is_file() else None
+    weights = find_weights(args.shared)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        paths, labels = find_images(args.shared, work, 40 if args.smoke else 500)
-        np.savez(work / "images.npz", paths=paths, labels=labels)
+        paths, labels = find_photos(args.shared, work, 40 if args.smoke else 500)
+        options = ["--work", work, "--folds", args.folds]
+        options += ["--weights", weights] if weights else []
+        options += ["--smoke"] if args.smoke else []
+        np.savez(work / "photos.npz", paths=paths, labels=labels)
         # Files that changed a moment ago are hashed anew each time, which would not be a warm run.
         time.sleep(0 if args.shared.is_dir() else 3)
         for _ in range(1 if args.smoke else args.repeats):
             for name in ("cache", "memory"):
                 shutil.rmtree(work / name, ignore_errors=True)
             for method in args.methods:
-                result = in_child(args, method, work, weights)
+                result = answer_of(
+                    __file__, "--method", method, *options, blas_threads=args.blas_threads
+                )
                 print(f"# {method}: {result['seconds']:.2f} s", file=sys.stderr, flush=True)
                 runs[method].append(result)
     return runs

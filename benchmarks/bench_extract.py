@@ -32,8 +32,8 @@ from statistics import median
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from photos import find_weights
 
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 # Backbone, its parameters, pixels, batch size, images, times model.predict to be reached.
 NETWORKS = {
     "MobileNetV2 0.35, 96": ("mobilenet_v2", {"alpha": 0.35}, 96, 32, 2048, 2.0),
@@ -65,12 +65,6 @@ def batches_of(images, size):
         batch = images[start : start + size]
         padding = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
         yield np.concatenate([batch, padding]) if len(padding) else batch
-
-
-def find_weights(args):
-    """Return the trained weights of MobileNetV2 0.35, or None for random ones."""
-    file = args.shared.resolve() / "weights" / WEIGHTS
-    return str(file) if file.is_file() else None
 
 
 def gflops():
@@ -193,7 +187,7 @@ def small_extractor(args, **options):
     return FeatureExtractor(
         "mobilenet_v2",
         backbone_params={"alpha": 0.35},
-        weights=find_weights(args),
+        weights=find_weights(args.shared),
         input_size=224,
         **options,
     )
@@ -264,7 +258,7 @@ def measure_peers(args, work):
 
     paths = photographs(args, work, 32 if args.smoke else 500)
     options = {"alpha": 0.35, "include_top": False, "pooling": "avg", "input_shape": (224, 224, 3)}
-    model = keras.applications.MobileNetV2(weights=find_weights(args), **options)
+    model = keras.applications.MobileNetV2(weights=find_weights(args.shared), **options)
     preprocess = keras.applications.mobilenet_v2.preprocess_input
 
     def article():

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from photos import find_weights
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
@@ -42,7 +43,6 @@ from featx.samples.inputs import as_samples
 from featx.tuning.assembly import TrainedModel
 from featx.tuning.plan import Plan
 
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 BATCH_SIZE = 32
 
 
@@ -112,8 +112,7 @@ def extractor_of(args, name, size, cache):
     weights, params = None, None
     if name == "mobilenet_v2":
         params = {"alpha": 0.35}
-        file = args.shared / "weights" / WEIGHTS
-        weights = file.resolve() if file.is_file() else None
+        weights = find_weights(args.shared)
     return FeatureExtractor(
         name, weights=weights, backbone_params=params, input_size=size, cache=cache
     )

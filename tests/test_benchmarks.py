@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -39,6 +40,21 @@ def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
     assert passes == {method: expected[method] for method in methods}
     scores = [run["score"] for method, run in runs.items() if method != "scikeras"]
     assert max(scores) - min(scores) <= 0.05
+
+
+@pytest.mark.slow
+def test_bench_search_smoke_embeds_each_photo_once(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_search.py", "--smoke", "--out", out]
+    command += ["--shared", tmp_path / "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for jobs in json.loads(out.read_text())["runs"].values():
+        (ready,), (featx,) = jobs["ready"], jobs["featx"]
+        assert featx["n_passes"] == 40
+        assert featx["n_candidates"] == ready["n_candidates"] == 36
+        gaps = np.subtract(featx["scores"], ready["scores"])
+        assert np.abs(gaps).mean() <= 0.01  # the graphs differ in their rounding
 
 
 @pytest.mark.slow
