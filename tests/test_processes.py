@@ -1,8 +1,12 @@
 """Estimators in other processes and threads: before and after `fit`, with any backbone."""
 
+import json
 import multiprocessing
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cloudpickle
 import numpy as np
@@ -42,6 +46,21 @@ def test_child_predicts_the_same(method, backbone, when):
     np.testing.assert_array_equal(probabilities, expected)
     if (method, backbone) == ("spawn", "name"):
         assert not imported
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["name", "file"])
+def test_workers_of_a_search_on_a_warm_cache_import_no_tensorflow(kind, tmp_path):
+    backbone = "tiny"
+    if kind == "file":
+        backbone = str(tmp_path / "network.keras")
+        small_network((64, 64, 3)).save(backbone)
+    command = [sys.executable, Path(__file__).with_name("warm_search.py"), backbone]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shares = json.loads(done.stdout)
+    assert shares["accuracy"] > 0.9
+    assert (shares["worker"], shares["tensorflow"]) == (1, 0)
 
 
 def test_threads_predict_at_once():
