@@ -1,0 +1,49 @@
+"""Numbers instead of classes: the angle by which a handwritten digit is turned.
+
+Usage: python examples/regression.py [FOLDER]
+"""
+
+import numpy as np
+from digits import image_folder
+from PIL import Image
+from sklearn.dummy import DummyRegressor
+from sklearn.metrics import mean_absolute_error, r2_score
+from sklearn.model_selection import GridSearchCV, train_test_split
+
+from featx import FeatureExtractor, TransferRegressor, load_image_folder
+
+folder = load_image_folder(image_folder())
+rng = np.random.default_rng(0)
+chosen = rng.permutation(len(folder.data))[:1000]
+degrees = rng.uniform(-45, 45, len(chosen))
+
+
+def turned(path, angle):
+    """Return an image turned by some degrees."""
+    with Image.open(path) as image:
+        return image.convert("RGB").resize((64, 64)).rotate(angle, Image.Resampling.BILINEAR)
+
+
+X = [turned(path, angle) for path, angle in zip(folder.data[chosen], degrees, strict=True)]
+train, test, y_train, y_test = train_test_split(X, degrees, test_size=0.25, random_state=0)
+
+# A direction is lost where a layer is averaged over the whole image, so a search looks lower too.
+layers = [("stage3", "flatten"), (None, "avg")]
+extractor = FeatureExtractor("tiny", also_cache=layers)
+grid = [
+    {
+        "extractor__layer": [layer],
+        "extractor__pooling": [pooling],
+        "head__alpha": [1, 10, 100],
+    }
+    for layer, pooling in layers
+]
+search = GridSearchCV(TransferRegressor(extractor, head="ridge"), grid, cv=3)
+search.fit(train, y_train)
+predicted = search.predict(test)
+error = mean_absolute_error(y_test, predicted)
+guess = DummyRegressor().fit(np.zeros((len(y_train), 1)), y_train)
+guess_error = mean_absolute_error(y_test, guess.predict(np.zeros((len(y_test), 1))))
+print("best:", search.best_params_)
+print(f"mean error {error:.1f} degrees, R² {r2_score(y_test, predicted):.3f}")
+print(f"guessing the mean: {guess_error:.1f} degrees")

@@ -1,0 +1,103 @@
+"""The examples run, most of them on a third of the digits, and show what they say they show."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from sklearn.datasets import load_digits
+
+from featx.cli.demo_data import write_digits
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Every third digit, as files."""
+    folder = tmp_path_factory.mktemp("examples") / "digits"
+    write_digits(folder)
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        if number % 3:
+            path.unlink()
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run an example as ``python examples/<name>.py [FOLDER]`` does; return its variables."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+    yield run
+    sys.modules.pop("digits", None)
+
+
+def test_image_folder_is_learnt_and_saved(run, folder):
+    shown = run("image_folder", folder)
+    assert shown["scores"].mean() > 0.9
+    assert shown["classifier"].report_.n_forward == 0
+    assert (shown["restored"].predict(shown["test"]) == shown["y_test"]).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_image_beside_table_is_better_than_either(run, folder):
+    shown = run("image_beside_table", folder)
+    assert shown["accuracy"]["both"] > max(shown["accuracy"]["image"], shown["accuracy"]["table"])
+    assert shown["importances"].index[0] == "image"
+
+
+@pytest.mark.slow
+def test_layer_and_head_search_takes_one_pass(run, folder):
+    shown = run("layer_and_head_search", folder)
+    assert shown["extractor"].report_.n_forward == len(shown["folder"].data)
+    assert shown["search"].best_estimator_.report_.n_forward == 0
+    assert shown["search"].best_score_ > 0.85
+
+
+def test_own_keras_model_transfers_what_it_learnt(run, folder):
+    shown = run("own_keras_model", folder)
+    random, trained = shown["accuracy"].values()
+    assert trained > random + 0.01
+    assert shown["extractor"].report_.n_forward == len(shown["new"])
+    assert shown["same"]
+    assert shown["saved"].report_.n_forward == 0
+
+
+def test_multi_label_finds_both_digits(run, folder):
+    shown = run("multi_label", folder)
+    assert shown["precision"].mean() > 4 * shown["y"].mean()
+
+
+@pytest.mark.slow
+def test_regression_measures_angles(run, folder):
+    shown = run("regression", folder)
+    assert shown["error"] < shown["guess_error"] / 3
+
+
+def test_few_labels_gain_by_self_training(run):
+    accuracy = run("few_labels")["accuracy"]
+    assert accuracy["few labels"] < accuracy["self-training"] < accuracy["all labels"]
+
+
+def test_every_example_is_tested_and_told_of():
+    names = {path.stem for path in EXAMPLES.glob("*.py")} - {"digits"}
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    for name in names:
+        assert f'run("{name}"' in Path(__file__).read_text(encoding="utf-8")
+        assert f"examples/{name}.py" in readme
+    assert len(names) == 7
+
+
+def test_digits_are_written_once_where_no_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["example"])
+    image_folder = runpy.run_path(str(EXAMPLES / "digits.py"))["image_folder"]
+    folder = Path(image_folder())
+    assert len(list(folder.rglob("*.png"))) == len(load_digits().target)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert image_folder() == str(folder)
