@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,13 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError
-from featx.extractor_params import as_tap, check_extractor_params, check_out
+from featx.extractor_params import as_taps, check_extractor_params, check_out
 from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
 from featx.forward.embedding import PassOptions, embed
-from featx.identity.digests import Digester
+from featx.forward.taps import OtherTaps
 from featx.last_report import LastReport
 from featx.networks.backbones import BackboneSpec
-from featx.networks.resolution import Resolved, joined, resolve
+from featx.networks.resolution import Resolved, joined, resolve, resolve_taps
 from featx.param_names import SuggestingParams
 from featx.samples.base import Samples
 from featx.samples.columns import check_columns
@@ -260,21 +259,12 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         return resolve(self._spec(), array_shape=array_shape, cache=resolve_cache(self.cache))
 
     def _resolve_also(self, own: Resolved, array_shape: tuple[int, ...] | None) -> list[Resolved]:
-        """Find the other spaces that a pass stores; doubles, and what cannot be, are left out."""
-        spec, cache, digester = self._spec(), resolve_cache(self.cache), Digester()
+        """Find the other spaces that a pass stores."""
+        cache = resolve_cache(self.cache)
         if cache is None or not own.is_cacheable:
             return []
-        found = {own.space.digest: own}
-        for layer, pooling in (as_tap(given, self.pooling) for given in self.also_cache):
-            other = resolve(
-                replace(spec, layer=layer, pooling=pooling),
-                array_shape=array_shape,
-                cache=cache,
-                digester=digester,
-            )
-            if other.is_cacheable:
-                found.setdefault(other.space.digest, other)
-        return list(found.values())[1:]
+        taps = as_taps(self.also_cache, self.pooling)
+        return resolve_taps(self._spec(), taps, own, array_shape=array_shape, cache=cache)
 
     def has_named_weights(self) -> bool:
         """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
@@ -353,7 +343,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
             resolved,
             resolve_cache(self.cache),
             options,
-            also=joined(others, self._resolve_also(resolved, array_shape)),
+            also=OtherTaps(
+                lambda: joined(others, self._resolve_also(resolved, array_shape)),
+                name="" if others else repr(as_taps(self.also_cache, self.pooling)),
+            ),
             frontier=getattr(self, "frontier_", None),
             out=flat,
         )

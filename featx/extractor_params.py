@@ -72,18 +72,18 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     faults.raise_any()
 
 
-def as_tap(given: Any, pooling: str | None) -> tuple[str | None, str | None]:
-    """Turn an item of `also_cache` into a layer and a pooling.
+def as_taps(also_cache: Sequence[Any], pooling: str | None) -> list[tuple[str | None, str | None]]:
+    """Turn each item of `also_cache` into a layer and a pooling.
 
     Examples
     --------
-    >>> as_tap("conv5_block3_out", "avg"), as_tap((None, "max"), "avg")
-    (('conv5_block3_out', 'avg'), (None, 'max'))
+    >>> as_taps(["conv5_block3_out", (None, "max")], "avg")
+    [('conv5_block3_out', 'avg'), (None, 'max')]
     """
-    if given is None or isinstance(given, str):
-        return given, pooling
-    layer, own_pooling = given
-    return layer, own_pooling
+    return [
+        (given, pooling) if given is None or isinstance(given, str) else tuple(given)
+        for given in also_cache
+    ]
 
 
 def _check_taps(taps: Any, faults: ParameterFaults) -> None:

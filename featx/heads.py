@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -50,13 +49,13 @@ REGRESSOR_HEADS: dict[str, Callable[[], BaseEstimator]] = {
 }
 
 
-def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
-    """Make a new, unfitted head.
+def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
+    """Find what a head stands for.
 
     Parameters
     ----------
     head : str or estimator
-        A name, or a scikit-learn estimator, which is cloned.
+        A name, or a scikit-learn estimator, which is returned as it is.
     options : dict
         ``CLASSIFIER_HEADS`` or ``REGRESSOR_HEADS``.
 
@@ -65,10 +64,6 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     ParameterError
         It is neither; near names are suggested.
 
-    Examples
-    --------
-    >>> make_head("ridge", CLASSIFIER_HEADS)[-1]
-    RidgeClassifier()
     """
     if isinstance(head, str):
         if head not in options:
@@ -81,7 +76,18 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
         raise ParameterError(
             f"head={head!r}: expected a name or a scikit-learn estimator with fit and predict"
         )
-    return clone(head)
+    return head
+
+
+def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
+    """Make a new, unfitted head, from what :func:`find_head` takes.
+
+    Examples
+    --------
+    >>> make_head("ridge", CLASSIFIER_HEADS)[-1]
+    RidgeClassifier()
+    """
+    return clone(find_head(head, options))
 
 
 def seed_head(head: BaseEstimator, random_state: Any) -> None:
@@ -94,41 +100,6 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
     head.set_params(**unseeded)
-
-
-def check_head_params(head: BaseEstimator) -> None:
-    """Check the parameters of a head before there are embeddings.
-
-    scikit-learn's estimators check them before they look at the samples, of which there are none
-    here. Others are not called.
-
-    Raises
-    ------
-    ParameterError
-        Some have faulty values.
-
-    Examples
-    --------
-    >>> check_head_params(LogisticRegression(C=-1))
-    Traceback (most recent call last):
-        ...
-    featx.exceptions.ParameterError: The 'C' parameter of LogisticRegression must be a float in \
-the range (0.0, inf]. Got -1 instead.
-    """
-    faults = []
-    for part in (head, *head.get_params().values()):
-        is_estimator = hasattr(part, "fit") and not isinstance(part, type)
-        if not (is_estimator and type(part).__module__.startswith("sklearn.")):
-            continue
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                clone(part).fit(np.empty((0, 1)), np.empty(0))
-        except Exception as exc:
-            # What scikit-learn raises for a parameter is both, and nothing else is.
-            if isinstance(exc, ValueError) and isinstance(exc, TypeError):
-                faults.append(str(exc))
-    if faults:
-        raise ParameterError("\n".join(faults), faults)
 
 
 def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:

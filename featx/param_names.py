@@ -1,4 +1,4 @@
-"""The names of parameters: a misspelt one is an error that suggests the right one."""
+"""The names of parameters: read once per class, and a misspelt one suggests the right one."""
 
 from __future__ import annotations
 
@@ -38,8 +38,37 @@ def _nearest_name(name: str, options: Collection[str]) -> str:
     return did_you_mean(name, options, cutoff=0.8)
 
 
+# The names of the parameters of each class, for which scikit-learn reads a signature each time: a
+# tenth of a millisecond, dozens of times in the fit of one candidate.
+_NAMES: dict[type, tuple[str, ...]] = {}
+
+
 class SuggestingParams(BaseEstimator):
     """Gives an estimator a `set_params` that suggests the right name for a misspelt one."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to return the parameters of parameters as well.
+
+        Returns
+        -------
+        dict
+        """
+        names = _NAMES.get(type(self))
+        if names is None:
+            names = _NAMES[type(self)] = tuple(super().get_params(deep=False))
+        params = {name: getattr(self, name) for name in names}
+        nested = {
+            f"{name}__{inner}": inner_value
+            for name, value in params.items()
+            if deep and hasattr(value, "get_params") and not isinstance(value, type)
+            for inner, inner_value in value.get_params().items()
+        }
+        return params | nested
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Self
 
 import numpy as np
@@ -16,13 +16,14 @@ from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
-from featx.heads import check_head_params, for_outputs, make_head, seed_head
-from featx.param_names import check_param_names
+from featx.head_params import check_head_params
+from featx.heads import find_head, for_outputs, make_head, seed_head
+from featx.param_names import SuggestingParams, check_param_names
 from featx.tuning.distilling import check_teacher
 from featx.tuning.params import FineTune
 
 
-class TransferParams(BaseEstimator, ABC):
+class TransferParams(SuggestingParams, ABC):
     """The parameters that classifier and regressor share."""
 
     _heads: dict[str, Callable[[], BaseEstimator]]
@@ -56,7 +57,7 @@ class TransferParams(BaseEstimator, ABC):
             faults.check_part(extractor.check_params, prefix="extractor__")
         else:
             faults.add("extractor", extractor, "a FeatureExtractor, a backbone or None.")
-        faults.check_part(lambda: check_head_params(make_head(self.head, self._heads)))
+        faults.check_part(lambda: check_head_params(find_head(self.head, self._heads)))
         try:
             check_random_state(self.random_state)
         except ValueError:
@@ -119,24 +120,26 @@ class TransferParams(BaseEstimator, ABC):
         if "fine_tune" in nested and changed.fine_tune is None:
             names = ", ".join(name for name in params if name.startswith("fine_tune__"))
             raise ParameterError(f"{names} cannot be set while fine_tune=None: pass a FineTune too")
-        known, short = changed.get_params(), changed._short_names()
+        known = changed.get_params()
+        short = changed._short_names(known)
         check_param_names(self, params, [*short, *known])
-        super(TransferParams, changed).set_params(
-            **{short.get(name, name): value for name, value in params.items()}
+        BaseEstimator.set_params(
+            changed, **{short.get(name, name): value for name, value in params.items()}
         )
         self.__dict__.update(vars(changed))
         return self
 
-    def _short_names(self) -> dict[str, str]:
+    def _short_names(self, known: Collection[str]) -> dict[str, str]:
         """Return the full names of parameters of the last step of a head that is a pipeline."""
         if not isinstance(self.head, Pipeline):
             return {}
-        name, last = self.head.steps[-1]
-        own = self.head.get_params()
+        of_last = f"head__{self.head.steps[-1][0]}__"
+        of_head = {name.split("__")[1] for name in known if name.startswith("head__")}
+        inner = (name.removeprefix(of_last) for name in known if name.startswith(of_last))
         return {
-            f"head__{inner}": f"head__{name}__{inner}"
-            for inner in last.get_params()
-            if inner.partition("__")[0] not in own
+            f"head__{name}": f"{of_last}{name}"
+            for name in inner
+            if name.partition("__")[0] not in of_head
         }
 
     def _named_extractor(self) -> FeatureExtractor | None:

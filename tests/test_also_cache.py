@@ -1,5 +1,7 @@
 """One pass stores several layers, each as a pass of its own would."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,35 @@ def test_transform_twins_go_through_once(images):
     rows = extractor.fit_transform(doubled)
     assert extractor.report_.n_forward == 9
     np.testing.assert_array_equal(rows[9:], rows[8::-1])
+
+
+def test_transform_after_clear_stores_every_tap_again(images):
+    extractor = FeatureExtractor("tiny", also_cache=["stage2"])
+    for _ in range(2):  # the second time it is known that nothing is lacking
+        extractor.fit_transform(images)
+    EmbeddingCache().clear()
+    extractor.fit_transform(images)
+    assert extractor.report_.n_forward == 9
+    assert [space["n_rows"] for space in EmbeddingCache().info()["spaces"]] == [9, 9]
+
+
+def test_transform_samples_that_are_new_to_a_tap_go_through(images):
+    extractor = FeatureExtractor("tiny", also_cache=["stage2"]).fit(images)
+    extractor.transform(images[:4])
+    FeatureExtractor("tiny").fit_transform(images)  # all rows of its own, not those of stage2
+    assert [extractor.transform(images).shape, extractor.report_.n_forward] == [(9, 400), 5]
+    assert [extractor.transform(images).shape, extractor.report_.n_forward] == [(9, 400), 0]
+
+
+def test_rows_of_a_tap_that_were_deleted_are_computed_when_asked_for(images):
+    extractor = FeatureExtractor("tiny", also_cache=["stage2"])
+    for _ in range(2):
+        extractor.fit_transform(images)
+    other = FeatureExtractor("tiny", layer="stage2")
+    expected = other.fit_transform(images)
+    shutil.rmtree(EmbeddingCache().path / "spaces" / other.space_digest_)
+    np.testing.assert_allclose(other.transform(images), expected, rtol=1e-5, atol=1e-6)
+    assert other.report_.n_forward == 9
 
 
 def test_transform_without_a_cache_stores_nothing(images):

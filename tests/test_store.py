@@ -50,9 +50,13 @@ def test_find_in_an_empty_store_finds_nothing(tmp_path):
     assert embeddings.shape == (3, 6)
 
 
+@pytest.mark.parametrize("least_bytes", [0, 10**6])
 @pytest.mark.parametrize("piece_bytes", [1, 50, 10**6])
-def test_find_returns_rows_in_the_order_of_the_keys(piece_bytes, tmp_path, stored, monkeypatch):
+def test_find_returns_rows_in_the_order_of_the_keys(
+    piece_bytes, least_bytes, tmp_path, stored, monkeypatch
+):
     monkeypatch.setattr("featx.storage.store._BYTES_OF_A_PIECE", piece_bytes)
+    monkeypatch.setattr("featx.storage.store._BYTES_FOR_THREADS", least_bytes)
     keys, rows = stored
     missing, _ = keys_and_rows(2, seed=5)
     order = np.array([11, 0, 5, 5, 3])

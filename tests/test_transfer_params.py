@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError
+from featx.head_params import check_head_params
 
 IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
 LABELS = ["a", "b", "a", "b"]
@@ -132,3 +133,25 @@ def test_fit_faulty_parameter_of_the_head_is_found_before_the_pass(head, message
     with pytest.raises(ParameterError, match=message):
         TransferClassifier("tiny", head).fit(IMAGES, LABELS)
     assert EmbeddingCache().info()["n_forward"] == 0
+
+
+def test_fit_head_that_was_sound_is_looked_at_again_with_other_parameters():
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=1))
+    check_head_params(head)
+    with pytest.raises(ParameterError, match="'C' parameter"):
+        check_head_params(head.set_params(logisticregression__C=0))
+    with pytest.raises(ParameterError, match="'fit_intercept' parameter"):
+        check_head_params(LogisticRegression(C=1, fit_intercept="yes"))
+    with pytest.raises(ParameterError, match="'with_mean' parameter"):
+        check_head_params(make_pipeline(StandardScaler(with_mean="no"), LogisticRegression(C=1)))
+
+
+def test_get_params_of_a_subclass_shows_its_own():
+    class Mine(FeatureExtractor):
+        def __init__(self, backbone="tiny", *, size=3):
+            super().__init__(backbone)
+            self.size = size
+
+    assert Mine(size=4).get_params() == {"backbone": "tiny", "size": 4}
+    assert Mine().set_params(size=5).size == 5
+    assert "size" not in FeatureExtractor("tiny").get_params()

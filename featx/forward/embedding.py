@@ -28,6 +28,7 @@ from featx.forward.faults import report_faults, search_faults, with_twins
 from featx.forward.feeding import GROUP_SIZE, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.stored_frontier import StoredFrontier
+from featx.forward.taps import OtherTaps, Tap
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
@@ -64,7 +65,7 @@ def embed(
     cache: EmbeddingCache | None,
     options: PassOptions,
     *,
-    also: Sequence[Resolved] = (),
+    also: OtherTaps | None = None,
     frontier: StoredFrontier | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Bunch]:
@@ -77,7 +78,7 @@ def embed(
         The space, and the way to its backbone.
     cache : EmbeddingCache or None
     options : PassOptions
-    also : sequence of Resolved
+    also : OtherTaps, default=None
         Other layers and poolings of the same backbone, to be stored as well.
     frontier : StoredFrontier, default=None
         Where the backbone can be entered.
@@ -108,14 +109,12 @@ def embed(
         raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
     clock.lap("identify")
     embeddings, found = _look_up(store, resolved.space, keys, out)
-    taps = [_Tap(resolved, RowWriter(store), ~found)]
+    taps = [Tap(resolved, RowWriter(store), ~found)]
     n_above = 0
     if cache and store and frontier:
         n_above = _embed_above(frontier, taps[0], cache, keys, embeddings)
-    if cache and store:
-        stores = [cache.store(other.space) for other in also]
-        others = zip(also, stores, strict=True)
-        taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
+    if cache and store and also:
+        taps += also.lacking(cache, taps[0], keys)
     clock.lap("look_up")
     known = faults
     faults, n_forward, runner = _embed_missing(
@@ -138,25 +137,9 @@ def embed(
     )
 
 
-class _Tap(NamedTuple):
-    """A layer whose embeddings a pass stores.
-
-    Attributes
-    ----------
-    resolved : Resolved
-    writer : RowWriter
-    lacks : ndarray of shape (n_samples,), bool
-        Of which samples it has no row.
-    """
-
-    resolved: Resolved
-    writer: RowWriter
-    lacks: np.ndarray
-
-
 def _embed_above(
     frontier: StoredFrontier,
-    tap: _Tap,
+    tap: Tap,
     cache: EmbeddingCache,
     keys: np.ndarray,
     embeddings: np.ndarray,
@@ -179,7 +162,7 @@ def _embed_missing(
     samples: Samples,
     keys: np.ndarray,
     faults: list[SampleFault],
-    taps: Sequence[_Tap],
+    taps: Sequence[Tap],
     cache: EmbeddingCache | None,
     options: PassOptions,
     embeddings: np.ndarray,
@@ -224,7 +207,7 @@ def _embed_missing(
 def _keep(
     done: np.ndarray,
     outputs: np.ndarray,
-    taps: Sequence[_Tap],
+    taps: Sequence[Tap],
     keys: np.ndarray,
     embeddings: np.ndarray,
 ) -> None:

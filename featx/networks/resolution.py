@@ -15,7 +15,7 @@ import uuid
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,34 @@ def resolve(
     if recipe and remembered != space:
         _remember(cache, recipe, space)
     return Resolved(space.stored_as(dtype), build)
+
+
+def resolve_taps(
+    spec: BackboneSpec,
+    taps: Sequence[tuple[str | None, str | None]],
+    own: Resolved,
+    *,
+    array_shape: tuple[int, ...] | None,
+    cache: EmbeddingCache,
+) -> list[Resolved]:
+    """Find the spaces of other layers and poolings of a backbone.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    taps : sequence of (layer, pooling)
+    own : Resolved
+        The space of `spec`, which is left out, as are doubles and what cannot be cached.
+    array_shape : tuple of int or None
+    cache : EmbeddingCache
+    """
+    found, digester = {own.space.digest: own}, Digester()
+    for layer, pooling in taps:
+        tapped = replace(spec, layer=layer, pooling=pooling)
+        other = resolve(tapped, array_shape=array_shape, cache=cache, digester=digester)
+        if other.is_cacheable:
+            found.setdefault(other.space.digest, other)
+    return list(found.values())[1:]
 
 
 # The spaces that recipes led to in this process, for those who keep nothing.

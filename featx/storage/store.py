@@ -41,6 +41,7 @@ from featx.storage.usage import USAGE_FILE, note_use
 
 _ATTEMPTS = 3
 _BYTES_OF_A_PIECE = 64 * 2**20
+_BYTES_FOR_THREADS = 8 * 2**20  # less is read before threads have started
 _MAX_THREADS = 4  # more do not make memory faster
 
 
@@ -365,8 +366,8 @@ def _read_pieces(
             return shard, targets[which], exc
 
     first_two = list(itertools.islice(pieces := iter(pieces), 2))
-    if len(first_two) < 2:
-        yield from map(read, first_two)
+    if len(first_two) < 2 or len(targets) * out[:1].nbytes < _BYTES_FOR_THREADS:
+        yield from map(read, itertools.chain(first_two, pieces))
         return
     with ThreadPoolExecutor(min(_MAX_THREADS, joblib.cpu_count())) as threads:
         yield from threads.map(read, itertools.chain(first_two, pieces))
