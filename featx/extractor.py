@@ -15,7 +15,7 @@ from featx.exceptions import BackboneError
 from featx.extractor_params import as_taps, check_extractor_params, check_out
 from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
 from featx.forward.embedding import PassOptions, embed
-from featx.forward.taps import OtherTaps
+from featx.forward.stored_taps import OtherTaps
 from featx.last_report import LastReport
 from featx.networks.backbones import BackboneSpec
 from featx.networks.resolution import Resolved, joined, resolve, resolve_taps

@@ -28,7 +28,7 @@ from featx.forward.faults import report_faults, search_faults, with_twins
 from featx.forward.feeding import GROUP_SIZE, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.stored_frontier import StoredFrontier
-from featx.forward.taps import OtherTaps, Tap
+from featx.forward.stored_taps import OtherTaps, Tap
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
