@@ -15,7 +15,6 @@ from featx.exceptions import BackboneError
 from featx.extractor_params import as_taps, check_extractor_params, check_out
 from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
 from featx.forward.embedding import PassOptions, embed
-from featx.forward.stored_taps import OtherTaps
 from featx.last_report import LastReport
 from featx.networks.backbones import BackboneSpec
 from featx.networks.resolution import Resolved, joined, resolve, resolve_taps
@@ -343,10 +342,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
             resolved,
             resolve_cache(self.cache),
             options,
-            also=OtherTaps(
-                lambda: joined(others, self._resolve_also(resolved, array_shape)),
-                name="" if others else repr(as_taps(self.also_cache, self.pooling)),
-            ),
+            also=joined(others, self._resolve_also(resolved, array_shape)),
             frontier=getattr(self, "frontier_", None),
             out=flat,
         )

@@ -63,7 +63,6 @@ def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     ------
     ParameterError
         It is neither; near names are suggested.
-
     """
     if isinstance(head, str):
         if head not in options:
@@ -72,9 +71,11 @@ def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
                 f"scikit-learn estimator.{did_you_mean(head, options)}"
             )
         return options[head]()
-    if not hasattr(head, "fit") or not hasattr(head, "predict") or isinstance(head, type):
+    methods = ("fit", "predict", "get_params")
+    if isinstance(head, type) or not all(hasattr(head, method) for method in methods):
         raise ParameterError(
-            f"head={head!r}: expected a name or a scikit-learn estimator with fit and predict"
+            f"head={head!r}: expected a name or a scikit-learn estimator, with fit, predict and "
+            "get_params"
         )
     return head
 

@@ -38,8 +38,8 @@ def _nearest_name(name: str, options: Collection[str]) -> str:
     return did_you_mean(name, options, cutoff=0.8)
 
 
-# The names of the parameters of each class, for which scikit-learn reads a signature each time: a
-# tenth of a millisecond, dozens of times in the fit of one candidate.
+# The names of the parameters of featx's own classes, for which scikit-learn reads a signature each
+# time: a tenth of a millisecond, dozens of times in the fit of one candidate. Others may change.
 _NAMES: dict[type, tuple[str, ...]] = {}
 
 
@@ -58,6 +58,8 @@ class SuggestingParams(BaseEstimator):
         -------
         dict
         """
+        if not type(self).__module__.startswith("featx."):
+            return super().get_params(deep)
         names = _NAMES.get(type(self))
         if names is None:
             names = _NAMES[type(self)] = tuple(super().get_params(deep=False))

@@ -74,15 +74,15 @@ def test_transform_samples_that_are_new_to_a_tap_go_through(images):
     assert [extractor.transform(images).shape, extractor.report_.n_forward] == [(9, 400), 0]
 
 
-def test_rows_of_a_tap_that_were_deleted_are_computed_when_asked_for(images):
+def test_rows_of_a_tap_that_were_deleted_are_stored_again(images):
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     for _ in range(2):
         extractor.fit_transform(images)
-    other = FeatureExtractor("tiny", layer="stage2")
-    expected = other.fit_transform(images)
+    other = FeatureExtractor("tiny", layer="stage2").fit(images)
     shutil.rmtree(EmbeddingCache().path / "spaces" / other.space_digest_)
-    np.testing.assert_allclose(other.transform(images), expected, rtol=1e-5, atol=1e-6)
-    assert other.report_.n_forward == 9
+    extractor.transform(images)
+    assert extractor.report_.n_forward == 9
+    assert (other.transform(images).shape, other.report_.n_forward) == ((9, 48), 0)
 
 
 def test_transform_without_a_cache_stores_nothing(images):

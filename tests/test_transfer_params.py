@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -140,10 +141,31 @@ def test_fit_head_that_was_sound_is_looked_at_again_with_other_parameters():
     check_head_params(head)
     with pytest.raises(ParameterError, match="'C' parameter"):
         check_head_params(head.set_params(logisticregression__C=0))
+    check_head_params(LogisticRegression(fit_intercept=True))
     with pytest.raises(ParameterError, match="'fit_intercept' parameter"):
-        check_head_params(LogisticRegression(C=1, fit_intercept="yes"))
+        check_head_params(LogisticRegression(fit_intercept=1))
     with pytest.raises(ParameterError, match="'with_mean' parameter"):
         check_head_params(make_pipeline(StandardScaler(with_mean="no"), LogisticRegression(C=1)))
+
+
+def test_fit_head_that_was_not_looked_at_is_looked_at_later():
+    head = LogisticRegression(C=-7)
+    with config_context(skip_parameter_validation=True):
+        check_head_params(head)
+    with pytest.raises(ParameterError, match="'C' parameter"):
+        check_head_params(head)
+
+
+def test_fit_head_without_get_params_is_refused():
+    class Mine:
+        def fit(self, X, y):
+            return self
+
+        def predict(self, X):
+            return X
+
+    with pytest.raises(ParameterError, match="predict and get_params"):
+        TransferClassifier("tiny", Mine()).fit(IMAGES, LABELS)
 
 
 def test_get_params_of_a_subclass_shows_its_own():

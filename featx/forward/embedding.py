@@ -28,7 +28,6 @@ from featx.forward.faults import report_faults, search_faults, with_twins
 from featx.forward.feeding import GROUP_SIZE, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.stored_frontier import StoredFrontier
-from featx.forward.stored_taps import OtherTaps, Tap
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
@@ -65,7 +64,7 @@ def embed(
     cache: EmbeddingCache | None,
     options: PassOptions,
     *,
-    also: OtherTaps | None = None,
+    also: Sequence[Resolved] = (),
     frontier: StoredFrontier | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Bunch]:
@@ -78,7 +77,7 @@ def embed(
         The space, and the way to its backbone.
     cache : EmbeddingCache or None
     options : PassOptions
-    also : OtherTaps, default=None
+    also : sequence of Resolved
         Other layers and poolings of the same backbone, to be stored as well.
     frontier : StoredFrontier, default=None
         Where the backbone can be entered.
@@ -109,12 +108,14 @@ def embed(
         raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
     clock.lap("identify")
     embeddings, found = _look_up(store, resolved.space, keys, out)
-    taps = [Tap(resolved, RowWriter(store), ~found)]
+    taps = [_Tap(resolved, RowWriter(store), ~found)]
     n_above = 0
     if cache and store and frontier:
         n_above = _embed_above(frontier, taps[0], cache, keys, embeddings)
-    if cache and store and also:
-        taps += also.lacking(cache, taps[0], keys)
+    if cache and store:
+        stores = [cache.store(other.space) for other in also]
+        others = zip(also, stores, strict=True)
+        taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
     clock.lap("look_up")
     known = faults
     faults, n_forward, runner = _embed_missing(
@@ -137,9 +138,25 @@ def embed(
     )
 
 
+class _Tap(NamedTuple):
+    """A layer whose embeddings a pass stores.
+
+    Attributes
+    ----------
+    resolved : Resolved
+    writer : RowWriter
+    lacks : ndarray of shape (n_samples,), bool
+        Of which samples it has no row.
+    """
+
+    resolved: Resolved
+    writer: RowWriter
+    lacks: np.ndarray
+
+
 def _embed_above(
     frontier: StoredFrontier,
-    tap: Tap,
+    tap: _Tap,
     cache: EmbeddingCache,
     keys: np.ndarray,
     embeddings: np.ndarray,
@@ -162,7 +179,7 @@ def _embed_missing(
     samples: Samples,
     keys: np.ndarray,
     faults: list[SampleFault],
-    taps: Sequence[Tap],
+    taps: Sequence[_Tap],
     cache: EmbeddingCache | None,
     options: PassOptions,
     embeddings: np.ndarray,
@@ -207,7 +224,7 @@ def _embed_missing(
 def _keep(
     done: np.ndarray,
     outputs: np.ndarray,
-    taps: Sequence[Tap],
+    taps: Sequence[_Tap],
     keys: np.ndarray,
     embeddings: np.ndarray,
 ) -> None:

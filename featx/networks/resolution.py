@@ -73,7 +73,6 @@ def resolve(
     *,
     array_shape: tuple[int, ...] | None,
     cache: EmbeddingCache | None,
-    digester: Digester | None = None,
 ) -> Resolved:
     """Find the space of a backbone, building it only if it was never met before.
 
@@ -83,17 +82,24 @@ def resolve(
     array_shape : tuple of int or None
         Shape of one sample, if the samples are arrays of one shape.
     cache : EmbeddingCache or None
-    digester : Digester, default=None
-        One for several layers of a model that are resolved at the same moment.
 
     Raises
     ------
     WeightsError, BackboneError, ParameterError
         The backbone cannot be had, or not with these parameters.
     """
-    files = cache.files if cache else FileIndex(None)
+    source = _source(spec, array_shape, cache.files if cache else FileIndex(None))
+    return _resolve_from(source, spec, array_shape, cache, Digester())
+
+
+def _resolve_from(
+    source: dict[str, Any] | None,
+    spec: BackboneSpec,
+    array_shape: tuple[int, ...] | None,
+    cache: EmbeddingCache | None,
+    digester: Digester,
+) -> Resolved:
     dtype = cache.dtype if cache else "float32"
-    source = _source(spec, array_shape, files)
     recipe = _recipe(spec, source)
     build = _builder(spec, source, array_shape)
     remembered = _recall(cache, recipe) if recipe else None
@@ -103,7 +109,7 @@ def resolve(
     try:
         space = backbone.space(digester)
     except UnhashableCodeError as exc:
-        warnings.warn(NotCachedWarning(f"embeddings are not cached: {exc}"), stacklevel=5)
+        warnings.warn(NotCachedWarning(f"embeddings are not cached: {exc}"), stacklevel=6)
         unknown = {
             "unidentified": uuid.uuid4().hex,
             "feature_shape": backbone.feature_shape,
@@ -117,7 +123,7 @@ def resolve(
                 "so embeddings stored before cannot be used again. Seed its initialisers, or save "
                 "the model and pass the path of the .keras file."
             ),
-            stacklevel=5,
+            stacklevel=6,
         )
     if recipe and remembered != space:
         _remember(cache, recipe, space)
@@ -144,9 +150,10 @@ def resolve_taps(
     cache : EmbeddingCache
     """
     found, digester = {own.space.digest: own}, Digester()
+    source = _source(spec, array_shape, cache.files) if taps else None
     for layer, pooling in taps:
         tapped = replace(spec, layer=layer, pooling=pooling)
-        other = resolve(tapped, array_shape=array_shape, cache=cache, digester=digester)
+        other = _resolve_from(source, tapped, array_shape, cache, digester)
         if other.is_cacheable:
             found.setdefault(other.space.digest, other)
     return list(found.values())[1:]
