@@ -43,9 +43,11 @@ def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_search_smoke_embeds_each_photo_once(tmp_path):
+@pytest.mark.parametrize("n_jobs", ["2", pytest.param("1", marks=pytest.mark.long)])
+def test_bench_search_smoke_embeds_each_photo_once(n_jobs, tmp_path):
     out = tmp_path / "result.json"
     command = [sys.executable, BENCHMARKS / "bench_search.py", "--smoke", "--out", out]
+    command += ["--n-jobs", n_jobs]
     command += ["--shared", tmp_path / "none"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
