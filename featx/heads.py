@@ -1,4 +1,4 @@
-"""Heads by name, and the few things that all heads need."""
+"""Heads by name or as given: made, seeded, and one for each output where they know one only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn import config_context
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -19,13 +18,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC, LinearSVR
 from sklearn.utils import get_tags
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import has_fit_parameter
 
 from featx._validation import did_you_mean
-from featx.blas import blas_threads_for
 from featx.exceptions import ParameterError
-
-_MAX_FLOAT64_BYTES = 2**30
 
 
 def _scaled(head: BaseEstimator) -> Pipeline:
@@ -141,47 +136,3 @@ def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
         *others, (name, last) = head.steps
         return Pipeline([*others, (name, wrap(last))])
     return wrap(head)
-
-
-def takes_sample_weight(head: BaseEstimator) -> bool:
-    """Tell whether a head, or the last step of a pipeline, can be fitted with weights.
-
-    Examples
-    --------
-    >>> takes_sample_weight(make_head("logistic", CLASSIFIER_HEADS))
-    True
-    >>> takes_sample_weight(make_head("knn", CLASSIFIER_HEADS))
-    False
-    """
-    last = head.steps[-1][1] if isinstance(head, Pipeline) else head
-    return has_fit_parameter(last, "sample_weight")
-
-
-def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:
-    """Fit a head; where there are weights, each step of a pipeline that takes them gets them."""
-    params = {}
-    if sample_weight is not None and isinstance(head, Pipeline):
-        weighed = [name for name, step in head.steps if has_fit_parameter(step, "sample_weight")]
-        params = {f"{name}__sample_weight": sample_weight for name in weighed}
-    elif sample_weight is not None:
-        params = {"sample_weight": sample_weight}
-    # What is said step by step needs no routing, whether or not that is switched on.
-    with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=False):
-        head.fit(X, y, **params)
-
-
-def train_further(head: BaseEstimator, X: np.ndarray, y: Any, **params: Any) -> None:
-    """Call ``partial_fit`` of a head."""
-    with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=False):
-        head.partial_fit(X, y, **params)
-
-
-def as_head_input(embeddings: np.ndarray) -> np.ndarray:
-    """Give embeddings the precision in which heads are trained.
-
-    Heads are given float64, in which weighting a sample twice equals repeating it, as
-    scikit-learn requires; a matrix over 1 GiB in float64 stays float32.
-    """
-    if 2 * embeddings.nbytes > _MAX_FLOAT64_BYTES:
-        return embeddings
-    return embeddings.astype(np.float64)

@@ -8,18 +8,23 @@ never put on embeddings of another kind than those it was trained on.
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import json
 import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import skops.io
+from sklearn import config_context
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from featx._files import write_atomically
@@ -100,9 +105,7 @@ def save(
     entries, manifest = _extractor_entries(extractor)
     manifest |= {"format": _FORMAT, "featx": __version__, "class": kind}
     if not isinstance(estimator, FeatureExtractor):
-        head = {"head": estimator.head, "head_": estimator.head_}
-        entries[_HEAD] = skops.io.dumps(head)
-        _check_trusted(entries[_HEAD], trusted)
+        entries[_HEAD] = _head_bytes(estimator.head, estimator.head_, trusted)
         manifest["estimator"] = _plain({"random_state": estimator.random_state})
     entries[_MANIFEST] = json.dumps(manifest, indent=1).encode()
     buffer = io.BytesIO()
@@ -269,7 +272,41 @@ def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) 
             head.fit(rng.normal(size=(40, 8)), np.arange(40) % 2)
     except Exception:
         return  # such numbers are not for this head, which is checked when it is saved
-    _check_trusted(skops.io.dumps({"head": estimator.head, "head_": head}), trusted)
+    _head_bytes(estimator.head, head, trusted)
+
+
+def _head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
+    parts = copy.deepcopy({"head": head, "head_": fitted})
+    for part in _estimators_in(parts):
+        # What a part asks of metadata routing matters to `fit` only, and refers to the part itself,
+        # round which skops walks for ever.
+        for name in _request_attributes():
+            vars(part).pop(name, None)
+    data = skops.io.dumps(parts)
+    _check_trusted(data, trusted)
+    return data
+
+
+@functools.cache
+def _request_attributes() -> set[str]:
+    """Return the attributes in which scikit-learn keeps what an estimator asks of routing."""
+    with config_context(enable_metadata_routing=True):
+        asking = StandardScaler().set_fit_request(sample_weight=True)
+    return set(vars(asking)) - set(vars(StandardScaler()))
+
+
+def _estimators_in(value: Any) -> Iterator[BaseEstimator]:
+    """Find the estimators in an estimator, in its parameters and in what was fitted."""
+    if isinstance(value, BaseEstimator):
+        yield value
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.ravel().tolist()
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _estimators_in(each)
 
 
 def _check_trusted(data: bytes, trusted: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_array, column_or_1d
 
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.extractor import FeatureExtractor
-from featx.heads import takes_sample_weight
+from featx.head_fitting import takes_sample_weight
 
 
 def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
@@ -57,8 +57,9 @@ def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> 
     """
     if not takes_sample_weight(head):
         raise InputError(
-            f"sample_weight was passed, but the head {type(head).__name__} takes no weights: leave "
-            "them out, or take another head"
+            f"sample_weight was passed, but the head {type(head).__name__} takes no weights, nor "
+            "does what is inside it (a search with `scoring` hands none on): leave them out, or "
+            "take another head"
         )
     weights = np.asarray(sample_weight)
     if weights.shape != (n_samples,):

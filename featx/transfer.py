@@ -19,7 +19,7 @@ from featx.exceptions import InputError, ParameterError
 from featx.exporting import export, to_keras
 from featx.extractor import FeatureExtractor
 from featx.fit_tasks import CallbackSupportMixin, FitTask, fit_task, with_callbacks
-from featx.heads import as_head_input, fit_head, train_further
+from featx.head_fitting import as_head_input, fit_head, train_further
 from featx.samples.inputs import as_samples
 from featx.training_data import (
     check_vectors,

@@ -354,6 +354,11 @@ def test_fit_missing_labels_are_named(missing, images):
     ("head", "weights", "message"),
     [
         ("knn", np.ones(8), "the head KNeighborsClassifier takes no weights"),
+        (
+            GridSearchCV(LogisticRegression(), {"C": [1]}, scoring="f1"),
+            np.ones(8),
+            "the head GridSearchCV takes no weights, nor does what is inside it",
+        ),
         ("logistic", np.ones(5), r"sample_weight.shape == \(5,\), expected \(8,\)"),
     ],
 )

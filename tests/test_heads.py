@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -62,19 +61,3 @@ def test_seed_head_none_changes_nothing():
     head = RandomForestClassifier()
     heads.seed_head(head, None)
     assert head.random_state is None
-
-
-@pytest.mark.parametrize("head", [GaussianNB(), make_pipeline(StandardScaler(), GaussianNB())])
-def test_fit_head_weights_reach_the_head(head, data):
-    X, y = data
-    weights = np.where(y == 0, 3.0, 1.0)
-    heads.fit_head(head, X, y, sample_weight=weights)
-    prior = (head[-1] if hasattr(head, "steps") else head).class_prior_
-    np.testing.assert_allclose(prior, [0.75, 0.25])
-
-
-def test_as_head_input_is_float64_until_it_is_large(monkeypatch):
-    embeddings = np.ones((4, 4), np.float32)
-    assert heads.as_head_input(embeddings).dtype == np.float64
-    monkeypatch.setattr(heads, "_MAX_FLOAT64_BYTES", 100)
-    assert heads.as_head_input(embeddings) is embeddings

@@ -87,6 +87,28 @@ def test_several_labels_are_saved_and_exported(images, labels, tmp_path):
     np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)], ids=["frozen", "tuned"])
+@pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "forest"])
+def test_weights_reach_the_head_of_each_label(head, fine_tune, images, labels):
+    """Of samples that say opposite things, those with a weight are believed."""
+    opposite = 1 - labels
+    weights = np.repeat([1.0, 1e-6], len(images))
+    classifier = TransferClassifier("tiny", head, fine_tune=fine_tune, random_state=0)
+    twice = np.concatenate([images, images])
+    classifier.fit(twice, np.concatenate([labels, opposite]), sample_weight=weights)
+    assert classifier.score(images, labels) == 1
+
+
+def test_several_labels_with_weights_are_saved(images, labels, tmp_path):
+    classifier = TransferClassifier("tiny").fit(images, labels, sample_weight=np.arange(24) % 3)
+    save(classifier, tmp_path / "labels.featx")
+    loaded = load(tmp_path / "labels.featx")
+    expected = classifier.predict_proba(images)
+    np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+    again = loaded.fit(images, labels, sample_weight=np.arange(24) % 3)
+    np.testing.assert_allclose(again.predict_proba(images), expected)
+
+
 @pytest.mark.parametrize("head", ["logistic", "forest"])
 def test_several_outputs_of_several_classes(head, images, labels):
     outputs = np.c_[np.arange(24) % 4, labels[:, 0]]

@@ -110,7 +110,7 @@ def predict(
     """
     import numpy as np
 
-    from featx.heads import as_head_input
+    from featx.head_fitting import as_head_input
     from featx.samples.folders import list_images
     from featx.training_data import were_read
 
@@ -163,7 +163,7 @@ def evaluate(
 
     from featx.cli import reports
     from featx.evaluation import evaluate as measure
-    from featx.heads import as_head_input
+    from featx.head_fitting import as_head_input
     from featx.samples.folders import load_image_folder
     from featx.training_data import rows_that_were_read
 

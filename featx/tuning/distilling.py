@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
-from featx.heads import as_head_input
+from featx.head_fitting import as_head_input
 from featx.training_data import check_vectors, were_read
 from featx.tuning.contest import Outcome
 from featx.tuning.data import Data

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx.exceptions import InputError
-from featx.heads import as_head_input, fit_head, takes_sample_weight
+from featx.head_fitting import as_head_input, fit_head, takes_sample_weight
 from featx.tuning.data import Data
 from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
 from featx.tuning.objectives import Objective, is_clearly_positive, make_objective

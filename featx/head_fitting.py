@@ -1,0 +1,115 @@
+"""Heads are trained on embeddings, with weights of samples handed to every part that takes them."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from sklearn import config_context
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.semi_supervised import SelfTrainingClassifier
+from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.validation import has_fit_parameter
+
+from featx.blas import blas_threads_for
+
+_MAX_FLOAT64_BYTES = 2**30
+_WEIGHT = "sample_weight"
+
+
+def as_head_input(embeddings: np.ndarray) -> np.ndarray:
+    """Give embeddings the precision in which heads are trained.
+
+    Heads are given float64, in which weighting a sample twice equals repeating it, as
+    scikit-learn requires; a matrix over 1 GiB in float64 stays float32.
+    """
+    if 2 * embeddings.nbytes > _MAX_FLOAT64_BYTES:
+        return embeddings
+    return embeddings.astype(np.float64)
+
+
+def takes_sample_weight(head: BaseEstimator) -> bool:
+    """Tell whether a head, its last step, or what these are made of can be fitted with weights.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.multiclass import OneVsRestClassifier
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> takes_sample_weight(OneVsRestClassifier(LogisticRegression()))
+    True
+    >>> takes_sample_weight(OneVsRestClassifier(KNeighborsClassifier()))
+    False
+    """
+    last = _last_step(head)
+    if has_fit_parameter(last, _WEIGHT):
+        return True
+    # Named scores ask for nothing; self-training gives some samples the weights of all.
+    if _has_scoring(last) or isinstance(last, SelfTrainingClassifier):
+        return False
+    copy = clone(last)
+    _request_weights(copy, ["fit"])
+    return _asks_for_weights(copy)
+
+
+def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:
+    """Fit a head; where there are weights, each part of it that takes them gets them."""
+    _train(head, "fit", X, y, {} if sample_weight is None else {_WEIGHT: sample_weight})
+
+
+def train_further(head: BaseEstimator, X: np.ndarray, y: Any, **params: Any) -> None:
+    """Call ``partial_fit`` of a head."""
+    _train(head, "partial_fit", X, y, params)
+
+
+def _train(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict) -> None:
+    is_routed = _WEIGHT in params and not has_fit_parameter(_last_step(head), _WEIGHT)
+    if is_routed:
+        _request_weights(head, ["fit", "partial_fit", "score"])
+    elif _WEIGHT in params and isinstance(head, Pipeline):
+        weights = params.pop(_WEIGHT)
+        weighed = [name for name, step in head.steps if has_fit_parameter(step, _WEIGHT)]
+        params |= {f"{name}__{_WEIGHT}": weights for name in weighed}
+    # What is said step by step needs no routing, whether or not that is switched on.
+    with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=is_routed):
+        getattr(head, method)(X, y, **params)
+
+
+def _last_step(head: BaseEstimator) -> BaseEstimator:
+    return head.steps[-1][1] if isinstance(head, Pipeline) else head
+
+
+def _request_weights(head: BaseEstimator, methods: list[str]) -> None:
+    """Let each part of a head ask for weights by metadata routing, unless some part does already.
+
+    The parts are those that take weights in a method of that name.
+    """
+    if _asks_for_weights(head):
+        return
+    with config_context(enable_metadata_routing=True):
+        for part in [head, *head.get_params().values()]:
+            for method in methods if hasattr(part, "get_metadata_routing") else []:
+                call = getattr(part, method, None)
+                if call is not None and _WEIGHT in signature(call).parameters:
+                    getattr(part, f"set_{method}_request")(sample_weight=True)
+
+
+def _asks_for_weights(head: BaseEstimator) -> bool:
+    try:
+        with config_context(enable_metadata_routing=True):
+            routing = get_routing_for_object(head)
+    except NotImplementedError:  # some of scikit-learn's own hand nothing on
+        return False
+    return bool(routing.consumes("fit", [_WEIGHT]))
+
+
+def _has_scoring(head: BaseEstimator) -> bool:
+    """Tell whether scores are named in a head, whose scorers do not say what they ask for."""
+    params = head.get_params()
+    return any(
+        value is not None
+        for name, value in params.items()
+        if name == "scoring" or name.endswith("__scoring")
+    )

@@ -1,0 +1,134 @@
+"""Heads are trained with weights, whatever they are wrapped in."""
+
+import numpy as np
+import pytest
+from sklearn import config_context, get_config
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
+
+from featx import head_fitting
+
+LOGISTIC = LogisticRegression(tol=1e-8)
+SCALED = make_pipeline(StandardScaler(), LOGISTIC)
+OF_LABELS = [
+    OneVsRestClassifier(LOGISTIC),
+    OneVsRestClassifier(SCALED),
+    make_pipeline(StandardScaler(), OneVsRestClassifier(LOGISTIC)),
+    ClassifierChain(LOGISTIC),
+    GridSearchCV(OneVsRestClassifier(LOGISTIC), {"estimator__C": [0.1, 1]}, cv=2),
+]
+OF_CLASSES = [
+    OneVsOneClassifier(SCALED),
+    VotingClassifier([("logistic", LOGISTIC), ("bayes", GaussianNB())]),
+    StackingClassifier([("logistic", LOGISTIC), ("bayes", GaussianNB())], LOGISTIC, cv=2),
+    GridSearchCV(SCALED, {"logisticregression__C": [0.1, 1]}, cv=2),
+]
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 20)
+    return rng.normal(size=(40, 5)) + 2 * y[:, np.newaxis], y
+
+
+@pytest.mark.parametrize("head", [GaussianNB(), make_pipeline(StandardScaler(), GaussianNB())])
+def test_fit_head_weights_reach_the_head(head, data):
+    X, y = data
+    weights = np.where(y == 0, 3.0, 1.0)
+    head_fitting.fit_head(head, X, y, sample_weight=weights)
+    prior = (head[-1] if hasattr(head, "steps") else head).class_prior_
+    np.testing.assert_allclose(prior, [0.75, 0.25])
+
+
+@pytest.mark.parametrize("is_on", [False, True], ids=["routing off", "routing on"])
+@pytest.mark.parametrize("number", range(len(OF_LABELS)))
+def test_fit_head_weights_reach_the_head_of_each_label(number, is_on):
+    """Weighting nothing but one half of the samples is leaving out the other."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 5))
+    Y = (X[:, :2] + rng.normal(size=(80, 2)) > 0).astype(int)
+    weights = np.repeat([1.0, 1e-12], 40)
+    weighted, half, plain = (clone(OF_LABELS[number]) for _ in range(3))
+    assert head_fitting.takes_sample_weight(weighted)
+    with config_context(enable_metadata_routing=is_on):
+        head_fitting.fit_head(weighted, X, Y, sample_weight=weights)
+        assert get_config()["enable_metadata_routing"] == is_on
+    head_fitting.fit_head(half, X[:40], Y[:40], sample_weight=None)
+    head_fitting.fit_head(plain, X, Y, sample_weight=None)
+    probabilities = [each.predict_proba(X) for each in (weighted, half, plain)]
+    if isinstance(weighted, GridSearchCV):  # whose folds are others with half of the samples
+        assert not np.allclose(probabilities[0], probabilities[2], atol=1e-3)
+    else:
+        np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(len(OF_CLASSES)))
+def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
+    """Doubled weights of one class pull the border of all of them away from it."""
+    X, y = data
+    X = X - 1.5 * y[:, np.newaxis]  # or there would be nothing to pull at
+    weighted, plain = clone(OF_CLASSES[number]), clone(OF_CLASSES[number])
+    assert head_fitting.takes_sample_weight(weighted)
+    head_fitting.fit_head(weighted, X, y, sample_weight=np.where(y == 0, 9.0, 1.0))
+    head_fitting.fit_head(plain, X, y, sample_weight=None)
+    assert (weighted.predict(X) == 0).sum() > (plain.predict(X) == 0).sum()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        KNeighborsClassifier(),
+        OneVsRestClassifier(KNeighborsClassifier()),
+        GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}),
+        GridSearchCV(LOGISTIC, {"C": [1]}, scoring="f1"),
+        SelfTrainingClassifier(LOGISTIC),
+    ],
+    ids=["neighbours", "of each label", "search", "search by a named score", "self-training"],
+)
+def test_takes_sample_weight_nothing_inside_does(head):
+    assert not head_fitting.takes_sample_weight(head)
+    assert not head_fitting.takes_sample_weight(make_pipeline(StandardScaler(), head))
+
+
+def test_takes_sample_weight_leaves_the_head_alone(data):
+    head = OneVsRestClassifier(LogisticRegression())
+    assert head_fitting.takes_sample_weight(head)
+    with config_context(enable_metadata_routing=True):
+        assert head.estimator.get_metadata_routing().fit.requests["sample_weight"] is None
+
+
+def test_fit_head_keeps_what_a_part_asks_for(data):
+    X, y = data
+    with config_context(enable_metadata_routing=True):
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        last = OneVsRestClassifier(LogisticRegression().set_fit_request(sample_weight=True))
+    head = make_pipeline(scaler, last)
+    head_fitting.fit_head(head, X, y, sample_weight=1.0 * y + 1)
+    np.testing.assert_allclose(head[0].mean_, X.mean(axis=0))
+
+
+def test_train_further_weights_reach_the_head_of_each_class():
+    X, y = load_iris(return_X_y=True)
+    weighted, plain = (OneVsRestClassifier(SGDClassifier(random_state=0)) for _ in range(2))
+    weights = np.where(y == 2, 9.0, 1.0)
+    head_fitting.train_further(weighted, X, y, classes=[0, 1, 2], sample_weight=weights)
+    head_fitting.train_further(plain, X, y, classes=[0, 1, 2])
+    assert not np.allclose(weighted.decision_function(X), plain.decision_function(X))
+
+
+def test_as_head_input_is_float64_until_it_is_large(monkeypatch):
+    embeddings = np.ones((4, 4), np.float32)
+    assert head_fitting.as_head_input(embeddings).dtype == np.float64
+    monkeypatch.setattr(head_fitting, "_MAX_FLOAT64_BYTES", 100)
+    assert head_fitting.as_head_input(embeddings) is embeddings
