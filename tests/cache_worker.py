@@ -7,6 +7,7 @@ It says on standard output what it was told is stored.
 import argparse
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -14,12 +15,18 @@ from featx import EmbeddingCache
 from featx.identity._hashing import digest_of
 from featx.identity.key_table import keys_from
 from featx.identity.spaces import Space
+from featx.storage import checksums
 from featx.storage.compaction import compact
 
 N_FEATURES = 64
 SPACE = Space({"graph": "ab12", "feature_shape": [N_FEATURES], "dtype": "float32"}, label="worker")
 ROWS_AT_ONCE = 50
 N_SHARED = 1000
+
+
+def small_blocks():
+    """Let shards of a few rows hold whole blocks of rows, of four each, in a ``with`` block."""
+    return mock.patch.object(checksums, "_BLOCK_BYTES", 4 * N_FEATURES * 4)
 
 
 def keys_of(numbers):

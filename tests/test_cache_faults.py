@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cache_worker import keys_of, open_store, rows_folder, rows_of
+from cache_worker import keys_of, open_store, rows_folder, rows_of, small_blocks
 
 from featx.exceptions import CacheDamageWarning
 from featx.storage.compaction import compact
@@ -97,9 +97,11 @@ def pristine(tmp_path_factory):
     """Two shards of 20 rows each."""
     folder = tmp_path_factory.mktemp("pristine")
     store = open_store(folder)
-    for start in (0, 20):
-        numbers = np.arange(start, start + 20)
-        store.append(keys_of(numbers), rows_of(numbers))
+    with small_blocks():
+        for start in (0, 20):
+            numbers = np.arange(start, start + 20)
+            store.append(keys_of(numbers), rows_of(numbers))
+    assert [len(shard.checksums.blocks) for shard in store.shards()] == [5, 5]
     return folder
 
 

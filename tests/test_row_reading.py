@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from featx.identity._hashing import checksums_of_rows
-from featx.storage import row_reading
+from featx.storage import checksums, row_reading
+from featx.storage.checksums import Checksums
 from featx.storage.row_reading import read_rows
 
 OFFSET = 40
@@ -26,6 +26,7 @@ def path(matrix, tmp_path):
 def window(request, monkeypatch):
     monkeypatch.setattr(row_reading, "_WINDOW_BYTES", request.param)
     monkeypatch.setattr(row_reading, "_GAP_BYTES", request.param // 4)
+    monkeypatch.setattr(checksums, "_BLOCK_BYTES", request.param // 5)
 
 
 def read(path, matrix, rows, out, targets):
@@ -34,7 +35,7 @@ def read(path, matrix, rows, out, targets):
         np.asarray(rows),
         offset=OFFSET,
         dtype=matrix.dtype,
-        checksums=checksums_of_rows(matrix),
+        checksums=Checksums.of(matrix),
         out=out,
         targets=np.asarray(targets),
     )

@@ -7,6 +7,7 @@ import pytest
 
 from featx.identity.key_table import NO_KEY, keys_from_matrix
 from featx.identity.spaces import Space
+from featx.storage.checksums import Checksums
 from featx.storage.shards import (
     DamagedShardError,
     examine_shards,
@@ -120,6 +121,9 @@ def test_remove_shard_leaves_nothing_and_does_so_twice(shard, tmp_path):
 
 
 def test_examine_shards_gives_the_same_index(shard):
+    """But for the checksums of blocks, which rows that nobody has checked yet must not give."""
+    alone = Checksums.of_rows_alone(shard.checksums.rows)
+    store_index(replace(shard, checksums=alone))
     before = shard.index_path.read_bytes()
     shard.index_path.unlink()
     (examined,) = examine_shards([shard.path])

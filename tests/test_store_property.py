@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cache_worker import keys_of, open_store, rows_folder, rows_of
+from cache_worker import keys_of, open_store, rows_folder, rows_of, small_blocks
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -143,4 +143,5 @@ class StoreMachine(RuleBasedStateMachine):
 )
 def test_store_agrees_with_a_dict_over_random_operations(n_examples):
     run = settings(max_examples=n_examples, stateful_step_count=20, deadline=None, database=None)
-    run_state_machine_as_test(StoreMachine, settings=run)
+    with small_blocks():
+        run_state_machine_as_test(StoreMachine, settings=run)

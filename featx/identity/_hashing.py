@@ -69,6 +69,17 @@ def digest_of_json(value: Any) -> str:
     return digest_of(text.encode()).hex()
 
 
+def checksum_of(block: np.ndarray) -> int:
+    """Checksum all bytes of a C-contiguous array, in 64 bits.
+
+    Examples
+    --------
+    >>> checksum_of(np.zeros(2)) == checksum_of(np.zeros((2, 1)))
+    True
+    """
+    return xxhash.xxh3_64_intdigest(block.data)
+
+
 def checksums_of_rows(rows: np.ndarray) -> np.ndarray:
     """Checksum each row of a C-contiguous matrix.
 

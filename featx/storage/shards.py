@@ -1,10 +1,10 @@
 """One immutable shard: a block of embeddings on disk, and the index that vouches for it.
 
 ``shard-<id>.h5`` holds the rows (see ``_hdf5.py``). ``shard-<id>.index`` beside it holds the keys,
-the row checksums, and where the embeddings lie in the file, closed by a digest of its own; it is
+the checksums, and where the embeddings lie in the file, closed by a digest of its own; it is
 moved into place last and is the commit. Ids are ordered by time. Rows are read straight from the
-``.h5`` file at the recorded offset and each is checked against its checksum, so that libhdf5, which
-damaged metadata can crash, is not on the read path.
+``.h5`` file at the recorded offset and all are checked (see ``checksums.py``), so that libhdf5,
+which damaged metadata can crash, is not on the read path.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from featx._files import seal, unseal, write_atomically, write_in_order
-from featx.identity._hashing import DIGEST_BYTES, checksums_of_rows, digest_of
+from featx.identity._hashing import DIGEST_BYTES, digest_of
 from featx.identity.key_table import keys_from_matrix, matrix_from_keys
 from featx.identity.spaces import Space
+from featx.storage.checksums import Checksums
 from featx.storage.inspection import Fault, inspect_shards
 from featx.storage.row_reading import read_rows
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".h5"
 SHARD_PREFIX = "shard-"
-_MAGIC = b"featx-shard-index-3\n"
+_MAGIC = b"featx-shard-index-4\n"
 
 
 class DamagedShardError(ValueError):
@@ -52,7 +53,7 @@ class Shard:
         The ``.h5`` file.
     space : Space
     keys : ndarray of shape (n,), dtype S16
-    checksums : ndarray of shape (n,), uint64
+    checksums : Checksums
     offset : int
         Of the embeddings in the file, in bytes.
     frame_digest : str
@@ -64,7 +65,7 @@ class Shard:
     path: Path
     space: Space
     keys: np.ndarray
-    checksums: np.ndarray
+    checksums: Checksums
     offset: int
     frame_digest: str
     times_s: tuple[float, float]
@@ -166,9 +167,9 @@ def write_shard(
 
     path = folder / f"{SHARD_PREFIX}{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{DATA_SUFFIX}"
     rows = np.ascontiguousarray(embeddings, space.dtype)
-    checksums = checksums_of_rows(rows)
+    checksums = Checksums.of(rows)
     frame = shard_frame(rows.shape, space=space.to_json())
-    parts = frame.filled(embeddings=rows, keys=matrix_from_keys(keys), checksums=checksums)
+    parts = frame.filled(embeddings=rows, keys=matrix_from_keys(keys), checksums=checksums.rows)
     around = digest_of(*(part for part in parts if part is not rows)).hex()
     times_s = times_s or (time.time(), time.time())
     shard = Shard(path, space, keys, checksums, frame.embeddings, around, times_s)
@@ -190,6 +191,7 @@ def _index_of(shard: Shard) -> bytes:
         "shape": (len(shard), shard.space.n_features),
         "dtype": shard.space.dtype.name,
         "offset": shard.offset,
+        "rows_of_a_block": shard.checksums.rows_of_a_block,
         "frame": shard.frame_digest,
         "times_s": shard.times_s,
     }
@@ -197,7 +199,8 @@ def _index_of(shard: Shard) -> bytes:
         _MAGIC,
         json.dumps(header, sort_keys=True).encode() + b"\n",
         matrix_from_keys(shard.keys).tobytes(),
-        shard.checksums.astype("<u8").tobytes(),
+        shard.checksums.rows.astype("<u8").tobytes(),
+        shard.checksums.blocks.astype("<u8").tobytes(),
     )
     return seal(b"".join(payload))
 
@@ -219,12 +222,12 @@ def open_shard(index_path: Path) -> Shard:
     header: dict[str, Any] = json.loads(payload[len(_MAGIC) : header_end])
     n_rows, start = header["shape"][0], header_end + 1
     keys = np.frombuffer(payload, np.uint8, n_rows * DIGEST_BYTES, start)
-    checksums = np.frombuffer(payload, "<u8", n_rows, start + keys.nbytes)
+    checksums = np.frombuffer(payload, "<u8", offset=start + keys.nbytes).astype(np.uint64)
     return Shard(
         path=index_path.with_suffix(DATA_SUFFIX),
         space=Space.from_json(header["space"]),
         keys=keys_from_matrix(keys),
-        checksums=checksums.astype(np.uint64, copy=False),
+        checksums=Checksums(checksums[:n_rows], checksums[n_rows:], header["rows_of_a_block"]),
         offset=header["offset"],
         frame_digest=header["frame"],
         times_s=tuple(header["times_s"]),
@@ -298,7 +301,7 @@ def _examined(path: Path, layout: ShardLayout | Fault) -> Shard:
         path=path,
         space=space,
         keys=keys_from_matrix(keys),
-        checksums=checksums,
+        checksums=Checksums.of_rows_alone(checksums),
         offset=layout.embeddings,
         frame_digest=frame,
         times_s=(stored_s, stored_s),
