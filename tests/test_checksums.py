@@ -43,10 +43,22 @@ def test_agree_without_checksums_of_blocks(matrix):
     assert np.flatnonzero(~expected.agree(found, first=0)).tolist() == [4]
 
 
-def test_of_holds_a_checksum_of_each_whole_block(matrix):
+def test_of_holds_a_checksum_of_each_block(matrix):
     made = Checksums.of(matrix)
     assert len(made.rows) == 23
-    assert len(made.blocks) == 23 // made.rows_of_a_block
+    assert len(made.blocks) == -(-23 // made.rows_of_a_block)
+
+
+@pytest.mark.parametrize("max_more", [0, 1, 30])
+def test_widened_never_leaves_the_matrix_and_ends_at_blocks(max_more, matrix):
+    made = Checksums.of(matrix)
+    for first in range(23):
+        for stop in range(first + 1, 24):
+            start, end = made.widened(first, stop, max_more=max_more)
+            assert first - max_more <= start <= first < stop <= end <= min(stop + max_more, 23)
+            if max_more == 30:
+                assert start % made.rows_of_a_block == 0
+                assert end == 23 or end % made.rows_of_a_block == 0
 
 
 def test_of_nothing():

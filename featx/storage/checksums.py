@@ -14,7 +14,7 @@ import numpy as np
 
 from featx.identity._hashing import checksum_of, checksums_of_rows
 
-_BLOCK_BYTES = 2**20
+_BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,10 @@ class Checksums:
     Attributes
     ----------
     rows : ndarray of shape (n,), uint64
-    blocks : ndarray of shape (n // rows_of_a_block,), uint64
-        Of the whole blocks, in order; or of the first of them, or of none.
+    blocks : ndarray of shape (ceil(n / rows_of_a_block),), uint64
+        In order; or none, where they are not known.
     rows_of_a_block : int
+        The last may have fewer.
     """
 
     rows: np.ndarray
@@ -46,14 +47,23 @@ class Checksums:
         array([False, False])
         """
         step = max(1, _BLOCK_BYTES // max(1, matrix[:1].nbytes))
-        starts = range(0, len(matrix) - step + 1, step)
+        starts = range(0, len(matrix), step)
         blocks = [checksum_of(matrix[start : start + step]) for start in starts]
         return cls(checksums_of_rows(matrix), np.array(blocks, np.uint64), step)
 
     @classmethod
     def of_rows_alone(cls, rows: np.ndarray) -> Self:
         """Make do with the checksums of rows, shape (n,), where those of blocks are not known."""
-        return cls(rows, np.empty(0, np.uint64), max(1, len(rows)))
+        return cls(rows, np.empty(0, np.uint64), 1)
+
+    def widened(self, first: int, stop: int, *, max_more: int) -> tuple[int, int]:
+        """Widen a range of rows to whole blocks, if these are so few rows more at each end."""
+        step = self.rows_of_a_block
+        start, end = first // step * step, min(-(-stop // step) * step, len(self.rows))
+        return (
+            start if first - start <= max_more else first,
+            end if end - stop <= max_more else stop,
+        )
 
     def agree(self, found: np.ndarray, *, first: int) -> np.ndarray:
         """Check neighbouring rows.
@@ -69,9 +79,9 @@ class Checksums:
         ndarray of shape (m,), bool
         """
         step, stop = self.rows_of_a_block, first + len(found)
-        n_blocks = min(stop // step, len(self.blocks))
+        n_whole = -(-stop // step) if stop == len(self.rows) else stop // step
         sound = np.zeros(len(found), bool)
-        for block in range(-(-first // step), n_blocks):
+        for block in range(-(-first // step), min(n_whole, len(self.blocks))):
             span = slice(block * step - first, (block + 1) * step - first)
             sound[span] = checksum_of(found[span]) == int(self.blocks[block])
         if not sound.any():

@@ -76,24 +76,26 @@ def read_rows(
     )
     n_at_once = max(1, _WINDOW_BYTES // row_bytes)
     max_gap = max(1, _GAP_BYTES // row_bytes)
-    buffer, picked = np.empty((2, n_at_once, out.shape[1]), dtype)
+    buffer, picked = np.empty((2, n_at_once + 2 * max_gap, out.shape[1]), dtype)
     sound = np.zeros(len(rows), bool)
     with open(path, "rb", buffering=0) as file:
         for window in _windows(rows, steps, n_at_once, max_gap, checksums.rows_of_a_block):
             wanted, places = rows[window], targets[window]
-            first, n_rows = int(wanted[0]), int(wanted[-1] - wanted[0]) + 1
-            is_run = no_doubles and n_rows == len(wanted)
-            fits = is_direct and is_run and places[-1] - places[0] + 1 == n_rows
-            block = out[places[0] : places[-1] + 1] if fits else buffer[:n_rows]
-            n_read = _fill(block, file, offset + first * row_bytes) // row_bytes
-            found = block
-            if not is_run:
-                found = block.take(wanted - first, axis=0, mode="clip", out=picked[: len(wanted)])
+            first, stop = int(wanted[0]), int(wanted[-1]) + 1
+            fits = is_direct and places[-1] - places[0] + 1 == stop - first == len(wanted)
             if not fits:
-                out[places] = found
-            if n_rows <= _DENSE * len(wanted):
+                first, stop = checksums.widened(first, stop, max_more=max_gap)
+            block = out[places[0] : places[-1] + 1] if fits else buffer[: stop - first]
+            n_read = _fill(block, file, offset + first * row_bytes) // row_bytes
+            if no_doubles and len(block) <= _DENSE * len(wanted):
+                if not fits:
+                    # A row that nobody wants is overwritten by the next that somebody does.
+                    n_rows = int(wanted[-1]) + 1 - first
+                    out[np.repeat(places, np.diff(wanted, prepend=first - 1))] = block[:n_rows]
                 good = checksums.agree(block, first=first)[wanted - first]
             else:
+                found = block.take(wanted - first, axis=0, mode="clip", out=picked[: len(wanted)])
+                out[places] = found
                 good = checksums_of_rows(found) == checksums.rows[wanted]
             sound[order[window]] = good & (wanted - first < n_read)
     return sound
