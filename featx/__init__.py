@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featx.extractor import FeatureExtractor
     from featx.networks.applications import list_backbones
     from featx.persistence import load, save
+    from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
     from featx.samples.folders import load_image_folder
     from featx.storage.cache import EmbeddingCache
     from featx.tuning.params import FineTune
@@ -24,6 +25,8 @@ __all__ = [
     "EmbeddingCache",
     "FeatureExtractor",
     "FineTune",
+    "RidgeProbe",
+    "RidgeProbeRegressor",
     "TransferClassifier",
     "TransferRegressor",
     "__version__",
@@ -37,6 +40,8 @@ _HOMES = {
     "EmbeddingCache": "storage.cache",
     "FeatureExtractor": "extractor",
     "FineTune": "tuning.params",
+    "RidgeProbe": "probes.ridge",
+    "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
     "list_backbones": "networks.applications",

@@ -1,0 +1,170 @@
+"""Ridge regression for all strengths from one eigendecomposition, primal or dual.
+
+Hoerl and Kennard (1970), "Ridge Regression: Biased Estimation for Nonorthogonal Problems", with the
+decomposition as in Hastie, Tibshirani and Friedman (2009), "The Elements of Statistical Learning",
+section 3.4.1. The dual form solves in the space of the samples, where those are fewer than the
+features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
+from typing import Protocol
+
+import numpy as np
+import scipy.linalg
+
+from featx.probes.moments import Moments
+
+Fold = tuple[np.ndarray, np.ndarray]
+
+
+class Solutions(Protocol):
+    """Coefficients and intercepts of ridge regression for any strengths."""
+
+    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
+
+
+def solve(
+    X: np.ndarray,
+    Y: np.ndarray,
+    weights: np.ndarray,
+    folds: Sequence[Fold],
+    *,
+    fit_intercept: bool,
+) -> Iterator[Solutions]:
+    """Solve ridge regression on what each fold trains on, and then on everything.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    Y : ndarray of shape (n, t), float64
+    weights : ndarray of shape (n,), float64
+    folds : sequence of (train, test)
+        Row numbers.
+    fit_intercept : bool
+
+    Yields
+    ------
+    Solutions
+        One for each fold, and the last of all samples.
+    """
+    shift = np.zeros(X.shape[1])
+    if fit_intercept:
+        shift = np.average(X, axis=0, weights=weights).astype(np.float64)
+    if len(X) < X.shape[1]:
+        centered = X - shift
+        kernel = centered @ centered.T
+        for rows in [*(train for train, _ in folds), np.arange(len(X))]:
+            part = kernel[np.ix_(rows, rows)]
+            yield DualSolutions(X[rows], Y[rows], weights[rows], part, fit_intercept=fit_intercept)
+        return
+
+    def moments_of(rows: np.ndarray) -> Moments:
+        return Moments.of(X[rows], Y[rows], weights[rows], shift=shift)
+
+    held = [moments_of(test) for _, test in folds]
+    every = np.arange(len(X))
+    if np.array_equal(np.sort(np.concatenate([test for _, test in folds])), every):
+        total = reduce(add, held)
+    else:
+        total = moments_of(every)
+    for (train, test), moments in zip(folds, held, strict=True):
+        is_rest = np.array_equal(np.sort(train), np.setdiff1d(every, test, assume_unique=True))
+        rest = total - moments if is_rest else moments_of(train)
+        yield PrimalSolutions(rest, shift, fit_intercept=fit_intercept)
+    yield PrimalSolutions(total, shift, fit_intercept=fit_intercept)
+
+
+class PrimalSolutions:
+    """From the moments of what is trained on.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of samples from which `shift` was subtracted: nothing, where there is no intercept.
+    shift : ndarray of shape (d,)
+    fit_intercept : bool
+    """
+
+    def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
+        self._means = moments.x / moments.weight + shift, moments.y / moments.weight
+        self._fit_intercept = fit_intercept
+        xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
+        values, self._vectors = _eigen(xx)
+        self._values, self._products = values, self._vectors.T @ xy
+
+    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
+        shrunk = _shrunk(self._products, self._values, alphas)
+        coefs = _times(self._vectors, shrunk)
+        return coefs, _intercepts(coefs, *self._means, fit_intercept=self._fit_intercept)
+
+
+class DualSolutions:
+    """From the products of each two samples that are trained on.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    Y : ndarray of shape (n, t), float64
+    weights : ndarray of shape (n,), float64
+    kernel : ndarray of shape (n, n)
+        ``Z @ Z.T``, where Z is X less any row, which has to be zero where there is no intercept.
+    fit_intercept : bool
+    """
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weights: np.ndarray,
+        kernel: np.ndarray,
+        *,
+        fit_intercept: bool,
+    ) -> None:
+        self._fit_intercept = fit_intercept
+        shares = weights / weights.sum()
+        self._means = shares @ X, shares @ Y
+        self._roots = np.sqrt(weights)[:, np.newaxis]
+        self._centered = X
+        if fit_intercept:
+            self._centered = X - self._means[0]
+            to_mean = kernel @ shares
+            kernel = kernel - to_mean - to_mean[:, np.newaxis] + shares @ to_mean
+            Y = Y - self._means[1]
+        values, self._vectors = _eigen(kernel * self._roots * self._roots.T)
+        self._values, self._products = values, self._vectors.T @ (Y * self._roots)
+
+    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
+        shrunk = _shrunk(self._products, self._values, alphas)
+        coefs = _times((self._centered * self._roots).T, _times(self._vectors, shrunk))
+        return coefs, _intercepts(coefs, *self._means, fit_intercept=self._fit_intercept)
+
+
+def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decompose a symmetric matrix that has no negative eigenvalue but by rounding."""
+    values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
+    return np.maximum(values, 0), vectors
+
+
+def _shrunk(products: np.ndarray, values: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """Divide products (m, t) by eigenvalues (m,) plus each strength; shape (m, n_alphas, t)."""
+    return products[:, np.newaxis] / (values[:, np.newaxis] + alphas)[..., np.newaxis]
+
+
+def _times(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
+    """Multiply (k, m) by (m, n_alphas, t), in one product."""
+    return (matrix @ stack.reshape(len(stack), -1)).reshape(len(matrix), *stack.shape[1:])
+
+
+def _intercepts(
+    coefs: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray, *, fit_intercept: bool
+) -> np.ndarray:
+    if not fit_intercept:
+        return np.zeros(coefs.shape[1:])
+    return y_mean - np.tensordot(x_mean, coefs, 1)
