@@ -40,7 +40,13 @@ class Moments:
 
     @classmethod
     def of(
-        cls, X: np.ndarray, Y: np.ndarray, weights: np.ndarray, *, shift: np.ndarray | float = 0.0
+        cls,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weights: np.ndarray,
+        rows: np.ndarray,
+        *,
+        shift: np.ndarray | float = 0.0,
     ) -> Self:
         """Sum up samples, a few thousand at a time.
 
@@ -49,6 +55,8 @@ class Moments:
         X : ndarray of shape (n, d)
         Y : ndarray of shape (n, t), float64
         weights : ndarray of shape (n,), float64
+        rows : ndarray of shape (m,)
+            Which of them.
         shift : ndarray of shape (d,) or float, default=0.0
             Subtracted from the samples first. Their mean, even about, saves the digits that a Gram
             matrix loses where a mean is large beside the spread.
@@ -56,21 +64,23 @@ class Moments:
         Examples
         --------
         >>> X, Y = np.arange(6.0).reshape(3, 2), np.ones((3, 1))
-        >>> moments = Moments.of(X, Y, np.ones(3)) - Moments.of(X[:1], Y[:1], np.ones(1))
-        >>> moments.x
+        >>> Moments.of(X, Y, np.ones(3), np.array([1, 2])).x
         array([6., 8.])
         """
         n_features, n_targets = X.shape[1], Y.shape[1]
         xx = np.zeros((n_features, n_features))
         x, xy = np.zeros(n_features), np.zeros((n_features, n_targets))
-        for start in range(0, len(X), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
-            roots = np.sqrt(weights[rows, np.newaxis])
-            part = (X[rows] - shift) * roots
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            roots = np.sqrt(weights[some, np.newaxis])
+            part = X[some].astype(np.float64, copy=False)
+            part -= shift
+            if (roots != 1).any():
+                part *= roots
             xx += part.T @ part
             x += roots[:, 0] @ part
-            xy += part.T @ (Y[rows] * roots)
-        return cls(float(weights.sum()), x, weights @ Y, xx, xy)
+            xy += part.T @ (Y[some] * roots)
+        return cls(float(weights[rows].sum()), x, weights[rows] @ Y[rows], xx, xy)
 
     def __add__(self, other: Self) -> Self:
         return type(self)(

@@ -18,8 +18,9 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from featx.exceptions import InputError, ParameterError
 from featx.probes.ridge_path import Solutions, solve
 
-# How many scores of a sample are computed at once.
+# How many scores of how many samples are computed at once.
 _SCORES_AT_ONCE = 4096
+_ROWS_AT_ONCE = 8192
 
 
 class _RidgePath(BaseEstimator):
@@ -48,7 +49,7 @@ class _RidgePath(BaseEstimator):
         scores = np.empty((len(alphas), len(folds)))
         solved = solve(X, Y, weights, folds, fit_intercept=self.fit_intercept)
         for number, (_, test) in enumerate(folds):
-            scores[:, number] = self._scores(next(solved), X[test], y[test], weights[test], alphas)
+            scores[:, number] = self._scores(next(solved), X, y, weights, test, alphas)
         means = scores.mean(axis=1)
         best = len(means) - 1 - int(np.argmax(means[::-1]))
         coefs, intercepts = next(solved).at(alphas[[best]])
@@ -67,11 +68,13 @@ class _RidgePath(BaseEstimator):
         X: np.ndarray,
         y: np.ndarray,
         weights: np.ndarray,
+        test: np.ndarray,
         alphas: np.ndarray,
     ) -> np.ndarray:
-        """Score samples that were held out by the solutions of each strength, (n_alphas,)."""
+        """Score the samples that were held out by the solutions of each strength, (n_alphas,)."""
+        y, weights = y[test], weights[test]
         if self.scoring is None:
-            predictions = self._predictions(solutions, X, alphas)
+            predictions = self._predictions(solutions, X, test, alphas)
             return np.array([self._own_score(y, each, weights) for each in predictions])
         scorer = check_scoring(self, scoring=self.scoring)
         trained = copy.copy(self)
@@ -79,18 +82,21 @@ class _RidgePath(BaseEstimator):
         for alpha in alphas:
             coefs, intercepts = solutions.at(alpha[np.newaxis])
             trained._take(coefs[:, 0], intercepts[0])
-            scores.append(scorer(trained, X, y, sample_weight=weights))
+            scores.append(scorer(trained, X[test], y, sample_weight=weights))
         return np.array(scores)
 
     def _predictions(
-        self, solutions: Solutions, X: np.ndarray, alphas: np.ndarray
+        self, solutions: Solutions, X: np.ndarray, test: np.ndarray, alphas: np.ndarray
     ) -> Iterator[np.ndarray]:
         """Yield what is predicted with each strength; many are computed in one product."""
+        parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
         n_targets = solutions.at(alphas[:1])[1].shape[1]
         n_at_once = max(1, _SCORES_AT_ONCE // n_targets)
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
-            scores = (X @ coefs.reshape(X.shape[1], -1)).reshape(len(X), *intercepts.shape)
+            side_by_side = coefs.reshape(X.shape[1], -1)
+            products = np.concatenate([X[rows] @ side_by_side for rows in parts])
+            scores = products.reshape(len(test), *intercepts.shape)
             scores += intercepts
             for number in range(len(intercepts)):
                 yield self._decide(scores[:, number])
