@@ -34,6 +34,7 @@ from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
 from featx.identity.spaces import Space
 from featx.networks.models import StoredModel
+from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
 from featx.transfer import TransferEstimator
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _MANIFEST, _HEAD, _BACKBONE, _LAYER = (
 _CLASSES: dict[str, Any] = {
     kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
 }
+# Heads of featx, which skops has not heard of.
+_OWN_TYPES = [f"{kind.__module__}.{kind.__name__}" for kind in (RidgeProbe, RidgeProbeRegressor)]
 # Neither where this machine keeps its cache nor the objects that are saved on their own.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
 _FITTED = ("feature_shape_", "array_shape_", "n_features_in_")
@@ -157,7 +160,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         extractor = _load_extractor(manifest, entries, cache)
         if kind is not FeatureExtractor:
             _check_trusted(entries[_HEAD], trusted)
-            parts = skops.io.loads(entries[_HEAD], trusted=list(trusted))
+            parts = skops.io.loads(entries[_HEAD], trusted=[*trusted, *_OWN_TYPES])
     except UntrustedTypesError:
         raise
     except (KeyError, ValueError, TypeError, zipfile.BadZipFile, AttributeError) as exc:
@@ -310,7 +313,8 @@ def _estimators_in(value: Any) -> Iterator[BaseEstimator]:
 
 
 def _check_trusted(data: bytes, trusted: Sequence[str]) -> None:
-    untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(trusted))
+    unknown = set(skops.io.get_untrusted_types(data=data))
+    untrusted = sorted(unknown - set(trusted) - set(_OWN_TYPES))
     if untrusted:
         raise UntrustedTypesError(
             f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}. "

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_clas
 from sklearn.metrics import check_scoring, r2_score
 from sklearn.model_selection import check_cv
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import Bunch, check_array, check_consistent_length, compute_sample_weight
+from sklearn.utils import check_array, check_consistent_length, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -54,7 +54,7 @@ class _RidgePath(BaseEstimator):
         best = len(means) - 1 - int(np.argmax(means[::-1]))
         coefs, intercepts = next(solved).at(alphas[[best]])
         self.alpha_, self.best_score_ = float(alphas[best]), float(means[best])
-        self.path_ = Bunch(alphas=alphas, scores=scores)
+        self.path_ = {"alphas": alphas, "scores": scores}
         self._take(coefs[:, 0], intercepts[0])
 
     def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:
@@ -127,8 +127,10 @@ def _checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     )
     if weights.shape != (n_samples,):
         raise InputError(f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}")
-    if (weights < 0).any() or not weights.any():
-        raise InputError("sample_weight: expected no weight below 0, and not all to be 0")
+    if (weights < 0).any():
+        raise InputError("sample_weight: expected no weight below 0")
+    if not weights.any():
+        raise InputError("sample_weight: all are zero")
     return weights
 
 
@@ -159,8 +161,8 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
         The strength with the best mean score; of equals the strongest.
     best_score_ : float
         Mean score over the folds with it.
-    path_ : Bunch
-        ``alphas`` (n_alphas,), increasing, and ``scores`` (n_alphas, n_folds).
+    path_ : dict
+        ``"alphas"`` (n_alphas,), increasing, and ``"scores"`` (n_alphas, n_folds).
     classes_ : ndarray of shape (n_classes,)
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
     intercept_ : ndarray of shape (n_classes,) or (1,)
@@ -172,7 +174,7 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
     >>> from featx import RidgeProbe
     >>> X, y = load_digits(return_X_y=True)
     >>> probe = RidgeProbe().fit(X, y)
-    >>> probe.path_.scores.shape
+    >>> probe.path_["scores"].shape
     (45, 5)
     >>> probe.score(X, y) > 0.9
     True
@@ -295,8 +297,8 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePath):
         The strength with the best mean score; of equals the strongest.
     best_score_ : float
         Mean score over the folds with it.
-    path_ : Bunch
-        ``alphas`` (n_alphas,), increasing, and ``scores`` (n_alphas, n_folds).
+    path_ : dict
+        ``"alphas"`` (n_alphas,), increasing, and ``"scores"`` (n_alphas, n_folds).
     coef_ : ndarray of shape (n_features,) or (n_targets, n_features)
     intercept_ : float or ndarray of shape (n_targets,)
     n_features_in_ : int

@@ -1,0 +1,236 @@
+"""RidgeProbe and RidgeProbeRegressor are scikit-learn's ridge, their strength chosen for them."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_digits, make_classification
+from sklearn.linear_model import Ridge, RidgeClassifier
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    PredefinedSplit,
+    ShuffleSplit,
+)
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featx import FineTune, RidgeProbe, RidgeProbeRegressor, TransferClassifier, load, save
+from featx.exceptions import ParameterError
+from featx.probes.moments import Moments
+
+REASON = "weights do not change which samples a fold holds out, as in LogisticRegressionCV"
+WEIGHT_CHECKS = {
+    "check_sample_weight_equivalence_on_dense_data": REASON,
+    "check_sample_weight_equivalence_on_sparse_data": REASON,
+}
+
+
+@parametrize_with_checks(
+    [RidgeProbe(), RidgeProbeRegressor()], expected_failed_checks=lambda _: WEIGHT_CHECKS
+)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def samples(n_samples, n_features, n_classes, seed=0):
+    """Samples of classes that overlap, far from the origin."""
+    X, y = make_classification(
+        n_samples,
+        n_features,
+        n_informative=n_features // 2,
+        n_classes=n_classes,
+        class_sep=0.7,
+        random_state=seed,
+    )
+    return X + 5, np.array(list("abcdefgh"))[y]
+
+
+def split_scores(search):
+    """Scores of a fitted search, (n_candidates, n_folds)."""
+    n_folds = search.n_splits_
+    return np.stack(
+        [search.cv_results_[f"split{number}_test_score"] for number in range(n_folds)], axis=1
+    )
+
+
+SHAPES = pytest.mark.parametrize("shape", [(300, 20), (60, 90)], ids=["primal", "dual"])
+
+
+@SHAPES
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("fit_intercept", [True, False], ids=["intercept", "no intercept"])
+@pytest.mark.parametrize("class_weight", [None, "balanced", {"a": 3}], ids=str)
+def test_classifier_is_ridge_classifier(shape, n_classes, fit_intercept, class_weight):
+    X, y = samples(*shape, n_classes)
+    weights = np.random.default_rng(0).random(len(y))
+    params = {"fit_intercept": fit_intercept, "class_weight": class_weight}
+    probe = RidgeProbe(**params).fit(X, y, sample_weight=weights)
+    expected = RidgeClassifier(probe.alpha_, **params).fit(X, y, sample_weight=weights)
+    coef = np.atleast_2d(expected.coef_)  # of two classes it has one dimension in some versions
+    np.testing.assert_allclose(probe.coef_, coef, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(probe.intercept_, expected.intercept_, rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(probe.predict(X), expected.predict(X))
+    scores = probe.decision_function(X)
+    np.testing.assert_allclose(scores, expected.decision_function(X), atol=1e-7)
+    assert probe.classes_.tolist() == expected.classes_.tolist()
+
+
+@SHAPES
+@pytest.mark.parametrize("alpha", [1e-6, 1e-2, 1e3])
+@pytest.mark.parametrize("n_targets", [0, 3])
+def test_regressor_is_ridge(shape, alpha, n_targets):
+    X, _ = samples(*shape, 2)
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=(len(X), n_targets)) if n_targets else rng.normal(size=len(X))
+    weights = rng.random(len(y))
+    probe = RidgeProbeRegressor([alpha]).fit(X, y, sample_weight=weights)
+    expected = Ridge(alpha).fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(probe.coef_, expected.coef_, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(probe.predict(X), expected.predict(X), atol=1e-5)
+    assert probe.coef_.shape == expected.coef_.shape
+    assert probe.predict(X).shape == y.shape
+
+
+@SHAPES
+@pytest.mark.parametrize(
+    "cv",
+    [
+        None,
+        3,
+        KFold(4, shuffle=True, random_state=0),
+        ShuffleSplit(3, test_size=0.3, random_state=0),
+        PredefinedSplit(np.arange(60) % 3 - 1),
+    ],
+    ids=["default", "three", "shuffled", "random splits", "one part is never held out"],
+)
+def test_path_is_that_of_a_grid_search(shape, cv):
+    X, y = (each[:60] for each in samples(*shape, 3))
+    probe = RidgeProbe(cv=cv).fit(X, y)
+    search = GridSearchCV(RidgeClassifier(), {"alpha": probe.path_["alphas"]}, cv=cv).fit(X, y)
+    np.testing.assert_allclose(probe.path_["scores"], split_scores(search))
+    assert probe.best_score_ == pytest.approx(search.best_score_)
+    means = search.cv_results_["mean_test_score"]
+    assert probe.alpha_ == probe.path_["alphas"][means >= means.max() - 1e-12].max()
+
+
+def test_path_of_a_regressor_is_that_of_a_grid_search():
+    X, y = load_diabetes(return_X_y=True)
+    probe = RidgeProbeRegressor().fit(X, y)
+    search = GridSearchCV(Ridge(), {"alpha": probe.path_["alphas"]}).fit(X, y)
+    np.testing.assert_allclose(probe.path_["scores"], split_scores(search), atol=1e-9)
+    assert probe.alpha_ == search.best_params_["alpha"]
+
+
+def test_path_with_another_score():
+    X, y = samples(200, 20, 3)
+    probe = RidgeProbe([0.1, 10, 1000], scoring="f1_macro", cv=3).fit(X, y)
+    grid = {"alpha": [0.1, 10, 1000]}
+    search = GridSearchCV(RidgeClassifier(), grid, scoring="f1_macro", cv=3).fit(X, y)
+    np.testing.assert_allclose(probe.path_["scores"], split_scores(search))
+
+
+def test_groups_reach_the_splitter():
+    X, y = samples(120, 10, 2)
+    groups = np.repeat(np.arange(12), 10)
+    cv = GroupKFold(4)
+    probe = RidgeProbe(cv=cv).fit(X, y, groups=groups)
+    search = GridSearchCV(RidgeClassifier(), {"alpha": probe.path_["alphas"]}, cv=cv)
+    np.testing.assert_allclose(probe.path_["scores"], split_scores(search.fit(X, y, groups=groups)))
+
+
+def test_weights_count_in_the_scores_too():
+    X, y = samples(100, 10, 2)
+    weights = np.repeat([1.0, 1e-9], 50)
+    cv = [(np.r_[0:25, 50:75], np.r_[25:50, 75:100]), (np.r_[25:50, 75:100], np.r_[0:25, 50:75])]
+    half = [(np.arange(25), np.arange(25, 50)), (np.arange(25, 50), np.arange(25))]
+    weighted = RidgeProbe(cv=cv).fit(X, y, sample_weight=weights)
+    alone = RidgeProbe(cv=half).fit(X[:50], y[:50])
+    np.testing.assert_allclose(weighted.path_["scores"], alone.path_["scores"], atol=1e-6)
+
+
+def test_several_labels():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 12))
+    Y = (X[:, :3] + rng.normal(size=(150, 3)) > 0).astype(int)
+    probe = RidgeProbe().fit(X, Y)
+    expected = RidgeClassifier(probe.alpha_).fit(X, Y)
+    np.testing.assert_allclose(probe.coef_, expected.coef_, atol=1e-9)
+    np.testing.assert_array_equal(probe.predict(X), expected.predict(X))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_embeddings_of_single_precision_lose_nothing_in_the_sums(dtype):
+    """Features with a mean that is large beside the spread are what sums lose digits by."""
+    X, y = samples(400, 20, 3)
+    X = (X + 1000).astype(dtype)
+    probe = RidgeProbe([1e-3]).fit(X, y)
+    expected = RidgeClassifier(1e-3).fit(X.astype(np.float64), y)
+    np.testing.assert_allclose(probe.coef_, expected.coef_, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("alphas", [[], [0], [-1.0, 1.0], ["a"], 3.0, [np.nan], [[1.0]]], ids=str)
+def test_strengths_that_are_none_raise(alphas):
+    X, y = samples(50, 5, 2)
+    with pytest.raises(ParameterError, match="expected a list of numbers over 0"):
+        RidgeProbe(alphas).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [(np.ones(3), "shape"), (-np.ones(50), "no weight below 0"), (np.zeros(50), "all are zero")],
+)
+def test_weights_that_are_none_raise(weights, message):
+    X, y = samples(50, 5, 2)
+    with pytest.raises(ValueError, match=message):
+        RidgeProbe().fit(X, y, sample_weight=weights)
+
+
+def test_moments_of_the_parts_add_up(monkeypatch):
+    monkeypatch.setattr("featx.probes.moments._ROWS_AT_ONCE", 7)
+    rng = np.random.default_rng(0)
+    X, Y, weights = rng.normal(size=(30, 4)), rng.normal(size=(30, 2)), rng.random(30)
+    some, others = np.arange(11), np.arange(11, 30)
+    whole = Moments.of(X, Y, weights, np.arange(30))
+    parts = [Moments.of(X, Y, weights, rows) for rows in (some, others)]
+    for total in (parts[0] + parts[1], whole):
+        np.testing.assert_allclose(total.xx, X.T @ (X * weights[:, np.newaxis]))
+        np.testing.assert_allclose(total.xy, X.T @ (Y * weights[:, np.newaxis]))
+    np.testing.assert_allclose((whole - parts[0]).xx, parts[1].xx)
+    np.testing.assert_allclose((whole - parts[0]).centered()[0], parts[1].centered()[0])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    digits = load_digits()
+    images = digits.images[:200, ..., np.newaxis].repeat(8, 1).repeat(8, 2).repeat(3, 3) * 15
+    return images.astype(np.uint8), digits.target[:200]
+
+
+def test_as_the_head_of_a_classifier(digits, tmp_path):
+    images, labels = digits
+    classifier = TransferClassifier("tiny", RidgeProbe(cv=3))
+    classifier.fit(images[:150], labels[:150], sample_weight=np.ones(150))
+    assert classifier.score(images[150:], labels[150:]) > 0.8
+    save(classifier, tmp_path / "probe.featx")
+    expected = classifier.decision_function(images[150:])
+    loaded = load(tmp_path / "probe.featx")
+    np.testing.assert_allclose(loaded.decision_function(images[150:]), expected, atol=1e-5)
+    scores = classifier.to_keras().predict(images[150:], verbose=0)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_as_a_head_that_is_fine_tuned(digits):
+    images, labels = digits
+    tuned = TransferClassifier("tiny", RidgeProbe(cv=3), FineTune(1, epochs=1), random_state=0)
+    report = tuned.fit(images[:100], labels[:100]).report_
+    assert report.handover_gap < 1e-5
+
+
+def test_as_the_head_of_several_labels(digits):
+    images, labels = digits
+    several = np.column_stack([labels % 2, labels > 4]).astype(int)
+    classifier = TransferClassifier("tiny", RidgeProbe(cv=3)).fit(images, several)
+    assert isinstance(classifier.head_, RidgeProbe)
+    assert not isinstance(clone(classifier).head, OneVsRestClassifier)
+    assert classifier.score(images, several) > 0.8
