@@ -42,6 +42,15 @@ def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
     assert max(scores) - min(scores) <= 0.05
 
 
+def test_bench_heads_smoke_scores_as_scikit_learn_does(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_heads.py", "--smoke", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ridge = json.loads(out.read_text())["ridge"]
+    assert ridge["score"] == pytest.approx(ridge["score of cross_val_score"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", ["2", pytest.param("1", marks=pytest.mark.long)])
 def test_bench_search_smoke_embeds_each_photo_once(n_jobs, tmp_path):
