@@ -27,7 +27,7 @@ WEIGHT_CHECKS = {
 
 
 @parametrize_with_checks(
-    [RidgeProbe(), RidgeProbeRegressor()], expected_failed_checks=lambda _: WEIGHT_CHECKS
+    [RidgeProbe(cv=2), RidgeProbeRegressor()], expected_failed_checks=lambda _: WEIGHT_CHECKS
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
