@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -46,8 +47,10 @@ def takes_sample_weight(head: BaseEstimator) -> bool:
     last = _last_step(head)
     if has_fit_parameter(last, _WEIGHT):
         return True
-    # Named scores ask for nothing; self-training gives some samples the weights of all.
-    if _has_scoring(last) or isinstance(last, SelfTrainingClassifier):
+    # Named scores and estimators in a grid ask for nothing; self-training gives some samples the
+    # weights of all.
+    is_deaf = isinstance(last, SelfTrainingClassifier)
+    if is_deaf or _has_scoring(last) or _searches_estimators(last):
         return False
     copy = clone(last)
     _request_weights(copy, ["fit"])
@@ -103,6 +106,15 @@ def _asks_for_weights(head: BaseEstimator) -> bool:
     except NotImplementedError:  # some of scikit-learn's own hand nothing on
         return False
     return bool(routing.consumes("fit", [_WEIGHT]))
+
+
+def _searches_estimators(head: BaseEstimator) -> bool:
+    """Tell whether a search tries estimators, which ask for nothing, in place of a part."""
+    params = head.get_params(deep=False)
+    grids = params.get("param_grid", params.get("param_distributions", []))
+    grids = [grids] if isinstance(grids, Mapping) else grids
+    tried = [values for grid in grids for values in grid.values() if isinstance(values, Iterable)]
+    return any(isinstance(value, BaseEstimator) for values in tried for value in values)
 
 
 def _has_scoring(head: BaseEstimator) -> bool:

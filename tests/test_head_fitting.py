@@ -93,8 +93,16 @@ def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
         GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}),
         GridSearchCV(LOGISTIC, {"C": [1]}, scoring="f1"),
         SelfTrainingClassifier(LOGISTIC),
+        GridSearchCV(SCALED, {"logisticregression": [LOGISTIC, KNeighborsClassifier()]}),
     ],
-    ids=["neighbours", "of each label", "search", "search by a named score", "self-training"],
+    ids=[
+        "neighbours",
+        "of each label",
+        "search",
+        "search by a named score",
+        "self-training",
+        "search over heads",
+    ],
 )
 def test_takes_sample_weight_nothing_inside_does(head):
     assert not head_fitting.takes_sample_weight(head)

@@ -21,6 +21,8 @@ from featx.probes.ridge_path import Solutions, solve
 # How many scores of how many samples are computed at once.
 _SCORES_AT_ONCE = 4096
 _ROWS_AT_ONCE = 8192
+# Means of the same scores in another order differ by this much.
+_ROUNDING = 1e-12
 
 
 class _RidgePath(BaseEstimator):
@@ -40,7 +42,13 @@ class _RidgePath(BaseEstimator):
         self.scoring = scoring
 
     def _fit(
-        self, X: np.ndarray, y: np.ndarray, Y: np.ndarray, weights: np.ndarray, groups: Any
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        Y: np.ndarray,
+        weights: np.ndarray,
+        scored_by: np.ndarray | None,
+        groups: Any,
     ) -> None:
         """Choose a strength by how well targets `Y` (n, t) tell `y`, and train on everything."""
         alphas = self._checked_alphas()
@@ -49,9 +57,9 @@ class _RidgePath(BaseEstimator):
         scores = np.empty((len(alphas), len(folds)))
         solved = solve(X, Y, weights, folds, fit_intercept=self.fit_intercept)
         for number, (_, test) in enumerate(folds):
-            scores[:, number] = self._scores(next(solved), X, y, weights, test, alphas)
+            scores[:, number] = self._scores(next(solved), X, y, scored_by, test, alphas)
         means = scores.mean(axis=1)
-        best = len(means) - 1 - int(np.argmax(means[::-1]))
+        best = np.flatnonzero(means >= means.max() - _ROUNDING)[-1]
         coefs, intercepts = next(solved).at(alphas[[best]])
         self.alpha_, self.best_score_ = float(alphas[best]), float(means[best])
         self.path_ = {"alphas": alphas, "scores": scores}
@@ -67,22 +75,25 @@ class _RidgePath(BaseEstimator):
         solutions: Solutions,
         X: np.ndarray,
         y: np.ndarray,
-        weights: np.ndarray,
+        scored_by: np.ndarray | None,
         test: np.ndarray,
         alphas: np.ndarray,
     ) -> np.ndarray:
         """Score the samples that were held out by the solutions of each strength, (n_alphas,)."""
-        y, weights = y[test], weights[test]
+        y, weights = y[test], None if scored_by is None else scored_by[test]
         if self.scoring is None:
             predictions = self._predictions(solutions, X, test, alphas)
             return np.array([self._own_score(y, each, weights) for each in predictions])
         scorer = check_scoring(self, scoring=self.scoring)
         trained = copy.copy(self)
+        if hasattr(trained, "feature_names_in_"):  # rows are arrays here
+            del trained.feature_names_in_
+        given = {} if weights is None else {"sample_weight": weights}
         scores = []
         for alpha in alphas:
             coefs, intercepts = solutions.at(alpha[np.newaxis])
             trained._take(coefs[:, 0], intercepts[0])
-            scores.append(scorer(trained, X[test], y, sample_weight=weights))
+            scores.append(scorer(trained, X[test], y, **given))
         return np.array(scores)
 
     def _predictions(
@@ -149,7 +160,7 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
         logarithmic scale, as Kornblith et al. 2019 (arXiv 1805.08974) do.
     fit_intercept : bool, default=True
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes.
+        Weights of the classes in training; scores do without.
     cv : int, splitter, iterable of (train, test) or None, default=None
         How samples are held out to choose by; None is five folds, of equal shares of each class.
     scoring : str, callable or None, default=None
@@ -227,10 +238,11 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
         if len(self.classes_) < 2 and y.ndim == 1:
             raise InputError(f"y holds one class only, {y.tolist()[0]!r}: expected 2 or more")
         weights = _checked_weights(sample_weight, len(X))
+        scored_by = None if sample_weight is None else weights
         if self.class_weight is not None:
             weights = weights * compute_sample_weight(self.class_weight, y)
         self._is_multilabel = y.ndim == 2
-        self._fit(X, y, Y, weights, groups)
+        self._fit(X, y, Y, weights, scored_by, groups)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -266,7 +278,7 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
         which = scores[:, 0] > 0 if scores.shape[1] == 1 else scores.argmax(axis=1)
         return self.classes_[which.astype(np.intp)]
 
-    def _own_score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> float:
+    def _own_score(self, y: np.ndarray, predicted: np.ndarray, weights: Any) -> float:
         right = (predicted == y).reshape(len(y), -1).all(axis=1)  # accuracy_score takes longer
         return float(np.average(right, weights=weights))
 
@@ -343,7 +355,8 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePath):
         weights = _checked_weights(sample_weight, len(X))
         self._is_flat = y.ndim == 1
         Y = y.reshape(len(y), -1).astype(np.float64)
-        self._fit(X, y, Y, weights, groups)
+        scored_by = None if sample_weight is None else weights
+        self._fit(X, y, Y, weights, scored_by, groups)
         return self
 
     def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:
@@ -367,7 +380,7 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePath):
     def _decide(self, scores: np.ndarray) -> np.ndarray:
         return scores[:, 0] if self._is_flat else scores
 
-    def _own_score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> float:
+    def _own_score(self, y: np.ndarray, predicted: np.ndarray, weights: Any) -> float:
         return float(r2_score(y, predicted, sample_weight=weights))
 
     def __sklearn_tags__(self) -> Any:
