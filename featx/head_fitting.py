@@ -11,7 +11,11 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.semi_supervised import SelfTrainingClassifier
-from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.metadata_routing import (
+    MetadataRequest,
+    MetadataRouter,
+    get_routing_for_object,
+)
 from sklearn.utils.validation import has_fit_parameter
 
 from featx.blas import blas_threads_for
@@ -45,8 +49,8 @@ def takes_sample_weight(head: BaseEstimator) -> bool:
     False
     """
     last = _last_step(head)
-    if has_fit_parameter(last, _WEIGHT):
-        return True
+    if not _hands_on(last):
+        return has_fit_parameter(last, _WEIGHT)
     # Named scores and estimators in a grid ask for nothing; self-training gives some samples the
     # weights of all.
     is_deaf = isinstance(last, SelfTrainingClassifier)
@@ -68,7 +72,7 @@ def train_further(head: BaseEstimator, X: np.ndarray, y: Any, **params: Any) -> 
 
 
 def _train(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict) -> None:
-    is_routed = _WEIGHT in params and not has_fit_parameter(_last_step(head), _WEIGHT)
+    is_routed = _WEIGHT in params and _hands_on(_last_step(head))
     if is_routed:
         _request_weights(head, ["fit", "partial_fit", "score"])
     elif _WEIGHT in params and isinstance(head, Pipeline):
@@ -82,6 +86,20 @@ def _train(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict
 
 def _last_step(head: BaseEstimator) -> BaseEstimator:
     return head.steps[-1][1] if isinstance(head, Pipeline) else head
+
+
+def _hands_on(head: BaseEstimator) -> bool:
+    """Tell whether a head is made of others, to which metadata routing leads."""
+    made_of_others = any(isinstance(part, BaseEstimator) for part in head.get_params().values())
+    return made_of_others and _routing_of(head) is not None
+
+
+def _routing_of(head: BaseEstimator) -> MetadataRouter | MetadataRequest | None:
+    try:
+        with config_context(enable_metadata_routing=True):
+            return get_routing_for_object(head)
+    except NotImplementedError:  # some of scikit-learn's own hand nothing on
+        return None
 
 
 def _request_weights(head: BaseEstimator, methods: list[str]) -> None:
@@ -100,12 +118,8 @@ def _request_weights(head: BaseEstimator, methods: list[str]) -> None:
 
 
 def _asks_for_weights(head: BaseEstimator) -> bool:
-    try:
-        with config_context(enable_metadata_routing=True):
-            routing = get_routing_for_object(head)
-    except NotImplementedError:  # some of scikit-learn's own hand nothing on
-        return False
-    return bool(routing.consumes("fit", [_WEIGHT]))
+    routing = _routing_of(head)
+    return routing is not None and bool(routing.consumes("fit", [_WEIGHT]))
 
 
 def _searches_estimators(head: BaseEstimator) -> bool:

@@ -280,7 +280,7 @@ def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) 
 
 def _head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
     parts = copy.deepcopy({"head": head, "head_": fitted})
-    for part in _estimators_in(parts):
+    for part in _objects_in(parts, set()):
         # What a part asks of metadata routing matters to `fit` only, and refers to the part itself,
         # round which skops walks for ever.
         for name in _request_attributes():
@@ -298,9 +298,13 @@ def _request_attributes() -> set[str]:
     return set(vars(asking)) - set(vars(StandardScaler()))
 
 
-def _estimators_in(value: Any) -> Iterator[BaseEstimator]:
-    """Find the estimators in an estimator, in its parameters and in what was fitted."""
-    if isinstance(value, BaseEstimator):
+def _objects_in(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Find estimators, and what scikit-learn keeps estimators in, in whatever is held by a head."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    is_of_sklearn = type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__")
+    if isinstance(value, BaseEstimator) or is_of_sklearn:
         yield value
         value = vars(value)
     if isinstance(value, Mapping):
@@ -309,7 +313,7 @@ def _estimators_in(value: Any) -> Iterator[BaseEstimator]:
         value = value.ravel().tolist()
     if isinstance(value, list | tuple):
         for each in value:
-            yield from _estimators_in(each)
+            yield from _objects_in(each, seen)
 
 
 def _check_trusted(data: bytes, trusted: Sequence[str]) -> None:

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 from sklearn import config_context, get_config
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
-from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
-from sklearn.multioutput import ClassifierChain
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -32,6 +38,8 @@ OF_CLASSES = [
     VotingClassifier([("logistic", LOGISTIC), ("bayes", GaussianNB())]),
     StackingClassifier([("logistic", LOGISTIC), ("bayes", GaussianNB())], LOGISTIC, cv=2),
     GridSearchCV(SCALED, {"logisticregression__C": [0.1, 1]}, cv=2),
+    CalibratedClassifierCV(SCALED, cv=2),
+    BaggingClassifier(SCALED, random_state=0),
 ]
 
 
@@ -93,6 +101,7 @@ def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
         GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}),
         GridSearchCV(LOGISTIC, {"C": [1]}, scoring="f1"),
         SelfTrainingClassifier(LOGISTIC),
+        MultiOutputClassifier(KNeighborsClassifier()),
         GridSearchCV(SCALED, {"logisticregression": [LOGISTIC, KNeighborsClassifier()]}),
     ],
     ids=[
@@ -101,12 +110,32 @@ def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
         "search",
         "search by a named score",
         "self-training",
+        "of outputs",
         "search over heads",
     ],
 )
 def test_takes_sample_weight_nothing_inside_does(head):
     assert not head_fitting.takes_sample_weight(head)
     assert not head_fitting.takes_sample_weight(make_pipeline(StandardScaler(), head))
+
+
+@pytest.mark.parametrize("inner", [LOGISTIC, SCALED, OF_CLASSES[3]], ids=["head", "pipe", "search"])
+def test_fit_head_weights_reach_the_head_of_each_output(inner, data):
+    X, y = data
+    X = X - 1.5 * y[:, np.newaxis]
+    weights = np.where(y == 0, 9.0, 1.0)
+    weighted, plain = (MultiOutputClassifier(clone(inner)) for _ in range(2))
+    outputs = np.column_stack([y, y + 3])
+    head_fitting.fit_head(weighted, X, outputs, sample_weight=weights)
+    head_fitting.fit_head(plain, X, outputs, sample_weight=None)
+    assert (weighted.predict(X)[:, 0] == 0).sum() > (plain.predict(X)[:, 0] == 0).sum()
+
+
+def test_fit_head_that_routes_nothing_takes_weights_itself(data):
+    head = AdaBoostClassifier(clone(LOGISTIC), n_estimators=3)
+    assert head_fitting.takes_sample_weight(head)
+    head_fitting.fit_head(head, *data, sample_weight=np.ones(40))
+    assert head.score(*data) > 0.8
 
 
 def test_takes_sample_weight_leaves_the_head_alone(data):

@@ -136,6 +136,22 @@ def test_path_of_a_fold_that_repeats_rows():
     np.testing.assert_allclose(probe.path_["scores"], split_scores(search))
 
 
+def test_folds_may_be_masks():
+    X, y = samples(60, 8, 2)
+    first = np.arange(60) < 30
+    masks, numbers = [(first, ~first)], [(np.arange(30), np.arange(30, 60))]
+    scores = [RidgeProbe(cv=cv).fit(X, y).path_["scores"] for cv in (masks, numbers)]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_folds_without_any_weight_are_named():
+    X, y = samples(60, 8, 2)
+    weights = np.repeat([1.0, 0.0], 30)
+    cv = [(np.arange(0, 60, 2), np.arange(1, 60, 2)), (np.arange(30), np.arange(30, 60))]
+    with pytest.raises(ValueError, match="are zero in what fold 1 is scored by"):
+        RidgeProbe(cv=cv).fit(X, y, sample_weight=weights)
+
+
 def test_path_weighs_classes_in_training_only():
     X, y = samples(150, 10, 3)
     weights = {"a": 9, "b": 1, "c": 2}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import (
     LogisticRegression,
     Ridge,
@@ -107,6 +108,18 @@ def test_several_labels_with_weights_are_saved(images, labels, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(images), expected)
     again = loaded.fit(images, labels, sample_weight=np.arange(24) % 3)
     np.testing.assert_allclose(again.predict_proba(images), expected)
+
+
+def test_calibrated_labels_with_weights_are_saved(images, labels, tmp_path):
+    """What scikit-learn keeps its calibrated heads in is no estimator."""
+    head = OneVsRestClassifier(CalibratedClassifierCV(LogisticRegression(), cv=2))
+    classifier = TransferClassifier("tiny", head)
+    classifier.fit(images, labels, sample_weight=np.arange(24) % 3 + 1)
+    trusted = ["_CalibratedClassifier", "_SigmoidCalibration"]
+    trusted = [f"sklearn.calibration.{name}" for name in trusted]
+    save(classifier, tmp_path / "labels.featx", trusted=trusted)
+    loaded = load(tmp_path / "labels.featx", trusted=trusted)
+    np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
 
 
 @pytest.mark.parametrize("head", ["logistic", "forest"])

@@ -2,150 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
-from sklearn.metrics import check_scoring, r2_score
-from sklearn.model_selection import check_cv
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import check_array, check_consistent_length, compute_sample_weight
+from sklearn.utils import check_consistent_length, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
-from featx.exceptions import InputError, ParameterError
-from featx.probes.ridge_path import Solutions, solve
-
-# How many scores of how many samples are computed at once.
-_SCORES_AT_ONCE = 4096
-_ROWS_AT_ONCE = 8192
-# Means of the same scores in another order differ by this much.
-_ROUNDING = 1e-12
+from featx.exceptions import InputError
+from featx.probes.ridge_choice import RidgeChoice, checked_weights
 
 
-class _RidgePath(BaseEstimator):
-    """What both probes share: the path of strengths and the choice among them."""
-
-    def __init__(
-        self,
-        alphas: Any = None,
-        *,
-        fit_intercept: bool = True,
-        cv: Any = None,
-        scoring: Any = None,
-    ) -> None:
-        self.alphas = alphas
-        self.fit_intercept = fit_intercept
-        self.cv = cv
-        self.scoring = scoring
-
-    def _fit(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        Y: np.ndarray,
-        weights: np.ndarray,
-        scored_by: np.ndarray | None,
-        groups: Any,
-    ) -> None:
-        """Choose a strength by how well targets `Y` (n, t) tell `y`, and train on everything."""
-        alphas = self._checked_alphas()
-        cv = check_cv(self.cv, y, classifier=is_classifier(self))
-        folds = [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y, groups)]
-        scores = np.empty((len(alphas), len(folds)))
-        solved = solve(X, Y, weights, folds, fit_intercept=self.fit_intercept)
-        for number, (_, test) in enumerate(folds):
-            scores[:, number] = self._scores(next(solved), X, y, scored_by, test, alphas)
-        means = scores.mean(axis=1)
-        best = np.flatnonzero(means >= means.max() - _ROUNDING)[-1]
-        coefs, intercepts = next(solved).at(alphas[[best]])
-        self.alpha_, self.best_score_ = float(alphas[best]), float(means[best])
-        self.path_ = {"alphas": alphas, "scores": scores}
-        self._take(coefs[:, 0], intercepts[0])
-
-    def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:
-        """Compute scores with coefficients (d, t) and intercepts (t,) from now on."""
-        self.coef_: np.ndarray = np.ascontiguousarray(coef.T)
-        self.intercept_: Any = intercept
-
-    def _scores(
-        self,
-        solutions: Solutions,
-        X: np.ndarray,
-        y: np.ndarray,
-        scored_by: np.ndarray | None,
-        test: np.ndarray,
-        alphas: np.ndarray,
-    ) -> np.ndarray:
-        """Score the samples that were held out by the solutions of each strength, (n_alphas,)."""
-        y, weights = y[test], None if scored_by is None else scored_by[test]
-        if self.scoring is None:
-            predictions = self._predictions(solutions, X, test, alphas)
-            return np.array([self._own_score(y, each, weights) for each in predictions])
-        scorer = check_scoring(self, scoring=self.scoring)
-        trained = copy.copy(self)
-        if hasattr(trained, "feature_names_in_"):  # rows are arrays here
-            del trained.feature_names_in_
-        given = {} if weights is None else {"sample_weight": weights}
-        scores = []
-        for alpha in alphas:
-            coefs, intercepts = solutions.at(alpha[np.newaxis])
-            trained._take(coefs[:, 0], intercepts[0])
-            scores.append(scorer(trained, X[test], y, **given))
-        return np.array(scores)
-
-    def _predictions(
-        self, solutions: Solutions, X: np.ndarray, test: np.ndarray, alphas: np.ndarray
-    ) -> Iterator[np.ndarray]:
-        """Yield what is predicted with each strength; many are computed in one product."""
-        parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
-        n_targets = solutions.at(alphas[:1])[1].shape[1]
-        n_at_once = max(1, _SCORES_AT_ONCE // n_targets)
-        for start in range(0, len(alphas), n_at_once):
-            coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
-            side_by_side = coefs.reshape(X.shape[1], -1)
-            products = np.concatenate([X[rows] @ side_by_side for rows in parts])
-            scores = products.reshape(len(test), *intercepts.shape)
-            scores += intercepts
-            for number in range(len(intercepts)):
-                yield self._decide(scores[:, number])
-
-    def _checked_alphas(self) -> np.ndarray:
-        if self.alphas is None:
-            return np.logspace(-6, 5, 45)
-        alphas = np.asarray(self.alphas)
-        is_sound = alphas.ndim == 1 and len(alphas) and alphas.dtype.kind in "iuf"
-        if not is_sound or not (np.isfinite(alphas) & (alphas > 0)).all():
-            raise ParameterError(
-                f"alphas={self.alphas!r}: expected a list of numbers over 0, or None for 45 from "
-                "1e-6 to 1e5"
-            )
-        return np.sort(alphas.astype(np.float64))
-
-    def _linear(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return X @ np.atleast_2d(self.coef_).T + self.intercept_
-
-
-def _checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
-    if sample_weight is None:
-        return np.ones(n_samples)
-    weights = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-    )
-    if weights.shape != (n_samples,):
-        raise InputError(f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}")
-    if (weights < 0).any():
-        raise InputError("sample_weight: expected no weight below 0")
-    if not weights.any():
-        raise InputError("sample_weight: all are zero")
-    return weights
-
-
-class RidgeProbe(ClassifierMixin, _RidgePath):
+class RidgeProbe(ClassifierMixin, RidgeChoice):
     """Ridge classification that tries many strengths in all folds at about the price of one fit.
 
     With the strength that it chooses it is scikit-learn's ``RidgeClassifier``: least squares on
@@ -226,7 +97,7 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
         ValueError
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
-        self._checked_alphas()
+        alphas = self._checked_alphas()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
         check_classification_targets(y)
         if type_of_target(y) != "multilabel-indicator":
@@ -237,12 +108,12 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
         self.classes_ = binarizer.classes_
         if len(self.classes_) < 2 and y.ndim == 1:
             raise InputError(f"y holds one class only, {y.tolist()[0]!r}: expected 2 or more")
-        weights = _checked_weights(sample_weight, len(X))
+        weights = checked_weights(sample_weight, len(X))
         scored_by = None if sample_weight is None else weights
         if self.class_weight is not None:
             weights = weights * compute_sample_weight(self.class_weight, y)
         self._is_multilabel = y.ndim == 2
-        self._fit(X, y, Y, weights, scored_by, groups)
+        self._fit(X, y, Y, weights, scored_by, groups, alphas)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -288,7 +159,7 @@ class RidgeProbe(ClassifierMixin, _RidgePath):
         return tags
 
 
-class RidgeProbeRegressor(RegressorMixin, _RidgePath):
+class RidgeProbeRegressor(RegressorMixin, RidgeChoice):
     """Ridge regression that tries many strengths in all folds at about the price of one fit.
 
     With the strength that it chooses it is scikit-learn's ``Ridge``; see :class:`RidgeProbe`.
@@ -347,16 +218,16 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePath):
         ValueError
             Lengths differ, numbers are missing, and so on.
         """
-        self._checked_alphas()
+        alphas = self._checked_alphas()
         X, y = validate_data(
             self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
         )
         check_consistent_length(X, groups)
-        weights = _checked_weights(sample_weight, len(X))
+        weights = checked_weights(sample_weight, len(X))
         self._is_flat = y.ndim == 1
         Y = y.reshape(len(y), -1).astype(np.float64)
         scored_by = None if sample_weight is None else weights
-        self._fit(X, y, Y, weights, scored_by, groups)
+        self._fit(X, y, Y, weights, scored_by, groups, alphas)
         return self
 
     def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:

@@ -8,10 +8,9 @@ features.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, reduce
+from functools import reduce
 from operator import add
 from typing import Protocol
 
@@ -82,12 +81,18 @@ def solve(
         is_rest = len(both) == len(every) and np.array_equal(np.sort(both), every)
         return total - moments if is_rest else moments_of(train)
 
-    trained_on = itertools.chain(map(without, folds, held), [total])
+    def solved(number: int) -> Solutions:
+        is_last = number == len(folds)
+        moments = total if is_last else without(folds[number], held[number])
+        return PrimalSolutions(moments, shift, fit_intercept=fit_intercept)
+
     # An eigendecomposition gains little from a second thread, two at a time gain more.
-    with blas_threads_for(0), ThreadPoolExecutor(joblib.cpu_count()) as threads:
-        solve_one = partial(PrimalSolutions, shift=shift, fit_intercept=fit_intercept)
-        solved = list(threads.map(solve_one, trained_on))
-    yield from solved
+    n_at_once = joblib.cpu_count()
+    for start in range(0, len(folds) + 1, n_at_once):
+        numbers = range(start, min(start + n_at_once, len(folds) + 1))
+        with blas_threads_for(0), ThreadPoolExecutor(n_at_once) as threads:
+            some = list(threads.map(solved, numbers))
+        yield from some
 
 
 class PrimalSolutions:

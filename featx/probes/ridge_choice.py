@@ -1,0 +1,171 @@
+"""How a ridge probe chooses a strength: each one is scored in each fold, many in one product."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from featx.exceptions import InputError, ParameterError
+from featx.probes.ridge_path import Fold, Solutions, solve
+
+# How many scores of how many samples are computed at once.
+_SCORES_AT_ONCE = 4096
+_ROWS_AT_ONCE = 8192
+# Means of the same scores in another order differ by this much.
+_ROUNDING = 1e-12
+
+
+class RidgeChoice(BaseEstimator):
+    """What both probes share: the path of strengths and the choice among them."""
+
+    def __init__(
+        self,
+        alphas: Any = None,
+        *,
+        fit_intercept: bool = True,
+        cv: Any = None,
+        scoring: Any = None,
+    ) -> None:
+        self.alphas = alphas
+        self.fit_intercept = fit_intercept
+        self.cv = cv
+        self.scoring = scoring
+
+    def _fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        Y: np.ndarray,
+        weights: np.ndarray,
+        scored_by: np.ndarray | None,
+        groups: Any,
+        alphas: np.ndarray,
+    ) -> None:
+        """Choose a strength by how well targets `Y` (n, t) tell `y`, and train on everything."""
+        cv = check_cv(self.cv, y, classifier=is_classifier(self))
+        folds = [(_row_numbers(a), _row_numbers(b)) for a, b in cv.split(X, y, groups)]
+        _check_weights_of_folds(folds, weights)
+        scores = np.empty((len(alphas), len(folds)))
+        solved = solve(X, Y, weights, folds, fit_intercept=self.fit_intercept)
+        for number, (_, test) in enumerate(folds):
+            scores[:, number] = self._scores(next(solved), X, y, scored_by, test, alphas)
+        means = scores.mean(axis=1)
+        best = np.flatnonzero(means >= means.max() - _ROUNDING)[-1]
+        coefs, intercepts = next(solved).at(alphas[[best]])
+        self.alpha_, self.best_score_ = float(alphas[best]), float(means[best])
+        self.path_ = {"alphas": alphas, "scores": scores}
+        self._take(coefs[:, 0], intercepts[0])
+
+    def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:
+        """Compute scores with coefficients (d, t) and intercepts (t,) from now on."""
+        self.coef_: np.ndarray = np.ascontiguousarray(coef.T)
+        self.intercept_: Any = intercept
+
+    def _scores(
+        self,
+        solutions: Solutions,
+        X: np.ndarray,
+        y: np.ndarray,
+        scored_by: np.ndarray | None,
+        test: np.ndarray,
+        alphas: np.ndarray,
+    ) -> np.ndarray:
+        """Score the samples that were held out by the solutions of each strength, (n_alphas,)."""
+        y, weights = y[test], None if scored_by is None else scored_by[test]
+        if self.scoring is None:
+            predictions = self._predictions(solutions, X, test, alphas)
+            return np.array([self._own_score(y, each, weights) for each in predictions])
+        scorer = check_scoring(self, scoring=self.scoring)
+        trained = copy.copy(self)
+        if hasattr(trained, "feature_names_in_"):  # rows are arrays here
+            del trained.feature_names_in_
+        given = {} if weights is None else {"sample_weight": weights}
+        scores = []
+        for alpha in alphas:
+            coefs, intercepts = solutions.at(alpha[np.newaxis])
+            trained._take(coefs[:, 0], intercepts[0])
+            scores.append(scorer(trained, X[test], y, **given))
+        return np.array(scores)
+
+    def _predictions(
+        self, solutions: Solutions, X: np.ndarray, test: np.ndarray, alphas: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Yield what is predicted with each strength; many are computed in one product."""
+        parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
+        n_targets = solutions.at(alphas[:1])[1].shape[1]
+        n_at_once = max(1, _SCORES_AT_ONCE // n_targets)
+        for start in range(0, len(alphas), n_at_once):
+            coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
+            side_by_side = coefs.reshape(X.shape[1], -1)
+            products = np.concatenate([X[rows] @ side_by_side for rows in parts])
+            scores = products.reshape(len(test), *intercepts.shape)
+            scores += intercepts
+            for number in range(len(intercepts)):
+                yield self._decide(scores[:, number])
+
+    @abstractmethod
+    def _decide(self, scores: np.ndarray) -> np.ndarray:
+        """Turn scores (n, t) into predictions."""
+
+    @abstractmethod
+    def _own_score(self, y: np.ndarray, predicted: np.ndarray, weights: Any) -> float:
+        """Score predictions by the score of the estimator."""
+
+    def _checked_alphas(self) -> np.ndarray:
+        if self.alphas is None:
+            return np.logspace(-6, 5, 45)
+        alphas = np.asarray(self.alphas)
+        is_sound = alphas.ndim == 1 and len(alphas) and alphas.dtype.kind in "iuf"
+        if not is_sound or not (np.isfinite(alphas) & (alphas > 0)).all():
+            raise ParameterError(
+                f"alphas={self.alphas!r}: expected a list of numbers over 0, or None for 45 from "
+                "1e-6 to 1e5"
+            )
+        return np.sort(alphas.astype(np.float64))
+
+    def _linear(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return X @ np.atleast_2d(self.coef_).T + self.intercept_
+
+
+def _row_numbers(rows: Any) -> np.ndarray:
+    """Return the rows of a fold as numbers, which scikit-learn takes as a mask too."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
+
+
+def _check_weights_of_folds(folds: Sequence[Fold], weights: np.ndarray) -> None:
+    faults = [
+        f"what fold {number} {part}"
+        for number, fold in enumerate(folds)
+        for part, rows in zip(("trains on", "is scored by"), fold, strict=True)
+        if not weights[rows].any()
+    ]
+    if faults:
+        raise InputError(f"all weights are zero in {', '.join(faults)}")
+
+
+def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
+    """Return the weights of samples, (n_samples,) float64, or raise; None weighs all the same."""
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weights = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weights.shape != (n_samples,):
+        raise InputError(f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}")
+    if (weights < 0).any():
+        raise InputError("sample_weight: expected no weight below 0")
+    if not weights.any():
+        raise InputError("sample_weight: all are zero")
+    return weights
