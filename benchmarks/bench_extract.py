@@ -121,13 +121,14 @@ def measure_arrays(args, work):
     from featx.networks.backbones import embedding_graph
 
     rows = []
-    for name, (backbone, params, size, batch_size, n_images, goal) in NETWORKS.items():
+    networks = list(NETWORKS.items())[: 1 if args.smoke else None]
+    for name, (backbone, params, size, batch_size, n_images, goal) in networks:
         print(f"# {name}", file=sys.stderr, flush=True)
         n_images = 2 * batch_size if args.smoke else n_images
         images = np.random.default_rng(0).integers(0, 256, (n_images, size, size, 3), np.uint8)
         options = {"weights": None, "backbone_params": params, "input_size": size}
         extractor = FeatureExtractor(backbone, batch_size=batch_size, cache=None, **options)
-        plain = embedding_graph([extractor.fit(images).build_backbone()], "uint8")
+        plain = embedding_graph([extractor.fit(images).current_resolution().build()], "uint8")
         folded = rewritten(plain)
 
         def featx(engine, precision="float32", extractor=extractor, images=images):

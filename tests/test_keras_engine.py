@@ -40,6 +40,36 @@ def test_run_position_in_the_batch_does_not_matter(inputs):
     assert (differences <= 1e-5 * np.linalg.norm(rows, axis=1)).all()
 
 
+@pytest.mark.parametrize("n_samples", [1, 50, 200])
+def test_run_large_batches_in_parts_keep_their_order(n_samples):
+    keras.utils.set_random_seed(0)
+    plain = keras.Sequential(
+        [keras.Input((64, 64, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
+    )
+    images = np.random.default_rng(0).random((n_samples, 64, 64, 3), np.float32)
+    outputs = KerasEngine(plain, batch_size=200).run(images)
+    np.testing.assert_allclose(outputs, plain(images), rtol=1e-5, atol=1e-6)
+
+
+def test_run_error_in_one_part_is_raised():
+    @keras.saving.register_keras_serializable("tests")
+    class Fragile(keras.layers.Layer):
+        def call(self, x):
+            import tensorflow as tf
+
+            with tf.control_dependencies([tf.debugging.assert_less(x, 2.0)]):
+                return tf.identity(x)
+
+    fragile = keras.Sequential([keras.Input((64, 64, 3)), Fragile()])
+    images = np.ones((200, 64, 64, 3), np.float32)
+    images[190] = 3
+    engine = KerasEngine(fragile, batch_size=200)
+    with pytest.raises(Exception, match="assertion failed"):
+        engine.run(images)
+    images[190] = 1
+    assert engine.run(images).max() == 1
+
+
 def test_run_traces_once(inputs):
     traced = []
 
