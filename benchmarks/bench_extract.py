@@ -5,14 +5,12 @@
     folder   natural JPEGs: featx against its decoding alone and its pass alone
     taps     five layers of one network with a head each: one pass against one for each
     peers    what a user would do instead, from image files to pooled features
-    growth   time and memory as the number of images grows
-    warm     what featx adds to a fresh interpreter when every row is stored
 
 Methods of a table take turns; the tables show medians of images/s. Random weights, which cost the
 same as trained ones, are taken where no file is at hand.
 
 Usage: python benchmarks/bench_extract.py [--smoke] [--repeats 3] [--sections arrays taps ...]
-                                          [--large 100000] [--shared ../shared] [--out FILE]
+                                          [--shared ../shared] [--out FILE]
 """
 
 from __future__ import annotations
@@ -22,17 +20,17 @@ import importlib.util
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from photos import find_weights
+from photos import decoded, distinct_photos, find_weights
 
 # Backbone, its parameters, pixels, batch size, images, times model.predict to be reached.
 NETWORKS = {
@@ -42,7 +40,34 @@ NETWORKS = {
     "EfficientNetB0, 224": ("efficientnet_b0", {}, 224, 16, 192, 1.5),
 }
 RESNET50_GFLOP = 7.73  # of one image of 224 x 224 pixels
-TAPS = [f"block_{number}_expand_relu" for number in (3, 6, 10, 13)] + ["out_relu"]
+# Backbone, its parameters, images, (layer, pooling) of each head. Those of ResNet50 are the five of
+# Vista (Nakandala and Kumar, SIGMOD 2020): the four topmost blocks, and the pooled features.
+TAPS = {
+    "MobileNetV2 0.35, from bottom to top": (
+        "mobilenet_v2",
+        {"alpha": 0.35},
+        500,
+        [
+            *((f"block_{number}_expand_relu", "avg") for number in (3, 6, 10, 13)),
+            ("out_relu", "avg"),
+        ],
+    ),
+    "ResNet50, top": (
+        "resnet50",
+        {},
+        96,
+        [
+            *((f"conv{block}_out", "max") for block in ("4_block6", "5_block1", "5_block2")),
+            ("conv5_block3_out", "max"),
+            ("conv5_block3_out", "avg"),
+        ],
+    ),
+}
+# Backbone, its parameters, images.
+FROM_FILES = {
+    "MobileNetV2 0.35": ("mobilenet_v2", {"alpha": 0.35}, 2000),
+    "ResNet50": ("resnet50", {}, 192),
+}
 
 
 def take_turns(methods, repeats, n_images):
@@ -156,42 +181,14 @@ def measure_arrays(args, work):
     return rows
 
 
-def photographs(args, work, n_images):
-    """Return the paths of so many JPEGs: natural ones with a few bytes of their own each."""
-    from featx import load_image_folder
-
-    folders = [args.shared.resolve() / "data" / name for name in ("flower_photos", "dogs_cats")]
-    paths = [
-        str(path) for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.jpg"))
-    ]
-    if not paths:
-        from featx.cli.demo_data import write_digits
-
-        write_digits(work / "digits")
-        paths = list(load_image_folder(work / "digits").data)
-    copies = work / f"photographs-{n_images}"
-    copies.mkdir(exist_ok=True)
-    written = []
-    for number in range(n_images):
-        source = Path(paths[number % len(paths)])
-        copy = copies / f"{number:06}{source.suffix}"
-        copy.write_bytes(source.read_bytes() + number.to_bytes(8, "big"))
-        written.append(str(copy))
-    time.sleep(3)  # files that changed a moment ago are not trusted
-    return written
-
-
-def small_extractor(args, **options):
-    """Return an extractor of MobileNetV2 0.35 at 224 pixels."""
+def extractor_of(args, backbone="mobilenet_v2", params=None, **options):
+    """Return an extractor at 224 pixels, with trained weights if these are at hand."""
     from featx import FeatureExtractor
 
-    return FeatureExtractor(
-        "mobilenet_v2",
-        backbone_params={"alpha": 0.35},
-        weights=find_weights(args.shared),
-        input_size=224,
-        **options,
-    )
+    weights = find_weights(args.shared) if backbone == "mobilenet_v2" else None
+    params = {"alpha": 0.35} if params is None else params
+    options |= {"weights": weights, "backbone_params": params, "input_size": 224}
+    return FeatureExtractor(backbone, **options)
 
 
 def measure_folder(args, work):
@@ -199,65 +196,69 @@ def measure_folder(args, work):
     from featx.forward.feeding import load
     from featx.samples.inputs import as_samples
 
-    paths = photographs(args, work, 64 if args.smoke else 2000)
-    samples, shape = as_samples(paths), (224, 224, 3)
-    rows = np.arange(len(paths))
+    results = {}
+    for name, (backbone, params, n_images) in list(FROM_FILES.items())[: 1 if args.smoke else None]:
+        print(f"# {name}", file=sys.stderr, flush=True)
+        paths = distinct_photos(args.shared, work, 64 if args.smoke else n_images)
+        samples, rows = as_samples(paths), np.arange(len(paths))
 
-    def decoded():
-        return [inputs for _, inputs, _ in load(samples, rows, shape, group_size=64, n_jobs=None)]
+        def decode(samples=samples, rows=rows):
+            groups = load(samples, rows, (224, 224, 3), group_size=64, n_jobs=None)
+            return [inputs for _, inputs, _ in groups]
 
-    images = np.concatenate(decoded())
-    # Copies of a photograph are one array: a few pixels make each its own, as in the files.
-    images[:, 0, :8, 0] = np.arange(len(images)).astype(">u8").view(np.uint8).reshape(-1, 8)
-    extractors = {
-        engine: small_extractor(args, engine=engine, cache=None, batch_size=32)
-        for engine in ("keras", "openvino")
-    }
-    methods = {"decode": decoded}
-    for engine, extractor in extractors.items():
-        methods |= {
-            f"arrays, {engine}": lambda extractor=extractor: extractor.fit_transform(images),
-            f"files, {engine}": lambda extractor=extractor: extractor.fit_transform(paths),
-        }
-    rates = take_turns(methods, args.repeats, len(paths))
-    result = {"images": len(paths), "images/s": rates}
-    for engine in extractors:
-        decode, arrays, files = (
-            rates["decode"],
-            rates[f"arrays, {engine}"],
-            rates[f"files, {engine}"],
-        )
-        # Both keep all cores busy: what is left to each adds up.
-        result[f"{engine}, of the smaller"] = files / min(decode, arrays)
-        result[f"{engine}, of both on shared cores"] = files * (1 / decode + 1 / arrays)
-    return result
+        images = np.concatenate(decode())
+        # Copies of a photograph are one array: a few pixels make each its own, as in the files.
+        images[:, 0, :8, 0] = np.arange(len(images)).astype(">u8").view(np.uint8).reshape(-1, 8)
+        methods = {"decode": decode}
+        for engine in ("keras", "openvino"):
+            extractor = extractor_of(args, backbone, params, engine=engine, cache=None)
+            for kind, inputs in (("arrays", images), ("files", paths)):
+                methods[f"{kind}, {engine}"] = partial(extractor.fit_transform, inputs)
+        rates = take_turns(methods, args.repeats, len(paths))
+        results[name] = {"images": len(paths), "images/s": rates}
+        for engine in ("keras", "openvino"):
+            decoding, arrays = rates["decode"], rates[f"arrays, {engine}"]
+            files = rates[f"files, {engine}"]
+            # Both keep all cores busy: what is left to each adds up.
+            results[name][f"{engine}, of the smaller"] = files / min(decoding, arrays)
+            results[name][f"{engine}, of both on shared cores"] = files * (
+                1 / decoding + 1 / arrays
+            )
+    return results
 
 
 def measure_taps(args, work):
     """Compare one pass that stores five layers with a pass for each, a head on each."""
     from sklearn.linear_model import LogisticRegression
 
-    paths = photographs(args, work, 32 if args.smoke else 500)
-    labels = np.arange(len(paths)) % 5
+    results = {}
+    workloads = list(TAPS.items())[: 1 if args.smoke else None]
+    for name, (backbone, params, n_images, taps) in workloads:
+        print(f"# {name}", file=sys.stderr, flush=True)
+        paths = distinct_photos(args.shared, work, 16 if args.smoke else n_images)
+        labels = np.arange(len(paths)) % 5
 
-    def run(also_cache):
-        with tempfile.TemporaryDirectory(dir=work) as cache:
-            for layer in TAPS:
-                extractor = small_extractor(args, layer=layer, cache=cache, also_cache=also_cache)
-                head = LogisticRegression(max_iter=20, tol=1e-2)
-                head.fit(extractor.fit_transform(paths), labels)
+        def run(also_cache, backbone=backbone, params=params, taps=taps, paths=paths, y=labels):
+            with tempfile.TemporaryDirectory(dir=work) as cache:
+                for layer, pooling in taps:
+                    options = {"layer": layer, "pooling": pooling, "also_cache": also_cache}
+                    extractor = extractor_of(args, backbone, params, cache=cache, **options)
+                    head = LogisticRegression(max_iter=20, tol=1e-2)
+                    head.fit(extractor.fit_transform(paths), y)
 
-    methods = {"a pass for each": lambda: run(()), "one pass": lambda: run(TAPS)}
-    rates = take_turns(methods, args.repeats, len(paths))
-    return {"images/s": rates, "times": rates["one pass"] / rates["a pass for each"]}
+        methods = {"a pass for each": partial(run, ()), "one pass": partial(run, taps)}
+        rates = take_turns(methods, args.repeats, len(paths))
+        times = rates["one pass"] / rates["a pass for each"]
+        results[name] = {"images": len(paths), "images/s": rates, "times": times}
+    return results
 
 
 def measure_peers(args, work):
-    """Compare with the article's way, embetter and a torch-free transformer, from files."""
+    """Compare with the article's way, embetter and torch, from files."""
     import keras
     from PIL import Image
 
-    paths = photographs(args, work, 32 if args.smoke else 500)
+    paths = distinct_photos(args.shared, work, 32 if args.smoke else 500)
     options = {"alpha": 0.35, "include_top": False, "pooling": "avg", "input_shape": (224, 224, 3)}
     model = keras.applications.MobileNetV2(weights=find_weights(args.shared), **options)
     preprocess = keras.applications.mobilenet_v2.preprocess_input
@@ -279,7 +280,7 @@ def measure_peers(args, work):
 
     def featx(engine):
         with tempfile.TemporaryDirectory(dir=work) as cache:
-            small_extractor(args, engine=engine, cache=cache).fit_transform(paths)
+            extractor_of(args, engine=engine, cache=cache).fit_transform(paths)
 
     methods = {
         "image_dataset_from_directory + predict": article,
@@ -289,7 +290,25 @@ def measure_peers(args, work):
     }
     if importlib.util.find_spec("embetter"):
         methods["embetter cached(), cold"] = embetter_cold(model, preprocess, paths, work)
+    if importlib.util.find_spec("torchvision"):
+        methods["decoded in threads + torch"] = torch_extractor(paths)
     return {"images/s": take_turns(methods, args.repeats, len(paths))}
+
+
+def torch_extractor(paths):
+    """Return the same network in torch, fed by a thread for each core."""
+    import torch
+    from torchvision.models import mobilenet_v2
+
+    model = mobilenet_v2(width_mult=0.35).features.eval()
+
+    @torch.inference_mode()
+    def run():
+        for start in range(0, len(paths), 32):
+            pixels = torch.from_numpy(decoded(paths[start : start + 32]))
+            model(pixels.permute(0, 3, 1, 2) / 127.5 - 1).mean((2, 3)).numpy()
+
+    return run
 
 
 def embetter_cold(model, preprocess, paths, work):
@@ -313,93 +332,11 @@ def embetter_cold(model, preprocess, paths, work):
     return run
 
 
-GROWTH_CODE = """
-import json, sys, time
-from pathlib import Path
-import numpy as np
-from featx import FeatureExtractor
-pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
-extractor = FeatureExtractor("tiny", cache=sys.argv[1]).fit(pixels)
-extractor.transform(pixels)
-paths = sorted(map(str, Path(sys.argv[2]).iterdir()))
-start = time.perf_counter()
-rows = extractor.transform(paths)
-seconds = time.perf_counter() - start
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(json.dumps({
-    "images": len(paths),
-    "seconds": seconds,
-    "peak MiB without the rows": int(status["VmHWM"].split()[0]) / 1024 - rows.nbytes / 2**20,
-    "n_forward": extractor.report_.n_forward,
-}))
-"""
-
-
-def measure_growth(args, work):
-    """Pass over more and more files, each time in a process of its own."""
-    results = []
-    for n_images in (64, 256) if args.smoke else (1000, 10_000, args.large):
-        folder = work / f"growth-{n_images}"
-        folder.mkdir()
-        buffer = Path(photographs(args, work, 1)[0]).read_bytes()
-        for number in range(n_images):
-            (folder / f"{number:07}.jpg").write_bytes(buffer + number.to_bytes(8, "big"))
-        command = [sys.executable, "-c", GROWTH_CODE, str(work / f"cache-{n_images}"), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        results.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"# {results[-1]}", file=sys.stderr, flush=True)
-    return results
-
-
-WARM_CODE = """
-import sys, time
-start = time.perf_counter()
-import numpy, sklearn.linear_model, sklearn.preprocessing, sklearn.pipeline
-base = time.perf_counter()
-if sys.argv[1] == "tensorflow":
-    import tensorflow
-else:
-    from pathlib import Path
-    from featx import FeatureExtractor
-    paths = sorted(map(str, Path(sys.argv[2]).iterdir()))
-    extractor = FeatureExtractor("tiny", cache=sys.argv[1])
-    extractor.fit_transform(paths)
-    assert extractor.report_.n_forward == (0 if len(sys.argv) > 3 else len(paths))
-    if len(sys.argv) > 3:
-        assert "tensorflow" not in sys.modules and "keras" not in sys.modules
-print(time.perf_counter() - base)
-"""
-
-
-def measure_warm(args, work):
-    """Time what comes on top of numpy and scikit-learn when 10,000 rows are stored."""
-    folder = work / "warm"
-    folder.mkdir()
-    buffer = Path(photographs(args, work, 1)[0]).read_bytes()
-    for number in range(100 if args.smoke else 10_000):
-        (folder / f"{number:07}.jpg").write_bytes(buffer + number.to_bytes(8, "big"))
-    time.sleep(3)
-
-    def seconds(*arguments):
-        command = [sys.executable, "-c", WARM_CODE, *arguments]
-        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-    cache = str(work / "warm-cache")
-    seconds(cache, str(folder))
-    turns = [
-        (seconds("tensorflow"), seconds(cache, str(folder), "warm")) for _ in range(args.repeats)
-    ]
-    tensorflow, featx = (median(values) for values in zip(*turns, strict=True))
-    return {"import tensorflow, s": tensorflow, "featx, s": featx, "share": featx / tensorflow}
-
-
 SECTIONS = {
     "arrays": measure_arrays,
     "folder": measure_folder,
     "taps": measure_taps,
     "peers": measure_peers,
-    "growth": measure_growth,
-    "warm": measure_warm,
 }
 
 
@@ -409,7 +346,6 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="a minute instead of many")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--large", type=int, default=100_000)
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

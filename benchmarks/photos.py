@@ -5,6 +5,9 @@ digits; MobileNetV2 (alpha 0.35) at its own 224 pixels, with random weights, whi
 where its weight file is missing.
 """
 
+import time
+from pathlib import Path
+
 import numpy as np
 
 SIZE = 224
@@ -28,6 +31,31 @@ def find_photos(shared, work, n_photos):
     labels = np.concatenate([s.target for s in sets])
     chosen = np.sort(np.random.default_rng(0).permutation(len(paths))[:n_photos])
     return paths[chosen], labels[chosen]
+
+
+def distinct_photos(shared, work, n_photos):
+    """Return the paths of so many JPEGs: natural ones with a few bytes of their own each."""
+    from featx import load_image_folder
+
+    folders = [shared.resolve() / "data" / name for name in ("flower_photos", "dogs_cats")]
+    paths = [
+        str(path) for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.jpg"))
+    ]
+    if not paths:
+        from featx.cli.demo_data import write_digits
+
+        write_digits(work / "digits")
+        paths = list(load_image_folder(work / "digits").data)
+    copies = work / f"photos-{n_photos}"
+    copies.mkdir(exist_ok=True)
+    written = []
+    for number in range(n_photos):
+        source = Path(paths[number % len(paths)])
+        copy = copies / f"{number:06}{source.suffix}"
+        copy.write_bytes(source.read_bytes() + number.to_bytes(8, "big"))
+        written.append(str(copy))
+    time.sleep(3)  # files that changed a moment ago are not trusted
+    return written
 
 
 def find_weights(shared):

@@ -92,10 +92,25 @@ def test_bench_cache_smoke_measures_everything(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["warm", pytest.param("growth", marks=pytest.mark.long)])
-def test_bench_extract_smoke_measures_everything(section, tmp_path):
+def test_bench_extract_smoke_measures_everything(tmp_path):
     out = tmp_path / "result.json"
     command = [sys.executable, BENCHMARKS / "bench_extract.py", "--smoke", "--out", out]
+    command += ["--shared", tmp_path / "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    (arrays,) = result["arrays"]
+    assert {"model.predict", "bare loop", "featx, keras"} <= set(arrays["images/s"])
+    for section in ("folder", "taps"):
+        assert all(min(row["images/s"].values()) > 0 for row in result[section].values())
+    assert min(result["peers"]["images/s"].values()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", ["warm", pytest.param("growth", marks=pytest.mark.long)])
+def test_bench_processes_smoke_measures_everything(section, tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_processes.py", "--smoke", "--out", out]
     command += ["--shared", tmp_path / "none", "--sections", section]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
