@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from featx.extractor import FeatureExtractor
     from featx.networks.applications import list_backbones
     from featx.persistence import load, save
+    from featx.probes.nearest_mean import NearestMeanProbe
+    from featx.probes.neighbors import KNNProbe
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
     from featx.samples.folders import load_image_folder
     from featx.storage.cache import EmbeddingCache
@@ -25,6 +27,8 @@ __all__ = [
     "EmbeddingCache",
     "FeatureExtractor",
     "FineTune",
+    "KNNProbe",
+    "NearestMeanProbe",
     "RidgeProbe",
     "RidgeProbeRegressor",
     "TransferClassifier",
@@ -40,6 +44,8 @@ _HOMES = {
     "EmbeddingCache": "storage.cache",
     "FeatureExtractor": "extractor",
     "FineTune": "tuning.params",
+    "KNNProbe": "probes.neighbors",
+    "NearestMeanProbe": "probes.nearest_mean",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",

@@ -21,6 +21,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
+from featx.probes.nearest_mean import NearestMeanProbe
 
 
 def _scaled(head: BaseEstimator) -> Pipeline:
@@ -33,6 +34,7 @@ CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "ridge": lambda: _scaled(RidgeClassifier()),
     "svm": lambda: _scaled(LinearSVC(max_iter=10_000)),
     "knn": lambda: KNeighborsClassifier(algorithm="brute", metric="cosine"),
+    "nearest_mean": NearestMeanProbe,
     "lda": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
     "forest": lambda: RandomForestClassifier(n_estimators=300),
 }

@@ -34,6 +34,8 @@ from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
 from featx.identity.spaces import Space
 from featx.networks.models import StoredModel
+from featx.probes.nearest_mean import NearestMeanProbe
+from featx.probes.neighbors import KNNProbe
 from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
 from featx.transfer import TransferEstimator
 
@@ -51,7 +53,10 @@ _CLASSES: dict[str, Any] = {
     kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
 }
 # Heads of featx, which skops has not heard of.
-_OWN_TYPES = [f"{kind.__module__}.{kind.__name__}" for kind in (RidgeProbe, RidgeProbeRegressor)]
+_OWN_TYPES = [
+    f"{kind.__module__}.{kind.__name__}"
+    for kind in (KNNProbe, NearestMeanProbe, RidgeProbe, RidgeProbeRegressor)
+]
 # Neither where this machine keeps its cache nor the objects that are saved on their own.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
 _FITTED = ("feature_shape_", "array_shape_", "n_features_in_")

@@ -46,7 +46,9 @@ def n_forward():
     return EmbeddingCache().info()["n_forward"]
 
 
-@pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "knn", "lda", "forest"])
+@pytest.mark.parametrize(
+    "head", ["logistic", "ridge", "svm", "knn", "nearest_mean", "lda", "forest"]
+)
 def test_classifier_named_head_learns(head, images, labels):
     classifier = TransferClassifier("tiny", head=head, random_state=0).fit(images, labels)
     assert classifier.score(images, labels) == 1

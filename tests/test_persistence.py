@@ -53,7 +53,9 @@ def round_trip(estimator, path, **kwargs):
     return load(path, **kwargs)
 
 
-@pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "knn", "lda", LogisticRegression()])
+@pytest.mark.parametrize(
+    "head", ["logistic", "ridge", "svm", "knn", "nearest_mean", "lda", LogisticRegression()]
+)
 def test_round_trip_classifier_predicts_the_same(head, images, labels, path):
     classifier = TransferClassifier("tiny", head).fit(images, labels)
     loaded = round_trip(classifier, path)

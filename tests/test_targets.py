@@ -48,7 +48,9 @@ def labels():
     return np.tile([[1, 1], [0, 1], [1, 0], [0, 0]], (6, 1))
 
 
-@pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "knn", "lda", "forest"])
+@pytest.mark.parametrize(
+    "head", ["logistic", "ridge", "svm", "knn", "nearest_mean", "lda", "forest"]
+)
 def test_named_head_learns_several_labels(head, images, labels):
     classifier = TransferClassifier("tiny", head, random_state=0).fit(images, labels)
     assert classifier.score(images, labels) == 1

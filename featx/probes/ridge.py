@@ -13,7 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from featx.exceptions import InputError
-from featx.probes.ridge_choice import RidgeChoice, checked_weights
+from featx.probes.ridge_choice import RidgeChoice
+from featx.probes.weights import checked_weights
 
 
 class RidgeProbe(ClassifierMixin, RidgeChoice):

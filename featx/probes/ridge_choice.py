@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import check_cv
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.exceptions import InputError, ParameterError
-from featx.probes.ridge_path import Fold, Solutions, solve
+from featx.probes.folds import Fold, last_of_best, split_folds
+from featx.probes.ridge_path import Solutions, solve
 
 # How many scores of how many samples are computed at once.
 _SCORES_AT_ONCE = 4096
 _ROWS_AT_ONCE = 8192
-# Means of the same scores in another order differ by this much.
-_ROUNDING = 1e-12
 
 
 class RidgeChoice(BaseEstimator):
@@ -51,15 +48,14 @@ class RidgeChoice(BaseEstimator):
         alphas: np.ndarray,
     ) -> None:
         """Choose a strength by how well targets `Y` (n, t) tell `y`, and train on everything."""
-        cv = check_cv(self.cv, y, classifier=is_classifier(self))
-        folds = [(_row_numbers(a), _row_numbers(b)) for a, b in cv.split(X, y, groups)]
+        folds = split_folds(self.cv, X, y, groups, classes=is_classifier(self))
         _check_weights_of_folds(folds, weights)
         scores = np.empty((len(alphas), len(folds)))
         solved = solve(X, Y, weights, folds, fit_intercept=self.fit_intercept)
         for number, (_, test) in enumerate(folds):
             scores[:, number] = self._scores(next(solved), X, y, scored_by, test, alphas)
         means = scores.mean(axis=1)
-        best = np.flatnonzero(means >= means.max() - _ROUNDING)[-1]
+        best = last_of_best(means)
         coefs, intercepts = next(solved).at(alphas[[best]])
         self.alpha_, self.best_score_ = float(alphas[best]), float(means[best])
         self.path_ = {"alphas": alphas, "scores": scores}
@@ -138,12 +134,6 @@ class RidgeChoice(BaseEstimator):
         return X @ np.atleast_2d(self.coef_).T + self.intercept_
 
 
-def _row_numbers(rows: Any) -> np.ndarray:
-    """Return the rows of a fold as numbers, which scikit-learn takes as a mask too."""
-    rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows
-
-
 def _check_weights_of_folds(folds: Sequence[Fold], weights: np.ndarray) -> None:
     faults = [
         f"what fold {number} {part}"
@@ -153,19 +143,3 @@ def _check_weights_of_folds(folds: Sequence[Fold], weights: np.ndarray) -> None:
     ]
     if faults:
         raise InputError(f"all weights are zero in {', '.join(faults)}")
-
-
-def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
-    """Return the weights of samples, (n_samples,) float64, or raise; None weighs all the same."""
-    if sample_weight is None:
-        return np.ones(n_samples)
-    weights = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-    )
-    if weights.shape != (n_samples,):
-        raise InputError(f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}")
-    if (weights < 0).any():
-        raise InputError("sample_weight: expected no weight below 0")
-    if not weights.any():
-        raise InputError("sample_weight: all are zero")
-    return weights

@@ -18,9 +18,8 @@ import joblib
 import numpy as np
 
 from featx.blas import blas_threads_for
+from featx.probes.folds import Fold
 from featx.probes.moments import Moments
-
-Fold = tuple[np.ndarray, np.ndarray]
 
 
 class Solutions(Protocol):

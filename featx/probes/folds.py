@@ -1,0 +1,54 @@
+"""How a probe holds samples out, and which of its candidates it chooses by what they scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import check_cv
+
+Fold = tuple[np.ndarray, np.ndarray]
+
+# Means of the same scores in another order differ by this much.
+_ROUNDING = 1e-12
+
+
+def split_folds(cv: Any, X: np.ndarray, y: np.ndarray, groups: Any, *, classes: bool) -> list[Fold]:
+    """Hold samples out as scikit-learn does.
+
+    Parameters
+    ----------
+    cv : int, splitter, iterable of (train, test) or None
+        None is five folds.
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    groups : array-like of shape (n_samples,) or None
+    classes : bool
+        Whether `y` holds classes, of which each fold then gets its share.
+
+    Returns
+    -------
+    list of (train, test)
+        Row numbers, int64.
+    """
+    splitter = check_cv(cv, y, classifier=classes)
+    return [
+        (_row_numbers(train), _row_numbers(test)) for train, test in splitter.split(X, y, groups)
+    ]
+
+
+def _row_numbers(rows: Any) -> np.ndarray:
+    """Return the rows of a fold as numbers, which scikit-learn takes as a mask too."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
+
+
+def last_of_best(means: np.ndarray) -> int:
+    """Return the number of the best mean score; of equals the last.
+
+    Examples
+    --------
+    >>> last_of_best(np.array([0.5, 0.8, 0.8, 0.7]))
+    2
+    """
+    return int(np.flatnonzero(means >= means.max() - _ROUNDING)[-1])

@@ -1,0 +1,193 @@
+"""KNNProbe: weighted nearest neighbours, by the protocol of self-supervised learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.preprocessing import normalize
+from sklearn.utils import check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from featx.exceptions import InputError, ParameterError
+from featx.probes.folds import last_of_best, split_folds
+
+_SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
+
+
+class KNNProbe(ClassifierMixin, BaseEstimator):
+    """Nearest neighbours by cosine that vote by how near they are; how many vote is chosen.
+
+    A neighbour of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv
+    1805.01978). The numbers of neighbours tried are those of Caron et al. 2021 (arXiv 2104.14294).
+    Nothing is trained, so that the score tells about the embeddings alone. All numbers of
+    neighbours are scored from one list of neighbours for each sample that a fold holds out.
+
+    Parameters
+    ----------
+    n_neighbors : int or list of int, default=(10, 20, 100, 200)
+        What is tried; where fewer samples are at hand, all of them vote.
+    temperature : float, default=0.07
+        Over 0; the lower, the more the nearest decide.
+    cv : int, splitter, iterable of (train, test) or None, default=None
+        How samples are held out to choose by; None is five folds, of equal shares of each class.
+
+    Attributes
+    ----------
+    n_neighbors_ : int
+        The number with the best mean accuracy; of equals the largest.
+    best_score_ : float
+        Mean accuracy over the folds with it.
+    path_ : dict
+        ``"n_neighbors"`` (n_candidates,), increasing, and ``"scores"`` (n_candidates, n_folds).
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from featx import KNNProbe
+    >>> X, y = load_digits(return_X_y=True)
+    >>> probe = KNNProbe().fit(X, y)
+    >>> probe.n_neighbors_, probe.best_score_ > 0.95
+    (10, True)
+    """
+
+    def __init__(
+        self, n_neighbors: Any = (10, 20, 100, 200), *, temperature: float = 0.07, cv: Any = None
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.temperature = temperature
+        self.cv = cv
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Keep the samples, and choose how many neighbours vote.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Kept with rows of length 1, in float32 or float64 as given.
+        y : array-like of shape (n_samples,)
+        groups : array-like of shape (n_samples,), default=None
+            For a splitter that holds groups out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            `n_neighbors` or `temperature` is no number, or no list of numbers, over 0.
+        ValueError
+            Lengths differ, numbers are missing, there is one class only, and so on.
+        """
+        candidates = self._checked_params()
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        check_consistent_length(X, groups)
+        self.classes_, numbers = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(f"y holds one class only, {y.tolist()[0]!r}: expected 2 or more")
+        self._rows, self._class_numbers = normalize(X), numbers
+        folds = split_folds(self.cv, X, y, groups, classes=True)
+        scores = np.empty((len(candidates), len(folds)))
+        for column, (train, test) in enumerate(folds):
+            hits = np.zeros(len(candidates))
+            for part, votes in self._votes(self._rows[test], train, candidates):
+                hits += (votes.argmax(2) == numbers[test[part]]).sum(1)
+            scores[:, column] = hits / len(test)
+        means = scores.mean(axis=1)
+        best = last_of_best(means)
+        self.n_neighbors_, self.best_score_ = int(candidates[best]), float(means[best])
+        self.path_ = {"n_neighbors": candidates, "scores": scores}
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the share of the votes that each class has.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        everyone = np.arange(len(self._rows))
+        votes = self._votes(normalize(X), everyone, np.array([self.n_neighbors_]))
+        shares = np.concatenate([each[0] for _, each in votes])
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the class with most votes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        shares = self.predict_proba(X)
+        return self.classes_[shares.argmax(axis=1)]
+
+    def _votes(
+        self, rows: np.ndarray, voters: np.ndarray, counts: np.ndarray
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield a part of the rows, and what the nearest voters give the classes.
+
+        The votes are of shape (n_counts, n_rows, n_classes); `counts` increases.
+        """
+        theirs = self._rows if len(voters) == len(self._rows) else self._rows[voters]
+        class_numbers = self._class_numbers[voters]
+        counts = np.minimum(counts, len(voters))
+        n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(voters))
+        for start in range(0, len(rows), n_at_once):
+            part = slice(start, start + n_at_once)
+            similarities = rows[part] @ theirs.T
+            nearest = np.argpartition(-similarities, counts[-1] - 1)[:, : counts[-1]]
+            near = np.take_along_axis(similarities, nearest, 1)
+            order = np.argsort(-near, axis=1, kind="stable")
+            nearest, near = (
+                np.take_along_axis(nearest, order, 1),
+                np.take_along_axis(near, order, 1),
+            )
+            # The nearest has a vote of 1: shares stay the same, and nothing overflows.
+            weights = np.exp((near - near[:, :1]).astype(np.float64) / self.temperature)
+            yield part, self._sums(class_numbers[nearest], weights, counts)
+
+    def _sums(self, voted: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Add up the votes (n_rows, k) for classes, of the first few as of all."""
+        n_rows, n_classes = len(voted), len(self.classes_)
+        places = voted + n_classes * np.arange(n_rows)[:, np.newaxis]
+        sums = [
+            np.bincount(
+                places[:, :count].ravel(), weights[:, :count].ravel(), minlength=n_rows * n_classes
+            )
+            for count in counts
+        ]
+        return np.stack(sums).reshape(len(counts), n_rows, n_classes)
+
+    def _checked_params(self) -> np.ndarray:
+        """Return the numbers of neighbours, increasing, or raise with all faults."""
+        faults = []
+        given = self.n_neighbors
+        candidates: Any = [given] if isinstance(given, Integral) else given
+        is_list = isinstance(candidates, (list, tuple, np.ndarray)) and len(candidates)
+        if not is_list or not all(
+            isinstance(each, Integral) and int(each) > 0 for each in candidates
+        ):
+            faults.append(f"n_neighbors={given!r}: expected a number over 0, or a list of them")
+        if not isinstance(self.temperature, Real) or not 0 < self.temperature < np.inf:
+            faults.append(f"temperature={self.temperature!r}: expected a number over 0")
+        if faults:
+            raise ParameterError("; ".join(faults))
+        return np.unique(np.asarray(candidates, np.int64))

@@ -1,0 +1,26 @@
+"""The weights of samples, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+from featx.exceptions import InputError
+
+
+def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
+    """Return the weights of samples, (n_samples,) float64, or raise; None weighs all the same."""
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weights = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weights.shape != (n_samples,):
+        raise InputError(f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}")
+    if (weights < 0).any():
+        raise InputError("sample_weight: expected no weight below 0")
+    if not weights.any():
+        raise InputError("sample_weight: all are zero")
+    return weights
