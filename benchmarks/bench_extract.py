@@ -55,7 +55,7 @@ TAPS = {
     "ResNet50, top": (
         "resnet50",
         {},
-        96,
+        192,
         [
             *((f"conv{block}_out", "max") for block in ("4_block6", "5_block1", "5_block2")),
             ("conv5_block3_out", "max"),
