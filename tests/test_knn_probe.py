@@ -67,6 +67,15 @@ def test_fit_groups_and_validation_split_are_kept(digits):
     assert one.best_score_ == pytest.approx(right)
 
 
+def test_fit_folds_that_draw_rows_again_keep_their_classes(digits):
+    X, y = digits
+    drawn = np.random.default_rng(0).integers(0, len(X), len(X))  # as many as there are, shuffled
+    test = np.setdiff1d(np.arange(len(X)), drawn)
+    probe = KNNProbe([5], cv=[(drawn, test)]).fit(X, y)
+    right = by_scikit_learn().fit(X[drawn], y[drawn]).score(X[test], y[test])
+    assert probe.best_score_ == pytest.approx(right)
+
+
 def test_predict_proba_low_temperature_and_zero_rows_stay_finite(digits):
     X, y = digits
     X = X.copy()

@@ -61,11 +61,11 @@ class KerasEngine(Engine):
 
     def finish(self, pending: Any) -> np.ndarray:
         """Copy the embeddings from the device."""
-        import keras
-
         if self._cuts_batches:
             futures: list[Future[Any]] = pending
             return np.concatenate([np.asarray(future.result(), np.float32) for future in futures])
+        import keras
+
         return np.asarray(keras.ops.convert_to_numpy(pending), np.float32)
 
 

@@ -7,10 +7,9 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import normalize
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featx.exceptions import InputError
+from featx.probes.classes import numbered
 from featx.probes.weights import checked_weights
 
 
@@ -57,10 +56,7 @@ class NearestMeanProbe(ClassifierMixin, BaseEstimator):
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        self.classes_, numbers = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise InputError(f"y holds one class only, {y.tolist()[0]!r}: expected 2 or more")
+        self.classes_, numbers = numbered(y)
         weights = checked_weights(sample_weight, len(X))
         shares = np.zeros((len(self.classes_), len(X)), X.dtype)
         shares[numbers, np.arange(len(X))] = weights

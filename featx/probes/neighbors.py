@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_consistent_length
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featx.exceptions import InputError, ParameterError
+from featx.exceptions import ParameterError
+from featx.probes.classes import numbered
 from featx.probes.folds import last_of_best, split_folds
 
 _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
@@ -88,11 +88,8 @@ class KNNProbe(ClassifierMixin, BaseEstimator):
         """
         candidates = self._checked_params()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
         check_consistent_length(X, groups)
-        self.classes_, numbers = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise InputError(f"y holds one class only, {y.tolist()[0]!r}: expected 2 or more")
+        self.classes_, numbers = numbered(y)
         self._rows, self._class_numbers = normalize(X), numbers
         folds = split_folds(self.cv, X, y, groups, classes=True)
         scores = np.empty((len(candidates), len(folds)))
@@ -120,8 +117,7 @@ class KNNProbe(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        everyone = np.arange(len(self._rows))
-        votes = self._votes(normalize(X), everyone, np.array([self.n_neighbors_]))
+        votes = self._votes(normalize(X), None, np.array([self.n_neighbors_]))
         shares = np.concatenate([each[0] for _, each in votes])
         return shares / shares.sum(axis=1, keepdims=True)
 
@@ -140,16 +136,17 @@ class KNNProbe(ClassifierMixin, BaseEstimator):
         return self.classes_[shares.argmax(axis=1)]
 
     def _votes(
-        self, rows: np.ndarray, voters: np.ndarray, counts: np.ndarray
+        self, rows: np.ndarray, voters: np.ndarray | None, counts: np.ndarray
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield a part of the rows, and what the nearest voters give the classes.
+        """Yield a part of the rows, and what the nearest voters give the classes; None is everyone.
 
         The votes are of shape (n_counts, n_rows, n_classes); `counts` increases.
         """
-        theirs = self._rows if len(voters) == len(self._rows) else self._rows[voters]
-        class_numbers = self._class_numbers[voters]
-        counts = np.minimum(counts, len(voters))
-        n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(voters))
+        theirs, class_numbers = self._rows, self._class_numbers
+        if voters is not None:
+            theirs, class_numbers = theirs[voters], class_numbers[voters]
+        counts = np.minimum(counts, len(theirs))
+        n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(theirs))
         for start in range(0, len(rows), n_at_once):
             part = slice(start, start + n_at_once)
             similarities = rows[part] @ theirs.T
