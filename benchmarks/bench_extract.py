@@ -203,7 +203,7 @@ def measure_folder(args, work):
         samples, rows = as_samples(paths), np.arange(len(paths))
 
         def decode(samples=samples, rows=rows):
-            groups = load(samples, rows, (224, 224, 3), group_size=64, n_jobs=None)
+            groups = load(samples, rows, (224, 224, 3), batch_size=lambda: 64, n_jobs=None)
             return [inputs for _, inputs, _ in groups]
 
         images = np.concatenate(decode())

@@ -48,11 +48,28 @@ def test_take_whole_groups_are_not_copied():
 
 def test_load_keeps_the_order_whatever_the_threads():
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 3), dtype=np.uint8)
-    loaded = load(as_samples(images), np.arange(50), (6, 6, 3), group_size=3, n_jobs=4)
+    loaded = load(as_samples(images), np.arange(50), (6, 6, 3), batch_size=lambda: 3, n_jobs=4)
     rows, inputs, faults = zip(*loaded, strict=True)
     assert np.concatenate(rows).tolist() == list(range(50))
     np.testing.assert_array_equal(np.concatenate(inputs), images)
     assert not any(faults)
+
+
+def test_load_slices_of_ready_images_are_batches_that_nobody_copied():
+    images = np.zeros((300, 6, 6, 3), np.uint8)
+    sizes = iter([100, 200])
+    loaded = load(
+        as_samples(images), np.arange(300), (6, 6, 3), batch_size=lambda: next(sizes), n_jobs=1
+    )
+    inputs = [inputs for _, inputs, _ in loaded]
+    assert [len(part) for part in inputs] == [100, 200]
+    assert all(np.shares_memory(part, images) for part in inputs)
+
+
+def test_load_images_to_be_resized_come_in_small_groups():
+    images = np.zeros((150, 6, 6, 3), np.uint8)
+    loaded = load(as_samples(images), np.arange(150), (4, 4, 3), batch_size=lambda: 150, n_jobs=1)
+    assert [len(inputs) for _, inputs, _ in loaded] == [64, 64, 22]
 
 
 def test_load_does_not_run_out_of_sight():
@@ -65,7 +82,7 @@ def test_load_does_not_run_out_of_sight():
             return super().batch(rows, shape)
 
     samples = Counted(np.zeros((200, 4, 4, 3), np.uint8))
-    groups = load(samples, np.arange(200), (4, 4, 3), group_size=2, n_jobs=2)
+    groups = load(samples, np.arange(200), (4, 4, 3), batch_size=lambda: 2, n_jobs=2)
     next(groups)
     time.sleep(0.2)
     assert len(loaded) <= 5
@@ -80,4 +97,4 @@ def test_load_error_of_a_thread_is_raised():
 
     samples = Failing(np.zeros((9, 4, 4, 3), np.uint8))
     with pytest.raises(OSError, match="drive"):
-        list(load(samples, np.arange(9), (4, 4, 3), group_size=2, n_jobs=2))
+        list(load(samples, np.arange(9), (4, 4, 3), batch_size=lambda: 2, n_jobs=2))

@@ -135,6 +135,27 @@ def test_run_batch_size_is_not_searched_beyond_memory():
     assert runs.batch_size <= 8
 
 
+class SlowToSetUp(BestAtEight):
+    """Compiles anew for each size, as JAX does."""
+
+    def start(self, inputs):
+        if len(inputs) not in self.sizes:
+            time.sleep(0.2)
+        return super().start(inputs)
+
+    def resized(self, batch_size):
+        engine = SlowToSetUp(None, batch_size)
+        engine.sizes = self.sizes
+        return engine
+
+
+def test_run_sizes_that_take_long_to_set_up_are_not_tried_for_a_few_batches():
+    engine = SlowToSetUp(None, 4)
+    _, rows, _ = run(engine, feed_of(700), 4, is_fixed=False)
+    assert rows.tolist() == list(range(700))
+    assert set(engine.sizes) == {4}
+
+
 @pytest.fixture
 def worth_it(monkeypatch):
     monkeypatch.setattr(runner, "_WORTH_CONVERTING_S", 1e-9)

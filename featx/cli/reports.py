@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns whose name begins with ``#`` hold numbers and are set right.
 
+    The title is one line, however long, so that a path in it can be copied.
+
     Examples
     --------
     >>> print_table("", ["name", "#n"], [["a", 1]])  # doctest: +SKIP
     """
-    table = Table(title=title, title_justify="left")
+    console = Console()
+    if title:
+        console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    table = Table()
     for column in columns:
         right = column.startswith("#")
         table.add_column(column.lstrip("#"), justify="right" if right else "left", no_wrap=right)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+    console.print(table)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-# Two batches: while the device works on one, the next is on its way to it.
-IN_FLIGHT = 2
-
 
 class Engine(ABC):
     """Runs a frozen graph on batches of a fixed size; the last one is padded.
@@ -31,10 +28,14 @@ class Engine(ABC):
         What ``FeatureExtractor(engine=...)`` calls it.
     precisions : tuple of str
         In which it can compute.
+    n_in_flight : int
+        How many batches to start before the first is waited for: while the device works on one,
+        the next is on its way to it.
     """
 
     name: str
     precisions: tuple[str, ...]
+    n_in_flight = 2
 
     def __init__(self, model: keras.Model, batch_size: int, *, precision: str = "float32") -> None:
         self.batch_size = batch_size

@@ -5,7 +5,8 @@ where it has one; what compiles a function is the backend's.
 
 TensorFlow on a CPU leaves cores idle between two layers, and what one layer hands to the next is
 larger than their caches. There a batch is cut into parts that run side by side: the rows are the
-same, up to twice as fast (benchmarks/README.md).
+same, up to twice as fast. To a GPU each batch is sent by a thread of its own, which also fetches
+the rows: else the GPU waits for the copies (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Of the inputs of a part: 4 images of 224x224 pixels, 21 of 96x96.
 _NUMBERS_PER_PART = 600_000
+# One is computed, one comes back, two are sent: a thread copies more slowly than a GPU computes.
+_BATCHES_ON_ACCELERATORS = 4
 
 
 class KerasEngine(Engine):
@@ -43,6 +46,8 @@ class KerasEngine(Engine):
     def _load(self, model: keras.Model) -> None:
         self._function = _compiled(model)
         self._cuts_batches = _idles_between_layers()
+        if has_accelerator():
+            self.n_in_flight = _BATCHES_ON_ACCELERATORS
 
     def resized(self, batch_size: int) -> KerasEngine:
         """Return an engine with the same function."""
@@ -51,22 +56,26 @@ class KerasEngine(Engine):
         return engine
 
     def start(self, inputs: np.ndarray) -> Any:
-        """Call the function; JAX, GPUs and parts return before they are done."""
-        if self._cuts_batches:
-            n_parts = min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART))
-            parts = np.array_split(inputs, max(1, n_parts))
-            return [_threads().submit(self._function, part) for part in parts]
-        with _arithmetic(self._precision):
-            return self._function(inputs)
+        """Hand the batch, whole or in parts, to threads."""
+        n_parts = (
+            min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART)) if self._cuts_batches else 1
+        )
+        parts = np.array_split(inputs, n_parts) if n_parts > 1 else [inputs]
+        return [_threads().submit(self._rows_of, part) for part in parts]
 
     def finish(self, pending: Any) -> np.ndarray:
-        """Copy the embeddings from the device."""
-        if self._cuts_batches:
-            futures: list[Future[Any]] = pending
-            return np.concatenate([np.asarray(future.result(), np.float32) for future in futures])
+        """Wait for the threads."""
+        futures: list[Future[np.ndarray]] = pending
+        rows = [future.result() for future in futures]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _rows_of(self, inputs: np.ndarray) -> np.ndarray:
+        """Copy inputs to the device, compute, and copy the embeddings back."""
         import keras
 
-        return np.asarray(keras.ops.convert_to_numpy(pending), np.float32)
+        with _arithmetic(self._precision):
+            outputs = self._function(inputs)
+        return np.asarray(keras.ops.convert_to_numpy(outputs), np.float32)
 
 
 def _idles_between_layers() -> bool:
@@ -105,12 +114,26 @@ def _compiled(model: keras.Model) -> Callable[[np.ndarray], Any]:
         )
         own = [variable.value for variable in model.trainable_variables]
         others = [variable.value for variable in model.non_trainable_variables]
-        return lambda inputs: function(own, others, inputs)
+        return _compiled_by_one_thread(lambda inputs: function(own, others, inputs))
     import torch
 
     def call(inputs: np.ndarray) -> Any:
         with torch.no_grad():
             return model(keras.ops.convert_to_tensor(inputs), training=False)
+
+    return call
+
+
+def _compiled_by_one_thread(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+    """Let one thread make the first call with some shape; JAX compiles in all that call at once."""
+    known: set[tuple[int, ...]] = set()
+    compiling = threading.Lock()
+
+    def call(inputs: np.ndarray) -> Any:
+        with contextlib.nullcontext() if inputs.shape in known else compiling:
+            outputs = function(inputs)
+        known.add(inputs.shape)
+        return outputs
 
     return call
 

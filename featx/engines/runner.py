@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from featx.engines.base import IN_FLIGHT, Engine
+from featx.engines.base import Engine
 from featx.engines.batch_sizes import BatchSizeSearch, is_out_of_memory
 from featx.exceptions import EngineError, EngineWarning
 
 # To convert a network takes 3 to 6 seconds, and saves a tenth to a half of the time.
 _WORTH_CONVERTING_S = 30.0
 _WORTH_SEARCHING_BATCHES = 40
+_SETUP_SHARE = 0.1  # of the time that is left: what setting another batch size up may take
 _TRIALS = 3  # the first of some size also sets things up
 
 
@@ -57,6 +58,21 @@ class RunnerOptions(NamedTuple):
     faster: str | None
     batch_size: int
     is_fixed: bool
+
+
+class _Speed(NamedTuple):
+    """How fast batches of one size went through.
+
+    Attributes
+    ----------
+    rate : float
+        Samples a second, at best.
+    setup_s : float
+        How much longer the first took: JAX compiles a network for each size.
+    """
+
+    rate: float
+    setup_s: float
 
 
 class _Started(NamedTuple):
@@ -127,11 +143,13 @@ class Runner:
         search = BatchSizeSearch(self.batch_size)
         for size in search:
             self.batch_size = size
-            rate = yield from self._measure(feed)
+            speed = yield from self._measure(feed)
             if self.batch_size < size:  # memory ran out
                 search.note(size, rate=0.0)
                 break
-            search.note(size, rate=rate)
+            search.note(size, rate=speed.rate)
+            if speed.rate * speed.setup_s > _SETUP_SHARE * feed.n_left:
+                break
         self.batch_size = min(self.batch_size, search.best)
         if self._on_batch_size:
             self._on_batch_size(self.batch_size)
@@ -140,35 +158,38 @@ class Runner:
         """Change to the faster engine if what is left would take long enough."""
         if self._options.faster is None or feed.n_left < _TRIALS * self.batch_size:
             return
-        rate = yield from self._measure(feed)
-        if feed.n_left > rate * _WORTH_CONVERTING_S:
+        speed = yield from self._measure(feed)
+        if feed.n_left > speed.rate * _WORTH_CONVERTING_S:
             self._name = self._options.faster
 
-    def _measure(self, feed: Feed) -> Generator[_Done, None, float]:
-        """Embed some batches; return how many samples a second went through at best."""
+    def _measure(self, feed: Feed) -> Generator[_Done, None, _Speed]:
+        """Embed some batches; return how fast they went through."""
+        seconds = []
         best = 0.0
         for _ in range(_TRIALS):
             rows, inputs = feed.take(self.batch_size)
             if not len(rows):
                 break
+            self._engine(inputs)  # what making the first takes is not the size's
             start_s = time.perf_counter()
             outputs = self._run(inputs)
-            best = max(best, len(rows) / (time.perf_counter() - start_s))
+            seconds.append(time.perf_counter() - start_s)
+            best = max(best, len(rows) / seconds[-1])
             yield rows, outputs
-        return best
+        return _Speed(best, seconds[0] - min(seconds) if seconds else 0.0)
 
     def _stream(self, feed: Feed) -> Iterator[_Done]:
-        """Embed the rest; the next batch is on its way while the last is worked on."""
+        """Embed the rest; the next batches are on their way while the last is worked on."""
         pending: deque[tuple[np.ndarray, _Started]] = deque()
         while True:
             rows, inputs = feed.take(self.batch_size)
             if len(rows):
                 pending.append((rows, self._start(inputs)))
-            if len(pending) == IN_FLIGHT or (pending and not len(rows)):
+            elif not pending:
+                return
+            if not len(rows) or len(pending) >= pending[-1][1].engine.n_in_flight:
                 first, started = pending.popleft()
                 yield first, self._finish(started)
-            elif not len(rows):
-                return
 
     def _start(self, inputs: np.ndarray) -> _Started:
         """Start work on a batch; an error is met when the batch is waited for, in its turn."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.forward.feeding import run_ahead
+from featx.threads import run_ahead
 
 if TYPE_CHECKING:
     import keras

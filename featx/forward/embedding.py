@@ -25,7 +25,7 @@ from featx.exceptions import (
     SampleFault,
 )
 from featx.forward.faults import report_faults, search_faults, with_twins
-from featx.forward.feeding import GROUP_SIZE, LoadedFeed, load
+from featx.forward.feeding import LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.stored_frontier import StoredFrontier
 from featx.identity.spaces import Space
@@ -263,9 +263,7 @@ def _run(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (rows, embeddings) batch by batch, and gather faults; threads decode ahead."""
     shape = resolved.input_shape
-    groups = load(
-        samples, rows, shape, group_size=min(runner.batch_size, GROUP_SIZE), n_jobs=options.n_jobs
-    )
+    groups = load(samples, rows, shape, batch_size=lambda: runner.batch_size, n_jobs=options.n_jobs)
     feed = LoadedFeed(groups, n_samples=len(rows))
     with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:
         for done, outputs in runner.run(feed):

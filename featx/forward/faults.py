@@ -47,7 +47,7 @@ def search_faults(
     n_seen = 0
     while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
         rows = healthy[n_seen : n_seen + _SEARCH_ROWS]
-        for _, _, bad in load(samples, rows, shape, group_size=GROUP_SIZE, n_jobs=n_jobs):
+        for _, _, bad in load(samples, rows, shape, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
             faults = faults + bad
         n_seen += len(rows)
     return with_twins(faults, samples, keys), len(healthy) - n_seen

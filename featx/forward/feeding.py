@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 import joblib
 import numpy as np
 
 from featx.exceptions import SampleFault
 from featx.samples.base import Samples
+from featx.threads import run_ahead
 
-GROUP_SIZE = 64  # of samples that a thread loads at once, at most
-_AHEAD = 2  # groups, for each thread
+GROUP_SIZE = 64  # of samples that a thread decodes or resizes at once, at most
 
 _Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 def load(
@@ -27,7 +21,7 @@ def load(
     rows: np.ndarray,
     shape: tuple[int, ...],
     *,
-    group_size: int,
+    batch_size: Callable[[], int],
     n_jobs: int | None,
 ) -> Iterator[_Loaded]:
     """Load samples in groups, in threads that run ahead: see :meth:`Samples.batch`.
@@ -38,7 +32,9 @@ def load(
     rows : ndarray of shape (m,), int64, increasing
     shape : tuple of int
         Of one input of the network.
-    group_size : int
+    batch_size : callable
+        How many samples the network takes at the moment. Groups are as large where they need only
+        be sliced, so that nothing is copied; where there is work to do they are smaller.
     n_jobs : int or None
         Threads; None is one per core.
 
@@ -48,49 +44,17 @@ def load(
     inputs : ndarray of shape (k, *shape), uint8 or float32
     faults : list of SampleFault
     """
-    groups = (rows[start : start + group_size] for start in range(0, len(rows), group_size))
+    largest = len(rows) if samples.is_ready(shape) else GROUP_SIZE
+
+    def groups() -> Iterator[np.ndarray]:
+        start = 0
+        while start < len(rows):
+            end = start + min(batch_size(), largest)
+            yield rows[start:end]
+            start = end
+
     n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    yield from run_ahead(lambda group: samples.batch(group, shape), groups, n_threads=n_threads)
-
-
-def run_ahead(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
-) -> Iterator[_Result]:
-    """Call a function with one item after another, in threads that run ahead, but not far.
-
-    joblib has threads too, but none that wait for whoever takes the results.
-
-    Parameters
-    ----------
-    function : callable
-    items : iterable
-    n_threads : int
-
-    Yields
-    ------
-    object
-        What the function returned, in the order of the items.
-
-    Examples
-    --------
-    >>> list(run_ahead(abs, [-3, 1, -2], n_threads=2))
-    [3, 1, 2]
-    """
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-loader")
-    left = iter(items)
-
-    def start(item: _Item) -> Future[_Result]:
-        return threads.submit(function, item)
-
-    try:
-        # They run ahead of the network, but not out of its sight: what is loaded takes memory.
-        under_way = deque(map(start, itertools.islice(left, _AHEAD * n_threads)))
-        while under_way:
-            result = under_way.popleft().result()
-            under_way.extend(map(start, itertools.islice(left, 1)))
-            yield result
-    finally:
-        threads.shutdown(cancel_futures=True)
+    yield from run_ahead(lambda group: samples.batch(group, shape), groups(), n_threads=n_threads)
 
 
 class LoadedFeed:

@@ -13,7 +13,7 @@ import numpy as np
 from featx.engines.base import Engine
 from featx.engines.batch_sizes import batch_size_for
 from featx.engines.choice import faster_engine, make_engine
-from featx.engines.devices import check_device, device_name
+from featx.engines.devices import check_device, device_name, has_accelerator
 from featx.engines.forking import check_can_run
 from featx.engines.runner import Runner, RunnerOptions
 from featx.exceptions import EngineError
@@ -155,4 +155,6 @@ class _Engines:
 def _first_batch_size(asked: int | str, known: Any, input_shape: tuple[int, ...]) -> int:
     if not isinstance(asked, str):
         return int(asked)
-    return known if isinstance(known, int) else batch_size_for(input_shape)
+    if isinstance(known, int):
+        return known
+    return batch_size_for(input_shape, on_accelerator=has_accelerator())

@@ -11,9 +11,10 @@ backbone runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
+import joblib
 import numpy as np
 
 from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
@@ -21,8 +22,12 @@ from featx.identity._hashing import digest_of_array
 from featx.identity.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.samples.file_index import FileIndex
 from featx.samples.images import check_range, conform
+from featx.threads import run_ahead
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 8 * 2**20  # which a thread identifies
+_DTYPES = (np.uint8, np.float32)  # which the network takes as they are
+
+_Result = TypeVar("_Result")
 
 
 class Samples(ABC):
@@ -83,6 +88,16 @@ class Samples(ABC):
             Those that are known without decoding.
         """
 
+    def is_ready(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether loading only slices what lies in memory as the backbone takes it.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of one input of the backbone.
+        """
+        return False
+
     @abstractmethod
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
@@ -123,6 +138,24 @@ def identify(samples: Samples, files: FileIndex) -> np.ndarray:
     return keys
 
 
+class _Block(NamedTuple):
+    """Rows of an array, identified.
+
+    Attributes
+    ----------
+    rows : slice
+    keys : ndarray of shape (m,), dtype S16
+    faults : list of SampleFault
+    largest : float
+        Of all floating-point pixels.
+    """
+
+    rows: slice
+    keys: np.ndarray
+    faults: list[SampleFault]
+    largest: float
+
+
 class ArraySamples(Samples):
     """Rows of one array of images, ``(n, h, w)`` or ``(n, h, w, c)``.
 
@@ -158,38 +191,53 @@ class ArraySamples(Samples):
         return _take(self.array, rows)
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples; floats are checked for NaN and for their scale on the way."""
+        """Identify all samples in threads; numbers are checked on the way."""
         keys = np.zeros(len(self), KEY_DTYPE)
         faults: list[SampleFault] = []
         largest = -np.inf
-        for start, block in self._blocks():
-            if block.dtype.kind == "f":
-                for row, image in enumerate(block, start):
-                    try:
-                        check_range(image)
-                    except UnreadableImageError as exc:
-                        faults.append(self.fault(row, exc))
-                largest = max(largest, np.nanmax(block, initial=largest))
-            digests = (digest_of_array(image) for image in block)
-            keys[start : start + len(block)] = keys_from(digests, count=len(block))
+        for block in self._each_block(self._identify):
+            keys[block.rows] = block.keys
+            faults += block.faults
+            largest = max(largest, block.largest)
         keys[[fault.position for fault in faults]] = NO_KEY
         check_scale(largest)
         return keys, faults
+
+    def is_ready(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether this is an array of the right shape and dtype."""
+        in_memory = isinstance(self.array, np.ndarray)
+        return in_memory and self.array_shape == shape and self.array.dtype in _DTYPES
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load images; those that have the right shape are only sliced."""
         images = _take(self.array, rows)
-        if images.shape[1:] == shape and images.dtype in (np.uint8, np.float32):
+        if images.shape[1:] == shape and images.dtype in _DTYPES:
             return rows, images, []
         return conformed(self, rows, items=images, pixels_of=lambda image: image, shape=shape)
 
-    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+    def _each_block(self, function: Callable[[slice], _Result]) -> Iterable[_Result]:
+        """Call a function with the rows of one block after another, of several in threads."""
         row_bytes = max(1, int(np.prod(self.array.shape[1:])) * self.array.dtype.itemsize)
         n_rows = max(1, _BLOCK_BYTES // row_bytes)
-        for start in range(0, len(self), n_rows):
-            yield start, np.asarray(self.array[start : start + n_rows])
+        starts = range(0, len(self), n_rows)
+        blocks = (slice(start, min(start + n_rows, len(self))) for start in starts)
+        if len(starts) < 2:
+            return map(function, blocks)
+        return run_ahead(function, blocks, n_threads=joblib.cpu_count())
+
+    def _identify(self, rows: slice) -> _Block:
+        images = np.asarray(self.array[rows])
+        faults, largest = [], -np.inf
+        if images.dtype.kind == "f":
+            for row, image in enumerate(images, rows.start):
+                try:
+                    check_range(image)
+                except UnreadableImageError as exc:
+                    faults.append(self.fault(row, exc))
+            largest = np.nanmax(images, initial=largest)
+        return _Block(rows, _keys_of(images), faults, largest)
 
 
 class ValueSamples(ArraySamples):
@@ -215,29 +263,19 @@ class ValueSamples(ArraySamples):
         """Load rows as float32."""
         return rows, _take(self.array, rows).astype(np.float32), []
 
-    def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all rows; NaN and infinity are faults."""
-        keys = np.zeros(len(self), KEY_DTYPE)
-        faults: list[SampleFault] = []
-        for start, block in self._blocks():
-            faults += self._faults_in(block, start)
-            keys[start : start + len(block)] = keys_from(
-                map(digest_of_array, block), count=len(block)
-            )
-        keys[[fault.position for fault in faults]] = NO_KEY
-        return keys, faults
-
     def check_values(self) -> None:
         """Check that all numbers are finite."""
-        faults = [
-            fault for start, block in self._blocks() for fault in self._faults_in(block, start)
-        ]
+        faults = [fault for found in self._each_block(self._faults_in) for fault in found]
         if faults:
             raise BadSampleError(faults, len(self))
 
-    def _faults_in(self, block: np.ndarray, start: int) -> list[SampleFault]:
+    def _identify(self, rows: slice) -> _Block:
+        return _Block(rows, _keys_of(np.asarray(self.array[rows])), self._faults_in(rows), -np.inf)
+
+    def _faults_in(self, rows: slice) -> list[SampleFault]:
+        block = np.asarray(self.array[rows])
         finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
-        bad = (start + np.flatnonzero(~finite)).tolist()
+        bad = (rows.start + np.flatnonzero(~finite)).tolist()
         return [self.fault(row, "has NaN or infinite values") for row in bad]
 
 
@@ -269,6 +307,10 @@ def check_scale(largest: float) -> None:
             f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
             "to 255. Pass X * 255 if they were scaled to 0..1."
         )
+
+
+def _keys_of(block: np.ndarray) -> np.ndarray:
+    return keys_from(map(digest_of_array, block), count=len(block))
 
 
 def _take(array: Any, rows: np.ndarray) -> np.ndarray:
