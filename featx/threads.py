@@ -19,7 +19,8 @@ def run_ahead(
 ) -> Iterator[_Result]:
     """Call a function with one item after another, in threads that run ahead, but not far.
 
-    joblib has threads too, but none that wait for whoever takes the results.
+    joblib has threads too, but none that wait for whoever takes the results. For a single item
+    none is started.
 
     Parameters
     ----------
@@ -37,14 +38,19 @@ def run_ahead(
     >>> list(run_ahead(abs, [-3, 1, -2], n_threads=2))
     [3, 1, 2]
     """
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-ahead")
     left = iter(items)
+    first = list(itertools.islice(left, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+        return
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-ahead")
 
     def start(item: _Item) -> Future[_Result]:
         return threads.submit(function, item)
 
     try:
         # They run ahead of the network, but not out of its sight: what is loaded takes memory.
+        left = itertools.chain(first, left)
         under_way = deque(map(start, itertools.islice(left, _AHEAD * n_threads)))
         while under_way:
             result = under_way.popleft().result()

@@ -8,6 +8,7 @@ their own cache.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,35 @@ def digest_of_array(array: np.ndarray) -> bytes:
     contiguous = np.ascontiguousarray(array)
     header = f"{array.dtype.str}{array.shape}".encode()
     return digest_of(header, contiguous.reshape(-1).view(np.uint8))
+
+
+def digests_of_rows(rows: np.ndarray) -> list[bytes]:
+    """Digest each row of an array as :func:`digest_of_array` does, several times as fast.
+
+    The interpreter's lock is given up once for each row: more often, threads that hash side by side
+    wait for one another.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, ...)
+
+    Returns
+    -------
+    list of n bytes
+
+    Examples
+    --------
+    >>> digests_of_rows(np.eye(2)) == [digest_of_array(row) for row in np.eye(2)]
+    True
+    """
+    begun = xxhash.xxh3_128(f"{rows.dtype.str}{rows.shape[1:]}".encode())
+    contiguous = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:]))
+    digests = []
+    for row in contiguous.view(np.uint8):
+        state = begun.copy()
+        state.update(row.data)
+        digests.append(state.digest())
+    return digests
 
 
 def digest_of_json(value: Any) -> str:
