@@ -350,6 +350,8 @@ def main():
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     args.repeats = 1 if args.smoke else args.repeats
+    if "peers" in args.sections and importlib.util.find_spec("torchvision"):
+        import torchvision  # noqa: F401  # after TensorFlow it would end the process
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     results = {"machine": machine}
     with tempfile.TemporaryDirectory() as work:
