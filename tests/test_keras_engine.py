@@ -4,12 +4,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 
-from featx.engines.keras_engine import KerasEngine
+from featx.engines.keras_engine import KerasEngine, _ForOneThreadEach
 
 
 def model():
@@ -49,6 +51,31 @@ def test_run_large_batches_in_parts_keep_their_order(n_samples):
     images = np.random.default_rng(0).random((n_samples, 64, 64, 3), np.float32)
     outputs = KerasEngine(plain, batch_size=200).run(images)
     np.testing.assert_allclose(outputs, plain(images), rtol=1e-5, atol=1e-6)
+
+
+def test_run_no_function_is_used_by_two_threads_at_once():
+    """TensorFlow's fused convolutions keep what they add in themselves while they compute."""
+    n_made, busy, overlaps = [], set(), []
+
+    def make():
+        me = len(n_made)
+        n_made.append(me)
+
+        def function(inputs):
+            if me in busy:
+                overlaps.append(me)
+            busy.add(me)
+            time.sleep(0.002)
+            busy.remove(me)
+            return inputs
+
+        return function
+
+    function = _ForOneThreadEach(make)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(function, range(100))) == list(range(100))
+    assert not overlaps
+    assert 2 <= len(n_made) <= 4
 
 
 def test_run_error_in_one_part_is_raised():

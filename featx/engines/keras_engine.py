@@ -103,9 +103,15 @@ def _compiled(model: keras.Model) -> Callable[[np.ndarray], Any]:
         function = tf.function(
             lambda inputs: model(inputs, training=False), autograph=False, jit_compile=False
         )
-        given = model.inputs[0]
-        concrete = function.get_concrete_function(tf.TensorSpec(given.shape, given.dtype))
-        return lambda inputs: concrete(tf.constant(inputs))
+        given = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+        traced = function.get_concrete_function(given)
+
+        def make() -> Callable[[np.ndarray], Any]:
+            own = tf.function(lambda inputs: traced(inputs), autograph=False)
+            concrete = own.get_concrete_function(given)
+            return lambda inputs: concrete(tf.constant(inputs))
+
+        return _ForOneThreadEach(make)
     if backend == "jax":
         import jax
 
@@ -122,6 +128,34 @@ def _compiled(model: keras.Model) -> Callable[[np.ndarray], Any]:
             return model(keras.ops.convert_to_tensor(inputs), training=False)
 
     return call
+
+
+class _ForOneThreadEach:
+    """Functions that compute the same, of which each is called by one thread at a time.
+
+    A convolution of TensorFlow's oneDNN that adds another tensor to its result keeps that tensor in
+    itself while it computes: two threads in one function may add each other's, or end the process
+    (TensorFlow 2.21). Operations of functions that call the same one are copies, one for each.
+
+    Parameters
+    ----------
+    make : callable
+        Makes such a function.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[np.ndarray], Any]]) -> None:
+        self._make = make
+        self._idle: list[Callable[[np.ndarray], Any]] = []
+
+    def __call__(self, inputs: np.ndarray) -> Any:
+        try:
+            function = self._idle.pop()
+        except IndexError:
+            function = self._make()
+        try:
+            return function(inputs)
+        finally:
+            self._idle.append(function)
 
 
 def _compiled_by_one_thread(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
