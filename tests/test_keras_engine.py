@@ -1,5 +1,6 @@
 """The engine gives what the model gives, in batches of one shape."""
 
+import gc
 import importlib.util
 import json
 import subprocess
@@ -51,6 +52,14 @@ def test_run_large_batches_in_parts_keep_their_order(n_samples):
     images = np.random.default_rng(0).random((n_samples, 64, 64, 3), np.float32)
     outputs = KerasEngine(plain, batch_size=200).run(images)
     np.testing.assert_allclose(outputs, plain(images), rtol=1e-5, atol=1e-6)
+
+
+def test_run_engine_keeps_the_variables_of_its_model(inputs):
+    engine = KerasEngine(model(), batch_size=7)
+    expected = engine.run(inputs)
+    engine._function._idle.clear()  # so that another is made
+    gc.collect()
+    np.testing.assert_array_equal(engine.run(inputs), expected)
 
 
 def test_run_no_function_is_used_by_two_threads_at_once():

@@ -45,6 +45,7 @@ class KerasEngine(Engine):
 
     def _load(self, model: keras.Model) -> None:
         self._function = _compiled(model)
+        self._model = model  # whose variables functions refer to, but do not keep
         self._cuts_batches = _idles_between_layers()
         if has_accelerator():
             self.n_in_flight = _BATCHES_ON_ACCELERATORS
