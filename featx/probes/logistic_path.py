@@ -1,0 +1,96 @@
+"""Logistic regression for one strength after another, on what each fold trains on.
+
+Rows are turned so that their features are uncorrelated: there, the step to take is known for each
+coefficient from the spread of its feature, whatever the strength. Each strength starts where a
+straight line through the last two ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featx.probes.folds import Fold
+from featx.probes.lbfgs import Tolerances
+from featx.probes.logistic_losses import Losses
+from featx.probes.rotation import Rotation
+
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+# In float32 a value is known to about seven digits.
+_FOR_FOLDS = Tolerances(step=3e-4, decrease=1e-7, rounding=1e-7)
+_FOR_EVERYTHING = Tolerances(step=1e-5, decrease=1e-11, rounding=1e-14)
+
+
+class LogisticPath:
+    """Walks from strong to weak regularization, all folds in step.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d), float32 or float64
+    numbers : ndarray of shape (n,), int64
+        The classes of the rows.
+    weights : ndarray of shape (n,), float64
+    folds : sequence of (train, test)
+        Row numbers.
+    fit_intercept : bool
+
+    Attributes
+    ----------
+    points : list of ndarray
+        For each fold, where the function of the last strength is least.
+    """
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        numbers: np.ndarray,
+        weights: np.ndarray,
+        folds: Sequence[Fold],
+        *,
+        fit_intercept: bool,
+    ) -> None:
+        self._X, self._numbers, self._weights, self._folds = X, numbers, weights, folds
+        self._rotation = Rotation.of(X, weights, fit_intercept=fit_intercept)
+        self._rows = self._rotation.rows(X, _SINGLE)
+        counts = np.stack([np.bincount(train, minlength=len(X)) for train, _ in folds])
+        self._losses = Losses(self._rows, self._rotation, numbers, weights * counts, dtype=_SINGLE)
+        self.points = self._before = [np.zeros(self._losses.shape)] * len(folds)
+
+    def step(self, C: float) -> None:
+        """Go on to a weaker strength."""
+        starts = [2 * a - b for a, b in zip(self.points, self._before, strict=True)]
+        self._before, self.points = self.points, self._losses.solve(starts, C, _FOR_FOLDS)
+
+    def held_out_scores(self, number: int) -> np.ndarray:
+        """Return the scores (m, k) of the rows that a fold holds out; k is 1 for two classes."""
+        rows = self._rows[self._folds[number][1]]
+        return rows @ self.points[number].astype(rows.dtype)
+
+    def coefficients(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (k, d) and intercepts (k,) of a fold."""
+        return self._rotation.coefficients(self.points[number])
+
+    def fit_everything(
+        self, C: float, points: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fit all rows, in float64.
+
+        Parameters
+        ----------
+        C : float
+        points : sequence of ndarray
+            What the folds found with that strength.
+
+        Returns
+        -------
+        coef : ndarray of shape (k, d), float64
+        intercept : ndarray of shape (k,), float64
+        """
+        rows = self._rows if self._X.dtype == _SINGLE else self._rotation.rows(self._X, _DOUBLE)
+        losses = Losses(
+            rows, self._rotation, self._numbers, self._weights[np.newaxis], dtype=_DOUBLE
+        )
+        start = np.mean(points, axis=0)
+        (point,) = losses.solve([start], C, _FOR_EVERYTHING)
+        return self._rotation.coefficients(point)
