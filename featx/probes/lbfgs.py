@@ -7,7 +7,7 @@ and is sent the value and the gradient there, while others wait for theirs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,19 +52,27 @@ class Tolerances(NamedTuple):
     max_iter: int = 500
 
 
+# A step, how the gradient changed over it, and the product of both.
+Pair = tuple[np.ndarray, np.ndarray, float]
+
+
 def minimize(
     start: np.ndarray,
     precondition: Callable[[np.ndarray], np.ndarray],
     tolerances: Tolerances,
-) -> Generator[np.ndarray, Evaluation, np.ndarray]:
+    pairs: Sequence[Pair] = (),
+) -> Generator[np.ndarray, Evaluation, tuple[np.ndarray, list[Pair]]]:
     """Minimize a convex function (Nocedal and Wright 2006, algorithm 7.5).
 
     Parameters
     ----------
     start : ndarray, float64
     precondition : callable
-        From a gradient to about what the inverse of the second derivatives makes of it.
+        From a gradient to about what the inverse of the second derivatives makes of it. It is
+        called after the first evaluation.
     tolerances : Tolerances
+    pairs : sequence of Pair, default=()
+        What is known of the second derivatives, the latest last.
 
     Yields
     ------
@@ -73,8 +81,10 @@ def minimize(
 
     Returns
     -------
-    ndarray
+    point : ndarray
         Where the function is least.
+    pairs : list of Pair
+        Those given and found, the last few.
 
     Examples
     --------
@@ -84,20 +94,20 @@ def minimize(
     ...     while True:
     ...         point = run.send(Evaluation(0.5 * point @ point + 1, point))
     ... except StopIteration as end:
-    ...     print(end.value)
+    ...     print(end.value[0])
     [0. 0.]
     """
     point = start
     value, gradient = yield point
-    pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=_MEMORY)
+    known: deque[Pair] = deque(pairs, maxlen=_MEMORY)
     n_stalled = 0
     for _ in range(tolerances.max_iter):
-        direction = -_inverse(pairs, gradient, precondition)
+        direction = -_inverse(known, gradient, precondition)
         slope = np.vdot(gradient, direction)
         is_short = np.linalg.norm(direction) <= tolerances.step * np.linalg.norm(point)
         is_low = -slope <= 2 * tolerances.decrease * abs(value)
         if slope >= 0 or (is_short and is_low) or n_stalled == _N_STALLED:
-            return point
+            break
         step = 1.0
         while True:
             trial = point + step * direction
@@ -106,21 +116,21 @@ def minimize(
             if new_value <= bound:
                 break
             if step < _SHORTEST:
-                return point
+                return point, list(known)
             # Where the parabola through both values, with the slope at the first, is least.
             curved = 2 * (new_value - value - step * slope)
             step *= float(np.clip(-slope * step / curved, 0.1, 0.5))
         moved, bent = trial - point, new_gradient - gradient
         curvature = np.vdot(moved, bent)
         if curvature > 0:
-            pairs.append((moved, bent, float(curvature)))
+            known.append((moved, bent, float(curvature)))
         n_stalled = 0 if value - new_value > tolerances.rounding * abs(value) else n_stalled + 1
         point, value, gradient = trial, new_value, new_gradient
-    return point
+    return point, list(known)
 
 
 def _inverse(
-    pairs: deque[tuple[np.ndarray, np.ndarray, float]],
+    pairs: deque[Pair],
     gradient: np.ndarray,
     precondition: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:

@@ -8,23 +8,77 @@ back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
 from scipy.special import expit
 
 from featx.blas import blas_threads_for
-from featx.probes.lbfgs import Evaluation, Tolerances, minimize
+from featx.probes.lbfgs import Evaluation, Pair, Tolerances, minimize
 from featx.probes.rotation import Rotation
 
 _ROWS_AT_ONCE = 2048
 _COLUMNS_AT_ONCE = 1024
 _LEAST_CURVATURE = 1e-6  # of the loss of a sample: it is at most 1/4
+_LEAST_LOG = -60.0  # of a probability
 
 _Result = TypeVar("_Result")
+
+
+class Memory(NamedTuple):
+    """What a minimization has found out about second derivatives.
+
+    Attributes
+    ----------
+    C : float
+        At which strength.
+    pairs : list of Pair
+    """
+
+    C: float
+    pairs: list[Pair]
+
+    def at(self, C: float, rank: int) -> list[Pair]:
+        """Return the pairs as they would be at another strength, which bends coefficients only."""
+        more = 1 / C - 1 / self.C
+        pairs = []
+        for moved, bent, _ in self.pairs:
+            bent = bent.copy()
+            bent[:rank] += more * moved[:rank]
+            curvature = float(np.vdot(moved, bent))
+            if curvature > 0:
+                pairs.append((moved, bent, curvature))
+        return pairs
+
+
+class _Inverse:
+    """About the inverse of the second derivatives, features being uncorrelated.
+
+    Attributes
+    ----------
+    curvature : ndarray of shape (k, k)
+        Mean of the second derivatives of the losses by the scores.
+    """
+
+    curvature: np.ndarray
+
+    def __init__(self, spreads: np.ndarray, rank: int, C: float) -> None:
+        self._spreads = spreads
+        self._penalty = np.where(np.arange(len(spreads)) < rank, 1 / C, 0.0)
+
+    def __call__(self, gradient: np.ndarray) -> np.ndarray:
+        values, vectors = self._eigen
+        second = self._spreads[:, np.newaxis] * values + self._penalty[:, np.newaxis]
+        return (gradient @ vectors / second) @ vectors.T
+
+    @functools.cached_property
+    def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = np.linalg.eigh(self.curvature)
+        return np.maximum(values, _LEAST_CURVATURE), vectors
 
 
 class Losses:
@@ -69,8 +123,12 @@ class Losses:
         return self._rows.shape[1], self._n_columns
 
     def solve(
-        self, starts: Sequence[np.ndarray], C: float, tolerances: Tolerances
-    ) -> list[np.ndarray]:
+        self,
+        starts: Sequence[np.ndarray],
+        C: float,
+        tolerances: Tolerances,
+        memory: Sequence[Memory] | None = None,
+    ) -> tuple[list[np.ndarray], list[Memory]]:
         """Minimize the function of each weighting.
 
         Parameters
@@ -78,96 +136,100 @@ class Losses:
         starts : sequence of n_weightings ndarrays of `shape`
         C : float
         tolerances : Tolerances
+        memory : sequence of n_weightings Memory, default=None
+            What was returned for another strength.
 
         Returns
         -------
-        list of ndarray of `shape`, float64
+        points : list of ndarray of `shape`, float64
+        memory : list of Memory
         """
-        found = list(starts)
+        found: dict[int, tuple[np.ndarray, Memory]] = {}
         at_once = max(1, _COLUMNS_AT_ONCE // self._n_columns)
         with blas_threads_for(0), ThreadPoolExecutor(joblib.cpu_count()) as threads:
-            for first in range(0, len(found), at_once):
-                some = range(first, min(first + at_once, len(found)))
-                for number, point in self._solve_some(some, starts, C, tolerances, threads):
-                    found[number] = point
-        return found
+            for first in range(0, len(starts), at_once):
+                some = range(first, min(first + at_once, len(starts)))
+                asked = {number: starts[number] for number in some}
+                known = {number: memory[number] if memory else Memory(C, []) for number in some}
+                found |= self._solve_some(asked, C, tolerances, known, threads)
+        return (
+            [found[number][0] for number in range(len(starts))],
+            [found[number][1] for number in range(len(starts))],
+        )
 
     def _solve_some(
         self,
-        some: range,
-        starts: Sequence[np.ndarray],
+        asked: dict[int, np.ndarray],
         C: float,
         tolerances: Tolerances,
+        known: dict[int, Memory],
         threads: ThreadPoolExecutor,
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each weighting and where its function is least."""
-        asked = {number: starts[number] for number in some}
-        curvatures = self._curvatures(asked, threads)
-        runs = {}
-        for number, point in asked.items():
-            second = self._spreads[number][:, np.newaxis] * curvatures[number]
-            second[: self._rank] += 1 / C
-            runs[number] = minimize(point, lambda g, second=second: g / second, tolerances)
-            next(runs[number])
+    ) -> dict[int, tuple[np.ndarray, Memory]]:
+        """Return for each weighting where its function is least."""
+        found = {}
+        inverses = {number: _Inverse(self._spreads[number], self._rank, C) for number in asked}
+        runs = {
+            number: minimize(point, inverses[number], tolerances, known[number].at(C, self._rank))
+            for number, point in asked.items()
+        }
+        for run in runs.values():
+            next(run)
+        is_first = True
         while asked:
-            for number, evaluation in self._evaluate(asked, C, threads):
+            evaluated = self._evaluate(asked, C, threads, inverses if is_first else None)
+            is_first = False
+            for number, evaluation in evaluated:
                 try:
                     asked[number] = runs[number].send(evaluation)
                 except StopIteration as end:
                     del asked[number]
-                    yield number, end.value
+                    point, pairs = end.value
+                    found[number] = (point, Memory(C, pairs))
+        return found
 
     def _evaluate(
-        self, points: dict[int, np.ndarray], C: float, threads: ThreadPoolExecutor
+        self,
+        points: dict[int, np.ndarray],
+        C: float,
+        threads: ThreadPoolExecutor,
+        inverses: dict[int, _Inverse] | None,
     ) -> list[tuple[int, Evaluation]]:
-        """Evaluate the function of each weighting at its point, in one pass over the rows."""
+        """Evaluate the functions at their points in one pass; tell the inverses how they curve."""
         numbers = list(points)
-        side_by_side = self._side_by_side(points)
+        side_by_side = np.concatenate(list(points.values()), axis=1).astype(self._dtype)
 
-        def part(start: int) -> tuple[np.ndarray, np.ndarray]:
+        def part(start: int) -> tuple[np.ndarray, np.ndarray, Any]:
             rows = self._rows[start : start + _ROWS_AT_ONCE].astype(self._dtype, copy=False)
-            scores = self._scores(rows, side_by_side)
-            losses, residuals = self._losses_and_residuals(scores, start)
+            scores = (rows @ side_by_side).reshape(len(rows), -1, self._n_columns)
+            classes = self._numbers[start : start + _ROWS_AT_ONCE]
+            losses, residuals = _losses_and_residuals(scores, classes)
             weights = self._weightings[numbers, start : start + _ROWS_AT_ONCE].T
+            curvature = _curvatures(residuals, classes, weights) if inverses else 0.0
             residuals *= weights[:, :, np.newaxis]
             return (
                 np.einsum("if,if->f", losses, weights, dtype=np.float64),
                 rows.T @ residuals.reshape(len(rows), -1),
+                curvature,
             )
 
-        parts = list(self._each_part(part, threads))
-        values = np.sum([value for value, _ in parts], axis=0)
+        values: Any = 0.0
+        curvatures: Any = 0.0
         gradients = np.zeros(side_by_side.shape)
-        for _, gradient in parts:
+        for value, gradient, curvature in self._each_part(part, threads):
+            values = values + value
             gradients += gradient
+            curvatures = curvatures + curvature
         evaluations = []
-        for number, value, gradient in zip(
-            numbers, values, np.split(gradients, len(numbers), axis=1), strict=True
-        ):
+        for place, gradient in enumerate(np.split(gradients, len(numbers), axis=1)):
+            number = numbers[place]
+            if inverses:
+                inverses[number].curvature = curvatures[place] / self._masses[number]
             coef = points[number][: self._rank]
             gradient = gradient.copy()
             gradient[: self._rank] += coef / C
-            value = value + 0.5 * np.vdot(coef, coef) / C
-            evaluations.append((number, Evaluation(float(value), gradient)))
+            value = float(values[place] + 0.5 * np.vdot(coef, coef) / C)
+            evaluations.append((number, Evaluation(value, gradient)))
         return evaluations
-
-    def _curvatures(
-        self, points: dict[int, np.ndarray], threads: ThreadPoolExecutor
-    ) -> dict[int, np.ndarray]:
-        """Return the mean second derivative of the loss by the score of each column, (columns,)."""
-        numbers = list(points)
-        side_by_side = self._side_by_side(points)
-
-        def part(start: int) -> np.ndarray:
-            rows = self._rows[start : start + _ROWS_AT_ONCE].astype(self._dtype, copy=False)
-            shares = self._shares(self._scores(rows, side_by_side))
-            weights = self._weightings[numbers, start : start + _ROWS_AT_ONCE].T
-            return np.einsum("ifk,if->fk", shares * (1 - shares), weights, dtype=np.float64)
-
-        means = (
-            np.sum(list(self._each_part(part, threads)), axis=0) / self._masses[numbers, np.newaxis]
-        )
-        return dict(zip(numbers, np.maximum(means, _LEAST_CURVATURE), strict=True))
 
     def _each_part(
         self, function: Callable[[int], _Result], threads: ThreadPoolExecutor
@@ -176,42 +238,38 @@ class Losses:
         starts = range(0, len(self._rows), _ROWS_AT_ONCE)
         return threads.map(function, starts) if len(starts) > 1 else map(function, starts)
 
-    def _side_by_side(self, points: dict[int, np.ndarray]) -> np.ndarray:
-        return np.concatenate(list(points.values()), axis=1).astype(self._dtype)
 
-    def _scores(self, rows: np.ndarray, side_by_side: np.ndarray) -> np.ndarray:
-        return (rows @ side_by_side).reshape(len(rows), -1, self._n_columns)
+def _losses_and_residuals(scores: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses (m, f) and their derivatives by the scores (m, f, k), which are changed."""
+    if scores.shape[2] == 1:
+        signs = (2 * classes - 1).astype(scores.dtype)[:, np.newaxis]
+        margins = np.minimum(signs * scores[:, :, 0], -_LEAST_LOG)
+        residuals = -signs * expit(-margins)
+        return np.logaddexp(0, -margins), residuals[:, :, np.newaxis]
+    rows = np.arange(len(scores))
+    scores -= scores[rows, :, classes][:, :, np.newaxis]
+    top = scores.max(axis=2)  # at least 0, the score of the own class
+    scores -= top[:, :, np.newaxis]
+    # Numbers smaller than float32 has them whole would make the products ten times slower.
+    shares = np.exp(np.maximum(scores, _LEAST_LOG, out=scores), out=scores)
+    shares[rows, :, classes] = 0
+    # Its own is what the others are not: in float32, 1 less a probability near 1 is 0.
+    others = shares.sum(axis=2)
+    unit = np.exp(-top)
+    losses = top + np.log1p(unit - 1 + others)
+    shares /= (unit + others)[:, :, np.newaxis]
+    shares[rows, :, classes] = -shares.sum(axis=2)
+    return losses, shares
 
-    def _shares(self, scores: np.ndarray) -> np.ndarray:
-        """Turn scores (m, f, k) into probabilities, of the second class where k is one."""
-        if self._n_columns == 1:
-            return expit(scores)
-        scores -= scores.max(axis=2, keepdims=True)
-        shares = np.exp(scores, out=scores)
-        shares /= shares.sum(axis=2, keepdims=True)
-        return shares
 
-    def _losses_and_residuals(
-        self, scores: np.ndarray, start: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the losses (m, f) and their derivatives by the scores (m, f, k)."""
-        numbers = self._numbers[start : start + len(scores)]
-        if self._n_columns == 1:
-            signs = (2 * numbers - 1).astype(scores.dtype)[:, np.newaxis]
-            margins = signs * scores[:, :, 0]
-            residuals = -signs * expit(-margins)
-            return np.logaddexp(0, -margins), residuals[:, :, np.newaxis]
-        rows = np.arange(len(scores))
-        own = scores[rows, :, numbers]
-        scores -= own[:, :, np.newaxis]
-        top = np.maximum(scores.max(axis=2), 0)
-        scores -= top[:, :, np.newaxis]
-        shares = np.exp(scores, out=scores)
-        shares[rows, :, numbers] = 0
-        # Its own is what the others are not: in float32, 1 less a probability near 1 is 0.
-        others = shares.sum(axis=2)
-        unit = np.exp(-top)
-        losses = top + np.log1p(unit - 1 + others)
-        shares /= (unit + others)[:, :, np.newaxis]
-        shares[rows, :, numbers] = -shares.sum(axis=2)
-        return losses, shares
+def _curvatures(residuals: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the sums of the second derivatives of the losses by the scores, (f, k, k)."""
+    shares = np.array(residuals)
+    if shares.shape[2] == 1:
+        shares = np.abs(shares)  # of the class that is not its own
+        return np.einsum("ifk,if->fk", shares * (1 - shares), weights)[:, :, np.newaxis]
+    shares[np.arange(len(shares)), :, classes] += 1
+    weighted = shares * weights[:, :, np.newaxis]
+    products = np.matmul(weighted.transpose(1, 2, 0), shares.transpose(1, 0, 2))
+    own = np.eye(shares.shape[2]) * weighted.sum(axis=0)[:, :, np.newaxis]
+    return own - products

@@ -13,13 +13,13 @@ import numpy as np
 
 from featx.probes.folds import Fold
 from featx.probes.lbfgs import Tolerances
-from featx.probes.logistic_losses import Losses
+from featx.probes.logistic_losses import Losses, Memory
 from featx.probes.rotation import Rotation
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 # In float32 a value is known to about seven digits.
-_FOR_FOLDS = Tolerances(step=3e-4, decrease=1e-7, rounding=1e-7)
-_FOR_EVERYTHING = Tolerances(step=1e-5, decrease=1e-11, rounding=1e-14)
+_FOR_FOLDS = Tolerances(step=1e-3, decrease=1e-6, rounding=1e-7)
+_FOR_EVERYTHING = Tolerances(step=3e-6, decrease=1e-12, rounding=1e-15)
 
 
 class LogisticPath:
@@ -56,11 +56,13 @@ class LogisticPath:
         counts = np.stack([np.bincount(train, minlength=len(X)) for train, _ in folds])
         self._losses = Losses(self._rows, self._rotation, numbers, weights * counts, dtype=_SINGLE)
         self.points = self._before = [np.zeros(self._losses.shape)] * len(folds)
+        self._memory: list[Memory] | None = None
 
     def step(self, C: float) -> None:
         """Go on to a weaker strength."""
         starts = [2 * a - b for a, b in zip(self.points, self._before, strict=True)]
-        self._before, self.points = self.points, self._losses.solve(starts, C, _FOR_FOLDS)
+        self._before = self.points
+        self.points, self._memory = self._losses.solve(starts, C, _FOR_FOLDS, self._memory)
 
     def held_out_scores(self, number: int) -> np.ndarray:
         """Return the scores (m, k) of the rows that a fold holds out; k is 1 for two classes."""
@@ -92,5 +94,8 @@ class LogisticPath:
             rows, self._rotation, self._numbers, self._weights[np.newaxis], dtype=_DOUBLE
         )
         start = np.mean(points, axis=0)
-        (point,) = losses.solve([start], C, _FOR_EVERYTHING)
-        return self._rotation.coefficients(point)
+        (point,), _ = losses.solve([start], C, _FOR_EVERYTHING)
+        coef, intercept = self._rotation.coefficients(point)
+        if len(intercept) > 1:
+            intercept -= intercept.mean()  # which changes no probability
+        return coef, intercept
