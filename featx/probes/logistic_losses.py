@@ -227,8 +227,8 @@ class Losses:
             coef = points[number][: self._rank]
             gradient = gradient.copy()
             gradient[: self._rank] += coef / C
-            value = float(values[place] + 0.5 * np.vdot(coef, coef) / C)
-            evaluations.append((number, Evaluation(value, gradient)))
+            total = float(values[place] + 0.5 * np.vdot(coef, coef) / C)
+            evaluations.append((number, Evaluation(total, gradient)))
         return evaluations
 
     def _each_part(

@@ -19,7 +19,7 @@ from featx.probes.rotation import Rotation
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 # In float32 a value is known to about seven digits.
 _FOR_FOLDS = Tolerances(step=1e-3, decrease=1e-6, rounding=1e-7)
-_FOR_EVERYTHING = Tolerances(step=3e-6, decrease=1e-12, rounding=1e-15)
+_FOR_EVERYTHING = Tolerances(step=1e-5, decrease=1e-11, rounding=1e-15, max_iter=5000)
 
 
 class LogisticPath:
