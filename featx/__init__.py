@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from featx._version import __version__
 
 if TYPE_CHECKING:
+    from featx.comparison import compare_heads
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.extractor import FeatureExtractor
     from featx.networks.applications import list_backbones
@@ -36,6 +37,7 @@ __all__ = [
     "TransferClassifier",
     "TransferRegressor",
     "__version__",
+    "compare_heads",
     "list_backbones",
     "load",
     "load_image_folder",
@@ -53,6 +55,7 @@ _HOMES = {
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
+    "compare_heads": "comparison",
     "list_backbones": "networks.applications",
     "load": "persistence",
     "load_image_folder": "samples.folders",

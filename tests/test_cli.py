@@ -205,6 +205,7 @@ def test_cv_compares_heads_and_backbones(run, photos):
     assert code == 0
     rows = json.loads(text)
     assert [(row["head"], row["n_forward"]) for row in rows] == [("ridge", 12), ("knn", 0)]
+    assert [row["p_value"] for row in rows] == [1, 1]
     code, text, _ = run(*arguments)
     assert "1.000 ± 0.000" in text
     assert "accuracy, 3 folds" in text

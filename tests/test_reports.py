@@ -4,7 +4,8 @@ import pytest
 
 from featx.cli import reports
 from featx.cli.demo import DemoRow
-from featx.evaluation import Comparison, evaluate
+from featx.comparison import Comparison
+from featx.evaluation import evaluate
 from featx.networks.applications import list_backbones
 
 
@@ -30,8 +31,9 @@ def test_print_evaluation_shows_every_measure(capsys):
 
 def test_print_comparisons_shows_mean_and_spread(capsys):
     row = Comparison("tiny_avg", "logistic", 0.9, 0.05, 1.5, 20, [0.85, 0.95])
-    reports.print_comparisons([row], n_folds=2)
+    reports.print_comparisons([row], [0.25], n_folds=2)
     out = capsys.readouterr().out
+    assert "0.250" in out
     assert "0.900 ± 0.050" in out
     assert "accuracy, 2 folds" in out
 

@@ -134,7 +134,7 @@ def cv(
 ) -> None:
     """Cross-validate heads and backbones on a folder per class; both may be repeated."""
     from featx.cli import reports
-    from featx.evaluation import compare
+    from featx.comparison import compare, p_values
     from featx.samples.folders import load_image_folder
 
     images = load_image_folder(folder)
@@ -148,10 +148,12 @@ def cv(
         random_state=seed,
     )
     rows = list(comparisons)
+    against_best = p_values([row.scores for row in rows])
     if as_json:
-        print_json([row._asdict() for row in rows])
+        found = zip(rows, against_best, strict=True)
+        print_json([{**row._asdict(), "p_value": p_value} for row, p_value in found])
     else:
-        reports.print_comparisons(rows, n_folds=folds)
+        reports.print_comparisons(rows, against_best, n_folds=folds)
 
 
 @cli.command()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from featx.evaluation import Comparison
+    from featx.comparison import Comparison
     from featx.networks.applications import Network
 
 
@@ -110,18 +110,22 @@ def print_evaluation(result: dict[str, Any]) -> None:
     )
 
 
-def print_comparisons(rows: Sequence[Comparison], *, n_folds: int) -> None:
-    """Print a table of cross-validations."""
-    columns = ("backbone", "head", f"#accuracy, {n_folds} folds", "#forward passes", "#seconds")
+def print_comparisons(
+    rows: Sequence[Comparison], p_values: Sequence[float], *, n_folds: int
+) -> None:
+    """Print a table of cross-validations, with how likely each difference to the best is chance."""
+    accuracy = f"#accuracy, {n_folds} folds"
+    columns = ("backbone", "head", accuracy, "#p, best", "#passes", "#seconds")
     lines = [
         (
             row.backbone,
             row.head,
             f"{row.mean:.3f} ± {row.spread:.3f}",
+            f"{p_value:.3f}",
             row.n_forward,
             f"{row.seconds:.2f}",
         )
-        for row in rows
+        for row, p_value in zip(rows, p_values, strict=True)
     ]
     print_table("", columns, lines)
 

@@ -1,0 +1,191 @@
+"""Comparisons are cross-validations on the same folds; heads share the pass."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.datasets import load_digits
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from featx import EmbeddingCache, FeatureExtractor, KNNProbe, NearestMeanProbe, compare_heads
+from featx.comparison import check_folds, compare, p_values
+from featx.engines.keras_engine import KerasEngine
+from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
+from featx.heads import CLASSIFIER_HEADS, make_head
+
+
+@pytest.fixture
+def features():
+    X, y = load_digits(return_X_y=True)
+    return X[:300], y[:300]
+
+
+@pytest.fixture
+def images():
+    noise = np.random.default_rng(0).integers(0, 128, (20, 64, 64, 3), dtype=np.uint8)
+    noise[::2] += 127
+    return noise
+
+
+@pytest.fixture
+def labels():
+    return np.array(["light", "dark"] * 10)
+
+
+def test_compare_faults_of_all_parts_are_listed_before_the_pass(images, labels):
+    extractors = [FeatureExtractor("tiny"), FeatureExtractor("tinny")]
+    with pytest.raises(ParameterError, match="3 faulty parameters") as caught:
+        next(compare(images, labels, extractors=extractors, heads=["ridge", "rigde", 3]))
+    names = [fault.partition(":")[0] for fault in caught.value.faults]
+    assert names == ["backbone='tinny'", "head='rigde'", "head=3"]
+    assert EmbeddingCache().info()["n_forward"] == 0
+
+
+@pytest.mark.parametrize(
+    ("y", "n_folds", "groups", "message"),
+    [
+        ("aabbb", 3, None, r"3 folds need 3 samples of each class.*'a' \(2\)"),
+        ("abc", 2, None, r"'a' \(1\), 'b' \(1\), 'c' \(1\)"),
+        ("aabb", 1, None, "n_folds=1: expected at least 2"),
+        ("aaabbb", 3, [0, 0, 0, 1, 1, 1], "3 folds need as many groups, but there are 2"),
+    ],
+)
+def test_check_folds_too_few_samples_or_groups_raises(y, n_folds, groups, message):
+    with pytest.raises(InputError, match=message):
+        check_folds(list(y), n_folds=n_folds, groups=groups)
+
+
+def test_compare_heads_share_the_pass_of_their_extractor(images, labels):
+    extractors = [FeatureExtractor("tiny"), FeatureExtractor("tiny", layer="stage4")]
+    heads = ["logistic", RidgeClassifier()]
+    rows = list(compare(images, labels, extractors=extractors, heads=heads, n_folds=2))
+    assert [row.n_forward for row in rows] == [20, 0, 20, 0]
+    assert [row.head for row in rows] == ["logistic", "RidgeClassifier"] * 2
+    assert [row.backbone for row in rows[::2]] == ["tiny", "tiny/stage4"]
+    assert all(row.mean == np.mean(row.scores) == 1 for row in rows)
+    json.dumps([row._asdict() for row in rows])
+
+
+def test_compare_groups_never_part(images, labels):
+    # Ten groups, each with one class of noise: whoever parts them finds more than is there.
+    groups = np.arange(20) // 2
+    (row,) = compare(
+        images, labels, extractors=[FeatureExtractor("tiny")], heads=["knn"], groups=groups
+    )
+    assert len(row.scores) == 5
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_compare_on_error_nan_leaves_unreadable_samples_out_once(images, labels, grouped):
+    samples = [*images[:19], b"no image"]
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    groups = np.arange(20) // 2 if grouped else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = list(
+            compare(samples, labels, extractors=[extractor], heads=["ridge", "knn"], groups=groups)
+        )
+    assert [type(w.message) for w in caught] == [BadSampleWarning]
+    assert [(row.mean, row.n_forward) for row in rows] == [(1, 19), (1, 0)]
+
+
+def test_compare_too_few_readable_samples_raises(images, labels):
+    samples = [*images[:10], *[b"no image"] * 10]
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    rows = compare(samples, labels, extractors=[extractor], heads=["ridge"], n_folds=6)
+    with pytest.warns(BadSampleWarning), pytest.raises(InputError, match="6 folds need 6 samples"):
+        next(rows)
+
+
+def test_compare_too_many_folds_raises_before_the_pass(images, labels, cache_folder):
+    rows = compare(
+        images, labels, extractors=[FeatureExtractor("tiny")], heads=["ridge"], n_folds=11
+    )
+    with pytest.raises(InputError, match="11 folds"):
+        next(rows)
+    assert not cache_folder.exists()
+
+
+def test_compare_backbone_that_cannot_be_had_raises_before_any_pass(images, labels):
+    gone = FeatureExtractor("vgg16", input_size=32)  # no network, no weights
+    with pytest.raises(WeightsError):
+        list(compare(images, labels, extractors=[FeatureExtractor("tiny"), gone], heads=["knn"]))
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_compare_without_a_cache_forwards_each_image_once(images, labels, monkeypatch):
+    batches = []
+    padded = KerasEngine.padded
+
+    def counted(engine, inputs):
+        batches.append(len(inputs))
+        return padded(engine, inputs)
+
+    monkeypatch.setattr(KerasEngine, "padded", counted)
+    extractor = FeatureExtractor("tiny", cache=None)
+    rows = list(compare(images, labels, extractors=[extractor], heads=["knn", "lda"], n_folds=2))
+    assert [row.n_forward for row in rows] == [20, 0]
+    assert sum(batches) == 20
+
+
+HEADS = ["ridge", "nearest_mean", KNNProbe([5], cv=2)]
+
+
+def test_compare_heads_scores_are_cross_validations(features):
+    X, y = features
+    rows = compare_heads(X, y, heads=HEADS, n_folds=4, random_state=1)
+    folds = StratifiedKFold(4, shuffle=True, random_state=1)
+    for row, head in zip(rows, HEADS, strict=True):
+        expected = cross_val_score(make_head(head, CLASSIFIER_HEADS), X, y, cv=folds)
+        assert row.scores == pytest.approx(expected.tolist())
+        assert (row.mean, row.spread) == pytest.approx((expected.mean(), expected.std()))
+    assert [row.head for row in rows] == ["ridge", "nearest_mean", "KNNProbe"]
+    assert [row.p_value for row in rows] == p_values([row.scores for row in rows])
+    json.dumps([row._asdict() for row in rows])
+
+
+def test_compare_heads_groups_never_part(features):
+    X, y = features
+    groups = np.arange(len(y)) // 20
+    seen = []
+
+    class Watching(NearestMeanProbe):
+        def fit(self, X, y):
+            seen.append(X)
+            return super().fit(X, y)
+
+    compare_heads(X, y, heads=[Watching()], n_folds=3, groups=groups)
+    of_row = {row.tobytes(): group for row, group in zip(X, groups, strict=True)}
+    for rows in seen:
+        trained = [of_row[row.tobytes()] for row in rows]
+        assert all(trained.count(group) == 20 for group in set(trained))
+
+
+def test_compare_heads_faults_are_all_named(features):
+    X, y = features
+    with pytest.raises(ParameterError, match="2 faulty") as caught:
+        compare_heads(X, y, heads=["ridge", "rigde", 3])
+    assert len(caught.value.faults) == 2
+    with pytest.raises(InputError, match="300 folds need 300"):
+        compare_heads(X, y, heads=["ridge"], n_folds=300)
+    with pytest.raises(ValueError, match="inconsistent"):
+        compare_heads(X, y[:-1], heads=["ridge"])
+
+
+def test_p_values_are_those_of_the_corrected_t_test():
+    best, other = np.array([0.9, 0.92, 0.91, 0.95]), np.array([0.85, 0.9, 0.86, 0.93])
+    gaps = best - other
+    plain = stats.ttest_rel(best, other)
+    # Its variance is that of the mean, and 1/3 of a test row for each row of training more.
+    widened = plain.statistic * np.sqrt((1 / 4) / (1 / 4 + 1 / 3))
+    expected = 2 * stats.t.sf(widened, 3)
+    assert p_values([other, best]) == pytest.approx([expected, 1.0])
+    assert expected > plain.pvalue
+    assert gaps.mean() > 0
+
+
+def test_p_values_without_any_spread():
+    assert p_values([[0.9, 0.9], [0.9, 0.9], [0.8, 0.8]]) == [1, 1, 0]
