@@ -4,7 +4,8 @@
                images), against a bare loop over the same compiled graph (uint8 to the device,
                embeddings back, two batches under way), against the graph alone on a batch that lies
                on the device, and against torchvision's network where there is one
-    sizes      images/s of the bare loop by batch size, and the seconds to compile for it
+    sizes      images/s of the bare loop by batch size, and the seconds of the first run, which
+               compiles
     agreement  rows against those of the CPU in float32
     files      natural JPEGs through featx: decoding alone, arrays, files
 
@@ -112,6 +113,7 @@ def host_loop(function, images, batch_size):
 
 def device_loop(function, batch, n_batches):
     """Compute one batch that lies on the device, again and again."""
+    result = batch
     for _ in range(n_batches):
         result = function(batch)
     result.block_until_ready()
@@ -184,7 +186,7 @@ def measure_arrays(args, _work):
 
 
 def measure_sizes(args, _work):
-    """Compare batch sizes, and show which one "auto" takes."""
+    """Compare batch sizes, and show with which one "auto" begins."""
     images = random_images(args.images)
     results = {}
     extractor = extractor_of("resnet50", args.precisions[-1]).fit(images[:1])

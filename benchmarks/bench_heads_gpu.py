@@ -3,7 +3,8 @@
 The heads "logistic", "ridge" and "lda" as featx makes them, or the nearest that scikit-learn can
 train there, on rows drawn like embeddings, float32. Both train by turns; the table shows medians
 of seconds, the copy to the device included, and how far the GPU's scores of the rows are from the
-CPU's, relative to the largest.
+CPU's, relative to the largest. Ridge and LDA have the solver that the Array API takes, on both
+sides; on a CPU there are faster ones.
 
 Usage: SCIPY_ARRAY_API=1 python benchmarks/bench_heads_gpu.py [--smoke] [--rows 50000]
            [--features 1280] [--classes 10] [--repeats 3] [--out FILE]
@@ -67,7 +68,6 @@ def measure(args):
             results[name] = {
                 "seconds": {where: median(values[1:]) for where, values in seconds.items()},
                 "difference": float(np.abs(scores - expected).max() / np.abs(expected).max()),
-                "same class": float((scores.argmax(1) == expected.argmax(1)).mean()),
             }
         print(f"# {name}: {results[name]}", file=sys.stderr, flush=True)
     return results

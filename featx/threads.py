@@ -49,7 +49,7 @@ def run_ahead(
         return threads.submit(function, item)
 
     try:
-        # They run ahead of the network, but not out of its sight: what is loaded takes memory.
+        # Not far ahead of whoever takes the results: these take memory.
         left = itertools.chain(first, left)
         under_way = deque(map(start, itertools.islice(left, _AHEAD * n_threads)))
         while under_way:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from featx.identity._hashing import checksums_of_rows, digest_of, digest_of_array, digest_of_json
+from featx.identity._hashing import (
+    checksums_of_rows,
+    digest_of,
+    digest_of_array,
+    digest_of_json,
+    digests_of_rows,
+)
 
 
 def test_digest_of_known_value_is_stable():
@@ -56,3 +62,20 @@ def test_checksums_of_rows_change_with_any_bit_of_their_row():
 
 def test_checksums_of_rows_of_nothing_is_empty():
     assert checksums_of_rows(np.empty((0, 3), np.float32)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
+        np.arange(24, dtype=">f4").reshape(4, 6),
+        np.arange(48, dtype=np.int64).reshape(4, 12)[::2, ::3],
+        np.asfortranarray(np.arange(24.0).reshape(4, 6)),
+        np.zeros((3, 0), np.float32),
+        np.zeros((0, 5), np.uint8),
+        np.arange(3.0),
+    ],
+    ids=["uint8", "big-endian", "strided", "Fortran", "no features", "no rows", "numbers"],
+)
+def test_digests_of_rows_are_those_of_each(rows):
+    assert digests_of_rows(rows) == [digest_of_array(np.asarray(row)) for row in rows]

@@ -135,6 +135,14 @@ def test_run_batch_size_is_not_searched_beyond_memory():
     assert runs.batch_size <= 8
 
 
+def test_run_batch_size_that_is_best_at_first_stays():
+    found = []
+    runs, _, _ = run(
+        BestAtEight(None, 8), feed_of(700), 8, is_fixed=False, on_batch_size=found.append
+    )
+    assert found == [runs.batch_size] == [8]
+
+
 class SlowToSetUp(BestAtEight):
     """Compiles anew for each size, as JAX does."""
 
@@ -150,10 +158,11 @@ class SlowToSetUp(BestAtEight):
 
 
 def test_run_sizes_that_take_long_to_set_up_are_not_tried_for_a_few_batches():
-    engine = SlowToSetUp(None, 4)
-    _, rows, _ = run(engine, feed_of(700), 4, is_fixed=False)
+    engine, found = SlowToSetUp(None, 4), []
+    runs, rows, _ = run(engine, feed_of(700), 4, is_fixed=False, on_batch_size=found.append)
     assert rows.tolist() == list(range(700))
     assert set(engine.sizes) == {4}
+    assert (runs.batch_size, found) == (4, [])  # with more to do it would pay
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ def batch_size_for(shape: tuple[int, ...], *, on_accelerator: bool = False) -> i
 
     About five million numbers to a batch, which is 32 images of 224x224: on 2 CPU cores
     MobileNetV2 ran there a quarter faster than with 8, and no slower than with 64 (2026-11). A GPU
-    gets eight times as many: ResNet50 ran on an H200 at 9,500 images/s in batches of 32, 15,000 of
-    128, 18,600 of 256.
+    gets up to eight times as many, but no more than 256 samples: ResNet50 ran on an H200 at 9,500
+    images/s in batches of 32, 15,000 of 128, 18,600 of 256.
 
     Examples
     --------

@@ -5,8 +5,8 @@ where it has one; what compiles a function is the backend's.
 
 TensorFlow on a CPU leaves cores idle between two layers, and what one layer hands to the next is
 larger than their caches. There a batch is cut into parts that run side by side: the rows are the
-same, up to twice as fast. To a GPU each batch is sent by a thread of its own, which also fetches
-the rows: else the GPU waits for the copies (benchmarks/README.md).
+same, up to twice as fast. Elsewhere each batch is a thread's, which also fetches the rows: else a
+GPU waits for the copies (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,8 +89,12 @@ def _idles_between_layers() -> bool:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """Return the threads of all engines that start parts: one more than cores, for the changes."""
+    """Return the threads of all engines: one more than cores, for the changes between parts."""
     return ThreadPoolExecutor(joblib.cpu_count() + 1, thread_name_prefix="featx-network")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of its threads
 
 
 def _compiled(model: keras.Model) -> Callable[[np.ndarray], Any]:

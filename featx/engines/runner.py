@@ -141,16 +141,20 @@ class Runner:
         if self._options.is_fixed or not worth_it:
             return
         search = BatchSizeSearch(self.batch_size)
+        setup_s = 0.0
         for size in search:
             self.batch_size = size
             speed = yield from self._measure(feed)
             if self.batch_size < size:  # memory ran out
                 search.note(size, rate=0.0)
+                search.best = min(search.best, self.batch_size)
                 break
             search.note(size, rate=speed.rate)
-            if speed.rate * speed.setup_s > _SETUP_SHARE * feed.n_left:
-                break
-        self.batch_size = min(self.batch_size, search.best)
+            setup_s = max(setup_s, speed.setup_s)
+            if speed.rate * setup_s > _SETUP_SHARE * feed.n_left:
+                self.batch_size = search.best
+                return  # with more to do, it would pay to go on: nothing to be remembered
+        self.batch_size = search.best
         if self._on_batch_size:
             self._on_batch_size(self.batch_size)
 

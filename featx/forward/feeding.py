@@ -44,7 +44,8 @@ def load(
     inputs : ndarray of shape (k, *shape), uint8 or float32
     faults : list of SampleFault
     """
-    largest = len(rows) if samples.is_ready(shape) else GROUP_SIZE
+    is_run = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+    largest = len(rows) if is_run and samples.is_ready(shape) else GROUP_SIZE
 
     def groups() -> Iterator[np.ndarray]:
         start = 0

@@ -44,11 +44,12 @@ def _row_numbers(rows: Any) -> np.ndarray:
 
 
 def last_of_best(means: np.ndarray) -> int:
-    """Return the number of the best mean score; of equals the last.
+    """Return the number of the best mean score; of equals the last. NaN is the worst.
 
     Examples
     --------
     >>> last_of_best(np.array([0.5, 0.8, 0.8, 0.7]))
     2
     """
+    means = np.nan_to_num(means, nan=-np.inf)
     return int(np.flatnonzero(means >= means.max() - _ROUNDING)[-1])

@@ -46,9 +46,9 @@ class Tolerances(NamedTuple):
     max_iter : int
     """
 
-    step: float = 3e-4
-    decrease: float = 1e-7
-    rounding: float = 1e-7
+    step: float
+    decrease: float
+    rounding: float
     max_iter: int = 500
 
 
@@ -56,12 +56,29 @@ class Tolerances(NamedTuple):
 Pair = tuple[np.ndarray, np.ndarray, float]
 
 
+class Minimum(NamedTuple):
+    """Where a minimization ended.
+
+    Attributes
+    ----------
+    point : ndarray
+    pairs : list of Pair
+        What is known of the second derivatives, the latest last.
+    is_reached : bool
+        Whether it did before the iterations were used up.
+    """
+
+    point: np.ndarray
+    pairs: list[Pair]
+    is_reached: bool
+
+
 def minimize(
     start: np.ndarray,
     precondition: Callable[[np.ndarray], np.ndarray],
     tolerances: Tolerances,
     pairs: Sequence[Pair] = (),
-) -> Generator[np.ndarray, Evaluation, tuple[np.ndarray, list[Pair]]]:
+) -> Generator[np.ndarray, Evaluation, Minimum]:
     """Minimize a convex function (Nocedal and Wright 2006, algorithm 7.5).
 
     Parameters
@@ -81,20 +98,18 @@ def minimize(
 
     Returns
     -------
-    point : ndarray
-        Where the function is least.
-    pairs : list of Pair
-        Those given and found, the last few.
+    Minimum
 
     Examples
     --------
-    >>> run = minimize(np.array([3.0, 1.0]), lambda gradient: gradient, Tolerances())
+    >>> tolerances = Tolerances(step=1e-6, decrease=1e-9, rounding=1e-12)
+    >>> run = minimize(np.array([3.0, 1.0]), lambda gradient: gradient, tolerances)
     >>> point = next(run)
     >>> try:
     ...     while True:
     ...         point = run.send(Evaluation(0.5 * point @ point + 1, point))
     ... except StopIteration as end:
-    ...     print(end.value[0])
+    ...     print(end.value.point)
     [0. 0.]
     """
     point = start
@@ -107,7 +122,7 @@ def minimize(
         is_short = np.linalg.norm(direction) <= tolerances.step * np.linalg.norm(point)
         is_low = -slope <= 2 * tolerances.decrease * abs(value)
         if slope >= 0 or (is_short and is_low) or n_stalled == _N_STALLED:
-            break
+            return Minimum(point, list(known), is_reached=True)
         step = 1.0
         while True:
             trial = point + step * direction
@@ -116,7 +131,7 @@ def minimize(
             if new_value <= bound:
                 break
             if step < _SHORTEST:
-                return point, list(known)
+                return Minimum(point, list(known), is_reached=True)
             # Where the parabola through both values, with the slope at the first, is least.
             curved = 2 * (new_value - value - step * slope)
             step *= float(np.clip(-slope * step / curved, 0.1, 0.5))
@@ -126,7 +141,7 @@ def minimize(
             known.append((moved, bent, float(curvature)))
         n_stalled = 0 if value - new_value > tolerances.rounding * abs(value) else n_stalled + 1
         point, value, gradient = trial, new_value, new_gradient
-    return point, list(known)
+    return Minimum(point, list(known), is_reached=False)
 
 
 def _inverse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_consistent_length, compute_class_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featx.exceptions import ParameterError
+from featx.exceptions import InputError, ParameterError
 from featx.probes.classes import numbered
 from featx.probes.folds import Fold, last_of_best, split_folds
 from featx.probes.logistic_path import LogisticPath
@@ -30,7 +31,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     The path goes from strong to weak regularization. Each strength starts where the one before
     ended, features are made uncorrelated first, and one product of matrices serves all folds. The
-    folds are computed in float32, and what is trained on everything in float64.
+    folds are computed in float32, and what is trained on everything in float64; float32 rows stay
+    float32.
 
     Parameters
     ----------
@@ -111,7 +113,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         ParameterError
             `Cs` is no list of numbers over 0, or `patience` no number over 0.
         ValueError
-            Lengths differ, numbers are missing, there is one class only, and so on.
+            Lengths differ, numbers are missing, there is one class only, in all or in what a fold
+            trains on, and so on.
+
+        Warns
+        -----
+        ConvergenceWarning
+            The optimum was not reached in training on everything.
         """
         Cs = self._checked_params()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
@@ -120,12 +128,15 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         weights = checked_weights(sample_weight, len(X))
         scored_by = None if sample_weight is None else weights
         if self.class_weight is not None:
-            own = compute_class_weight(
-                self.class_weight, classes=self.classes_, y=y, sample_weight=weights
-            )
-            weights = weights * own[numbers]
+            with np.errstate(divide="ignore"):
+                own = compute_class_weight(
+                    self.class_weight, classes=self.classes_, y=y, sample_weight=weights
+                )
+            # Of a class without any weight, "balanced" makes infinity.
+            weights = weights * np.where(np.isfinite(own), own, 0)[numbers]
         folds = split_folds(self.cv, X, y, groups, classes=True)
-        check_weights_of_folds(folds, weights)
+        check_weights_of_folds(folds, weights, scored_by)
+        _check_classes_of_folds(folds, numbers, weights)
         path = LogisticPath(X, numbers, weights, folds, fit_intercept=self.fit_intercept)
         scores: list[np.ndarray] = []
         best: list[np.ndarray] = []
@@ -245,6 +256,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         if faults:
             raise ParameterError("; ".join(faults))
         return np.unique(Cs.astype(np.float64))
+
+
+def _check_classes_of_folds(
+    folds: Sequence[Fold], numbers: np.ndarray, weights: np.ndarray
+) -> None:
+    """Check that every fold trains on two classes at least."""
+    faults = [
+        str(number)
+        for number, (train, _) in enumerate(folds)
+        if len(np.unique(numbers[train][weights[train] > 0])) < 2
+    ]
+    if faults:
+        raise InputError(f"what folds train on holds one class only, in folds {', '.join(faults)}")
 
 
 def _decided(scores: np.ndarray) -> np.ndarray:

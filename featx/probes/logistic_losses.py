@@ -18,7 +18,8 @@ import numpy as np
 from scipy.special import expit
 
 from featx.blas import blas_threads_for
-from featx.probes.lbfgs import Evaluation, Pair, Tolerances, minimize
+from featx.exceptions import InputError
+from featx.probes.lbfgs import Evaluation, Minimum, Pair, Tolerances, minimize
 from featx.probes.rotation import Rotation
 
 _ROWS_AT_ONCE = 2048
@@ -128,7 +129,7 @@ class Losses:
         C: float,
         tolerances: Tolerances,
         memory: Sequence[Memory] | None = None,
-    ) -> tuple[list[np.ndarray], list[Memory]]:
+    ) -> list[Minimum]:
         """Minimize the function of each weighting.
 
         Parameters
@@ -137,14 +138,13 @@ class Losses:
         C : float
         tolerances : Tolerances
         memory : sequence of n_weightings Memory, default=None
-            What was returned for another strength.
+            What was found for another strength.
 
         Returns
         -------
-        points : list of ndarray of `shape`, float64
-        memory : list of Memory
+        list of n_weightings Minimum
         """
-        found: dict[int, tuple[np.ndarray, Memory]] = {}
+        found: dict[int, Minimum] = {}
         at_once = max(1, _COLUMNS_AT_ONCE // self._n_columns)
         with blas_threads_for(0), ThreadPoolExecutor(joblib.cpu_count()) as threads:
             for first in range(0, len(starts), at_once):
@@ -152,10 +152,7 @@ class Losses:
                 asked = {number: starts[number] for number in some}
                 known = {number: memory[number] if memory else Memory(C, []) for number in some}
                 found |= self._solve_some(asked, C, tolerances, known, threads)
-        return (
-            [found[number][0] for number in range(len(starts))],
-            [found[number][1] for number in range(len(starts))],
-        )
+        return [found[number] for number in range(len(starts))]
 
     def _solve_some(
         self,
@@ -164,7 +161,7 @@ class Losses:
         tolerances: Tolerances,
         known: dict[int, Memory],
         threads: ThreadPoolExecutor,
-    ) -> dict[int, tuple[np.ndarray, Memory]]:
+    ) -> dict[int, Minimum]:
         """Return for each weighting where its function is least."""
         found = {}
         inverses = {number: _Inverse(self._spreads[number], self._rank, C) for number in asked}
@@ -183,8 +180,7 @@ class Losses:
                     asked[number] = runs[number].send(evaluation)
                 except StopIteration as end:
                     del asked[number]
-                    point, pairs = end.value
-                    found[number] = (point, Memory(C, pairs))
+                    found[number] = end.value
         return found
 
     def _evaluate(
@@ -227,6 +223,8 @@ class Losses:
             coef = points[number][: self._rank]
             gradient = gradient.copy()
             gradient[: self._rank] += coef / C
+            if not np.isfinite(values[place]):
+                raise InputError("X holds numbers that are too large for float32")
             total = float(values[place] + 0.5 * np.vdot(coef, coef) / C)
             evaluations.append((number, Evaluation(total, gradient)))
         return evaluations

@@ -7,9 +7,11 @@ straight line through the last two ends.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from featx.probes.folds import Fold
 from featx.probes.lbfgs import Tolerances
@@ -62,7 +64,9 @@ class LogisticPath:
         """Go on to a weaker strength."""
         starts = [2 * a - b for a, b in zip(self.points, self._before, strict=True)]
         self._before = self.points
-        self.points, self._memory = self._losses.solve(starts, C, _FOR_FOLDS, self._memory)
+        minima = self._losses.solve(starts, C, _FOR_FOLDS, self._memory)
+        self.points = [minimum.point for minimum in minima]
+        self._memory = [Memory(C, minimum.pairs) for minimum in minima]
 
     def held_out_scores(self, number: int) -> np.ndarray:
         """Return the scores (m, k) of the rows that a fold holds out; k is 1 for two classes."""
@@ -94,8 +98,11 @@ class LogisticPath:
             rows, self._rotation, self._numbers, self._weights[np.newaxis], dtype=_DOUBLE
         )
         start = np.mean(points, axis=0)
-        (point,), _ = losses.solve([start], C, _FOR_EVERYTHING)
-        coef, intercept = self._rotation.coefficients(point)
+        (minimum,) = losses.solve([start], C, _FOR_EVERYTHING)
+        if not minimum.is_reached:
+            message = f"no optimum in {_FOR_EVERYTHING.max_iter} iterations at C={C:.3g}"
+            warnings.warn(ConvergenceWarning(message), stacklevel=3)
+        coef, intercept = self._rotation.coefficients(minimum.point)
         if len(intercept) > 1:
             intercept -= intercept.mean()  # which changes no probability
         return coef, intercept

@@ -50,7 +50,7 @@ class RidgeChoice(BaseEstimator):
     ) -> None:
         """Choose a strength by how well targets `Y` (n, t) tell `y`, and train on everything."""
         folds = split_folds(self.cv, X, y, groups, classes=is_classifier(self))
-        check_weights_of_folds(folds, weights)
+        check_weights_of_folds(folds, weights, scored_by)
         scores = np.empty((len(alphas), len(folds)))
         solved = solve(X, Y, weights, folds, fit_intercept=self.fit_intercept)
         for number, (_, test) in enumerate(folds):

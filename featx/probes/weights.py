@@ -28,8 +28,18 @@ def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     return weights
 
 
-def check_weights_of_folds(folds: Sequence[Fold], weights: np.ndarray) -> None:
+def check_weights_of_folds(
+    folds: Sequence[Fold], weights: np.ndarray, scored_by: np.ndarray | None
+) -> None:
     """Check that every fold has something to train on and to be scored by.
+
+    Parameters
+    ----------
+    folds : sequence of (train, test)
+    weights : ndarray of shape (n_samples,)
+        For the training.
+    scored_by : ndarray of shape (n_samples,) or None
+        For the scores; None weighs all the same.
 
     Raises
     ------
@@ -39,8 +49,10 @@ def check_weights_of_folds(folds: Sequence[Fold], weights: np.ndarray) -> None:
     faults = [
         f"what fold {number} {part}"
         for number, fold in enumerate(folds)
-        for part, rows in zip(("trains on", "is scored by"), fold, strict=True)
-        if not weights[rows].any()
+        for part, rows, theirs in zip(
+            ("trains on", "is scored by"), fold, (weights, scored_by), strict=True
+        )
+        if not len(rows) or (theirs is not None and not theirs[rows].any())
     ]
     if faults:
         raise InputError(f"all weights are zero in {', '.join(faults)}")

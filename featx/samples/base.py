@@ -90,7 +90,7 @@ class Samples(ABC):
         """
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether loading only slices what lies in memory as the backbone takes it.
+        """Tell whether loading consecutive samples only slices an array in memory.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ class ArraySamples(Samples):
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Tell whether this is an array of the right shape and dtype."""
-        in_memory = isinstance(self.array, np.ndarray)
+        in_memory = isinstance(self.array, np.ndarray) and not isinstance(self.array, np.memmap)
         return in_memory and self.array_shape == shape and self.array.dtype in _DTYPES
 
     def batch(
@@ -263,17 +263,22 @@ class ValueSamples(ArraySamples):
         """Load rows as float32."""
         return rows, _take(self.array, rows).astype(np.float32), []
 
+    def is_ready(self, shape: tuple[int, ...]) -> bool:
+        """Tell that rows are converted."""
+        return False
+
     def check_values(self) -> None:
         """Check that all numbers are finite."""
-        faults = [fault for found in self._each_block(self._faults_in) for fault in found]
+        blocks = self._each_block(lambda rows: self._faults_of(np.asarray(self.array[rows]), rows))
+        faults = [fault for found in blocks for fault in found]
         if faults:
             raise BadSampleError(faults, len(self))
 
     def _identify(self, rows: slice) -> _Block:
-        return _Block(rows, _keys_of(np.asarray(self.array[rows])), self._faults_in(rows), -np.inf)
-
-    def _faults_in(self, rows: slice) -> list[SampleFault]:
         block = np.asarray(self.array[rows])
+        return _Block(rows, _keys_of(block), self._faults_of(block, rows), -np.inf)
+
+    def _faults_of(self, block: np.ndarray, rows: slice) -> list[SampleFault]:
         finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
         bad = (rows.start + np.flatnonzero(~finite)).tolist()
         return [self.fault(row, "has NaN or infinite values") for row in bad]
