@@ -78,6 +78,7 @@ def minimize(
     precondition: Callable[[np.ndarray], np.ndarray],
     tolerances: Tolerances,
     pairs: Sequence[Pair] = (),
+    n_judged: int | None = None,
 ) -> Generator[np.ndarray, Evaluation, Minimum]:
     """Minimize a convex function (Nocedal and Wright 2006, algorithm 7.5).
 
@@ -90,6 +91,8 @@ def minimize(
     tolerances : Tolerances
     pairs : sequence of Pair, default=()
         What is known of the second derivatives, the latest last.
+    n_judged : int, default=None
+        How many of the first rows of a point have a length; None is all.
 
     Yields
     ------
@@ -119,7 +122,8 @@ def minimize(
     for _ in range(tolerances.max_iter):
         direction = -_inverse(known, gradient, precondition)
         slope = np.vdot(gradient, direction)
-        is_short = np.linalg.norm(direction) <= tolerances.step * np.linalg.norm(point)
+        length = np.linalg.norm(point[:n_judged])
+        is_short = np.linalg.norm(direction[:n_judged]) <= tolerances.step * length
         is_low = -slope <= 2 * tolerances.decrease * abs(value)
         if slope >= 0 or (is_short and is_low) or n_stalled == _N_STALLED:
             return Minimum(point, list(known), is_reached=True)

@@ -166,7 +166,13 @@ class Losses:
         found = {}
         inverses = {number: _Inverse(self._spreads[number], self._rank, C) for number in asked}
         runs = {
-            number: minimize(point, inverses[number], tolerances, known[number].at(C, self._rank))
+            number: minimize(
+                point,
+                inverses[number],
+                tolerances,
+                known[number].at(C, self._rank),
+                n_judged=self._rank,  # beside a large intercept, small coefficients are nothing
+            )
             for number, point in asked.items()
         }
         for run in runs.values():
