@@ -3,10 +3,8 @@
 It is compiled for batches of any size, so that nothing is traced twice. Keras' own calls are used
 where it has one; what compiles a function is the backend's.
 
-TensorFlow on a CPU leaves cores idle between two layers, and what one layer hands to the next is
-larger than their caches. There a batch is cut into parts that run side by side: the rows are the
-same, up to twice as fast. Elsewhere each batch is a thread's, which also fetches the rows: else a
-GPU waits for the copies (benchmarks/README.md).
+Each batch is a thread's, which also fetches the rows: else a GPU waits for the copies
+(benchmarks/README.md). For TensorFlow on a CPU it may be cut into parts, for a thread each.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import copy
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -24,13 +23,12 @@ import joblib
 import numpy as np
 
 from featx.engines.base import Engine
+from featx.engines.cutting import Cutting
 from featx.engines.devices import has_accelerator
 
 if TYPE_CHECKING:
     import keras
 
-# Of the inputs of a part: 4 images of 224x224 pixels, 21 of 96x96.
-_NUMBERS_PER_PART = 600_000
 # One is computed, one comes back, two are sent: a thread copies more slowly than a GPU computes.
 _BATCHES_ON_ACCELERATORS = 4
 
@@ -47,7 +45,7 @@ class KerasEngine(Engine):
     def _load(self, model: keras.Model) -> None:
         self._function = _compiled(model)
         self._model = model  # whose variables functions refer to, but do not keep
-        self._cuts_batches = _idles_between_layers()
+        self._cutting = Cutting() if _idles_between_layers() else None
         if has_accelerator():
             self.n_in_flight = _BATCHES_ON_ACCELERATORS
 
@@ -58,12 +56,17 @@ class KerasEngine(Engine):
         return engine
 
     def start(self, inputs: np.ndarray) -> Any:
-        """Hand the batch, whole or in parts, to threads."""
-        n_parts = (
-            min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART)) if self._cuts_batches else 1
-        )
-        parts = np.array_split(inputs, n_parts) if n_parts > 1 else [inputs]
-        return [_threads().submit(self._rows_of, part) for part in parts]
+        """Hand the batch, whole or in parts, to threads; wait while it is timed."""
+        parts = self._cutting.parts_of(inputs) if self._cutting else [inputs]
+        start_s = time.perf_counter()
+        futures = [_threads().submit(self._rows_of, part) for part in parts]
+        if (
+            self._cutting
+            and self._cutting.is_on_trial(inputs)
+            and not any(future.exception() for future in futures)
+        ):
+            self._cutting.note(parts, seconds=time.perf_counter() - start_s)
+        return futures
 
     def finish(self, pending: Any) -> np.ndarray:
         """Wait for the threads."""
@@ -81,7 +84,7 @@ class KerasEngine(Engine):
 
 
 def _idles_between_layers() -> bool:
-    """Tell whether TensorFlow runs the graph on a CPU."""
+    """Tell whether TensorFlow runs the graph on a CPU, whose cores wait between two layers."""
     import keras
 
     return keras.backend.backend() == "tensorflow" and not has_accelerator()

@@ -233,7 +233,9 @@ def _keep(
     for number, (tap, columns) in enumerate(
         zip(taps, np.split(outputs, ends[:-1], axis=1), strict=True)
     ):
-        lacking = tap.lacks[done]
+        lacking: Any = tap.lacks[done]
+        if lacking.all():
+            lacking = slice(None)  # which copies nothing
         # What is stored in float16 is rounded the first time as well.
         fresh = np.ascontiguousarray(columns[lacking], tap.resolved.space.dtype)
         if number == 0:

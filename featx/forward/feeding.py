@@ -45,7 +45,8 @@ def load(
     faults : list of SampleFault
     """
     is_run = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
-    largest = len(rows) if is_run and samples.is_ready(shape) else GROUP_SIZE
+    is_sliced = is_run and samples.is_ready(shape)
+    largest = len(rows) if is_sliced else GROUP_SIZE
 
     def groups() -> Iterator[np.ndarray]:
         start = 0
@@ -54,8 +55,14 @@ def load(
             yield rows[start:end]
             start = end
 
+    def read(group: np.ndarray) -> _Loaded:
+        return samples.batch(group, shape)
+
+    if is_sliced:  # which takes less time than handing it to a thread
+        yield from map(read, groups())
+        return
     n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    yield from run_ahead(lambda group: samples.batch(group, shape), groups(), n_threads=n_threads)
+    yield from run_ahead(read, groups(), n_threads=n_threads)
 
 
 class LoadedFeed:
