@@ -18,9 +18,10 @@ from featx._validation import ParameterFaults
 from featx.blas import blas_threads_for
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
+from featx.forward.faults import were_read
 from featx.head_fitting import as_head_input
 from featx.heads import CLASSIFIER_HEADS, make_head, seed_head
-from featx.training_data import training_embeddings, were_read
+from featx.training_data import training_embeddings
 
 
 class Comparison(NamedTuple):

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx.cloning import clone_sharing_models
 from featx.exceptions import BackboneError
-from featx.extractor_params import as_taps, check_extractor_params, check_out
+from featx.extractor_checks import as_taps, check_out
+from featx.extractor_params import ExtractorParams
 from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
 from featx.forward.embedding import PassOptions, embed
+from featx.forward.views import embed_views
 from featx.last_report import LastReport
-from featx.networks.backbones import BackboneSpec
+from featx.networks.augmentation import Augmentation
 from featx.networks.resolution import Resolved, joined, resolve, resolve_taps
-from featx.param_names import SuggestingParams
 from featx.samples.base import Samples
 from featx.samples.columns import check_columns
+from featx.samples.file_index import FileIndex
 from featx.samples.inputs import as_samples
 from featx.storage.cache_choice import resolve_cache
 
 
-class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, SuggestingParams):
+class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, ExtractorParams):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
     Each distinct sample goes through the network once, ever: embeddings are kept in a cache on
@@ -67,6 +69,14 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         Layers, or (layer, pooling) pairs, that a pass stores besides its own, so that a search
         over them needs one pass in all. A layer alone is pooled as `pooling` says; None is the
         output. A sample that can no longer be read is left out there.
+    views : int, default=1
+        Embeddings of each sample: its own, and those of versions of it that `augment` makes. A
+        version follows from the sample and a number, so that each is embedded once, ever.
+        :meth:`transform` gives their mean, which a linear head turns into its mean score;
+        :class:`TransferClassifier` and :class:`TransferRegressor` train their heads on all of them.
+    augment : None, "standard", keras.Layer or sequence of them, default=None
+        What makes versions, given pixels from 0 to 255; "standard" flips, shifts, zooms, turns and
+        changes contrast a little.
     on_error : {"raise", "nan"}, default="raise"
         Whether samples that cannot be read are an error, or rows of NaN and one warning.
     n_jobs : int, default=None
@@ -88,10 +98,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
     feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
         For frames only.
     report_ : Bunch
-        What the last ``transform`` did: ``n_samples``, ``n_hits``, ``n_forward`` (samples that
-        went through the backbone), ``n_above_frontier`` (that went through the fine-tuned part
-        only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``, ``engine`` (who ran the
-        network, None if nobody had to), ``batch_size``.
+        What the last ``transform`` did: ``n_samples``, ``n_hits``, ``n_forward`` (samples, and
+        versions of them, that went through the backbone), ``n_above_frontier`` (that went through
+        the fine-tuned part only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
+        ``engine`` (who ran the network, None if nobody had to), ``batch_size``.
 
     Examples
     --------
@@ -104,41 +114,6 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
     >>> extractor.report_.n_forward
     4
     """
-
-    def __init__(
-        self,
-        backbone: Any = "mobilenet_v2",
-        *,
-        weights: Any = "imagenet",
-        backbone_params: dict[str, Any] | None = None,
-        preprocessing: Any = "auto",
-        layer: str | None = None,
-        pooling: str | None = "avg",
-        input_size: int | tuple[int, int] | None = None,
-        cache: Any = "auto",
-        batch_size: int | str = "auto",
-        precision: str = "float32",
-        engine: str = "auto",
-        also_cache: Any = (),
-        on_error: str = "raise",
-        n_jobs: int | None = None,
-        verbose: int | bool | Callable[[int, int], object] = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.backbone_params = backbone_params
-        self.preprocessing = preprocessing
-        self.layer = layer
-        self.pooling = pooling
-        self.input_size = input_size
-        self.cache = cache
-        self.batch_size = batch_size
-        self.precision = precision
-        self.engine = engine
-        self.also_cache = also_cache
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -189,8 +164,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            `out`, if it was passed. In the order of the samples. With ``pooling=None``,
-            (n_samples, *feature_shape).
+            `out`, if it was passed. In the order of the samples, the mean of the views of each.
+            With ``pooling=None``, (n_samples, *feature_shape).
 
         Raises
         ------
@@ -205,6 +180,42 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         if out is not None:
             check_out(out, (len(samples), *resolved.space.feature_shape))
         return self._embed(samples, resolved, out)
+
+    def transform_views(self, X: Any) -> np.ndarray:
+        """Embed each view of samples; the network runs for those that the cache does not hold.
+
+        Parameters
+        ----------
+        X : samples
+            See :meth:`transform`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, views, n_features), float32
+            The first view is the sample itself.
+
+        Raises
+        ------
+        BadSampleError, BackboneError
+            As in :meth:`transform`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from featx import FeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+        >>> extractor = FeatureExtractor("tiny", views=3, augment="standard")
+        >>> extractor.fit(images).transform_views(images).shape
+        (4, 3, 400)
+        """
+        samples = self._samples(X, reset=False)
+        resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
+        self._check_unchanged(resolved)
+        shape = resolved.space.feature_shape
+        views = np.empty((len(samples), self.views, *shape), np.float32)
+        for number, embeddings in enumerate(self._each_view(samples, resolved)):
+            views[:, number] = embeddings.reshape(-1, *shape)
+        return views
 
     @with_callbacks
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -242,18 +253,6 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         count = math.prod(self.feature_shape_)
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
 
-    def _spec(self) -> BackboneSpec:
-        return BackboneSpec(
-            backbone=self.backbone,
-            weights=self.weights,
-            backbone_params=self.backbone_params,
-            preprocessing=self.preprocessing,
-            layer=self.layer,
-            pooling=self.pooling,
-            input_size=self.input_size,
-            precision=self.precision,
-        )
-
     def _resolve(self, array_shape: tuple[int, ...] | None) -> Resolved:
         return resolve(self._spec(), array_shape=array_shape, cache=resolve_cache(self.cache))
 
@@ -264,15 +263,6 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
             return []
         taps = as_taps(self.also_cache, self.pooling)
         return resolve_taps(self._spec(), taps, own, array_shape=array_shape, cache=cache)
-
-    def has_named_weights(self) -> bool:
-        """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
-        return self._spec().network is not None and self.weights == "imagenet"
-
-    @property
-    def label(self) -> str:
-        """The backbone, and the layer if one was named, in a few words for people."""
-        return "/".join(filter(None, (self._spec().label, self.layer)))
 
     def current_resolution(self) -> Resolved:
         """Find the space of the embeddings that a fitted extractor gives, and its backbone."""
@@ -312,6 +302,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         self.space_ = resolved.space
         self.__dict__.pop("frontier_", None)
         self.forget_report()
+        if augmentation := self._augmentation(resolved):
+            augmentation.check()
 
     def _check_unchanged(self, resolved: Resolved) -> None:
         """Raise if what was fitted would now give other embeddings than a head has seen."""
@@ -331,51 +323,61 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Sugge
         *,
         others: Sequence[Resolved] = (),
     ) -> np.ndarray:
-        options = PassOptions(
-            self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose
-        )
-        array_shape = getattr(self, "array_shape_", samples.array_shape)
-        samples = samples.for_inputs(resolved.input_shape)
+        """Return the mean of the views of each sample."""
         flat = None if out is None else out.reshape(len(samples), resolved.space.n_features)
-        embeddings, self.report_ = embed(
-            samples,
-            resolved,
-            resolve_cache(self.cache),
-            options,
-            also=joined(others, self._resolve_also(resolved, array_shape)),
-            frontier=getattr(self, "frontier_", None),
-            out=flat,
-        )
+        views = self._each_view(samples, resolved, flat, others=others)
+        embeddings = next(views)
+        for version in views:
+            embeddings += version
+        if self.views > 1:
+            embeddings /= self.views
         if out is not None:
             return out
         return embeddings.reshape(len(embeddings), *resolved.space.feature_shape)
+
+    def _each_view(
+        self,
+        samples: Samples,
+        resolved: Resolved,
+        out: np.ndarray | None = None,
+        *,
+        others: Sequence[Resolved] = (),
+    ) -> Iterator[np.ndarray]:
+        """Yield the embeddings of the samples themselves, and then of version after version."""
+        cache = resolve_cache(self.cache)
+        array_shape = getattr(self, "array_shape_", samples.array_shape)
+        options = PassOptions(
+            self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose
+        )
+        views = embed_views(
+            partial(
+                embed,
+                resolved=resolved,
+                cache=cache,
+                options=options,
+                also=joined(others, self._resolve_also(resolved, array_shape)),
+                frontier=getattr(self, "frontier_", None),
+            ),
+            samples.for_inputs(resolved.input_shape),
+            self._augmentation(resolved),
+            self.views,
+            files=cache.files if cache else FileIndex(None),
+            out=out,
+        )
+        for embeddings, self.report_ in views:
+            yield embeddings
+
+    def _augmentation(self, resolved: Resolved) -> Augmentation | None:
+        """Return what makes versions of samples, if there are any."""
+        if self.views == 1:
+            return None
+        return Augmentation(self.augment, resolved.input_shape, resolve_cache(self.cache))
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         self.check_params()
         samples = as_samples(X)
         check_columns(self, X, samples, reset=reset)
         return samples
-
-    def check_params(self) -> None:
-        """Check the parameters, as `fit` does before anything else.
-
-        Raises
-        ------
-        ParameterError
-            Some have faulty values; the message lists all of them.
-
-        Examples
-        --------
-        >>> FeatureExtractor("tiny", pooling="average").check_params()
-        Traceback (most recent call last):
-            ...
-        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
-pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
-        """
-        check_extractor_params(type(self).__name__, self.get_params(deep=False))
-
-    def __sklearn_clone__(self) -> FeatureExtractor:
-        return clone_sharing_models(self)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "feature_shape_")

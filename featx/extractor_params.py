@@ -1,201 +1,97 @@
-"""What the parameters of a :class:`FeatureExtractor` may be; all faults are found at once."""
+"""The parameters of a :class:`FeatureExtractor`, and the backbone that they describe."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from numbers import Integral
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
-import numpy as np
-
-from featx._validation import ParameterFaults
-from featx.engines.choice import ENGINES, missing_packages
-from featx.engines.keras_engine import KerasEngine
-from featx.exceptions import ParameterError
-from featx.networks.applications import Network, find_network
-from featx.networks.models import StoredModel, is_file
-from featx.networks.pooling import POOLINGS
-from featx.networks.preprocessing import PREPROCESSINGS
-from featx.storage.cache import EmbeddingCache
-
-# Of a network's constructor, but said by parameters of the extractor.
-_SAID_ELSEWHERE = {
-    "input_shape": "input_size",
-    "input_tensor": "layer",
-    "weights": "weights",
-    "pooling": "pooling",
-    "include_top": "layer",
-}
+from featx.cloning import clone_sharing_models
+from featx.extractor_checks import check_extractor_params
+from featx.networks.backbones import BackboneSpec
+from featx.param_names import SuggestingParams
 
 
-def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
-    """Check parameters before any work.
+class ExtractorParams(SuggestingParams):
+    """What a :class:`FeatureExtractor` is made with."""
 
-    Parameters
-    ----------
-    owner : str
-        Whose parameters they are, for the message.
-    params : dict
-        Those of :class:`FeatureExtractor`, by name.
+    def __init__(
+        self,
+        backbone: Any = "mobilenet_v2",
+        *,
+        weights: Any = "imagenet",
+        backbone_params: dict[str, Any] | None = None,
+        preprocessing: Any = "auto",
+        layer: str | None = None,
+        pooling: str | None = "avg",
+        input_size: int | tuple[int, int] | None = None,
+        cache: Any = "auto",
+        batch_size: int | str = "auto",
+        precision: str = "float32",
+        engine: str = "auto",
+        also_cache: Any = (),
+        views: int = 1,
+        augment: Any = None,
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: int | bool | Callable[[int, int], object] = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.backbone_params = backbone_params
+        self.preprocessing = preprocessing
+        self.layer = layer
+        self.pooling = pooling
+        self.input_size = input_size
+        self.cache = cache
+        self.batch_size = batch_size
+        self.precision = precision
+        self.engine = engine
+        self.also_cache = also_cache
+        self.views = views
+        self.augment = augment
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
 
-    Raises
-    ------
-    ParameterError
-        Some have faulty values; the message lists all of them.
-    """
-    faults = ParameterFaults(owner)
-    _check_backbone(params, faults)
-    faults.check_option("pooling", params["pooling"], POOLINGS)
-    preprocessing = params["preprocessing"]
-    if preprocessing is None or isinstance(preprocessing, str):
-        faults.check_option("preprocessing", preprocessing, ("auto", *PREPROCESSINGS))
-    if params["layer"] is not None and not isinstance(params["layer"], str):
-        faults.add("layer", params["layer"], "the name of a layer, or None for the output.")
-    if not _is_size(params["input_size"]):
-        expected = "a positive number of pixels, or a pair (height, width)."
-        faults.add("input_size", params["input_size"], expected)
-    cache = params["cache"]
-    if not (cache is None or isinstance(cache, (str, os.PathLike, EmbeddingCache))):
-        faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
-    faults.check_positive_int("batch_size", params["batch_size"], also=("auto",))
-    _check_engine(params["engine"], params["precision"], faults)
-    _check_taps(params["also_cache"], faults)
-    faults.check_option("on_error", params["on_error"], ("raise", "nan"))
-    verbose = params["verbose"]
-    if not (isinstance(verbose, Integral) or callable(verbose)):
-        faults.add("verbose", verbose, "a number, or a function of the numbers done and to do.")
-    n_jobs = params["n_jobs"]
-    if n_jobs is not None and (not isinstance(n_jobs, Integral) or not n_jobs):
-        faults.add("n_jobs", n_jobs, "a number of threads other than 0, or None.")
-    faults.raise_any()
-
-
-def as_taps(also_cache: Sequence[Any], pooling: str | None) -> list[tuple[str | None, str | None]]:
-    """Turn each item of `also_cache` into a layer and a pooling.
-
-    Examples
-    --------
-    >>> as_taps(["conv5_block3_out", (None, "max")], "avg")
-    [('conv5_block3_out', 'avg'), (None, 'max')]
-    """
-    return [
-        (given, pooling) if given is None or isinstance(given, str) else tuple(given)
-        for given in also_cache
-    ]
-
-
-def _check_taps(taps: Any, faults: ParameterFaults) -> None:
-    expected = (
-        "a list of layers, or of (layer, pooling) pairs, where a layer is a name or None for the "
-        f"output, and a pooling one of {', '.join(map(repr, POOLINGS))}."
-    )
-    if isinstance(taps, str) or not isinstance(taps, Sequence):
-        faults.add("also_cache", taps, expected)
-        return
-    for given in taps:
-        is_pair = isinstance(given, (tuple, list)) and len(given) == 2
-        layer, pooling = given if is_pair else (given, None)
-        are_names = all(name is None or isinstance(name, str) for name in (layer, pooling))
-        if not are_names or pooling not in POOLINGS:
-            faults.add("also_cache", given, expected)
-
-
-def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:
-    precisions = KerasEngine.precisions
-    faults.check_option("engine", engine, ("auto", *ENGINES))
-    faults.check_option("precision", precision, precisions)
-    if not isinstance(engine, str) or engine not in ENGINES:
-        return
-    if precision in precisions and precision not in ENGINES[engine].precisions:
-        known = ", ".join(map(repr, ENGINES[engine].precisions))
-        faults.add("precision", precision, f"{known}, with engine={engine!r}.")
-    missing = missing_packages(engine)
-    if missing:
-        cure = f"pip install 'featx[{engine}]', for {' and '.join(missing)} to be there."
-        faults.add("engine", engine, cure)
-
-
-def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
-    backbone = params["backbone"]
-    network = None
-    if isinstance(backbone, StoredModel):
-        pass
-    elif not isinstance(backbone, (str, os.PathLike)) and not callable(backbone):
-        faults.add("backbone", backbone, "a name, a .keras file, a model or a callable.")
-    elif is_file(backbone):
-        if not Path(backbone).expanduser().is_file():
-            faults.add("backbone", os.fspath(backbone), "a .keras file that is there.")
-    elif isinstance(backbone, str):
-        try:
-            network = find_network(backbone)
-        except ParameterError as exc:
-            faults.messages.append(str(exc))
-    has_name = isinstance(backbone, str) and not is_file(backbone)
-    _check_constructor_params(params["backbone_params"], network, faults, has_name=has_name)
-    _check_weights(params["weights"], faults, has_name=has_name)
-    if network and network.is_fixed_size:
-        only, size = network.input_size, params["input_size"]
-        if size is not None and _is_size(size) and _as_pair(size) != (only, only):
-            faults.add("input_size", size, f"{only}, the only size of {backbone!r}.")
-
-
-def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> None:
-    if weights is None or (isinstance(weights, str) and weights == "imagenet"):
-        return
-    if not isinstance(weights, (str, os.PathLike)):
-        faults.add("weights", weights, "'imagenet', None, or the path of a file.")
-    elif not has_name:
-        expected = "'imagenet', since a backbone without a name brings its own."
-        faults.add("weights", os.fspath(weights), expected)
-    elif not Path(weights).expanduser().is_file():
-        faults.add("weights", os.fspath(weights), "'imagenet', None, or a file that is there.")
-
-
-def _check_constructor_params(
-    given: Any, network: Network | None, faults: ParameterFaults, *, has_name: bool
-) -> None:
-    if given is None:
-        return
-    if not isinstance(given, dict):
-        faults.add("backbone_params", given, "a dict for the network's constructor, or None.")
-    elif given and (not has_name or (network is not None and not network.constructor)):
-        faults.add("backbone_params", given, "None for a backbone that has no constructor here.")
-    for name in sorted(_SAID_ELSEWHERE.keys() & (given if isinstance(given, dict) else {})):
-        expected = f"no {name!r}, which the parameter {_SAID_ELSEWHERE[name]!r} decides."
-        faults.add("backbone_params", given, expected)
-
-
-def _as_pair(size: Any) -> tuple[int, int]:
-    height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    return int(height), int(width)
-
-
-def _is_size(size: Any) -> bool:
-    if size is None:
-        return True
-    sides = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size,)
-    return all(
-        isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
-        for side in sides
-    )
-
-
-def check_out(out: Any, shape: tuple[int, ...]) -> None:
-    """Check that embeddings can be written into an array.
-
-    Raises
-    ------
-    ParameterError
-        It is no such array.
-    """
-    expected = f"a writable, C-contiguous float32 array of shape {shape}"
-    if not isinstance(out, np.ndarray):
-        raise ParameterError(f"out is a {type(out).__name__}: expected {expected}")
-    if out.shape != shape or out.dtype != np.float32:
-        raise ParameterError(
-            f"out has shape {out.shape} and dtype {out.dtype}: expected {expected}"
+    def _spec(self) -> BackboneSpec:
+        return BackboneSpec(
+            backbone=self.backbone,
+            weights=self.weights,
+            backbone_params=self.backbone_params,
+            preprocessing=self.preprocessing,
+            layer=self.layer,
+            pooling=self.pooling,
+            input_size=self.input_size,
+            precision=self.precision,
         )
-    if not (out.flags.writeable and out.flags.c_contiguous):
-        raise ParameterError(f"out cannot be written row by row: expected {expected}")
+
+    def has_named_weights(self) -> bool:
+        """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
+        return self._spec().network is not None and self.weights == "imagenet"
+
+    @property
+    def label(self) -> str:
+        """The backbone, and the layer if one was named, in a few words for people."""
+        return "/".join(filter(None, (self._spec().label, self.layer)))
+
+    def check_params(self) -> None:
+        """Check the parameters, as `fit` does before anything else.
+
+        Raises
+        ------
+        ParameterError
+            Some have faulty values; the message lists all of them.
+
+        Examples
+        --------
+        >>> from featx import FeatureExtractor
+        >>> FeatureExtractor("tiny", pooling="average").check_params()
+        Traceback (most recent call last):
+            ...
+        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
+pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
+        """
+        check_extractor_params(type(self).__name__, self.get_params(deep=False))
+
+    def __sklearn_clone__(self) -> Self:
+        return clone_sharing_models(self)

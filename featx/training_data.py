@@ -11,7 +11,35 @@ from sklearn.utils.validation import check_array, column_or_1d
 
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.extractor import FeatureExtractor
+from featx.forward.faults import were_read
 from featx.head_fitting import takes_sample_weight
+
+
+def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Fit an extractor and embed views as vectors: (n_samples, n_views, n_features), float32.
+
+    Raises
+    ------
+    ParameterError
+        The embeddings are no vectors; raised before they are computed.
+    """
+    if extractor.views == 1:
+        return training_embeddings(extractor, X)[:, np.newaxis]
+    return views_of(extractor.fit(X), X)
+
+
+def views_of(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Embed views with a fitted extractor: (n_samples, n_views, n_features), float32.
+
+    Raises
+    ------
+    ParameterError
+        The embeddings are no vectors; raised before they are computed.
+    """
+    check_vectors(extractor)
+    if extractor.views == 1:
+        return np.asarray(extractor.transform(X))[:, np.newaxis]
+    return extractor.transform_views(X)
 
 
 def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
@@ -40,11 +68,6 @@ def check_vectors(extractor: FeatureExtractor) -> None:
             f"extractor has pooling=None, which gives embeddings of shape "
             f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
         )
-
-
-def were_read(embeddings: np.ndarray) -> np.ndarray:
-    """Tell of each row, (n_samples,) bool, whether its sample could be read."""
-    return ~np.isnan(embeddings[:, 0])
 
 
 def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> np.ndarray:

@@ -19,15 +19,16 @@ from featx.exceptions import InputError, ParameterError
 from featx.exporting import export, to_keras
 from featx.extractor import FeatureExtractor
 from featx.fit_tasks import CallbackSupportMixin, FitTask, fit_task, with_callbacks
-from featx.head_fitting import as_head_input, fit_head, train_further
+from featx.forward.faults import were_read
+from featx.head_fitting import as_head_input, train_further
+from featx.head_views import as_rows, check_takes_views, fit_on_views
 from featx.samples.inputs import as_samples
 from featx.training_data import (
-    check_vectors,
     checked_labels,
     checked_weights,
     rows_that_were_read,
-    training_embeddings,
-    were_read,
+    training_views,
+    views_of,
 )
 from featx.transfer_params import TransferParams
 from featx.tuning.data import Data
@@ -68,8 +69,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         sample_weight : array-like of shape (n_samples,), default=None
             For the head, and for fine-tuning.
         groups : array-like of shape (n_samples,), default=None
-            Samples of one group never part between what fine-tuning trains on and what it is
-            judged by.
+            Samples of one group never part between what a head that cross-validates, or
+            fine-tuning, trains on and what it is judged by.
 
         Returns
         -------
@@ -89,35 +90,30 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         new_head = partial(self.new_head, y)
         if sample_weight is not None:
             sample_weight = checked_weights(sample_weight, new_head(), n_samples)
+        if self._new_extractor().views > 1:
+            check_takes_views(new_head())
         groups = None if groups is None else np.asarray(groups)
         check_consistent_length(y, groups)
+        data = Data(X, y, sample_weight, groups)
         with fit_task(self, X, y, n_parts=2 if self.fine_tune is None else 1) as task:
             if self.fine_tune is None:
-                self._fit_head(new_head(), X, y, sample_weight, task)
+                self._fit_head(new_head(), data, task)
             else:
                 with task.part("fine-tune"):
-                    self._fine_tune(new_head, Data(X, y, sample_weight, groups))
+                    self._fine_tune(new_head, data)
         self._take_names()
         return self
 
-    def _fit_head(
-        self,
-        head: BaseEstimator,
-        X: Any,
-        y: np.ndarray,
-        sample_weight: np.ndarray | None,
-        task: FitTask,
-    ) -> None:
+    def _fit_head(self, head: BaseEstimator, data: Data, task: FitTask) -> None:
         extractor = self._new_extractor()
         with task.part("embed", extractor):
-            embeddings = training_embeddings(extractor, X)
-        kept: Any = rows_that_were_read(embeddings, job="fit")
-        if kept.all():
-            kept = slice(None)  # which copies nothing
+            views = training_views(extractor, data.X)
+        kept = rows_that_were_read(views[:, 0], job="fit")
+        if not kept.all():
+            views, data = views[kept], data.take(np.flatnonzero(kept))
         start_s = time.perf_counter()
-        weights = None if sample_weight is None else sample_weight[kept]
         with task.part("fit-head", head):
-            fit_head(head, as_head_input(embeddings[kept]), y[kept], sample_weight=weights)
+            fit_on_views(head, views, data.y, sample_weight=data.sample_weight, groups=data.groups)
         self.extractor_, self.head_ = extractor, head
         self._report_head(time.perf_counter() - start_s)
 
@@ -159,13 +155,13 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         if "sample_weight" in params:
             params["sample_weight"] = checked_weights(params["sample_weight"], head, n_samples)
         extractor = self._new_extractor().fit(X) if is_first else self.extractor_
-        check_vectors(extractor)
-        embeddings = np.asarray(extractor.transform(X))
-        kept = rows_that_were_read(embeddings, job="partial_fit")
+        views = views_of(extractor, X)
+        kept = rows_that_were_read(views[:, 0], job="partial_fit")
         if "sample_weight" in params:
-            params["sample_weight"] = params["sample_weight"][kept]
+            params["sample_weight"] = np.repeat(params["sample_weight"][kept], views.shape[1])
         start_s = time.perf_counter()
-        train_further(head, as_head_input(embeddings[kept]), y[kept], **params)
+        rows, labels = as_rows(views[kept], y[kept])
+        train_further(head, rows, labels, **params)
         self.extractor_, self.head_ = extractor, head
         self._report_head(time.perf_counter() - start_s)
         self._take_names()
@@ -199,7 +195,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         return self._head_output("score_samples", X)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the embeddings that the head sees.
+        """Return the embeddings from which the head predicts: of several views, their mean.
 
         Parameters
         ----------
@@ -234,7 +230,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         keras.Model
             From uint8 pixels (n, h, w, c) of the backbone's size to float32 probabilities
             (n, n_classes), to scores where the head has no probabilities, or to values. Its layers
-            are copies, which may be trained. That of a classifier has ``class_names``.
+            are copies, which may be trained. That of a classifier has ``class_names``. It looks at
+            each image once, also where the extractor averages several views.
 
         Raises
         ------

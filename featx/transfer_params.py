@@ -68,6 +68,8 @@ class TransferParams(SuggestingParams, ABC):
                 faults.check_part(lambda: check_teacher(make_head(self.head, self._heads)))
         elif self.fine_tune is not None:
             faults.add("fine_tune", self.fine_tune, "a FineTune, or None.")
+        if self.fine_tune is not None and getattr(extractor, "views", 1) != 1:
+            faults.add("extractor__views", extractor.views, "1 with fine_tune, which has `views`.")
         faults.raise_any()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier
+from featx.networks.augmentation import Augmentation, augmentation_layers
 from featx.samples.inputs import as_samples
+from featx.samples.versions import AugmentedSamples
 from featx.storage.cache import EmbeddingCache as Cache
-from featx.tuning.augmentation import Augmentation, AugmentedSamples, augmentation_layers
 
 SHAPE = (16, 16, 3)
 

@@ -60,6 +60,8 @@ def test_clone_loses_no_parameter():
         "precision": "float32",
         "engine": "keras",
         "also_cache": (),
+        "views": 2,
+        "augment": "standard",
         "on_error": "nan",
         "n_jobs": 2,
         "verbose": 1,

@@ -270,13 +270,15 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
         precision="int8",
         engine="tpu",
         also_cache=5,
+        views=0,
+        augment="mirror",
         on_error="ignore",
         n_jobs=0,
     )
     with pytest.raises(ParameterError) as caught:
         extractor.fit(images)
     message = str(caught.value)
-    assert "13 faulty parameters" in message
+    assert "15 faulty parameters" in message
     assert "Did you mean" in message
     for name in extractor.get_params():
         if name not in ("backbone_params", "verbose"):

@@ -110,9 +110,9 @@ def predict(
     """
     import numpy as np
 
+    from featx.forward.faults import were_read
     from featx.head_fitting import as_head_input
     from featx.samples.folders import list_images
-    from featx.training_data import were_read
 
     paths = list_images(images)
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)

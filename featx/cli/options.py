@@ -36,6 +36,10 @@ def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--also-cache", multiple=True, metavar="LAYER", help="Store this layer in one pass."
         ),
+        click.option(
+            "--views", type=int, default=1, help="Versions of each image to train on, itself too."
+        ),
+        click.option("--augment", default="none", help="standard changes those versions."),
         click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
         click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
         click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
@@ -62,6 +66,8 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
         engine=options["engine"],
         precision=options["precision"],
         also_cache=options["also_cache"],
+        views=options["views"],
+        augment=or_none(options["augment"]),
         on_error=options["on_error"],
         n_jobs=options["n_jobs"],
         verbose=not options["quiet"],

@@ -83,3 +83,8 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
             BadSampleWarning(f"{describe_faults(faults, n_samples)}\nTheir rows are NaN."),
             stacklevel=4,
         )
+
+
+def were_read(embeddings: np.ndarray) -> np.ndarray:
+    """Tell of each row, (n_samples,) bool, whether its sample could be read."""
+    return ~np.isnan(embeddings[:, 0])

@@ -11,12 +11,12 @@ import numpy as np
 from keras import ops
 
 from featx.engines.precision import in_precision
+from featx.networks.augmentation import augmentation_layers
 from featx.networks.blocks import cuts_of
+from featx.networks.modes import InMode
 from featx.networks.pooling import pooled
 from featx.networks.preprocessing import preprocess
-from featx.tuning.augmentation import augmentation_layers
 from featx.tuning.handover import LinearMap
-from featx.tuning.modes import InMode
 from featx.tuning.objectives import Objective
 from featx.tuning.plan import Plan
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from featx._files import seal, unseal, write_atomically
 from featx.identity._hashing import digest_of_json
+from featx.networks.randomness import generators
 
 if TYPE_CHECKING:
     import keras
@@ -143,11 +144,6 @@ def trained_weights(model: keras.Model) -> list[Any]:
 def model_state(model: keras.Model) -> list[Any]:
     """List what a step may change in a model: trained weights, and generators of random numbers."""
     return trained_weights(model) + generators(model)
-
-
-def generators(model: keras.Model) -> list[Any]:
-    """List the states of the generators from which a model draws while it is trained."""
-    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
 def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:

@@ -12,13 +12,13 @@ from sklearn.base import clone
 from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
 from featx.extractor import FeatureExtractor
+from featx.networks.augmentation import check_augment
 from featx.param_names import SuggestingParams
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("cosine", "one-cycle", "constant")
 LOSSES = ("auto", "cross_entropy", "binary_cross_entropy", "squared_hinge", "mse", "huber")
 PRECISIONS = ("float32", "bfloat16")
-AUGMENTATIONS = ("standard",)
 
 
 class FineTune(SuggestingParams):
@@ -269,12 +269,7 @@ default="auto"
             )
         elif not hasattr(self.validation, "split"):
             faults.add("validation", self.validation, "a share or a scikit-learn splitter.")
-        if isinstance(self.augment, str):
-            faults.check_option("augment", self.augment, AUGMENTATIONS)
-        elif self.augment is not None:
-            given = self.augment if isinstance(self.augment, Sequence) else [self.augment]
-            if not all(hasattr(layer, "get_config") and callable(layer) for layer in given):
-                faults.add("augment", self.augment, "'standard', Keras layers or None.")
+        check_augment(self.augment, faults)
         if self.class_weight is not None and not isinstance(self.class_weight, dict):
             faults.check_option("class_weight", self.class_weight, ("balanced", None))
         if not isinstance(self.callbacks, Sequence) or isinstance(self.callbacks, str):

@@ -21,10 +21,12 @@ from featx.engines.forking import check_can_run
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.head_fitting import as_head_input
+from featx.networks.augmentation import Augmentation
 from featx.networks.models import fixed_seed
 from featx.progress import say
 from featx.samples.base import Samples
 from featx.samples.inputs import as_samples
+from featx.samples.versions import AugmentedSamples
 from featx.storage.cache import EmbeddingCache
 from featx.storage.cache_choice import resolve_cache
 from featx.training_data import check_vectors, rows_that_were_read
@@ -114,10 +116,8 @@ def _inputs(
         return keys, PixelReader(samples, rows, shape)
     all_keys = [keys]
     if plan.params.views:
-        from featx.tuning.augmentation import Augmentation, AugmentedSamples
-
         extractor, frontier = plan.extractor, plan.frontier
-        augmentation = Augmentation(plan.params.augment, shape)
+        augmentation = Augmentation(plan.params.augment, shape, cache)
         report = extractor.report_
         for version in range(1, plan.n_kept):
             changed = AugmentedSamples(samples, rows, keys, augmentation, version)

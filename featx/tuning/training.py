@@ -15,12 +15,12 @@ import numpy as np
 
 from featx.engines.batch_sizes import is_out_of_memory
 from featx.engines.devices import has_accelerator
+from featx.networks.randomness import seed_generators
 from featx.progress import progress_bar
 from featx.tuning.checkpoints import (
     Checkpoint,
     Progress,
     assign,
-    generators,
     model_state,
     trained_weights,
     values_of,
@@ -102,7 +102,7 @@ def train(
     """
     progress = checkpoint.load()
     if progress is None:
-        _set_generators(trainee.model, seed)
+        seed_generators(trainee.model, seed)
         score, loss = trainee.judge(params.batch_size)
         best, state = trained_weights(trainee.model), model_state(trainee.model)
         best, state = values_of(best), values_of(state)
@@ -212,9 +212,3 @@ def _found_rate(trainee: Trainee, params: FineTune, seed: int) -> float:
             break
     assign(variables, before)
     return rate_from_trial(rates[: len(losses)], np.array(losses))
-
-
-def _set_generators(model: keras.Model, seed: int) -> None:
-    """Make what a model draws follow a seed."""
-    for number, state in enumerate(generators(model)):
-        state.assign(np.array([seed % 2**31, number], np.int64).astype(state.dtype))

@@ -1,0 +1,114 @@
+"""Measure what several views of each image buy.
+
+Accuracy of the head "probe", which chooses its strength by cross-validation, on embeddings of
+MobileNetV2 0.35 with ImageNet weights: trained on ten images of each class, and on four fifths of
+the set. The first view is the image itself; the others are changed by augment="standard", or
+mirrored. Every method sees the same splits, and predicts from the same number of views as it was
+trained on, but for "test only", which is trained on the images themselves.
+
+Without the shared data (--shared) "tiny" on scikit-learn's digits is measured.
+
+Usage: python benchmarks/bench_views.py [--smoke] [--shared ../shared] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+# On a few hundred rows two BLAS threads mostly wait for one another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from bench_accuracy import SETS, extractors, image_sets
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from featx import EmbeddingCache, TransferClassifier
+
+N_FEW = 10  # images of each class
+SETS |= {
+    "cifar10_jpg": ("cifar10_jpg/train", "cifar10_jpg/test"),
+    "fashion_mnist_png": ("fashion_mnist_png/train", "fashion_mnist_png/test"),
+}
+
+
+def methods(n_views):
+    """Return extractors by what is done with views: for training, and for prediction."""
+    standard = {"views": n_views, "augment": "standard"}
+    mirrored = {"views": 2, "augment": keras.layers.RandomFlip("horizontal")}
+    return {
+        "no views": ({}, {}),
+        "standard": (standard, standard),
+        "standard, training only": (standard, {}),
+        "standard, test only": ({}, standard),
+        "mirrored at random": (mirrored, mirrored),
+    }
+
+
+def measure_set(extractor, paths, labels, *, n_views, n_repeats, max_images):
+    """Return accuracies by size of the training set and method, each of shape (n_repeats,)."""
+    rng = np.random.default_rng(0)
+    if len(paths) > max_images:
+        chosen = np.sort(rng.permutation(len(paths))[:max_images])
+        paths, labels = paths[chosen], labels[chosen]
+    found = {}
+    n_classes = len(np.unique(labels))
+    for size, train_size in {"few": N_FEW * n_classes, "most": 0.8}.items():
+        splitter = StratifiedShuffleSplit(
+            n_repeats, train_size=train_size, test_size=0.2, random_state=0
+        )
+        for train, test in splitter.split(paths, labels):
+            for name, (trained, judged) in methods(n_views).items():
+                classifier = TransferClassifier(
+                    extractor.set_params(views=1, augment=None).set_params(**trained), "probe"
+                ).fit(paths[train], labels[train])
+                classifier.extractor_.set_params(views=1, augment=None).set_params(**judged)
+                score = classifier.score(paths[test], labels[test])
+                found.setdefault(size, {}).setdefault(name, []).append(score)
+    return found
+
+
+def main():
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="two views, two splits")
+    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/bench_views.json"))
+    args = parser.parse_args()
+    n_views, n_repeats = (2, 2) if args.smoke else (args.views, args.repeats)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cache = EmbeddingCache(Path(folder) / "cache")
+        for name, paths, labels in image_sets(args.shared, Path(folder)):
+            *_, extractor = extractors(args.shared, cache, "float32").values()
+            results[name] = measure_set(
+                extractor,
+                np.asarray(paths),
+                labels,
+                n_views=n_views,
+                n_repeats=n_repeats,
+                max_images=150 if args.smoke else 1000,
+            )
+            for size, scores in results[name].items():
+                for method, values in scores.items():
+                    gain = np.subtract(values, scores["no views"])
+                    print(
+                        f"| {name} | {size} | {method} | {np.mean(values):.3f} | "
+                        f"{np.mean(gain):+.3f} ± {np.std(gain) / np.sqrt(len(gain)):.3f} |",
+                        flush=True,
+                    )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=1))
+    print(f"\nwritten to {args.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

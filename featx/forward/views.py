@@ -1,0 +1,83 @@
+"""Views of samples: embeddings of the samples themselves, and of versions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from featx.forward.faults import were_read
+from featx.networks.augmentation import Augmentation
+from featx.samples.base import Samples
+from featx.samples.file_index import FileIndex
+from featx.samples.versions import AugmentedSamples
+
+
+class Embed(Protocol):
+    """A pass: see :func:`featx.forward.embedding.embed`."""
+
+    def __call__(
+        self, samples: Samples, *, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Bunch]:
+        """Embed samples."""
+
+
+def embed_views(
+    embed: Embed,
+    samples: Samples,
+    augmentation: Augmentation | None,
+    n_views: int,
+    *,
+    files: FileIndex,
+    out: np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, Bunch]]:
+    """Embed samples, and then version after version of them.
+
+    Parameters
+    ----------
+    embed : callable
+    samples : Samples
+    augmentation : Augmentation or None
+        None if there are no versions.
+    n_views : int
+    files : FileIndex
+        Digests of files that were hashed before.
+    out : ndarray of shape (n_samples, n_features), float32, default=None
+        Where the embeddings of the samples themselves go.
+
+    Yields
+    ------
+    embeddings : ndarray of shape (n_samples, n_features), float32
+        NaN where a sample could not be read. The caller may change it.
+    report : Bunch
+        What was done so far.
+    """
+    embeddings, report = embed(samples, out=out)
+    rows = np.flatnonzero(were_read(embeddings))
+    shape = embeddings.shape
+    yield embeddings, report
+    if augmentation is None:
+        return
+    keys = samples.keys(files)[0][rows]
+    for number in range(1, n_views):
+        version = np.full(shape, np.nan, np.float32)
+        if len(rows):
+            changed = AugmentedSamples(samples, rows, keys, augmentation, number)
+            version[rows], more = embed(changed)
+            report = _with_more(report, more)
+        yield version, report
+
+
+def _with_more(report: Bunch, more: Bunch) -> Bunch:
+    """Add up what was done in two passes over the same samples."""
+    counts = ("n_hits", "n_forward", "n_above_frontier", "bytes_read", "bytes_written")
+    seconds = {stage: s + more.seconds[stage] for stage, s in report.seconds.items()}
+    return Bunch(
+        n_samples=report.n_samples,
+        seconds=seconds,
+        engine=more.engine or report.engine,
+        batch_size=more.batch_size or report.batch_size,
+        **{name: report[name] + more[name] for name in counts},
+    )

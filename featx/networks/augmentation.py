@@ -1,0 +1,184 @@
+"""Images changed at random: the layers that do it, and single images changed for good.
+
+While a network is trained, the layers change images anew in each epoch. A version that is kept
+follows from its key instead, so that it is the same whenever and wherever it is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx._validation import ParameterFaults
+from featx.exceptions import ParameterError
+from featx.identity._hashing import digest_of
+from featx.identity.digests import graph_digest
+from featx.networks.randomness import seed_generators
+from featx.storage.cache import EmbeddingCache
+
+if TYPE_CHECKING:
+    import keras
+
+AUGMENTATIONS = ("standard",)
+_SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
+
+
+def check_augment(augment: Any, faults: ParameterFaults) -> None:
+    """Note a fault if this is neither a name, nor Keras layers, nor None."""
+    if isinstance(augment, str):
+        faults.check_option("augment", augment, AUGMENTATIONS)
+    elif augment is not None:
+        given = augment if isinstance(augment, Sequence) else [augment]
+        if not all(hasattr(layer, "get_config") and callable(layer) for layer in given):
+            faults.add("augment", augment, "'standard', Keras layers or None.")
+
+
+def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
+    """Return the layers that change pixels at random while training.
+
+    Parameters
+    ----------
+    augment : None, "standard", keras.Layer or sequence of them
+    """
+    from keras import layers
+
+    if augment is None:
+        return ()
+    if isinstance(augment, str):
+        return (
+            layers.RandomFlip("horizontal"),
+            layers.RandomTranslation(_SHIFT, _SHIFT),
+            layers.RandomZoom(_ZOOM),
+            layers.RandomRotation(_TURN),
+            layers.RandomContrast(_CONTRAST),
+        )
+    given = augment if isinstance(augment, Sequence) else [augment]
+    # Copies, since their generators change while they are used.
+    return tuple(type(layer).from_config(layer.get_config()) for layer in given)
+
+
+class Augmentation:
+    """Changes single images, each in a way that follows from its key.
+
+    Parameters
+    ----------
+    augment : "standard", keras.Layer or sequence of them
+    input_shape : tuple of int
+        Of one image.
+    cache : EmbeddingCache, default=None
+        Where it is remembered how an augmentation with a name is identified, so that Keras is
+        not needed for that.
+    """
+
+    def __init__(
+        self, augment: Any, input_shape: tuple[int, ...], cache: EmbeddingCache | None = None
+    ) -> None:
+        self._augment, self._input_shape, self._cache = augment, input_shape, cache
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Check that the layers can change such images, before any work.
+
+        Raises
+        ------
+        ParameterError
+            They cannot, or give images of another shape.
+        """
+        given = "'standard'" if isinstance(self._augment, str) else self._augment
+        if isinstance(self._augment, str):
+            if len(self._input_shape) != 3:
+                raise ParameterError(
+                    f"augment={given} changes images, but the inputs of the backbone have shape "
+                    f"{self._input_shape}: pass Keras layers that can change those"
+                )
+            return
+        try:
+            shape = self._layers.output_shape[1:]
+        except ValueError as exc:
+            raise ParameterError(
+                f"augment={given} cannot change inputs of shape {self._input_shape}: {exc}"
+            ) from exc
+        if shape != self._input_shape:
+            raise ParameterError(
+                f"augment={given} turns inputs of shape {self._input_shape} into {shape}: they "
+                "must keep their shape"
+            )
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """Of all that decides what becomes of an image with a key.
+
+        The generators of Keras' backends differ, so the backend is part of it.
+        """
+        notes = self._cache.notes if self._cache and isinstance(self._augment, str) else None
+        known = notes.recall(self._subject()) if notes else None
+        if isinstance(known, str):
+            return bytes.fromhex(known)
+        digest = digest_of(graph_digest(self._layers).encode(), _backend_of_keras().encode())
+        if notes:
+            with contextlib.suppress(OSError):  # the next run finds out once more
+                notes.remember(self._subject(), digest.hex())
+        return digest
+
+    def key(self, key: bytes, version: int) -> bytes:
+        """Return the key of a version of the image with a key."""
+        return digest_of(key, self.digest, str(version).encode())
+
+    def __call__(self, image: np.ndarray, key: bytes) -> np.ndarray:
+        """Change an image, float32, in the way of a version's key."""
+        with self._lock:
+            seed_generators(self._model, int.from_bytes(key[:4], "little"))
+            return self._model.predict_on_batch(image[np.newaxis])[0]
+
+    @functools.cached_property
+    def _layers(self) -> keras.Model:
+        import keras
+
+        inputs = keras.Input(self._input_shape, dtype="float32")
+        changed = inputs
+        for layer in augmentation_layers(self._augment):
+            changed = layer(changed)
+        return keras.Model(inputs, changed)
+
+    @functools.cached_property
+    def _model(self) -> keras.Model:
+        import keras
+
+        from featx.networks.modes import InMode
+
+        inputs = keras.Input(self._input_shape, dtype="float32")
+        return keras.Model(inputs, InMode(self._layers, training=True)(inputs))
+
+    def _subject(self) -> dict[str, Any]:
+        return {
+            "augmentation": self._augment,
+            "strengths": [_SHIFT, _ZOOM, _TURN, _CONTRAST],
+            "input_shape": list(self._input_shape),
+            "keras": version_of("keras"),
+            "backend": _backend_of_keras(),
+        }
+
+
+def _backend_of_keras() -> str:
+    """Say on which backend Keras runs, or would run if it was imported."""
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "backend"):
+        return keras.backend.backend()
+    if "KERAS_BACKEND" in os.environ:
+        return os.environ["KERAS_BACKEND"]
+    home = os.environ.get("KERAS_HOME")
+    folder = Path(home) if home else Path("~/.keras").expanduser()
+    try:
+        return str(json.loads((folder / "keras.json").read_bytes())["backend"])
+    except (OSError, ValueError, KeyError):
+        return "tensorflow"

@@ -1,0 +1,281 @@
+"""Several views of each sample: embedded once each, trained on together, averaged."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import (
+    LogisticRegression,
+    RidgeClassifier,
+    RidgeClassifierCV,
+    SGDClassifier,
+)
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
+
+from featx import (
+    FeatureExtractor,
+    FineTune,
+    LinearProbe,
+    RidgeProbe,
+    TransferClassifier,
+    TransferRegressor,
+    load,
+    save,
+)
+from featx.exceptions import BadSampleWarning, ParameterError
+from featx.head_views import fit_on_views
+
+
+@pytest.fixture(scope="module")
+def digits():
+    pixels, labels = load_digits(return_X_y=True)
+    chosen = np.flatnonzero(labels < 3)[:60]
+    return (pixels[chosen].reshape(-1, 8, 8) * 15.9375).astype(np.uint8), labels[chosen]
+
+
+@pytest.fixture
+def extractor(tmp_path):
+    return FeatureExtractor("tiny", views=3, augment="standard", cache=tmp_path / "cache")
+
+
+def test_transform_views_each_view_is_embedded_once(extractor, digits):
+    images, _ = digits
+    views = extractor.fit(images).transform_views(images)
+    assert views.shape == (60, 3, 400)
+    report = extractor.report_
+    assert (report.n_samples, report.n_forward, report.n_hits) == (60, 180, 0)
+    np.testing.assert_array_equal(extractor.transform_views(images), views)
+    assert (extractor.report_.n_forward, extractor.report_.n_hits) == (0, 180)
+
+
+def test_transform_views_the_first_is_the_sample_itself_and_shares_its_row(extractor, digits):
+    images, _ = digits
+    plain = clone(extractor).set_params(views=1, augment=None)
+    expected = plain.fit_transform(images)
+    views = extractor.fit(images).transform_views(images)
+    np.testing.assert_array_equal(views[:, 0], expected)
+    assert (extractor.report_.n_hits, extractor.report_.n_forward) == (60, 120)
+    assert all(not np.allclose(views[:, number], expected) for number in (1, 2))
+
+
+def test_transform_views_more_of_them_leave_the_others_as_they_are(extractor, digits):
+    images, _ = digits
+    two = clone(extractor).set_params(views=2).fit(images).transform_views(images)
+    three = extractor.fit(images).transform_views(images)
+    np.testing.assert_array_equal(three[:, :2], two)
+    assert extractor.report_.n_forward == 60
+
+
+def test_transform_is_the_mean_of_views_whatever_else_is_in_the_batch(extractor, digits):
+    images, _ = digits
+    views = extractor.fit(images).transform_views(images)
+    np.testing.assert_allclose(extractor.transform(images), views.mean(axis=1), rtol=1e-5)
+    out = np.empty((5, 400), np.float32)
+    assert extractor.transform(images[40:45], out=out) is out
+    np.testing.assert_allclose(out, views[40:45].mean(axis=1), rtol=1e-5)
+
+
+def test_transform_views_without_cache_and_pooling_have_the_shape_of_activations(digits):
+    images, _ = digits
+    extractor = FeatureExtractor(
+        "tiny", layer="stage3", cache=None, pooling=None, views=2, augment="standard"
+    )
+    extractor.fit(images)
+    shape = extractor.feature_shape_
+    assert len(shape) == 3
+    assert extractor.transform_views(images[:4]).shape == (4, 2, *shape)
+    assert extractor.transform(images[:4]).shape == (4, *shape)
+
+
+def test_transform_views_of_what_cannot_be_read_are_nan(extractor, digits, tmp_path):
+    images, _ = digits
+    extractor.set_params(on_error="nan")
+    samples = [*images[:3], b"no image"]
+    with pytest.warns(BadSampleWarning, match="1 of 4 samples"):
+        views = extractor.fit(samples).transform_views(samples)
+    assert np.isnan(views).all(axis=(1, 2)).tolist() == [False, False, False, True]
+
+
+def test_own_layers_are_copied_and_part_of_the_identity(digits, tmp_path):
+    images, _ = digits
+
+    def n_forward(layer):
+        extractor = FeatureExtractor("tiny", cache=tmp_path, views=2, augment=layer)
+        extractor.fit_transform(images)
+        return extractor.report_.n_forward
+
+    flip = keras.layers.RandomFlip("horizontal", seed=1)
+    assert n_forward(flip) == 120
+    assert n_forward(keras.layers.RandomFlip("horizontal", seed=2, name="other")) == 0
+    assert n_forward([flip, keras.layers.RandomContrast(0.3)]) == 60
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"views": 2}, "views=2: expected 1 where nothing is augmented"),
+        ({"augment": "standard"}, "augment='standard': expected None with views=1"),
+        ({"views": 2, "augment": "mirror"}, "augment='mirror'"),
+        ({"views": 2, "augment": lambda image: image}, "Keras layers"),
+    ],
+)
+def test_fit_faulty_views_are_told(params, message, digits):
+    with pytest.raises(ParameterError, match=message.replace("(", r"\(")):
+        FeatureExtractor("tiny", **params).fit(digits[0])
+
+
+def test_fit_layers_that_change_the_shape_are_told_before_the_pass(digits):
+    crop = keras.layers.RandomCrop(8, 8)
+    with pytest.raises(ParameterError, match="keep their shape"):
+        FeatureExtractor("tiny", views=2, augment=crop).fit(digits[0])
+
+
+def test_fit_images_are_changed_not_vectors():
+    inputs = keras.Input((6,))
+    backbone = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    X = np.random.default_rng(0).random((5, 6), np.float32)
+    with pytest.raises(ParameterError, match=r"shape \(6,\)"):
+        FeatureExtractor(backbone, views=2, augment="standard", cache=None).fit(X)
+    noise = keras.layers.GaussianNoise(0.1, seed=0)
+    extractor = FeatureExtractor(backbone, views=2, augment=noise, cache=None)
+    assert extractor.fit(X).transform_views(X).shape == (5, 2, 3)
+
+
+def test_warm_fit_with_views_imports_no_tensorflow(digits, tmp_path):
+    np.save(tmp_path / "images.npy", digits[0])
+    code = f"""
+import sys
+import numpy as np
+from featx import FeatureExtractor
+images = np.load({str(tmp_path / "images.npy")!r})
+extractor = FeatureExtractor("tiny", views=2, augment="standard", cache={str(tmp_path / "c")!r})
+extractor.fit_transform(images)
+print(extractor.report_.n_forward, "keras" in sys.modules)
+"""
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert told == [["120", "True"], ["0", "False"]]
+
+
+def test_head_is_trained_on_all_views_and_predicts_from_their_mean(extractor, digits):
+    images, labels = digits
+    head = LogisticRegression(max_iter=2000)
+    classifier = TransferClassifier(extractor, head).fit(images[:40], labels[:40])
+    views = classifier.extractor_.transform_views(images).astype(np.float64)
+    expected = clone(head).fit(views[:40].reshape(120, -1), np.repeat(labels[:40], 3))
+    np.testing.assert_allclose(classifier.head_.coef_, expected.coef_, rtol=1e-6)
+    scores = np.mean([expected.decision_function(views[:, n]) for n in range(3)], axis=0)
+    np.testing.assert_allclose(classifier.decision_function(images), scores, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_samples_are_those_of_all_their_views(extractor, digits):
+    images, labels = digits
+    weights = np.where(np.arange(60) < 40, 1.0, 0.0)
+    weighted = TransferClassifier(extractor, "ridge").fit(images, labels, sample_weight=weights)
+    fewer = TransferClassifier(extractor, "ridge").fit(images[:40], labels[:40])
+    np.testing.assert_allclose(
+        weighted.decision_function(images), fewer.decision_function(images), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_partial_fit_and_regression_take_all_views(extractor, digits):
+    images, labels = digits
+    classifier = TransferClassifier(extractor, SGDClassifier(random_state=0))
+    classifier.partial_fit(images, labels, classes=[0, 1, 2])
+    assert classifier.head_.t_ == 181
+    regressor = TransferRegressor(extractor, "ridge").fit(images, labels)
+    views = regressor.extractor_.transform_views(images)
+    assert regressor.head_[0].n_samples_seen_ == views.shape[0] * views.shape[1]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        LinearProbe([0.01, 1.0], cv=3),
+        RidgeProbe([1.0, 100.0], cv=3),
+        RidgeClassifierCV([1.0, 100.0], cv=3),
+        GridSearchCV(RidgeClassifier(), {"alpha": [1.0, 100.0]}, cv=3),
+        make_pipeline(
+            StandardScaler(), GridSearchCV(RidgeClassifier(), {"alpha": [1.0, 1e2]}, cv=3)
+        ),
+    ],
+    ids=lambda head: type(head).__name__,
+)
+def test_heads_that_cross_validate_hold_out_whole_samples(head):
+    # Two views of a sample are equal, and labels follow nothing: whoever has seen one view of a
+    # sample knows the label of the other.
+    rng = np.random.default_rng(0)
+    views = np.repeat(rng.standard_normal((60, 1, 200)), 2, axis=1).astype(np.float32)
+    labels = rng.integers(0, 2, 60)
+    fitted = clone(head)
+    fit_on_views(fitted, views, labels, sample_weight=None, groups=None)
+    last = fitted[-1] if hasattr(fitted, "steps") else fitted
+    assert last.best_score_ < 0.75
+    assert fitted.get_params().keys() == head.get_params().keys()
+    cv = [value for name, value in fitted.get_params().items() if name.rpartition("__")[2] == "cv"]
+    assert cv == [3]
+
+
+@pytest.mark.parametrize("cv", [None, 4, GroupKFold(4)])
+def test_groups_stay_together_in_heads_that_cross_validate(cv):
+    rng = np.random.default_rng(0)
+    groups = np.tile(np.arange(20), 3)
+    of_group = rng.integers(0, 2, 20)
+    views = rng.standard_normal((20, 1, 200)).astype(np.float32)[groups]
+    probe = LinearProbe([0.01, 1.0], cv=cv)
+    fit_on_views(probe, views, of_group[groups], sample_weight=None, groups=groups)
+    assert probe.best_score_ < 0.8
+    fit_on_views(probe.set_params(cv=4), views, of_group[groups], sample_weight=None, groups=None)
+    assert probe.best_score_ == 1.0
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (MLPClassifier(early_stopping=True), "early_stopping=True"),
+        (SelfTrainingClassifier(RidgeClassifierCV(cv=3)), "estimator__cv=3"),
+    ],
+    ids=["early stopping", "cv inside"],
+)
+def test_heads_that_would_part_views_are_refused_before_the_pass(head, named, extractor, digits):
+    with pytest.raises(ParameterError, match=named):
+        TransferClassifier(extractor, head).fit(*digits)
+    assert not hasattr(extractor, "space_")
+
+
+def test_fine_tuning_has_views_of_its_own(extractor, digits):
+    with pytest.raises(ParameterError, match="extractor__views=3"):
+        TransferClassifier(extractor, fine_tune=FineTune()).fit(*digits)
+
+
+def test_cross_validation_and_search_see_samples(extractor, digits):
+    images, labels = digits
+    scores = cross_val_score(TransferClassifier(extractor, "lda"), images, labels, cv=3)
+    assert scores.min() > 0.8
+    search = GridSearchCV(
+        TransferClassifier(extractor, "ridge"), {"extractor__views": [2, 3]}, cv=3
+    ).fit(images, labels)
+    assert search.best_estimator_.report_.n_forward == 0
+
+
+def test_saved_estimator_predicts_the_same(extractor, digits, tmp_path):
+    images, labels = digits
+    classifier = TransferClassifier(extractor, "ridge").fit(images, labels)
+    save(classifier, tmp_path / "model.featx")
+    again = load(tmp_path / "model.featx")
+    np.testing.assert_allclose(
+        again.decision_function(images), classifier.decision_function(images), rtol=1e-5
+    )
+    assert (again.extractor_.views, again.extractor_.augment) == (3, "standard")
