@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from featx._version import __version__
 
 if TYPE_CHECKING:
-    from featx.comparison import compare_heads
     from featx.estimators import TransferClassifier, TransferRegressor
+    from featx.evaluation.comparison import compare_heads
+    from featx.evaluation.duplicates import near_duplicates
+    from featx.evaluation.metrics import evaluate
     from featx.extractor import FeatureExtractor
     from featx.networks.applications import list_backbones
     from featx.persistence import load, save
@@ -38,9 +40,11 @@ __all__ = [
     "TransferRegressor",
     "__version__",
     "compare_heads",
+    "evaluate",
     "list_backbones",
     "load",
     "load_image_folder",
+    "near_duplicates",
     "save",
 ]
 
@@ -55,10 +59,12 @@ _HOMES = {
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
-    "compare_heads": "comparison",
+    "compare_heads": "evaluation.comparison",
+    "evaluate": "evaluation.metrics",
     "list_backbones": "networks.applications",
     "load": "persistence",
     "load_image_folder": "samples.folders",
+    "near_duplicates": "evaluation.duplicates",
     "save": "persistence",
 }
 

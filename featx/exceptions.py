@@ -131,6 +131,10 @@ class BadSampleWarning(FeatxWarning):
     """Samples could not be read and became rows of NaN, or were left out."""
 
 
+class NearDuplicateWarning(FeatxWarning):
+    """Samples that are nearly the same are trained on and judged by; the message names some."""
+
+
 class CacheDamageWarning(FeatxWarning):
     """A file of the cache was damaged or foreign; it was moved aside and is computed again."""
 

@@ -143,3 +143,29 @@ def test_bench_finetune_smoke_measures_everything(section, tmp_path):
         assert all(row["featx / bare loop"] > 0 for row in result.values())
     else:
         assert set(result["n_forward"].values()) == {80}
+
+
+@pytest.mark.slow
+def test_bench_views_smoke_scores_every_method_on_the_same_splits(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_views.py", "--smoke", "--out", out]
+    command += ["--shared", tmp_path / "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sizes = json.loads(out.read_text())["digits"]
+    assert set(sizes) == {"few", "most"}
+    for methods in sizes.values():
+        assert set(map(len, methods.values())) == {2}
+        assert np.mean(methods["no views"]) > 0.7
+
+
+@pytest.mark.slow
+def test_bench_duplicates_smoke_finds_smaller_copies(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_duplicates.py", "--smoke", "--out", out]
+    command += ["--shared", tmp_path / "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(out.read_text())
+    assert row["smaller"] == 1.0
+    assert row["mirrored"] < 1.0

@@ -153,7 +153,13 @@ def test_extract_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path)
 def test_fit_and_evaluate_and_predict(run, photos, model):
     code, text, _ = run("evaluate", model, photos)
     assert code == 0
-    for shown in ("accuracy 1.000 on 12 images", "macro", "weighted", "confusion"):
+    for shown in (
+        "accuracy 1.000 (1.000 to 1.000",
+        "calibration error",
+        "macro",
+        "weighted",
+        "confusion",
+    ):
         assert shown in text
     code, text, _ = run("evaluate", model, photos, "--json")
     assert json.loads(text)["confusion"]["counts"] == [[6, 0], [0, 6]]

@@ -11,8 +11,8 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from featx import EmbeddingCache, FeatureExtractor, KNNProbe, NearestMeanProbe, compare_heads
-from featx.comparison import check_folds, compare, p_values
 from featx.engines.keras_engine import KerasEngine
+from featx.evaluation.comparison import check_folds, compare, p_values
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
 from featx.heads import CLASSIFIER_HEADS, make_head
 

@@ -4,10 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+import sklearn
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from featx.cli import reports
-from featx.evaluation import evaluate
+from featx.evaluation.calibration import at_temperature
+from featx.evaluation.metrics import evaluate
 
 
 def test_evaluate_agrees_with_scikit_learn():
@@ -43,3 +48,132 @@ def test_evaluate_class_that_is_called_as_a_measure_is(name, capsys):
     assert result["macro"]["recall"] == 0.75
     reports.print_evaluation(result)
     assert capsys.readouterr().out.count(name) >= 2
+
+
+def labels_and_guesses(n_samples=400, n_classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    y_true = rng.integers(0, n_classes, n_samples)
+    y_pred = np.where(rng.random(n_samples) < 0.7, y_true, rng.integers(0, n_classes, n_samples))
+    return y_true, y_pred
+
+
+def test_intervals_are_those_of_resampled_samples():
+    y_true, y_pred = labels_and_guesses()
+    found = evaluate(y_true, y_pred)["intervals"]
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(0, len(y_true), (2000, len(y_true)))
+    recalls = [recall_score(y_true[rows], y_pred[rows], average=None) for rows in drawn[:1000]]
+    accuracies = (y_true[drawn] == y_pred[drawn]).mean(axis=1)
+    np.testing.assert_allclose(
+        found["accuracy"], np.percentile(accuracies, [2.5, 97.5]), atol=0.005
+    )
+    expected = np.percentile(recalls, [2.5, 97.5], axis=0)
+    for label in range(4):
+        np.testing.assert_allclose(
+            found["classes"][str(label)]["recall"], expected[:, label], atol=0.02
+        )
+    macro = np.percentile(np.mean(recalls, axis=1), [2.5, 97.5])
+    np.testing.assert_allclose(found["macro"]["recall"], macro, atol=0.01)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    # In a population where 80 % is right, nine of ten intervals at 0.9 hold 0.8.
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(200):
+        is_right = rng.random(200) < 0.8
+        low, high = evaluate(np.ones(200, int), is_right.astype(int), confidence=0.9)["intervals"][
+            "accuracy"
+        ]
+        held.append(low <= 0.8 <= high)
+    assert 0.83 <= np.mean(held) <= 0.96
+
+
+def test_intervals_are_the_same_each_time_and_narrower_for_more_samples():
+    few, many = evaluate(*labels_and_guesses(100)), evaluate(*labels_and_guesses(10_000))
+    assert evaluate(*labels_and_guesses(100)) == few
+    assert np.ptp(many["intervals"]["accuracy"]) < np.ptp(few["intervals"]["accuracy"]) / 5
+
+
+def probabilities(y_true, temperature, n_classes=4, seed=0):
+    """Probabilities that would be right at a temperature of 1, divided by one."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 1.5, (len(y_true), n_classes))
+    chances = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    drawn = (chances.cumsum(axis=1) > rng.random((len(y_true), 1))).argmax(axis=1)
+    return drawn, at_temperature(chances, 1 / temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_calibration_finds_the_temperature(temperature):
+    y_true, proba = probabilities(np.zeros(20_000), temperature)
+    found = evaluate(y_true, proba.argmax(axis=1), proba=proba)["calibration"]
+    assert found["temperature"] == pytest.approx(temperature, rel=0.05)
+    assert found["log_loss"] == pytest.approx(log_loss(y_true, proba))
+    assert found["log_loss_at_temperature"] <= found["log_loss"] + 1e-9
+    if temperature == 1:
+        assert found["error"] < 0.02
+    else:
+        assert found["error"] > 0.08
+
+
+def test_calibration_error_is_the_mean_gap_of_bins():
+    y_true, proba = probabilities(np.zeros(500), 2.0)
+    found = evaluate(y_true, proba.argmax(axis=1), proba=proba)["calibration"]
+    sure, right = proba.max(axis=1), proba.argmax(axis=1) == y_true
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        part = (sure >= low) & (sure < low + 1 / 15 if low < 14 / 15 else sure <= 1)
+        if part.any():
+            expected += part.mean() * abs(sure[part].mean() - right[part].mean())
+    assert found["error"] == pytest.approx(expected)
+    assert sum(part["n_samples"] for part in found["bins"]) == 500
+    json.dumps(found)
+
+
+def test_calibration_columns_go_by_their_classes():
+    y_true, proba = probabilities(np.zeros(300), 2.0)
+    names = np.array(["d", "c", "b", "a"])
+    plain = evaluate(y_true, proba.argmax(axis=1), proba=proba)["calibration"]
+    named = evaluate(names[y_true], names[proba.argmax(axis=1)], proba=proba, classes=names)
+    for name in ("error", "log_loss", "temperature"):
+        assert named["calibration"][name] == pytest.approx(plain[name])
+
+
+def test_calibration_of_a_sure_and_right_classifier_is_perfect():
+    found = evaluate([0, 1, 1], [0, 1, 1], proba=[[1, 0], [0, 1], [0, 1]])["calibration"]
+    assert found["error"] == 0
+    assert np.isfinite(found["temperature"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"y_true": [], "y_pred": []}, "no samples"),
+        ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "b", "c"]}, "a column for each of the 3"),
+        ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "c"]}, r"no column for the labels \['b'\]"),
+        ({"proba": [[0.5, 0.1]] * 3}, "no probabilities"),
+        ({"confidence": 1.5}, "confidence=1.5"),
+    ],
+)
+def test_evaluate_faulty_input_is_told(given, message):
+    given = {"y_true": ["a", "b", "a"], "y_pred": ["a", "a", "b"], **given}
+    with pytest.raises(ValueError, match=message):
+        evaluate(**given)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
+    reason="temperature scaling is there from scikit-learn 1.8 on",
+)
+def test_a_head_at_its_temperature_is_better_calibrated():
+    X, y = load_digits(return_X_y=True)
+    X = X + np.random.default_rng(0).normal(0, 12, X.shape)
+    head = LogisticRegression(C=100.0, max_iter=5000)
+    errors = []
+    for estimator in (head, CalibratedClassifierCV(head, method="temperature", ensemble=False)):
+        estimator.fit(X[:500], y[:500])
+        proba = estimator.predict_proba(X[500:])
+        found = evaluate(y[500:], estimator.predict(X[500:]), proba=proba)["calibration"]
+        errors.append(found["error"])
+    assert errors[1] < errors[0] / 2

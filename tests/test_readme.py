@@ -51,10 +51,11 @@ def test_python_blocks_run_one_after_another(capsys):
     namespace = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)
-    accuracy, columns, probe, *heads, passes, tuned = capsys.readouterr().out.splitlines()
+    accuracy, columns, probe, *heads, judged, passes, tuned = capsys.readouterr().out.splitlines()
     assert (accuracy, columns, passes) == ("1.0", "(16, 401)", "(16, 400) 0")
     assert float(probe.split()[0]) > 0
     assert [line.split(":")[0] for line in heads] == ["probe", "knn"]
+    assert judged.startswith("[1.0, 1.0] ")
     assert tuned.split()[2] in ("head", "tuned")
     assert Path("flowers.onnx").is_file()
     assert Path("flowers.featx").is_file()

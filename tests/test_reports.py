@@ -4,8 +4,8 @@ import pytest
 
 from featx.cli import reports
 from featx.cli.demo import DemoRow
-from featx.comparison import Comparison
-from featx.evaluation import evaluate
+from featx.evaluation.comparison import Comparison
+from featx.evaluation.metrics import evaluate
 from featx.networks.applications import list_backbones
 
 
@@ -24,9 +24,24 @@ def test_print_table_sets_numbers_right(capsys):
 def test_print_evaluation_shows_every_measure(capsys):
     reports.print_evaluation(evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"]))
     out = capsys.readouterr().out
-    for shown in ("accuracy 0.667 on 3 images", "macro", "weighted", "precision", "F1", "0.500"):
+    for shown in (
+        "accuracy 0.667 (0.000 to 1.000, 95 %",
+        "macro",
+        "weighted",
+        "precision",
+        "F1",
+        "0.500",
+    ):
         assert shown in out
     assert "confusion" in out
+    assert "calibration" not in out
+
+
+def test_print_evaluation_says_on_which_side_probabilities_are_wrong(capsys):
+    proba = [[0.99, 0.01], [0.01, 0.99], [0.01, 0.99]]
+    reports.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
+    assert "calibration error 0.3" in (out := capsys.readouterr().out)
+    assert "too sure: temperature" in out
 
 
 def test_print_comparisons_shows_mean_and_spread(capsys):

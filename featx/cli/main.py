@@ -134,7 +134,7 @@ def cv(
 ) -> None:
     """Cross-validate heads and backbones on a folder per class; both may be repeated."""
     from featx.cli import reports
-    from featx.comparison import compare, p_values
+    from featx.evaluation.comparison import compare, p_values
     from featx.samples.folders import load_image_folder
 
     images = load_image_folder(folder)

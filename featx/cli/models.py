@@ -162,7 +162,7 @@ def evaluate(
     import numpy as np
 
     from featx.cli import reports
-    from featx.evaluation import evaluate as measure
+    from featx.evaluation.metrics import evaluate as measure
     from featx.head_fitting import as_head_input
     from featx.samples.folders import load_image_folder
     from featx.training_data import rows_that_were_read
@@ -177,8 +177,14 @@ def evaluate(
         )
     embeddings = np.asarray(classifier.transform(images.data))
     read = rows_that_were_read(embeddings, job="evaluation")
-    predicted = classifier.head_.predict(as_head_input(embeddings[read])).astype(str)
-    result = measure(images.target[read], predicted)
+    rows = as_head_input(embeddings[read])
+    has_proba = hasattr(classifier, "predict_proba")
+    result = measure(
+        images.target[read],
+        classifier.head_.predict(rows).astype(str),
+        proba=classifier.head_.predict_proba(rows) if has_proba else None,
+        classes=classifier.classes_.astype(str),
+    )
     if as_json:
         print_json(result)
     else:

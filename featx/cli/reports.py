@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from featx.comparison import Comparison
+    from featx.evaluation.comparison import Comparison
     from featx.networks.applications import Network
 
 
@@ -99,8 +99,20 @@ def print_evaluation(result: dict[str, Any]) -> None:
         )
         for name, values in [*result["classes"].items(), *averages]
     ]
-    title = f"accuracy {result['accuracy']:.3f} on {result['n_samples']} images"
+    low, high = result["intervals"]["accuracy"]
+    title = (
+        f"accuracy {result['accuracy']:.3f} ({low:.3f} to {high:.3f}, 95 % interval) "
+        f"on {result['n_samples']} images"
+    )
     print_table(title, columns, rows)
+    if "calibration" in result:
+        found = result["calibration"]
+        side = "too sure" if found["temperature"] > 1 else "too careful"
+        Console(soft_wrap=True).print(
+            f"calibration error {found['error']:.3f} (probabilities are {side}: temperature "
+            f"{found['temperature']:.2f})",
+            highlight=False,
+        )
     labels = result["confusion"]["labels"]
     counts = zip(labels, result["confusion"]["counts"], strict=True)
     print_table(

@@ -16,11 +16,13 @@ from sklearn.utils import check_consistent_length, check_X_y
 
 from featx._validation import ParameterFaults
 from featx.blas import blas_threads_for
+from featx.evaluation.duplicates import warn_of_duplicates
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
 from featx.head_fitting import as_head_input
 from featx.heads import CLASSIFIER_HEADS, make_head, seed_head
+from featx.samples.inputs import as_samples
 from featx.training_data import training_embeddings
 
 
@@ -83,6 +85,7 @@ def compare(
     """Cross-validate each head on the embeddings of each extractor.
 
     Samples that cannot be read are left out with ``on_error="nan"``, from training and test alike.
+    A warning names samples in different folds that are nearly the same to the first extractor.
 
     Parameters
     ----------
@@ -127,6 +130,10 @@ def compare(
         folds = list(_folds(labels, of_rows, n_folds=n_folds, random_state=random_state))
         matrix = as_head_input(embeddings[rows])
         n_forward = embedder.report_.n_forward
+        if embedder is embedders[0]:
+            samples = as_samples(X)
+            names = [f"[{row}] {samples.name(row)}" for row in rows.tolist()]
+            warn_of_duplicates(matrix, folds, names.__getitem__, stacklevel=2)
         for head in heads:
             scores = _scores(head, matrix, labels, folds=folds, random_state=random_state)
             yield Comparison(
@@ -177,6 +184,9 @@ def compare_heads(
 ) -> list[HeadComparison]:
     """Cross-validate heads on the same folds of ready features, which are read once.
 
+    A warning names samples in different folds that are nearly the same, since whoever has learnt
+    one knows the other: see :func:`near_duplicates`.
+
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
@@ -207,9 +217,10 @@ def compare_heads(
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from featx import compare_heads
+    >>> from featx import compare_heads, near_duplicates
     >>> X, y = load_digits(return_X_y=True)
-    >>> rows = compare_heads(X, y, heads=["ridge", "knn", "nearest_mean"])
+    >>> groups = near_duplicates(X).groups
+    >>> rows = compare_heads(X, y, heads=["ridge", "knn", "nearest_mean"], groups=groups)
     >>> [(row.head, row.p_value < 0.05) for row in rows]
     [('ridge', True), ('knn', False), ('nearest_mean', True)]
     """
@@ -221,6 +232,7 @@ def compare_heads(
     check_consistent_length(X, groups)
     folds = list(_folds(y, groups, n_folds=n_folds, random_state=random_state))
     matrix = as_head_input(X)
+    warn_of_duplicates(matrix, folds, "row {}".format, stacklevel=2)
     scores, seconds = [], []
     for head in heads:
         start_s = time.perf_counter()

@@ -1,0 +1,189 @@
+"""Samples that are nearly the same: a score is too high if one is trained on and one judged by.
+
+How near is too near depends on network and images: of 600 X-rays each has another at a cosine of
+0.9 in the embeddings of one network, of 600 photographs of flowers none in those of another. So the
+measure is taken from the samples themselves. Copies of photographs that were compressed anew, or
+made smaller, are found in four of five cases or more; those of 28 to 64 pixels seldom
+(benchmarks/README.md).
+"""
+
+from __future__ import annotations
+
+import heapq
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from sklearn.utils import Bunch, check_array
+
+from featx.exceptions import NearDuplicateWarning, ParameterError
+
+_SHARE = 1 / 8  # of the median distance to the fifth neighbour
+_NEIGHBOUR = 5
+_N_MEASURED = 1000  # samples, evenly spread, from which that distance is taken
+_BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
+_MAX_ROWS_LOOKED_AT = 20_000  # by a comparison of its own accord: seconds, on two cores
+_SHOWN = 3
+
+
+class _Pairs(NamedTuple):
+    """Pairs of rows that are nearly the same, some of them.
+
+    Attributes
+    ----------
+    first, second : ndarray of shape (n_pairs,), int64
+        The first is the smaller.
+    similarity : ndarray of shape (n_pairs,), float32
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    similarity: np.ndarray
+
+
+def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
+    """Find samples whose embeddings are nearly the same.
+
+    Embeddings are compared by the cosine of the angle between them, after their mean was
+    subtracted, which they all share.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Embeddings. The time grows with the square of their number.
+    threshold : float or "auto", default="auto"
+        The least cosine, over 0 and at most 1. "auto" is where the distance, 1 minus the cosine, is
+        an eighth of what it is, in the median, between a sample and its fifth nearest neighbour.
+
+    Returns
+    -------
+    Bunch
+        ``pairs`` (n_pairs, 2), int64, the most similar first; ``similarity`` (n_pairs,), float32;
+        ``groups`` (n_samples,), int64: samples that are linked by pairs have the same number, so
+        that ``groups=`` keeps them together wherever samples are held out; ``threshold``, float.
+
+    Raises
+    ------
+    ParameterError
+        The threshold is no such number.
+    ValueError
+        `X` is no matrix of finite numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featx import near_duplicates
+    >>> X = np.random.default_rng(0).standard_normal((50, 20))
+    >>> X[30] = X[4] + 0.01
+    >>> found = near_duplicates(X)
+    >>> found.pairs.tolist(), len(set(found.groups))
+    ([[4, 30]], 49)
+    """
+    is_number = isinstance(threshold, Real) and 0 < threshold <= 1
+    if threshold != "auto" and not is_number:
+        raise ParameterError(
+            f"threshold={threshold!r}: expected 'auto', or a number over 0 and at most 1"
+        )
+    directions = _directions(check_array(X, dtype=[np.float32, np.float64]))
+    least = float(threshold) if is_number else _measured_threshold(directions)
+    blocks = list(_similar(directions, least))
+    first, second, similarity = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    links = sparse.coo_array((np.ones(len(first)), (first, second)), shape=2 * directions.shape[:1])
+    _, groups = connected_components(links, directed=False)
+    order = np.argsort(-similarity, kind="stable")
+    return Bunch(
+        pairs=np.column_stack([first, second])[order],
+        similarity=similarity[order],
+        groups=groups.astype(np.int64),
+        threshold=least,
+    )
+
+
+def warn_of_duplicates(
+    X: np.ndarray,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    name: Callable[[int], str],
+    *,
+    stacklevel: int,
+) -> None:
+    """Warn, once and by name, of samples that are nearly the same and in different folds.
+
+    More than 20,000 samples are not looked at.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Embeddings.
+    folds : sequence of (train, test)
+        Rows; each sample is in one test.
+    name : callable
+        From a row to what a person calls the sample.
+    stacklevel : int
+        Of the warning, as seen from the caller.
+    """
+    if len(X) > _MAX_ROWS_LOOKED_AT:
+        return
+    fold = np.empty(len(X), np.int64)
+    for number, (_, test) in enumerate(folds):
+        fold[test] = number
+    directions = _directions(X)
+    threshold = _measured_threshold(directions)
+    n_found = 0
+    shown: list[tuple[float, int, int]] = []
+    for block in _similar(directions, threshold):
+        parted = np.flatnonzero(fold[block.first] != fold[block.second])
+        n_found += len(parted)
+        closest = parted[np.argsort(-block.similarity[parted], kind="stable")[:_SHOWN]]
+        rows = (part[closest].tolist() for part in (block.similarity, block.first, block.second))
+        shown = heapq.nlargest(_SHOWN, [*shown, *zip(*rows, strict=True)])
+    if not n_found:
+        return
+    pairs = "; ".join(
+        f"{name(first)} and {name(second)} ({similarity:.3f})"
+        for similarity, first, second in shown
+    )
+    warnings.warn(
+        NearDuplicateWarning(
+            f"{n_found} pairs of samples are nearly the same (cosine of centred embeddings of "
+            f"{threshold:.3f} or more) and lie in different folds, so that scores may be too high: "
+            f"{pairs}. near_duplicates(embeddings).groups, passed as groups=, keeps them together."
+        ),
+        stacklevel=stacklevel + 1,
+    )
+
+
+def _directions(X: np.ndarray) -> np.ndarray:
+    """Return rows of length 1 whose products are cosines; 0 where a row is the mean."""
+    centred = np.asarray(X, np.float32) - X.mean(axis=0, dtype=np.float64).astype(np.float32)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
+
+
+def _measured_threshold(directions: np.ndarray) -> float:
+    """Return the cosine from which on samples are nearer than they usually are."""
+    n_samples = len(directions)
+    if n_samples <= _NEIGHBOUR:
+        return 1.0
+    some = np.unique(np.linspace(0, n_samples - 1, _N_MEASURED).astype(int))
+    nearest = np.full((len(some), _NEIGHBOUR + 1), -1.0, np.float32)  # the first is the sample
+    for start in range(0, n_samples, _BLOCK_COLUMNS):
+        cosines = directions[some] @ directions[start : start + _BLOCK_COLUMNS].T
+        nearest = np.sort(np.hstack([nearest, cosines]), axis=1)[:, : -_NEIGHBOUR - 2 : -1]
+    return float(1 - _SHARE * (1 - np.median(nearest[:, _NEIGHBOUR])))
+
+
+def _similar(directions: np.ndarray, threshold: float) -> Iterator[_Pairs]:
+    """Yield the pairs of similar rows, some rows after others."""
+    for start in range(0, len(directions), _BLOCK_ROWS):
+        some = directions[start : start + _BLOCK_ROWS]
+        for others in range(start, len(directions), _BLOCK_COLUMNS):
+            similarity = some @ directions[others : others + _BLOCK_COLUMNS].T
+            # Rounding may bring a row and its copy just below 1.
+            first, second = np.nonzero(similarity >= threshold - 1e-6)
+            similarity = similarity[first, second]
+            is_later = second + others > first + start
+            yield _Pairs(first[is_later] + start, second[is_later] + others, similarity[is_later])

@@ -1,0 +1,112 @@
+"""Samples that are nearly the same are found, kept together, and told of."""
+
+import io
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from featx import FeatureExtractor, compare_heads, near_duplicates
+from featx.evaluation.comparison import compare
+from featx.exceptions import NearDuplicateWarning, ParameterError
+
+
+def photographs(n_images, seed=0):
+    """Images that are as smooth as photographs, in colours of their own."""
+    rng = np.random.default_rng(seed)
+    noise = gaussian_filter(rng.standard_normal((n_images, 96, 96, 3)), (0, 6, 6, 0))
+    levels = rng.uniform(80, 170, (n_images, 1, 1, 3))
+    return np.clip(levels + 900 * noise, 0, 255).astype(np.uint8)
+
+
+def compressed(image, quality):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+@pytest.fixture
+def rows():
+    return np.random.default_rng(0).standard_normal((60, 40)) + 5
+
+
+def test_near_duplicates_recompressed_and_smaller_copies_of_images_are_found():
+    images = photographs(40)
+    samples = [compressed(image, 95) for image in images]
+    samples += [compressed(image, 60) for image in images[:5]]
+    smaller = [Image.fromarray(image).resize((70, 70)) for image in images[5:10]]
+    samples += [compressed(np.asarray(image), 90) for image in smaller]
+    found = near_duplicates(FeatureExtractor("tiny", cache=None).fit_transform(samples))
+    assert sorted(found.pairs.tolist()) == [[row, 40 + row] for row in range(10)]
+    assert found.similarity.min() >= found.threshold
+
+
+def test_near_duplicates_chains_are_one_group(rows):
+    rows[10] = rows[3] + 0.01
+    rows[50] = rows[10] + 0.01
+    rows[20] = rows[40]
+    found = near_duplicates(rows)
+    assert sorted(found.pairs.tolist()) == [[3, 10], [3, 50], [10, 50], [20, 40]]
+    assert found.similarity[0] == pytest.approx(1.0)
+    groups = [set(np.flatnonzero(found.groups == found.groups[row])) for row in (3, 20, 0)]
+    assert groups == [{3, 10, 50}, {20, 40}, {0}]
+    assert sorted(Counter(found.groups).values()) == [1] * 55 + [2, 3]
+
+
+def test_near_duplicates_does_not_depend_on_blocks(rows, monkeypatch):
+    rows[10], rows[59] = rows[3] + 0.01, rows[31]
+    expected = near_duplicates(rows, threshold=0.3)
+    monkeypatch.setattr("featx.evaluation.duplicates._BLOCK_ROWS", 7)
+    monkeypatch.setattr("featx.evaluation.duplicates._BLOCK_COLUMNS", 11)
+    found = near_duplicates(rows, threshold=0.3)
+    assert set(map(tuple, found.pairs)) == set(map(tuple, expected.pairs))
+    assert len(found.pairs) > 2
+    assert near_duplicates(rows).threshold == pytest.approx(near_duplicates(rows).threshold)
+    assert near_duplicates(rows).pairs.tolist() == [[31, 59], [3, 10]]
+
+
+def test_near_duplicates_a_set_that_is_there_twice_is_found(rows):
+    twice = np.concatenate([rows, rows + np.random.default_rng(1).normal(0, 0.05, rows.shape)])
+    assert len(near_duplicates(twice).pairs) == 60
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 5])
+def test_near_duplicates_few_samples_must_be_the_same(n_samples):
+    rows = np.eye(6)[:n_samples]
+    assert len(near_duplicates(rows).pairs) == 0
+    assert near_duplicates(rows).groups.tolist() == list(range(n_samples))
+
+
+@pytest.mark.parametrize("threshold", [0, 1.5, "most", None])
+def test_near_duplicates_faulty_threshold_is_told(threshold, rows):
+    with pytest.raises(ParameterError, match="threshold="):
+        near_duplicates(rows, threshold=threshold)
+
+
+def test_compare_heads_warns_of_near_duplicates_that_part(rows):
+    labels = np.arange(60) % 2
+    rows[8] = rows[2]
+    rows[30] = rows[1] * 1.001  # has another label, which no fold can mend
+    with pytest.warns(NearDuplicateWarning, match=r"row 2 and row 8 \(1\.000\)") as caught:
+        compare_heads(rows, labels, heads=["ridge"], random_state=1)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    groups = near_duplicates(rows).groups
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare_heads(rows, labels, heads=["ridge"], groups=groups)
+
+
+def test_compare_names_the_files_that_are_nearly_the_same(tmp_path):
+    images = photographs(20)
+    paths = []
+    for number, image in enumerate([*images, images[4]]):
+        paths.append(str(tmp_path / f"{number}.jpg"))
+        (tmp_path / f"{number}.jpg").write_bytes(compressed(image, 60 if number == 20 else 95))
+    labels = ["a", "b"] * 10 + ["a"]
+    extractor = FeatureExtractor("tiny", cache=tmp_path / "cache")
+    with pytest.warns(NearDuplicateWarning, match=r"1 pair.*4\.jpg and .*20\.jpg"):
+        list(compare(paths, labels, extractors=[extractor], heads=["ridge"], n_folds=3))
