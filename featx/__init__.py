@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from featx.probes.linear import LinearProbe
     from featx.probes.nearest_mean import NearestMeanProbe
     from featx.probes.neighbors import KNNProbe
+    from featx.probes.pca import MomentPCA
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
     from featx.samples.folders import load_image_folder
     from featx.storage.cache import EmbeddingCache
@@ -33,6 +34,7 @@ __all__ = [
     "FineTune",
     "KNNProbe",
     "LinearProbe",
+    "MomentPCA",
     "NearestMeanProbe",
     "RidgeProbe",
     "RidgeProbeRegressor",
@@ -54,6 +56,7 @@ _HOMES = {
     "FineTune": "tuning.params",
     "KNNProbe": "probes.neighbors",
     "LinearProbe": "probes.linear",
+    "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",

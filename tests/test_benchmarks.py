@@ -169,3 +169,16 @@ def test_bench_duplicates_smoke_finds_smaller_copies(tmp_path):
     (row,) = json.loads(out.read_text())
     assert row["smaller"] == 1.0
     assert row["mirrored"] < 1.0
+
+
+@pytest.mark.slow
+def test_bench_streaming_smoke_fits_every_head(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / "bench_streaming.py", "--smoke", "--out", out]
+    command += ["--work", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())
+    assert results["RidgeProbe"]["score"] > 0.3  # of ten classes
+    assert results["LinearProbe"]["score"] > 0.3
+    assert all(row["rows_bytes"] > 2**28 for row in results.values())

@@ -12,12 +12,12 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_consistent_length, compute_class_weight
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.exceptions import InputError, ParameterError
 from featx.probes.classes import numbered
 from featx.probes.folds import Fold, last_of_best, split_folds
-from featx.probes.logistic_path import LogisticPath
+from featx.probes.logistic_path import LogisticPath, decided
+from featx.probes.streaming import apply_in_blocks, check_own_score, validated
 from featx.probes.weights import check_weights_of_folds, checked_weights
 
 
@@ -97,7 +97,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
         sample_weight : array-like of shape (n_samples,), default=None
             For the training and the scores.
@@ -122,7 +122,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             The optimum was not reached in training on everything.
         """
         Cs = self._checked_params()
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        X, y = validated(self, X, y)
+        check_own_score(X, self.scoring)
         check_consistent_length(X, groups)
         self.classes_, numbers = numbered(y)
         weights = checked_weights(sample_weight, len(X))
@@ -163,14 +164,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         folds: list[Fold],
     ) -> np.ndarray:
         """Score what the folds hold out by what they have found for the last strength."""
+        tests = [test for _, test in folds]
+        weights_of = [None if scored_by is None else scored_by[test] for test in tests]
+        if self.scoring is None:
+            held_out = zip(path.held_out_classes(), tests, weights_of, strict=True)
+            return np.array(
+                [
+                    np.average(classes == numbers[test], weights=weights)
+                    for classes, test, weights in held_out
+                ]
+            )
+        scorer = check_scoring(self, scoring=self.scoring)
         scores = np.empty(len(folds))
-        scorer = check_scoring(self, scoring=self.scoring) if self.scoring is not None else None
-        for number, (_, test) in enumerate(folds):
-            weights = None if scored_by is None else scored_by[test]
-            if scorer is None:
-                decided = _decided(path.held_out_scores(number))
-                scores[number] = np.average(decided == numbers[test], weights=weights)
-                continue
+        for number, (test, weights) in enumerate(zip(tests, weights_of, strict=True)):
             trained = copy.copy(self)
             if hasattr(trained, "feature_names_in_"):  # rows are arrays here
                 del trained.feature_names_in_
@@ -184,15 +190,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
 
         Returns
         -------
         ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        scores = X @ self.coef_.T + self.intercept_
+        scores = apply_in_blocks(self, X, lambda rows: rows @ self.coef_.T + self.intercept_)
         return scores.ravel() if scores.shape[1] == 1 else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -200,7 +204,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
 
         Returns
         -------
@@ -216,7 +220,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
 
         Returns
         -------
@@ -232,14 +236,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
 
         Returns
         -------
         ndarray of shape (n_samples,)
         """
         scores = self.decision_function(X)
-        return self.classes_[_decided(scores.reshape(len(scores), -1))]
+        return self.classes_[decided(scores.reshape(len(scores), -1))]
 
     def _checked_params(self) -> np.ndarray:
         """Return the inverse strengths, increasing, or raise with all faults."""
@@ -269,11 +273,6 @@ def _check_classes_of_folds(
     ]
     if faults:
         raise InputError(f"what folds train on holds one class only, in folds {', '.join(faults)}")
-
-
-def _decided(scores: np.ndarray) -> np.ndarray:
-    """Return the numbers of the classes with the largest scores, (n, k), or (n, 1) for two."""
-    return (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
 
 
 def _first_of_best(scores: list[np.ndarray]) -> int:

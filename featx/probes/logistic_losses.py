@@ -20,7 +20,7 @@ from scipy.special import expit
 from featx.blas import blas_threads_for
 from featx.exceptions import InputError
 from featx.probes.lbfgs import Evaluation, Minimum, Pair, Tolerances, minimize
-from featx.probes.rotation import Rotation
+from featx.probes.rotation import Rotation, TurnedRows
 
 _ROWS_AT_ONCE = 2048
 _COLUMNS_AT_ONCE = 1024
@@ -87,8 +87,8 @@ class Losses:
 
     Parameters
     ----------
-    rows : ndarray of shape (n, p), float32 or float64
-        As a :class:`Rotation` makes them.
+    rows : TurnedRows
+        Of n rows and p features, float32 or float64.
     rotation : Rotation
     numbers : ndarray of shape (n,), int64
         The classes of the rows.
@@ -100,14 +100,14 @@ class Losses:
 
     def __init__(
         self,
-        rows: np.ndarray,
+        rows: TurnedRows,
         rotation: Rotation,
         numbers: np.ndarray,
         weightings: np.ndarray,
         *,
         dtype: np.dtype,
     ) -> None:
-        self._rows = rows
+        self._turned, self._rows = rows, rows.rows
         self._dtype = dtype
         self._numbers = numbers
         self._rank = rotation.basis.shape[1]
@@ -116,12 +116,12 @@ class Losses:
         self._weightings = weightings.astype(dtype)
         self._masses = weightings.sum(axis=1)
         # A fold has its share of the spread of everything, about.
-        self._spreads = rotation.spreads * (self._masses / len(rows))[:, np.newaxis]
+        self._spreads = rotation.spreads * (self._masses / len(numbers))[:, np.newaxis]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Of a point: (columns of the rows, 1 for two classes, else n_classes)."""
-        return self._rows.shape[1], self._n_columns
+        return self._turned.n_columns, self._n_columns
 
     def solve(
         self,
@@ -198,11 +198,12 @@ class Losses:
     ) -> list[tuple[int, Evaluation]]:
         """Evaluate the functions at their points in one pass; tell the inverses how they curve."""
         numbers = list(points)
-        side_by_side = np.concatenate(list(points.values()), axis=1).astype(self._dtype)
+        side_by_side = np.concatenate(list(points.values()), axis=1)
+        of_rows = self._turned.for_rows(side_by_side).astype(self._dtype)
 
         def part(start: int) -> tuple[np.ndarray, np.ndarray, Any]:
             rows = self._rows[start : start + _ROWS_AT_ONCE].astype(self._dtype, copy=False)
-            scores = (rows @ side_by_side).reshape(len(rows), -1, self._n_columns)
+            scores = (rows @ of_rows).reshape(len(rows), -1, self._n_columns)
             classes = self._numbers[start : start + _ROWS_AT_ONCE]
             losses, residuals = _losses_and_residuals(scores, classes)
             weights = self._weightings[numbers, start : start + _ROWS_AT_ONCE].T
@@ -216,12 +217,13 @@ class Losses:
 
         values: Any = 0.0
         curvatures: Any = 0.0
-        gradients = np.zeros(side_by_side.shape)
+        gradients = np.zeros(of_rows.shape)
         for value, gradient, curvature in self._each_part(part, threads):
             values = values + value
             gradients += gradient
             curvatures = curvatures + curvature
         evaluations = []
+        gradients = self._turned.from_rows(gradients)
         for place, gradient in enumerate(np.split(gradients, len(numbers), axis=1)):
             number = numbers[place]
             if inverses:

@@ -17,7 +17,9 @@ from featx.probes.folds import Fold
 from featx.probes.lbfgs import Tolerances
 from featx.probes.logistic_losses import Losses, Memory
 from featx.probes.rotation import Rotation
+from featx.probes.streaming import CentredRows
 
+_ROWS_AT_ONCE = 8192
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 # In float32 a value is known to about seven digits.
 _FOR_FOLDS = Tolerances(step=1e-3, decrease=1e-6, rounding=1e-7)
@@ -68,10 +70,22 @@ class LogisticPath:
         self.points = [minimum.point for minimum in minima]
         self._memory = [Memory(C, minimum.pairs) for minimum in minima]
 
-    def held_out_scores(self, number: int) -> np.ndarray:
-        """Return the scores (m, k) of the rows that a fold holds out; k is 1 for two classes."""
-        rows = self._rows[self._folds[number][1]]
-        return rows @ self.points[number].astype(rows.dtype)
+    def held_out_classes(self) -> list[np.ndarray]:
+        """Return, for each fold, the numbers of the classes (m,) that held-out rows get."""
+        rows, tests = self._rows.rows, [test for _, test in self._folds]
+        of_rows = [self._rows.for_rows(point).astype(_SINGLE) for point in self.points]
+        if not isinstance(rows, CentredRows):
+            return [decided(rows[test] @ point) for test, point in zip(tests, of_rows, strict=True)]
+        found = [np.empty(len(test), np.int64) for test in tests]
+        orders = [np.argsort(test, kind="stable") for test in tests]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            for test, order, point, classes in zip(tests, orders, of_rows, found, strict=True):
+                ends = np.searchsorted(test, [start, start + len(some)], sorter=order)
+                places = order[slice(*ends)]
+                if len(places):
+                    classes[places] = decided(some[test[places] - start] @ point)
+        return found
 
     def coefficients(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (k, d) and intercepts (k,) of a fold."""
@@ -106,3 +120,8 @@ class LogisticPath:
         if len(intercept) > 1:
             intercept -= intercept.mean()  # which changes no probability
         return coef, intercept
+
+
+def decided(scores: np.ndarray) -> np.ndarray:
+    """Return the numbers of the classes with the largest scores, (n, k), or (n, 1) for two."""
+    return (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)

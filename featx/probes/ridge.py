@@ -10,10 +10,11 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_consistent_length, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from featx.exceptions import InputError
 from featx.probes.ridge_choice import RidgeChoice
+from featx.probes.streaming import validated
 from featx.probes.weights import checked_weights
 
 
@@ -80,7 +81,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), or (n_samples, n_labels) of 0 and 1
         sample_weight : array-like of shape (n_samples,), default=None
             For the training and the scores.
@@ -99,7 +100,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
         alphas = self._checked_alphas()
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
+        X, y = validated(self, X, y, multi_output=True)
         check_classification_targets(y)
         if type_of_target(y) != "multilabel-indicator":
             y = column_or_1d(y, warn=True)
@@ -122,7 +123,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
 
         Returns
         -------
@@ -136,7 +137,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
 
         Returns
         -------
@@ -201,7 +202,7 @@ class RidgeProbeRegressor(RegressorMixin, RidgeChoice):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), default=None
             For the training and the scores.
@@ -220,9 +221,7 @@ class RidgeProbeRegressor(RegressorMixin, RidgeChoice):
             Lengths differ, numbers are missing, and so on.
         """
         alphas = self._checked_alphas()
-        X, y = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
-        )
+        X, y = validated(self, X, y, multi_output=True, y_numeric=True)
         check_consistent_length(X, groups)
         weights = checked_weights(sample_weight, len(X))
         self._is_flat = y.ndim == 1
@@ -241,7 +240,7 @@ class RidgeProbeRegressor(RegressorMixin, RidgeChoice):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
 
         Returns
         -------

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.exceptions import ParameterError
 from featx.probes.folds import last_of_best, split_folds
 from featx.probes.ridge_path import Solutions, solve
+from featx.probes.streaming import apply_in_blocks, check_own_score
 from featx.probes.weights import check_weights_of_folds
 
 # How many scores of how many samples are computed at once.
@@ -49,6 +49,7 @@ class RidgeChoice(BaseEstimator):
         alphas: np.ndarray,
     ) -> None:
         """Choose a strength by how well targets `Y` (n, t) tell `y`, and train on everything."""
+        check_own_score(X, self.scoring)
         folds = split_folds(self.cv, X, y, groups, classes=is_classifier(self))
         check_weights_of_folds(folds, weights, scored_by)
         scores = np.empty((len(alphas), len(folds)))
@@ -103,11 +104,13 @@ class RidgeChoice(BaseEstimator):
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
             side_by_side = coefs.reshape(X.shape[1], -1)
-            products = np.concatenate([X[rows] @ side_by_side for rows in parts])
-            scores = products.reshape(len(test), *intercepts.shape)
-            scores += intercepts
-            for number in range(len(intercepts)):
-                yield self._decide(scores[:, number])
+            predictions: list[list[np.ndarray]] = [[] for _ in intercepts]
+            for rows in parts:
+                scores = (X[rows] @ side_by_side).reshape(len(rows), *intercepts.shape)
+                scores += intercepts
+                for number, of_strength in enumerate(predictions):
+                    of_strength.append(self._decide(scores[:, number]))
+            yield from map(np.concatenate, predictions)
 
     @abstractmethod
     def _decide(self, scores: np.ndarray) -> np.ndarray:
@@ -130,6 +133,6 @@ class RidgeChoice(BaseEstimator):
         return np.sort(alphas.astype(np.float64))
 
     def _linear(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return X @ np.atleast_2d(self.coef_).T + self.intercept_
+        return apply_in_blocks(
+            self, X, lambda rows: rows @ np.atleast_2d(self.coef_).T + self.intercept_
+        )

@@ -20,6 +20,7 @@ import numpy as np
 from featx.blas import blas_threads_for
 from featx.probes.folds import Fold
 from featx.probes.moments import Moments
+from featx.probes.streaming import weighted_mean
 
 
 class Solutions(Protocol):
@@ -55,7 +56,7 @@ def solve(
     """
     shift = np.zeros(X.shape[1])
     if fit_intercept:
-        shift = weights.astype(X.dtype) @ X / weights.sum()
+        shift = weighted_mean(X, weights)
     if len(X) < X.shape[1]:
         centered = X - shift
         kernel = centered @ centered.T

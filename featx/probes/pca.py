@@ -1,0 +1,129 @@
+"""MomentPCA: principal components from moments, which need not have all rows at once."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import validate_data
+
+from featx.exceptions import InputError, ParameterError
+from featx.probes.streaming import apply_in_blocks, in_blocks, is_streamed, weighted_mean
+
+
+class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Principal components of more rows than fit in memory, and whitening; exact.
+
+    What scikit-learn's ``PCA`` finds, from the covariance (Hastie et al. 2009, section 14.5.1),
+    which adds up over blocks of rows: two passes over them, and one decomposition. `X` may be a
+    view of the cache (:meth:`EmbeddingCache.open`).
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        None keeps as many as there are features, or samples if these are fewer.
+    whiten : bool, default=False
+        Whether components are divided by their standard deviations.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features), float64
+        Directions, those of most variance first. Of each, the largest number is positive.
+    explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,), float64
+    mean_ : ndarray of shape (n_features,)
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from featx import MomentPCA
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> pca = MomentPCA(10, whiten=True).fit(X)
+    >>> pca.transform(X).std(axis=0).round(2).tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, n_components: int | None = None, *, whiten: bool = False) -> None:
+        self.n_components = n_components
+        self.whiten = whiten
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Find the components.
+
+        Parameters
+        ----------
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            `n_components` is no number of components that there are.
+        ValueError
+            Numbers are missing, or there is one sample only.
+        """
+        if is_streamed(X):
+            validate_data(self, X[:1])
+        else:
+            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        n_samples, n_features = X.shape
+        if n_samples < 2:
+            raise InputError("X has 1 sample: expected 2 or more")
+        n_components = self._checked_count(min(n_samples, n_features))
+        self.mean_ = weighted_mean(X, np.ones(n_samples))
+        gram = np.zeros((n_features, n_features))
+        for _, rows in in_blocks(X):
+            centred = rows - self.mean_
+            gram += centred.T @ centred
+        variances, directions = np.linalg.eigh(gram / (n_samples - 1))
+        variances = np.maximum(variances[::-1], 0)
+        components = directions.T[::-1][:n_components]
+        largest = np.abs(components).argmax(axis=1)
+        signs = np.sign(components[np.arange(n_components), largest])
+        self.components_ = components * signs[:, np.newaxis]
+        self.explained_variance_ = variances[:n_components]
+        self.explained_variance_ratio_ = self.explained_variance_ / variances.sum()
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the components of rows.
+
+        Parameters
+        ----------
+        X : array-like or EmbeddingView of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components), float64, or float32 if the rows are
+        """
+
+        def components_of(rows: np.ndarray) -> np.ndarray:
+            turn = self.components_.T
+            if self.whiten:
+                least = np.finfo(np.float64).eps * self.explained_variance_.max(initial=0)
+                turn = turn / np.sqrt(np.maximum(self.explained_variance_, least))
+            return (rows - self.mean_.astype(rows.dtype)) @ turn.astype(rows.dtype)
+
+        return apply_in_blocks(self, X, components_of)
+
+    @property
+    def _n_features_out(self) -> int:
+        """How many components there are, for ``get_feature_names_out``."""
+        return len(self.components_)
+
+    def _checked_count(self, n_most: int) -> int:
+        if self.n_components is None:
+            return n_most
+        is_count = isinstance(self.n_components, Integral)
+        if not is_count or not 0 < int(self.n_components) <= n_most:
+            raise ParameterError(
+                f"n_components={self.n_components!r}: expected None, or a number from 1 to "
+                f"{n_most}, of features or of samples if these are fewer"
+            )
+        return int(self.n_components)

@@ -1,0 +1,160 @@
+"""Rows that do not fit in memory: read block by block, as often as they are needed.
+
+A view of the cache (:meth:`EmbeddingCache.open`) is such rows. One of up to 256 MiB is read once,
+and is then an array like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from featx.exceptions import InputError, ParameterError
+
+_MAX_BYTES_READ_ONCE = 256 * 2**20
+_ROWS_AT_ONCE = 8192
+
+
+def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[Any, np.ndarray]:
+    """Validate what an estimator is fitted on, as scikit-learn does; views are not read for it.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Gets `n_features_in_`.
+    X : array-like or view of shape (n_samples, n_features)
+    y : array-like
+    **checks
+        Passed to ``validate_data``.
+
+    Returns
+    -------
+    X : ndarray, or a view that is too large to be read at once
+    y : ndarray
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, numbers are missing, and so on.
+    """
+    if not is_streamed(X):
+        X, y = validate_data(estimator, X, y, dtype=[np.float64, np.float32], **checks)
+        return X, y
+    n_samples, n_features = X.shape
+    if n_samples <= n_features or X.nbytes <= _MAX_BYTES_READ_ONCE:
+        return validated(estimator, np.asarray(X), y, **checks)
+    validate_data(estimator, X[:1], dtype=[np.float32])
+    y = validate_data(estimator, y=y, **checks)
+    check_consistent_length(X, y)
+    return X, y
+
+
+def is_streamed(X: Any) -> bool:
+    """Tell whether rows are read when they are sliced."""
+    return hasattr(X, "blocks")
+
+
+def check_own_score(X: Any, scoring: Any) -> None:
+    """Check that folds of rows that are streamed need not be handed to a scorer.
+
+    Raises
+    ------
+    ParameterError
+        They would have to be, and each be in memory.
+    """
+    if is_streamed(X) and scoring is not None:
+        raise ParameterError(
+            f"scoring={scoring!r}: expected None for rows that do not fit in memory"
+        )
+
+
+def in_blocks(X: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield all rows, a few thousand at a time, and where they are.
+
+    Raises
+    ------
+    InputError
+        Some number is missing or infinite.
+    """
+    for start in range(0, len(X), _ROWS_AT_ONCE):
+        part = slice(start, min(start + _ROWS_AT_ONCE, len(X)))
+        rows = np.asarray(X[part])
+        if is_streamed(X) and not np.isfinite(rows).all():
+            raise InputError("X holds NaN, or numbers that are infinite")
+        yield part, rows
+
+
+def weighted_mean(X: Any, weights: np.ndarray) -> np.ndarray:
+    """Return the mean of rows, (n_features,), in their dtype.
+
+    Parameters
+    ----------
+    X : ndarray or view of shape (n_samples, n_features)
+    weights : ndarray of shape (n_samples,), float64
+    """
+    if not is_streamed(X):
+        return weights.astype(X.dtype) @ X / weights.sum()
+    total = np.zeros(X.shape[1])
+    for part, rows in in_blocks(X):
+        total += weights[part] @ rows
+    return (total / weights.sum()).astype(X.dtype)
+
+
+def apply_in_blocks(
+    estimator: BaseEstimator, X: Any, function: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return what a fitted estimator computes from rows, one after another.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like or view of shape (n_samples, n_features)
+    function : callable
+        From validated rows to an array of as many.
+    """
+    check_is_fitted(estimator)
+
+    def validated_part(rows: Any) -> np.ndarray:
+        return validate_data(estimator, rows, reset=False, dtype=[np.float64, np.float32])
+
+    if not is_streamed(X):
+        return function(validated_part(X))
+    return np.concatenate([function(validated_part(rows)) for _, rows in in_blocks(X)])
+
+
+class CentredRows:
+    """Rows less their mean, with a last column of ones if there is an intercept.
+
+    Parameters
+    ----------
+    X : view of shape (n, d)
+    center : ndarray of shape (d,)
+    fit_intercept : bool
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, d) or (n, d + 1).
+    dtype : dtype
+        float32
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, X: Any, center: np.ndarray, *, fit_intercept: bool) -> None:
+        self._X, self._center = X, center.astype(self.dtype)
+        self.shape = (len(X), X.shape[1] + fit_intercept)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        read = self._X[rows]
+        centred = np.ones((len(read), self.shape[1]), self.dtype)
+        np.subtract(read, self._center, out=centred[:, : len(self._center)])
+        return centred
