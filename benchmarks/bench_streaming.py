@@ -86,7 +86,7 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--features", type=int, default=1280)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--strengths", type=int, default=5)
+    parser.add_argument("--strengths", type=int, default=45)
     parser.add_argument("--heads", nargs="+", default=["RidgeProbe", "LinearProbe", "PCA"])
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/bench_streaming.json"))

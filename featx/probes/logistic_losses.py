@@ -20,7 +20,8 @@ from scipy.special import expit
 from featx.blas import blas_threads_for
 from featx.exceptions import InputError
 from featx.probes.lbfgs import Evaluation, Minimum, Pair, Tolerances, minimize
-from featx.probes.rotation import Rotation, TurnedRows
+from featx.probes.rotation import Rotation
+from featx.probes.turned_rows import TurnedRows
 
 _ROWS_AT_ONCE = 2048
 _COLUMNS_AT_ONCE = 1024
@@ -107,7 +108,7 @@ class Losses:
         *,
         dtype: np.dtype,
     ) -> None:
-        self._turned, self._rows = rows, rows.rows
+        self._rows = rows
         self._dtype = dtype
         self._numbers = numbers
         self._rank = rotation.basis.shape[1]
@@ -121,7 +122,7 @@ class Losses:
     @property
     def shape(self) -> tuple[int, int]:
         """Of a point: (columns of the rows, 1 for two classes, else n_classes)."""
-        return self._turned.n_columns, self._n_columns
+        return self._rows.n_columns, self._n_columns
 
     def solve(
         self,
@@ -199,11 +200,11 @@ class Losses:
         """Evaluate the functions at their points in one pass; tell the inverses how they curve."""
         numbers = list(points)
         side_by_side = np.concatenate(list(points.values()), axis=1)
-        of_rows = self._turned.for_rows(side_by_side).astype(self._dtype)
+        of_rows = self._rows.inward(side_by_side).astype(self._dtype)
 
         def part(start: int) -> tuple[np.ndarray, np.ndarray, Any]:
             rows = self._rows[start : start + _ROWS_AT_ONCE].astype(self._dtype, copy=False)
-            scores = (rows @ of_rows).reshape(len(rows), -1, self._n_columns)
+            scores = self._rows.scores(rows, of_rows).reshape(len(rows), -1, self._n_columns)
             classes = self._numbers[start : start + _ROWS_AT_ONCE]
             losses, residuals = _losses_and_residuals(scores, classes)
             weights = self._weightings[numbers, start : start + _ROWS_AT_ONCE].T
@@ -211,7 +212,7 @@ class Losses:
             residuals *= weights[:, :, np.newaxis]
             return (
                 np.einsum("if,if->f", losses, weights, dtype=np.float64),
-                rows.T @ residuals.reshape(len(rows), -1),
+                self._rows.gradient(rows, residuals.reshape(len(rows), -1)),
                 curvature,
             )
 
@@ -223,7 +224,7 @@ class Losses:
             gradients += gradient
             curvatures = curvatures + curvature
         evaluations = []
-        gradients = self._turned.from_rows(gradients)
+        gradients = self._rows.outward(gradients)
         for place, gradient in enumerate(np.split(gradients, len(numbers), axis=1)):
             number = numbers[place]
             if inverses:

@@ -17,7 +17,7 @@ from featx.probes.folds import Fold
 from featx.probes.lbfgs import Tolerances
 from featx.probes.logistic_losses import Losses, Memory
 from featx.probes.rotation import Rotation
-from featx.probes.streaming import CentredRows
+from featx.probes.turned_rows import StreamedRows
 
 _ROWS_AT_ONCE = 8192
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
@@ -72,10 +72,11 @@ class LogisticPath:
 
     def held_out_classes(self) -> list[np.ndarray]:
         """Return, for each fold, the numbers of the classes (m,) that held-out rows get."""
-        rows, tests = self._rows.rows, [test for _, test in self._folds]
-        of_rows = [self._rows.for_rows(point).astype(_SINGLE) for point in self.points]
-        if not isinstance(rows, CentredRows):
-            return [decided(rows[test] @ point) for test, point in zip(tests, of_rows, strict=True)]
+        rows, tests = self._rows, [test for _, test in self._folds]
+        of_rows = [rows.inward(point).astype(_SINGLE) for point in self.points]
+        if not isinstance(rows, StreamedRows):
+            pairs = zip(tests, of_rows, strict=True)
+            return [decided(rows.scores(rows[test], point)) for test, point in pairs]
         found = [np.empty(len(test), np.int64) for test in tests]
         orders = [np.argsort(test, kind="stable") for test in tests]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -84,7 +85,7 @@ class LogisticPath:
                 ends = np.searchsorted(test, [start, start + len(some)], sorter=order)
                 places = order[slice(*ends)]
                 if len(places):
-                    classes[places] = decided(some[test[places] - start] @ point)
+                    classes[places] = decided(rows.scores(some[test[places] - start], point))
         return found
 
     def coefficients(self, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from featx.probes.streaming import CentredRows, is_streamed, weighted_mean
+from featx.probes.streaming import is_streamed, weighted_mean
+from featx.probes.turned_rows import StreamedRows, TurnedRows
 
 _ROWS_AT_ONCE = 2048
-
-
-class TurnedRows(NamedTuple):
-    """New features of rows, or the way to them where the rows themselves do not fit in memory.
-
-    Attributes
-    ----------
-    rows : ndarray of shape (n, p) or CentredRows of shape (n, q)
-    turn : ndarray of shape (q, p) or None
-        What the rows are still to be multiplied by. It is the coefficients, and the gradients, that
-        are: these are few.
-    """
-
-    rows: Any
-    turn: np.ndarray | None
-
-    @property
-    def n_columns(self) -> int:
-        """How many new features there are."""
-        return self.rows.shape[1] if self.turn is None else self.turn.shape[1]
-
-    def for_rows(self, points: np.ndarray) -> np.ndarray:
-        """Return coefficients (p, m) as those that multiply the rows."""
-        return points if self.turn is None else self.turn @ points
-
-    def from_rows(self, gradients: np.ndarray) -> np.ndarray:
-        """Return derivatives by the latter as those by the coefficients."""
-        return gradients if self.turn is None else self.turn.T @ gradients
 
 
 class Rotation(NamedTuple):
@@ -88,24 +61,14 @@ class Rotation(NamedTuple):
     def rows(self, X: np.ndarray, dtype: np.dtype) -> TurnedRows:
         """Return the new features (n, r), with an intercept (n, r + 1), of rows."""
         if is_streamed(X):
-            return TurnedRows(
-                CentredRows(X, self.center, fit_intercept=self.fit_intercept), self._turn()
-            )
+            return StreamedRows(X, self.center, self.basis, fit_intercept=self.fit_intercept)
         rank = self.basis.shape[1]
         rows = np.ones((len(X), rank + self.fit_intercept), dtype)
         basis = self.basis.astype(dtype)
         for start in range(0, len(X), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             rows[part, :rank] = (X[part] - self.center).astype(dtype) @ basis
-        return TurnedRows(rows, None)
-
-    def _turn(self) -> np.ndarray:
-        """Return the matrix that turns centred rows, the column of ones included."""
-        n_features, rank = self.basis.shape
-        turn = np.zeros((n_features + self.fit_intercept, rank + self.fit_intercept))
-        turn[:n_features, :rank] = self.basis
-        turn[n_features:, rank:] = 1.0
-        return turn
+        return TurnedRows(rows)
 
     def coefficients(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turn what was found for the new features, (r or r + 1, k), back.

@@ -125,36 +125,3 @@ def apply_in_blocks(
     if not is_streamed(X):
         return function(validated_part(X))
     return np.concatenate([function(validated_part(rows)) for _, rows in in_blocks(X)])
-
-
-class CentredRows:
-    """Rows less their mean, with a last column of ones if there is an intercept.
-
-    Parameters
-    ----------
-    X : view of shape (n, d)
-    center : ndarray of shape (d,)
-    fit_intercept : bool
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (n, d) or (n, d + 1).
-    dtype : dtype
-        float32
-    """
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, X: Any, center: np.ndarray, *, fit_intercept: bool) -> None:
-        self._X, self._center = X, center.astype(self.dtype)
-        self.shape = (len(X), X.shape[1] + fit_intercept)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        read = self._X[rows]
-        centred = np.ones((len(read), self.shape[1]), self.dtype)
-        np.subtract(read, self._center, out=centred[:, : len(self._center)])
-        return centred
