@@ -6,13 +6,15 @@
               one fit of LogisticRegression at the strength that was chosen, by turns, and against
               GridSearchCV over LogisticRegression with two jobs: once, some of the strengths on
               some of the folds, which stand for all
+    growth    both probes, the whole path, on half and a quarter of the rows and of the features,
+              and on 2 and 100 classes
     photos    the same on embeddings of the photos at hand: MobileNetV2, else "tiny" on digits
 
 Rows are drawn like embeddings: classes that overlap, positive features whose spreads decay as a
 power, as those of pooled networks do.
 
 Usage: python benchmarks/bench_heads.py [--smoke] [--rows 50000] [--features 1280] [--classes 10]
-           [--sections ridge linear photos] [--grid-folds 1] [--grid-every 5] [--repeats 3]
+           [--sections ridge linear growth photos] [--grid-folds 1] [--grid-every 5] [--repeats 3]
            [--shared ../shared] [--out FILE]
 """
 
@@ -188,12 +190,44 @@ def measure_rows(args):
     return measure_linear(X.astype(np.float32), y, args)
 
 
+def measure_growth(args):
+    """Time the probes where one number grows and the others stay."""
+    shape = {"rows": args.rows // 2, "features": args.features // 2, "classes": args.classes}
+    values = {
+        "rows": [args.rows // 4, args.rows // 2, args.rows],
+        "features": [args.features // 4, args.features // 2, args.features],
+        "classes": [2, 10, 100],
+    }
+    found = {}
+    for name, sizes in values.items():
+        for size in sizes:
+            n_rows, n_features, n_classes = (shape | {name: size}).values()
+            X, y = make_rows(n_rows, n_features, n_classes)
+            probes = {"RidgeProbe": RidgeProbe(), "LinearProbe": LinearProbe(patience=None)}
+            rows = {"RidgeProbe": X, "LinearProbe": X.astype(np.float32)}
+            methods = {
+                probe: lambda probe=probe, probes=probes, rows=rows, y=y: probes[probe].fit(
+                    rows[probe], y
+                )
+                for probe in probes
+            }
+            seconds = take_turns(methods, args.repeats)
+            for probe, times in seconds.items():
+                found[f"{probe}, {n_rows} x {n_features} x {n_classes}"] = median(times)
+    return {"seconds": found}
+
+
 def measure_photos(args):
     """Time LinearProbe on embeddings."""
     return measure_linear(*embedded_photos(args), args)
 
 
-SECTIONS = {"ridge": measure_ridge, "linear": measure_rows, "photos": measure_photos}
+SECTIONS = {
+    "ridge": measure_ridge,
+    "linear": measure_rows,
+    "growth": measure_growth,
+    "photos": measure_photos,
+}
 
 
 def main():
@@ -212,7 +246,7 @@ def main():
     args = parser.parse_args()
     if args.smoke:
         args.rows, args.features, args.repeats = 500, 40, 1
-        args.sections = ["ridge", "linear"]
+        args.sections = ["ridge", "linear", "growth"]
     results = {}
     for section in args.sections:
         results[section] = SECTIONS[section](args)

@@ -102,7 +102,7 @@ def main():
                     gain = np.subtract(values, scores["no views"])
                     print(
                         f"| {name} | {size} | {method} | {np.mean(values):.3f} | "
-                        f"{np.mean(gain):+.3f} ± {np.std(gain) / np.sqrt(len(gain)):.3f} |",
+                        f"{np.mean(gain):+.3f} ± {np.std(gain, ddof=1) / np.sqrt(len(gain)):.3f} |",
                         flush=True,
                     )
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -212,9 +212,9 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
         self._check_unchanged(resolved)
         shape = resolved.space.feature_shape
-        views = np.empty((len(samples), self.views, *shape), np.float32)
-        for number, embeddings in enumerate(self._each_view(samples, resolved)):
-            views[:, number] = embeddings.reshape(-1, *shape)
+        views = np.full((len(samples), self.views, *shape), np.nan, np.float32)
+        for number, rows, embeddings in self._each_view(samples, resolved):
+            views[rows, number] = embeddings.reshape(-1, *shape)
         return views
 
     @with_callbacks
@@ -297,13 +297,13 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
 
     def _learn(self, samples: Samples, resolved: Resolved) -> None:
         samples.for_inputs(resolved.input_shape)
+        if augmentation := self._augmentation(resolved):
+            augmentation.check()
         self.array_shape_ = samples.array_shape
         self.feature_shape_ = resolved.space.feature_shape
         self.space_ = resolved.space
         self.__dict__.pop("frontier_", None)
         self.forget_report()
-        if augmentation := self._augmentation(resolved):
-            augmentation.check()
 
     def _check_unchanged(self, resolved: Resolved) -> None:
         """Raise if what was fitted would now give other embeddings than a head has seen."""
@@ -326,9 +326,9 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         """Return the mean of the views of each sample."""
         flat = None if out is None else out.reshape(len(samples), resolved.space.n_features)
         views = self._each_view(samples, resolved, flat, others=others)
-        embeddings = next(views)
-        for version in views:
-            embeddings += version
+        _, _, embeddings = next(views)
+        for _, rows, version in views:
+            embeddings[rows] += version
         if self.views > 1:
             embeddings /= self.views
         if out is not None:
@@ -342,8 +342,16 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         out: np.ndarray | None = None,
         *,
         others: Sequence[Resolved] = (),
-    ) -> Iterator[np.ndarray]:
-        """Yield the embeddings of the samples themselves, and then of version after version."""
+    ) -> Iterator[tuple[int, Any, np.ndarray]]:
+        """Yield the embeddings of the samples themselves, and then of version after version.
+
+        Yields
+        ------
+        number : int
+            Of the version, or 0.
+        rows : slice or ndarray of shape (m,)
+        embeddings : ndarray of shape (m, n_features), float32
+        """
         cache = resolve_cache(self.cache)
         array_shape = getattr(self, "array_shape_", samples.array_shape)
         options = PassOptions(
@@ -364,8 +372,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
             files=cache.files if cache else FileIndex(None),
             out=out,
         )
-        for embeddings, self.report_ in views:
-            yield embeddings
+        for number, rows, embeddings, self.report_ in views:
+            yield number, rows, embeddings
 
     def _augmentation(self, resolved: Resolved) -> Augmentation | None:
         """Return what makes versions of samples, if there are any."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,45 +20,88 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import type_of_target
 
-from featx.exceptions import ParameterError
+from featx.exceptions import InputError, ParameterError
 from featx.head_fitting import as_head_input, fit_head
 
 # They hand all rows to what is inside them, in their order.
 _HANDING_ALL_ON = (Pipeline, OneVsRestClassifier, MultiOutputClassifier, MultiOutputRegressor)
-_HOLDING_ROWS_OUT = ("early_stopping", "oob_score")
 _N_FOLDS = 5
+_MANY_ROWS = 10_000  # from which on early_stopping="auto" holds rows out
 
 
-def check_takes_views(head: BaseEstimator) -> None:
-    """Check that a head can be fitted on several views of each sample, before any pass.
+def check_holds_whole_samples_out(
+    head: BaseEstimator,
+    y: np.ndarray,
+    groups: np.ndarray | None,
+    *,
+    n_views: int,
+) -> None:
+    """Check, before any pass, that a head can hold out whole groups, or samples with all views.
+
+    Parameters
+    ----------
+    head : estimator
+        Not fitted.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    groups : ndarray of shape (n_samples,) or None
+    n_views : int
 
     Raises
     ------
     ParameterError
-        Some part of it would be judged by views of samples that it was trained on.
+        Some part of it would be judged by what it was trained on; all such are named.
+    InputError
+        There are too few samples or groups for its folds.
 
     Examples
     --------
     >>> from sklearn.neural_network import MLPClassifier
-    >>> check_takes_views(MLPClassifier(early_stopping=True))
+    >>> head, y = MLPClassifier(early_stopping=True), np.array([0, 1] * 4)
+    >>> check_holds_whole_samples_out(head, y, None, n_views=2)
     Traceback (most recent call last):
         ...
-    featx.exceptions.ParameterError: head has early_stopping=True, which holds single views out: \
-a head that is trained on several views of each sample must not
+    featx.exceptions.ParameterError: head has early_stopping=True, which holds single rows out: \
+views of one sample, or samples of one group, would part
     """
-    params = head.get_params()
+    if n_views == 1 and groups is None:
+        return
     whole = set(_splitters(head))
+    parts = [("", head), *head.get_params().items()]
     parting = [
+        f"{prefix}{'__' if prefix else ''}{name}"
+        for prefix, part in parts
+        if isinstance(part, BaseEstimator)
+        for name in _holding_rows_out(part, len(y) * n_views)
+    ]
+    parting += [
         f"{name}={value!r}"
-        for name, value in params.items()
-        if (name.rpartition("__")[2] in _HOLDING_ROWS_OUT and value)
-        or (_is_splitter(name, value) and name not in whole)
+        for name, value in head.get_params().items()
+        if _is_splitter(name, value) and name not in whole
     ]
     if parting:
         raise ParameterError(
-            f"head has {' and '.join(parting)}, which holds single views out: a head that is "
-            "trained on several views of each sample must not"
+            f"head has {' and '.join(parting)}, which holds single rows out: views of one sample, "
+            "or samples of one group, would part"
         )
+    for name in whole:
+        try:
+            _split(head.get_params()[name], y, groups, n_views, is_classifier(head))
+        except ValueError as exc:
+            raise InputError(f"the folds of head__{name} cannot be made: {exc}") from exc
+
+
+def _holding_rows_out(part: BaseEstimator, n_rows: int) -> Iterator[str]:
+    """Say by which parameters an estimator holds out rows of its own choice."""
+    params = part.get_params(deep=False)
+    stops_early = params.get("early_stopping", False)
+    if stops_early is True or (stops_early == "auto" and n_rows > _MANY_ROWS):
+        yield f"early_stopping={stops_early!r}"
+    n_iter = params.get("n_iter_no_change")
+    if "early_stopping" not in params and "validation_fraction" in params and n_iter is not None:
+        yield f"n_iter_no_change={n_iter!r}"  # of gradient boosting
+    for name in ("oob_score", "probability"):  # SVC has its probabilities from folds
+        if params.get(name) is True:
+            yield f"{name}=True"
 
 
 def as_rows(views: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -149,8 +193,8 @@ def _is_splitter(name: str, value: Any) -> bool:
 def _split(
     cv: Any, y: np.ndarray, groups: np.ndarray | None, n_views: int, is_class: bool
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    if groups is not None and (cv is None or isinstance(cv, int)):
-        n_folds = cv or _N_FOLDS
+    if groups is not None and (cv is None or isinstance(cv, Integral)):
+        n_folds = _N_FOLDS if cv is None else int(cv)
         one_class = is_class and type_of_target(y) in ("binary", "multiclass")
         cv = StratifiedGroupKFold(n_folds) if one_class else GroupKFold(n_folds)
     splitter = check_cv(cv, y, classifier=is_class)

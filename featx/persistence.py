@@ -33,10 +33,12 @@ from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
 from featx.identity.spaces import Space
+from featx.networks.augmentation import augmentation_layers
 from featx.networks.models import StoredModel
 from featx.probes.linear import LinearProbe
 from featx.probes.nearest_mean import NearestMeanProbe
 from featx.probes.neighbors import KNNProbe
+from featx.probes.pca import MomentPCA
 from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
 from featx.transfer import TransferEstimator
 
@@ -44,11 +46,12 @@ if TYPE_CHECKING:
     import keras
 
 _FORMAT = 2
-_MANIFEST, _HEAD, _BACKBONE, _LAYER = (
+_MANIFEST, _HEAD, _BACKBONE, _LAYER, _AUGMENT = (
     "featx.json",
     "head.skops",
     "backbone.keras",
     "preprocessing.keras",
+    "augment.keras",
 )
 _CLASSES: dict[str, Any] = {
     kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
@@ -56,7 +59,14 @@ _CLASSES: dict[str, Any] = {
 # Heads of featx, which skops has not heard of.
 _OWN_TYPES = [
     f"{kind.__module__}.{kind.__name__}"
-    for kind in (KNNProbe, LinearProbe, NearestMeanProbe, RidgeProbe, RidgeProbeRegressor)
+    for kind in (
+        KNNProbe,
+        LinearProbe,
+        MomentPCA,
+        NearestMeanProbe,
+        RidgeProbe,
+        RidgeProbeRegressor,
+    )
 ]
 # Neither where this machine keeps its cache nor the objects that are saved on their own.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
@@ -196,11 +206,11 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         # They are in the model now.
         params |= {"weights": "imagenet", "backbone_params": None}
     if preprocessing is not None and not isinstance(preprocessing, str):
-        import keras
-
-        inputs = keras.Input(extractor.current_resolution().build().input_shape)
-        entries[_LAYER] = _keras_bytes(keras.Sequential([inputs, preprocessing]))
+        entries[_LAYER] = _layers_bytes(extractor, [preprocessing])
         preprocessing = {"file": _LAYER}
+    if params["augment"] is not None and not isinstance(params["augment"], str):
+        entries[_AUGMENT] = _layers_bytes(extractor, augmentation_layers(params["augment"]))
+        params["augment"] = {"file": _AUGMENT}
     plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
     fitted = {name: getattr(extractor, name) for name in _FITTED if hasattr(extractor, name)}
     return entries, {
@@ -227,6 +237,8 @@ def _load_extractor(
     if isinstance(preprocessing, dict):
         preprocessing = StoredModel(entries[_LAYER]).load()
     params = manifest["params"] | {"preprocessing": preprocessing, "cache": cache}
+    if isinstance(params.get("augment"), dict):
+        params["augment"] = StoredModel(entries[_AUGMENT]).load().layers
     extractor = FeatureExtractor(backbone, **params)
     extractor.space_ = Space.from_json(manifest["space"])
     for name, value in manifest["fitted"].items():
@@ -245,13 +257,15 @@ def _check_space(extractor: FeatureExtractor, path: str | os.PathLike[str]) -> N
 
 
 def _plain(params: dict[str, Any]) -> dict[str, Any]:
-    """Keep parameters that are plain data; a generator of random numbers cannot be saved."""
+    """Keep parameters that are plain data, and not what is told of progress or draws numbers."""
     plain = {}
     for name, value in params.items():
         if isinstance(value, np.integer):
             value = int(value)
         if isinstance(value, np.random.RandomState):
             value = None
+        elif callable(value):
+            value = 0
         plain[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return plain
 
@@ -337,6 +351,13 @@ def _keras_bytes(model: keras.Model) -> bytes:
         file = Path(folder) / _BACKBONE
         model.save(file)
         return file.read_bytes()
+
+
+def _layers_bytes(extractor: FeatureExtractor, layers: Sequence[keras.Layer]) -> bytes:
+    import keras
+
+    inputs = keras.Input(extractor.space_.input_shape)
+    return _keras_bytes(keras.Sequential([inputs, *layers]))
 
 
 def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:

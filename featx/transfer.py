@@ -21,7 +21,7 @@ from featx.extractor import FeatureExtractor
 from featx.fit_tasks import CallbackSupportMixin, FitTask, fit_task, with_callbacks
 from featx.forward.faults import were_read
 from featx.head_fitting import as_head_input, train_further
-from featx.head_views import as_rows, check_takes_views, fit_on_views
+from featx.head_views import as_rows, check_holds_whole_samples_out, fit_on_views
 from featx.samples.inputs import as_samples
 from featx.training_data import (
     checked_labels,
@@ -69,8 +69,9 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         sample_weight : array-like of shape (n_samples,), default=None
             For the head, and for fine-tuning.
         groups : array-like of shape (n_samples,), default=None
-            Samples of one group never part between what a head that cross-validates, or
-            fine-tuning, trains on and what it is judged by.
+            Samples of one group never part between what fine-tuning, or a head that
+            cross-validates (by a number of folds, or a splitter of groups), trains on and what it
+            is judged by.
 
         Returns
         -------
@@ -90,10 +91,10 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         new_head = partial(self.new_head, y)
         if sample_weight is not None:
             sample_weight = checked_weights(sample_weight, new_head(), n_samples)
-        if self._new_extractor().views > 1:
-            check_takes_views(new_head())
         groups = None if groups is None else np.asarray(groups)
         check_consistent_length(y, groups)
+        n_views = self._new_extractor().views
+        check_holds_whole_samples_out(new_head(), y, groups, n_views=n_views)
         data = Data(X, y, sample_weight, groups)
         with fit_task(self, X, y, n_parts=2 if self.fine_tune is None else 1) as task:
             if self.fine_tune is None:
@@ -108,7 +109,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         extractor = self._new_extractor()
         with task.part("embed", extractor):
             views = training_views(extractor, data.X)
-        kept = rows_that_were_read(views[:, 0], job="fit")
+        kept = rows_that_were_read(views.min(axis=1), job="fit")  # of NaN, NaN
         if not kept.all():
             views, data = views[kept], data.take(np.flatnonzero(kept))
         start_s = time.perf_counter()
@@ -156,7 +157,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
             params["sample_weight"] = checked_weights(params["sample_weight"], head, n_samples)
         extractor = self._new_extractor().fit(X) if is_first else self.extractor_
         views = views_of(extractor, X)
-        kept = rows_that_were_read(views[:, 0], job="partial_fit")
+        kept = rows_that_were_read(views.min(axis=1), job="partial_fit")
         if "sample_weight" in params:
             params["sample_weight"] = np.repeat(params["sample_weight"][kept], views.shape[1])
         start_s = time.perf_counter()

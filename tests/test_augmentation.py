@@ -61,6 +61,9 @@ def test_an_image_that_cannot_be_read_is_named(images, tmp_path):
     rows, pixels, faults = changed.batch(np.arange(3), SHAPE)
     assert (rows.tolist(), len(pixels), [fault.position for fault in faults]) == ([0, 1], 2, [2])
     assert changed.name(2).startswith("a version of ")
+    some = AugmentedSamples(samples, np.array([1, 2]), keys[1:], Augmentation("standard", SHAPE), 1)
+    _, _, faults = some.batch(np.arange(2), SHAPE)
+    assert [fault.position for fault in faults] == [1]
 
 
 def test_augmentation_layers_are_copies():

@@ -188,4 +188,5 @@ def test_p_values_are_those_of_the_corrected_t_test():
 
 
 def test_p_values_without_any_spread():
-    assert p_values([[0.9, 0.9], [0.9, 0.9], [0.8, 0.8]]) == [1, 1, 0]
+    assert p_values([[0.9, 0.9], [0.9, 0.9], [0.8, 0.8]]) == [1, 1, 0.5]
+    assert p_values([[0.75, 0.5, 0.5], [0.5, 0.25, 0.25]]) == [1, 0.25]

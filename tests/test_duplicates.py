@@ -64,8 +64,19 @@ def test_near_duplicates_does_not_depend_on_blocks(rows, monkeypatch):
     found = near_duplicates(rows, threshold=0.3)
     assert set(map(tuple, found.pairs)) == set(map(tuple, expected.pairs))
     assert len(found.pairs) > 2
-    assert near_duplicates(rows).threshold == pytest.approx(near_duplicates(rows).threshold)
     assert near_duplicates(rows).pairs.tolist() == [[31, 59], [3, 10]]
+
+
+@pytest.mark.parametrize("n_copies", [4, 8, 20])
+def test_near_duplicates_images_with_many_copies_are_found(n_copies, rows):
+    noise = np.random.default_rng(1).normal(0, 0.03, (60 * n_copies, 40))
+    found = near_duplicates(np.repeat(rows, n_copies, axis=0) + noise)
+    assert len(found.pairs) == 60 * n_copies * (n_copies - 1) / 2
+    np.testing.assert_array_equal(found.groups, np.repeat(np.arange(60), n_copies))
+
+
+def test_near_duplicates_rows_that_are_all_the_same():
+    assert len(near_duplicates(np.ones((8, 3))).pairs) == 28
 
 
 def test_near_duplicates_a_set_that_is_there_twice_is_found(rows):

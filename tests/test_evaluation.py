@@ -142,8 +142,28 @@ def test_calibration_columns_go_by_their_classes():
 
 def test_calibration_of_a_sure_and_right_classifier_is_perfect():
     found = evaluate([0, 1, 1], [0, 1, 1], proba=[[1, 0], [0, 1], [0, 1]])["calibration"]
-    assert found["error"] == 0
-    assert np.isfinite(found["temperature"])
+    assert (found["error"], found["temperature"]) == (0, None)
+    assert found["log_loss_at_temperature"] == found["log_loss"]
+
+
+def test_calibration_takes_probabilities_in_float32():
+    y_true, proba = probabilities(np.zeros(300), 2.0)
+    single = (proba * (1 + 1e-4)).astype(np.float32)
+    found = evaluate(y_true, proba.argmax(axis=1), proba=single)["calibration"]
+    plain = evaluate(y_true, proba.argmax(axis=1), proba=proba)["calibration"]
+    assert found["log_loss"] == pytest.approx(plain["log_loss"], rel=1e-5)
+
+
+def test_intervals_of_few_samples_that_are_all_right_leave_room():
+    found = evaluate(["a"] * 3 + ["b"] * 2, ["a"] * 3 + ["b"] * 2)["intervals"]
+    assert found["accuracy"] == pytest.approx([0.566, 1.0], abs=1e-3)
+    assert found["classes"]["b"]["recall"] == pytest.approx([0.342, 1.0], abs=1e-3)
+
+
+def test_intervals_of_a_class_that_is_never_predicted_say_nothing_of_its_precision():
+    found = evaluate(["a", "a", "b"], ["a", "a", "a"])["intervals"]["classes"]["b"]
+    assert found["precision"] == [0.0, 1.0]
+    assert found["recall"][0] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_print_evaluation_shows_every_measure(capsys):
     reports.print_evaluation(evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"]))
     out = capsys.readouterr().out
     for shown in (
-        "accuracy 0.667 (0.000 to 1.000, 95 %",
+        "accuracy 0.667 (0.208 to 0.939, 95%",
         "macro",
         "weighted",
         "precision",
@@ -41,7 +41,7 @@ def test_print_evaluation_says_on_which_side_probabilities_are_wrong(capsys):
     proba = [[0.99, 0.01], [0.01, 0.99], [0.01, 0.99]]
     reports.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
     assert "calibration error 0.3" in (out := capsys.readouterr().out)
-    assert "too sure: temperature" in out
+    assert "probabilities are too sure)" in out
 
 
 def test_print_comparisons_shows_mean_and_spread(capsys):

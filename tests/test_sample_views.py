@@ -1,5 +1,6 @@
 """Several views of each sample: embedded once each, trained on together, averaged."""
 
+import random
 import subprocess
 import sys
 
@@ -8,19 +9,21 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 from sklearn.linear_model import (
     LogisticRegression,
     RidgeClassifier,
     RidgeClassifierCV,
     SGDClassifier,
 )
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 from featx import (
+    EmbeddingCache,
     FeatureExtractor,
     FineTune,
     LinearProbe,
@@ -30,7 +33,8 @@ from featx import (
     load,
     save,
 )
-from featx.exceptions import BadSampleWarning, ParameterError
+from featx.evaluation.comparison import compare
+from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.head_views import fit_on_views
 
 
@@ -134,8 +138,11 @@ def test_fit_faulty_views_are_told(params, message, digits):
 
 def test_fit_layers_that_change_the_shape_are_told_before_the_pass(digits):
     crop = keras.layers.RandomCrop(8, 8)
+    extractor = FeatureExtractor("tiny", views=2, augment=crop)
     with pytest.raises(ParameterError, match="keep their shape"):
-        FeatureExtractor("tiny", views=2, augment=crop).fit(digits[0])
+        extractor.fit_transform(digits[0])
+    assert not hasattr(extractor, "space_")
+    assert EmbeddingCache().info()["n_rows"] == 0
 
 
 def test_fit_images_are_changed_not_vectors():
@@ -228,7 +235,7 @@ def test_heads_that_cross_validate_hold_out_whole_samples(head):
     assert cv == [3]
 
 
-@pytest.mark.parametrize("cv", [None, 4, GroupKFold(4)])
+@pytest.mark.parametrize("cv", [None, 4, np.int64(4), GroupKFold(4)])
 def test_groups_stay_together_in_heads_that_cross_validate(cv):
     rng = np.random.default_rng(0)
     groups = np.tile(np.arange(20), 3)
@@ -241,18 +248,40 @@ def test_groups_stay_together_in_heads_that_cross_validate(cv):
     assert probe.best_score_ == 1.0
 
 
+@pytest.mark.parametrize("how", ["views", "groups"])
 @pytest.mark.parametrize(
     ("head", "named"),
     [
         (MLPClassifier(early_stopping=True), "early_stopping=True"),
+        (GradientBoostingClassifier(n_iter_no_change=3), "n_iter_no_change=3"),
+        (make_pipeline(StandardScaler(), MLPClassifier(early_stopping=True)), "mlpclassifier__e"),
         (SelfTrainingClassifier(RidgeClassifierCV(cv=3)), "estimator__cv=3"),
     ],
-    ids=["early stopping", "cv inside"],
+    ids=["early stopping", "boosting", "pipeline", "cv inside"],
 )
-def test_heads_that_would_part_views_are_refused_before_the_pass(head, named, extractor, digits):
+def test_heads_that_would_part_views_or_groups_are_refused_before_the_pass(
+    head, named, how, extractor, digits, tmp_path
+):
+    groups = np.arange(60) // 2 if how == "groups" else None
+    if how == "groups":
+        extractor.set_params(views=1, augment=None)
     with pytest.raises(ParameterError, match=named):
-        TransferClassifier(extractor, head).fit(*digits)
-    assert not hasattr(extractor, "space_")
+        TransferClassifier(extractor, head).fit(*digits, groups=groups)
+    assert EmbeddingCache(tmp_path / "cache").info()["n_rows"] == 0
+
+
+def test_heads_whose_early_stopping_is_off_for_so_few_rows_are_taken(extractor, digits):
+    head = HistGradientBoostingClassifier(max_iter=2)
+    TransferClassifier(extractor.set_params(views=2), head).fit(*digits)
+
+
+@pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)])
+def test_fewer_groups_than_folds_are_told_before_the_pass(fine_tune, digits, tmp_path):
+    extractor = FeatureExtractor("tiny", cache=tmp_path)
+    classifier = TransferClassifier(extractor, "probe", fine_tune)
+    with pytest.raises(InputError, match="number of groups: 4"):
+        classifier.fit(*digits, groups=np.arange(60) % 4)
+    assert EmbeddingCache(tmp_path).info()["n_rows"] == 0
 
 
 def test_fine_tuning_has_views_of_its_own(extractor, digits):
@@ -270,12 +299,42 @@ def test_cross_validation_and_search_see_samples(extractor, digits):
     assert search.best_estimator_.report_.n_forward == 0
 
 
-def test_saved_estimator_predicts_the_same(extractor, digits, tmp_path):
+@pytest.mark.parametrize("augment", ["standard", "layers"])
+def test_saved_estimator_predicts_the_same(augment, extractor, digits, tmp_path):
     images, labels = digits
+    layers = [keras.layers.RandomFlip("horizontal"), keras.layers.RandomContrast(0.2)]
+    extractor.set_params(augment=layers if augment == "layers" else augment)
     classifier = TransferClassifier(extractor, "ridge").fit(images, labels)
     save(classifier, tmp_path / "model.featx")
-    again = load(tmp_path / "model.featx")
+    again = load(tmp_path / "model.featx", cache=tmp_path / "cache")
     np.testing.assert_allclose(
         again.decision_function(images), classifier.decision_function(images), rtol=1e-5
     )
-    assert (again.extractor_.views, again.extractor_.augment) == (3, "standard")
+    assert again.extractor_.views == 3
+    assert again.extractor_.report_.n_forward == 0
+
+
+def test_versions_leave_the_random_numbers_of_the_caller_alone(extractor, digits):
+    random.seed(0)
+    expected = random.random()
+    random.seed(0)
+    extractor.fit(digits[0]).transform_views(digits[0])
+    assert random.random() == expected
+
+
+def test_compare_trains_on_all_views_as_the_estimators_do(extractor, digits):
+    images, labels = digits
+    (row,) = compare(images, labels, extractors=[extractor], heads=["lda"], n_folds=3)
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    expected = cross_val_score(TransferClassifier(extractor, "lda"), images, labels, cv=folds)
+    assert row.scores == pytest.approx(expected.tolist())
+
+
+def test_transform_a_large_number_of_samples_comes_in_parts(extractor, digits, monkeypatch):
+    images, _ = digits
+    expected = extractor.fit(images).transform_views(images)
+    monkeypatch.setattr("featx.forward.views._ROWS_AT_ONCE", 7)
+    np.testing.assert_array_equal(extractor.transform_views(images), expected)
+    np.testing.assert_allclose(extractor.transform(images), expected.mean(axis=1), rtol=1e-5)
+    report = extractor.report_
+    assert (report.n_samples, report.n_hits) == (60, 180)

@@ -121,6 +121,16 @@ def test_moment_pca_is_that_of_scikit_learn(whiten, rows, view):
     assert pca.get_feature_names_out().tolist() == [f"momentpca{n}" for n in range(5)]
 
 
+def test_moment_pca_small_components_are_as_exact_as_in_memory(rows, tmp_path):
+    spreads = np.logspace(0, -5, N_FEATURES)
+    rows = (np.random.default_rng(3).normal(size=rows.shape) * spreads).astype(np.float32)
+    streamed = MomentPCA(whiten=True).fit(view_of(rows, tmp_path))
+    expected = PCA(svd_solver="full").fit(rows.astype(np.float64))
+    np.testing.assert_allclose(
+        streamed.explained_variance_, expected.explained_variance_, rtol=1e-4
+    )
+
+
 @parametrize_with_checks([MomentPCA(), MomentPCA(1, whiten=True)])
 def test_moment_pca_passes_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
@@ -149,16 +159,24 @@ def test_map_heads_are_fitted_on_rows_that_a_transformer_changes(rows, view, lab
     assert probe.best_score_ == pytest.approx(in_memory.best_score_, abs=0.01)
 
 
+def test_predict_no_rows_is_told(view, labels):
+    probe = RidgeProbe([1.0]).fit(view, labels)
+    with pytest.raises(ValueError, match="0 sample"):
+        probe.predict(view.map(StandardScaler().fit(view[:]))[:0])
+
+
 def test_fit_scores_of_others_are_refused(view, labels):
     for probe in (LinearProbe(scoring="neg_log_loss"), RidgeProbe(scoring="f1_macro")):
         with pytest.raises(ParameterError, match="scoring="):
             probe.fit(view, labels)
 
 
-def test_fit_numbers_that_are_missing_are_told(rows, labels, tmp_path):
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_fit_numbers_that_are_missing_are_told(fit_intercept, rows, labels, tmp_path):
     rows[700, 3] = np.inf
     view = view_of(rows, tmp_path)
-    for probe in (LinearProbe([1.0]), RidgeProbe([1.0])):
+    options = {"fit_intercept": fit_intercept}
+    for probe in (LinearProbe([1.0], **options), RidgeProbe([1.0], **options)):
         with pytest.raises(InputError, match="infinite"):
             probe.fit(view, labels)
 

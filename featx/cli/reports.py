@@ -101,18 +101,17 @@ def print_evaluation(result: dict[str, Any]) -> None:
     ]
     low, high = result["intervals"]["accuracy"]
     title = (
-        f"accuracy {result['accuracy']:.3f} ({low:.3f} to {high:.3f}, 95 % interval) "
-        f"on {result['n_samples']} images"
+        f"accuracy {result['accuracy']:.3f} ({low:.3f} to {high:.3f}, "
+        f"{result['intervals']['confidence']:.0%} interval) on {result['n_samples']} images"
     )
     print_table(title, columns, rows)
     if "calibration" in result:
-        found = result["calibration"]
-        side = "too sure" if found["temperature"] > 1 else "too careful"
-        Console(soft_wrap=True).print(
-            f"calibration error {found['error']:.3f} (probabilities are {side}: temperature "
-            f"{found['temperature']:.2f})",
-            highlight=False,
-        )
+        error, temperature = (result["calibration"][name] for name in ("error", "temperature"))
+        shown = f"calibration error {error:.3f}"
+        if temperature is not None:
+            side = "sure" if temperature > 1 else "careful"
+            shown += f" (temperature {temperature:.2f}: probabilities are too {side})"
+        Console(soft_wrap=True).print(shown, highlight=False)
     labels = result["confusion"]["labels"]
     counts = zip(labels, result["confusion"]["counts"], strict=True)
     print_table(

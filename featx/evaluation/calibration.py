@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss
 
 _N_BINS = 15
 _LARGEST_TEMPERATURE = 100.0
+_ROUNDING = 1e-9  # of a log loss
 
 
 def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -> dict[str, Any]:
@@ -32,7 +33,8 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     -------
     dict
         Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, over 1 where
-        probabilities are too sure, under 1 where they are too careful; ``log_loss_at_temperature``;
+        probabilities are too sure, under 1 where they are too careful, None where any would do or
+        none is high or low enough, as where all predictions are right; ``log_loss_at_temperature``;
         ``bins``, for each with samples in it their ``n_samples``, mean ``probability`` and
         ``accuracy``, as a reliability diagram shows them.
 
@@ -57,14 +59,13 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     ]
     gaps = [part["n_samples"] * abs(part["probability"] - part["accuracy"]) for part in filled]
     temperature = best_temperature(places, proba)
+    mended = proba if temperature is None else at_temperature(proba, temperature)
     labels = np.arange(len(classes))
     return {
         "error": float(sum(gaps) / len(places)),
         "log_loss": float(log_loss(places, proba, labels=labels)),
         "temperature": temperature,
-        "log_loss_at_temperature": float(
-            log_loss(places, at_temperature(proba, temperature), labels=labels)
-        ),
+        "log_loss_at_temperature": float(log_loss(places, mended, labels=labels)),
         "bins": filled,
     }
 
@@ -92,8 +93,10 @@ def at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def best_temperature(places: np.ndarray, proba: np.ndarray) -> float:
-    """Return the temperature, from 0.01 to 100, at which samples have the lowest log loss.
+def best_temperature(places: np.ndarray, proba: np.ndarray) -> float | None:
+    """Return the temperature between 0.01 and 100 at which samples have the lowest log loss.
+
+    None if it is lowest at an end, or the same at both.
 
     Parameters
     ----------
@@ -108,4 +111,6 @@ def best_temperature(places: np.ndarray, proba: np.ndarray) -> float:
         return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
 
     end = np.log(_LARGEST_TEMPERATURE)
-    return float(np.exp(minimize_scalar(loss, bounds=(-end, end), method="bounded").x))
+    found = minimize_scalar(loss, bounds=(-end, end), method="bounded")
+    is_inside = found.fun < min(loss(-end), loss(end)) - _ROUNDING
+    return float(np.exp(found.x)) if is_inside else None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import check_consistent_length, check_X_y
 
 from featx._validation import ParameterFaults
@@ -21,9 +21,12 @@ from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
 from featx.head_fitting import as_head_input
+from featx.head_views import check_holds_whole_samples_out, fit_on_views
 from featx.heads import CLASSIFIER_HEADS, make_head, seed_head
 from featx.samples.inputs import as_samples
-from featx.training_data import training_embeddings
+from featx.training_data import training_views
+
+_ROUNDING = 1e-12  # of a score
 
 
 class Comparison(NamedTuple):
@@ -119,23 +122,25 @@ def compare(
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
     check_folds(y, n_folds=n_folds, groups=groups)
+    n_views = max(extractor.views for extractor in extractors)
+    _check_heads(heads, y, groups, n_views=n_views)
     # A backbone that cannot be had is known before another has done its work.
     embedders = [clone(extractor).fit(X) for extractor in extractors]
     for embedder in embedders:
         start_s = time.perf_counter()
-        embeddings = training_embeddings(embedder, X)
-        rows = np.flatnonzero(were_read(embeddings))
+        views = training_views(embedder, X)
+        rows = np.flatnonzero(were_read(views.min(axis=1)))  # of NaN, NaN
         labels = np.asarray(y)[rows]
         of_rows = None if groups is None else np.asarray(groups)[rows]
         folds = list(_folds(labels, of_rows, n_folds=n_folds, random_state=random_state))
-        matrix = as_head_input(embeddings[rows])
+        views = views[rows]
         n_forward = embedder.report_.n_forward
         if embedder is embedders[0]:
             samples = as_samples(X)
             names = [f"[{row}] {samples.name(row)}" for row in rows.tolist()]
-            warn_of_duplicates(matrix, folds, names.__getitem__, stacklevel=2)
+            warn_of_duplicates(views[:, 0], folds, names.__getitem__, stacklevel=2)
         for head in heads:
-            scores = _scores(head, matrix, labels, folds=folds, random_state=random_state)
+            scores = _scores(head, views, labels, of_rows, folds=folds, random_state=random_state)
             yield Comparison(
                 backbone=embedder.label,
                 head=_name_of(head),
@@ -230,13 +235,15 @@ def compare_heads(
     faults.raise_any()
     X, y = check_X_y(X, y, dtype=[np.float64, np.float32])
     check_consistent_length(X, groups)
+    _check_heads(heads, y, groups, n_views=1)
     folds = list(_folds(y, groups, n_folds=n_folds, random_state=random_state))
-    matrix = as_head_input(X)
-    warn_of_duplicates(matrix, folds, "row {}".format, stacklevel=2)
+    warn_of_duplicates(X, folds, "row {}".format, stacklevel=2)
     scores, seconds = [], []
     for head in heads:
         start_s = time.perf_counter()
-        scores.append(_scores(head, matrix, y, folds=folds, random_state=random_state))
+        scores.append(
+            _scores(head, X[:, np.newaxis], y, groups, folds=folds, random_state=random_state)
+        )
         seconds.append(time.perf_counter() - start_s)
     return [
         HeadComparison(
@@ -250,8 +257,10 @@ def p_values(scores: Sequence[Sequence[float]]) -> list[float]:
     """Test each candidate of a cross-validation against the best, fold by fold.
 
     The t test of Nadeau and Bengio 2003, "Inference for the Generalization Error": folds share what
-    they train on, so that the plain paired test finds differences too easily. Of many candidates
-    some differ by chance: at most one in twenty of those below 0.05.
+    they train on, so that the plain paired test finds differences too easily. Where the gap is the
+    same in all folds, which leaves it nothing to estimate from, the sign test. Nothing is corrected
+    for how many candidates there are, nor for the best being chosen by the same scores: among many
+    that are equally good, some will be below 0.05.
 
     Parameters
     ----------
@@ -273,25 +282,43 @@ def p_values(scores: Sequence[Sequence[float]]) -> list[float]:
     means, variances = gaps.mean(axis=1), gaps.var(axis=1, ddof=1)
     # A fold tests 1 sample for each n_folds - 1 that it trains on.
     errors = np.sqrt((1 / n_folds + 1 / (n_folds - 1)) * variances)
-    certain = np.where(means > 0, np.inf, 0.0)
-    statistics = np.divide(means, errors, out=certain, where=errors > 0)
-    return (2 * stats.t.sf(statistics, n_folds - 1)).tolist()
+    differs = errors > _ROUNDING
+    statistics = np.divide(means, errors, out=np.zeros_like(means), where=differs)
+    by_t = 2 * stats.t.sf(statistics, n_folds - 1)
+    by_sign = np.where(means > _ROUNDING, 2.0 ** (1 - n_folds), 1.0)
+    return np.where(differs, by_t, by_sign).tolist()
 
 
 def _scores(
     head: Any,
-    matrix: np.ndarray,
+    views: np.ndarray,
     y: np.ndarray,
+    groups: Any,
     *,
     folds: list[tuple[np.ndarray, np.ndarray]],
     random_state: int,
 ) -> list[float]:
-    """Return the accuracy of each fold."""
-    estimator = make_head(head, CLASSIFIER_HEADS)
-    seed_head(estimator, random_state)
-    with blas_threads_for(matrix.nbytes):
-        scores = cross_val_score(estimator, matrix, y, cv=folds, error_score="raise")
-    return scores.tolist()
+    """Return the accuracy of each fold; heads learn from all views, (n, n_views, d)."""
+    scores = []
+    groups = None if groups is None else np.asarray(groups)
+    for train, test in folds:
+        estimator = make_head(head, CLASSIFIER_HEADS)
+        seed_head(estimator, random_state)
+        of_train = None if groups is None else groups[train]
+        fit_on_views(estimator, views[train], y[train], sample_weight=None, groups=of_train)
+        means = as_head_input(views[test].mean(axis=1))
+        with blas_threads_for(means.nbytes):
+            scores.append(float(np.mean(estimator.predict(means) == y[test])))
+    return scores
+
+
+def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> None:
+    """Check that heads which hold samples out themselves keep groups and views together."""
+    groups = None if groups is None else np.asarray(groups)
+    for head in heads:
+        check_holds_whole_samples_out(
+            make_head(head, CLASSIFIER_HEADS), np.asarray(y), groups, n_views=n_views
+        )
 
 
 def _name_of(head: Any) -> str:

@@ -22,8 +22,9 @@ from sklearn.utils import Bunch, check_array
 
 from featx.exceptions import NearDuplicateWarning, ParameterError
 
-_SHARE = 1 / 8  # of the median distance to the fifth neighbour
-_NEIGHBOUR = 5
+_SHARE = 1 / 8  # of the median distance to a near neighbour
+_NEIGHBOUR = 5  # or a hundredth of all samples: further than the copies of an image
+_LARGEST_THRESHOLD = 0.985  # where there are more copies than that
 _N_MEASURED = 1000  # samples, evenly spread, from which that distance is taken
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
 _MAX_ROWS_LOOKED_AT = 20_000  # by a comparison of its own accord: seconds, on two cores
@@ -57,7 +58,9 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
         Embeddings. The time grows with the square of their number.
     threshold : float or "auto", default="auto"
         The least cosine, over 0 and at most 1. "auto" is where the distance, 1 minus the cosine, is
-        an eighth of what it is, in the median, between a sample and its fifth nearest neighbour.
+        an eighth of what it is, in the median, between a sample and its fifth nearest neighbour, or
+        that at a hundredth of all; 0.985 at most. Of an image with more copies than that, only the
+        closest are found.
 
     Returns
     -------
@@ -157,23 +160,29 @@ def warn_of_duplicates(
 
 
 def _directions(X: np.ndarray) -> np.ndarray:
-    """Return rows of length 1 whose products are cosines; 0 where a row is the mean."""
+    """Return rows of length 1 whose products are cosines; rows that are the mean are alike."""
     centred = np.asarray(X, np.float32) - X.mean(axis=0, dtype=np.float64).astype(np.float32)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
+    directions = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
+    if lengths.all():
+        return directions
+    return np.hstack([directions, lengths == 0])
 
 
 def _measured_threshold(directions: np.ndarray) -> float:
     """Return the cosine from which on samples are nearer than they usually are."""
     n_samples = len(directions)
-    if n_samples <= _NEIGHBOUR:
-        return 1.0
+    rank = max(_NEIGHBOUR, n_samples // 100)
+    if n_samples <= rank:
+        return _LARGEST_THRESHOLD
     some = np.unique(np.linspace(0, n_samples - 1, _N_MEASURED).astype(int))
-    nearest = np.full((len(some), _NEIGHBOUR + 1), -1.0, np.float32)  # the first is the sample
+    nearest = np.full((len(some), rank + 1), -1.0, np.float32)  # the first is the sample itself
     for start in range(0, n_samples, _BLOCK_COLUMNS):
         cosines = directions[some] @ directions[start : start + _BLOCK_COLUMNS].T
-        nearest = np.sort(np.hstack([nearest, cosines]), axis=1)[:, : -_NEIGHBOUR - 2 : -1]
-    return float(1 - _SHARE * (1 - np.median(nearest[:, _NEIGHBOUR])))
+        both = np.hstack([nearest, cosines])
+        nearest = np.partition(both, -rank - 1, axis=1)[:, -rank - 1 :]
+    measured = 1 - _SHARE * (1 - float(np.median(nearest[:, 0])))
+    return min(measured, _LARGEST_THRESHOLD)
 
 
 def _similar(directions: np.ndarray, threshold: float) -> Iterator[_Pairs]:

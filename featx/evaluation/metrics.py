@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.utils import check_consistent_length
 
 from featx.evaluation.calibration import calibration
-from featx.evaluation.intervals import bootstrap_intervals
+from featx.evaluation.intervals import intervals
 from featx.exceptions import InputError, ParameterError
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
@@ -43,7 +43,7 @@ def evaluate(
         Plain data: ``accuracy``; ``classes``, for each its ``precision``, ``recall``, ``f1-score``
         and ``support``; ``macro`` and ``weighted``, the same averaged; ``confusion``, with
         ``labels`` and ``counts`` (rows are true classes, columns predicted ones); ``intervals``,
-        see :func:`~featx.evaluation.intervals.bootstrap_intervals`; with probabilities,
+        see :func:`~featx.evaluation.intervals.intervals`; with probabilities,
         ``calibration``, see :func:`~featx.evaluation.calibration.calibration`.
 
     Raises
@@ -78,8 +78,8 @@ def evaluate(
         for name in ("macro", "weighted")
     }
     counts = confusion_matrix(y_true, y_pred, labels=labels)
-    intervals = bootstrap_intervals(counts, confidence=confidence)
-    intervals["classes"] = dict(zip(names, intervals["classes"], strict=True))
+    ends = intervals(counts, confidence=confidence)
+    ends["classes"] = dict(zip(names, ends["classes"], strict=True))
     result = {
         "accuracy": float(np.mean(y_true == y_pred)),
         "n_samples": len(y_true),
@@ -89,7 +89,7 @@ def evaluate(
         },
         **averages,
         "confusion": {"labels": names, "counts": counts.tolist()},
-        "intervals": intervals,
+        "intervals": ends,
     }
     if proba is not None:
         columns = labels if classes is None else np.asarray(classes)
@@ -111,4 +111,4 @@ def _checked_proba(proba: Any, classes: np.ndarray, y_true: np.ndarray) -> np.nd
         raise InputError(f"proba has no column for the labels {unknown[:10].tolist()}")
     if (proba < 0).any() or not np.allclose(proba.sum(axis=1), 1.0, atol=1e-3):
         raise InputError("proba has rows that are no probabilities: expected sums of 1")
-    return proba
+    return proba / proba.sum(axis=1, keepdims=True)  # which float32 is not exact about

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -13,6 +13,8 @@ from featx.networks.augmentation import Augmentation
 from featx.samples.base import Samples
 from featx.samples.file_index import FileIndex
 from featx.samples.versions import AugmentedSamples
+
+_ROWS_AT_ONCE = 32_768
 
 
 class Embed(Protocol):
@@ -32,7 +34,7 @@ def embed_views(
     *,
     files: FileIndex,
     out: np.ndarray | None = None,
-) -> Iterator[tuple[np.ndarray, Bunch]]:
+) -> Iterator[tuple[int, Any, np.ndarray, Bunch]]:
     """Embed samples, and then version after version of them.
 
     Parameters
@@ -49,25 +51,28 @@ def embed_views(
 
     Yields
     ------
-    embeddings : ndarray of shape (n_samples, n_features), float32
+    number : int
+        Of the version; 0 is the samples themselves.
+    rows : slice or ndarray of shape (m,)
+        Of the samples. Versions come some thousands at a time, and none of what cannot be read.
+    embeddings : ndarray of shape (m, n_features), float32
         NaN where a sample could not be read. The caller may change it.
     report : Bunch
         What was done so far.
     """
     embeddings, report = embed(samples, out=out)
-    rows = np.flatnonzero(were_read(embeddings))
-    shape = embeddings.shape
-    yield embeddings, report
+    readable = np.flatnonzero(were_read(embeddings))
+    yield 0, slice(None), embeddings, report
     if augmentation is None:
         return
-    keys = samples.keys(files)[0][rows]
+    keys = samples.keys(files)[0]
     for number in range(1, n_views):
-        version = np.full(shape, np.nan, np.float32)
-        if len(rows):
-            changed = AugmentedSamples(samples, rows, keys, augmentation, number)
-            version[rows], more = embed(changed)
+        for start in range(0, len(readable), _ROWS_AT_ONCE):
+            rows = readable[start : start + _ROWS_AT_ONCE]
+            changed = AugmentedSamples(samples, rows, keys[rows], augmentation, number)
+            versions, more = embed(changed)
             report = _with_more(report, more)
-        yield version, report
+            yield number, rows, versions, report
 
 
 def _with_more(report: Bunch, more: Bunch) -> Bunch:

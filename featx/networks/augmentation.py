@@ -23,6 +23,7 @@ from featx._validation import ParameterFaults
 from featx.exceptions import ParameterError
 from featx.identity._hashing import digest_of
 from featx.identity.digests import graph_digest
+from featx.networks.models import fixed_seed
 from featx.networks.randomness import seed_generators
 from featx.storage.cache import EmbeddingCache
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import keras
 
 AUGMENTATIONS = ("standard",)
+_STANDARD_VERSION = 1  # to be raised when "standard" gets other layers
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
 
 
@@ -39,7 +41,9 @@ def check_augment(augment: Any, faults: ParameterFaults) -> None:
         faults.check_option("augment", augment, AUGMENTATIONS)
     elif augment is not None:
         given = augment if isinstance(augment, Sequence) else [augment]
-        if not all(hasattr(layer, "get_config") and callable(layer) for layer in given):
+        if not given or not all(
+            hasattr(layer, "get_config") and callable(layer) for layer in given
+        ):
             faults.add("augment", augment, "'standard', Keras layers or None.")
 
 
@@ -146,8 +150,9 @@ class Augmentation:
 
         inputs = keras.Input(self._input_shape, dtype="float32")
         changed = inputs
-        for layer in augmentation_layers(self._augment):
-            changed = layer(changed)
+        with fixed_seed():  # layers without a seed would draw one from the caller's generators
+            for layer in augmentation_layers(self._augment):
+                changed = layer(changed)
         return keras.Model(inputs, changed)
 
     @functools.cached_property
@@ -162,6 +167,7 @@ class Augmentation:
     def _subject(self) -> dict[str, Any]:
         return {
             "augmentation": self._augment,
+            "version": _STANDARD_VERSION,
             "strengths": [_SHIFT, _ZOOM, _TURN, _CONTRAST],
             "input_shape": list(self._input_shape),
             "keras": version_of("keras"),

@@ -16,8 +16,10 @@ from typing import Protocol
 
 import joblib
 import numpy as np
+from scipy import linalg
 
 from featx.blas import blas_threads_for
+from featx.exceptions import InputError
 from featx.probes.folds import Fold
 from featx.probes.moments import Moments
 from featx.probes.streaming import weighted_mean
@@ -74,6 +76,8 @@ def solve(
         total = reduce(add, held)
     else:
         total = moments_of(every)
+    if not np.isfinite(total.xx).all():
+        raise InputError("X holds NaN, or numbers that are infinite or too large")
 
     def without(fold: Fold, moments: Moments) -> Moments:
         train, test = fold
@@ -83,7 +87,9 @@ def solve(
 
     def solved(number: int) -> Solutions:
         is_last = number == len(folds)
-        moments = total if is_last else without(folds[number], held[number])
+        if is_last:  # of which one strength is asked for
+            return PrimalSolution(total, shift, fit_intercept=fit_intercept)
+        moments = without(folds[number], held[number])
         return PrimalSolutions(moments, shift, fit_intercept=fit_intercept)
 
     # An eigendecomposition gains little from a second thread, two at a time gain more.
@@ -107,7 +113,7 @@ class PrimalSolutions:
     """
 
     def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
-        self._means = moments.x / moments.weight + shift, moments.y / moments.weight
+        self._means = _means(moments, shift)
         self._fit_intercept = fit_intercept
         xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
         values, self._vectors = _eigen(xx)
@@ -118,6 +124,34 @@ class PrimalSolutions:
         shrunk = _shrunk(self._products, self._values, alphas)
         coefs = _times(self._vectors, shrunk)
         return coefs, _intercepts(coefs, *self._means, fit_intercept=self._fit_intercept)
+
+
+class PrimalSolution:
+    """The same for one strength at a time, by Cholesky decomposition.
+
+    Parameters
+    ----------
+    moments : Moments
+    shift : ndarray of shape (d,)
+    fit_intercept : bool
+    """
+
+    def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
+        self._moments, self._shift, self._fit_intercept = moments, shift, fit_intercept
+
+    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (d, 1, t) and intercepts (1, t)."""
+        (alpha,) = alphas
+        moments = self._moments
+        xx, xy = moments.centered() if self._fit_intercept else (moments.xx, moments.xy)
+        try:
+            factor = linalg.cho_factor(xx + alpha * np.eye(len(xx)), overwrite_a=True)
+        except linalg.LinAlgError:  # features repeat one another, and alpha is tiny
+            every = PrimalSolutions(moments, self._shift, fit_intercept=self._fit_intercept)
+            return every.at(alphas)
+        coefs = linalg.cho_solve(factor, xy)[:, np.newaxis]
+        means = _means(moments, self._shift)
+        return coefs, _intercepts(coefs, *means, fit_intercept=self._fit_intercept)
 
 
 class DualSolutions:
@@ -166,6 +200,11 @@ def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Decompose a symmetric matrix that has no negative eigenvalue but by rounding."""
     values, vectors = np.linalg.eigh(matrix)
     return np.maximum(values, 0), vectors
+
+
+def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of the features (d,), of which `shift` was subtracted, and targets (t,)."""
+    return moments.x / moments.weight + shift, moments.y / moments.weight
 
 
 def _shrunk(products: np.ndarray, values: np.ndarray, alphas: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from featx.probes.streaming import is_streamed, weighted_mean
+from featx.probes.streaming import in_blocks, is_streamed, weighted_mean
 from featx.probes.turned_rows import StreamedRows, TurnedRows
 
 _ROWS_AT_ONCE = 2048
@@ -50,8 +50,8 @@ class Rotation(NamedTuple):
             basis, spreads = turned.T, lengths**2
         else:
             gram = np.zeros((X.shape[1], X.shape[1]))
-            for start in range(0, len(X), _ROWS_AT_ONCE):
-                part = X[start : start + _ROWS_AT_ONCE] - center.astype(X.dtype)
+            for _, rows in in_blocks(X):
+                part = rows - center.astype(X.dtype)
                 gram += part.T @ part
             spreads, basis = np.linalg.eigh(gram)
         if fit_intercept:

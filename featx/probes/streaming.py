@@ -15,6 +15,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.exceptions import InputError, ParameterError
+from featx.storage.views import RowView
 
 _MAX_BYTES_READ_ONCE = 256 * 2**20
 _ROWS_AT_ONCE = 8192
@@ -56,7 +57,7 @@ def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[
 
 def is_streamed(X: Any) -> bool:
     """Tell whether rows are read when they are sliced."""
-    return hasattr(X, "blocks")
+    return isinstance(X, RowView)
 
 
 def check_own_score(X: Any, scoring: Any) -> None:
@@ -90,7 +91,7 @@ def in_blocks(X: Any) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def weighted_mean(X: Any, weights: np.ndarray) -> np.ndarray:
-    """Return the mean of rows, (n_features,), in their dtype.
+    """Return the mean of rows, (n_features,), float64.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def weighted_mean(X: Any, weights: np.ndarray) -> np.ndarray:
     total = np.zeros(X.shape[1])
     for part, rows in in_blocks(X):
         total += weights[part] @ rows
-    return (total / weights.sum()).astype(X.dtype)
+    return total / weights.sum()
 
 
 def apply_in_blocks(
@@ -122,6 +123,6 @@ def apply_in_blocks(
     def validated_part(rows: Any) -> np.ndarray:
         return validate_data(estimator, rows, reset=False, dtype=[np.float64, np.float32])
 
-    if not is_streamed(X):
-        return function(validated_part(X))
+    if not is_streamed(X) or not len(X):
+        return function(validated_part(np.asarray(X) if is_streamed(X) else X))
     return np.concatenate([function(validated_part(rows)) for _, rows in in_blocks(X)])

@@ -76,8 +76,10 @@ class AugmentedSamples(Samples):
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load images and change them."""
-        good, images, faults = self._samples.batch(self._rows[rows], shape)
+        good, images, found = self._samples.batch(self._rows[rows], shape)
         read = rows[np.isin(self._rows[rows], good)]
+        places = dict(zip(self._rows[rows].tolist(), rows.tolist(), strict=True))
+        faults = [self.fault(places[fault.position], fault.reason) for fault in found]
         changed = np.empty(images.shape, np.float32)
         keys = matrix_from_keys(self._keys[read])
         for place, (image, key) in enumerate(zip(images, keys, strict=True)):

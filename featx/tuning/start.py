@@ -13,7 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx.exceptions import InputError
-from featx.head_fitting import as_head_input, fit_head, takes_sample_weight
+from featx.head_fitting import as_head_input, takes_sample_weight
+from featx.head_views import fit_on_views
 from featx.tuning.data import Data
 from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
 from featx.tuning.objectives import Objective, is_clearly_positive, make_objective
@@ -135,10 +136,16 @@ class Start:
         return handover_gap(scores, self.head, self.embeddings[self.held], self.linear)
 
     def _fit(self, head: BaseEstimator, embeddings: np.ndarray, rows: np.ndarray) -> BaseEstimator:
-        weights = self._data.sample_weight
+        weights, groups = self._data.sample_weight, self._data.groups
         if weights is not None:
             weights = weights[rows] if takes_sample_weight(head) else None
-        fit_head(head, embeddings[rows], self._data.y[rows], sample_weight=weights)
+        fit_on_views(
+            head,
+            embeddings[rows, np.newaxis],
+            self._data.y[rows],
+            sample_weight=weights,
+            groups=None if groups is None else groups[rows],
+        )
         return head
 
     def _score(self, head: BaseEstimator) -> float:
