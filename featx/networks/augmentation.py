@@ -88,7 +88,6 @@ class Augmentation:
         self, augment: Any, input_shape: tuple[int, ...], cache: EmbeddingCache | None = None
     ) -> None:
         self._augment, self._input_shape, self._cache = augment, input_shape, cache
-        self._lock = threading.Lock()
 
     def check(self) -> None:
         """Check that the layers can change such images, before any work.
@@ -107,7 +106,7 @@ class Augmentation:
                 )
             return
         try:
-            shape = self._layers.output_shape[1:]
+            shape = self._changer.layers.output_shape[1:]
         except ValueError as exc:
             raise ParameterError(
                 f"augment={given} cannot change inputs of shape {self._input_shape}: {exc}"
@@ -128,7 +127,9 @@ class Augmentation:
         known = notes.recall(self._subject()) if notes else None
         if isinstance(known, str):
             return bytes.fromhex(known)
-        digest = digest_of(graph_digest(self._layers).encode(), _backend_of_keras().encode())
+        digest = digest_of(
+            graph_digest(self._changer.layers).encode(), _backend_of_keras().encode()
+        )
         if notes:
             with contextlib.suppress(OSError):  # the next run finds out once more
                 notes.remember(self._subject(), digest.hex())
@@ -140,29 +141,13 @@ class Augmentation:
 
     def __call__(self, image: np.ndarray, key: bytes) -> np.ndarray:
         """Change an image, float32, in the way of a version's key."""
-        with self._lock:
-            seed_generators(self._model, int.from_bytes(key[:4], "little"))
-            return self._model.predict_on_batch(image[np.newaxis])[0]
+        return self._changer(image, seed=int.from_bytes(key[:4], "little"))
 
     @functools.cached_property
-    def _layers(self) -> keras.Model:
-        import keras
-
-        inputs = keras.Input(self._input_shape, dtype="float32")
-        changed = inputs
-        with fixed_seed():  # layers without a seed would draw one from the caller's generators
-            for layer in augmentation_layers(self._augment):
-                changed = layer(changed)
-        return keras.Model(inputs, changed)
-
-    @functools.cached_property
-    def _model(self) -> keras.Model:
-        import keras
-
-        from featx.networks.modes import InMode
-
-        inputs = keras.Input(self._input_shape, dtype="float32")
-        return keras.Model(inputs, InMode(self._layers, training=True)(inputs))
+    def _changer(self) -> _Changer:
+        if isinstance(self._augment, str):
+            return _named_changer(self._augment, self._input_shape)
+        return _Changer(self._augment, self._input_shape)
 
     def _subject(self) -> dict[str, Any]:
         return {
@@ -173,6 +158,40 @@ class Augmentation:
             "keras": version_of("keras"),
             "backend": _backend_of_keras(),
         }
+
+
+class _Changer:
+    """Changes images by a seed.
+
+    Attributes
+    ----------
+    layers : keras.Model
+        What changes them, in training only.
+    """
+
+    def __init__(self, augment: Any, input_shape: tuple[int, ...]) -> None:
+        import keras
+
+        from featx.networks.modes import InMode
+
+        inputs = changed = keras.Input(input_shape, dtype="float32")
+        with fixed_seed():  # layers without a seed would draw one from the caller's generators
+            for layer in augmentation_layers(augment):
+                changed = layer(changed)
+        self.layers = keras.Model(inputs, changed)
+        self._model = keras.Model(inputs, InMode(self.layers, training=True)(inputs))
+        self._lock = threading.Lock()
+
+    def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
+        with self._lock:
+            seed_generators(self._model, seed)
+            return self._model.predict_on_batch(image[np.newaxis])[0]
+
+
+@functools.lru_cache(maxsize=8)
+def _named_changer(name: str, input_shape: tuple[int, ...]) -> _Changer:
+    """Return what was made, and compiled, for an earlier call."""
+    return _Changer(name, input_shape)
 
 
 def _backend_of_keras() -> str:
