@@ -74,6 +74,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         version follows from the sample and a number, so that each is embedded once, ever.
         :meth:`transform` gives their mean, which a linear head turns into its mean score;
         :class:`TransferClassifier` and :class:`TransferRegressor` train their heads on all of them.
+        1 is the sample alone. After `fit` it may be changed, to predict from more or fewer.
     augment : None, "standard", keras.Layer or sequence of them, default=None
         What makes versions, given pixels from 0 to 255; "standard" flips, shifts, zooms, turns and
         changes contrast a little.

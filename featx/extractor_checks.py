@@ -108,12 +108,8 @@ def _check_views(views: Any, augment: Any, faults: ParameterFaults) -> None:
     n_before = len(faults.messages)
     faults.check_positive_int("views", views)
     check_augment(augment, faults)
-    if len(faults.messages) > n_before:
-        return
-    if augment is None and views != 1:
+    if len(faults.messages) == n_before and augment is None and views != 1:
         faults.add("views", views, "1 where nothing is augmented: pass augment='standard'.")
-    elif augment is not None and views == 1:
-        faults.add("augment", augment, "None with views=1, which is the sample itself.")
 
 
 def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
@@ -70,8 +70,10 @@ def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
                 f"scikit-learn estimator.{did_you_mean(head, options)}"
             )
         return options[head]()
-    methods = ("fit", "predict", "get_params")
-    if isinstance(head, type) or not all(hasattr(head, method) for method in methods):
+    is_head = hasattr(head, "fit") and hasattr(head, "get_params")
+    # Some have a method `predict` once they are fitted.
+    predicts = hasattr(head, "predict") or (is_head and (is_classifier(head) or is_regressor(head)))
+    if isinstance(head, type) or not (is_head and predicts):
         raise ParameterError(
             f"head={head!r}: expected a name or a scikit-learn estimator, with fit, predict and "
             "get_params"
@@ -126,7 +128,7 @@ def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
     """
     if np.ndim(y) != 2:
         return head
-    is_search = "refit" in head.get_params(deep=False)
+    is_search = {"refit", "estimator"} <= head.get_params(deep=False).keys()
     tags = get_tags(head.estimator if is_search else head)
     is_able, wrap = tags.target_tags.multi_output, MultiOutputRegressor
     if is_classifier(head) and type_of_target(y) == "multilabel-indicator":

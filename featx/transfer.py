@@ -21,7 +21,8 @@ from featx.extractor import FeatureExtractor
 from featx.fit_tasks import CallbackSupportMixin, FitTask, fit_task, with_callbacks
 from featx.forward.faults import were_read
 from featx.head_fitting import as_head_input, train_further
-from featx.head_views import as_rows, check_holds_whole_samples_out, fit_on_views
+from featx.head_folds import check_holds_whole_samples_out
+from featx.head_views import as_rows, fit_on_views
 from featx.samples.inputs import as_samples
 from featx.training_data import (
     checked_labels,

@@ -190,3 +190,8 @@ def test_p_values_are_those_of_the_corrected_t_test():
 def test_p_values_without_any_spread():
     assert p_values([[0.9, 0.9], [0.9, 0.9], [0.8, 0.8]]) == [1, 1, 0.5]
     assert p_values([[0.75, 0.5, 0.5], [0.5, 0.25, 0.25]]) == [1, 0.25]
+
+
+def test_compare_heads_none_at_all_are_told():
+    with pytest.raises(ParameterError, match="at least one"):
+        compare_heads(np.eye(10), np.arange(10) % 2, heads=[])

@@ -174,6 +174,9 @@ def test_intervals_of_a_class_that_is_never_predicted_say_nothing_of_its_precisi
         ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "c"]}, r"no column for the labels \['b'\]"),
         ({"proba": [[0.5, 0.1]] * 3}, "no probabilities"),
         ({"confidence": 1.5}, "confidence=1.5"),
+        ({"confidence": "0.9"}, "confidence='0.9'"),
+        ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "a"]}, "each once"),
+        ({"y_true": ["a"] * 3, "y_pred": ["a"] * 3, "proba": [[1.0]] * 3}, "two or more"),
     ],
 )
 def test_evaluate_faulty_input_is_told(given, message):

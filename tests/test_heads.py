@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -61,3 +62,13 @@ def test_seed_head_none_changes_nothing():
     head = RandomForestClassifier()
     heads.seed_head(head, None)
     assert head.random_state is None
+
+
+def test_make_head_stacking_without_a_last_estimator_is_a_head(data):
+    stack = StackingClassifier([("forest", RandomForestClassifier(10, random_state=0))])
+    assert heads.make_head(stack, heads.CLASSIFIER_HEADS).fit(*data).score(*data) > 0.8
+
+
+def test_for_outputs_a_head_that_searches_its_own_strength_gets_a_copy_for_each_column():
+    head = heads.for_outputs(LogisticRegressionCV(cv=2), np.array([[0, 1], [1, 1]]))
+    assert isinstance(head, OneVsRestClassifier)

@@ -165,6 +165,13 @@ def test_predict_no_rows_is_told(view, labels):
         probe.predict(view.map(StandardScaler().fit(view[:]))[:0])
 
 
+def test_map_transformers_may_give_frames(rows, view, labels):
+    scaler = StandardScaler().set_output(transform="pandas").fit(rows)
+    mapped = LinearProbe([0.1, 1.0]).fit(view.map(scaler), labels)
+    in_memory = LinearProbe([0.1, 1.0]).fit(np.asarray(scaler.transform(rows)), labels)
+    np.testing.assert_allclose(mapped.coef_, in_memory.coef_, rtol=1e-2, atol=1e-4)
+
+
 def test_fit_scores_of_others_are_refused(view, labels):
     for probe in (LinearProbe(scoring="neg_log_loss"), RidgeProbe(scoring="f1_macro")):
         with pytest.raises(ParameterError, match="scoring="):

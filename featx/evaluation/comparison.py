@@ -21,7 +21,8 @@ from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
 from featx.head_fitting import as_head_input
-from featx.head_views import check_holds_whole_samples_out, fit_on_views
+from featx.head_folds import check_holds_whole_samples_out
+from featx.head_views import fit_on_views
 from featx.heads import CLASSIFIER_HEADS, make_head, seed_head
 from featx.samples.inputs import as_samples
 from featx.training_data import training_views
@@ -230,6 +231,8 @@ def compare_heads(
     [('ridge', True), ('knn', False), ('nearest_mean', True)]
     """
     faults = ParameterFaults("compare_heads")
+    if not heads:
+        faults.add("heads", heads, "at least one.")
     for head in heads:
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, column_or_1d
 
 from featx.evaluation.calibration import calibration
 from featx.evaluation.intervals import intervals
@@ -62,9 +63,9 @@ def evaluate(
     >>> round(result["accuracy"], 3), result["confusion"]["counts"]
     (0.667, [[1, 1], [0, 1]])
     """
-    if not 0 < confidence < 1:
+    if not (isinstance(confidence, Real) and 0 < confidence < 1):
         raise ParameterError(f"confidence={confidence!r}: expected a share between 0 and 1")
-    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
     check_consistent_length(y_true, y_pred, proba)
     if not len(y_true):
         raise InputError("there are no samples to evaluate")
@@ -77,7 +78,9 @@ def evaluate(
         name: dict(zip(_MEASURES, (*measure(average=name)[:3], len(y_true)), strict=True))
         for name in ("macro", "weighted")
     }
-    counts = confusion_matrix(y_true, y_pred, labels=labels)
+    counts = np.array([[len(y_true)]])
+    if len(labels) > 1:  # else scikit-learn warns
+        counts = confusion_matrix(y_true, y_pred, labels=labels)
     ends = intervals(counts, confidence=confidence)
     ends["classes"] = dict(zip(names, ends["classes"], strict=True))
     result = {
@@ -101,6 +104,8 @@ def evaluate(
 
 def _checked_proba(proba: Any, classes: np.ndarray, y_true: np.ndarray) -> np.ndarray:
     proba = np.asarray(proba, np.float64)
+    if len(np.unique(classes)) != len(classes) or len(classes) < 2:
+        raise InputError(f"classes={classes.tolist()}: expected two or more, each once")
     if proba.ndim != 2 or proba.shape[1] != len(classes):
         raise InputError(
             f"proba has shape {proba.shape}: expected a column for each of the {len(classes)} "

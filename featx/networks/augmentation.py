@@ -1,7 +1,8 @@
 """Images changed at random: the layers that do it, and single images changed for good.
 
 While a network is trained, the layers change images anew in each epoch. A version that is kept
-follows from its key instead, so that it is the same whenever and wherever it is made.
+follows from the pixels and a number instead, so that it is the same whenever and wherever it is
+made, and however the image was passed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import keras
 
 AUGMENTATIONS = ("standard",)
+_SEEDING = "by pixels"  # to be changed when versions get their seeds in another way
 _STANDARD_VERSION = 1  # to be raised when "standard" gets other layers
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
 
@@ -72,7 +74,7 @@ def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
 
 
 class Augmentation:
-    """Changes single images, each in a way that follows from its key.
+    """Changes single images, each in a way that follows from its pixels and a number.
 
     Parameters
     ----------
@@ -116,10 +118,16 @@ class Augmentation:
                 f"augment={given} turns inputs of shape {self._input_shape} into {shape}: they "
                 "must keep their shape"
             )
+        image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+        if not np.array_equal(self(image, 1), self(image, 1)):
+            raise ParameterError(
+                f"augment={given} draws random numbers that do not follow from a seed: layers must "
+                "draw them from a keras.random.SeedGenerator of their own"
+            )
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """Of all that decides what becomes of an image with a key.
+        """Of all that decides what becomes of an image.
 
         The generators of Keras' backends differ, so the backend is part of it.
         """
@@ -127,9 +135,8 @@ class Augmentation:
         known = notes.recall(self._subject()) if notes else None
         if isinstance(known, str):
             return bytes.fromhex(known)
-        digest = digest_of(
-            graph_digest(self._changer.layers).encode(), _backend_of_keras().encode()
-        )
+        parts = (graph_digest(self._changer.layers), _backend_of_keras(), _SEEDING)
+        digest = digest_of(*(part.encode() for part in parts))
         if notes:
             with contextlib.suppress(OSError):  # the next run finds out once more
                 notes.remember(self._subject(), digest.hex())
@@ -139,9 +146,10 @@ class Augmentation:
         """Return the key of a version of the image with a key."""
         return digest_of(key, self.digest, str(version).encode())
 
-    def __call__(self, image: np.ndarray, key: bytes) -> np.ndarray:
-        """Change an image, float32, in the way of a version's key."""
-        return self._changer(image, seed=int.from_bytes(key[:4], "little"))
+    def __call__(self, image: np.ndarray, version: int) -> np.ndarray:
+        """Return a version of an image, float32."""
+        seed = digest_of(np.ascontiguousarray(image).data.cast("B"), str(version).encode())
+        return self._changer(image, seed=int.from_bytes(seed[:4], "little"))
 
     @functools.cached_property
     def _changer(self) -> _Changer:
@@ -152,7 +160,7 @@ class Augmentation:
     def _subject(self) -> dict[str, Any]:
         return {
             "augmentation": self._augment,
-            "version": _STANDARD_VERSION,
+            "version": [_STANDARD_VERSION, _SEEDING],
             "strengths": [_SHIFT, _ZOOM, _TURN, _CONTRAST],
             "input_shape": list(self._input_shape),
             "keras": version_of("keras"),

@@ -21,8 +21,8 @@ class Augmentation(Protocol):
     def key(self, key: bytes, version: int) -> bytes:
         """Return the key of a version of the image with a key."""
 
-    def __call__(self, image: np.ndarray, key: bytes) -> np.ndarray:
-        """Change an image, float32, in the way of a version's key."""
+    def __call__(self, image: np.ndarray, version: int) -> np.ndarray:
+        """Return a version of an image, float32."""
 
 
 class AugmentedSamples(Samples):
@@ -49,7 +49,8 @@ class AugmentedSamples(Samples):
         augmentation: Augmentation,
         version: int,
     ) -> None:
-        self._samples, self._rows, self._augmentation = samples, rows, augmentation
+        self._samples, self._rows = samples, rows
+        self._augmentation, self._version = augmentation, version
         versions = (augmentation.key(key.tobytes(), version) for key in matrix_from_keys(keys))
         self._keys = keys_from(versions, count=len(keys))
 
@@ -81,7 +82,6 @@ class AugmentedSamples(Samples):
         places = dict(zip(self._rows[rows].tolist(), rows.tolist(), strict=True))
         faults = [self.fault(places[fault.position], fault.reason) for fault in found]
         changed = np.empty(images.shape, np.float32)
-        keys = matrix_from_keys(self._keys[read])
-        for place, (image, key) in enumerate(zip(images, keys, strict=True)):
-            changed[place] = self._augmentation(image.astype(np.float32), key.tobytes())
+        for place, image in enumerate(images):
+            changed[place] = self._augmentation(image.astype(np.float32), self._version)
         return read, changed, faults

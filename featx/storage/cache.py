@@ -273,7 +273,7 @@ class EmbeddingCache:
             The space, as in ``extractor.space_``, its digest, or the first digits of it; None if
             there is but one.
         X : samples, default=None
-            Whose rows to open, in their order; None opens all, in the order in which they came.
+            Whose rows to open, in their order (of several views, the first); None opens all.
 
         Returns
         -------

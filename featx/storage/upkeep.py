@@ -206,7 +206,9 @@ def recheck(
     if not len(rows):
         return Recheck(0, 0.0, [])
     kept, _ = store.find(keys[rows])
-    fresh = clone(extractor).set_params(cache=None).fit_transform(samples.take(rows))
+    # Rows under these keys are of the samples themselves, not of versions of them.
+    itself = clone(extractor).set_params(cache=None, views=1)
+    fresh = itself.fit_transform(samples.take(rows))
     computed = np.asarray(fresh).reshape(kept.shape)
     norms = np.maximum(np.linalg.norm(computed, axis=1), np.finfo(np.float32).tiny)
     gaps = np.linalg.norm(computed - kept, axis=1) / norms

@@ -104,7 +104,8 @@ class _MappedView(RowView):
         return self._changed(read)[:, columns]
 
     def _changed(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(self._transformer.transform(rows), self.dtype)
+        changed = np.asarray(self._transformer.transform(rows), self.dtype)
+        return changed if changed.flags.writeable else changed.copy()
 
 
 class EmbeddingView(RowView):
