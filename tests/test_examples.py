@@ -84,13 +84,21 @@ def test_few_labels_gain_by_self_training(run):
     assert accuracy["few labels"] < accuracy["self-training"] < accuracy["all labels"]
 
 
+@pytest.mark.slow
+def test_several_views_help_where_labels_are_few(run, folder):
+    shown = run("several_views", folder)
+    assert shown["accuracy"][6] > shown["accuracy"][1]
+    low, high = shown["result"]["intervals"]["accuracy"]
+    assert low < shown["accuracy"][6] < high
+
+
 def test_every_example_is_tested_and_told_of():
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"digits"}
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     for name in names:
         assert f'run("{name}"' in Path(__file__).read_text(encoding="utf-8")
         assert f"examples/{name}.py" in readme
-    assert len(names) == 7
+    assert len(names) == 8
 
 
 def test_digits_are_written_once_where_no_folder_is_named(tmp_path, monkeypatch):
