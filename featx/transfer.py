@@ -110,7 +110,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         extractor = self._new_extractor()
         with task.part("embed", extractor):
             views = training_views(extractor, data.X)
-        kept = rows_that_were_read(views.min(axis=1), job="fit")  # of NaN, NaN
+        kept = rows_that_were_read(views, job="fit")
         if not kept.all():
             views, data = views[kept], data.take(np.flatnonzero(kept))
         start_s = time.perf_counter()
@@ -158,7 +158,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
             params["sample_weight"] = checked_weights(params["sample_weight"], head, n_samples)
         extractor = self._new_extractor().fit(X) if is_first else self.extractor_
         views = views_of(extractor, X)
-        kept = rows_that_were_read(views.min(axis=1), job="partial_fit")
+        kept = rows_that_were_read(views, job="partial_fit")
         if "sample_weight" in params:
             params["sample_weight"] = np.repeat(params["sample_weight"][kept], views.shape[1])
         start_s = time.perf_counter()

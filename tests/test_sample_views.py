@@ -275,7 +275,8 @@ def test_heads_that_would_part_views_or_groups_are_refused_before_the_pass(
 
 def test_heads_whose_early_stopping_is_off_for_so_few_rows_are_taken(extractor, digits):
     head = HistGradientBoostingClassifier(max_iter=2)
-    TransferClassifier(extractor.set_params(views=2), head).fit(*digits)
+    classifier = TransferClassifier(extractor.set_params(views=2), head).fit(*digits)
+    assert classifier.head_.n_iter_ == 2
 
 
 @pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)])

@@ -130,7 +130,7 @@ def compare(
     for embedder in embedders:
         start_s = time.perf_counter()
         views = training_views(embedder, X)
-        rows = np.flatnonzero(were_read(views.min(axis=1)))  # of NaN, NaN
+        rows = np.flatnonzero(were_read(views))
         labels = np.asarray(y)[rows]
         of_rows = None if groups is None else np.asarray(groups)[rows]
         folds = list(_folds(labels, of_rows, n_folds=n_folds, random_state=random_state))

@@ -86,5 +86,11 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
 
 
 def were_read(embeddings: np.ndarray) -> np.ndarray:
-    """Tell of each row, (n_samples,) bool, whether its sample could be read."""
-    return ~np.isnan(embeddings[:, 0])
+    """Tell of each sample, (n_samples,) bool, whether it, with all its views, could be read.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n_samples, n_features) or (n_samples, n_views, n_features)
+    """
+    unread = np.isnan(embeddings[..., 0])
+    return ~unread.any(axis=tuple(range(1, unread.ndim)))
