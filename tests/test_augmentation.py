@@ -86,3 +86,13 @@ def test_fit_with_views_keeps_augmentation_at_the_frontier(tmp_path):
     again = classifier.fit(images, labels[chosen]).report_
     assert again.n_forward == 0
     assert again.history == first.history
+
+
+def test_layers_are_compiled_once_until_they_are_set_otherwise(images):
+    layer = keras.layers.RandomContrast(0.5)
+    first = Augmentation(layer, SHAPE)._changer
+    assert Augmentation([layer], SHAPE)._changer is first
+    before = Augmentation(layer, SHAPE)(images[0].astype(np.float32), 1)
+    layer.factor = 0.1
+    assert Augmentation(layer, SHAPE)._changer is not first
+    assert not np.array_equal(Augmentation(layer, SHAPE)(images[0].astype(np.float32), 1), before)

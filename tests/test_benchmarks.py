@@ -12,6 +12,15 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+def result_of(script, folder, *arguments):
+    """Run a benchmark in smoke form; return what it writes."""
+    out = folder / "result.json"
+    command = [sys.executable, BENCHMARKS / script, "--smoke", "--out", out, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
 PEERS = ["search", "pipeline", "memory"]
 if importlib.util.find_spec("scikeras"):
     PEERS.append("scikeras")
@@ -21,12 +30,9 @@ if importlib.util.find_spec("scikeras"):
 @pytest.mark.parametrize("peers", [[], pytest.param(PEERS, marks=pytest.mark.long)], ids=str)
 def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
     methods = ["floor", "featx cold", "featx warm", *peers]
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_cv.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none", "--methods", *methods]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    runs = {method: results[0] for method, results in json.loads(out.read_text())["runs"].items()}
+    arguments = ["--shared", tmp_path / "none", "--methods", *methods]
+    result = result_of("bench_cv.py", tmp_path, *arguments)
+    runs = {method: results[0] for method, results in result["runs"].items()}
     passes = {method: run["passes"] for method, run in runs.items()}
     expected = {
         "floor": 40,
@@ -43,11 +49,7 @@ def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
 
 
 def test_bench_heads_smoke_scores_as_scikit_learn_does(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_heads.py", "--smoke", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(out.read_text())
+    results = result_of("bench_heads.py", tmp_path)
     ridge, linear = results["ridge"], results["linear"]
     assert ridge["score"] == pytest.approx(ridge["score of cross_val_score"])
     assert linear["largest difference of a score"] <= 0.02  # two of a hundred samples
@@ -56,13 +58,8 @@ def test_bench_heads_smoke_scores_as_scikit_learn_does(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", ["2", pytest.param("1", marks=pytest.mark.long)])
 def test_bench_search_smoke_embeds_each_photo_once(n_jobs, tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_search.py", "--smoke", "--out", out]
-    command += ["--n-jobs", n_jobs]
-    command += ["--shared", tmp_path / "none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for jobs in json.loads(out.read_text())["runs"].values():
+    arguments = ["--n-jobs", n_jobs, "--shared", tmp_path / "none"]
+    for jobs in result_of("bench_search.py", tmp_path, *arguments)["runs"].values():
         (ready,), (featx,) = jobs["ready"], jobs["featx"]
         assert featx["n_passes"] == 40
         assert featx["n_candidates"] == ready["n_candidates"] == 36
@@ -72,35 +69,21 @@ def test_bench_search_smoke_embeds_each_photo_once(n_jobs, tmp_path):
 
 @pytest.mark.slow
 def test_bench_accuracy_smoke_embeds_each_image_once(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_accuracy.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(out.read_text())
+    (row,) = result_of("bench_accuracy.py", tmp_path, "--shared", tmp_path / "none")
     assert (row["set"], row["network"], row["n_forward"]) == ("digits", "tiny", 1797)
     assert row["scaled"] > 0.97
 
 
 @pytest.mark.slow
 def test_bench_cache_smoke_measures_everything(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_cache.py", "--smoke", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
+    result = result_of("bench_cache.py", tmp_path)
     assert all(value > 0 for value in result["seconds"].values())
     assert [line["rows"] for line in result["growth"]] == [10, 100, 1000]
 
 
 @pytest.mark.slow
 def test_bench_extract_smoke_measures_everything(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_extract.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
+    result = result_of("bench_extract.py", tmp_path, "--shared", tmp_path / "none")
     (arrays,) = result["arrays"]
     assert {"model.predict", "bare loop", "featx, keras"} <= set(arrays["images/s"])
     for section in ("folder", "taps"):
@@ -111,12 +94,9 @@ def test_bench_extract_smoke_measures_everything(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("section", ["warm", pytest.param("growth", marks=pytest.mark.long)])
 def test_bench_processes_smoke_measures_everything(section, tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_processes.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none", "--sections", section]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
+    result = result_of(
+        "bench_processes.py", tmp_path, "--shared", tmp_path / "none", "--sections", section
+    )
     if section == "growth":
         assert [row["n_forward"] for row in result["growth"]] == [64, 256]
     else:
@@ -129,12 +109,9 @@ def test_bench_processes_smoke_measures_everything(section, tmp_path):
     ["accuracy", *(pytest.param(name, marks=pytest.mark.long) for name in ("epoch", "search"))],
 )
 def test_bench_finetune_smoke_measures_everything(section, tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_finetune.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none", "--sections", section]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())[section]
+    result = result_of(
+        "bench_finetune.py", tmp_path, "--shared", tmp_path / "none", "--sections", section
+    )[section]
     if section == "accuracy":
         (row,) = result.values()
         assert set(row["mean"]) == {"head", "tuned", "random head"}
@@ -147,12 +124,7 @@ def test_bench_finetune_smoke_measures_everything(section, tmp_path):
 
 @pytest.mark.slow
 def test_bench_views_smoke_scores_every_method_on_the_same_splits(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_views.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    sizes = json.loads(out.read_text())["digits"]
+    sizes = result_of("bench_views.py", tmp_path, "--shared", tmp_path / "none")["digits"]
     assert set(sizes) == {"few", "most"}
     for methods in sizes.values():
         assert set(map(len, methods.values())) == {2}
@@ -161,24 +133,14 @@ def test_bench_views_smoke_scores_every_method_on_the_same_splits(tmp_path):
 
 @pytest.mark.slow
 def test_bench_duplicates_smoke_finds_smaller_copies(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_duplicates.py", "--smoke", "--out", out]
-    command += ["--shared", tmp_path / "none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(out.read_text())
+    (row,) = result_of("bench_duplicates.py", tmp_path, "--shared", tmp_path / "none")
     assert row["smaller"] == 1.0
     assert row["mirrored"] < 1.0
 
 
 @pytest.mark.slow
 def test_bench_streaming_smoke_fits_every_head(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / "bench_streaming.py", "--smoke", "--out", out]
-    command += ["--work", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(out.read_text())
+    results = result_of("bench_streaming.py", tmp_path, "--work", tmp_path)
     assert results["RidgeProbe"]["score"] > 0.3  # of ten classes
     assert results["LinearProbe"]["score"] > 0.3
     assert all(row["rows_bytes"] > 2**28 for row in results.values())

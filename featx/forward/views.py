@@ -61,10 +61,10 @@ def embed_views(
         What was done so far.
     """
     embeddings, report = embed(samples, out=out)
-    readable = np.flatnonzero(were_read(embeddings))
     yield 0, slice(None), embeddings, report
     if augmentation is None:
         return
+    readable = np.flatnonzero(were_read(embeddings))
     keys = samples.keys(files)[0]
     for number in range(1, n_views):
         for start in range(0, len(readable), _ROWS_AT_ONCE):

@@ -13,7 +13,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,9 +154,7 @@ class Augmentation:
 
     @functools.cached_property
     def _changer(self) -> _Changer:
-        if isinstance(self._augment, str):
-            return _named_changer(self._augment, self._input_shape)
-        return _Changer(self._augment, self._input_shape)
+        return _changer_of(_Given.of(self._augment), self._input_shape)
 
     def _subject(self) -> dict[str, Any]:
         return {
@@ -196,10 +195,25 @@ class _Changer:
             return self._model.predict_on_batch(image[np.newaxis])[0]
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What augments, compared by name, or by the layers and how they are set at the moment."""
+
+    key: Hashable
+    augment: Any = field(compare=False)  # which lives as long as ids of it stand in the key
+
+    @classmethod
+    def of(cls, augment: Any) -> _Given:
+        if isinstance(augment, str):
+            return cls(augment, augment)
+        layers = tuple(augment) if isinstance(augment, Sequence) else (augment,)
+        return cls(tuple((id(layer), repr(layer.get_config())) for layer in layers), layers)
+
+
 @functools.lru_cache(maxsize=8)
-def _named_changer(name: str, input_shape: tuple[int, ...]) -> _Changer:
+def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
     """Return what was made, and compiled, for an earlier call."""
-    return _Changer(name, input_shape)
+    return _Changer(given.augment, input_shape)
 
 
 def _backend_of_keras() -> str:
