@@ -181,6 +181,9 @@ def _split(
     if cv is None or isinstance(cv, Integral):
         n_folds = _N_FOLDS if cv is None else int(cv)
         if groups is not None:
+            n_groups = len(np.unique(groups))
+            if n_groups < n_folds:  # of which scikit-learn 1.7 makes folds without samples
+                raise InputError(f"{n_folds} folds need as many groups, but there are {n_groups}")
             cv = GroupKFold(n_folds) if kinds is None else StratifiedGroupKFold(n_folds)
         elif y.ndim == 2:  # which scikit-learn would split in order
             cv = KFold(n_folds) if kinds is None else StratifiedKFold(n_folds)
