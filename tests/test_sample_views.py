@@ -284,7 +284,7 @@ def test_fewer_groups_than_folds_are_told_before_the_pass(fine_tune, digits, tmp
     extractor = FeatureExtractor("tiny", cache=tmp_path)
     classifier = TransferClassifier(extractor, "probe", fine_tune)
     with pytest.raises(
-        InputError, match="head__cv .* 5 folds need as many groups, but there are 4"
+        InputError, match=r"head__cv .* 5 folds need as many groups, but there are 4"
     ):
         classifier.fit(*digits, groups=np.arange(60) % 4)
     assert EmbeddingCache(tmp_path).info()["n_rows"] == 0
