@@ -231,6 +231,8 @@ def measure_taps(args, work):
     """Compare one pass that stores five layers with a pass for each, a head on each."""
     from sklearn.linear_model import LogisticRegression
 
+    from featx import TransferClassifier
+
     results = {}
     workloads = list(TAPS.items())[: 1 if args.smoke else None]
     for name, (backbone, params, n_images, taps) in workloads:
@@ -244,7 +246,7 @@ def measure_taps(args, work):
                     options = {"layer": layer, "pooling": pooling, "also_cache": also_cache}
                     extractor = extractor_of(args, backbone, params, cache=cache, **options)
                     head = LogisticRegression(max_iter=20, tol=1e-2)
-                    head.fit(extractor.fit_transform(paths), y)
+                    TransferClassifier(extractor, head=head).fit(paths, y)
 
         methods = {"a pass for each": partial(run, ()), "one pass": partial(run, taps)}
         rates = take_turns(methods, args.repeats, len(paths))

@@ -11,6 +11,7 @@ from sample_networks import FAMILIES, difference, family, pixels, transformer
 from featx import FeatureExtractor
 from featx.engines import choice
 from featx.engines.choice import make_engine
+from featx.engines.transposing import transpose_late
 from featx.exceptions import EngineError, ParameterError
 
 ENGINES = [
@@ -77,6 +78,63 @@ def test_resized_engine_gives_the_same_rows(engine):
     rows = np.concatenate([small.run(images[:3]), small.run(images[3:6]), small.run(images[6:])])
     assert (small.batch_size, large.batch_size) == (3, 8)
     assert difference(large.run(images), rows) < 1e-5
+
+
+def openvino_graph(preprocess, folder):
+    """Return OpenVINO's graph of a convolution of pixels that were preprocessed."""
+    import openvino
+
+    inputs = keras.Input((16, 16, 3), dtype="uint8")
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(preprocess(inputs)))
+    model.export(str(folder / "graph.xml"), format="openvino", verbose=False)
+    return openvino.Core().read_model(str(folder / "graph.xml"))
+
+
+def kinds_of(graph):
+    """Return the types of the operations from the input to the convolution."""
+    node, kinds = graph.inputs[0].node, []
+    while not kinds or kinds[-1] != "Convolution":
+        kinds.append(node.get_type_name())
+        (reader,) = node.output(0).get_target_inputs()
+        node = reader.get_node()
+    return kinds
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda x: x / 127.5 - 1,
+        lambda x: (x - np.float32([1, 2, 3])) * np.float32([4, 5, 6]),
+        lambda x: 3 - x,
+        lambda x: 2 / (1 + x),
+    ],
+)
+def test_transpose_late_scales_first_with_the_same_numbers(scale, tmp_path):
+    import openvino
+
+    graph = openvino_graph(lambda inputs: scale(keras.ops.cast(inputs, "float32")), tmp_path)
+    changed = graph.clone()
+    transpose_late(changed)
+    assert sorted(kinds_of(changed)) == sorted(kinds_of(graph))
+    assert kinds_of(changed)[-2:] == ["Transpose", "Convolution"] != kinds_of(graph)[-2:]
+    images = pixels((16, 16, 3))
+    before, after = (
+        openvino.compile_model(each, "CPU")({0: images})[0] for each in (graph, changed)
+    )
+    assert difference(after.reshape(len(images), -1), before.reshape(len(images), -1)) < 1e-6
+
+
+@needs_openvino
+def test_transpose_late_leaves_other_graphs_as_they_are(tmp_path):
+    def noisy(inputs):
+        x = keras.ops.cast(inputs, "float32")
+        return x * keras.ops.mean(x, axis=-1, keepdims=True)  # no constant
+
+    graph = openvino_graph(noisy, tmp_path)
+    before = [node.get_type_name() for node in graph.get_ordered_ops()]
+    transpose_late(graph)
+    assert [node.get_type_name() for node in graph.get_ordered_ops()] == before
 
 
 @needs_openvino

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.engines.base import Engine
+from featx.engines.transposing import transpose_late
 
 if TYPE_CHECKING:
     import keras
@@ -35,6 +36,7 @@ class OpenVINOEngine(Engine):
             file = str(Path(folder) / "graph.xml")
             model.export(file, format="openvino", verbose=False)
             graph = core.read_model(file)
+        transpose_late(graph)
         self._core, self._graph, self._hint = core, graph, _PRECISIONS[self._precision]
         self._compile()
 

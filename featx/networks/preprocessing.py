@@ -20,6 +20,7 @@ PREPROCESSINGS = ("tf", "torch", "caffe", "unit", None)
 
 _TORCH_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _TORCH_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_BGR = np.array([2, 1, 0])
 _CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
 
 
@@ -54,4 +55,5 @@ def preprocess(inputs: keras.KerasTensor, preprocessing: Any) -> keras.KerasTens
         )
     if preprocessing == "torch":
         return (x / 255.0 - _TORCH_MEAN) / _TORCH_STD
-    return ops.flip(x, axis=-1) - _CAFFE_MEAN_BGR
+    # Taken, not flipped: OpenVINO lets the convolution that follows read its channels so.
+    return ops.take(x, _BGR, axis=-1) - _CAFFE_MEAN_BGR
