@@ -54,7 +54,12 @@ class OpenVINOEngine(Engine):
         # else one stream with all cores, which is as fast and takes half the memory.
         numbers = math.prod(int(side) for side in graph.inputs[0].shape[1:])
         hint = "THROUGHPUT" if numbers <= _SMALL_INPUT else "LATENCY"
-        options = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._hint}
+        options = {
+            "PERFORMANCE_HINT": hint,
+            "INFERENCE_PRECISION_HINT": self._hint,
+            # Threads that load the next batches want the cores too (files: 370 -> 396 images/s).
+            "ENABLE_CPU_PINNING": False,
+        }
         self._compiled = self._core.compile_model(graph, "CPU", options)
         n_requests = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.n_in_flight = 1 + int(n_requests)
