@@ -8,6 +8,7 @@ from typing import Any, Self
 from sklearn.base import BaseEstimator
 
 from featx._validation import did_you_mean
+from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
 
 
@@ -43,7 +44,7 @@ def _nearest_name(name: str, options: Collection[str]) -> str:
 _NAMES: dict[type, tuple[str, ...]] = {}
 
 
-class SuggestingParams(BaseEstimator):
+class SuggestingParams(DocumentedEstimator):
     """Gives an estimator a `set_params` that suggests the right name for a misspelt one."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_consistent_length, compute_class_weight
 
+from featx.documented import DocumentedEstimator
 from featx.exceptions import InputError, ParameterError
 from featx.probes.classes import numbered
 from featx.probes.folds import Fold, last_of_best, split_folds
@@ -21,7 +22,7 @@ from featx.probes.streaming import apply_in_blocks, check_own_score, validated
 from featx.probes.weights import check_weights_of_folds, checked_weights
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):
+class LinearProbe(ClassifierMixin, DocumentedEstimator):
     """Logistic regression that tries many strengths in all folds in the same passes over the rows.
 
     The linear probe of Kornblith et al. 2019 (arXiv 1805.08974) and of DINOv2 (Oquab et al. 2023,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featx.documented import DocumentedEstimator
 from featx.probes.classes import numbered
 from featx.probes.weights import checked_weights
 
 
-class NearestMeanProbe(ClassifierMixin, BaseEstimator):
+class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
     """Nearest class mean by cosine, which learns from one sample of a class as from thousands.
 
     Rows of length 1 are averaged for each class (Mensink et al. 2013, "Distance-Based Image

@@ -7,11 +7,12 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
 from featx.probes.classes import numbered
 from featx.probes.folds import last_of_best, split_folds
@@ -19,7 +20,7 @@ from featx.probes.folds import last_of_best, split_folds
 _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 
 
-class KNNProbe(ClassifierMixin, BaseEstimator):
+class KNNProbe(ClassifierMixin, DocumentedEstimator):
     """Nearest neighbours by cosine that vote by how near they are; how many vote is chosen.
 
     A neighbour of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv

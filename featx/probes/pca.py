@@ -6,14 +6,15 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
+from featx.documented import DocumentedEstimator
 from featx.exceptions import InputError, ParameterError
 from featx.probes.streaming import apply_in_blocks, in_blocks, is_streamed, weighted_mean
 
 
-class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEstimator):
     """Principal components of more rows than fit in memory, and whitening; exact.
 
     What scikit-learn's ``PCA`` finds, from the covariance (Hastie et al. 2009, section 14.5.1),

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 
+from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
 from featx.probes.folds import last_of_best, split_folds
 from featx.probes.ridge_path import Solutions, solve
@@ -22,7 +23,7 @@ _SCORES_AT_ONCE = 4096
 _ROWS_AT_ONCE = 8192
 
 
-class RidgeChoice(BaseEstimator):
+class RidgeChoice(DocumentedEstimator):
     """What both probes share: the path of strengths and the choice among them."""
 
     def __init__(
