@@ -39,6 +39,7 @@ NETWORKS = {
     "ResNet50, 224": ("resnet50", {}, 224, 16, 128, 1.5),
     "EfficientNetB0, 224": ("efficientnet_b0", {}, 224, 16, 192, 1.5),
 }
+SMOKE_NETWORKS = {"MobileNet 0.25, 64": ("mobilenet", {"alpha": 0.25}, 64, 8, 16, 2.0)}
 RESNET50_GFLOP = 7.73  # of one image of 224 x 224 pixels
 # Backbone, its parameters, images, (layer, pooling) of each head. Those of ResNet50 are the five of
 # Vista (Nakandala and Kumar, SIGMOD 2020): the four topmost blocks, and the pooled features.
@@ -68,6 +69,7 @@ FROM_FILES = {
     "MobileNetV2 0.35": ("mobilenet_v2", {"alpha": 0.35}, 2000),
     "ResNet50": ("resnet50", {}, 192),
 }
+SMOKE_FROM_FILES = {"MobileNet 0.25": ("mobilenet", {"alpha": 0.25}, 64)}
 
 
 def take_turns(methods, repeats, n_images):
@@ -146,10 +148,9 @@ def measure_arrays(args, work):
     from featx.networks.backbones import embedding_graph
 
     rows = []
-    networks = list(NETWORKS.items())[: 1 if args.smoke else None]
-    for name, (backbone, params, size, batch_size, n_images, goal) in networks:
+    networks = SMOKE_NETWORKS if args.smoke else NETWORKS
+    for name, (backbone, params, size, batch_size, n_images, goal) in networks.items():
         print(f"# {name}", file=sys.stderr, flush=True)
-        n_images = 2 * batch_size if args.smoke else n_images
         images = np.random.default_rng(0).integers(0, 256, (n_images, size, size, 3), np.uint8)
         options = {"weights": None, "backbone_params": params, "input_size": size}
         extractor = FeatureExtractor(backbone, batch_size=batch_size, cache=None, **options)
@@ -197,9 +198,10 @@ def measure_folder(args, work):
     from featx.samples.inputs import as_samples
 
     results = {}
-    for name, (backbone, params, n_images) in list(FROM_FILES.items())[: 1 if args.smoke else None]:
+    networks = SMOKE_FROM_FILES if args.smoke else FROM_FILES
+    for name, (backbone, params, n_images) in networks.items():
         print(f"# {name}", file=sys.stderr, flush=True)
-        paths = distinct_photos(args.shared, work, 64 if args.smoke else n_images)
+        paths = distinct_photos(args.shared, work, n_images)
         samples, rows = as_samples(paths), np.arange(len(paths))
 
         def decode(samples=samples, rows=rows):

@@ -139,8 +139,12 @@ def test_bench_duplicates_smoke_finds_smaller_copies(tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_streaming_smoke_fits_every_head(tmp_path):
-    results = result_of("bench_streaming.py", tmp_path, "--work", tmp_path)
-    assert results["RidgeProbe"]["score"] > 0.3  # of ten classes
-    assert results["LinearProbe"]["score"] > 0.3
-    assert all(row["rows_bytes"] > 2**28 for row in results.values())
+@pytest.mark.parametrize(
+    "head",
+    ["RidgeProbe", *(pytest.param(x, marks=pytest.mark.long) for x in ("LinearProbe", "PCA"))],
+)
+def test_bench_streaming_smoke_fits_more_rows_than_are_held(head, tmp_path):
+    result = result_of("bench_streaming.py", tmp_path, "--work", tmp_path, "--heads", head)[head]
+    assert result["rows_bytes"] > 2**28
+    if head != "PCA":
+        assert result["score"] > 0.3  # of ten classes
