@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy.linalg import blas
 
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Moments:
     y : ndarray of shape (t,)
         Weighted sum of the targets.
     xx : ndarray of shape (d, d)
-        Gram matrix of the weighted samples.
+        Gram matrix of the weighted samples, its lower triangle.
     xy : ndarray of shape (d, t)
         Their products with the targets.
     """
@@ -67,20 +68,20 @@ class Moments:
         >>> Moments.of(X, Y, np.ones(3), np.array([1, 2])).x
         array([6., 8.])
         """
-        n_features, n_targets = X.shape[1], Y.shape[1]
-        xx = np.zeros((n_features, n_features))
-        x, xy = np.zeros(n_features), np.zeros((n_features, n_targets))
+        # Samples, targets and ones side by side: their Gram matrix holds all of the sums.
+        d, t = X.shape[1], Y.shape[1]
+        gram = np.zeros((d + t + 1, d + t + 1), order="F")
+        parts = np.empty((min(len(rows), _ROWS_AT_ONCE), d + t + 1))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            roots = np.sqrt(weights[some, np.newaxis])
-            part = X[some].astype(np.float64, copy=False)
-            part -= shift
-            if (roots != 1).any():
-                part *= roots
-            xx += part.T @ part
-            x += roots[:, 0] @ part
-            xy += part.T @ (Y[some] * roots)
-        return cls(float(weights[rows].sum()), x, weights[rows] @ Y[rows], xx, xy)
+            part = parts[: len(some)]
+            np.subtract(X[some], shift, out=part[:, :d])
+            part[:, d:-1], part[:, -1] = Y[some], 1
+            if (weights[some] != 1).any():
+                part *= np.sqrt(weights[some, np.newaxis])
+            gram = blas.dsyrk(1.0, part.T, beta=1.0, c=gram, overwrite_c=1, lower=1)
+        sums = gram[-1]
+        return cls(float(sums[-1]), sums[:d], sums[d:-1], gram[:d, :d], gram[d:-1, :d].T)
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
@@ -101,7 +102,7 @@ class Moments:
         )
 
     def centered(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the Gram matrix (d, d) and the products (d, t) around the means."""
+        """Return Gram matrix (d, d), its lower triangle, and products (d, t) around the means."""
         return (
             self.xx - np.outer(self.x, self.x / self.weight),
             self.xy - np.outer(self.x, self.y / self.weight),

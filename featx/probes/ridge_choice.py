@@ -20,7 +20,7 @@ from featx.probes.weights import check_weights_of_folds
 
 # How many scores of how many samples are computed at once.
 _SCORES_AT_ONCE = 4096
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 2048
 
 
 class RidgeChoice(DocumentedEstimator):
@@ -100,18 +100,17 @@ class RidgeChoice(DocumentedEstimator):
     ) -> Iterator[np.ndarray]:
         """Yield what is predicted with each strength; many are computed in one product."""
         parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
-        n_targets = solutions.at(alphas[:1])[1].shape[1]
-        n_at_once = max(1, _SCORES_AT_ONCE // n_targets)
+        n_at_once = max(1, _SCORES_AT_ONCE // solutions.n_targets)
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
             side_by_side = coefs.reshape(X.shape[1], -1)
-            predictions: list[list[np.ndarray]] = [[] for _ in intercepts]
+            predicted = []
             for rows in parts:
-                scores = (X[rows] @ side_by_side).reshape(len(rows), *intercepts.shape)
-                scores += intercepts
-                for number, of_strength in enumerate(predictions):
-                    of_strength.append(self._decide(scores[:, number]))
-            yield from map(np.concatenate, predictions)
+                scores = X[rows] @ side_by_side
+                scores += intercepts.ravel()
+                decided = self._decide(scores.reshape(-1, solutions.n_targets))
+                predicted.append(decided.reshape(len(rows), len(intercepts), *decided.shape[1:]))
+            yield from np.moveaxis(np.concatenate(predicted), 1, 0)
 
     @abstractmethod
     def _decide(self, scores: np.ndarray) -> np.ndarray:

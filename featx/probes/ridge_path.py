@@ -1,20 +1,18 @@
-"""Ridge regression for all strengths from one eigendecomposition, primal or dual.
+"""Ridge regression for all strengths from one decomposition, primal or dual.
 
 Hoerl and Kennard (1970), "Ridge Regression: Biased Estimation for Nonorthogonal Problems", with the
-decomposition as in Hastie, Tibshirani and Friedman (2009), "The Elements of Statistical Learning",
-section 3.4.1. The dual form solves in the space of the samples, where those are fewer than the
-features.
+normal equations as in Hastie, Tibshirani and Friedman (2009), "The Elements of Statistical
+Learning", section 3.4.1. The dual form solves in the space of the samples, where those are fewer
+than the features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from operator import add
 from typing import Protocol
 
-import joblib
 import numpy as np
 from scipy import linalg
 
@@ -22,11 +20,14 @@ from featx.blas import blas_threads_for
 from featx.exceptions import InputError
 from featx.probes.folds import Fold
 from featx.probes.moments import Moments
+from featx.probes.shifted import ShiftedSystems
 from featx.probes.streaming import weighted_mean
 
 
 class Solutions(Protocol):
     """Coefficients and intercepts of ridge regression for any strengths."""
+
+    n_targets: int
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
@@ -85,20 +86,11 @@ def solve(
         is_rest = len(both) == len(every) and np.array_equal(np.sort(both), every)
         return total - moments if is_rest else moments_of(train)
 
-    def solved(number: int) -> Solutions:
-        is_last = number == len(folds)
-        if is_last:  # of which one strength is asked for
-            return PrimalSolution(total, shift, fit_intercept=fit_intercept)
-        moments = without(folds[number], held[number])
-        return PrimalSolutions(moments, shift, fit_intercept=fit_intercept)
-
-    # An eigendecomposition gains little from a second thread, two at a time gain more.
-    n_at_once = joblib.cpu_count()
-    for start in range(0, len(folds) + 1, n_at_once):
-        numbers = range(start, min(start + n_at_once, len(folds) + 1))
-        with blas_threads_for(0), ThreadPoolExecutor(n_at_once) as threads:
-            some = list(threads.map(solved, numbers))
-        yield from some
+    for fold, moments in zip(folds, held, strict=True):
+        with blas_threads_for(X.nbytes):
+            solutions = PrimalSolutions(without(fold, moments), shift, fit_intercept=fit_intercept)
+        yield solutions
+    yield PrimalSolution(total, shift, fit_intercept=fit_intercept)  # of one strength
 
 
 class PrimalSolutions:
@@ -114,15 +106,13 @@ class PrimalSolutions:
 
     def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
         self._means = _means(moments, shift)
-        self._fit_intercept = fit_intercept
+        self._fit_intercept, self.n_targets = fit_intercept, len(moments.y)
         xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
-        values, self._vectors = _eigen(xx)
-        self._values, self._products = values, self._vectors.T @ xy
+        self._systems = ShiftedSystems(xx, xy)
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
-        shrunk = _shrunk(self._products, self._values, alphas)
-        coefs = _times(self._vectors, shrunk)
+        coefs = self._systems.at(alphas)
         return coefs, _intercepts(coefs, *self._means, fit_intercept=self._fit_intercept)
 
 
@@ -138,6 +128,7 @@ class PrimalSolution:
 
     def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
         self._moments, self._shift, self._fit_intercept = moments, shift, fit_intercept
+        self.n_targets = len(moments.y)
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, 1, t) and intercepts (1, t)."""
@@ -145,7 +136,8 @@ class PrimalSolution:
         moments = self._moments
         xx, xy = moments.centered() if self._fit_intercept else (moments.xx, moments.xy)
         try:
-            factor = linalg.cho_factor(xx + alpha * np.eye(len(xx)), overwrite_a=True)
+            shifted = xx + alpha * np.eye(len(xx))
+            factor = linalg.cho_factor(shifted, lower=True, overwrite_a=True)
         except linalg.LinAlgError:  # features repeat one another, and alpha is tiny
             every = PrimalSolutions(moments, self._shift, fit_intercept=self._fit_intercept)
             return every.at(alphas)
@@ -176,7 +168,7 @@ class DualSolutions:
         *,
         fit_intercept: bool,
     ) -> None:
-        self._fit_intercept = fit_intercept
+        self._fit_intercept, self.n_targets = fit_intercept, Y.shape[1]
         shares = weights / weights.sum()
         self._means = shares @ X, shares @ Y
         self._roots = np.sqrt(weights)[:, np.newaxis]
@@ -186,30 +178,17 @@ class DualSolutions:
             to_mean = kernel @ shares
             kernel = kernel - to_mean - to_mean[:, np.newaxis] + shares @ to_mean
             Y = Y - self._means[1]
-        values, self._vectors = _eigen(kernel * self._roots * self._roots.T)
-        self._values, self._products = values, self._vectors.T @ (Y * self._roots)
+        self._systems = ShiftedSystems(kernel * self._roots * self._roots.T, Y * self._roots)
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
-        shrunk = _shrunk(self._products, self._values, alphas)
-        coefs = _times((self._centered * self._roots).T, _times(self._vectors, shrunk))
+        coefs = _times((self._centered * self._roots).T, self._systems.at(alphas))
         return coefs, _intercepts(coefs, *self._means, fit_intercept=self._fit_intercept)
-
-
-def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Decompose a symmetric matrix that has no negative eigenvalue but by rounding."""
-    values, vectors = np.linalg.eigh(matrix)
-    return np.maximum(values, 0), vectors
 
 
 def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the means of the features (d,), of which `shift` was subtracted, and targets (t,)."""
     return moments.x / moments.weight + shift, moments.y / moments.weight
-
-
-def _shrunk(products: np.ndarray, values: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-    """Divide products (m, t) by eigenvalues (m,) plus each strength; shape (m, n_alphas, t)."""
-    return products[:, np.newaxis] / (values[:, np.newaxis] + alphas)[..., np.newaxis]
 
 
 def _times(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:

@@ -1,0 +1,92 @@
+"""Linear systems that differ by a multiple of the identity, for many multiples.
+
+A symmetric matrix is brought to tridiagonal form once (Golub and Van Loan 2013, "Matrix
+Computations", 4th edition, section 8.3.1); there a system of any multiple costs a sweep over the
+diagonal, and the way back one product for all. It is the way of Eldén (1977), "Algorithms for the
+regularization of ill-conditioned least squares problems", with the matrix in place of its root. It
+costs half of an eigendecomposition, which is the way where a multiple is lost in rounding.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import lapack
+
+_LAPACK_BLOCK = 64  # columns; more work space brings nothing
+_SMALL = 3  # rows, below which there is nothing to bring to tridiagonal form
+
+
+class ShiftedSystems:
+    """Solves ``(A + alpha * I) Z = B`` for many alphas.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n), float64
+        A, symmetric, without negative eigenvalues but by rounding; its lower triangle is read.
+    right : ndarray of shape (n, t), float64
+        B.
+
+    Examples
+    --------
+    >>> systems = ShiftedSystems(np.diag([1.0, 2.0, 3.0]), np.ones((3, 1)))
+    >>> systems.at(np.array([1.0])).ravel().round(3)
+    array([0.5  , 0.333, 0.25 ])
+    """
+
+    def __init__(self, matrix: np.ndarray, right: np.ndarray) -> None:
+        self._matrix, self._right = matrix, right
+        if len(matrix) < _SMALL:
+            return
+        lwork = _LAPACK_BLOCK * len(matrix)
+        packed, self._diagonal, self._beside, self._taus, _ = lapack.dsytrd(
+            matrix, lower=1, lwork=lwork
+        )
+        self._reflectors = np.asfortranarray(packed[1:, :-1])
+        self._turned = self._reflected(right, "T")
+
+    def at(self, alphas: np.ndarray) -> np.ndarray:
+        """Solve for some alphas over 0.
+
+        Parameters
+        ----------
+        alphas : ndarray of shape (n_alphas,)
+
+        Returns
+        -------
+        ndarray of shape (n, n_alphas, t), float64
+        """
+        if len(self._matrix) < _SMALL:
+            return self._by_eigenvalues(alphas)
+        size = np.abs(self._diagonal).max() + 2 * np.abs(self._beside).max()
+        least = 8 * np.finfo(np.float64).eps * size
+        solved = []
+        for alpha in alphas:
+            pivots, factors, fault = lapack.dpttrf(self._diagonal + alpha, self._beside)
+            if fault or pivots.min() < least:
+                return self._by_eigenvalues(alphas)
+            solved.append(lapack.dpttrs(pivots, factors, self._turned)[0])
+        back = self._reflected(np.concatenate(solved, axis=1), "N")
+        return back.reshape(len(back), len(alphas), -1)
+
+    def _reflected(self, columns: np.ndarray, transposed: str) -> np.ndarray:
+        """Turn columns into the basis of the tridiagonal form ("T") or back ("N")."""
+        reflected = np.array(columns, order="F")
+        lwork = _LAPACK_BLOCK * max(1, columns.shape[1])
+        below, _, _ = lapack.dormqr(
+            "L", transposed, self._reflectors, self._taus, reflected[1:], lwork
+        )
+        reflected[1:] = below
+        return reflected
+
+    def _by_eigenvalues(self, alphas: np.ndarray) -> np.ndarray:
+        values, vectors = self._eigen
+        products = vectors.T @ self._right
+        shrunk = products[:, np.newaxis] / (values[:, np.newaxis] + alphas)[..., np.newaxis]
+        return (vectors @ shrunk.reshape(len(shrunk), -1)).reshape(shrunk.shape)
+
+    @cached_property
+    def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = np.linalg.eigh(self._matrix)
+        return np.maximum(values, 0), vectors
