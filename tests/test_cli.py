@@ -10,6 +10,7 @@ from PIL import Image
 
 from featx import EmbeddingCache, FeatureExtractor, __version__, save
 from featx.cli.main import main
+from featx.cli.options import make_fine_tune
 
 CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "fault": 70, "interrupted": 130}
 
@@ -358,10 +359,37 @@ def test_forest_is_saved_and_loaded_only_with_its_types_named(run, photos, tmp_p
     assert run("evaluate", path, photos, *trusted)[0] == 0
 
 
-def test_parameter_values_are_json_or_text(run, photos, tmp_path):
+def test_parameter_values_reach_the_backbone(run, photos, tmp_path):
     arguments = ("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "mobilenet_v2")
     arguments += ("--weights", "none", "--input-size", 32, "-q")
-    assert run(*arguments, "--param", "alpha=0.35", "--param", "name=mine")[0] == 0
+    assert run(*arguments, "--param", "alpha=.35", "--param", "name=mine")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("20", 20),
+        (".35", 0.35),
+        ("1.", 1.0),
+        ("true", True),
+        ("True", True),
+        ("null", None),
+        ("None", None),
+        ("(96, 96)", (96, 96)),
+        ("{'dark': 2}", {"dark": 2}),
+        ('"balanced"', "balanced"),
+        ("'balanced'", "balanced"),
+        ("balanced", "balanced"),
+        ("block_(3|4)", "block_(3|4)"),
+        ("block_[34]", "block_[34]"),
+        ("08", "08"),
+        ("(" * 500, "(" * 500),
+    ],
+)
+def test_parameter_value_is_json_or_python_or_text(text, value):
+    params = make_fine_tune({"tune": (f"class_weight={text}",), "unfreeze": text}).get_params()
+    for got in (params["class_weight"], params["unfreeze"]):
+        assert (type(got), got) == (type(value), value)
 
 
 def test_interrupted_run_is_exit_code_130(run, photos, tmp_path, monkeypatch):
