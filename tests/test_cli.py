@@ -249,6 +249,23 @@ def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
     assert EmbeddingCache().info()["n_rows"] == 0
 
 
+def test_cache_of_several_spaces_is_exported_one_by_one(run, photos, model, tmp_path):
+    run("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "tiny", "--layer", "stage3")
+    first, second = (space["digest"][:8] for space in EmbeddingCache().info()["spaces"])
+    _, text, _ = run("cache", "info")
+    assert first in text
+    assert second in text
+    code, _, err = run("cache", "export", tmp_path / "rows.h5")
+    assert code == CODES["input"]
+    assert (
+        f"holds 2 spaces: choose one by the beginning of its digest, as in --space '{first}'" in err
+    )
+    assert f"; {second} tiny, layer" in err
+    assert run("cache", "export", tmp_path / "rows.h5", "--space", second)[0] == 0
+    code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", "xyz")
+    assert "error: --space 'xyz': no spaces have a digest that begins so" in err
+
+
 @pytest.mark.parametrize("length", ["a while", "d", "", "-"])
 def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run):
     code, _, err = run("cache", "evict", "--older-than", length)

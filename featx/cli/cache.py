@@ -133,8 +133,8 @@ def evict(
     going = store.evictable(**limits)
     for space in going:
         click.echo(
-            f"{filesize.decimal(space.size_bytes)}, {space.n_rows} rows of {space.label}, "
-            f"last used {space.last_used}",
+            f"{space.digest[:8]}: {filesize.decimal(space.size_bytes)}, {space.n_rows} rows of "
+            f"{space.label}, last used {space.last_used}",
             err=True,
         )
     total = filesize.decimal(sum(space.size_bytes for space in going))
@@ -147,7 +147,11 @@ def evict(
 @cache.command()
 @_CACHE
 @click.argument("path", type=click.Path())
-@click.option("--space", default=None, help="First digits of its digest, if there are several.")
+@click.option(
+    "--space",
+    default=None,
+    help="First digits of its digest, as `featx cache info` shows it; for several.",
+)
 @click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
 @click.option("--format", default=None, help="h5, npz or parquet; default: by the suffix.")
 @AS_JSON

@@ -24,6 +24,7 @@ _PARAMETERS = (
     "n_jobs",
     "pooling",
     "preprocessing",
+    "space",
     "weights",
 )
 
@@ -43,7 +44,7 @@ def as_options(message: str) -> str:
     message = re.sub(r"\b(extractor__)?on_error='(\w+)'", r"--on-error \2", message)
     message = re.sub(r"\bfine_tune__unfreeze=", "--fine-tune ", message)
     message = re.sub(r"\bfine_tune__(?=\w+=)", "--tune ", message)
-    message = re.sub(rf"(?<=\s)(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message)
+    message = re.sub(rf"(?<!\S)(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message)
     message = re.sub(r"\bn_folds=", "--folds ", message)
     return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
 
