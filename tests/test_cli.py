@@ -267,10 +267,47 @@ def test_cache_of_several_spaces_is_exported_one_by_one(run, photos, model, tmp_
 
 
 @pytest.mark.parametrize("length", ["a while", "d", "", "-"])
-def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run):
+def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run, cache_folder):
+    cache_folder.mkdir()
     code, _, err = run("cache", "evict", "--older-than", length)
     assert code == 2
     assert "expected a length of time as in 30d" in err
+
+
+CACHE_JOBS = (
+    ("info",),
+    ("verify",),
+    ("compact",),
+    ("evict", "--max-bytes", "0", "--yes"),
+    ("export", "rows.h5"),
+    ("clear", "--yes"),
+)
+
+
+@pytest.mark.parametrize("job", CACHE_JOBS, ids=lambda job: job[0])
+def test_cache_that_was_named_and_is_not_there_is_an_error(job, run, tmp_path, cache_folder):
+    code, out, err = run("cache", *job, "--cache", tmp_path / "nosuch")
+    assert (code, out) == (CODES["input"], "")
+    assert err.startswith(f"error: --cache {tmp_path / 'nosuch'}: there is no such cache")
+    code, out, err = run("cache", *job)
+    assert (code, out) == (CODES["input"], "")
+    assert err.startswith(f"error: FEATX_CACHE={cache_folder}: there is no such cache")
+
+
+@pytest.mark.parametrize("job", CACHE_JOBS, ids=lambda job: job[0])
+def test_folder_of_other_files_is_no_cache(job, run, photos):
+    code, out, err = run("cache", *job, "--cache", photos)
+    assert (code, out) == (CODES["input"], "")
+    assert "there is no cache in this folder, but other files" in err
+    assert len(list(photos.rglob("*.png"))) == 12
+
+
+def test_default_cache_and_empty_folders_hold_nothing_yet(run, tmp_path, monkeypatch):
+    assert run("cache", "verify", "--cache", tmp_path)[:2] == (0, "all 0 rows are sound\n")
+    monkeypatch.delenv("FEATX_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    assert run("cache", "verify")[:2] == (0, "all 0 rows are sound\n")
+    assert "0 rows" in run("cache", "info")[1]
 
 
 def test_cache_evict_asks_first(run, model, monkeypatch):
@@ -289,7 +326,8 @@ def test_cache_verify_sample_computes_rows_again(run, photos, model):
 
 
 @pytest.mark.parametrize("size", ["1 parsec", "MB", "", "-"])
-def test_cache_evict_size_that_is_none_is_wrong_usage(size, run):
+def test_cache_evict_size_that_is_none_is_wrong_usage(size, run, cache_folder):
+    cache_folder.mkdir()
     code, _, err = run("cache", "evict", "--max-bytes", size)
     assert code == 2
     assert "expected a size as in 500MB" in err
@@ -498,5 +536,6 @@ def test_faulty_options_are_called_as_they_are_typed(run, photos):
     ],
     ids=" ".join,
 )
-def test_options_that_make_no_sense_are_wrong_usage(arguments, run):
+def test_options_that_make_no_sense_are_wrong_usage(arguments, run, cache_folder):
+    cache_folder.mkdir()
     assert run(*arguments)[0] == 2

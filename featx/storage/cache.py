@@ -53,6 +53,7 @@ from featx.storage.upkeep import (
 from featx.storage.views import EmbeddingView
 
 _DTYPES = ("float32", "float16")
+CACHE_PARTS = ("spaces", "notes", "files", "damaged", "tuning")
 
 
 def default_cache_path() -> Path:
@@ -375,7 +376,7 @@ class EmbeddingCache:
         OSError
             Something cannot be removed.
         """
-        for name in ("spaces", "notes", "files", "damaged", "tuning"):
+        for name in CACHE_PARTS:
             remove_tree(self.path / name)
         self.__dict__.pop("files", None)
         self._stores.clear()
