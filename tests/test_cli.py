@@ -1,6 +1,7 @@
 """The command: every job, what it prints, and exit codes that mean something."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx import EmbeddingCache, FeatureExtractor, __version__, save
+from featx import EmbeddingCache, FeatureExtractor, FineTune, __version__, save
 from featx.cli.main import main
 from featx.cli.options import make_fine_tune
+from featx.heads import CLASSIFIER_HEADS
 
 CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "fault": 70, "interrupted": 130}
 
@@ -80,6 +82,19 @@ def test_command_help_loads_nothing_heavy():
         "backbones",
     ]:
         assert f"\n  {job} " in done.stdout
+
+
+@pytest.mark.parametrize("job", ["fit", "cv"])
+def test_help_lists_every_head_and_the_default(job, run):
+    help_text = " ".join(run(job, "--help")[1].split())
+    *others, last = CLASSIFIER_HEADS
+    assert f"--head TEXT {', '.join(others)} or {last} [default: logistic]" in help_text
+
+
+def test_help_lists_every_parameter_of_fine_tuning(run):
+    names = set(FineTune().get_params()) - {"unfreeze"}
+    listed = run("fit", "--help")[1].partition("--tune NAME=VALUE")[2].partition("  --")[0]
+    assert names <= set(re.findall(r"\w+", listed))
 
 
 def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tmp_path):

@@ -23,7 +23,7 @@ import click
 from featx._version import __version__
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
-from featx.cli.options import FOLDER, HEAD_HELP, extractor_options, make_extractor
+from featx.cli.options import FOLDER, extractor_options, head_option, make_extractor
 from featx.cli.output import AS_JSON, as_options, check_writable, passes, print_json, show
 from featx.cli.quiet_imports import keep_imports_quiet
 from featx.exceptions import (
@@ -118,7 +118,7 @@ def extract(
 @cli.command()
 @FOLDER
 @click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
-@click.option("--head", "heads", multiple=True, default=["logistic"], help=HEAD_HELP)
+@head_option("--head", "heads", multiple=True, default=["logistic"])
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option("--seed", default=0, show_default=True)
 @extractor_options
