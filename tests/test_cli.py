@@ -120,6 +120,7 @@ def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tm
         (["--tune", "epochs=2"], "works with --fine-tune only"),
         (["--fine-tune", 1, "--tune", "epoch=2"], "Did you mean 'epochs'"),
         (["--fine-tune", 1, "--tune", "epochs=0"], "--tune epochs=0"),
+        (["--fine-tune", 1, "--tune", "batch_size=0"], "--tune batch_size=0"),
         (["--fine-tune", 1.5], "--fine-tune 1.5"),
     ],
 )
@@ -536,6 +537,33 @@ def test_faulty_options_are_called_as_they_are_typed(run, photos):
     assert "--pooling 'average': expected" in err
     assert "--weights 'gone.h5': expected" in err
     assert "extractor__" not in err
+
+
+def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monkeypatch):
+    monkeypatch.setattr("featx.extractor_checks.missing_packages", lambda engine: ["tf2onnx"])
+    code, _, err = run("cv", photos, "--engine", "onnx", "-q")
+    assert code == CODES["input"]
+    cure = "expected tf2onnx to be installed: pip install 'featx[onnx]'."
+    assert f"--engine 'onnx': {cure}" in err
+
+
+def test_unknown_backbone_leads_to_the_command_that_lists_them(run, photos):
+    _, _, err = run("cv", photos, "--backbone", "mobilnet", "-q")
+    assert "--backbone 'mobilnet': no network has this name" in err
+    assert "featx backbones names them all" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_near_duplicates_lead_to_what_can_be_done_about_them(run, photos):
+    for number in range(5):
+        (photos / "dark" / f"copy{number}.png").write_bytes(
+            (photos / "dark" / f"{number}.png").read_bytes()
+        )
+    code, _, err = run("cv", photos, "--backbone", "tiny", "-q")
+    assert code == 0
+    assert "NearDuplicateWarning: " in err
+    assert "Remove all but one, or cross-validate with compare_heads in Python" in err
+    assert "groups=" not in err
 
 
 @pytest.mark.parametrize(

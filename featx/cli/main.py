@@ -29,6 +29,7 @@ from featx.cli.quiet_imports import keep_imports_quiet
 from featx.exceptions import (
     BackboneError,
     FeatxError,
+    FeatxWarning,
     InputError,
     SavedFileError,
     UntrustedTypesError,
@@ -176,7 +177,8 @@ for command in (fit, predict, evaluate, export, cache):
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    click.echo(f"{category.__name__}: {message}", err=True)
+    shown = as_options(str(message)) if issubclass(category, FeatxWarning) else message
+    click.echo(f"{category.__name__}: {shown}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
