@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -232,6 +233,21 @@ def test_cv_compares_heads_and_backbones(run, photos):
     code, text, _ = run(*arguments)
     assert "1.000 ± 0.000" in text
     assert "accuracy, 3 folds" in text
+
+
+def test_cv_shows_what_is_done_when_a_later_backbone_fails(run, photos, tmp_path):
+    inputs = keras.Input((64, 64, 3))
+    means = keras.layers.GlobalAveragePooling2D()(inputs)
+    keras.Model(inputs, keras.layers.Rescaling(1e38)(means)).save(tmp_path / "endless.keras")
+    arguments = ("cv", photos, "--folds", 3, "-q", "--head", "knn", "--backbone", "tiny")
+    arguments += ("--backbone", tmp_path / "endless.keras")
+    code, text, err = run(*arguments)
+    assert (code, "error: Input X contains infinity" in err) == (CODES["input"], True)
+    assert "tiny" in text
+    assert "1.000 ± 0.000" in text
+    code, text, _ = run(*arguments, "--json")
+    assert code == CODES["input"]
+    assert [row["backbone"] for row in json.loads(text)] == ["tiny"]
 
 
 def test_backbones_lists_all(run):

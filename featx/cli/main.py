@@ -134,8 +134,7 @@ def cv(
     **options: Any,
 ) -> None:
     """Cross-validate heads and backbones on a folder per class; both may be repeated."""
-    from featx.cli import reports
-    from featx.evaluation.comparison import compare, p_values
+    from featx.evaluation.comparison import compare
     from featx.samples.folders import load_image_folder
 
     images = load_image_folder(folder)
@@ -148,13 +147,26 @@ def cv(
         n_folds=folds,
         random_state=seed,
     )
-    rows = list(comparisons)
+    rows: list[Any] = []
+    try:
+        for row in comparisons:
+            rows.append(row)
+    finally:
+        # Where a later backbone fails or the run is interrupted, what is done is not lost.
+        if rows:
+            _show_comparisons(rows, n_folds=folds, as_json=as_json)
+
+
+def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
+    from featx.cli import reports
+    from featx.evaluation.comparison import p_values
+
     against_best = p_values([row.scores for row in rows])
     if as_json:
         found = zip(rows, against_best, strict=True)
         print_json([{**row._asdict(), "p_value": p_value} for row, p_value in found])
     else:
-        reports.print_comparisons(rows, against_best, n_folds=folds)
+        reports.print_comparisons(rows, against_best, n_folds=n_folds)
 
 
 @cli.command()
