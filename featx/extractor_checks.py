@@ -123,7 +123,8 @@ def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:
         faults.add("precision", precision, f"{known}, with engine={engine!r}.")
     missing = missing_packages(engine)
     if missing:
-        cure = f"pip install 'featx[{engine}]', for {' and '.join(missing)} to be there."
+        packages = " and ".join(missing)
+        cure = f"{packages} to be installed: pip install 'featx[{engine}]'."
         faults.add("engine", engine, cure)
 
 

@@ -211,6 +211,14 @@ def test_space_label_is_for_people():
     assert label == "tiny, layer 'stage4', pooling max, preprocessing tf"
 
 
+def test_space_label_tells_what_departs_from_the_named_network():
+    params = {"alpha": 0.35}
+    backbone = build("mobilenet_v2", weights=None, backbone_params=params, input_size=32)
+    assert backbone.space().label.endswith(
+        "preprocessing tf, alpha 0.35, weights None, input 32x32"
+    )
+
+
 @pytest.mark.parametrize(
     ("backbone", "label"),
     [

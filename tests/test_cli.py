@@ -1,15 +1,19 @@
 """The command: every job, what it prints, and exit codes that mean something."""
 
 import json
+import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from featx import EmbeddingCache, FeatureExtractor, __version__, save
+from featx import EmbeddingCache, FeatureExtractor, FineTune, __version__, save
 from featx.cli.main import main
+from featx.cli.options import make_fine_tune
+from featx.heads import CLASSIFIER_HEADS
 
 CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "fault": 70, "interrupted": 130}
 
@@ -81,6 +85,19 @@ def test_command_help_loads_nothing_heavy():
         assert f"\n  {job} " in done.stdout
 
 
+@pytest.mark.parametrize("job", ["fit", "cv"])
+def test_help_lists_every_head_and_the_default(job, run):
+    help_text = " ".join(run(job, "--help")[1].split())
+    *others, last = CLASSIFIER_HEADS
+    assert f"--head TEXT {', '.join(others)} or {last} [default: logistic]" in help_text
+
+
+def test_help_lists_every_parameter_of_fine_tuning(run):
+    names = set(FineTune().get_params()) - {"unfreeze"}
+    listed = run("fit", "--help")[1].partition("--tune NAME=VALUE")[2].partition("  --")[0]
+    assert names <= set(re.findall(r"\w+", listed))
+
+
 def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tmp_path):
     model, out = tmp_path / "tuned.featx", tmp_path / "tuned.keras"
     options = ["--fine-tune", 1, "--tune", "epochs=1", "--backbone", "tiny", "--json"]
@@ -104,6 +121,7 @@ def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tm
         (["--tune", "epochs=2"], "works with --fine-tune only"),
         (["--fine-tune", 1, "--tune", "epoch=2"], "Did you mean 'epochs'"),
         (["--fine-tune", 1, "--tune", "epochs=0"], "--tune epochs=0"),
+        (["--fine-tune", 1, "--tune", "batch_size=0"], "--tune batch_size=0"),
         (["--fine-tune", 1.5], "--fine-tune 1.5"),
     ],
 )
@@ -217,6 +235,21 @@ def test_cv_compares_heads_and_backbones(run, photos):
     assert "accuracy, 3 folds" in text
 
 
+def test_cv_shows_what_is_done_when_a_later_backbone_fails(run, photos, tmp_path):
+    inputs = keras.Input((64, 64, 3))
+    means = keras.layers.GlobalAveragePooling2D()(inputs)
+    keras.Model(inputs, keras.layers.Rescaling(1e38)(means)).save(tmp_path / "endless.keras")
+    arguments = ("cv", photos, "--folds", 3, "-q", "--head", "knn", "--backbone", "tiny")
+    arguments += ("--backbone", tmp_path / "endless.keras")
+    code, text, err = run(*arguments)
+    assert (code, "error: Input X contains infinity" in err) == (CODES["input"], True)
+    assert "tiny" in text
+    assert "1.000 ± 0.000" in text
+    code, text, _ = run(*arguments, "--json")
+    assert code == CODES["input"]
+    assert [row["backbone"] for row in json.loads(text)] == ["tiny"]
+
+
 def test_backbones_lists_all(run):
     code, text, _ = run("backbones")
     assert code == 0
@@ -248,11 +281,65 @@ def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
     assert EmbeddingCache().info()["n_rows"] == 0
 
 
+def test_cache_of_several_spaces_is_exported_one_by_one(run, photos, model, tmp_path):
+    run("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "tiny", "--layer", "stage3")
+    first, second = (space["digest"][:8] for space in EmbeddingCache().info()["spaces"])
+    _, text, _ = run("cache", "info")
+    assert first in text
+    assert second in text
+    code, _, err = run("cache", "export", tmp_path / "rows.h5")
+    assert code == CODES["input"]
+    assert (
+        f"holds 2 spaces: choose one by the beginning of its digest, as in --space '{first}'" in err
+    )
+    assert f"; {second} tiny, layer" in err
+    assert run("cache", "export", tmp_path / "rows.h5", "--space", second)[0] == 0
+    code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", "xyz")
+    assert "error: --space 'xyz': no spaces have a digest that begins so" in err
+
+
 @pytest.mark.parametrize("length", ["a while", "d", "", "-"])
-def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run):
+def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run, cache_folder):
+    cache_folder.mkdir()
     code, _, err = run("cache", "evict", "--older-than", length)
     assert code == 2
     assert "expected a length of time as in 30d" in err
+
+
+CACHE_JOBS = (
+    ("info",),
+    ("verify",),
+    ("compact",),
+    ("evict", "--max-bytes", "0", "--yes"),
+    ("export", "rows.h5"),
+    ("clear", "--yes"),
+)
+
+
+@pytest.mark.parametrize("job", CACHE_JOBS, ids=lambda job: job[0])
+def test_cache_that_was_named_and_is_not_there_is_an_error(job, run, tmp_path, cache_folder):
+    code, out, err = run("cache", *job, "--cache", tmp_path / "nosuch")
+    assert (code, out) == (CODES["input"], "")
+    assert err.startswith(f"error: --cache {tmp_path / 'nosuch'}: there is no such cache")
+    code, out, err = run("cache", *job)
+    assert (code, out) == (CODES["input"], "")
+    assert err.startswith(f"error: FEATX_CACHE={cache_folder}: there is no such cache")
+
+
+@pytest.mark.parametrize("job", CACHE_JOBS, ids=lambda job: job[0])
+def test_folder_of_other_files_is_no_cache(job, run, photos):
+    code, out, err = run("cache", *job, "--cache", photos)
+    assert (code, out) == (CODES["input"], "")
+    assert "there is no cache in this folder, but other files" in err
+    assert len(list(photos.rglob("*.png"))) == 12
+
+
+def test_default_cache_and_empty_folders_hold_nothing_yet(run, tmp_path, monkeypatch):
+    assert run("cache", "verify", "--cache", tmp_path)[:2] == (0, "all 0 rows are sound\n")
+    monkeypatch.delenv("FEATX_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    assert run("cache", "verify")[:2] == (0, "all 0 rows are sound\n")
+    assert "0 rows" in run("cache", "info")[1]
 
 
 def test_cache_evict_asks_first(run, model, monkeypatch):
@@ -271,7 +358,8 @@ def test_cache_verify_sample_computes_rows_again(run, photos, model):
 
 
 @pytest.mark.parametrize("size", ["1 parsec", "MB", "", "-"])
-def test_cache_evict_size_that_is_none_is_wrong_usage(size, run):
+def test_cache_evict_size_that_is_none_is_wrong_usage(size, run, cache_folder):
+    cache_folder.mkdir()
     code, _, err = run("cache", "evict", "--max-bytes", size)
     assert code == 2
     assert "expected a size as in 500MB" in err
@@ -358,10 +446,37 @@ def test_forest_is_saved_and_loaded_only_with_its_types_named(run, photos, tmp_p
     assert run("evaluate", path, photos, *trusted)[0] == 0
 
 
-def test_parameter_values_are_json_or_text(run, photos, tmp_path):
+def test_parameter_values_reach_the_backbone(run, photos, tmp_path):
     arguments = ("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "mobilenet_v2")
     arguments += ("--weights", "none", "--input-size", 32, "-q")
-    assert run(*arguments, "--param", "alpha=0.35", "--param", "name=mine")[0] == 0
+    assert run(*arguments, "--param", "alpha=.35", "--param", "name=mine")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("20", 20),
+        (".35", 0.35),
+        ("1.", 1.0),
+        ("true", True),
+        ("True", True),
+        ("null", None),
+        ("None", None),
+        ("(96, 96)", (96, 96)),
+        ("{'dark': 2}", {"dark": 2}),
+        ('"balanced"', "balanced"),
+        ("'balanced'", "balanced"),
+        ("balanced", "balanced"),
+        ("block_(3|4)", "block_(3|4)"),
+        ("block_[34]", "block_[34]"),
+        ("08", "08"),
+        ("(" * 500, "(" * 500),
+    ],
+)
+def test_parameter_value_is_json_or_python_or_text(text, value):
+    params = make_fine_tune({"tune": (f"class_weight={text}",), "unfreeze": text}).get_params()
+    for got in (params["class_weight"], params["unfreeze"]):
+        assert (type(got), got) == (type(value), value)
 
 
 def test_interrupted_run_is_exit_code_130(run, photos, tmp_path, monkeypatch):
@@ -440,6 +555,33 @@ def test_faulty_options_are_called_as_they_are_typed(run, photos):
     assert "extractor__" not in err
 
 
+def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monkeypatch):
+    monkeypatch.setattr("featx.extractor_checks.missing_packages", lambda engine: ["tf2onnx"])
+    code, _, err = run("cv", photos, "--engine", "onnx", "-q")
+    assert code == CODES["input"]
+    cure = "expected tf2onnx to be installed: pip install 'featx[onnx]'."
+    assert f"--engine 'onnx': {cure}" in err
+
+
+def test_unknown_backbone_leads_to_the_command_that_lists_them(run, photos):
+    _, _, err = run("cv", photos, "--backbone", "mobilnet", "-q")
+    assert "--backbone 'mobilnet': no network has this name" in err
+    assert "featx backbones names them all" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_near_duplicates_lead_to_what_can_be_done_about_them(run, photos):
+    for number in range(5):
+        (photos / "dark" / f"copy{number}.png").write_bytes(
+            (photos / "dark" / f"{number}.png").read_bytes()
+        )
+    code, _, err = run("cv", photos, "--backbone", "tiny", "-q")
+    assert code == 0
+    assert "NearDuplicateWarning: " in err
+    assert "Remove all but one, or cross-validate with compare_heads in Python" in err
+    assert "groups=" not in err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -453,5 +595,6 @@ def test_faulty_options_are_called_as_they_are_typed(run, photos):
     ],
     ids=" ".join,
 )
-def test_options_that_make_no_sense_are_wrong_usage(arguments, run):
+def test_options_that_make_no_sense_are_wrong_usage(arguments, run, cache_folder):
+    cache_folder.mkdir()
     assert run(*arguments)[0] == 2

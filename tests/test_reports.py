@@ -21,6 +21,15 @@ def test_print_table_sets_numbers_right(capsys):
     assert "│ a    │    1 │" in out
 
 
+@pytest.mark.parametrize("name", ["COLUMNS", "FORCE_COLOR"])
+def test_print_table_outside_a_terminal_cuts_nothing(name, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS")
+    monkeypatch.setenv(name, "20")
+    cells = ["inception_resnet_v2" * 5, "last used" * 20]
+    reports.print_table("", ("name", "#time"), [cells])
+    assert f"│ {cells[0]} │ {cells[1]} │" in capsys.readouterr().out.splitlines()
+
+
 def test_print_evaluation_shows_every_measure(capsys):
     reports.print_evaluation(evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"]))
     out = capsys.readouterr().out

@@ -83,7 +83,15 @@ def test_open_space_by_its_first_digits(cache, images, embeddings):
     FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
     digests = [space["digest"] for space in cache.info()["spaces"]]
     assert {cache.open(digest[:12]).shape[1] for digest in digests} == {400, 48}
-    with pytest.raises(ParameterError, match="2 spaces have a digest that begins so"):
-        cache.open()
-    with pytest.raises(ParameterError, match="0 spaces have a digest"):
+    with pytest.raises(ParameterError, match="'xyz': no spaces have a digest that begins so"):
         cache.open("xyz")
+
+
+def test_open_none_of_several_spaces_lists_the_beginnings_of_their_digests(
+    cache, images, embeddings
+):
+    FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
+    first, second = (space["digest"][:8] for space in cache.info()["spaces"])
+    expected = rf"holds 2 spaces: .* space='{first}'\. Stored: {first} tiny.*; {second} tiny"
+    with pytest.raises(ParameterError, match=expected):
+        cache.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich import filesize
 
 from featx.cli.options import extractor_options, make_extractor, or_none
 from featx.cli.output import AS_JSON, print_json, show
+from featx.exceptions import InputError
 
 if TYPE_CHECKING:
     from featx.storage.cache import EmbeddingCache
@@ -27,8 +29,46 @@ def _opened(context: click.Context, option: click.Parameter, path: str | None) -
     return EmbeddingCache(None if path == "auto" else path)
 
 
+def _opened_if_there(
+    context: click.Context, option: click.Parameter, path: str | None
+) -> EmbeddingCache:
+    cache = _opened(context, option, path)
+    _check_is_there(cache, path)
+    return cache
+
+
+def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
+    """Check that a cache which was named is there, lest a slip of the pen be called sound.
+
+    The default one may be missing: nothing was stored yet.
+    """
+    named = f"--cache {path}" if path not in (None, "", "auto") else ""
+    if not named and os.environ.get("FEATX_CACHE"):
+        named = f"FEATX_CACHE={os.environ['FEATX_CACHE']}"
+    if not named:
+        return
+    from featx.storage.cache import CACHE_PARTS
+
+    if not cache.path.is_dir():
+        raise InputError(f"{named}: there is no such cache; {cache.path} is no folder")
+    names = {path.name for path in cache.path.iterdir()}
+    if names and names.isdisjoint(CACHE_PARTS):
+        raise InputError(f"{named}: there is no cache in this folder, but other files")
+
+
 _CACHE = click.option(
-    "--cache", "store", default=None, callback=_opened, help="A folder; default: your own cache."
+    "--cache",
+    "store",
+    default=None,
+    callback=_opened_if_there,
+    help="A folder; default: your own cache.",
+)
+_CACHE_OR_NEW = click.option(
+    "--cache",
+    "store",
+    default=None,
+    callback=_opened,
+    help="A folder, made if it is not there; default: your own cache.",
 )
 
 
@@ -78,6 +118,7 @@ def verify(
     store = resolve_cache(or_none(options["cache"]))
     if store is None:
         raise click.UsageError("--cache none: there is nothing to check")
+    _check_is_there(store, options["cache"])
     if sample and folder is None:
         raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
     again: dict[str, Any] = {}
@@ -133,8 +174,8 @@ def evict(
     going = store.evictable(**limits)
     for space in going:
         click.echo(
-            f"{filesize.decimal(space.size_bytes)}, {space.n_rows} rows of {space.label}, "
-            f"last used {space.last_used}",
+            f"{space.digest[:8]}: {filesize.decimal(space.size_bytes)}, {space.n_rows} rows of "
+            f"{space.label}, last used {space.last_used}",
             err=True,
         )
     total = filesize.decimal(sum(space.size_bytes for space in going))
@@ -147,7 +188,11 @@ def evict(
 @cache.command()
 @_CACHE
 @click.argument("path", type=click.Path())
-@click.option("--space", default=None, help="First digits of its digest, if there are several.")
+@click.option(
+    "--space",
+    default=None,
+    help="First digits of its digest, as `featx cache info` shows it; for several.",
+)
 @click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
 @click.option("--format", default=None, help="h5, npz or parquet; default: by the suffix.")
 @AS_JSON
@@ -173,7 +218,7 @@ def export(
 
 
 @cache.command(name="import")
-@_CACHE
+@_CACHE_OR_NEW
 @click.argument("path", type=click.Path())
 @AS_JSON
 def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:

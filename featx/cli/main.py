@@ -23,12 +23,13 @@ import click
 from featx._version import __version__
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
-from featx.cli.options import FOLDER, HEAD_HELP, extractor_options, make_extractor
+from featx.cli.options import FOLDER, extractor_options, head_option, make_extractor
 from featx.cli.output import AS_JSON, as_options, check_writable, passes, print_json, show
 from featx.cli.quiet_imports import keep_imports_quiet
 from featx.exceptions import (
     BackboneError,
     FeatxError,
+    FeatxWarning,
     InputError,
     SavedFileError,
     UntrustedTypesError,
@@ -118,7 +119,7 @@ def extract(
 @cli.command()
 @FOLDER
 @click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
-@click.option("--head", "heads", multiple=True, default=["logistic"], help=HEAD_HELP)
+@head_option("--head", "heads", multiple=True, default=["logistic"])
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option("--seed", default=0, show_default=True)
 @extractor_options
@@ -133,8 +134,7 @@ def cv(
     **options: Any,
 ) -> None:
     """Cross-validate heads and backbones on a folder per class; both may be repeated."""
-    from featx.cli import reports
-    from featx.evaluation.comparison import compare, p_values
+    from featx.evaluation.comparison import compare
     from featx.samples.folders import load_image_folder
 
     images = load_image_folder(folder)
@@ -147,13 +147,26 @@ def cv(
         n_folds=folds,
         random_state=seed,
     )
-    rows = list(comparisons)
+    rows: list[Any] = []
+    try:
+        for row in comparisons:
+            rows.append(row)
+    finally:
+        # Where a later backbone fails or the run is interrupted, what is done is not lost.
+        if rows:
+            _show_comparisons(rows, n_folds=folds, as_json=as_json)
+
+
+def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
+    from featx.cli import reports
+    from featx.evaluation.comparison import p_values
+
     against_best = p_values([row.scores for row in rows])
     if as_json:
         found = zip(rows, against_best, strict=True)
         print_json([{**row._asdict(), "p_value": p_value} for row, p_value in found])
     else:
-        reports.print_comparisons(rows, against_best, n_folds=folds)
+        reports.print_comparisons(rows, against_best, n_folds=n_folds)
 
 
 @cli.command()
@@ -176,7 +189,8 @@ for command in (fit, predict, evaluate, export, cache):
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    click.echo(f"{category.__name__}: {message}", err=True)
+    shown = as_options(str(message)) if issubclass(category, FeatxWarning) else message
+    click.echo(f"{category.__name__}: {shown}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,9 +9,9 @@ import click
 
 from featx.cli.options import (
     FOLDER,
-    HEAD_HELP,
     extractor_options,
     fine_tune_options,
+    head_option,
     make_extractor,
     make_fine_tune,
     or_none,
@@ -40,7 +40,7 @@ _ON_ERROR = click.option(
 @click.command()
 @FOLDER
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The saved model.")
-@click.option("--head", default="logistic", show_default=True, help=HEAD_HELP)
+@head_option("--head", default="logistic")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @_TRUSTED

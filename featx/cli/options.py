@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,39 @@ import click
 from featx._validation import did_you_mean
 
 FOLDER = click.argument("folder", type=click.Path())
-HEAD_HELP = "logistic, ridge, svm, knn, lda or forest"
+
+
+class HelpOnDemand(click.Option):
+    """An option whose help lists what a table of the library holds, loaded when help is shown.
+
+    Parameters
+    ----------
+    make_help : callable
+        Returns the help.
+    """
+
+    def __init__(self, *args: Any, make_help: Callable[[], str], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._make_help = make_help
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        """Make the help first."""
+        self.help = self._make_help()
+        return super().get_help_record(context)
+
+
+def head_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Make the option that names a head, whose help lists those there are."""
+    return click.option(
+        *names, cls=HelpOnDemand, make_help=_head_help, show_default=True, **attributes
+    )
+
+
+def _head_help() -> str:
+    from featx.heads import CLASSIFIER_HEADS
+
+    *others, last = CLASSIFIER_HEADS
+    return f"{', '.join(others)} or {last}"
 
 
 def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,12 +121,24 @@ def fine_tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--tune",
             multiple=True,
             metavar="NAME=VALUE",
-            help="A parameter of FineTune, as in epochs=20; may be repeated.",
+            cls=HelpOnDemand,
+            make_help=_tune_help,
         ),
     )
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _tune_help() -> str:
+    return f"As in epochs=20; may be repeated. Names: {', '.join(_tunable())}."
+
+
+def _tunable() -> list[str]:
+    """List the parameters of FineTune that are not options of their own."""
+    from featx.tuning.params import FineTune
+
+    return [name for name in FineTune().get_params() if name != "unfreeze"]
 
 
 def make_fine_tune(options: dict[str, Any]) -> Any:
@@ -105,9 +150,9 @@ def make_fine_tune(options: dict[str, Any]) -> Any:
         return None
     from featx.tuning.params import FineTune
 
-    known = set(FineTune().get_params()) - {"unfreeze"}
-    for name in set(params) - known:
-        hint = did_you_mean(name, list(known))
+    known = _tunable()
+    for name in params.keys() - set(known):
+        hint = did_you_mean(name, known)
         raise click.BadParameter(
             f"{name!r} is no parameter of FineTune.{hint}", param_hint="--tune"
         )
@@ -130,7 +175,10 @@ def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | Non
 
 
 def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    """Read a value as JSON, or else as Python, or else as the text that it is."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return text

@@ -15,15 +15,21 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 
 
 _PARAMETERS = (
+    "also_cache",
+    "augment",
     "backbone",
     "batch_size",
     "cache",
+    "engine",
     "head",
     "input_size",
     "layer",
     "n_jobs",
     "pooling",
+    "precision",
     "preprocessing",
+    "space",
+    "views",
     "weights",
 )
 
@@ -37,14 +43,23 @@ def as_options(message: str) -> str:
     'pass --on-error nan to get rows of NaN in their place'
     >>> as_options("name them: trusted=['sklearn.tree._tree.Tree']")
     'name them: --trusted sklearn.tree._tree.Tree'
+    >>> as_options("fine_tune__batch_size=0: expected a positive integer.")
+    '--tune batch_size=0: expected a positive integer.'
     """
     message = re.sub(r"^\w+ has (a|\d+) faulty parameters?:", "faulty options:", message)
     message = re.sub(r"\b(extractor__)?backbone_params=", "--param ", message)
     message = re.sub(r"\b(extractor__)?on_error='(\w+)'", r"--on-error \2", message)
     message = re.sub(r"\bfine_tune__unfreeze=", "--fine-tune ", message)
     message = re.sub(r"\bfine_tune__(?=\w+=)", "--tune ", message)
-    message = re.sub(rf"(?<=\s)(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message)
+    message = re.sub(
+        rf"(?<!\S)(?<!--tune )(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message
+    )
     message = re.sub(r"\bn_folds=", "--folds ", message)
+    message = message.replace("list_backbones() names", "featx backbones names")
+    message = message.replace(
+        "near_duplicates(embeddings).groups, passed as groups=, keeps them together",
+        "Remove all but one, or cross-validate with compare_heads in Python, which takes groups",
+    )
     return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
 
 

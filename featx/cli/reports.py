@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from featx.evaluation.comparison import Comparison
     from featx.networks.applications import Network
 
+_UNCUT = 10_000  # characters; where no terminal sets a width, rich takes 80
+
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns whose name begins with ``#`` hold numbers and are set right.
 
-    The title is one line, however long, so that a path in it can be copied.
+    The title is one line, however long, so that a path in it can be copied. In a file or a pipe
+    no cell is cut or broken into lines.
 
     Examples
     --------
     >>> print_table("", ["name", "#n"], [["a", 1]])  # doctest: +SKIP
     """
     console = Console()
+    if not console.file.isatty():  # rich calls a pipe a terminal where colour is forced
+        console.width = _UNCUT
     if title:
         console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     table = Table()

@@ -201,8 +201,24 @@ class Backbone:
                 f"layer {self._layer_name()!r}",
                 f"pooling {self.spec.pooling}",
                 f"preprocessing {self.preprocessing}",
+                *self._departures(),
             )
         )
+
+    def _departures(self) -> list[str]:
+        """Say in which other ways the backbone is not the one that its name stands for."""
+        spec = self.spec
+        departures = []
+        if spec.network:
+            params = spec.backbone_params or {}
+            departures += [f"{name} {value}" for name, value in params.items()]
+            if spec.weights != "imagenet":
+                departures.append(f"weights {spec.weights and Path(spec.weights).name}")
+        if spec.input_size is not None:
+            departures.append("input " + "x".join(map(str, self.input_shape[:2])))
+        if spec.precision != "float32":
+            departures.append(f"precision {spec.precision}")
+        return departures
 
 
 def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:

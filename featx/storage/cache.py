@@ -40,6 +40,7 @@ from featx.storage.upkeep import (
     Eviction,
     Recheck,
     choose_evictions,
+    choose_store,
     describe,
     find_damage,
     folder_bytes,
@@ -52,6 +53,7 @@ from featx.storage.upkeep import (
 from featx.storage.views import EmbeddingView
 
 _DTYPES = ("float32", "float16")
+CACHE_PARTS = ("spaces", "notes", "files", "damaged", "tuning")
 
 
 def default_cache_path() -> Path:
@@ -374,24 +376,14 @@ class EmbeddingCache:
         OSError
             Something cannot be removed.
         """
-        for name in ("spaces", "notes", "files", "damaged", "tuning"):
+        for name in CACHE_PARTS:
             remove_tree(self.path / name)
         self.__dict__.pop("files", None)
         self._stores.clear()
 
     def _chosen_store(self, space: str | Space | None) -> SpaceStore:
         digest = space.digest if isinstance(space, Space) else space or ""
-        stores = self._all_stores()
-        chosen = [store for store in stores if store.space.digest.startswith(digest)]
-        if len(chosen) == 1:
-            return chosen[0]
-        known = "; ".join(f"{store.space.digest[:8]} {store.space.label}" for store in stores)
-        raise ParameterError(
-            f"space={digest!r}: {len(chosen)} spaces have a digest that begins so. Pass one of "
-            f"those that are stored: {known}"
-            if stores
-            else f"nothing is stored in {self.path} yet"
-        )
+        return choose_store(self._all_stores(), digest, folder=self.path)
 
     def _all_stores(self) -> list[SpaceStore]:
         folder = self.path / "spaces"

@@ -28,6 +28,8 @@ from featx.storage.shards import (
 from featx.storage.store import SpaceStore
 from featx.storage.usage import USAGE_FILE, read_usage
 
+_SHOWN = 8  # digits of a digest
+
 
 def space_of(folder: Path) -> Space | None:
     """Learn from its shards what space a folder is of; None if none of them can be read."""
@@ -41,6 +43,30 @@ def space_of(folder: Path) -> Space | None:
             if isinstance(shard, Shard) and shard.space.digest == folder.name:
                 return shard.space
     return None
+
+
+def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> SpaceStore:
+    """Choose the space whose digest begins so; of an empty beginning, the only one there is.
+
+    Raises
+    ------
+    ParameterError
+        There is no such space, or not only one.
+    """
+    chosen = [store for store in stores if store.space.digest.startswith(digest)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if not stores:
+        raise ParameterError(f"nothing is stored in {folder} yet")
+    listed = {store.space.digest[:_SHOWN]: store.space.label for store in chosen or stores}
+    problem = f"space={digest!r}: {len(chosen) or 'no'} spaces have a digest that begins so"
+    if not digest:
+        problem = f"{folder} holds {len(stores)} spaces"
+    raise ParameterError(
+        f"{problem}: choose one by the beginning of its digest, as in "
+        f"space={next(iter(listed))!r}. Stored: "
+        + "; ".join(f"{beginning} {label}" for beginning, label in listed.items())
+    )
 
 
 def describe(store: SpaceStore) -> dict[str, Any]:
