@@ -168,7 +168,7 @@ def _check_target(path: Path, format: str) -> None:
     missing = missing_packages(format)
     if missing:
         raise MissingExtraError(
-            f"format={format!r} needs {' and '.join(missing)}: pip install 'featx[{format}]'"
+            f"format={format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         )
 
 

@@ -123,8 +123,7 @@ def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:
         faults.add("precision", precision, f"{known}, with engine={engine!r}.")
     missing = missing_packages(engine)
     if missing:
-        packages = " and ".join(missing)
-        cure = f"{packages} to be installed: pip install 'featx[{engine}]'."
+        cure = f"{' and '.join(missing)} to be installed: pip install {' '.join(missing)}."
         faults.add("engine", engine, cure)
 
 

@@ -559,7 +559,7 @@ def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monke
     monkeypatch.setattr("featx.extractor_checks.missing_packages", lambda engine: ["tf2onnx"])
     code, _, err = run("cv", photos, "--engine", "onnx", "-q")
     assert code == CODES["input"]
-    cure = "expected tf2onnx to be installed: pip install 'featx[onnx]'."
+    cure = "expected tf2onnx to be installed: pip install tf2onnx."
     assert f"--engine 'onnx': {cure}" in err
 
 

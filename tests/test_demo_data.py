@@ -63,5 +63,5 @@ def test_letters_say_which_typeface_they_are_drawn_in(tmp_path):
 
 def test_typefaces_without_matplotlib_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'featx\[demo\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install matplotlib"):
         typefaces()

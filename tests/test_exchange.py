@@ -153,7 +153,7 @@ def test_export_format_that_is_none_raises(cache, embeddings, tmp_path):
 
 def test_export_parquet_without_pyarrow_names_the_extra(cache, embeddings, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"featx\[parquet\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install pyarrow"):
         cache.export(tmp_path / "rows.parquet")
 
 

@@ -16,6 +16,7 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
@@ -539,6 +540,15 @@ def test_fit_auto_leaves_a_perfect_head_alone(digits, cache, capsys):
     assert fitted.report_.judgement["is_worth_it"] is False
     assert fitted.report_.kept == "head"
     assert "not fine-tuning: the head is right on all" in capsys.readouterr().err
+
+
+def test_fit_says_that_a_linear_head_stood_in_untrained(digits, cache, capsys):
+    images, labels = digits
+    estimator = classifier(cache, head=DummyClassifier(), learning_rate=1e-12)
+    report = estimator.set_params(verbose=1).fit(images, labels).report_
+    assert report.tuned_score > report.head_score
+    assert (report.best_epoch, report.kept) == (0, "head")
+    assert "no epoch made the linear head better" in capsys.readouterr().err
 
 
 def test_fit_auto_tunes_where_a_trial_pays(digits, capsys):

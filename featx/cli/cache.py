@@ -12,7 +12,7 @@ import click
 from rich import filesize
 
 from featx.cli.options import extractor_options, make_extractor, or_none
-from featx.cli.output import AS_JSON, print_json, show
+from featx.cli.output import AS_JSON, FORCE, check_writable, print_json, show
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ def evict(
 )
 @click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
 @click.option("--format", default=None, help="h5, npz or parquet; default: by the suffix.")
+@FORCE
 @AS_JSON
 def export(
     store: EmbeddingCache,
@@ -202,9 +203,11 @@ def export(
     space: str | None,
     folder: str | None,
     format: str | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Write the rows of a space as one file: .h5, .npz or .parquet."""
+    check_writable(Path(path), force=force)
     from featx.samples.folders import load_image_folder
 
     images: dict[str, Any] = {}

@@ -68,7 +68,7 @@ def typefaces() -> list[Path]:
     except ImportError as exc:
         raise MissingExtraError(
             "the demo draws letters in the typefaces of matplotlib, which is not installed: "
-            "pip install 'featx[demo]'"
+            "pip install matplotlib"
         ) from exc
     files = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
     return [

@@ -24,13 +24,12 @@ from featx._version import __version__
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
 from featx.cli.options import FOLDER, extractor_options, head_option, make_extractor
-from featx.cli.output import AS_JSON, as_options, check_writable, passes, print_json, show
+from featx.cli.output import AS_JSON, FORCE, as_options, check_writable, passes, print_json, show
 from featx.cli.quiet_imports import keep_imports_quiet
 from featx.exceptions import (
     BackboneError,
     FeatxError,
     FeatxWarning,
-    InputError,
     SavedFileError,
     UntrustedTypesError,
     WeightsError,
@@ -83,7 +82,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 @cli.command()
 @FOLDER
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An .npz file.")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@FORCE
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @extractor_options
 @AS_JSON
@@ -96,9 +95,7 @@ def extract(
     **options: Any,
 ) -> None:
     """Embed the images of a folder per class: an .npz with embeddings, paths and labels."""
-    if out.exists() and not force:
-        raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
-    check_writable(out)
+    check_writable(out, force=force)
     import io
 
     import numpy as np

@@ -16,7 +16,7 @@ from featx.cli.options import (
     make_fine_tune,
     or_none,
 )
-from featx.cli.output import AS_JSON, check_writable, passes, print_json, show
+from featx.cli.output import AS_JSON, FORCE, check_new, check_writable, passes, print_json, show
 from featx.exceptions import InputError, SavedFileError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _ON_ERROR = click.option(
 @click.command()
 @FOLDER
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The saved model.")
+@FORCE
 @head_option("--head", default="logistic")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
@@ -50,6 +51,7 @@ _ON_ERROR = click.option(
 def fit(
     folder: str,
     out: Path,
+    force: bool,
     head: str,
     seed: int,
     backbone: str,
@@ -61,7 +63,7 @@ def fit(
 
     With --fine-tune the top of the network is trained as well, and kept where that helped.
     """
-    check_writable(out)
+    check_writable(out, force=force)
     from featx.estimators import TransferClassifier
     from featx.persistence import check_savable, save
     from featx.samples.folders import load_image_folder
@@ -194,7 +196,7 @@ def evaluate(
 @click.command()
 @_MODEL
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@FORCE
 @_TRUSTED
 @AS_JSON
 def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json: bool) -> None:
@@ -205,8 +207,7 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     """
     if out.suffix and out.suffix not in _FORMATS:
         raise InputError(f"{out.name!r}: expected the ending {', '.join(_FORMATS)}, or none")
-    if out.exists() and not force:
-        raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
+    check_new(out, force=force)
     classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
     format = _FORMATS.get(out.suffix, "saved_model")
     classifier.export(out, format=format)

@@ -11,6 +11,7 @@ import click
 
 from featx.exceptions import InputError
 
+FORCE = click.option("--force", is_flag=True, help="Replace what is there.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -84,18 +85,37 @@ def passes(report: Any) -> str:
     return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
 
 
-def check_writable(out: Path) -> None:
+def check_writable(out: Path, *, force: bool) -> None:
     """Check that a file can be written, before there is work to lose.
+
+    Parameters
+    ----------
+    out : Path
+    force : bool
+        Whether it may replace what is there.
 
     Raises
     ------
     InputError
-        It is a folder, or in no folder.
+        It is a folder, or in no folder, or there already.
     """
     if out.is_dir():
         raise InputError(f"{str(out)!r} is a folder: expected the name of a file")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
+    check_new(out, force=force)
+
+
+def check_new(out: Path, *, force: bool) -> None:
+    """Check that there is nothing yet under a name, or that it may be replaced.
+
+    Raises
+    ------
+    InputError
+        Something is there, and is to stay.
+    """
+    if out.exists() and not force:
+        raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
 
 
 def print_json(value: Any) -> None:

@@ -86,7 +86,7 @@ def _writer_of(format: str) -> Callable[[Table, Path], None]:
             import pyarrow  # noqa: F401 - only to know whether it is there
         except ImportError as exc:
             raise MissingExtraError(
-                "Parquet files need pyarrow: pip install 'featx[parquet]', or export as .h5 or .npz"
+                "Parquet files need pyarrow: pip install pyarrow, or export as .h5 or .npz"
             ) from exc
     return writers[format]
 

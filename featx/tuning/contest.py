@@ -123,7 +123,7 @@ class Contest:
         )
         report = self._report(trained, gap, is_tuned)
         report["judgement"] = judgement.to_plain() if judgement else None
-        say(_verdict(report), verbose=verbose)
+        say(_verdict(report, has_stand_in=start.head is not start.asked_for), verbose=verbose)
         if is_tuned:
             head = head_with(self.model.finish(start.linear, start.objective), start.head)
             if params.refit and not trained.was_interrupted:
@@ -264,7 +264,7 @@ class Contest:
         }
 
 
-def _verdict(report: dict[str, Any]) -> str:
+def _verdict(report: dict[str, Any], *, has_stand_in: bool) -> str:
     kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples"
     tuned = report["tuned_score"]
     scores = f"head {report['head_score']:.3f}"
@@ -273,4 +273,9 @@ def _verdict(report: dict[str, Any]) -> str:
         scores += f", fine-tuned {tuned:.3f}"
         if report["kept"] == "head" and tuned > report["head_score"]:
             why = ", since the difference may be chance"
+            if has_stand_in and report["best_epoch"] == 0:
+                why = (
+                    ", since no epoch made the linear head better that is trained in its place: "
+                    "what scored so is that one, untrained; head='logistic' fits it on its own"
+                )
     return f"held-out score: {scores}; {kept} is kept{why}"

@@ -26,7 +26,8 @@ class FineTune(SuggestingParams):
 
     Passed to :class:`TransferClassifier` and :class:`TransferRegressor` as ``fine_tune=``; its
     parameters nest: ``fine_tune__learning_rate``. Training starts exactly from the head (linear
-    probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054). Without augmentation, what
+    probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054), or, where that is not linear,
+    from a logistic regression (ridge for values) in its place. Without augmentation, what
     goes into the first unfrozen layer is computed once and kept in the cache, and an epoch trains
     only what lies above.
 
