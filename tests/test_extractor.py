@@ -180,10 +180,13 @@ def test_transform_cache_parameter_names_the_folder(images, tmp_path):
     assert EmbeddingCache(tmp_path / "a").info()["n_forward"] == 10
 
 
-def test_transform_unwritable_cache_warns_and_returns_rows(images, tmp_path):
-    (tmp_path / "file").touch()
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_transform_unwritable_cache_warns_and_returns_rows(kind, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("featx._files._PAUSE_S", -1)  # which no waiting takes
+    place = tmp_path / "place"
+    place.touch() if kind == "file" else place.symlink_to(tmp_path / "gone")
     with pytest.warns(CacheWriteWarning, match="cache=PATH"):
-        embeddings, report = embed(images, cache=tmp_path / "file" / "cache")
+        embeddings, report = embed(images, cache=place / "cache")
     assert np.isfinite(embeddings).all()
     assert report.bytes_written == 0
 
