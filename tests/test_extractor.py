@@ -260,6 +260,15 @@ def test_transform_on_error_nan_gives_nan_rows_and_one_warning(paths, tmp_path):
     assert report.n_forward == 9
 
 
+def test_transform_missing_path_is_a_sample_that_cannot_be_read(paths):
+    frame = pd.DataFrame({"path": [paths[0], None, paths[2]]})
+    with pytest.raises(BadSampleError, match=r"\[1\] .*: missing value \(None or NaN\)"):
+        embed(frame)
+    with pytest.warns(BadSampleWarning, match="missing value"):
+        embeddings, _ = embed(frame, on_error="nan")
+    assert np.isnan(embeddings).all(axis=1).tolist() == [False, True, False]
+
+
 def test_fit_faulty_parameters_are_listed_at_once(images):
     extractor = FeatureExtractor(
         "mobilnet",
