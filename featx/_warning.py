@@ -9,7 +9,7 @@ from types import FrameType
 from featx.exceptions import FeatxWarning
 
 # A search or a pipeline of scikit-learn's lies between a person's line and what it led to.
-_BETWEEN = ("featx", "sklearn", "joblib")
+_BETWEEN = ("featx", "sklearn", "joblib", "contextlib")
 
 
 def warn_caller(warning: FeatxWarning) -> None:

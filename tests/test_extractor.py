@@ -185,10 +185,11 @@ def test_transform_unwritable_cache_warns_and_returns_rows(kind, images, tmp_pat
     monkeypatch.setattr("featx._files._PAUSE_S", -1)  # which no waiting takes
     place = tmp_path / "place"
     place.touch() if kind == "file" else place.symlink_to(tmp_path / "gone")
-    with pytest.warns(CacheWriteWarning, match="cache=PATH"):
+    with pytest.warns(CacheWriteWarning, match="cache=PATH") as caught:
         embeddings, report = embed(images, cache=place / "cache")
     assert np.isfinite(embeddings).all()
     assert report.bytes_written == 0
+    assert {told.filename for told in caught} == {__file__}
 
 
 def test_transform_many_shards_are_compacted(images, monkeypatch):
