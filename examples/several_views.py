@@ -25,7 +25,7 @@ augment = [layers.RandomTranslation(0.08, 0.08), layers.RandomRotation(0.03)]
 
 accuracy = {}
 for n_views in (1, 6):
-    extractor = FeatureExtractor("tiny", views=n_views, augment=augment)
+    extractor = FeatureExtractor("tiny", views=n_views, augment=augment if n_views > 1 else None)
     classifier = TransferClassifier(extractor, head="logistic").fit(X, y)
     proba = classifier.predict_proba(test)
     result = evaluate(y_test, classifier.predict(test), proba=proba, classes=classifier.classes_)

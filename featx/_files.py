@@ -173,8 +173,13 @@ def _make_folder(folder: Path) -> None:
     """Make a folder, and see to it that a power cut does not take it away again."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another process made it, and may clear it
+        try:
             place.mkdir()
+        except FileExistsError:  # another process made it, and may clear it
+            if place.is_symlink() and not place.exists():  # which no waiting mends
+                raise NotADirectoryError(
+                    errno.ENOTDIR, "a link to a folder that is not there", str(place)
+                ) from None
         _sync_folder(place.parent)
 
 

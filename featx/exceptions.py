@@ -127,6 +127,10 @@ class FeatxWarning(UserWarning):
     """Base class of all warnings that featx emits."""
 
 
+class ParameterWarning(FeatxWarning):
+    """A parameter has no use beside the value of another; the message names both."""
+
+
 class BadSampleWarning(FeatxWarning):
     """Samples could not be read and became rows of NaN, or were left out."""
 

@@ -71,13 +71,12 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         output. A sample that can no longer be read is left out there.
     views : int, default=1
         Embeddings of each sample: its own, and those of versions of it that `augment` makes. A
-        version follows from the sample and a number, so that each is embedded once, ever.
-        :meth:`transform` gives their mean, which a linear head turns into its mean score;
-        :class:`TransferClassifier` and :class:`TransferRegressor` train their heads on all of them.
-        1 is the sample alone. After `fit` it may be changed, to predict from more or fewer.
+        version follows from sample and number, so that each is embedded once. :meth:`transform`
+        gives their mean, which a linear head turns into its mean score; estimators train heads on
+        all. 1 is the sample alone. After `fit` it may be changed, to predict from more or fewer.
     augment : None, "standard", keras.Layer or sequence of them, default=None
         What makes versions, given pixels from 0 to 255; "standard" flips, shifts, zooms, turns and
-        changes contrast a little.
+        changes contrast a little. With ``views=1`` it has no use, which `fit` warns of.
     on_error : {"raise", "nan"}, default="raise"
         Whether samples that cannot be read are an error, or rows of NaN and one warning.
     n_jobs : int, default=None
@@ -298,6 +297,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
 
     def _learn(self, samples: Samples, resolved: Resolved) -> None:
         samples.for_inputs(resolved.input_shape)
+        self._warn_of_unused_augment()
         if augmentation := self._augmentation(resolved):
             augmentation.check()
         self.array_shape_ = samples.array_shape

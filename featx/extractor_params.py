@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+from featx._warning import warn_caller
 from featx.cloning import clone_sharing_models
+from featx.exceptions import ParameterWarning
 from featx.extractor_checks import check_extractor_params
 from featx.networks.backbones import BackboneSpec
 from featx.param_names import SuggestingParams
@@ -92,6 +94,16 @@ class ExtractorParams(SuggestingParams):
 pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
         """
         check_extractor_params(type(self).__name__, self.get_params(deep=False))
+
+    def _warn_of_unused_augment(self) -> None:
+        # No error, since a search may try views=1 beside others.
+        if self.augment is not None and self.views == 1:
+            warn_caller(
+                ParameterWarning(
+                    f"augment={self.augment!r} is not used with views=1, the sample alone: pass "
+                    "views=2 or more, or augment=None"
+                )
+            )
 
     def __sklearn_clone__(self) -> Self:
         return clone_sharing_models(self)

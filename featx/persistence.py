@@ -100,6 +100,8 @@ def save(
         The head holds other types; the message names them.
     NotFittedError
         The estimator was not fitted.
+    ParameterError
+        `path` is a folder, or in one that is not there.
     OSError
         The file cannot be written; one that was there is unharmed.
 
@@ -122,6 +124,8 @@ def save(
     check_is_fitted(estimator)
     if not Path(path).absolute().parent.is_dir():
         raise ParameterError(f"{os.fspath(path)!r}: no such folder to write to")
+    if Path(path).is_dir():
+        raise ParameterError(f"{os.fspath(path)!r} is a folder: expected the path of a file")
     extractor = estimator if isinstance(estimator, FeatureExtractor) else estimator.extractor_
     entries, manifest = _extractor_entries(extractor)
     manifest |= {"format": _FORMAT, "featx": __version__, "class": kind}
@@ -365,7 +369,7 @@ def _layers_bytes(extractor: FeatureExtractor, layers: Sequence[keras.Layer]) ->
 def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
+            entries = {name: archive.read(name) for name in archive.namelist()}
     except FileNotFoundError:
         raise SavedFileError(f"{os.fspath(path)!r}: no such file") from None
     except IsADirectoryError:
@@ -374,3 +378,11 @@ def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
         raise SavedFileError(
             f"{os.fspath(path)!r} is not a saved featx estimator, or is damaged: {exc}"
         ) from exc
+    if _MANIFEST not in entries:
+        # Models of Keras are such archives, too.
+        cure = ". For a model of Keras: FeatureExtractor(path)" if "config.json" in entries else ""
+        raise SavedFileError(
+            f"{os.fspath(path)!r} is not a saved featx estimator: expected a file that featx.save "
+            f"wrote{cure}"
+        )
+    return entries

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, column_or_1d
 
+from featx._warning import warn_caller
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
@@ -139,10 +139,9 @@ def rows_that_were_read(embeddings: np.ndarray, *, job: str) -> np.ndarray:
     n_unread = len(kept) - np.count_nonzero(kept)
     if n_unread == len(kept):
         raise InputError(f"none of the {len(kept)} samples could be read")
-    warnings.warn(
+    warn_caller(
         BadSampleWarning(
             f"{n_unread} of {len(kept)} samples could not be read and were left out of {job}"
-        ),
-        stacklevel=4,
+        )
     )
     return kept

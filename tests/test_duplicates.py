@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from featx import FeatureExtractor, compare_heads, near_duplicates
 from featx.evaluation.comparison import compare
-from featx.exceptions import NearDuplicateWarning, ParameterError
+from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
 
 
 def photographs(n_images, seed=0):
@@ -95,6 +95,14 @@ def test_near_duplicates_few_samples_must_be_the_same(n_samples):
 def test_near_duplicates_faulty_threshold_is_told(threshold, rows):
     with pytest.raises(ParameterError, match="threshold="):
         near_duplicates(rows, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    "samples", [["photos/a.jpg"] * 3, [Image.new("L", (2, 2))] * 3, [[np.nan]]]
+)
+def test_near_duplicates_of_what_are_no_embeddings_is_told(samples):
+    with pytest.raises(InputError, match=r"no matrix of embeddings: .*fit_transform\(images\)"):
+        near_duplicates(samples)
 
 
 def test_compare_heads_warns_of_near_duplicates_that_part(rows):

@@ -50,6 +50,11 @@ def test_evaluate_class_that_is_called_as_a_measure_is(name, capsys):
     assert capsys.readouterr().out.count(name) >= 2
 
 
+def test_evaluate_labels_in_one_column_are_labels():
+    column = np.array([[1.0], [0.0], [1.0]])
+    assert evaluate(column, [1, 0, 0]) == evaluate([1.0, 0.0, 1.0], [1, 0, 0])
+
+
 def labels_and_guesses(n_samples=400, n_classes=4, seed=0):
     rng = np.random.default_rng(seed)
     y_true = rng.integers(0, n_classes, n_samples)
@@ -170,6 +175,11 @@ def test_intervals_of_a_class_that_is_never_predicted_say_nothing_of_its_precisi
     ("given", "message"),
     [
         ({"y_true": [], "y_pred": []}, "no samples"),
+        ({"y_pred": np.full((3, 2), 0.5)}, r"y_pred has shape \(3, 2\): .* pass .* as proba="),
+        ({"y_true": np.eye(3)}, r"y_true has shape \(3, 3\): expected one label for each sample"),
+        ({"y_true": 3}, r"y_true has shape \(\)"),
+        ({"y_true": [1.0, 2.5, 3.0]}, "y_true holds numbers such as 2.5, .* for classifiers"),
+        ({"y_true": [1, 2, 3], "y_pred": [0.9, 2.1, 3]}, "y_pred holds numbers such as 0.9"),
         ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "b", "c"]}, "a column for each of the 3"),
         ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "c"]}, r"no column for the labels \['b'\]"),
         ({"proba": [[0.5, 0.1]] * 3}, "no probabilities"),

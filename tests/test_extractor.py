@@ -180,12 +180,16 @@ def test_transform_cache_parameter_names_the_folder(images, tmp_path):
     assert EmbeddingCache(tmp_path / "a").info()["n_forward"] == 10
 
 
-def test_transform_unwritable_cache_warns_and_returns_rows(images, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.warns(CacheWriteWarning, match="cache=PATH"):
-        embeddings, report = embed(images, cache=tmp_path / "file" / "cache")
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_transform_unwritable_cache_warns_and_returns_rows(kind, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("featx._files._PAUSE_S", -1)  # which no waiting takes
+    place = tmp_path / "place"
+    place.touch() if kind == "file" else place.symlink_to(tmp_path / "gone")
+    with pytest.warns(CacheWriteWarning, match="cache=PATH") as caught:
+        embeddings, report = embed(images, cache=place / "cache")
     assert np.isfinite(embeddings).all()
     assert report.bytes_written == 0
+    assert {told.filename for told in caught} == {__file__}
 
 
 def test_transform_many_shards_are_compacted(images, monkeypatch):
@@ -255,6 +259,15 @@ def test_transform_on_error_nan_gives_nan_rows_and_one_warning(paths, tmp_path):
     assert len(caught) == 1
     assert np.flatnonzero(np.isnan(embeddings).all(axis=1)).tolist() == [2, 10]
     assert report.n_forward == 9
+
+
+def test_transform_missing_path_is_a_sample_that_cannot_be_read(paths):
+    frame = pd.DataFrame({"path": [paths[0], None, paths[2]]})
+    with pytest.raises(BadSampleError, match=r"\[1\] .*: missing value \(None or NaN\)"):
+        embed(frame)
+    with pytest.warns(BadSampleWarning, match="missing value"):
+        embeddings, _ = embed(frame, on_error="nan")
+    assert np.isnan(embeddings).all(axis=1).tolist() == [False, True, False]
 
 
 def test_fit_faulty_parameters_are_listed_at_once(images):

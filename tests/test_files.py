@@ -67,10 +67,18 @@ def test_write_atomically_outlasts_others_who_clear_again_and_again(tmp_path, mo
     assert (tmp_path / "rows" / "a").read_bytes() == b"rows"
 
 
-def test_write_atomically_into_a_dangling_link_gives_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("featx._files._PATIENCE_S", 0.05)
+def test_write_atomically_into_a_dangling_link_gives_up_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", Mock(side_effect=AssertionError("waited")))
     (tmp_path / "rows").symlink_to(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NotADirectoryError, match=r"a link to a folder that is not there: .*rows'"):
+        write_atomically(tmp_path / "rows" / "inside" / "a", b"rows")
+    assert os.listdir(tmp_path) == ["rows"]
+
+
+def test_write_atomically_gives_up_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("featx._files._PATIENCE_S", 0.05)
+    monkeypatch.setattr("pathlib.Path.mkdir", Mock(side_effect=FileNotFoundError("cleared")))
+    with pytest.raises(FileNotFoundError, match="cleared"):
         write_atomically(tmp_path / "rows" / "a", b"rows")
 
 

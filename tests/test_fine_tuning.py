@@ -586,7 +586,7 @@ def test_fit_samples_that_cannot_be_read_are_left_out(digits, tmp_path):
     estimator = TransferClassifier(extractor, fine_tune=tuning(epochs=1), random_state=0)
     with (
         pytest.warns(BadSampleWarning, match="left out of fit"),
-        pytest.warns(BadSampleWarning, match="Their rows are NaN"),
+        pytest.warns(BadSampleWarning, match="Their embeddings are NaN"),
     ):
         fitted = estimator.fit(items, [*labels[:60], 0])
     assert fitted.report_.n_samples == 61

@@ -196,6 +196,35 @@ def test_keys_list_every_faulty_file(paths, tmp_path):
     assert reasons[6] == "an empty path"
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT])
+@pytest.mark.parametrize("row", [0, 3])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        list,
+        lambda p: np.array(p, dtype=object),
+        lambda p: [[path] for path in p],
+        pd.Series,
+        lambda p: pd.DataFrame({"path": p}),
+        lambda p: pd.DataFrame({"path": p}, dtype="string"),
+    ],
+    ids=["list", "array", "rows", "series", "frame", "strings"],
+)
+def test_keys_missing_paths_are_faults(wrap, row, missing, paths):
+    paths[row] = missing
+    samples = as_samples(wrap(paths))
+    found, faults = samples.keys(FileIndex(None))
+    assert [fault.position for fault in faults] == [row]
+    assert faults[0].reason == "missing value (None or NaN)"
+    assert faults[0].name.lower() in ("none", "nan", "<na>", "nat")
+    assert np.flatnonzero(found).tolist() == [other for other in range(6) if other != row]
+
+
+def test_keys_without_any_path_are_all_faults():
+    _, faults = as_samples([None, np.nan]).keys(FileIndex(None))
+    assert [fault.position for fault in faults] == [0, 1]
+
+
 def test_keys_faulty_bytes_and_arrays_are_named(images):
     X = [b"", images[0], np.full(SHAPE, np.nan)]
     _, faults = as_samples(X).keys(FileIndex(None))
@@ -333,7 +362,10 @@ def test_as_samples_numeric_frame_is_vectors():
         (np.array([1j, 2j]), "Complex data not supported"),
         (np.array([["a", "b"], ["c", "d"]]), "one column"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), "2 columns"),
-        ([None, "a"], r"\[0\] NoneType"),
+        (["a", None, object()], r"1 of 3 samples are of no known kind: \[2\] object"),
+        ([None, 0.5, 1.5], r"2 of 3 samples are of no known kind: \[1\] float, \[2\] float"),
+        ([0.5, None], r"\[0\] float"),
+        ([0.5, "a"], r"\[0\] float"),
         (3, "expected a list"),
         ({"data": ["a.png"], "target": [1]}, r"a dict with 'data', 'target': .* pass .data"),
         ([[1, 2], [3]], "list of lists that make no array"),

@@ -264,6 +264,20 @@ def test_load_file_with_a_damaged_part_raises(name, content, images, labels, pat
         load(path)
 
 
+def test_load_model_of_keras_names_the_way(path):
+    path = path.with_suffix(".keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
+    with pytest.raises(SavedFileError, match=r"not a saved featx .*: FeatureExtractor\(path\)"):
+        load(path)
+
+
+def test_load_zip_without_a_manifest_raises(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", b"a")
+    with pytest.raises(SavedFileError, match=r"a file that featx.save wrote$"):
+        load(path)
+
+
 def test_load_folder_raises(tmp_path):
     with pytest.raises(SavedFileError, match="is a folder"):
         load(tmp_path)
@@ -281,6 +295,12 @@ def test_save_into_a_folder_that_is_not_there_raises(images, tmp_path):
     extractor = FeatureExtractor("tiny").fit(images)
     with pytest.raises(ParameterError, match="no such folder to write to"):
         save(extractor, tmp_path / "none" / "model.featx")
+
+
+def test_save_over_a_folder_raises(images, tmp_path):
+    extractor = FeatureExtractor("tiny").fit(images)
+    with pytest.raises(ParameterError, match=r"is a folder: expected the path of a file$"):
+        save(extractor, tmp_path)
 
 
 def test_round_trip_fine_tuned_classifier_predicts_the_same(images, labels, path):

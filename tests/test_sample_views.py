@@ -37,7 +37,7 @@ from featx import (
     save,
 )
 from featx.evaluation.comparison import compare
-from featx.exceptions import BadSampleWarning, InputError, ParameterError
+from featx.exceptions import BadSampleWarning, InputError, ParameterError, ParameterWarning
 from featx.head_views import fit_on_views
 
 
@@ -293,6 +293,8 @@ def test_fewer_groups_than_folds_are_told_before_the_pass(fine_tune, digits, tmp
 def test_fine_tuning_has_views_of_its_own(extractor, digits):
     with pytest.raises(ParameterError, match="extractor__views=3"):
         TransferClassifier(extractor, fine_tune=FineTune()).fit(*digits)
+    with pytest.raises(ParameterError, match="extractor__augment='standard': expected None"):
+        TransferClassifier(extractor.set_params(views=1), fine_tune=FineTune()).fit(*digits)
 
 
 def test_cross_validation_and_search_see_samples(extractor, digits):
@@ -346,6 +348,20 @@ def test_transform_a_large_number_of_samples_comes_in_parts(extractor, digits, m
     assert (report.n_samples, report.n_hits) == (60, 180)
 
 
+@pytest.mark.parametrize("method", ["fit", "fit_transform"])
+def test_fit_augment_without_views_warns_once(method, extractor, digits):
+    with pytest.warns(
+        ParameterWarning, match="augment='standard' is not used with views=1"
+    ) as told:
+        getattr(extractor.set_params(views=1), method)(digits[0])
+    assert len(told) == 1
+
+
+def test_transform_after_views_were_set_to_one_is_silent(extractor, digits):
+    embeddings = extractor.fit(digits[0]).set_params(views=1).transform(digits[0])
+    np.testing.assert_array_equal(embeddings, extractor.transform_views(digits[0])[:, 0])
+
+
 def test_versions_follow_from_pixels_however_they_are_passed(extractor, digits, tmp_path):
     images, _ = digits
     paths = []
@@ -376,6 +392,7 @@ def test_stored_rows_of_several_views_are_verified(extractor, digits, tmp_path):
     np.testing.assert_array_equal(view[:5], extractor.transform_views(images)[:5, 0])
 
 
+@pytest.mark.filterwarnings("ignore::featx.exceptions.ParameterWarning")
 def test_search_may_try_no_views_at_all(extractor, digits):
     images, labels = digits
     search = GridSearchCV(

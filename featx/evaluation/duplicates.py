@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import Bunch, check_array
 
-from featx.exceptions import NearDuplicateWarning, ParameterError
+from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
 
 _SHARE = 1 / 8  # of the median distance to a near neighbour
 _NEIGHBOUR = 5  # or a hundredth of all samples: further than the copies of an image
@@ -73,7 +73,7 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
     ------
     ParameterError
         The threshold is no such number.
-    ValueError
+    InputError
         `X` is no matrix of finite numbers.
 
     Examples
@@ -91,7 +91,7 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
         raise ParameterError(
             f"threshold={threshold!r}: expected 'auto', or a number over 0 and at most 1"
         )
-    directions = _directions(check_array(X, dtype=[np.float32, np.float64]))
+    directions = _directions(_checked_embeddings(X))
     least = float(threshold) if is_number else _measured_threshold(directions)
     blocks = list(_similar(directions, least))
     first, second, similarity = (np.concatenate(part) for part in zip(*blocks, strict=True))
@@ -157,6 +157,16 @@ def warn_of_duplicates(
         ),
         stacklevel=stacklevel + 1,
     )
+
+
+def _checked_embeddings(X: Any) -> np.ndarray:
+    try:
+        return check_array(X, dtype=[np.float32, np.float64])
+    except (TypeError, ValueError) as exc:
+        raise InputError(
+            "X is no matrix of embeddings: expected what FeatureExtractor().fit_transform(images) "
+            f"gives, shape (n_samples, n_features). {exc}"
+        ) from exc
 
 
 def _directions(X: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
+from sklearn.utils.multiclass import type_of_target
 
 from featx.evaluation.calibration import calibration
 from featx.evaluation.intervals import intervals
@@ -27,9 +28,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure how well labels were predicted, how sure that is, and what probabilities are worth.
 
+    It is for classifiers, of one label for each sample.
+
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_samples,)
+        Labels, those predicted as ``predict`` gives them.
     proba : array-like of shape (n_samples, n_classes), default=None
         Probabilities, as ``predict_proba`` gives them.
     classes : array-like of shape (n_classes,), default=None
@@ -52,7 +56,7 @@ def evaluate(
     ParameterError
         `confidence` is no such share.
     InputError
-        There are no samples, or `proba` does not suit the labels.
+        There are no samples, labels are no labels, or `proba` does not suit them.
     ValueError
         Lengths differ.
 
@@ -65,7 +69,7 @@ def evaluate(
     """
     if not (isinstance(confidence, Real) and 0 < confidence < 1):
         raise ParameterError(f"confidence={confidence!r}: expected a share between 0 and 1")
-    y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
+    y_true, y_pred = _checked_labels(y_true, "y_true"), _checked_labels(y_pred, "y_pred")
     check_consistent_length(y_true, y_pred, proba)
     if not len(y_true):
         raise InputError("there are no samples to evaluate")
@@ -100,6 +104,22 @@ def evaluate(
         order = np.argsort(columns)
         result["calibration"] = calibration(y_true, proba[:, order], classes=columns[order])
     return result
+
+
+def _checked_labels(y: Any, name: str) -> np.ndarray:
+    y = np.asarray(y)
+    if y.ndim != 1 and y.shape[1:] != (1,):
+        cure = "; pass probabilities as proba=" if name == "y_pred" and y.ndim == 2 else ""
+        raise InputError(
+            f"{name} has shape {y.shape}: expected one label for each sample, (n_samples,){cure}"
+        )
+    y = y.ravel()
+    if y.dtype.kind == "f" and len(y) and type_of_target(y, input_name=name) == "continuous":
+        raise InputError(
+            f"{name} holds numbers such as {y[y != np.trunc(y)][0]:.6g}, which are no labels: "
+            "evaluate is for classifiers. Regressors have score(), and sklearn.metrics."
+        )
+    return y
 
 
 def _checked_proba(proba: Any, classes: np.ndarray, y_true: np.ndarray) -> np.ndarray:

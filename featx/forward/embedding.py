@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import Bunch
 
+from featx._warning import warn_caller
 from featx.engines.runner import Runner
 from featx.exceptions import (
     BadSampleError,
@@ -283,12 +283,11 @@ def _store_file_index(cache: EmbeddingCache | None) -> None:
         cache.files.flush()
     except OSError as exc:
         if cache.files.is_first_failure():
-            warnings.warn(
+            warn_caller(
                 CacheWriteWarning(
                     f"what files contain cannot be remembered ({exc}): they are read again the "
                     "next time. Pass another folder: cache=PATH, or FEATX_CACHE."
-                ),
-                stacklevel=4,
+                )
             )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-import warnings
 
 import numpy as np
 
+from featx._warning import warn_caller
 from featx.exceptions import BadSampleError, BadSampleWarning, SampleFault, describe_faults
 from featx.forward.feeding import GROUP_SIZE, load
 from featx.samples.base import Samples
@@ -79,10 +79,8 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
     if faults and on_error == "raise":
         raise BadSampleError(faults, n_samples)
     if faults:
-        warnings.warn(
-            BadSampleWarning(f"{describe_faults(faults, n_samples)}\nTheir rows are NaN."),
-            stacklevel=4,
-        )
+        told = describe_faults(faults, n_samples)
+        warn_caller(BadSampleWarning(f"{told}\nTheir embeddings are NaN."))
 
 
 def were_read(embeddings: np.ndarray) -> np.ndarray:

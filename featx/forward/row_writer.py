@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import numpy as np
 
+from featx._warning import warn_caller
 from featx.exceptions import CacheWriteWarning
 from featx.storage.compaction import MAX_SHARDS, compact
 from featx.storage.store import SpaceStore
@@ -102,10 +102,9 @@ class RowWriter:
 
 
 def _warn_not_stored(exc: OSError) -> None:
-    warnings.warn(
+    warn_caller(
         CacheWriteWarning(
             f"the cache cannot be written ({exc}); embeddings are returned but not kept. Free "
             "some space, or pass another folder: cache=PATH, or FEATX_CACHE in the environment."
-        ),
-        stacklevel=6,
+        )
     )

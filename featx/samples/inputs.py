@@ -12,7 +12,10 @@ from PIL import Image
 
 from featx.exceptions import InputError
 from featx.samples.base import ArraySamples, Samples, ValueSamples
-from featx.samples.item_samples import ItemSamples
+from featx.samples.item_samples import ItemSamples, is_missing
+
+_ONE_SAMPLE = (str, bytes, os.PathLike, Image.Image)
+_KINDS = (*_ONE_SAMPLE, bytearray, memoryview, np.ndarray)
 
 
 def as_samples(X: Any) -> Samples:
@@ -39,7 +42,7 @@ arrays; array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p)
     >>> as_samples(np.zeros((3, 8, 8), np.uint8)).array_shape
     (8, 8)
     """
-    if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
+    if isinstance(X, _ONE_SAMPLE):
         raise InputError(
             f"X is a single {type(X).__name__}: expected several samples. Pass [X] for one "
             "sample, or load_image_folder(path).data for a folder of images."
@@ -128,16 +131,19 @@ def _samples_of_sequence(X: Any) -> Samples:
         raise InputError(
             f"X is a {type(X).__name__}: expected a list, array or Series of samples"
         ) from exc
-    if items and all(map(_is_one_column_row, items)):
+    if _are_one_column(items):
         return _samples_of_sequence([item[0] for item in items])
-    if items and isinstance(items[0], (list, tuple, int, float, np.number)):
+    first = next((item for item in items if not is_missing(item)), None)
+    if isinstance(first, (list, tuple, int, float, np.number)):
         try:
             array = np.asarray(items)
         except ValueError as exc:
             raise InputError(f"X is a list of lists that make no array: {exc}") from exc
-        return _samples_of_array(array)
-    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
-    foreign = [row for row, item in enumerate(items) if not isinstance(item, kinds)]
+        if array.ndim > 1 or _is_numeric(array):
+            return _samples_of_array(array)
+    foreign = [
+        row for row, item in enumerate(items) if not (isinstance(item, _KINDS) or is_missing(item))
+    ]
     if foreign:
         shown = ", ".join(f"[{row}] {type(items[row]).__name__}" for row in foreign[:10])
         raise InputError(
@@ -147,7 +153,9 @@ def _samples_of_sequence(X: Any) -> Samples:
     return ItemSamples(items)
 
 
-def _is_one_column_row(item: Any) -> bool:
-    """Tell whether an item is a row, of one column, of what is no number."""
-    kinds = (str, bytes, os.PathLike, Image.Image)
-    return isinstance(item, (list, tuple)) and len(item) == 1 and isinstance(item[0], kinds)
+def _are_one_column(items: list[Any]) -> bool:
+    """Tell whether items are rows, of one column, of what is no number."""
+    if not all(isinstance(item, (list, tuple)) and len(item) == 1 for item in items):
+        return False
+    inner = [item[0] for item in items if not is_missing(item[0])]
+    return bool(inner) and all(isinstance(item, _ONE_SAMPLE) for item in inner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class ItemSamples(Samples):
     Parameters
     ----------
     items : sequence of str, Path, bytes, PIL.Image.Image or ndarray
+        None, NaN and the like are samples that cannot be read.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
@@ -55,6 +57,8 @@ class ItemSamples(Samples):
             return f"array {item.shape} {item.dtype}"
         if isinstance(item, (bytes, bytearray, memoryview)):
             return f"{len(item)} bytes"
+        if is_missing(item):
+            return str(item)
         return type(item).__name__
 
     def take(self, rows: np.ndarray) -> list[Any]:
@@ -75,6 +79,9 @@ class ItemSamples(Samples):
                     continue
                 # Another spelling of a path only means that the file is hashed once more.
                 paths.append((row, path if path.startswith(os.sep) else os.path.abspath(path)))
+                continue
+            if is_missing(item):
+                faults.append(self.fault(row, "missing value (None or NaN)"))
                 continue
             try:
                 digests[row] = _digest_of_item(item)
@@ -125,6 +132,19 @@ class ItemSamples(Samples):
         return conformed(
             self, rows, items=items, pixels_of=partial(_pixels_of, shape=shape), shape=shape
         )
+
+
+def is_missing(item: Any) -> bool:
+    """Tell whether an item is what a column of paths has where there is none.
+
+    Examples
+    --------
+    >>> [is_missing(item) for item in (None, float("nan"), "a.jpg", 0.5)]
+    [True, True, False, False]
+    """
+    if isinstance(item, Real):
+        return item != item
+    return item is None or type(item).__name__ in ("NAType", "NaTType")  # of pandas
 
 
 def _digest_of_item(item: Any) -> bytes:

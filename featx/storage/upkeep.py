@@ -233,7 +233,7 @@ def recheck(
         return Recheck(0, 0.0, [])
     kept, _ = store.find(keys[rows])
     # Rows under these keys are of the samples themselves, not of versions of them.
-    itself = clone(extractor).set_params(cache=None, views=1)
+    itself = clone(extractor).set_params(cache=None, views=1, augment=None)
     fresh = itself.fit_transform(samples.take(rows))
     computed = np.asarray(fresh).reshape(kept.shape)
     norms = np.maximum(np.linalg.norm(computed, axis=1), np.finfo(np.float32).tiny)

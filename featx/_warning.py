@@ -1,0 +1,29 @@
+"""Warnings that quote the line of the caller's own code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import FrameType
+
+from featx.exceptions import FeatxWarning
+
+# A search or a pipeline of scikit-learn's lies between a person's line and what it led to.
+_BETWEEN = ("featx", "sklearn", "joblib", "contextlib")
+
+
+def warn_caller(warning: FeatxWarning) -> None:
+    """Warn at the innermost line outside of featx and scikit-learn.
+
+    So a person sees a line of their own, and Python's filters tell the same thing once where it
+    happens again and again below that line, as in the fits of a search.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    stacklevel = 2
+    while frame is not None and _package(frame) in _BETWEEN:
+        frame, stacklevel = frame.f_back, stacklevel + 1
+    warnings.warn(warning, stacklevel=stacklevel)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -1,0 +1,41 @@
+"""Warnings quote the caller's own line, and Python tells what is told there once."""
+
+import linecache
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.pipeline import make_pipeline
+
+from featx import FeatureExtractor, TransferClassifier
+from featx.exceptions import BadSampleWarning
+
+
+@pytest.fixture
+def extractor():
+    return FeatureExtractor("tiny", on_error="nan", cache=None)
+
+
+@pytest.fixture
+def samples():
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    images[::2] //= 4
+    return [*images, "gone.png"]
+
+
+def test_warn_caller_quotes_the_line_outside_of_featx_and_scikit_learn(extractor, samples):
+    pipeline = make_pipeline(TransferClassifier(extractor, "ridge"))
+    with pytest.warns(BadSampleWarning) as caught:
+        pipeline.fit(samples, [0, 1, 0, 1, 0])
+    quoted = {linecache.getline(told.filename, told.lineno).strip() for told in caught}
+    assert quoted == {"pipeline.fit(samples, [0, 1, 0, 1, 0])"}
+
+
+def test_warn_caller_from_one_line_is_told_once(extractor, samples):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            extractor.fit_transform(samples)
+    assert [str(told.message).splitlines()[0] for told in caught] == [
+        "1 of 5 samples cannot be read:"
+    ]
