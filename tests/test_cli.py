@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -156,16 +157,17 @@ def test_extract_options_reach_the_extractor(run, photos, tmp_path):
     assert EmbeddingCache().info()["n_rows"] == 0
 
 
-def test_extract_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path):
+@pytest.mark.parametrize("command", ["extract", "fit"])
+def test_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path, command):
     out = tmp_path / "rows.npz"
     out.write_text("mine")
-    code, _, err = run("extract", photos, "--out", out, "--backbone", "tiny", "-q")
+    code, _, err = run(command, photos, "--out", out, "--backbone", "tiny", "-q")
     assert code == CODES["input"]
     assert "pass --force" in err
     assert out.read_text() == "mine"
-    code, _, _ = run("extract", photos, "--out", out, "--backbone", "tiny", "-q", "--force")
+    code, _, _ = run(command, photos, "--out", out, "--backbone", "tiny", "-q", "--force")
     assert code == 0
-    assert np.load(out)["embeddings"].shape == (12, 400)
+    assert zipfile.is_zipfile(out)
 
 
 def test_fit_and_evaluate_and_predict(run, photos, model):
@@ -294,7 +296,9 @@ def test_cache_of_several_spaces_is_exported_one_by_one(run, photos, model, tmp_
     )
     assert f"; {second} tiny, layer" in err
     assert run("cache", "export", tmp_path / "rows.h5", "--space", second)[0] == 0
-    code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", "xyz")
+    code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", second)
+    assert (code, "pass --force" in err) == (CODES["input"], True)
+    code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", "xyz", "--force")
     assert "error: --space 'xyz': no spaces have a digest that begins so" in err
 
 
