@@ -15,6 +15,25 @@ from scipy.linalg import blas
 _ROWS_AT_ONCE = 2048
 
 
+def rows_of(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return some rows; those that follow one another without copying them.
+
+    Parameters
+    ----------
+    X : ndarray or view of shape (n, d)
+    rows : ndarray of int of shape (m,)
+
+    Examples
+    --------
+    >>> X = np.arange(4)
+    >>> rows_of(X, np.array([1, 2])), rows_of(X, np.array([2, 1]))
+    (array([1, 2]), array([2, 1]))
+    """
+    first = rows[0]
+    is_slice = np.array_equal(rows, np.arange(first, first + len(rows)))
+    return X[first : first + len(rows)] if is_slice else X[rows]
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over samples, all in float64.
@@ -75,7 +94,7 @@ class Moments:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
             part = parts[: len(some)]
-            np.subtract(X[some], shift, out=part[:, :d])
+            np.subtract(rows_of(X, some), shift, out=part[:, :d])
             part[:, d:-1], part[:, -1] = Y[some], 1
             if (weights[some] != 1).any():
                 part *= np.sqrt(weights[some, np.newaxis])
@@ -104,6 +123,6 @@ class Moments:
     def centered(self) -> tuple[np.ndarray, np.ndarray]:
         """Return Gram matrix (d, d), its lower triangle, and products (d, t) around the means."""
         return (
-            self.xx - np.outer(self.x, self.x / self.weight),
+            blas.dsyr(-1 / self.weight, self.x, lower=1, a=self.xx),
             self.xy - np.outer(self.x, self.y / self.weight),
         )

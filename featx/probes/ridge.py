@@ -23,8 +23,9 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
 
     With the strength that it chooses it is scikit-learn's ``RidgeClassifier``: least squares on
     targets of -1 and 1. The moments of what a fold trains on are those of everything less those of
-    the fold, and one eigendecomposition of them gives the coefficients of every strength (Hastie et
-    al. 2009, section 3.4.1). With fewer samples than features it works on the products of samples.
+    the fold, and one decomposition of them gives the coefficients of every strength (Hastie et al.
+    2009, section 3.4.1; Eldén 1977). With fewer samples than features it works on the products of
+    samples.
 
     Parameters
     ----------
@@ -152,7 +153,9 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
         return self.classes_[which.astype(np.intp)]
 
     def _own_score(self, y: np.ndarray, predicted: np.ndarray, weights: Any) -> float:
-        right = (predicted == y).reshape(len(y), -1).all(axis=1)  # accuracy_score takes longer
+        right = predicted == y  # accuracy_score takes longer
+        if right.ndim == 2:
+            right = right.all(axis=1)
         return float(np.average(right, weights=weights))
 
     def __sklearn_tags__(self) -> Any:

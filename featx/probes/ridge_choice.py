@@ -14,7 +14,9 @@ from sklearn.metrics import check_scoring
 from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
 from featx.probes.folds import last_of_best, split_folds
+from featx.probes.moments import rows_of
 from featx.probes.ridge_path import Solutions, solve
+from featx.probes.shifted import product
 from featx.probes.streaming import apply_in_blocks, check_own_score
 from featx.probes.weights import check_weights_of_folds
 
@@ -103,10 +105,10 @@ class RidgeChoice(DocumentedEstimator):
         n_at_once = max(1, _SCORES_AT_ONCE // solutions.n_targets)
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
-            side_by_side = coefs.reshape(X.shape[1], -1)
+            side_by_side = np.ascontiguousarray(coefs.reshape(X.shape[1], -1))
             predicted = []
             for rows in parts:
-                scores = X[rows] @ side_by_side
+                scores = product(rows_of(X, rows), side_by_side)
                 scores += intercepts.ravel()
                 decided = self._decide(scores.reshape(-1, solutions.n_targets))
                 predicted.append(decided.reshape(len(rows), len(intercepts), *decided.shape[1:]))

@@ -20,7 +20,7 @@ from featx.blas import blas_threads_for
 from featx.exceptions import InputError
 from featx.probes.folds import Fold
 from featx.probes.moments import Moments
-from featx.probes.shifted import ShiftedSystems
+from featx.probes.shifted import ShiftedSystems, product
 from featx.probes.streaming import weighted_mean
 
 
@@ -193,7 +193,8 @@ def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def _times(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
     """Multiply (k, m) by (m, n_alphas, t), in one product."""
-    return (matrix @ stack.reshape(len(stack), -1)).reshape(len(matrix), *stack.shape[1:])
+    flat = product(matrix, stack.reshape(len(stack), -1))
+    return flat.reshape(len(matrix), *stack.shape[1:])
 
 
 def _intercepts(
@@ -201,4 +202,6 @@ def _intercepts(
 ) -> np.ndarray:
     if not fit_intercept:
         return np.zeros(coefs.shape[1:])
-    return y_mean - np.tensordot(x_mean, coefs, 1)
+    return y_mean - product(x_mean[np.newaxis], coefs.reshape(len(coefs), -1)).reshape(
+        coefs.shape[1:]
+    )

@@ -5,6 +5,11 @@ Computations", 4th edition, section 8.3.1); there a system of any multiple costs
 diagonal, and the way back one product for all. It is the way of Eldén (1977), "Algorithms for the
 regularization of ill-conditioned least squares problems", with the matrix in place of its root. It
 costs half of an eigendecomposition, which is the way where a multiple is lost in rounding.
+
+Numpy and scipy each bring a BLAS with threads of its own, and those of the one go on spinning for a
+tenth of a second after their work: a decomposition by scipy's after a product by numpy's takes
+twice as long (160 ms instead of 72, 1,280 columns, 2 cores, 2026-11). So products between
+decompositions are scipy's, too.
 """
 
 from __future__ import annotations
@@ -12,10 +17,32 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 _LAPACK_BLOCK = 64  # columns; more work space brings nothing
 _SMALL = 3  # rows, below which there is nothing to bring to tridiagonal form
+
+
+def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Multiply two matrices with scipy's BLAS.
+
+    Parameters
+    ----------
+    left : ndarray of shape (m, k)
+    right : ndarray of shape (k, n)
+        Both are copied if they are not C-contiguous and float64.
+
+    Returns
+    -------
+    ndarray of shape (m, n), C-contiguous, float64
+
+    Examples
+    --------
+    >>> product(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([[1., 2.],
+           [3., 4.]])
+    """
+    return blas.dgemm(1.0, right.T, left.T).T
 
 
 class ShiftedSystems:
@@ -61,24 +88,24 @@ class ShiftedSystems:
             return self._by_eigenvalues(alphas)
         size = np.abs(self._diagonal).max() + 2 * np.abs(self._beside).max()
         least = 8 * np.finfo(np.float64).eps * size
-        solved = []
-        for alpha in alphas:
+        n_targets = self._right.shape[1]
+        solved = np.empty((len(self._matrix), len(alphas) * n_targets), order="F")
+        for number, alpha in enumerate(alphas):
             pivots, factors, fault = lapack.dpttrf(self._diagonal + alpha, self._beside)
             if fault or pivots.min() < least:
                 return self._by_eigenvalues(alphas)
-            solved.append(lapack.dpttrs(pivots, factors, self._turned)[0])
-        back = self._reflected(np.concatenate(solved, axis=1), "N")
-        return back.reshape(len(back), len(alphas), -1)
+            columns = slice(number * n_targets, (number + 1) * n_targets)
+            solved[:, columns] = lapack.dpttrs(pivots, factors, self._turned)[0]
+        return self._reflected(solved, "N").reshape(len(solved), len(alphas), n_targets)
 
     def _reflected(self, columns: np.ndarray, transposed: str) -> np.ndarray:
         """Turn columns into the basis of the tridiagonal form ("T") or back ("N")."""
-        reflected = np.array(columns, order="F")
+        reflected = np.asfortranarray(columns)
         lwork = _LAPACK_BLOCK * max(1, columns.shape[1])
         below, _, _ = lapack.dormqr(
             "L", transposed, self._reflectors, self._taus, reflected[1:], lwork
         )
-        reflected[1:] = below
-        return reflected
+        return np.concatenate([reflected[:1], below])
 
     def _by_eigenvalues(self, alphas: np.ndarray) -> np.ndarray:
         values, vectors = self._eigen
