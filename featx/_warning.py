@@ -6,17 +6,17 @@ import sys
 import warnings
 from types import FrameType
 
-from featx.exceptions import FeatxWarning
-
 # A search or a pipeline of scikit-learn's lies between a person's line and what it led to.
-_BETWEEN = ("featx", "sklearn", "joblib", "contextlib")
+_PACKAGES = ("featx", "sklearn", "joblib", "keras")
+_BETWEEN = (*_PACKAGES, "contextlib", "concurrent", "threading", "multiprocessing")
 
 
-def warn_caller(warning: FeatxWarning) -> None:
+def warn_caller(warning: Warning) -> None:
     """Warn at the innermost line outside of featx and scikit-learn.
 
     So a person sees a line of their own, and Python's filters tell the same thing once where it
-    happens again and again below that line, as in the fits of a search.
+    happens again and again below that line. In a thread of its own there is no such line, and
+    Python quotes none.
     """
     frame: FrameType | None = sys._getframe(1)
     stacklevel = 2

@@ -38,4 +38,4 @@ class DocumentedEstimator(BaseEstimator):
 
     @property
     def _doc_link_template(self) -> str:
-        return documentation_url() + "#{estimator_name}"
+        return documentation_url().replace("{", "{{").replace("}", "}}") + "#{estimator_name}"

@@ -70,7 +70,7 @@ class TransferParams(SuggestingParams, ABC):
             faults.add("fine_tune", self.fine_tune, "a FineTune, or None.")
         if self.fine_tune is not None and getattr(extractor, "views", 1) != 1:
             faults.add("extractor__views", extractor.views, "1 with fine_tune, which has `views`.")
-        elif self.fine_tune is not None and getattr(extractor, "augment", None) is not None:
+        if self.fine_tune is not None and getattr(extractor, "augment", None) is not None:
             expected = "None with fine_tune, which has `augment`."
             faults.add("extractor__augment", extractor.augment, expected)
         faults.raise_any()

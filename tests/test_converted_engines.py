@@ -125,6 +125,56 @@ def test_transpose_late_scales_first_with_the_same_numbers(scale, tmp_path):
     assert difference(after.reshape(len(images), -1), before.reshape(len(images), -1)) < 1e-6
 
 
+def built_graph(shape, order, constant, *, n_readers=1, operation="add"):
+    """Return a graph of one input, transposed, and arithmetic with a constant."""
+    import openvino
+    from openvino import opset13
+
+    inputs = opset13.parameter(shape, np.float32)
+    turned = opset13.transpose(inputs, np.array(order, np.int64))
+    results = [getattr(opset13, operation)(turned, constant) for _ in range(n_readers)]
+    return openvino.Model(results, [inputs])
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("shape", "order", "constant"),
+    [
+        ((2, 5, 4, 3), (0, 3, 1, 2), np.float32(3)),
+        ((2, 5, 4, 3), (0, 3, 1, 2), np.arange(12, dtype=np.float32).reshape(3, 1, 4)),
+        ((2, 5, 3), (0, 2, 1), np.arange(15, dtype=np.float32).reshape(3, 5)),
+    ],
+)
+def test_transpose_late_turns_constants_of_lower_rank(shape, order, constant):
+    import openvino
+
+    graph = built_graph(shape, order, constant)
+    changed = graph.clone()
+    transpose_late(changed)
+    assert [each.get_type_name() for each in changed.get_ordered_ops()][-2] == "Transpose"
+    inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    before, after = (
+        openvino.compile_model(each, "CPU")({0: inputs})[0] for each in (graph, changed)
+    )
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("shape", "order", "constant", "n_readers"),
+    [
+        ((2, 5, 4, 3), (0, 3, 1, 2), np.float32(3), 2),
+        ((2, 5, 3), (0, 2, 1), np.ones((1, 1, 1, 1), np.float32), 1),
+        ((2, 5, 3), (), np.float32(3), 1),  # which reverses
+    ],
+)
+def test_transpose_late_leaves_what_it_does_not_know(shape, order, constant, n_readers):
+    graph = built_graph(shape, order, constant, n_readers=n_readers)
+    before = [node.get_type_name() for node in graph.get_ordered_ops()]
+    transpose_late(graph)
+    assert [node.get_type_name() for node in graph.get_ordered_ops()] == before
+
+
 @needs_openvino
 def test_transpose_late_leaves_other_graphs_as_they_are(tmp_path):
     def noisy(inputs):

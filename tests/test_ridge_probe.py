@@ -10,11 +10,12 @@ from sklearn.model_selection import (
     KFold,
     PredefinedSplit,
     ShuffleSplit,
+    cross_val_score,
 )
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx import FineTune, RidgeProbe, RidgeProbeRegressor, TransferClassifier, load, save
-from featx.exceptions import ParameterError
+from featx.exceptions import InputError, ParameterError
 from featx.probes.moments import Moments
 
 REASON = "weights do not change which samples a fold holds out, as in LogisticRegressionCV"
@@ -225,6 +226,37 @@ def test_weights_that_are_none_raise(weights, message):
         RidgeProbe().fit(X, y, sample_weight=weights)
 
 
+def test_fit_folds_that_count_from_the_end_score_as_any():
+    X, y = samples(60, 5, 2)
+    last = [(np.arange(50), np.arange(-10, 0)), (np.arange(-50, 0), np.arange(10))]
+    same = [(np.arange(50), np.arange(50, 60)), (np.arange(10, 60), np.arange(10))]
+    scores = [RidgeProbe([0.1, 10.0], cv=cv).fit(X, y).path_["scores"] for cv in (last, same)]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_fit_no_folds_raises():
+    X, y = samples(60, 5, 2)
+    with pytest.raises(InputError, match=r"cv=\[\] holds nothing out"):
+        RidgeProbe(cv=[]).fit(X, y)
+
+
+def test_fit_fold_that_outweighs_the_rest_is_not_lost_in_rounding():
+    X, y = samples(60, 5, 2)
+    X[3] *= 1e9
+    values = (y == y[0]).astype(float)
+    first = [next(KFold(5).split(X))]  # holds it out
+    probe = RidgeProbeRegressor([1.0], cv=first).fit(X, values)
+    expected = cross_val_score(Ridge(1.0), X, values, cv=first)
+    np.testing.assert_allclose(probe.path_["scores"][0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [20, 60])
+def test_fit_numbers_whose_products_are_infinite_raise(n_rows):
+    X = 1e160 * np.random.default_rng(0).normal(size=(n_rows, 40))
+    with np.errstate(all="ignore"), pytest.raises(InputError, match=r"infinite or too large"):
+        RidgeProbeRegressor([1.0]).fit(X, np.arange(n_rows, dtype=float))
+
+
 def test_moments_of_the_parts_add_up(monkeypatch):
     monkeypatch.setattr("featx.probes.moments._ROWS_AT_ONCE", 7)
     rng = np.random.default_rng(0)
@@ -235,6 +267,9 @@ def test_moments_of_the_parts_add_up(monkeypatch):
     for total in (parts[0] + parts[1], whole):
         np.testing.assert_allclose(np.tril(total.xx), np.tril(X.T @ (X * weights[:, np.newaxis])))
         np.testing.assert_allclose(total.xy, X.T @ (Y * weights[:, np.newaxis]))
+        np.testing.assert_allclose(total.x, weights @ X)
+        np.testing.assert_allclose(total.weight, weights.sum())
+        np.testing.assert_allclose(total.y, weights @ Y)
     np.testing.assert_allclose((whole - parts[0]).xx, parts[1].xx)
     np.testing.assert_allclose((whole - parts[0]).centered()[0], parts[1].centered()[0])
 

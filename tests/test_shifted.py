@@ -37,9 +37,19 @@ def test_at_features_that_are_dead_or_repeat_one_another():
 
 
 def test_at_alpha_that_is_lost_in_rounding_is_solved_by_eigenvalues():
-    matrix = 1e12 * gram_matrix(5, 20)  # of rank 5
-    right = matrix @ np.ones((20, 1))
-    solved = ShiftedSystems(matrix, right).at(np.array([1e-6, 1e12]))
-    np.testing.assert_allclose(matrix @ solved[:, 0], right, rtol=1e-6)
-    expected = np.linalg.solve(matrix + 1e12 * np.eye(20), right)
-    np.testing.assert_allclose(solved[:, 1], expected, rtol=1e-9)
+    values = np.r_[np.full(10, -1e-4), np.logspace(0, 12, 30)]  # rounding of 1e12 may be so large
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0]
+    matrix, right = (basis * values) @ basis.T, np.ones((40, 1))
+    alphas = np.array([2e-4, 1e3])
+    solved = ShiftedSystems(matrix, right).at(alphas)
+    found, vectors = np.linalg.eigh(matrix)
+    for number, alpha in enumerate(alphas):
+        shares = vectors.T @ right / (np.maximum(found, 0) + alpha)[:, np.newaxis]
+        np.testing.assert_allclose(solved[:, number], vectors @ shares, rtol=1e-3)
+
+
+def test_at_nan_stays_nan():
+    matrix = gram_matrix(20, 5)
+    matrix[2, 1] = np.nan
+    with pytest.raises(np.linalg.LinAlgError):
+        ShiftedSystems(matrix, np.ones((5, 1))).at(np.ones(1))

@@ -1,10 +1,13 @@
 """Warnings quote the caller's own line, and Python tells what is told there once."""
 
 import linecache
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from featx import FeatureExtractor, TransferClassifier
@@ -29,6 +32,21 @@ def test_warn_caller_quotes_the_line_outside_of_featx_and_scikit_learn(extractor
         pipeline.fit(samples, [0, 1, 0, 1, 0])
     quoted = {linecache.getline(told.filename, told.lineno).strip() for told in caught}
     assert quoted == {"pipeline.fit(samples, [0, 1, 0, 1, 0])"}
+
+
+def test_warn_caller_in_a_search_quotes_the_line_that_searches(extractor, samples):
+    search = GridSearchCV(TransferClassifier(extractor, "ridge"), {"head__alpha": [1.0]}, cv=2)
+    samples, labels = [*samples, *samples[:4]], [0, 1, 0, 1, 0, 0, 1, 0, 1]
+    with pytest.warns(BadSampleWarning) as caught:
+        search.fit(samples, labels)
+    quoted = {linecache.getline(told.filename, told.lineno).strip() for told in caught}
+    assert quoted == {"search.fit(samples, labels)"}
+
+
+def test_warn_caller_in_a_thread_quotes_no_library(extractor, samples):
+    with pytest.warns(BadSampleWarning) as caught, ThreadPoolExecutor(1) as threads:
+        threads.submit(extractor.fit_transform, samples).result()
+    assert {told.filename for told in caught} == {"<sys>" if sys.version_info >= (3, 12) else "sys"}
 
 
 def test_warn_caller_from_one_line_is_told_once(extractor, samples):

@@ -12,7 +12,7 @@ import click
 from rich import filesize
 
 from featx.cli.options import extractor_options, make_extractor, or_none
-from featx.cli.output import AS_JSON, FORCE, check_writable, print_json, show
+from featx.cli.output import AS_JSON, FORCE, check_new, check_writable, print_json, show
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
 
     if not cache.path.is_dir():
         raise InputError(f"{named}: there is no such cache; {cache.path} is no folder")
-    names = {path.name for path in cache.path.iterdir()}
+    names = {path.name for path in cache.path.iterdir() if not path.name.startswith(".")}
+    names -= {"lost+found"}
     if names and names.isdisjoint(CACHE_PARTS):
         raise InputError(f"{named}: there is no cache in this folder, but other files")
 
@@ -207,7 +208,9 @@ def export(
     as_json: bool,
 ) -> None:
     """Write the rows of a space as one file: .h5, .npz or .parquet."""
-    check_writable(Path(path), force=force)
+    check_writable(Path(path))
+    if not force:
+        check_new(Path(path))
     from featx.samples.folders import load_image_folder
 
     images: dict[str, Any] = {}

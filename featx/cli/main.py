@@ -24,7 +24,16 @@ from featx._version import __version__
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
 from featx.cli.options import FOLDER, extractor_options, head_option, make_extractor
-from featx.cli.output import AS_JSON, FORCE, as_options, check_writable, passes, print_json, show
+from featx.cli.output import (
+    AS_JSON,
+    FORCE,
+    as_options,
+    check_new,
+    check_writable,
+    passes,
+    print_json,
+    show,
+)
 from featx.cli.quiet_imports import keep_imports_quiet
 from featx.exceptions import (
     BackboneError,
@@ -95,7 +104,9 @@ def extract(
     **options: Any,
 ) -> None:
     """Embed the images of a folder per class: an .npz with embeddings, paths and labels."""
-    check_writable(out, force=force)
+    check_writable(out)
+    if not force:
+        check_new(out)
     import io
 
     import numpy as np
@@ -148,10 +159,12 @@ def cv(
     try:
         for row in comparisons:
             rows.append(row)
-    finally:
+    except BaseException:
         # Where a later backbone fails or the run is interrupted, what is done is not lost.
         if rows:
             _show_comparisons(rows, n_folds=folds, as_json=as_json)
+        raise
+    _show_comparisons(rows, n_folds=folds, as_json=as_json)
 
 
 def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:

@@ -63,7 +63,9 @@ def fit(
 
     With --fine-tune the top of the network is trained as well, and kept where that helped.
     """
-    check_writable(out, force=force)
+    check_writable(out)
+    if not force:
+        check_new(out)
     from featx.estimators import TransferClassifier
     from featx.persistence import check_savable, save
     from featx.samples.folders import load_image_folder
@@ -207,7 +209,8 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     """
     if out.suffix and out.suffix not in _FORMATS:
         raise InputError(f"{out.name!r}: expected the ending {', '.join(_FORMATS)}, or none")
-    check_new(out, force=force)
+    if not force:
+        check_new(out)
     classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
     format = _FORMATS.get(out.suffix, "saved_model")
     classifier.export(out, format=format)

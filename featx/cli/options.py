@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import click
 
 from featx._validation import did_you_mean
 
+_PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
 FOLDER = click.argument("folder", type=click.Path())
 
 
@@ -176,9 +179,14 @@ def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | Non
 
 def _value(text: str) -> Any:
     """Read a value as JSON, or else as Python, or else as the text that it is."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            continue
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Python thinks of the spelling
+            value = ast.literal_eval(text)
+        # Names such as 3_4 and 0x10 are no numbers here.
+        is_name = isinstance(value, (int, float)) and set(text) & set("_xob")
+        if not is_name and isinstance(value, _PLAIN):
+            return value
     return text

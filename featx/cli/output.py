@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -85,36 +86,29 @@ def passes(report: Any) -> str:
     return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
 
 
-def check_writable(out: Path, *, force: bool) -> None:
+def check_writable(out: Path) -> None:
     """Check that a file can be written, before there is work to lose.
-
-    Parameters
-    ----------
-    out : Path
-    force : bool
-        Whether it may replace what is there.
 
     Raises
     ------
     InputError
-        It is a folder, or in no folder, or there already.
+        It is a folder, or in no folder.
     """
     if out.is_dir():
         raise InputError(f"{str(out)!r} is a folder: expected the name of a file")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
-    check_new(out, force=force)
 
 
-def check_new(out: Path, *, force: bool) -> None:
-    """Check that there is nothing yet under a name, or that it may be replaced.
+def check_new(out: Path) -> None:
+    """Check that there is nothing yet under a name.
 
     Raises
     ------
     InputError
-        Something is there, and is to stay.
+        Something is there, if only a link to nothing.
     """
-    if out.exists() and not force:
+    if os.path.lexists(out):
         raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
 
 

@@ -8,13 +8,13 @@ but takes seconds to convert the network. Every sample that is tried on is also 
 from __future__ import annotations
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from featx._warning import warn_caller
 from featx.engines.base import Engine
 from featx.engines.batch_sizes import BatchSizeSearch, is_out_of_memory
 from featx.exceptions import EngineError, EngineWarning
@@ -232,7 +232,7 @@ class Runner:
             if self._name != self._options.faster:
                 raise
             self._name, self._options = self._options.engine, self._options._replace(faster=None)
-            warnings.warn(EngineWarning(f"{exc}; Keras runs it instead"), stacklevel=9)
+            warn_caller(EngineWarning(f"{exc}; Keras runs it instead"))
             return self._engine(inputs)
         if engine.batch_size != self.batch_size:
             engine = engine.resized(self.batch_size)

@@ -54,10 +54,12 @@ def _swapped(transpose: openvino.Node) -> openvino.Node | None:
     order = transpose.input_value(1).get_node()
     if constant is None or order.get_type_name() != "Constant":
         return None
-    axes = order.get_data()
-    values = constant.get_data()
-    values = values.reshape((1,) * (len(axes) - values.ndim) + values.shape)
-    turned = operations.constant(np.ascontiguousarray(values.transpose(np.argsort(axes))))
+    axes, shape = order.get_data(), tuple(constant.get_output_shape(0))
+    is_numpy = reader.get_attributes().get("auto_broadcast") == "numpy"
+    if len(axes) < max(1, len(shape)) or not is_numpy:
+        return None
+    full = operations.reshape(constant, np.array((1,) * (len(axes) - len(shape)) + shape), False)
+    turned = operations.transpose(full, np.argsort(axes))
     source = transpose.input_value(0)
     arguments = [turned if each is constant else source for each in operands]
     moved = getattr(operations, _ELEMENTWISE[reader.get_type_name()])(*arguments)

@@ -139,7 +139,7 @@ def compare(
         if embedder is embedders[0]:
             samples = as_samples(X)
             names = [f"[{row}] {samples.name(row)}" for row in rows.tolist()]
-            warn_of_duplicates(views[:, 0], folds, names.__getitem__, stacklevel=2)
+            warn_of_duplicates(views[:, 0], folds, names.__getitem__)
         for head in heads:
             scores = _scores(head, views, labels, of_rows, folds=folds, random_state=random_state)
             yield Comparison(
@@ -240,7 +240,7 @@ def compare_heads(
     check_consistent_length(X, groups)
     _check_heads(heads, y, groups, n_views=1)
     folds = list(_folds(y, groups, n_folds=n_folds, random_state=random_state))
-    warn_of_duplicates(X, folds, "row {}".format, stacklevel=2)
+    warn_of_duplicates(X, folds, "row {}".format)
     scores, seconds = [], []
     for head in heads:
         start_s = time.perf_counter()

@@ -10,7 +10,6 @@ made smaller, are found in four of five cases or more; those of 28 to 64 pixels 
 from __future__ import annotations
 
 import heapq
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import Bunch, check_array
 
+from featx._warning import warn_caller
 from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
 
 _SHARE = 1 / 8  # of the median distance to a near neighbour
@@ -110,8 +110,6 @@ def warn_of_duplicates(
     X: np.ndarray,
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
     name: Callable[[int], str],
-    *,
-    stacklevel: int,
 ) -> None:
     """Warn, once and by name, of samples that are nearly the same and in different folds.
 
@@ -125,8 +123,6 @@ def warn_of_duplicates(
         Rows; each sample is in one test.
     name : callable
         From a row to what a person calls the sample.
-    stacklevel : int
-        Of the warning, as seen from the caller.
     """
     if len(X) > _MAX_ROWS_LOOKED_AT:
         return
@@ -149,13 +145,12 @@ def warn_of_duplicates(
         f"{name(first)} and {name(second)} ({similarity:.3f})"
         for similarity, first, second in shown
     )
-    warnings.warn(
+    warn_caller(
         NearDuplicateWarning(
             f"{n_found} pairs of samples are nearly the same (cosine of centred embeddings of "
             f"{threshold:.3f} or more) and lie in different folds, so that scores may be too high: "
             f"{pairs}. near_duplicates(embeddings).groups, passed as groups=, keeps them together."
-        ),
-        stacklevel=stacklevel + 1,
+        )
     )
 
 

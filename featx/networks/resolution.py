@@ -12,7 +12,6 @@ import functools
 import os
 import threading
 import uuid
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from featx._warning import warn_caller
 from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
 from featx.identity._hashing import digest_of, digest_of_json
 from featx.identity.code_digests import UnhashableCodeError, code_digest
@@ -109,7 +109,7 @@ def _resolve_from(
     try:
         space = backbone.space(digester)
     except UnhashableCodeError as exc:
-        warnings.warn(NotCachedWarning(f"embeddings are not cached: {exc}"), stacklevel=6)
+        warn_caller(NotCachedWarning(f"embeddings are not cached: {exc}"))
         unknown = {
             "unidentified": uuid.uuid4().hex,
             "feature_shape": backbone.feature_shape,
@@ -117,13 +117,12 @@ def _resolve_from(
         }
         return Resolved(Space(unknown).stored_as("float32"), build, is_cacheable=False)
     if remembered and remembered != space:
-        warnings.warn(
+        warn_caller(
             UnstableBackboneWarning(
                 f"{spec.label} gave a model with other weights than the last time it was called, "
                 "so embeddings stored before cannot be used again. Seed its initialisers, or save "
                 "the model and pass the path of the .keras file."
-            ),
-            stacklevel=6,
+            )
         )
     if recipe and remembered != space:
         _remember(cache, recipe, space)

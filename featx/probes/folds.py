@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import check_cv
 
+from featx.exceptions import InputError
+
 Fold = tuple[np.ndarray, np.ndarray]
 
 # Means of the same scores in another order differ by this much.
@@ -29,18 +31,27 @@ def split_folds(cv: Any, X: np.ndarray, y: np.ndarray, groups: Any, *, classes: 
     Returns
     -------
     list of (train, test)
-        Row numbers, int64.
+        Row numbers from 0 on.
+
+    Raises
+    ------
+    InputError
+        There are no folds.
     """
     splitter = check_cv(cv, y, classifier=classes)
-    return [
-        (_row_numbers(train), _row_numbers(test)) for train, test in splitter.split(X, y, groups)
+    folds = [
+        (_row_numbers(train, len(X)), _row_numbers(test, len(X)))
+        for train, test in splitter.split(X, y, groups)
     ]
+    if not folds:
+        raise InputError(f"cv={cv!r} holds nothing out: expected one fold or more")
+    return folds
 
 
-def _row_numbers(rows: Any) -> np.ndarray:
-    """Return the rows of a fold as numbers, which scikit-learn takes as a mask too."""
+def _row_numbers(rows: Any, n_rows: int) -> np.ndarray:
+    """Return the rows of a fold as numbers, which may be a mask, or count from the end."""
     rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows
+    return np.flatnonzero(rows) if rows.dtype == bool else np.where(rows < 0, rows + n_rows, rows)
 
 
 def last_of_best(means: np.ndarray) -> int:

@@ -7,12 +7,12 @@ straight line through the last two ends.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from featx._warning import warn_caller
 from featx.probes.folds import Fold
 from featx.probes.lbfgs import Tolerances
 from featx.probes.logistic_losses import Losses, Memory
@@ -116,7 +116,7 @@ class LogisticPath:
         (minimum,) = losses.solve([start], C, _FOR_EVERYTHING)
         if not minimum.is_reached:
             message = f"no optimum in {_FOR_EVERYTHING.max_iter} iterations at C={C:.3g}"
-            warnings.warn(ConvergenceWarning(message), stacklevel=3)
+            warn_caller(ConvergenceWarning(message))
         coef, intercept = self._rotation.coefficients(minimum.point)
         if len(intercept) > 1:
             intercept -= intercept.mean()  # which changes no probability

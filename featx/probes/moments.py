@@ -13,6 +13,8 @@ import numpy as np
 from scipy.linalg import blas
 
 _ROWS_AT_ONCE = 2048
+_LEAST_LEFT = 1e-6  # of what was subtracted from: six digits are lost, ten are left
+_CONSTANT = 1e-20  # of the largest sum of squares
 
 
 def rows_of(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -22,6 +24,7 @@ def rows_of(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
     ----------
     X : ndarray or view of shape (n, d)
     rows : ndarray of int of shape (m,)
+        One or more, from 0 on.
 
     Examples
     --------
@@ -87,20 +90,26 @@ class Moments:
         >>> Moments.of(X, Y, np.ones(3), np.array([1, 2])).x
         array([6., 8.])
         """
-        # Samples, targets and ones side by side: their Gram matrix holds all of the sums.
-        d, t = X.shape[1], Y.shape[1]
-        gram = np.zeros((d + t + 1, d + t + 1), order="F")
-        parts = np.empty((min(len(rows), _ROWS_AT_ONCE), d + t + 1))
+        # Samples and ones side by side: their products hold all of the sums.
+        n_columns = X.shape[1] + 1
+        gram = np.zeros((n_columns, n_columns), order="F")
+        products = np.zeros((n_columns, Y.shape[1]), order="F")
+        parts = np.empty((min(len(rows), _ROWS_AT_ONCE), n_columns))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            part = parts[: len(some)]
-            np.subtract(rows_of(X, some), shift, out=part[:, :d])
-            part[:, d:-1], part[:, -1] = Y[some], 1
+            part, targets = parts[: len(some)], Y[some]
+            np.subtract(rows_of(X, some), shift, out=part[:, :-1])
+            part[:, -1] = 1
             if (weights[some] != 1).any():
-                part *= np.sqrt(weights[some, np.newaxis])
+                roots = np.sqrt(weights[some, np.newaxis])
+                part *= roots
+                targets = targets * roots
             gram = blas.dsyrk(1.0, part.T, beta=1.0, c=gram, overwrite_c=1, lower=1)
+            products = blas.dgemm(
+                1.0, part.T, targets.T, trans_b=1, beta=1.0, c=products, overwrite_c=1
+            )
         sums = gram[-1]
-        return cls(float(sums[-1]), sums[:d], sums[d:-1], gram[:d, :d], gram[d:-1, :d].T)
+        return cls(float(sums[-1]), sums[:-1], products[-1], gram[:-1, :-1], products[:-1])
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
@@ -119,6 +128,23 @@ class Moments:
             self.xx - other.xx,
             self.xy - other.xy,
         )
+
+    def has_digits_beside(self, whole: Self, *, centered: bool) -> bool:
+        """Tell whether these moments, which are what was left of `whole`, are more than rounding.
+
+        Parameters
+        ----------
+        whole : Moments
+        centered : bool
+            Whether those around the means are asked for. Features that hardly vary do not count.
+        """
+        if not self.weight >= _LEAST_LEFT * whole.weight:
+            return False
+        left, before = np.diag(self.xx), np.diag(whole.xx)
+        if centered:
+            left = left - self.x**2 / self.weight
+        varies = before > _CONSTANT * before.max()
+        return bool((left >= _LEAST_LEFT * before)[varies].all())
 
     def centered(self) -> tuple[np.ndarray, np.ndarray]:
         """Return Gram matrix (d, d), its lower triangle, and products (d, t) around the means."""

@@ -19,7 +19,7 @@ from featx.probes.weights import checked_weights
 
 
 class RidgeProbe(ClassifierMixin, RidgeChoice):
-    """Ridge classification that tries many strengths in all folds at about the price of one fit.
+    """Ridge classification that tries many strengths in all folds at the price of a few fits.
 
     With the strength that it chooses it is scikit-learn's ``RidgeClassifier``: least squares on
     targets of -1 and 1. The moments of what a fold trains on are those of everything less those of
@@ -165,7 +165,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
 
 
 class RidgeProbeRegressor(RegressorMixin, RidgeChoice):
-    """Ridge regression that tries many strengths in all folds at about the price of one fit.
+    """Ridge regression that tries many strengths in all folds at the price of a few fits.
 
     With the strength that it chooses it is scikit-learn's ``Ridge``; see :class:`RidgeProbe`.
 

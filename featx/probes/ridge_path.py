@@ -16,7 +16,6 @@ from typing import Protocol
 import numpy as np
 from scipy import linalg
 
-from featx.blas import blas_threads_for
 from featx.exceptions import InputError
 from featx.probes.folds import Fold
 from featx.probes.moments import Moments
@@ -63,6 +62,7 @@ def solve(
     if len(X) < X.shape[1]:
         centered = X - shift
         kernel = centered @ centered.T
+        _check_finite(kernel, Y)
         for rows in [*(train for train, _ in folds), np.arange(len(X))]:
             part = kernel[np.ix_(rows, rows)]
             yield DualSolutions(X[rows], Y[rows], weights[rows], part, fit_intercept=fit_intercept)
@@ -77,20 +77,27 @@ def solve(
         total = reduce(add, held)
     else:
         total = moments_of(every)
-    if not np.isfinite(total.xx).all():
-        raise InputError("X holds NaN, or numbers that are infinite or too large")
+    _check_finite(total.xx, total.xy)
 
-    def without(fold: Fold, moments: Moments) -> Moments:
+    def solutions_of(fold: Fold, moments: Moments) -> PrimalSolutions:
         train, test = fold
         both = np.concatenate([train, test])  # a split may repeat rows, or leave some out
-        is_rest = len(both) == len(every) and np.array_equal(np.sort(both), every)
-        return total - moments if is_rest else moments_of(train)
+        if len(both) == len(every) and np.array_equal(np.sort(both), every):
+            rest = total - moments
+            if rest.has_digits_beside(total, centered=fit_intercept):
+                return PrimalSolutions(rest, shift, fit_intercept=fit_intercept)
+        # What was held out may be far from the others: their own mean leaves more digits.
+        own = weighted_mean(X[train], weights[train]) if fit_intercept else shift
+        moments = Moments.of(X, Y, weights, train, shift=own)
+        return PrimalSolutions(moments, own, fit_intercept=fit_intercept)
 
-    for fold, moments in zip(folds, held, strict=True):
-        with blas_threads_for(X.nbytes):
-            solutions = PrimalSolutions(without(fold, moments), shift, fit_intercept=fit_intercept)
-        yield solutions
+    yield from map(solutions_of, folds, held)
     yield PrimalSolution(total, shift, fit_intercept=fit_intercept)  # of one strength
+
+
+def _check_finite(products: np.ndarray, targets: np.ndarray) -> None:
+    if not (np.isfinite(products).all() and np.isfinite(targets).all()):
+        raise InputError("X or y holds NaN, or numbers that are infinite or too large")
 
 
 class PrimalSolutions:

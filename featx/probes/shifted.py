@@ -8,7 +8,7 @@ costs half of an eigendecomposition, which is the way where a multiple is lost i
 
 Numpy and scipy each bring a BLAS with threads of its own, and those of the one go on spinning for a
 tenth of a second after their work: a decomposition by scipy's after a product by numpy's takes
-twice as long (160 ms instead of 72, 1,280 columns, 2 cores, 2026-11). So products between
+twice as long (160 ms instead of 72, 1,280 columns, 2 cores, 2026-11). So large products between
 decompositions are scipy's, too.
 """
 
@@ -19,7 +19,10 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import blas, lapack
 
+from featx.blas import blas_threads_for
+
 _LAPACK_BLOCK = 64  # columns; more work space brings nothing
+_WORK = 16  # times what a product of its size takes: threads pay from 512 rows on
 _SMALL = 3  # rows, below which there is nothing to bring to tridiagonal form
 
 
@@ -66,10 +69,10 @@ class ShiftedSystems:
         self._matrix, self._right = matrix, right
         if len(matrix) < _SMALL:
             return
-        lwork = _LAPACK_BLOCK * len(matrix)
-        packed, self._diagonal, self._beside, self._taus, _ = lapack.dsytrd(
-            matrix, lower=1, lwork=lwork
-        )
+        with blas_threads_for(_WORK * matrix.nbytes):
+            packed, self._diagonal, self._beside, self._taus, _ = lapack.dsytrd(
+                matrix, lower=1, lwork=_LAPACK_BLOCK * len(matrix)
+            )
         self._reflectors = np.asfortranarray(packed[1:, :-1])
         self._turned = self._reflected(right, "T")
 
@@ -90,13 +93,18 @@ class ShiftedSystems:
         least = 8 * np.finfo(np.float64).eps * size
         n_targets = self._right.shape[1]
         solved = np.empty((len(self._matrix), len(alphas) * n_targets), order="F")
+        is_lost = np.zeros(len(alphas), bool)
         for number, alpha in enumerate(alphas):
             pivots, factors, fault = lapack.dpttrf(self._diagonal + alpha, self._beside)
-            if fault or pivots.min() < least:
-                return self._by_eigenvalues(alphas)
             columns = slice(number * n_targets, (number + 1) * n_targets)
-            solved[:, columns] = lapack.dpttrs(pivots, factors, self._turned)[0]
-        return self._reflected(solved, "N").reshape(len(solved), len(alphas), n_targets)
+            is_lost[number] = fault or not pivots.min() >= least  # NaN is lost, too
+            solved[:, columns] = (
+                0 if is_lost[number] else lapack.dpttrs(pivots, factors, self._turned)[0]
+            )
+        found = self._reflected(solved, "N").reshape(len(solved), len(alphas), n_targets)
+        if is_lost.any():
+            found[:, is_lost] = self._by_eigenvalues(alphas[is_lost])
+        return found
 
     def _reflected(self, columns: np.ndarray, transposed: str) -> np.ndarray:
         """Turn columns into the basis of the tridiagonal form ("T") or back ("N")."""

@@ -16,12 +16,12 @@ import os
 import struct
 import time
 import uuid
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from featx._files import seal, unseal, write_atomically
+from featx._warning import warn_caller
 from featx.exceptions import CacheDamageWarning
 from featx.identity._hashing import DIGEST_BYTES, digest_of
 from featx.identity.key_table import KeyTable, keys_from, keys_from_matrix, matrix_from_keys
@@ -157,8 +157,7 @@ def _read_segment(folder: Path, name: str) -> np.ndarray:
         if payload is not None and payload.startswith(_MAGIC):
             return np.frombuffer(payload[len(_MAGIC) :], np.uint8).reshape(-1, 2 * DIGEST_BYTES)
         path.unlink()
-        warnings.warn(
-            CacheDamageWarning(f"{path} was damaged and is removed: files are hashed again"),
-            stacklevel=6,
+        warn_caller(
+            CacheDamageWarning(f"{path} was damaged and is removed: files are hashed again")
         )
     return np.empty((0, 2 * DIGEST_BYTES), np.uint8)

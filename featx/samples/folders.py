@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
+from featx._warning import warn_caller
 from featx.exceptions import FolderWarning, InputError
 
 IMAGE_SUFFIXES = frozenset(
@@ -177,10 +177,9 @@ def _warn_of(left_out: list[Path], root: Path) -> None:
     )
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        warnings.warn(
+        warn_caller(
             FolderWarning(
                 f"{str(root)!r}: {len(names)} files or folders were left out, being hidden or no "
                 f"images: {', '.join(names[:_SHOWN])}{more}"
-            ),
-            stacklevel=3,
+            )
         )

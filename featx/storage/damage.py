@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from featx._warning import warn_caller
 from featx.exceptions import CacheDamageWarning
 
 
@@ -69,10 +69,9 @@ class DamageLog:
             found = self.taken()
             if found:
                 reasons = "; ".join(f"{path}: {reason}" for path, reason in found)
-                warnings.warn(
+                warn_caller(
                     CacheDamageWarning(
                         f"damage in the cache: {reasons}. What was moved aside is in "
                         f"{self.folder}; rows that cannot be read are computed again."
-                    ),
-                    stacklevel=4,
+                    )
                 )

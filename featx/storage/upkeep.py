@@ -58,7 +58,11 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
         return chosen[0]
     if not stores:
         raise ParameterError(f"nothing is stored in {folder} yet")
-    listed = {store.space.digest[:_SHOWN]: store.space.label for store in chosen or stores}
+    labels = {store.space.digest: store.space.label for store in chosen or stores}
+    n_shown = _SHOWN
+    while len({digest[:n_shown] for digest in labels}) < len(labels):
+        n_shown += 1
+    listed = {digest[:n_shown]: label for digest, label in labels.items()}
     problem = f"space={digest!r}: {len(chosen) or 'no'} spaces have a digest that begins so"
     if not digest:
         problem = f"{folder} holds {len(stores)} spaces"

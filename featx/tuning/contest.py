@@ -276,6 +276,6 @@ def _verdict(report: dict[str, Any], *, has_stand_in: bool) -> str:
             if has_stand_in and report["best_epoch"] == 0:
                 why = (
                     ", since no epoch made the linear head better that is trained in its place: "
-                    "what scored so is that one, untrained; head='logistic' fits it on its own"
+                    "what scored so is that one, untrained. Ask for it as the head"
                 )
     return f"held-out score: {scores}; {kept} is kept{why}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from featx._warning import warn_caller
 from featx.exceptions import CacheWriteWarning, FineTuneWarning
 from featx.tuning.checkpoints import (
     Checkpoint,
@@ -59,13 +59,12 @@ class EpochKeeper(keras.callbacks.Callback):
     def end_early(self, reason: str, cure: str) -> None:
         """Say that the best epoch so far is what there is."""
         self.was_interrupted = reason == "interrupted"
-        warnings.warn(
+        warn_caller(
             FineTuneWarning(
                 f"fine-tuning ended in epoch {self.progress.epoch + 1} of {self._params.epochs}, "
                 f"{reason}; the weights of epoch {self.progress.best_epoch}, the best so far, are "
                 f"kept. {cure}"
-            ),
-            stacklevel=6,
+            )
         )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -123,12 +122,11 @@ class EpochKeeper(keras.callbacks.Callback):
             self._checkpoint.save(self.progress)
         except OSError as exc:
             if self.progress.epoch == 1:
-                warnings.warn(
+                warn_caller(
                     CacheWriteWarning(
                         f"the state of the training cannot be saved ({exc}): if it is killed, it "
                         "begins anew"
-                    ),
-                    stacklevel=6,
+                    )
                 )
 
 
