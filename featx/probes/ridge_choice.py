@@ -16,7 +16,7 @@ from featx.exceptions import ParameterError
 from featx.probes.folds import last_of_best, split_folds
 from featx.probes.moments import rows_of
 from featx.probes.ridge_path import Solutions, solve
-from featx.probes.shifted import product
+from featx.probes.shifted_systems import product
 from featx.probes.streaming import apply_in_blocks, check_own_score
 from featx.probes.weights import check_weights_of_folds
 

@@ -19,7 +19,7 @@ from scipy import linalg
 from featx.exceptions import InputError
 from featx.probes.folds import Fold
 from featx.probes.moments import Moments
-from featx.probes.shifted import ShiftedSystems, product
+from featx.probes.shifted_systems import ShiftedSystems, product
 from featx.probes.streaming import weighted_mean
 
 
