@@ -207,3 +207,17 @@ def test_fit_small_views_and_those_of_few_rows_are_read_at_once(
     probe = LinearProbe([0.1, 1.0], cv=2, scoring="neg_log_loss")
     streamed = probe.fit(view, labels[:n_rows]).coef_
     np.testing.assert_array_equal(streamed, probe.fit(rows[:n_rows], labels[:n_rows]).coef_)
+
+
+def test_ridge_on_folds_that_leave_rows_out_reads_little_at_once(view, labels, monkeypatch):
+    sizes, read = [], type(view).__getitem__
+
+    def counted(self, rows):
+        found = read(self, rows)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(type(view), "__getitem__", counted)
+    folds = ShuffleSplit(2, test_size=0.2, train_size=0.5, random_state=0)
+    RidgeProbe([1.0], cv=folds).fit(view, labels)
+    assert 0 < max(sizes) <= 128

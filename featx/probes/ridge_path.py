@@ -87,7 +87,10 @@ def solve(
             if rest.has_digits_beside(total, centered=fit_intercept):
                 return PrimalSolutions(rest, shift, fit_intercept=fit_intercept)
         # What was held out may be far from the others: their own mean leaves more digits.
-        own = weighted_mean(X[train], weights[train]) if fit_intercept else shift
+        own = shift
+        if fit_intercept:
+            trained = np.bincount(train, weights[train], len(X))
+            own = weighted_mean(X, trained)
         moments = Moments.of(X, Y, weights, train, shift=own)
         return PrimalSolutions(moments, own, fit_intercept=fit_intercept)
 
