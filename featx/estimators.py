@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted
 
 from featx.exceptions import InputError
-from featx.heads import CLASSIFIER_HEADS, REGRESSOR_HEADS
+from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS
 from featx.transfer import TransferEstimator, head_has
 
 

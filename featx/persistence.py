@@ -32,7 +32,7 @@ from featx._version import __version__
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
-from featx.head_folds import SampleFolds
+from featx.heads.folds import SampleFolds
 from featx.identity.spaces import Space
 from featx.networks.augmentation import augmentation_layers
 from featx.networks.models import StoredModel

@@ -12,7 +12,7 @@ from featx._warning import warn_caller
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
-from featx.head_fitting import takes_sample_weight
+from featx.heads.fitting import takes_sample_weight
 
 
 def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:

@@ -20,9 +20,9 @@ from featx.exporting import export, to_keras
 from featx.extractor import FeatureExtractor
 from featx.fit_tasks import CallbackSupportMixin, FitTask, fit_task, with_callbacks
 from featx.forward.faults import were_read
-from featx.head_fitting import as_head_input, train_further
-from featx.head_folds import check_holds_whole_samples_out
-from featx.head_views import as_rows, fit_on_views
+from featx.heads.fitting import as_head_input, train_further
+from featx.heads.folds import check_holds_whole_samples_out
+from featx.heads.views import as_rows, fit_on_views
 from featx.samples.inputs import as_samples
 from featx.training_data import (
     checked_labels,

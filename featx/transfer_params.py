@@ -16,8 +16,8 @@ from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
-from featx.head_params import check_head_params
-from featx.heads import find_head, for_outputs, make_head, seed_head
+from featx.heads.named import find_head, for_outputs, make_head, seed_head
+from featx.heads.params import check_head_params
 from featx.param_names import SuggestingParams, check_param_names
 from featx.tuning.distilling import check_teacher
 from featx.tuning.params import FineTune

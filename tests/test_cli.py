@@ -14,7 +14,7 @@ from PIL import Image
 from featx import EmbeddingCache, FeatureExtractor, FineTune, __version__, save
 from featx.cli.main import main
 from featx.cli.options import make_fine_tune
-from featx.heads import CLASSIFIER_HEADS
+from featx.heads.named import CLASSIFIER_HEADS
 
 CODES = {"input": 3, "backbone": 4, "saved": 5, "disk": 6, "fault": 70, "interrupted": 130}
 

@@ -14,7 +14,7 @@ from featx import EmbeddingCache, FeatureExtractor, KNNProbe, NearestMeanProbe, 
 from featx.engines.keras_engine import KerasEngine
 from featx.evaluation.comparison import check_folds, compare, p_values
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
-from featx.heads import CLASSIFIER_HEADS, make_head
+from featx.heads.named import CLASSIFIER_HEADS, make_head
 
 
 @pytest.fixture

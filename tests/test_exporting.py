@@ -23,7 +23,7 @@ from featx import FeatureExtractor, TransferClassifier
 from featx.engines import choice
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.exporting import FORMATS, export, to_keras
-from featx.heads import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
+from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
 from featx.networks.applications import TINY_FILE
 from featx.networks.models import file_model
 

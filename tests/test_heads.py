@@ -8,8 +8,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featx import heads
 from featx.exceptions import ParameterError
+from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, for_outputs, make_head, seed_head
 
 
 @pytest.fixture
@@ -19,56 +19,56 @@ def data():
     return rng.normal(size=(40, 5)) + 2 * y[:, np.newaxis], y
 
 
-@pytest.mark.parametrize("name", heads.CLASSIFIER_HEADS)
+@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
 def test_make_head_classifier_name_learns(name, data):
-    head = heads.make_head(name, heads.CLASSIFIER_HEADS)
+    head = make_head(name, CLASSIFIER_HEADS)
     assert head.fit(*data).score(*data) > 0.8
 
 
-@pytest.mark.parametrize("name", heads.REGRESSOR_HEADS)
+@pytest.mark.parametrize("name", REGRESSOR_HEADS)
 def test_make_head_regressor_name_learns(name, data):
-    head = heads.make_head(name, heads.REGRESSOR_HEADS)
+    head = make_head(name, REGRESSOR_HEADS)
     assert head.fit(*data).score(*data) > 0.3
 
 
 def test_make_head_unknown_name_suggests_near_one():
     with pytest.raises(ParameterError, match="Did you mean 'logistic'"):
-        heads.make_head("logistics", heads.CLASSIFIER_HEADS)
+        make_head("logistics", CLASSIFIER_HEADS)
 
 
 @pytest.mark.parametrize("head", [3, LogisticRegression, StandardScaler()])
 def test_make_head_no_estimator_raises(head):
     with pytest.raises(ParameterError, match="expected a name or a scikit-learn estimator"):
-        heads.make_head(head, heads.CLASSIFIER_HEADS)
+        make_head(head, CLASSIFIER_HEADS)
 
 
 def test_make_head_estimator_is_cloned(data):
     mine = LogisticRegression(C=3)
-    head = heads.make_head(mine, heads.CLASSIFIER_HEADS).fit(*data)
+    head = make_head(mine, CLASSIFIER_HEADS).fit(*data)
     assert head.C == 3
     assert not hasattr(mine, "coef_")
 
 
 def test_seed_head_fills_only_what_is_none():
     head = make_pipeline(StandardScaler(), RandomForestClassifier())
-    heads.seed_head(head, 7)
+    seed_head(head, 7)
     assert head[-1].random_state == 7
     seeded = RandomForestClassifier(random_state=1)
-    heads.seed_head(seeded, 7)
+    seed_head(seeded, 7)
     assert seeded.random_state == 1
 
 
 def test_seed_head_none_changes_nothing():
     head = RandomForestClassifier()
-    heads.seed_head(head, None)
+    seed_head(head, None)
     assert head.random_state is None
 
 
 def test_make_head_stacking_without_a_last_estimator_is_a_head(data):
     stack = StackingClassifier([("forest", RandomForestClassifier(10, random_state=0))])
-    assert heads.make_head(stack, heads.CLASSIFIER_HEADS).fit(*data).score(*data) > 0.8
+    assert make_head(stack, CLASSIFIER_HEADS).fit(*data).score(*data) > 0.8
 
 
 def test_for_outputs_a_head_that_searches_its_own_strength_gets_a_copy_for_each_column():
-    head = heads.for_outputs(LogisticRegressionCV(cv=2), np.array([[0, 1], [1, 1]]))
+    head = for_outputs(LogisticRegressionCV(cv=2), np.array([[0, 1], [1, 1]]))
     assert isinstance(head, OneVsRestClassifier)

@@ -38,7 +38,7 @@ from featx import (
 )
 from featx.evaluation.comparison import compare
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, ParameterWarning
-from featx.head_views import fit_on_views
+from featx.heads.views import fit_on_views
 
 
 @pytest.fixture(scope="module")

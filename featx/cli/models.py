@@ -115,7 +115,7 @@ def predict(
     import numpy as np
 
     from featx.forward.faults import were_read
-    from featx.head_fitting import as_head_input
+    from featx.heads.fitting import as_head_input
     from featx.samples.folders import list_images
 
     paths = list_images(images)
@@ -167,7 +167,7 @@ def evaluate(
 
     from featx.cli import reports
     from featx.evaluation.metrics import evaluate as measure
-    from featx.head_fitting import as_head_input
+    from featx.heads.fitting import as_head_input
     from featx.samples.folders import load_image_folder
     from featx.training_data import rows_that_were_read
 

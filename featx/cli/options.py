@@ -44,7 +44,7 @@ def head_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
 
 
 def _head_help() -> str:
-    from featx.heads import CLASSIFIER_HEADS
+    from featx.heads.named import CLASSIFIER_HEADS
 
     *others, last = CLASSIFIER_HEADS
     return f"{', '.join(others)} or {last}"

@@ -20,10 +20,10 @@ from featx.evaluation.duplicates import warn_of_duplicates
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
-from featx.head_fitting import as_head_input
-from featx.head_folds import check_holds_whole_samples_out
-from featx.head_views import fit_on_views
-from featx.heads import CLASSIFIER_HEADS, make_head, seed_head
+from featx.heads.fitting import as_head_input
+from featx.heads.folds import check_holds_whole_samples_out
+from featx.heads.named import CLASSIFIER_HEADS, make_head, seed_head
+from featx.heads.views import fit_on_views
 from featx.samples.inputs import as_samples
 from featx.training_data import training_views
 

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
-from featx.head_fitting import as_head_input
+from featx.heads.fitting import as_head_input
 from featx.training_data import check_vectors
 from featx.tuning.contest import Outcome
 from featx.tuning.data import Data

@@ -20,7 +20,7 @@ from sklearn.utils import check_random_state
 from featx.engines.forking import check_can_run
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
-from featx.head_fitting import as_head_input
+from featx.heads.fitting import as_head_input
 from featx.networks.augmentation import Augmentation
 from featx.networks.models import fixed_seed
 from featx.progress import say

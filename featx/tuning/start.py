@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx.exceptions import InputError
-from featx.head_fitting import as_head_input, takes_sample_weight
-from featx.head_views import fit_on_views
+from featx.heads.fitting import as_head_input, takes_sample_weight
+from featx.heads.views import fit_on_views
 from featx.tuning.data import Data
 from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
 from featx.tuning.objectives import Objective, is_clearly_positive, make_objective

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from featx.head_fitting import as_head_input, fit_head
-from featx.head_folds import holding_whole_samples_out
+from featx.heads.fitting import as_head_input, fit_head
+from featx.heads.folds import holding_whole_samples_out
 
 
 def as_rows(views: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
