@@ -1,0 +1,160 @@
+"""The commands of ``featx cache``: what they print, free and refuse."""
+
+import json
+
+import pytest
+from command_line import CODES, fit_tiny, runner, write_photos
+
+from featx import EmbeddingCache
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def run(capsys):
+    return runner(capsys)
+
+
+@pytest.fixture
+def model(run, photos, tmp_path):
+    return fit_tiny(run, photos, tmp_path / "photos.featx")
+
+
+def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
+    code, text, _ = run("cache", "info")
+    assert code == 0
+    assert "12 rows" in text
+    _, text, _ = run("cache", "info", "--json")
+    assert json.loads(text)["n_rows"] == 12
+    assert run("cache", "compact")[1] == "1 shards became 1\n"
+    file, copy = tmp_path / "rows.h5", tmp_path / "copy"
+    code, text, _ = run("cache", "export", file, "--folder", photos)
+    assert (code, text.endswith(f"kB in {file}\n")) == (0, True)
+    assert run("cache", "import", file, "--cache", copy)[1].startswith("12 of 12 rows added")
+    assert EmbeddingCache(copy).info()["n_rows"] == 12
+    code, text, err = run("cache", "clear", "--yes", "--cache", copy)
+    assert (code, "12 rows of 1 spaces" in err, text.endswith("kB freed\n")) == (0, True, True)
+    assert EmbeddingCache(copy).info()["n_rows"] == 0
+    assert run("cache", "evict", "--max-bytes", "1GB")[1] == "0 bytes freed\n"
+    assert run("cache", "evict", "--older-than", "30d")[1] == "0 bytes freed\n"
+    code, text, err = run("cache", "evict", "--max-bytes", "10 b", "--yes", "--json")
+    assert "12 rows of tiny" in err
+    assert json.loads(text)[0]["n_rows"] == 12
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_cache_of_several_spaces_is_exported_one_by_one(run, photos, model, tmp_path):
+    run("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "tiny", "--layer", "stage3")
+    first, second = (space["digest"][:8] for space in EmbeddingCache().info()["spaces"])
+    _, text, _ = run("cache", "info")
+    assert first in text
+    assert second in text
+    code, _, err = run("cache", "export", tmp_path / "rows.h5")
+    assert code == CODES["input"]
+    assert (
+        f"holds 2 spaces: choose one by the beginning of its digest, as in --space '{first}'" in err
+    )
+    assert f"; {second} tiny, layer" in err
+    assert run("cache", "export", tmp_path / "rows.h5", "--space", second)[0] == 0
+    code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", second)
+    assert (code, "pass --force" in err) == (CODES["input"], True)
+    code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", "xyz", "--force")
+    assert "error: --space 'xyz': no spaces have a digest that begins so" in err
+
+
+CACHE_JOBS = (
+    ("info",),
+    ("verify",),
+    ("compact",),
+    ("evict", "--max-bytes", "0", "--yes"),
+    ("export", "rows.h5"),
+    ("clear", "--yes"),
+)
+
+
+@pytest.mark.parametrize("job", CACHE_JOBS, ids=lambda job: job[0])
+def test_cache_that_was_named_and_is_not_there_is_an_error(job, run, tmp_path, cache_folder):
+    code, out, err = run("cache", *job, "--cache", tmp_path / "nosuch")
+    assert (code, out) == (CODES["input"], "")
+    assert err.startswith(f"error: --cache {tmp_path / 'nosuch'}: there is no such cache")
+    code, out, err = run("cache", *job)
+    assert (code, out) == (CODES["input"], "")
+    assert err.startswith(f"error: FEATX_CACHE={cache_folder}: there is no such cache")
+
+
+@pytest.mark.parametrize("job", CACHE_JOBS, ids=lambda job: job[0])
+def test_folder_of_other_files_is_no_cache(job, run, photos):
+    code, out, err = run("cache", *job, "--cache", photos)
+    assert (code, out) == (CODES["input"], "")
+    assert "there is no cache in this folder, but other files" in err
+    assert len(list(photos.rglob("*.png"))) == 12
+
+
+def test_default_cache_and_empty_folders_hold_nothing_yet(run, tmp_path, monkeypatch):
+    assert run("cache", "verify", "--cache", tmp_path)[:2] == (0, "all 0 rows are sound\n")
+    monkeypatch.delenv("FEATX_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    assert run("cache", "verify")[:2] == (0, "all 0 rows are sound\n")
+    assert "0 rows" in run("cache", "info")[1]
+
+
+@pytest.mark.filterwarnings("default")
+def test_cache_verify_damage_is_exit_code_one(run, model):
+    code, text, _ = run("cache", "verify")
+    assert (code, text) == (0, "all 12 rows are sound\n")
+    (shard,) = EmbeddingCache().path.rglob("*.h5")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1  # in the middle of the rows
+    shard.write_bytes(data)
+    code, text, _ = run("cache", "verify", "--json")
+    reason = "1 of 12 rows are damaged"
+    assert (code, json.loads(text)["damaged"]) == (1, {str(shard): reason})
+    code, text, err = run("cache", "verify", "--repair")
+    assert code == 1
+    assert f"{shard}: {reason}" in text
+    assert err.startswith("CacheDamageWarning: damage in the cache")
+    assert run("cache", "verify")[0] == 0
+
+
+def test_cache_verify_sample_computes_rows_again(run, photos, model):
+    options = ("--sample", "3", "--folder", photos, "--backbone", "tiny", "-q")
+    code, text, _ = run("cache", "verify", *options)
+    assert code == 0
+    assert "3 rows computed again: largest relative difference" in text
+    code, _, err = run("cache", "verify", "--sample", "3")
+    assert (code, "--sample needs --folder" in err) == (2, True)
+
+
+def test_cache_verify_without_a_cache_is_wrong_usage(run):
+    assert run("cache", "verify", "--cache", "none")[0] == 2
+
+
+def test_cache_evict_asks_first(run, model, monkeypatch):
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: "n")
+    assert run("cache", "evict", "--max-bytes", "0")[:2] == (0, "0 bytes freed\n")
+    assert EmbeddingCache().info()["n_rows"] == 12
+
+
+@pytest.mark.parametrize("size", ["1 parsec", "MB", "", "-"])
+def test_cache_evict_size_that_is_none_is_wrong_usage(size, run, cache_folder):
+    cache_folder.mkdir()
+    code, _, err = run("cache", "evict", "--max-bytes", size)
+    assert code == 2
+    assert "expected a size as in 500MB" in err
+
+
+@pytest.mark.parametrize("length", ["a while", "d", "", "-"])
+def test_cache_evict_length_of_time_that_is_none_is_wrong_usage(length, run, cache_folder):
+    cache_folder.mkdir()
+    code, _, err = run("cache", "evict", "--older-than", length)
+    assert code == 2
+    assert "expected a length of time as in 30d" in err
+
+
+def test_cache_clear_asks_first(run, model, monkeypatch):
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: "n")
+    assert run("cache", "clear")[:2] == (0, "0 bytes freed\n")
+    assert EmbeddingCache().info()["n_rows"] == 12

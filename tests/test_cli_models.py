@@ -1,0 +1,153 @@
+"""The commands that make and use saved models: fit, predict, evaluate, export."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import CODES, fit_tiny, runner, write_photos
+
+from featx import EmbeddingCache, FeatureExtractor, save
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def run(capsys):
+    return runner(capsys)
+
+
+@pytest.fixture
+def model(run, photos, tmp_path):
+    return fit_tiny(run, photos, tmp_path / "photos.featx")
+
+
+def test_fit_and_evaluate_and_predict(run, photos, model):
+    code, text, _ = run("evaluate", model, photos)
+    assert code == 0
+    for shown in (
+        "accuracy 1.000 (0.758 to 1.000",
+        "calibration error",
+        "macro",
+        "weighted",
+        "confusion",
+    ):
+        assert shown in text
+    code, text, _ = run("evaluate", model, photos, "--json")
+    assert json.loads(text)["confusion"]["counts"] == [[6, 0], [0, 6]]
+    images = [photos / "light" / "0.png", photos / "dark" / "3.png"]
+    code, text, _ = run("predict", model, *images)
+    assert code == 0
+    assert text.splitlines() == [f"{images[0]}\tlight", f"{images[1]}\tdark"]
+
+
+def test_fit_prints_json(run, photos, tmp_path):
+    arguments = ("fit", photos, "--out", tmp_path / "m.featx", "--backbone", "tiny", "-q")
+    code, text, _ = run(*arguments, "--head", "ridge", "--json")
+    assert code == 0
+    result = json.loads(text)
+    assert result["classes"] == ["dark", "light"]
+    assert result["report"]["n_forward"] == 12
+
+
+def test_fit_into_a_folder_is_refused_before_the_pass(run, photos, tmp_path):
+    code, _, err = run("fit", photos, "--out", tmp_path, "--backbone", "tiny")
+    assert code == CODES["input"]
+    assert "is a folder: expected the name of a file" in err
+
+
+def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tmp_path):
+    model, out = tmp_path / "tuned.featx", tmp_path / "tuned.keras"
+    options = ["--fine-tune", 1, "--tune", "epochs=1", "--backbone", "tiny", "--json"]
+    code, text, err = run("fit", photos, "--out", model, *options)
+    assert code == 0, err
+    report = json.loads(text)["report"]
+    assert report["kept"] in ("head", "tuned")
+    assert "training " in err
+    code, text, err = run("export", model, out)
+    assert (code, out.is_file()) == (0, True), err
+    assert "keras model in" in text
+    code, _, err = run("export", model, out)
+    assert (code, "--force" in err) == (CODES["input"], True)
+    code, _, err = run("export", model, tmp_path / "model.h5")
+    assert (code, ".tflite" in err) == (CODES["input"], True)
+
+
+def test_forest_is_saved_and_loaded_only_with_its_types_named(run, photos, tmp_path):
+    path = tmp_path / "forest.featx"
+    arguments = ("fit", photos, "--out", path, "--backbone", "tiny", "-q", "--head", "forest")
+    code, _, err = run(*arguments)
+    assert code == CODES["saved"]
+    assert "--trusted sklearn.tree._tree.Tree" in err
+    assert not path.exists()
+    assert EmbeddingCache().info()["n_rows"] == 0
+    trusted = ("--trusted", "sklearn.tree._tree.Tree")
+    assert run(*arguments, *trusted)[0] == 0
+    assert run("evaluate", path, photos)[0] == CODES["saved"]
+    assert run("evaluate", path, photos, *trusted)[0] == 0
+
+
+def test_predict_takes_folders_too(run, photos, model, tmp_path):
+    code, text, _ = run("predict", model, photos / "dark", photos / "light" / "0.png")
+    assert code == 0
+    labels = [line.rpartition("\t")[2] for line in text.splitlines()]
+    assert labels == ["dark"] * 6 + ["light"]
+    (tmp_path / "bare").mkdir()
+    code, _, err = run("predict", model, tmp_path / "bare")
+    assert code == CODES["input"]
+    assert "1 folders hold no image" in err
+
+
+def test_predict_probabilities(run, photos, model, tmp_path):
+    image = photos / "dark" / "1.png"
+    _, text, _ = run("predict", model, image, "--proba")
+    assert text.startswith(f"{image}\tdark\tdark=")
+    _, text, _ = run("predict", model, image, "--proba", "--json")
+    (row,) = json.loads(text)
+    assert row["label"] == "dark"
+    assert sum(row["proba"].values()) == pytest.approx(1)
+    ridge = tmp_path / "ridge.featx"
+    run("fit", photos, "--out", ridge, "--backbone", "tiny", "-q", "--head", "ridge")
+    code, _, err = run("predict", ridge, image, "--proba")
+    assert code == CODES["input"]
+    assert "no probabilities" in err
+
+
+def test_predict_with_another_cache(run, photos, model, tmp_path):
+    assert run("predict", model, photos, "--cache", tmp_path / "other")[0] == 0
+    assert EmbeddingCache(tmp_path / "other").info()["n_rows"] == 12
+
+
+def test_predict_with_a_saved_extractor_says_what_it_is(run, photos, tmp_path):
+    extractor = FeatureExtractor("tiny").fit(np.zeros((1, 64, 64, 3), np.uint8))
+    save(extractor, tmp_path / "extractor.featx")
+    code, _, err = run("predict", tmp_path / "extractor.featx", photos)
+    assert code == CODES["saved"]
+    assert "is a saved FeatureExtractor: expected a TransferClassifier" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_predict_and_evaluate_images_that_cannot_be_read(run, photos, model):
+    (photos / "dark" / "bad.png").write_text("no image")
+    for job in ("predict", "evaluate"):
+        code, _, err = run(job, model, photos)
+        assert code == CODES["input"]
+        assert "or pass --on-error nan" in err
+    code, text, _ = run("predict", model, photos, "--on-error", "nan", "--json", "--proba")
+    rows = {row["image"]: row for row in json.loads(text)}
+    assert code == 0
+    assert len(rows) == 13
+    assert rows[str(photos / "dark" / "bad.png")]["label"] is None
+    assert rows[str(photos / "dark" / "0.png")]["proba"]["dark"] > 0.5
+    code, text, err = run("evaluate", model, photos, "--on-error", "nan", "--json")
+    assert (code, json.loads(text)["n_samples"]) == (0, 12)
+    assert "1 of 13 samples could not be read and were left out of evaluation" in err
+
+
+def test_evaluate_class_that_the_model_does_not_know_is_named(run, photos, model):
+    (photos / "dark").rename(photos / "dusk")
+    code, _, err = run("evaluate", model, photos)
+    assert code == CODES["input"]
+    assert "does not know: dusk. It knows dark, light." in err

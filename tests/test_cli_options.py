@@ -1,0 +1,137 @@
+"""Options of the command: listed, read, handed on, and named in errors as they are typed."""
+
+import json
+import re
+
+import pytest
+from command_line import CODES, runner, write_photos
+
+from featx import EmbeddingCache, FineTune
+from featx.cli.options import make_fine_tune
+from featx.heads.named import CLASSIFIER_HEADS
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def run(capsys):
+    return runner(capsys)
+
+
+@pytest.mark.parametrize("job", ["fit", "cv"])
+def test_help_lists_every_head_and_the_default(job, run):
+    help_text = " ".join(run(job, "--help")[1].split())
+    *others, last = CLASSIFIER_HEADS
+    assert f"--head TEXT {', '.join(others)} or {last} [default: logistic]" in help_text
+
+
+def test_help_lists_every_parameter_of_fine_tuning(run):
+    names = set(FineTune().get_params()) - {"unfreeze"}
+    listed = run("fit", "--help")[1].partition("--tune NAME=VALUE")[2].partition("  --")[0]
+    assert names <= set(re.findall(r"\w+", listed))
+
+
+def test_extract_options_reach_the_extractor(run, photos, tmp_path):
+    out = tmp_path / "rows.npz"
+    options = "--weights none --param alpha=0.35 --input-size 32 --pooling max --batch-size 5"
+    options += " --layer block_1_expand_relu --cache none --n-jobs 1 --preprocessing unit -q"
+    code, text, _ = run(
+        "extract", photos, "--out", out, "--backbone", "mobilenet_v2", "--json", *options.split()
+    )
+    assert code == 0
+    result = json.loads(text)
+    assert result["shape"] == [12, 48]
+    assert result["report"]["n_forward"] == 12
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_parameter_values_reach_the_backbone(run, photos, tmp_path):
+    arguments = ("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "mobilenet_v2")
+    arguments += ("--weights", "none", "--input-size", 32, "-q")
+    assert run(*arguments, "--param", "alpha=.35", "--param", "name=mine")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("20", 20),
+        (".35", 0.35),
+        ("1.", 1.0),
+        ("true", True),
+        ("True", True),
+        ("null", None),
+        ("None", None),
+        ("(96, 96)", (96, 96)),
+        ("{'dark': 2}", {"dark": 2}),
+        ('"balanced"', "balanced"),
+        ("'balanced'", "balanced"),
+        ("balanced", "balanced"),
+        ("block_(3|4)", "block_(3|4)"),
+        ("block_[34]", "block_[34]"),
+        ("08", "08"),
+        ("(" * 500, "(" * 500),
+    ],
+)
+def test_parameter_value_is_json_or_python_or_text(text, value):
+    params = make_fine_tune({"tune": (f"class_weight={text}",), "unfreeze": text}).get_params()
+    for got in (params["class_weight"], params["unfreeze"]):
+        assert (type(got), got) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--tune", "epochs=2"], "works with --fine-tune only"),
+        (["--fine-tune", 1, "--tune", "epoch=2"], "Did you mean 'epochs'"),
+        (["--fine-tune", 1, "--tune", "epochs=0"], "--tune epochs=0"),
+        (["--fine-tune", 1, "--tune", "batch_size=0"], "--tune batch_size=0"),
+        (["--fine-tune", 1.5], "--fine-tune 1.5"),
+    ],
+)
+def test_fit_faulty_fine_tuning_options_are_named(options, expected, run, photos, tmp_path):
+    code, _, err = run("fit", photos, "--out", tmp_path / "model.featx", *options)
+    assert code in (2, CODES["input"])
+    assert expected in err
+
+
+def test_faulty_options_are_called_as_they_are_typed(run, photos):
+    code, _, err = run("cv", photos, "--pooling", "average", "--weights", "gone.h5", "-q")
+    assert code == CODES["input"]
+    assert "--pooling 'average': expected" in err
+    assert "--weights 'gone.h5': expected" in err
+    assert "extractor__" not in err
+
+
+def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monkeypatch):
+    monkeypatch.setattr("featx.extractor_checks.missing_packages", lambda engine: ["tf2onnx"])
+    code, _, err = run("cv", photos, "--engine", "onnx", "-q")
+    assert code == CODES["input"]
+    cure = "expected tf2onnx to be installed: pip install tf2onnx."
+    assert f"--engine 'onnx': {cure}" in err
+
+
+def test_unknown_backbone_leads_to_the_command_that_lists_them(run, photos):
+    _, _, err = run("cv", photos, "--backbone", "mobilnet", "-q")
+    assert "--backbone 'mobilnet': no network has this name" in err
+    assert "featx backbones names them all" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cache", "evict"),
+        ("cache", "evict", "--max-bytes", "-5"),
+        ("cache", "evict", "--older-than", "-3d"),
+        ("cache", "info", "--cache", "none"),
+        ("cache", "verify", "--sample", "-5"),
+        ("demo", "--letters", "0"),
+        ("cv", "photos", "--folds", "1"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_make_no_sense_are_wrong_usage(arguments, run, cache_folder):
+    cache_folder.mkdir()
+    assert run(*arguments)[0] == 2
