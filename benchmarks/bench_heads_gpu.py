@@ -1,10 +1,10 @@
-"""Measure scikit-learn's heads on a GPU, through its Array API and torch, beside the CPU.
+"""Measure heads on a GPU, through scikit-learn's Array API and torch, beside the CPU.
 
-The heads "logistic", "ridge" and "lda" as featx makes them, or the nearest that scikit-learn can
-train there, on rows drawn like embeddings, float32. Both train by turns; the table shows medians
-of seconds, the copy to the device included, and how far the GPU's scores of the rows are from the
-CPU's, relative to the largest. Ridge and LDA have the solver that the Array API takes, on both
-sides; on a CPU there are faster ones.
+The probes, and the heads "logistic", "ridge" and "lda" as featx makes them, or the nearest that
+scikit-learn can train there, on rows drawn like embeddings, float32. Both train by turns; the
+table shows medians of seconds, the copy to the device included, and how far the GPU's scores of the
+rows are from the CPU's, relative to the largest. Ridge and LDA have the solver that the Array API
+takes, on both sides; on a CPU there are faster ones.
 
 Usage: SCIPY_ARRAY_API=1 python benchmarks/bench_heads_gpu.py [--smoke] [--rows 50000]
            [--features 1280] [--classes 10] [--repeats 3] [--out FILE]
@@ -31,11 +31,23 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featx import KNNProbe, LinearProbe, RidgeProbe
+from featx.probes.arrays import to_numpy
+
 HEADS = {
     "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
     "ridge": make_pipeline(StandardScaler(), RidgeClassifier(solver="svd")),
     "lda": LinearDiscriminantAnalysis(solver="svd"),
+    "LinearProbe": make_pipeline(StandardScaler(), LinearProbe()),
+    "RidgeProbe": make_pipeline(StandardScaler(), RidgeProbe()),
+    "KNNProbe": KNNProbe(),
 }
+
+
+def scores_of(head, rows):
+    """Return what a head decides by."""
+    has_scores = hasattr(head, "decision_function")
+    return head.decision_function(rows) if has_scores else head.predict_proba(rows)
 
 
 def measure(args):
@@ -60,11 +72,11 @@ def measure(args):
                     if device == "cuda":
                         torch.cuda.synchronize()
                     seconds["GPU"].append(time.perf_counter() - start)
-                    scores = np.asarray(on_gpu.decision_function(sent).cpu())
+                    scores = to_numpy(scores_of(on_gpu, sent))
         except Exception as exc:
             results[name] = f"{type(exc).__name__}: {exc}"
         else:
-            expected = on_cpu.decision_function(rows)
+            expected = scores_of(on_cpu, rows)
             results[name] = {
                 "seconds": {where: median(values[1:]) for where, values in seconds.items()},
                 "difference": float(np.abs(scores - expected).max() / np.abs(expected).max()),

@@ -33,7 +33,7 @@ EXPECTED = {
 
 
 @parametrize_with_checks(
-    [LinearProbe(np.logspace(-3, 1, 5), cv=2)],
+    [LinearProbe([0.001, 0.01, 0.1, 1.0, 10.0], cv=2)],
     expected_failed_checks=lambda estimator: EXPECTED,
 )
 def test_scikit_learns_checks(estimator, check):

@@ -40,7 +40,7 @@ def split_folds(cv: Any, X: np.ndarray, y: np.ndarray, groups: Any, *, classes: 
     """
     splitter = check_cv(cv, y, classifier=classes)
     folds = [
-        (_row_numbers(train, len(X)), _row_numbers(test, len(X)))
+        (_row_numbers(train, len(y)), _row_numbers(test, len(y)))
         for train, test in splitter.split(X, y, groups)
     ]
     if not folds:

@@ -8,15 +8,16 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_consistent_length, compute_class_weight
 
 from featx.documented import DocumentedEstimator
 from featx.exceptions import InputError, ParameterError
+from featx.probes.arrays import fitted, host, linear, namespace, take, to_numpy
 from featx.probes.classes import numbered
 from featx.probes.folds import Fold, last_of_best, split_folds
+from featx.probes.log_losses import log_probabilities
 from featx.probes.logistic_path import LogisticPath, decided
 from featx.probes.streaming import apply_in_blocks, check_own_score, validated
 from featx.probes.weights import check_weights_of_folds, checked_weights
@@ -34,6 +35,10 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
     ended, features are made uncorrelated first, and one product of matrices serves all folds. The
     folds are computed in float32, and what is trained on everything in float64; float32 rows stay
     float32.
+
+    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
+    a GPU that computes in float64: they are multiplied there, coefficients agree with numpy's
+    within 1e-5 of the largest, and answers are there, too, but for classes that are words.
 
     Parameters
     ----------
@@ -123,11 +128,12 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
             The optimum was not reached in training on everything.
         """
         Cs = self._checked_params()
+        groups = host(groups)
         X, y = validated(self, X, y)
         check_own_score(X, self.scoring)
-        check_consistent_length(X, groups)
+        check_consistent_length(y, groups)
         self.classes_, numbers = numbered(y)
-        weights = checked_weights(sample_weight, len(X))
+        weights = checked_weights(sample_weight, len(y))
         scored_by = None if sample_weight is None else weights
         if self.class_weight is not None:
             with np.errstate(divide="ignore"):
@@ -152,7 +158,9 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
         chosen = _first_of_best(scores)
         self.C_, self.best_score_ = float(Cs[chosen]), float(scores[chosen].mean())
         self.path_ = {"Cs": Cs[: len(scores)], "scores": np.stack(scores)}
-        self.coef_, self.intercept_ = path.fit_everything(self.C_, best)
+        coef, intercept = path.fit_everything(self.C_, best)
+        self.coef_, self.intercept_ = fitted(coef, X), fitted(intercept, X)
+        self.classes_ = fitted(self.classes_, X)
         return self
 
     def _scores(
@@ -183,7 +191,7 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
                 del trained.feature_names_in_
             trained.coef_, trained.intercept_ = path.coefficients(number)
             given = {} if weights is None else {"sample_weight": weights}
-            scores[number] = scorer(trained, X[test], y[test], **given)
+            scores[number] = scorer(trained, to_numpy(take(X, test)), y[test], **given)
         return scores
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -197,8 +205,7 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
         """
-        scores = apply_in_blocks(self, X, lambda rows: rows @ self.coef_.T + self.intercept_)
-        return scores.ravel() if scores.shape[1] == 1 else scores
+        return self._decisions(X, "decision_function")
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes.
@@ -211,10 +218,8 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples, n_classes), float64
         """
-        scores = self.decision_function(X)
-        if scores.ndim == 2:
-            return softmax(scores, axis=1)
-        return np.column_stack([expit(-scores), expit(scores)])
+        logs = log_probabilities(self._decisions(X, "predict_proba"))
+        return namespace(logs).exp(logs)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities.
@@ -227,10 +232,7 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples, n_classes), float64
         """
-        scores = self.decision_function(X)
-        if scores.ndim == 2:
-            return log_softmax(scores, axis=1)
-        return np.column_stack([log_expit(-scores), log_expit(scores)])
+        return log_probabilities(self._decisions(X, "predict_log_proba"))
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the class with the largest score.
@@ -243,8 +245,22 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        scores = self.decision_function(X)
-        return self.classes_[decided(scores.reshape(len(scores), -1))]
+        scores = to_numpy(self._decisions(X, "predict"))
+        return take(self.classes_, decided(scores.reshape(len(scores), -1)))
+
+    def _decisions(self, X: Any, method: str) -> Any:
+        """Return the scores of samples for a method of some name."""
+
+        def scores_of(rows: Any) -> Any:
+            return linear(rows, self.coef_, self.intercept_)
+
+        scores = apply_in_blocks(self, X, scores_of, attribute="coef_", method=method)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     def _checked_params(self) -> np.ndarray:
         """Return the inverse strengths, increasing, or raise with all faults."""

@@ -15,18 +15,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
-from scipy.special import expit
 
 from featx.blas import blas_threads_for
 from featx.exceptions import InputError
+from featx.probes.arrays import cast, namespace, to_numpy
 from featx.probes.lbfgs import Evaluation, Minimum, Pair, Tolerances, minimize
+from featx.probes.log_losses import curvatures, losses_and_residuals
 from featx.probes.rotation import Rotation
 from featx.probes.turned_rows import TurnedRows
 
 _ROWS_AT_ONCE = 2048
+_NUMBERS_AT_ONCE = 2**27  # on a GPU: rows, and what is made of them
 _COLUMNS_AT_ONCE = 1024
 _LEAST_CURVATURE = 1e-6  # of the loss of a sample: it is at most 1/4
-_LEAST_LOG = -60.0  # of a probability
 
 _Result = TypeVar("_Result")
 
@@ -110,11 +111,12 @@ class Losses:
     ) -> None:
         self._rows = rows
         self._dtype = dtype
-        self._numbers = numbers
         self._rank = rotation.basis.shape[1]
         n_classes = int(numbers.max()) + 1
         self._n_columns = 1 if n_classes == 2 else n_classes
-        self._weightings = weightings.astype(dtype)
+        self._numbers = rows.like(numbers)
+        self._columns = rows.like(np.arange(n_classes)[-self._n_columns :])
+        self._weightings = rows.like(weightings, dtype)
         self._masses = weightings.sum(axis=1)
         # A fold has its share of the spread of everything, about.
         self._spreads = rotation.spreads * (self._masses / len(numbers))[:, np.newaxis]
@@ -199,36 +201,39 @@ class Losses:
     ) -> list[tuple[int, Evaluation]]:
         """Evaluate the functions at their points in one pass; tell the inverses how they curve."""
         numbers = list(points)
+        chosen = self._rows.like(np.array(numbers))
         side_by_side = np.concatenate(list(points.values()), axis=1)
-        of_rows = self._rows.inward(side_by_side).astype(self._dtype)
+        of_rows = self._rows.inward(side_by_side, self._dtype)
+        xp = namespace(of_rows)
 
-        def part(start: int) -> tuple[np.ndarray, np.ndarray, Any]:
-            rows = self._rows[start : start + _ROWS_AT_ONCE].astype(self._dtype, copy=False)
-            scores = self._rows.scores(rows, of_rows).reshape(len(rows), -1, self._n_columns)
-            classes = self._numbers[start : start + _ROWS_AT_ONCE]
-            losses, residuals = _losses_and_residuals(scores, classes)
-            weights = self._weightings[numbers, start : start + _ROWS_AT_ONCE].T
-            curvature = _curvatures(residuals, classes, weights) if inverses else 0.0
-            residuals *= weights[:, :, np.newaxis]
-            return (
-                np.einsum("if,if->f", losses, weights, dtype=np.float64),
-                self._rows.gradient(rows, residuals.reshape(len(rows), -1)),
-                curvature,
-            )
+        def part(some: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
+            rows = cast(self._rows[some], self._dtype)
+            scores = self._rows.scores(rows, of_rows)
+            scores = xp.reshape(scores, (-1, len(numbers), self._n_columns))
+            is_own = cast(self._numbers[some, None] == self._columns, self._dtype)
+            losses, residuals = losses_and_residuals(scores, is_own)
+            weights = xp.take(self._weightings[:, some], chosen, axis=0).T
+            curvature: Any = 0.0
+            if inverses:
+                curvature = to_numpy(curvatures(residuals, is_own, weights))
+            residuals *= weights[:, :, None]
+            gradient = self._rows.gradient(rows, xp.reshape(residuals, (rows.shape[0], -1)))
+            value = xp.sum(losses * weights, axis=0, dtype=xp.float64)
+            return to_numpy(value), to_numpy(gradient), curvature
 
         values: Any = 0.0
-        curvatures: Any = 0.0
-        gradients = np.zeros(of_rows.shape)
-        for value, gradient, curvature in self._each_part(part, threads):
+        curvature_sums: Any = 0.0
+        gradients = np.zeros(tuple(of_rows.shape))
+        for value, gradient, curvature in self._each_part(part, side_by_side.shape[1], threads):
             values = values + value
             gradients += gradient
-            curvatures = curvatures + curvature
+            curvature_sums = curvature_sums + curvature
         evaluations = []
         gradients = self._rows.outward(gradients)
         for place, gradient in enumerate(np.split(gradients, len(numbers), axis=1)):
             number = numbers[place]
             if inverses:
-                inverses[number].curvature = curvatures[place] / self._masses[number]
+                inverses[number].curvature = curvature_sums[place] / self._masses[number]
             coef = points[number][: self._rank]
             gradient = gradient.copy()
             gradient[: self._rank] += coef / C
@@ -239,44 +244,17 @@ class Losses:
         return evaluations
 
     def _each_part(
-        self, function: Callable[[int], _Result], threads: ThreadPoolExecutor
+        self, function: Callable[[slice], _Result], n_scores: int, threads: ThreadPoolExecutor
     ) -> Iterable[_Result]:
-        """Call a function with the first row of each part, of several in threads."""
-        starts = range(0, len(self._rows), _ROWS_AT_ONCE)
-        return threads.map(function, starts) if len(starts) > 1 else map(function, starts)
+        """Call a function with each part of the rows, of which each has some scores.
 
-
-def _losses_and_residuals(scores: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses (m, f) and their derivatives by the scores (m, f, k), which are changed."""
-    if scores.shape[2] == 1:
-        signs = (2 * classes - 1).astype(scores.dtype)[:, np.newaxis]
-        margins = np.minimum(signs * scores[:, :, 0], -_LEAST_LOG)
-        residuals = -signs * expit(-margins)
-        return np.logaddexp(0, -margins), residuals[:, :, np.newaxis]
-    rows = np.arange(len(scores))
-    scores -= scores[rows, :, classes][:, :, np.newaxis]
-    top = scores.max(axis=2)  # at least 0, the score of the own class
-    scores -= top[:, :, np.newaxis]
-    # Numbers smaller than float32 has them whole would make the products ten times slower.
-    shares = np.exp(np.maximum(scores, _LEAST_LOG, out=scores), out=scores)
-    shares[rows, :, classes] = 0
-    # Its own is what the others are not: in float32, 1 less a probability near 1 is 0.
-    others = shares.sum(axis=2)
-    unit = np.exp(-top)
-    losses = top + np.log1p(unit - 1 + others)
-    shares /= (unit + others)[:, :, np.newaxis]
-    shares[rows, :, classes] = -shares.sum(axis=2)
-    return losses, shares
-
-
-def _curvatures(residuals: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the sums of the second derivatives of the losses by the scores, (f, k, k)."""
-    shares = np.array(residuals)
-    if shares.shape[2] == 1:
-        shares = np.abs(shares)  # of the class that is not its own
-        return np.einsum("ifk,if->fk", shares * (1 - shares), weights)[:, :, np.newaxis]
-    shares[np.arange(len(shares)), :, classes] += 1
-    weighted = shares * weights[:, :, np.newaxis]
-    products = np.matmul(weighted.transpose(1, 2, 0), shares.transpose(1, 0, 2))
-    own = np.eye(shares.shape[2]) * weighted.sum(axis=0)[:, :, np.newaxis]
-    return own - products
+        On a CPU several are under way in threads; a GPU has its own.
+        """
+        n_at_once = _ROWS_AT_ONCE
+        if self._rows.is_foreign:
+            n_at_once = max(1, _NUMBERS_AT_ONCE // (self._rows.n_columns + 8 * n_scores))
+        n_rows = len(self._rows)
+        starts = range(0, n_rows, n_at_once)
+        parts = [slice(start, min(start + n_at_once, n_rows)) for start in starts]
+        in_threads = len(parts) > 1 and not self._rows.is_foreign
+        return threads.map(function, parts) if in_threads else map(function, parts)

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from featx._warning import warn_caller
+from featx.probes.arrays import precision, to_numpy
 from featx.probes.folds import Fold
 from featx.probes.lbfgs import Tolerances
 from featx.probes.logistic_losses import Losses, Memory
@@ -31,7 +32,7 @@ class LogisticPath:
 
     Parameters
     ----------
-    X : ndarray of shape (n, d), float32 or float64
+    X : array of shape (n, d), float32 or float64
     numbers : ndarray of shape (n,), int64
         The classes of the rows.
     weights : ndarray of shape (n,), float64
@@ -54,10 +55,12 @@ class LogisticPath:
         *,
         fit_intercept: bool,
     ) -> None:
+        if X.shape[0] <= X.shape[1]:  # too few to be worth the way to a GPU
+            X = to_numpy(X)
         self._X, self._numbers, self._weights, self._folds = X, numbers, weights, folds
         self._rotation = Rotation.of(X, weights, fit_intercept=fit_intercept)
         self._rows = self._rotation.rows(X, _SINGLE)
-        counts = np.stack([np.bincount(train, minlength=len(X)) for train, _ in folds])
+        counts = np.stack([np.bincount(train, minlength=len(numbers)) for train, _ in folds])
         self._losses = Losses(self._rows, self._rotation, numbers, weights * counts, dtype=_SINGLE)
         self.points = self._before = [np.zeros(self._losses.shape)] * len(folds)
         self._memory: list[Memory] | None = None
@@ -73,10 +76,10 @@ class LogisticPath:
     def held_out_classes(self) -> list[np.ndarray]:
         """Return, for each fold, the numbers of the classes (m,) that held-out rows get."""
         rows, tests = self._rows, [test for _, test in self._folds]
-        of_rows = [rows.inward(point).astype(_SINGLE) for point in self.points]
+        of_rows = [rows.inward(point, _SINGLE) for point in self.points]
         if not isinstance(rows, StreamedRows):
             pairs = zip(tests, of_rows, strict=True)
-            return [decided(rows.scores(rows[test], point)) for test, point in pairs]
+            return [decided(to_numpy(rows.scores(rows.take(test), point))) for test, point in pairs]
         found = [np.empty(len(test), np.int64) for test in tests]
         orders = [np.argsort(test, kind="stable") for test in tests]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -108,7 +111,9 @@ class LogisticPath:
         coef : ndarray of shape (k, d), float64
         intercept : ndarray of shape (k,), float64
         """
-        rows = self._rows if self._X.dtype == _SINGLE else self._rotation.rows(self._X, _DOUBLE)
+        rows = (
+            self._rows if precision(self._X) == _SINGLE else self._rotation.rows(self._X, _DOUBLE)
+        )
         losses = Losses(
             rows, self._rotation, self._numbers, self._weights[np.newaxis], dtype=_DOUBLE
         )

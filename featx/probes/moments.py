@@ -7,12 +7,15 @@ everything, less those of the fold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import blas
 
+from featx.probes.arrays import cast, is_foreign, like, namespace, take, to_numpy
+
 _ROWS_AT_ONCE = 2048
+_NUMBERS_AT_ONCE = 2**27  # on a GPU
 _LEAST_LEFT = 1e-6  # of what was subtracted from: six digits are lost, ten are left
 _CONSTANT = 1e-20  # of the largest sum of squares
 
@@ -75,7 +78,7 @@ class Moments:
 
         Parameters
         ----------
-        X : ndarray of shape (n, d)
+        X : array or view of shape (n, d)
         Y : ndarray of shape (n, t), float64
         weights : ndarray of shape (n,), float64
         rows : ndarray of shape (m,)
@@ -90,6 +93,8 @@ class Moments:
         >>> Moments.of(X, Y, np.ones(3), np.array([1, 2])).x
         array([6., 8.])
         """
+        if is_foreign(X):
+            return cls._of_foreign(X, Y, weights, rows, shift)
         # Samples and ones side by side: their products hold all of the sums.
         n_columns = X.shape[1] + 1
         gram = np.zeros((n_columns, n_columns), order="F")
@@ -110,6 +115,36 @@ class Moments:
             )
         sums = gram[-1]
         return cls(float(sums[-1]), sums[:-1], products[-1], gram[:-1, :-1], products[:-1])
+
+    @classmethod
+    def _of_foreign(
+        cls,
+        X: Any,
+        Y: np.ndarray,
+        weights: np.ndarray,
+        rows: np.ndarray,
+        shift: np.ndarray | float,
+    ) -> Self:
+        """Sum up samples where they are, on a GPU: a few large products."""
+        xp, double = namespace(X), np.dtype(np.float64)
+        shift, total = like(np.asarray(shift), X, double), 0.0
+        n_at_once = max(1, _NUMBERS_AT_ONCE // X.shape[1])
+        for start in range(0, len(rows), n_at_once):
+            some = rows[start : start + n_at_once]
+            roots = np.sqrt(weights[some, np.newaxis])
+            ones_and_targets = np.column_stack([np.ones(len(some)), Y[some]])
+            part = cast(take(X, some), double) - shift
+            part = xp.concat([part, like(ones_and_targets, X)], axis=1) * like(roots, X)
+            total = total + part.T @ part
+        n_features, products = X.shape[1], to_numpy(total)
+        xx, of_ones = products[:n_features, :n_features], products[n_features]
+        return cls(
+            float(of_ones[n_features]),
+            of_ones[:n_features],
+            of_ones[n_features + 1 :],
+            np.asfortranarray(xx),
+            products[:n_features, n_features + 1 :],
+        )
 
     def __add__(self, other: Self) -> Self:
         return type(self)(

@@ -10,7 +10,18 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.documented import DocumentedEstimator
+from featx.probes.arrays import (
+    check_same_place,
+    fitted,
+    float_dtypes,
+    like,
+    linear,
+    precision,
+    take,
+    to_numpy,
+)
 from featx.probes.classes import numbered
+from featx.probes.streaming import is_streamed, validated
 from featx.probes.weights import checked_weights
 
 
@@ -21,6 +32,9 @@ class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
     Classification"), and a sample is of the class whose mean has the largest cosine with it.
     scikit-learn's ``NearestCentroid`` takes no weights and warns of features that are zero in a
     class, of which embeddings have many.
+
+    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
+    a GPU; answers are there, too, but for classes that are words.
 
     Attributes
     ----------
@@ -56,12 +70,13 @@ class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
         ValueError
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        X, y = validated(self, np.asarray(X) if is_streamed(X) else X, y)
         self.classes_, numbers = numbered(y)
-        weights = checked_weights(sample_weight, len(X))
-        shares = np.zeros((len(self.classes_), len(X)), X.dtype)
-        shares[numbers, np.arange(len(X))] = weights
-        self.means_ = normalize(shares @ normalize(X))
+        weights = checked_weights(sample_weight, len(y))
+        shares = np.zeros((len(self.classes_), len(y)), precision(X))
+        shares[numbers, np.arange(len(y))] = weights
+        self.means_ = normalize(like(shares, X) @ normalize(X))
+        self.classes_ = fitted(self.classes_, X)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -76,8 +91,8 @@ class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
         ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes by how much that of the second is larger.
         """
-        cosines = self._cosines(X)
-        return cosines[:, 1] - cosines[:, 0] if len(self.classes_) == 2 else cosines
+        cosines = self._cosines(X, "decision_function")
+        return cosines[:, 1] - cosines[:, 0] if self.means_.shape[0] == 2 else cosines
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the class whose mean is nearest.
@@ -90,10 +105,16 @@ class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        cosines = self._cosines(X)
-        return self.classes_[cosines.argmax(axis=1)]
+        cosines = self._cosines(X, "predict")
+        return take(self.classes_, to_numpy(cosines).argmax(axis=1))
 
-    def _cosines(self, X: Any) -> np.ndarray:
+    def _cosines(self, X: Any, method: str) -> Any:
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return normalize(X) @ self.means_.T
+        X = validate_data(self, X, reset=False, dtype=float_dtypes(X))
+        check_same_place(self, X, self.means_, method)
+        return linear(normalize(X), self.means_, 0.0)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags

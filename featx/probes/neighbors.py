@@ -14,8 +14,21 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
+from featx.probes.arrays import (
+    cast,
+    check_same_place,
+    fitted,
+    float_dtypes,
+    host,
+    is_foreign,
+    namespace,
+    precision,
+    take,
+    to_numpy,
+)
 from featx.probes.classes import numbered
 from featx.probes.folds import last_of_best, split_folds
+from featx.probes.streaming import is_streamed, validated
 
 _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 
@@ -27,6 +40,9 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
     1805.01978). The numbers of neighbours tried are those of Caron et al. 2021 (arXiv 2104.14294).
     Nothing is trained, so that the score tells about the embeddings alone. All numbers of
     neighbours are scored from one list of neighbours for each sample that a fold holds out.
+
+    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
+    a GPU: they are compared there, and answers are there, too, but for classes that are words.
 
     Parameters
     ----------
@@ -88,21 +104,23 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
         candidates = self._checked_params()
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_consistent_length(X, groups)
+        groups = host(groups)
+        X, y = validated(self, np.asarray(X) if is_streamed(X) else X, y)
+        check_consistent_length(y, groups)
         self.classes_, numbers = numbered(y)
-        self._rows, self._class_numbers = normalize(X), numbers
+        self._rows, self._class_numbers = normalize(X), fitted(numbers, X)
         folds = split_folds(self.cv, X, y, groups, classes=True)
         scores = np.empty((len(candidates), len(folds)))
         for column, (train, test) in enumerate(folds):
             hits = np.zeros(len(candidates))
-            for part, votes in self._votes(self._rows[test], train, candidates):
+            for part, votes in self._votes(take(self._rows, test), train, candidates):
                 hits += (votes.argmax(2) == numbers[test[part]]).sum(1)
             scores[:, column] = hits / len(test)
         means = scores.mean(axis=1)
         best = last_of_best(means)
         self.n_neighbors_, self.best_score_ = int(candidates[best]), float(means[best])
         self.path_ = {"n_neighbors": candidates, "scores": scores}
+        self.classes_ = fitted(self.classes_, X)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -116,11 +134,18 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples, n_classes), float64
         """
+        return self._shares(X, "predict_proba")
+
+    def _shares(self, X: Any, method: str) -> Any:
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        votes = self._votes(normalize(X), None, np.array([self.n_neighbors_]))
+        X = validate_data(self, X, reset=False, dtype=float_dtypes(X))
+        check_same_place(self, X, self._rows, method)
+        rows = normalize(X)
+        if is_foreign(X):  # others do not multiply what differs in precision
+            rows = cast(rows, precision(self._rows))
+        votes = self._votes(rows, None, np.array([self.n_neighbors_]))
         shares = np.concatenate([each[0] for _, each in votes])
-        return shares / shares.sum(axis=1, keepdims=True)
+        return fitted(shares / shares.sum(axis=1, keepdims=True), X)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the class with most votes.
@@ -133,38 +158,32 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        shares = self.predict_proba(X)
-        return self.classes_[shares.argmax(axis=1)]
+        shares = to_numpy(self._shares(X, "predict"))
+        return take(self.classes_, shares.argmax(axis=1))
 
     def _votes(
-        self, rows: np.ndarray, voters: np.ndarray | None, counts: np.ndarray
+        self, rows: Any, voters: np.ndarray | None, counts: np.ndarray
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield a part of the rows, and what the nearest voters give the classes; None is everyone.
 
         The votes are of shape (n_counts, n_rows, n_classes); `counts` increases.
         """
-        theirs, class_numbers = self._rows, self._class_numbers
+        theirs, class_numbers = self._rows, to_numpy(self._class_numbers)
         if voters is not None:
-            theirs, class_numbers = theirs[voters], class_numbers[voters]
-        counts = np.minimum(counts, len(theirs))
-        n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(theirs))
-        for start in range(0, len(rows), n_at_once):
-            part = slice(start, start + n_at_once)
-            similarities = rows[part] @ theirs.T
-            nearest = np.argpartition(-similarities, counts[-1] - 1)[:, : counts[-1]]
-            near = np.take_along_axis(similarities, nearest, 1)
-            order = np.argsort(-near, axis=1, kind="stable")
-            nearest, near = (
-                np.take_along_axis(nearest, order, 1),
-                np.take_along_axis(near, order, 1),
-            )
+            theirs, class_numbers = take(theirs, voters), class_numbers[voters]
+        counts = np.minimum(counts, len(class_numbers))
+        n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(class_numbers))
+        n_rows = rows.shape[0]
+        for start in range(0, n_rows, n_at_once):
+            part = slice(start, min(start + n_at_once, n_rows))
+            nearest, near = _largest(rows[part, :] @ theirs.T, int(counts[-1]))
             # The nearest has a vote of 1: shares stay the same, and nothing overflows.
             weights = np.exp((near - near[:, :1]).astype(np.float64) / self.temperature)
             yield part, self._sums(class_numbers[nearest], weights, counts)
 
     def _sums(self, voted: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Add up the votes (n_rows, k) for classes, of the first few as of all."""
-        n_rows, n_classes = len(voted), len(self.classes_)
+        n_rows, n_classes = len(voted), self.classes_.shape[0]
         places = voted + n_classes * np.arange(n_rows)[:, np.newaxis]
         sums = [
             np.bincount(
@@ -173,6 +192,11 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
             for count in counts
         ]
         return np.stack(sums).reshape(len(counts), n_rows, n_classes)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     def _checked_params(self) -> np.ndarray:
         """Return the numbers of neighbours, increasing, or raise with all faults."""
@@ -189,3 +213,15 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
         if faults:
             raise ParameterError("; ".join(faults))
         return np.unique(np.asarray(candidates, np.int64))
+
+
+def _largest(values: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the largest of each row are, and these, (n_rows, count), from the largest on."""
+    if not isinstance(values, np.ndarray):
+        xp = namespace(values)  # which has no partition: all are sorted
+        places = xp.argsort(values, axis=1, descending=True)[:, :count]
+        return to_numpy(places), to_numpy(xp.take_along_axis(values, places, axis=1))
+    places = np.argpartition(-values, count - 1)[:, :count]
+    largest = np.take_along_axis(values, places, 1)
+    order = np.argsort(-largest, axis=1, kind="stable")
+    return np.take_along_axis(places, order, 1), np.take_along_axis(largest, order, 1)

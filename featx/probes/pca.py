@@ -111,7 +111,7 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEst
                 turn = turn / np.sqrt(np.maximum(self.explained_variance_, least))
             return (rows - self.mean_.astype(rows.dtype)) @ turn.astype(rows.dtype)
 
-        return apply_in_blocks(self, X, components_of)
+        return apply_in_blocks(self, X, components_of, attribute="components_", method="transform")
 
     @property
     def _n_features_out(self) -> int:

@@ -13,6 +13,7 @@ from sklearn.metrics import check_scoring
 
 from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
+from featx.probes.arrays import fitted, is_foreign, like, linear, precision, take, to_numpy
 from featx.probes.folds import last_of_best, split_folds
 from featx.probes.moments import rows_of
 from featx.probes.ridge_path import Solutions, solve
@@ -27,6 +28,9 @@ _ROWS_AT_ONCE = 2048
 
 class RidgeChoice(DocumentedEstimator):
     """What both probes share: the path of strengths and the choice among them."""
+
+    coef_: Any
+    intercept_: Any
 
     def __init__(
         self,
@@ -65,11 +69,12 @@ class RidgeChoice(DocumentedEstimator):
         self.alpha_, self.best_score_ = float(alphas[best]), float(means[best])
         self.path_ = {"alphas": alphas, "scores": scores}
         self._take(coefs[:, 0], intercepts[0])
+        self.coef_, self.intercept_ = fitted(self.coef_, X), fitted(self.intercept_, X)
 
     def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:
         """Compute scores with coefficients (d, t) and intercepts (t,) from now on."""
-        self.coef_: np.ndarray = np.ascontiguousarray(coef.T)
-        self.intercept_: Any = intercept
+        self.coef_ = np.ascontiguousarray(coef.T)
+        self.intercept_ = intercept
 
     def _scores(
         self,
@@ -94,7 +99,7 @@ class RidgeChoice(DocumentedEstimator):
         for alpha in alphas:
             coefs, intercepts = solutions.at(alpha[np.newaxis])
             trained._take(coefs[:, 0], intercepts[0])
-            scores.append(scorer(trained, X[test], y, **given))
+            scores.append(scorer(trained, to_numpy(take(X, test)), y, **given))
         return np.array(scores)
 
     def _predictions(
@@ -103,12 +108,15 @@ class RidgeChoice(DocumentedEstimator):
         """Yield what is predicted with each strength; many are computed in one product."""
         parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
         n_at_once = max(1, _SCORES_AT_ONCE // solutions.n_targets)
+        dtype = precision(X)
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
-            side_by_side = np.ascontiguousarray(coefs.reshape(X.shape[1], -1))
+            side_by_side = np.ascontiguousarray(coefs.reshape(X.shape[1], -1), dtype)
+            intercepts = intercepts.astype(dtype)
+            placed = like(side_by_side, X)
             predicted = []
             for rows in parts:
-                scores = product(rows_of(X, rows), side_by_side)
+                scores = _products(X, rows, placed)
                 scores += intercepts.ravel()
                 decided = self._decide(scores.reshape(-1, solutions.n_targets))
                 predicted.append(decided.reshape(len(rows), len(intercepts), *decided.shape[1:]))
@@ -134,7 +142,23 @@ class RidgeChoice(DocumentedEstimator):
             )
         return np.sort(alphas.astype(np.float64))
 
-    def _linear(self, X: Any) -> np.ndarray:
-        return apply_in_blocks(
-            self, X, lambda rows: rows @ np.atleast_2d(self.coef_).T + self.intercept_
-        )
+    def _linear(self, X: Any, method: str) -> Any:
+        """Return the scores of samples, (n_samples, n_targets), for a method of some name."""
+
+        def scores_of(rows: Any) -> Any:
+            coef = self.coef_ if self.coef_.ndim == 2 else self.coef_[None, :]
+            return linear(rows, coef, self.intercept_)
+
+        return apply_in_blocks(self, X, scores_of, attribute="coef_", method=method)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
+
+def _products(X: Any, rows: np.ndarray, columns: Any) -> np.ndarray:
+    """Multiply some rows with columns, where the rows are."""
+    if is_foreign(X):
+        return to_numpy(take(X, rows) @ columns)
+    return product(rows_of(X, rows), columns)

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import linalg
 
 from featx.exceptions import InputError
+from featx.probes.arrays import to_numpy
 from featx.probes.folds import Fold
 from featx.probes.moments import Moments
 from featx.probes.shifted_systems import ShiftedSystems, product
@@ -44,7 +45,7 @@ def solve(
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
+    X : array or view of shape (n, d)
     Y : ndarray of shape (n, t), float64
     weights : ndarray of shape (n,), float64
     folds : sequence of (train, test)
@@ -59,11 +60,13 @@ def solve(
     shift = np.zeros(X.shape[1])
     if fit_intercept:
         shift = weighted_mean(X, weights)
-    if len(X) < X.shape[1]:
+    n_samples = len(Y)
+    if n_samples < X.shape[1]:
+        X = to_numpy(X)  # too few to be worth the way to a GPU
         centered = X - shift
         kernel = centered @ centered.T
         _check_finite(kernel, Y)
-        for rows in [*(train for train, _ in folds), np.arange(len(X))]:
+        for rows in [*(train for train, _ in folds), np.arange(n_samples)]:
             part = kernel[np.ix_(rows, rows)]
             yield DualSolutions(X[rows], Y[rows], weights[rows], part, fit_intercept=fit_intercept)
         return
@@ -72,7 +75,7 @@ def solve(
         return Moments.of(X, Y, weights, rows, shift=shift)
 
     held = [moments_of(test) for _, test in folds]
-    every = np.arange(len(X))
+    every = np.arange(n_samples)
     if np.array_equal(np.sort(np.concatenate([test for _, test in folds])), every):
         total = reduce(add, held)
     else:
@@ -89,7 +92,7 @@ def solve(
         # What was held out may be far from the others: their own mean leaves more digits.
         own = shift
         if fit_intercept:
-            trained = np.bincount(train, weights[train], len(X))
+            trained = np.bincount(train, weights[train], n_samples)
             own = weighted_mean(X, trained)
         moments = Moments.of(X, Y, weights, train, shift=own)
         return PrimalSolutions(moments, own, fit_intercept=fit_intercept)

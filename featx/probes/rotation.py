@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from featx.probes.arrays import cast, is_foreign, like, namespace, precision, to_numpy
 from featx.probes.streaming import in_blocks, is_streamed, weighted_mean
 from featx.probes.turned_rows import StreamedRows, TurnedRows
 
@@ -45,17 +46,17 @@ class Rotation(NamedTuple):
         center = np.zeros(X.shape[1])
         if fit_intercept:
             center = weighted_mean(X, weights)
-        if len(X) <= X.shape[1]:  # which is never a view
+        if X.shape[0] <= X.shape[1]:  # which is no view, and of numpy
             _, lengths, turned = np.linalg.svd(X - center, full_matrices=False)
             basis, spreads = turned.T, lengths**2
         else:
             gram = np.zeros((X.shape[1], X.shape[1]))
             for _, rows in in_blocks(X):
-                part = rows - center.astype(X.dtype)
-                gram += part.T @ part
+                part = rows - like(center, rows, precision(rows))
+                gram += to_numpy(part.T @ part)
             spreads, basis = np.linalg.eigh(gram)
         if fit_intercept:
-            spreads = np.append(spreads, len(X))
+            spreads = np.append(spreads, X.shape[0])
         return cls(basis, center, np.maximum(spreads, 0), fit_intercept)
 
     def rows(self, X: np.ndarray, dtype: np.dtype) -> TurnedRows:
@@ -63,6 +64,11 @@ class Rotation(NamedTuple):
         if is_streamed(X):
             return StreamedRows(X, self.center, self.basis, fit_intercept=self.fit_intercept)
         rank = self.basis.shape[1]
+        if is_foreign(X):
+            xp, basis = namespace(X), like(self.basis, X, dtype)
+            turned = (cast(X, dtype) - like(self.center, X, dtype)) @ basis
+            ones = like(np.ones((X.shape[0], int(self.fit_intercept))), X, dtype)
+            return TurnedRows(xp.concat([turned, ones], axis=1))
         rows = np.ones((len(X), rank + self.fit_intercept), dtype)
         basis = self.basis.astype(dtype)
         for start in range(0, len(X), _ROWS_AT_ONCE):

@@ -33,11 +33,11 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     ----------
     left : ndarray of shape (m, k)
     right : ndarray of shape (k, n)
-        Both are copied if they are not C-contiguous and float64.
+        Both are copied if they are not C-contiguous, and unless both are float32 or float64.
 
     Returns
     -------
-    ndarray of shape (m, n), C-contiguous, float64
+    ndarray of shape (m, n), C-contiguous, float64, or float32 if both are
 
     Examples
     --------
@@ -45,7 +45,9 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     array([[1., 2.],
            [3., 4.]])
     """
-    return blas.dgemm(1.0, right.T, left.T).T
+    are_single = left.dtype == right.dtype == np.float32
+    gemm = blas.sgemm if are_single else blas.dgemm
+    return gemm(1.0, right.T, left.T).T
 
 
 class ShiftedSystems:

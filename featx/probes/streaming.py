@@ -15,6 +15,15 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.exceptions import InputError, ParameterError
+from featx.probes.arrays import (
+    check_same_place,
+    float_dtypes,
+    host,
+    is_foreign,
+    like,
+    precision,
+    to_numpy,
+)
 from featx.storage.views import RowView
 
 _MAX_BYTES_READ_ONCE = 256 * 2**20
@@ -35,7 +44,7 @@ def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[
 
     Returns
     -------
-    X : ndarray, or a view that is too large to be read at once
+    X : ndarray, array of another library, or a view that is too large to be read at once
     y : ndarray
 
     Raises
@@ -43,6 +52,12 @@ def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[
     ValueError
         Lengths differ, numbers are missing, and so on.
     """
+    y = host(y)
+    if is_foreign(X):
+        X = validate_data(estimator, X, dtype=float_dtypes(X))
+        y = validate_data(estimator, y=y, **checks)
+        check_consistent_length(X, y)
+        return X, y
     if not is_streamed(X):
         X, y = validate_data(estimator, X, y, dtype=[np.float64, np.float32], **checks)
         return X, y
@@ -82,9 +97,9 @@ def in_blocks(X: Any) -> Iterator[tuple[slice, np.ndarray]]:
     InputError
         Some number is missing or infinite.
     """
-    for start in range(0, len(X), _ROWS_AT_ONCE):
-        part = slice(start, min(start + _ROWS_AT_ONCE, len(X)))
-        rows = np.asarray(X[part])
+    for start in range(0, X.shape[0], _ROWS_AT_ONCE):
+        part = slice(start, min(start + _ROWS_AT_ONCE, X.shape[0]))
+        rows = X[part, :] if is_foreign(X) else np.asarray(X[part])
         if is_streamed(X) and not np.isfinite(rows).all():
             raise InputError("X holds NaN, or numbers that are infinite")
         yield part, rows
@@ -95,9 +110,11 @@ def weighted_mean(X: Any, weights: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    X : ndarray or view of shape (n_samples, n_features)
+    X : array or view of shape (n_samples, n_features)
     weights : ndarray of shape (n_samples,), float64
     """
+    if is_foreign(X):
+        return to_numpy(like(weights, X, precision(X)) @ X).astype(np.float64) / weights.sum()
     if not is_streamed(X):
         return weights.astype(X.dtype) @ X / weights.sum()
     total = np.zeros(X.shape[1])
@@ -107,8 +124,13 @@ def weighted_mean(X: Any, weights: np.ndarray) -> np.ndarray:
 
 
 def apply_in_blocks(
-    estimator: BaseEstimator, X: Any, function: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+    estimator: BaseEstimator,
+    X: Any,
+    function: Callable[[Any], Any],
+    *,
+    attribute: str,
+    method: str,
+) -> Any:
     """Return what a fitted estimator computes from rows, one after another.
 
     Parameters
@@ -117,11 +139,23 @@ def apply_in_blocks(
     X : array-like or view of shape (n_samples, n_features)
     function : callable
         From validated rows to an array of as many.
+    attribute : str
+        Of the estimator, fitted, and where rows are to be.
+    method : str
+        What was called.
+
+    Raises
+    ------
+    ValueError
+        The rows are of another library, or on another device, than those that were fitted, and
+        whatever scikit-learn finds.
     """
     check_is_fitted(estimator)
 
-    def validated_part(rows: Any) -> np.ndarray:
-        return validate_data(estimator, rows, reset=False, dtype=[np.float64, np.float32])
+    def validated_part(rows: Any) -> Any:
+        rows = validate_data(estimator, rows, reset=False, dtype=float_dtypes(rows))
+        check_same_place(estimator, rows, getattr(estimator, attribute), method)
+        return rows
 
     if not is_streamed(X) or not len(X):
         return function(validated_part(np.asarray(X) if is_streamed(X) else X))

@@ -1,0 +1,147 @@
+"""Probes on arrays of other libraries do what they do on numpy's, and answer in kind."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.model_selection import GroupKFold
+
+from featx import (
+    KNNProbe,
+    LinearProbe,
+    NearestMeanProbe,
+    RidgeProbe,
+    RidgeProbeRegressor,
+)
+from featx.probes.arrays import to_numpy
+
+CLASSIFIERS = {
+    "linear": LinearProbe([0.01, 1.0], cv=3),
+    "ridge": RidgeProbe([0.1, 10.0], cv=3),
+    "neighbours": KNNProbe([3, 9], cv=3),
+    "means": NearestMeanProbe(),
+}
+PROBES = {**CLASSIFIERS, "ridge regression": RidgeProbeRegressor([0.1, 10.0], cv=3)}
+METHODS = ("decision_function", "predict", "predict_log_proba", "predict_proba")
+
+
+def strict(values):
+    """Return an array that can do what the Array API asks for and no more, and is no numpy's."""
+    xp = pytest.importorskip("array_api_strict")
+    return xp.asarray(values, device=xp.Device("device1"))
+
+
+def tensor(values):
+    torch = pytest.importorskip("torch")
+    return torch.asarray(values, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(params=[strict, tensor])
+def elsewhere(request):
+    """Give what moves numpy's arrays to another library, while scikit-learn lets them through."""
+    request.param(np.zeros(1))
+    with config_context(array_api_dispatch=True):
+        yield request.param
+
+
+def digits(dtype):
+    X, y = load_digits(return_X_y=True)
+    return (X[:400] / 16).astype(dtype), y[:400]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("load", [load_digits, load_breast_cancer])
+@pytest.mark.parametrize("name", PROBES)
+def test_fit_elsewhere_finds_what_it_finds_here(name, load, dtype, elsewhere):
+    X, y = load(return_X_y=True)
+    X, y = (X / X.max(axis=0).clip(1)).astype(dtype)[:400], y[:400]
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    given = {} if name == "neighbours" else {"sample_weight": weights}
+    here = clone(PROBES[name]).fit(X, y, **given)
+    moved = {key: elsewhere(values) for key, values in given.items()}
+    there = clone(PROBES[name])
+    there.fit(elsewhere(X), elsewhere(y), **moved)
+    kind = type(elsewhere(X))
+    if name not in ("means", "neighbours"):
+        assert isinstance(there.coef_, kind)
+        gaps = to_numpy(there.coef_) - here.coef_
+        assert np.abs(gaps).max() < 1e-5 * np.abs(here.coef_).max()
+    if hasattr(here, "path_"):
+        # A fold of float32 may tell one sample of a near tie otherwise.
+        assert np.abs(there.path_["scores"] - here.path_["scores"]).max() < 0.01
+    for method in METHODS:
+        if hasattr(here, method):
+            answer = getattr(there, method)(elsewhere(X))
+            assert isinstance(answer, kind)
+            expected = getattr(here, method)(X)
+            np.testing.assert_allclose(to_numpy(answer), expected, rtol=1e-4, atol=1e-4)
+    assert float(there.score(elsewhere(X), elsewhere(y))) == pytest.approx(here.score(X, y))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classes_that_are_words_stay_with_numpy(name, elsewhere):
+    X, y = digits(np.float32)
+    words = np.array(list("abcdefghij"))[y]
+    probe = clone(CLASSIFIERS[name]).fit(elsewhere(X), words)
+    predicted = probe.predict(elsewhere(X))
+    assert isinstance(predicted, np.ndarray)
+    assert np.mean(predicted == words) > 0.85
+
+
+@pytest.mark.parametrize("name", ["linear", "ridge"])
+def test_fit_groups_elsewhere_hold_out_what_they_hold_out_here(name, elsewhere):
+    X, y = digits(np.float64)
+    groups = np.arange(len(y)) // 20
+    probe = clone(CLASSIFIERS[name]).set_params(cv=GroupKFold(4))
+    here = probe.fit(X, y, groups=groups).path_["scores"]
+    there = probe.fit(elsewhere(X), y, groups=elsewhere(groups)).path_["scores"]
+    np.testing.assert_allclose(there, here, atol=0.011)
+
+
+@pytest.mark.parametrize("name", ["linear", "ridge", "ridge regression"])
+def test_fit_fewer_samples_than_features_elsewhere_answers_there(name, elsewhere):
+    X, y = digits(np.float64)
+    probe = clone(PROBES[name]).fit(elsewhere(X[:40]), y[:40] % 2)
+    expected = clone(PROBES[name]).fit(X[:40], y[:40] % 2)
+    assert isinstance(probe.coef_, type(elsewhere(X)))
+    np.testing.assert_allclose(to_numpy(probe.coef_), expected.coef_, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["linear", "ridge"])
+def test_fit_scorers_get_arrays_of_numpy(name, elsewhere):
+    X, y = digits(np.float64)
+    probe = clone(CLASSIFIERS[name]).set_params(scoring="f1_macro")
+    there = probe.fit(elsewhere(X), elsewhere(y)).path_["scores"]
+    np.testing.assert_allclose(there, probe.fit(X, y).path_["scores"], atol=0.01)
+
+
+def test_ridge_probe_labels_elsewhere_are_those_here(elsewhere):
+    X, y = digits(np.float64)
+    Y = np.eye(10, dtype=np.int64)[y]
+    probe = RidgeProbe([1.0]).fit(elsewhere(X), elsewhere(Y))
+    predicted = probe.predict(elsewhere(X))
+    assert isinstance(predicted, type(elsewhere(X)))
+    np.testing.assert_array_equal(to_numpy(predicted), RidgeProbe([1.0]).fit(X, Y).predict(X))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_predict_arrays_from_another_place_are_refused(name, elsewhere):
+    X, y = digits(np.float64)
+    with pytest.raises(ValueError, match=r"predict\(\) must use the same namespace and device"):
+        clone(PROBES[name]).fit(elsewhere(X), y).predict(X)
+    with pytest.raises(ValueError, match=r"predict\(\) must use the same namespace and device"):
+        clone(PROBES[name]).fit(X, y).predict(elsewhere(X))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_fit_without_dispatch_takes_what_numpy_can_read(name):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("needs torch, which is not installed")
+    import torch
+
+    X, y = digits(np.float32)
+    probe = clone(PROBES[name]).fit(torch.asarray(X), torch.asarray(y))
+    assert isinstance(probe.predict(torch.asarray(X)), np.ndarray)
