@@ -146,6 +146,12 @@ def test_predict_and_evaluate_images_that_cannot_be_read(run, photos, model):
     assert "1 of 13 samples could not be read and were left out of evaluation" in err
 
 
+def test_predict_pattern_that_names_no_file_is_told(run, photos, model):
+    code, _, err = run("predict", model, photos / "*" / "*.jpg", "--on-error", "nan")
+    assert code == CODES["input"]
+    assert "*.jpg'. A shell leaves a pattern as it is" in err
+
+
 def test_evaluate_class_that_the_model_does_not_know_is_named(run, photos, model):
     (photos / "dark").rename(photos / "dusk")
     code, _, err = run("evaluate", model, photos)
