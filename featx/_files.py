@@ -118,7 +118,7 @@ def _write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
 
 def _write_through(path: Path, parts: Sequence[Buffer]) -> None:
     _make_folder(path.parent)
-    with open(path, "xb") as file:
+    with _hopeless_if_it_stays(path.parent), open(path, "xb") as file:
         for part in parts:
             file.write(part)
         file.flush()
@@ -174,13 +174,38 @@ def _make_folder(folder: Path) -> None:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         try:
-            place.mkdir()
+            with _hopeless_if_it_stays(place.parent):
+                place.mkdir()
         except FileExistsError:  # another process made it, and may clear it
             if place.is_symlink() and not place.exists():  # which no waiting mends
                 raise NotADirectoryError(
                     errno.ENOTDIR, "a link to a folder that is not there", str(place)
                 ) from None
         _sync_folder(place.parent)
+
+
+@contextlib.contextmanager
+def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
+    """Tell a folder in which nothing can be made, as in /proc, from one that was cleared away.
+
+    Making something is a ``FileNotFoundError`` in both, and waiting mends the second only.
+    """
+    if os.name == "nt":  # which cannot open folders
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        opened = os.fstat(descriptor)
+        yield
+    except FileNotFoundError as exc:
+        # While it is open no other folder gets its inode, so it was there all the time.
+        if os.path.samestat(opened, os.stat(folder)):
+            raise PermissionError(
+                errno.EPERM, "a folder in which nothing can be made", str(folder)
+            ) from exc
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -136,7 +136,23 @@ class BadSampleWarning(FeatxWarning):
 
 
 class NearDuplicateWarning(FeatxWarning):
-    """Samples that are nearly the same are trained on and judged by; the message names some."""
+    """Samples that are nearly the same are trained on and judged by; the message names some.
+
+    Parameters
+    ----------
+    finding : str
+        How many there are, and which.
+    cure : str
+        What to do about them.
+    """
+
+    def __init__(self, finding: str, cure: str) -> None:
+        super().__init__(finding, cure)
+        self.finding = finding
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.finding} {self.cure}"
 
 
 class CacheDamageWarning(FeatxWarning):

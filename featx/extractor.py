@@ -101,7 +101,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         What the last ``transform`` did: ``n_samples``, ``n_hits``, ``n_forward`` (samples, and
         versions of them, that went through the backbone), ``n_above_frontier`` (that went through
         the fine-tuned part only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
-        ``engine`` (who ran the network, None if nobody had to), ``batch_size``.
+        ``engine`` (who ran the network, None if nobody), ``batch_size``, ``n_unread`` (samples).
 
     Examples
     --------

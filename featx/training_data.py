@@ -125,8 +125,10 @@ def _check_none_missing(y: Any) -> None:
         )
 
 
-def rows_that_were_read(embeddings: np.ndarray, *, job: str) -> np.ndarray:
-    """Tell of each row, (n_samples,) bool, whether a head can use it; warn of those it cannot.
+def rows_that_were_read(embeddings: np.ndarray, *, n_unread: int, job: str) -> np.ndarray:
+    """Tell of each row, (n_samples,) bool, whether a head can use it.
+
+    Of samples that could not be read, `n_unread`, the pass has warned; others are warned of here.
 
     Raises
     ------
@@ -136,12 +138,14 @@ def rows_that_were_read(embeddings: np.ndarray, *, job: str) -> np.ndarray:
     kept = were_read(embeddings)
     if kept.all():
         return kept
-    n_unread = len(kept) - np.count_nonzero(kept)
-    if n_unread == len(kept):
+    if not kept.any():
         raise InputError(f"none of the {len(kept)} samples could be read")
-    warn_caller(
-        BadSampleWarning(
-            f"{n_unread} of {len(kept)} samples could not be read and were left out of {job}"
+    n_left_out = len(kept) - np.count_nonzero(kept)
+    if n_left_out > n_unread:
+        warn_caller(
+            BadSampleWarning(
+                f"the backbone gives NaN for {n_left_out - n_unread} of {len(kept)} samples, which "
+                f"were left out of {job}"
+            )
         )
-    )
     return kept

@@ -110,7 +110,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         extractor = self._new_extractor()
         with task.part("embed", extractor):
             views = training_views(extractor, data.X)
-        kept = rows_that_were_read(views, job="fit")
+        kept = rows_that_were_read(views, n_unread=extractor.report_.n_unread, job="fit")
         if not kept.all():
             views, data = views[kept], data.take(np.flatnonzero(kept))
         start_s = time.perf_counter()
@@ -158,7 +158,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
             params["sample_weight"] = checked_weights(params["sample_weight"], head, n_samples)
         extractor = self._new_extractor().fit(X) if is_first else self.extractor_
         views = views_of(extractor, X)
-        kept = rows_that_were_read(views, job="partial_fit")
+        kept = rows_that_were_read(views, n_unread=extractor.report_.n_unread, job="partial_fit")
         if "sample_weight" in params:
             params["sample_weight"] = np.repeat(params["sample_weight"][kept], views.shape[1])
         start_s = time.perf_counter()
@@ -287,12 +287,13 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         return getattr(self.head_, method)(as_head_input(embeddings))
 
     def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Leave out, with a warning, what could not be read with ``on_error="nan"``."""
+        """Leave out what could not be read with ``on_error="nan"``."""
         check_is_fitted(self, "head_")
         if self.extractor_.on_error == "raise":
             return X, y, sample_weight
         embeddings = np.asarray(self.extractor_.transform(X))
-        kept = rows_that_were_read(embeddings, job="score")
+        n_unread = self.extractor_.report_.n_unread
+        kept = rows_that_were_read(embeddings, n_unread=n_unread, job="score")
         if kept.all():
             return X, y, sample_weight
         check_consistent_length(kept, y, sample_weight)

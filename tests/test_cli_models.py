@@ -143,7 +143,14 @@ def test_predict_and_evaluate_images_that_cannot_be_read(run, photos, model):
     assert rows[str(photos / "dark" / "0.png")]["proba"]["dark"] > 0.5
     code, text, err = run("evaluate", model, photos, "--on-error", "nan", "--json")
     assert (code, json.loads(text)["n_samples"]) == (0, 12)
-    assert "1 of 13 samples could not be read and were left out of evaluation" in err
+    assert "1 of 13 samples cannot be read" in err
+    assert err.count("BadSampleWarning") == 1
+
+
+def test_predict_pattern_that_names_no_file_is_told(run, photos, model):
+    code, _, err = run("predict", model, photos / "*" / "*.jpg", "--on-error", "nan")
+    assert code == CODES["input"]
+    assert "*.jpg'. A shell leaves a pattern as it is" in err
 
 
 def test_evaluate_class_that_the_model_does_not_know_is_named(run, photos, model):

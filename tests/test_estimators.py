@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -267,8 +268,24 @@ def test_fit_on_error_nan_leaves_rows_out_and_says_so(paths, labels):
     extractor = FeatureExtractor("tiny", on_error="nan")
     with pytest.warns(BadSampleWarning) as caught:
         classifier = TransferClassifier(extractor).fit(paths, labels, sample_weight=np.ones(20))
-    assert "left out of fit" in str(caught[-1].message)
+    assert len(caught) == 1
+    assert "1 of 20 samples cannot be read:" in str(caught[0].message)
+    assert "leaves out where it trains or scores" in str(caught[0].message)
+    assert classifier.report_.n_unread == 1
     assert classifier.score(np.delete(paths, 3), np.delete(labels, 3)) == 1
+
+
+def test_fit_backbone_that_gives_nan_says_how_often(images, labels):
+    inputs = keras.Input((64, 64, 3))
+    network = keras.Model(inputs, inputs / keras.ops.max(inputs, axis=(1, 2, 3), keepdims=True))
+    images[3:5] = 0  # which is NaN when it is divided by its maximum
+    extractor = FeatureExtractor(network, on_error="nan")
+    with pytest.warns(BadSampleWarning) as caught:
+        TransferClassifier(extractor).fit([*images[:19], b"no image"], labels)
+    assert "[19] 8 bytes: " in str(caught[0].message)
+    assert "the backbone gives NaN for 2 of 20 samples, which were left out of fit" in str(
+        caught[1].message
+    )
 
 
 def test_fit_on_error_nan_nothing_readable_raises(paths, labels):
@@ -324,7 +341,8 @@ def test_score_on_error_nan_says_what_it_left_out(with_bad_file):
         classifier.fit(paths, labels)
     with pytest.warns(BadSampleWarning) as caught:
         assert classifier.score(paths, labels, sample_weight=np.ones(12)) == 1
-    assert "1 of 12 samples could not be read and were left out of score" in str(caught[1].message)
+    assert len(caught) == 1
+    assert "leaves out where it trains or scores" in str(caught[0].message)
     assert classifier.score(paths[:4], labels[:4]) == 1
 
 

@@ -5,7 +5,13 @@ import pickle
 import pytest
 
 from featx import exceptions
-from featx.exceptions import BadSampleError, ParameterError, SampleFault, describe_faults
+from featx.exceptions import (
+    BadSampleError,
+    NearDuplicateWarning,
+    ParameterError,
+    SampleFault,
+    describe_faults,
+)
 
 BUILTINS = {
     "ParameterError": ValueError,
@@ -68,3 +74,9 @@ def test_bad_sample_error_is_sorted_and_survives_pickling():
     assert [fault.position for fault in again.faults] == [1, 3]
     assert (again.n_samples, str(again)) == (5, str(error))
     assert "on_error='nan'" in str(error)
+
+
+def test_near_duplicate_warning_keeps_its_parts_through_pickling():
+    warning = pickle.loads(pickle.dumps(NearDuplicateWarning("a and b.", "Pass groups=.")))
+    assert (warning.finding, warning.cure) == ("a and b.", "Pass groups=.")
+    assert str(warning) == "a and b. Pass groups=."

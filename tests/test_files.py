@@ -1,6 +1,7 @@
 """Files are whole or not there, and sealed data tell damage."""
 
 import os
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -75,10 +76,18 @@ def test_write_atomically_into_a_dangling_link_gives_up_at_once(tmp_path, monkey
     assert os.listdir(tmp_path) == ["rows"]
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+@pytest.mark.parametrize("path", ["/proc/rows/a", "/proc/a"])
+def test_write_atomically_where_nothing_can_be_made_gives_up_at_once(path, monkeypatch):
+    monkeypatch.setattr("time.sleep", Mock(side_effect=AssertionError("waited")))
+    with pytest.raises(PermissionError, match=r"nothing can be made: '/proc'"):
+        write_atomically(Path(path), b"rows")
+
+
 def test_write_atomically_gives_up_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr("featx._files._PATIENCE_S", 0.05)
-    monkeypatch.setattr("pathlib.Path.mkdir", Mock(side_effect=FileNotFoundError("cleared")))
-    with pytest.raises(FileNotFoundError, match="cleared"):
+    monkeypatch.setattr("os.fsync", lambda _: remove_tree(tmp_path / "rows"))
+    with pytest.raises(FileNotFoundError, match="rows"):
         write_atomically(tmp_path / "rows" / "a", b"rows")
 
 

@@ -121,3 +121,12 @@ def test_list_images_folders_without_images_are_all_named(root):
         (root / name).mkdir()
     with pytest.raises(InputError, match=r"2 folders hold no image.*empty.*bare"):
         list_images([root / "empty", root / "bare", root / "dog" / "b.png"])
+
+
+def test_list_images_patterns_that_name_no_file_are_all_named(root):
+    (root / "dog" / "[1].png").touch()  # a file may have such a name
+    gone = str(root / "dog" / "gone.png")  # of which reading will tell
+    assert list_images([root / "dog" / "[1].png", gone])[1] == gone
+    (root / "bare").mkdir()
+    with pytest.raises(InputError, match=r"(?s)1 folders hold.*bare.*\*\.gif'.*\?\.jpg'\. A shell"):
+        list_images([root / "bare", root / "*.gif", gone, root / "?.jpg"])

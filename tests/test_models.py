@@ -133,6 +133,7 @@ def test_named_model_download_without_a_network_names_the_ways_out(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
     )
     assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("Traceback") == 1  # of this alone, not of what the download called
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("featx.exceptions.WeightsError: the ImageNet weights of 'mobilenet_v2'")
     for way_out in ("weights=FILE", "backbone='tiny'", "weights=None", "~/.keras/models"):

@@ -27,7 +27,7 @@ from featx.cli.options import FOLDER, extractor_options, head_option, make_extra
 from featx.cli.output import (
     AS_JSON,
     FORCE,
-    as_options,
+    at_the_shell,
     check_new,
     check_writable,
     passes,
@@ -199,7 +199,7 @@ for command in (fit, predict, evaluate, export, cache):
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    shown = as_options(str(message)) if issubclass(category, FeatxWarning) else message
+    shown = at_the_shell(message) if isinstance(message, FeatxWarning) else message
     click.echo(f"{category.__name__}: {shown}", err=True)
 
 
@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except (FeatxError, ValueError, OSError) as exc:
-        click.echo(f"error: {as_options(str(exc))}", err=True)
+        click.echo(f"error: {at_the_shell(exc)}", err=True)
         sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds)))
     except Exception:
         traceback.print_exc()

@@ -180,7 +180,8 @@ def evaluate(
             f"{', '.join(map(str, classifier.classes_))}."
         )
     embeddings = np.asarray(classifier.transform(images.data))
-    read = rows_that_were_read(embeddings, job="evaluation")
+    n_unread = classifier.extractor_.report_.n_unread
+    read = rows_that_were_read(embeddings, n_unread=n_unread, job="evaluation")
     rows = as_head_input(embeddings[read])
     has_proba = hasattr(classifier, "predict_proba")
     result = measure(

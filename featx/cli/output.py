@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from featx.exceptions import InputError
+from featx.exceptions import InputError, NearDuplicateWarning
 
 FORCE = click.option("--force", is_flag=True, help="Replace what is there.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -33,6 +33,9 @@ _PARAMETERS = (
     "space",
     "views",
     "weights",
+)
+_CURE_OF_DUPLICATES = (
+    "Remove all but one, or cross-validate with compare_heads in Python, which takes groups."
 )
 
 
@@ -58,11 +61,21 @@ def as_options(message: str) -> str:
     )
     message = re.sub(r"\bn_folds=", "--folds ", message)
     message = message.replace("list_backbones() names", "featx backbones names")
-    message = message.replace(
-        "near_duplicates(embeddings).groups, passed as groups=, keeps them together",
-        "Remove all but one, or cross-validate with compare_heads in Python, which takes groups",
-    )
     return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
+
+
+def at_the_shell(told: Warning | Exception) -> str:
+    """Say to a person at the shell what the library tells, with a cure that works there.
+
+    Examples
+    --------
+    >>> from featx.exceptions import NearDuplicateWarning
+    >>> at_the_shell(NearDuplicateWarning("a and b are the same.", "Pass groups="))
+    'a and b are the same. Remove all but one, or cross-validate with compare_heads in Python, ...'
+    """
+    if isinstance(told, NearDuplicateWarning):
+        return as_options(f"{told.finding} {_CURE_OF_DUPLICATES}")
+    return as_options(str(told))
 
 
 def _option(parameter: re.Match[str]) -> str:

@@ -149,7 +149,8 @@ def warn_of_duplicates(
         NearDuplicateWarning(
             f"{n_found} pairs of samples are nearly the same (cosine of centred embeddings of "
             f"{threshold:.3f} or more) and lie in different folds, so that scores may be too high: "
-            f"{pairs}. near_duplicates(embeddings).groups, passed as groups=, keeps them together."
+            f"{pairs}.",
+            cure="near_duplicates(embeddings).groups, passed as groups=, keeps them together.",
         )
     )
 

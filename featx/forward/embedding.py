@@ -127,6 +127,7 @@ def embed(
     report_faults(faults, len(samples), options.on_error)
     return embeddings, Bunch(
         n_samples=len(samples),
+        n_unread=len(faults),
         n_hits=int(found.sum()),
         n_forward=n_forward,
         n_above_frontier=n_above,

@@ -80,7 +80,8 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
         raise BadSampleError(faults, n_samples)
     if faults:
         told = describe_faults(faults, n_samples)
-        warn_caller(BadSampleWarning(f"{told}\nTheir embeddings are NaN."))
+        told += "\nTheir embeddings are NaN, which featx leaves out where it trains or scores."
+        warn_caller(BadSampleWarning(told))
 
 
 def were_read(embeddings: np.ndarray) -> np.ndarray:

@@ -71,6 +71,9 @@ def _application(
         with fixed_seed(), contextlib.redirect_stdout(sys.stderr):
             return constructor(weights=None if weights is None else str(weights), **arguments)
     except Exception as exc:
+        if weights == "imagenet" and "URL fetch failure" in str(exc):
+            # The message says why; three tracebacks of the download would only bury it.
+            raise _download_error(network, exc) from None
         if weights is not None and not isinstance(exc, TypeError):
             raise _weights_error(network, weights, exc) from exc
         raise BackboneError(
@@ -78,15 +81,17 @@ def _application(
         ) from exc
 
 
+def _download_error(network: Network, exc: Exception) -> Exception:
+    return WeightsError(
+        f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
+        f"downloaded ({exc}). Ways out: run once where there is a network, and copy "
+        "~/.keras/models from there; pass weights=FILE, a .h5 file of the network without its "
+        "classifier; take backbone='tiny', which needs no download; or weights=None for "
+        "random weights."
+    )
+
+
 def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
-    if weights == "imagenet" and "URL fetch failure" in str(exc):
-        return WeightsError(
-            f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
-            f"downloaded ({exc}). Ways out: run once where there is a network, and copy "
-            "~/.keras/models from there; pass weights=FILE, a .h5 file of the network without its "
-            "classifier; take backbone='tiny', which needs no download; or weights=None for "
-            "random weights."
-        )
     if weights == "imagenet":
         return BackboneError(f"{network.constructor} cannot be built with ImageNet weights: {exc}")
     return WeightsError(

@@ -17,6 +17,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 _LITTER = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
+_PATTERN_SIGNS = frozenset("*?[")
 _SHOWN = 10
 
 
@@ -93,7 +94,7 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     Raises
     ------
     InputError
-        Folders hold no image; all of them are named.
+        Folders hold no image, or patterns such as ``*.jpg`` name no file; all of them are named.
 
     Warns
     -----
@@ -111,20 +112,33 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     """
     found: list[str] = []
     empty: list[str] = []
-    for place in places:
+    patterns: list[str] = []
+    for given in places:
+        place = os.fspath(given)
         if not os.path.isdir(place):
-            found.append(os.fspath(place))
+            is_pattern = not _PATTERN_SIGNS.isdisjoint(place) and not os.path.lexists(place)
+            (patterns if is_pattern else found).append(place)
             continue
         images, foreign = _images_below(Path(place))
         found += images
-        empty += [] if images else [os.fspath(place)]
+        empty += [] if images else [place]
         _warn_of(foreign, Path(place))
+    faults = []
     if empty:
-        raise InputError(
-            f"{len(empty)} folders hold no image ({', '.join(sorted(IMAGE_SUFFIXES))}): "
-            f"{', '.join(map(repr, empty[:_SHOWN]))}"
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        faults.append(f"{len(empty)} folders hold no image ({suffixes}): {_named(empty)}")
+    if patterns:
+        faults.append(
+            f"no such file: {_named(patterns)}. A shell leaves a pattern as it is where nothing "
+            "matches or where it is in quotes: take the quotes off, or name a folder"
         )
+    if faults:
+        raise InputError("\n".join(faults))
     return found
+
+
+def _named(places: list[str]) -> str:
+    return ", ".join(map(repr, places[:_SHOWN]))
 
 
 def _class_folders(root: Path) -> list[Path]:
