@@ -190,10 +190,11 @@ def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
 
     Making something is a ``FileNotFoundError`` in both, and waiting mends the second only.
     """
-    if os.name == "nt":  # which cannot open folders
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows cannot open folders, and some may be written to, not read
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
         opened = os.fstat(descriptor)
         yield
