@@ -1,7 +1,8 @@
 """Measure what choosing the strength of a head costs, beside its arithmetic and scikit-learn.
 
     ridge     RidgeProbe, 45 strengths x 5 folds, against one Gram matrix and one
-              eigendecomposition, and against RidgeClassifierCV over 10 strengths, by turns
+              eigendecomposition in float64, and against RidgeClassifierCV over 10 strengths, by
+              turns
     linear    LinearProbe, 45 strengths x 5 folds, the whole path and as it ends by itself, against
               one fit of LogisticRegression at the strength that was chosen, by turns, and against
               GridSearchCV over LogisticRegression with two jobs: once, some of the strengths on
@@ -10,8 +11,8 @@
               and on 2 and 100 classes
     photos    the same on embeddings of the photos at hand: MobileNetV2, else "tiny" on digits
 
-Rows are drawn like embeddings: classes that overlap, positive features whose spreads decay as a
-power, as those of pooled networks do.
+Rows are drawn like embeddings, float32: classes that overlap, positive features whose spreads decay
+as a power, as those of pooled networks do.
 
 Usage: python benchmarks/bench_heads.py [--smoke] [--rows 50000] [--features 1280] [--classes 10]
            [--sections ridge linear growth photos] [--grid-folds 1] [--grid-every 5] [--repeats 3]
@@ -59,10 +60,12 @@ def arithmetic(X):
 
 def measure_ridge(args):
     """Time RidgeProbe by turns with its arithmetic and with RidgeClassifierCV."""
-    X, y = make_rows(args.rows, args.features, args.classes)
+    exact, y = make_rows(args.rows, args.features, args.classes)
+    X = exact.astype(np.float32)  # as the cache gives them
     probe, peer = RidgeProbe(), RidgeClassifierCV(np.logspace(-4, 5, 10))
     methods = {
-        "arithmetic": lambda: arithmetic(X),
+        "arithmetic": lambda: arithmetic(exact),
+        "RidgeProbe, float64 rows": lambda: probe.fit(exact, y),
         "RidgeProbe": lambda: probe.fit(X, y),
         "RidgeClassifierCV": lambda: peer.fit(X, y),
     }
@@ -204,12 +207,10 @@ def measure_growth(args):
             n_rows, n_features, n_classes = (shape | {name: size}).values()
             X, y = make_rows(n_rows, n_features, n_classes)
             probes = {"RidgeProbe": RidgeProbe(), "LinearProbe": LinearProbe(patience=None)}
-            rows = {"RidgeProbe": X, "LinearProbe": X.astype(np.float32)}
+            X = X.astype(np.float32)
             methods = {
-                probe: lambda probe=probe, probes=probes, rows=rows, y=y: probes[probe].fit(
-                    rows[probe], y
-                )
-                for probe in probes
+                name: lambda probe=probe, X=X, y=y: probe.fit(X, y)
+                for name, probe in probes.items()
             }
             seconds = take_turns(methods, args.repeats)
             for probe, times in seconds.items():

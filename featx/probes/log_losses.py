@@ -49,14 +49,13 @@ def losses_and_residuals(scores: Any, is_own: Any) -> tuple[Any, Any]:
         scores -= top
     # Numbers smaller than float32 has them whole would make the products ten times slower.
     shares = xp.exp(xp.clip(scores, min=-_FARTHEST))
-    shares *= 1 - own
     # Its own is what the others are not: in float32, 1 less a probability near 1 is 0.
-    others = xp.sum(shares, axis=2, keepdims=True)
+    others = xp.linalg.vecdot(shares, 1 - own)[:, :, None]
     unit = xp.exp(-top)
     losses = top + xp.log1p(unit - 1 + others)
-    shares /= unit + others
-    shares -= own * xp.sum(shares, axis=2, keepdims=True)
-    return losses[:, :, 0], shares
+    total = unit + others
+    shares /= total
+    return losses[:, :, 0], xp.where(own > 0, -others / total, shares)
 
 
 def log_probabilities(scores: Any) -> Any:

@@ -14,7 +14,7 @@ from scipy.linalg import blas
 
 from featx.probes.arrays import cast, is_foreign, like, namespace, take, to_numpy
 
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 2**27  # on a GPU
 _LEAST_LEFT = 1e-6  # of what was subtracted from: six digits are lost, ten are left
 _CONSTANT = 1e-20  # of the largest sum of squares
@@ -95,26 +95,24 @@ class Moments:
         """
         if is_foreign(X):
             return cls._of_foreign(X, Y, weights, rows, shift)
-        # Samples and ones side by side: their products hold all of the sums.
-        n_columns = X.shape[1] + 1
+        # Samples, ones and targets side by side: their products hold all of the sums.
+        n_features = X.shape[1]
+        n_columns = n_features + 1 + Y.shape[1]
+        shifts = np.zeros(n_columns)
+        shifts[:n_features] = shift
         gram = np.zeros((n_columns, n_columns), order="F")
-        products = np.zeros((n_columns, Y.shape[1]), order="F")
         parts = np.empty((min(len(rows), _ROWS_AT_ONCE), n_columns))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            part, targets = parts[: len(some)], Y[some]
-            np.subtract(rows_of(X, some), shift, out=part[:, :-1])
-            part[:, -1] = 1
+            part = parts[: len(some)]
+            part[:, :n_features] = rows_of(X, some)
+            part[:, n_features] = 1
+            part[:, n_features + 1 :] = Y[some]
+            part -= shifts  # of whole rows, which is faster
             if (weights[some] != 1).any():
-                roots = np.sqrt(weights[some, np.newaxis])
-                part *= roots
-                targets = targets * roots
+                part *= np.sqrt(weights[some, np.newaxis])
             gram = blas.dsyrk(1.0, part.T, beta=1.0, c=gram, overwrite_c=1, lower=1)
-            products = blas.dgemm(
-                1.0, part.T, targets.T, trans_b=1, beta=1.0, c=products, overwrite_c=1
-            )
-        sums = gram[-1]
-        return cls(float(sums[-1]), sums[:-1], products[-1], gram[:-1, :-1], products[:-1])
+        return cls._from(gram, n_features)
 
     @classmethod
     def _of_foreign(
@@ -136,14 +134,18 @@ class Moments:
             part = cast(take(X, some), double) - shift
             part = xp.concat([part, like(ones_and_targets, X)], axis=1) * like(roots, X)
             total = total + part.T @ part
-        n_features, products = X.shape[1], to_numpy(total)
-        xx, of_ones = products[:n_features, :n_features], products[n_features]
+        return cls._from(np.asfortranarray(to_numpy(total)), X.shape[1])
+
+    @classmethod
+    def _from(cls, gram: np.ndarray, n_features: int) -> Self:
+        """Take the lower triangle of the products of samples, ones and targets apart."""
+        xx, below = gram[:n_features, :n_features], gram[n_features:]
         return cls(
-            float(of_ones[n_features]),
-            of_ones[:n_features],
-            of_ones[n_features + 1 :],
-            np.asfortranarray(xx),
-            products[:n_features, n_features + 1 :],
+            float(below[0, n_features]),
+            below[0, :n_features],
+            below[1:, n_features],
+            xx,
+            below[1:, :n_features].T,
         )
 
     def __add__(self, other: Self) -> Self:
