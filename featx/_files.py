@@ -190,9 +190,8 @@ def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
 
     Making something is a ``FileNotFoundError`` in both, and waiting mends the second only.
     """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows cannot open folders, and some may be written to, not read
+    descriptor = _open_folder(folder)
+    if descriptor is None:
         yield
         return
     try:
@@ -209,11 +208,18 @@ def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _open_folder(folder: Path) -> int | None:
+    """Open a folder, or return None: Windows cannot, and some may be written to but not read."""
+    try:
+        return os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except PermissionError:
+        return None
+
+
 def _sync_folder(folder: Path) -> None:
-    # The rename itself lives in the folder; Windows cannot open folders and needs no such call.
-    if os.name == "nt":
+    descriptor = _open_folder(folder)  # the rename itself lives in it
+    if descriptor is None:
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

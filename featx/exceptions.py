@@ -142,17 +142,17 @@ class NearDuplicateWarning(FeatxWarning):
     ----------
     finding : str
         How many there are, and which.
-    cure : str
+    cure : str, default=""
         What to do about them.
     """
 
-    def __init__(self, finding: str, cure: str) -> None:
+    def __init__(self, finding: str, cure: str = "") -> None:
         super().__init__(finding, cure)
         self.finding = finding
         self.cure = cure
 
     def __str__(self) -> str:
-        return f"{self.finding} {self.cure}"
+        return f"{self.finding} {self.cure}".rstrip()
 
 
 class CacheDamageWarning(FeatxWarning):

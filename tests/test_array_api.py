@@ -1,5 +1,6 @@
 """Probes on arrays of other libraries do what they do on numpy's, and answer in kind."""
 
+import copy
 import importlib.util
 
 import numpy as np
@@ -10,13 +11,18 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import GroupKFold
 
 from featx import (
+    EmbeddingCache,
+    FeatureExtractor,
     KNNProbe,
     LinearProbe,
+    MomentPCA,
     NearestMeanProbe,
     RidgeProbe,
     RidgeProbeRegressor,
+    compare_heads,
 )
 from featx.probes.arrays import to_numpy
+from featx.probes.rotation import Rotation
 
 CLASSIFIERS = {
     "linear": LinearProbe([0.01, 1.0], cv=3),
@@ -145,3 +151,67 @@ def test_fit_without_dispatch_takes_what_numpy_can_read(name):
     X, y = digits(np.float32)
     probe = clone(PROBES[name]).fit(torch.asarray(X), torch.asarray(y))
     assert isinstance(probe.predict(torch.asarray(X)), np.ndarray)
+
+
+def test_fit_view_of_the_cache_is_read_while_arrays_are_let_through(tmp_path):
+    cache = EmbeddingCache(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    rows = FeatureExtractor("tiny", cache=cache).fit_transform(images)
+    view = cache.open(X=images)
+    labels = np.arange(40) % 2
+    with config_context(array_api_dispatch=True):
+        for probe in CLASSIFIERS.values():
+            answer = clone(probe).fit(view, labels).predict(view)
+            np.testing.assert_array_equal(answer, clone(probe).fit(rows, labels).predict(rows))
+
+
+@pytest.mark.parametrize("name", ["linear", "ridge", "means"])
+def test_fit_weights_that_go_backwards_or_cannot_be_written_to(name, elsewhere):
+    X, y = digits(np.float64)
+    weights = np.linspace(1, 2, len(y))[::-1]
+    weights.flags.writeable = False
+    probe = clone(PROBES[name]).fit(elsewhere(X), y, sample_weight=weights)
+    same = clone(PROBES[name]).fit(X, y, sample_weight=weights)
+    np.testing.assert_array_equal(to_numpy(probe.predict(elsewhere(X))), same.predict(X))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_predict_precision_of_rows_may_be_another(name, elsewhere):
+    X, y = digits(np.float64)
+    for one, other in ((np.float32, np.float64), (np.float64, np.float32)):
+        probe = clone(PROBES[name]).fit(elsewhere(X.astype(one)), elsewhere(y))
+        same = clone(PROBES[name]).fit(X.astype(one), y)
+        for method in METHODS:
+            if hasattr(same, method):
+                answer = to_numpy(getattr(probe, method)(elsewhere(X.astype(other))))
+                expected = getattr(same, method)(X.astype(other))
+                assert answer.dtype == expected.dtype
+                np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rotation_rows_elsewhere_are_centred_in_double_precision(elsewhere):
+    X = np.random.default_rng(0).normal(size=(50, 4)) + 1e6
+    rotation = Rotation.of(X, np.ones(50), fit_intercept=True)
+    here, there = (
+        rotation.rows(rows, np.dtype(np.float32)).take(np.arange(50)) for rows in (X, elsewhere(X))
+    )
+    np.testing.assert_allclose(to_numpy(there), here, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_fit_keeps_no_gradients(name):
+    torch = pytest.importorskip("torch")
+    X, y = digits(np.float32)
+    rows = torch.asarray(X, requires_grad=True)
+    with config_context(array_api_dispatch=True):
+        probe = copy.deepcopy(clone(PROBES[name]).fit(rows, torch.asarray(y)))
+        assert not probe.predict(rows).requires_grad
+
+
+def test_compare_heads_and_pca_take_arrays_elsewhere(elsewhere):
+    X, y = digits(np.float64)
+    (found,) = compare_heads(elsewhere(X), elsewhere(y), heads=["nearest_mean"])
+    (expected,) = compare_heads(X, y, heads=["nearest_mean"])
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    components = MomentPCA(3).fit(elsewhere(X)).transform(elsewhere(X))
+    np.testing.assert_array_equal(components, MomentPCA(3).fit(X).transform(X))

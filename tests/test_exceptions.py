@@ -77,6 +77,7 @@ def test_bad_sample_error_is_sorted_and_survives_pickling():
 
 
 def test_near_duplicate_warning_keeps_its_parts_through_pickling():
+    assert str(NearDuplicateWarning("a and b.")) == "a and b."
     warning = pickle.loads(pickle.dumps(NearDuplicateWarning("a and b.", "Pass groups=.")))
     assert (warning.finding, warning.cure) == ("a and b.", "Pass groups=.")
     assert str(warning) == "a and b. Pass groups=."

@@ -1,6 +1,7 @@
 """Files are whole or not there, and sealed data tell damage."""
 
 import os
+import tempfile
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -116,3 +117,29 @@ def test_unseal_any_truncation_is_found():
     for length in range(len(sealed)):
         assert unseal(sealed[:length]) is None
     assert unseal(sealed) == b"payload"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs folders with permissions")
+def test_write_atomically_into_a_folder_that_cannot_be_read():
+    with tempfile.TemporaryDirectory() as place:  # pytest's is root's alone
+        folder = Path(place) / "dropbox"
+        folder.mkdir()
+        os.chmod(place, 0o711)
+        folder.chmod(0o333)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may read all
+        try:
+            write_atomically(folder / "rows", b"new")
+            write_atomically(folder / "below" / "rows", b"new")
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o700)
+        assert (folder / "rows").read_bytes() == (folder / "below" / "rows").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_write_atomically_below_a_pipe_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotADirectoryError):
+        write_atomically(tmp_path / "pipe" / "below" / "rows", b"new")

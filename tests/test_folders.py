@@ -125,7 +125,7 @@ def test_list_images_folders_without_images_are_all_named(root):
 
 def test_list_images_patterns_that_name_no_file_are_all_named(root):
     (root / "dog" / "[1].png").touch()  # a file may have such a name
-    gone = str(root / "dog" / "gone.png")  # of which reading will tell
+    gone = str(root / "dog" / "gone [1].png")  # of which reading will tell
     assert list_images([root / "dog" / "[1].png", gone])[1] == gone
     (root / "bare").mkdir()
     with pytest.raises(InputError, match=r"(?s)1 folders hold.*bare.*\*\.gif'.*\?\.jpg'\. A shell"):

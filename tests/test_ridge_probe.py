@@ -1,5 +1,7 @@
 """RidgeProbe and RidgeProbeRegressor are scikit-learn's ridge, their strength chosen for them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits, make_classification
@@ -307,3 +309,31 @@ def test_as_the_head_of_several_labels(digits):
     classifier = TransferClassifier("tiny", RidgeProbe(cv=3)).fit(images, several)
     assert isinstance(classifier.head_, RidgeProbe)
     assert classifier.score(images, several) > 0.8
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(1.7e9, 0.5), (0.0, 1.0), (1e7, 1.0)])
+def test_regressor_of_float32_rows_is_scored_as_by_a_scorer(offset, spread):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 20)).astype(np.float32)
+    y = offset + spread * (X @ rng.normal(size=20)) + 0.01 * rng.normal(size=400)
+    own, named = RidgeProbeRegressor().fit(X, y), RidgeProbeRegressor(scoring="r2").fit(X, y)
+    assert own.alpha_ == named.alpha_
+    np.testing.assert_allclose(own.path_["scores"], named.path_["scores"], atol=1e-8)
+
+
+def test_classifier_of_float32_rows_far_from_zero_is_scored_around_their_mean():
+    X, y = make_classification(600, 20, n_informative=10, n_classes=3, random_state=0)
+    X = (X + 1e4).astype(np.float32)
+    own, named = RidgeProbe().fit(X, y), RidgeProbe(scoring="accuracy").fit(X, y)
+    np.testing.assert_array_equal(own.path_["scores"], named.path_["scores"])
+
+
+def test_moments_of_many_targets_hold_no_products_of_targets():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2000))
+    tracemalloc.start()
+    moments = Moments.of(X, Y, np.ones(30), np.arange(30))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * Y.nbytes
+    np.testing.assert_allclose(moments.xy, X.T @ Y)

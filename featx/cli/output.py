@@ -64,7 +64,7 @@ def as_options(message: str) -> str:
     return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
 
 
-def at_the_shell(told: Warning | Exception) -> str:
+def at_the_shell(told: Exception) -> str:
     """Say to a person at the shell what the library tells, with a cure that works there.
 
     Examples

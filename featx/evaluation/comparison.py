@@ -24,6 +24,7 @@ from featx.heads.fitting import as_head_input
 from featx.heads.folds import check_holds_whole_samples_out
 from featx.heads.named import CLASSIFIER_HEADS, make_head, seed_head
 from featx.heads.views import fit_on_views
+from featx.probes.arrays import numpy_if_foreign
 from featx.samples.inputs import as_samples
 from featx.training_data import training_views
 
@@ -236,6 +237,7 @@ def compare_heads(
     for head in heads:
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
+    X, y, groups = (numpy_if_foreign(each) for each in (X, y, groups))
     X, y = check_X_y(X, y, dtype=[np.float64, np.float32])
     check_consistent_length(X, groups)
     _check_heads(heads, y, groups, n_views=1)

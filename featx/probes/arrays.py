@@ -13,6 +13,8 @@ import sklearn
 
 from featx.exceptions import InputError
 
+NUMBERS_AT_ONCE = 2**27  # on a GPU: rows, and what is made of them
+
 
 def is_foreign(X: Any) -> bool:
     """Tell whether an array is of another library than numpy, and is to stay so."""
@@ -69,7 +71,9 @@ def like(array: np.ndarray, X: Any, dtype: np.dtype | None = None) -> Any:
         return array
     import array_api_compat
 
-    return namespace(X).asarray(array, device=array_api_compat.device(X))
+    # torch shares their memory, and takes none that is read-only or goes backwards.
+    owned = np.require(array, requirements=["C", "W"])
+    return namespace(X).asarray(owned, device=array_api_compat.device(X))
 
 
 def to_numpy(array: Any) -> np.ndarray:
@@ -83,13 +87,22 @@ def to_numpy(array: Any) -> np.ndarray:
     return np.from_dlpack(array, device="cpu", copy=True)
 
 
-def host(values: Any) -> Any:
-    """Return labels, weights or groups in numpy's hands if they are an array of another library."""
+def without_gradients(X: Any) -> Any:
+    """Return an array that is not part of a computation that torch is to differentiate."""
+    if not is_foreign(X):
+        return X
+    import array_api_compat
+
+    return X.detach() if array_api_compat.is_torch_array(X) else X
+
+
+def numpy_if_foreign(values: Any) -> Any:
+    """Copy labels, weights or groups to numpy if they are an array of another library."""
     return to_numpy(values) if is_foreign(values) else values
 
 
-def fitted(array: Any, X: Any) -> Any:
-    """Move what was fitted to where the rows are; words, and single numbers, cannot go there."""
+def moved_beside(array: Any, X: Any) -> Any:
+    """Move what numpy has to where the rows are; words, and single numbers, cannot go there."""
     is_movable = isinstance(array, np.ndarray) and array.dtype.kind in "biuf"
     return like(array, X) if is_movable and is_foreign(X) else array
 
@@ -101,14 +114,22 @@ def take(X: Any, rows: np.ndarray) -> Any:
     return namespace(X).take(X, like(rows, X), axis=0)
 
 
-def linear(rows: Any, coef: Any, intercept: Any) -> Any:
-    """Return the scores (n, k) of rows (n, d) for coefficients (k, d) and intercepts (k,) or one.
-
-    As numpy does, in the higher precision of both.
-    """
+def inner_products(rows: Any, others: Any) -> Any:
+    """Multiply each row (n, d) with each other (k, d): (n, k), in the higher precision of both."""
     if not isinstance(rows, np.ndarray):
-        rows = namespace(rows).astype(rows, coef.dtype, copy=False)
-    return rows @ coef.T + intercept
+        xp = namespace(rows)
+        dtype = xp.result_type(rows, others)  # not all libraries multiply what differs in it
+        rows, others = (xp.astype(each, dtype, copy=False) for each in (rows, others))
+    return rows @ others.T
+
+
+class ArrayApiMixin:
+    """A probe that takes rows of other libraries than numpy, as scikit-learn is told."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.array_api_support = True
+        return tags
 
 
 def check_same_place(estimator: Any, X: Any, fitted: Any, method: str) -> None:

@@ -14,16 +14,24 @@ from sklearn.utils import check_consistent_length, compute_class_weight
 
 from featx.documented import DocumentedEstimator
 from featx.exceptions import InputError, ParameterError
-from featx.probes.arrays import fitted, host, linear, namespace, take, to_numpy
-from featx.probes.classes import numbered
+from featx.probes.arrays import (
+    ArrayApiMixin,
+    inner_products,
+    moved_beside,
+    namespace,
+    numpy_if_foreign,
+    take,
+    to_numpy,
+)
+from featx.probes.classes import decided, numbered
 from featx.probes.folds import Fold, last_of_best, split_folds
 from featx.probes.log_losses import log_probabilities
-from featx.probes.logistic_path import LogisticPath, decided
+from featx.probes.logistic_path import LogisticPath
 from featx.probes.streaming import apply_in_blocks, check_own_score, validated
 from featx.probes.weights import check_weights_of_folds, checked_weights
 
 
-class LinearProbe(ClassifierMixin, DocumentedEstimator):
+class LinearProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
     """Logistic regression that tries many strengths in all folds in the same passes over the rows.
 
     The linear probe of Kornblith et al. 2019 (arXiv 1805.08974) and of DINOv2 (Oquab et al. 2023,
@@ -128,7 +136,7 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
             The optimum was not reached in training on everything.
         """
         Cs = self._checked_params()
-        groups = host(groups)
+        groups = numpy_if_foreign(groups)
         X, y = validated(self, X, y)
         check_own_score(X, self.scoring)
         check_consistent_length(y, groups)
@@ -159,8 +167,8 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
         self.C_, self.best_score_ = float(Cs[chosen]), float(scores[chosen].mean())
         self.path_ = {"Cs": Cs[: len(scores)], "scores": np.stack(scores)}
         coef, intercept = path.fit_everything(self.C_, best)
-        self.coef_, self.intercept_ = fitted(coef, X), fitted(intercept, X)
-        self.classes_ = fitted(self.classes_, X)
+        self.coef_, self.intercept_ = moved_beside(coef, X), moved_beside(intercept, X)
+        self.classes_ = moved_beside(self.classes_, X)
         return self
 
     def _scores(
@@ -245,22 +253,17 @@ class LinearProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        scores = to_numpy(self._decisions(X, "predict"))
-        return take(self.classes_, decided(scores.reshape(len(scores), -1)))
+        scores = self._decisions(X, "predict")
+        return take(self.classes_, to_numpy(decided(scores)))
 
     def _decisions(self, X: Any, method: str) -> Any:
         """Return the scores of samples for a method of some name."""
 
         def scores_of(rows: Any) -> Any:
-            return linear(rows, self.coef_, self.intercept_)
+            return inner_products(rows, self.coef_) + self.intercept_
 
         scores = apply_in_blocks(self, X, scores_of, attribute="coef_", method=method)
         return scores[:, 0] if scores.shape[1] == 1 else scores
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
 
     def _checked_params(self) -> np.ndarray:
         """Return the inverse strengths, increasing, or raise with all faults."""

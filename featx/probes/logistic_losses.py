@@ -18,14 +18,13 @@ import numpy as np
 
 from featx.blas import blas_threads_for
 from featx.exceptions import InputError
-from featx.probes.arrays import cast, namespace, to_numpy
+from featx.probes.arrays import NUMBERS_AT_ONCE, cast, namespace, to_numpy
 from featx.probes.lbfgs import Evaluation, Minimum, Pair, Tolerances, minimize
 from featx.probes.log_losses import curvatures, losses_and_residuals
 from featx.probes.rotation import Rotation
 from featx.probes.turned_rows import TurnedRows
 
 _ROWS_AT_ONCE = 2048
-_NUMBERS_AT_ONCE = 2**27  # on a GPU: rows, and what is made of them
 _COLUMNS_AT_ONCE = 1024
 _LEAST_CURVATURE = 1e-6  # of the loss of a sample: it is at most 1/4
 
@@ -252,7 +251,7 @@ class Losses:
         """
         n_at_once = _ROWS_AT_ONCE
         if self._rows.is_foreign:
-            n_at_once = max(1, _NUMBERS_AT_ONCE // (self._rows.n_columns + 8 * n_scores))
+            n_at_once = max(1, NUMBERS_AT_ONCE // (self._rows.n_columns + 8 * n_scores))
         n_rows = len(self._rows)
         starts = range(0, n_rows, n_at_once)
         parts = [slice(start, min(start + n_at_once, n_rows)) for start in starts]

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from featx._warning import warn_caller
 from featx.probes.arrays import precision, to_numpy
+from featx.probes.classes import decided
 from featx.probes.folds import Fold
 from featx.probes.lbfgs import Tolerances
 from featx.probes.logistic_losses import Losses, Memory
@@ -79,7 +80,7 @@ class LogisticPath:
         of_rows = [rows.inward(point, _SINGLE) for point in self.points]
         if not isinstance(rows, StreamedRows):
             pairs = zip(tests, of_rows, strict=True)
-            return [decided(to_numpy(rows.scores(rows.take(test), point))) for test, point in pairs]
+            return [to_numpy(decided(rows.scores(rows.take(test), point))) for test, point in pairs]
         found = [np.empty(len(test), np.int64) for test in tests]
         orders = [np.argsort(test, kind="stable") for test in tests]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -126,8 +127,3 @@ class LogisticPath:
         if len(intercept) > 1:
             intercept -= intercept.mean()  # which changes no probability
         return coef, intercept
-
-
-def decided(scores: np.ndarray) -> np.ndarray:
-    """Return the numbers of the classes with the largest scores, (n, k), or (n, 1) for two."""
-    return (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)

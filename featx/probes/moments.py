@@ -12,10 +12,9 @@ from typing import Any, Self
 import numpy as np
 from scipy.linalg import blas
 
-from featx.probes.arrays import cast, is_foreign, like, namespace, take, to_numpy
+from featx.probes.arrays import NUMBERS_AT_ONCE, cast, is_foreign, like, namespace, take, to_numpy
 
 _ROWS_AT_ONCE = 1024
-_NUMBERS_AT_ONCE = 2**27  # on a GPU
 _LEAST_LEFT = 1e-6  # of what was subtracted from: six digits are lost, ten are left
 _CONSTANT = 1e-20  # of the largest sum of squares
 
@@ -95,24 +94,28 @@ class Moments:
         """
         if is_foreign(X):
             return cls._of_foreign(X, Y, weights, rows, shift)
-        # Samples, ones and targets side by side: their products hold all of the sums.
-        n_features = X.shape[1]
-        n_columns = n_features + 1 + Y.shape[1]
+        # Samples and ones side by side: their products hold all of the sums.
+        n_columns = X.shape[1] + 1
         shifts = np.zeros(n_columns)
-        shifts[:n_features] = shift
+        shifts[:-1] = shift
         gram = np.zeros((n_columns, n_columns), order="F")
+        products = np.zeros((n_columns, Y.shape[1]), order="F")
         parts = np.empty((min(len(rows), _ROWS_AT_ONCE), n_columns))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            part = parts[: len(some)]
-            part[:, :n_features] = rows_of(X, some)
-            part[:, n_features] = 1
-            part[:, n_features + 1 :] = Y[some]
+            part, targets = parts[: len(some)], Y[some]
+            part[:, :-1] = rows_of(X, some)
+            part[:, -1] = 1
             part -= shifts  # of whole rows, which is faster
             if (weights[some] != 1).any():
-                part *= np.sqrt(weights[some, np.newaxis])
+                roots = np.sqrt(weights[some, np.newaxis])
+                part *= roots
+                targets = targets * roots
             gram = blas.dsyrk(1.0, part.T, beta=1.0, c=gram, overwrite_c=1, lower=1)
-        return cls._from(gram, n_features)
+            products = blas.dgemm(
+                1.0, part.T, targets.T, trans_b=1, beta=1.0, c=products, overwrite_c=1
+            )
+        return cls._from(gram, products)
 
     @classmethod
     def _of_foreign(
@@ -125,28 +128,23 @@ class Moments:
     ) -> Self:
         """Sum up samples where they are, on a GPU: a few large products."""
         xp, double = namespace(X), np.dtype(np.float64)
-        shift, total = like(np.asarray(shift), X, double), 0.0
-        n_at_once = max(1, _NUMBERS_AT_ONCE // X.shape[1])
+        shift = like(np.asarray(shift), X, double)
+        gram, products = 0.0, 0.0
+        n_at_once = max(1, NUMBERS_AT_ONCE // (X.shape[1] + Y.shape[1]))
         for start in range(0, len(rows), n_at_once):
             some = rows[start : start + n_at_once]
-            roots = np.sqrt(weights[some, np.newaxis])
-            ones_and_targets = np.column_stack([np.ones(len(some)), Y[some]])
-            part = cast(take(X, some), double) - shift
-            part = xp.concat([part, like(ones_and_targets, X)], axis=1) * like(roots, X)
-            total = total + part.T @ part
-        return cls._from(np.asfortranarray(to_numpy(total)), X.shape[1])
+            roots = like(np.sqrt(weights[some, np.newaxis]), X)
+            part = xp.concat([cast(take(X, some), double) - shift, xp.ones_like(roots)], axis=1)
+            part = part * roots
+            gram = gram + part.T @ part
+            products = products + part.T @ (like(Y[some], X) * roots)
+        return cls._from(np.asfortranarray(to_numpy(gram)), to_numpy(products))
 
     @classmethod
-    def _from(cls, gram: np.ndarray, n_features: int) -> Self:
-        """Take the lower triangle of the products of samples, ones and targets apart."""
-        xx, below = gram[:n_features, :n_features], gram[n_features:]
-        return cls(
-            float(below[0, n_features]),
-            below[0, :n_features],
-            below[1:, n_features],
-            xx,
-            below[1:, :n_features].T,
-        )
+    def _from(cls, gram: np.ndarray, products: np.ndarray) -> Self:
+        """Take apart what samples and ones give: Gram matrix, its lower triangle, and targets."""
+        sums = gram[-1]
+        return cls(float(sums[-1]), sums[:-1], products[-1], gram[:-1, :-1], products[:-1])
 
     def __add__(self, other: Self) -> Self:
         return type(self)(

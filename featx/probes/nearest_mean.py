@@ -7,25 +7,23 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.documented import DocumentedEstimator
 from featx.probes.arrays import (
-    check_same_place,
-    fitted,
-    float_dtypes,
+    ArrayApiMixin,
+    inner_products,
     like,
-    linear,
+    moved_beside,
     precision,
     take,
     to_numpy,
 )
-from featx.probes.classes import numbered
-from featx.probes.streaming import is_streamed, validated
+from featx.probes.classes import decided, numbered
+from featx.probes.streaming import in_memory, rows_for, validated
 from featx.probes.weights import checked_weights
 
 
-class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
+class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
     """Nearest class mean by cosine, which learns from one sample of a class as from thousands.
 
     Rows of length 1 are averaged for each class (Mensink et al. 2013, "Distance-Based Image
@@ -70,13 +68,13 @@ class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
         ValueError
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
-        X, y = validated(self, np.asarray(X) if is_streamed(X) else X, y)
+        X, y = validated(self, in_memory(X), y)
         self.classes_, numbers = numbered(y)
         weights = checked_weights(sample_weight, len(y))
         shares = np.zeros((len(self.classes_), len(y)), precision(X))
         shares[numbers, np.arange(len(y))] = weights
         self.means_ = normalize(like(shares, X) @ normalize(X))
-        self.classes_ = fitted(self.classes_, X)
+        self.classes_ = moved_beside(self.classes_, X)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -106,15 +104,8 @@ class NearestMeanProbe(ClassifierMixin, DocumentedEstimator):
         ndarray of shape (n_samples,)
         """
         cosines = self._cosines(X, "predict")
-        return take(self.classes_, to_numpy(cosines).argmax(axis=1))
+        return take(self.classes_, to_numpy(decided(cosines)))
 
     def _cosines(self, X: Any, method: str) -> Any:
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=float_dtypes(X))
-        check_same_place(self, X, self.means_, method)
-        return linear(normalize(X), self.means_, 0.0)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
+        rows = rows_for(self, X, attribute="means_", method=method)
+        return inner_products(normalize(rows), self.means_)

@@ -10,30 +10,26 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
 from featx.probes.arrays import (
-    cast,
-    check_same_place,
-    fitted,
-    float_dtypes,
-    host,
-    is_foreign,
+    ArrayApiMixin,
+    inner_products,
+    moved_beside,
     namespace,
-    precision,
+    numpy_if_foreign,
     take,
     to_numpy,
 )
 from featx.probes.classes import numbered
 from featx.probes.folds import last_of_best, split_folds
-from featx.probes.streaming import is_streamed, validated
+from featx.probes.streaming import in_memory, rows_for, validated
 
 _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 
 
-class KNNProbe(ClassifierMixin, DocumentedEstimator):
+class KNNProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
     """Nearest neighbours by cosine that vote by how near they are; how many vote is chosen.
 
     A neighbour of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv
@@ -104,11 +100,11 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
         candidates = self._checked_params()
-        groups = host(groups)
-        X, y = validated(self, np.asarray(X) if is_streamed(X) else X, y)
+        groups = numpy_if_foreign(groups)
+        X, y = validated(self, in_memory(X), y)
         check_consistent_length(y, groups)
         self.classes_, numbers = numbered(y)
-        self._rows, self._class_numbers = normalize(X), fitted(numbers, X)
+        self._rows, self._class_numbers = normalize(X), moved_beside(numbers, X)
         folds = split_folds(self.cv, X, y, groups, classes=True)
         scores = np.empty((len(candidates), len(folds)))
         for column, (train, test) in enumerate(folds):
@@ -120,7 +116,7 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
         best = last_of_best(means)
         self.n_neighbors_, self.best_score_ = int(candidates[best]), float(means[best])
         self.path_ = {"n_neighbors": candidates, "scores": scores}
-        self.classes_ = fitted(self.classes_, X)
+        self.classes_ = moved_beside(self.classes_, X)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -134,18 +130,13 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples, n_classes), float64
         """
-        return self._shares(X, "predict_proba")
+        return moved_beside(self._shares(X, "predict_proba"), X)
 
-    def _shares(self, X: Any, method: str) -> Any:
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=float_dtypes(X))
-        check_same_place(self, X, self._rows, method)
-        rows = normalize(X)
-        if is_foreign(X):  # others do not multiply what differs in precision
-            rows = cast(rows, precision(self._rows))
-        votes = self._votes(rows, None, np.array([self.n_neighbors_]))
+    def _shares(self, X: Any, method: str) -> np.ndarray:
+        rows = rows_for(self, X, attribute="_rows", method=method)
+        votes = self._votes(normalize(rows), None, np.array([self.n_neighbors_]))
         shares = np.concatenate([each[0] for _, each in votes])
-        return fitted(shares / shares.sum(axis=1, keepdims=True), X)
+        return shares / shares.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the class with most votes.
@@ -158,7 +149,7 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        shares = to_numpy(self._shares(X, "predict"))
+        shares = self._shares(X, "predict")
         return take(self.classes_, shares.argmax(axis=1))
 
     def _votes(
@@ -176,7 +167,7 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
         n_rows = rows.shape[0]
         for start in range(0, n_rows, n_at_once):
             part = slice(start, min(start + n_at_once, n_rows))
-            nearest, near = _largest(rows[part, :] @ theirs.T, int(counts[-1]))
+            nearest, near = _largest(inner_products(rows[part, :], theirs), int(counts[-1]))
             # The nearest has a vote of 1: shares stay the same, and nothing overflows.
             weights = np.exp((near - near[:, :1]).astype(np.float64) / self.temperature)
             yield part, self._sums(class_numbers[nearest], weights, counts)
@@ -192,11 +183,6 @@ class KNNProbe(ClassifierMixin, DocumentedEstimator):
             for count in counts
         ]
         return np.stack(sums).reshape(len(counts), n_rows, n_classes)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
 
     def _checked_params(self) -> np.ndarray:
         """Return the numbers of neighbours, increasing, or raise with all faults."""

@@ -11,6 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from featx.documented import DocumentedEstimator
 from featx.exceptions import InputError, ParameterError
+from featx.probes.arrays import numpy_if_foreign
 from featx.probes.streaming import apply_in_blocks, in_blocks, is_streamed, weighted_mean
 
 
@@ -69,6 +70,7 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEst
         ValueError
             Numbers are missing, or there is one sample only.
         """
+        X = numpy_if_foreign(X)
         if is_streamed(X):
             validate_data(self, X[:1])
         else:
@@ -111,6 +113,7 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEst
                 turn = turn / np.sqrt(np.maximum(self.explained_variance_, least))
             return (rows - self.mean_.astype(rows.dtype)) @ turn.astype(rows.dtype)
 
+        X = numpy_if_foreign(X)
         return apply_in_blocks(self, X, components_of, attribute="components_", method="transform")
 
     @property

@@ -13,7 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from featx.exceptions import InputError
-from featx.probes.arrays import fitted, host, like, take, to_numpy
+from featx.probes.arrays import moved_beside, namespace, numpy_if_foreign, precision, take, to_numpy
+from featx.probes.classes import decided
 from featx.probes.ridge_choice import RidgeChoice
 from featx.probes.streaming import validated
 from featx.probes.weights import checked_weights
@@ -121,8 +122,8 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
         if self.class_weight is not None:
             weights = weights * compute_sample_weight(self.class_weight, y)
         self._is_multilabel = y.ndim == 2
-        self._fit(X, y, Y, weights, scored_by, host(groups), alphas)
-        self.classes_ = fitted(self.classes_, X)
+        self._fit(X, y, Y, weights, scored_by, numpy_if_foreign(groups), alphas)
+        self.classes_ = moved_beside(self.classes_, X)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -150,21 +151,22 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-        scores = self._linear(X, "predict")
-        decided = self._decide(to_numpy(scores))
-        return like(decided, scores) if self._is_multilabel else decided
+        return self._decide(self._linear(X, "predict"))
 
-    def _decide(self, scores: np.ndarray) -> Any:
+    def _decide(self, scores: Any) -> Any:
         if self._is_multilabel:
-            return (scores > 0).astype(np.int64)
-        which = scores[:, 0] > 0 if scores.shape[1] == 1 else scores.argmax(axis=1)
-        return take(self.classes_, which.astype(np.intp))
+            xp = namespace(scores)
+            return xp.astype(scores > 0, xp.int64)
+        return take(self.classes_, to_numpy(decided(scores)))
 
     def _own_score(self, y: np.ndarray, predicted: np.ndarray, weights: Any) -> float:
         right = predicted == y  # accuracy_score takes longer
         if right.ndim == 2:
             right = right.all(axis=1)
         return float(np.average(right, weights=weights))
+
+    def _precision_of_scores(self, X: Any) -> np.dtype:
+        return precision(X)  # the largest decides, which rounding changes for near ties only
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -239,7 +241,7 @@ class RidgeProbeRegressor(RegressorMixin, RidgeChoice):
         self._is_flat = y.ndim == 1
         Y = y.reshape(len(y), -1).astype(np.float64)
         scored_by = None if sample_weight is None else weights
-        self._fit(X, y, Y, weights, scored_by, host(groups), alphas)
+        self._fit(X, y, Y, weights, scored_by, numpy_if_foreign(groups), alphas)
         return self
 
     def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:

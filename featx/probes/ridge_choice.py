@@ -13,7 +13,16 @@ from sklearn.metrics import check_scoring
 
 from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
-from featx.probes.arrays import fitted, is_foreign, like, linear, precision, take, to_numpy
+from featx.probes.arrays import (
+    ArrayApiMixin,
+    cast,
+    inner_products,
+    is_foreign,
+    like,
+    moved_beside,
+    take,
+    to_numpy,
+)
 from featx.probes.folds import last_of_best, split_folds
 from featx.probes.moments import rows_of
 from featx.probes.ridge_path import Solutions, solve
@@ -26,7 +35,7 @@ _SCORES_AT_ONCE = 4096
 _ROWS_AT_ONCE = 2048
 
 
-class RidgeChoice(DocumentedEstimator):
+class RidgeChoice(ArrayApiMixin, DocumentedEstimator):
     """What both probes share: the path of strengths and the choice among them."""
 
     coef_: Any
@@ -69,7 +78,7 @@ class RidgeChoice(DocumentedEstimator):
         self.alpha_, self.best_score_ = float(alphas[best]), float(means[best])
         self.path_ = {"alphas": alphas, "scores": scores}
         self._take(coefs[:, 0], intercepts[0])
-        self.coef_, self.intercept_ = fitted(self.coef_, X), fitted(self.intercept_, X)
+        self.coef_, self.intercept_ = moved_beside(self.coef_, X), moved_beside(self.intercept_, X)
 
     def _take(self, coef: np.ndarray, intercept: np.ndarray) -> None:
         """Compute scores with coefficients (d, t) and intercepts (t,) from now on."""
@@ -108,22 +117,29 @@ class RidgeChoice(DocumentedEstimator):
         """Yield what is predicted with each strength; many are computed in one product."""
         parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
         n_at_once = max(1, _SCORES_AT_ONCE // solutions.n_targets)
-        dtype = precision(X)
+        dtype = self._precision_of_scores(X)
+        # Float32 has digits for what is around the mean only.
+        center = solutions.x_mean.astype(dtype)
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
-            side_by_side = np.ascontiguousarray(coefs.reshape(X.shape[1], -1), dtype)
-            intercepts = intercepts.astype(dtype)
-            placed = like(side_by_side, X)
+            side_by_side = np.ascontiguousarray(coefs.reshape(X.shape[1], -1))
+            own = product(center[np.newaxis].astype(np.float64), side_by_side)
+            at_center = (own + intercepts.ravel()).astype(dtype)
+            placed = like(side_by_side, X, dtype)
             predicted = []
             for rows in parts:
-                scores = _products(X, rows, placed)
-                scores += intercepts.ravel()
+                scores = _products(X, rows, center, placed)
+                scores += at_center
                 decided = self._decide(scores.reshape(-1, solutions.n_targets))
                 predicted.append(decided.reshape(len(rows), len(intercepts), *decided.shape[1:]))
             yield from np.moveaxis(np.concatenate(predicted), 1, 0)
 
+    def _precision_of_scores(self, X: Any) -> np.dtype:
+        """Return the dtype in which what is held out is scored."""
+        return np.dtype(np.float64)
+
     @abstractmethod
-    def _decide(self, scores: np.ndarray) -> np.ndarray:
+    def _decide(self, scores: Any) -> Any:
         """Turn scores (n, t) into predictions."""
 
     @abstractmethod
@@ -147,18 +163,14 @@ class RidgeChoice(DocumentedEstimator):
 
         def scores_of(rows: Any) -> Any:
             coef = self.coef_ if self.coef_.ndim == 2 else self.coef_[None, :]
-            return linear(rows, coef, self.intercept_)
+            return inner_products(rows, coef) + self.intercept_
 
         return apply_in_blocks(self, X, scores_of, attribute="coef_", method=method)
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
 
-
-def _products(X: Any, rows: np.ndarray, columns: Any) -> np.ndarray:
-    """Multiply some rows with columns, where the rows are."""
+def _products(X: Any, rows: np.ndarray, center: np.ndarray, columns: Any) -> np.ndarray:
+    """Multiply some rows, less a center, with columns of its dtype, where the rows are."""
     if is_foreign(X):
-        return to_numpy(take(X, rows) @ columns)
-    return product(rows_of(X, rows), columns)
+        centred = cast(take(X, rows), center.dtype) - like(center, X)
+        return to_numpy(centred @ columns)
+    return product(rows_of(X, rows) - center, columns)

@@ -28,6 +28,7 @@ class Solutions(Protocol):
     """Coefficients and intercepts of ridge regression for any strengths."""
 
     n_targets: int
+    x_mean: np.ndarray  # (d,)
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
@@ -118,7 +119,7 @@ class PrimalSolutions:
     """
 
     def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
-        self._means = _means(moments, shift)
+        self.x_mean, self._y_mean = _means(moments, shift)
         self._fit_intercept, self.n_targets = fit_intercept, len(moments.y)
         xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
         self._systems = ShiftedSystems(xx, xy)
@@ -126,7 +127,8 @@ class PrimalSolutions:
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
         coefs = self._systems.at(alphas)
-        return coefs, _intercepts(coefs, *self._means, fit_intercept=self._fit_intercept)
+        means = self.x_mean, self._y_mean
+        return coefs, _intercepts(coefs, *means, fit_intercept=self._fit_intercept)
 
 
 class PrimalSolution:
@@ -141,6 +143,7 @@ class PrimalSolution:
 
     def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
         self._moments, self._shift, self._fit_intercept = moments, shift, fit_intercept
+        self.x_mean, self._y_mean = _means(moments, shift)
         self.n_targets = len(moments.y)
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +158,7 @@ class PrimalSolution:
             every = PrimalSolutions(moments, self._shift, fit_intercept=self._fit_intercept)
             return every.at(alphas)
         coefs = linalg.cho_solve(factor, xy)[:, np.newaxis]
-        means = _means(moments, self._shift)
+        means = self.x_mean, self._y_mean
         return coefs, _intercepts(coefs, *means, fit_intercept=self._fit_intercept)
 
 
@@ -183,20 +186,21 @@ class DualSolutions:
     ) -> None:
         self._fit_intercept, self.n_targets = fit_intercept, Y.shape[1]
         shares = weights / weights.sum()
-        self._means = shares @ X, shares @ Y
+        self.x_mean, self._y_mean = shares @ X, shares @ Y
         self._roots = np.sqrt(weights)[:, np.newaxis]
         self._centered = X
         if fit_intercept:
-            self._centered = X - self._means[0]
+            self._centered = X - self.x_mean
             to_mean = kernel @ shares
             kernel = kernel - to_mean - to_mean[:, np.newaxis] + shares @ to_mean
-            Y = Y - self._means[1]
+            Y = Y - self._y_mean
         self._systems = ShiftedSystems(kernel * self._roots * self._roots.T, Y * self._roots)
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
         coefs = _times((self._centered * self._roots).T, self._systems.at(alphas))
-        return coefs, _intercepts(coefs, *self._means, fit_intercept=self._fit_intercept)
+        means = self.x_mean, self._y_mean
+        return coefs, _intercepts(coefs, *means, fit_intercept=self._fit_intercept)
 
 
 def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from featx.probes.streaming import in_blocks, is_streamed, weighted_mean
 from featx.probes.turned_rows import StreamedRows, TurnedRows
 
 _ROWS_AT_ONCE = 2048
+_DOUBLE = np.dtype(np.float64)
 
 
 class Rotation(NamedTuple):
@@ -65,16 +66,20 @@ class Rotation(NamedTuple):
             return StreamedRows(X, self.center, self.basis, fit_intercept=self.fit_intercept)
         rank = self.basis.shape[1]
         if is_foreign(X):
-            xp, basis = namespace(X), like(self.basis, X, dtype)
-            turned = (cast(X, dtype) - like(self.center, X, dtype)) @ basis
-            ones = like(np.ones((X.shape[0], int(self.fit_intercept))), X, dtype)
-            return TurnedRows(xp.concat([turned, ones], axis=1))
+            return TurnedRows(self._foreign_rows(X, dtype))
         rows = np.ones((len(X), rank + self.fit_intercept), dtype)
         basis = self.basis.astype(dtype)
         for start in range(0, len(X), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             rows[part, :rank] = (X[part] - self.center).astype(dtype) @ basis
         return TurnedRows(rows)
+
+    def _foreign_rows(self, X: Any, dtype: np.dtype) -> Any:
+        xp, basis = namespace(X), like(self.basis, X, dtype)
+        center = like(self.center, X)
+        parts = [cast(cast(rows, _DOUBLE) - center, dtype) @ basis for _, rows in in_blocks(X)]
+        ones = like(np.ones((X.shape[0], int(self.fit_intercept))), X, dtype)
+        return xp.concat([xp.concat(parts, axis=0), ones], axis=1)
 
     def coefficients(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turn what was found for the new features, (r or r + 1, k), back.

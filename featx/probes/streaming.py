@@ -18,11 +18,12 @@ from featx.exceptions import InputError, ParameterError
 from featx.probes.arrays import (
     check_same_place,
     float_dtypes,
-    host,
     is_foreign,
     like,
+    numpy_if_foreign,
     precision,
     to_numpy,
+    without_gradients,
 )
 from featx.storage.views import RowView
 
@@ -52,9 +53,9 @@ def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[
     ValueError
         Lengths differ, numbers are missing, and so on.
     """
-    y = host(y)
+    y = numpy_if_foreign(y)
     if is_foreign(X):
-        X = validate_data(estimator, X, dtype=float_dtypes(X))
+        X = validate_data(estimator, without_gradients(X), dtype=float_dtypes(X))
         y = validate_data(estimator, y=y, **checks)
         check_consistent_length(X, y)
         return X, y
@@ -68,6 +69,36 @@ def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[
     y = validate_data(estimator, y=y, **checks)
     check_consistent_length(X, y)
     return X, y
+
+
+def rows_for(estimator: BaseEstimator, X: Any, *, attribute: str, method: str) -> Any:
+    """Return rows, validated, for a method of a fitted estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like or view of shape (n_samples, n_features)
+    attribute : str
+        Of the estimator, fitted, and where rows are to be.
+    method : str
+        What was called.
+
+    Raises
+    ------
+    ValueError
+        The rows are of another library, or on another device, than those that were fitted, and
+        whatever scikit-learn finds.
+    """
+    check_is_fitted(estimator)
+    X = without_gradients(in_memory(X))
+    rows = validate_data(estimator, X, reset=False, dtype=float_dtypes(X))
+    check_same_place(estimator, rows, getattr(estimator, attribute), method)
+    return rows
+
+
+def in_memory(X: Any) -> Any:
+    """Return all rows of a view at once; what is none stays as it is."""
+    return np.asarray(X) if is_streamed(X) else X
 
 
 def is_streamed(X: Any) -> bool:
@@ -147,16 +178,12 @@ def apply_in_blocks(
     Raises
     ------
     ValueError
-        The rows are of another library, or on another device, than those that were fitted, and
-        whatever scikit-learn finds.
+        As :func:`rows_for`.
     """
-    check_is_fitted(estimator)
 
-    def validated_part(rows: Any) -> Any:
-        rows = validate_data(estimator, rows, reset=False, dtype=float_dtypes(rows))
-        check_same_place(estimator, rows, getattr(estimator, attribute), method)
-        return rows
+    def result_of(rows: Any) -> Any:
+        return function(rows_for(estimator, rows, attribute=attribute, method=method))
 
     if not is_streamed(X) or not len(X):
-        return function(validated_part(np.asarray(X) if is_streamed(X) else X))
-    return np.concatenate([function(validated_part(rows)) for _, rows in in_blocks(X)])
+        return result_of(X)
+    return np.concatenate([result_of(rows) for _, rows in in_blocks(X)])

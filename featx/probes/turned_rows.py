@@ -26,7 +26,7 @@ class TurnedRows:
     n_columns : int
         How many new features there are, p.
     is_foreign : bool
-        Whether they are an array of another library than numpy.
+        Whether they are in memory as an array of another library than numpy.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -91,6 +91,10 @@ class StreamedRows(TurnedRows):
     def like(self, array: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
         """Return an array, of another dtype if one is given: the rows are read into memory."""
         return array if dtype is None else array.astype(dtype, copy=False)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows by their numbers."""
+        return self[rows]
 
     def inward(self, points: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Turn coefficients; the last are the intercepts."""

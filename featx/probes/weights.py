@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from featx.exceptions import InputError
-from featx.probes.arrays import host
+from featx.probes.arrays import numpy_if_foreign
 from featx.probes.folds import Fold
 
 
@@ -18,7 +18,10 @@ def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n_samples)
     weights = check_array(
-        host(sample_weight), ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+        numpy_if_foreign(sample_weight),
+        ensure_2d=False,
+        dtype=np.float64,
+        input_name="sample_weight",
     )
     if weights.shape != (n_samples,):
         raise InputError(f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}")

@@ -17,7 +17,6 @@ IMAGE_SUFFIXES = frozenset(
 )
 _LITTER = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
-_PATTERN_SIGNS = frozenset("*?[")
 _SHOWN = 10
 
 
@@ -116,8 +115,7 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     for given in places:
         place = os.fspath(given)
         if not os.path.isdir(place):
-            is_pattern = not _PATTERN_SIGNS.isdisjoint(place) and not os.path.lexists(place)
-            (patterns if is_pattern else found).append(place)
+            (patterns if _is_pattern(place) else found).append(place)
             continue
         images, foreign = _images_below(Path(place))
         found += images
@@ -135,6 +133,11 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     if faults:
         raise InputError("\n".join(faults))
     return found
+
+
+def _is_pattern(place: str) -> bool:
+    """Tell a pattern from a file that is gone, whose name may hold brackets."""
+    return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)
 
 
 def _named(places: list[str]) -> str:
