@@ -211,7 +211,7 @@ class LinearProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
+        array of shape (n_samples,) for two classes, else (n_samples, n_classes)
         """
         return self._decisions(X, "decision_function")
 
@@ -224,7 +224,7 @@ class LinearProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), float64
+        array of shape (n_samples, n_classes), float64
         """
         logs = log_probabilities(self._decisions(X, "predict_proba"))
         return namespace(logs).exp(logs)
@@ -238,7 +238,7 @@ class LinearProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), float64
+        array of shape (n_samples, n_classes), float64
         """
         return log_probabilities(self._decisions(X, "predict_log_proba"))
 
@@ -251,7 +251,7 @@ class LinearProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        array of shape (n_samples,)
         """
         scores = self._decisions(X, "predict")
         return take(self.classes_, to_numpy(decided(scores)))

@@ -86,7 +86,7 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+        array of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes by how much that of the second is larger.
         """
         cosines = self._cosines(X, "decision_function")
@@ -101,7 +101,7 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        array of shape (n_samples,)
         """
         cosines = self._cosines(X, "predict")
         return take(self.classes_, to_numpy(decided(cosines)))

@@ -104,6 +104,7 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
         X, y = validated(self, in_memory(X), y)
         check_consistent_length(y, groups)
         self.classes_, numbers = numbered(y)
+        # scikit-learn wants all that is fitted in one place, though the votes are numpy's.
         self._rows, self._class_numbers = normalize(X), moved_beside(numbers, X)
         folds = split_folds(self.cv, X, y, groups, classes=True)
         scores = np.empty((len(candidates), len(folds)))
@@ -128,7 +129,7 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), float64
+        array of shape (n_samples, n_classes), float64
         """
         return moved_beside(self._shares(X, "predict_proba"), X)
 
@@ -147,7 +148,7 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        array of shape (n_samples,)
         """
         shares = self._shares(X, "predict")
         return take(self.classes_, shares.argmax(axis=1))

@@ -135,7 +135,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
 
         Returns
         -------
-        ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
+        array of shape (n_samples,) for two classes, else (n_samples, n_classes)
         """
         scores = self._linear(X, "decision_function")
         return scores[:, 0] if scores.shape[1] == 1 else scores
@@ -149,7 +149,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
 
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        array of shape (n_samples,) or (n_samples, n_labels)
         """
         return self._decide(self._linear(X, "predict"))
 
@@ -258,7 +258,7 @@ class RidgeProbeRegressor(RegressorMixin, RidgeChoice):
 
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_targets)
+        array of shape (n_samples,) or (n_samples, n_targets)
         """
         return self._decide(self._linear(X, "predict"))
 
