@@ -1,6 +1,7 @@
 """RidgeProbe and RidgeProbeRegressor are scikit-learn's ridge, their strength chosen for them."""
 
 import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -337,3 +338,30 @@ def test_moments_of_many_targets_hold_no_products_of_targets():
     tracemalloc.stop()
     assert peak < 4 * Y.nbytes
     np.testing.assert_allclose(moments.xy, X.T @ Y)
+
+
+@pytest.mark.parametrize("cv", [KFold(5), ShuffleSplit(4, random_state=0)])
+def test_fit_many_folds_hold_no_gram_matrix_each(cv, monkeypatch):
+    X, y = load_digits(return_X_y=True)
+    expected = RidgeProbe(cv=cv).fit(X, y)
+    monkeypatch.setattr("featx.probes.ridge_path._MAX_BYTES_HELD", 0)
+    probe = RidgeProbe(cv=cv).fit(X, y)
+    np.testing.assert_allclose(probe.path_["scores"], expected.path_["scores"], atol=1e-12)
+    np.testing.assert_allclose(probe.coef_, expected.coef_, rtol=1e-6)
+
+
+def test_fit_many_folds_need_the_memory_of_few():
+    X, y = make_classification(900, 300, random_state=0)
+
+    def peak(n_folds, limit):
+        with patch("featx.probes.ridge_path._MAX_BYTES_HELD", limit):
+            tracemalloc.start()
+            RidgeProbe([1.0], cv=n_folds).fit(X, y)
+            found = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return found
+
+    peak(2, 0)
+    gram = 300**2 * 8
+    assert peak(40, 0) < peak(2, 0) + 4 * gram
+    assert peak(40, 2**30) > peak(2, 2**30) + 30 * gram

@@ -8,7 +8,7 @@ than the features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import add
 from typing import Protocol
@@ -22,6 +22,8 @@ from featx.probes.folds import Fold
 from featx.probes.moments import Moments
 from featx.probes.shifted_systems import ShiftedSystems, product
 from featx.probes.streaming import weighted_mean
+
+_MAX_BYTES_HELD = 2**30  # in Gram matrices of folds; more are made when they are due
 
 
 class Solutions(Protocol):
@@ -75,12 +77,15 @@ def solve(
     def moments_of(rows: np.ndarray) -> Moments:
         return Moments.of(X, Y, weights, rows, shift=shift)
 
-    held = [moments_of(test) for _, test in folds]
+    tests = [test for _, test in folds]
+    held: Iterable[Moments]
     every = np.arange(n_samples)
-    if np.array_equal(np.sort(np.concatenate([test for _, test in folds])), every):
-        total = reduce(add, held)
+    if len(folds) * X.shape[1] ** 2 * 8 > _MAX_BYTES_HELD:
+        total, held = moments_of(every), map(moments_of, tests)  # one by one, when they are due
     else:
-        total = moments_of(every)
+        held = [moments_of(test) for test in tests]
+        are_parts = np.array_equal(np.sort(np.concatenate(tests)), every)
+        total = reduce(add, held) if are_parts else moments_of(every)
     _check_finite(total.xx, total.xy)
 
     def solutions_of(fold: Fold, moments: Moments) -> PrimalSolutions:
