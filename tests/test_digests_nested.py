@@ -1,0 +1,82 @@
+"""Digests of models within models: those of the same layers without a model around them."""
+
+import keras
+from digested_models import digest, functional, seeded
+from keras import layers
+
+from featx.identity.digests import graph_digest
+
+
+def nested_and_flat():
+    """Build one graph twice: with a nested model, and without."""
+    inner = functional((4,), layers.Dense(3, activation="relu"), layers.BatchNormalization())
+    inputs = keras.Input((4,))
+    nested = keras.Model(inputs, layers.Dense(2)(inner(inputs * 2.0, training=False)))
+    tensor = inputs = keras.Input((4,))
+    for step in (lambda x: x * 2.0, *inner.layers[1:], nested.layers[-1]):
+        tensor = step(tensor)
+    return nested, keras.Model(inputs, tensor)
+
+
+def test_graph_digest_of_nested_model_equals_that_of_flat_one():
+    nested, flat = nested_and_flat()
+    assert graph_digest(nested) == graph_digest(flat)
+
+
+def test_graph_digest_of_nested_sequential_equals_that_of_nested_functional():
+    steps = [layers.Dense(3), layers.ReLU()]
+    in_functional = functional((4,), functional((4,), *steps))
+    in_sequential = functional((4,), keras.Sequential([keras.Input((4,)), *steps]))
+    assert graph_digest(in_functional) == graph_digest(in_sequential)
+
+
+def test_graph_digest_of_nested_model_that_trains_within_differs():
+    inner = functional((4,), layers.BatchNormalization())
+    still, training = (digest((4,), lambda x, on=on: inner(x, training=on)) for on in (False, True))
+    assert still != training
+
+
+def test_graph_digest_of_nested_model_that_casts_its_input_differs():
+    inner = functional((4,), lambda x: x, dtype="int32")
+    assert digest((4,), inner) != digest((4,), lambda x: x)
+
+
+def test_graph_digest_of_nested_model_ignores_outputs_not_upstream():
+    inputs = keras.Input((4,))
+    low, high = layers.Dense(3), layers.Dense(2)
+    inner = seeded(keras.Model(inputs, [low(inputs), high(low(inputs))]))
+    outer = functional((4,), lambda x: inner(x)[0])
+    before = graph_digest(outer)
+    high.kernel.assign(high.kernel * 2)
+    assert graph_digest(outer) == before
+
+
+def test_graph_digest_of_nested_model_called_on_a_dict_follows_names():
+    names = ("one", "other")
+    one, other = (keras.Input((4,), name=name) for name in names)
+    inner = keras.Model([one, other], layers.Subtract()([one, other]))
+
+    def outer(by_name):
+        inputs = dict(zip(names, (keras.Input((4,)), keras.Input((4,))), strict=True))
+        called = inner(inputs if by_name else list(inputs.values()))
+        return keras.Model(list(inputs.values()), called)
+
+    assert graph_digest(outer(by_name=True)) == graph_digest(outer(by_name=False))
+
+
+def test_graph_digest_of_nested_model_with_several_inputs_equals_that_of_flat_one():
+    one, other = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model([one, other], layers.Subtract()([one, other]))
+    nested = keras.Model([one, other], inner([one, other]))
+    assert graph_digest(nested) == graph_digest(inner)
+
+
+def test_graph_digest_of_shared_model_around_a_model_tells_its_calls_apart():
+    innermost = functional((4,), layers.Dense(4))
+    inner = functional((4,), innermost)
+    one, other = keras.Input((4,)), keras.Input((4,))
+    both = [inner(one), inner(other)]
+    model = keras.Model([one, other], layers.Subtract()(both))
+    swapped = keras.Model([one, other], layers.Subtract()(both[::-1]))
+    same = keras.Model([one, other], layers.Subtract()([both[0], both[0]]))
+    assert len({graph_digest(m) for m in (model, swapped, same)}) == 3

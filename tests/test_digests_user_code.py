@@ -1,0 +1,170 @@
+"""Digests where users wrote code: lambdas, what these refer to, and layers of their own."""
+
+import keras
+import numpy as np
+import pytest
+from digested_models import digest, functional
+from keras import layers, ops
+
+from featx.identity.code_digests import UnhashableCodeError, code_digest
+from featx.identity.digests import graph_digest, object_digest
+
+TABLE = [1.0, 2.0]
+
+
+def test_graph_digest_with_same_code_in_lambdas_is_equal():
+    assert digest((4,), layers.Lambda(lambda x: x * 2)) == digest(
+        (4,), layers.Lambda(lambda x: x * 2, name="other")
+    )
+
+
+def scaled_by(factor, how):
+    def by_closure(x):
+        return x * factor
+
+    def by_default(x, k=factor):
+        return x * k
+
+    return {"closure": by_closure, "default": by_default}[how]
+
+
+@pytest.mark.parametrize("how", ["closure", "default"])
+@pytest.mark.parametrize(
+    "wrap",
+    [layers.Lambda, layers.Activation, lambda f: layers.TimeDistributed(layers.Lambda(f))],
+    ids=["Lambda", "Activation", "TimeDistributed"],
+)
+def test_graph_digest_with_other_code_of_one_name_differs(wrap, how):
+    digests = [digest((4, 2), wrap(scaled_by(factor, how))) for factor in (2, 2, 3)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_graph_digest_with_other_global_of_a_lambda_differs(monkeypatch):
+    model = functional((2,), layers.Lambda(lambda x: x * TABLE))
+    before = graph_digest(model)
+    monkeypatch.setitem(globals(), "TABLE", [1.0, 3.0])
+    assert graph_digest(model) != before
+
+
+def test_graph_digest_with_tensor_in_closure_follows_its_elements():
+    digests = [
+        digest((2,), layers.Lambda(scaled_by(ops.convert_to_tensor([1.0, last]), "closure")))
+        for last in (2.0, 2.0, 3.0)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_graph_digest_with_model_in_closure_follows_its_weights():
+    hidden = functional((4,), layers.Dense(2))
+    model = functional((4,), layers.Lambda(lambda x: hidden(x), output_shape=(2,)))
+    before = graph_digest(model)
+    assert graph_digest(model) == before
+    hidden.layers[1].bias.assign([5.0, 5.0])
+    assert graph_digest(model) != before
+
+
+def test_graph_digest_with_symbolic_tensor_in_closure_is_stable():
+    stray = keras.Input((4,))
+    model = functional((4,), layers.Lambda(lambda x: x if stray is not None else -x))
+    assert graph_digest(model) == graph_digest(model)
+
+
+def test_code_digest_of_symbolic_tensor_raises():
+    with pytest.raises(UnhashableCodeError, match=r"KerasTensor.*elements cannot be read"):
+        code_digest(keras.Input((4,)))
+
+
+def test_graph_digest_with_what_has_no_identity_raises():
+    lines = iter("ab")
+    generator = (line for line in lines)
+    with pytest.raises(UnhashableCodeError, match=r"generator.*cannot be identified"):
+        digest((4,), layers.Lambda(lambda x: x if generator else -x))
+
+
+def test_graph_digest_with_keras_object_of_unknown_kind_raises():
+    callback = keras.callbacks.Callback()
+    with pytest.raises(UnhashableCodeError, match=r"Callback cannot be identified: a Keras object"):
+        digest((4,), layers.Lambda(lambda x: x if callback else -x))
+
+
+def custom_layer(factor=2, *, hidden=0, get_config=None):
+    class Custom(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self._hidden = hidden
+            self.policy = keras.DTypePolicy("float32")
+            self.loss = keras.losses.MeanSquaredError()
+            self.start = keras.initializers.Zeros()
+
+        def call(self, inputs):
+            return inputs * factor
+
+    if get_config:
+        Custom.get_config = get_config
+    return Custom()
+
+
+def test_graph_digest_with_other_code_of_a_custom_layer_differs():
+    assert digest((4,), custom_layer(2)) == digest((4,), custom_layer(2))
+    assert digest((4,), custom_layer(2)) != digest((4,), custom_layer(3))
+
+
+@pytest.mark.parametrize("hidden", [1, "a", (1, 2), np.arange(3), {"a": [1]}, layers.ReLU()])
+def test_graph_digest_with_attribute_that_no_config_shows_differs(hidden):
+    assert digest((4,), custom_layer(hidden=hidden)) != digest((4,), custom_layer())
+
+
+def test_graph_digest_of_custom_layer_without_config_is_stable():
+    class Unsavable(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, inputs):
+            return self.function(inputs)
+
+    digests = [digest((4,), Unsavable(scaled_by(k, "closure"))) for k in (2, 2, 3)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_graph_digest_of_wrapped_layer_without_config_follows_its_attributes():
+    class Unsavable(layers.Layer):
+        def __init__(self, table):
+            super().__init__()
+            self.table = table
+
+        def call(self, inputs):
+            return inputs * self.table
+
+        def compute_output_shape(self, input_shape):
+            return input_shape
+
+    digests = [
+        digest((3, 2), layers.TimeDistributed(Unsavable(np.float32([1, k])))) for k in (2, 2, 3)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_graph_digest_with_failing_get_config_raises():
+    def get_config(self):
+        raise KeyError("lost")
+
+    with pytest.raises(
+        UnhashableCodeError, match=r"'custom.*get_config\(\) raised KeyError: 'lost'"
+    ):
+        digest((4,), custom_layer(get_config=get_config))
+
+
+def test_graph_digest_of_layer_that_refers_to_itself_ends():
+    layer = custom_layer()
+    layer.wrapped_by = [layer.call]
+    model = functional((4,), layer)
+    assert graph_digest(model) == graph_digest(model)
+
+
+def test_object_digest_of_function_with_keras_variable_follows_its_value():
+    variable = keras.Variable([1.0, 2.0])
+    function = scaled_by(variable, "closure")
+    before = object_digest(function)
+    variable.assign([1.0, 3.0])
+    assert object_digest(function) != before
