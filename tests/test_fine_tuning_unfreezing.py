@@ -1,0 +1,116 @@
+"""What fine-tuning trains is what was asked for, in a copy: all else stays as it is."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from digit_tuning import report_of, tuning
+from sample_digits import first_digits
+from sample_networks import small_network
+from sklearn.linear_model import RidgeClassifier
+
+from featx import FeatureExtractor, TransferClassifier
+from featx.exceptions import ParameterError
+from featx.identity.digests import graph_digest
+from featx.tuning.start import Start
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return first_digits(160, n_classes=4)
+
+
+def weights_of(model):
+    return {weight.path: np.array(weight.numpy()) for weight in model.weights}
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "changed"),
+    [
+        (1, {"conv_3"}),
+        (2, {"conv_2", "conv_3"}),
+        ("conv_2", {"conv_2", "conv_3"}),
+        ("conv_[13]", {"conv_1", "conv_3"}),
+        ("norm", {"norm_0", "norm_1", "norm_2", "norm_3"}),
+        ("bias", {"conv_0", "conv_1", "conv_2", "conv_3"}),
+        ("all", {"conv_0", "conv_1", "conv_2", "conv_3"}),
+    ],
+)
+def test_fit_trains_what_was_asked_for_and_nothing_else(digits, unfreeze, changed, monkeypatch):
+    # Any better epoch is kept, be it by chance: backends draw other numbers.
+    monkeypatch.setattr(Start, "is_beaten_by", lambda start, scores, first: True)
+    model = small_network()
+    before = weights_of(model)
+    fitted = report_of(digits, model=model, unfreeze=unfreeze, learning_rate=3e-3, epochs=10)
+    assert set(fitted.report_.unfrozen) == changed
+    assert all((before[path] == value).all() for path, value in weights_of(model).items())
+    assert fitted.report_.kept == "tuned"
+    tuned = fitted.extractor_.backbone
+    differing = {
+        weight.path.split("/")[0]
+        for weight in tuned.weights
+        if (before[weight.path] != weight.numpy()).any()
+    }
+    assert differing == changed
+    statistics = [weight for weight in tuned.weights if "moving" in weight.path]
+    assert len(statistics) == 8
+    assert all((before[weight.path] == weight.numpy()).all() for weight in statistics)
+
+
+def test_fit_batch_norm_is_trained_where_that_is_asked_for(digits):
+    model = small_network()
+    fitted = report_of(digits, model=model, unfreeze=1, batch_norm="trained", learning_rate=1e-2)
+    assert fitted.report_.unfrozen == ["conv_3", "norm_3"]
+
+
+def test_fit_leaves_model_head_and_parameters_alone(digits):
+    images, labels = digits
+    model, head = small_network(), RidgeClassifier()
+    model.trainable = False
+    digest, config = graph_digest(model), json.dumps(model.get_config(), default=str)
+    tune = tuning(epochs=1)
+    extractor = FeatureExtractor(model, input_size=16, cache=None)
+    params = {name: repr(value) for name, value in tune.get_params().items()}
+    extractor.fit(images)
+    state = random.getstate()
+    TransferClassifier(extractor, head, tune, random_state=0).fit(images, labels)
+    assert random.getstate() == state
+    assert graph_digest(model) == digest
+    assert json.dumps(model.get_config(), default=str) == config
+    assert not any(layer.trainable for layer in model.layers if layer.weights)
+    assert not hasattr(head, "coef_")
+    assert {name: repr(value) for name, value in tune.get_params().items()} == params
+
+
+def test_fit_transfer_of_structure_trains_random_weights(digits):
+    images, labels = digits
+    extractor = FeatureExtractor("tiny", weights=None, cache=None)
+    tune = tuning(unfreeze="all", epochs=1)
+    fitted = TransferClassifier(extractor, fine_tune=tune, random_state=0)
+    report = fitted.fit(images[:60], labels[:60]).report_
+    assert (report.frontier, report.why_pixels) == ("pixels", "nothing is frozen")
+    assert report.n_params_trained > 0.9 * (report.n_params_trained + report.n_params_frozen)
+
+
+@pytest.mark.slow
+def test_fit_on_jax_keeps_what_is_frozen(tmp_path):
+    pytest.importorskip("jax", reason="needs JAX")
+    test = f"{__file__}::test_fit_trains_what_was_asked_for_and_nothing_else"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("unfreeze", ["stage9", "norm_of_what", "("])
+def test_fit_a_layer_that_is_not_there_is_named(digits, unfreeze):
+    with pytest.raises(ParameterError, match="unfreeze="):
+        report_of(digits, unfreeze=unfreeze)
