@@ -9,27 +9,16 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from sample_networks import pixels
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.decomposition import PCA
-from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
-from sklearn.model_selection import GridSearchCV
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from exported_samples import N_IMAGES, images_of, small
 
 from featx import FeatureExtractor, TransferClassifier
 from featx.engines import choice
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
-from featx.exporting import FORMATS, export, to_keras
+from featx.exporting import FORMATS, export
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
-from featx.networks.applications import TINY_FILE
-from featx.networks.models import file_model
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 CLASSES = ["żółw", 'the "third" <b>', "hedgehog"]
-N_IMAGES = 24
 BATCH_SIZES = (1, 5, N_IMAGES)
 NETWORKS = {
     "tiny": lambda: FeatureExtractor("tiny", cache=None),
@@ -50,12 +39,6 @@ def _mobilenet():
     return model
 
 
-def images_of(size):
-    """Make images of several contrasts, so that their embeddings differ."""
-    images = pixels((size, size, 3), n_images=N_IMAGES)
-    return (images * np.linspace(0.1, 1, N_IMAGES).reshape(-1, 1, 1, 1)).astype(np.uint8)
-
-
 @pytest.fixture(
     scope="module", params=["tiny", pytest.param("mobilenet_v2", marks=pytest.mark.long)]
 )
@@ -63,14 +46,6 @@ def fitted(request):
     images = images_of({"tiny": 64, "mobilenet_v2": 96}[request.param])
     y = np.array(CLASSES)[np.arange(N_IMAGES) % 3]
     return TransferClassifier(NETWORKS[request.param]()).fit(images, y), images
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """Fit the extractor only, and return embeddings for heads to be fitted on."""
-    images = images_of(64)
-    extractor = FeatureExtractor("tiny", cache=None)
-    return extractor, images, extractor.fit_transform(images).astype(np.float64)
 
 
 def saved_model(path):
@@ -215,123 +190,6 @@ def test_export_litert_file_needs_no_operations_of_tensorflow(fitted, tmp_path):
     assert b"Flex" not in path.read_bytes()
 
 
-def one_vs_rest():
-    return make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression()))
-
-
-def searched():
-    grid = {"logisticregression__C": [0.1, 1.0]}
-    return GridSearchCV(make_head("logistic", CLASSIFIER_HEADS), grid, cv=2)
-
-
-CLASSIFIERS = {
-    **{name: CLASSIFIER_HEADS[name] for name in ("logistic", "ridge", "svm", "lda")},
-    "one-vs-rest": one_vs_rest,
-    "searched": searched,
-    "bare": lambda: LogisticRegression(C=0.1, max_iter=5000),
-    "after PCA": lambda: make_pipeline(PCA(5), StandardScaler(), LogisticRegression()),
-    "not centred": lambda: make_pipeline(
-        StandardScaler(with_mean=False, with_std=False), LinearRegression()
-    ),
-}
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_to_keras_gives_what_a_linear_head_gives(tiny, name, n_classes):
-    extractor, images, embeddings = tiny
-    y = np.arange(N_IMAGES) % n_classes
-    head = CLASSIFIERS[name]().fit(embeddings, y)
-    expected = next(
-        getattr(head, method)(embeddings).reshape(N_IMAGES, -1)
-        for method in ("predict_proba", "decision_function", "predict")
-        if hasattr(head, method)
-    )
-    model = to_keras(extractor, head)
-    rows = np.asarray(model(images))
-    assert rows.dtype == np.float32
-    np.testing.assert_allclose(rows, expected, atol=1e-4)
-    if hasattr(head, "classes_"):
-        assert model.class_names == [str(number) for number in range(n_classes)]
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        *(REGRESSOR_HEADS[name]() for name in ("ridge", "svm")),
-        TransformedTargetRegressor(LinearRegression(), transformer=StandardScaler()),
-    ],
-)
-def test_to_keras_gives_values_of_a_regressor(tiny, head):
-    extractor, images, embeddings = tiny
-    head.fit(embeddings, np.linspace(-1, 1, N_IMAGES))
-    model = to_keras(extractor, head)
-    expected = head.predict(embeddings)[:, np.newaxis]
-    np.testing.assert_allclose(np.asarray(model(images)), expected, atol=1e-4)
-    assert not hasattr(model, "class_names")
-
-
-def test_to_keras_one_vs_rest_where_all_classes_are_unlikely(tiny):
-    extractor, images, embeddings = tiny
-    head = one_vs_rest().fit(embeddings, np.arange(N_IMAGES) % 3)
-    for each in head[-1].estimators_:
-        each.intercept_ -= 200.0  # float32 knows no share that small
-    expected = head.predict_proba(embeddings)
-    rows = np.asarray(to_keras(extractor, head)(images))
-    np.testing.assert_allclose(rows, expected, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("head", "name"),
-    [
-        (make_head("forest", CLASSIFIER_HEADS), "RandomForestClassifier"),
-        (make_head("knn", REGRESSOR_HEADS), "KNeighborsRegressor"),
-        (SGDClassifier(loss="modified_huber", random_state=0), "SGDClassifier"),
-        (make_pipeline(FunctionTransformer(np.tanh), LinearRegression()), "LinearRegression"),
-    ],
-)
-def test_to_keras_head_that_is_not_linear_raises(tiny, head, name):
-    extractor, _, embeddings = tiny
-    head.fit(embeddings, np.arange(N_IMAGES) % 2)
-    with pytest.raises(ParameterError, match=rf"{name} is not linear.*head='logistic'.*fine-tune"):
-        to_keras(extractor, head)
-
-
-def test_to_keras_shares_nothing_with_the_model_of_the_caller():
-    model = file_model(TINY_FILE)
-    before = model.get_weights()
-    extractor = FeatureExtractor(model, cache=None)
-    images = images_of(64)
-    embeddings = extractor.fit_transform(images)
-    y = np.arange(N_IMAGES) % 2
-    head = make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, y)
-    exported = to_keras(extractor, head)
-    exported.compile("sgd", "sparse_categorical_crossentropy")
-    exported.fit(images, y, verbose=0)
-    for now, then in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-    assert not {id(own) for own in model.variables} & {id(own) for own in exported.variables}
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.conv = keras.layers.Conv2D(5, 3)
-
-    def call(self, x):
-        return self.conv(x)
-
-
-def test_to_keras_subclassed_backbone_is_used_itself():
-    backbone, images = Subclassed(), images_of(16)
-    backbone(images[:1].astype(np.float32))
-    extractor = FeatureExtractor(backbone, cache=None)
-    embeddings = extractor.fit_transform(images)
-    head = make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, np.arange(N_IMAGES) % 3)
-    model = to_keras(extractor, head)
-    np.testing.assert_allclose(np.asarray(model(images)), head.predict_proba(embeddings), atol=1e-4)
-
-
 def scaled_by(function):
     """Fit on a backbone whose layer cannot be copied, since it has no configuration."""
 
@@ -374,13 +232,6 @@ def test_export_network_that_cannot_be_converted_leaves_the_old_file(tmp_path):
         export(extractor, head, path, format="litert")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
-
-
-def small():
-    inputs = keras.Input((8, 8, 3))
-    extractor = FeatureExtractor(keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)), cache=None)
-    embeddings = extractor.fit_transform(images_of(8))
-    return extractor, make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, np.arange(24) % 3)
 
 
 @pytest.mark.parametrize("format", ["keras", "saved_model"])
@@ -427,20 +278,6 @@ def test_export_on_another_backend_names_the_cure(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ParameterError, match="KERAS_BACKEND=tensorflow"):
         export(extractor, head, tmp_path / "model.onnx", format="onnx")
-
-
-def test_to_keras_what_is_not_fitted_raises(tiny):
-    with pytest.raises(NotFittedError, match="FeatureExtractor"):
-        to_keras(FeatureExtractor("tiny", cache=None), LogisticRegression())
-    with pytest.raises(NotFittedError, match="LogisticRegression"):
-        to_keras(tiny[0], LogisticRegression())
-
-
-def test_to_keras_backbone_that_was_changed_raises():
-    extractor, head = small()
-    extractor.backbone.layers[-1].kernel.assign(2 * extractor.backbone.layers[-1].kernel)
-    with pytest.raises(BackboneError, match="other embeddings"):
-        to_keras(extractor, head)
 
 
 def test_import_loads_no_keras():
