@@ -20,6 +20,7 @@ from featx.probes.arrays import (
     is_foreign,
     like,
     moved_beside,
+    precision,
     take,
     to_numpy,
 )
@@ -119,17 +120,18 @@ class RidgeChoice(ArrayApiMixin, DocumentedEstimator):
         n_at_once = max(1, _SCORES_AT_ONCE // solutions.n_targets)
         dtype = self._precision_of_scores(X)
         # Float32 has digits for what is around the mean only.
-        center = solutions.x_mean.astype(dtype)
+        center = solutions.x_mean.astype(dtype) if dtype == np.float32 else None
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
             side_by_side = np.ascontiguousarray(coefs.reshape(X.shape[1], -1))
-            own = product(center[np.newaxis].astype(np.float64), side_by_side)
-            at_center = (own + intercepts.ravel()).astype(dtype)
+            at_center = intercepts.ravel()
+            if center is not None:
+                at_center = at_center + product(center[np.newaxis].astype(np.float64), side_by_side)
             placed = like(side_by_side, X, dtype)
             predicted = []
             for rows in parts:
                 scores = _products(X, rows, center, placed)
-                scores += at_center
+                scores += at_center.astype(dtype)
                 decided = self._decide(scores.reshape(-1, solutions.n_targets))
                 predicted.append(decided.reshape(len(rows), len(intercepts), *decided.shape[1:]))
             yield from np.moveaxis(np.concatenate(predicted), 1, 0)
@@ -168,9 +170,10 @@ class RidgeChoice(ArrayApiMixin, DocumentedEstimator):
         return apply_in_blocks(self, X, scores_of, attribute="coef_", method=method)
 
 
-def _products(X: Any, rows: np.ndarray, center: np.ndarray, columns: Any) -> np.ndarray:
-    """Multiply some rows, less a center, with columns of its dtype, where the rows are."""
+def _products(X: Any, rows: np.ndarray, center: np.ndarray | None, columns: Any) -> np.ndarray:
+    """Multiply some rows, less a center, with columns, where the rows are."""
     if is_foreign(X):
-        centred = cast(take(X, rows), center.dtype) - like(center, X)
-        return to_numpy(centred @ columns)
-    return product(rows_of(X, rows) - center, columns)
+        part = cast(take(X, rows), precision(columns))
+        return to_numpy((part if center is None else part - like(center, X)) @ columns)
+    part = rows_of(X, rows)
+    return product(part if center is None else part - center, columns)
