@@ -27,7 +27,7 @@ class RidgeProbe(ClassifierMixin, RidgeChoice):
     targets of -1 and 1. The moments of what a fold trains on are those of everything less those of
     the fold, and one decomposition of them gives the coefficients of every strength (Hastie et al.
     2009, section 3.4.1; Eldén 1977). With fewer samples than features it works on the products of
-    samples. Folds of float32 rows are scored in float32.
+    samples. The classes of float32 rows are told in float32, around their mean.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
     a GPU that computes in float64: they are multiplied there, coefficients agree with numpy's
