@@ -84,7 +84,8 @@ def to_numpy(array: Any) -> np.ndarray:
 
     if array_api_compat.is_torch_array(array):  # not all versions hand them to another device
         return array.detach().cpu().numpy()
-    return np.from_dlpack(array, device="cpu", copy=True)
+    # Older versions of numpy make even copies read-only.
+    return np.require(np.from_dlpack(array, device="cpu", copy=True), requirements="W")
 
 
 def without_gradients(X: Any) -> Any:
