@@ -1,7 +1,6 @@
 """Probes on arrays of other libraries do what they do on numpy's, and answer in kind."""
 
 import copy
-import importlib.util
 
 import numpy as np
 import pytest
@@ -144,10 +143,7 @@ def test_predict_arrays_from_another_place_are_refused(name, elsewhere):
 
 @pytest.mark.parametrize("name", PROBES)
 def test_fit_without_dispatch_takes_what_numpy_can_read(name):
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("needs torch, which is not installed")
-    import torch
-
+    torch = pytest.importorskip("torch")
     X, y = digits(np.float32)
     probe = clone(PROBES[name]).fit(torch.asarray(X), torch.asarray(y))
     assert isinstance(probe.predict(torch.asarray(X)), np.ndarray)

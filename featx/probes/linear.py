@@ -16,6 +16,7 @@ from featx.documented import DocumentedEstimator
 from featx.exceptions import InputError, ParameterError
 from featx.probes.arrays import (
     ArrayApiMixin,
+    check_same_place,
     inner_products,
     moved_beside,
     namespace,
@@ -260,9 +261,10 @@ class LinearProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
         """Return the scores of samples for a method of some name."""
 
         def scores_of(rows: Any) -> Any:
+            check_same_place(self, rows, self.coef_, method)
             return inner_products(rows, self.coef_) + self.intercept_
 
-        scores = apply_in_blocks(self, X, scores_of, attribute="coef_", method=method)
+        scores = apply_in_blocks(self, X, scores_of)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def _checked_params(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 from featx.documented import DocumentedEstimator
 from featx.probes.arrays import (
     ArrayApiMixin,
+    check_same_place,
     inner_products,
     like,
     moved_beside,
@@ -107,5 +108,6 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
         return take(self.classes_, to_numpy(decided(cosines)))
 
     def _cosines(self, X: Any, method: str) -> Any:
-        rows = rows_for(self, X, attribute="means_", method=method)
+        rows = rows_for(self, X)
+        check_same_place(self, rows, self.means_, method)
         return inner_products(normalize(rows), self.means_)

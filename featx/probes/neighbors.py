@@ -15,6 +15,7 @@ from featx.documented import DocumentedEstimator
 from featx.exceptions import ParameterError
 from featx.probes.arrays import (
     ArrayApiMixin,
+    check_same_place,
     inner_products,
     moved_beside,
     namespace,
@@ -134,7 +135,8 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
         return moved_beside(self._shares(X, "predict_proba"), X)
 
     def _shares(self, X: Any, method: str) -> np.ndarray:
-        rows = rows_for(self, X, attribute="_rows", method=method)
+        rows = rows_for(self, X)
+        check_same_place(self, rows, self._rows, method)
         votes = self._votes(normalize(rows), None, np.array([self.n_neighbors_]))
         shares = np.concatenate([each[0] for _, each in votes])
         return shares / shares.sum(axis=1, keepdims=True)

@@ -114,7 +114,7 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEst
             return (rows - self.mean_.astype(rows.dtype)) @ turn.astype(rows.dtype)
 
         X = numpy_if_foreign(X)
-        return apply_in_blocks(self, X, components_of, attribute="components_", method="transform")
+        return apply_in_blocks(self, X, components_of)
 
     @property
     def _n_features_out(self) -> int:

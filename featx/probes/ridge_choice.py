@@ -16,6 +16,7 @@ from featx.exceptions import ParameterError
 from featx.probes.arrays import (
     ArrayApiMixin,
     cast,
+    check_same_place,
     inner_products,
     is_foreign,
     like,
@@ -164,10 +165,11 @@ class RidgeChoice(ArrayApiMixin, DocumentedEstimator):
         """Return the scores of samples, (n_samples, n_targets), for a method of some name."""
 
         def scores_of(rows: Any) -> Any:
+            check_same_place(self, rows, self.coef_, method)
             coef = self.coef_ if self.coef_.ndim == 2 else self.coef_[None, :]
             return inner_products(rows, coef) + self.intercept_
 
-        return apply_in_blocks(self, X, scores_of, attribute="coef_", method=method)
+        return apply_in_blocks(self, X, scores_of)
 
 
 def _products(X: Any, rows: np.ndarray, center: np.ndarray | None, columns: Any) -> np.ndarray:

@@ -8,10 +8,10 @@ than the features.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import add
-from typing import Protocol
 
 import numpy as np
 from scipy import linalg
@@ -26,14 +26,25 @@ from featx.probes.streaming import weighted_mean
 _MAX_BYTES_HELD = 2**30  # in Gram matrices of folds; more are made when they are due
 
 
-class Solutions(Protocol):
+class Solutions(ABC):
     """Coefficients and intercepts of ridge regression for any strengths."""
 
     n_targets: int
     x_mean: np.ndarray  # (d,)
+    _y_mean: np.ndarray  # (t,)
+    _fit_intercept: bool
 
     def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
+        coefs = self._coefficients(alphas)
+        if not self._fit_intercept:
+            return coefs, np.zeros(coefs.shape[1:])
+        at_mean = product(self.x_mean[np.newaxis], coefs.reshape(len(coefs), -1))
+        return coefs, self._y_mean - at_mean.reshape(coefs.shape[1:])
+
+    @abstractmethod
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
+        """Return coefficients (d, n_alphas, t)."""
 
 
 def solve(
@@ -112,7 +123,7 @@ def _check_finite(products: np.ndarray, targets: np.ndarray) -> None:
         raise InputError("X or y holds NaN, or numbers that are infinite or too large")
 
 
-class PrimalSolutions:
+class PrimalSolutions(Solutions):
     """From the moments of what is trained on.
 
     Parameters
@@ -129,14 +140,11 @@ class PrimalSolutions:
         xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
         self._systems = ShiftedSystems(xx, xy)
 
-    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
-        coefs = self._systems.at(alphas)
-        means = self.x_mean, self._y_mean
-        return coefs, _intercepts(coefs, *means, fit_intercept=self._fit_intercept)
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
+        return self._systems.at(alphas)
 
 
-class PrimalSolution:
+class PrimalSolution(Solutions):
     """The same for one strength at a time, by Cholesky decomposition.
 
     Parameters
@@ -151,8 +159,7 @@ class PrimalSolution:
         self.x_mean, self._y_mean = _means(moments, shift)
         self.n_targets = len(moments.y)
 
-    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients (d, 1, t) and intercepts (1, t)."""
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
         (alpha,) = alphas
         moments = self._moments
         xx, xy = moments.centered() if self._fit_intercept else (moments.xx, moments.xy)
@@ -161,13 +168,11 @@ class PrimalSolution:
             factor = linalg.cho_factor(shifted, lower=True, overwrite_a=True)
         except linalg.LinAlgError:  # features repeat one another, and alpha is tiny
             every = PrimalSolutions(moments, self._shift, fit_intercept=self._fit_intercept)
-            return every.at(alphas)
-        coefs = linalg.cho_solve(factor, xy)[:, np.newaxis]
-        means = self.x_mean, self._y_mean
-        return coefs, _intercepts(coefs, *means, fit_intercept=self._fit_intercept)
+            return every._coefficients(alphas)
+        return linalg.cho_solve(factor, xy)[:, np.newaxis]
 
 
-class DualSolutions:
+class DualSolutions(Solutions):
     """From the products of each two samples that are trained on.
 
     Parameters
@@ -201,11 +206,8 @@ class DualSolutions:
             Y = Y - self._y_mean
         self._systems = ShiftedSystems(kernel * self._roots * self._roots.T, Y * self._roots)
 
-    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
-        coefs = _times((self._centered * self._roots).T, self._systems.at(alphas))
-        means = self.x_mean, self._y_mean
-        return coefs, _intercepts(coefs, *means, fit_intercept=self._fit_intercept)
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
+        return _times((self._centered * self._roots).T, self._systems.at(alphas))
 
 
 def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,13 +219,3 @@ def _times(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
     """Multiply (k, m) by (m, n_alphas, t), in one product."""
     flat = product(matrix, stack.reshape(len(stack), -1))
     return flat.reshape(len(matrix), *stack.shape[1:])
-
-
-def _intercepts(
-    coefs: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray, *, fit_intercept: bool
-) -> np.ndarray:
-    if not fit_intercept:
-        return np.zeros(coefs.shape[1:])
-    return y_mean - product(x_mean[np.newaxis], coefs.reshape(len(coefs), -1)).reshape(
-        coefs.shape[1:]
-    )

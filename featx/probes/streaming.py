@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featx.exceptions import InputError, ParameterError
 from featx.probes.arrays import (
-    check_same_place,
     float_dtypes,
     is_foreign,
     like,
@@ -71,29 +70,17 @@ def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[
     return X, y
 
 
-def rows_for(estimator: BaseEstimator, X: Any, *, attribute: str, method: str) -> Any:
+def rows_for(estimator: BaseEstimator, X: Any) -> Any:
     """Return rows, validated, for a method of a fitted estimator.
 
     Parameters
     ----------
     estimator : estimator
     X : array-like or view of shape (n_samples, n_features)
-    attribute : str
-        Of the estimator, fitted, and where rows are to be.
-    method : str
-        What was called.
-
-    Raises
-    ------
-    ValueError
-        The rows are of another library, or on another device, than those that were fitted, and
-        whatever scikit-learn finds.
     """
     check_is_fitted(estimator)
     X = without_gradients(in_memory(X))
-    rows = validate_data(estimator, X, reset=False, dtype=float_dtypes(X))
-    check_same_place(estimator, rows, getattr(estimator, attribute), method)
-    return rows
+    return validate_data(estimator, X, reset=False, dtype=float_dtypes(X))
 
 
 def in_memory(X: Any) -> Any:
@@ -154,14 +141,7 @@ def weighted_mean(X: Any, weights: np.ndarray) -> np.ndarray:
     return total / weights.sum()
 
 
-def apply_in_blocks(
-    estimator: BaseEstimator,
-    X: Any,
-    function: Callable[[Any], Any],
-    *,
-    attribute: str,
-    method: str,
-) -> Any:
+def apply_in_blocks(estimator: BaseEstimator, X: Any, function: Callable[[Any], Any]) -> Any:
     """Return what a fitted estimator computes from rows, one after another.
 
     Parameters
@@ -170,20 +150,7 @@ def apply_in_blocks(
     X : array-like or view of shape (n_samples, n_features)
     function : callable
         From validated rows to an array of as many.
-    attribute : str
-        Of the estimator, fitted, and where rows are to be.
-    method : str
-        What was called.
-
-    Raises
-    ------
-    ValueError
-        As :func:`rows_for`.
     """
-
-    def result_of(rows: Any) -> Any:
-        return function(rows_for(estimator, rows, attribute=attribute, method=method))
-
     if not is_streamed(X) or not len(X):
-        return result_of(X)
-    return np.concatenate([result_of(rows) for _, rows in in_blocks(X)])
+        return function(rows_for(estimator, X))
+    return np.concatenate([function(rows_for(estimator, rows)) for _, rows in in_blocks(X)])
