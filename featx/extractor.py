@@ -344,7 +344,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         *,
         others: Sequence[Resolved] = (),
     ) -> Iterator[tuple[int, Any, np.ndarray]]:
-        """Yield the embeddings of the samples themselves, and then of version after version.
+        """Yield the embeddings of the samples themselves, and then of versions of some of them.
 
         Yields
         ------

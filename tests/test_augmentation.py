@@ -1,5 +1,7 @@
 """Versions of images: each follows from the image and its number, and is kept."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -19,11 +21,11 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
 
 
-def versions(images, tmp_path, *, version=1, augment="standard"):
+def versions(images, tmp_path, *, n_versions=1, augment="standard"):
     samples = as_samples(images)
     rows = np.arange(len(images))
     keys, _ = samples.keys(Cache(tmp_path).files)
-    return AugmentedSamples(samples, rows, keys, Augmentation(augment, SHAPE), version)
+    return AugmentedSamples(samples, rows, keys, Augmentation(augment, SHAPE), n_versions)
 
 
 def pixels_of(samples, rows):
@@ -39,10 +41,36 @@ def test_a_version_does_not_depend_on_the_batch_it_is_made_in(images, tmp_path):
 
 
 def test_versions_differ_and_have_keys_of_their_own(images, tmp_path):
-    both = [versions(images, tmp_path, version=version) for version in (1, 2)]
-    keys = np.concatenate([samples.keys(Cache(tmp_path).files)[0] for samples in both])
-    assert len(np.unique(keys)) == 12
-    assert not np.array_equal(*(pixels_of(samples, range(6)) for samples in both))
+    both = versions(images, tmp_path, n_versions=2)
+    keys, _ = both.keys(Cache(tmp_path).files)
+    assert len(both) == len(np.unique(keys)) == 12
+    whole = pixels_of(both, range(12))
+    assert not np.array_equal(whole[0::2], whole[1::2])
+    first = versions(images, tmp_path, n_versions=1)
+    np.testing.assert_array_equal(keys[0::2], first.keys(Cache(tmp_path).files)[0])
+    np.testing.assert_array_equal(whole[0::2], pixels_of(first, range(6)))
+
+
+def test_an_image_is_read_once_for_all_of_its_versions_in_a_batch(images, tmp_path, monkeypatch):
+    samples = versions(images, tmp_path, n_versions=3)
+    load, loaded = samples._samples.batch, []
+
+    def batch(rows, shape):
+        loaded.append(rows.tolist())
+        return load(rows, shape)
+
+    monkeypatch.setattr(samples._samples, "batch", batch)
+    some = pixels_of(samples, [4, 5, 6, 7, 8, 15])
+    assert loaded == [[1, 2, 5]]
+    np.testing.assert_array_equal(some[-1], pixels_of(samples, range(18))[15])
+
+
+def test_versions_made_by_several_threads_at_once_are_the_same(images, tmp_path):
+    samples = versions(images, tmp_path, n_versions=20)
+    expected = pixels_of(samples, range(len(samples)))
+    with ThreadPoolExecutor(4) as threads:
+        parts = threads.map(lambda row: pixels_of(samples, [row]), range(len(samples)))
+        np.testing.assert_array_equal(np.concatenate(list(parts)), expected)
 
 
 def test_key_follows_what_the_augmentation_does_and_not_its_names_or_seeds(images, tmp_path):
@@ -57,13 +85,15 @@ def test_key_follows_what_the_augmentation_does_and_not_its_names_or_seeds(image
 def test_an_image_that_cannot_be_read_is_named(images, tmp_path):
     samples = as_samples([*images[:2], b"no image"])
     keys = np.array([b"a" * 16, b"b" * 16, b"c" * 16], "S16")
-    changed = AugmentedSamples(samples, np.arange(3), keys, Augmentation("standard", SHAPE), 1)
-    rows, pixels, faults = changed.batch(np.arange(3), SHAPE)
-    assert (rows.tolist(), len(pixels), [fault.position for fault in faults]) == ([0, 1], 2, [2])
-    assert changed.name(2).startswith("a version of ")
-    some = AugmentedSamples(samples, np.array([1, 2]), keys[1:], Augmentation("standard", SHAPE), 1)
-    _, _, faults = some.batch(np.arange(2), SHAPE)
-    assert [fault.position for fault in faults] == [1]
+    augmentation = Augmentation("standard", SHAPE)
+    changed = AugmentedSamples(samples, np.arange(3), keys, augmentation, 2)
+    rows, pixels, faults = changed.batch(np.arange(1, 6), SHAPE)
+    assert (rows.tolist(), len(pixels)) == ([1, 2, 3], 3)
+    assert [fault.position for fault in faults] == [4, 5]
+    assert changed.name(5) == f"a version of {samples.name(2)}"
+    some = AugmentedSamples(samples, np.array([1, 2]), keys[1:], augmentation, 1)
+    rows, _, faults = some.batch(np.arange(2), SHAPE)
+    assert (rows.tolist(), [fault.position for fault in faults]) == ([0], [1])
 
 
 def test_augmentation_layers_are_copies():

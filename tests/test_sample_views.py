@@ -163,7 +163,7 @@ def test_versions_leave_the_random_numbers_of_the_caller_alone(extractor, digits
 def test_transform_a_large_number_of_samples_comes_in_parts(extractor, digits, monkeypatch):
     images, _ = digits
     expected = extractor.fit(images).transform_views(images)
-    monkeypatch.setattr("featx.forward.views._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("featx.samples.versions._VERSIONS_AT_ONCE", 7)
     np.testing.assert_array_equal(extractor.transform_views(images), expected)
     np.testing.assert_allclose(extractor.transform(images), expected.mean(axis=1), rtol=1e-5)
     report = extractor.report_

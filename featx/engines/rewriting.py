@@ -138,7 +138,7 @@ class _Graph(layers.Layer):
         owned = []
         for value in weights:
             if isinstance(value, np.ndarray):
-                variable = self.add_weight(value.shape, dtype="float32", trainable=False)
+                variable = self.add_weight(value.shape, "zeros", "float32", trainable=False)
                 variable.assign(value)
                 owned.append(variable)
             else:

@@ -12,9 +12,7 @@ from featx.forward.faults import were_read
 from featx.networks.augmentation import Augmentation
 from featx.samples.base import Samples
 from featx.samples.file_index import FileIndex
-from featx.samples.versions import AugmentedSamples
-
-_ROWS_AT_ONCE = 32_768
+from featx.samples.versions import versions_of
 
 
 class Embed(Protocol):
@@ -35,7 +33,7 @@ def embed_views(
     files: FileIndex,
     out: np.ndarray | None = None,
 ) -> Iterator[tuple[int, Any, np.ndarray, Bunch]]:
-    """Embed samples, and then version after version of them.
+    """Embed samples, and then versions of them, all those of some samples at a time.
 
     Parameters
     ----------
@@ -54,7 +52,7 @@ def embed_views(
     number : int
         Of the version; 0 is the samples themselves.
     rows : slice or ndarray of shape (m,)
-        Of the samples. Versions come some thousands at a time, and none of what cannot be read.
+        Of the samples; none of what cannot be read has versions.
     embeddings : ndarray of shape (m, n_features), float32
         NaN where a sample could not be read. The caller may change it.
     report : Bunch
@@ -66,13 +64,12 @@ def embed_views(
         return
     readable = np.flatnonzero(were_read(embeddings))
     keys = samples.keys(files)[0]
-    for number in range(1, n_views):
-        for start in range(0, len(readable), _ROWS_AT_ONCE):
-            rows = readable[start : start + _ROWS_AT_ONCE]
-            changed = AugmentedSamples(samples, rows, keys[rows], augmentation, number)
-            versions, more = embed(changed)
-            report = _with_more(report, more)
-            yield number, rows, versions, report
+    for rows, changed in versions_of(samples, readable, keys[readable], augmentation, n_views - 1):
+        flat, more = embed(changed)
+        report = _with_more(report, more)
+        versions = flat.reshape(len(rows), n_views - 1, -1)
+        for number in range(1, n_views):
+            yield number, rows, versions[:, number - 1], report
 
 
 def _with_more(report: Bunch, more: Bunch) -> Bunch:

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -26,7 +26,7 @@ from featx.exceptions import ParameterError
 from featx.identity._hashing import digest_of
 from featx.identity.digests import graph_digest
 from featx.networks.models import fixed_seed
-from featx.networks.randomness import seed_generators
+from featx.networks.randomness import generators, seed_generators, states_from
 from featx.storage.cache import EmbeddingCache
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ class Augmentation:
                 f"augment={given} turns inputs of shape {self._input_shape} into {shape}: they "
                 "must keep their shape"
             )
-        image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
-        if not np.array_equal(self(image, 1), self(image, 1)):
+        if not self._changer.follows_seeds():
             raise ParameterError(
                 f"augment={given} draws random numbers that do not follow from a seed: layers must "
                 "draw them from a keras.random.SeedGenerator of their own"
@@ -168,7 +167,7 @@ class Augmentation:
 
 
 class _Changer:
-    """Changes images by a seed.
+    """Changes images by a seed, in several threads at once.
 
     Attributes
     ----------
@@ -179,20 +178,68 @@ class _Changer:
     def __init__(self, augment: Any, input_shape: tuple[int, ...]) -> None:
         import keras
 
-        from featx.networks.modes import InMode
-
         inputs = changed = keras.Input(input_shape, dtype="float32")
         with fixed_seed():  # layers without a seed would draw one from the caller's generators
             for layer in augmentation_layers(augment):
                 changed = layer(changed)
         self.layers = keras.Model(inputs, changed)
-        self._model = keras.Model(inputs, InMode(self.layers, training=True)(inputs))
-        self._lock = threading.Lock()
+        self._generators = generators(self.layers)
+        self._function = _compiled(self.layers, self._generators)
+        self(np.zeros(input_shape, np.float32), seed=0)  # threads that come at once compile each
+
+    def follows_seeds(self) -> bool:
+        """Tell whether layers that start from the same states give the same."""
+        import keras
+
+        images = np.random.default_rng(0).uniform(0, 255, (1, *self.layers.input_shape[1:]))
+        changed = []
+        for _ in range(2):
+            seed_generators(self.layers, 1)
+            # Not the compiled function, in which a generator of another's never moves on.
+            given = self.layers(images.astype(np.float32), training=True)
+            changed.append(keras.ops.convert_to_numpy(given))
+        return np.array_equal(*changed)
 
     def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
-        with self._lock:
-            seed_generators(self._model, seed)
-            return self._model.predict_on_batch(image[np.newaxis])[0]
+        import keras
+
+        changed = self._function(image[np.newaxis], states_from(seed, self._generators))
+        return np.asarray(keras.ops.convert_to_numpy(changed))[0]
+
+
+def _compiled(
+    layers: keras.Model, generators: Sequence[Any]
+) -> Callable[[np.ndarray, list[np.ndarray]], Any]:
+    """Compile layers, as they are in training, to a function of an image and generators' states."""
+    import keras
+
+    places = {id(generator): place for place, generator in enumerate(generators)}
+
+    def call(image: Any, states: Sequence[Any]) -> Any:
+        own = [variable.value for variable in layers.trainable_variables]
+        others = [
+            states[places[id(variable)]] if id(variable) in places else variable.value
+            for variable in layers.non_trainable_variables
+        ]
+        return layers.stateless_call(own, others, image, training=True)[0]
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        traced = tf.function(call, autograph=False).get_concrete_function(
+            tf.TensorSpec((1, *layers.input_shape[1:]), tf.float32),
+            [tf.TensorSpec(generator.shape, generator.dtype) for generator in generators],
+        )
+        return lambda image, states: traced(tf.constant(image), [*map(tf.constant, states)])
+    if backend == "jax":
+        import jax
+
+        return jax.jit(call)
+    import torch
+
+    convert = keras.ops.convert_to_tensor
+    return torch.no_grad()(lambda image, states: call(convert(image), [*map(convert, states)]))
 
 
 @dataclass(frozen=True)
@@ -210,9 +257,17 @@ class _Given:
         return cls(tuple((id(layer), repr(layer.get_config())) for layer in layers), layers)
 
 
-@functools.lru_cache(maxsize=8)
+_making = threading.Lock()
+
+
 def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
     """Return what was made, and compiled, for an earlier call."""
+    with _making:
+        return _kept_changer(given, input_shape)
+
+
+@functools.lru_cache(maxsize=8)
+def _kept_changer(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
     return _Changer(given.augment, input_shape)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,16 @@ def generators(model: keras.Model) -> list[Any]:
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
+def states_from(seed: int, generators: Sequence[Any]) -> list[np.ndarray]:
+    """Return states from which generators start, each at numbers of its own."""
+    return [
+        np.array([seed % 2**31, number], np.int64).astype(generator.dtype)
+        for number, generator in enumerate(generators)
+    ]
+
+
 def seed_generators(model: keras.Model, seed: int) -> None:
     """Let all generators of a model start anew, each at numbers of its own."""
-    for number, state in enumerate(generators(model)):
-        state.assign(np.array([seed % 2**31, number], np.int64).astype(state.dtype))
+    of_model = generators(model)
+    for generator, state in zip(of_model, states_from(seed, of_model), strict=True):
+        generator.assign(state)

@@ -26,7 +26,7 @@ from featx.networks.models import fixed_seed
 from featx.progress import say
 from featx.samples.base import Samples
 from featx.samples.inputs import as_samples
-from featx.samples.versions import AugmentedSamples
+from featx.samples.versions import versions_of
 from featx.storage.cache import EmbeddingCache
 from featx.storage.cache_choice import resolve_cache
 from featx.training_data import check_vectors, rows_that_were_read
@@ -115,21 +115,28 @@ def _inputs(
     shape = plan.backbone.input_shape
     if plan.why_pixels:
         return keys, PixelReader(samples, rows, shape)
-    all_keys = [keys]
+    all_keys = keys[np.newaxis]
     if plan.params.views:
-        extractor, frontier = plan.extractor, plan.frontier
-        augmentation = Augmentation(plan.params.augment, shape, cache)
-        report = extractor.report_
-        for version in range(1, plan.n_kept):
-            changed = AugmentedSamples(samples, rows, keys, augmentation, version)
-            extractor.transform_storing(changed, frontier.activations, embedding=frontier.embedding)
-            all_keys.append(changed.keys(cache.files)[0])
-            report.n_forward += extractor.report_.n_forward
-        extractor.report_ = report
+        all_keys = np.concatenate([all_keys, _stored_versions(plan, samples, rows, keys, cache)])
     if not all(plan.frontier.are_stored(cache, each) for each in all_keys):
         plan.why_pixels = "the activations could not be stored"  # of which a warning said why
         return keys, PixelReader(samples, rows, shape)
-    return keys, plan.frontier.reader(cache, np.stack(all_keys))
+    return keys, plan.frontier.reader(cache, all_keys)
+
+
+def _stored_versions(
+    plan: Plan, samples: Samples, rows: np.ndarray, keys: np.ndarray, cache: EmbeddingCache
+) -> np.ndarray:
+    """Store the activations of versions; return their keys, (n_versions, n_samples)."""
+    extractor, frontier, n_versions = plan.extractor, plan.frontier, plan.n_kept - 1
+    augmentation = Augmentation(plan.params.augment, plan.backbone.input_shape, cache)
+    report, of_versions = extractor.report_, []
+    for _, changed in versions_of(samples, rows, keys, augmentation, n_versions):
+        extractor.transform_storing(changed, frontier.activations, embedding=frontier.embedding)
+        of_versions.append(changed.keys(cache.files)[0].reshape(-1, n_versions).T)
+        report.n_forward += extractor.report_.n_forward
+    extractor.report_ = report
+    return np.concatenate(of_versions, axis=1)
 
 
 @contextlib.contextmanager
