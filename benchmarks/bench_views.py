@@ -1,4 +1,4 @@
-"""Measure what several views of each image buy.
+"""Measure what several views of each image buy, and what they cost.
 
 Accuracy of the head "probe", which chooses its strength by cross-validation, on embeddings of
 MobileNetV2 0.35 with ImageNet weights: trained on ten images of each class, and on four fifths of
@@ -6,9 +6,13 @@ the set. The first view is the image itself; the others are changed by augment="
 mirrored. Every method sees the same splits, and predicts from the same number of views as it was
 trained on, but for "test only", which is trained on the images themselves.
 
+Seconds of embedding the images of the first set, at most 160, with views and without, into an empty
+cache; by turns.
+
 Without the shared data (--shared) "tiny" on scikit-learn's digits is measured.
 
-Usage: python benchmarks/bench_views.py [--smoke] [--shared ../shared] [--out FILE]
+Usage: python benchmarks/bench_views.py [--smoke] [--sections accuracy seconds] [--shared ../shared]
+                                        [--out FILE]
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
+from statistics import median
 
 # On a few hundred rows two BLAS threads mostly wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -74,37 +80,73 @@ def measure_set(extractor, paths, labels, *, n_views, n_repeats, max_images):
     return found
 
 
+def measure_seconds(extractor, paths, *, n_views, n_repeats):
+    """Return seconds of embedding images with and without views; what compiles is done before."""
+    ways = {"no views": {"views": 1, "augment": None}}
+    ways["standard"] = {"views": n_views, "augment": "standard"}
+    seconds = {name: [] for name in ways}
+    for turn in range(1 + n_repeats):
+        for name, params in ways.items():
+            with tempfile.TemporaryDirectory() as cache:
+                extractor.set_params(cache=cache, **params)
+                start_s = time.perf_counter()
+                extractor.fit(paths).transform(paths)
+                if turn:
+                    seconds[name].append(time.perf_counter() - start_s)
+    found = {name: median(values) for name, values in seconds.items()}
+    found["a view / an image"] = (found["standard"] / found["no views"] - 1) / (n_views - 1)
+    return {"images": len(paths), "views": n_views, "seconds": found}
+
+
+def measure_sets(args, cache, work):
+    """Print and return what views buy, by set, size of the training set and method."""
+    n_views, n_repeats = (2, 2) if args.smoke else (args.views, args.repeats)
+    results = {}
+    for name, paths, labels in image_sets(args.shared, work):
+        *_, extractor = extractors(args.shared, cache, "float32").values()
+        results[name] = measure_set(
+            extractor,
+            np.asarray(paths),
+            labels,
+            n_views=n_views,
+            n_repeats=n_repeats,
+            max_images=150 if args.smoke else 1000,
+        )
+        for size, scores in results[name].items():
+            for method, values in scores.items():
+                gain = np.subtract(values, scores["no views"])
+                print(
+                    f"| {name} | {size} | {method} | {np.mean(values):.3f} | "
+                    f"{np.mean(gain):+.3f} ± {np.std(gain, ddof=1) / np.sqrt(len(gain)):.3f} |",
+                    flush=True,
+                )
+    return results
+
+
 def main():
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="two views, two splits")
+    parser.add_argument("--sections", nargs="+", default=["accuracy", "seconds"])
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/bench_views.json"))
     args = parser.parse_args()
-    n_views, n_repeats = (2, 2) if args.smoke else (args.views, args.repeats)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        cache = EmbeddingCache(Path(folder) / "cache")
-        for name, paths, labels in image_sets(args.shared, Path(folder)):
+        work = Path(folder)
+        cache = EmbeddingCache(work / "cache")
+        if "accuracy" in args.sections:
+            results["accuracy"] = measure_sets(args, cache, work)
+        if "seconds" in args.sections:
+            _, paths, _ = next(image_sets(args.shared, work))
             *_, extractor = extractors(args.shared, cache, "float32").values()
-            results[name] = measure_set(
-                extractor,
-                np.asarray(paths),
-                labels,
-                n_views=n_views,
-                n_repeats=n_repeats,
-                max_images=150 if args.smoke else 1000,
+            n_images, n_views, n_repeats = (20, 2, 1) if args.smoke else (160, args.views, 3)
+            results["seconds"] = measure_seconds(
+                extractor, paths[:n_images], n_views=n_views, n_repeats=n_repeats
             )
-            for size, scores in results[name].items():
-                for method, values in scores.items():
-                    gain = np.subtract(values, scores["no views"])
-                    print(
-                        f"| {name} | {size} | {method} | {np.mean(values):.3f} | "
-                        f"{np.mean(gain):+.3f} ± {np.std(gain, ddof=1) / np.sqrt(len(gain)):.3f} |",
-                        flush=True,
-                    )
+            print(results["seconds"])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(results, indent=1))
     print(f"\nwritten to {args.out}", file=sys.stderr)

@@ -124,11 +124,15 @@ def test_bench_finetune_smoke_measures_everything(section, tmp_path):
 
 @pytest.mark.slow
 def test_bench_views_smoke_scores_every_method_on_the_same_splits(tmp_path):
-    sizes = result_of("bench_views.py", tmp_path, "--shared", tmp_path / "none")["digits"]
+    result = result_of("bench_views.py", tmp_path, "--shared", tmp_path / "none")
+    sizes = result["accuracy"]["digits"]
     assert set(sizes) == {"few", "most"}
     for methods in sizes.values():
         assert set(map(len, methods.values())) == {2}
         assert np.mean(methods["no views"]) > 0.7
+    seconds = result["seconds"]
+    assert (seconds["images"], seconds["views"]) == (20, 2)
+    assert seconds["seconds"]["standard"] > 0
 
 
 @pytest.mark.slow
