@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,41 @@ def _compiled(model: keras.Model) -> Callable[[np.ndarray], Any]:
             return model(keras.ops.convert_to_tensor(inputs), training=False)
 
     return call
+
+
+def compiled_by_states(
+    layers: keras.Model, generators: Sequence[Any]
+) -> Callable[[np.ndarray, list[np.ndarray]], Any]:
+    """Compile layers, as they are in training, to a function of an image and generators' states."""
+    import keras
+
+    places = {id(generator): place for place, generator in enumerate(generators)}
+
+    def call(image: Any, states: Sequence[Any]) -> Any:
+        own = [variable.value for variable in layers.trainable_variables]
+        others = [
+            states[places[id(variable)]] if id(variable) in places else variable.value
+            for variable in layers.non_trainable_variables
+        ]
+        return layers.stateless_call(own, others, image, training=True)[0]
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        traced = tf.function(call, autograph=False).get_concrete_function(
+            tf.TensorSpec((1, *layers.input_shape[1:]), tf.float32),
+            [tf.TensorSpec(generator.shape, generator.dtype) for generator in generators],
+        )
+        return lambda image, states: traced(tf.constant(image), [*map(tf.constant, states)])
+    if backend == "jax":
+        import jax
+
+        return jax.jit(call)
+    import torch
+
+    convert = keras.ops.convert_to_tensor
+    return torch.no_grad()(lambda image, states: call(convert(image), [*map(convert, states)]))
 
 
 class _ForOneThreadEach:

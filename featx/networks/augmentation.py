@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx._validation import ParameterFaults
+from featx.engines.keras_engine import compiled_by_states
 from featx.exceptions import ParameterError
 from featx.identity._hashing import digest_of
 from featx.identity.digests import graph_digest
@@ -184,7 +185,7 @@ class _Changer:
                 changed = layer(changed)
         self.layers = keras.Model(inputs, changed)
         self._generators = generators(self.layers)
-        self._function = _compiled(self.layers, self._generators)
+        self._function = compiled_by_states(self.layers, self._generators)
         self(np.zeros(input_shape, np.float32), seed=0)  # threads that come at once compile each
 
     def follows_seeds(self) -> bool:
@@ -205,41 +206,6 @@ class _Changer:
 
         changed = self._function(image[np.newaxis], states_from(seed, self._generators))
         return np.asarray(keras.ops.convert_to_numpy(changed))[0]
-
-
-def _compiled(
-    layers: keras.Model, generators: Sequence[Any]
-) -> Callable[[np.ndarray, list[np.ndarray]], Any]:
-    """Compile layers, as they are in training, to a function of an image and generators' states."""
-    import keras
-
-    places = {id(generator): place for place, generator in enumerate(generators)}
-
-    def call(image: Any, states: Sequence[Any]) -> Any:
-        own = [variable.value for variable in layers.trainable_variables]
-        others = [
-            states[places[id(variable)]] if id(variable) in places else variable.value
-            for variable in layers.non_trainable_variables
-        ]
-        return layers.stateless_call(own, others, image, training=True)[0]
-
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        traced = tf.function(call, autograph=False).get_concrete_function(
-            tf.TensorSpec((1, *layers.input_shape[1:]), tf.float32),
-            [tf.TensorSpec(generator.shape, generator.dtype) for generator in generators],
-        )
-        return lambda image, states: traced(tf.constant(image), [*map(tf.constant, states)])
-    if backend == "jax":
-        import jax
-
-        return jax.jit(call)
-    import torch
-
-    convert = keras.ops.convert_to_tensor
-    return torch.no_grad()(lambda image, states: call(convert(image), [*map(convert, states)]))
 
 
 @dataclass(frozen=True)
