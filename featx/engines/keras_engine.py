@@ -167,7 +167,7 @@ def compiled_by_states(
     if backend == "jax":
         import jax
 
-        return jax.jit(call)
+        return _compiled_by_one_thread(jax.jit(call))
     import torch
 
     convert = keras.ops.convert_to_tensor
@@ -202,14 +202,14 @@ class _ForOneThreadEach:
             self._idle.append(function)
 
 
-def _compiled_by_one_thread(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+def _compiled_by_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let one thread make the first call with some shape; JAX compiles in all that call at once."""
     known: set[tuple[int, ...]] = set()
     compiling = threading.Lock()
 
-    def call(inputs: np.ndarray) -> Any:
+    def call(inputs: np.ndarray, *others: Any) -> Any:
         with contextlib.nullcontext() if inputs.shape in known else compiling:
-            outputs = function(inputs)
+            outputs = function(inputs, *others)
         known.add(inputs.shape)
         return outputs
 

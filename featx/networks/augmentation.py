@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -185,8 +185,8 @@ class _Changer:
                 changed = layer(changed)
         self.layers = keras.Model(inputs, changed)
         self._generators = generators(self.layers)
-        self._function = compiled_by_states(self.layers, self._generators)
-        self(np.zeros(input_shape, np.float32), seed=0)  # threads that come at once compile each
+        self._function: Callable[..., Any] | None = None
+        self._compiling = threading.Lock()
 
     def follows_seeds(self) -> bool:
         """Tell whether layers that start from the same states give the same."""
@@ -204,6 +204,8 @@ class _Changer:
     def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
         import keras
 
+        with self._compiling:
+            self._function = self._function or compiled_by_states(self.layers, self._generators)
         changed = self._function(image[np.newaxis], states_from(seed, self._generators))
         return np.asarray(keras.ops.convert_to_numpy(changed))[0]
 

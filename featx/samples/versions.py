@@ -97,9 +97,9 @@ class AugmentedSamples(Samples):
         is_read = np.isin(wanted[places], good)
         changed = np.empty((is_read.sum(), *images.shape[1:]), np.float32)
         origins = np.searchsorted(good, wanted[places[is_read]])
+        images = images.astype(np.float32)
         for place, (origin, number) in enumerate(zip(origins, numbers[is_read], strict=True)):
-            image = images[origin].astype(np.float32)
-            changed[place] = self._augmentation(image, int(number) + 1)
+            changed[place] = self._augmentation(images[origin], int(number) + 1)
         return rows[is_read], changed, faults
 
 
@@ -117,7 +117,7 @@ def versions_of(
     samples, rows, keys, augmentation, n_versions
         As for :class:`AugmentedSamples`.
     """
-    n_rows = max(1, _VERSIONS_AT_ONCE // max(1, n_versions))
+    n_rows = max(1, _VERSIONS_AT_ONCE // n_versions)
     for start in range(0, len(rows), n_rows):
         some = slice(start, start + n_rows)
         yield (
