@@ -5,10 +5,11 @@ Five-fold accuracy, averaged over ten shufflings, of a plain logistic regression
 the embedded "tiny". One split of 300 images is uncertain by about two points; the spread that is
 shown is over the shufflings. Each image goes through each network once, all probes share the pass.
 
-Without the shared data (--shared) only "tiny" on scikit-learn's digits is measured.
+Without the shared data (--shared) only "tiny" on scikit-learn's digits is measured. With a cache
+that is kept (--cache) the passes may be another machine's, with a GPU: rows it holds are not made.
 
 Usage: python benchmarks/bench_accuracy.py [--smoke] [--precision bfloat16] [--shared ../shared]
-                                           [--out FILE]
+                                           [--cache DIR] [--out FILE]
 """
 
 from __future__ import annotations
@@ -82,13 +83,13 @@ def image_sets(shared, work):
         )
 
 
-def measure(shared, *, n_repeats, precision):
+def measure(shared, *, n_repeats, precision, cache_dir):
     """Print the table; return its rows."""
     print("| set | images | passes | network | plain | scaled | goal, mobilenet_v2 plain |")
     print("|---|---|---|---|---|---|---|")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        cache = EmbeddingCache(Path(folder) / "cache")
+        cache = EmbeddingCache(cache_dir or Path(folder) / "cache")
         for name, paths, labels in image_sets(shared, Path(folder)):
             for network, extractor in extractors(shared, cache, precision).items():
                 embeddings = extractor.fit_transform(paths).astype(np.float64)
@@ -119,10 +120,11 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="one shuffling instead of ten")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/bench_accuracy.json"))
     args = parser.parse_args()
     n_repeats = 1 if args.smoke else 10
-    rows = measure(args.shared, n_repeats=n_repeats, precision=args.precision)
+    rows = measure(args.shared, n_repeats=n_repeats, precision=args.precision, cache_dir=args.cache)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(rows, indent=1))
     print(f"\nwritten to {args.out}")

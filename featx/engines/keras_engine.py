@@ -216,8 +216,8 @@ def _compiled_by_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-# TensorFlow's switch is one of the whole process.
-_switch = threading.Lock()
+# TensorFlow's and torch's switches are ones of the whole process.
+_switches = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -225,21 +225,49 @@ def _arithmetic(precision: str) -> Iterator[None]:
     """Allow or forbid TensorFloat-32, which keeps 10 bits of each factor; undo it afterwards."""
     import keras
 
+    is_exact = precision == "float32"
     backend = keras.backend.backend()
-    if backend == "tensorflow" and has_accelerator():
-        from tensorflow import config
-
-        with _switch:
-            allowed = config.experimental.tensor_float_32_execution_enabled()
-            config.experimental.enable_tensor_float_32_execution(precision != "float32")
-            try:
-                yield
-            finally:
-                config.experimental.enable_tensor_float_32_execution(allowed)
-    elif backend == "jax":
+    if backend == "jax":
         import jax
 
-        with jax.default_matmul_precision("highest" if precision == "float32" else "tensorfloat32"):
+        with jax.default_matmul_precision("highest" if is_exact else "tensorfloat32"):
+            yield
+    elif has_accelerator():
+        switched = _switched_in_tensorflow if backend == "tensorflow" else _switched_in_torch
+        with _switches, switched(not is_exact):
             yield
     else:
         yield
+
+
+@contextlib.contextmanager
+def _switched_in_tensorflow(is_allowed: bool) -> Iterator[None]:
+    from tensorflow import config
+
+    before = config.experimental.tensor_float_32_execution_enabled()
+    config.experimental.enable_tensor_float_32_execution(is_allowed)
+    try:
+        yield
+    finally:
+        config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextlib.contextmanager
+def _switched_in_torch(is_allowed: bool) -> Iterator[None]:
+    from torch import backends
+
+    values: tuple[object, object]
+    if hasattr(backends, "fp32_precision"):  # torch 2.9 on
+        operations = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+        name, values = "fp32_precision", ("ieee", "tf32")
+    else:
+        operations = [backends.cuda.matmul, backends.cudnn]
+        name, values = "allow_tf32", (False, True)
+    before = [getattr(operation, name) for operation in operations]
+    for operation in operations:
+        setattr(operation, name, values[is_allowed])
+    try:
+        yield
+    finally:
+        for operation, its_own in zip(operations, before, strict=True):
+            setattr(operation, name, its_own)
