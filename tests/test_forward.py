@@ -65,6 +65,44 @@ def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
     assert EmbeddingCache().info()["n_rows"] == 3
 
 
+@pytest.mark.parametrize("size", [64, 40])  # sliced; resized
+@pytest.mark.parametrize("cache", ["default", None])
+def test_embed_twins_met_on_the_way_go_through_once(images, size, cache, monkeypatch):
+    monkeypatch.setattr("featx.samples.base._BLOCK_BYTES", 1)
+    places = np.array([0, 1, 1, 2, 0, 3, 4, 4, 4, 5, 6, 7, 8, 8, 0])
+    extractor = FeatureExtractor("tiny", batch_size=4, cache=cache)
+    rows = extractor.fit_transform(images[places, :size])
+    assert extractor.report_.n_forward == len(images)
+    alone = FeatureExtractor("tiny", batch_size=4, cache=None).fit_transform(images[:, :size])
+    np.testing.assert_allclose(rows, alone[places], rtol=0, atol=1e-5)
+    assert extractor.transform(images[places, :size]).tobytes() == rows.tobytes() or not cache
+    assert extractor.report_.n_forward == (0 if cache else len(images))
+
+
+def test_embed_arrays_are_identified_while_the_network_works(monkeypatch):
+    from featx.engines.keras_engine import KerasEngine
+    from featx.samples import base
+
+    monkeypatch.setattr("featx.samples.base._BLOCK_BYTES", 1)
+    identified, at_start = [], []
+    digests_of_rows, start = base.digests_of_rows, KerasEngine.start
+
+    def counting(rows):
+        identified.append(len(rows))
+        return digests_of_rows(rows)
+
+    def starting(self, inputs):
+        at_start.append(sum(identified))
+        return start(self, inputs)
+
+    monkeypatch.setattr(base, "digests_of_rows", counting)
+    monkeypatch.setattr(KerasEngine, "start", starting)
+    images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
+    FeatureExtractor("tiny", batch_size=8).fit_transform(images)
+    assert at_start[0] < 64
+    assert sum(identified) == 64
+
+
 def test_embed_damaged_twins_are_all_listed(tmp_path, images):
     from PIL import Image
 

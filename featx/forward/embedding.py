@@ -24,10 +24,12 @@ from featx.exceptions import (
     CacheWriteWarning,
     SampleFault,
 )
+from featx.forward.distinct_rows import DistinctRows
 from featx.forward.faults import report_faults, search_faults, with_twins
 from featx.forward.feeding import LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.stored_frontier import StoredFrontier
+from featx.identity.key_table import first_places
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
@@ -99,8 +101,11 @@ def embed(
     """
     store = cache.store(resolved.space) if cache and resolved.is_cacheable else None
     clock = _Clock()
-    keys, faults = samples.keys(cache.files if cache else FileIndex(None))
-    _store_file_index(cache)
+    others = [(other, cache.store(other.space)) for other in also] if cache and store else []
+    stores = [their for _, their in [(resolved, store), *others] if their is not None]
+    is_empty = not any(their.shards() for their in stores)
+    ahead = _identified_ahead(samples) if is_empty and not frontier else None
+    keys, faults = _identify(samples, cache) if ahead is None else (ahead.keys, [])
     if faults and options.on_error == "raise":
         faults, n_unseen = search_faults(
             samples, keys, faults, shape=resolved.input_shape, n_jobs=options.n_jobs
@@ -112,14 +117,11 @@ def embed(
     n_above = 0
     if cache and store and frontier:
         n_above = _embed_above(frontier, taps[0], cache, keys, embeddings)
-    if cache and store:
-        stores = [cache.store(other.space) for other in also]
-        others = zip(also, stores, strict=True)
-        taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
+    taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
     clock.lap("look_up")
     known = faults
     faults, n_forward, runner = _embed_missing(
-        samples, keys, faults, taps, cache, options, embeddings
+        samples, keys, faults, taps, cache, options, embeddings, ahead=ahead
     )
     clock.lap("forward")
     # What another layer lacks, and cannot be read any more, is no fault of these rows.
@@ -184,8 +186,12 @@ def _embed_missing(
     cache: EmbeddingCache | None,
     options: PassOptions,
     embeddings: np.ndarray,
+    *,
+    ahead: DistinctRows | None,
 ) -> tuple[list[SampleFault], int, Runner | None]:
     """Run the backbone for what any tap lacks; fill in the embeddings of the first.
+
+    Where no key is known yet, `ahead` finds them on the way.
 
     Returns
     -------
@@ -200,8 +206,7 @@ def _embed_missing(
     missing_rows = np.flatnonzero(missing)
     if not len(missing_rows):
         return faults, 0, None
-    _, first, inverse = np.unique(keys[missing_rows], return_index=True, return_inverse=True)
-    rows = missing_rows[np.sort(first)]
+    rows = missing_rows[first_places(keys[missing_rows])] if ahead is None else ahead
     runner = make_runner(
         [tap.resolved for tap in taps],
         n_samples=len(rows),
@@ -217,9 +222,32 @@ def _embed_missing(
         for done, outputs in _run(samples, rows, taps[0].resolved, runner, options, found):
             _keep(done, outputs, taps, keys, embeddings)
             n_forward += len(done)
-    twins = (missing_rows != missing_rows[first[inverse]]) & taps[0].lacks[missing_rows]
-    embeddings[missing_rows[twins]] = embeddings[missing_rows[first[inverse[twins]]]]
+    if n_forward + len(found) < len(missing_rows):
+        _fill_in_twins(embeddings, keys, missing_rows, taps[0].lacks)
     return faults + with_twins(found, samples, keys), n_forward, runner
+
+
+def _identified_ahead(samples: Samples) -> DistinctRows | None:
+    blocks = samples.identified_ahead()
+    return None if blocks is None else DistinctRows(blocks, n_samples=len(samples))
+
+
+def _identify(
+    samples: Samples, cache: EmbeddingCache | None
+) -> tuple[np.ndarray, list[SampleFault]]:
+    """Return keys and faults; remember what files contain."""
+    keys, faults = samples.keys(cache.files if cache else FileIndex(None))
+    _store_file_index(cache)
+    return keys, faults
+
+
+def _fill_in_twins(
+    embeddings: np.ndarray, keys: np.ndarray, rows: np.ndarray, lacks: np.ndarray
+) -> None:
+    """Copy the embeddings of those rows that went through to those of the same content."""
+    _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
+    twins = (rows != rows[first[inverse]]) & lacks[rows]
+    embeddings[rows[twins]] = embeddings[rows[first[inverse[twins]]]]
 
 
 def _keep(
@@ -258,7 +286,7 @@ def _look_up(
 
 def _run(
     samples: Samples,
-    rows: np.ndarray,
+    rows: np.ndarray | DistinctRows,
     resolved: Resolved,
     runner: Runner,
     options: PassOptions,
@@ -269,11 +297,13 @@ def _run(
     groups = load(samples, rows, shape, batch_size=lambda: runner.batch_size, n_jobs=options.n_jobs)
     feed = LoadedFeed(groups, n_samples=len(rows))
     with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:
+        n_done = 0
         for done, outputs in runner.run(feed):
+            n_done += len(done)
             advance(len(done))
             yield done, outputs.reshape(len(done), -1)
-        if feed.faults:
-            advance(len(feed.faults))
+        if n_done < len(rows):  # the others are faulty, or the same as one before
+            advance(len(rows) - n_done)
     faults += feed.faults
 
 

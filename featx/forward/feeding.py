@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 
 from featx.exceptions import SampleFault
+from featx.forward.distinct_rows import DistinctRows
 from featx.samples.base import Samples
 from featx.threads import run_ahead
 
@@ -18,7 +19,7 @@ _Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
 
 def load(
     samples: Samples,
-    rows: np.ndarray,
+    rows: np.ndarray | DistinctRows,
     shape: tuple[int, ...],
     *,
     batch_size: Callable[[], int],
@@ -29,7 +30,7 @@ def load(
     Parameters
     ----------
     samples : Samples
-    rows : ndarray of shape (m,), int64, increasing
+    rows : ndarray of shape (m,), int64, increasing, or DistinctRows
     shape : tuple of int
         Of one input of the network.
     batch_size : callable
@@ -44,15 +45,16 @@ def load(
     inputs : ndarray of shape (k, *shape), uint8 or float32
     faults : list of SampleFault
     """
-    is_run = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
-    is_sliced = is_run and samples.is_ready(shape)
+    is_sliced = samples.is_ready(shape) and _is_run(rows)
     largest = len(rows) if is_sliced else GROUP_SIZE
 
     def groups() -> Iterator[np.ndarray]:
         start = 0
         while start < len(rows):
             end = start + min(batch_size(), largest)
-            yield rows[start:end]
+            group = rows[start:end]
+            if len(group):
+                yield group
             start = end
 
     def read(group: np.ndarray) -> _Loaded:
@@ -65,6 +67,13 @@ def load(
     yield from run_ahead(read, groups(), n_threads=n_threads)
 
 
+def _is_run(rows: np.ndarray | DistinctRows) -> bool:
+    """Tell whether rows follow one another, but for those whose content came before."""
+    if isinstance(rows, DistinctRows):
+        return True
+    return len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+
+
 class LoadedFeed:
     """Hands loaded samples out in batches of the size that is asked for.
 
@@ -73,7 +82,7 @@ class LoadedFeed:
     groups : iterator
         What :func:`load` gives.
     n_samples : int
-        How many are to come, faulty ones included.
+        How many are to come at most, faulty ones included.
 
     Attributes
     ----------

@@ -34,9 +34,14 @@ def matrix_from_keys(keys: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(keys, KEY_DTYPE).view(np.uint8).reshape(-1, DIGEST_BYTES)
 
 
+def first_places(keys: np.ndarray) -> np.ndarray:
+    """Return where each key comes for the first time, increasing, int64."""
+    return np.sort(np.unique(keys, return_index=True)[1])
+
+
 def distinct(keys: np.ndarray) -> np.ndarray:
     """Return each key once, in the order of their first places."""
-    return keys[np.sort(np.unique(keys, return_index=True)[1])]
+    return keys[first_places(keys)]
 
 
 class KeyTable:

@@ -11,7 +11,7 @@ backbone runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import joblib
@@ -88,6 +88,17 @@ class Samples(ABC):
         faults : list of SampleFault
             Those that are known without decoding.
         """
+
+    def identified_ahead(self) -> Iterator[tuple[slice, np.ndarray]] | None:
+        """Identify samples block by block, ahead of whoever takes the blocks, but not far.
+
+        Returns
+        -------
+        iterator of (slice, ndarray of dtype S16) or None
+            Rows and their keys. None where something may be wrong with samples: all of them are
+            looked at first.
+        """
+        return None
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Tell whether loading consecutive samples only slices an array in memory.
@@ -203,6 +214,12 @@ class ArraySamples(Samples):
         keys[[fault.position for fault in faults]] = NO_KEY
         check_scale(largest)
         return keys, faults
+
+    def identified_ahead(self) -> Iterator[tuple[slice, np.ndarray]] | None:
+        """Identify rows in threads, if they are integers, with which nothing can be wrong."""
+        if self.array.dtype.kind not in "bui":
+            return None
+        return ((block.rows, block.keys) for block in self._each_block(self._identify))
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Tell whether this is an array of the right shape and dtype."""
