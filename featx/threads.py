@@ -1,12 +1,12 @@
-"""Work in threads that run ahead of whoever takes the results, but not far."""
+"""Work in threads that run ahead of whoever takes the results."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Generic, TypeVar
 
 _AHEAD = 2  # items, for each thread
 
@@ -58,3 +58,46 @@ def run_ahead(
             yield result
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+class Started(Generic[_Result]):
+    """What a function returns for one item after another, in threads that start at once.
+
+    They run as far ahead of whoever takes the results as they can.
+
+    Parameters
+    ----------
+    function : callable
+    items : iterable
+    n_threads : int
+
+    Examples
+    --------
+    >>> started = Started(abs, [-3, 1, -2], n_threads=1)
+    >>> started.wait(seconds=60)
+    True
+    >>> list(started)
+    [3, 1, 2]
+    """
+
+    def __init__(
+        self, function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
+    ) -> None:
+        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-started")
+        self._under_way = deque(self._threads.submit(function, item) for item in items)
+
+    def __iter__(self) -> Iterator[_Result]:
+        return self
+
+    def __next__(self) -> _Result:
+        if not self._under_way:
+            raise StopIteration
+        return self._under_way.popleft().result()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is done, but not longer; tell whether it is."""
+        return not wait(self._under_way, timeout=seconds).not_done
+
+    def close(self) -> None:
+        """Leave what is not begun."""
+        self._threads.shutdown(cancel_futures=True)

@@ -1,10 +1,16 @@
 """The pass: what it stores and when, and that it loses nothing."""
 
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.exceptions import CacheWriteWarning
+from featx.engines.keras_engine import KerasEngine
+from featx.exceptions import BadSampleError, BadSampleWarning, CacheWriteWarning
+from featx.samples import base, item_samples
 
 
 @pytest.fixture
@@ -25,8 +31,6 @@ def test_embed_full_buffer_is_stored_at_once(images, monkeypatch):
 
 
 def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
-    from featx.engines.keras_engine import KerasEngine
-
     finish, calls = KerasEngine.finish, []
 
     def failing(self, pending):
@@ -66,9 +70,9 @@ def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [64, 40])  # sliced; resized
-@pytest.mark.parametrize("cache", ["default", None])
+@pytest.mark.parametrize("cache", ["auto", None])
 def test_embed_twins_met_on_the_way_go_through_once(images, size, cache, monkeypatch):
-    monkeypatch.setattr("featx.samples.base._BLOCK_BYTES", 1)
+    monkeypatch.setattr(base, "_BLOCK_BYTES", 1)
     places = np.array([0, 1, 1, 2, 0, 3, 4, 4, 4, 5, 6, 7, 8, 8, 0])
     extractor = FeatureExtractor("tiny", batch_size=4, cache=cache)
     rows = extractor.fit_transform(images[places, :size])
@@ -79,35 +83,90 @@ def test_embed_twins_met_on_the_way_go_through_once(images, size, cache, monkeyp
     assert extractor.report_.n_forward == (0 if cache else len(images))
 
 
+class NetworkBegins:
+    """Lets digests be made, after the first few, only when the network has begun."""
+
+    def __init__(self, monkeypatch, digest, *, n_free):
+        self._digest, self._n_free = digest, n_free
+        self._has_begun = threading.Event()
+        self.n_digests = 0
+        start = KerasEngine.start
+
+        def starting(engine, inputs):
+            self._has_begun.set()
+            return start(engine, inputs)
+
+        monkeypatch.setattr(KerasEngine, "start", starting)
+
+    def __call__(self, *args):
+        self.n_digests += 1
+        assert self.n_digests <= self._n_free or self._has_begun.wait(60)
+        return self._digest(*args)
+
+
 def test_embed_arrays_are_identified_while_the_network_works(monkeypatch):
-    from featx.engines.keras_engine import KerasEngine
-    from featx.samples import base
-
-    monkeypatch.setattr("featx.samples.base._BLOCK_BYTES", 1)
-    identified, at_start = [], []
-    digests_of_rows, start = base.digests_of_rows, KerasEngine.start
-
-    def counting(rows):
-        identified.append(len(rows))
-        return digests_of_rows(rows)
-
-    def starting(self, inputs):
-        at_start.append(sum(identified))
-        return start(self, inputs)
-
-    monkeypatch.setattr(base, "digests_of_rows", counting)
-    monkeypatch.setattr(KerasEngine, "start", starting)
+    monkeypatch.setattr(base, "_BLOCK_BYTES", 1)
+    digest = NetworkBegins(monkeypatch, base.digests_of_rows, n_free=16)
+    monkeypatch.setattr(base, "digests_of_rows", digest)
     images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
-    FeatureExtractor("tiny", batch_size=8).fit_transform(images)
-    assert at_start[0] < 64
-    assert sum(identified) == 64
+    extractor = FeatureExtractor("tiny", batch_size=8)
+    rows = extractor.fit_transform(images)
+    assert digest.n_digests == extractor.report_.n_forward == 64
+    assert np.isfinite(rows).all()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Files are identified ahead of the pass, two at a time, however few there are."""
+    monkeypatch.setattr(item_samples, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(item_samples, "_FILES_AT_ONCE", 2)
+    monkeypatch.setattr("featx.forward.feeding.GROUP_SIZE", 2)
+    digest = NetworkBegins(monkeypatch, item_samples._digest_of_file, n_free=8)
+    monkeypatch.setattr(item_samples, "_digest_of_file", digest)
+    return digest
+
+
+@pytest.fixture
+def paths(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    return [str(path) for path in sorted(tmp_path.glob("*.png"))]
+
+
+def test_embed_files_are_identified_while_the_network_works(paths, impatient):
+    extractor = FeatureExtractor("tiny", batch_size=2, n_jobs=1)
+    twins = [*paths, *paths[:3]]
+    rows = extractor.fit_transform(twins)
+    assert impatient.n_digests == len(twins)
+    assert extractor.report_.n_forward == 30
+    np.testing.assert_array_equal(rows[-3:], rows[:3])
+    assert extractor.transform(twins).tobytes() == rows.tobytes()
+    assert extractor.report_.n_forward == 0
+
+
+def test_embed_goes_on_past_faults_if_told_so(paths, impatient):
+    Path(paths[20]).write_bytes(b"no image")
+    Path(paths[27]).write_bytes(b"")
+    Path(paths[25]).write_bytes(Path(paths[25]).read_bytes()[:3000])
+    extractor = FeatureExtractor("tiny", batch_size=2, n_jobs=1, on_error="nan")
+    with pytest.warns(BadSampleWarning, match="4 of 31"):
+        rows = extractor.fit_transform([*paths, paths[25]])
+    assert np.flatnonzero(np.isnan(rows).any(axis=1)).tolist() == [20, 25, 27, 30]
+    assert EmbeddingCache().info()["n_rows"] == extractor.report_.n_forward == 27
+
+
+def test_embed_ends_when_a_fault_is_met(paths, impatient):
+    Path(paths[20]).write_bytes(b"no image")
+    Path(paths[25]).write_bytes(Path(paths[25]).read_bytes()[:3000])
+    with pytest.raises(BadSampleError) as caught:
+        FeatureExtractor("tiny", batch_size=2, n_jobs=1).fit_transform([*paths, paths[25]])
+    assert [fault.position for fault in caught.value.faults] == [20, 25, 30]
+    n_stored = EmbeddingCache().info()["n_rows"]
+    assert 0 < n_stored < 28
 
 
 def test_embed_damaged_twins_are_all_listed(tmp_path, images):
-    from PIL import Image
-
-    from featx.exceptions import BadSampleError
-
     paths = [str(tmp_path / f"{number}.png") for number in range(4)]
     for number, path in enumerate(paths):
         Image.fromarray(images[number]).save(path)

@@ -34,7 +34,7 @@ from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
 from featx.progress import progress_bar
-from featx.samples.base import Samples
+from featx.samples.base import Identified, Samples
 from featx.samples.file_index import FileIndex
 from featx.storage.cache import EmbeddingCache
 from featx.storage.store import SpaceStore
@@ -99,33 +99,27 @@ def embed(
         Samples could not be read and `on_error` is ``"raise"``. The others were embedded and
         stored, unless the fault was known before the pass.
     """
-    store = cache.store(resolved.space) if cache and resolved.is_cacheable else None
     clock = _Clock()
+    store = cache.store(resolved.space) if cache and resolved.is_cacheable else None
     others = [(other, cache.store(other.space)) for other in also] if cache and store else []
     stores = [their for _, their in [(resolved, store), *others] if their is not None]
-    is_empty = not any(their.shards() for their in stores)
-    ahead = _identified_ahead(samples) if is_empty and not frontier else None
-    keys, faults = _identify(samples, cache) if ahead is None else (ahead.keys, [])
-    if faults and options.on_error == "raise":
-        faults, n_unseen = search_faults(
-            samples, keys, faults, shape=resolved.input_shape, n_jobs=options.n_jobs
-        )
-        raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
-    clock.lap("identify")
-    embeddings, found = _look_up(store, resolved.space, keys, out)
-    taps = [_Tap(resolved, RowWriter(store), ~found)]
-    n_above = 0
-    if cache and store and frontier:
-        n_above = _embed_above(frontier, taps[0], cache, keys, embeddings)
-    taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
-    clock.lap("look_up")
-    known = faults
-    faults, n_forward, runner = _embed_missing(
-        samples, keys, faults, taps, cache, options, embeddings, ahead=ahead
-    )
-    clock.lap("forward")
+    is_all_missing = not frontier and not any(their.shards() for their in stores)
+    with _identified(samples, cache, options, ahead=is_all_missing) as distinct:
+        keys = distinct.keys
+        _check_identified(samples, distinct, resolved.input_shape, options)
+        clock.lap("identify")
+        embeddings, found = _look_up(store, resolved.space, keys, out)
+        taps = [_Tap(resolved, RowWriter(store), ~found)]
+        n_above = 0
+        if cache and store and frontier:
+            n_above = _embed_above(frontier, taps[0], cache, keys, embeddings)
+        taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
+        clock.lap("look_up")
+        new, n_forward, runner = _embed_missing(samples, distinct, taps, cache, options, embeddings)
+        _check_identified(samples, distinct, resolved.input_shape, options, new)
+        clock.lap("forward")
     # What another layer lacks, and cannot be read any more, is no fault of these rows.
-    faults = sorted(known + [new for new in faults[len(known) :] if not found[new.position]])
+    faults = sorted(distinct.faults + [one for one in new if not found[one.position]])
     report_faults(faults, len(samples), options.on_error)
     return embeddings, Bunch(
         n_samples=len(samples),
@@ -139,6 +133,45 @@ def embed(
         engine=" + ".join(runner.engines) if runner and runner.engines else None,
         batch_size=runner.batch_size if runner else None,
     )
+
+
+@contextlib.contextmanager
+def _identified(
+    samples: Samples, cache: EmbeddingCache | None, options: PassOptions, *, ahead: bool
+) -> Iterator[DistinctRows]:
+    """Identify samples: all of them first, or ahead of the pass where `ahead` says that it pays."""
+    files = cache.files if cache else FileIndex(None)
+    started = samples.start_identifying(files) if ahead else None
+    with contextlib.ExitStack() as stack:
+        stack.callback(_store_file_index, cache)
+        if started is None:
+            blocks = iter([Identified(slice(0, len(samples)), *samples.keys(files))])
+        else:
+            stack.callback(started.close)
+            blocks = iter(started)
+        distinct = DistinctRows(
+            blocks, n_samples=len(samples), ends_at_fault=options.on_error == "raise"
+        )
+        if started is None or started.wait(seconds=0):
+            distinct.identify_all()
+            _store_file_index(cache)
+        yield distinct
+
+
+def _check_identified(
+    samples: Samples,
+    distinct: DistinctRows,
+    shape: tuple[int, ...],
+    options: PassOptions,
+    found: Sequence[SampleFault] = (),
+) -> None:
+    """Raise an error for what is known to be at fault, those `found` in the pass included."""
+    if not distinct.faults or options.on_error != "raise":
+        return
+    faults, n_unseen = search_faults(
+        samples, distinct.keys, [*distinct.faults, *found], shape=shape, n_jobs=options.n_jobs
+    )
+    raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
 
 
 class _Tap(NamedTuple):
@@ -180,33 +213,31 @@ def _embed_above(
 
 def _embed_missing(
     samples: Samples,
-    keys: np.ndarray,
-    faults: list[SampleFault],
+    distinct: DistinctRows,
     taps: Sequence[_Tap],
     cache: EmbeddingCache | None,
     options: PassOptions,
     embeddings: np.ndarray,
-    *,
-    ahead: DistinctRows | None,
 ) -> tuple[list[SampleFault], int, Runner | None]:
     """Run the backbone for what any tap lacks; fill in the embeddings of the first.
-
-    Where no key is known yet, `ahead` finds them on the way.
 
     Returns
     -------
     faults : list of SampleFault
-        Those that were passed in, and then those that were found.
+        Those that were found on the way, not when samples were identified.
     n_forward : int
     runner : Runner or None
         None if nothing was missing.
     """
     missing = np.any([tap.lacks for tap in taps], axis=0)
-    missing[[fault.position for fault in faults]] = False
+    missing[[fault.position for fault in distinct.faults]] = False
     missing_rows = np.flatnonzero(missing)
     if not len(missing_rows):
-        return faults, 0, None
-    rows = missing_rows[first_places(keys[missing_rows])] if ahead is None else ahead
+        return [], 0, None
+    keys = distinct.keys
+    rows: np.ndarray | DistinctRows = distinct
+    if distinct.are_known:
+        rows = missing_rows[first_places(keys[missing_rows])]
     runner = make_runner(
         [tap.resolved for tap in taps],
         n_samples=len(rows),
@@ -224,21 +255,7 @@ def _embed_missing(
             n_forward += len(done)
     if n_forward + len(found) < len(missing_rows):
         _fill_in_twins(embeddings, keys, missing_rows, taps[0].lacks)
-    return faults + with_twins(found, samples, keys), n_forward, runner
-
-
-def _identified_ahead(samples: Samples) -> DistinctRows | None:
-    blocks = samples.identified_ahead()
-    return None if blocks is None else DistinctRows(blocks, n_samples=len(samples))
-
-
-def _identify(
-    samples: Samples, cache: EmbeddingCache | None
-) -> tuple[np.ndarray, list[SampleFault]]:
-    """Return keys and faults; remember what files contain."""
-    keys, faults = samples.keys(cache.files if cache else FileIndex(None))
-    _store_file_index(cache)
-    return keys, faults
+    return with_twins(found, samples, keys), n_forward, runner
 
 
 def _fill_in_twins(

@@ -43,7 +43,7 @@ def search_faults(
         Samples for which there was no time.
     """
     start_s = time.monotonic()
-    healthy = np.flatnonzero(keys)
+    healthy = np.setdiff1d(np.flatnonzero(keys), [fault.position for fault in faults])
     n_seen = 0
     while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
         rows = healthy[n_seen : n_seen + _SEARCH_ROWS]

@@ -22,7 +22,7 @@ from featx.identity._hashing import digests_of_rows
 from featx.identity.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.samples.file_index import FileIndex
 from featx.samples.images import check_range, conform
-from featx.threads import run_ahead
+from featx.threads import Started, run_ahead
 
 _MAX_THREADS = 4  # that identify; more wait for the interpreter's lock (16 cores, 2026-11)
 _BLOCK_BYTES = 16 * 2**20  # which a thread identifies
@@ -89,14 +89,18 @@ class Samples(ABC):
             Those that are known without decoding.
         """
 
-    def identified_ahead(self) -> Iterator[tuple[slice, np.ndarray]] | None:
-        """Identify samples block by block, ahead of whoever takes the blocks, but not far.
+    def start_identifying(self, files: FileIndex) -> Started[Identified] | None:
+        """Identify samples in threads, block by block, for a pass that does not wait for all.
+
+        Parameters
+        ----------
+        files : FileIndex
+            As for :meth:`keys`.
 
         Returns
         -------
-        iterator of (slice, ndarray of dtype S16) or None
-            Rows and their keys. None where something may be wrong with samples: all of them are
-            looked at first.
+        Started or None
+            None where :meth:`keys` takes no time, or will find something wrong.
         """
         return None
 
@@ -150,22 +154,22 @@ def identify(samples: Samples, files: FileIndex) -> np.ndarray:
     return keys
 
 
-class _Block(NamedTuple):
-    """Rows of an array, identified.
+class Identified(NamedTuple):
+    """Some of the samples, identified.
 
     Attributes
     ----------
     rows : slice
     keys : ndarray of shape (m,), dtype S16
     faults : list of SampleFault
-    largest : float
+    largest : float, default=-inf
         Of all floating-point pixels.
     """
 
     rows: slice
     keys: np.ndarray
     faults: list[SampleFault]
-    largest: float
+    largest: float = -np.inf
 
 
 class ArraySamples(Samples):
@@ -215,11 +219,12 @@ class ArraySamples(Samples):
         check_scale(largest)
         return keys, faults
 
-    def identified_ahead(self) -> Iterator[tuple[slice, np.ndarray]] | None:
+    def start_identifying(self, files: FileIndex) -> Started[Identified] | None:
         """Identify rows in threads, if they are integers, with which nothing can be wrong."""
-        if self.array.dtype.kind not in "bui":
+        blocks = list(self._blocks())
+        if self.array.dtype.kind not in "bui" or len(blocks) < 2:
             return None
-        return ((block.rows, block.keys) for block in self._each_block(self._identify))
+        return Started(self._identify, blocks, n_threads=_n_threads())
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Tell whether this is an array of the right shape and dtype."""
@@ -237,14 +242,15 @@ class ArraySamples(Samples):
 
     def _each_block(self, function: Callable[[slice], _Result]) -> Iterable[_Result]:
         """Call a function with the rows of one block after another, in threads."""
+        return run_ahead(function, self._blocks(), n_threads=_n_threads())
+
+    def _blocks(self) -> Iterator[slice]:
         row_bytes = max(1, int(np.prod(self.array.shape[1:])) * self.array.dtype.itemsize)
         n_rows = max(1, _BLOCK_BYTES // row_bytes)
-        blocks = (
-            slice(start, min(start + n_rows, len(self))) for start in range(0, len(self), n_rows)
-        )
-        return run_ahead(function, blocks, n_threads=min(_MAX_THREADS, joblib.cpu_count()))
+        for start in range(0, len(self), n_rows):
+            yield slice(start, min(start + n_rows, len(self)))
 
-    def _identify(self, rows: slice) -> _Block:
+    def _identify(self, rows: slice) -> Identified:
         images = np.asarray(self.array[rows])
         faults, largest = [], -np.inf
         if images.dtype.kind == "f":
@@ -254,7 +260,7 @@ class ArraySamples(Samples):
                 except UnreadableImageError as exc:
                     faults.append(self.fault(row, exc))
             largest = np.nanmax(images, initial=largest)
-        return _Block(rows, _keys_of(images), faults, largest)
+        return Identified(rows, _keys_of(images), faults, largest)
 
 
 class ValueSamples(ArraySamples):
@@ -291,9 +297,9 @@ class ValueSamples(ArraySamples):
         if faults:
             raise BadSampleError(faults, len(self))
 
-    def _identify(self, rows: slice) -> _Block:
+    def _identify(self, rows: slice) -> Identified:
         block = np.asarray(self.array[rows])
-        return _Block(rows, _keys_of(block), self._faults_of(block, rows), -np.inf)
+        return Identified(rows, _keys_of(block), self._faults_of(block, rows))
 
     def _faults_of(self, block: np.ndarray, rows: slice) -> list[SampleFault]:
         finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
@@ -329,6 +335,10 @@ def check_scale(largest: float) -> None:
             f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
             "to 255. Pass X * 255 if they were scaled to 0..1."
         )
+
+
+def _n_threads() -> int:
+    return min(_MAX_THREADS, joblib.cpu_count())
 
 
 def _keys_of(block: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,11 +15,42 @@ from PIL import Image
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.identity._hashing import DIGEST_BYTES, digest_of, digest_of_array
 from featx.identity.key_table import keys_from
-from featx.samples.base import Samples, ValueSamples, check_scale, check_several, conformed
+from featx.samples.base import (
+    Identified,
+    Samples,
+    ValueSamples,
+    check_scale,
+    check_several,
+    conformed,
+)
 from featx.samples.file_index import FileIndex, file_key
 from featx.samples.images import check_header, check_range, decode, from_pil
+from featx.threads import Started
 
 _UNREAD = bytes(DIGEST_BYTES)
+_FILES_AT_ONCE = 256  # that are identified before they are handed on
+_PATIENCE_S = 0.2  # a pass waits for all files to be identified before it goes ahead
+
+
+class _File(NamedTuple):
+    """A file that is there.
+
+    Attributes
+    ----------
+    row : int
+    path : str
+    state : bytes
+        What the index knows it by.
+    changed_s : float
+    digest : bytes or None
+        None if the index does not know it.
+    """
+
+    row: int
+    path: str
+    state: bytes
+    changed_s: float
+    digest: bytes | None = None
 
 
 class ItemSamples(Samples):
@@ -77,8 +108,7 @@ class ItemSamples(Samples):
                 if not path:
                     faults.append(self.fault(row, "an empty path"))
                     continue
-                # Another spelling of a path only means that the file is hashed once more.
-                paths.append((row, path if path.startswith(os.sep) else os.path.abspath(path)))
+                paths.append((row, _absolute(path)))
                 continue
             if is_missing(item):
                 faults.append(self.fault(row, "missing value (None or NaN)"))
@@ -98,31 +128,63 @@ class ItemSamples(Samples):
         self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
     ) -> list[SampleFault]:
         """Fill in the digests of files; only those that the index does not know are read."""
+        found, missing = self._look_for(paths, files)
+        read, faults = self._read(found, files)
+        for file, digest in zip(found, read, strict=True):
+            digests[file.row] = digest
+        return missing + faults
+
+    def _look_for(
+        self, paths: list[tuple[int, str]], files: FileIndex
+    ) -> tuple[list[_File], list[SampleFault]]:
+        """Return the files that are there, with those digests that the index knows; faults."""
+        found: list[_File] = []
         faults: list[SampleFault] = []
-        there: list[int] = []
-        states: list[bytes] = []
-        modified_s: list[float] = []
-        for number, (row, path) in enumerate(paths):
+        for row, path in paths:
             try:
                 status = os.stat(path)
             except (OSError, ValueError) as exc:
                 faults.append(self.fault(row, _why_not_opened(exc)))
                 continue
-            there.append(number)
-            states.append(file_key(path, status))
-            modified_s.append(max(status.st_mtime, status.st_ctime))
-        known = files.find(states)
-        for number, state, changed_s, digest in zip(there, states, modified_s, known, strict=True):
-            row, path = paths[number]
-            if digest is None:
-                try:
-                    digest = _digest_of_file(path)
-                except UnreadableImageError as exc:
-                    faults.append(self.fault(row, exc))
-                    continue
-                files.add(state, digest, modified_s=changed_s)
-            digests[row] = digest
-        return faults
+            changed_s = max(status.st_mtime, status.st_ctime)
+            found.append(_File(row, path, file_key(path, status), changed_s))
+        known = files.find([file.state for file in found])
+        found = [file._replace(digest=one) for file, one in zip(found, known, strict=True)]
+        return found, faults
+
+    def _read(self, found: list[_File], files: FileIndex) -> tuple[list[bytes], list[SampleFault]]:
+        """Return the digest of each file, and faults; the index learns those that are read."""
+        digests: list[bytes] = []
+        faults: list[SampleFault] = []
+        for file in found:
+            try:
+                digests.append(file.digest or _digest_of_file(file, files))
+            except UnreadableImageError as exc:
+                digests.append(_UNREAD)
+                faults.append(self.fault(file.row, exc))
+        return digests, faults
+
+    def start_identifying(self, files: FileIndex) -> Started[Identified] | None:
+        """Read files in a thread, if all samples are files that are there."""
+        paths = [
+            (row, _absolute(path))
+            for row, item in enumerate(self.items)
+            if isinstance(item, (str, os.PathLike)) and (path := os.fspath(item))
+        ]
+        if len(paths) < len(self):
+            return None
+        found, faults = self._look_for(paths, files)
+        if faults:
+            return None
+        blocks = (found[i : i + _FILES_AT_ONCE] for i in range(0, len(found), _FILES_AT_ONCE))
+        started = Started(partial(self._identify, files=files), blocks, n_threads=1)
+        started.wait(_PATIENCE_S)
+        return started
+
+    def _identify(self, found: list[_File], files: FileIndex) -> Identified:
+        digests, faults = self._read(found, files)
+        rows = slice(found[0].row, found[-1].row + 1)
+        return Identified(rows, keys_from(digests, count=len(found)), faults)
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
@@ -159,13 +221,20 @@ def _digest_of_item(item: Any) -> bytes:
     return digest_of(data)
 
 
-def _digest_of_file(path: str) -> bytes:
+def _absolute(path: str) -> str:
+    # Another spelling of a path only means that the file is hashed once more.
+    return path if path.startswith(os.sep) else os.path.abspath(path)
+
+
+def _digest_of_file(file: _File, files: FileIndex) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        data = Path(file.path).read_bytes()
     except OSError as exc:
         raise UnreadableImageError(_why_not_opened(exc)) from exc
     check_header(data)
-    return digest_of(data)
+    digest = digest_of(data)
+    files.add(file.state, digest, modified_s=file.changed_s)
+    return digest
 
 
 def _why_not_opened(exc: Exception) -> str:
