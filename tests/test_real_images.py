@@ -55,6 +55,16 @@ def test_linear_probe_reaches_the_reference_in_one_pass(folders, accuracy):
     assert EmbeddingCache().info()["n_forward"] == n_distinct
 
 
+@pytest.mark.parametrize("engine", ["keras", "auto"])
+def test_bfloat16_rows_are_near_those_of_float32(engine):
+    """Small trained networks round much; the benchmarks tell what it costs in accuracy."""
+    paths, _ = images_of("flower_photos/val")
+    rows = mobilenet(cache=None).fit_transform(paths[::4])
+    rough = mobilenet(cache=None, precision="bfloat16", engine=engine).fit_transform(paths[::4])
+    gaps = np.linalg.norm(rough - rows, axis=1) / np.linalg.norm(rows, axis=1)
+    assert gaps.max() < 0.2
+
+
 def test_forward_passes_follow_what_is_missing(tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(SHARED / "data" / "flower_photos" / "val" / "daisy", folder / "daisy")

@@ -26,8 +26,9 @@ ENGINES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (KerasEngine, OpenVINOEngine, ONNXEngine)
 }
 _PACKAGES = {"openvino": ("openvino",), "onnx": ("onnxruntime", "tf2onnx")}
-# Engines agree within 1e-4 in float32; 16 bits keep 8 (bfloat16) or 11 of a number.
-_TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2, "float16": 1e-2}
+# Engines agree within 1e-4 in float32; 16 bits keep 8 (bfloat16) or 11 of a number, which adds up:
+# photographs through MobileNet 0.25 differ by up to 0.16 in bfloat16, another network's by about 1.
+_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 
 
 def missing_packages(name: str) -> list[str]:
