@@ -32,7 +32,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from featx.samples.images import conform, decode
+from featx.samples.images import conform, decode_to
 
 SIZE = 64
 N_REPEATS = 5
@@ -61,9 +61,7 @@ def load_folders(shared: Path, folders: list[str]) -> tuple[np.ndarray, np.ndarr
     paths = [path for folder in folders for path in sorted((shared / "data" / folder).glob("*/*"))]
     if not paths:
         raise SystemExit(f"no images in {shared}/data/{folders[0]}: is --shared right?")
-    shape = (SIZE, SIZE, 3)
-    pixels = (decode(path.read_bytes(), for_shape=shape) for path in paths)
-    images = np.stack([conform(image, shape) for image in pixels])
+    images = np.stack([decode_to(path.read_bytes(), (SIZE, SIZE, 3)) for path in paths])
     return images, np.array([path.parent.name for path in paths])
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from featx.exceptions import UnreadableImageError
-from featx.samples.images import check_header, conform, decode, from_pil
+from featx.samples import images
+from featx.samples.images import check_header, conform, decode, decode_to, from_pil
 
 RED = (200, 30, 10)
 
@@ -123,20 +124,35 @@ def test_decode_exif_orientation_is_obeyed(orientation, photo):
     ("size", "expected"),
     [((1600, 1200), (400, 300)), ((500, 375), (500, 375)), ((257, 640), (257, 640))],
 )
-def test_decode_large_jpeg_is_reduced_while_it_is_decoded(size, expected):
+def test_decode_to_large_jpeg_is_reduced_while_it_is_decoded(size, expected, monkeypatch):
     level = np.add.outer(np.arange(size[1]), np.arange(size[0])) % 251
     waves = np.stack([level, 250 - level, level // 2], axis=-1).astype(np.uint8)
     data = encoded(Image.fromarray(waves).filter(ImageFilter.GaussianBlur(4)), "JPEG", quality=95)
-    pixels = decode(data, for_shape=(96, 128, 3))
-    assert pixels.shape[1::-1] == expected
-    reduced, whole = conform(pixels, (96, 128, 3)), conform(decode(data), (96, 128, 3))
+    whole = conform(decode(data), (96, 128, 3))
+    sizes, resized = [], images._resized
+
+    def noting(image, shape):
+        sizes.append(image.size)
+        return resized(image, shape)
+
+    monkeypatch.setattr(images, "_resized", noting)
+    reduced = decode_to(data, (96, 128, 3))
+    assert sizes == [expected]
     assert np.abs(reduced.astype(int) - whole).mean() < 1
 
 
-def test_decode_other_formats_are_never_reduced(photo):
+@pytest.mark.parametrize("shape", [(480, 640, 3), (8, 8, 3), (8, 8, 1), (50, 20, 4)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "I;16"])
+def test_decode_to_gives_the_pixels_that_conform_gives(mode, shape, photo):
     large = photo.resize((640, 480))
-    data = encoded(large, "PNG")
-    np.testing.assert_array_equal(decode(data, for_shape=(8, 8, 3)), decode(data))
+    if mode == "I;16":
+        large = Image.fromarray(np.asarray(large.convert("L")).astype(np.uint16) * 257)
+    data = encoded(large.convert(mode), "TIFF" if mode == "CMYK" else "PNG")
+    if shape[2] == 4:
+        with pytest.raises(UnreadableImageError, match="3 channels"):
+            decode_to(data, shape)
+        return
+    np.testing.assert_array_equal(decode_to(data, shape), conform(decode(data), shape))
 
 
 def test_decode_floating_point_pixels_are_refused():

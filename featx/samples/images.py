@@ -13,7 +13,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from featx.exceptions import UnreadableImageError
 
@@ -43,17 +43,13 @@ _DECODER_ERRORS = (
 )
 
 
-def decode(data: bytes, *, for_shape: tuple[int, ...] | None = None) -> np.ndarray:
+def decode(data: bytes) -> np.ndarray:
     """Decode an image.
 
     Parameters
     ----------
     data : bytes
         JPEG, PNG, BMP, GIF (its first frame), WebP or TIFF.
-    for_shape : tuple of int, default=None
-        Height and width to which it will be resized. A JPEG of more than twice that size is decoded
-        at a half, a quarter or an eighth of its own, which its format allows and which saves most
-        of the time that a photograph of twelve megapixels takes.
 
     Returns
     -------
@@ -72,10 +68,46 @@ def decode(data: bytes, *, for_shape: tuple[int, ...] | None = None) -> np.ndarr
     [7, 7, 7]
     """
     with _opened(data) as image:
-        if for_shape is not None:
-            side = _REDUCING_GAP * max(for_shape[:2])  # the image may lie on its side
-            image.draft(None, (side, side))
         return from_pil(image)
+
+
+def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Decode an image and give it the size and channels that a backbone takes.
+
+    A JPEG of more than twice that size is decoded at a half, a quarter or an eighth of its own,
+    which its format allows and which saves most of the time that a photograph of twelve megapixels
+    takes. Nothing that lies between the file and the result is copied: each copy into fresh memory
+    takes a tenth of the time that decoding does.
+
+    Parameters
+    ----------
+    data : bytes
+        As for :func:`decode`.
+    shape : tuple of int
+        Height, width, channels.
+
+    Returns
+    -------
+    ndarray of that shape, uint8
+        As :func:`conform` makes it of the decoded image.
+
+    Raises
+    ------
+    UnreadableImageError
+        As for :func:`decode` and :func:`conform`.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (400, 300), "white").save(buffer, "JPEG")
+    >>> decode_to(buffer.getvalue(), (224, 224, 3)).shape
+    (224, 224, 3)
+    """
+    with _opened(data) as image:
+        side = _REDUCING_GAP * max(shape[:2])  # the image may lie on its side
+        image.draft(None, (side, side))
+        whole = _loaded(image)
+        return _resized(whole, shape) if shape[2] == 3 else conform(np.asarray(whole), shape)
 
 
 def check_header(data: bytes) -> None:
@@ -106,6 +138,11 @@ def from_pil(image: Image.Image) -> np.ndarray:
     UnreadableImageError
         As for :func:`decode`.
     """
+    return np.asarray(_loaded(image))
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """Return an image in RGB, upright, that may be the image itself."""
     _check_size(image)
     try:
         image.load()
@@ -116,18 +153,19 @@ def from_pil(image: Image.Image) -> np.ndarray:
         raise UnreadableImageError(f"damaged {image.format or 'image'}: {exc}") from exc
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    upright = ImageOps.exif_transpose(image)
+def _rgb(image: Image.Image) -> Image.Image:
+    is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    upright = image if is_upright else ImageOps.exif_transpose(image)
     if upright.mode in _SIXTEEN_BIT_MODES:
         levels = np.asarray(upright).astype(np.float64)
         gray = np.clip(np.rint(levels / 257), 0, 255).astype(np.uint8)
-        return np.repeat(gray[..., np.newaxis], 3, axis=-1)
+        return Image.fromarray(gray).convert("RGB")
     _check_mode(upright)
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
-        return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
-    return np.asarray(upright.convert("RGB"))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

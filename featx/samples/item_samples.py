@@ -24,7 +24,7 @@ from featx.samples.base import (
     conformed,
 )
 from featx.samples.file_index import FileIndex, file_key
-from featx.samples.images import check_header, check_range, decode, from_pil
+from featx.samples.images import check_header, check_range, decode_to, from_pil
 from featx.threads import Started
 
 _UNREAD = bytes(DIGEST_BYTES)
@@ -255,4 +255,4 @@ def _pixels_of(item: Any, shape: tuple[int, ...]) -> np.ndarray:
             item = Path(item).read_bytes()
         except OSError as exc:
             raise UnreadableImageError(_why_not_opened(exc)) from exc
-    return decode(bytes(item), for_shape=shape)
+    return decode_to(bytes(item), shape)
