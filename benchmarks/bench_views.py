@@ -37,6 +37,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from featx import EmbeddingCache, TransferClassifier
 
+SECTIONS = ["accuracy", "seconds"]
 N_FEW = 10  # images of each class
 SETS |= {
     "cifar10_jpg": ("cifar10_jpg/train", "cifar10_jpg/test"),
@@ -84,18 +85,23 @@ def measure_seconds(extractor, paths, *, n_views, n_repeats):
     """Return seconds of embedding images with and without views; what compiles is done before."""
     ways = {"no views": {"views": 1, "augment": None}}
     ways["standard"] = {"views": n_views, "augment": "standard"}
-    seconds = {name: [] for name in ways}
+    seconds, n_forward = {name: [] for name in ways}, {}
     for turn in range(1 + n_repeats):
         for name, params in ways.items():
             with tempfile.TemporaryDirectory() as cache:
                 extractor.set_params(cache=cache, **params)
                 start_s = time.perf_counter()
                 extractor.fit(paths).transform(paths)
+                n_forward[name] = extractor.report_.n_forward
                 if turn:
                     seconds[name].append(time.perf_counter() - start_s)
     found = {name: median(values) for name, values in seconds.items()}
-    found["a view / an image"] = (found["standard"] / found["no views"] - 1) / (n_views - 1)
-    return {"images": len(paths), "views": n_views, "seconds": found}
+    return {
+        "views": n_views,
+        "n_forward": n_forward,
+        "seconds": found,
+        "a view / an image": (found["standard"] / found["no views"] - 1) / (n_views - 1),
+    }
 
 
 def measure_sets(args, cache, work):
@@ -127,7 +133,7 @@ def main():
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="two views, two splits")
-    parser.add_argument("--sections", nargs="+", default=["accuracy", "seconds"])
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))

@@ -65,12 +65,37 @@ def test_an_image_is_read_once_for_all_of_its_versions_in_a_batch(images, tmp_pa
     np.testing.assert_array_equal(some[-1], pixels_of(samples, range(18))[15])
 
 
-def test_versions_made_by_several_threads_at_once_are_the_same(images, tmp_path):
-    samples = versions(images, tmp_path, n_versions=20)
+@keras.saving.register_keras_serializable("tests")
+class Restyle(keras.layers.Layer):
+    """A small network: convolutions that add to what they are given, as oneDNN does at once."""
+
+    def build(self, shape):
+        self.noise = keras.layers.GaussianNoise(0.5)
+        self.convs = [keras.layers.Conv2D(3, 3, padding="same") for _ in range(6)]
+        for conv in self.convs:
+            conv.build(shape)
+
+    def call(self, inputs, training=False):
+        changed = self.noise(inputs, training=training)
+        for conv in self.convs:
+            changed = keras.ops.relu(keras.ops.add(conv(changed), changed))
+        return changed
+
+
+@pytest.mark.parametrize("augment", ["standard", Restyle()], ids=["standard", "network"])
+def test_versions_made_by_several_threads_at_once_are_the_same(images, tmp_path, augment):
+    samples = versions(images, tmp_path, n_versions=20, augment=augment)
     expected = pixels_of(samples, range(len(samples)))
     with ThreadPoolExecutor(4) as threads:
         parts = threads.map(lambda row: pixels_of(samples, [row]), range(len(samples)))
         np.testing.assert_array_equal(np.concatenate(list(parts)), expected)
+
+
+def test_layers_are_checked_by_several_threads_at_once():
+    layers = [keras.layers.RandomTranslation(0.1, 0.1), keras.layers.RandomContrast(0.2)]
+    with ThreadPoolExecutor(4) as threads:
+        checks = [threads.submit(Augmentation(layers, SHAPE).check) for _ in range(40)]
+        assert [check.result() for check in checks] == [None] * 40
 
 
 def test_key_follows_what_the_augmentation_does_and_not_its_names_or_seeds(images, tmp_path):

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from featx.engines.keras_engine import KerasEngine, _ForOneThreadEach
+from featx.engines.backend import _ForOneThreadEach
+from featx.engines.keras_engine import KerasEngine
 
 
 def model():

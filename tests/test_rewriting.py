@@ -1,5 +1,7 @@
 """Rewritten graphs give the same numbers, and change nothing of what they were made from."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -209,6 +211,14 @@ def test_rewritten_changes_nothing_of_the_model():
     after = graph_digest(model), [len(layer._inbound_nodes) for layer in model._flatten_layers()]
     assert after == before
     np.testing.assert_array_equal(model(images), expected)
+
+
+def test_rewritten_draws_nothing_from_the_generator_of_the_caller():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs)))
+    state = random.getstate()
+    rewritten(model)
+    assert random.getstate() == state
 
 
 def test_rewritten_call_that_was_recorded_in_training_mode_is_inference():

@@ -12,8 +12,8 @@ from PIL import Image
 from sample_digits import first_digits
 from sklearn.base import clone
 
-from featx import EmbeddingCache, FeatureExtractor
-from featx.exceptions import BadSampleWarning, ParameterError, ParameterWarning
+from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier
+from featx.exceptions import BadSampleWarning, EngineError, ParameterError, ParameterWarning
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +203,47 @@ def test_layers_whose_random_numbers_follow_from_no_seed_are_refused(digits):
 
     with pytest.raises(ParameterError, match="do not follow from a seed"):
         FeatureExtractor("tiny", views=2, augment=Noise(), cache=None).fit(digits[0])
+
+
+def test_layers_that_python_draws_for_are_refused_before_any_work(digits):
+    mix = keras.layers.AugMix(num_chains=1, chain_depth=1)
+    for _ in range(3):
+        with pytest.raises(ParameterError, match="do not follow from a seed"):
+            FeatureExtractor("tiny", views=2, augment=mix, cache=None).fit(digits[0])
+    tune = TransferClassifier(
+        FeatureExtractor("tiny"), fine_tune=FineTune(augment=mix, views=2, epochs=1)
+    )
+    with pytest.raises(ParameterError, match="do not follow from a seed"):
+        tune.fit(*digits)
+
+
+def test_layers_that_cannot_be_compiled_are_refused_before_any_work(digits):
+    class Eager(keras.layers.Layer):
+        def call(self, inputs, training=False):
+            return inputs * float(keras.ops.max(inputs) > 3)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    with pytest.raises(ParameterError, match="cannot change inputs"):
+        FeatureExtractor("tiny", views=2, augment=Eager(), cache=None).fit(digits[0])
+
+
+def test_layers_that_learn_what_passes_keep_their_identity(digits, tmp_path):
+    layers = [keras.layers.BatchNormalization(), keras.layers.RandomFlip()]
+    extractor = FeatureExtractor("tiny", views=2, augment=layers, cache=tmp_path / "learning")
+    found = []
+    for _ in range(2):
+        extractor.fit(digits[0]).transform(digits[0])
+        found.append(extractor.report_.n_forward)
+    assert found == [2 * len(digits[0]), 0]
+
+
+def test_layers_are_not_tried_where_keras_cannot_run(digits, monkeypatch):
+    monkeypatch.setattr("featx.engines.forking._ran_before_fork", True)
+    extractor = FeatureExtractor("tiny", views=2, augment=keras.layers.RandomFlip(), cache=None)
+    with pytest.raises(EngineError, match="forked"):
+        extractor.fit(digits[0])
 
 
 def test_stored_rows_of_several_views_are_verified(extractor, digits, tmp_path):

@@ -73,7 +73,7 @@ def embed_views(
 
 
 def _with_more(report: Bunch, more: Bunch) -> Bunch:
-    """Add up what was done in two passes over the same samples."""
+    """Add up what was done in two passes over the same samples, or their versions."""
     counts = ("n_unread", "n_hits", "n_forward", "n_above_frontier", "bytes_read", "bytes_written")
     seconds = {stage: s + more.seconds[stage] for stage, s in report.seconds.items()}
     return Bunch(

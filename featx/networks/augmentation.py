@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx._validation import ParameterFaults
-from featx.engines.keras_engine import compiled_by_states
+from featx.engines.backend import compiled_training
+from featx.engines.forking import check_can_run
 from featx.exceptions import ParameterError
 from featx.identity._hashing import digest_of
 from featx.identity.digests import graph_digest
 from featx.networks.models import fixed_seed
-from featx.networks.randomness import generators, seed_generators, states_from
+from featx.networks.randomness import generator_states, seed_generators, states_from
 from featx.storage.cache import EmbeddingCache
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 AUGMENTATIONS = ("standard",)
 _SEEDING = "by pixels"  # to be changed when versions get their seeds in another way
+_DRAWS = 10  # some layers change one image in eight, or choose one of a few ways
 _STANDARD_VERSION = 1  # to be raised when "standard" gets other layers
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
 
@@ -99,7 +101,10 @@ class Augmentation:
         Raises
         ------
         ParameterError
-            They cannot, or give images of another shape.
+            They cannot, give images of another shape, or draw random numbers that do not follow
+            from a seed.
+        EngineError
+            They are layers of one's own, and Keras cannot run in this process.
         """
         given = "'standard'" if isinstance(self._augment, str) else self._augment
         if isinstance(self._augment, str):
@@ -109,22 +114,13 @@ class Augmentation:
                     f"{self._input_shape}: pass Keras layers that can change those"
                 )
             return
+        check_can_run()
         try:
-            shape = self._changer.layers.output_shape[1:]
-        except ValueError as exc:
-            raise ParameterError(
-                f"augment={given} cannot change inputs of shape {self._input_shape}: {exc}"
-            ) from exc
-        if shape != self._input_shape:
-            raise ParameterError(
-                f"augment={given} turns inputs of shape {self._input_shape} into {shape}: they "
-                "must keep their shape"
-            )
-        if not self._changer.follows_seeds():
-            raise ParameterError(
-                f"augment={given} draws random numbers that do not follow from a seed: layers must "
-                "draw them from a keras.random.SeedGenerator of their own"
-            )
+            fault = self._changer.fault()
+        except Exception as exc:  # whatever layers of one's own may raise
+            fault = f"cannot change inputs of shape {self._input_shape}: {exc}"
+        if fault:
+            raise ParameterError(f"augment={given} {fault}")
 
     @functools.cached_property
     def digest(self) -> bytes:
@@ -177,37 +173,75 @@ class _Changer:
     """
 
     def __init__(self, augment: Any, input_shape: tuple[int, ...]) -> None:
+        self._augment, self._input_shape = augment, input_shape
+        self.layers = _model_of(augment, input_shape)
+        self._states = generator_states(self.layers)
+        self._lock = threading.RLock()
+
+    def fault(self) -> str:
+        """Say why the layers cannot be used, as the rest of a sentence; empty if they can."""
+        with self._lock:  # else a second thread would find out at the same time
+            return self._fault
+
+    @functools.cached_property
+    def _fault(self) -> str:
+        shape = self.layers.output_shape[1:]
+        if shape != self._input_shape:
+            return (
+                f"turns inputs of shape {self._input_shape} into {shape}: they must keep their "
+                "shape"
+            )
+        if not self._follows_seeds():
+            return (
+                "draws random numbers that do not follow from a seed: layers must draw them from "
+                "a keras.random.SeedGenerator of their own"
+            )
+        self(_noise(self._input_shape)[0], seed=0)  # what runs layer by layer may not compile
+        return ""
+
+    def _follows_seeds(self) -> bool:
+        """Tell whether layers that start from the same states give the same, as often as tried."""
         import keras
 
-        inputs = changed = keras.Input(input_shape, dtype="float32")
-        with fixed_seed():  # layers without a seed would draw one from the caller's generators
-            for layer in augmentation_layers(augment):
-                changed = layer(changed)
-        self.layers = keras.Model(inputs, changed)
-        self._generators = generators(self.layers)
-        self._function: Callable[..., Any] | None = None
-        self._compiling = threading.Lock()
+        # A twin's, since layers may learn what passes. Not compiled: there, what draws from another
+        # generator does so once and for all.
+        twin = _model_of(self._augment, self._input_shape)
+        images = _noise(self._input_shape)
 
-    def follows_seeds(self) -> bool:
-        """Tell whether layers that start from the same states give the same."""
-        import keras
+        def changed() -> np.ndarray:
+            seed_generators(twin, 1)
+            return keras.ops.convert_to_numpy(twin(images, training=True))
 
-        images = np.random.default_rng(0).uniform(0, 255, (1, *self.layers.input_shape[1:]))
-        changed = []
-        for _ in range(2):
-            seed_generators(self.layers, 1)
-            # Not the compiled function, in which a generator of another's never moves on.
-            given = self.layers(images.astype(np.float32), training=True)
-            changed.append(keras.ops.convert_to_numpy(given))
-        return np.array_equal(*changed)
+        first = changed()
+        return all(np.array_equal(changed(), first) for _ in range(_DRAWS - 1))
 
     def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
         import keras
 
-        with self._compiling:
-            self._function = self._function or compiled_by_states(self.layers, self._generators)
-        changed = self._function(image[np.newaxis], states_from(seed, self._generators))
+        with self._lock:
+            function = self._function
+        changed = function(image[np.newaxis], states_from(seed, self._states))
         return np.asarray(keras.ops.convert_to_numpy(changed))[0]
+
+    @functools.cached_property
+    def _function(self) -> Callable[..., Any]:
+        return compiled_training(self.layers, self._states)
+
+
+def _model_of(augment: Any, input_shape: tuple[int, ...]) -> keras.Model:
+    """Chain copies of the layers that change images."""
+    import keras
+
+    inputs = changed = keras.Input(input_shape, dtype="float32")
+    with fixed_seed():  # layers without a seed would draw one from the caller's generators
+        for layer in augmentation_layers(augment):
+            changed = layer(changed)
+    return keras.Model(inputs, changed)
+
+
+def _noise(shape: tuple[int, ...]) -> np.ndarray:
+    """Return a batch of one image of noise, (1, *shape), float32."""
+    return np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -225,7 +259,7 @@ class _Given:
         return cls(tuple((id(layer), repr(layer.get_config())) for layer in layers), layers)
 
 
-_making = threading.Lock()
+_making = threading.Lock()  # lru_cache lets two threads make the same
 
 
 def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:

@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,15 +208,19 @@ def is_file(backbone: Any) -> bool:
     )
 
 
+_seeding = threading.RLock()
+
+
 @contextlib.contextmanager
 def fixed_seed() -> Iterator[None]:
     """Make Keras' initialisers draw the same weights each time; undo it afterwards.
 
-    Initialisers without a seed take one from Python's own generator.
+    Initialisers without a seed take one from Python's own generator, which all threads share.
     """
-    state = random.getstate()
-    random.seed(RANDOM_WEIGHTS_SEED)
-    try:
-        yield
-    finally:
-        random.setstate(state)
+    with _seeding:
+        state = random.getstate()
+        random.seed(RANDOM_WEIGHTS_SEED)
+        try:
+            yield
+        finally:
+            random.setstate(state)

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import keras
 
 
-def generators(model: keras.Model) -> list[Any]:
-    """List the states of the generators of a model."""
+def generator_states(model: keras.Model) -> list[Any]:
+    """List the variables in which a model's generators keep their states."""
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
-def states_from(seed: int, generators: Sequence[Any]) -> list[np.ndarray]:
-    """Return states from which generators start, each at numbers of its own."""
+def states_from(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
+    """Return for each such variable a state to start from, each at numbers of its own."""
     return [
-        np.array([seed % 2**31, number], np.int64).astype(generator.dtype)
-        for number, generator in enumerate(generators)
+        np.array([seed % 2**31, number], np.int64).astype(variable.dtype)
+        for number, variable in enumerate(variables)
     ]
 
 
 def seed_generators(model: keras.Model, seed: int) -> None:
-    """Let all generators of a model start anew, each at numbers of its own."""
-    of_model = generators(model)
-    for generator, state in zip(of_model, states_from(seed, of_model), strict=True):
-        generator.assign(state)
+    """Let all generators of a model start anew."""
+    variables = generator_states(model)
+    for variable, state in zip(variables, states_from(seed, variables), strict=True):
+        variable.assign(state)

@@ -1,7 +1,7 @@
 """Versions of images: changed in ways that follow from image and number, each a sample of its own.
 
 A version is identified by image, augmentation and number, so that it goes through the network once.
-All versions of an image follow one another, so that it is read once for them.
+All versions of an image follow one another, so that it is read once for those in a batch.
 """
 
 from __future__ import annotations
@@ -116,6 +116,12 @@ def versions_of(
     ----------
     samples, rows, keys, augmentation, n_versions
         As for :class:`AugmentedSamples`.
+
+    Yields
+    ------
+    rows : ndarray of shape (m,), int64
+    versions : AugmentedSamples
+        The m * n_versions versions of those.
     """
     n_rows = max(1, _VERSIONS_AT_ONCE // n_versions)
     for start in range(0, len(rows), n_rows):

@@ -19,7 +19,7 @@ import numpy as np
 
 from featx._files import seal, unseal, write_atomically
 from featx.identity._hashing import digest_of_json
-from featx.networks.randomness import generators
+from featx.networks.randomness import generator_states
 
 if TYPE_CHECKING:
     import keras
@@ -143,7 +143,7 @@ def trained_weights(model: keras.Model) -> list[Any]:
 
 def model_state(model: keras.Model) -> list[Any]:
     """List what a step may change in a model: trained weights, and generators of random numbers."""
-    return trained_weights(model) + generators(model)
+    return trained_weights(model) + generator_states(model)
 
 
 def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:

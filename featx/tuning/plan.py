@@ -5,6 +5,7 @@ from __future__ import annotations
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.stored_frontier import StoredFrontier
+from featx.networks.augmentation import Augmentation
 from featx.networks.backbones import Backbone
 from featx.networks.copying import FlatCopy, flat_copy
 from featx.storage.cache import EmbeddingCache
@@ -59,6 +60,8 @@ class Plan:
                 f"augment and cutmix change images, but {label} takes inputs of shape "
                 f"{self.backbone.input_shape}: leave them out"
             )
+        if params.views:
+            Augmentation(params.augment, self.backbone.input_shape).check()
 
     def describe(self, n_samples: int) -> str:
         """Say in a sentence what is trained, from where, and what that takes on disk."""

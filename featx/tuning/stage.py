@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
@@ -36,9 +36,6 @@ from featx.tuning.objectives import check_task
 from featx.tuning.params import FineTune
 from featx.tuning.plan import Plan
 from featx.tuning.readers import PixelReader, Reader
-
-if TYPE_CHECKING:
-    pass
 
 
 def fine_tune(
