@@ -36,7 +36,7 @@ class InterruptingRefit(keras.callbacks.Callback):
 
 
 def refitting(**params):
-    return {"unfreeze": 2, "epochs": 6, "learning_rate": 3e-3, "refit": True, **params}
+    return {"unfreeze": 3, "epochs": 6, "learning_rate": 3e-3, "refit": True, **params}
 
 
 def test_fit_refit_trains_once_more_on_all_samples(digits, cache):

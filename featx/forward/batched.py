@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,9 @@ def predict_in_batches(
     return np.concatenate(outputs)[: len(rows)]
 
 
-def as_keras_inputs(tensors: list[np.ndarray]) -> Any:
-    """Return tensors as Keras takes them: one by itself, several as a tuple."""
+def as_keras_inputs(tensors: Sequence[Any]) -> Any:
+    """Return tensors, of numbers or of a model, as featx hands them to Keras.
+
+    One is by itself, several are a tuple: Keras warns where a model was made of others.
+    """
     return tensors[0] if len(tensors) == 1 else tuple(tensors)

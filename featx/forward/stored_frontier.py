@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from featx.forward.batched import predict_in_batches
+from featx.forward.batched import as_keras_inputs, predict_in_batches
 from featx.identity.spaces import Space
 from featx.networks.backbones import Backbone
 from featx.storage.cache import EmbeddingCache
@@ -58,7 +58,7 @@ class StoredFrontier(NamedTuple):
 
         tensors = list(cuts_of(backbone.model)[self.position].tensors)
         outputs = pooled(ops.cast(backbone.model.outputs[0], "float32"), backbone.spec.pooling)
-        above = keras.Model(tensors, outputs)
+        above = keras.Model(as_keras_inputs(tensors), outputs)
         for start in range(0, len(keys), _ROWS_AT_ONCE):
             some = keys[start : start + _ROWS_AT_ONCE]
             answers = [cache.store(space).find(some) for space in self.spaces]

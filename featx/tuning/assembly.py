@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from featx.engines.precision import in_precision
+from featx.forward.batched import as_keras_inputs
 from featx.networks.augmentation import augmentation_layers
 from featx.networks.blocks import cuts_of
 from featx.networks.modes import InMode
@@ -44,12 +45,13 @@ class TrainedModel:
         self.n_trained = _n_numbers(self._working.trainable_variables)
         self.n_frozen = _n_numbers(self._working.weights) - self.n_trained
         if plan.why_pixels:
-            inputs, activations = self._from_pixels(plan)
+            pixels, activations = self._from_pixels(plan)
+            inputs = [pixels]
         else:
             inputs = list(cuts_of(self._working)[unfrozen.frontier.position].tensors)
             activations = self._working.outputs[0]
         vectors = pooled(ops.cast(activations, "float32"), backbone.spec.pooling)
-        self.features = keras.Model(inputs, vectors)
+        self.features = keras.Model(as_keras_inputs(inputs), vectors)
 
     def _from_pixels(self, plan: Plan) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Return pixels and what the network makes of them; below the frontier as in use."""
@@ -83,7 +85,7 @@ class TrainedModel:
         taken = [layer.name for layer in self.features._flatten_layers()]
         scaling, self._dense = units.layers(taken)
         scores = self._dense(scaling(self.features.outputs[0]))
-        return keras.Model(self.features.inputs, scores)
+        return keras.Model(as_keras_inputs(self.features.inputs), scores)
 
     def finish(self, linear: LinearMap, objective: Objective) -> LinearMap:
         """Give the network the trained weights, and return the trained head."""

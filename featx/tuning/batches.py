@@ -1,12 +1,14 @@
 """Batches for Keras: rows in an order that follows from seed and epoch, targets, weights, mixing.
 
-Keras draws batches in threads, ahead of the step that is under way. What a batch holds depends on
-its number and epoch only, so a run that is resumed sees what it would have seen.
+Threads read batches ahead of the step that is under way; Keras' own, where there are several, may
+hand out the second batch first (3.15 on JAX). What a batch holds depends on its number and epoch
+only, so a run that is resumed sees what it would have seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import keras
@@ -15,7 +17,7 @@ import numpy as np
 from featx.forward.batched import as_keras_inputs
 from featx.tuning.readers import Reader
 
-_QUEUE = 4
+_AHEAD = 4  # batches that are read while one is trained on
 
 
 class Batches(keras.utils.PyDataset):
@@ -48,21 +50,23 @@ class Batches(keras.utils.PyDataset):
         mixing: Callable[..., Any] | None = None,
         n_versions: int = 0,
     ) -> None:
-        super().__init__(workers=read.n_threads, max_queue_size=_QUEUE)
+        super().__init__()
         self._read, self._rows, self._targets, self._weights = read, rows, targets, weights
         self._batch_size, self._seed, self._mixing = batch_size, seed, mixing
         self._n_versions = n_versions
-        self.epoch = 0
+        self._threads = ThreadPoolExecutor(read.n_threads, thread_name_prefix="featx-batches")
+        self._under_way: dict[int, Future[tuple[Any, ...]]] = {}
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Put the samples in the order of an epoch."""
+        """Put the samples in the order of an epoch.
+
+        Whoever counts the epochs calls it: what Keras calls between them, ``on_epoch_end``, it also
+        calls before the first.
+        """
+        self._drop_what_is_under_way()
         self.epoch = epoch
         self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
-
-    def on_epoch_end(self) -> None:
-        """Go on to the next epoch."""
-        self.start_epoch(self.epoch + 1)
 
     def _version(self) -> int:
         return 1 + self.epoch % self._n_versions if self._n_versions else 0
@@ -71,6 +75,23 @@ class Batches(keras.utils.PyDataset):
         return -(-len(self._rows) // self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
+        for each in range(number, min(number + 1 + _AHEAD, len(self))):
+            if each not in self._under_way:
+                self._under_way[each] = self._threads.submit(self._read_batch, each)
+        return self._under_way.pop(number).result()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._drop_what_is_under_way()
+        self._threads.shutdown()
+
+    def _drop_what_is_under_way(self) -> None:
+        for batch in self._under_way.values():
+            batch.cancel()
+        wait(self._under_way.values())  # which is of the order that was
+        self._under_way.clear()
+
+    def _read_batch(self, number: int) -> tuple[Any, ...]:
         start = number * self._batch_size
         rows = self._order[start : start + self._batch_size]
         inputs = self._read(rows, self._version())

@@ -1,4 +1,4 @@
-"""What happens after each epoch: it is judged, the best is kept, the state is saved."""
+"""What happens around each epoch: samples are put in order; it is judged, kept and saved."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from featx._warning import warn_caller
 from featx.exceptions import CacheWriteWarning, FineTuneWarning
+from featx.tuning.batches import Batches
 from featx.tuning.checkpoints import (
     Checkpoint,
     Progress,
@@ -128,6 +129,18 @@ class EpochKeeper(keras.callbacks.Callback):
                         "begins anew"
                     )
                 )
+
+
+class Shuffler(keras.callbacks.Callback):
+    """Puts samples in the order of each epoch."""
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Put them in order before the first is read."""
+        self._batches.start_epoch(epoch)
 
 
 class Teller(keras.callbacks.Callback):

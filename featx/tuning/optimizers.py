@@ -193,13 +193,16 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
             part._trainable_variables, part._model_variables_moving_average, strict=True
         )
     ]
-    before = [np.array(ops.convert_to_numpy(variable)) for variable, _ in pairs]
-    for variable, average in pairs:
+    # Copies: in JAX two variables would share an array, and a step on one of them takes it away.
+    own, averages = (
+        [np.array(ops.convert_to_numpy(pair[number])) for pair in pairs] for number in (0, 1)
+    )
+    for (variable, _), average in zip(pairs, averages, strict=True):
         variable.assign(average)
     try:
         yield
     finally:
-        for (variable, _), value in zip(pairs, before, strict=True):
+        for (variable, _), value in zip(pairs, own, strict=True):
             variable.assign(value)
 
 

@@ -7,6 +7,7 @@ the best weights so far; a lack of memory halves the batch and accumulates gradi
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from featx.tuning.checkpoints import (
     trained_weights,
     values_of,
 )
-from featx.tuning.epochs import EpochKeeper, Teller
+from featx.tuning.epochs import EpochKeeper, Shuffler, Teller
 from featx.tuning.optimizers import (
     make_optimizer,
     named_optimizer,
@@ -157,16 +158,16 @@ def _fit(
     )
     model.optimizer.build(model.trainable_variables)
     keeper.restore()
-    batches.start_epoch(progress.epoch)
     left = (params.epochs - progress.epoch) * len(batches)
-    with progress_bar("fine-tuning", total=left, verbose=verbose) as advance:
+    bar = progress_bar("fine-tuning", total=left, verbose=verbose)
+    with contextlib.closing(batches), bar as advance:
         model.fit(
             batches,
             epochs=params.epochs,
             initial_epoch=progress.epoch,
             verbose=0,
             shuffle=False,
-            callbacks=[keeper, Teller(advance), *params.callbacks],
+            callbacks=[Shuffler(batches), keeper, Teller(advance), *params.callbacks],
         )
 
 
@@ -204,11 +205,13 @@ def _found_rate(trainee: Trainee, params: FineTune, seed: int) -> float:
     rates = np.geomspace(*_TRIAL_RATES, _TRIAL_STEPS)
     rising = keras.optimizers.schedules.ExponentialDecay(rates[0], 1, rates[1] / rates[0])
     _compile_with(named_optimizer(params, rising), trainee, params)
-    batches = trainee.batches(trainee.train_rows, params.batch_size, seed)
     losses: list[float] = []
-    for step in range(len(rates)):
-        losses.append(float(np.asarray(model.train_on_batch(*batches[step % len(batches)]))))
-        if not losses[-1] < 4 * losses[0] + 1:
-            break
+    batches = trainee.batches(trainee.train_rows, params.batch_size, seed)
+    with contextlib.closing(batches):
+        for step in range(len(rates)):
+            batch = batches[step % len(batches)]
+            losses.append(float(np.asarray(model.train_on_batch(*batch))))
+            if not losses[-1] < 4 * losses[0] + 1:
+                break
     assign(variables, before)
     return rate_from_trial(rates[: len(losses)], np.array(losses))
