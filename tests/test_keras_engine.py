@@ -1,10 +1,6 @@
 """The engine gives what the model gives, in batches of one shape."""
 
 import gc
-import importlib.util
-import json
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -133,34 +129,3 @@ def test_run_leaves_tensor_float_32_as_it_was(inputs):
         engine.run(inputs)
         assert config.experimental.tensor_float_32_execution_enabled() is allowed
     config.experimental.enable_tensor_float_32_execution(True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_run_other_backend_of_keras_agrees(backend, inputs, tmp_path):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"needs {backend}")
-    from featx import FeatureExtractor
-
-    code = (
-        "import json, sys, numpy as np\n"
-        "sys.modules['tensorflow'] = None  # as where it is not installed: to import it fails\n"
-        "from featx import FeatureExtractor\n"
-        "images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype='uint8')\n"
-        "rows = FeatureExtractor('tiny', cache=None, batch_size=3).fit_transform(images)\n"
-        "print(json.dumps(rows.tolist()))"
-    )
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": backend},
-    )
-    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype="uint8")
-    expected = FeatureExtractor("tiny", cache=None).fit_transform(images)
-    rows = np.array(json.loads(done.stdout))
-    difference = np.linalg.norm(rows - expected, axis=1) / np.linalg.norm(expected, axis=1)
-    assert difference.max() <= 1e-4

@@ -1,0 +1,53 @@
+"""What featx gives on the backend of Keras that KERAS_BACKEND names, as JSON."""
+
+import json
+import sys
+import tempfile
+from importlib.abc import Loader, MetaPathFinder
+from importlib.util import spec_from_loader
+
+
+class NoTensorFlow(MetaPathFinder, Loader):
+    """Makes importing TensorFlow fail, as where it is not installed."""
+
+    def find_spec(self, name, path, target=None):
+        return spec_from_loader(name, self) if name == "tensorflow" else None
+
+    def exec_module(self, module):
+        raise ImportError("TensorFlow is not to be needed here")
+
+
+def main():
+    import keras
+    import numpy as np
+    from digit_tuning import classifier
+    from sample_digits import first_digits
+
+    from featx import EmbeddingCache, FeatureExtractor
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype="uint8")
+    digits = first_digits(96, n_classes=3)
+
+    def rows(**params):
+        extractor = FeatureExtractor("tiny", cache=None, batch_size=3, **params)
+        return extractor.fit_transform(images).tolist()
+
+    def losses(**params):
+        with tempfile.TemporaryDirectory() as folder:
+            estimator = classifier(EmbeddingCache(folder), unfreeze=2, ema=0.9, **params)
+            return estimator.fit(*digits).report_.history["loss"]
+
+    views = {"views": 3, "augment": "standard"}
+    found = {
+        "backend": keras.backend.backend(),
+        "rows": rows(),
+        "views": [rows(**views, n_jobs=n_jobs) for n_jobs in (1, 4)],
+        "from pixels": losses(max_cache_bytes=1),
+        "from the frontier": losses(),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, NoTensorFlow())
+    main()

@@ -1,0 +1,47 @@
+"""Keras on JAX or torch, in a process of its own and without TensorFlow, does what it does here."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featx import FeatureExtractor
+
+WORKER = Path(__file__).with_name("backend_worker.py")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["jax", "torch"])
+def found(request):
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"needs {request.param}")
+    environment = {**os.environ, "KERAS_BACKEND": request.param}
+    done = subprocess.run(
+        [sys.executable, WORKER], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_transform_rows_are_the_same(found):
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype="uint8")
+    expected = FeatureExtractor("tiny", cache=None).fit_transform(images)
+    difference = np.linalg.norm(found["rows"] - expected, axis=1)
+    assert (difference <= 1e-4 * np.linalg.norm(expected, axis=1)).all()
+
+
+def test_transform_views_do_not_depend_on_the_threads(found):
+    one, several = found["views"]
+    np.testing.assert_allclose(several, one, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.subtract(one, found["rows"])).max() > 1e-3
+
+
+def test_fit_from_pixels_and_from_the_frontier_train_the_same(found):
+    if found["backend"] == "torch":
+        pytest.skip("Keras' dropout draws from torch's own generator there, which has no seed")
+    np.testing.assert_allclose(found["from pixels"], found["from the frontier"], rtol=1e-4)
