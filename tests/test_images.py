@@ -122,7 +122,12 @@ def test_decode_exif_orientation_is_obeyed(orientation, photo):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((1600, 1200), (400, 300)), ((500, 375), (500, 375)), ((257, 640), (257, 640))],
+    [
+        ((1600, 1200), (400, 300)),
+        ((1600, 900), (800, 450)),  # a quarter would be high enough only for what lies upright
+        ((500, 375), (500, 375)),
+        ((257, 640), (257, 640)),
+    ],
 )
 def test_decode_to_large_jpeg_is_reduced_while_it_is_decoded(size, expected, monkeypatch):
     level = np.add.outer(np.arange(size[1]), np.arange(size[0])) % 251

@@ -178,7 +178,11 @@ class ItemSamples(Samples):
             return None
         blocks = (found[i : i + _FILES_AT_ONCE] for i in range(0, len(found), _FILES_AT_ONCE))
         started = Started(partial(self._identify, files=files), blocks, n_threads=1)
-        started.wait(_PATIENCE_S)
+        try:
+            started.wait(_PATIENCE_S)
+        except BaseException:  # Ctrl-C: nobody else knows the thread yet
+            started.close()
+            raise
         return started
 
     def _identify(self, found: list[_File], files: FileIndex) -> Identified:

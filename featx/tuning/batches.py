@@ -7,6 +7,7 @@ only, so a run that is resumed sees what it would have seen.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -56,6 +57,8 @@ class Batches(keras.utils.PyDataset):
         self._n_versions = n_versions
         self._threads = ThreadPoolExecutor(read.n_threads, thread_name_prefix="featx-batches")
         self._under_way: dict[int, Future[tuple[Any, ...]]] = {}
+        self._lock = threading.Lock()  # Keras reads in a thread of its own, also when all is over
+        self._is_closed = False
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -64,9 +67,10 @@ class Batches(keras.utils.PyDataset):
         Whoever counts the epochs calls it: what Keras calls between them, ``on_epoch_end``, it also
         calls before the first.
         """
-        self._drop_what_is_under_way()
-        self.epoch = epoch
-        self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
+        with self._lock:
+            self._drop_what_is_under_way()
+            self.epoch = epoch
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
 
     def _version(self) -> int:
         return 1 + self.epoch % self._n_versions if self._n_versions else 0
@@ -75,15 +79,21 @@ class Batches(keras.utils.PyDataset):
         return -(-len(self._rows) // self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
-        for each in range(number, min(number + 1 + _AHEAD, len(self))):
-            if each not in self._under_way:
-                self._under_way[each] = self._threads.submit(self._read_batch, each)
-        return self._under_way.pop(number).result()
+        with self._lock:
+            if self._is_closed:
+                return self._read_batch(number)
+            for each in range(number, min(number + 1 + _AHEAD, len(self))):
+                if each not in self._under_way:
+                    self._under_way[each] = self._threads.submit(self._read_batch, each)
+            batch = self._under_way.pop(number)
+        return batch.result()
 
     def close(self) -> None:
-        """Stop the threads."""
-        self._drop_what_is_under_way()
-        self._threads.shutdown()
+        """Stop reading ahead."""
+        with self._lock:
+            self._is_closed = True
+            self._drop_what_is_under_way()
+            self._threads.shutdown()
 
     def _drop_what_is_under_way(self) -> None:
         for batch in self._under_way.values():
