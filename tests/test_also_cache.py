@@ -148,12 +148,12 @@ def test_transform_sample_that_another_layer_lacks_and_is_gone_is_no_fault(image
         Image.fromarray(image).save(path)
     own = FeatureExtractor("tiny").fit_transform(paths)
 
-    def unreadable(item, shape):
+    def unreadable(data, shape):
         raise UnreadableImageError("the drive is gone")
 
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featx.samples.item_samples._pixels_of", unreadable)
+        patch.setattr("featx.samples.item_samples.decode_to", unreadable)
         np.testing.assert_array_equal(extractor.fit_transform(paths), own)
 
 

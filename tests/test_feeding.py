@@ -7,6 +7,7 @@ import pytest
 
 from featx.exceptions import SampleFault
 from featx.forward.feeding import LoadedFeed, load
+from featx.forward.rows import KnownRows
 from featx.samples.inputs import as_samples
 
 
@@ -22,7 +23,7 @@ def groups(*sizes, faulty=()):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100])
 def test_take_gives_every_sample_once(size):
-    feed = LoadedFeed(groups(3, 1, 5, 2, faulty=(2, 3)), n_samples=11)
+    feed = LoadedFeed(groups(3, 1, 5, 2, faulty=(2, 3)), n_expected=lambda: 11)
     taken = []
     while len((batch := feed.take(size))[0]):
         rows, inputs = batch
@@ -35,20 +36,22 @@ def test_take_gives_every_sample_once(size):
 
 
 def test_take_only_the_last_batch_is_short():
-    feed = LoadedFeed(groups(3, 1, 5, 2), n_samples=11)
+    feed = LoadedFeed(groups(3, 1, 5, 2), n_expected=lambda: 11)
     sizes = [len(feed.take(4)[0]) for _ in range(4)]
     assert sizes == [4, 4, 3, 0]
 
 
 def test_take_whole_groups_are_not_copied():
     group = np.arange(4), np.zeros((4, 2), np.uint8), []
-    _, inputs = LoadedFeed(iter([group]), n_samples=4).take(4)
+    _, inputs = LoadedFeed(iter([group]), n_expected=lambda: 4).take(4)
     assert np.shares_memory(inputs, group[1])
 
 
 def test_load_keeps_the_order_whatever_the_threads():
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 3), dtype=np.uint8)
-    loaded = load(as_samples(images), np.arange(50), (6, 6, 3), batch_size=lambda: 3, n_jobs=4)
+    loaded = load(
+        as_samples(images), KnownRows(np.arange(50)), (6, 6, 3), batch_size=lambda: 3, n_jobs=4
+    )
     rows, inputs, faults = zip(*loaded, strict=True)
     assert np.concatenate(rows).tolist() == list(range(50))
     np.testing.assert_array_equal(np.concatenate(inputs), images)
@@ -59,7 +62,11 @@ def test_load_slices_of_ready_images_are_batches_that_nobody_copied():
     images = np.zeros((300, 6, 6, 3), np.uint8)
     sizes = iter([100, 200])
     loaded = load(
-        as_samples(images), np.arange(300), (6, 6, 3), batch_size=lambda: next(sizes), n_jobs=1
+        as_samples(images),
+        KnownRows(np.arange(300)),
+        (6, 6, 3),
+        batch_size=lambda: next(sizes),
+        n_jobs=1,
     )
     inputs = [inputs for _, inputs, _ in loaded]
     assert [len(part) for part in inputs] == [100, 200]
@@ -68,7 +75,9 @@ def test_load_slices_of_ready_images_are_batches_that_nobody_copied():
 
 def test_load_images_to_be_resized_come_in_small_groups():
     images = np.zeros((150, 6, 6, 3), np.uint8)
-    loaded = load(as_samples(images), np.arange(150), (4, 4, 3), batch_size=lambda: 150, n_jobs=1)
+    loaded = load(
+        as_samples(images), KnownRows(np.arange(150)), (4, 4, 3), batch_size=lambda: 150, n_jobs=1
+    )
     assert [len(inputs) for _, inputs, _ in loaded] == [64, 64, 22]
 
 
@@ -82,7 +91,7 @@ def test_load_does_not_run_out_of_sight():
             return super().batch(rows, shape)
 
     samples = Counted(np.zeros((200, 4, 4, 3), np.uint8))
-    groups = load(samples, np.arange(200), (4, 4, 3), batch_size=lambda: 2, n_jobs=2)
+    groups = load(samples, KnownRows(np.arange(200)), (4, 4, 3), batch_size=lambda: 2, n_jobs=2)
     next(groups)
     time.sleep(0.2)
     assert len(loaded) <= 5
@@ -97,4 +106,4 @@ def test_load_error_of_a_thread_is_raised():
 
     samples = Failing(np.zeros((9, 4, 4, 3), np.uint8))
     with pytest.raises(OSError, match="drive"):
-        list(load(samples, np.arange(9), (4, 4, 3), batch_size=lambda: 2, n_jobs=2))
+        list(load(samples, KnownRows(np.arange(9)), (4, 4, 3), batch_size=lambda: 2, n_jobs=2))

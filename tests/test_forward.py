@@ -166,6 +166,79 @@ def test_embed_ends_when_a_fault_is_met(paths, impatient):
     assert 0 < n_stored < 28
 
 
+def test_embed_what_files_hold_is_remembered_while_the_pass_goes_on(paths, impatient, monkeypatch):
+    monkeypatch.setattr("featx.samples.file_index._SETTLED_S", 0.0)
+    entries = []
+
+    def look(n_done, n_samples):
+        entries.append(len(list(EmbeddingCache().path.glob("files/*"))))
+
+    FeatureExtractor("tiny", batch_size=2, n_jobs=1, verbose=look).fit_transform(paths)
+    assert len(entries) > 2
+    assert entries[-2] > 0
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_embed_rows_of_which_the_caller_was_told_are_kept(paths, patience_s, monkeypatch):
+    monkeypatch.setattr(item_samples, "_PATIENCE_S", patience_s)
+    told = []
+
+    def interrupt(n_done, n_samples):
+        told.append(n_done)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    extractor = FeatureExtractor("tiny", batch_size=4, verbose=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        extractor.fit_transform(paths)
+    assert not [
+        one
+        for one in threading.enumerate()
+        if one.name.startswith(("featx-ahead", "featx-started"))
+    ]
+    assert EmbeddingCache().info()["n_rows"] == told[-1] == 12
+    extractor.set_params(verbose=0).fit_transform(paths)
+    assert extractor.report_.n_forward == 18
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_embed_file_that_changes_before_it_is_decoded_is_at_fault(paths, patience_s, monkeypatch):
+    monkeypatch.setattr(item_samples, "_PATIENCE_S", patience_s)
+    expected = FeatureExtractor("tiny", cache=None).fit_transform(paths)
+    before, other = Path(paths[7]).read_bytes(), Path(paths[8]).read_bytes()
+    batch = item_samples.ItemSamples.batch
+
+    def changing(samples, rows, shape):
+        Path(paths[7]).write_bytes(other)
+        return batch(samples, rows, shape)
+
+    extractor = FeatureExtractor("tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(item_samples.ItemSamples, "batch", changing)
+        with pytest.raises(BadSampleError, match="changed") as caught:
+            extractor.fit_transform(paths)
+    assert [fault.position for fault in caught.value.faults] == [7]
+    Path(paths[7]).write_bytes(before)
+    rows = extractor.fit_transform(paths)
+    assert extractor.report_.n_forward == 1
+    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5)
+
+
+def test_embed_twin_of_a_file_that_is_gone_says_where_the_fault_lies(paths, monkeypatch):
+    twin = str(Path(paths[0]).with_name("twin.png"))
+    Path(twin).write_bytes(Path(paths[3]).read_bytes())
+    batch = item_samples.ItemSamples.batch
+
+    def losing(samples, rows, shape):
+        Path(paths[3]).unlink(missing_ok=True)
+        return batch(samples, rows, shape)
+
+    monkeypatch.setattr(item_samples.ItemSamples, "batch", losing)
+    extractor = FeatureExtractor("tiny", on_error="nan")
+    with pytest.warns(BadSampleWarning, match=r"twin\.png: no such file \(found in .*03\.png"):
+        extractor.fit_transform([*paths, twin])
+
+
 def test_embed_damaged_twins_are_all_listed(tmp_path, images):
     paths = [str(tmp_path / f"{number}.png") for number in range(4)]
     for number, path in enumerate(paths):

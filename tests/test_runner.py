@@ -47,7 +47,7 @@ def feed_of(n_samples, group_size=7, dtypes=(np.uint8,)):
             rows = np.arange(start, min(start + group_size, n_samples))
             yield rows, rows[:, np.newaxis].astype(dtypes[number % len(dtypes)]), []
 
-    return LoadedFeed(groups(), n_samples=n_samples)
+    return LoadedFeed(groups(), n_expected=lambda: n_samples)
 
 
 def run(engine, feed, batch_size=4, *, is_fixed=True, faster=None, **kwargs):
@@ -141,6 +141,19 @@ def test_run_batch_size_that_is_best_at_first_stays():
         BestAtEight(None, 8), feed_of(700), 8, is_fixed=False, on_batch_size=found.append
     )
     assert found == [runs.batch_size] == [8]
+
+
+def test_run_batch_size_is_not_found_with_samples_that_never_came():
+    n_expected, found = [2000], []
+
+    def groups():
+        yield from [(np.arange(start, start + 4), np.zeros((4, 1)), []) for start in (0, 4, 8)]
+        n_expected[0] = 12  # the others had the content of these
+
+    feed = LoadedFeed(groups(), n_expected=lambda: n_expected[0])
+    runs, rows, _ = run(BestAtEight(None, 4), feed, 4, is_fixed=False, on_batch_size=found.append)
+    assert rows.tolist() == list(range(12))
+    assert (runs.batch_size, found) == (4, [])
 
 
 class SlowToSetUp(BestAtEight):

@@ -34,7 +34,7 @@ class Feed(Protocol):
 
     @property
     def n_left(self) -> int:
-        """How many samples may still come."""
+        """How many samples are expected to come."""
 
     def take(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and inputs, of one dtype, of up to so many samples; none at the end."""
@@ -75,7 +75,7 @@ class _Speed(NamedTuple):
     setup_s: float
 
 
-class _Started(NamedTuple):
+class _UnderWay(NamedTuple):
     """A batch under way, or why it is not."""
 
     inputs: np.ndarray
@@ -151,7 +151,7 @@ class Runner:
                 break
             search.note(size, rate=speed.rate)
             setup_s = max(setup_s, speed.setup_s)
-            if speed.rate * setup_s > _SETUP_SHARE * feed.n_left:
+            if speed.rate * setup_s >= _SETUP_SHARE * feed.n_left:
                 self.batch_size = search.best
                 return  # with more to do, it would pay to go on: nothing to be remembered
         self.batch_size = search.best
@@ -184,7 +184,7 @@ class Runner:
 
     def _stream(self, feed: Feed) -> Iterator[_Done]:
         """Embed the rest; the next batches are on their way while the last is worked on."""
-        pending: deque[tuple[np.ndarray, _Started]] = deque()
+        pending: deque[tuple[np.ndarray, _UnderWay]] = deque()
         while True:
             rows, inputs = feed.take(self.batch_size)
             if len(rows):
@@ -195,15 +195,15 @@ class Runner:
                 first, started = pending.popleft()
                 yield first, self._finish(started)
 
-    def _start(self, inputs: np.ndarray) -> _Started:
+    def _start(self, inputs: np.ndarray) -> _UnderWay:
         """Start work on a batch; an error is met when the batch is waited for, in its turn."""
         engine = self._engine(inputs)
         try:
-            return _Started(inputs, engine, engine.start(engine.padded(inputs)))
+            return _UnderWay(inputs, engine, engine.start(engine.padded(inputs)))
         except Exception as exc:
-            return _Started(inputs, engine, None, exc)
+            return _UnderWay(inputs, engine, None, exc)
 
-    def _finish(self, started: _Started) -> np.ndarray:
+    def _finish(self, started: _UnderWay) -> np.ndarray:
         """Wait for a batch; do it anew in smaller ones if memory ran out."""
         try:
             return started.result()

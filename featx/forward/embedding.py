@@ -24,20 +24,24 @@ from featx.exceptions import (
     CacheWriteWarning,
     SampleFault,
 )
-from featx.forward.distinct_rows import DistinctRows
 from featx.forward.faults import report_faults, search_faults, with_twins
 from featx.forward.feeding import LoadedFeed, load
 from featx.forward.row_writer import RowWriter
+from featx.forward.rows import DistinctRows, KnownRows, Rows
 from featx.forward.stored_frontier import StoredFrontier
 from featx.identity.key_table import first_places
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
 from featx.progress import progress_bar
-from featx.samples.base import Identified, Samples
+from featx.samples.base import Samples
 from featx.samples.file_index import FileIndex
+from featx.samples.identified import Identified
 from featx.storage.cache import EmbeddingCache
 from featx.storage.store import SpaceStore
+from featx.threads import Started
+
+_STORE_FILES_EVERY_S = 5.0
 
 
 class PassOptions(NamedTuple):
@@ -96,8 +100,9 @@ def embed(
     Raises
     ------
     BadSampleError
-        Samples could not be read and `on_error` is ``"raise"``. The others were embedded and
-        stored, unless the fault was known before the pass.
+        Samples could not be read and `on_error` is ``"raise"``. None was embedded if that was known
+        before the pass, and all others if decoding showed it. Where samples are identified while
+        the pass goes on, those before were embedded. What was embedded is stored.
     """
     clock = _Clock()
     store = cache.store(resolved.space) if cache and resolved.is_cacheable else None
@@ -105,7 +110,7 @@ def embed(
     stores = [their for _, their in [(resolved, store), *others] if their is not None]
     is_all_missing = not frontier and not any(their.shards() for their in stores)
     with _identified(samples, cache, options, ahead=is_all_missing) as distinct:
-        keys = distinct.keys
+        keys = distinct.identities.keys
         _check_identified(samples, distinct, resolved.input_shape, options)
         clock.lap("identify")
         embeddings, found = _look_up(store, resolved.space, keys, out)
@@ -119,7 +124,7 @@ def embed(
         _check_identified(samples, distinct, resolved.input_shape, options, new)
         clock.lap("forward")
     # What another layer lacks, and cannot be read any more, is no fault of these rows.
-    faults = sorted(distinct.faults + [one for one in new if not found[one.position]])
+    faults = sorted(distinct.identities.faults + [one for one in new if not found[one.position]])
     report_faults(faults, len(samples), options.on_error)
     return embeddings, Bunch(
         n_samples=len(samples),
@@ -148,7 +153,7 @@ def _identified(
             blocks = iter([Identified(slice(0, len(samples)), *samples.keys(files))])
         else:
             stack.callback(started.close)
-            blocks = iter(started)
+            blocks = _remembered(started, cache)
         distinct = DistinctRows(
             blocks, n_samples=len(samples), ends_at_fault=options.on_error == "raise"
         )
@@ -156,6 +161,16 @@ def _identified(
             distinct.identify_all()
             _store_file_index(cache)
         yield distinct
+
+
+def _remembered(started: Started[Identified], cache: EmbeddingCache | None) -> Iterator[Identified]:
+    """Pass blocks on; what was learnt of files is stored every few seconds, and once all is."""
+    last_s = time.monotonic()
+    for block in started:
+        if started.wait(seconds=0) or time.monotonic() - last_s > _STORE_FILES_EVERY_S:
+            _store_file_index(cache)
+            last_s = time.monotonic()
+        yield block
 
 
 def _check_identified(
@@ -166,10 +181,12 @@ def _check_identified(
     found: Sequence[SampleFault] = (),
 ) -> None:
     """Raise an error for what is known to be at fault, those `found` in the pass included."""
-    if not distinct.faults or options.on_error != "raise":
+    known = distinct.identities
+    if not known.faults or options.on_error != "raise":
         return
+    distinct.identify_all()
     faults, n_unseen = search_faults(
-        samples, distinct.keys, [*distinct.faults, *found], shape=shape, n_jobs=options.n_jobs
+        samples, known.keys, [*known.faults, *found], shape=shape, n_jobs=options.n_jobs
     )
     raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
 
@@ -230,17 +247,17 @@ def _embed_missing(
         None if nothing was missing.
     """
     missing = np.any([tap.lacks for tap in taps], axis=0)
-    missing[[fault.position for fault in distinct.faults]] = False
+    missing[[fault.position for fault in distinct.identities.faults]] = False
     missing_rows = np.flatnonzero(missing)
     if not len(missing_rows):
         return [], 0, None
-    keys = distinct.keys
-    rows: np.ndarray | DistinctRows = distinct
+    keys = distinct.identities.keys
+    rows: Rows = distinct
     if distinct.are_known:
-        rows = missing_rows[first_places(keys[missing_rows])]
+        rows = KnownRows(missing_rows[first_places(keys[missing_rows])])
     runner = make_runner(
         [tap.resolved for tap in taps],
-        n_samples=len(rows),
+        n_samples=rows.n_expected,
         engine=options.engine,
         batch_size=options.batch_size,
         cache=cache,
@@ -303,7 +320,7 @@ def _look_up(
 
 def _run(
     samples: Samples,
-    rows: np.ndarray | DistinctRows,
+    rows: Rows,
     resolved: Resolved,
     runner: Runner,
     options: PassOptions,
@@ -311,16 +328,20 @@ def _run(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (rows, embeddings) batch by batch, and gather faults; threads decode ahead."""
     shape = resolved.input_shape
+    n_samples = rows.n_untaken
     groups = load(samples, rows, shape, batch_size=lambda: runner.batch_size, n_jobs=options.n_jobs)
-    feed = LoadedFeed(groups, n_samples=len(rows))
-    with progress_bar("embedding", total=len(rows), verbose=options.verbose) as advance:
+    feed = LoadedFeed(groups, n_expected=lambda: rows.n_expected)
+    with (
+        contextlib.closing(groups),
+        progress_bar("embedding", total=n_samples, verbose=options.verbose) as advance,
+    ):
         n_done = 0
         for done, outputs in runner.run(feed):
-            n_done += len(done)
-            advance(len(done))
             yield done, outputs.reshape(len(done), -1)
-        if n_done < len(rows):  # the others are faulty, or the same as one before
-            advance(len(rows) - n_done)
+            n_done += len(done)
+            advance(len(done))  # which may end the pass: what is told is kept
+        if n_done < n_samples:  # the others are faulty, or the same as one before
+            advance(n_samples - n_done)
     faults += feed.faults
 
 

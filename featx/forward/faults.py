@@ -9,6 +9,7 @@ import numpy as np
 from featx._warning import warn_caller
 from featx.exceptions import BadSampleError, BadSampleWarning, SampleFault, describe_faults
 from featx.forward.feeding import GROUP_SIZE, load
+from featx.forward.rows import KnownRows
 from featx.samples.base import Samples
 
 _SEARCH_S = 10.0
@@ -46,21 +47,22 @@ def search_faults(
     healthy = np.setdiff1d(np.flatnonzero(keys), [fault.position for fault in faults])
     n_seen = 0
     while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
-        rows = healthy[n_seen : n_seen + _SEARCH_ROWS]
+        rows = KnownRows(healthy[n_seen : n_seen + _SEARCH_ROWS])
         for _, _, bad in load(samples, rows, shape, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
             faults = faults + bad
-        n_seen += len(rows)
+        n_seen += rows.n_expected
     return with_twins(faults, samples, keys), len(healthy) - n_seen
 
 
 def with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
     """Add the samples that have the very content of a faulty one; sorted by position."""
-    reasons = {keys[fault.position]: fault.reason for fault in faults if keys[fault.position]}
+    by_key = {keys[fault.position]: fault for fault in faults if keys[fault.position]}
     known = {fault.position for fault in faults}
     twins = [
-        samples.fault(row, reasons[keys[row]])
-        for row in np.flatnonzero(np.isin(keys, list(reasons))).tolist()
+        samples.fault(row, f"{twin.reason} (found in {twin.name}, which has the same content)")
+        for row in np.flatnonzero(np.isin(keys, list(by_key))).tolist()
         if row not in known
+        for twin in [by_key[keys[row]]]
     ]
     return sorted([*faults, *twins])
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import joblib
 import numpy as np
 
 from featx.exceptions import SampleFault
-from featx.forward.distinct_rows import DistinctRows
+from featx.forward.rows import Rows
 from featx.samples.base import Samples
 from featx.threads import run_ahead
 
@@ -19,18 +19,18 @@ _Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
 
 def load(
     samples: Samples,
-    rows: np.ndarray | DistinctRows,
+    rows: Rows,
     shape: tuple[int, ...],
     *,
     batch_size: Callable[[], int],
     n_jobs: int | None,
-) -> Iterator[_Loaded]:
+) -> Generator[_Loaded]:
     """Load samples in groups, in threads that run ahead: see :meth:`Samples.batch`.
 
     Parameters
     ----------
     samples : Samples
-    rows : ndarray of shape (m,), int64, increasing, or DistinctRows
+    rows : Rows
     shape : tuple of int
         Of one input of the network.
     batch_size : callable
@@ -45,17 +45,14 @@ def load(
     inputs : ndarray of shape (k, *shape), uint8 or float32
     faults : list of SampleFault
     """
-    is_sliced = samples.is_ready(shape) and _is_run(rows)
-    largest = len(rows) if is_sliced else GROUP_SIZE
+    is_sliced = samples.is_ready(shape) and rows.are_consecutive
+    largest = rows.n_untaken if is_sliced else GROUP_SIZE
 
     def groups() -> Iterator[np.ndarray]:
-        start = 0
-        while start < len(rows):
-            end = start + min(batch_size(), largest)
-            group = rows[start:end]
+        while rows.n_untaken:
+            group = rows.take(min(batch_size(), largest))
             if len(group):
                 yield group
-            start = end
 
     def read(group: np.ndarray) -> _Loaded:
         return samples.batch(group, shape)
@@ -67,13 +64,6 @@ def load(
     yield from run_ahead(read, groups(), n_threads=n_threads)
 
 
-def _is_run(rows: np.ndarray | DistinctRows) -> bool:
-    """Tell whether rows follow one another, but for those whose content came before."""
-    if isinstance(rows, DistinctRows):
-        return True
-    return len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
-
-
 class LoadedFeed:
     """Hands loaded samples out in batches of the size that is asked for.
 
@@ -81,8 +71,8 @@ class LoadedFeed:
     ----------
     groups : iterator
         What :func:`load` gives.
-    n_samples : int
-        How many are to come at most, faulty ones included.
+    n_expected : callable
+        How many come in all, faulty ones included, as far as can be told at the moment.
 
     Attributes
     ----------
@@ -90,21 +80,17 @@ class LoadedFeed:
         What could not be loaded so far.
     """
 
-    def __init__(
-        self,
-        groups: Iterator[_Loaded],
-        *,
-        n_samples: int,
-    ) -> None:
+    def __init__(self, groups: Iterator[_Loaded], *, n_expected: Callable[[], int]) -> None:
         self._groups = groups
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        self._n_left = n_samples
+        self._n_expected = n_expected
+        self._n_taken = 0
         self.faults: list[SampleFault] = []
 
     @property
     def n_left(self) -> int:
-        """How many samples may still come."""
-        return self._n_left
+        """How many samples are expected to come."""
+        return self._n_expected() - self._n_taken - len(self.faults)
 
     def take(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and inputs, of one dtype, of up to so many samples; none at the end."""
@@ -114,7 +100,6 @@ class LoadedFeed:
                 break
             rows, inputs, faults = group
             self.faults += faults
-            self._n_left -= len(faults)
             if len(rows):
                 self._waiting.append((rows, inputs))
         return self._cut(n_samples)
@@ -132,7 +117,7 @@ class LoadedFeed:
             if not len(self._waiting[0][0]):
                 self._waiting.pop(0)
             n_lacking -= len(taken[-1][0])
-        self._n_left -= n_samples - n_lacking
+        self._n_taken += n_samples - n_lacking
         if len(taken) == 1:
             return taken[0]
         if not taken:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
 
 from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
 from featx.identity._hashing import digests_of_rows
-from featx.identity.key_table import KEY_DTYPE, NO_KEY, keys_from
+from featx.identity.key_table import keys_from
 from featx.samples.file_index import FileIndex
+from featx.samples.identified import Identified, Identities
 from featx.samples.images import check_range, conform
 from featx.threads import Started, run_ahead
 
@@ -154,24 +155,6 @@ def identify(samples: Samples, files: FileIndex) -> np.ndarray:
     return keys
 
 
-class Identified(NamedTuple):
-    """Some of the samples, identified.
-
-    Attributes
-    ----------
-    rows : slice
-    keys : ndarray of shape (m,), dtype S16
-    faults : list of SampleFault
-    largest : float, default=-inf
-        Of all floating-point pixels.
-    """
-
-    rows: slice
-    keys: np.ndarray
-    faults: list[SampleFault]
-    largest: float = -np.inf
-
-
 class ArraySamples(Samples):
     """Rows of one array of images, ``(n, h, w)`` or ``(n, h, w, c)``.
 
@@ -208,16 +191,11 @@ class ArraySamples(Samples):
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples in threads; numbers are checked on the way."""
-        keys = np.zeros(len(self), KEY_DTYPE)
-        faults: list[SampleFault] = []
-        largest = -np.inf
+        identities = Identities(len(self))
         for block in self._each_block(self._identify):
-            keys[block.rows] = block.keys
-            faults += block.faults
-            largest = max(largest, block.largest)
-        keys[[fault.position for fault in faults]] = NO_KEY
-        check_scale(largest)
-        return keys, faults
+            identities.add(block)
+        check_scale(identities.largest)
+        return identities.keys, identities.faults
 
     def start_identifying(self, files: FileIndex) -> Started[Identified] | None:
         """Identify rows in threads, if they are integers, with which nothing can be wrong."""

@@ -14,9 +14,8 @@ from PIL import Image
 
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.identity._hashing import DIGEST_BYTES, digest_of, digest_of_array
-from featx.identity.key_table import keys_from
+from featx.identity.key_table import KEY_DTYPE, keys_from
 from featx.samples.base import (
-    Identified,
     Samples,
     ValueSamples,
     check_scale,
@@ -24,6 +23,7 @@ from featx.samples.base import (
     conformed,
 )
 from featx.samples.file_index import FileIndex, file_key
+from featx.samples.identified import Identified
 from featx.samples.images import check_header, check_range, decode_to, from_pil
 from featx.threads import Started
 
@@ -56,6 +56,9 @@ class _File(NamedTuple):
 class ItemSamples(Samples):
     """A sequence of paths, encoded images, PIL images and single arrays, in any mixture.
 
+    A file may change between the moment when it is hashed and that when it is decoded. Its pixels
+    are then not those of its key, so it is hashed once more when it is decoded.
+
     Parameters
     ----------
     items : sequence of str, Path, bytes, PIL.Image.Image or ndarray
@@ -66,6 +69,7 @@ class ItemSamples(Samples):
         self.items = items
         shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
         self.array_shape = shapes.pop() if len(shapes) == 1 else None
+        self._keys = np.zeros(len(items), KEY_DTYPE)  # of those that are identified
 
     def __len__(self) -> int:
         return len(self.items)
@@ -122,7 +126,8 @@ class ItemSamples(Samples):
                 largest = max(largest, item.max())
         check_scale(largest)
         faults += self._add_files(paths, digests, files)
-        return keys_from(digests, count=len(digests)), faults
+        self._keys = keys_from(digests, count=len(digests))
+        return self._keys.copy(), faults
 
     def _add_files(
         self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
@@ -188,16 +193,26 @@ class ItemSamples(Samples):
     def _identify(self, found: list[_File], files: FileIndex) -> Identified:
         digests, faults = self._read(found, files)
         rows = slice(found[0].row, found[-1].row + 1)
-        return Identified(rows, keys_from(digests, count=len(found)), faults)
+        self._keys[rows] = keys_from(digests, count=len(found))
+        return Identified(rows, self._keys[rows], faults)
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Decode and resize images."""
-        items = (self.items[row] for row in rows.tolist())
-        return conformed(
-            self, rows, items=items, pixels_of=partial(_pixels_of, shape=shape), shape=shape
-        )
+        pixels_of = partial(self._pixels_of, shape=shape)
+        return conformed(self, rows, items=rows.tolist(), pixels_of=pixels_of, shape=shape)
+
+    def _pixels_of(self, row: int, shape: tuple[int, ...]) -> np.ndarray:
+        item = self.items[row]
+        if isinstance(item, np.ndarray):
+            return item
+        if isinstance(item, Image.Image):
+            return from_pil(item)
+        data = _content_of(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
+        if self._keys[row] and self._keys[row] != keys_from([digest_of(data)], count=1)[0]:
+            raise UnreadableImageError("changed while it was worked on")
+        return decode_to(data, shape)
 
 
 def is_missing(item: Any) -> bool:
@@ -231,14 +246,18 @@ def _absolute(path: str) -> str:
 
 
 def _digest_of_file(file: _File, files: FileIndex) -> bytes:
-    try:
-        data = Path(file.path).read_bytes()
-    except OSError as exc:
-        raise UnreadableImageError(_why_not_opened(exc)) from exc
+    data = _content_of(file.path)
     check_header(data)
     digest = digest_of(data)
     files.add(file.state, digest, modified_s=file.changed_s)
     return digest
+
+
+def _content_of(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as exc:
+        raise UnreadableImageError(_why_not_opened(exc)) from exc
 
 
 def _why_not_opened(exc: Exception) -> str:
@@ -247,16 +266,3 @@ def _why_not_opened(exc: Exception) -> str:
     if isinstance(exc, IsADirectoryError):
         return "a folder, not a file; load_image_folder(path).data lists the images in it"
     return getattr(exc, "strerror", None) or str(exc)
-
-
-def _pixels_of(item: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if isinstance(item, np.ndarray):
-        return item
-    if isinstance(item, Image.Image):
-        return from_pil(item)
-    if isinstance(item, (str, os.PathLike)):
-        try:
-            item = Path(item).read_bytes()
-        except OSError as exc:
-            raise UnreadableImageError(_why_not_opened(exc)) from exc
-    return decode_to(bytes(item), shape)

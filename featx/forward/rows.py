@@ -1,0 +1,158 @@
+"""The rows that a pass has to load, taken from front to back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from featx.samples.identified import Identified, Identities
+
+
+class Rows(Protocol):
+    """What is to be loaded.
+
+    Attributes
+    ----------
+    are_consecutive : bool
+        Whether each follows the one before, but for samples whose content came before.
+    """
+
+    are_consecutive: bool
+
+    @property
+    def n_untaken(self) -> int:
+        """How many may still be taken, at most."""
+
+    @property
+    def n_expected(self) -> int:
+        """How many there are in all, as far as can be told."""
+
+    def take(self, n_rows: int) -> np.ndarray:
+        """Return the next rows, int64, increasing: at most so many, and perhaps none."""
+
+
+class KnownRows:
+    """Rows that are known from the start.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (m,), int64, increasing
+
+    Examples
+    --------
+    >>> rows = KnownRows(np.array([2, 3, 5]))
+    >>> rows.take(2), rows.take(2), rows.n_untaken, rows.n_expected
+    (array([2, 3]), array([5]), 0, 3)
+    """
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows
+        self._n_taken = 0
+        self.are_consecutive = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+
+    @property
+    def n_untaken(self) -> int:
+        """How many may still be taken."""
+        return len(self._rows) - self._n_taken
+
+    @property
+    def n_expected(self) -> int:
+        """How many there are in all."""
+        return len(self._rows)
+
+    def take(self, n_rows: int) -> np.ndarray:
+        """Return the next rows, int64, increasing: at most so many."""
+        start = self._n_taken
+        self._n_taken = min(start + n_rows, len(self._rows))
+        return self._rows[start : self._n_taken]
+
+
+class DistinctRows:
+    """The rows of samples whose content no sample before them has.
+
+    Samples are identified while the network works on those before them; what is taken is
+    identified first.
+
+    Parameters
+    ----------
+    blocks : iterator of Identified
+        In the order of the samples: see :meth:`Samples.start_identifying`.
+    n_samples : int
+    ends_at_fault : bool
+        Whether there are no more rows once a fault is known.
+
+    Attributes
+    ----------
+    identities : Identities
+        What is known of all samples so far.
+
+    Examples
+    --------
+    >>> a, b = b"a" * 16, b"b" * 16
+    >>> blocks = [
+    ...     Identified(slice(0, 3), np.array([a, a, b]), []),
+    ...     Identified(slice(3, 5), np.array([a, b]), []),
+    ... ]
+    >>> rows = DistinctRows(iter(blocks), n_samples=5, ends_at_fault=True)
+    >>> rows.take(2), rows.n_expected
+    (array([0]), 2)
+    >>> rows.take(3), rows.n_untaken
+    (array([2]), 0)
+    """
+
+    are_consecutive = True
+
+    def __init__(
+        self, blocks: Iterator[Identified], *, n_samples: int, ends_at_fault: bool
+    ) -> None:
+        self._blocks = blocks
+        self._n_samples = n_samples
+        self._ends_at_fault = ends_at_fault
+        self._n_seen = 0
+        self._n_distinct = 0
+        self._seen: set[bytes] = set()
+        self.identities = Identities(n_samples)
+
+    @property
+    def n_untaken(self) -> int:
+        """How many may still be taken, at most."""
+        return 0 if self._is_ended() else self._n_samples - self._n_seen
+
+    @property
+    def n_expected(self) -> int:
+        """How many there are in all, if of those to come as many are distinct as of those seen."""
+        if not self._n_seen:
+            return self._n_samples
+        return self._n_distinct + self.n_untaken * self._n_distinct // self._n_seen
+
+    def take(self, n_rows: int) -> np.ndarray:
+        """Return which of the next samples are the first of their content, int64, increasing."""
+        start, end = self._n_seen, min(self._n_seen + n_rows, self._n_samples)
+        self._identify_until(end)
+        if self._is_ended():
+            return np.empty(0, np.int64)
+        is_first = []
+        for key in self.identities.keys[start:end].tolist():
+            is_first.append(bool(key) and key not in self._seen)
+            self._seen.add(key)
+        self._n_seen = end
+        self._n_distinct += sum(is_first)
+        return start + np.flatnonzero(is_first)
+
+    @property
+    def are_known(self) -> bool:
+        """Whether all samples are identified."""
+        return self.identities.n_known == self._n_samples
+
+    def identify_all(self) -> None:
+        """Identify those that were not taken."""
+        self._identify_until(self._n_samples)
+
+    def _identify_until(self, end: int) -> None:
+        while self.identities.n_known < end:
+            self.identities.add(next(self._blocks))
+
+    def _is_ended(self) -> bool:
+        return self._ends_at_fault and bool(self.identities.faults)
