@@ -195,6 +195,7 @@ def extractor_of(args, backbone="mobilenet_v2", params=None, **options):
 def measure_folder(args, work):
     """Compare a pass over files with its decoding alone and with its network alone."""
     from featx.forward.feeding import load
+    from featx.forward.rows import KnownRows
     from featx.samples.inputs import as_samples
 
     results = {}
@@ -202,9 +203,10 @@ def measure_folder(args, work):
     for name, (backbone, params, n_images) in networks.items():
         print(f"# {name}", file=sys.stderr, flush=True)
         paths = distinct_photos(args.shared, work, n_images)
-        samples, rows = as_samples(paths), np.arange(len(paths))
+        samples = as_samples(paths)
 
-        def decode(samples=samples, rows=rows):
+        def decode(samples=samples):
+            rows = KnownRows(np.arange(len(samples)))
             groups = load(samples, rows, (224, 224, 3), batch_size=lambda: 64, n_jobs=None)
             return [inputs for _, inputs, _ in groups]
 

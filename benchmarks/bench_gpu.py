@@ -220,12 +220,14 @@ def measure_agreement(args, _work):
 def measure_files(args, work):
     """Compare a pass over JPEGs with its decoding alone and with its network alone."""
     from featx.forward.feeding import load
+    from featx.forward.rows import KnownRows
     from featx.samples.inputs import as_samples
 
     paths = distinct_photos(args.shared, work, args.images)
-    samples, rows = as_samples(paths), np.arange(len(paths))
+    samples = as_samples(paths)
 
     def decode():
+        rows = KnownRows(np.arange(len(samples)))
         for _ in load(samples, rows, (SIZE, SIZE, 3), batch_size=lambda: 64, n_jobs=None):
             pass
 

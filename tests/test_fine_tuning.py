@@ -94,7 +94,14 @@ def test_fit_tuned_backbone_is_a_backbone(digits, tmp_path):
 @pytest.mark.parametrize(
     "params",
     [
-        {"optimizer": "sgd", "schedule": "one-cycle", "clip_norm": 1.0},
+        {
+            "optimizer": "sgd",
+            "schedule": "one-cycle",
+            "clip_norm": 1.0,
+            "learning_rate": 1e-3,
+            "unfreeze": 3,
+            "epochs": 10,
+        },
         {"optimizer": "rmsprop", "schedule": "constant", "weight_decay": 0.01},
         {"optimizer": "adagrad", "label_smoothing": 0.1, "class_weight": "balanced"},
         {"optimizer": "adam", "layer_decay": 0.7, "gradual": True, "unfreeze": 3, "ema": 0.9},
