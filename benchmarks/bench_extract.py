@@ -241,7 +241,9 @@ def measure_taps(args, work):
     workloads = list(TAPS.items())[: 1 if args.smoke else None]
     for name, (backbone, params, n_images, taps) in workloads:
         print(f"# {name}", file=sys.stderr, flush=True)
-        paths = distinct_photos(args.shared, work, 16 if args.smoke else n_images)
+        if args.smoke:
+            n_images, taps = 16, taps[:2]
+        paths = distinct_photos(args.shared, work, n_images)
         labels = np.arange(len(paths)) % 5
 
         def run(also_cache, backbone=backbone, params=params, taps=taps, paths=paths, y=labels):

@@ -294,7 +294,8 @@ def measure_accuracy(args, work):
         size = 64 if args.smoke else labelled.input_size
         paths, labels = images_of(args, labelled.folders, work)
         cache = EmbeddingCache(work / f"cache-{name}")
-        extractor = extractor_of(args, "mobilenet_v2", size, cache)
+        backbone = "tiny" if args.smoke else "mobilenet_v2"
+        extractor = extractor_of(args, backbone, size, cache)
         tune = FineTune(
             labelled.unfreeze,
             epochs=2 if args.smoke else 20,
