@@ -239,6 +239,15 @@ def test_embed_twin_of_a_file_that_is_gone_says_where_the_fault_lies(paths, monk
         extractor.fit_transform([*paths, twin])
 
 
+def test_embed_error_does_not_wait_until_all_is_identified(paths, impatient, monkeypatch):
+    monkeypatch.setattr("featx.forward.embedding._IDENTIFY_FAULTY_S", 0.0)
+    Path(paths[10]).write_bytes(b"no image")
+    with pytest.raises(BadSampleError, match="more were not decoded yet") as caught:
+        FeatureExtractor("tiny", batch_size=2, n_jobs=1).fit_transform(paths)
+    assert [fault.position for fault in caught.value.faults] == [10]
+    assert caught.value.n_unseen >= 30 - 12
+
+
 def test_embed_damaged_twins_are_all_listed(tmp_path, images):
     paths = [str(tmp_path / f"{number}.png") for number in range(4)]
     for number, path in enumerate(paths):

@@ -42,6 +42,7 @@ from featx.storage.store import SpaceStore
 from featx.threads import Started
 
 _STORE_FILES_EVERY_S = 5.0
+_IDENTIFY_FAULTY_S = 10.0
 
 
 class PassOptions(NamedTuple):
@@ -102,7 +103,7 @@ def embed(
     BadSampleError
         Samples could not be read and `on_error` is ``"raise"``. None was embedded if that was known
         before the pass, and all others if decoding showed it. Where samples are identified while
-        the pass goes on, those before were embedded. What was embedded is stored.
+        the pass goes on, those were that had gone through when it was met. They are stored.
     """
     clock = _Clock()
     store = cache.store(resolved.space) if cache and resolved.is_cacheable else None
@@ -153,7 +154,7 @@ def _identified(
             blocks = iter([Identified(slice(0, len(samples)), *samples.keys(files))])
         else:
             stack.callback(started.close)
-            blocks = _remembered(started, cache)
+            blocks = _remembered(started, len(samples), cache)
         distinct = DistinctRows(
             blocks, n_samples=len(samples), ends_at_fault=options.on_error == "raise"
         )
@@ -163,11 +164,14 @@ def _identified(
         yield distinct
 
 
-def _remembered(started: Started[Identified], cache: EmbeddingCache | None) -> Iterator[Identified]:
+def _remembered(
+    started: Started[Identified], n_samples: int, cache: EmbeddingCache | None
+) -> Iterator[Identified]:
     """Pass blocks on; what was learnt of files is stored every few seconds, and once all is."""
     last_s = time.monotonic()
     for block in started:
-        if started.wait(seconds=0) or time.monotonic() - last_s > _STORE_FILES_EVERY_S:
+        is_last = block.rows.stop == n_samples
+        if is_last or time.monotonic() - last_s >= _STORE_FILES_EVERY_S:
             _store_file_index(cache)
             last_s = time.monotonic()
         yield block
@@ -180,14 +184,18 @@ def _check_identified(
     options: PassOptions,
     found: Sequence[SampleFault] = (),
 ) -> None:
-    """Raise an error for what is known to be at fault, those `found` in the pass included."""
-    known = distinct.identities
-    if not known.faults or options.on_error != "raise":
+    """Raise an error for what is known to be at fault, those `found` in the pass included.
+
+    The other samples are identified and decoded for some seconds, so that all faults can be told.
+    """
+    identities = distinct.identities
+    if not identities.faults or options.on_error != "raise":
         return
-    distinct.identify_all()
+    distinct.identify_for(_IDENTIFY_FAULTY_S)
     faults, n_unseen = search_faults(
-        samples, known.keys, [*known.faults, *found], shape=shape, n_jobs=options.n_jobs
+        samples, identities.keys, [*identities.faults, *found], shape=shape, n_jobs=options.n_jobs
     )
+    n_unseen += len(samples) - identities.n_known
     raise BadSampleError(faults, len(samples), n_unseen=n_unseen)
 
 

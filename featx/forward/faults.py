@@ -47,23 +47,24 @@ def search_faults(
     healthy = np.setdiff1d(np.flatnonzero(keys), [fault.position for fault in faults])
     n_seen = 0
     while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
-        rows = KnownRows(healthy[n_seen : n_seen + _SEARCH_ROWS])
+        some = healthy[n_seen : n_seen + _SEARCH_ROWS]
+        rows = KnownRows(some)
         for _, _, bad in load(samples, rows, shape, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
             faults = faults + bad
-        n_seen += rows.n_expected
+        n_seen += len(some)
     return with_twins(faults, samples, keys), len(healthy) - n_seen
 
 
 def with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
     """Add the samples that have the very content of a faulty one; sorted by position."""
-    by_key = {keys[fault.position]: fault for fault in faults if keys[fault.position]}
+    first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
     known = {fault.position for fault in faults}
-    twins = [
-        samples.fault(row, f"{twin.reason} (found in {twin.name}, which has the same content)")
-        for row in np.flatnonzero(np.isin(keys, list(by_key))).tolist()
-        if row not in known
-        for twin in [by_key[keys[row]]]
-    ]
+    twins = []
+    for row in np.flatnonzero(np.isin(keys, list(first))).tolist():
+        if row not in known:
+            origin = first[keys[row]]
+            reason = f"{origin.reason} (found in {origin.name}, which had the same content)"
+            twins.append(samples.fault(row, reason))
     return sorted([*faults, *twins])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -149,6 +150,12 @@ class DistinctRows:
     def identify_all(self) -> None:
         """Identify those that were not taken."""
         self._identify_until(self._n_samples)
+
+    def identify_for(self, seconds: float) -> None:
+        """Identify those that were not taken, as many as the time allows."""
+        end_s = time.monotonic() + seconds
+        while not self.are_known and time.monotonic() < end_s:
+            self._identify_until(self.identities.n_known + 1)
 
     def _identify_until(self, end: int) -> None:
         while self.identities.n_known < end:

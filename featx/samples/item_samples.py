@@ -57,7 +57,8 @@ class ItemSamples(Samples):
     """A sequence of paths, encoded images, PIL images and single arrays, in any mixture.
 
     A file may change between the moment when it is hashed and that when it is decoded. Its pixels
-    are then not those of its key, so it is hashed once more when it is decoded.
+    are then not those of its key, so it is hashed once more when it is decoded,
+    and is at fault if it differs.
 
     Parameters
     ----------
@@ -211,7 +212,9 @@ class ItemSamples(Samples):
             return from_pil(item)
         data = _content_of(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
         if self._keys[row] and self._keys[row] != keys_from([digest_of(data)], count=1)[0]:
-            raise UnreadableImageError("changed while it was worked on")
+            raise UnreadableImageError(
+                "changed after it was hashed: run it again when nothing writes to it"
+            )
         return decode_to(data, shape)
 
 

@@ -95,7 +95,7 @@ class PixelReader:
         Raises
         ------
         BadSampleError
-            Some can no longer be read.
+            Some can no longer be read, or have changed.
         """
         wanted = self._rows[rows]
         order = np.argsort(wanted, kind="stable")
