@@ -112,8 +112,7 @@ class DistinctRows:
         self._n_samples = n_samples
         self._ends_at_fault = ends_at_fault
         self._n_seen = 0
-        self._n_distinct = 0
-        self._seen: set[bytes] = set()
+        self._seen = {b""}  # keys; that one is of what cannot be read
         self.identities = Identities(n_samples)
 
     @property
@@ -126,7 +125,8 @@ class DistinctRows:
         """How many there are in all, if of those to come as many are distinct as of those seen."""
         if not self._n_seen:
             return self._n_samples
-        return self._n_distinct + self.n_untaken * self._n_distinct // self._n_seen
+        n_distinct = len(self._seen) - 1
+        return n_distinct + self.n_untaken * n_distinct // self._n_seen
 
     def take(self, n_rows: int) -> np.ndarray:
         """Return which of the next samples are the first of their content, int64, increasing."""
@@ -136,10 +136,9 @@ class DistinctRows:
             return np.empty(0, np.int64)
         is_first = []
         for key in self.identities.keys[start:end].tolist():
-            is_first.append(bool(key) and key not in self._seen)
+            is_first.append(key not in self._seen)
             self._seen.add(key)
         self._n_seen = end
-        self._n_distinct += sum(is_first)
         return start + np.flatnonzero(is_first)
 
     @property

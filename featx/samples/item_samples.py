@@ -57,8 +57,8 @@ class ItemSamples(Samples):
     """A sequence of paths, encoded images, PIL images and single arrays, in any mixture.
 
     A file may change between the moment when it is hashed and that when it is decoded. Its pixels
-    are then not those of its key, so it is hashed once more when it is decoded,
-    and is at fault if it differs.
+    are then not those of its key, so it is hashed once more when it is decoded, and is at fault if
+    it differs.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class ItemSamples(Samples):
         check_scale(largest)
         faults += self._add_files(paths, digests, files)
         self._keys = keys_from(digests, count=len(digests))
-        return self._keys.copy(), faults
+        return self._keys, faults
 
     def _add_files(
         self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
