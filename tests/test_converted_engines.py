@@ -342,6 +342,16 @@ def test_bfloat16_statistics_of_a_normalisation_are_kept():
     assert difference(rows, np.asarray(model(values))) < 0.05
 
 
+def test_bfloat16_image_that_is_rounded_much_does_not_refuse_a_network():
+    inputs = keras.Input((2,))
+    subtract = keras.layers.Dense(1, use_bias=False)
+    model = keras.Model(inputs, subtract(inputs))
+    subtract.set_weights([np.float32([[1], [-1]])])
+    values = np.float32([[1 + 2**-9, 1], [3, 1]])  # bfloat16 keeps seven bits after the point
+    rows = make_engine("keras", model, 2, precision="bfloat16", probe=values).run(values)
+    np.testing.assert_array_equal(rows, [[0], [2]])
+
+
 def test_bfloat16_copy_that_is_another_network_is_refused():
     class Scale(keras.layers.Layer):
         factor = 1.0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, load_image_folder
@@ -62,7 +63,9 @@ def test_bfloat16_rows_are_near_those_of_float32(engine):
     rows = mobilenet(cache=None).fit_transform(paths[::4])
     rough = mobilenet(cache=None, precision="bfloat16", engine=engine).fit_transform(paths[::4])
     gaps = np.linalg.norm(rough - rows, axis=1) / np.linalg.norm(rows, axis=1)
-    assert gaps.max() < 0.2
+    assert np.median(gaps) < 0.1  # 0.066 on a CPU with bfloat16, 0.079 by TensorFlow without oneDNN
+    nearest = pairwise_distances(rough, rows).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, np.arange(len(rows)), "an image is nearest to another")
 
 
 def test_forward_passes_follow_what_is_missing(tmp_path):
