@@ -108,7 +108,7 @@ class BestAtEight(Doubling):
 
     def resized(self, batch_size):
         engine = BestAtEight(None, batch_size)
-        engine.sizes = self.sizes
+        engine.sizes, engine.capacity = self.sizes, self.capacity
         return engine
 
     def start(self, inputs):
@@ -127,12 +127,11 @@ def test_run_finds_a_batch_size_once_there_is_enough_to_try_on():
 
 
 def test_run_batch_size_is_not_searched_beyond_memory():
-    engine, found = Doubling(None, 4), []
-    engine.capacity = 8
-    runs, rows, _ = run(engine, feed_of(2000), 4, is_fixed=False, on_batch_size=found.append)
-    assert rows.tolist() == list(range(2000))
-    assert max(found) <= 8
-    assert runs.batch_size <= 8
+    engine, found = BestAtEight(None, 4), []
+    engine.capacity = 4
+    runs, rows, _ = run(engine, feed_of(700), 4, is_fixed=False, on_batch_size=found.append)
+    assert rows.tolist() == list(range(700))
+    assert found == [runs.batch_size] == [4]
 
 
 def test_run_batch_size_that_is_best_at_first_stays():
