@@ -2,7 +2,7 @@
 
 TensorFlow leaves cores of a CPU idle between two layers, and what one layer hands to the next may
 be larger than their caches. There parts that run side by side are up to twice as fast. On CPUs
-with AMX, which want large matrices, they are a tenth slower (benchmarks/README.md).
+with AMX, which want large matrices, they are a tenth slower (benchmarks/NOTES.md).
 """
 
 from __future__ import annotations

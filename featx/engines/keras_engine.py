@@ -3,7 +3,7 @@
 It is compiled for batches of any size, so that nothing is traced twice.
 
 Each batch is a thread's, which also fetches the rows: else a GPU waits for the copies
-(benchmarks/README.md). For TensorFlow on a CPU it may be cut into parts, for a thread each.
+(benchmarks/NOTES.md). For TensorFlow on a CPU it may be cut into parts, for a thread each.
 """
 
 from __future__ import annotations
