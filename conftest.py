@@ -17,3 +17,10 @@ def cache_folder(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("FEATX_CACHE", str(folder))
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Measure coverage without the slow tests: Python 3.11 runs traced code much slower."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")

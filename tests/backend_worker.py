@@ -20,7 +20,7 @@ class NoTensorFlow(MetaPathFinder, Loader):
 def main():
     import keras
     import numpy as np
-    from digit_tuning import classifier
+    from digit_tuning import changed_by_tuning, classifier
     from sample_digits import first_digits
 
     from featx import EmbeddingCache, FeatureExtractor
@@ -44,6 +44,7 @@ def main():
         "views": [rows(**views, n_jobs=n_jobs) for n_jobs in (1, 4)],
         "from pixels": losses(max_cache_bytes=1),
         "from the frontier": losses(),
+        "changed": changed_by_tuning(digits, "norm")[1:],
     }
     print(json.dumps(found))
 

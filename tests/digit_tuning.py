@@ -1,8 +1,12 @@
 """Estimators that are fine-tuned on digits within seconds."""
 
+from unittest import mock
+
+import numpy as np
 from sample_networks import small_network
 
 from featx import FeatureExtractor, FineTune, TransferClassifier
+from featx.tuning.start import Start
 
 
 def tuning(**params):
@@ -21,3 +25,17 @@ def report_of(digits, **params):
     extractor = FeatureExtractor(model, input_size=16, cache=None, preprocessing="unit")
     estimator = TransferClassifier(extractor, fine_tune=tuning(**params), random_state=0)
     return estimator.fit(images, labels)
+
+
+def changed_by_tuning(digits, unfreeze):
+    """Fine-tune a network; return the report and what changed in the network and in the copy."""
+    model = small_network()
+    before = {weight.path: np.array(weight) for weight in model.weights}
+
+    def changed(other):
+        return [w.path for w in other.weights if (before[w.path] != np.array(w)).any()]
+
+    # Any better epoch is kept, be it by chance: backends draw other numbers.
+    with mock.patch.object(Start, "is_beaten_by", return_value=True):
+        fitted = report_of(digits, model=model, unfreeze=unfreeze, learning_rate=3e-3, epochs=10)
+    return fitted.report_, changed(model), changed(fitted.extractor_.backbone)

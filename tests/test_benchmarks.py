@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.filterwarnings("default")  # what others' packages warn of
 
 
-def result_of(script, folder, *arguments):
-    """Run a benchmark in smoke form; return what it writes."""
-    out = folder / "result.json"
-    command = [sys.executable, BENCHMARKS / script, "--smoke", "--out", out, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text())
+@pytest.fixture
+def result_of(tmp_path, monkeypatch):
+    """Run a benchmark in smoke form, here, where TensorFlow is loaded; return what it writes."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def run(script, *arguments):
+        out = tmp_path / "result.json"
+        argv = [script, "--smoke", "--out", out, *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        return json.loads(out.read_text())
+
+    return run
 
 
 PEERS = ["search", "pipeline", "memory"]
@@ -28,10 +36,10 @@ if importlib.util.find_spec("scikeras"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("peers", [[], pytest.param(PEERS, marks=pytest.mark.long)], ids=str)
-def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
+def test_bench_cv_smoke_counts_passes_and_agrees(result_of, peers, tmp_path):
     methods = ["floor", "featx cold", "featx warm", *peers]
     arguments = ["--shared", tmp_path / "none", "--methods", *methods]
-    result = result_of("bench_cv.py", tmp_path, *arguments)
+    result = result_of("bench_cv.py", *arguments)
     runs = {method: results[0] for method, results in result["runs"].items()}
     passes = {method: run["passes"] for method, run in runs.items()}
     expected = {
@@ -48,8 +56,8 @@ def test_bench_cv_smoke_counts_passes_and_agrees(peers, tmp_path):
     assert max(scores) - min(scores) <= 0.05
 
 
-def test_bench_heads_smoke_scores_as_scikit_learn_does(tmp_path):
-    results = result_of("bench_heads.py", tmp_path)
+def test_bench_heads_smoke_scores_as_scikit_learn_does(result_of, tmp_path):
+    results = result_of("bench_heads.py")
     ridge, linear = results["ridge"], results["linear"]
     assert ridge["score"] == pytest.approx(ridge["score of cross_val_score"])
     assert linear["largest difference of a score"] <= 0.02  # two of a hundred samples
@@ -57,9 +65,9 @@ def test_bench_heads_smoke_scores_as_scikit_learn_does(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", ["2", pytest.param("1", marks=pytest.mark.long)])
-def test_bench_search_smoke_embeds_each_photo_once(n_jobs, tmp_path):
+def test_bench_search_smoke_embeds_each_photo_once(result_of, n_jobs, tmp_path):
     arguments = ["--n-jobs", n_jobs, "--shared", tmp_path / "none"]
-    for jobs in result_of("bench_search.py", tmp_path, *arguments)["runs"].values():
+    for jobs in result_of("bench_search.py", *arguments)["runs"].values():
         (ready,), (featx,) = jobs["ready"], jobs["featx"]
         assert featx["n_passes"] == 40
         assert featx["n_candidates"] == ready["n_candidates"] == 36
@@ -68,22 +76,22 @@ def test_bench_search_smoke_embeds_each_photo_once(n_jobs, tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_accuracy_smoke_embeds_each_image_once(tmp_path):
-    (row,) = result_of("bench_accuracy.py", tmp_path, "--shared", tmp_path / "none")
+def test_bench_accuracy_smoke_embeds_each_image_once(result_of, tmp_path):
+    (row,) = result_of("bench_accuracy.py", "--shared", tmp_path / "none")
     assert (row["set"], row["network"], row["n_forward"]) == ("digits", "tiny", 1797)
     assert row["scaled"] > 0.97
 
 
 @pytest.mark.slow
-def test_bench_cache_smoke_measures_everything(tmp_path):
-    result = result_of("bench_cache.py", tmp_path)
+def test_bench_cache_smoke_measures_everything(result_of, tmp_path):
+    result = result_of("bench_cache.py")
     assert all(value > 0 for value in result["seconds"].values())
     assert [line["rows"] for line in result["growth"]] == [10, 100, 1000]
 
 
 @pytest.mark.slow
-def test_bench_extract_smoke_measures_everything(tmp_path):
-    result = result_of("bench_extract.py", tmp_path, "--shared", tmp_path / "none")
+def test_bench_extract_smoke_measures_everything(result_of, tmp_path):
+    result = result_of("bench_extract.py", "--shared", tmp_path / "none")
     (arrays,) = result["arrays"]
     assert {"model.predict", "bare loop", "featx, keras"} <= set(arrays["images/s"])
     for section in ("folder", "taps"):
@@ -93,10 +101,8 @@ def test_bench_extract_smoke_measures_everything(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", ["warm", pytest.param("growth", marks=pytest.mark.long)])
-def test_bench_processes_smoke_measures_everything(section, tmp_path):
-    result = result_of(
-        "bench_processes.py", tmp_path, "--shared", tmp_path / "none", "--sections", section
-    )
+def test_bench_processes_smoke_measures_everything(result_of, section, tmp_path):
+    result = result_of("bench_processes.py", "--shared", tmp_path / "none", "--sections", section)
     if section == "growth":
         assert [row["n_forward"] for row in result["growth"]] == [64, 256]
     else:
@@ -108,10 +114,10 @@ def test_bench_processes_smoke_measures_everything(section, tmp_path):
     "section",
     ["accuracy", *(pytest.param(name, marks=pytest.mark.long) for name in ("epoch", "search"))],
 )
-def test_bench_finetune_smoke_measures_everything(section, tmp_path):
-    result = result_of(
-        "bench_finetune.py", tmp_path, "--shared", tmp_path / "none", "--sections", section
-    )[section]
+def test_bench_finetune_smoke_measures_everything(result_of, section, tmp_path):
+    result = result_of("bench_finetune.py", "--shared", tmp_path / "none", "--sections", section)[
+        section
+    ]
     if section == "accuracy":
         (row,) = result.values()
         assert set(row["mean"]) == {"head", "tuned", "random head"}
@@ -123,9 +129,9 @@ def test_bench_finetune_smoke_measures_everything(section, tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_views_smoke_scores_every_method_on_the_same_splits(tmp_path):
+def test_bench_views_smoke_scores_every_method_on_the_same_splits(result_of, tmp_path):
     options = ("--shared", tmp_path / "none", "--sections", "accuracy")
-    sizes = result_of("bench_views.py", tmp_path, *options)["accuracy"]["digits"]
+    sizes = result_of("bench_views.py", *options)["accuracy"]["digits"]
     assert set(sizes) == {"few", "most"}
     for methods in sizes.values():
         assert set(map(len, methods.values())) == {2}
@@ -133,17 +139,17 @@ def test_bench_views_smoke_scores_every_method_on_the_same_splits(tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_views_smoke_tells_what_a_view_costs(tmp_path):
+def test_bench_views_smoke_tells_what_a_view_costs(result_of, tmp_path):
     options = ("--shared", tmp_path / "none", "--sections", "seconds")
-    found = result_of("bench_views.py", tmp_path, *options)["seconds"]
+    found = result_of("bench_views.py", *options)["seconds"]
     assert found["n_forward"] == {"no views": 20, "standard": 40}
     without, several = found["seconds"]["no views"], found["seconds"]["standard"]
     assert found["a view / an image"] == pytest.approx(several / without - 1)
 
 
 @pytest.mark.slow
-def test_bench_duplicates_smoke_finds_smaller_copies(tmp_path):
-    (row,) = result_of("bench_duplicates.py", tmp_path, "--shared", tmp_path / "none")
+def test_bench_duplicates_smoke_finds_smaller_copies(result_of, tmp_path):
+    (row,) = result_of("bench_duplicates.py", "--shared", tmp_path / "none")
     assert row["smaller"] == 1.0
     assert row["mirrored"] < 1.0
 
@@ -153,8 +159,8 @@ def test_bench_duplicates_smoke_finds_smaller_copies(tmp_path):
     "head",
     ["RidgeProbe", *(pytest.param(x, marks=pytest.mark.long) for x in ("LinearProbe", "PCA"))],
 )
-def test_bench_streaming_smoke_fits_more_rows_than_are_held(head, tmp_path):
-    result = result_of("bench_streaming.py", tmp_path, "--work", tmp_path, "--heads", head)[head]
+def test_bench_streaming_smoke_fits_more_rows_than_are_held(result_of, head, tmp_path):
+    result = result_of("bench_streaming.py", "--work", tmp_path, "--heads", head)[head]
     assert result["rows_bytes"] > 2**28
     if head != "PCA":
         assert result["score"] > 0.3  # of ten classes

@@ -45,3 +45,9 @@ def test_fit_from_pixels_and_from_the_frontier_train_the_same(found):
     if found["backend"] == "torch":
         pytest.skip("Keras' dropout draws from torch's own generator there, which has no seed")
     np.testing.assert_allclose(found["from pixels"], found["from the frontier"], rtol=1e-4)
+
+
+def test_fit_trains_what_was_asked_for_and_nothing_else(found):
+    in_network, in_copy = found["changed"]
+    assert not in_network
+    assert in_copy == [f"norm_{number}/{name}" for number in range(4) for name in ("gamma", "beta")]
