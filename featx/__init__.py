@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featx.evaluation.duplicates import near_duplicates
     from featx.evaluation.metrics import evaluate
     from featx.extractor import FeatureExtractor
+    from featx.multi_gpu import embed_on_gpus
     from featx.networks.applications import list_backbones
     from featx.persistence import load, save
     from featx.probes.linear import LinearProbe
@@ -42,6 +43,7 @@ __all__ = [
     "TransferRegressor",
     "__version__",
     "compare_heads",
+    "embed_on_gpus",
     "evaluate",
     "list_backbones",
     "load",
@@ -63,6 +65,7 @@ _HOMES = {
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
     "compare_heads": "evaluation.comparison",
+    "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
     "list_backbones": "networks.applications",
     "load": "persistence",

@@ -1,0 +1,104 @@
+"""Several GPUs: each sample once, by a process that sees one GPU, wherever they compute."""
+
+import contextlib
+import os
+
+import numpy as np
+import pytest
+from gpu_networks import Opaque, TellsGpu
+from PIL import Image
+
+from featx import EmbeddingCache, FeatureExtractor, embed_on_gpus, multi_gpu
+from featx.engines.devices import has_accelerator
+from featx.exceptions import (
+    BackboneError,
+    BadSampleError,
+    EngineWarning,
+    ParameterError,
+)
+
+ROWS = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+
+
+@pytest.fixture
+def no_gpus_listed(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.slow
+def test_rows_are_embedded_once_by_processes_of_one_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,GPU-a")
+    notes = tmp_path / "notes"
+    extractor = FeatureExtractor(TellsGpu(notes), on_error="nan")
+    rows = np.concatenate([ROWS, [[np.nan] * 5]], dtype=np.float32)
+    expected = contextlib.nullcontext()
+    if not has_accelerator():
+        expected = pytest.warns(EngineWarning, match="no GPU 0 and 2: what was for it ran on")
+    with expected:
+        report = embed_on_gpus(extractor, rows, [2, 0])
+    assert set(notes.read_text().split()) == {"GPU-a", "5"}
+    counts = (report.n_samples, report.n_unread, report.n_forward, report.n_hits)
+    assert counts == (41, 1, 40, 0)
+    assert set(report.n_forward_of) == {0, 2}
+    assert sum(report.n_forward_of.values()) == 40
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,7,GPU-a"
+    found = extractor.fit_transform(ROWS)
+    assert extractor.report_.n_hits == 40
+    plain = FeatureExtractor(TellsGpu(notes), cache=None)
+    np.testing.assert_allclose(found, plain.fit_transform(ROWS), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_faults_are_told_with_their_place_in_all_samples(no_gpus_listed, tmp_path, monkeypatch):
+    monkeypatch.setattr(multi_gpu, "_SAMPLES_AT_ONCE", 4)
+    paths = [str(tmp_path / f"{number}.png") for number in range(40)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(path)
+    with open(paths[6], "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(BadSampleError, match="not an image") as caught:
+        embed_on_gpus(FeatureExtractor("tiny"), paths, 1)
+    assert [fault.position for fault in caught.value.faults] == [6]
+    assert caught.value.n_samples == 40
+    assert caught.value.n_unseen == 28  # three parts were handed out
+    assert EmbeddingCache().info()["n_rows"] >= 8
+
+
+@pytest.mark.slow
+def test_interrupted_run_goes_on_where_it_was(no_gpus_listed, tmp_path, monkeypatch):
+    def stop(n_done, n_total):
+        if n_done >= n_total // 2:
+            raise KeyboardInterrupt
+
+    extractor = FeatureExtractor(TellsGpu(tmp_path / "notes"), verbose=stop)
+    with pytest.raises(KeyboardInterrupt):
+        embed_on_gpus(extractor, ROWS, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    extractor.set_params(verbose=0).fit_transform(ROWS)
+    assert extractor.report_.n_hits >= 20
+    assert extractor.report_.n_hits + extractor.report_.n_forward == 40
+
+
+@pytest.mark.slow
+def test_network_that_cannot_be_identified_is_refused(no_gpus_listed):
+    with pytest.raises(BackboneError, match="cannot share what they embed"):
+        embed_on_gpus(FeatureExtractor(Opaque()), ROWS, 1)
+
+
+@pytest.mark.parametrize("gpus", [0, -1, True, 1.5, "0", [], [0, 0], [-1], ["0"], None])
+def test_all_that_is_faulty_is_told(gpus):
+    extractor = FeatureExtractor("tiny", cache=None, pooling="average")
+    with pytest.raises(ParameterError, match=r"(?s)extractor\.pooling.*extractor\.cache.*gpus="):
+        embed_on_gpus(extractor, ROWS, gpus)
+
+
+@pytest.mark.parametrize("listed", ["", "3,4"])
+def test_gpus_that_are_not_listed_are_refused(listed, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    with pytest.raises(ParameterError, match="that CUDA_VISIBLE_DEVICES="):
+        embed_on_gpus(FeatureExtractor("tiny"), ROWS, [2])
+
+
+def test_what_is_no_extractor_is_refused():
+    with pytest.raises(ParameterError, match="a FeatureExtractor"):
+        embed_on_gpus("tiny", ROWS, 1)
