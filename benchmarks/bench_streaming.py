@@ -99,6 +99,8 @@ def main():
     if args.smoke:
         args.rows, args.features, args.strengths = 600_000, 128, 1
     results = {}
+    if args.work:
+        args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         store_rows(Path(folder), n_rows=args.rows, n_features=args.features, n_classes=args.classes)
         for head in args.heads:

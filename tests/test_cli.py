@@ -69,6 +69,19 @@ def test_extract_writes_embeddings_paths_and_labels(run, photos, tmp_path):
         assert arrays["paths"][0] == str(photos / "dark" / "0.png")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Keras found no GPU:featx.exceptions.EngineWarning")
+def test_extract_on_gpus_says_what_their_processes_did(run, photos, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    out = tmp_path / "rows.npz"
+    options = ("--out", out, "--backbone", "tiny", "-q", "--gpus", 1)
+    code, text, _ = run("extract", photos, *options)
+    assert code == 0
+    assert "12 forward passes, 0 from the cache" in text
+    with np.load(out) as arrays:
+        assert np.isfinite(arrays["embeddings"]).all()
+
+
 @pytest.mark.parametrize("command", ["extract", "fit"])
 def test_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path, command):
     out = tmp_path / "rows.npz"

@@ -93,6 +93,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An .npz file.")
 @FORCE
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
+@click.option("--gpus", type=click.IntRange(min=1), help="Have a process for each of so many GPUs.")
 @extractor_options
 @AS_JSON
 def extract(
@@ -100,6 +101,7 @@ def extract(
     out: Path,
     force: bool,
     backbone: str,
+    gpus: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -112,16 +114,19 @@ def extract(
     import numpy as np
 
     from featx._files import write_atomically
+    from featx.multi_gpu import embed_on_gpus
     from featx.samples.folders import load_image_folder
 
     images = load_image_folder(folder)
     extractor = make_extractor(backbone, options)
+    on_gpus = embed_on_gpus(extractor, images.data, gpus) if gpus else None
     embeddings = extractor.fit_transform(images.data)
+    report = on_gpus or extractor.report_
     buffer = io.BytesIO()
     np.savez(buffer, embeddings=embeddings, paths=images.data, labels=images.target)
     write_atomically(out, buffer.getvalue())
-    result = {"out": str(out), "shape": list(embeddings.shape), "report": extractor.report_}
-    show(result, as_json, f"{embeddings.shape} embeddings in {out} ({passes(extractor.report_)})")
+    result = {"out": str(out), "shape": list(embeddings.shape), "report": report}
+    show(result, as_json, f"{embeddings.shape} embeddings in {out} ({passes(report)})")
 
 
 @cli.command()
