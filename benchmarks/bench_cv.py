@@ -229,7 +229,10 @@ def measure(args):
                 shutil.rmtree(work / name, ignore_errors=True)
             for method in args.methods:
                 result = answer_of(
-                    __file__, "--method", method, *options, blas_threads=args.blas_threads
+                    __file__,
+                    *("--method", method, *options),
+                    blas_threads=args.blas_threads,
+                    is_smoke=args.smoke,
                 )
                 print(f"# {method}: {result['seconds']:.2f} s", file=sys.stderr, flush=True)
                 runs[method].append(result)

@@ -166,6 +166,7 @@ def measure(args):
                     __file__,
                     *("--method", method, "--n-jobs", n_jobs, *options),
                     blas_threads=args.blas_threads,
+                    is_smoke=args.smoke,
                 )
                 runs.setdefault(n_jobs, {}).setdefault(method, []).append(result)
                 print(f"# {method}, {n_jobs}: {result['wall_time_s']:.1f} s", flush=True)
