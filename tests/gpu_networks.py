@@ -16,6 +16,21 @@ class Opaque:
         return keras.Model(inputs, opaque(inputs))
 
 
+class Unseeded:
+    """Makes another network in each process."""
+
+    def __call__(self, input_shape):
+        inputs = keras.Input(input_shape)
+        return keras.Model(inputs, keras.layers.Dense(3)(inputs))
+
+
+class Exits:
+    """Ends the process that makes the network, as a kernel does that is out of memory."""
+
+    def __call__(self, input_shape):
+        os._exit(1)
+
+
 class TellsGpu:
     """Makes a network of vectors; each process that does adds a line to a file."""
 

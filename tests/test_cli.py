@@ -70,7 +70,7 @@ def test_extract_writes_embeddings_paths_and_labels(run, photos, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Keras found no GPU:featx.exceptions.EngineWarning")
+@pytest.mark.filterwarnings("ignore:Keras finds no GPU:featx.exceptions.EngineWarning")
 def test_extract_on_gpus_says_what_their_processes_did(run, photos, tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     out = tmp_path / "rows.npz"

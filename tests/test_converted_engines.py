@@ -352,7 +352,8 @@ def test_bfloat16_image_that_is_rounded_much_does_not_refuse_a_network():
     np.testing.assert_array_equal(rows, [[0], [2]])
 
 
-def test_bfloat16_copy_that_is_another_network_is_refused():
+@pytest.mark.parametrize("first", [[1, 1, 1, 1], [0, 0, 0, 0], [3e38, 1, 1, 1]])
+def test_bfloat16_copy_that_is_another_network_is_refused(first):
     class Scale(keras.layers.Layer):
         factor = 1.0
 
@@ -363,7 +364,7 @@ def test_bfloat16_copy_that_is_another_network_is_refused():
     scale = Scale()
     model = keras.Model(inputs, scale(inputs))
     scale.factor = 3.0  # which the copy, made from its config, does not know
-    values = np.ones((2, 4), np.float32)
+    values = np.float32([first, [1, 1, 1, 1]])
     with pytest.raises(EngineError, match=r"differ|cannot"):
         make_engine("keras", model, 2, precision="bfloat16", probe=values)
 

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from gpu_networks import Opaque, TellsGpu
+from gpu_networks import Exits, Opaque, TellsGpu, Unseeded
 from PIL import Image
 
 from featx import EmbeddingCache, FeatureExtractor, embed_on_gpus, multi_gpu
@@ -13,10 +13,12 @@ from featx.engines.devices import has_accelerator
 from featx.exceptions import (
     BackboneError,
     BadSampleError,
+    EngineError,
     EngineWarning,
     ParameterError,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:Keras finds no GPU:featx.exceptions.EngineWarning")
 ROWS = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 
 
@@ -33,9 +35,9 @@ def test_rows_are_embedded_once_by_processes_of_one_gpu(tmp_path, monkeypatch):
     rows = np.concatenate([ROWS, [[np.nan] * 5]], dtype=np.float32)
     expected = contextlib.nullcontext()
     if not has_accelerator():
-        expected = pytest.warns(EngineWarning, match="no GPU 0 and 2: what was for it ran on")
+        expected = pytest.warns(EngineWarning, match=r"no GPU [02]: its process runs on the CPU")
     with expected:
-        report = embed_on_gpus(extractor, rows, [2, 0])
+        report = embed_on_gpus(extractor, rows, gpus=[2, 0])
     assert set(notes.read_text().split()) == {"GPU-a", "5"}
     counts = (report.n_samples, report.n_unread, report.n_forward, report.n_hits)
     assert counts == (41, 1, 40, 0)
@@ -57,11 +59,11 @@ def test_faults_are_told_with_their_place_in_all_samples(no_gpus_listed, tmp_pat
     with open(paths[6], "wb") as file:
         file.write(b"no image")
     with pytest.raises(BadSampleError, match="not an image") as caught:
-        embed_on_gpus(FeatureExtractor("tiny"), paths, 1)
+        embed_on_gpus(FeatureExtractor("tiny"), paths, gpus=1)
     assert [fault.position for fault in caught.value.faults] == [6]
     assert caught.value.n_samples == 40
-    assert caught.value.n_unseen == 28  # three parts were handed out
-    assert EmbeddingCache().info()["n_rows"] >= 8
+    assert caught.value.n_unseen == 32  # two parts were handed out
+    assert EmbeddingCache().info()["n_rows"] == 4
 
 
 @pytest.mark.slow
@@ -72,7 +74,7 @@ def test_interrupted_run_goes_on_where_it_was(no_gpus_listed, tmp_path, monkeypa
 
     extractor = FeatureExtractor(TellsGpu(tmp_path / "notes"), verbose=stop)
     with pytest.raises(KeyboardInterrupt):
-        embed_on_gpus(extractor, ROWS, 1)
+        embed_on_gpus(extractor, ROWS, gpus=1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     extractor.set_params(verbose=0).fit_transform(ROWS)
     assert extractor.report_.n_hits >= 20
@@ -80,25 +82,43 @@ def test_interrupted_run_goes_on_where_it_was(no_gpus_listed, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_network_that_cannot_be_identified_is_refused(no_gpus_listed):
+@pytest.mark.parametrize(
+    ("network", "n_gpus"), [(Opaque(), 1), (Unseeded(), 2)], ids=["opaque", "unseeded"]
+)
+def test_network_that_processes_cannot_share_is_refused(network, n_gpus, no_gpus_listed):
     with pytest.raises(BackboneError, match="cannot share what they embed"):
-        embed_on_gpus(FeatureExtractor(Opaque()), ROWS, 1)
+        embed_on_gpus(FeatureExtractor(network), ROWS, gpus=n_gpus)
+
+
+@pytest.mark.slow
+def test_process_that_ends_is_told_with_what_it_was_at(no_gpus_listed):
+    with pytest.raises(EngineError, match="GPU 0 ended while it embedded samples 0 to 9;"):
+        embed_on_gpus(FeatureExtractor(Exits()), ROWS, gpus=1)
+
+
+@pytest.mark.slow
+def test_cache_that_cannot_be_written_is_told_at_once(no_gpus_listed, tmp_path):
+    (tmp_path / "file").touch()
+    extractor = FeatureExtractor("tiny", cache=tmp_path / "file")
+    images = np.zeros((4, 64, 64, 3), np.uint8)
+    with pytest.raises(BackboneError, match="cannot share what they embed"):
+        embed_on_gpus(extractor, images, gpus=1)
 
 
 @pytest.mark.parametrize("gpus", [0, -1, True, 1.5, "0", [], [0, 0], [-1], ["0"], None])
 def test_all_that_is_faulty_is_told(gpus):
     extractor = FeatureExtractor("tiny", cache=None, pooling="average")
     with pytest.raises(ParameterError, match=r"(?s)extractor\.pooling.*extractor\.cache.*gpus="):
-        embed_on_gpus(extractor, ROWS, gpus)
+        embed_on_gpus(extractor, ROWS, gpus=gpus)
 
 
 @pytest.mark.parametrize("listed", ["", "3,4"])
 def test_gpus_that_are_not_listed_are_refused(listed, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     with pytest.raises(ParameterError, match="that CUDA_VISIBLE_DEVICES="):
-        embed_on_gpus(FeatureExtractor("tiny"), ROWS, [2])
+        embed_on_gpus(FeatureExtractor("tiny"), ROWS, gpus=[2])
 
 
 def test_what_is_no_extractor_is_refused():
     with pytest.raises(ParameterError, match="a FeatureExtractor"):
-        embed_on_gpus("tiny", ROWS, 1)
+        embed_on_gpus("tiny", ROWS, gpus=1)

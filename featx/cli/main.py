@@ -119,7 +119,7 @@ def extract(
 
     images = load_image_folder(folder)
     extractor = make_extractor(backbone, options)
-    on_gpus = embed_on_gpus(extractor, images.data, gpus) if gpus else None
+    on_gpus = embed_on_gpus(extractor, images.data, gpus=gpus) if gpus else None
     embeddings = extractor.fit_transform(images.data)
     report = on_gpus or extractor.report_
     buffer = io.BytesIO()

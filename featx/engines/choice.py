@@ -105,9 +105,8 @@ def make_engine(
         engine = ENGINES[name](ready, batch_size, precision=precision)
         # Compiled: layer by layer, JAX compiles each operation by itself.
         expected = KerasEngine(plain, len(probe[:2])).run(probe[:2])
-        differences = _differences(engine.run(probe[:2]), expected, widths)
         in_16_bits = precision in ("bfloat16", "float16")
-        difference = (differences.min(axis=0) if in_16_bits else differences).max()
+        difference = _difference(engine.run(probe[:2]), expected, widths, of_closest=in_16_bits)
     except Exception as exc:
         if is_out_of_memory(exc):
             raise
@@ -120,14 +119,21 @@ def make_engine(
     return engine
 
 
-def _differences(
-    rows: np.ndarray, expected: np.ndarray, widths: Sequence[int] | None
-) -> np.ndarray:
-    """Return the differences of rows, relative to their length, of shape (n, n_layers)."""
+def _difference(
+    rows: np.ndarray, expected: np.ndarray, widths: Sequence[int] | None, *, of_closest: bool
+) -> float:
+    """Return the difference of rows, relative to their length, in the layer where it is largest.
+
+    In each layer it is that of the farthest row, or of the closest, which is none of zeros.
+    """
+    if not np.isfinite(rows).all():
+        return np.inf
     ends = np.cumsum(widths or [rows.shape[1]])[:-1]
     differences = []
     for part, right in zip(np.split(rows, ends, 1), np.split(expected, ends, 1), strict=True):
         length = np.linalg.norm(right.astype(np.float64), axis=1)
         difference = np.linalg.norm(part.astype(np.float64) - right, axis=1)
-        differences.append(difference / np.maximum(length, np.finfo(np.float32).tiny))
-    return np.stack(differences, axis=1)
+        difference /= np.maximum(length, np.finfo(np.float32).tiny)
+        telling = difference[length > 0]
+        differences.append(min(telling) if of_closest and len(telling) else max(difference))
+    return float(max(differences))
