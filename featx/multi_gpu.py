@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 from joblib.externals.loky.backend import get_context
+from PIL import Image
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
@@ -187,8 +188,9 @@ def _bytes_of_one(samples: Samples) -> int:
 def _bytes_of(item: Any) -> int:
     if isinstance(item, (bytes, bytearray)):
         return len(item)
-    width, height = getattr(item, "size", None) or (0, 0) if hasattr(item, "mode") else (0, 0)
-    return int(getattr(item, "nbytes", 4 * width * height))
+    if isinstance(item, Image.Image):
+        return 4 * item.width * item.height
+    return int(getattr(item, "nbytes", 0))
 
 
 class _Done(NamedTuple):
@@ -252,12 +254,12 @@ def _run(
     """Have parts embedded, each by the process that is free first, until there are none."""
     context = get_context("loky")  # whose processes do not run the script of their parent again
     processes = {}
-    under_way: dict[Connection, tuple[int, range]] = {}
+    gpu_of: dict[Connection, int] = {}
+    under_way: dict[Connection, range] = {}
 
-    def hand_out(connection: Connection, gpu: int) -> None:
+    def hand_out(connection: Connection) -> None:
         if parts:
-            part = parts.popleft()
-            under_way[connection] = gpu, part
+            under_way[connection] = part = parts.popleft()
             with contextlib.suppress(BrokenPipeError):  # which is met when it is waited for
                 connection.send(samples.take(np.arange(part.start, part.stop)))
 
@@ -267,14 +269,15 @@ def _run(
             process = context.Process(target=_work, args=(theirs, worker), env={_VISIBLE: name})
             process.start()
             theirs.close()
-            processes[mine] = process
-            hand_out(mine, gpu)
+            processes[mine], gpu_of[mine] = process, gpu
+        for connection in processes:  # once all are starting: the first waits for its process
+            hand_out(connection)
         while under_way:
             ready = wait(list(under_way))
             for connection in [one for one in under_way if one in ready]:
-                gpu, part = under_way.pop(connection)
+                gpu, part = gpu_of[connection], under_way.pop(connection)
                 yield gpu, part, _answer(connection, gpu, part)
-                hand_out(connection, gpu)
+                hand_out(connection)
     finally:
         for connection, process in processes.items():
             if connection in under_way:  # Ctrl-C need not wait: what is stored is whole
