@@ -254,7 +254,6 @@ def _run(
     """Have parts embedded, each by the process that is free first, until there are none."""
     context = get_context("loky")  # whose processes do not run the script of their parent again
     processes = {}
-    gpu_of: dict[Connection, int] = {}
     under_way: dict[Connection, range] = {}
 
     def hand_out(connection: Connection) -> None:
@@ -264,12 +263,13 @@ def _run(
                 connection.send(samples.take(np.arange(part.start, part.stop)))
 
     try:
-        for gpu, name in devices.items():
+        for name in devices.values():
             mine, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, worker), env={_VISIBLE: name})
             process.start()
             theirs.close()
-            processes[mine], gpu_of[mine] = process, gpu
+            processes[mine] = process
+        gpu_of = dict(zip(processes, devices, strict=True))
         for connection in processes:  # once all are starting: the first waits for its process
             hand_out(connection)
         while under_way:

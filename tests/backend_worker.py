@@ -20,7 +20,7 @@ class NoTensorFlow(MetaPathFinder, Loader):
 def main():
     import keras
     import numpy as np
-    from digit_tuning import changed_by_tuning, classifier
+    from digit_tuning import UNFROZEN, changed_by_tuning, classifier
     from sample_digits import first_digits
 
     from featx import EmbeddingCache, FeatureExtractor
@@ -44,7 +44,7 @@ def main():
         "views": [rows(**views, n_jobs=n_jobs) for n_jobs in (1, 4)],
         "from pixels": losses(max_cache_bytes=1),
         "from the frontier": losses(),
-        "changed": changed_by_tuning(digits, "norm")[1:],
+        "changed": [changed_by_tuning(digits, unfreeze)[1:] for unfreeze, _ in UNFROZEN],
     }
     print(json.dumps(found))
 

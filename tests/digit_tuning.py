@@ -8,6 +8,17 @@ from sample_networks import small_network
 from featx import FeatureExtractor, FineTune, TransferClassifier
 from featx.tuning.start import Start
 
+# What is unfrozen in small_network, and the layers that training then changes.
+UNFROZEN = [
+    (1, ["conv_3"]),
+    (2, ["conv_2", "conv_3"]),
+    ("conv_2", ["conv_2", "conv_3"]),
+    ("conv_[13]", ["conv_1", "conv_3"]),
+    ("norm", ["norm_0", "norm_1", "norm_2", "norm_3"]),
+    ("bias", ["conv_0", "conv_1", "conv_2", "conv_3"]),
+    ("all", ["conv_0", "conv_1", "conv_2", "conv_3"]),
+]
+
 
 def tuning(**params):
     return FineTune(**{"epochs": 2, "learning_rate": 1e-3, "patience": None, **params})

@@ -63,6 +63,7 @@ def test_bfloat16_rows_are_near_those_of_float32(engine):
     rows = mobilenet(cache=None).fit_transform(paths[::4])
     rough = mobilenet(cache=None, precision="bfloat16", engine=engine).fit_transform(paths[::4])
     gaps = np.linalg.norm(rough - rows, axis=1) / np.linalg.norm(rows, axis=1)
+    assert np.sort(gaps)[-2] < 0.2, "more than one image is far off"
     assert np.median(gaps) < 0.1  # 0.066 on a CPU with bfloat16, 0.079 by TensorFlow without oneDNN
     nearest = pairwise_distances(rough, rows).argmin(axis=1)
     np.testing.assert_array_equal(nearest, np.arange(len(rows)), "an image is nearest to another")
