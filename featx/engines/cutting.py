@@ -1,14 +1,18 @@
 """Batches whole or in parts: whichever a machine computes faster, found out by doing both.
 
 TensorFlow leaves cores of a CPU idle between two layers, and what one layer hands to the next may
-be larger than their caches. There parts that run side by side are up to twice as fast. On CPUs
-with AMX, which want large matrices, they are a tenth slower (benchmarks/NOTES.md).
+be larger than their caches. Parts that run side by side keep the cores busy and fit the caches;
+whole batches side by side keep them busy too, with larger matrices. Which is faster depends on the
+network and the CPU (benchmarks/NOTES.md), and shows only while batches follow one another.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 import numpy as np
 
@@ -16,49 +20,104 @@ import numpy as np
 _NUMBERS_PER_PART = 600_000
 _TRIALS = 3  # of each way; the first also sets things up
 
+_Rows = list["Future[np.ndarray]"]
+
 
 class Cutting:
-    """Cuts batches into parts, or leaves them whole.
+    """Hands batches to threads, in parts or whole.
+
+    While it is not known which is faster, the two ways take turns, a round of batches each. All
+    batches of a round are under way at once, and no others.
+
+    Parameters
+    ----------
+    n_in_round : int
+        How many batches are under way at once when many are to be done.
 
     Examples
     --------
-    >>> batch = np.zeros((8, 224, 224, 3), np.uint8)
-    >>> cutting = Cutting()
-    >>> while cutting.is_on_trial(batch):
-    ...     parts = cutting.parts_of(batch)
-    ...     cutting.note(parts, seconds=3.0 if len(parts) > 1 else 2.0)
-    >>> len(cutting.parts_of(batch))
-    1
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> cutting = Cutting(n_in_round=2)
+    >>> with ThreadPoolExecutor() as threads:
+    ...     rows = cutting.start(
+    ...         np.ones((2, 640, 480)), lambda part: threads.submit(np.mean, part, (1, 2))
+    ...     )
+    ...     cutting.finish(rows)
+    array([1., 1.])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, n_in_round: int) -> None:
+        self._n_in_round = n_in_round
         self._is_decided = False
         self._in_parts = True
         self._seconds: defaultdict[tuple[bool, int], list[float]] = defaultdict(list)
+        self._round: list[_Rows] = []
+        self._round_is_of = (True, 0)
+        self._round_began_s = 0.0
         self._lock = threading.Lock()
 
-    def is_on_trial(self, inputs: np.ndarray) -> bool:
-        """Tell whether it is to be timed how long this batch takes alone."""
-        return not self._is_decided and _n_parts(inputs) > 1
+    def start(
+        self, inputs: np.ndarray, submit: Callable[[np.ndarray], Future[np.ndarray]]
+    ) -> _Rows:
+        """Hand a batch to threads; wait for the batches of a round when it is complete.
 
-    def parts_of(self, inputs: np.ndarray) -> list[np.ndarray]:
-        """Return a batch of shape (n, ...) in parts, or as the only one."""
-        return np.array_split(inputs, _n_parts(inputs)) if self._in_parts else [inputs]
+        Parameters
+        ----------
+        inputs : ndarray of shape (n, ...)
+        submit : callable
+            From (m, ...) to the future rows of these.
 
-    def note(self, parts: list[np.ndarray], *, seconds: float) -> None:
-        """Note how long a batch took; the two ways take turns until enough is known of one size."""
-        size = sum(map(len, parts))
+        Returns
+        -------
+        list of futures
+            For :meth:`finish`.
+        """
+        n_parts = max(1, min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART)))
+        is_tried = n_parts > 1 and not self._is_decided
+        in_parts = self._in_parts
+        start_s = time.perf_counter()
+        parts = np.array_split(inputs, n_parts) if in_parts else [inputs]
+        rows = [submit(part) for part in parts]
+        if is_tried:
+            self._join_round(rows, (in_parts, len(inputs)), start_s)
+        return rows
+
+    def finish(self, rows: _Rows) -> np.ndarray:
+        """Wait for a batch.
+
+        Returns
+        -------
+        ndarray of shape (n, ...)
+        """
+        with self._lock:
+            if any(rows is other for other in self._round):
+                self._round = []  # was not complete: nothing follows this batch
+        done = [part.result() for part in rows]
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    def _join_round(self, rows: _Rows, is_of: tuple[bool, int], start_s: float) -> None:
+        with self._lock:
+            if not self._round or self._round_is_of != is_of:
+                self._round, self._round_is_of, self._round_began_s = [], is_of, start_s
+            self._round.append(rows)
+            if len(self._round) < self._n_in_round:
+                return
+            complete, self._round = self._round, []
+            began_s = self._round_began_s
+        parts = [part for rows in complete for part in rows]
+        wait(parts)
+        if not any(part.exception() for part in parts):
+            self._note(is_of, time.perf_counter() - began_s)
+
+    def _note(self, is_of: tuple[bool, int], seconds: float) -> None:
+        """Note how long a round took; choose when enough is known of batches of one size."""
         with self._lock:
             if self._is_decided:
                 return
-            self._seconds[len(parts) > 1, size].append(seconds)
-            whole, cut = self._seconds[False, size], self._seconds[True, size]
+            self._seconds[is_of].append(seconds)
+            whole, cut = self._seconds[False, is_of[1]], self._seconds[True, is_of[1]]
             self._is_decided = min(len(whole), len(cut)) >= _TRIALS
             if self._is_decided:
                 self._in_parts = min(cut) < min(whole)
             else:
                 self._in_parts = len(cut) <= len(whole)
-
-
-def _n_parts(inputs: np.ndarray) -> int:
-    return max(1, min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART)))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import functools
 import os
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +39,15 @@ class KerasEngine(Engine):
     precisions = ("float32", "tf32", "bfloat16", "float16")
 
     def _load(self, model: keras.Model) -> None:
+        import keras
+
         self._function = compiled_inference(model)
         self._model = model  # whose variables functions refer to, but do not keep
-        self._cutting = Cutting() if _idles_between_layers() else None
+        self._cutting: Cutting | None = None
         if has_accelerator():
             self.n_in_flight = _BATCHES_ON_ACCELERATORS
+        elif keras.backend.backend() == "tensorflow":
+            self._cutting = Cutting(n_in_round=self.n_in_flight)
 
     def resized(self, batch_size: int) -> KerasEngine:
         """Return an engine with the same function."""
@@ -53,23 +56,16 @@ class KerasEngine(Engine):
         return engine
 
     def start(self, inputs: np.ndarray) -> Any:
-        """Hand the batch, whole or in parts, to threads; wait while it is timed."""
-        parts = self._cutting.parts_of(inputs) if self._cutting else [inputs]
-        start_s = time.perf_counter()
-        futures = [_threads().submit(self._rows_of, part) for part in parts]
-        if (
-            self._cutting
-            and self._cutting.is_on_trial(inputs)
-            and not any(future.exception() for future in futures)
-        ):
-            self._cutting.note(parts, seconds=time.perf_counter() - start_s)
-        return futures
+        """Hand the batch, whole or in parts, to threads."""
+        return self._cutting.start(inputs, self._submit) if self._cutting else self._submit(inputs)
 
     def finish(self, pending: Any) -> np.ndarray:
         """Wait for the threads."""
-        futures: list[Future[np.ndarray]] = pending
-        rows = [future.result() for future in futures]
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+        rows: np.ndarray = self._cutting.finish(pending) if self._cutting else pending.result()
+        return rows
+
+    def _submit(self, inputs: np.ndarray) -> Future[np.ndarray]:
+        return _threads().submit(self._rows_of, inputs)
 
     def _rows_of(self, inputs: np.ndarray) -> np.ndarray:
         """Copy inputs to the device, compute, and copy the embeddings back."""
@@ -78,13 +74,6 @@ class KerasEngine(Engine):
         with arithmetic(self._precision):
             outputs = self._function(inputs)
         return np.asarray(keras.ops.convert_to_numpy(outputs), np.float32)
-
-
-def _idles_between_layers() -> bool:
-    """Tell whether TensorFlow runs the graph on a CPU, whose cores wait between two layers."""
-    import keras
-
-    return keras.backend.backend() == "tensorflow" and not has_accelerator()
 
 
 @functools.cache
