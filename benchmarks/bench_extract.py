@@ -67,6 +67,7 @@ TAPS = {
 # Backbone, its parameters, images.
 FROM_FILES = {
     "MobileNetV2 0.35": ("mobilenet_v2", {"alpha": 0.35}, 2000),
+    "MobileNetV2": ("mobilenet_v2", {}, 1000),
     "ResNet50": ("resnet50", {}, 192),
 }
 SMOKE_FROM_FILES = {"MobileNet 0.25": ("mobilenet", {"alpha": 0.25}, 64)}
@@ -186,8 +187,9 @@ def extractor_of(args, backbone="mobilenet_v2", params=None, **options):
     """Return an extractor at 224 pixels, with trained weights if these are at hand."""
     from featx import FeatureExtractor
 
-    weights = find_weights(args.shared) if backbone == "mobilenet_v2" else None
     params = {"alpha": 0.35} if params is None else params
+    is_trained = backbone == "mobilenet_v2" and params == {"alpha": 0.35}
+    weights = find_weights(args.shared) if is_trained else None
     options |= {"weights": weights, "backbone_params": params, "input_size": 224}
     return FeatureExtractor(backbone, **options)
 
