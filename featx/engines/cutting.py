@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +22,16 @@ _NUMBERS_PER_PART = 600_000
 _TRIALS = 3  # of each way; the first also sets things up
 
 _Rows = list["Future[np.ndarray]"]
+
+
+@dataclass
+class _Round:
+    """Batches of one size, all whole or all in parts, that are under way at once."""
+
+    in_parts: bool
+    size: int
+    began_s: float
+    batches: list[_Rows] = field(default_factory=list)
 
 
 class Cutting:
@@ -51,9 +62,7 @@ class Cutting:
         self._is_decided = False
         self._in_parts = True
         self._seconds: defaultdict[tuple[bool, int], list[float]] = defaultdict(list)
-        self._round: list[_Rows] = []
-        self._round_is_of = (True, 0)
-        self._round_began_s = 0.0
+        self._round: _Round | None = None
         self._lock = threading.Lock()
 
     def start(
@@ -74,12 +83,11 @@ class Cutting:
         """
         n_parts = max(1, min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART)))
         is_tried = n_parts > 1 and not self._is_decided
-        in_parts = self._in_parts
-        start_s = time.perf_counter()
-        parts = np.array_split(inputs, n_parts) if in_parts else [inputs]
+        own = _Round(self._in_parts, len(inputs), time.perf_counter())
+        parts = np.array_split(inputs, n_parts) if own.in_parts else [inputs]
         rows = [submit(part) for part in parts]
         if is_tried:
-            self._join_round(rows, (in_parts, len(inputs)), start_s)
+            self._join(rows, own)
         return rows
 
     def finish(self, rows: _Rows) -> np.ndarray:
@@ -90,32 +98,33 @@ class Cutting:
         ndarray of shape (n, ...)
         """
         with self._lock:
-            if any(rows is other for other in self._round):
-                self._round = []  # was not complete: nothing follows this batch
+            if self._round and any(rows is other for other in self._round.batches):
+                self._round = None  # was not complete: nothing follows this batch
         done = [part.result() for part in rows]
         return done[0] if len(done) == 1 else np.concatenate(done)
 
-    def _join_round(self, rows: _Rows, is_of: tuple[bool, int], start_s: float) -> None:
+    def _join(self, rows: _Rows, own: _Round) -> None:
+        """Add a batch to the round; it begins one of its own if it is of another kind."""
         with self._lock:
-            if not self._round or self._round_is_of != is_of:
-                self._round, self._round_is_of, self._round_began_s = [], is_of, start_s
-            self._round.append(rows)
-            if len(self._round) < self._n_in_round:
+            at = self._round
+            if at is None or (at.in_parts, at.size) != (own.in_parts, own.size):
+                at = self._round = own
+            at.batches.append(rows)
+            if len(at.batches) < self._n_in_round:
                 return
-            complete, self._round = self._round, []
-            began_s = self._round_began_s
-        parts = [part for rows in complete for part in rows]
+            self._round = None
+        parts = [part for rows in at.batches for part in rows]
         wait(parts)
         if not any(part.exception() for part in parts):
-            self._note(is_of, time.perf_counter() - began_s)
+            self._note(at, seconds=time.perf_counter() - at.began_s)
 
-    def _note(self, is_of: tuple[bool, int], seconds: float) -> None:
+    def _note(self, tried: _Round, *, seconds: float) -> None:
         """Note how long a round took; choose when enough is known of batches of one size."""
         with self._lock:
             if self._is_decided:
                 return
-            self._seconds[is_of].append(seconds)
-            whole, cut = self._seconds[False, is_of[1]], self._seconds[True, is_of[1]]
+            self._seconds[tried.in_parts, tried.size].append(seconds)
+            whole, cut = self._seconds[False, tried.size], self._seconds[True, tried.size]
             self._is_decided = min(len(whole), len(cut)) >= _TRIALS
             if self._is_decided:
                 self._in_parts = min(cut) < min(whole)
