@@ -98,7 +98,7 @@ class Cutting:
         ndarray of shape (n, ...)
         """
         with self._lock:
-            if self._round and any(rows is other for other in self._round.batches):
+            if self._round and rows in self._round.batches:
                 self._round = None  # was not complete: nothing follows this batch
         done = [part.result() for part in rows]
         return done[0] if len(done) == 1 else np.concatenate(done)
