@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, clone
 
 from featx.extractor import FeatureExtractor
 from featx.identity._hashing import digest_of_array, digest_of_json
+from featx.networks.models import fixed_seed
 from featx.progress import say
 from featx.tuning.data import Data
 from featx.tuning.handover import head_with
@@ -80,7 +81,8 @@ class Contest:
 
         self.plan, self.keys, self.read, self.seed = plan, keys, read, seed
         start_s = time.perf_counter()
-        self.model = TrainedModel(plan)
+        with fixed_seed():  # layers without a seed draw one from Python's own generator
+            self.model = TrainedModel(plan)
         rows = np.arange(len(data.y))
         features = predict(self.model.features, read, rows, plan.params.batch_size)
         self.seconds = {"features": time.perf_counter() - start_s}
