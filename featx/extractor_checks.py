@@ -13,7 +13,7 @@ import numpy as np
 from featx._validation import ParameterFaults
 from featx.engines.choice import ENGINES, missing_packages
 from featx.engines.keras_engine import KerasEngine
-from featx.exceptions import InputError, ParameterError
+from featx.exceptions import BackboneError, InputError, ParameterError
 from featx.networks.applications import Network, find_network
 from featx.networks.augmentation import check_augment
 from featx.networks.backbones import channels_first_message
@@ -196,6 +196,28 @@ def _is_size(size: Any) -> bool:
         isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
         for side in sides
     )
+
+
+def check_can_be_checked(resolved: Resolved, *, label: str) -> None:
+    """Check that whoever loads a saved extractor can find out whether it computes the same.
+
+    Raises
+    ------
+    BackboneError
+        What it computes cannot be identified, or depends on settings of this process.
+    """
+    if not resolved.is_cacheable:
+        raise BackboneError(
+            f"{label} cannot be saved: what it computes cannot be identified, as a warning says, "
+            "so that nobody could check that it computes the same when it is loaded. Code is "
+            "identified by its functions, classes, plain data and arrays: keep other objects out"
+        )
+    if settings := resolved.space.description.get("keras"):
+        raise BackboneError(
+            f"{label} cannot be saved: it runs under other settings of Keras than those by default "
+            f"({settings}), which a saved file does not keep. Set them back with keras.config, "
+            "and call fit again"
+        )
 
 
 def check_channels_first(samples: Samples, resolved: Resolved, *, label: str) -> None:

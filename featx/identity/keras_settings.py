@@ -1,9 +1,9 @@
 """The global settings of Keras that decide numbers: standard ones, whatever the caller has set.
 
 Keras asks for its dtype policy, ``floatx``, ``epsilon`` and data format while layers are made, and
-some layers ask once more while they are called. What featx makes by itself, such as a network with a
-name, is made and compiled under the standard settings. A model that the caller made runs under the
-caller's settings, which are then part of its identity.
+some layers ask once more while they are called. What featx makes by itself, such as a network with
+a name, is made and compiled under the standard settings. A model that the caller made runs under
+the caller's settings, which are then part of its identity.
 """
 
 from __future__ import annotations
@@ -186,4 +186,4 @@ def _keras_home() -> Path:
     if "KERAS_HOME" in os.environ:
         return Path(os.environ["KERAS_HOME"]).expanduser()
     home = os.path.expanduser("~")
-    return Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
+    return Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"  # noqa: S108

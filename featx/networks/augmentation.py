@@ -227,13 +227,13 @@ class _Changer:
 
         # What draws from the generators of the process leaves them as the caller had them: Keras
         # has one for each thread.
-        of_python, of_numpy = random.getstate(), np.random.get_state()
+        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             with ThreadPoolExecutor(1) as thread:
                 return thread.submit(are_equal).result()
         finally:
             random.setstate(of_python)
-            np.random.set_state(of_numpy)
+            np.random.set_state(of_numpy)  # noqa: NPY002
 
     def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
         import keras

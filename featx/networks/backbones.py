@@ -177,7 +177,7 @@ class Backbone:
             raise BackboneError(
                 f"pooling={self.spec.pooling!r}: {self.spec.label} has layers with "
                 "data_format='channels_first', and where the channels of the "
-                f"{self.activation_shape} activations of the layer {self._layer_name()!r} are "
+                f"{self.activation_shape} activations of the layer {self.layer_name!r} are "
                 "cannot be found out. Pass pooling='flatten' or None, name another layer, or end "
                 "the model with a pooling of its own, such as keras.layers.GlobalAveragePooling2D"
             )
@@ -253,7 +253,9 @@ class Backbone:
         inputs = keras.Input(self.input_shape, dtype="float32")
         return {"graph": graph_digest(keras.Model(inputs, self.preprocessing(inputs)))}
 
-    def _layer_name(self) -> str:
+    @property
+    def layer_name(self) -> str:
+        """The name of the layer that is read."""
         if isinstance(self.spec.layer, str):
             return self.spec.layer
         if self.tensor is None:
@@ -264,7 +266,7 @@ class Backbone:
         return ", ".join(
             (
                 self.spec.label,
-                f"layer {self._layer_name()!r}",
+                f"layer {self.layer_name!r}",
                 f"pooling {self.spec.pooling}",
                 f"preprocessing {self.preprocessing}",
                 *self._departures(),

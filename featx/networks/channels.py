@@ -159,8 +159,8 @@ def _formats_in(operation: Any) -> set[str]:
     inner = getattr(operation, "_flatten_layers", None)
     if inner is None:
         return set()
-    found = {getattr(layer, "data_format", None) for layer in inner(include_self=False)}
-    return found & {_FIRST, _LAST}
+    found = [getattr(layer, "data_format", None) for layer in inner(include_self=False)]
+    return {each for each in (_FIRST, _LAST) if each in found}
 
 
 def _moved(operation: Any, marks: _Marks) -> _Marks | None:

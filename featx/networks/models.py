@@ -229,7 +229,7 @@ def fixed_seed() -> Iterator[None]:
 
 
 class _Undisturbed:
-    """Leaves Python's own generator as it was found, however many threads draw from it meanwhile."""
+    """Leaves Python's own generator as it was found, also where several threads draw from it."""
 
     def __init__(self) -> None:
         self._n_threads, self._state = 0, random.getstate()

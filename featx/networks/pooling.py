@@ -56,4 +56,5 @@ def pooled_shape(
         return tuple(shape)
     if pooling == "flatten":
         return (math.prod(shape),)
-    return ((None, *shape)[channel_axis] * (2 if pooling == "avgmax" else 1),)
+    n_channels = (1, *shape)[channel_axis]
+    return (n_channels * (2 if pooling == "avgmax" else 1),)

@@ -247,7 +247,11 @@ def _source(
         source["keras"] = current_settings().departures()
     else:
         return None
-    plain = {"source": source, "params": spec.backbone_params or {}, "size": spec.size}
+    plain: dict[str, Any] = {
+        "source": source,
+        "params": spec.backbone_params or {},
+        "size": spec.size,
+    }
     if callable(spec.backbone) or spec.weights is None:
         plain["backend"] = backend_name()  # each draws other numbers from one seed
     return {"keras": _keras_version(), **_plain(plain)}
