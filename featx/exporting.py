@@ -92,10 +92,11 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
     True
     """
     backbone = _backbone_of(extractor)
-    graph = _embedding_graph(backbone)
-    if backbone.tensor is not None:
-        graph = flat_copy(graph, name="embeddings", label=backbone.spec.label).model
-    model = _with_head(graph, head)
+    with backbone.settings.applied():
+        graph = _embedding_graph(backbone)
+        if backbone.tensor is not None:
+            graph = flat_copy(graph, name="embeddings", label=backbone.spec.label).model
+        model = _with_head(graph, head)
     if is_classifier(head):
         model.class_names = _class_names(head)
     return model
@@ -131,15 +132,18 @@ def export(
     """
     path = Path(path)
     _check_target(path, format)
+    backbone = _backbone_of(extractor)
     if format == "keras":
         model = to_keras(extractor, head)
     else:
-        model = _with_head(_embedding_graph(_backbone_of(extractor)), head)
+        with backbone.settings.applied():
+            model = _with_head(_embedding_graph(backbone), head)
     folder = path.absolute().parent
     with tempfile.TemporaryDirectory(PART_SUFFIX, f".{path.name}.", folder) as beside:
         written = Path(beside) / path.name
         try:
-            with warnings.catch_warnings(action="ignore"):  # Keras and converters, of each other
+            # Keras and converters warn of each other.
+            with warnings.catch_warnings(action="ignore"), backbone.settings.applied():
                 _write(model, written, format)
         except OSError:
             raise

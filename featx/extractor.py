@@ -12,7 +12,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featx.exceptions import BackboneError
-from featx.extractor_checks import as_taps, check_out
+from featx.extractor_checks import as_taps, check_channels_first, check_out
 from featx.extractor_params import ExtractorParams
 from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
 from featx.forward.embedding import PassOptions, embed
@@ -177,6 +177,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         samples = self._samples(X, reset=False)
         resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
         self._check_unchanged(resolved)
+        check_channels_first(samples, resolved, label=self._spec().label)
         if out is not None:
             check_out(out, (len(samples), *resolved.space.feature_shape))
         return self._embed(samples, resolved, out)
@@ -211,6 +212,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         samples = self._samples(X, reset=False)
         resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
         self._check_unchanged(resolved)
+        check_channels_first(samples, resolved, label=self._spec().label)
         shape = resolved.space.feature_shape
         views = np.full((len(samples), self.views, *shape), np.nan, np.float32)
         for number, rows, embeddings in self._each_view(samples, resolved):
@@ -297,6 +299,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
 
     def _learn(self, samples: Samples, resolved: Resolved) -> None:
         samples.for_inputs(resolved.input_shape)
+        check_channels_first(samples, resolved, label=self._spec().label)
         self._warn_of_unused_augment()
         if augmentation := self._augmentation(resolved):
             augmentation.check()

@@ -13,12 +13,15 @@ import numpy as np
 from featx._validation import ParameterFaults
 from featx.engines.choice import ENGINES, missing_packages
 from featx.engines.keras_engine import KerasEngine
-from featx.exceptions import ParameterError
+from featx.exceptions import BackboneError, InputError, ParameterError
 from featx.networks.applications import Network, find_network
 from featx.networks.augmentation import check_augment
+from featx.networks.backbones import channels_first_message
 from featx.networks.models import StoredModel, is_file
 from featx.networks.pooling import POOLINGS
 from featx.networks.preprocessing import PREPROCESSINGS
+from featx.networks.resolution import Resolved
+from featx.samples.base import Samples
 from featx.storage.cache import EmbeddingCache
 
 # Of a network's constructor, but said by parameters of the extractor.
@@ -172,6 +175,9 @@ def _check_constructor_params(
         faults.add("backbone_params", given, "a dict for the network's constructor, or None.")
     elif given and (not has_name or (network is not None and not network.constructor)):
         faults.add("backbone_params", given, "None for a backbone that has no constructor here.")
+    if network and network.constructor.startswith("EfficientNetV2") and "name" in (given or {}):
+        expected = "no 'name', by which this network chooses how it scales pixels."
+        faults.add("backbone_params", given, expected)
     for name in sorted(_SAID_ELSEWHERE.keys() & (given if isinstance(given, dict) else {})):
         expected = f"no {name!r}, which the parameter {_SAID_ELSEWHERE[name]!r} decides."
         faults.add("backbone_params", given, expected)
@@ -190,6 +196,41 @@ def _is_size(size: Any) -> bool:
         isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
         for side in sides
     )
+
+
+def check_can_be_checked(resolved: Resolved, *, label: str) -> None:
+    """Check that whoever loads a saved extractor can find out whether it computes the same.
+
+    Raises
+    ------
+    BackboneError
+        What it computes cannot be identified, or depends on settings of this process.
+    """
+    if not resolved.is_cacheable:
+        raise BackboneError(
+            f"{label} cannot be saved: what it computes cannot be identified, as a warning says, "
+            "so that nobody could check that it computes the same when it is loaded. Code is "
+            "identified by its functions, classes, plain data and arrays: keep other objects out"
+        )
+    if settings := resolved.space.description.get("keras"):
+        raise BackboneError(
+            f"{label} cannot be saved: it runs under other settings of Keras than those by default "
+            f"({settings}), which a saved file does not keep. Set them back with keras.config, "
+            "and call fit again"
+        )
+
+
+def check_channels_first(samples: Samples, resolved: Resolved, *, label: str) -> None:
+    """Check that samples are as a backbone takes them whose inputs are images (c, h, w).
+
+    Raises
+    ------
+    InputError
+        They are not, and would be resized along the wrong axes.
+    """
+    shape = resolved.input_shape
+    if resolved.space.description.get("channels_first") and samples.array_shape != shape:
+        raise InputError(channels_first_message(label, shape, samples.array_shape))
 
 
 def check_out(out: Any, shape: tuple[int, ...]) -> None:

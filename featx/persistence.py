@@ -32,6 +32,7 @@ from featx._version import __version__
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.extractor import FeatureExtractor
+from featx.extractor_checks import check_can_be_checked
 from featx.heads.folds import SampleFolds
 from featx.identity.spaces import Space
 from featx.networks.augmentation import augmentation_layers
@@ -102,6 +103,8 @@ def save(
         The estimator was not fitted.
     ParameterError
         `path` is a folder, or in one that is not there.
+    BackboneError
+        What the extractor computes cannot be identified, so that `load` could not check it.
     OSError
         The file cannot be written; one that was there is unharmed.
 
@@ -127,6 +130,7 @@ def save(
     if Path(path).is_dir():
         raise ParameterError(f"{os.fspath(path)!r} is a folder: expected the path of a file")
     extractor = estimator if isinstance(estimator, FeatureExtractor) else estimator.extractor_
+    check_can_be_checked(extractor.current_resolution(), label=extractor.label)
     entries, manifest = _extractor_entries(extractor)
     manifest |= {"format": _FORMAT, "featx": __version__, "class": kind}
     if not isinstance(estimator, FeatureExtractor):

@@ -8,7 +8,7 @@ from keras import layers
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.rewriting import rewritten
 from featx.exceptions import BackboneError, ParameterError
-from featx.networks.backbones import BackboneSpec, build_backbone, embedding_graph
+from featx.networks.backbones import Backbone, BackboneSpec, build_backbone, embedding_graph
 
 
 def spec_of(backbone="tiny", **fields):
@@ -245,3 +245,40 @@ def test_build_backbone_changes_nothing_of_the_model(images):
     assert [layer.name for layer in model.layers][1:] == ["conv", "relu"]
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mobilenet_v3_small", "tf"),
+        ("efficientnet_v2_b0", "torch"),
+        ("efficientnet_v2_s", "x / 128 - 1"),
+        ("convnext_tiny", "torch"),
+    ],
+)
+def test_preprocessing_auto_without_that_of_the_network(name, expected):
+    spec = spec_of(name, weights=None, backbone_params={"include_preprocessing": False})
+    assert Backbone(None, spec, (32, 32, 3)).preprocessing == expected
+    spec = spec_of(name, weights=None, backbone_params={"include_preprocessing": True})
+    assert Backbone(None, spec, (32, 32, 3)).preprocessing is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v3_small",
+        pytest.param("mobilenet_v3_large", marks=pytest.mark.long),
+        pytest.param("efficientnet_v2_b0", marks=pytest.mark.long),
+        pytest.param("efficientnet_v2_b3", marks=pytest.mark.long),
+        pytest.param("efficientnet_v2_s", marks=pytest.mark.long),
+        pytest.param("convnext_tiny", marks=pytest.mark.long),
+    ],
+)
+def test_embedding_graph_scales_as_the_network_would(name):
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    rows = [
+        embedded(build(name, weights=None, input_size=32, backbone_params=params), images)
+        for params in ({}, {"include_preprocessing": False})
+    ]
+    difference = np.linalg.norm(rows[1] - rows[0], axis=1) / np.linalg.norm(rows[0], axis=1)
+    assert difference.max() <= 1e-5

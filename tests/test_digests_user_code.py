@@ -168,3 +168,45 @@ def test_object_digest_of_function_with_keras_variable_follows_its_value():
     before = object_digest(function)
     variable.assign([1.0, 3.0])
     assert object_digest(function) != before
+
+
+@keras.saving.register_keras_serializable("featx_tests")
+class Patches(layers.Layer):
+    """A custom layer whose attributes come back from a file as other types."""
+
+    def __init__(self, size=(2, 2), table=((1, (2, 3)),), rate=np.float32(0.5), **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.table, self.rate = size, table, rate
+        self.options = {"sizes": [size, {"inner": size}]}
+
+    def call(self, inputs):
+        return inputs * self.rate * self.size[0] * self.table[0][1][0]
+
+    def get_config(self):
+        mine = {"size": self.size, "table": self.table, "rate": self.rate}
+        return {**super().get_config(), **mine}
+
+
+def test_graph_digest_after_round_trip_of_tuples_is_equal(tmp_path):
+    model = functional((4,), Patches())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.layers[-1].size, list)
+    assert graph_digest(loaded) == graph_digest(model)
+
+
+def test_graph_digest_with_numpy_number_in_config_is_equal():
+    assert digest((4, 3), layers.Rescaling(np.float64(0.5))) == digest((4, 3), layers.Rescaling(0.5))
+
+
+def test_graph_digest_with_other_tuple_differs():
+    assert digest((4,), Patches((2, 2))) != digest((4,), Patches((2, 3)))
+
+
+def test_graph_digest_after_export_is_equal(tmp_path):
+    """Keras hangs functions on each layer while it lists them for a SavedModel."""
+    model = functional((4,), Patches(), layers.Dense(2))
+    before = graph_digest(model)
+    model.export(str(tmp_path / "exported"), verbose=False)
+    assert "train_function" in vars(model.layers[1])
+    assert graph_digest(model) == before

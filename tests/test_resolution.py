@@ -1,5 +1,6 @@
 """From a parameter to its space: remembered where that is safe, and only there."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,13 @@ import pytest
 from keras import layers
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
+from featx.exceptions import (
+    BackboneError,
+    NotCachedWarning,
+    UnstableBackboneWarning,
+    WeightsError,
+)
+from featx.networks import backbones
 from featx.networks.applications import TINY_FILE
 from featx.networks.resolution import _BUILT, _MAX_BUILT
 
@@ -219,3 +226,51 @@ def test_resolve_subclassed_model_that_was_built_is_used_and_stored(images):
     again, report = run(images, model, preprocessing="unit")
     np.testing.assert_array_equal(again, rows)
     assert report.n_forward == 0
+
+
+def test_build_other_network_than_remembered_is_an_error(images):
+    """A file of weights that was replaced, or another release, gives other rows under one name."""
+    _, report = run(images[:2], "tiny")
+    assert report.n_forward == 2
+    forget_built()
+    with monkeypatched_weights("tiny"):
+        with pytest.raises(BackboneError, match=r"tiny, as it was built now.*different are graph"):
+            run(images, "tiny")
+        _, report = run(images, "tiny")  # what was built is remembered from then on
+        assert report.n_forward == 4
+    forget_built()
+
+
+@contextlib.contextmanager
+def monkeypatched_weights(name):
+    """Let the network of a name come out with other weights, as if its library had changed."""
+    original = backbones.named_model
+
+    def changed(*args, **kwargs):
+        model = original(*args, **kwargs)
+        model.weights[0].assign(model.weights[0] + 1)
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "named_model", changed)
+        yield
+
+
+def test_resolve_file_with_custom_layer_is_built_each_time(images, tmp_path, monkeypatch):
+    """Its code may change while the file stays the same."""
+    path = tmp_path / "custom.keras"
+    keras.Sequential([keras.Input((64, 64, 3)), layers.Flatten(), Times()]).save(path)
+    assert run(images, path)[1].n_forward == 4
+    forget_built()
+    assert run(images, path)[1].n_forward == 0
+    forget_built()
+    monkeypatch.setattr(Times, "call", lambda self, inputs: inputs * 3)
+    rows, report = run(images, path)
+    assert report.n_forward == 4
+    np.testing.assert_allclose(rows, images.reshape(4, -1) * 3.0)
+
+
+@keras.saving.register_keras_serializable("featx_tests")
+class Times(layers.Layer):
+    def call(self, inputs):
+        return inputs * 2

@@ -1,7 +1,8 @@
 """What Keras leaves to its backend: compiling, and whether a GPU may use TensorFloat-32.
 
 TensorFlow, JAX and torch each do it in a way of their own; no other module knows TensorFlow. What
-is compiled here may be called in several threads at once.
+is compiled here may be called in several threads at once. The settings of Keras that are in force
+when something is compiled are also those under which it runs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.engines.devices import has_accelerator
+from featx.identity.keras_settings import KerasSettings, current_settings
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +44,7 @@ def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
     """
     import keras
 
-    backend = keras.backend.backend()
+    backend, settings = keras.backend.backend(), current_settings()
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -67,11 +69,11 @@ def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
         )
         own = [variable.value for variable in model.trainable_variables]
         others = [variable.value for variable in model.non_trainable_variables]
-        return _compiled_by_one_thread(lambda inputs: function(own, others, inputs))
+        return _compiled_by_one_thread(lambda inputs: function(own, others, inputs), settings)
     import torch
 
     def call(inputs: np.ndarray) -> Any:
-        with torch.no_grad():
+        with torch.no_grad(), settings.applied(in_helper=True):
             return model(keras.ops.convert_to_tensor(inputs), training=False)
 
     return call
@@ -115,7 +117,7 @@ def compiled_training(
         ]
         return layers.stateless_call(own, others, inputs, training=True)[0]
 
-    backend = keras.backend.backend()
+    backend, settings = keras.backend.backend(), current_settings()
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -134,11 +136,16 @@ def compiled_training(
     if backend == "jax":
         import jax
 
-        return _compiled_by_one_thread(jax.jit(call))
+        return _compiled_by_one_thread(jax.jit(call), settings)
     import torch
 
     convert = keras.ops.convert_to_tensor
-    return torch.no_grad()(lambda inputs, given: call(convert(inputs), [*map(convert, given)]))
+
+    def run(inputs: np.ndarray, given: Sequence[np.ndarray]) -> Any:
+        with torch.no_grad(), settings.applied(in_helper=True):
+            return call(convert(inputs), [*map(convert, given)])
+
+    return run
 
 
 class _ForOneThreadEach:
@@ -169,13 +176,17 @@ class _ForOneThreadEach:
             self._idle.append(function)
 
 
-def _compiled_by_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled_by_one_thread(
+    function: Callable[..., Any], settings: KerasSettings
+) -> Callable[..., Any]:
     """Let one thread make the first call with some shape; JAX compiles in all that call at once."""
     known: set[tuple[int, ...]] = set()
     compiling = threading.Lock()
 
     def call(inputs: np.ndarray, *others: Any) -> Any:
-        with contextlib.nullcontext() if inputs.shape in known else compiling:
+        if inputs.shape in known:
+            return function(inputs, *others)
+        with settings.applied(in_helper=True), compiling:
             outputs = function(inputs, *others)
         known.add(inputs.shape)
         return outputs

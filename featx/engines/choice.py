@@ -111,6 +111,10 @@ def make_engine(
         if is_out_of_memory(exc):
             raise
         raise EngineError(f"{name} cannot run this network in {precision}: {exc}") from exc
+    if difference == np.inf:
+        raise EngineError(
+            f"{name} gives NaN or infinite values in {precision}, where Keras gives none in float32"
+        )
     if not difference <= _TOLERANCES[precision]:
         raise EngineError(
             f"{name} gives embeddings in {precision} that differ from Keras' by {difference:.1g} "
@@ -126,6 +130,8 @@ def _difference(
 
     In each layer it is that of the farthest row, or of the closest, which is none of zeros.
     """
+    if not np.isfinite(expected).all():
+        return 0.0  # the network is at fault, which whoever takes its rows finds out
     if not np.isfinite(rows).all():
         return np.inf
     ends = np.cumsum(widths or [rows.shape[1]])[:-1]

@@ -24,7 +24,7 @@ from featx.exceptions import (
     CacheWriteWarning,
     SampleFault,
 )
-from featx.forward.faults import report_faults, search_faults, with_twins
+from featx.forward.faults import check_finite, report_faults, search_faults, with_twins
 from featx.forward.feeding import LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.rows import DistinctRows, KnownRows, Rows
@@ -118,7 +118,7 @@ def embed(
         taps = [_Tap(resolved, RowWriter(store), ~found)]
         n_above = 0
         if cache and store and frontier:
-            n_above = _embed_above(frontier, taps[0], cache, keys, embeddings)
+            n_above = _embed_above(frontier, taps[0], samples, cache, keys, embeddings)
         taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
         clock.lap("look_up")
         new, n_forward, runner = _embed_missing(samples, distinct, taps, cache, options, embeddings)
@@ -218,6 +218,7 @@ class _Tap(NamedTuple):
 def _embed_above(
     frontier: StoredFrontier,
     tap: _Tap,
+    samples: Samples,
     cache: EmbeddingCache,
     keys: np.ndarray,
     embeddings: np.ndarray,
@@ -230,6 +231,7 @@ def _embed_above(
     with RowWriter(tap.writer.store) as writer:
         for places, rows in frontier.embed(tap.resolved.build(), cache, keys[missing]):
             done = missing[places]
+            check_finite(done, rows, samples, [tap.resolved])
             embeddings[done] = rows
             tap.lacks[done] = False
             writer.add(keys[done], np.ascontiguousarray(rows, tap.resolved.space.dtype))
@@ -276,6 +278,7 @@ def _embed_missing(
         for tap in taps:
             stack.enter_context(tap.writer)
         for done, outputs in _run(samples, rows, taps[0].resolved, runner, options, found):
+            check_finite(done, outputs, samples, [tap.resolved for tap in taps])
             _keep(done, outputs, taps, keys, embeddings)
             n_forward += len(done)
     if n_forward + len(found) < len(missing_rows):

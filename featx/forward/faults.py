@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from featx._warning import warn_caller
-from featx.exceptions import BadSampleError, BadSampleWarning, SampleFault, describe_faults
+from featx.exceptions import (
+    BackboneError,
+    BadSampleError,
+    BadSampleWarning,
+    SampleFault,
+    describe_faults,
+)
 from featx.forward.feeding import GROUP_SIZE, load
 from featx.forward.rows import KnownRows
+from featx.networks.finiteness import why_not_finite
+from featx.networks.resolution import Resolved
 from featx.samples.base import Samples
 
 _SEARCH_S = 10.0
@@ -85,6 +94,43 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
         told = describe_faults(faults, n_samples)
         told += "\nTheir embeddings are NaN, which featx leaves out where it trains or scores."
         warn_caller(BadSampleWarning(told))
+
+
+def check_finite(
+    rows: np.ndarray, outputs: np.ndarray, samples: Samples, taps: Sequence[Resolved]
+) -> None:
+    """Check that a network gives finite numbers for samples that could be read.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n,), int64
+    outputs : ndarray of shape (n, sum of the features of all taps)
+    samples : Samples
+    taps : sequence of Resolved
+        The layers whose embeddings stand side by side.
+
+    Raises
+    ------
+    BackboneError
+        It gives NaN or infinite values; the message names the layer.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(outputs.sum()):
+            return
+    is_finite = np.isfinite(outputs)
+    bad = np.flatnonzero(~is_finite.all(axis=1))
+    if not len(bad):
+        return
+    ends = np.cumsum([tap.space.n_features for tap in taps])
+    first = int(np.argmin(is_finite[bad[0]]))
+    tap = taps[int(np.searchsorted(ends, first, side="right"))]
+    backbone, row = tap.build(), int(rows[bad[0]])
+    _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
+    raise BackboneError(
+        f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
+        f"that could be read, the first being [{row}] {samples.name(row)}; their embeddings were "
+        f"not stored. Of the network, {why_not_finite(backbone, inputs)}."
+    )
 
 
 def were_read(embeddings: np.ndarray) -> np.ndarray:

@@ -51,14 +51,13 @@ class StoredFrontier(NamedTuple):
         embeddings : ndarray of shape (len(places), n_features), float32
         """
         import keras
-        from keras import ops
 
         from featx.networks.blocks import cuts_of
-        from featx.networks.pooling import pooled
 
         tensors = list(cuts_of(backbone.model)[self.position].tensors)
-        outputs = pooled(ops.cast(backbone.model.outputs[0], "float32"), backbone.spec.pooling)
-        above = keras.Model(as_keras_inputs(tensors), outputs)
+        with backbone.settings.applied():
+            outputs = backbone.pooled(backbone.model.outputs[0])
+            above = keras.Model(as_keras_inputs(tensors), outputs)
         for start in range(0, len(keys), _ROWS_AT_ONCE):
             some = keys[start : start + _ROWS_AT_ONCE]
             answers = [cache.store(space).find(some) for space in self.spaces]
@@ -70,7 +69,8 @@ class StoredFrontier(NamedTuple):
                 for (rows, _), space in zip(answers, self.spaces, strict=True)
             ]
             read, places = partial(_rows_of, inputs), np.arange(len(found))
-            embeddings = predict_in_batches(above, read, places, batch_size=_BATCH_SIZE)
+            with backbone.settings.applied():
+                embeddings = predict_in_batches(above, read, places, batch_size=_BATCH_SIZE)
             yield start + found, embeddings.reshape(len(found), -1)
 
 

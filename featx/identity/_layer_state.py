@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.identity._introspection import is_keras, library_name
+from featx.identity._introspection import is_keras, is_library, library_name
 from featx.identity.code_digests import UnhashableCodeError
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _LEFT_OUT = frozenset(
 )
 _NOISE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 _NOISE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
-# What `compile`, `fit`, `evaluate` and `predict` leave in a model.
+# What `compile`, `fit`, `evaluate`, `predict` and `export` leave in a model or in its layers.
+_FUNCTIONS = frozenset({"train_function", "test_function", "predict_function"})
 _TRAINING = frozenset(
     {
         *("optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting"),
@@ -70,7 +71,7 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_cleaned(item) for item in value]
     if not isinstance(value, dict):
-        return value
+        return as_saved(value)
     if "class_name" in value and not _is_told_by_config(value):
         return None
     items = sorted(value.items(), key=lambda item: str(item[0]))
@@ -93,15 +94,26 @@ def _is_noise(key: str) -> bool:
     return key.endswith(_NOISE_ENDINGS)
 
 
+def as_saved(value: Any) -> Any:
+    """Turn tuples into lists and NumPy's scalars into Python's, as a ``.keras`` file does."""
+    if isinstance(value, list | tuple) and is_library(type(value).__module__):
+        return [as_saved(item) for item in value]
+    if isinstance(value, dict) and is_library(type(value).__module__):
+        return {key: as_saved(item) for key, item in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def attributes_of(operation: keras.Operation) -> dict[str, Any]:
     """Get all attributes that an author may have set, by name; weights are not among them."""
     weights = {id(weight) for weight in getattr(operation, "weights", ())}
-    return {name: value for name, value in _members(operation) if id(value) not in weights}
+    return {
+        name: as_saved(value) for name, value in _members(operation) if id(value) not in weights
+    }
 
 
 def code_attributes_of(operation: keras.Operation) -> dict[str, Any]:
     """Get the attributes of a layer of Keras that a config cannot tell: functions and layers."""
-    return {name: value for name, value in _members(operation) if _holds_code(value)}
+    return {name: as_saved(value) for name, value in _members(operation) if _holds_code(value)}
 
 
 def _members(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
@@ -123,7 +135,7 @@ def _bookkeeping_of_layers() -> frozenset[str]:
     import keras
 
     # With a name of its own it does not advance Keras's counters for automatic names.
-    return frozenset(vars(keras.layers.Layer(name="featx_plain")))
+    return _FUNCTIONS.union(vars(keras.layers.Layer(name="featx_plain")))
 
 
 @functools.cache
@@ -134,6 +146,17 @@ def _bookkeeping_of_models() -> frozenset[str]:
     functional = keras.Model(inputs, inputs, name="featx_plain")
     subclassed = keras.Model(name="featx_plain")
     return _TRAINING.union(vars(functional), vars(subclassed))
+
+
+def holds_function(value: Any) -> bool:
+    """Return True if among values, or in what they contain, is a function that is no library's."""
+    import keras
+
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(map(holds_function, value))
+    return not isinstance(value, keras.Operation) and _holds_code(value)
 
 
 def _holds_code(value: Any) -> bool:

@@ -20,16 +20,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from featx.exceptions import ParameterError
-from featx.identity._graphs import has_graph, is_graph, upstream
+from featx.identity._graphs import calls_of, has_graph, is_graph, upstream
 from featx.identity._hashing import digest_of_json
 from featx.identity._introspection import is_keras, library_name
 from featx.identity._layer_state import (
+    as_saved,
     attributes_of,
     code_attributes_of,
     config_of,
+    holds_function,
     kinds_without_part_in_inference,
     vocabulary_of,
     weights_of,
@@ -122,6 +122,26 @@ def object_digest(obj: Any) -> str:
     return code_digest(obj, known=Digester().known)
 
 
+def runs_user_code(layer: keras.Operation) -> bool:
+    """Return True if a layer, model or anything in it runs code that is not a library's.
+
+    Examples
+    --------
+    >>> import keras
+    >>> runs_user_code(keras.layers.Dense(2))
+    False
+    >>> runs_user_code(keras.layers.Lambda(lambda x: x + 1))
+    True
+    """
+    operations = [layer, *getattr(layer, "_flatten_layers", lambda: ())()]
+    graphs = [each for each in operations if is_graph(each)]
+    operations += [call.operation for graph in graphs for call in calls_of(graph)]
+    return any(
+        library_name(type(each)) is None or holds_function(code_attributes_of(each))
+        for each in operations
+    )
+
+
 class Digester:
     """Digests of operations and graphs, as they are at one moment; it hashes no weight twice."""
 
@@ -162,7 +182,7 @@ class Digester:
             inner = self._nested_output(node, index, arguments[0], known)
             called = ["called", inner, self._value(keywords, known)]
             return digest_of_json(called) if keywords else inner
-        call = self._value(_as_saved([arguments, keywords]), known)
+        call = self._value(as_saved([arguments, keywords]), known)
         dtype = node.outputs[index].dtype
         return digest_of_json([self.operation(node.operation), call, index, dtype])
 
@@ -232,15 +252,6 @@ def _flat_inputs(model: keras.Model, argument: Any) -> list[Any]:
     if isinstance(argument, dict) and set(names) <= set(argument):
         return [argument[name] for name in names]
     return keras.tree.flatten(argument)
-
-
-def _as_saved(value: Any) -> Any:
-    """Turn tuples into lists and NumPy's scalars into Python's, as a ``.keras`` file does."""
-    if isinstance(value, list | tuple):
-        return [_as_saved(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _as_saved(item) for key, item in value.items()}
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _without_defaults(keywords: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,17 @@ from typing import NamedTuple
 
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
+from featx.networks.preprocessing import EFFICIENTNET_V2
 
 TINY_FILE = Path(__file__).parents[1] / "data" / "tiny.keras"
+
+
+_INNER_PREPROCESSING = {
+    "MobileNetV3": "tf",
+    "EfficientNetV2B": "torch",
+    "EfficientNetV2": EFFICIENTNET_V2,
+    "ConvNeXt": "torch",
+}
 
 
 class Network(NamedTuple):
@@ -39,6 +48,17 @@ class Network(NamedTuple):
     input_size: int
     n_features: int
     n_parameters: int
+
+    @property
+    def inner_preprocessing(self) -> str | None:
+        """What a network that scales pixels itself does, unless it is built without that.
+
+        From the constructors of ``keras.applications`` that have ``include_preprocessing``.
+        """
+        for prefix, preprocessing in _INNER_PREPROCESSING.items():
+            if self.constructor.startswith(prefix):
+                return preprocessing
+        return None
 
     @property
     def is_fixed_size(self) -> bool:

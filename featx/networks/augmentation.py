@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import os
-import sys
+import random
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +23,14 @@ from featx._validation import ParameterFaults
 from featx.engines.backend import compiled_training
 from featx.engines.forking import check_can_run
 from featx.exceptions import ParameterError
-from featx.identity._hashing import digest_of
+from featx.identity._hashing import digest_of, digest_of_json
 from featx.identity.digests import graph_digest
+from featx.identity.keras_settings import (
+    STANDARD,
+    KerasSettings,
+    backend_name,
+    current_settings,
+)
 from featx.networks.models import fixed_seed
 from featx.networks.randomness import generator_states, seed_generators, states_from
 from featx.storage.cache import EmbeddingCache
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 AUGMENTATIONS = ("standard",)
 _SEEDING = "by pixels"  # to be changed when versions get their seeds in another way
 _DRAWS = 10  # some layers change one image in eight, or choose one of a few ways
-_STANDARD_VERSION = 1  # to be raised when "standard" gets other layers
+_STANDARD_VERSION = 2  # to be raised when "standard" gets other layers
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
 
 
@@ -132,7 +136,9 @@ class Augmentation:
         known = notes.recall(self._subject()) if notes else None
         if isinstance(known, str):
             return bytes.fromhex(known)
-        parts = (graph_digest(self._changer.layers), _backend_of_keras(), _SEEDING)
+        parts = [graph_digest(self._changer.layers), backend_name(), _SEEDING]
+        if departures := self._changer.settings.departures():
+            parts.append(digest_of_json(departures))
         digest = digest_of(*(part.encode() for part in parts))
         if notes:
             with contextlib.suppress(OSError):  # the next run finds out once more
@@ -159,7 +165,7 @@ class Augmentation:
             "strengths": [_SHIFT, _ZOOM, _TURN, _CONTRAST],
             "input_shape": list(self._input_shape),
             "keras": version_of("keras"),
-            "backend": _backend_of_keras(),
+            "backend": backend_name(),
         }
 
 
@@ -170,11 +176,13 @@ class _Changer:
     ----------
     layers : keras.Model
         What changes them, in training only.
+    settings : KerasSettings
+        Under which they are called.
     """
 
-    def __init__(self, augment: Any, input_shape: tuple[int, ...]) -> None:
-        self._augment, self._input_shape = augment, input_shape
-        self.layers = _model_of(augment, input_shape)
+    def __init__(self, augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> None:
+        self._augment, self._input_shape, self.settings = augment, input_shape, settings
+        self.layers = _model_of(augment, input_shape, settings)
         self._states = generator_states(self.layers)
         self._lock = threading.RLock()
 
@@ -203,17 +211,29 @@ class _Changer:
         """Tell whether layers that start from the same states give the same, as often as tried."""
         import keras
 
-        # A twin's, since layers may learn what passes. Not compiled: there, what draws from another
+        # A copy's, since layers may learn what passes. Not compiled: there, what draws from another
         # generator does so once and for all.
-        twin = _model_of(self._augment, self._input_shape)
+        copy = _model_of(self._augment, self._input_shape, self.settings)
         images = _noise(self._input_shape)
 
         def changed() -> np.ndarray:
-            seed_generators(twin, 1)
-            return keras.ops.convert_to_numpy(twin(images, training=True))
+            seed_generators(copy, 1)
+            with self.settings.applied(in_helper=True):
+                return keras.ops.convert_to_numpy(copy(images, training=True))
 
-        first = changed()
-        return all(np.array_equal(changed(), first) for _ in range(_DRAWS - 1))
+        def are_equal() -> bool:
+            first = changed()
+            return all(np.array_equal(changed(), first) for _ in range(_DRAWS - 1))
+
+        # What draws from the generators of the process leaves them as the caller had them: Keras
+        # has one for each thread.
+        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(are_equal).result()
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
 
     def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
         import keras
@@ -225,18 +245,20 @@ class _Changer:
 
     @functools.cached_property
     def _function(self) -> Callable[..., Any]:
-        return compiled_training(self.layers, self._states)
+        with self.settings.applied(in_helper=True):
+            return compiled_training(self.layers, self._states)
 
 
-def _model_of(augment: Any, input_shape: tuple[int, ...]) -> keras.Model:
+def _model_of(augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> keras.Model:
     """Chain copies of the layers that change images."""
     import keras
 
-    inputs = changed = keras.Input(input_shape, dtype="float32")
-    with fixed_seed():  # layers without a seed would draw one from the caller's generators
+    # Layers without a seed would draw one from the caller's generators.
+    with settings.applied(in_helper=True), fixed_seed():
+        inputs = changed = keras.Input(input_shape, dtype="float32")
         for layer in augmentation_layers(augment):
             changed = layer(changed)
-    return keras.Model(inputs, changed)
+        return keras.Model(inputs, changed)
 
 
 def _noise(shape: tuple[int, ...]) -> np.ndarray:
@@ -249,14 +271,16 @@ class _Given:
     """What augments, compared by name, or by the layers and how they are set at the moment."""
 
     key: Hashable
+    settings: KerasSettings
     augment: Any = field(compare=False)  # which lives as long as ids of it stand in the key
 
     @classmethod
     def of(cls, augment: Any) -> _Given:
         if isinstance(augment, str):
-            return cls(augment, augment)
+            return cls(augment, STANDARD, augment)
         layers = tuple(augment) if isinstance(augment, Sequence) else (augment,)
-        return cls(tuple((id(layer), repr(layer.get_config())) for layer in layers), layers)
+        key = tuple((id(layer), repr(layer.get_config())) for layer in layers)
+        return cls(key, current_settings(), layers)
 
 
 _making = threading.Lock()  # lru_cache lets two threads make the same
@@ -270,19 +294,4 @@ def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
 
 @functools.lru_cache(maxsize=8)
 def _kept_changer(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
-    return _Changer(given.augment, input_shape)
-
-
-def _backend_of_keras() -> str:
-    """Say on which backend Keras runs, or would run if it was imported."""
-    keras = sys.modules.get("keras")
-    if keras is not None and hasattr(keras, "backend"):
-        return keras.backend.backend()
-    if "KERAS_BACKEND" in os.environ:
-        return os.environ["KERAS_BACKEND"]
-    home = os.environ.get("KERAS_HOME")
-    folder = Path(home) if home else Path("~/.keras").expanduser()
-    try:
-        return str(json.loads((folder / "keras.json").read_bytes())["backend"])
-    except (OSError, ValueError, KeyError):
-        return "tensorflow"
+    return _Changer(given.augment, input_shape, given.settings)

@@ -8,7 +8,7 @@ layers, which share their weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from featx.engines.forking import check_can_run
 from featx.exceptions import BackboneError, ParameterError
 from featx.identity._graphs import is_graph, producer
-from featx.identity.digests import Digester, graph_digest
+from featx.identity.digests import Digester, graph_digest, runs_user_code
+from featx.identity.keras_settings import STANDARD, KerasSettings, current_settings
 from featx.identity.spaces import Space
 from featx.networks.applications import Network, find_network
+from featx.networks.channels import channel_axis, takes_channels_first
 from featx.networks.models import StoredModel, called_model, file_model, is_file, named_model
 from featx.networks.pooling import pooled, pooled_shape
 from featx.networks.preprocessing import preprocess
@@ -27,6 +29,8 @@ from featx.samples.images import DECODER, RESIZE
 
 if TYPE_CHECKING:
     import keras
+
+_SPACE_VERSION = 2  # to be raised when the same description comes to stand for other numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,12 @@ class BackboneSpec:
         height, width = sides if isinstance(sides, (tuple, list)) else (sides, sides)
         return (int(height), int(width))
 
+    @cached_property
+    def settings(self) -> KerasSettings:
+        """The settings of Keras under which it is made and compiled; Keras may be imported."""
+        is_own = self.network or is_file(self.backbone) or isinstance(self.backbone, StoredModel)
+        return STANDARD if is_own else current_settings()
+
     @property
     def label(self) -> str:
         """The backbone in a few words, for people."""
@@ -82,11 +92,17 @@ class Backbone:
     spec : BackboneSpec
     input_shape : tuple of int
         Of one input.
+    settings : KerasSettings
+        Under which the model is called.
+    agreed : set of str
+        Digests of remembered spaces that its own was compared with.
     """
 
     model: keras.Model
     spec: BackboneSpec
     input_shape: tuple[int, ...]
+    settings: KerasSettings = STANDARD
+    agreed: set[str] = field(default_factory=set)
 
     @cached_property
     def tensor(self) -> keras.KerasTensor | None:
@@ -130,22 +146,58 @@ class Backbone:
     @property
     def preprocessing(self) -> Any:
         """How inputs are scaled, with ``"auto"`` resolved."""
-        if isinstance(self.spec.preprocessing, str) and self.spec.preprocessing == "auto":
-            return self.spec.network.preprocessing if self.spec.network else None
-        return self.spec.preprocessing
+        network = self.spec.network
+        if not (isinstance(self.spec.preprocessing, str) and self.spec.preprocessing == "auto"):
+            return self.spec.preprocessing
+        if network is None:
+            return None
+        includes = (self.spec.backbone_params or {}).get("include_preprocessing", True)
+        return network.preprocessing if includes else network.inner_preprocessing
 
     @cached_property
     def activation_shape(self) -> tuple[int, ...]:
         """Shape of what the layer gives for one sample."""
         import keras
 
-        inputs = keras.KerasTensor((None, *self.input_shape))
+        inputs = keras.KerasTensor((None, *self.input_shape), dtype="float32")
         return tuple(self.tap.compute_output_spec(inputs).shape[1:])
+
+    @cached_property
+    def channel_axis(self) -> int:
+        """The axis of the channels in what the layer gives, the samples being axis 0.
+
+        Raises
+        ------
+        BackboneError
+            A pooling over the other axes was asked for, and it is not known which these are.
+        """
+        axis = channel_axis(self.model, self.tensor)
+        averages = self.spec.pooling in ("avg", "max", "avgmax") and len(self.activation_shape) > 1
+        if axis is None and averages:
+            raise BackboneError(
+                f"pooling={self.spec.pooling!r}: {self.spec.label} has layers with "
+                "data_format='channels_first', and where the channels of the "
+                f"{self.activation_shape} activations of the layer {self.layer_name!r} are "
+                "cannot be found out. Pass pooling='flatten' or None, name another layer, or end "
+                "the model with a pooling of its own, such as keras.layers.GlobalAveragePooling2D"
+            )
+        return -1 if axis is None else axis
+
+    @cached_property
+    def takes_channels_first(self) -> bool:
+        """Whether inputs are images whose channels come first, (c, h, w)."""
+        return len(self.input_shape) == 3 and takes_channels_first(self.model)
+
+    def pooled(self, activations: keras.KerasTensor) -> keras.KerasTensor:
+        """Pool what the layer gives, in float32."""
+        from keras import ops
+
+        return pooled(ops.cast(activations, "float32"), self.spec.pooling, self.channel_axis)
 
     @cached_property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one embedding."""
-        shape = pooled_shape(self.activation_shape, self.spec.pooling)
+        shape = pooled_shape(self.activation_shape, self.spec.pooling, self.channel_axis)
         if None in shape:
             raise BackboneError(
                 f"the embedding of {self.spec.label} has the shape {shape}, which depends on the "
@@ -167,6 +219,7 @@ class Backbone:
             Part of the graph is code that cannot be hashed.
         """
         description = {
+            "version": _SPACE_VERSION,
             "graph": graph_digest(self.tap, digester=digester),
             "preprocessing": self._describe_preprocessing(),
             "input_shape": list(self.input_shape),
@@ -177,17 +230,32 @@ class Backbone:
         }
         if len(self.input_shape) == 3:
             description |= {"decoder": DECODER, "resize": RESIZE}
+        if self.takes_channels_first:
+            description["channels_first"] = True
+        departures = self.settings.departures()
+        if not self.runs_user_code:
+            departures.pop("dtype_policy", None)  # that of each layer is in the graph
+        if departures:
+            description["keras"] = departures
         return Space(description, label=self._label())
+
+    @cached_property
+    def runs_user_code(self) -> bool:
+        """Whether code that is not Keras' own runs, which may ask for any setting."""
+        layer = self.preprocessing if callable(self.preprocessing) else None
+        return any(map(runs_user_code, [self.tap, *([layer] if layer else [])]))
 
     def _describe_preprocessing(self) -> Any:
         import keras
 
         if self.preprocessing is None or isinstance(self.preprocessing, str):
             return self.preprocessing
-        inputs = keras.Input(self.input_shape)
+        inputs = keras.Input(self.input_shape, dtype="float32")
         return {"graph": graph_digest(keras.Model(inputs, self.preprocessing(inputs)))}
 
-    def _layer_name(self) -> str:
+    @property
+    def layer_name(self) -> str:
+        """The name of the layer that is read."""
         if isinstance(self.spec.layer, str):
             return self.spec.layer
         if self.tensor is None:
@@ -198,7 +266,7 @@ class Backbone:
         return ", ".join(
             (
                 self.spec.label,
-                f"layer {self._layer_name()!r}",
+                f"layer {self.layer_name!r}",
                 f"pooling {self.spec.pooling}",
                 f"preprocessing {self.preprocessing}",
                 *self._departures(),
@@ -215,7 +283,8 @@ class Backbone:
             if spec.weights != "imagenet":
                 departures.append(f"weights {spec.weights and Path(spec.weights).name}")
         if spec.input_size is not None:
-            departures.append("input " + "x".join(map(str, self.input_shape[:2])))
+            sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
+            departures.append("input " + "x".join(map(str, sides)))
         if spec.precision != "float32":
             departures.append(f"precision {spec.precision}")
         return departures
@@ -242,7 +311,7 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
 
     first = backbones[0]
     inputs = keras.Input(first.input_shape, dtype=dtype)
-    x = preprocess(inputs, first.preprocessing)
+    x = preprocess(inputs, first.preprocessing, 1 if first.takes_channels_first else -1)
     tensors = [backbone.tensor for backbone in backbones]
     if len(backbones) > 1 and all(tensor is not None for tensor in tensors):
         read = keras.Model(first.model.inputs, tensors)(x, training=False)
@@ -251,7 +320,7 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
     flat = []
     for backbone, activations in zip(backbones, read, strict=True):
         # In whatever precision the network computes, means of it are taken in float32.
-        vectors = pooled(ops.cast(activations, "float32"), backbone.spec.pooling)
+        vectors = backbone.pooled(activations)
         if len(vectors.shape) > 2:
             vectors = pooled(vectors, "flatten")
         flat.append(vectors)
@@ -276,6 +345,7 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
     """
     if not hasattr(spec.backbone, "layers"):
         check_can_run()
+    settings = spec.settings
     if spec.network:
         height, width = spec.size or (0, 0)
         shape = (height, width, 3)
@@ -293,8 +363,9 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
     elif hasattr(spec.backbone, "layers"):
         model = spec.backbone
     else:
-        model = called_model(spec.backbone, _asked_shape(spec, array_shape))
-    return Backbone(model, spec, _input_shape(spec, model, array_shape))
+        with settings.applied():
+            model = called_model(spec.backbone, _asked_shape(spec, array_shape))
+    return Backbone(model, spec, _input_shape(spec, model, array_shape), settings)
 
 
 def _asked_shape(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -321,6 +392,8 @@ def _input_shape(
             f"{spec.label} has {len(inputs)} inputs: expected one. Wrap it in a model of one input."
         )
     shape = tuple(inputs[0].shape[1:])
+    if len(shape) == 3 and takes_channels_first(model):
+        return _channels_first_shape(spec, shape, array_shape)
     if None in shape:
         asked = _asked_shape(spec, array_shape)
         if len(asked) != len(shape):
@@ -334,3 +407,29 @@ def _input_shape(
             "input_size out, or build the model with inputs of shape (None, None, c)"
         )
     return shape
+
+
+def _channels_first_shape(
+    spec: BackboneSpec, shape: tuple[int | None, ...], array_shape: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Find the shape of one input (c, h, w), which samples must have: none of them is resized."""
+    if array_shape is not None and len(array_shape) == len(shape):
+        asked = (array_shape[0], *(spec.size or array_shape[1:]))
+        pairs = zip(shape, asked, strict=True)
+        if asked == array_shape and all(own in (None, side) for own, side in pairs):
+            return array_shape
+    raise BackboneError(channels_first_message(spec.label, shape, array_shape))
+
+
+def channels_first_message(
+    label: str, shape: tuple[int | None, ...], got: tuple[int, ...] | None
+) -> str:
+    """Describe which samples a backbone takes whose channels come first."""
+    channels, height, width = shape
+    given = f"have shape {got}" if got else "are files or images, whose channels come last"
+    return (
+        f"{label} takes inputs of shape {shape}, channels first, but the samples {given}: expected "
+        "arrays of that very shape, which are not resized. To pass images of any kind, put "
+        f"keras.Input(({height}, {width}, {channels})) and keras.layers.Permute((3, 1, 2)) before "
+        "the model"
+    )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.exceptions import BackboneError, WeightsError
 from featx.identity._hashing import digest_of
+from featx.identity.keras_settings import STANDARD
 from featx.networks.applications import TINY_FILE, Network
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _application(
     arguments = {"include_top": False, "input_shape": input_shape, **params}
     try:
         # Keras shows the progress of its downloads on standard output, which is for results.
-        with fixed_seed(), contextlib.redirect_stdout(sys.stderr):
+        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
             return constructor(weights=None if weights is None else str(weights), **arguments)
     except Exception as exc:
         if weights == "imagenet" and "URL fetch failure" in str(exc):
@@ -113,7 +114,7 @@ def _tiny(weights: str | os.PathLike[str] | None) -> keras.Model:
         )
     model = file_model(TINY_FILE)
     if weights is None:
-        with fixed_seed():
+        with STANDARD.applied(), fixed_seed():
             return keras.Model.from_config(_without_seeds(model.get_config()))
     return model
 
@@ -139,7 +140,7 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
 
     try:
         # Keras draws random weights before it reads those of the file.
-        with fixed_seed():
+        with STANDARD.applied(), fixed_seed():
             return keras.saving.load_model(path, compile=False)
     except Exception as exc:
         raise WeightsError(
@@ -215,7 +216,8 @@ _seeding = threading.RLock()
 def fixed_seed() -> Iterator[None]:
     """Make Keras' initialisers draw the same weights each time; undo it afterwards.
 
-    Initialisers without a seed take one from Python's own generator, which all threads share.
+    Initialisers without a seed take one from Python's own generator, which all threads share: one
+    thread at a time is in such a block, so that it must wait for no other.
     """
     with _seeding:
         state = random.getstate()
@@ -224,3 +226,27 @@ def fixed_seed() -> Iterator[None]:
             yield
         finally:
             random.setstate(state)
+
+
+class _Undisturbed:
+    """Leaves Python's own generator as it was found, also where several threads draw from it."""
+
+    def __init__(self) -> None:
+        self._n_threads, self._state = 0, random.getstate()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with _seeding:
+            if not self._n_threads:
+                self._state = random.getstate()
+            self._n_threads += 1
+        try:
+            yield
+        finally:
+            with _seeding:  # not while another thread draws weights
+                self._n_threads -= 1
+                if not self._n_threads:
+                    random.setstate(self._state)
+
+
+undisturbed_seed = _Undisturbed()

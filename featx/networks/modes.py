@@ -18,7 +18,7 @@ class InMode(keras.Layer):
     """
 
     def __init__(self, model: keras.Model, *, training: bool) -> None:
-        super().__init__()
+        super().__init__(autocast=False, dtype="float32")
         self._model, self._training = model, training
 
     def call(self, inputs: Any) -> Any:

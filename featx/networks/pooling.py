@@ -1,4 +1,4 @@
-"""What turns activations of shape (n, ..., c) into vectors; vectors stay as they are."""
+"""What turns activations, of shape (n, ..., c) or (n, c, ...), into vectors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 POOLINGS = ("avg", "max", "avgmax", "flatten", None)
 
 
-def pooled(x: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
+def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) -> keras.KerasTensor:
     """Pool activations, as operations of a Keras graph.
 
     Parameters
     ----------
     x : KerasTensor of shape (n, ..., c)
+        Vectors stay as they are.
     pooling : {"avg", "max", "avgmax", "flatten", None}
+    channel_axis : int, default=-1
+        The axis that is kept by a mean or maximum.
 
     Returns
     -------
@@ -29,7 +32,7 @@ def pooled(x: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
         return x
     if pooling == "flatten":
         return ops.reshape(x, (-1, math.prod(x.shape[1:])))
-    inner = tuple(range(1, len(x.shape) - 1))
+    inner = tuple(set(range(1, len(x.shape))) - {channel_axis % len(x.shape)})
     if pooling == "max":
         return ops.max(x, axis=inner)
     if pooling == "avg":
@@ -37,8 +40,12 @@ def pooled(x: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
     return ops.concatenate([ops.mean(x, axis=inner), ops.max(x, axis=inner)], axis=-1)
 
 
-def pooled_shape(shape: tuple[int, ...], pooling: str | None) -> tuple[int, ...]:
+def pooled_shape(
+    shape: tuple[int, ...], pooling: str | None, channel_axis: int = -1
+) -> tuple[int, ...]:
     """Return the shape of one embedding, from that of one sample's activations.
+
+    The axis of the channels is counted with that of the samples, as for :func:`pooled`.
 
     Examples
     --------
@@ -49,4 +56,5 @@ def pooled_shape(shape: tuple[int, ...], pooling: str | None) -> tuple[int, ...]
         return tuple(shape)
     if pooling == "flatten":
         return (math.prod(shape),)
-    return (shape[-1] * (2 if pooling == "avgmax" else 1),)
+    n_channels = (1, *shape)[channel_axis]
+    return (n_channels * (2 if pooling == "avgmax" else 1),)

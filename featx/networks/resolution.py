@@ -20,10 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from featx._warning import warn_caller
-from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
+from featx.exceptions import (
+    BackboneError,
+    NotCachedWarning,
+    UnstableBackboneWarning,
+    WeightsError,
+)
 from featx.identity._hashing import digest_of, digest_of_json
 from featx.identity.code_digests import UnhashableCodeError, code_digest
 from featx.identity.digests import Digester
+from featx.identity.keras_settings import backend_name, current_settings
 from featx.identity.spaces import Space
 from featx.networks.applications import TINY_FILE
 from featx.networks.backbones import Backbone, BackboneSpec, build_backbone
@@ -32,7 +38,7 @@ from featx.samples.file_index import FileIndex, file_key
 from featx.samples.images import DECODER, RESIZE
 from featx.storage.cache import EmbeddingCache
 
-_RECIPE_VERSION = 1
+_RECIPE_VERSION = 2
 _MAX_BUILT = 8
 
 
@@ -103,8 +109,9 @@ def _resolve_from(
     recipe = _recipe(spec, source)
     build = _builder(spec, source, array_shape)
     remembered = _recall(cache, recipe) if recipe else None
-    if remembered and not callable(spec.backbone):
-        return Resolved(remembered.stored_as(dtype), build)
+    if recipe and remembered and not callable(spec.backbone):
+        checked = functools.partial(_built_as, remembered, build, recipe, cache)
+        return Resolved(remembered.stored_as(dtype), checked)
     backbone = build()
     try:
         space = backbone.space(digester)
@@ -124,9 +131,48 @@ def _resolve_from(
                 "the model and pass the path of the .keras file."
             )
         )
-    if recipe and remembered != space:
+    # Code of the caller may change while the file that names it stays the same.
+    is_told_by_recipe = callable(spec.backbone) or not backbone.runs_user_code
+    if recipe and remembered != space and is_told_by_recipe:
         _remember(cache, recipe, space)
     return Resolved(space.stored_as(dtype), build)
+
+
+def _built_as(
+    remembered: Space,
+    build: Callable[[], Backbone],
+    recipe: dict[str, Any],
+    cache: EmbeddingCache | None,
+) -> Backbone:
+    """Build a backbone, and check that it computes the rows of the space that is remembered.
+
+    Raises
+    ------
+    BackboneError
+        It computes others. The space that was built is remembered from then on.
+    """
+    backbone = build()
+    if remembered.digest in backbone.agreed:
+        return backbone
+    space = backbone.space()
+    if space != remembered:
+        _remember(cache, recipe, space)
+        names = space.description.keys() | remembered.description.keys()
+        differing = sorted(
+            name
+            for name in names
+            if space.description.get(name) != remembered.description.get(name)
+        )
+        place = f"the cache {os.fspath(cache.path)!r}" if cache else "this process"
+        raise BackboneError(
+            f"{backbone.spec.label}, as it was built now, is not what {place} remembers under this "
+            f"name and these parameters: different are {', '.join(differing)}. No row was taken "
+            "from one for the other. Its weight file was replaced, or a library changed; from now "
+            "on what was built is remembered, so that the same call again embeds all samples with "
+            "it"
+        )
+    backbone.agreed.add(remembered.digest)
+    return backbone
 
 
 def resolve_taps(
@@ -198,9 +244,16 @@ def _source(
             source = {"callable": code_digest(spec.backbone), "array_shape": array_shape}
         except UnhashableCodeError:
             return None
+        source["keras"] = current_settings().departures()
     else:
         return None
-    plain = {"source": source, "params": spec.backbone_params or {}, "size": spec.size}
+    plain: dict[str, Any] = {
+        "source": source,
+        "params": spec.backbone_params or {},
+        "size": spec.size,
+    }
+    if callable(spec.backbone) or spec.weights is None:
+        plain["backend"] = backend_name()  # each draws other numbers from one seed
     return {"keras": _keras_version(), **_plain(plain)}
 
 
@@ -265,7 +318,7 @@ def _builder(
 ) -> Callable[[], Backbone]:
     """Return a function that builds the model once; the last few are kept for all clones."""
     if callable(spec.backbone) or source is None:
-        key: Hashable = (id(spec.backbone), spec.size, array_shape)
+        key: Hashable = (id(spec.backbone), spec.size, array_shape, spec.settings)
     else:
         key = digest_of_json(source)
     reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
@@ -278,7 +331,7 @@ def _builder(
             if reading not in views:
                 same = next(iter(views.values()), None)
                 views[reading] = (
-                    Backbone(same.model, spec, same.input_shape)
+                    Backbone(same.model, spec, same.input_shape, same.settings)
                     if same
                     else build_backbone(spec, array_shape)
                 )

@@ -119,11 +119,12 @@ class _Engines:
             kept = _ENGINES.get(key)
         if kept and kept.engine:
             return kept.engine
-        graph = embedding_graph(self._backbones, probe.dtype.name)
         widths = [tap.space.n_features for tap in self._taps]
         options: dict[str, Any] = {"precision": self.precision, "probe": probe, "widths": widths}
         try:
-            engine = make_engine(name, graph, batch_size, **options)
+            with self._backbones[0].settings.applied():
+                graph = embedding_graph(self._backbones, probe.dtype.name)
+                engine = make_engine(name, graph, batch_size, **options)
         except EngineError:
             self._keep(key, None)
             self._keep(self._key(name), None)

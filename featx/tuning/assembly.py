@@ -8,14 +8,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from featx.engines.precision import in_precision
 from featx.forward.batched import as_keras_inputs
 from featx.networks.augmentation import augmentation_layers
 from featx.networks.blocks import cuts_of
 from featx.networks.modes import InMode
-from featx.networks.pooling import pooled
 from featx.networks.preprocessing import preprocess
 from featx.tuning.handover import LinearMap
 from featx.tuning.objectives import Objective
@@ -50,7 +48,7 @@ class TrainedModel:
         else:
             inputs = list(cuts_of(self._working)[unfrozen.frontier.position].tensors)
             activations = self._working.outputs[0]
-        vectors = pooled(ops.cast(activations, "float32"), backbone.spec.pooling)
+        vectors = backbone.pooled(activations)
         self.features = keras.Model(as_keras_inputs(inputs), vectors)
 
     def _from_pixels(self, plan: Plan) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -60,7 +58,8 @@ class TrainedModel:
         x = inputs
         for layer in augmentation_layers(plan.params.augment):
             x = layer(x)
-        x = preprocess(x, _frozen_copy(backbone.preprocessing, backbone.input_shape))
+        scaling = _frozen_copy(backbone.preprocessing, backbone.input_shape)
+        x = preprocess(x, scaling, 1 if backbone.takes_channels_first else -1)
         if not position:
             return inputs, self._working(x)
         tensors = list(cuts_of(self._working)[position].tensors)
@@ -104,7 +103,7 @@ def _frozen_copy(preprocessing: Any, input_shape: tuple[int, ...]) -> Any:
     if not isinstance(preprocessing, keras.Layer):
         return preprocessing
     copied = type(preprocessing).from_config(preprocessing.get_config())
-    copied(keras.Input(input_shape))
+    copied(keras.Input(input_shape, dtype="float32"))
     copied.set_weights(preprocessing.get_weights())
     copied.trainable = False
     return copied

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
+from featx.exceptions import BackboneError
 from featx.extractor import FeatureExtractor
 from featx.identity._hashing import digest_of_array, digest_of_json
+from featx.networks.models import fixed_seed
 from featx.progress import say
 from featx.tuning.data import Data
 from featx.tuning.handover import head_with
@@ -80,9 +82,15 @@ class Contest:
 
         self.plan, self.keys, self.read, self.seed = plan, keys, read, seed
         start_s = time.perf_counter()
-        self.model = TrainedModel(plan)
+        with fixed_seed():  # layers without a seed draw one from Python's own generator
+            self.model = TrainedModel(plan)
         rows = np.arange(len(data.y))
         features = predict(self.model.features, read, rows, plan.params.batch_size)
+        if not np.isfinite(features).all():
+            raise BackboneError(
+                f"{plan.backbone.spec.label} gives NaN or infinite values in the precision "
+                f"{plan.params.precision!r} of the training: pass fine_tune__precision='float32'"
+            )
         self.seconds = {"features": time.perf_counter() - start_s}
         start_s = time.perf_counter()
         self._new_start = partial(Start, new_head, plan.params, features=features)

@@ -100,13 +100,11 @@ def find_frontier(
         # The cut is inside a nested model, where only the copy, being flat, can be cut.
         tensors = list(cut.tensors)
         spec = replace(backbone.spec, layer=copy.model.outputs[0])
-        backbone = Backbone(copy.model, spec, backbone.input_shape)
+        backbone = replace(backbone, model=copy.model, spec=spec, agreed=set())
         whole = backbone
         embedding = replace(embedding, build=lambda: whole)
     taps = [
-        Backbone(
-            backbone.model, replace(backbone.spec, layer=tensor, pooling=None), backbone.input_shape
-        )
+        replace(backbone, spec=replace(backbone.spec, layer=tensor, pooling=None), agreed=set())
         for tensor in tensors
     ]
     digester = Digester()

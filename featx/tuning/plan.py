@@ -45,9 +45,10 @@ class Plan:
         self.backbone: Backbone = resolved.build()
         label = self.backbone.spec.label
         name = "".join(c if c.isalnum() or c in "_-." else "_" for c in f"{label}_tuned")
-        self.copy: FlatCopy = flat_copy(
-            self.backbone.tap, input_shape=self.backbone.input_shape, name=name, label=label
-        )
+        with self.backbone.settings.applied():
+            self.copy: FlatCopy = flat_copy(
+                self.backbone.tap, input_shape=self.backbone.input_shape, name=name, label=label
+            )
         self.unfrozen: Unfrozen = choose_unfrozen(
             self.copy.model, params.unfreeze, batch_norm=params.batch_norm, label=label
         )

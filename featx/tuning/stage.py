@@ -22,7 +22,7 @@ from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads.fitting import as_head_input
 from featx.networks.augmentation import Augmentation
-from featx.networks.models import fixed_seed
+from featx.networks.models import undisturbed_seed
 from featx.progress import say
 from featx.samples.base import Samples
 from featx.samples.inputs import as_samples
@@ -72,7 +72,7 @@ def fine_tune(
     if not len(data.held):
         data = data.split(params.validation, is_classifier=classifies, seed=seed)
     kept_in = extractor.cache
-    with fixed_seed():  # Keras draws from Python's own generator
+    with undisturbed_seed():  # Keras draws from Python's own generator
         with _with_cache(extractor.fit(data.X)) as (extractor, cache):
             check_vectors(extractor)
             plan = Plan(params, extractor)
@@ -89,10 +89,11 @@ def fine_tune(
             if not (len(data_read.train) and len(data_read.held)):
                 raise InputError("no sample could be read of those to train on, or to judge by")
             keys, read = _inputs(plan, samples, rows, cache)
-            contest = Contest(plan, new_head, keys, read, data_read, seed=seed)
             can_resume = random_state is not None and kept_in is not None
             folder = cache.path / "tuning" if can_resume else None
-            outcome = contest.run(as_head_input(embeddings[rows]), folder, verbose)
+            with plan.backbone.settings.applied():
+                contest = Contest(plan, new_head, keys, read, data_read, seed=seed)
+                outcome = contest.run(as_head_input(embeddings[rows]), folder, verbose)
         if outcome.extractor is not extractor:
             outcome.extractor.set_params(cache=kept_in).fit(data.X)
             outcome.extractor.frontier_ = plan.stored_frontier()

@@ -1,0 +1,189 @@
+"""The global settings of Keras that decide numbers: standard ones, whatever the caller has set.
+
+Keras asks for its dtype policy, ``floatx``, ``epsilon`` and data format while layers are made, and
+some layers ask once more while they are called. What featx makes by itself, such as a network with
+a name, is made and compiled under the standard settings. A model that the caller made runs under
+the caller's settings, which are then part of its identity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class KerasSettings:
+    """Global settings of Keras.
+
+    Parameters
+    ----------
+    dtype_policy : str
+        The name of the policy; a map of policies is spelled out.
+    floatx : str
+    epsilon : float
+    image_data_format : str
+    policy : DTypePolicy or str
+        The policy itself.
+
+    Examples
+    --------
+    >>> STANDARD.departures()
+    {}
+    >>> KerasSettings("float32", "float32", 1e-3, "channels_last").departures()
+    {'epsilon': 0.001}
+    """
+
+    dtype_policy: str
+    floatx: str
+    epsilon: float
+    image_data_format: str
+    policy: Any = field(default="float32", compare=False, repr=False)
+
+    def departures(self) -> dict[str, Any]:
+        """Return what is not as it is by default, as plain data."""
+        names = ("dtype_policy", "floatx", "epsilon", "image_data_format")
+        return {
+            name: getattr(self, name)
+            for name in names
+            if getattr(self, name) != getattr(STANDARD, name)
+        }
+
+    @contextlib.contextmanager
+    def applied(self, *, in_helper: bool = False) -> Iterator[None]:
+        """Run a block under these settings, and restore what was there, whatever happens.
+
+        The dtype policy is one of each thread, the others are those of the process: where they have
+        to change, one thread at a time is in such a block.
+
+        Parameters
+        ----------
+        in_helper : bool, default=False
+            True in a thread that works for another one, which may be in such a block and wait.
+        """
+        import keras
+
+        policy = keras.config.dtype_policy()
+        with _process_wide.held_at(self._of_process, in_helper=in_helper):
+            keras.config.set_dtype_policy(self.policy)
+            try:
+                yield
+            finally:
+                keras.config.set_dtype_policy(policy)
+
+    @property
+    def _of_process(self) -> tuple[str, float, str]:
+        return (self.floatx, self.epsilon, self.image_data_format)
+
+
+STANDARD = KerasSettings("float32", "float32", 1e-7, "channels_last")
+
+
+def current_settings() -> KerasSettings:
+    """Return the settings that the caller made: those of this thread, and of the process."""
+    from keras import config
+
+    policy = config.dtype_policy()
+    plain = str(policy.name)
+    if type(policy).__name__ == "DTypePolicyMap":
+        plain = json.dumps(policy.get_config(), sort_keys=True, default=str)
+    return KerasSettings(plain, *_process_wide.as_seen_here(), policy=policy)
+
+
+class _ProcessWide:
+    """The settings that all threads share, and the threads that hold them at some values."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holders: Counter[int] = Counter()
+        self._before = STANDARD._of_process
+
+    def as_seen_here(self) -> tuple[str, float, str]:
+        """Return them as this thread finds them, not as other threads hold them for a while."""
+        with self._changed:
+            is_holder = threading.get_ident() in self._holders
+            return _read() if is_holder or not self._holders else self._before
+
+    @contextlib.contextmanager
+    def held_at(self, asked: tuple[str, float, str], *, in_helper: bool) -> Iterator[None]:
+        """Hold them at some values: alone, unless nothing has to be restored afterwards."""
+        thread = threading.get_ident()
+
+        def is_free() -> bool:
+            if not self._holders or thread in self._holders:
+                return True
+            return _read() == asked and (in_helper or self._before == asked)
+
+        with self._changed:
+            self._changed.wait_for(is_free)
+            found = _read()
+            if not self._holders:
+                self._before = found
+            self._holders[thread] += 1
+            _write(asked)
+        try:
+            yield
+        finally:
+            with self._changed:
+                if found != asked:  # helpers may have come in
+                    self._changed.wait_for(lambda: set(self._holders) == {thread})
+                    _write(found)
+                self._holders[thread] -= 1
+                if not self._holders[thread]:
+                    del self._holders[thread]
+                self._changed.notify_all()
+
+
+def _read() -> tuple[str, float, str]:
+    from keras import config
+
+    return (config.floatx(), config.epsilon(), config.image_data_format())
+
+
+def _write(values: tuple[str, float, str]) -> None:
+    from keras import config
+
+    floatx, epsilon, image_data_format = values
+    config.set_floatx(floatx)
+    config.set_epsilon(epsilon)
+    config.set_image_data_format(image_data_format)
+
+
+_process_wide = _ProcessWide()
+
+if hasattr(os, "register_at_fork"):
+
+    def _forget_holders() -> None:  # a child has none of the threads
+        global _process_wide
+        _process_wide = _ProcessWide()
+
+    os.register_at_fork(after_in_child=_forget_holders)
+
+
+def backend_name() -> str:
+    """Return on which backend Keras runs, or would run if it was imported."""
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "backend"):
+        return str(keras.backend.backend())
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"]
+    try:
+        return str(json.loads((_keras_home() / "keras.json").read_bytes())["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "tensorflow"
+
+
+def _keras_home() -> Path:
+    """Return the folder of Keras' configuration, found as Keras finds it."""
+    if "KERAS_HOME" in os.environ:
+        return Path(os.environ["KERAS_HOME"]).expanduser()
+    home = os.path.expanduser("~")
+    return Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"  # noqa: S108

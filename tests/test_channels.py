@@ -1,0 +1,171 @@
+"""Channels that come first: pooled, scaled and checked along the right axes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from featx import FeatureExtractor
+from featx.exceptions import BackboneError, InputError
+from featx.networks.channels import channel_axis, takes_channels_first
+
+FIRST = {"data_format": "channels_first"}
+
+
+class Block(layers.Layer):
+    """A custom layer that is made of layers which say what they take."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(5, 3, **FIRST)
+
+    def call(self, inputs):
+        return self.conv(inputs)
+
+
+def axis_after(shape, *steps):
+    inputs = x = keras.Input(shape)
+    for step in steps:
+        x = step(x)
+    axis = channel_axis(keras.Model(inputs, x), x)
+    return None if axis is None else axis % len(x.shape)
+
+
+def conv(**options):
+    return layers.Conv2D(5, 3, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps", "axis"),
+    [
+        ((9, 8, 3), lambda: [conv()], 3),
+        ((3, 9, 8), lambda: [conv(**FIRST)], 1),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.BatchNormalization(axis=1), layers.ReLU()], 1),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.MaxPooling2D(**FIRST), lambda x: x * 2 + 1], 1),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.Permute((2, 3, 1))], 3),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.Permute((2, 1, 3))], 2),
+        ((3, 9, 8), lambda: [conv(**FIRST), lambda x: ops.transpose(x, (0, 2, 3, 1))], 3),
+        ((3, 9, 8), lambda: [conv(**FIRST), lambda x: ops.moveaxis(x, 1, 2)], 2),
+        ((3, 9, 8), lambda: [conv(**FIRST), lambda x: ops.swapaxes(x, 1, 3)], 3),
+        ((3, 9, 8), lambda: [conv(**FIRST), lambda x: ops.mean(x, axis=2)], 1),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.Reshape((5, 42))], 1),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.Reshape((5, 42)), layers.Permute((2, 1))], 2),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.Reshape((35, 6))], None),
+        ((3, 9, 8), lambda: [conv(**FIRST), layers.Dense(4)], 3),
+        ((3, 9, 8), lambda: [layers.Permute((2, 3, 1)), conv()], 3),
+        ((3, 9, 8), lambda: [keras.Sequential([keras.Input((3, 9, 8)), conv(**FIRST)])], 1),
+        ((3, 9, 8), lambda: [Block()], 1),
+        ((3, 9, 8), lambda: [lambda x: ops.concatenate([conv(**FIRST)(x)] * 2, axis=1)], 1),
+        ((3, 20), lambda: [layers.Conv1D(5, 3, **FIRST)], 1),
+        ((20, 3), lambda: [layers.Conv1D(5, 3)], 2),
+        ((3, 6, 6, 6), lambda: [layers.Conv3D(5, 3, **FIRST)], 1),
+        ((2, 3, 9, 8), lambda: [layers.TimeDistributed(conv(**FIRST))], 2),
+        ((9, 8, 3), lambda: [conv(), layers.Reshape((42, 5))], 2),
+        ((9, 8, 3), lambda: [layers.Rescaling(2)], 3),
+        ((9, 8), lambda: [layers.Dense(3), layers.LayerNormalization()], 2),
+    ],
+)
+def test_channel_axis_follows_the_graph(shape, steps, axis):
+    assert axis_after(shape, *steps()) == axis
+
+
+def test_channel_axis_of_layer_below_channels_first_is_first():
+    inputs = keras.Input((3, 9, 8))
+    scaled = layers.Rescaling(2.0)(inputs)
+    model = keras.Model(inputs, conv(**FIRST)(scaled))
+    assert channel_axis(model, scaled) == 1
+    assert takes_channels_first(model)
+    assert not takes_channels_first(keras.Sequential([keras.Input((9, 8, 3)), conv()]))
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (4, 3, 9, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((3, 9, 8)), conv(**FIRST)])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "reduce"),
+    [
+        ("avg", lambda a: a.mean((2, 3))),
+        ("max", lambda a: a.max((2, 3))),
+        ("avgmax", lambda a: np.hstack([a.mean((2, 3)), a.max((2, 3))])),
+        ("flatten", lambda a: a.reshape(4, -1)),
+        (None, lambda a: a),
+    ],
+)
+def test_transform_channels_first_pools_height_and_width(pooling, reduce, images, model):
+    rows = FeatureExtractor(model, pooling=pooling, cache=None).fit_transform(images)
+    expected = reduce(np.asarray(model(images.astype("float32"))))
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("preprocessing", ["torch", "caffe"])
+def test_transform_channels_first_scales_each_channel(preprocessing, images, model):
+    x = np.moveaxis(images.astype(np.float64), 1, -1)
+    if preprocessing == "torch":
+        x = (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    else:
+        x = x[..., ::-1] - [103.939, 116.779, 123.68]
+    expected = np.asarray(model(np.moveaxis(x, -1, 1).astype("float32"))).mean((2, 3))
+    rows = FeatureExtractor(model, preprocessing=preprocessing, cache=None).fit_transform(images)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_transform_open_sizes_channels_first_takes_arrays(images):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3, None, None)), conv(**FIRST)])
+    rows = FeatureExtractor(model, cache=None).fit_transform(images)
+    expected = np.asarray(model(images.astype("float32"))).mean((2, 3))
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((2, 9, 8, 3), np.uint8),
+        np.zeros((2, 3, 18, 16), np.uint8),
+        np.zeros((2, 9, 8), np.uint8),
+        ["a.png", "b.png"],
+    ],
+    ids=["channels last", "other size", "gray", "files"],
+)
+def test_fit_channels_first_refuses_other_samples(given, model):
+    with pytest.raises(BackboneError, match=r"channels first.*Permute"):
+        FeatureExtractor(model, cache=None).fit(given)
+
+
+def test_transform_channels_first_refuses_other_samples(images, model):
+    extractor = FeatureExtractor(model, cache=None).fit(images)
+    with pytest.raises(InputError, match="channels first"):
+        extractor.transform(np.zeros((2, 3, 18, 16), np.uint8))
+
+
+def test_fit_where_channels_are_lost_names_ways_out(images):
+    inputs = keras.Input((3, 9, 8))
+    cut_up = layers.Reshape((35, 6), name="cut_up")(conv(**FIRST)(inputs))
+    model = keras.Model(inputs, cut_up)
+    with pytest.raises(BackboneError, match=r"channels_first.*'cut_up'.*pooling='flatten'"):
+        FeatureExtractor(model, cache=None).fit(images)
+    rows = FeatureExtractor(model, pooling="flatten", cache=None).fit_transform(images)
+    assert rows.shape == (4, 210)
+
+
+def test_fit_subclassed_channels_first_names_ways_out(images):
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv(**FIRST)
+
+        def call(self, inputs):
+            return self.conv(inputs)
+
+    model = Mine()
+    model(images.astype("float32"))
+    with pytest.raises(BackboneError, match=r"channels_first.*pooling='flatten'"):
+        FeatureExtractor(model, cache=None).fit(images)

@@ -1,0 +1,189 @@
+"""Keras' global settings: standard ones where featx makes networks, and restored afterwards."""
+
+import json
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from featx import FeatureExtractor
+from featx.exceptions import WeightsError
+from featx.identity.keras_settings import STANDARD, KerasSettings, backend_name, current_settings
+from featx.networks.augmentation import Augmentation
+from featx.networks.resolution import _BUILT, _KNOWN
+
+
+def set_all(policy="mixed_bfloat16", floatx="float64", epsilon=1e-2, data_format="channels_first"):
+    keras.config.set_floatx(floatx)
+    keras.config.set_epsilon(epsilon)
+    keras.config.set_image_data_format(data_format)
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def other_settings():
+    """Let a caller have set everything in other ways."""
+    set_all()
+    yield current_settings()
+    set_all("float32", "float32", 1e-7, "channels_last")
+
+
+@pytest.fixture
+def restored():
+    yield
+    set_all("float32", "float32", 1e-7, "channels_last")
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+
+
+def forget_built():
+    """Do as a new process would."""
+    _BUILT.clear()
+    _KNOWN.clear()
+
+
+def mobilenet(**params):
+    forget_built()
+    return FeatureExtractor(
+        "mobilenet", weights=None, backbone_params={"alpha": 0.25}, input_size=32, **params
+    )
+
+
+@keras.saving.register_keras_serializable("featx_tests")
+class AsksForEpsilon(layers.Layer):
+    """A custom layer that asks for a setting while it is called."""
+
+    def call(self, inputs):
+        return inputs * keras.config.epsilon()
+
+
+@keras.saving.register_keras_serializable("featx_tests")
+class AsksForPolicy(layers.Layer):
+    """A custom layer that rounds as the policy of the moment says."""
+
+    def call(self, inputs):
+        rounded = ops.cast(inputs / 3, keras.config.dtype_policy().compute_dtype)
+        return ops.cast(rounded, "float32")
+
+
+def test_transform_named_network_ignores_global_settings(images, restored):
+    expected = mobilenet(cache=None).fit_transform(images)
+    set_all()
+    rows = mobilenet(cache=None).fit_transform(images)
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_transform_under_other_policy_poisons_no_rows(images, restored):
+    expected = mobilenet(cache=None).fit_transform(images)
+    mobilenet().fit_transform(images[:1])  # remembers the space
+    set_all("mixed_float16", "float32", 1e-7, "channels_last")
+    mobilenet().fit_transform(images)
+    set_all("float32", "float32", 1e-7, "channels_last")
+    read = mobilenet()
+    np.testing.assert_array_equal(read.fit_transform(images), expected)
+    assert read.report_.n_forward == 0
+
+
+@pytest.mark.parametrize("layer", [AsksForEpsilon, AsksForPolicy])
+def test_transform_layer_that_asks_for_settings(layer, images, restored):
+    model = keras.Sequential([keras.Input((32, 32, 3)), layers.Flatten(), layer(dtype="float32")])
+    for policy, epsilon in (("float32", 1e-7), ("mixed_bfloat16", 1e-2), ("float32", 1e-7)):
+        set_all(policy, "float32", epsilon, "channels_last")
+        rows = FeatureExtractor(model).fit_transform(images)
+        np.testing.assert_allclose(rows, model(images.astype("float32")), rtol=1e-6)
+
+
+def test_transform_plain_model_is_one_space_under_any_policy(images, restored):
+    model = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(2, 3)])
+    FeatureExtractor(model).fit(images).transform(images)
+    keras.config.set_dtype_policy("mixed_float16")
+    extractor = FeatureExtractor(model)
+    extractor.fit_transform(images)
+    assert extractor.report_.n_forward == 0
+
+
+def test_transform_callable_is_called_under_the_callers_settings(images, other_settings):
+    found = []
+
+    def build(shape):
+        found.append(current_settings())
+        inputs = keras.Input(shape, dtype="float32")
+        return keras.Model(inputs, layers.Flatten()(inputs))
+
+    FeatureExtractor(build, cache=None).fit_transform(images)
+    assert found == [other_settings]
+
+
+def test_augmentation_ignores_global_settings(images, restored):
+    expected = Augmentation("standard", (32, 32, 3))
+    image = images[0].astype("float32")
+    key, changed = expected.digest, expected(image, 1)
+    set_all()
+    again = Augmentation("standard", (32, 32, 3))
+    assert again.digest == key
+    np.testing.assert_array_equal(again(image, 1), changed)
+
+
+def test_augmentation_of_layers_that_ask_for_settings_differs(restored):
+    digests = set()
+    for epsilon in (1e-7, 1e-2):
+        keras.config.set_epsilon(epsilon)
+        digests.add(Augmentation(AsksForEpsilon(), (8, 8, 3)).digest)
+    assert len(digests) == 2
+
+
+def test_transform_restores_settings(images, other_settings):
+    mobilenet(cache=None).fit_transform(images)
+    assert current_settings() == other_settings
+
+
+def test_fit_file_that_is_refused_restores_settings(images, other_settings, tmp_path):
+    (tmp_path / "bad.keras").write_bytes(b"no model")
+    with pytest.raises(WeightsError):
+        FeatureExtractor(tmp_path / "bad.keras").fit(images)
+    assert current_settings() == other_settings
+
+
+def test_applied_in_several_threads_restores_settings(other_settings):
+    seen = []
+
+    def work(settings):
+        for _ in range(50):
+            with settings.applied():
+                seen.append(current_settings() == settings)
+            seen.append(current_settings()._of_process == other_settings._of_process)
+
+    others = [STANDARD, KerasSettings("float32", "float16", 1e-5, "channels_last")]
+    threads = [threading.Thread(target=work, args=(each,)) for each in others * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(seen)
+    assert len(seen) == 400
+    assert current_settings() == other_settings
+
+
+def test_applied_nested_after_an_error_restores_settings(other_settings):
+    with pytest.raises(ZeroDivisionError), STANDARD.applied():
+        with other_settings.applied():
+            assert current_settings() == other_settings
+        assert current_settings() == STANDARD
+        raise ZeroDivisionError
+    assert current_settings() == other_settings
+
+
+def test_backend_name_reads_what_keras_reads(tmp_path, monkeypatch):
+    monkeypatch.delitem(__import__("sys").modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", "")  # which Keras takes for none
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert backend_name() == "tensorflow"
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": "jax"}))
+    assert backend_name() == "jax"
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert backend_name() == "torch"
