@@ -91,6 +91,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         Shape of one sample, if all samples seen by ``fit`` were arrays of one shape.
     feature_shape_ : tuple of int
         Shape of one embedding.
+    float_range_ : tuple of float or None
+        Range of floating-point pixels, ``(0.0, 255.0)``, once ``fit`` has seen that they are not
+        scaled to 0..1: from then on a dark image is what it is, also alone. None if ``fit`` saw no
+        floating-point images, or black ones only: each call of ``transform`` then looks at its own.
     space_ : Space
         What decides the numbers, as it was when ``fit`` was called; ``space_digest_`` names it.
     n_features_in_ : int
@@ -134,7 +138,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         ParameterError
             Parameters have faulty values; the message lists all of them.
         InputError
-            `X` is of a kind that is no sample.
+            `X` is of a kind that is no sample, or floating-point images seem to be scaled to 0..1.
         WeightsError, BackboneError
             The backbone cannot be had, or cannot be used as one.
         """
@@ -155,8 +159,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         X : samples
             A list, array or Series of image paths; a list of encoded images (bytes), PIL images or
             arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
-            from 0 to 255; a one-column DataFrame of any of these; or (n, p) vectors for a backbone
-            that takes vectors.
+            from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of these; or (n, p)
+            vectors for a backbone that takes vectors.
         out : ndarray of shape (n_samples, n_features), float32, default=None
             Where the embeddings go, such as ``numpy.lib.format.open_memmap(...)`` for more than
             fits in memory; None makes an array.
@@ -298,12 +302,13 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         return self.space_.digest
 
     def _learn(self, samples: Samples, resolved: Resolved) -> None:
-        samples.for_inputs(resolved.input_shape)
+        float_range = samples.for_inputs(resolved.input_shape).float_range()
         check_channels_first(samples, resolved, label=self._spec().label)
         self._warn_of_unused_augment()
         if augmentation := self._augmentation(resolved):
             augmentation.check()
         self.array_shape_ = samples.array_shape
+        self.float_range_ = float_range
         self.feature_shape_ = resolved.space.feature_shape
         self.space_ = resolved.space
         self.__dict__.pop("frontier_", None)
@@ -358,6 +363,9 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         """
         cache = resolve_cache(self.cache)
         array_shape = getattr(self, "array_shape_", samples.array_shape)
+        samples = samples.for_inputs(resolved.input_shape)
+        if getattr(self, "float_range_", None) is None:
+            samples.float_range()  # raises if they seem to be scaled to 0..1
         options = PassOptions(
             self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose
         )
@@ -370,7 +378,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
                 also=joined(others, self._resolve_also(resolved, array_shape)),
                 frontier=getattr(self, "frontier_", None),
             ),
-            samples.for_inputs(resolved.input_shape),
+            samples,
             self._augmentation(resolved),
             self.views,
             files=cache.files if cache else FileIndex(None),

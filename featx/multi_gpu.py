@@ -35,6 +35,7 @@ from featx.exceptions import (
     CacheWriteWarning,
     EngineError,
     EngineWarning,
+    InputError,
     NotCachedWarning,
     SampleFault,
     UnstableBackboneWarning,
@@ -102,8 +103,7 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     ``.keras`` file, or as a callable that gives its initialisers a seed: one that was built here
     has taken memory of a GPU already.
 
-    Parts are judged by themselves. Copies of one image in two parts may be embedded twice, and
-    floating-point images are refused where none of a part exceeds 1.
+    Copies of one image in two parts may be embedded twice.
 
     Examples
     --------
@@ -117,6 +117,7 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     samples = as_samples(X)
     worker = clone(extractor).set_params(verbose=0)
     worker.array_shape_ = samples.array_shape  # of all samples, which may not be that of a part
+    worker.float_range_ = _float_range(extractor, samples)  # likewise
     if worker.n_jobs is None:
         worker.n_jobs = max(1, joblib.cpu_count() // len(devices))
     gathered = _Gathered(dict.fromkeys(devices, 0))
@@ -140,6 +141,16 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
         n_forward=sum(gathered.n_forward_of.values()),
         n_forward_of=gathered.n_forward_of,
     )
+
+
+def _float_range(extractor: FeatureExtractor, samples: Samples) -> tuple[float, float] | None:
+    """Return the range of floating-point pixels; None leaves the check to the processes."""
+    learnt = getattr(extractor, "float_range_", None)
+    if learnt is None:
+        # Only the processes know whether the network takes pixels at all.
+        with contextlib.suppress(InputError):
+            return samples.float_range()
+    return learnt
 
 
 def _checked_devices(extractor: Any, gpus: Any) -> dict[int, str]:

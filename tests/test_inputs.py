@@ -257,9 +257,18 @@ def test_keys_black_floats_are_pixels(wrap):
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, list])
-def test_keys_floats_up_to_one_name_the_cure(wrap, images):
+@pytest.mark.parametrize("largest", [1e-6, 1, 1.02, 2])
+def test_float_range_scaled_to_one_names_the_cure(wrap, largest, images):
     with pytest.raises(InputError, match=r"X \* 255"):
-        as_samples(wrap(images / 255)).keys(FileIndex(None))
+        as_samples(wrap(images / 255 * largest)).float_range()
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, list])
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(1.0, (0, 255)), (1 / 6, (0, 255)), (0.0, None), (np.uint8(1), None)]
+)
+def test_float_range_is_learnt_from_floats(wrap, factor, expected, images):
+    assert as_samples(wrap(images * factor)).float_range() == expected
 
 
 def test_keys_nan_vectors_are_named():

@@ -22,7 +22,8 @@ from featx.identity._hashing import digests_of_rows
 from featx.identity.key_table import keys_from
 from featx.samples.file_index import FileIndex
 from featx.samples.identified import Identified, Identities
-from featx.samples.images import check_range, conform
+from featx.samples.images import conform
+from featx.samples.levels import check_range, float_range
 from featx.threads import Started, run_ahead
 
 _MAX_THREADS = 4  # that identify; more wait for the interpreter's lock (16 cores, 2026-11)
@@ -55,6 +56,16 @@ class Samples(ABC):
         InputError
             They are nothing that it could take.
         """
+
+    def float_range(self) -> tuple[float, float] | None:
+        """Return the range of floating-point pixels: see :func:`featx.samples.levels.float_range`.
+
+        Raises
+        ------
+        InputError
+            They seem to be scaled to 0..1.
+        """
+        return None
 
     def check_values(self) -> None:  # noqa: B027
         """Check that numbers that are no pixels are finite; of others, there is nothing to check.
@@ -181,6 +192,12 @@ class ArraySamples(Samples):
             return ValueSamples(self.array).for_inputs(shape)
         return self
 
+    def float_range(self) -> tuple[float, float] | None:
+        """Return the range of floating-point pixels; most often the first block tells it."""
+        if self.array.dtype.kind != "f":
+            return None
+        return float_range(np.asarray(self.array[rows]) for rows in self._blocks())
+
     def name(self, row: int) -> str:
         """Say the shape and dtype of an image."""
         return f"array {self.array_shape} {self.array.dtype}"
@@ -194,13 +211,12 @@ class ArraySamples(Samples):
         identities = Identities(len(self))
         for block in self._each_block(self._identify):
             identities.add(block)
-        check_scale(identities.largest)
         return identities.keys, identities.faults
 
     def start_identifying(self, files: FileIndex) -> Started[Identified] | None:
-        """Identify rows in threads, if they are integers, with which nothing can be wrong."""
+        """Identify rows in threads, if their values are all pixels, whatever they are."""
         blocks = list(self._blocks())
-        if self.array.dtype.kind not in "bui" or len(blocks) < 2:
+        if self.array.dtype not in (bool, np.uint8) or len(blocks) < 2:
             return None
         return Started(self._identify, blocks, n_threads=_n_threads())
 
@@ -230,19 +246,20 @@ class ArraySamples(Samples):
 
     def _identify(self, rows: slice) -> Identified:
         images = np.asarray(self.array[rows])
-        faults, largest = [], -np.inf
-        if images.dtype.kind == "f":
-            for row, image in enumerate(images, rows.start):
-                try:
-                    check_range(image)
-                except UnreadableImageError as exc:
-                    faults.append(self.fault(row, exc))
-            largest = np.nanmax(images, initial=largest)
-        return Identified(rows, _keys_of(images), faults, largest)
+        faults = []
+        for row, image in enumerate(images, rows.start):
+            try:
+                check_range(image)
+            except UnreadableImageError as exc:
+                faults.append(self.fault(row, exc))
+        return Identified(rows, _keys_of(images), faults)
 
 
 class ValueSamples(ArraySamples):
     """Rows of an array whose numbers are no pixels: vectors ``(n, p)``, signals ``(n, t, c)``."""
+
+    def float_range(self) -> None:
+        """Return None: the numbers are no pixels."""
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself, if its rows have that very shape."""
@@ -297,21 +314,6 @@ def check_several(n_samples: int, shape: tuple[int, ...] | None) -> None:
         raise InputError(
             f"X has shape {(n_samples, *shape)}, which looks like one image in colour where "
             "several are expected: pass X[np.newaxis], or [X]"
-        )
-
-
-def check_scale(largest: float) -> None:
-    """Check that the largest of all floating-point pixels says they mean 0..255.
-
-    Raises
-    ------
-    InputError
-        They seem to have been scaled to 0..1.
-    """
-    if 0 < largest <= 1:
-        raise InputError(
-            f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
-            "to 255. Pass X * 255 if they were scaled to 0..1."
         )
 
 

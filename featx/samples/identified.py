@@ -18,14 +18,11 @@ class Identified(NamedTuple):
     rows : slice
     keys : ndarray of shape (m,), dtype S16
     faults : list of SampleFault
-    largest : float, default=-inf
-        Of all floating-point pixels.
     """
 
     rows: slice
     keys: np.ndarray
     faults: list[SampleFault]
-    largest: float = -np.inf
 
 
 class Identities:
@@ -40,8 +37,6 @@ class Identities:
     keys : ndarray of shape (n_samples,), dtype S16
         All zero where there is a fault, and where nothing is known yet.
     faults : list of SampleFault
-    largest : float
-        Of all floating-point pixels.
     n_known : int
         Samples from the first on that are identified.
 
@@ -56,7 +51,6 @@ class Identities:
     def __init__(self, n_samples: int) -> None:
         self.keys = np.zeros(n_samples, KEY_DTYPE)
         self.faults: list[SampleFault] = []
-        self.largest = -np.inf
         self.n_known = 0
 
     def add(self, block: Identified) -> None:
@@ -64,5 +58,4 @@ class Identities:
         self.keys[block.rows] = block.keys
         self.keys[[fault.position for fault in block.faults]] = NO_KEY
         self.faults += block.faults
-        self.largest = max(self.largest, block.largest)
         self.n_known = block.rows.stop

@@ -1,46 +1,64 @@
 """Encoded images and arrays to pixels: ``(h, w, 3)`` uint8, as a person would see them.
 
-EXIF orientation is obeyed, transparency lies on white, 16 bits become 8, and palettes, gray, CMYK
-and other colour spaces become RGB. Whatever the bytes are, the outcome is an array or an
-:class:`UnreadableImageError` whose message is the reason. Decoder and resizing decide the numbers
-of an embedding, so their names are part of its space.
+EXIF orientation is obeyed, transparency lies on white, 16 bits become 8 (see ``levels.py``), and
+palettes, gray, CMYK and other colour spaces become RGB. Whatever the bytes are, the outcome is an
+array or an :class:`UnreadableImageError` whose message is the reason; no other program is started.
+Decoder and resizing decide the numbers of an embedding, so their names are part of its space.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+# Image.open would import the plugins of all formats for those of TIFF and WebP.
+from PIL import (
+    ExifTags,
+    Image,
+    ImageFile,
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from featx.exceptions import UnreadableImageError
+from featx.samples.colours import (
+    check_mode,
+    check_wide_colours,
+    has_wide_colours,
+    in_own_channels,
+    on_white,
+)
+from featx.samples.levels import as_levels
+from featx.samples.metadata import exif_orientation, orientation_of, without_metadata
+from featx.samples.strict_files import make_strict
 
 # To be changed whenever the same bytes or pixels give other numbers than before.
-DECODER = "pillow-2"
+DECODER = "pillow-3"
 RESIZE = "lanczos-stretch-1"
+# The only formats that are opened. Photos of phones that Pillow calls MPO are JPEGs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 # As in Pillow's own thumbnails: what remains to be reduced by the filter, for its quality to show.
 _REDUCING_GAP = 2
 
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    MemoryError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
+
+_RAISE_LIMIT = (
+    "If you trust the image, raise Pillow's limit for this process: PIL.Image.MAX_IMAGE_PIXELS = n"
 )
+_Orientation = Callable[[Image.Image], int | None]
+_Result = TypeVar("_Result")
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -49,7 +67,7 @@ def decode(data: bytes) -> np.ndarray:
     Parameters
     ----------
     data : bytes
-        JPEG, PNG, BMP, GIF (its first frame), WebP or TIFF.
+        JPEG, PNG, BMP, GIF (its first frame), WebP (likewise) or TIFF (its first page).
 
     Returns
     -------
@@ -58,7 +76,7 @@ def decode(data: bytes) -> np.ndarray:
     Raises
     ------
     UnreadableImageError
-        It is damaged, no image, too large to be true, or of floating-point pixels.
+        It is damaged, no image, too large to be true, or of pixels whose range is not known.
 
     Examples
     --------
@@ -67,8 +85,7 @@ def decode(data: bytes) -> np.ndarray:
     >>> decode(buffer.getvalue())[0, 0].tolist()
     [7, 7, 7]
     """
-    with _opened(data) as image:
-        return from_pil(image)
+    return np.asarray(on_white(_read(data, _loaded_file)))
 
 
 def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -84,7 +101,7 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     data : bytes
         As for :func:`decode`.
     shape : tuple of int
-        Height, width, channels.
+        Height, width, channels. Where it is not 1 or 3 channels, an image with transparency has 4.
 
     Returns
     -------
@@ -103,11 +120,14 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     >>> decode_to(buffer.getvalue(), (224, 224, 3)).shape
     (224, 224, 3)
     """
-    with _opened(data) as image:
-        side = _REDUCING_GAP * max(shape[:2])  # the image may lie on its side
+    side = _REDUCING_GAP * max(shape[:2])  # the image may lie on its side
+
+    def reduced(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
         image.draft(None, (side, side))
-        whole = _loaded(image)
-        return _resized(whole, shape) if shape[2] == 3 else conform(np.asarray(whole), shape)
+        return _loaded_file(image, orientation)
+
+    whole = _read(data, reduced)
+    return _resized(on_white(whole), shape) if shape[2] == 3 else conform(np.asarray(whole), shape)
 
 
 def check_header(data: bytes) -> None:
@@ -118,7 +138,7 @@ def check_header(data: bytes) -> None:
     UnreadableImageError
         As :func:`decode` would.
     """
-    _opened(data).close()
+    _read(data, lambda image, orientation: image.close())
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
@@ -138,34 +158,149 @@ def from_pil(image: Image.Image) -> np.ndarray:
     UnreadableImageError
         As for :func:`decode`.
     """
-    return np.asarray(_loaded(image))
+    return np.asarray(on_white(_of_caller(image)))
 
 
-def _loaded(image: Image.Image) -> Image.Image:
-    """Return an image in RGB, upright, that may be the image itself."""
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Turn an open PIL image into an array of its own channels, for :func:`conform`.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        As for :func:`from_pil`.
+
+    Returns
+    -------
+    ndarray of shape (h, w), (h, w, 3) or (h, w, 4), uint8
+        Gray, RGB, or RGB and opacity.
+
+    Raises
+    ------
+    UnreadableImageError
+        As for :func:`decode`.
+    """
+    return np.asarray(_of_caller(image))
+
+
+def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Result]) -> _Result:
+    """Call `read` with the opened file; if that fails, with the file without its metadata."""
+    if not data:
+        raise UnreadableImageError("empty file (0 bytes)")
+    failure = Exception()
+    for file, orientation in _versions(data):
+        try:
+            return read(_opened(file), orientation)
+        except UnreadableImageError:
+            raise
+        except Exception as exc:  # decoders raise anything, and warnings may be errors
+            failure = exc
+    raise UnreadableImageError(_reason(data, failure)) from failure
+
+
+def _versions(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
+    """Yield a file as it is, and then without metadata, each with what tells its orientation."""
+    # Of PNG files, Pillow then leaves out checks of what is no metadata.
+    is_lax = bool(ImageFile.LOAD_TRUNCATED_IMAGES) and data.startswith(b"\x89PNG")
+    if not is_lax:
+        yield data, _orientation_of_file
+    bare = without_metadata(data)
+    if is_lax or bare.data != data:
+        yield bare.data, lambda _: exif_orientation(bare.exif)
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_size(image)
+    check_mode(image)
+    return image
+
+
+def _reason(data: bytes, exc: Exception) -> str:
+    if isinstance(exc, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"decompression bomb: {exc} {_RAISE_LIMIT}"
+    kind = next((name for name in FORMATS if _is_accepted(name, data[:16])), None)
+    if kind is None:
+        return (
+            f"not an image in a known format (starts with {data[:8]!r}): expected JPEG, PNG, BMP, "
+            "GIF, WebP or TIFF"
+        )
+    if isinstance(exc, UnidentifiedImageError):
+        return (
+            f"damaged header: no {kind} file that Pillow reads. Convert it, or pass its pixels as "
+            "an array"
+        )
+    return f"damaged {kind}: {str(exc) or type(exc).__name__}"
+
+
+def _is_accepted(name: str, start: bytes) -> bool:
+    accepts = Image.OPEN[name][1]
+    return accepts is not None and accepts(start) is True
+
+
+def _check_size(image: Image.Image) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        # Pillow itself only warns up to twice its limit.
+        raise UnreadableImageError(
+            f"decompression bomb: {image.width}x{image.height} pixels exceed {limit}. "
+            f"{_RAISE_LIMIT}"
+        )
+
+
+def _of_caller(image: Image.Image) -> Image.Image:
+    """Load an image that the caller made or opened."""
+    if getattr(image, "format", None) == "EPS" and getattr(image, "tile", None):
+        raise UnreadableImageError(
+            "is an EPS file, for which Pillow starts Ghostscript: call image.load() yourself, if "
+            "you trust it"
+        )
     try:
-        image.load()
-        return _rgb(image)
+        return _loaded(image, _orientation_of_caller)
     except UnreadableImageError:
         raise
-    except _DECODER_ERRORS as exc:
-        raise UnreadableImageError(f"damaged {image.format or 'image'}: {exc}") from exc
+    except Exception as exc:
+        raise UnreadableImageError(
+            f"cannot be loaded ({str(exc) or type(exc).__name__}). If its file was closed, call "
+            "image.load() before that"
+        ) from exc
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    upright = image if is_upright else ImageOps.exif_transpose(image)
-    if upright.mode in _SIXTEEN_BIT_MODES:
-        levels = np.asarray(upright).astype(np.float64)
-        gray = np.clip(np.rint(levels / 257), 0, 255).astype(np.uint8)
-        return Image.fromarray(gray).convert("RGB")
-    _check_mode(upright)
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
+def _orientation_of_caller(image: Image.Image) -> int:
+    """Return the orientation of an image, whose metadata the caller may have changed."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return orientation_of(image.info)
+
+
+def _orientation_of_file(image: Image.Image) -> int:
+    return orientation_of(image.info)
+
+
+def _loaded_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        make_strict(image)
+    return _loaded(image, orientation)
+
+
+def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
+    """Return an image of mode L, RGB or RGBA, upright, that may be the image itself.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    orientation : callable
+        Returns the orientation of the loaded image, as EXIF numbers it.
+    """
+    _check_size(image)
+    check_mode(image)
+    is_wide = has_wide_colours(image)
+    image.load()
+    own = in_own_channels(image)
+    if is_wide:
+        check_wide_colours(own)
+    turn = _TURNS.get(orientation(image) or 1)
+    return own if turn is None else own.transpose(turn)
 
 
 def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -177,7 +312,7 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Parameters
     ----------
     pixels : ndarray of shape (h, w) or (h, w, c), values from 0 to 255
-        Any integer or floating-point dtype.
+        Any integer or floating-point dtype; uint16 is scaled from 0..65535: see ``levels.py``.
     shape : tuple of int
         Height, width, channels.
 
@@ -188,7 +323,8 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Raises
     ------
     UnreadableImageError
-        Integers beyond 0..255, or channels that cannot be turned into those asked for.
+        The range of the values is not known, or the channels cannot be turned into those asked
+        for.
 
     Examples
     --------
@@ -212,38 +348,10 @@ def _resized(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def check_range(pixels: np.ndarray) -> None:
-    """Check that values are pixels from 0 to 255; what rounds to these will do.
-
-    Raises
-    ------
-    UnreadableImageError
-        They are NaN, infinite or outside.
-    """
-    if not pixels.size:
-        raise UnreadableImageError(f"has shape {pixels.shape}: expected (h, w) or (h, w, c)")
-    low, high = pixels.min(), pixels.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UnreadableImageError("has NaN or infinite pixels")
-    if low < -0.5 or high > 255.5:
-        raise UnreadableImageError(f"has values from {low:.6g} to {high:.6g}: expected 0 to 255")
-
-
 def _as_pixels(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UnreadableImageError(f"has shape {pixels.shape}: expected (h, w) or (h, w, c)")
-    if pixels.dtype == np.uint8:
-        image = pixels
-    elif pixels.dtype == bool:
-        image = pixels.astype(np.uint8) * 255
-    elif pixels.dtype.kind == "f":
-        check_range(pixels)
-        image = pixels.astype(np.float32, copy=False)
-    elif pixels.dtype.kind in "iu":
-        check_range(pixels)
-        image = pixels.astype(np.uint8)
-    else:
-        raise UnreadableImageError(f"has dtype {pixels.dtype}: expected numbers from 0 to 255")
+    image = as_levels(pixels)
     return image[..., np.newaxis] if image.ndim == 2 else image
 
 
@@ -260,45 +368,13 @@ def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
         luma = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
         gray = luma if image.dtype == np.float32 else np.rint(luma).astype(np.uint8)
         return gray[..., np.newaxis]
-    raise UnreadableImageError(f"has {given} channels, but the backbone takes {n_channels}")
+    raise UnreadableImageError(
+        f"has {given} channels, but the backbone takes {n_channels}: pass "
+        f"{'RGBA images, or ' if n_channels == 4 else ''}arrays of shape (h, w, {n_channels})"
+    )
 
 
 def _on_white(image: np.ndarray) -> np.ndarray:
     opacity = image[..., 3:].astype(np.float32) / 255
     mixed = image[..., :3] * opacity + 255 * (1 - opacity)
     return mixed if image.dtype == np.float32 else np.rint(mixed).astype(np.uint8)
-
-
-def _opened(data: bytes) -> Image.Image:
-    if not data:
-        raise UnreadableImageError("empty file (0 bytes)")
-    try:
-        image = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError as exc:
-        raise UnreadableImageError(
-            f"not an image in a known format (starts with {data[:8]!r})"
-        ) from exc
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise UnreadableImageError(f"decompression bomb: {exc}") from exc
-    except _DECODER_ERRORS as exc:
-        raise UnreadableImageError(f"damaged header: {exc}") from exc
-    _check_size(image)
-    _check_mode(image)
-    return image
-
-
-def _check_size(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        # Pillow itself only warns up to twice its limit.
-        raise UnreadableImageError(
-            f"decompression bomb: {image.width}x{image.height} pixels exceed {limit}"
-        )
-
-
-def _check_mode(image: Image.Image) -> None:
-    if image.mode == "F":
-        raise UnreadableImageError(
-            "has floating-point pixels, whose scale is not known: pass it as an array with values "
-            "from 0 to 255"
-        )

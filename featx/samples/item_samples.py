@@ -18,13 +18,13 @@ from featx.identity.key_table import KEY_DTYPE, keys_from
 from featx.samples.base import (
     Samples,
     ValueSamples,
-    check_scale,
     check_several,
     conformed,
 )
 from featx.samples.file_index import FileIndex, file_key
 from featx.samples.identified import Identified
-from featx.samples.images import check_header, check_range, decode_to, from_pil
+from featx.samples.images import check_header, decode_to, pixels_of
+from featx.samples.levels import check_range, float_range
 from featx.threads import Started
 
 _UNREAD = bytes(DIGEST_BYTES)
@@ -101,12 +101,15 @@ class ItemSamples(Samples):
         """Return some of the items."""
         return [self.items[row] for row in rows.tolist()]
 
+    def float_range(self) -> tuple[float, float] | None:
+        """Return the range of the pixels of floating-point arrays."""
+        return float_range(item for item in self.items if isinstance(item, np.ndarray))
+
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; what is read for it is checked to be an image."""
         digests: list[bytes] = [_UNREAD] * len(self)
         faults: list[SampleFault] = []
         paths: list[tuple[int, str]] = []
-        largest = -np.inf
         for row, item in enumerate(self.items):
             if isinstance(item, (str, os.PathLike)):
                 path = os.fspath(item)
@@ -122,10 +125,6 @@ class ItemSamples(Samples):
                 digests[row] = _digest_of_item(item)
             except UnreadableImageError as exc:
                 faults.append(self.fault(row, exc))
-                continue
-            if isinstance(item, np.ndarray) and item.dtype.kind == "f":
-                largest = max(largest, item.max())
-        check_scale(largest)
         faults += self._add_files(paths, digests, files)
         self._keys = keys_from(digests, count=len(digests))
         return self._keys, faults
@@ -209,7 +208,7 @@ class ItemSamples(Samples):
         if isinstance(item, np.ndarray):
             return item
         if isinstance(item, Image.Image):
-            return from_pil(item)
+            return pixels_of(item)
         data = _content_of(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
         if self._keys[row] and self._keys[row] != keys_from([digest_of(data)], count=1)[0]:
             raise UnreadableImageError(
@@ -233,11 +232,10 @@ def is_missing(item: Any) -> bool:
 
 def _digest_of_item(item: Any) -> bytes:
     if isinstance(item, np.ndarray):
-        if item.dtype.kind == "f":
-            check_range(item)
+        check_range(item)
         return digest_of_array(item)
     if isinstance(item, Image.Image):
-        return digest_of_array(from_pil(item))
+        return digest_of_array(pixels_of(item))
     data = bytes(item)
     check_header(data)
     return digest_of(data)

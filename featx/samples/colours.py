@@ -1,0 +1,126 @@
+"""Images of any mode of Pillow as gray, RGB or RGBA, with 8 bits a channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from featx.exceptions import UnreadableImageError
+from featx.samples.levels import as_levels, dark_uint16
+
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
+_MAX_SAMPLE_VALUE = 281  # of TIFF
+_SIGNED = 2  # as TIFF's sample format
+
+
+def in_own_channels(image: Image.Image) -> Image.Image:
+    """Return a loaded image in mode L, RGB or RGBA; it may be the image itself.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode.
+
+    Raises
+    ------
+    UnreadableImageError
+        It is known too little of the range of its pixels.
+
+    Examples
+    --------
+    >>> in_own_channels(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+    255
+    """
+    if image.mode in _WIDE_MODES or _is_signed(image):
+        return _gray(image)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode == "RGBA":
+        return image
+    if image.has_transparency_data:
+        try:
+            return image.convert("RGBA")
+        except (TypeError, ValueError):  # no colour is named as transparent, but something else
+            image = image.copy()
+            del image.info["transparency"]
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    """Return gray levels of an image of integers that are not 8 bits without sign."""
+    values = np.asarray(image)
+    if values.dtype == np.uint8:
+        values = values.view(np.int8)
+    elif _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 32 and not _is_signed(image):
+        values = values.view(np.uint32)
+    levels = as_levels(values, white=_stated_white(image, values))
+    if image.mode != "I" and _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        levels = 255 - levels  # 0 is white, which Pillow obeys in 8 bits only
+    gray = Image.fromarray(levels)
+    if not isinstance(image.info.get("transparency"), int):
+        return gray
+    opacity = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype("u1"))
+    return Image.merge("LA", (gray, opacity)).convert("RGBA")
+
+
+def _is_signed(image: Image.Image) -> bool:
+    return _tag(image, TiffImagePlugin.SAMPLEFORMAT) == _SIGNED
+
+
+def _stated_white(image: Image.Image, values: np.ndarray) -> int | None:
+    """Return the white level of a TIFF file, if it states one of a whole number of bits."""
+    if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 12:
+        return 4095
+    highest = _tag(image, _MAX_SAMPLE_VALUE)
+    is_stated = highest in [2**n - 1 for n in range(8, 17)]
+    return highest if is_stated and values.max() <= highest else None
+
+
+def _tag(image: Any, tag: int) -> int | None:
+    """Return a tag of a TIFF file, if it is there and one number for all channels."""
+    try:
+        value = image.tag_v2.get(tag)
+    except Exception:  # no TIFF file, or a damaged tag
+        return None
+    numbers = set(value) if isinstance(value, tuple) else {value}
+    number = numbers.pop() if len(numbers) == 1 else None
+    return number if isinstance(number, int) else None
+
+
+def has_wide_colours(image: Image.Image) -> bool:
+    """Return True for 16 bits a channel, of which Pillow keeps the upper 8, if that is known."""
+    if image.mode not in ("RGB", "RGBA"):
+        return False
+    if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16:
+        return True
+    tiles = getattr(image, "tile", None) or ()
+    return any(kind in str(tile.args) for tile in tiles for kind in _WIDE_COLOURS)
+
+
+def check_wide_colours(image: Image.Image) -> None:
+    """Check the range of a colour image whose 16 bits a channel Pillow has made 8."""
+    highest = int(np.max(image.getextrema()[:3]))
+    if 0 < highest < 16:
+        raise dark_uint16(256 * highest + 255)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return an image of mode L, RGB or RGBA in RGB, on white."""
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def check_mode(image: Image.Image) -> None:
+    """Check that the mode of an image says what its pixels mean."""
+    if image.mode == "F":
+        raise UnreadableImageError(
+            "has floating-point pixels, whose scale is not known: pass it as an array with values "
+            "from 0 to 255, such as np.asarray(PIL.Image.open(path)) * 255 if they are 0 to 1"
+        )

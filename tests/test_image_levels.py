@@ -1,0 +1,153 @@
+"""Pixels of more than 8 bits: one rule for files, PIL images and arrays."""
+
+import io
+
+import numpy as np
+import pytest
+from image_files import encoded, png, png_chunk, ramp, tiff
+from PIL import Image
+
+from featx.exceptions import UnreadableImageError
+from featx.samples.images import conform, decode, decode_to, pixels_of
+
+SHAPE = (24, 32, 3)
+WAYS = {
+    "file": lambda values, data: decode_to(data, SHAPE),
+    "PIL": lambda values, data: conform(pixels_of(Image.open(io.BytesIO(data))), SHAPE),
+    "array": lambda values, data: conform(values, SHAPE),
+}
+
+
+@pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    ("values", "sample_format"),
+    [
+        (ramp(0, 255, "<i2"), 2),
+        (ramp(0, 255, ">i2"), 2),
+        (ramp(0, 127, "i1"), 2),
+        (ramp(0, 255, "<i4"), 2),
+        (ramp(0, 255, ">i4"), 2),
+        (ramp(0, 255, "<u4"), 1),
+    ],
+)
+def test_integers_of_unknown_range_up_to_255_stay(values, sample_format, read):
+    pixels = read(values, tiff(values, sample_format=sample_format))
+    np.testing.assert_array_equal(pixels[..., 0], values)
+
+
+@pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    ("values", "sample_format", "reason"),
+    [
+        (ramp(-1000, 3000, "<i2"), 2, "from -1000 to 3000"),
+        (ramp(-128, 127, "i1"), 2, "from -128 to 127"),
+        (ramp(-1, 255, "<i4"), 2, "from -1 to 255"),
+        (ramp(0, 256, "<i4"), 2, "from 0 to 256"),
+        (ramp(0, 2**31 + 2**30, "<u4"), 1, "uint32 values from 0 to 3.22"),
+    ],
+)
+def test_integers_of_unknown_range_beyond_are_refused(values, sample_format, reason, read):
+    with pytest.raises(UnreadableImageError, match=reason) as caught:
+        read(values, tiff(values, sample_format=sample_format))
+    assert "np.clip" in str(caught.value)
+
+
+@pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("highest", [0, 4096, 16383, 65535])
+def test_uint16_is_scaled_from_its_full_range(order, highest, read):
+    values = ramp(0, highest, f"{order}u2")
+    pixels = read(values, tiff(values))
+    np.testing.assert_array_equal(pixels[..., 0], np.rint(values / 257))
+
+
+@pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("highest", [255, 1023, 4095])
+def test_uint16_of_unknown_range_names_the_ways_out(highest, read):
+    values = ramp(0, highest, "<u2")
+    with pytest.raises(UnreadableImageError, match=f"up to {highest} only.*X / 4095 \\* 255"):
+        read(values, tiff(values))
+
+
+@pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
+def test_uint16_widened_dark_image_stays_dark(read):
+    values = ramp(0, 15, "<u2") * 257
+    pixels = read(values, tiff(values))
+    np.testing.assert_array_equal(pixels[..., 0], values // 257)
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_decode_tiff_stated_white_is_scaled_to(bits, white_is_zero):
+    values = ramp(0, min(2**bits - 1, 4095), "<u2")
+    data = tiff(values, white_is_zero=white_is_zero, more=[(281, 2**bits - 1)])
+    levels = np.rint(values * (255 / (2**bits - 1)))
+    expected = 255 - levels if white_is_zero else levels
+    np.testing.assert_array_equal(decode(data)[..., 0], expected)
+
+
+def test_decode_tiff_highest_value_is_no_white_level():
+    # Some writers put the brightest pixel there: each image would have a scale of its own.
+    with pytest.raises(UnreadableImageError, match="up to 4000 only"):
+        decode(tiff(ramp(0, 4000, "<u2"), more=[(281, 4000)]))
+
+
+def test_decode_tiff_packed_twelve_bits_are_scaled():
+    packed = np.tile(np.uint8([0xFF, 0xF8, 0x00]), 16 * 24).reshape(24, 48)
+    pixels = decode(tiff(packed, bits=12, width=32))
+    assert pixels[0, :4, 0].tolist() == [255, 128, 255, 128]  # 4095 and 2048
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+def test_decode_sixteen_bit_white_is_zero_inverted(compression):
+    values = ramp(0, 65535, np.uint16)
+    image = Image.fromarray(values)
+    data = encoded(image, "TIFF", compression=compression, tiffinfo={262: 0})
+    np.testing.assert_array_equal(decode(data)[..., 0], 255 - np.rint(values / 257))
+    np.testing.assert_array_equal(pixels_of(Image.open(io.BytesIO(data))), decode(data)[..., 0])
+
+
+def test_decode_white_is_zero_all_zero_is_white():
+    assert decode(tiff(np.zeros((4, 4), "<u2"), white_is_zero=True)).min() == 255
+    assert decode(tiff(np.zeros((4, 4), "u1"), white_is_zero=True)).min() == 255
+
+
+@pytest.mark.parametrize(("colour_type", "n_channels"), [(2, 3), (4, 2), (6, 4)])
+def test_decode_sixteen_bit_colours_of_unknown_range_are_refused(colour_type, n_channels):
+    values = np.full((4, 4, n_channels), 1800, np.uint16)
+    values[..., 1:] = 65535 if n_channels == 2 else 1700
+    data = png(values, colour_type=colour_type)
+    for read in (decode, lambda data: pixels_of(Image.open(io.BytesIO(data)))):
+        with pytest.raises(UnreadableImageError, match="16-bit values up to 2047"):
+            read(data)
+
+
+def test_decode_sixteen_bit_transparent_gray_lies_on_white():
+    data = png(np.array([[0, 30000, 65535]], np.uint16), before=png_chunk(b"tRNS", b"\x75\x30"))
+    assert decode(data)[0, :, 0].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("1", 1, (255, 255, 255)),
+        ("La", (100, 255), (100, 100, 100)),
+        ("LA", (100, 255), (100, 100, 100)),
+        ("RGBa", (200, 30, 10, 255), (200, 30, 10)),
+        ("RGBX", (200, 30, 10, 0), (200, 30, 10)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("I;16", 65535, (255, 255, 255)),
+        ("I;16L", 65535, (255, 255, 255)),
+        ("I;16B", 65535, (255, 255, 255)),
+        ("I;16N", 65535, (255, 255, 255)),
+        ("I", 200, (200, 200, 200)),
+    ],
+)
+def test_from_pil_any_mode_becomes_rgb(mode, colour, expected):
+    pixels = conform(pixels_of(Image.new(mode, (3, 2), colour)), (2, 3, 3))
+    assert pixels[0, 0].tolist() == list(expected)
+
+
+def test_pixels_of_floating_point_image_is_refused():
+    with pytest.raises(UnreadableImageError, match=r"np\.asarray"):
+        pixels_of(Image.new("F", (4, 4), 0.5))
