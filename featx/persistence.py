@@ -27,7 +27,7 @@ from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from featx._files import write_atomically
+from featx._files import check_replaceable, replaced_atomically
 from featx._version import __version__
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
@@ -89,7 +89,7 @@ def save(
         Fitted. One that was fine-tuned is saved as what it became, the tuned backbone and its
         head; how it was trained is not.
     path : str or Path
-        Replaced, whole, if it is there.
+        A regular file that is there is replaced, whole, and its permissions are kept.
     trusted : sequence of str, default=()
         Types inside the head that skops does not know to be safe and that you vouch for, such as
         ``"sklearn.tree._tree.Tree"`` in a forest.
@@ -101,7 +101,7 @@ def save(
     NotFittedError
         The estimator was not fitted.
     ParameterError
-        `path` is a folder, or in one that is not there.
+        `path` is a folder, a link or a device, or in a folder that is not there.
     OSError
         The file cannot be written; one that was there is unharmed.
 
@@ -124,8 +124,7 @@ def save(
     check_is_fitted(estimator)
     if not Path(path).absolute().parent.is_dir():
         raise ParameterError(f"{os.fspath(path)!r}: no such folder to write to")
-    if Path(path).is_dir():
-        raise ParameterError(f"{os.fspath(path)!r} is a folder: expected the path of a file")
+    check_replaceable(Path(path))
     extractor = estimator if isinstance(estimator, FeatureExtractor) else estimator.extractor_
     entries, manifest = _extractor_entries(extractor)
     manifest |= {"format": _FORMAT, "featx": __version__, "class": kind}
@@ -137,7 +136,8 @@ def save(
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
-    write_atomically(Path(path), buffer.getvalue())
+    with replaced_atomically(Path(path)) as beside:
+        beside.write_bytes(buffer.getvalue())
 
 
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: Any = "auto") -> Any:

@@ -17,6 +17,28 @@ _PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
 FOLDER = click.argument("folder", type=click.Path())
 
 
+class Command(click.Command):
+    """A command that refuses an option given twice where only the last would count."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Count the options first."""
+        given = self.make_parser(context).parse_args(list(arguments))[2]
+        for option in given:
+            takes_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag)
+            if takes_one and given.count(option) > 1:
+                raise click.UsageError(
+                    f"{option.opts[0]} is given {given.count(option)} times: expected once", context
+                )
+        return super().parse_args(context, arguments)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+    group_class = type
+
+
 class HelpOnDemand(click.Option):
     """An option whose help lists what a table of the library holds, loaded when help is shown.
 
@@ -173,6 +195,8 @@ def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | Non
         name, equals, value = text.partition("=")
         if not equals:
             raise click.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint=option)
+        if name in parsed:
+            raise click.BadParameter(f"{name!r} is given twice: expected once", param_hint=option)
         parsed[name] = _value(value)
     return parsed or None
 
