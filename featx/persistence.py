@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from featx._files import check_replaceable, replaced_atomically
+from featx._text import one_line
 from featx._version import __version__
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
@@ -346,8 +347,9 @@ def _check_trusted(data: bytes, trusted: Sequence[str]) -> None:
     unknown = set(skops.io.get_untrusted_types(data=data))
     untrusted = sorted(unknown - set(trusted) - set(_OWN_TYPES))
     if untrusted:
+        shown = ", ".join(map(one_line, untrusted))
         raise UntrustedTypesError(
-            f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}. "
+            f"the head holds types that skops does not know to be safe: {shown}. "
             f"If you trust them, name them: trusted={untrusted!r}"
         )
 

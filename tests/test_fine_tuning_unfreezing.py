@@ -74,7 +74,9 @@ def test_fit_a_layer_that_is_not_there_is_named(digits, unfreeze):
 
 
 def test_fit_more_blocks_than_there_are_raises(digits):
-    with pytest.raises(ParameterError, match=r"unfreeze=99: .* has 3 blocks: expected at most"):
+    with pytest.raises(
+        ParameterError, match=r"unfreeze=99: .* has 4 blocks: expected 1 to 4, or 'all'"
+    ):
         report_of(digits, unfreeze=99)
 
 

@@ -113,7 +113,7 @@ def verify(
     **options: Any,
 ) -> None:
     """Check every row; exit code 1 if any is damaged."""
-    from featx.samples.folders import list_folder
+    from featx.cli.image_folders import list_folder
     from featx.storage.cache_choice import resolve_cache
 
     store = resolve_cache(or_none(options["cache"]))
@@ -176,7 +176,7 @@ def evict(
     for space in going:
         echo(
             f"{space.digest[:8]}: {filesize.decimal(space.size_bytes)}, {space.n_rows} rows of "
-            f"{one_line(space.label, max_chars=1000)}, last used {space.last_used}",
+            f"{space.label}, last used {space.last_used}",
             err=True,
         )
     total = filesize.decimal(sum(space.size_bytes for space in going))
@@ -209,7 +209,7 @@ def export(
 ) -> None:
     """Write the rows of a space as one file: .h5, .npz, .parquet or .csv."""
     check_out(Path(path), force=force)
-    from featx.samples.folders import list_folder
+    from featx.cli.image_folders import list_folder
     from featx.storage.exchange import check_target
 
     check_target(Path(path), format)

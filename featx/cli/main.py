@@ -48,6 +48,7 @@ from featx.exceptions import (
     BackboneError,
     FeatxError,
     FeatxWarning,
+    InputError,
     SavedFileError,
     UntrustedTypesError,
     WeightsError,
@@ -88,7 +89,10 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
     """
     from featx.cli import reports
     from featx.cli.demo import run_demo
+    from featx.cli.embedding_files import ENDINGS
 
+    if out.suffix.lower() in (*ENDINGS, ".featx"):
+        raise InputError(f"{str(out)!r}: expected no ending of a file; the demo writes a folder")
     with reports.status("demo") as on_step:
         result = run_demo(out.absolute(), n_per_letter=letters, on_step=on_step)
     if as_json:
@@ -128,11 +132,11 @@ def extract(
     check_ending(out, ENDINGS)
     check_out(out, force=force)
     check_can_write(out)
+    from featx.cli.image_folders import list_folder
     from featx.multi_gpu import embed_on_gpus
-    from featx.samples.folders import list_folder
 
-    images = list_folder(folder)
     extractor = make_extractor(backbone, options)
+    images = list_folder(folder)
     on_gpus = embed_on_gpus(extractor, images.data, gpus=gpus) if gpus else None
     embeddings = extractor.fit_transform(images.data)
     report = on_gpus or extractor.report_
@@ -162,8 +166,8 @@ def cv(
     from featx.evaluation.comparison import compare
     from featx.samples.folders import load_image_folder
 
-    images = load_image_folder(folder)
     extractors = [make_extractor(backbone, options) for backbone in backbones]
+    images = load_image_folder(folder)
     comparisons = compare(
         images.data,
         images.target,

@@ -82,9 +82,9 @@ def fit(
     from featx.persistence import check_savable, save
     from featx.samples.folders import load_image_folder
 
-    images = load_image_folder(folder)
     extractor = make_extractor(backbone, options)
     fine_tune = make_fine_tune(options)
+    images = load_image_folder(folder)
     classifier = TransferClassifier(extractor, head, fine_tune, random_state=seed)
     classifier.set_params(verbose=not options["quiet"]).check_params()
     check_savable(classifier, trusted=trusted)

@@ -135,52 +135,6 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
-def list_folder(path: str | os.PathLike[str]) -> Bunch:
-    """List all images of a folder, whether or not it has a folder for each class.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Bunch
-        ``data`` and ``target`` as :func:`load_image_folder` has them where there are class folders
-        and nothing else. Of a folder with images beside them, ``target`` is empty for these; it is
-        None if there are no class folders.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, or it holds no image; see also :func:`load_image_folder`.
-
-    Warns
-    -----
-    FolderWarning
-        Hidden and foreign files were left out.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> root = tempfile.mkdtemp()
-    >>> Image.new("RGB", (8, 8)).save(os.path.join(root, "1.png"))
-    >>> [os.path.basename(path) for path in list_folder(root).data]
-    ['1.png']
-    """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        return load_image_folder(root)  # which says what is wrong
-    entries = [entry for entry in root.iterdir() if not _is_hidden(entry.name)]
-    files = [entry for entry in entries if not entry.is_dir()]
-    if len(files) < len(entries) and not any(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
-        return load_image_folder(root)
-    images = list_images([root])
-    folders = [Path(image).relative_to(root).parts[:-1] for image in images]
-    target = np.array([parents[0] if parents else "" for parents in folders])
-    return Bunch(data=np.array(images), target=target if any(folders) else None)
-
-
 def _is_pattern(place: str) -> bool:
     """Tell a pattern from a file that is gone, whose name may hold brackets."""
     return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)

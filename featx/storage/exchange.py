@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from featx._files import check_replaceable, replaced_atomically
-from featx._text import as_utf8
+from featx._text import as_utf8, one_line
 from featx.exceptions import InputError, MissingExtraError, ParameterError
 from featx.identity._hashing import checksums_of_rows
 from featx.identity.key_table import matrix_from_keys
@@ -260,7 +260,7 @@ def read_shards(path: Path) -> list[Shard]:
         if isinstance(found, Shard):
             shards.append(found)
         else:
-            faults.append(f"{file}: {found}")
+            faults.append(f"{one_line(file)}: {one_line(found)}")
     if faults:
         raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
     return shards

@@ -103,8 +103,8 @@ def _meant_calls(
             return []
         if number > len(blocks):
             raise ParameterError(
-                f"unfreeze={unfreeze!r}: {label} has {len(blocks)} blocks: expected at most so "
-                "many, or 'all'"
+                f"unfreeze={unfreeze!r}: {label} has {len(blocks)} blocks: expected 1 to "
+                f"{len(blocks)}, or 'all'"
             )
         return list(range(blocks[-int(number)].start.position, len(calls)))
     if unfreeze in ("all", "norm", "bias"):
