@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,9 +66,10 @@ def check_can_write(path: Path) -> None:
 
 
 def _write_npz(table: EmbeddingFile, path: Path) -> None:
-    texts = {name: np.array(values) for name, values in table.columns("paths", "labels").items()}
+    arrays: dict[str, Any] = {"embeddings": table.embeddings}
+    arrays |= {name: np.array(texts) for name, texts in table.columns("paths", "labels").items()}
     with open(path, "xb") as file:
-        np.savez(file, embeddings=table.embeddings, **texts)
+        np.savez(file, **arrays)
 
 
 def _write_csv(table: EmbeddingFile, path: Path) -> None:
