@@ -122,6 +122,8 @@ def verify(
     _check_is_there(store, options["cache"])
     if sample and folder is None:
         raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
+    if folder is not None and not sample:
+        raise click.UsageError("--folder needs --sample: how many of its rows to compute again")
     again: dict[str, Any] = {}
     if folder is not None:
         extractor = make_extractor(backbone, options)

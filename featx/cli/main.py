@@ -3,8 +3,8 @@
 Exit codes: 0 all is well; 1 the job ran and found something wrong (damaged rows in a cache);
 2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be had; 5 a saved file
 cannot be loaded or holds types that nobody vouched for; 6 the disk; 70 a fault of featx itself,
-with its traceback; 130 interrupted; 141 nobody reads the output on, as in ``featx ... | head``; 143
-ended by SIGTERM.
+with its traceback; 130 interrupted; 141 nobody reads the output on, as in ``featx ... | head``; 129
+and 143 ended by SIGHUP and SIGTERM.
 
 With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
 always go to standard error. Nothing heavy is imported before a job needs it.
@@ -68,7 +68,7 @@ def cli() -> None:
     """Transfer learning: every image goes through the frozen network once, ever.
 
     Exit codes: 0 well, 1 damage found, 2 usage, 3 input, 4 backbone or weights, 5 saved file,
-    6 disk, 70 fault of featx, 130 interrupted, 141 nobody read the output, 143 ended.
+    6 disk, 70 fault of featx, 129, 130, 143 interrupted, 141 output not read.
     """
 
 

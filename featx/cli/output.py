@@ -40,6 +40,7 @@ _PARAMETERS = (
     "views",
     "weights",
 )
+_SAMPLE = re.compile(r"  \[\d+\] ")  # how a line on one sample begins
 _CURE_OF_DUPLICATES = (
     "Remove all but one, or cross-validate with compare_heads in Python, which takes groups."
 )
@@ -56,7 +57,14 @@ def as_options(message: str) -> str:
     'name them: --trusted sklearn.tree._tree.Tree'
     >>> as_options("fine_tune__batch_size=0: expected a positive integer.")
     '--tune batch_size=0: expected a positive integer.'
+    >>> as_options("  [0] my head=3.png: no such file")  # the name of a file
+    '  [0] my head=3.png: no such file'
     """
+    lines = message.split("\n")
+    return "\n".join(line if _SAMPLE.match(line) else _in_options(line) for line in lines)
+
+
+def _in_options(message: str) -> str:
     message = re.sub(r"^\w+ has (a|\d+) faulty parameters?:", "faulty options:", message)
     message = re.sub(r"\b(extractor__)?backbone_params=", "--param ", message)
     message = re.sub(r"\b(extractor__)?on_error='(\w+)'", r"--on-error \2", message)
