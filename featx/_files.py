@@ -1,8 +1,9 @@
 """Files that are either whole or not there.
 
-Everything featx stores goes through :func:`write_atomically`: written beside its place under a
-name of its own, flushed to the disk, moved into place with one rename. Readers never see half a
-file, writers need no lock, and a full disk is a plain ``OSError`` that leaves nothing behind.
+What featx stores goes through :func:`write_atomically`, and a file that somebody named through
+:func:`replaced_atomically`: written beside its place under a name of its own, flushed to the disk,
+moved into place with one rename. Readers never see half a file, writers need no lock, and a full
+disk is a plain ``OSError`` that leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -11,18 +12,28 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featx.exceptions import ParameterError
 from featx.identity._hashing import DIGEST_BYTES, digest_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # of the standard library from Python 3.12 on
 
 PART_SUFFIX = ".part"
+_KINDS = (
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
 _CLEARED_SUFFIX = ".cleared"
 _ATTEMPTS = 10
 _PATIENCE_S = 10.0  # with processes that clear again and again what is being written
@@ -48,9 +59,41 @@ def write_atomically(path: Path, data: Buffer) -> None:
     write_in_order({path: [data]})
 
 
+def check_replaceable(path: Path) -> None:
+    """Check that a name which somebody gave is free, or that of a regular file.
+
+    A rename would put a file in the place of a link, a device or a named pipe: as root, in that of
+    ``/dev/null``.
+
+    Raises
+    ------
+    ParameterError
+        Something else is there.
+    OSError
+        There can be no such file: its name is too long, and so on.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    shown = repr(os.fspath(path))
+    if stat.S_ISLNK(found.st_mode):
+        target = repr(os.path.realpath(path))
+        raise ParameterError(
+            f"{shown} is a link: expected the name of a file; name its target, {target}, or remove "
+            "the link"
+        )
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "special file")
+        raise ParameterError(f"{shown} is a {kind}: expected the name of a file")
+
+
 @contextlib.contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
     """Let a file be written beside its place, and move it there when it is whole.
+
+    A regular file that is there is replaced, by one with the same permissions; it stays as it was,
+    and nothing is left beside it, if writing fails or is interrupted.
 
     Parameters
     ----------
@@ -60,19 +103,35 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Where to write.
+        Where to write: the same name in a folder that no other user can look into.
+
+    Raises
+    ------
+    ParameterError
+        Something is there that is not a regular file.
     """
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}"
-    try:
+    check_replaceable(path)
+    folder = path.absolute().parent
+    # A name of its own and not that of the file, which may be as long as names can be.
+    with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as private:
+        beside = Path(private) / path.name
         yield beside
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
+        _keep_permissions(path, beside)
         os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    _sync_folder(folder)
+
+
+def _keep_permissions(path: Path, beside: Path) -> None:
+    """Give a file the owner, as far as that is allowed, and the mode of the one it will replace."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # not allowed; or Windows, without owners
+        os.chown(beside, found.st_uid, found.st_gid)
+    os.chmod(beside, stat.S_IMODE(found.st_mode) & 0o777)
 
 
 def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:

@@ -2,17 +2,23 @@
 
 Each error is a :class:`FeatxError` and, beside that, the builtin type that a caller would catch
 without knowing featx. Messages say what was got, what was expected and how to mend it. Several
-faults make one message.
+faults make one message. Names in it are those of other people's files and classes, so control
+characters are shown as Python writes them in a string (see :mod:`featx._text`).
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from featx._text import one_line, without_controls
+
 _SHOWN = 10
 
 
 class FeatxError(Exception):
-    """Base class of all errors that featx raises."""
+    """Base class of all errors that featx raises; its text holds no control characters."""
+
+    def __str__(self) -> str:
+        return without_controls(super().__str__())
 
 
 class ParameterError(FeatxError, ValueError):
@@ -56,7 +62,7 @@ class SampleFault(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"[{self.position}] {self.name}: {self.reason}"
+        return f"[{self.position}] {one_line(self.name)}: {one_line(self.reason)}"
 
 
 class BadSampleError(InputError):
@@ -124,7 +130,10 @@ class MissingExtraError(FeatxError, ImportError):
 
 
 class FeatxWarning(UserWarning):
-    """Base class of all warnings that featx emits."""
+    """Base class of all warnings that featx emits; its text holds no control characters."""
+
+    def __str__(self) -> str:
+        return without_controls(super().__str__())
 
 
 class ParameterWarning(FeatxWarning):
@@ -152,7 +161,7 @@ class NearDuplicateWarning(FeatxWarning):
         self.cure = cure
 
     def __str__(self) -> str:
-        return f"{self.finding} {self.cure}".rstrip()
+        return without_controls(f"{self.finding} {self.cure}".rstrip())
 
 
 class CacheDamageWarning(FeatxWarning):

@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
+import uuid
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -36,7 +38,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from featx._files import PART_SUFFIX, replaced_atomically
+from featx._files import PART_SUFFIX, check_replaceable, replaced_atomically
 from featx._validation import ParameterFaults
 from featx.engines.choice import missing_packages
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
 FORMATS = ("keras", "saved_model", "onnx", "openvino", "litert")
 _SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 _NAMES_FILE = "class_names.json"
+_SAVED_MODEL_PARTS = frozenset(
+    ("assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables")
+)
 _N_STAND_INS = 256
 
 
@@ -113,7 +118,8 @@ def export(
         See :func:`to_keras`.
     path : str or Path
         The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
-        gets a second file ``.bin``) or ``.tflite``. Replaced, whole, if it is there.
+        gets a second file ``.bin``) or ``.tflite``. Regular files that are there, or a folder with
+        nothing but a SavedModel, are replaced, whole, and their permissions are kept.
     format : {"keras", "saved_model", "onnx", "openvino", "litert"}
         All but "keras" need Keras to run on TensorFlow, and can hold layers that cannot be copied.
 
@@ -131,7 +137,7 @@ def export(
         The disk is full, the folder cannot be written, and so on; what was there is unharmed.
     """
     path = Path(path)
-    _check_target(path, format)
+    check_target(path, format)
     backbone = _backbone_of(extractor)
     if format == "keras":
         model = to_keras(extractor, head)
@@ -139,7 +145,7 @@ def export(
         with backbone.settings.applied():
             model = _with_head(_embedding_graph(backbone), head)
     folder = path.absolute().parent
-    with tempfile.TemporaryDirectory(PART_SUFFIX, f".{path.name}.", folder) as beside:
+    with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as beside:
         written = Path(beside) / path.name
         try:
             # Keras and converters warn of each other.
@@ -151,29 +157,53 @@ def export(
             raise EngineError(f"{format} cannot hold this network: {exc}") from exc
         if is_classifier(head):
             _NAMERS[format](written, json.dumps(_class_names(head)))
-        _move_into_place(written, path)
+        _move_into_place(written, path, format)
 
 
-def _check_target(path: Path, format: str) -> None:
+def check_target(path: Path, format: str) -> None:
+    """Check, before any work, that a model can be written in a format under a name.
+
+    Raises
+    ------
+    ParameterError, MissingExtraError
+        See :func:`export`.
+    """
     faults = ParameterFaults("export")
     faults.check_option("format", format, FORMATS)
     if not path.absolute().parent.is_dir():
         faults.add("path", str(path), "a name in a folder that is there.")
     if format in _SUFFIXES and path.suffix != _SUFFIXES[format]:
         faults.add("path", str(path), f"a name that ends with {_SUFFIXES[format]!r}.")
-    if format == "saved_model" and path.exists() and not (path / "saved_model.pb").is_file():
-        faults.add("path", str(path), "a new name, or that of a SavedModel to replace.")
+    if format == "saved_model" and os.path.lexists(path) and not _is_saved_model(path):
+        expected = "a new name, or a folder with nothing but a SavedModel, to replace."
+        faults.add("path", str(path), expected)
     if format in FORMATS[1:]:
         import keras
 
         if keras.backend.backend() != "tensorflow":
             faults.add("format", format, "'keras' on this backend, or KERAS_BACKEND=tensorflow.")
     faults.raise_any()
+    for file in files_of(path, format):
+        check_replaceable(file)
     missing = missing_packages(format)
     if missing:
         raise MissingExtraError(
             f"format={format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         )
+
+
+def files_of(path: Path, format: str) -> list[Path]:
+    """Return the files that an export writes; of a SavedModel none, which is a folder."""
+    if format == "saved_model":
+        return []
+    return [path.with_suffix(".bin"), path] if format == "openvino" else [path]
+
+
+def _is_saved_model(path: Path) -> bool:
+    """Return True for a folder of TensorFlow that holds nothing else, and is no link to one."""
+    if path.is_symlink() or not (path / "saved_model.pb").is_file():
+        return False
+    return {entry.name for entry in path.iterdir()} <= _SAVED_MODEL_PARTS
 
 
 def _backbone_of(extractor: FeatureExtractor) -> Backbone:
@@ -306,13 +336,23 @@ _NAMERS = {
 }
 
 
-def _move_into_place(written: Path, path: Path) -> None:
-    if written.is_dir():
-        if path.exists():  # no rename replaces a folder; the old one goes with the temporary one
-            os.replace(path, written.with_name("replaced"))
+def _move_into_place(written: Path, path: Path, format: str) -> None:
+    if format == "saved_model":
+        _move_folder(written, path)
+    for file in files_of(path, format):  # OpenVINO's weights first: the graph needs them
+        with replaced_atomically(file) as beside:
+            os.replace(written.with_name(file.name), beside)
+
+
+def _move_folder(written: Path, path: Path) -> None:
+    if not path.exists():
         os.replace(written, path)
         return
-    for suffix in (".bin", written.suffix):  # OpenVINO's weights first: the graph needs them
-        if written.with_suffix(suffix).exists():
-            with replaced_atomically(path.with_suffix(suffix)) as beside:
-                os.replace(written.with_suffix(suffix), beside)
+    old = written.with_name(uuid.uuid4().hex)  # no rename replaces a folder
+    written.chmod(stat.S_IMODE(path.stat().st_mode))
+    os.replace(path, old)
+    try:
+        os.replace(written, path)
+    except BaseException:
+        os.replace(old, path)
+        raise

@@ -27,7 +27,8 @@ from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from featx._files import write_atomically
+from featx._files import check_replaceable, replaced_atomically
+from featx._text import one_line
 from featx._version import __version__
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
@@ -90,7 +91,7 @@ def save(
         Fitted. One that was fine-tuned is saved as what it became, the tuned backbone and its
         head; how it was trained is not.
     path : str or Path
-        Replaced, whole, if it is there.
+        A regular file that is there is replaced, whole, and its permissions are kept.
     trusted : sequence of str, default=()
         Types inside the head that skops does not know to be safe and that you vouch for, such as
         ``"sklearn.tree._tree.Tree"`` in a forest.
@@ -102,7 +103,7 @@ def save(
     NotFittedError
         The estimator was not fitted.
     ParameterError
-        `path` is a folder, or in one that is not there.
+        `path` is a folder, a link or a device, or in a folder that is not there.
     BackboneError
         What the extractor computes cannot be identified, so that `load` could not check it.
     OSError
@@ -127,8 +128,7 @@ def save(
     check_is_fitted(estimator)
     if not Path(path).absolute().parent.is_dir():
         raise ParameterError(f"{os.fspath(path)!r}: no such folder to write to")
-    if Path(path).is_dir():
-        raise ParameterError(f"{os.fspath(path)!r} is a folder: expected the path of a file")
+    check_replaceable(Path(path))
     extractor = estimator if isinstance(estimator, FeatureExtractor) else estimator.extractor_
     check_can_be_checked(extractor.current_resolution(), label=extractor.label)
     entries, manifest = _extractor_entries(extractor)
@@ -141,7 +141,8 @@ def save(
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
-    write_atomically(Path(path), buffer.getvalue())
+    with replaced_atomically(Path(path)) as beside:
+        beside.write_bytes(buffer.getvalue())
 
 
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: Any = "auto") -> Any:
@@ -350,8 +351,9 @@ def _check_trusted(data: bytes, trusted: Sequence[str]) -> None:
     unknown = set(skops.io.get_untrusted_types(data=data))
     untrusted = sorted(unknown - set(trusted) - set(_OWN_TYPES))
     if untrusted:
+        shown = ", ".join(map(one_line, untrusted))
         raise UntrustedTypesError(
-            f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}. "
+            f"the head holds types that skops does not know to be safe: {shown}. "
             f"If you trust them, name them: trusted={untrusted!r}"
         )
 

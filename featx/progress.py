@@ -7,13 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from featx._text import without_controls
+
 _SHOWN_AFTER_S = 2.0
 
 
 def say(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> None:
     """Say something on standard error, if a number asks for more than silence."""
     if verbose and not callable(verbose):
-        print(text, file=sys.stderr)
+        print(without_controls(text), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -92,7 +94,7 @@ class _Bar:
         )
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),

@@ -252,7 +252,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         ----------
         path : str or Path
             The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
-            gets a second file ``.bin``) or ``.tflite``. Replaced, whole, if it is there.
+            gets a second file ``.bin``) or ``.tflite``. Regular files that are there, or a folder
+            with nothing but a SavedModel, are replaced, whole, and their permissions are kept.
         format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
             All but "keras" need Keras to run on TensorFlow. The names of the classes are inside:
             see ``featx/exporting.py`` for where.

@@ -82,9 +82,9 @@ def test_extract_on_gpus_says_what_their_processes_did(run, photos, tmp_path, mo
         assert np.isfinite(arrays["embeddings"]).all()
 
 
-@pytest.mark.parametrize("command", ["extract", "fit"])
-def test_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path, command):
-    out = tmp_path / "rows.npz"
+@pytest.mark.parametrize(("command", "name"), [("extract", "rows.npz"), ("fit", "m.featx")])
+def test_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path, command, name):
+    out = tmp_path / name
     out.write_text("mine")
     code, _, err = run(command, photos, "--out", out, "--backbone", "tiny", "-q")
     assert code == CODES["input"]
@@ -149,7 +149,7 @@ def test_backbones_lists_all(run):
     [
         (["fit", "nowhere", "--out", "m"], "input", "no such folder"),
         (["fit", "PHOTOS", "--out", "nowhere/m"], "input", "no such folder to write to"),
-        (["extract", "PHOTOS", "--out", "nowhere/m"], "input", "no such folder to write to"),
+        (["extract", "PHOTOS", "--out", "nowhere/m.npz"], "input", "no such folder to write to"),
         (["fit", "PHOTOS", "--out", "m", "--backbone", "tinny"], "input", "Did you mean 'tiny'"),
         (["fit", "PHOTOS", "--out", "m", "--head", "logistik"], "input", "logistic"),
         (["cv", "PHOTOS", "--backbone", "tiny", "--folds", "7"], "input", "7 folds need 7"),
@@ -178,7 +178,7 @@ def test_error_is_one_message_and_an_exit_code(
     [
         (["nothing"], "No such command"),
         (["fit", "photos"], "Missing option '--out'"),
-        (["extract", "PHOTOS", "--out", "m", "--param", "alpha"], "expected NAME=VALUE"),
+        (["extract", "PHOTOS", "--out", "m.npz", "--param", "alpha"], "expected NAME=VALUE"),
     ],
 )
 def test_wrong_usage_is_exit_code_two(arguments, message, run, photos):

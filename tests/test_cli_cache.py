@@ -126,6 +126,8 @@ def test_cache_verify_sample_computes_rows_again(run, photos, model):
     assert "3 rows computed again: largest relative difference" in text
     code, _, err = run("cache", "verify", "--sample", "3")
     assert (code, "--sample needs --folder" in err) == (2, True)
+    code, _, err = run("cache", "verify", "--folder", photos)
+    assert (code, "--folder needs --sample" in err) == (2, True)
 
 
 def test_cache_verify_without_a_cache_is_wrong_usage(run):

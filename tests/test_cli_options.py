@@ -135,3 +135,56 @@ def test_unknown_backbone_leads_to_the_command_that_lists_them(run, photos):
 def test_options_that_make_no_sense_are_wrong_usage(arguments, run, cache_folder):
     cache_folder.mkdir()
     assert run(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("fit", "p", "--out", "m", "--head", "knn", "--head", "ridge"), "--head is given 2 times"),
+        (("fit", "p", "--out", "m", "--out=n"), "--out is given 2 times"),
+        (
+            ("fit", "p", "--out", "m", "--fine-tune", "1", "--fine-tune", "1"),
+            "--fine-tune is given",
+        ),
+        (("extract", "p", "--out", "m.npz", "--cache", "a", "--cache", "a"), "--cache is given"),
+        (("cv", "p", "--folds", "2", "--seed", "1", "--folds", "3", "--folds", "4"), "3 times"),
+        (("predict", "m", "x", "--on-error", "nan", "--on-error", "raise"), "--on-error is given"),
+        (("cache", "info", "--cache", "a", "--cache", "b"), "--cache is given 2 times"),
+        (("cache", "export", "x", "--format", "h5", "--format", "npz"), "--format is given"),
+        (
+            ("extract", "p", "--out", "m.npz", "--param", "a=1", "--param", "a=2"),
+            "'a' is given twice",
+        ),
+        (
+            (
+                "fit",
+                "p",
+                "--out",
+                "m",
+                "--fine-tune",
+                "1",
+                "--tune",
+                "epochs=1",
+                "--tune",
+                "epochs=2",
+            ),
+            "'epochs' is given twice",
+        ),
+        (("extract", "p", "--out", "m.npz", "--param", 'a={"b": 1, "b": 2}'), "'b' is given twice"),
+        (("extract", "p", "--out", "m.npz", "--param", "a={'b': 1, 'b': 2}"), "'b' is given twice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_option_given_twice_is_used_or_refused(arguments, expected, run, cache_folder):
+    cache_folder.mkdir()
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert expected in err
+
+
+def test_fit_more_blocks_than_there_are_is_refused_before_the_pass(run, photos, tmp_path):
+    options = ("--backbone", "tiny", "--fine-tune", 99, "-q")
+    code, _, err = run("fit", photos, "--out", tmp_path / "m.featx", *options)
+    assert code == CODES["input"]
+    assert re.search(r"error: --fine-tune 99: tiny has \d blocks: expected 1 to \d, or 'all'", err)
+    assert EmbeddingCache().info()["n_rows"] == 0

@@ -145,8 +145,8 @@ def test_export_labels_without_their_samples_raise(cache, embeddings, images, tm
 
 
 def test_export_format_that_is_none_raises(cache, embeddings, tmp_path):
-    with pytest.raises(ParameterError, match="format='csv': expected 'h5', 'npz' or 'parquet'"):
-        cache.export(tmp_path / "rows.csv")
+    with pytest.raises(ParameterError, match="format='xlsx': expected 'h5', 'npz', 'parquet'"):
+        cache.export(tmp_path / "rows.xlsx")
     cache.export(tmp_path / "rows.dat", format="npz")
     assert np.load(tmp_path / "rows.dat")["embeddings"].shape == (5, 400)
 

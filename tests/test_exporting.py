@@ -1,6 +1,7 @@
 """Exported models give what the estimator gives, in runtimes that know nothing of featx."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ from exported_samples import N_IMAGES, images_of, small
 from featx import FeatureExtractor, TransferClassifier
 from featx.engines import choice
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
-from featx.exporting import FORMATS, export
+from featx.exporting import FORMATS, _move_folder, check_target, export
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
@@ -250,12 +251,54 @@ def test_export_folder_of_other_things_is_not_replaced(tmp_path):
     extractor, head = small()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("cat")
-    with pytest.raises(ParameterError, match="that of a SavedModel to replace"):
+    with pytest.raises(ParameterError, match="a folder with nothing but a SavedModel"):
         export(extractor, head, tmp_path / "photos", format="saved_model")
     assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
     (tmp_path / "model.keras").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(
+        ParameterError, match=r"model.keras' is a folder: expected the name of a file"
+    ):
         export(extractor, head, tmp_path / "model.keras", format="keras")
+
+
+def test_export_saved_model_with_other_things_is_not_replaced(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").touch()
+    check_target(tmp_path / "model", "saved_model")
+    (tmp_path / "link").symlink_to("model")
+    (tmp_path / "notes" / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "notes.txt"):
+        (tmp_path / "notes" / name).touch()
+    for name in ("link", "notes"):
+        with pytest.raises(ParameterError, match="a folder with nothing but a SavedModel"):
+            check_target(tmp_path / name, "saved_model")
+
+
+def test_export_interrupted_between_two_moves_keeps_the_old(tmp_path, monkeypatch):
+    written, path = tmp_path / "beside" / "replaced", tmp_path / "replaced"
+    for folder, content in ((written, "new"), (path, "old")):
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").write_text(content)
+    real_replace, moves = os.replace, []
+
+    def replace(source, target):
+        moves.append(source)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        real_replace(source, target)
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        _move_folder(written, path)
+    assert (path / "saved_model.pb").read_text() == "old"
+    _move_folder(written, path)
+    assert (path / "saved_model.pb").read_text() == "new"
+
+
+def test_export_second_file_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "model.bin").symlink_to("elsewhere")
+    with pytest.raises(ParameterError, match=r"model\.bin' is a link"):
+        check_target(tmp_path / "model.xml", "openvino")
 
 
 def test_export_faults_of_format_and_path_are_listed_at_once(tmp_path):

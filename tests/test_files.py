@@ -7,7 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from featx._files import remove_tree, seal, unseal, write_atomically
+from featx._files import remove_tree, replaced_atomically, seal, unseal, write_atomically
+from featx.exceptions import ParameterError
 
 
 def test_write_atomically_makes_folders_and_leaves_nothing_beside(tmp_path):
@@ -102,6 +103,65 @@ def test_remove_tree_removes_also_what_a_killed_process_had_only_renamed(tmp_pat
     assert len(os.listdir(tmp_path)) == 1
     remove_tree(tmp_path / "rows")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs permissions")
+def test_replaced_atomically_keeps_mode_and_owner(tmp_path):
+    path = tmp_path / "rows"
+    path.write_bytes(b"old")
+    path.chmod(0o200)  # may not even be read
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    before = path.stat()
+    with replaced_atomically(path) as beside:
+        beside.write_bytes(b"new")
+        assert beside.parent.stat().st_mode & 0o077 == 0
+    after = path.stat()
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
+    path.chmod(0o600)
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["rows"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs permissions")
+def test_replaced_atomically_new_file_has_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    with replaced_atomically(tmp_path / "rows") as beside:
+        beside.touch()
+    assert (tmp_path / "rows").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, SystemExit, OSError, None])
+def test_replaced_atomically_interrupted_leaves_the_old_file(fault, tmp_path):
+    path = tmp_path / "rows"
+    path.write_bytes(b"old")
+
+    def write():
+        with replaced_atomically(path) as beside:
+            if fault:
+                beside.write_bytes(b"ne")
+                raise fault
+
+    with pytest.raises(fault or FileNotFoundError):  # where nothing was written
+        write()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["rows"]
+
+
+def test_replaced_atomically_name_as_long_as_can_be(tmp_path):
+    with replaced_atomically(tmp_path / ("x" * 255)) as beside:
+        beside.write_bytes(b"new")
+    assert os.listdir(tmp_path) == ["x" * 255]
+
+
+@pytest.mark.parametrize("target", ["rows", "gone", "link"])
+def test_replaced_atomically_link_is_refused(target, tmp_path):
+    (tmp_path / "rows").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(ParameterError, match="link' is a link: expected the name of a file"):
+        replaced_atomically(tmp_path / "link").__enter__()
+    assert sorted(os.listdir(tmp_path)) == ["link", "rows"]
+    assert os.readlink(tmp_path / "link") == target
 
 
 def test_unseal_any_flipped_bit_is_found():

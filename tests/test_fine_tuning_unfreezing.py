@@ -3,6 +3,7 @@
 import json
 import random
 
+import keras
 import pytest
 from digit_tuning import UNFROZEN, changed_by_tuning, report_of, tuning
 from sample_digits import first_digits
@@ -12,6 +13,7 @@ from sklearn.linear_model import RidgeClassifier
 from featx import FeatureExtractor, TransferClassifier
 from featx.exceptions import ParameterError
 from featx.identity.digests import graph_digest
+from featx.tuning.unfreezing import choose_unfrozen
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,18 @@ def test_fit_transfer_of_structure_trains_random_weights(digits):
 def test_fit_a_layer_that_is_not_there_is_named(digits, unfreeze):
     with pytest.raises(ParameterError, match="unfreeze="):
         report_of(digits, unfreeze=unfreeze)
+
+
+def test_fit_more_blocks_than_there_are_raises(digits):
+    with pytest.raises(
+        ParameterError, match=r"unfreeze=99: .* has 4 blocks: expected 1 to 4, or 'all'"
+    ):
+        report_of(digits, unfreeze=99)
+
+
+@pytest.mark.parametrize("unfreeze", [1, 0.5])
+def test_choose_unfrozen_network_without_weights_raises(unfreeze):
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    with pytest.raises(ParameterError, match="there are no weights in it"):
+        choose_unfrozen(model, unfreeze, batch_norm="frozen", label="it")

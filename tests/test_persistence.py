@@ -299,8 +299,23 @@ def test_save_into_a_folder_that_is_not_there_raises(images, tmp_path):
 
 def test_save_over_a_folder_raises(images, tmp_path):
     extractor = FeatureExtractor("tiny").fit(images)
-    with pytest.raises(ParameterError, match=r"is a folder: expected the path of a file$"):
+    with pytest.raises(ParameterError, match=r"is a folder: expected the name of a file$"):
         save(extractor, tmp_path)
+
+
+def test_save_over_a_link_raises(images, tmp_path):
+    (tmp_path / "model.featx").symlink_to("elsewhere")
+    extractor = FeatureExtractor("tiny").fit(images)
+    with pytest.raises(ParameterError, match="is a link: expected the name of a file"):
+        save(extractor, tmp_path / "model.featx")
+
+
+def test_save_over_a_file_keeps_its_mode(images, tmp_path):
+    extractor = FeatureExtractor("tiny").fit(images)
+    (tmp_path / "model.featx").touch(mode=0o600)
+    save(extractor, tmp_path / "model.featx")
+    assert (tmp_path / "model.featx").stat().st_mode & 0o777 == 0o600
+    load(tmp_path / "model.featx")
 
 
 def test_round_trip_fine_tuned_classifier_predicts_the_same(images, labels, path):

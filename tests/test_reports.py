@@ -30,6 +30,21 @@ def test_print_table_outside_a_terminal_cuts_nothing(name, capsys, monkeypatch):
     assert f"│ {cells[0]} │ {cells[1]} │" in capsys.readouterr().out.splitlines()
 
 
+def test_print_table_shows_names_as_text(capsys):
+    names = ("[red]a[/red]", "[/bold]", ":warning:", "#1", "esc\x1b[2J\n")
+    reports.print_table(":smile: [b]title", [f"#{name}" for name in names], [names])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == ":smile: [b]title"
+    for line in (lines[2], lines[4]):
+        shown = [cell.strip() for cell in line.replace("┃", "│").split("│")[1:-1]]
+        assert shown == [*names[:-1], r"esc\x1b[2J\n"]
+
+
+def test_print_table_very_long_name_loses_its_middle(capsys):
+    reports.print_table("", ("name",), [["a" * 10**5]])
+    assert f"│ {'a' * 500}…{'a' * 500} │" in capsys.readouterr().out.splitlines()
+
+
 def test_print_evaluation_shows_every_measure(capsys):
     reports.print_evaluation(evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"]))
     out = capsys.readouterr().out
@@ -100,6 +115,12 @@ def test_status_writes_each_step_to_a_file_once(capsys):
         on_step("two")
     out, err = capsys.readouterr()
     assert (out, err) == ("", "- one\n- two\n")
+
+
+def test_status_shows_steps_as_text(capsys):
+    with reports.status("demo") as on_step:
+        on_step("[/bold] \x1b[2J")
+    assert capsys.readouterr().err == "- [/bold] \\x1b[2J\n"
 
 
 def test_status_updates_the_spinner_of_a_terminal(monkeypatch, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich import filesize
 
-from featx.cli.options import extractor_options, make_extractor, or_none
-from featx.cli.output import AS_JSON, FORCE, check_new, check_writable, print_json, show
+from featx._text import one_line
+from featx.cli.options import Group, extractor_options, make_extractor, or_none
+from featx.cli.output import AS_JSON, FORCE, check_out, confirm, echo, print_json, show
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ _CACHE_OR_NEW = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Look into the cache of embeddings, and keep it in order."""
 
@@ -113,7 +113,7 @@ def verify(
     **options: Any,
 ) -> None:
     """Check every row; exit code 1 if any is damaged."""
-    from featx.samples.folders import load_image_folder
+    from featx.cli.image_folders import list_folder
     from featx.storage.cache_choice import resolve_cache
 
     store = resolve_cache(or_none(options["cache"]))
@@ -122,13 +122,15 @@ def verify(
     _check_is_there(store, options["cache"])
     if sample and folder is None:
         raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
+    if folder is not None and not sample:
+        raise click.UsageError("--folder needs --sample: how many of its rows to compute again")
     again: dict[str, Any] = {}
     if folder is not None:
         extractor = make_extractor(backbone, options)
-        again = {"sample": sample, "extractor": extractor, "X": load_image_folder(folder).data}
+        again = {"sample": sample, "extractor": extractor, "X": list_folder(folder).data}
     result = store.verify(repair, **again)
-    lines = [f"{path}: {reason}" for path, reason in result["damaged"].items()]
-    lines += [f"{name}: the network gives another row now" for name in result["differing"]]
+    lines = [f"{one_line(path)}: {one_line(why)}" for path, why in result["damaged"].items()]
+    lines += [f"{one_line(name)}: the network gives another row" for name in result["differing"]]
     shown = lines or [f"all {result['n_rows']} rows are sound"]
     if result["n_sampled"]:
         shown.append(
@@ -137,7 +139,7 @@ def verify(
         )
     show(result, as_json, "\n".join(shown))
     if lines:
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @cache.command()
@@ -174,13 +176,13 @@ def evict(
     }
     going = store.evictable(**limits)
     for space in going:
-        click.echo(
+        echo(
             f"{space.digest[:8]}: {filesize.decimal(space.size_bytes)}, {space.n_rows} rows of "
             f"{space.label}, last used {space.last_used}",
             err=True,
         )
     total = filesize.decimal(sum(space.size_bytes for space in going))
-    agreed = going and (yes or click.confirm(f"Remove these {total}?", err=True))
+    agreed = going and (yes or confirm(f"Remove these {total}?"))
     removed = store.evict(**limits) if agreed else []
     total = filesize.decimal(sum(space.size_bytes for space in removed))
     show([space._asdict() for space in removed], as_json, f"{total} freed")
@@ -195,7 +197,7 @@ def evict(
     help="First digits of its digest, as `featx cache info` shows it; for several.",
 )
 @click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
-@click.option("--format", default=None, help="h5, npz or parquet; default: by the suffix.")
+@click.option("--format", default=None, help="h5, npz, parquet or csv; default: by the suffix.")
 @FORCE
 @AS_JSON
 def export(
@@ -207,20 +209,20 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the rows of a space as one file: .h5, .npz or .parquet."""
-    check_writable(Path(path))
-    if not force:
-        check_new(Path(path))
-    from featx.samples.folders import load_image_folder
+    """Write the rows of a space as one file: .h5, .npz, .parquet or .csv."""
+    check_out(Path(path), force=force)
+    from featx.cli.image_folders import list_folder
+    from featx.storage.exchange import check_target
 
+    check_target(Path(path), format)
     images: dict[str, Any] = {}
     if folder is not None:
-        loaded = load_image_folder(folder)
+        loaded = list_folder(folder)
         images = {"X": loaded.data, "y": loaded.target}
     store.export(path, format=format, space=space, **images)
     size_bytes = Path(path).stat().st_size
     result = {"path": path, "size_bytes": size_bytes}
-    show(result, as_json, f"{filesize.decimal(size_bytes)} in {path}")
+    show(result, as_json, f"{filesize.decimal(size_bytes)} in {one_line(path)}")
 
 
 @cache.command(name="import")
@@ -245,8 +247,8 @@ def clear(store: EmbeddingCache, yes: bool, as_json: bool) -> None:
     """Remove everything that is stored."""
     held = store.info()
     size = filesize.decimal(held["size_bytes"])
-    click.echo(f"{size}, {held['n_rows']} rows of {len(held['spaces'])} spaces", err=True)
-    if yes or click.confirm(f"Remove all embeddings in {store.path}?", err=True):
+    echo(f"{size}, {held['n_rows']} rows of {len(held['spaces'])} spaces", err=True)
+    if yes or confirm(f"Remove all embeddings in {one_line(store.path)}?"):
         store.clear()
     freed_bytes = held["size_bytes"] - store.info()["size_bytes"]
     show({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")

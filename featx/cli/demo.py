@@ -8,6 +8,7 @@ embeds none.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -30,12 +31,14 @@ from sklearn.preprocessing import StandardScaler
 from featx.blas import blas_threads_for
 from featx.cli.demo_data import typeface_of, write_digits, write_letters
 from featx.estimators import TransferClassifier
+from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.persistence import load, save
 from featx.samples.folders import load_image_folder
-from featx.storage.cache import EmbeddingCache
+from featx.storage.cache import CACHE_PARTS, EmbeddingCache
 from featx.tuning.params import FineTune
 
+_MODEL = "letters.featx"
 _PIXELS = 32
 _LABELS_PER_CLASS = 20
 _N_FOLDS = 2  # of which fine-tuning takes ten seconds each
@@ -108,9 +111,12 @@ def run_demo(
 
     Raises
     ------
+    InputError
+        The folder holds something else, which may not be cleared.
     MissingExtraError
         matplotlib is not installed.
     """
+    _check_own(folder)
     on_step("writing images")
     sets = write_sets(folder / "images", n_per_letter=n_per_letter)
     shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -128,7 +134,7 @@ def run_demo(
         rows.append(_score("tiny, fine-tuned", images, tuned, cache))
     on_step("saving and loading a model")
     letters = sets[-1]
-    model = folder / "letters.featx"
+    model = folder / _MODEL
     save(classifier.fit(letters.paths, letters.labels), model)
     example = str(letters.paths[0])
     prediction = load(model, cache=cache).predict([example])[0]
@@ -140,6 +146,21 @@ def run_demo(
         "example": example,
         "prediction": str(prediction),
     }
+
+
+def _check_own(folder: Path) -> None:
+    """Check that a folder is new, or holds nothing but what a demo wrote, which is cleared."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is no folder: expected a new name, or a demo's folder")
+    parts = {"": {"images", "cache", _MODEL}, "images": {"letters", "digits"}, "cache": CACHE_PARTS}
+    for part, known in parts.items():
+        place = folder / part
+        foreign = set(os.listdir(place)) - set(known) if place.is_dir() else set()
+        if foreign:
+            raise InputError(
+                f"{str(place)!r} holds what no demo wrote, such as {min(foreign)!r}: the demo "
+                "clears its folder, so expected a new name, or a demo's folder"
+            )
 
 
 def write_sets(folder: Path, *, n_per_letter: int) -> list[DemoSet]:

@@ -3,7 +3,8 @@
 Exit codes: 0 all is well; 1 the job ran and found something wrong (damaged rows in a cache);
 2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be had; 5 a saved file
 cannot be loaded or holds types that nobody vouched for; 6 the disk; 70 a fault of featx itself,
-with its traceback; 130 interrupted.
+with its traceback; 130 interrupted; 141 nobody reads the output on, as in ``featx ... | head``; 129
+and 143 ended by SIGHUP and SIGTERM.
 
 With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
 always go to standard error. Nothing heavy is imported before a job needs it.
@@ -11,25 +12,33 @@ always go to standard error. Nothing heavy is imported before a job needs it.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 
+from featx._text import one_line
 from featx._version import __version__
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
-from featx.cli.options import FOLDER, extractor_options, head_option, make_extractor
+from featx.cli.options import FOLDER, Group, extractor_options, head_option, make_extractor
 from featx.cli.output import (
     AS_JSON,
     FORCE,
     at_the_shell,
-    check_new,
-    check_writable,
+    check_ending,
+    check_out,
+    echo,
     passes,
     print_json,
     show,
@@ -39,6 +48,7 @@ from featx.exceptions import (
     BackboneError,
     FeatxError,
     FeatxWarning,
+    InputError,
     SavedFileError,
     UntrustedTypesError,
     WeightsError,
@@ -52,13 +62,13 @@ _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
     """Transfer learning: every image goes through the frozen network once, ever.
 
     Exit codes: 0 well, 1 damage found, 2 usage, 3 input, 4 backbone or weights, 5 saved file,
-    6 disk, 70 fault of featx, 130 interrupted.
+    6 disk, 70 fault of featx, 129, 130, 143 interrupted, 141 output not read.
     """
 
 
@@ -79,7 +89,10 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
     """
     from featx.cli import reports
     from featx.cli.demo import run_demo
+    from featx.cli.embedding_files import ENDINGS
 
+    if out.suffix.lower() in (*ENDINGS, ".featx"):
+        raise InputError(f"{str(out)!r}: expected no ending of a file; the demo writes a folder")
     with reports.status("demo") as on_step:
         result = run_demo(out.absolute(), n_per_letter=letters, on_step=on_step)
     if as_json:
@@ -90,7 +103,12 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 
 @cli.command()
 @FOLDER
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="An .npz file.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A .npz, .csv, .parquet or .h5 file.",
+)
 @FORCE
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @click.option("--gpus", type=click.IntRange(min=1), help="Have a process for each of so many GPUs.")
@@ -105,28 +123,26 @@ def extract(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Embed the images of a folder per class: an .npz with embeddings, paths and labels."""
-    check_writable(out)
-    if not force:
-        check_new(out)
-    import io
+    """Embed all images of a folder: one file with embeddings, paths, and labels if it has classes.
 
-    import numpy as np
+    The label of an image is the folder of its class; of one that lies in none it is empty.
+    """
+    from featx.cli.embedding_files import ENDINGS, EmbeddingFile, check_can_write
 
-    from featx._files import write_atomically
+    check_ending(out, ENDINGS)
+    check_out(out, force=force)
+    check_can_write(out)
+    from featx.cli.image_folders import list_folder
     from featx.multi_gpu import embed_on_gpus
-    from featx.samples.folders import load_image_folder
 
-    images = load_image_folder(folder)
     extractor = make_extractor(backbone, options)
+    images = list_folder(folder)
     on_gpus = embed_on_gpus(extractor, images.data, gpus=gpus) if gpus else None
     embeddings = extractor.fit_transform(images.data)
     report = on_gpus or extractor.report_
-    buffer = io.BytesIO()
-    np.savez(buffer, embeddings=embeddings, paths=images.data, labels=images.target)
-    write_atomically(out, buffer.getvalue())
+    EmbeddingFile(embeddings, images.data, images.target).write(out)
     result = {"out": str(out), "shape": list(embeddings.shape), "report": report}
-    show(result, as_json, f"{embeddings.shape} embeddings in {out} ({passes(report)})")
+    show(result, as_json, f"{embeddings.shape} embeddings in {one_line(out)} ({passes(report)})")
 
 
 @cli.command()
@@ -150,8 +166,8 @@ def cv(
     from featx.evaluation.comparison import compare
     from featx.samples.folders import load_image_folder
 
-    images = load_image_folder(folder)
     extractors = [make_extractor(backbone, options) for backbone in backbones]
+    images = load_image_folder(folder)
     comparisons = compare(
         images.data,
         images.target,
@@ -205,27 +221,72 @@ for command in (fit, predict, evaluate, export, cache):
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     shown = at_the_shell(message) if isinstance(message, FeatxWarning) else message
-    click.echo(f"{category.__name__}: {shown}", err=True)
+    echo(f"{category.__name__}: {shown}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; errors become one message and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _prepare_streams()
     keep_imports_quiet()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    with _unwound_by_signals():
+        code = _run(arguments)
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run the command and return its exit code."""
     try:
-        cli.main(arguments, standalone_mode=False)
+        return cli.main(arguments, standalone_mode=False) or 0
     except click.exceptions.Abort:
         # Also what click makes of Ctrl-C.
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+        echo("interrupted", err=True)
+        return 130
     except click.ClickException as exc:
-        exc.show()
-        sys.exit(exc.exit_code)
+        shown = io.StringIO()
+        exc.show(shown)
+        echo(shown.getvalue().rstrip("\n"), err=True)
+        return exc.exit_code
     except (FeatxError, ValueError, OSError) as exc:
-        click.echo(f"error: {at_the_shell(exc)}", err=True)
-        sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds)))
+        echo(f"error: {at_the_shell(exc)}", err=True)
+        return next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds))
     except Exception:
-        traceback.print_exc()
-        click.echo("error: this is a fault of featx itself; please report it", err=True)
-        sys.exit(70)
+        echo(traceback.format_exc(), err=True)
+        echo("error: this is a fault of featx itself; please report it", err=True)
+        return 70
+
+
+def _prepare_streams() -> None:
+    """Open those that were closed, lest a file take their place, and let them take any text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as Python runs
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Let signals that end the process unwind it, so that no unfinished file is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def unwind(number: int, _: FrameType | None) -> None:
+        if os.getpid() != owner:  # a child that was forked: what is unfinished is not its own
+            os._exit(128 + number)
+        sys.exit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, unwind)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

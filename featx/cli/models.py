@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx._text import one_line
 from featx.cli.options import (
     FOLDER,
+    Command,
     extractor_options,
     fine_tune_options,
     head_option,
@@ -16,7 +18,16 @@ from featx.cli.options import (
     make_fine_tune,
     or_none,
 )
-from featx.cli.output import AS_JSON, FORCE, check_new, check_writable, passes, print_json, show
+from featx.cli.output import (
+    AS_JSON,
+    FORCE,
+    check_ending,
+    check_out,
+    echo,
+    passes,
+    print_json,
+    show,
+)
 from featx.exceptions import InputError, SavedFileError
 
 if TYPE_CHECKING:
@@ -37,9 +48,11 @@ _ON_ERROR = click.option(
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @FOLDER
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The saved model.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The saved model, a .featx file."
+)
 @FORCE
 @head_option("--head", default="logistic")
 @click.option("--seed", default=0, show_default=True)
@@ -63,16 +76,15 @@ def fit(
 
     With --fine-tune the top of the network is trained as well, and kept where that helped.
     """
-    check_writable(out)
-    if not force:
-        check_new(out)
+    check_ending(out, (".featx",), or_none=True)
+    check_out(out, force=force)
     from featx.estimators import TransferClassifier
     from featx.persistence import check_savable, save
     from featx.samples.folders import load_image_folder
 
-    images = load_image_folder(folder)
     extractor = make_extractor(backbone, options)
     fine_tune = make_fine_tune(options)
+    images = load_image_folder(folder)
     classifier = TransferClassifier(extractor, head, fine_tune, random_state=seed)
     classifier.set_params(verbose=not options["quiet"]).check_params()
     check_savable(classifier, trusted=trusted)
@@ -87,11 +99,11 @@ def fit(
         result,
         as_json,
         f"{len(images.data)} images of {len(images.target_names)} classes, "
-        f"{passes(classifier.report_)}{_verdict(classifier.report_)}; saved as {out}",
+        f"{passes(classifier.report_)}{_verdict(classifier.report_)}; saved as {one_line(out)}",
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @_MODEL
 @_IMAGES
 @click.option("--proba", is_flag=True, help="Print the probability of each class too.")
@@ -110,7 +122,8 @@ def predict(
 ) -> None:
     """Predict the class of images, or of all images below folders, with a saved model.
 
-    Images that cannot be read have no label with --on-error nan.
+    Images that cannot be read have no label with --on-error nan. Control characters in names are
+    printed as in Python's strings; with --json they are those of JSON.
     """
     import numpy as np
 
@@ -140,11 +153,12 @@ def predict(
         print_json(predictions)
         return
     for row in predictions:
-        shown = "".join(f"\t{name}={chance:.3f}" for name, chance in row.get("proba", {}).items())
-        click.echo(f"{row['image']}\t{'' if row['label'] is None else row['label']}{shown}")
+        label = "" if row["label"] is None else row["label"]
+        chances = (f"{name}={chance:.3f}" for name, chance in row.get("proba", {}).items())
+        echo("\t".join(map(one_line, (row["image"], label, *chances))))
 
 
-@click.command()
+@click.command(cls=Command)
 @_MODEL
 @FOLDER
 @_TRUSTED
@@ -176,8 +190,9 @@ def evaluate(
     unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
     if unknown:
         raise InputError(
-            f"{folder!r} has classes that the model does not know: {', '.join(unknown)}. It knows "
-            f"{', '.join(map(str, classifier.classes_))}."
+            f"{folder!r} has classes that the model does not know: "
+            f"{', '.join(map(one_line, unknown))}. It knows "
+            f"{', '.join(map(one_line, classifier.classes_))}."
         )
     embeddings = np.asarray(classifier.transform(images.data))
     n_unread = classifier.extractor_.report_.n_unread
@@ -196,7 +211,7 @@ def evaluate(
         reports.print_evaluation(result)
 
 
-@click.command()
+@click.command(cls=Command)
 @_MODEL
 @click.argument("out", type=click.Path(path_type=Path))
 @FORCE
@@ -208,14 +223,15 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     The ending of OUT says in what form: .keras, .onnx, .xml (OpenVINO), .tflite (LiteRT); without
     one it is the folder of a TensorFlow SavedModel.
     """
-    if out.suffix and out.suffix not in _FORMATS:
-        raise InputError(f"{out.name!r}: expected the ending {', '.join(_FORMATS)}, or none")
-    if not force:
-        check_new(out)
+    check_ending(out, tuple(_FORMATS), or_none=True)
+    from featx.exporting import check_target, files_of
+
+    format = _FORMATS.get(out.suffix.lower(), "saved_model")
+    check_out(*files_of(out, format), force=force)
+    check_target(out, format)
     classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
-    format = _FORMATS.get(out.suffix, "saved_model")
     classifier.export(out, format=format)
-    show({"out": str(out), "format": format}, as_json, f"{format} model in {out}")
+    show({"out": str(out), "format": format}, as_json, f"{format} model in {one_line(out)}")
 
 
 def _load_classifier(

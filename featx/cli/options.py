@@ -6,7 +6,7 @@ import ast
 import contextlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -15,6 +15,28 @@ from featx._validation import did_you_mean
 
 _PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
 FOLDER = click.argument("folder", type=click.Path())
+
+
+class Command(click.Command):
+    """A command that refuses an option given twice where only the last would count."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Count the options first."""
+        given = self.make_parser(context).parse_args(list(arguments))[2]
+        for option in given:
+            takes_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag)
+            if takes_one and given.count(option) > 1:
+                raise click.UsageError(
+                    f"{option.opts[0]} is given {given.count(option)} times: expected once", context
+                )
+        return super().parse_args(context, arguments)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+    group_class = type
 
 
 class HelpOnDemand(click.Option):
@@ -167,24 +189,47 @@ def or_none(value: str) -> str | None:
     return None if value.lower() == "none" else value
 
 
+class _GivenTwiceError(Exception):
+    """A name in a dictionary was given twice, of which Python and JSON keep the last."""
+
+
 def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | None:
     parsed = {}
     for text in params:
         name, equals, value = text.partition("=")
         if not equals:
             raise click.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint=option)
-        parsed[name] = _value(value)
+        if name in parsed:
+            raise click.BadParameter(f"{name!r} is given twice: expected once", param_hint=option)
+        try:
+            parsed[name] = _value(value)
+        except _GivenTwiceError as exc:
+            raise click.BadParameter(
+                f"{text!r}: {exc} is given twice: expected once", param_hint=option
+            ) from exc
     return parsed or None
+
+
+def _dictionary(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    made = {}
+    for name, value in pairs:
+        if name in made:
+            raise _GivenTwiceError(repr(name))
+        made[name] = value
+    return made
 
 
 def _value(text: str) -> Any:
     """Read a value as JSON, or else as Python, or else as the text that it is."""
     with contextlib.suppress(ValueError):
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_dictionary)
     with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what Python thinks of the spelling
             value = ast.literal_eval(text)
+            for node in ast.walk(ast.parse(text, mode="eval")):
+                if isinstance(node, ast.Dict):
+                    _dictionary((ast.literal_eval(key), None) for key in node.keys if key)
         # Names such as 3_4 and 0x10 are no numbers here.
         is_name = isinstance(value, (int, float)) and set(text) & set("_xob")
         if not is_name and isinstance(value, _PLAIN):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import re
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import click
 
+from featx._text import without_controls
 from featx.exceptions import InputError, NearDuplicateWarning
 
 FORCE = click.option("--force", is_flag=True, help="Replace what is there.")
+_READER_GONE = 141
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -34,6 +40,7 @@ _PARAMETERS = (
     "views",
     "weights",
 )
+_SAMPLE = re.compile(r"  \[\d+\] ")  # how a line on one sample begins
 _CURE_OF_DUPLICATES = (
     "Remove all but one, or cross-validate with compare_heads in Python, which takes groups."
 )
@@ -50,11 +57,18 @@ def as_options(message: str) -> str:
     'name them: --trusted sklearn.tree._tree.Tree'
     >>> as_options("fine_tune__batch_size=0: expected a positive integer.")
     '--tune batch_size=0: expected a positive integer.'
+    >>> as_options("  [0] my head=3.png: no such file")  # the name of a file
+    '  [0] my head=3.png: no such file'
     """
+    lines = message.split("\n")
+    return "\n".join(line if _SAMPLE.match(line) else _in_options(line) for line in lines)
+
+
+def _in_options(message: str) -> str:
     message = re.sub(r"^\w+ has (a|\d+) faulty parameters?:", "faulty options:", message)
     message = re.sub(r"\b(extractor__)?backbone_params=", "--param ", message)
     message = re.sub(r"\b(extractor__)?on_error='(\w+)'", r"--on-error \2", message)
-    message = re.sub(r"\bfine_tune__unfreeze=", "--fine-tune ", message)
+    message = re.sub(r"\b(fine_tune__)?unfreeze=", "--fine-tune ", message)
     message = re.sub(r"\bfine_tune__(?=\w+=)", "--tune ", message)
     message = re.sub(
         rf"(?<!\S)(?<!--tune )(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message
@@ -86,12 +100,64 @@ def _trusted_options(names: re.Match[str]) -> str:
     return " ".join(f"--trusted {name.strip()[1:-1]}" for name in names[1].split(","))
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print lines of text; control characters in them are shown, not sent to the terminal."""
+    write(f"{without_controls(text)}\n", err=err)
+
+
+def write(text: str, *, err: bool = False) -> None:
+    """Write text as it is to standard output, or standard error.
+
+    Raises
+    ------
+    Exit
+        With the code of a process that SIGPIPE ended: nobody reads on, as in ``featx ... | head``.
+    """
+    try:
+        click.echo(text, nl=False, err=err, color=True)
+    except BrokenPipeError:
+        # Python flushes standard output when it ends, and would complain.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), (sys.stderr if err else sys.stdout).fileno())
+        raise click.exceptions.Exit(_READER_GONE) from None
+
+
 def show(result: Any, as_json: bool, text: str) -> None:
     """Print the result for machines, or else its text for people."""
     if as_json:
         print_json(result)
     else:
-        click.echo(text)
+        echo(text)
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as one JSON document, in ASCII; NaN and infinity are null there."""
+    document = json.dumps(_finite(value), indent=1, allow_nan=False)
+    write(document.replace("\x7f", "\\u007f") + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal whether to go on.
+
+    Raises
+    ------
+    UsageError
+        There is nobody to answer.
+    """
+    try:
+        return click.confirm(without_controls(question), err=True)
+    except click.Abort as exc:
+        if isinstance(exc.__context__, EOFError):
+            raise click.UsageError("standard input holds no answer: pass --yes") from None
+        raise
 
 
 def passes(report: Any) -> str:
@@ -99,32 +165,39 @@ def passes(report: Any) -> str:
     return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
 
 
-def check_writable(out: Path) -> None:
-    """Check that a file can be written, before there is work to lose.
+def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) -> None:
+    """Check that the ending of a file says what is written to it.
 
     Raises
     ------
     InputError
-        It is a folder, or in no folder.
+        It says something else.
     """
-    if out.is_dir():
-        raise InputError(f"{str(out)!r} is a folder: expected the name of a file")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{str(out.absolute().parent)!r}: no such folder to write to")
+    if out.suffix.lower() not in endings and not (or_none and not out.suffix):
+        expected = f"the ending {' or '.join(endings)}{', or none' if or_none else ''}"
+        raise InputError(f"{str(out)!r}: expected {expected}")
 
 
-def check_new(out: Path) -> None:
-    """Check that there is nothing yet under a name.
+def check_out(*paths: Path, force: bool) -> None:
+    """Check that files can be written and may be, before there is work to lose.
 
     Raises
     ------
+    ParameterError
+        One is a folder, a link, a device and so on, which ``--force`` does not replace.
     InputError
-        Something is there, if only a link to nothing.
+        One is in no folder, or is there and there is no ``--force``.
+    OSError
+        Nothing may be written to its folder.
     """
-    if os.path.lexists(out):
-        raise InputError(f"{str(out)!r} is there already: pass --force to replace it")
+    from featx._files import check_replaceable
 
-
-def print_json(value: Any) -> None:
-    """Print plain data as one JSON document."""
-    click.echo(json.dumps(value, indent=1))
+    for path in paths:
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise InputError(f"{str(folder)!r}: no such folder to write to")
+        check_replaceable(path)
+        if not force and path.exists():
+            raise InputError(f"{str(path)!r} is there already: pass --force to replace it")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "no permission to write to the folder", str(folder))

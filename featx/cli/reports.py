@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any
 from rich import filesize
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from featx._text import one_line
+from featx.cli.output import echo, write
 
 if TYPE_CHECKING:
     from featx.evaluation.comparison import Comparison
     from featx.networks.applications import Network
 
+_LONGEST = 1_000  # characters of a cell
 _UNCUT = 10_000  # characters; where no terminal sets a width, rich takes 80
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns whose name begins with ``#`` hold numbers and are set right.
 
-    The title is one line, however long, so that a path in it can be copied. In a file or a pipe
-    no cell is cut or broken into lines.
+    Names are shown as text: what looks like markup or an emoji's code is none. The title is not
+    broken into lines, however long, so that a path in it can be copied. In a file or a pipe no cell
+    is broken into lines, and none below 1,000 characters is cut.
 
     Examples
     --------
@@ -30,15 +36,25 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console = Console()
     if not console.file.isatty():  # rich calls a pipe a terminal where colour is forced
         console.width = _UNCUT
-    if title:
-        console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     table = Table()
     for column in columns:
         right = column.startswith("#")
-        table.add_column(column.lstrip("#"), justify="right" if right else "left", no_wrap=right)
+        table.add_column(
+            _as_cell(column.removeprefix("#")),
+            justify="right" if right else "left",
+            no_wrap=right,
+        )
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table)
+        table.add_row(*map(_as_cell, row))
+    with console.capture() as captured:
+        if title:
+            console.print(Text(title, "italic"), soft_wrap=True)
+        console.print(table)
+    write(captured.get())
+
+
+def _as_cell(value: Any) -> Text:
+    return Text(one_line(value, max_chars=_LONGEST))
 
 
 @contextlib.contextmanager
@@ -51,14 +67,14 @@ def status(title: str) -> Iterator[Callable[[str], None]]:
         To be told each step in words.
     """
     console = Console(stderr=True)
-    with console.status(title) as spinner:
+    with console.status(Text(title)) as spinner:
 
         def show(step: str) -> None:
             # A file or a pipe shows no spinner, so each step gets a line.
             if console.is_terminal:
-                spinner.update(step)
+                spinner.update(Text(one_line(step)))
             else:
-                console.print(f"- {step}")
+                echo(f"- {step}", err=True)
 
         yield show
 
@@ -81,13 +97,10 @@ def print_demo(result: dict[str, Any]) -> None:
         "accuracy over 2 splits (mean ± spread), and images through the network"
     )
     print_table(title, columns, rows)
-    console = Console(soft_wrap=True)
-    console.print(f"images  {result['images']}", highlight=False)
-    console.print(f"cache   {result['cache']}", highlight=False)
-    console.print(f"model   {result['model']}", highlight=False)
-    console.print(
-        f"the saved model says {result['prediction']!r} of {result['example']}", highlight=False
-    )
+    for name in ("images", "cache", "model"):
+        echo(f"{name:<6}  {one_line(result[name])}")
+    example = one_line(result["example"])
+    echo(f"the saved model says {result['prediction']!r} of {example}")
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
@@ -116,7 +129,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         if temperature is not None:
             side = "sure" if temperature > 1 else "careful"
             shown += f" (temperature {temperature:.2f}: probabilities are too {side})"
-        Console(soft_wrap=True).print(shown, highlight=False)
+        echo(shown)
     labels = result["confusion"]["labels"]
     counts = zip(labels, result["confusion"]["counts"], strict=True)
     print_table(
@@ -177,5 +190,5 @@ def print_cache(result: dict[str, Any]) -> None:
         )
         for space in result["spaces"]
     ]
-    title = f"{result['path']}: {result['n_rows']} rows, {filesize.decimal(result['size_bytes'])}"
-    print_table(title, columns, rows)
+    size = filesize.decimal(result["size_bytes"])
+    print_table(f"{one_line(result['path'])}: {result['n_rows']} rows, {size}", columns, rows)

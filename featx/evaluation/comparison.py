@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import check_consistent_length, check_X_y
 
+from featx._text import one_line
 from featx._validation import ParameterFaults
 from featx.blas import blas_threads_for
 from featx.evaluation.duplicates import warn_of_duplicates
@@ -139,7 +140,7 @@ def compare(
         n_forward = embedder.report_.n_forward
         if embedder is embedders[0]:
             samples = as_samples(X)
-            names = [f"[{row}] {samples.name(row)}" for row in rows.tolist()]
+            names = [f"[{row}] {one_line(samples.name(row))}" for row in rows.tolist()]
             warn_of_duplicates(views[:, 0], folds, names.__getitem__)
         for head in heads:
             scores = _scores(head, views, labels, of_rows, folds=folds, random_state=random_state)

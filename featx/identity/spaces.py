@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from featx._text import one_line
 from featx.identity._hashing import digest_of_json
+
+_LONGEST_LABEL = 1_000
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Space:
     description : dict
         Plain data (JSON) that decides the numbers, ``"feature_shape"`` included.
     label : str, default=""
-        The same in words, for people; it may name what does not decide the numbers.
+        The same in words, for people; it may name what does not decide the numbers. One line: it
+        may come from a file of others.
 
     Examples
     --------
@@ -37,6 +41,9 @@ class Space:
 
     description: dict[str, Any]
     label: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", one_line(self.label, max_chars=_LONGEST_LABEL))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Space:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx._text import one_line
 from featx.engines.forking import check_can_run
 from featx.exceptions import BackboneError, ParameterError
 from featx.identity._graphs import is_graph, producer
@@ -76,9 +77,9 @@ class BackboneSpec:
         if self.network:
             return self.network.name
         if is_file(self.backbone):
-            return Path(self.backbone).stem
+            return one_line(Path(self.backbone).stem)
         kind = type(self.backbone).__name__
-        return str(getattr(self.backbone, "name", getattr(self.backbone, "__name__", kind)))
+        return one_line(getattr(self.backbone, "name", getattr(self.backbone, "__name__", kind)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ bytes are never read this way.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from featx._text import as_utf8
 from featx.identity._hashing import DIGEST_BYTES
 from featx.storage._paged_file import PagedFile
 
@@ -124,16 +126,29 @@ def shard_frame(
     with h5py.File(memory, "w") as file:
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["space"] = json.dumps(space, sort_keys=True)
-        for name, values in texts.items():
-            # File names need not be UTF-8.
-            plain = [value.encode("utf-8", "backslashreplace").decode() for value in values]
-            file.create_dataset(name, data=plain, dtype=h5py.string_dtype())
+        _write_strings(file, texts)
         return ShardFrame(
             memory,
             _allocate(file, "embeddings", (n_rows, n_features), space["identity"]["dtype"]),
             _allocate(file, "keys", (n_rows, DIGEST_BYTES), "uint8"),
             _allocate(file, "checksums", (n_rows,), "uint64"),
         )
+
+
+def plain_file(embeddings: np.ndarray, texts: Mapping[str, Sequence[str]]) -> memoryview:
+    """Return a file with embeddings and texts of samples, which is not a shard."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        file["embeddings"] = embeddings
+        _write_strings(file, texts)
+    return memory.getbuffer()
+
+
+def _write_strings(file: h5py.File, texts: Mapping[str, Sequence[str]]) -> None:
+    """Write datasets of strings; what a string of HDF5 cannot hold is written as escapes."""
+    for name, values in texts.items():
+        plain = [as_utf8(value).replace("\0", r"\x00") for value in values]
+        file.create_dataset(name, data=plain, dtype=h5py.string_dtype())
 
 
 def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> int:

@@ -27,13 +27,22 @@ import platformdirs
 from sklearn.base import clone
 
 from featx._files import remove_abandoned_parts, remove_tree
+from featx._text import one_line
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.identity.spaces import Space
 from featx.samples.base import identify
 from featx.samples.file_index import FileIndex
 from featx.samples.inputs import as_samples
 from featx.storage.compaction import compact
-from featx.storage.exchange import Imported, Table, add_rows, read_shards, text_columns, write_table
+from featx.storage.exchange import (
+    Imported,
+    Table,
+    add_rows,
+    check_target,
+    read_shards,
+    text_columns,
+    write_table,
+)
 from featx.storage.notes import NoteBook
 from featx.storage.store import SpaceStore
 from featx.storage.upkeep import (
@@ -295,7 +304,7 @@ class EmbeddingCache:
         keys = identify(samples, self.files)
         missing = np.flatnonzero(~store.holds(keys))
         if len(missing):
-            shown = ", ".join(samples.name(row) for row in missing[:10].tolist())
+            shown = ", ".join(one_line(samples.name(row)) for row in missing[:10].tolist())
             raise MissingRowsError(
                 f"{len(missing)} of {len(keys)} samples are not stored in the space "
                 f"{store.space.label!r}: {shown}. Transform them first."
@@ -316,8 +325,8 @@ class EmbeddingCache:
         Parameters
         ----------
         path : str or Path
-            Replaced, whole, if it is there.
-        format : {"h5", "npz", "parquet"}, default=None
+            A regular file that is there is replaced, whole, and its permissions are kept.
+        format : {"h5", "npz", "parquet", "csv"}, default=None
             None goes by the suffix. Parquet needs ``featx[parquet]``.
         space, X
             Which rows, in which order: see :meth:`open`. With `X` the names of the samples are
@@ -332,6 +341,7 @@ class EmbeddingCache:
         OSError
             The file cannot be written; nothing is left behind.
         """
+        check_target(Path(path), format)
         if y is not None and (X is None or len(y) != len(X)):
             raise InputError("y holds the labels of X: expected X, and as many of both")
         view = self.open(space, X=X)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from featx._text import one_line
 from featx._warning import warn_caller
 from featx.exceptions import CacheDamageWarning
 
@@ -68,10 +69,12 @@ class DamageLog:
         finally:
             found = self.taken()
             if found:
-                reasons = "; ".join(f"{path}: {reason}" for path, reason in found)
+                reasons = "; ".join(
+                    f"{one_line(path)}: {one_line(reason)}" for path, reason in found
+                )
                 warn_caller(
                     CacheDamageWarning(
                         f"damage in the cache: {reasons}. What was moved aside is in "
-                        f"{self.folder}; rows that cannot be read are computed again."
+                        f"{one_line(self.folder)}; rows that cannot be read are computed again."
                     )
                 )

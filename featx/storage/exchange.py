@@ -1,4 +1,4 @@
-"""Rows of one space as one file for others, and back: HDF5, .npz or Parquet.
+"""Rows of one space as one file for others, and back: HDF5, .npz, Parquet or CSV.
 
 Rows are read and written a block at a time, beside the place of the file and moved there when it is
 whole. The HDF5 form is a shard (``_hdf5.py``) with names and labels in it; it is the one that can
@@ -7,18 +7,20 @@ be read back.
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from featx._files import replaced_atomically
+from featx._files import check_replaceable, replaced_atomically
+from featx._text import as_utf8, one_line
 from featx.exceptions import InputError, MissingExtraError, ParameterError
 from featx.identity._hashing import checksums_of_rows
 from featx.identity.key_table import matrix_from_keys
@@ -26,6 +28,9 @@ from featx.identity.spaces import Space
 from featx.storage.shards import Shard, examine_shards
 from featx.storage.store import SpaceStore
 from featx.storage.views import EmbeddingView
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _BLOCK_BYTES = 64 * 2**20
 
@@ -47,6 +52,20 @@ class Table:
     texts: dict[str, list[str]]
 
 
+def check_target(path: Path, format: str | None) -> None:
+    """Check, before any work, that a file of a format can be written under a name.
+
+    Raises
+    ------
+    ParameterError
+        The format is not known, or something is there that is not a regular file.
+    MissingExtraError
+        Parquet needs pyarrow.
+    """
+    _writer_of(path, format)
+    check_replaceable(path)
+
+
 def write_table(table: Table, path: Path, format: str | None) -> None:
     """Write rows as one file, replacing one that is there when the new one is whole.
 
@@ -54,19 +73,17 @@ def write_table(table: Table, path: Path, format: str | None) -> None:
     ----------
     table : Table
     path : Path
-    format : {"h5", "npz", "parquet"} or None
+    format : {"h5", "npz", "parquet", "csv"} or None
         None goes by the suffix of the path.
 
     Raises
     ------
-    ParameterError
-        The format is not known.
-    MissingExtraError
-        Parquet needs pyarrow.
+    ParameterError, MissingExtraError
+        See :func:`check_target`.
     OSError
         There is no room, or the folder cannot be written; nothing is left behind.
     """
-    writer = _writer_of(format or path.suffix.lstrip(".").lower())
+    writer = _writer_of(path, format)
     path = path.absolute()
     needed = table.view.size * table.space.dtype.itemsize
     free = shutil.disk_usage(path.parent).free
@@ -77,18 +94,29 @@ def write_table(table: Table, path: Path, format: str | None) -> None:
         writer(table, beside)
 
 
-def _writer_of(format: str) -> Callable[[Table, Path], None]:
-    writers = {"h5": _write_h5, "hdf5": _write_h5, "npz": _write_npz, "parquet": _write_parquet}
-    if format not in writers:
-        raise ParameterError(f"format={format!r}: expected 'h5', 'npz' or 'parquet'")
+def _writer_of(path: Path, format: str | None) -> Callable[[Table, Path], None]:
+    format = format or path.suffix.lstrip(".").lower()
+    if format not in _WRITERS:
+        raise ParameterError(f"format={format!r}: expected 'h5', 'npz', 'parquet' or 'csv'")
     if format == "parquet":
-        try:
-            import pyarrow  # noqa: F401 - only to know whether it is there
-        except ImportError as exc:
-            raise MissingExtraError(
-                "Parquet files need pyarrow: pip install pyarrow, or export as .h5 or .npz"
-            ) from exc
-    return writers[format]
+        check_pyarrow()
+    return _WRITERS[format]
+
+
+def check_pyarrow() -> None:
+    """Check that Parquet can be written.
+
+    Raises
+    ------
+    MissingExtraError
+        pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: F401 - only to know whether it is there
+    except ImportError as exc:
+        raise MissingExtraError(
+            "Parquet files need pyarrow: pip install pyarrow, or write .csv, .h5 or .npz"
+        ) from exc
 
 
 def _write_h5(table: Table, path: Path) -> None:
@@ -139,15 +167,62 @@ def _write_parquet(table: Table, path: Path) -> None:
     n_features = table.view.shape[1]
     fields = [("key", pa.binary(16)), *((name, pa.string()) for name in table.texts)]
     fields.append(("embedding", pa.list_(pa.float32(), n_features)))
-    schema = pa.schema(fields, metadata={"space": table.space.digest, "label": table.space.label})
+    metadata = {"space": table.space.digest, "label": as_utf8(table.space.label)}
+    schema = pa.schema(fields, metadata=metadata)
     with parquet.ParquetWriter(path, schema) as writer:
         for start, block in table.view.blocks():
             rows = slice(start, start + len(block))
             keys = [bytes(key) for key in matrix_from_keys(table.view.keys[rows])]
             columns = [pa.array(keys, pa.binary(16))]
-            columns += [pa.array(values[rows]) for values in table.texts.values()]
+            columns += [string_array(values[rows]) for values in table.texts.values()]
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), n_features))
             writer.write_table(pa.table(columns, schema=schema))
+
+
+def string_array(values: Iterable[str]) -> pa.Array:
+    """Return strings as a column of Arrow, which holds UTF-8 only."""
+    import pyarrow as pa
+
+    return pa.array(map(as_utf8, values), pa.string())
+
+
+def _write_csv(table: Table, path: Path) -> None:
+    keys = [bytes(key).hex() for key in matrix_from_keys(table.view.keys)]
+    write_csv(path, {"key": keys, **table.texts}, (block for _, block in table.view.blocks()))
+
+
+def write_csv(path: Path, texts: Mapping[str, Sequence[str]], blocks: Iterable[np.ndarray]) -> None:
+    """Write texts, in quotes, and a column for each feature.
+
+    Texts stay as they are: quotes keep line breaks and separators in their cell. A spreadsheet that
+    opens the file takes a cell that begins with ``=`` for a formula all the same; it does not if
+    the file is imported with its columns as text.
+
+    Parameters
+    ----------
+    path : Path
+        Not there yet.
+    texts : mapping of str to sequence of str
+        Columns.
+    blocks : iterable of ndarray of shape (n_some, ...)
+        Embeddings, as many as there are texts.
+    """
+    rows = (row.ravel() for block in blocks for row in block)
+    with open(path, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        for number, (row, *cells) in enumerate(zip(rows, *texts.values(), strict=True)):
+            if not number:
+                writer.writerow([*texts, *(f"embedding_{feature}" for feature in range(len(row)))])
+            writer.writerow([*cells, *row])
+
+
+_WRITERS = {
+    "h5": _write_h5,
+    "hdf5": _write_h5,
+    "npz": _write_npz,
+    "parquet": _write_parquet,
+    "csv": _write_csv,
+}
 
 
 class Imported(NamedTuple):
@@ -185,7 +260,7 @@ def read_shards(path: Path) -> list[Shard]:
         if isinstance(found, Shard):
             shards.append(found)
         else:
-            faults.append(f"{file}: {found}")
+            faults.append(f"{one_line(file)}: {one_line(found)}")
     if faults:
         raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
     return shards

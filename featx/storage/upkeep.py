@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import clone
 
 from featx._files import remove_abandoned_parts
+from featx._text import one_line
 from featx.exceptions import ParameterError
 from featx.identity.spaces import Space
 from featx.samples.base import Samples
@@ -57,7 +58,7 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
     if len(chosen) == 1:
         return chosen[0]
     if not stores:
-        raise ParameterError(f"nothing is stored in {folder} yet")
+        raise ParameterError(f"nothing is stored in {one_line(folder)} yet")
     labels = {store.space.digest: store.space.label for store in chosen or stores}
     n_shown = _SHOWN
     while len({digest[:n_shown] for digest in labels}) < len(labels):
@@ -65,7 +66,7 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
     listed = {digest[:n_shown]: label for digest, label in labels.items()}
     problem = f"space={digest!r}: {len(chosen) or 'no'} spaces have a digest that begins so"
     if not digest:
-        problem = f"{folder} holds {len(stores)} spaces"
+        problem = f"{one_line(folder)} holds {len(stores)} spaces"
     raise ParameterError(
         f"{problem}: choose one by the beginning of its digest, as in "
         f"space={next(iter(listed))!r}. Stored: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from featx._text import one_line
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.stored_frontier import StoredFrontier
@@ -72,7 +73,8 @@ class Plan:
             if self.why_pixels
             else f"from the frontier ({self.n_bytes(n_samples) / 1e6:.1f} MB stored)"
         )
-        return f"training {len(layers)} layers, {layers[0]} to {layers[-1]}, {where}"
+        first, last = one_line(layers[0]), one_line(layers[-1])
+        return f"training {len(layers)} layers, {first} to {last}, {where}"
 
     def n_bytes(self, n_samples: int) -> int:
         """Return what the activations of samples take on disk."""

@@ -99,8 +99,14 @@ def _meant_calls(
     """Return the positions of the calls that are meant."""
     if not isinstance(unfreeze, str):
         number = unfreeze if unfreeze >= 1 else math.ceil(unfreeze * len(blocks))
-        first = blocks[-int(number)].start.position if number <= len(blocks) else 0
-        return list(range(first, len(calls)))
+        if not blocks:
+            return []
+        if number > len(blocks):
+            raise ParameterError(
+                f"unfreeze={unfreeze!r}: {label} has {len(blocks)} blocks: expected 1 to "
+                f"{len(blocks)}, or 'all'"
+            )
+        return list(range(blocks[-int(number)].start.position, len(calls)))
     if unfreeze in ("all", "norm", "bias"):
         return list(range(len(calls)))
     names = [call.operation.name for call in calls]

@@ -1,0 +1,74 @@
+r"""Names and labels of others, shown as text.
+
+The name of a file, a class or a space may hold whatever its author liked: an escape that clears the
+terminal or sets its title, an override that shows ``gpj.exe`` as ``exe.jpg``, a line break that
+forges a line of a log, bytes that are not UTF-8. Where featx shows one, such characters are written
+as Python writes them in a string: ``\x1b``, ``\u202e``, ``\n``, ``\udcff``. What is stored or
+written to files stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CHARACTERS = (
+    r"\x00-\x1f\x7f-\x9f"  # control characters: line breaks, tabs, terminal escapes
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction of writing
+    r"\u2028\u2029"  # line breaks
+    # Characters without width; but Persian and emoji are spelt with joiners (U+200C, U+200D).
+    r"\u00ad\u180e\u200b\u2060-\u2064\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+    r"\ud800-\udfff"  # bytes of file names that are not UTF-8
+)
+_UNSAFE = re.compile(f"[{_CHARACTERS}]")
+_UNSAFE_IN_TEXT = re.compile(rf"(?![\n\t])[{_CHARACTERS}]")
+
+
+def one_line(value: object, *, max_chars: int | None = None) -> str:
+    r"""Return a value as one line of text without control characters.
+
+    Parameters
+    ----------
+    value : object
+        A name, a label, a path.
+    max_chars : int, default=None
+        Length from which on the middle is left out; None shows all.
+
+    Examples
+    --------
+    >>> print(one_line("esc\x1b[2J\nnew line"))
+    esc\x1b[2J\nnew line
+    >>> one_line("abcdefghij", max_chars=7)
+    'abc…hij'
+    """
+    text = str(value)
+    if max_chars is not None and len(text) > max_chars:
+        half = max_chars // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return _UNSAFE.sub(_escape, text)
+
+
+def without_controls(text: str) -> str:
+    r"""Return a message as it is but for control characters other than line breaks and tabs.
+
+    Examples
+    --------
+    >>> print(without_controls("two\nlines\x07"))
+    two
+    lines\x07
+    """
+    return _UNSAFE_IN_TEXT.sub(_escape, text)
+
+
+def as_utf8(text: str) -> str:
+    r"""Return text for a file that holds UTF-8 only; what that cannot encode is written as escapes.
+
+    Examples
+    --------
+    >>> print(as_utf8("caf\u00e9 \udcff"))
+    café \udcff
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _escape(character: re.Match[str]) -> str:
+    return character[0].encode("unicode_escape").decode()
