@@ -116,6 +116,7 @@ def predict(
 
     from featx.forward.faults import were_read
     from featx.heads.fitting import as_head_input
+    from featx.heads.fitting import predict as labels_of
     from featx.samples.folders import list_images
 
     paths = list_images(images)
@@ -128,7 +129,7 @@ def predict(
     rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
     matrix = as_head_input(embeddings[read])
     if readable:
-        labels = classifier.head_.predict(matrix).tolist()
+        labels = labels_of(classifier.head_, matrix).tolist()
         for path, label in zip(readable, labels, strict=True):
             rows[path]["label"] = label
     if readable and proba:
@@ -168,6 +169,7 @@ def evaluate(
     from featx.cli import reports
     from featx.evaluation.metrics import evaluate as measure
     from featx.heads.fitting import as_head_input
+    from featx.heads.fitting import predict as labels_of
     from featx.samples.folders import load_image_folder
     from featx.training_data import rows_that_were_read
 
@@ -186,7 +188,7 @@ def evaluate(
     has_proba = hasattr(classifier, "predict_proba")
     result = measure(
         images.target[read],
-        classifier.head_.predict(rows).astype(str),
+        labels_of(classifier.head_, rows).astype(str),
         proba=classifier.head_.predict_proba(rows) if has_proba else None,
         classes=classifier.classes_.astype(str),
     )
