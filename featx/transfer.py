@@ -265,8 +265,10 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
             The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
             gets a second file ``.bin``) or ``.tflite``. Replaced, whole, if it is there.
         format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
-            All but "keras" need Keras to run on TensorFlow. The names of the classes are inside:
-            see ``featx/exporting.py`` for where.
+            All but "keras" need Keras to run on TensorFlow. Inside are the names of the classes,
+            and the settings with which a runtime computes in float32 wherever it runs. OpenVINO
+            needs them on CPUs that know bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. See
+            ``featx/exporting.py`` for where they are.
 
         Raises
         ------

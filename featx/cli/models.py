@@ -210,6 +210,8 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     The ending of OUT says in what form: .keras, .onnx, .xml (OpenVINO), .tflite (LiteRT); without
     one it is the folder of a TensorFlow SavedModel.
     """
+    from featx.exporting import FULL_PRECISION, describe_precision
+
     if out.suffix and out.suffix not in _FORMATS:
         raise InputError(f"{out.name!r}: expected the ending {', '.join(_FORMATS)}, or none")
     if not force:
@@ -217,7 +219,11 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
     format = _FORMATS.get(out.suffix, "saved_model")
     classifier.export(out, format=format)
-    show({"out": str(out), "format": format}, as_json, f"{format} model in {out}")
+    show(
+        {"out": str(out), "format": format, "full_precision": FULL_PRECISION[format]},
+        as_json,
+        f"{format} model in {out}\n{describe_precision(format)}",
+    )
 
 
 def _load_classifier(
