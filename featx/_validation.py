@@ -1,4 +1,4 @@
-"""Checks of parameters: all faults are gathered and raised as one error."""
+"""Checks of parameters and input: all faults are gathered and raised as one error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
 
-from featx.exceptions import ParameterError
+from featx.exceptions import InputError, ParameterError
 
 
 def did_you_mean(
@@ -91,3 +91,37 @@ class ParameterFaults:
         count = "a faulty parameter" if len(faults) == 1 else f"{len(faults)} faulty parameters"
         separator = " " if len(faults) == 1 else "\n  "
         raise ParameterError(separator.join([f"{self.owner} has {count}:", *faults]), faults)
+
+
+class InputFaults:
+    """Collects what is wrong with labels, weights and groups, for one error.
+
+    Examples
+    --------
+    >>> faults = InputFaults()
+    >>> faults.check(int, "one")
+    >>> faults.check(int, "2")
+    2
+    >>> faults.raise_any()
+    Traceback (most recent call last):
+        ...
+    featx.exceptions.InputError: invalid literal for int() with base 10: 'one'
+    """
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def check(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what a function returns; None if it raises a ValueError or TypeError."""
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, TypeError) as exc:
+            self.messages.append(str(exc))
+        return None
+
+    def raise_any(self) -> None:
+        """Raise one InputError with all faults, if there are any."""
+        if len(self.messages) == 1:
+            raise InputError(self.messages[0])
+        if self.messages:
+            raise InputError("\n  ".join([f"{len(self.messages)} faults:", *self.messages]))

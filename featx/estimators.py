@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.exceptions import InputError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS
+from featx.targets import as_labels, as_values
+from featx.training_data import checked_target
 from featx.transfer import TransferEstimator, head_has
 
 
@@ -186,7 +187,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
             return float(np.average(is_right, weights=sample_weight))
         return super().score(X, y, sample_weight)
 
-    def _checked_target(self, y: np.ndarray, *, is_all: bool = True) -> np.ndarray:
+    def _checked_target(self, y: Any, n_samples: int, *, is_all: bool = True) -> np.ndarray:
+        y = checked_target(y, n_samples, convert=as_labels, owner=type(self).__name__)
         check_classification_targets(y)
         if is_all and y.ndim == 1 and len(np.unique(y)) < 2:
             raise InputError(
@@ -289,10 +291,5 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         """
         return super().score(*self._scorable(X, y, sample_weight))
 
-    def _checked_target(self, y: np.ndarray, *, is_all: bool = True) -> np.ndarray:
-        if y.dtype == object:
-            with contextlib.suppress(TypeError, ValueError):
-                return y.astype(np.float64)
-        if y.dtype.kind not in "biuf":
-            raise InputError(f"y has dtype {y.dtype}: a regressor needs numbers")
-        return y
+    def _checked_target(self, y: Any, n_samples: int, *, is_all: bool = True) -> np.ndarray:
+        return checked_target(y, n_samples, convert=as_values, owner=type(self).__name__)

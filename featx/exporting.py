@@ -5,18 +5,28 @@ backbone of vectors or signals; n may be any number. It gives float32: probabili
 where the head has them, also for two classes; else the scores of its ``decision_function``
 (n, n_scores), or values (n, n_values). It computes in float32, whatever the extractor's precision.
 
-The names of the classes, in the order of the columns, go along as a JSON list:
+Two entries of JSON go along: ``class_names``, a list in the order of the columns, with a
+classifier, and ``full_precision``, the settings with which a runtime gives the numbers of the
+estimator wherever it runs:
 
-- ``.keras``: the entry ``class_names.json`` of the zip archive;
-- SavedModel: the file ``assets.extra/class_names.json``;
-- ONNX: ``class_names`` in the model's metadata;
-- OpenVINO: ``class_names`` in the model's ``rt_info``;
-- LiteRT: the associated file ``class_names.json``, in a zip archive that follows the model, as
-  TensorFlow Lite's metadata have it; interpreters do not read on to it.
+========== ============================================== ==========================================
+format     where the entries are                          ``full_precision``
+========== ============================================== ==========================================
+keras      files ``NAME.json`` in the zip archive         variables of the environment
+SavedModel files ``assets.extra/NAME.json``               variables of the environment
+ONNX       properties in the model's metadata             options of ONNX Runtime's providers
+OpenVINO   ``rt_info`` of the model                       a configuration for ``compile_model``
+LiteRT     associated files ``NAME.json`` of the model    options of the GPU delegate
+========== ============================================== ==========================================
 
-OpenVINO computes in bfloat16 on CPUs that can, which no file can forbid: compile with
-``{"INFERENCE_PRECISION_HINT": "f32"}`` to get the numbers of the estimator (probabilities of
-``"tiny"`` differ by 6e-3 without it, by 1e-7 with it; OpenVINO 2026.4).
+LiteRT's are in a zip archive that follows the model, as TensorFlow Lite's metadata have it;
+interpreters do not read on to it.
+
+On CPUs, all runtimes but OpenVINO compute in float32 by default. OpenVINO computes in bfloat16 on
+CPUs that can, unless it is compiled with ``{"EXECUTION_MODE_HINT": "ACCURACY"}``: probabilities of
+``"tiny"`` differ by 1e-2 without it, by 1e-7 with it. No property of a file decides that, and marks
+on single nodes are lost where OpenVINO fuses them (2026.4). On GPUs, TensorFlow and ONNX Runtime
+multiply in TF32 by default, and LiteRT's delegate computes in float16.
 """
 
 from __future__ import annotations
@@ -52,10 +62,23 @@ if TYPE_CHECKING:
 
 FORMATS = ("keras", "saved_model", "onnx", "openvino", "litert")
 _SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
-_NAMES_FILE = "class_names.json"
 _SAVED_MODEL_PARTS = frozenset(
     ("assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables")
 )
+FULL_PRECISION = {
+    "keras": {"NVIDIA_TF32_OVERRIDE": "0"},
+    "saved_model": {"NVIDIA_TF32_OVERRIDE": "0"},
+    "onnx": {"CUDAExecutionProvider": {"use_tf32": "0"}},
+    "openvino": {"EXECUTION_MODE_HINT": "ACCURACY"},
+    "litert": {"precision_loss_allowed": False},
+}
+_WHERE = {
+    "keras": "on a GPU, with the environment variables",
+    "saved_model": "on a GPU, with the environment variables",
+    "onnx": "on a GPU, with the provider options",
+    "openvino": "with compile_model(..., config)",
+    "litert": "on a GPU, with the delegate's options",
+}
 _N_STAND_INS = 256
 
 
@@ -155,9 +178,22 @@ def export(
             raise
         except Exception as exc:
             raise EngineError(f"{format} cannot hold this network: {exc}") from exc
+        entries = {"full_precision": json.dumps(FULL_PRECISION[format])}
         if is_classifier(head):
-            _NAMERS[format](written, json.dumps(_class_names(head)))
+            entries["class_names"] = json.dumps(_class_names(head))
+        _ANNOTATORS[format](written, entries)
         _move_into_place(written, path, format)
+
+
+def describe_precision(format: str) -> str:
+    """Return a line on the settings with which a file gives the numbers of the estimator.
+
+    Examples
+    --------
+    >>> print(describe_precision("openvino"))
+    float32 everywhere with compile_model(..., config): {"EXECUTION_MODE_HINT": "ACCURACY"}
+    """
+    return f"float32 everywhere {_WHERE[format]}: {json.dumps(FULL_PRECISION[format])}"
 
 
 def check_target(path: Path, format: str) -> None:
@@ -298,41 +334,44 @@ def _write(model: keras.Model, path: Path, format: str) -> None:
     model.export(str(path), format=name, verbose=False, input_signature=signature)
 
 
-def _name_in_archive(path: Path, names: str) -> None:
+def _annotate_archive(path: Path, entries: dict[str, str]) -> None:
     with zipfile.ZipFile(path, "a") as archive:  # which follows the file, if that is none
-        archive.writestr(_NAMES_FILE, names)
+        for name, text in entries.items():
+            archive.writestr(f"{name}.json", text)
 
 
-def _name_in_folder(path: Path, names: str) -> None:
+def _annotate_folder(path: Path, entries: dict[str, str]) -> None:
     extra = path / "assets.extra"
     extra.mkdir()
-    (extra / _NAMES_FILE).write_text(names)
+    for name, text in entries.items():
+        (extra / f"{name}.json").write_text(text)
 
 
-def _name_in_onnx(path: Path, names: str) -> None:
+def _annotate_onnx(path: Path, entries: dict[str, str]) -> None:
     import onnx
 
     graph = onnx.load(path)
-    onnx.helper.set_model_props(graph, {"class_names": names})
+    onnx.helper.set_model_props(graph, entries)
     onnx.save(graph, path)
 
 
-def _name_in_openvino(path: Path, names: str) -> None:
+def _annotate_openvino(path: Path, entries: dict[str, str]) -> None:
     import openvino
 
     core = openvino.Core()
     core.set_property({"ENABLE_MMAP": False})  # the files are written over
     graph = core.read_model(path)
-    graph.set_rt_info(names, "class_names")
+    for name, text in entries.items():
+        graph.set_rt_info(text, name)
     openvino.serialize(graph, path)
 
 
-_NAMERS = {
-    "keras": _name_in_archive,
-    "saved_model": _name_in_folder,
-    "onnx": _name_in_onnx,
-    "openvino": _name_in_openvino,
-    "litert": _name_in_archive,
+_ANNOTATORS = {
+    "keras": _annotate_archive,
+    "saved_model": _annotate_folder,
+    "onnx": _annotate_onnx,
+    "openvino": _annotate_openvino,
+    "litert": _annotate_archive,
 }
 
 

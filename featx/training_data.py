@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from featx._warning import warn_caller
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
 from featx.heads.fitting import takes_sample_weight
+from featx.targets import as_labels, as_weights
+
+_N_SHOWN = 10
 
 
 def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
@@ -71,12 +75,12 @@ def check_vectors(extractor: FeatureExtractor) -> None:
 
 
 def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> np.ndarray:
-    """Return the weights of samples, shape (n_samples,).
+    """Return the weights of samples, shape (n_samples,), float64.
 
     Raises
     ------
     InputError
-        There are not as many as samples, or the head cannot be fitted with weights.
+        Some are faulty, see :func:`~featx.targets.as_weights`, or the head takes none.
     """
     if not takes_sample_weight(head):
         raise InputError(
@@ -84,45 +88,62 @@ def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> 
             "does what is inside it (a search with `scoring` hands none on): leave them out, or "
             "take another head"
         )
-    weights = np.asarray(sample_weight)
-    if weights.shape != (n_samples,):
-        raise InputError(
-            f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}: one for each sample"
-        )
-    return weights
+    return as_weights(sample_weight, n_samples)
 
 
-def checked_labels(y: Any, n_samples: int, *, owner: str) -> np.ndarray:
+def checked_target(
+    y: Any, n_samples: int, *, convert: Callable[[Any], np.ndarray], owner: str
+) -> np.ndarray:
     """Return labels or values, shape (n_samples,) or (n_samples, n_outputs).
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    n_samples : int
+    convert : {as_labels, as_values}
+    owner : str
+        The estimator that errors name.
 
     Raises
     ------
     InputError
-        There are none, not as many as samples, or some are missing.
+        There are none, not as many as samples, or some are missing or of no use.
     """
     if y is None:
         raise InputError(f"{owner} requires y to be passed, but the target y is None")
-    _check_none_missing(y)
-    y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
-    if len(y) != n_samples:
-        raise InputError(f"X has {n_samples} samples and y has {len(y)}: expected as many")
-    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+    target = convert(y)
+    if len(target) != n_samples:
+        raise InputError(f"X has {n_samples} samples and y has {len(target)}: expected as many")
+    is_column = target.ndim == 2 and target.shape[1] == 1
+    return column_or_1d(target, warn=True) if is_column else target
 
 
-def _check_none_missing(y: Any) -> None:
-    labels = np.asarray(y)
-    if labels.dtype != object:
-        return
-    # pandas.NA is equal to nothing and no truth value; NaN is not equal to itself.
-    missing = [
-        row
-        for row, label in enumerate(labels.ravel().tolist())
-        if label is None or type(label).__name__ == "NAType" or label != label
-    ]
-    if missing:
-        raise InputError(
-            f"y has {len(missing)} missing labels (rows {missing[:10]}): leave these samples out"
-        )
+def checked_classes(classes: Any, y: np.ndarray) -> np.ndarray:
+    """Return the labels there will be, shape (n_classes,), sorted.
+
+    Raises
+    ------
+    InputError
+        They are no labels, or lack some of `y`.
+    """
+    known = np.unique(as_labels(classes, name="classes"))
+    check_known(y, known, source="classes")
+    return known
+
+
+def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
+    """Check that labels are among those that a head knows, or is to know.
+
+    Raises
+    ------
+    InputError
+        Some are not.
+    """
+    is_text = [array.dtype.kind in "OU" for array in (y, classes)]
+    unknown = y if is_text[0] != is_text[1] else np.setdiff1d(y, classes)
+    if len(unknown):
+        shown = unknown[:_N_SHOWN].tolist()
+        raise InputError(f"y has labels that are not in {source}: {shown}")
 
 
 def rows_that_were_read(embeddings: np.ndarray, *, n_unread: int, job: str) -> np.ndarray:

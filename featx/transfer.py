@@ -13,19 +13,22 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
+from featx._validation import InputFaults
 from featx.exceptions import InputError, ParameterError
 from featx.exporting import export, to_keras
 from featx.extractor import FeatureExtractor
 from featx.fit_tasks import CallbackSupportMixin, FitTask, fit_task, with_callbacks
 from featx.forward.faults import were_read
-from featx.heads.fitting import as_head_input, train_further
+from featx.heads.fitting import as_head_input, predict, train_further
 from featx.heads.folds import check_holds_whole_samples_out
 from featx.heads.views import as_rows, fit_on_views
 from featx.samples.inputs import as_samples
+from featx.targets import as_groups, as_weights
 from featx.training_data import (
-    checked_labels,
+    check_known,
+    checked_classes,
     checked_weights,
     rows_that_were_read,
     training_views,
@@ -88,12 +91,14 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         self.check_params()
         X = list(X) if isinstance(X, Iterator) else X
         n_samples = len(as_samples(X))
-        y = self._checked_target(checked_labels(y, n_samples, owner=type(self).__name__))
+        faults = InputFaults()
+        y = faults.check(self._checked_target, y, n_samples)
         new_head = partial(self.new_head, y)
         if sample_weight is not None:
-            sample_weight = checked_weights(sample_weight, new_head(), n_samples)
-        groups = None if groups is None else np.asarray(groups)
-        check_consistent_length(y, groups)
+            sample_weight = faults.check(checked_weights, sample_weight, new_head(), n_samples)
+        if groups is not None:
+            groups = faults.check(as_groups, groups, n_samples)
+        faults.raise_any()
         n_views = self._new_extractor().views
         check_holds_whole_samples_out(new_head(), y, groups, n_views=n_views)
         data = Data(X, y, sample_weight, groups)
@@ -149,13 +154,19 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
             raise ParameterError("partial_fit trains the head only: pass fine_tune=None")
         X = list(X) if isinstance(X, Iterator) else X
         n_samples = len(as_samples(X))
-        y = checked_labels(y, n_samples, owner=type(self).__name__)
-        y = self._checked_target(y, is_all=False)
+        faults = InputFaults()
+        y = faults.check(self._checked_target, y, n_samples, is_all=False)
         is_first = not hasattr(self, "head_")
         head = self.new_head(y) if is_first else self.head_
         params = {name: value for name, value in params.items() if value is not None}
         if "sample_weight" in params:
-            params["sample_weight"] = checked_weights(params["sample_weight"], head, n_samples)
+            given = params["sample_weight"]
+            params["sample_weight"] = faults.check(checked_weights, given, head, n_samples)
+        if y is not None and y.ndim == 1 and "classes" in params:
+            params["classes"] = faults.check(checked_classes, params["classes"], y)
+        elif y is not None and y.ndim == 1 and hasattr(head, "classes_"):
+            faults.check(check_known, y, head.classes_, source="the classes of the first call")
+        faults.raise_any()
         extractor = self._new_extractor().fit(X) if is_first else self.extractor_
         views = views_of(extractor, X)
         kept = rows_that_were_read(views, n_unread=extractor.report_.n_unread, job="partial_fit")
@@ -255,8 +266,10 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
             gets a second file ``.bin``) or ``.tflite``. Regular files that are there, or a folder
             with nothing but a SavedModel, are replaced, whole, and their permissions are kept.
         format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
-            All but "keras" need Keras to run on TensorFlow. The names of the classes are inside:
-            see ``featx/exporting.py`` for where.
+            All but "keras" need Keras to run on TensorFlow. Inside are the names of the classes,
+            and the settings with which a runtime computes in float32 wherever it runs. OpenVINO
+            needs them on CPUs that know bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. See
+            ``featx/exporting.py`` for where they are.
 
         Raises
         ------
@@ -273,7 +286,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         export(self.extractor_, self.head_, path, format=format)
 
     @abstractmethod
-    def _checked_target(self, y: np.ndarray, *, is_all: bool = True) -> np.ndarray:
+    def _checked_target(self, y: Any, n_samples: int, *, is_all: bool = True) -> np.ndarray:
         """Return labels or values, all or some; raise if no head could be trained on them."""
 
     def _head_output(self, method: str, X: Any) -> np.ndarray:
@@ -285,11 +298,19 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
                 f"{len(unread)} of {len(embeddings)} samples could not be read (rows "
                 f"{unread[:10].tolist()}), and there is no prediction for them: leave them out"
             )
-        return getattr(self.head_, method)(as_head_input(embeddings))
+        ask = partial(predict, self.head_) if method == "predict" else getattr(self.head_, method)
+        return ask(as_head_input(embeddings))
 
     def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Leave out what could not be read with ``on_error="nan"``."""
+        """Check labels and weights; leave out what could not be read with ``on_error="nan"``."""
         check_is_fitted(self, "head_")
+        X = list(X) if isinstance(X, Iterator) else X
+        n_samples = len(as_samples(X))
+        faults = InputFaults()
+        y = faults.check(self._checked_target, y, n_samples, is_all=False)
+        if sample_weight is not None:
+            sample_weight = faults.check(as_weights, sample_weight, n_samples)
+        faults.raise_any()
         if self.extractor_.on_error == "raise":
             return X, y, sample_weight
         embeddings = np.asarray(self.extractor_.transform(X))
@@ -297,9 +318,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         kept = rows_that_were_read(embeddings, n_unread=n_unread, job="score")
         if kept.all():
             return X, y, sample_weight
-        check_consistent_length(kept, y, sample_weight)
-        weights = None if sample_weight is None else np.asarray(sample_weight)[kept]
-        return as_samples(X).take(np.flatnonzero(kept)), np.asarray(y)[kept], weights
+        weights = None if sample_weight is None else sample_weight[kept]
+        return as_samples(X).take(np.flatnonzero(kept)), y[kept], weights
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from featx._validation import ParameterFaults
 from featx.cloning import clone_sharing_models
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
-from featx.heads.named import find_head, for_outputs, make_head, seed_head
+from featx.heads.named import find_head, for_labels, for_outputs, make_head, seed_head
 from featx.heads.params import check_head_params
 from featx.param_names import SuggestingParams, check_param_names
 from featx.tuning.distilling import check_teacher
@@ -99,7 +99,9 @@ class TransferParams(SuggestingParams, ABC):
     def set_params(self, **params: Any) -> Self:
         """Set parameters; one inside a named extractor or head turns the name into the object.
 
-        ``head__C`` reaches the classifier of a head that is a pipeline with scaling.
+        ``head__C`` reaches the classifier of a head that is a pipeline with scaling. What a head
+        of another library takes by keyword can be set, too, such as ``head__feature_fraction`` of
+        LightGBM.
 
         Parameters
         ----------
@@ -127,25 +129,28 @@ class TransferParams(SuggestingParams, ABC):
             raise ParameterError(f"{names} cannot be set while fine_tune=None: pass a FineTune too")
         known = changed.get_params()
         short = changed._short_names(known)
-        check_param_names(self, params, [*short, *known])
-        BaseEstimator.set_params(
-            changed, **{short.get(name, name): value for name, value in params.items()}
-        )
+        full = {name: changed._full_name(name, known) for name in params}
+        listed = [name for name in params if not _is_open(full[name], known)]
+        check_param_names(self, listed, [*short, *known])
+        BaseEstimator.set_params(changed, **{full[name]: value for name, value in params.items()})
         self.__dict__.update(vars(changed))
         return self
 
-    def _short_names(self, known: Collection[str]) -> dict[str, str]:
-        """Return the full names of parameters of the last step of a head that is a pipeline."""
+    def _short_names(self, known: Collection[str]) -> list[str]:
+        """Return the short names of parameters of the last step of a head that is a pipeline."""
         if not isinstance(self.head, Pipeline):
-            return {}
+            return []
         of_last = f"head__{self.head.steps[-1][0]}__"
-        of_head = {name.split("__")[1] for name in known if name.startswith("head__")}
-        inner = (name.removeprefix(of_last) for name in known if name.startswith(of_last))
-        return {
-            f"head__{name}": f"{of_last}{name}"
-            for name in inner
-            if name.partition("__")[0] not in of_head
-        }
+        names = (f"head__{name.removeprefix(of_last)}" for name in known if of_last in name)
+        return [name for name in names if self._full_name(name, known) != name]
+
+    def _full_name(self, name: str, known: Collection[str]) -> str:
+        """Return the full name of a parameter, which may be of the last step of a pipeline."""
+        part, _, inner = name.partition("__")
+        own = f"head__{inner.partition('__')[0]}"
+        if part != "head" or not inner or not isinstance(self.head, Pipeline) or own in known:
+            return name
+        return f"head__{self.head.steps[-1][0]}__{inner}"
 
     def _named_extractor(self) -> FeatureExtractor | None:
         """Return the extractor that a name, a model or None stands for; None if it is one."""
@@ -167,7 +172,7 @@ class TransferParams(SuggestingParams, ABC):
         """
         head = make_head(self.head, self._heads)
         seed_head(head, self.random_state)
-        return head if y is None else for_outputs(head, y)
+        return head if y is None else for_outputs(for_labels(head, y), y)
 
     def _new_extractor(self) -> FeatureExtractor:
         """Make the extractor that `fit` fits."""
@@ -178,3 +183,18 @@ class TransferParams(SuggestingParams, ABC):
 
     def __sklearn_clone__(self) -> Self:
         return clone_sharing_models(self)
+
+
+def _is_open(name: str, known: Mapping[str, Any]) -> bool:
+    """Return True if a parameter is of an estimator that takes more of them than it lists.
+
+    Those of CatBoost, LightGBM, XGBoost and skorch take many by keyword; their own ``set_params``
+    is asked, as scikit-learn's ``Pipeline`` asks it.
+    """
+    parts = name.split("__")
+    prefixes = ("__".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+    owners = (known[prefix] for prefix in prefixes if hasattr(known.get(prefix), "set_params"))
+    owner = next((each for each in owners if not isinstance(each, type)), None)
+    if owner is None:
+        return False
+    return not str(type(owner).set_params.__module__).startswith(("sklearn.", "featx."))

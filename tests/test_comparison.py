@@ -171,7 +171,7 @@ def test_compare_heads_faults_are_all_named(features):
     assert len(caught.value.faults) == 2
     with pytest.raises(InputError, match="300 folds need 300"):
         compare_heads(X, y, heads=["ridge"], n_folds=300)
-    with pytest.raises(ValueError, match="inconsistent"):
+    with pytest.raises(InputError, match="X has 300 samples and y has 299"):
         compare_heads(X, y[:-1], heads=["ridge"])
 
 

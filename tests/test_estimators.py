@@ -392,7 +392,7 @@ def test_fit_weights_that_cannot_be_used_raise_before_the_pass(head, weights, me
 def test_score_on_error_nan_lengths_that_differ_raise(with_bad_file):
     paths, labels = with_bad_file
     classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan")).fit(paths, labels)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(InputError, match="X has 12 samples and y has 11"):
         classifier.score(paths, labels[:-1])
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(InputError, match=r"sample_weight.shape == \(11,\), expected \(12,\)"):
         classifier.score(paths, labels, sample_weight=np.ones(11))

@@ -15,7 +15,13 @@ from exported_samples import N_IMAGES, images_of, small
 from featx import FeatureExtractor, TransferClassifier
 from featx.engines import choice
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
-from featx.exporting import FORMATS, _move_folder, check_target, export
+from featx.exporting import (
+    FORMATS,
+    FULL_PRECISION,
+    _move_folder,
+    check_target,
+    export,
+)
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
@@ -67,8 +73,10 @@ def onnx_runtime(path):
 def openvino_runtime(path):
     import openvino
 
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.compile_model(path, "CPU", options)
+    core = openvino.Core()
+    model = core.read_model(path)
+    settings = json.loads(model.get_rt_info("full_precision").value)
+    compiled = core.compile_model(model, "CPU", settings)
     return lambda inputs: compiled({"inputs": inputs})[0]
 
 
@@ -90,29 +98,29 @@ RUNTIMES = {
 }
 
 
-def archived_names(path):
+def archived(path, name):
     with zipfile.ZipFile(path) as archive:
-        return archive.read("class_names.json")
+        return archive.read(f"{name}.json")
 
 
-def onnx_names(path):
+def onnx_entry(path, name):
     import onnxruntime
 
-    return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map["class_names"]
+    return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map[name]
 
 
-def openvino_names(path):
+def openvino_entry(path, name):
     import openvino
 
-    return openvino.Core().read_model(path).get_rt_info("class_names").value
+    return openvino.Core().read_model(path).get_rt_info(name).value
 
 
-NAMES = {
-    "keras": archived_names,
-    "saved_model": lambda path: (path / "assets.extra" / "class_names.json").read_bytes(),
-    "onnx": onnx_names,
-    "openvino": openvino_names,
-    "litert": archived_names,
+ENTRIES = {
+    "keras": archived,
+    "saved_model": lambda path, name: (path / "assets.extra" / f"{name}.json").read_bytes(),
+    "onnx": onnx_entry,
+    "openvino": openvino_entry,
+    "litert": archived,
 }
 
 
@@ -142,7 +150,7 @@ def test_export_each_format_agrees_for_any_batch_size(fitted, format, tmp_path):
         rows = run(images[:batch_size])
         assert rows.dtype == np.float32
         np.testing.assert_allclose(rows, expected[:batch_size], atol=1e-4)
-    assert json.loads(NAMES[format](path)) == sorted(CLASSES)
+    assert json.loads(ENTRIES[format](path, "class_names")) == sorted(CLASSES)
     others = {path.with_suffix(".bin")} if format == "openvino" else set()
     assert set(tmp_path.iterdir()) == {path} | others
 
@@ -162,8 +170,9 @@ def test_export_regressor_on_signals_has_values_and_no_names(format, tmp_path):
     for size in (1, 30):
         expected = head.predict(extractor.transform(X[:size]))
         np.testing.assert_allclose(run(X[:size]), expected, atol=1e-4)
-    with pytest.raises((KeyError, FileNotFoundError, RuntimeError, zipfile.BadZipFile)):
-        NAMES[format](path)
+    assert json.loads(ENTRIES[format](path, "full_precision")) == FULL_PRECISION[format]
+    with pytest.raises((KeyError, FileNotFoundError, RuntimeError)):
+        ENTRIES[format](path, "class_names")
 
 
 @pytest.mark.slow
@@ -233,6 +242,20 @@ def test_export_network_that_cannot_be_converted_leaves_the_old_file(tmp_path):
         export(extractor, head, path, format="litert")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+
+
+def test_export_under_a_global_policy_stays_float32(tmp_path):
+    extractor, head = small()
+    expected = head.predict_proba(extractor.transform(images_of(8)))
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        export(extractor, head, tmp_path / "model.keras", format="keras")
+        rows = RUNTIMES["keras"](tmp_path / "model.keras")(images_of(8))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("format", ["keras", "saved_model"])

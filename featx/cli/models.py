@@ -129,6 +129,7 @@ def predict(
 
     from featx.forward.faults import were_read
     from featx.heads.fitting import as_head_input
+    from featx.heads.fitting import predict as labels_of
     from featx.samples.folders import list_images
 
     paths = list_images(images)
@@ -141,7 +142,7 @@ def predict(
     rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
     matrix = as_head_input(embeddings[read])
     if readable:
-        labels = classifier.head_.predict(matrix).tolist()
+        labels = labels_of(classifier.head_, matrix).tolist()
         for path, label in zip(readable, labels, strict=True):
             rows[path]["label"] = label
     if readable and proba:
@@ -182,6 +183,7 @@ def evaluate(
     from featx.cli import reports
     from featx.evaluation.metrics import evaluate as measure
     from featx.heads.fitting import as_head_input
+    from featx.heads.fitting import predict as labels_of
     from featx.samples.folders import load_image_folder
     from featx.training_data import rows_that_were_read
 
@@ -201,7 +203,7 @@ def evaluate(
     has_proba = hasattr(classifier, "predict_proba")
     result = measure(
         images.target[read],
-        classifier.head_.predict(rows).astype(str),
+        labels_of(classifier.head_, rows).astype(str),
         proba=classifier.head_.predict_proba(rows) if has_proba else None,
         classes=classifier.classes_.astype(str),
     )
@@ -224,14 +226,18 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     one it is the folder of a TensorFlow SavedModel.
     """
     check_ending(out, tuple(_FORMATS), or_none=True)
-    from featx.exporting import check_target, files_of
+    from featx.exporting import FULL_PRECISION, check_target, describe_precision, files_of
 
     format = _FORMATS.get(out.suffix.lower(), "saved_model")
     check_out(*files_of(out, format), force=force)
     check_target(out, format)
     classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
     classifier.export(out, format=format)
-    show({"out": str(out), "format": format}, as_json, f"{format} model in {one_line(out)}")
+    show(
+        {"out": str(out), "format": format, "full_precision": FULL_PRECISION[format]},
+        as_json,
+        f"{format} model in {one_line(out)}\n{describe_precision(format)}",
+    )
 
 
 def _load_classifier(

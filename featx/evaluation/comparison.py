@@ -12,22 +12,23 @@ import numpy as np
 from scipy import stats
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.utils import check_consistent_length, check_X_y
+from sklearn.utils import check_array
 
 from featx._text import one_line
-from featx._validation import ParameterFaults
+from featx._validation import InputFaults, ParameterFaults
 from featx.blas import blas_threads_for
 from featx.evaluation.duplicates import warn_of_duplicates
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
-from featx.heads.fitting import as_head_input
+from featx.heads.fitting import as_head_input, predict
 from featx.heads.folds import check_holds_whole_samples_out
-from featx.heads.named import CLASSIFIER_HEADS, make_head, seed_head
+from featx.heads.named import CLASSIFIER_HEADS, for_labels, make_head, seed_head
 from featx.heads.views import fit_on_views
 from featx.probes.arrays import numpy_if_foreign
 from featx.samples.inputs import as_samples
-from featx.training_data import training_views
+from featx.targets import as_groups, as_labels
+from featx.training_data import checked_target, training_views
 
 _ROUNDING = 1e-12  # of a score
 
@@ -124,6 +125,8 @@ def compare(
     for head in heads:
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
+    X = list(X) if isinstance(X, Iterator) else X
+    y, groups = _checked(len(as_samples(X)), y, groups)
     check_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
@@ -133,8 +136,8 @@ def compare(
         start_s = time.perf_counter()
         views = training_views(embedder, X)
         rows = np.flatnonzero(were_read(views))
-        labels = np.asarray(y)[rows]
-        of_rows = None if groups is None else np.asarray(groups)[rows]
+        labels = y[rows]
+        of_rows = None if groups is None else groups[rows]
         folds = list(_folds(labels, of_rows, n_folds=n_folds, random_state=random_state))
         views = views[rows]
         n_forward = embedder.report_.n_forward
@@ -239,8 +242,8 @@ def compare_heads(
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
     X, y, groups = (numpy_if_foreign(each) for each in (X, y, groups))
-    X, y = check_X_y(X, y, dtype=[np.float64, np.float32])
-    check_consistent_length(X, groups)
+    X = check_array(X, dtype=[np.float64, np.float32])
+    y, groups = _checked(len(X), y, groups)
     _check_heads(heads, y, groups, n_views=1)
     folds = list(_folds(y, groups, n_folds=n_folds, random_state=random_state))
     warn_of_duplicates(X, folds, "row {}".format)
@@ -306,21 +309,29 @@ def _scores(
 ) -> list[float]:
     """Return the accuracy of each fold; heads learn from all views, (n, n_views, d)."""
     scores = []
-    groups = None if groups is None else np.asarray(groups)
     for train, test in folds:
-        estimator = make_head(head, CLASSIFIER_HEADS)
+        estimator = for_labels(make_head(head, CLASSIFIER_HEADS), y)
         seed_head(estimator, random_state)
         of_train = None if groups is None else groups[train]
         fit_on_views(estimator, views[train], y[train], sample_weight=None, groups=of_train)
         means = as_head_input(views[test].mean(axis=1))
         with blas_threads_for(means.nbytes):
-            scores.append(float(np.mean(estimator.predict(means) == y[test])))
+            scores.append(float(np.mean(predict(estimator, means) == y[test])))
     return scores
+
+
+def _checked(n_samples: int, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the labels and groups of samples as arrays."""
+    faults = InputFaults()
+    labels = faults.check(checked_target, y, n_samples, convert=as_labels, owner="compare")
+    if groups is not None:
+        groups = faults.check(as_groups, groups, n_samples)
+    faults.raise_any()
+    return labels, groups
 
 
 def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> None:
     """Check that heads which hold samples out themselves keep groups and views together."""
-    groups = None if groups is None else np.asarray(groups)
     for head in heads:
         check_holds_whole_samples_out(
             make_head(head, CLASSIFIER_HEADS), np.asarray(y), groups, n_views=n_views

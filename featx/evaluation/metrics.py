@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import type_of_target
 from featx.evaluation.calibration import calibration
 from featx.evaluation.intervals import intervals
 from featx.exceptions import InputError, ParameterError
+from featx.targets import as_labels
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
 
@@ -99,7 +100,7 @@ def evaluate(
         "intervals": ends,
     }
     if proba is not None:
-        columns = labels if classes is None else np.asarray(classes)
+        columns = labels if classes is None else as_labels(classes, name="classes")
         proba = _checked_proba(proba, columns, y_true)
         order = np.argsort(columns)
         result["calibration"] = calibration(y_true, proba[:, order], classes=columns[order])
@@ -107,7 +108,7 @@ def evaluate(
 
 
 def _checked_labels(y: Any, name: str) -> np.ndarray:
-    y = np.asarray(y)
+    y = as_labels(y, name=name)
     if y.ndim != 1 and y.shape[1:] != (1,):
         cure = "; pass probabilities as proba=" if name == "y_pred" and y.ndim == 2 else ""
         raise InputError(

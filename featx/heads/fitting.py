@@ -19,6 +19,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import has_fit_parameter
 
 from featx.blas import blas_threads_for
+from featx.exceptions import InputError
 
 _MAX_FLOAT64_BYTES = 2**30
 _WEIGHT = "sample_weight"
@@ -62,8 +63,32 @@ def takes_sample_weight(head: BaseEstimator) -> bool:
 
 
 def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:
-    """Fit a head; where there are weights, each part of it that takes them gets them."""
+    """Fit a head; where there are weights, each part of it that takes them gets them.
+
+    Raises
+    ------
+    InputError
+        The head took different labels for the same one.
+    """
     _train(head, "fit", X, y, {} if sample_weight is None else {_WEIGHT: sample_weight})
+    known = getattr(head, "classes_", None)
+    if np.ndim(y) == 1 and known is not None:
+        labels = np.unique(y)
+        n_unlabelled = int(labels.dtype.kind == "i" and -1 in labels)  # of semi-supervised heads
+        if 0 < len(known) < len(labels) - n_unlabelled:
+            raise InputError(
+                f"the head {type(head).__name__} knows {len(known)} classes, but y has "
+                f"{len(labels)}: it cannot tell such labels apart, so pass shorter or other ones"
+            )
+
+
+def predict(head: BaseEstimator, X: np.ndarray) -> np.ndarray:
+    """Return what a head predicts, shape (n_samples,) or (n_samples, n_outputs).
+
+    Some, such as CatBoost's, give a column where scikit-learn's give one dimension.
+    """
+    predicted = np.asarray(head.predict(X))
+    return predicted[:, 0] if predicted.ndim == 2 and predicted.shape[1] == 1 else predicted
 
 
 def train_further(head: BaseEstimator, X: np.ndarray, y: Any, **params: Any) -> None:

@@ -7,12 +7,14 @@ trained on. While it is fitted, its parameters `cv` are therefore other ones.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -24,6 +26,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import Pipeline
 
+from featx._validation import InputFaults
 from featx.exceptions import InputError, ParameterError
 
 # They hand all rows to what is inside them, in their order.
@@ -66,9 +69,10 @@ def check_holds_whole_samples_out(
     featx.exceptions.ParameterError: head has early_stopping=True, which holds single rows out: \
 views of one sample, or samples of one group, would part
     """
-    if n_views == 1 and groups is None:
-        return
     whole = set(_splitters(head))
+    if n_views == 1 and groups is None:
+        _check_folds(head, whole, y, groups, n_views)
+        return
     parts = [("", head), *head.get_params().items()]
     parting = [
         f"{prefix}{'__' if prefix else ''}{name}"
@@ -86,11 +90,37 @@ views of one sample, or samples of one group, would part
             f"head has {' and '.join(parting)}, which holds single rows out: views of one sample, "
             "or samples of one group, would part"
         )
-    for name in whole:
-        try:
-            _split(head.get_params()[name], y, groups, n_views, is_classifier(head))
-        except ValueError as exc:
-            raise InputError(f"the folds of head__{name} cannot be made: {exc}") from exc
+    _check_folds(head, whole, y, groups, n_views)
+
+
+def _check_folds(
+    head: BaseEstimator,
+    splitters: Iterable[str],
+    y: np.ndarray,
+    groups: np.ndarray | None,
+    n_views: int,
+) -> None:
+    """Check that folds can be made of the samples, and have a sample of each class where needed."""
+    params, faults = head.get_params(), InputFaults()
+    for name in splitters:
+        with warnings.catch_warnings(action="ignore"):  # which the head itself gives
+            try:
+                _split(params[name], y, groups, n_views, is_classifier(head))
+            except ValueError as exc:
+                faults.messages.append(f"the folds of head__{name} cannot be made: {exc}")
+    parts = {"": head, **params}
+    for name, part in parts.items():
+        cv = part.cv if isinstance(part, CalibratedClassifierCV) else "none"
+        n_folds = _N_FOLDS if cv is None else cv
+        if y.ndim == 1 and isinstance(n_folds, Integral):
+            names, counts = np.unique(y, return_counts=True)
+            few = [f"{names[i]!r} ({counts[i]})" for i in np.flatnonzero(counts < n_folds)]
+            if few:
+                faults.messages.append(
+                    f"head{'__' if name else ''}{name} calibrates in {n_folds} folds, which need "
+                    f"as many samples of each class, but there are fewer of {', '.join(few)}"
+                )
+    faults.raise_any()
 
 
 def _holding_rows_out(part: BaseEstimator, n_rows: int) -> Iterator[str]:
@@ -123,8 +153,11 @@ def holding_whole_samples_out(
     """
     params = head.get_params()
     given = {name: params[name] for name in _splitters(head)}
-    if n_views == 1 and groups is None:
-        given = {}
+    if not given or (
+        n_views == 1 and groups is None
+    ):  # some refuse set_params once they are fitted
+        yield
+        return
     is_class = is_classifier(head)
     splits = {name: _split(cv, y, groups, n_views, is_class) for name, cv in given.items()}
     head.set_params(**splits)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
@@ -23,6 +24,8 @@ from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
 from featx.probes.linear import LinearProbe
 from featx.probes.nearest_mean import NearestMeanProbe
+
+_SAME_IN_FLOAT = 2**53
 
 
 def _scaled(head: BaseEstimator) -> Pipeline:
@@ -89,7 +92,11 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     >>> make_head("ridge", CLASSIFIER_HEADS)[-1]
     RidgeClassifier()
     """
-    return clone(find_head(head, options))
+    found = find_head(head, options)
+    try:
+        return clone(found)
+    except RuntimeError:  # some convert what they are given, such as CatBoost its class_weights
+        return copy.deepcopy(found)
 
 
 def seed_head(head: BaseEstimator, random_state: Any) -> None:
@@ -101,7 +108,50 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
         for name, value in head.get_params().items()
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
-    head.set_params(**unseeded)
+    if unseeded:
+        head.set_params(**unseeded)
+
+
+def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
+    """Give class indices to a head that does not take labels as they are.
+
+    XGBoost takes integers from 0 on only, and CatBoost compares integers as floats.
+
+    Parameters
+    ----------
+    head : estimator
+        Not fitted.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+
+    Returns
+    -------
+    estimator
+        `head`, or a ``VotingClassifier`` of it alone, which encodes the labels.
+
+    Examples
+    --------
+    >>> for_labels(LogisticRegression(), np.array(["cat", "dog"]))
+    LogisticRegression()
+    """
+    if y.ndim != 1 or not any(_misreads(part, y) for part in _parts(head)):
+        return head
+    return VotingClassifier([(type(head).__name__.lower(), head)], voting="soft")
+
+
+def _misreads(part: Any, y: np.ndarray) -> bool:
+    """Return True if a classifier of another library refuses or merges labels."""
+    names = {cls.__name__ for cls in type(part).__mro__}
+    if "XGBClassifier" in names:
+        classes = np.unique(y)
+        return y.dtype.kind not in "iu" or not np.array_equal(classes, np.arange(len(classes)))
+    if "CatBoostClassifier" in names and y.dtype.kind in "iu":
+        return bool((y > _SAME_IN_FLOAT).any() or (y < -_SAME_IN_FLOAT).any())
+    return False
+
+
+def _parts(head: BaseEstimator) -> Iterator[Any]:
+    yield head
+    yield from head.get_params().values()
 
 
 def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:

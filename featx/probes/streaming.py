@@ -25,6 +25,7 @@ from featx.probes.arrays import (
     without_gradients,
 )
 from featx.storage.views import RowView
+from featx.targets import as_labels, as_values
 
 _MAX_BYTES_READ_ONCE = 256 * 2**20
 _ROWS_AT_ONCE = 8192
@@ -52,7 +53,8 @@ def validated(estimator: BaseEstimator, X: Any, y: Any, **checks: Any) -> tuple[
     ValueError
         Lengths differ, numbers are missing, and so on.
     """
-    y = numpy_if_foreign(y)
+    if y is not None:
+        y = (as_values if checks.get("y_numeric") else as_labels)(numpy_if_foreign(y))
     if is_foreign(X):
         X = validate_data(estimator, without_gradients(X), dtype=float_dtypes(X))
         y = validate_data(estimator, y=y, **checks)

@@ -6,30 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
 
 from featx.exceptions import InputError
 from featx.probes.arrays import numpy_if_foreign
 from featx.probes.folds import Fold
+from featx.targets import as_weights
 
 
 def checked_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     """Return the weights of samples, (n_samples,) float64, or raise; None weighs all the same."""
     if sample_weight is None:
         return np.ones(n_samples)
-    weights = check_array(
-        numpy_if_foreign(sample_weight),
-        ensure_2d=False,
-        dtype=np.float64,
-        input_name="sample_weight",
-    )
-    if weights.shape != (n_samples,):
-        raise InputError(f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}")
-    if (weights < 0).any():
-        raise InputError("sample_weight: expected no weight below 0")
-    if not weights.any():
-        raise InputError("sample_weight: all are zero")
-    return weights
+    return as_weights(numpy_if_foreign(sample_weight), n_samples)
 
 
 def check_weights_of_folds(

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx.exceptions import InputError
-from featx.heads.fitting import as_head_input, takes_sample_weight
+from featx.heads.fitting import as_head_input, predict, takes_sample_weight
 from featx.heads.views import fit_on_views
 from featx.tuning.data import Data
 from featx.tuning.handover import LinearMap, can_take_back, handover_gap, linear_map
@@ -106,7 +106,7 @@ class Start:
             Now, and before the first step; in units of the targets.
         """
         objective, held = self.objective, self.held
-        predicted = self.asked_for.predict(self.embeddings[held])
+        predicted = predict(self.asked_for, self.embeddings[held])
         if objective.classes is None:
             in_units = predicted.reshape(len(held), -1) - objective.center
             merits = objective.merits(in_units / objective.spread, held)
@@ -152,7 +152,7 @@ class Start:
         held, weights = self.held, self._data.sample_weight
         # Not the head's own ``score``, which a search makes what its `scoring` says.
         score = accuracy_score if is_classifier(head) else r2_score
-        predicted = head.predict(self.embeddings[held])
+        predicted = predict(head, self.embeddings[held])
         given = None if weights is None else weights[held]
         return float(score(self._data.y[held], predicted, sample_weight=given))
 

@@ -1,0 +1,387 @@
+"""Labels, values and weights of samples as NumPy arrays that hold what was given, or an error.
+
+scikit-learn converts pandas' nullable integers to float64, in which 64-bit ids of different classes
+become equal, and NumPy makes strings of numbers that are in a list with strings. Here every label
+comes out as it went in, or an error names the rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Set
+from decimal import Decimal
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+from featx.exceptions import InputError
+
+_N_SHOWN = 10
+_LISTS = ("tolist", "to_list", "to_pylist")  # pandas and torch, polars, pyarrow
+_SAME_IN_FLOAT = 2**53
+_REFUSED = {"S": "bytes", "c": "complex numbers", "V": "records"}
+_FIXES = {
+    "bytes": "decode them, such as with numpy.char.decode",
+    "complex numbers": "Complex data not supported",  # as scikit-learn says it
+}
+
+
+def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
+    """Return labels as an array that holds each of them as it was given.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        A list, an array, a tensor, or a column of pandas, polars, pyarrow and others.
+    name : str, default="y"
+        The argument that errors name.
+    noun : str, default="label"
+        What errors call one of them.
+
+    Returns
+    -------
+    ndarray
+        Of booleans, integers, floats, dates or strings, or of dtype object with strings.
+
+    Raises
+    ------
+    InputError
+        Labels are missing, of several types, or of a type that scikit-learn does not take.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> as_labels(pd.Series([2**62, 2**62 + 1], dtype="Int64"))
+    array([4611686018427387904, 4611686018427387905])
+    >>> as_labels(pd.Series([True, False], dtype="boolean"))
+    array([ True, False])
+    >>> as_labels([1, "cat"])
+    Traceback (most recent call last):
+        ...
+    featx.exceptions.InputError: y has labels of several types: int (row 0) and str (row 1): \
+expected one type
+    """
+    array = _as_array(y, name)
+    if array.dtype == object:
+        _check_complete(array, name, noun)
+        array = _of_one_type(array, name, keep_objects=_holds_objects(y))
+    if array.dtype.kind in _REFUSED:
+        _refuse(_REFUSED[array.dtype.kind], name)
+    _check_complete(array, name, noun)
+    return array
+
+
+def as_values(y: Any, *, name: str = "y") -> np.ndarray:
+    """Return values to predict as an array of numbers.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        See :func:`as_labels`.
+    name : str, default="y"
+        The argument that errors name.
+
+    Returns
+    -------
+    ndarray
+        Of booleans, integers or floats.
+
+    Raises
+    ------
+    InputError
+        Values are missing, infinite, or no numbers.
+
+    Examples
+    --------
+    >>> from decimal import Decimal
+    >>> as_values([Decimal("0.5"), 2])
+    array([0.5, 2. ])
+    """
+    array = _as_array(y, name)
+    if array.dtype == object:
+        _check_complete(array, name, "value")
+        if all(isinstance(value, Number) for value in array.ravel()):
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                array = _natural(array) if _are_whole(array) else array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        fix = _FIXES["complex numbers"] if array.dtype.kind == "c" else "a regressor needs numbers"
+        raise InputError(f"{name} has dtype {array.dtype}: {fix}")
+    _check_complete(array, name, "value")
+    return array
+
+
+def as_groups(groups: Any, n_samples: int) -> np.ndarray:
+    """Return the groups of samples, shape (n_samples,).
+
+    Raises
+    ------
+    InputError
+        There is not one for each sample, or some are missing.
+    """
+    array = as_labels(groups, name="groups", noun="group")
+    if array.shape != (n_samples,):
+        raise InputError(
+            f"groups.shape == {array.shape}, expected {(n_samples,)}: one for each sample"
+        )
+    return array
+
+
+def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight") -> np.ndarray:
+    """Return the weights of samples, shape (n_samples,), float64.
+
+    Raises
+    ------
+    InputError
+        There is not one for each sample, some are negative, missing or infinite, or all are zero.
+
+    Examples
+    --------
+    >>> as_weights([1, 0, 2], 3)
+    array([1., 0., 2.])
+    """
+    given = _as_array(sample_weight, name)
+    if given.shape != (n_samples,):
+        raise InputError(
+            f"{name}.shape == {given.shape}, expected {(n_samples,)}: one for each sample"
+        )
+    if given.dtype == object:
+        _check_complete(given, name, "weight")
+    if given.dtype.kind not in "biufO":
+        raise InputError(f"{name} has dtype {given.dtype}: expected numbers")
+    try:
+        weights = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InputError(f"{name}: expected numbers: {exc}") from exc
+    _check_complete(weights, name, "weight")
+    negative = np.flatnonzero(weights < 0)
+    if len(negative):
+        raise InputError(
+            f"{name} has {_count(len(negative), 'negative weight')} {_rows(negative)[:-1]}, "
+            f"such as {weights[negative[0]]}): expected no weight below 0"
+        )
+    if n_samples and not weights.any():
+        raise InputError(f"{name}: all are zero, so that there is nothing to learn from")
+    return weights
+
+
+def _as_array(y: Any, name: str) -> np.ndarray:
+    """Return an array, of dtype object where only the values tell what they are."""
+    if y is None or isinstance(y, (str, bytes, Mapping, Set, Number)):
+        raise InputError(
+            f"{name} is {type(y).__name__}: Expected array-like (array or non-string sequence), "
+            f"got {y if y is None else type(y)}"
+        )
+    values = _unpacked(y)
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        array = values
+    else:
+        array = _of_objects(values, name)
+    if array.ndim == 0:
+        raise InputError(
+            f"{name} is a {type(y).__name__} without rows: expected one for each sample"
+        )
+    if array.ndim > 2 or array.shape[1:] == (0,):
+        raise InputError(
+            f"{name} has shape {array.shape}: expected (n_samples,) or (n_samples, n_outputs)"
+        )
+    return array
+
+
+def _unpacked(y: Any) -> Any:
+    """Return the array or list that a container of another library holds, nothing converted."""
+    if np.ma.isMaskedArray(y):
+        return y.tolist()  # None where it is masked
+    if isinstance(y, np.ndarray):
+        # Variable-width strings have a dtype that few libraries know.
+        return y.tolist() if y.dtype.kind == "T" else np.asarray(y)
+    if isinstance(y, (list, tuple)):
+        return y
+    if hasattr(y, "compute"):  # Dask
+        return _unpacked(y.compute())
+    if hasattr(y, "toarray"):  # SciPy's sparse matrices
+        return y.toarray()
+    if hasattr(y, "columns") and (hasattr(y, "itertuples") or hasattr(y, "rows")):  # a table
+        return _rows_of(y)
+    if not isinstance(getattr(y, "dtype", None), np.dtype):
+        unpack = next((getattr(y, method) for method in _LISTS if hasattr(y, method)), None)
+        if unpack is not None:
+            return unpack()
+        if hasattr(y, "numpy"):  # TensorFlow, whose strings are UTF-8 in bytes
+            values = y.numpy()
+            return _decoded(values) if values.dtype == object else values
+    return np.asarray(y) if hasattr(y, "__array__") else _listed(y)
+
+
+def _listed(y: Any) -> Any:
+    is_sequence = isinstance(y, Iterator) or hasattr(y, "__getitem__")
+    return list(y) if is_sequence else np.asarray(y)
+
+
+def _rows_of(table: Any) -> Any:
+    dtypes = list(table.dtypes)
+    if all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in dtypes):
+        return np.asarray(table)
+    if hasattr(table, "itertuples"):
+        return list(table.itertuples(index=False, name=None))
+    return table.rows()
+
+
+def _decoded(values: np.ndarray) -> np.ndarray:
+    texts = [each.decode() if isinstance(each, bytes) else each for each in values.ravel()]
+    return np.array(texts, dtype=object).reshape(values.shape)
+
+
+def _of_objects(values: Any, name: str) -> np.ndarray:
+    """Return an array of objects from one, or from nested sequences of equal lengths."""
+    try:
+        array = np.array(values, dtype=object)
+    except ValueError as exc:  # NumPy's, of rows of different lengths
+        raise InputError(_of_ragged(name)) from exc
+    for row, value in enumerate(array if array.ndim == 1 else ()):
+        if isinstance(value, (list, tuple, Set)) or getattr(value, "ndim", 0):
+            raise InputError(_of_ragged(name, row, value))
+    flat = [_scalar(value) for value in array.ravel()]
+    scalars = np.empty(len(flat), dtype=object)
+    scalars[:] = flat
+    return scalars.reshape(array.shape)
+
+
+def _scalar(value: Any) -> Any:
+    """Return what a tensor without dimensions holds."""
+    if isinstance(value, (str, np.generic)) or np.ndim(value) != 0:
+        return value
+    if not hasattr(value, "__array__") or not hasattr(value, "numpy"):
+        return value
+    held = value.numpy()
+    return held.decode() if isinstance(held, bytes) else held
+
+
+def _of_ragged(name: str, row: int | None = None, value: Any = None) -> str:
+    shown = "" if row is None else f" (row {row}: {str(value)[:60]})"
+    return (
+        f"{name} has lists of different lengths, or sets, as labels{shown}: of several tags for a "
+        f"sample make columns of 0 and 1, MultiLabelBinarizer().fit_transform({name}) of "
+        "sklearn.preprocessing"
+    )
+
+
+def _of_one_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np.ndarray:
+    """Return labels that are objects with the dtype of their type."""
+    first: dict[str, int] = {}
+    kinds = [_kind(value) for value in array.ravel()]
+    for position, kind in enumerate(kinds):
+        first.setdefault(kind, position)
+    n_columns = array.size // max(1, len(array))
+    found = set(first)
+    if found <= {"bool", "int"}:
+        return _integers(array, name)
+    if found <= {"bool", "int", "float"}:
+        inexact = [v for v in array.ravel() if not isinstance(v, (float, np.floating))]
+        if any(abs(int(v)) > _SAME_IN_FLOAT for v in inexact):
+            raise InputError(
+                f"{name} has floats and integers above 2**53, which floats cannot tell apart: pass "
+                "integers, or strings"
+            )
+        return _natural(array)
+    if len(found) > 1:
+        shown = " and ".join(
+            f"{kind} (row {position // n_columns})" for kind, position in first.items()
+        )
+        raise InputError(f"{name} has labels of several types: {shown}: expected one type")
+    if found == {"str"}:
+        # Fixed-width strings lose NULs at their end, so that two labels could become one.
+        is_exact = not any(value.endswith("\0") for value in array.ravel())
+        return array if keep_objects or not is_exact else _natural(array)
+    _refuse(found.pop(), name)
+    return array
+
+
+def _integers(array: np.ndarray, name: str) -> np.ndarray:
+    converted = _natural(array)
+    if converted.dtype.kind in "biu" or not array.size:
+        return converted
+    values = [int(value) for value in array.ravel()]
+    if min(values) < 0 or max(values) >= 2**64:
+        large = max(values, key=abs)
+        raise InputError(
+            f"{name} has labels that 64 bits do not hold together, such as {large}: pass them as "
+            "strings"
+        )
+    return np.array(values, dtype=np.uint64).reshape(array.shape)
+
+
+def _kind(value: Any) -> str:
+    for kind, types in _KINDS.items():
+        if isinstance(value, types):
+            return kind
+    return type(value).__name__
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool, np.bool_),
+    "int": (int, np.integer),
+    "float": (float, np.floating),
+    "str": (str,),
+    "bytes": (bytes,),
+}
+
+
+def _are_whole(array: np.ndarray) -> bool:
+    """Return True if all objects are integers or booleans that 64 bits hold."""
+    values = array.ravel()
+    are_ints = all(_kind(value) in ("bool", "int") for value in values)
+    return are_ints and all(-(2**63) <= int(value) < 2**63 for value in values)
+
+
+def _natural(array: np.ndarray) -> np.ndarray:
+    """Return objects with the dtype that NumPy gives them."""
+    return np.array(array.tolist()) if array.size else array.astype(np.float64)
+
+
+def _holds_objects(y: Any) -> bool:
+    dtype = getattr(y, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+
+
+def _refuse(what: str, name: str) -> None:
+    fix = _FIXES.get(what, "pass str(label) of each, for example")
+    raise InputError(f"{name} has labels that are {what}: expected numbers or strings; {fix}")
+
+
+def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
+    """Check that no entry is missing or infinite."""
+    masks = {}
+    if array.dtype.kind == "O":
+        flat = [_is_missing(value) for value in array.ravel()]
+        masks["missing"] = np.array(flat, dtype=bool).reshape(array.shape)
+    elif array.dtype.kind == "f":
+        masks = {"missing": np.isnan(array), "infinite": np.isinf(array)}
+    elif array.dtype.kind in "Mm":
+        masks["missing"] = np.isnat(array)
+    for word, mask in masks.items():
+        if mask.any():
+            rows = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
+            counted = _count(np.count_nonzero(mask), f"{word} {noun}")
+            example = str(array[mask][0]).replace("nan", "NaN")
+            raise InputError(
+                f"{name} has {counted} {_rows(rows)}, such as {example}: leave these samples out"
+            )
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas.NA is equal to nothing and has no truth value; NaN and NaT are not equal to themselves.
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    if isinstance(value, (float, np.floating, Decimal, np.datetime64, np.timedelta64)):
+        return bool(value != value)
+    return type(value).__name__ == "NaTType"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _rows(rows: np.ndarray) -> str:
+    more = ", ..." if len(rows) > _N_SHOWN else ""
+    return f"(rows [{', '.join(map(str, rows[:_N_SHOWN].tolist()))}{more}])"
