@@ -25,7 +25,7 @@ from featx._validation import ParameterFaults
 from featx.engines.backend import compiled_training
 from featx.engines.forking import check_can_run
 from featx.exceptions import ParameterError
-from featx.identity._hashing import digest_of
+from featx.identity._hashing import DIGEST_BYTES, digest_of
 from featx.identity.digests import graph_digest
 from featx.networks.models import fixed_seed
 from featx.networks.randomness import generator_states, seed_generators, states_from
@@ -130,8 +130,9 @@ class Augmentation:
         """
         notes = self._cache.notes if self._cache and isinstance(self._augment, str) else None
         known = notes.recall(self._subject()) if notes else None
-        if isinstance(known, str):
-            return bytes.fromhex(known)
+        with contextlib.suppress(TypeError, ValueError):
+            if len(remembered := bytes.fromhex(known)) == DIGEST_BYTES:
+                return remembered
         parts = (graph_digest(self._changer.layers), _backend_of_keras(), _SEEDING)
         digest = digest_of(*(part.encode() for part in parts))
         if notes:
