@@ -131,7 +131,7 @@ class Augmentation:
         notes = self._cache.notes if self._cache and isinstance(self._augment, str) else None
         known = notes.recall(self._subject()) if notes else None
         with contextlib.suppress(TypeError, ValueError):
-            if len(remembered := bytes.fromhex(known)) == DIGEST_BYTES:
+            if len(remembered := bytes.fromhex(str(known))) == DIGEST_BYTES:
                 return remembered
         parts = (graph_digest(self._changer.layers), _backend_of_keras(), _SEEDING)
         digest = digest_of(*(part.encode() for part in parts))

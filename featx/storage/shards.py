@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 import uuid
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -195,7 +196,7 @@ def write_shard(
     return shard
 
 
-def _frame_digest(file: BufferedReader, offset: int, size_bytes: int) -> str:
+def _frame_digest(file: BinaryIO, offset: int, size_bytes: int) -> str:
     """Digest a file without its embeddings."""
     file.seek(0)
     before = file.read(offset)
@@ -375,10 +376,11 @@ def _examined(path: Path, layout: ShardLayout | Fault | None) -> Shard:
 
 
 def _read_array(
-    file: BufferedReader, offset: int, shape: tuple[int, ...], dtype: type[np.generic]
+    file: BinaryIO, offset: int, shape: tuple[int, ...], dtype: type[np.generic]
 ) -> np.ndarray:
-    array = np.empty(shape, dtype)
     file.seek(offset)
-    if file.readinto(array.data.cast("B")) != array.nbytes:
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    data = file.read(n_bytes)
+    if len(data) != n_bytes:
         raise DamagedShardError("it was cut off while it was read")
-    return array
+    return np.frombuffer(data, dtype).reshape(shape)
