@@ -17,6 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -283,6 +284,94 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class IrregularFileError(OSError):
+    """There is a link, pipe, device or folder in the place of a file."""
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> FileIO:
+    """Open a file of featx's own, unbuffered; a link is not followed, a pipe or device not opened.
+
+    Parameters
+    ----------
+    path : path
+    flags : int, default=os.O_RDONLY
+        As for :func:`os.open`.
+
+    Raises
+    ------
+    IrregularFileError
+        It is something else than a file.
+    OSError
+        It is not there, or cannot be opened.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _check_regular(os.lstat(path).st_mode, path)
+    # In case that it was replaced since: a pipe is not waited for.
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        _check_regular(os.fstat(descriptor).st_mode, path)
+        mode = "ab" if flags & os.O_WRONLY else "rb"
+        return FileIO(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(
+    path: str | os.PathLike[str], *, start: bytes = b"", max_bytes: int | None = None
+) -> bytes:
+    """Read a file of featx's own, if it is a file.
+
+    Parameters
+    ----------
+    path : path
+    start : bytes, default=b""
+        How the content begins; of a file that begins otherwise no more is read.
+    max_bytes : int, default=None
+        Larger files are not read: they are none that featx wrote.
+
+    Raises
+    ------
+    IrregularFileError
+        It is something else than a file.
+    OSError
+        It is not there, cannot be read, or is too large.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise OSError(errno.EFBIG, f"larger than {max_bytes} bytes", os.fspath(path))
+        found = file.read(len(start))
+        return found + file.readall() if found == start else found
+
+
+def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(mode):
+        raise IrregularFileError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Check that nothing else than a folder lies in the place of one of featx's own.
+
+    Raises
+    ------
+    NotADirectoryError
+        There is a link, which is not followed, or a file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder, or a link", os.fspath(folder))
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """Return True if a file is there, and no link, pipe, device or folder."""
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    return False
 
 
 def seal(payload: bytes) -> bytes:

@@ -172,6 +172,10 @@ class CacheWriteWarning(FeatxWarning):
     """Embeddings could not be stored; they are returned all the same."""
 
 
+class CacheDtypeWarning(FeatxWarning):
+    """Embeddings hold values that the dtype of the cache cannot; they are kept in float32."""
+
+
 class NotCachedWarning(FeatxWarning):
     """What computes the embeddings cannot be identified, so they are not cached."""
 

@@ -24,7 +24,6 @@ from featx.samples.base import Samples
 from featx.samples.columns import check_columns
 from featx.samples.file_index import FileIndex
 from featx.samples.inputs import as_samples
-from featx.storage.cache_choice import resolve_cache
 
 
 class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, ExtractorParams):
@@ -260,11 +259,11 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
 
     def _resolve(self, array_shape: tuple[int, ...] | None) -> Resolved:
-        return resolve(self._spec(), array_shape=array_shape, cache=resolve_cache(self.cache))
+        return resolve(self._spec(), array_shape=array_shape, cache=self.resolved_cache())
 
     def _resolve_also(self, own: Resolved, array_shape: tuple[int, ...] | None) -> list[Resolved]:
         """Find the other spaces that a pass stores."""
-        cache = resolve_cache(self.cache)
+        cache = self.resolved_cache()
         if cache is None or not own.is_cacheable:
             return []
         taps = as_taps(self.also_cache, self.pooling)
@@ -361,7 +360,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         rows : slice or ndarray of shape (m,)
         embeddings : ndarray of shape (m, n_features), float32
         """
-        cache = resolve_cache(self.cache)
+        cache = self.resolved_cache()
         array_shape = getattr(self, "array_shape_", samples.array_shape)
         samples = samples.for_inputs(resolved.input_shape)
         if getattr(self, "float_range_", None) is None:
@@ -391,7 +390,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         """Return what makes versions of samples, if there are any."""
         if self.views == 1:
             return None
-        return Augmentation(self.augment, resolved.input_shape, resolve_cache(self.cache))
+        return Augmentation(self.augment, resolved.input_shape, self.resolved_cache())
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         self.check_params()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -11,6 +12,8 @@ from featx.exceptions import ParameterWarning
 from featx.extractor_checks import check_extractor_params
 from featx.networks.backbones import BackboneSpec
 from featx.param_names import SuggestingParams
+from featx.storage.cache import EmbeddingCache
+from featx.storage.cache_choice import cache_at_first, path_at_first, resolve_cache
 
 
 class ExtractorParams(SuggestingParams):
@@ -55,10 +58,43 @@ class ExtractorParams(SuggestingParams):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    def _path_params(self) -> dict[str, Any]:
+        """Return the parameters that may be paths, relative ones as what they meant at first.
+
+        At first is when they are first used, pickled, or passed to another process: fitted
+        estimators, their clones and their copies in workers then stay with the same files, whatever
+        the working directory becomes.
+        """
+        first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
+        return {
+            "backbone": path_at_first(first, "backbone", self.backbone, is_path=_is_there),
+            "weights": path_at_first(first, "weights", self.weights, is_path=_is_there),
+            "cache": cache_at_first(first, self.cache),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._path_params()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # On another machine, relative paths mean what they mean there.
+        first = self.__dict__.get("_first_paths", {})
+        self._first_paths = {
+            name: (given, path)
+            for name, (given, path) in first.items()
+            if os.path.isdir(os.path.dirname(path))
+        }
+
+    def resolved_cache(self) -> EmbeddingCache | None:
+        """Return the cache that `cache` stands for; None if nothing is kept."""
+        return resolve_cache(self._path_params()["cache"])
+
     def _spec(self) -> BackboneSpec:
+        paths = self._path_params()
         return BackboneSpec(
-            backbone=self.backbone,
-            weights=self.weights,
+            backbone=paths["backbone"],
+            weights=paths["weights"],
             backbone_params=self.backbone_params,
             preprocessing=self.preprocessing,
             layer=self.layer,
@@ -93,7 +129,8 @@ class ExtractorParams(SuggestingParams):
         featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
 pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
         """
-        check_extractor_params(type(self).__name__, self.get_params(deep=False))
+        params = {**self.get_params(deep=False), **self._path_params()}
+        check_extractor_params(type(self).__name__, params)
 
     def _warn_of_unused_augment(self) -> None:
         # No error, since a search may try views=1 beside others.
@@ -106,4 +143,10 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
             )
 
     def __sklearn_clone__(self) -> Self:
-        return clone_sharing_models(self)
+        clone = clone_sharing_models(self)
+        clone._first_paths = dict(self.__dict__.get("_first_paths", {}))
+        return clone
+
+
+def _is_there(path: str | os.PathLike[str]) -> bool:
+    return path != "imagenet" and os.path.isfile(path)

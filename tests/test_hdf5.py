@@ -29,7 +29,7 @@ def keys():
 
 @pytest.fixture
 def shard(rows, keys, tmp_path):
-    parts = shard_frame(rows.shape, space=SPACE).filled(
+    parts = shard_frame(rows.shape, space=SPACE, dtype="float32").filled(
         embeddings=rows, keys=keys, checksums=checksums_of_rows(rows)
     )
     path = tmp_path / "shard-1.h5"
@@ -47,7 +47,7 @@ def test_shard_frame_filled_is_read_by_a_stranger_with_h5py_alone(shard, rows, k
 
 
 def test_shard_frame_of_a_terabyte_takes_kilobytes(rows, keys):
-    frame = shard_frame((10**9, 3), space=SPACE)
+    frame = shard_frame((10**9, 3), space=SPACE, dtype="float32")
     assert frame.file.size > 3 * 4 * 10**9
     assert sum(len(part) for _, part in frame.rest(n_rows=10**9, row_bytes=12)) < 10_000
 
@@ -67,7 +67,7 @@ def test_read_layout_says_where_everything_lies(shard, rows, keys):
 
 def test_shard_frame_takes_names_that_are_not_utf8(rows, keys, tmp_path):
     texts = {"names": ["a", "b", "\udcff.jpg", "d", "ü"]}
-    frame = shard_frame(rows.shape, space=SPACE, texts=texts)
+    frame = shard_frame(rows.shape, space=SPACE, dtype="float32", texts=texts)
     parts = frame.filled(embeddings=rows, keys=keys, checksums=checksums_of_rows(rows))
     (tmp_path / "names.h5").write_bytes(b"".join(map(bytes, parts)))
     with h5py.File(tmp_path / "names.h5") as file:

@@ -59,7 +59,7 @@ def test_read_puts_rows_where_they_are_wanted(shard, rows):
 
 def test_write_shard_half_precision_is_rounded_once(rows, tmp_path):
     keys = keys_from_matrix(np.arange(7 * 16, dtype=np.uint8).reshape(7, 16))
-    half = write_shard(tmp_path, keys, rows, space=SPACE.stored_as("float16"))
+    half = write_shard(tmp_path, keys, rows.astype("f2"), space=SPACE.stored_as("float16"))
     embeddings, sound = half.read_all()
     assert sound.all()
     np.testing.assert_array_equal(embeddings, rows.astype(np.float16))

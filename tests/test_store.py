@@ -172,14 +172,60 @@ def test_find_lost_index_in_a_folder_that_cannot_be_written(tmp_path, stored, mo
     assert open_store(tmp_path).find(keys)[1].all()
 
 
-def test_find_files_that_may_not_be_read_count_as_missing(tmp_path, stored):
-    """A folder in the place of each file: it can be opened by nobody, root included."""
-    keys, _ = stored
-    for suffix in (".h5", ".index"):
-        path = files(tmp_path, suffix)[0]
-        path.unlink()
-    (tmp_path / "rows" / f"{path.stem}.index").mkdir()
-    assert open_store(tmp_path).find(keys)[1].sum() == 8
+IRREGULAR = {
+    "folder": lambda path, target: path.mkdir(),
+    "pipe": lambda path, target: os.mkfifo(path),
+    "link": lambda path, target: path.symlink_to(target),
+    "dangling link": lambda path, target: path.symlink_to(target / "none"),
+    "device": lambda path, target: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+@pytest.mark.parametrize("suffix", [".h5", ".index"])
+def test_find_irregular_file_is_set_aside_unopened(suffix, kind, tmp_path, stored):
+    keys, rows = stored
+    path = files(tmp_path, suffix)[0]
+    content = path.rename(tmp_path / "elsewhere")
+    IRREGULAR[kind](path, content)
+    with pytest.warns(CacheDamageWarning, match="is not a regular file") as caught:
+        embeddings, found = open_store(tmp_path).find(keys)
+    assert len(caught) == 1
+    assert found.sum() == (8 if suffix == ".h5" else 12)  # an index is rebuilt from its data
+    np.testing.assert_array_equal(embeddings[found], rows[found])
+    assert [aside.name for aside in (tmp_path / "damaged").iterdir()] == [f"rows-{path.name}"]
+    assert open_store(tmp_path).find(keys)[1].sum() == found.sum()
+
+
+def test_find_data_replaced_by_a_pipe_does_not_wait(tmp_path, stored):
+    keys, rows = stored
+    store = open_store(tmp_path)
+    path = store.shards()[0].path
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.warns(CacheDamageWarning, match="cannot be read"):
+        embeddings, found = store.find(keys)
+    assert found.sum() == 8
+    np.testing.assert_array_equal(embeddings[found], rows[found])
+
+
+def test_usage_log_that_is_a_pipe_is_set_aside(tmp_path, stored):
+    (tmp_path / "rows" / "usage.log").unlink()
+    os.mkfifo(tmp_path / "rows" / "usage.log")
+    store = open_store(tmp_path)
+    store.note_use(n_hits=1)
+    with pytest.warns(CacheDamageWarning, match="usage.log: is not a regular file"):
+        assert store.find(stored[0])[1].all()
+
+
+def test_append_through_a_link_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "rows").symlink_to(tmp_path / "elsewhere")
+    store = open_store(tmp_path)
+    with pytest.raises(NotADirectoryError, match="not a folder, or a link"):
+        store.append(*keys_and_rows(2))
+    assert not store.shards()
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_find_foreign_files_in_the_folder_are_set_aside_with_one_warning(tmp_path, stored):

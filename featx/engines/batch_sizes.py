@@ -8,7 +8,7 @@ import numpy as np
 
 _NUMBERS_PER_BATCH = 5_000_000
 _TIMES_ON_ACCELERATORS = 8
-_LARGEST = 4096
+LARGEST_BATCH = 4096
 _GAIN = 1.03
 
 
@@ -61,7 +61,7 @@ class BatchSizeSearch:
     def __iter__(self) -> Iterator[int]:
         start = self.best
         yield start
-        while self.best * 2 <= _LARGEST and self.best == max(self._rates):
+        while self.best * 2 <= LARGEST_BATCH and self.best == max(self._rates):
             yield self.best * 2
         while self.best <= start and self.best > 1 and self.best == min(self._rates):
             yield self.best // 2

@@ -232,9 +232,8 @@ def _embed_above(
         for places, rows in frontier.embed(tap.resolved.build(), cache, keys[missing]):
             done = missing[places]
             check_finite(done, rows, samples, [tap.resolved])
-            embeddings[done] = rows
+            embeddings[done] = writer.add(keys[done], rows)
             tap.lacks[done] = False
-            writer.add(keys[done], np.ascontiguousarray(rows, tap.resolved.space.dtype))
     return int(len(missing) - tap.lacks[missing].sum())
 
 
@@ -311,10 +310,9 @@ def _keep(
         if lacking.all():
             lacking = slice(None)  # which copies nothing
         # What is stored in float16 is rounded the first time as well.
-        fresh = np.ascontiguousarray(columns[lacking], tap.resolved.space.dtype)
+        stored = tap.writer.add(keys[done[lacking]], columns[lacking])
         if number == 0:
-            embeddings[done[lacking]] = fresh
-        tap.writer.add(keys[done[lacking]], fresh)
+            embeddings[done[lacking]] = stored
 
 
 def _look_up(

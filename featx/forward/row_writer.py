@@ -9,9 +9,9 @@ from types import TracebackType
 import numpy as np
 
 from featx._warning import warn_caller
-from featx.exceptions import CacheWriteWarning
+from featx.exceptions import CacheDtypeWarning, CacheWriteWarning
 from featx.storage.compaction import MAX_SHARDS, compact
-from featx.storage.store import SpaceStore
+from featx.storage.store import SpaceStore, rounded
 
 _STORE_EVERY_S = 5.0
 _STORE_EVERY_BYTES = 32 * 2**20
@@ -41,22 +41,40 @@ class RowWriter:
         self._size_bytes = 0
         self._last_s = time.monotonic()
         self._has_failed = False
+        self._n_rows = 0
+        self._unheld = _Unheld()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="featx-row-writer")
         self._under_way: Future[int] | None = None
 
     def __enter__(self) -> RowWriter:
         return self
 
-    def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
-        """Take rows, (n,) keys and (n, n_features) embeddings, which the caller leaves alone."""
+    def add(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Take rows, and return them as they will be read.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,), dtype S16
+        rows : ndarray of shape (n, n_features), float32
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+            Rounded to the dtype of the store where that holds them. The caller leaves it alone.
+        """
         if self.store is None or not len(keys):
-            return
+            return rows
+        exact, (rows, held) = rows, rounded(rows, self.store.space.dtype)
+        self._n_rows += len(rows)
+        if not held.all():
+            self._unheld.note(exact[~held])
         self._keys.append(keys)
         self._rows.append(rows)
         self._size_bytes += rows.nbytes
         waited_s = time.monotonic() - self._last_s
         if waited_s >= _STORE_EVERY_S or self._size_bytes >= _STORE_EVERY_BYTES:
             self._flush()
+        return rows
 
     def _flush(self) -> None:
         self._await()
@@ -94,11 +112,38 @@ class RowWriter:
         with self._thread:
             self._flush()
             self._await()
+        if self.store and self._unheld.n_rows:
+            label = self.store.space.label or self.store.space.digest
+            warn_caller(CacheDtypeWarning(self._unheld.described(label, n_rows=self._n_rows)))
         if self.store is not None and error is None and len(self.store.shards()) > MAX_SHARDS:
             try:
                 compact(self.store)
             except OSError as exc:
                 _warn_not_stored(exc)
+
+
+class _Unheld:
+    """The rows of a pass that float16 cannot hold."""
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self._largest, self._smallest = 0.0, np.inf
+
+    def note(self, rows: np.ndarray) -> None:
+        """Count rows, and remember the largest and the smallest of their values."""
+        sizes = np.abs(rows[np.isfinite(rows) & (rows != 0)])
+        self.n_rows += len(rows)
+        self._largest = max(self._largest, float(sizes.max(initial=0.0)))
+        self._smallest = min(self._smallest, float(sizes.min(initial=np.inf)))
+
+    def described(self, label: str, *, n_rows: int) -> str:
+        """Return how many rows there are, of which space, and what is in them."""
+        return (
+            f"{self.n_rows} of {n_rows} embeddings of {label} have values that float16 cannot "
+            f"hold: their sizes go from {self._smallest:.3g} to {self._largest:.3g}, and float16 "
+            "holds 6.1e-05 to 65504 with three digits. These rows are kept in float32. For a space "
+            "where that happens often pass EmbeddingCache(dtype='float32')."
+        )
 
 
 def _warn_not_stored(exc: OSError) -> None:

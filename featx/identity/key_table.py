@@ -36,7 +36,12 @@ def matrix_from_keys(keys: np.ndarray) -> np.ndarray:
 
 def first_places(keys: np.ndarray) -> np.ndarray:
     """Return where each key comes for the first time, increasing, int64."""
-    return np.sort(np.unique(keys, return_index=True)[1])
+    heads, tails = _words_of(keys).T
+    order = np.lexsort((tails, heads))  # stable: of equal keys the first comes first
+    is_first = np.ones(len(order), bool)
+    alike = (np.diff(heads[order]) == 0) & (np.diff(tails[order]) == 0)
+    is_first[1:] = ~alike
+    return np.sort(order[is_first])
 
 
 def distinct(keys: np.ndarray) -> np.ndarray:

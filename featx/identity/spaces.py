@@ -18,6 +18,12 @@ from featx._text import one_line
 from featx.identity._hashing import digest_of_json
 
 _LONGEST_LABEL = 1_000
+STORED_DTYPES = ("float32", "float16")
+_MAX_LENGTH = 2**40
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 0 < value < _MAX_LENGTH
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,27 @@ class Space:
         object.__setattr__(self, "label", one_line(self.label, max_chars=_LONGEST_LABEL))
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Space:
-        """Make a space from what :meth:`to_json` gave."""
-        return cls(value["identity"], label=value["label"])
+    def from_json(cls, value: Any) -> Space:
+        """Make a space from what :meth:`to_json` gave.
+
+        Raises
+        ------
+        ValueError
+            It is something else.
+        """
+        identity = value.get("identity") if isinstance(value, dict) else None
+        if not isinstance(identity, dict) or not isinstance(value.get("label"), str):
+            raise ValueError("a description of another form")  # noqa: TRY004 - data, not arguments
+        shapes = {
+            "embeddings": identity.get("feature_shape"),
+            "inputs": identity.get("input_shape", [1]),
+        }
+        for name, shape in shapes.items():
+            if not (isinstance(shape, list) and shape and all(map(_is_length, shape))):
+                raise ValueError(f"{name} of shape {shape}")
+        if identity.get("dtype", "float32") not in STORED_DTYPES:
+            raise ValueError(f"embeddings of dtype {identity['dtype']}")
+        return cls(identity, label=value["label"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the space as plain data."""
@@ -78,6 +102,14 @@ class Space:
     def dtype(self) -> np.dtype:
         """In which rows are stored: float32 or float16."""
         return np.dtype(self.description["dtype"])
+
+    @property
+    def stored_dtypes(self) -> tuple[str, ...]:
+        """Dtypes in which rows of this space may be stored, its own first.
+
+        Rows that float16 cannot hold are stored in float32.
+        """
+        return (self.dtype.name, "float32") if self.dtype == np.float16 else ("float32",)
 
     def is_equal_but_for_storage(self, other: Space) -> bool:
         """Tell whether embeddings of both are the same, but for the rounding of what is stored."""

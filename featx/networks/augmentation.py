@@ -23,7 +23,7 @@ from featx._validation import ParameterFaults
 from featx.engines.backend import compiled_training
 from featx.engines.forking import check_can_run
 from featx.exceptions import ParameterError
-from featx.identity._hashing import digest_of, digest_of_json
+from featx.identity._hashing import DIGEST_BYTES, digest_of, digest_of_json
 from featx.identity.digests import graph_digest
 from featx.identity.keras_settings import (
     STANDARD,
@@ -134,8 +134,9 @@ class Augmentation:
         """
         notes = self._cache.notes if self._cache and isinstance(self._augment, str) else None
         known = notes.recall(self._subject()) if notes else None
-        if isinstance(known, str):
-            return bytes.fromhex(known)
+        with contextlib.suppress(TypeError, ValueError):
+            if len(remembered := bytes.fromhex(str(known))) == DIGEST_BYTES:
+                return remembered
         parts = [graph_digest(self._changer.layers), backend_name(), _SEEDING]
         if departures := self._changer.settings.departures():
             parts.append(digest_of_json(departures))

@@ -8,6 +8,7 @@ file, needs no Keras at all. A model object has no recipe: its graph and weights
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -211,8 +212,9 @@ _KNOWN: dict[str, Space] = {}
 def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
     if cache is None:
         return _KNOWN.get(digest_of_json(recipe))
-    note = cache.notes.recall({"space of": recipe})
-    return Space.from_json(note) if note else None
+    with contextlib.suppress(ValueError):  # a note of another form: the space is found out again
+        return Space.from_json(cache.notes.recall({"space of": recipe}))
+    return None
 
 
 def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featx.engines.base import Engine
-from featx.engines.batch_sizes import batch_size_for
+from featx.engines.batch_sizes import LARGEST_BATCH, batch_size_for
 from featx.engines.choice import faster_engine, make_engine
 from featx.engines.devices import check_device, device_name, has_accelerator
 from featx.engines.forking import check_can_run
@@ -80,6 +80,8 @@ def make_runner(
         "device": device_name(),
     }
     known = cache.notes.recall(subject) if cache and batch_size == "auto" else None
+    if not (type(known) is int and 0 < known <= LARGEST_BATCH):
+        known = None
     size = _first_batch_size(batch_size, known, taps[0].input_shape)
     options = RunnerOptions(
         engine=faster if starts_with_faster and faster else "keras" if engine == "auto" else engine,
@@ -153,9 +155,9 @@ class _Engines:
                 _ENGINES.popitem(last=False)
 
 
-def _first_batch_size(asked: int | str, known: Any, input_shape: tuple[int, ...]) -> int:
+def _first_batch_size(asked: int | str, known: int | None, input_shape: tuple[int, ...]) -> int:
     if not isinstance(asked, str):
         return int(asked)
-    if isinstance(known, int):
+    if known is not None:
         return known
     return batch_size_for(input_shape, on_accelerator=has_accelerator())

@@ -6,29 +6,56 @@ An entry is made only if the file was already old when it was hashed: a file tha
 within the resolution of its clock would otherwise keep its first digest (git calls such entries
 racy).
 
-On disk it is a folder of immutable sealed segments, each an array of (key, digest) pairs.
+On disk it is a folder of immutable sealed segments, each an array of (key, digest) pairs with
+distinct keys. Segments of similar sizes are merged, so that there are few and each entry is written
+again only a few times. A segment is named after the set of its pairs: processes that merge the same
+segments at once write one file. It is removed only by who has read it and has seen a segment that
+holds all of it, so that no entry is lost, whoever merges at the same time; where merges overlap,
+the segments with common entries are merged in turn.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import struct
+import threading
 import time
-import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from featx._files import seal, unseal, write_atomically
+from featx._files import (
+    IrregularFileError,
+    check_folder,
+    read_regular,
+    seal,
+    unseal,
+    write_atomically,
+)
 from featx._warning import warn_caller
 from featx.exceptions import CacheDamageWarning
 from featx.identity._hashing import DIGEST_BYTES, digest_of
-from featx.identity.key_table import KeyTable, keys_from, keys_from_matrix, matrix_from_keys
+from featx.identity.key_table import (
+    KeyTable,
+    first_places,
+    keys_from,
+    keys_from_matrix,
+    matrix_from_keys,
+)
 
 _MAGIC = b"featx-file-index-1\n"
 _SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
 _MAX_SEGMENTS = 16
+_GROWTH = 2  # a segment is merged with smaller ones that hold half as many entries together
+_MAX_OVERLAP = 1 / 4  # of a segment's entries: if more are in others, too, they are merged
+_LEAST_OVERLAP = 16  # entries: smaller segments are merged soon anyway
+_MAX_ROUNDS = 8
+_PAIR_BYTES = 2 * DIGEST_BYTES
 _PREFIX = "files-"
 _STATE = struct.Struct("<qqqQ")
 _LOW_64_BITS = 2**64 - 1
@@ -62,102 +89,238 @@ class FileIndex:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._stored = _Segments({})
+        self._stored = _Segments({}, frozenset())
         self._added: dict[bytes, bytes] = {}
+        self._unclaimed: set[bytes] = set()  # of those added, which no thread is storing yet
+        self._merging = threading.Lock()
         self._has_failed = False
 
+    def __reduce__(self) -> tuple[type[FileIndex], tuple[Path | None]]:
+        return type(self), (self.folder,)
+
     def is_first_failure(self) -> bool:
-        """Tell, once, that what was added could not be stored."""
+        """Return True the first time that what was added could not be stored."""
         is_first, self._has_failed = not self._has_failed, True
         return is_first
 
     def find(self, keys: list[bytes]) -> list[bytes | None]:
         """Return the digest of each file, None where it is not known."""
-        stored = self._refreshed()
-        places = stored.table.find(keys_from(keys, count=len(keys)))
         digests: list[bytes | None] = [self._added.get(key) for key in keys]
-        rows = np.flatnonzero(places >= 0)
-        # An S16 element loses its trailing zero bytes when it becomes a Python object.
-        known = matrix_from_keys(stored.digests[places[rows]]).tobytes()
-        for number, row in enumerate(rows.tolist()):
-            digests[row] = known[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+        stored = self._refreshed()
+        for row, digest in stored.find(keys_from(keys, count=len(keys))):
+            digests[row] = digest
         return digests
 
     def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
         """Remember a digest, if the file had settled; `modified_s` is its time of change."""
         if time.time() - modified_s >= _SETTLED_S:
             self._added[key] = digest
+            self._unclaimed.add(key)
 
     def flush(self) -> None:
-        """Store what was added as a segment; merge the segments when there are many.
+        """Store what was added as a segment, and merge segments when there are many.
+
+        What another thread is storing is left to it.
 
         Raises
         ------
         OSError
             The folder cannot be written; what was added is still known.
         """
-        if self.folder is None or not self._added:
+        if self.folder is None:
             return
-        added = dict(self._added)  # other threads may add meanwhile
-        keys = keys_from(added, count=len(added))
-        digests = keys_from(added.values(), count=len(added))
-        stored = self._refreshed()
-        merged = list(stored.pairs) if len(stored.pairs) >= _MAX_SEGMENTS else []
-        if merged:
-            keys = np.concatenate([stored.keys, keys])
-            digests = np.concatenate([stored.digests, digests])
-        pairs = np.hstack([matrix_from_keys(keys), matrix_from_keys(digests)])
-        name = f"{_PREFIX}{uuid.uuid4().hex}.index"
-        write_atomically(self.folder / name, seal(_MAGIC + pairs.tobytes()))
-        for old in merged:
-            (self.folder / old).unlink(missing_ok=True)
-        for key in added:
+        claimed = list(_taken(self._unclaimed))
+        if claimed:
+            try:
+                self._store(self.folder, claimed)
+            except BaseException:
+                self._unclaimed.update(claimed)
+                raise
+        # What cannot be merged now is merged later.
+        if self._merging.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):
+                    self._merge(self.folder)
+            finally:
+                self._merging.release()
+
+    def _store(self, folder: Path, claimed: list[bytes]) -> None:
+        """Store entries that were added, those that somebody else has stored left out."""
+        keys = keys_from(claimed, count=len(claimed))
+        claimed = [key for key in claimed if key in self._added]  # else it was stored just now
+        digests = [self._added[key] for key in claimed]
+        known = dict(self._refreshed().find(keys))
+        new = [row for row, digest in enumerate(digests) if known.get(row) != digest]
+        if new:
+            wanted = matrix_from_keys(keys_from((digests[row] for row in new), count=len(new)))
+            self._write(folder, np.hstack([matrix_from_keys(keys[new]), wanted]))
+        for key in claimed:
             self._added.pop(key, None)
+
+    def _merge(self, folder: Path) -> None:
+        for _ in range(_MAX_ROUNDS):
+            stored = self._refreshed()
+            group = stored.worth_merging()
+            if not group:
+                return
+            pairs = np.concatenate([stored.by_name[name].pairs for name in group])
+            merged = self._write(folder, _without_doubles(pairs))
+            for name in group - {merged}:
+                (folder / name).unlink(missing_ok=True)
+
+    def _write(self, folder: Path, pairs: np.ndarray) -> str:
+        """Write a segment and return its name, the same for the same pairs in any order."""
+        sums = pairs.view(np.uint64).sum(axis=0)
+        name = f"{_PREFIX}{digest_of(len(pairs).to_bytes(8, 'little'), sums).hex()}.index"
+        check_folder(folder)
+        write_atomically(folder / name, seal(_MAGIC + pairs.tobytes()))
+        self._stored = self._stored.joined({name: _Segment(pairs)})
+        return name
 
     def _refreshed(self) -> _Segments:
         stored = self._stored
-        names = _segment_names(self.folder) if self.folder else []
-        if self.folder is not None and set(names) != set(stored.pairs):
-            pairs = {
-                name: stored.pairs[name]
-                if name in stored.pairs
-                else _read_segment(self.folder, name)
-                for name in names
-            }
-            # Threads share one object that is replaced whole, so that places fit digests.
-            stored = self._stored = _Segments(pairs)
+        names = _segment_names(self.folder) if self.folder else frozenset()
+        if self.folder is not None and names != stored.by_name.keys():
+            new = sorted(names - stored.by_name.keys())
+            read = {name: _Segment(_read_pairs(self.folder / name)) for name in new}
+            # Threads share one object that is replaced whole.
+            stored = self._stored = stored.limited_to(names).joined(read)
         return stored
 
 
+def _taken(keys: set[bytes]) -> Iterable[bytes]:
+    """Take all keys out of a set, each by one thread."""
+    with contextlib.suppress(KeyError):
+        while True:
+            yield keys.pop()
+
+
+@dataclass(frozen=True, eq=False)
+class _Segment:
+    """What one file holds: pairs of key and digest, shape (n, 32), uint8."""
+
+    pairs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @cached_property
+    def table(self) -> KeyTable:
+        return KeyTable(keys_from_matrix(self.pairs[:, :DIGEST_BYTES]))
+
+
+@dataclass(frozen=True, eq=False)
 class _Segments:
-    """What the segments of a listing hold: for each its pairs, shape (n, 32), uint8."""
+    """The segments of a listing.
 
-    def __init__(self, pairs: dict[str, np.ndarray]) -> None:
-        self.pairs = pairs
-        joined = np.concatenate([np.empty((0, 2 * DIGEST_BYTES), np.uint8), *pairs.values()])
-        self.keys = keys_from_matrix(joined[:, :DIGEST_BYTES])
-        self.digests = keys_from_matrix(joined[:, DIGEST_BYTES:])
-        self.table = KeyTable(self.keys)
+    Attributes
+    ----------
+    by_name : dict of str to _Segment
+    overlaps : frozenset of (str, str)
+        Names of segments one of which holds many entries of the other; twice the same name where
+        one holds entries more than once.
+    """
+
+    by_name: dict[str, _Segment]
+    overlaps: frozenset[tuple[str, str]]
+
+    @property
+    def keys(self) -> np.ndarray:
+        """All keys, one segment after another, dtype S16."""
+        pairs = [np.empty((0, _PAIR_BYTES), np.uint8)]
+        pairs += [segment.pairs for segment in self.by_name.values()]
+        return keys_from_matrix(np.concatenate(pairs)[:, :DIGEST_BYTES])
+
+    def find(self, keys: np.ndarray) -> Iterable[tuple[int, bytes]]:
+        """Yield the position of each key that is known, and the digest."""
+        lacking = np.arange(len(keys))
+        for segment in sorted(self.by_name.values(), key=len, reverse=True):
+            if not len(lacking):
+                return
+            places = segment.table.find(keys[lacking])
+            rows = lacking[places >= 0]
+            # An S16 element loses its trailing zero bytes when it becomes a Python object.
+            known = segment.pairs[places[places >= 0], DIGEST_BYTES:].tobytes()
+            for number, row in enumerate(rows.tolist()):
+                yield row, known[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+            lacking = lacking[places < 0]
+
+    def joined(self, others: dict[str, _Segment]) -> _Segments:
+        """Return these and other segments; it is noted which hold the same entries."""
+        by_name, overlaps = dict(self.by_name), set(self.overlaps)
+        for name, segment in others.items():
+            keys = keys_from_matrix(segment.pairs[:, :DIGEST_BYTES])
+            others_of = by_name.items() if len(segment) >= _LEAST_OVERLAP else ()
+            known = {
+                other: held
+                for other, one in others_of
+                if other != name and (held := int((one.table.find(keys) >= 0).sum()))
+            }
+            if sum(known.values()) > _MAX_OVERLAP * len(segment):
+                overlaps |= {(name, other) for other in known}
+            if len(segment) > 1 and segment.table.repeated().any():
+                overlaps.add((name, name))
+            by_name[name] = segment
+        return _Segments(by_name, frozenset(overlaps))
+
+    def limited_to(self, names: frozenset[str]) -> _Segments:
+        """Return those that are still there."""
+        by_name = {name: one for name, one in self.by_name.items() if name in names}
+        overlaps = {pair for pair in self.overlaps if names.issuperset(pair)}
+        return _Segments(by_name, frozenset(overlaps))
+
+    def worth_merging(self) -> set[str]:
+        """Return the names of segments that should become one; none if all is well."""
+        if self.overlaps:
+            return set(itertools.chain(*self.overlaps))
+        if len(self.by_name) <= _MAX_SEGMENTS:
+            return set()
+        # Of those without entries some may only not be readable now.
+        held = (name for name, segment in self.by_name.items() if len(segment))
+        by_size = sorted(held, key=lambda name: len(self.by_name[name]))
+        group, n_entries = by_size[:2], sum(len(self.by_name[name]) for name in by_size[:2])
+        for name in by_size[2:]:
+            if len(self.by_name[name]) > _GROWTH * n_entries:
+                break
+            group.append(name)
+            n_entries += len(self.by_name[name])
+        return set(group) if len(group) > 1 else set()
 
 
-def _segment_names(folder: Path) -> list[str]:
+def _without_doubles(pairs: np.ndarray) -> np.ndarray:
+    """Return each pair once, and none of a key with two digests: those files are hashed again."""
+    doubles = keys_from_matrix(pairs[:, :DIGEST_BYTES])
+    firsts = pairs[first_places(doubles)]
+    table = KeyTable(keys_from_matrix(firsts[:, :DIGEST_BYTES]))
+    is_other = (firsts[table.find(doubles)] != pairs).any(axis=1)
+    contradicted = np.isin(np.arange(len(firsts)), table.find(doubles[is_other]))
+    return firsts[~contradicted]
+
+
+def _segment_names(folder: Path) -> frozenset[str]:
     try:
+        check_folder(folder)
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if entry.name.startswith(_PREFIX)]
+            return frozenset(entry.name for entry in entries if entry.name.startswith(_PREFIX))
     except OSError:
         # Not there, or not to be read: files are hashed again, and storing names the trouble.
-        return []
+        return frozenset()
 
 
-def _read_segment(folder: Path, name: str) -> np.ndarray:
+def _read_pairs(path: Path) -> np.ndarray:
     """Read a segment; one that is damaged is removed, and its files are hashed again."""
-    path = folder / name
     with contextlib.suppress(OSError):
-        payload = unseal(path.read_bytes())
-        if payload is not None and payload.startswith(_MAGIC):
-            return np.frombuffer(payload[len(_MAGIC) :], np.uint8).reshape(-1, 2 * DIGEST_BYTES)
-        path.unlink()
+        try:
+            payload = unseal(read_regular(path, start=_MAGIC)) or b""
+        except IrregularFileError:
+            os.replace(path, path.with_name(f".{path.name}.damaged"))
+            payload = b""
+        else:
+            if (len(payload) - len(_MAGIC)) % _PAIR_BYTES == 0 and payload:
+                pairs = np.frombuffer(payload[len(_MAGIC) :], np.uint8).reshape(-1, _PAIR_BYTES)
+                return pairs[pairs[:, DIGEST_BYTES:].any(axis=1)]
+            path.unlink()
         warn_caller(
             CacheDamageWarning(f"{path} was damaged and is removed: files are hashed again")
         )
-    return np.empty((0, 2 * DIGEST_BYTES), np.uint8)
+    return np.empty((0, _PAIR_BYTES), np.uint8)

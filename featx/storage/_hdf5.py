@@ -2,8 +2,9 @@
 
 A shard holds, contiguous and unfiltered, ``embeddings (n, d)`` float32 or float16, ``keys (n, 16)``
 uint8 and ``checksums (n,)`` uint64 (xxh3 of each row), and as root attributes ``format_version``
-and ``space`` (JSON: what made these numbers, in words). An exported file may hold ``names`` and
-``labels`` of the samples as well.
+and ``space`` (JSON: what made these numbers, in words). A shard of a float16 space may hold float32
+rows, those whose values float16 cannot hold. An exported file may hold ``names`` and ``labels`` of
+the samples as well.
 
 libhdf5 makes the frame, in memory; rows are put into it and written by featx itself, because h5py
 on a full disk leaves an unreadable file and a process that dies at exit. A file is looked into
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -26,10 +26,10 @@ import numpy as np
 
 from featx._text import as_utf8
 from featx.identity._hashing import DIGEST_BYTES
+from featx.identity.spaces import Space
 from featx.storage._paged_file import PagedFile
 
 FORMAT_VERSION = 1
-_DTYPES = ("float32", "float16")
 _MAX_DESCRIPTION_BYTES = 2**20
 
 
@@ -47,6 +47,8 @@ class ShardLayout(NamedTuple):
     n_rows, n_features : int
     space : dict
         The description of the space.
+    dtype : {"float32", "float16"}
+        Of the embeddings.
     """
 
     embeddings: int
@@ -55,6 +57,7 @@ class ShardLayout(NamedTuple):
     n_rows: int
     n_features: int
     space: dict[str, Any]
+    dtype: str
 
 
 class ShardFrame(NamedTuple):
@@ -105,6 +108,7 @@ def shard_frame(
     shape: tuple[int, int],
     *,
     space: dict[str, Any],
+    dtype: str,
     texts: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> ShardFrame:
     """Make a shard file that leaves room for embeddings, keys and checksums.
@@ -117,7 +121,9 @@ def shard_frame(
     shape : tuple of int
         Of the embeddings, ``(n, d)``, both positive.
     space : dict
-        Description of the space, plain data; its dtype is that of the embeddings.
+        Description of the space, plain data.
+    dtype : {"float32", "float16"}
+        Of the embeddings.
     texts : mapping of str to sequence of str
         Further datasets of strings, such as ``names`` and ``labels``.
     """
@@ -129,7 +135,7 @@ def shard_frame(
         _write_strings(file, texts)
         return ShardFrame(
             memory,
-            _allocate(file, "embeddings", (n_rows, n_features), space["identity"]["dtype"]),
+            _allocate(file, "embeddings", (n_rows, n_features), dtype),
             _allocate(file, "keys", (n_rows, DIGEST_BYTES), "uint8"),
             _allocate(file, "checksums", (n_rows,), "uint64"),
         )
@@ -188,15 +194,14 @@ def _layout_of(file: h5py.File, size_bytes: int) -> ShardLayout:
     version, description = _attributes(file)
     if version != FORMAT_VERSION:
         raise ShardStructureError(f"format version {version}, not {FORMAT_VERSION}")
-    space = _checked_space(json.loads(description))
-    dtype = np.dtype(space["identity"]["dtype"])
-    embeddings = _plain_dataset(file, "embeddings", dtype, 2, size_bytes)
-    keys = _plain_dataset(file, "keys", np.dtype(np.uint8), 2, size_bytes)
-    checksums = _plain_dataset(file, "checksums", np.dtype(np.uint64), 1, size_bytes)
+    space = Space.from_json(json.loads(description))
+    embeddings = _plain_dataset(file, "embeddings", space.stored_dtypes, 2, size_bytes)
+    keys = _plain_dataset(file, "keys", ["uint8"], 2, size_bytes)
+    checksums = _plain_dataset(file, "checksums", ["uint64"], 1, size_bytes)
     n_rows, n_features = embeddings.shape
     if keys.shape != (n_rows, DIGEST_BYTES) or checksums.shape != (n_rows,):
         raise ShardStructureError("keys, checksums and embeddings differ in length")
-    if n_features != math.prod(space["identity"]["feature_shape"]):
+    if n_features != space.n_features:
         raise ShardStructureError("its rows are not as long as its description says")
     return ShardLayout(
         embeddings=embeddings.id.get_offset(),
@@ -204,21 +209,9 @@ def _layout_of(file: h5py.File, size_bytes: int) -> ShardLayout:
         checksums=checksums.id.get_offset(),
         n_rows=n_rows,
         n_features=n_features,
-        space=space,
+        space=space.to_json(),
+        dtype=embeddings.dtype.name,
     )
-
-
-def _checked_space(space: Any) -> dict[str, Any]:
-    """Return a description of which everything that is used is what it has to be."""
-    identity = space["identity"]
-    if not (isinstance(space["label"], str) and isinstance(identity, dict)):
-        raise ShardStructureError("a description of another form")
-    if identity["dtype"] not in _DTYPES:
-        raise ShardStructureError(f"embeddings of dtype {identity['dtype']}")
-    shape = identity["feature_shape"]
-    if not (isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)):
-        raise ShardStructureError(f"embeddings of shape {shape}")
-    return space
 
 
 def _attributes(file: h5py.File) -> tuple[int, str]:
@@ -234,7 +227,7 @@ def _attributes(file: h5py.File) -> tuple[int, str]:
 
 
 def _plain_dataset(
-    file: h5py.File, name: str, dtype: np.dtype, ndim: int, size_bytes: int
+    file: h5py.File, name: str, dtypes: Sequence[str], ndim: int, size_bytes: int
 ) -> h5py.Dataset:
     """Return a dataset whose bytes lie, plain and contiguous, in this very file."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -250,7 +243,7 @@ def _plain_dataset(
         "lies in another file": creation.get_external_count() > 0,
         "is not contiguous": creation.get_layout() != h5py.h5d.CONTIGUOUS,
         "has filters": creation.get_nfilters() > 0,
-        "has another dtype": dataset.dtype != dtype,
+        "has another dtype": not any(dataset.dtype == np.dtype(dtype) for dtype in dtypes),
         "has another rank": dataset.ndim != ndim,
         "is empty": offset is None,
         "is larger than the file": (offset or 0) + storage_bytes > size_bytes,

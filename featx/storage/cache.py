@@ -26,7 +26,7 @@ import numpy as np
 import platformdirs
 from sklearn.base import clone
 
-from featx._files import remove_abandoned_parts, remove_tree
+from featx._files import check_folder, remove_abandoned_parts, remove_tree
 from featx._text import one_line
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.identity.spaces import Space
@@ -34,6 +34,7 @@ from featx.samples.base import identify
 from featx.samples.file_index import FileIndex
 from featx.samples.inputs import as_samples
 from featx.storage.compaction import compact
+from featx.storage.damage import DamageLog
 from featx.storage.exchange import (
     Imported,
     Table,
@@ -72,6 +73,14 @@ def default_cache_path() -> Path:
         .expanduser()
         .absolute()
     )
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        check_folder(folder)
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 class EmbeddingCache:
@@ -128,12 +137,12 @@ class EmbeddingCache:
     @cached_property
     def files(self) -> FileIndex:
         """What files contain, remembered."""
-        return FileIndex(self.path / "files")
+        return FileIndex(self._part("files"))
 
     @cached_property
     def notes(self) -> NoteBook:
         """Which space a backbone led to, and which batch size suited it, remembered."""
-        return NoteBook(self.path / "notes")
+        return NoteBook(self._part("notes"))
 
     @cached_property
     def _stores(self) -> dict[str, SpaceStore]:
@@ -143,11 +152,24 @@ class EmbeddingCache:
         """Return the rows of a space; one object per space, so that indexes stay in memory."""
         if space.digest not in self._stores:
             self._stores[space.digest] = SpaceStore(
-                self.path / "spaces" / space.digest,
+                self._part("spaces", space.digest),
                 space,
                 damaged_folder=self.path / "damaged",
             )
         return self._stores[space.digest]
+
+    def _part(self, *names: str) -> Path:
+        """Return a folder of the cache; a link or file in its place is moved aside."""
+        damage = DamageLog(self.path / "damaged", prefix=self.path.name)
+        place = self.path
+        with damage.reported():
+            for name in names:
+                place /= name
+                try:
+                    check_folder(place)
+                except NotADirectoryError:
+                    damage.set_aside(place, reason="is not a folder, or a link")
+        return place
 
     def info(self) -> dict[str, Any]:
         """Say what is stored.
@@ -396,7 +418,6 @@ class EmbeddingCache:
         return choose_store(self._all_stores(), digest, folder=self.path)
 
     def _all_stores(self) -> list[SpaceStore]:
-        folder = self.path / "spaces"
-        folders = sorted(folder.iterdir()) if folder.is_dir() else []
+        folders = [place for place in _listed(self._part("spaces")) if not place.is_symlink()]
         spaces = map(space_of, folders)
         return [self.store(space) for space in spaces if space is not None]

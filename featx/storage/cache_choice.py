@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,57 @@ def resolve_cache(cache: Any) -> EmbeddingCache | None:
         return cache
     path = default_cache_path() if isinstance(cache, str) and cache == "auto" else Path(cache)
     return _shared_cache(str(path.expanduser().absolute()))
+
+
+def path_at_first(
+    first: dict[str, tuple[Any, str]],
+    name: str,
+    given: Any,
+    *,
+    is_path: Callable[[Any], bool],
+) -> Any:
+    """Return a parameter; if it is a relative path, what it meant at first.
+
+    Parameters
+    ----------
+    first : dict of str to (given, absolute path)
+        What relative paths meant at first, by the name of the parameter; added to.
+    name : str
+    given : object
+        The parameter as it is.
+    is_path : callable
+        Whether a value is the path of what is there.
+
+    Examples
+    --------
+    >>> first = {"weights": ("w.h5", "/somewhere/w.h5")}
+    >>> path_at_first(first, "weights", "w.h5", is_path=os.path.exists)
+    '/somewhere/w.h5'
+    >>> path_at_first(first, "weights", "/elsewhere/w.h5", is_path=os.path.exists)
+    '/elsewhere/w.h5'
+    """
+    known = first.get(name)
+    if known and known[0] == given:
+        return known[1]
+    is_relative = isinstance(given, (str, os.PathLike)) and not _is_absolute(given)
+    if not (is_relative and is_path(given)):
+        return given
+    first[name] = given, os.path.abspath(given)
+    return first[name][1]
+
+
+def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
+    """Do as :func:`path_at_first` with the `cache` parameter, whose folder need not be there."""
+    if isinstance(given, str) and given == "auto":
+        from_environment = os.environ.get("FEATX_CACHE")
+        if not from_environment or _is_absolute(from_environment):
+            return given
+        given = from_environment
+    return path_at_first(first, "cache", given, is_path=lambda path: True)
+
+
+def _is_absolute(path: str | os.PathLike[str]) -> bool:
+    return Path(path).expanduser().is_absolute()
 
 
 _SHARED: dict[str, EmbeddingCache] = {}

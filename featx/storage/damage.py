@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from featx._files import check_folder
 from featx._text import one_line
 from featx._warning import warn_caller
 from featx.exceptions import CacheDamageWarning
@@ -27,20 +29,28 @@ class DamageLog:
         self.folder = folder
         self.prefix = prefix
         self._found: list[tuple[Path, str]] = []
+        self._moved: dict[Path, Path] = {}
 
     def note(self, path: Path, reason: str) -> None:
         """Remember what is wrong with a file."""
         self._found.append((path, reason))
 
+    def set_aside(self, *paths: Path, reason: str) -> None:
+        """Move files out of the way if that can be done, and remember why."""
+        moved = self.move_aside(*paths)
+        self.note(paths[0], reason if moved else f"{reason}, and it cannot be moved aside")
+
     def move_aside(self, *paths: Path) -> bool:
         """Move files out of the way; tell whether it could be done, leaving all if not."""
         moved = []
         try:
+            check_folder(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in paths:
                 aside = self._aside(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(path, aside)
+                    self._moved[path] = aside
                     moved.append(path)
         except OSError:
             self.move_back(*moved)
@@ -50,11 +60,14 @@ class DamageLog:
     def move_back(self, *paths: Path) -> None:
         """Undo :meth:`move_aside`, as far as that is possible."""
         for path in reversed(paths):
-            with contextlib.suppress(OSError):
-                os.replace(self._aside(path), path)
+            with contextlib.suppress(OSError, KeyError):
+                os.replace(self._moved.pop(path), path)
 
     def _aside(self, path: Path) -> Path:
-        return self.folder / f"{self.prefix}-{path.name}"
+        aside = self.folder / f"{self.prefix}-{path.name}"
+        if os.path.lexists(aside):  # which may be a folder, and cannot be replaced
+            return aside.with_name(f"{aside.name}.{uuid.uuid4().hex}")
+        return aside
 
     def taken(self) -> list[tuple[Path, str]]:
         """Return what was found, as (path, reason), and forget it."""

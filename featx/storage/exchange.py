@@ -85,7 +85,7 @@ def write_table(table: Table, path: Path, format: str | None) -> None:
     """
     writer = _writer_of(path, format)
     path = path.absolute()
-    needed = table.view.size * table.space.dtype.itemsize
+    needed = table.view.size * table.view.stored_dtype.itemsize
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         reason = f"{os.strerror(errno.ENOSPC)}: {needed} bytes needed, {free} free"
@@ -122,15 +122,18 @@ def check_pyarrow() -> None:
 def _write_h5(table: Table, path: Path) -> None:
     from featx.storage._hdf5 import shard_frame
 
-    frame = shard_frame(table.view.shape, space=table.space.to_json(), texts=table.texts)
+    dtype = table.view.stored_dtype
+    frame = shard_frame(
+        table.view.shape, space=table.space.to_json(), dtype=dtype.name, texts=table.texts
+    )
     n_rows, n_features = table.view.shape
-    row_bytes = n_features * table.space.dtype.itemsize
+    row_bytes = n_features * dtype.itemsize
     checksums = []
     with open(path, "xb", buffering=0) as file:
         for offset, part in frame.rest(n_rows=n_rows, row_bytes=row_bytes):
             _write_at(file, offset, part)
         for start, block in table.view.blocks():
-            rows = np.ascontiguousarray(block, table.space.dtype)
+            rows = np.ascontiguousarray(block, dtype)
             checksums.append(checksums_of_rows(rows))
             _write_at(file, frame.embeddings + start * row_bytes, rows)
         _write_at(file, frame.keys, matrix_from_keys(table.view.keys))
@@ -282,7 +285,7 @@ def _blocks_of(shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
     n_rows = max(1, _BLOCK_BYTES // shard.row_bytes)
     for start in range(0, len(shard), n_rows):
         numbers = np.arange(start, min(start + n_rows, len(shard)))
-        rows = np.empty((len(numbers), shard.space.n_features), shard.space.dtype)
+        rows = np.empty((len(numbers), shard.space.n_features), shard.dtype)
         sound = shard.read(numbers, rows, np.arange(len(numbers)))
         yield shard.keys[numbers], rows, sound
 

@@ -9,8 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from featx._files import write_atomically
+from featx._files import check_folder, read_regular, write_atomically
 from featx.identity._hashing import digest_of_json
+
+_MAX_BYTES = 2**20
 
 
 class NoteBook:
@@ -36,10 +38,11 @@ class NoteBook:
     def recall(self, subject: dict[str, Any]) -> Any:
         """Return what was noted about a subject; None if nothing was."""
         try:
-            entry = json.loads(self._path(subject).read_bytes())
+            check_folder(self.folder)
+            entry = json.loads(read_regular(self._path(subject), max_bytes=_MAX_BYTES))
             sound = entry["digest"] == digest_of_json([entry["subject"], entry["note"]])
             return entry["note"] if sound and entry["subject"] == subject else None
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def remember(self, subject: dict[str, Any], note: Any) -> None:
@@ -51,6 +54,7 @@ class NoteBook:
             It could not be written.
         """
         entry = {"subject": subject, "note": note, "digest": digest_of_json([subject, note])}
+        check_folder(self.folder)
         write_atomically(self._path(subject), json.dumps(entry, indent=1).encode())
 
     def _path(self, subject: dict[str, Any]) -> Path:

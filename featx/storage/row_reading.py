@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featx._files import open_regular
 from featx.identity._hashing import checksums_of_rows
 from featx.storage.checksums import Checksums
 
@@ -78,7 +79,7 @@ def read_rows(
     max_gap = max(1, _GAP_BYTES // row_bytes)
     buffer, picked = np.empty((2, n_at_once + 2 * max_gap, out.shape[1]), dtype)
     sound = np.zeros(len(rows), bool)
-    with open(path, "rb", buffering=0) as file:
+    with open_regular(path) as file:
         for window in _windows(rows, steps, n_at_once, max_gap, checksums.rows_of_a_block):
             wanted, places = rows[window], targets[window]
             first, stop = int(wanted[0]), int(wanted[-1]) + 1

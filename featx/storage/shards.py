@@ -17,12 +17,21 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from featx._files import seal, unseal, write_atomically, write_in_order
+from featx._files import (
+    is_regular,
+    open_regular,
+    read_regular,
+    seal,
+    unseal,
+    write_atomically,
+    write_in_order,
+)
 from featx.identity._hashing import DIGEST_BYTES, digest_of
 from featx.identity.key_table import keys_from_matrix, matrix_from_keys
 from featx.identity.spaces import Space
@@ -37,6 +46,13 @@ INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".h5"
 SHARD_PREFIX = "shard-"
 _MAGIC = b"featx-shard-index-4\n"
+_MAX_HEADER_BYTES = 2**20
+_BYTES_OF_A_KEY = DIGEST_BYTES + np.dtype(np.uint64).itemsize  # with the checksum of its row
+_MAX_OFFSET = 2**62
+# A file that was cut off still gives the rows before the cut, unless hardly anything is left.
+_MAX_CUT = 4
+_MAX_CUT_BYTES = 64 * 2**20
+_LAST_S = 253402300799.0  # of the year 9999: Python has no later dates
 
 
 class DamagedShardError(ValueError):
@@ -56,6 +72,8 @@ class Shard:
     checksums : Checksums
     offset : int
         Of the embeddings in the file, in bytes.
+    dtype : dtype
+        Of the embeddings in the file: that of the space, or float32 where that cannot hold them.
     frame_digest : str
         Of all bytes of the file but the embeddings, which have checksums of their own.
     times_s : tuple of float
@@ -67,6 +85,7 @@ class Shard:
     keys: np.ndarray
     checksums: Checksums
     offset: int
+    dtype: np.dtype
     frame_digest: str
     times_s: tuple[float, float]
 
@@ -81,7 +100,7 @@ class Shard:
     @property
     def row_bytes(self) -> int:
         """Bytes that one embedding takes on disk."""
-        return self.space.n_features * self.space.dtype.itemsize
+        return self.space.n_features * self.dtype.itemsize
 
     @property
     def size_bytes(self) -> int:
@@ -113,7 +132,7 @@ class Shard:
             self.path,
             rows,
             offset=self.offset,
-            dtype=self.space.dtype,
+            dtype=self.dtype,
             checksums=self.checksums,
             out=out,
             targets=targets,
@@ -127,13 +146,13 @@ class Shard:
         embeddings : ndarray of shape (n, n_features), float32 or float16
         sound : ndarray of shape (n,), bool
         """
-        embeddings = np.empty((len(self), self.space.n_features), self.space.dtype)
+        embeddings = np.empty((len(self), self.space.n_features), self.dtype)
         rows = np.arange(len(self))
         return embeddings, self.read(rows, embeddings, rows)
 
     def has_sound_frame(self) -> bool:
         """Tell whether the bytes around the embeddings, of no use to featx, are as written."""
-        with open(self.path, "rb") as file:
+        with BufferedReader(open_regular(self.path)) as file:
             return _frame_digest(file, self.offset, self.size_bytes) == self.frame_digest
 
 
@@ -152,7 +171,7 @@ def write_shard(
     folder : Path
     keys : ndarray of shape (n,), dtype S16
     embeddings : ndarray of shape (n, n_features), float32 or float16
-        Stored in the dtype of the space.
+        Stored in this dtype.
     space : Space
     times_s : tuple of float, default=None
         When the oldest and the newest of them were first stored; None is now.
@@ -166,13 +185,13 @@ def write_shard(
     from featx.storage._hdf5 import shard_frame
 
     path = folder / f"{SHARD_PREFIX}{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{DATA_SUFFIX}"
-    rows = np.ascontiguousarray(embeddings, space.dtype)
+    rows = np.ascontiguousarray(embeddings)
     checksums = Checksums.of(rows)
-    frame = shard_frame(rows.shape, space=space.to_json())
+    frame = shard_frame(rows.shape, space=space.to_json(), dtype=rows.dtype.name)
     parts = frame.filled(embeddings=rows, keys=matrix_from_keys(keys), checksums=checksums.rows)
     around = digest_of(*(part for part in parts if part is not rows)).hex()
     times_s = times_s or (time.time(), time.time())
-    shard = Shard(path, space, keys, checksums, frame.embeddings, around, times_s)
+    shard = Shard(path, space, keys, checksums, frame.embeddings, rows.dtype, around, times_s)
     write_in_order({path: parts, shard.index_path: [_index_of(shard)]})
     return shard
 
@@ -189,7 +208,7 @@ def _index_of(shard: Shard) -> bytes:
     header = {
         "space": shard.space.to_json(),
         "shape": (len(shard), shard.space.n_features),
-        "dtype": shard.space.dtype.name,
+        "dtype": shard.dtype.name,
         "offset": shard.offset,
         "rows_of_a_block": shard.checksums.rows_of_a_block,
         "frame": shard.frame_digest,
@@ -211,27 +230,71 @@ def open_shard(index_path: Path) -> Shard:
     Raises
     ------
     DamagedShardError
-        The index is damaged, foreign or of another format version.
+        The index is damaged, foreign or of another format version, or it is sound and what it says
+        of the file cannot be.
     OSError
         It is gone, or not to be read.
     """
-    payload = unseal(index_path.read_bytes())
+    path = index_path.with_suffix(DATA_SUFFIX)
+    data_bytes = os.lstat(path).st_size
+    # The file holds each key and checksum, too.
+    max_bytes = data_bytes + _MAX_HEADER_BYTES
+    payload = unseal(read_regular(index_path, start=_MAGIC, max_bytes=max_bytes))
     if payload is None or not payload.startswith(_MAGIC):
         raise DamagedShardError(f"{index_path} is damaged or not an index of this format")
-    header_end = payload.index(b"\n", len(_MAGIC))
-    header: dict[str, Any] = json.loads(payload[len(_MAGIC) : header_end])
-    n_rows, start = header["shape"][0], header_end + 1
-    keys = np.frombuffer(payload, np.uint8, n_rows * DIGEST_BYTES, start)
-    checksums = np.frombuffer(payload, "<u8", offset=start + keys.nbytes).astype(np.uint64)
+    try:
+        header_end = payload.index(b"\n", len(_MAGIC))
+        header = json.loads(payload[len(_MAGIC) : header_end])
+        arrays = memoryview(payload)[header_end + 1 :]
+        return _checked(_shard_of(path, header, arrays), header["shape"], data_bytes)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as exc:
+        raise DamagedShardError(f"{index_path} makes no sense: {exc!r}") from exc
+    except ValueError as exc:
+        raise DamagedShardError(f"{index_path} makes no sense: {exc}") from exc
+
+
+def _shard_of(path: Path, header: dict[str, Any], arrays: memoryview) -> Shard:
+    n_rows, step = header["shape"][0], header["rows_of_a_block"]
+    if not (type(n_rows) is type(step) is int and 0 < n_rows <= len(arrays) // _BYTES_OF_A_KEY):
+        raise ValueError(f"shape {header['shape']}, blocks of {step} rows")
+    if len(arrays) - n_rows * _BYTES_OF_A_KEY not in (0, 8 * -(-n_rows // max(1, step))):
+        raise ValueError(f"{len(arrays)} bytes are not the keys and checksums of {n_rows} rows")
+    keys = np.frombuffer(arrays, np.uint8, n_rows * DIGEST_BYTES)
+    checksums = np.frombuffer(arrays, "<u8", offset=keys.nbytes).astype(np.uint64)
     return Shard(
-        path=index_path.with_suffix(DATA_SUFFIX),
+        path=path,
         space=Space.from_json(header["space"]),
         keys=keys_from_matrix(keys),
-        checksums=Checksums(checksums[:n_rows], checksums[n_rows:], header["rows_of_a_block"]),
+        checksums=Checksums(checksums[:n_rows], checksums[n_rows:], step),
         offset=header["offset"],
+        dtype=np.dtype(header["dtype"]),
         frame_digest=header["frame"],
         times_s=tuple(header["times_s"]),
     )
+
+
+def _checked(shard: Shard, shape: Any, data_bytes: int) -> Shard:
+    """Return a shard if what its index says agrees with its space and the size of its file.
+
+    Raises
+    ------
+    ValueError
+        It does not.
+    """
+    if shape != [len(shard), shard.space.n_features]:
+        raise ValueError(f"shape {shape}, of rows of {shard.space.n_features} features")
+    if shard.dtype.name not in shard.space.stored_dtypes:
+        raise ValueError(f"rows of {shard.dtype} in a space of {shard.space.dtype}")
+    if not (shard.checksums.rows_of_a_block > 0 and isinstance(shard.frame_digest, str)):
+        raise ValueError(f"blocks of {shard.checksums.rows_of_a_block} rows")
+    if not (type(shard.offset) is int and 0 < shard.offset < _MAX_OFFSET):
+        raise ValueError(f"rows at byte {shard.offset}")
+    if shard.size_bytes > _MAX_CUT * data_bytes + _MAX_CUT_BYTES:
+        raise ValueError(f"{shard.size_bytes} bytes of rows in a file of {data_bytes}")
+    oldest_s, newest_s = shard.times_s
+    if not 0 <= float(oldest_s) <= float(newest_s) <= _LAST_S:
+        raise ValueError(f"rows of the times {shard.times_s}")
+    return shard
 
 
 def remove_shard(shard: Shard) -> None:
@@ -263,12 +326,12 @@ def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError | OS
     list of Shard, DamagedShardError or OSError
         For each file a shard, or why it is not a sound one, or why it cannot be read for now.
     """
-    if not paths:
-        return []
+    regular = list(filter(is_regular, paths))
+    layouts = dict(zip(regular, inspect_shards(regular), strict=True)) if regular else {}
     examined: list[Shard | DamagedShardError | OSError] = []
-    for path, layout in zip(paths, inspect_shards(paths), strict=True):
+    for path in paths:
         try:
-            examined.append(_examined(path, layout))
+            examined.append(_examined(path, layouts.get(path)))
         except (DamagedShardError, OSError) as exc:
             examined.append(exc)
     return examined
@@ -283,18 +346,21 @@ def store_index(shard: Shard) -> None:
         write_atomically(shard.index_path, _index_of(shard))
 
 
-def _examined(path: Path, layout: ShardLayout | Fault) -> Shard:
-    if isinstance(layout, Fault):
-        if not path.exists():
+def _examined(path: Path, layout: ShardLayout | Fault | None) -> Shard:
+    if layout is None or isinstance(layout, Fault):
+        if not os.path.lexists(path):
             raise FileNotFoundError(f"{path} is gone")
+        if layout is None:
+            raise DamagedShardError("not a regular file")
         raise DamagedShardError(layout.reason) if layout.is_damage else OSError(layout.reason)
     space = Space.from_json(layout.space)
-    with open(path, "rb") as file:
+    with BufferedReader(open_regular(path)) as file:
         keys = _read_array(file, layout.keys, (layout.n_rows, DIGEST_BYTES), np.uint8)
         checksums = _read_array(file, layout.checksums, (layout.n_rows,), np.uint64)
-        size_bytes = layout.n_rows * layout.n_features * space.dtype.itemsize
+        dtype = np.dtype(layout.dtype)
+        size_bytes = layout.n_rows * layout.n_features * dtype.itemsize
         frame = _frame_digest(file, layout.embeddings, size_bytes)
-        stored_s = os.fstat(file.fileno()).st_mtime
+        stored_s = min(max(0.0, os.fstat(file.fileno()).st_mtime), _LAST_S)
     if not keys.any(axis=1).all():
         raise DamagedShardError("a row has no key")
     return Shard(
@@ -303,6 +369,7 @@ def _examined(path: Path, layout: ShardLayout | Fault) -> Shard:
         keys=keys_from_matrix(keys),
         checksums=Checksums.of_rows_alone(checksums),
         offset=layout.embeddings,
+        dtype=dtype,
         frame_digest=frame,
         times_s=(stored_s, stored_s),
     )
@@ -312,4 +379,8 @@ def _read_array(
     file: BinaryIO, offset: int, shape: tuple[int, ...], dtype: type[np.generic]
 ) -> np.ndarray:
     file.seek(offset)
-    return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    data = file.read(n_bytes)
+    if len(data) != n_bytes:
+        raise DamagedShardError("it was cut off while it was read")
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -23,6 +23,7 @@ from typing import Any
 import joblib
 import numpy as np
 
+from featx._files import check_folder, is_regular
 from featx.identity.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct
 from featx.identity.spaces import Space
 from featx.storage.damage import DamageLog
@@ -40,6 +41,7 @@ from featx.storage.shards import (
 from featx.storage.usage import USAGE_FILE, note_use
 
 _ATTEMPTS = 3
+_ROUNDING = 1e-3  # float16 rounds to half of that, but where numbers are so small that it has none
 _BYTES_OF_A_PIECE = 64 * 2**20
 _BYTES_FOR_THREADS = 8 * 2**20  # less is read before threads have started
 _MAX_THREADS = 4  # more do not make memory faster
@@ -110,6 +112,46 @@ class Snapshot:
                 yield shard, places[which] - first, which
 
 
+def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Round rows to the dtype in which they are stored, all but those that it cannot hold.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d), float32, or already of that dtype
+    dtype : dtype
+        float32 or float16.
+
+    Returns
+    -------
+    rows : ndarray of shape (n, d), C-contiguous
+        Of that dtype if it holds all rows, else float32.
+    held : ndarray of shape (n,), bool
+        False where a value would become infinite or zero, or where the row as a whole would be
+        further off than float16 rounds.
+
+    Examples
+    --------
+    >>> rows, held = rounded(np.float32([[0.1, 2], [1e5, 2], [0.1, 1e-9]]), np.dtype("float16"))
+    >>> held, rows[1:]
+    (array([ True, False, False]), array([[1.e+05, 2.e+00],
+           [1.e-01, 1.e-09]], dtype=float32))
+    """
+    exact = np.ascontiguousarray(rows)
+    if exact.dtype == dtype or dtype == np.float32:
+        return np.ascontiguousarray(exact, dtype), np.ones(len(exact), bool)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        half = exact.astype(dtype)
+        gaps = half.astype(np.float32) - exact
+        squares, lengths = (
+            np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64) for matrix in (gaps, exact)
+        )
+        lost = (np.isinf(half) & np.isfinite(exact)) | ((half == 0) & (exact != 0))
+        held = ~(lost.any(axis=1) | (squares > _ROUNDING**2 * lengths))
+    if held.all():
+        return half, held
+    return np.where(held[:, np.newaxis], half.astype(np.float32), exact), held
+
+
 class SpaceStore:
     """The stored rows of one space.
 
@@ -168,6 +210,14 @@ class SpaceStore:
         with self.damage.reported():
             return self.snapshot().find(keys) >= 0
 
+    def stored_dtype(self, keys: np.ndarray) -> np.dtype:
+        """Return the dtype that holds all rows that are stored under these keys."""
+        with self.damage.reported():
+            snapshot = self.snapshot()
+        places = snapshot.find(keys)
+        shards = snapshot.locate(places[places >= 0], max_rows=max(1, len(keys)))
+        return np.result_type(self.space.dtype, *{shard.dtype for shard, _, _ in shards})
+
     def append(
         self,
         keys: np.ndarray,
@@ -175,7 +225,9 @@ class SpaceStore:
         *,
         times_s: tuple[float, float] | None = None,
     ) -> Shard:
-        """Store rows as one new shard; once it returns they are safe.
+        """Store rows as a new shard; once it returns they are safe.
+
+        Rows that the dtype of the space cannot hold are a second shard, in float32.
 
         Parameters
         ----------
@@ -189,7 +241,14 @@ class SpaceStore:
         OSError
             They could not be written; what was stored before is unharmed.
         """
-        shard = write_shard(self.folder, keys, embeddings, space=self.space, times_s=times_s)
+        check_folder(self.folder)
+        rows, held = rounded(embeddings, self.space.dtype)
+        parts = [(keys, rows)]
+        if not held.all():
+            half = rows[held].astype(self.space.dtype)
+            parts = [(keys[~held], rows[~held]), *([(keys[held], half)] if len(half) else [])]
+        for part in parts:
+            shard = write_shard(self.folder, *part, space=self.space, times_s=times_s)
         self.note_use(n_hits=0)
         return shard
 
@@ -271,7 +330,7 @@ class SpaceStore:
         places = snapshot.find(keys[lacking])
         stored = places >= 0
         lacking, places = lacking[stored], places[stored]
-        row_bytes = self.space.n_features * self.space.dtype.itemsize
+        row_bytes = self.space.n_features * out.itemsize
         pieces = snapshot.locate(places, max_rows=max(1, _BYTES_OF_A_PIECE // row_bytes))
         is_done = True
         for shard, which, result in _read_pieces(pieces, lacking, out):
@@ -289,6 +348,7 @@ class SpaceStore:
         return is_done
 
     def _open_all(self, names: frozenset[str], known: Mapping[str, Shard]) -> tuple[Shard, ...]:
+        names = self._without_irregular_files(names)
         stems = sorted(
             os.path.splitext(name)[0]
             for name in names
@@ -327,7 +387,7 @@ class SpaceStore:
                     self.damage.note(path, f"{reasons[stem]}; the index was made anew")
             elif isinstance(shard, DamagedShardError):
                 files = (path, path.with_suffix(INDEX_SUFFIX))
-                self._set_aside(files, reasons.get(stem, str(shard)))
+                self.damage.set_aside(*files, reason=reasons.get(stem, str(shard)))
             elif not isinstance(shard, FileNotFoundError):
                 self.damage.note(path, f"cannot be read ({shard})")
 
@@ -336,18 +396,23 @@ class SpaceStore:
             return False
         if shard.space.digest == self.space.digest:
             return True
-        self._set_aside((shard.path, shard.index_path), "holds rows of another space")
+        self.damage.set_aside(shard.path, shard.index_path, reason="holds rows of another space")
         return False
+
+    def _without_irregular_files(self, names: frozenset[str]) -> frozenset[str]:
+        """Move links, pipes, devices and folders aside, and return the other names."""
+        new = names - self._snapshot.names
+        irregular = [name for name in sorted(new) if not is_regular(self.folder / name)]
+        for name in irregular:
+            if os.path.lexists(self.folder / name):  # else it was removed just now
+                self.damage.set_aside(self.folder / name, reason="is not a regular file")
+        return names.difference(irregular)
 
     def _set_foreign_files_aside(self, names: frozenset[str]) -> None:
         for name in names:
             is_shard = name.startswith(SHARD_PREFIX) and name.endswith((DATA_SUFFIX, INDEX_SUFFIX))
             if not is_shard and name != USAGE_FILE:
-                self._set_aside((self.folder / name,), "is no part of a cache")
-
-    def _set_aside(self, files: tuple[Path, ...], reason: str) -> None:
-        moved = self.damage.move_aside(*files)
-        self.damage.note(files[0], reason if moved else f"{reason}, and it cannot be moved aside")
+                self.damage.set_aside(self.folder / name, reason="is no part of a cache")
 
 
 def _read_pieces(
@@ -376,6 +441,7 @@ def _read_pieces(
 def _names_in(folder: Path) -> frozenset[str]:
     """List a folder, unfinished files left out."""
     try:
+        check_folder(folder)
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError:

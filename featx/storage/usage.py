@@ -1,7 +1,8 @@
 """How often and when the rows of a space were used: a line for each look-up.
 
 Lines are appended in one write, which needs no lock. The file only says what is worth keeping: a
-line that is lost or garbled, on a file system where appending is not atomic, costs a count.
+line that is lost or garbled, on a file system where appending is not atomic, costs a count. So does
+a line that cannot be true, such as a time to come; only the end of a huge file is read.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from featx._files import write_atomically
+from featx._files import open_regular, write_atomically
 
 USAGE_FILE = "usage.log"
 _MAX_BYTES = 256 * 2**10
+_MAX_READ_BYTES = 4 * _MAX_BYTES
+_MAX_HITS = 2**53  # of all lines together: JSON's readers know whole numbers up to here
+_CLOCKS_APART_S = 24 * 3600.0
 
 
 class Usage(NamedTuple):
@@ -37,12 +41,9 @@ def note_use(folder: Path, *, n_hits: int) -> None:
     """Note that the rows in a folder were looked up; nothing is noted where nothing is stored."""
     path = folder / USAGE_FILE
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(descriptor, _line(time.time(), n_hits))
-            is_long = os.fstat(descriptor).st_size > _MAX_BYTES
-        finally:
-            os.close(descriptor)
+        with open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+            file.write(_line(time.time(), n_hits))
+            is_long = os.fstat(file.fileno()).st_size > _MAX_BYTES
         if is_long:
             usage = read_usage(folder)
             write_atomically(path, _line(usage.last_used_s, usage.n_hits))
@@ -52,12 +53,27 @@ def read_usage(folder: Path) -> Usage:
     """Sum up what was noted for a folder."""
     n_hits, last_used_s = 0, 0.0
     with contextlib.suppress(OSError):
-        for line in (folder / USAGE_FILE).read_bytes().splitlines():
+        with open_regular(folder / USAGE_FILE) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_READ_BYTES))
+            lines = file.readall().splitlines()
+        for line in lines:
             with contextlib.suppress(ValueError):
-                when, count = line.split()
-                n_hits += int(count)
-                last_used_s = max(last_used_s, float(when))
+                when_s, count = map(int, line.split())
+                if 0 <= count <= _MAX_HITS and is_past(when_s):
+                    n_hits = min(n_hits + count, _MAX_HITS)
+                    last_used_s = max(last_used_s, float(when_s))
     return Usage(n_hits, last_used_s)
+
+
+def is_past(time_s: float) -> bool:
+    """Return True if something may have been done at a time, in seconds since 1970.
+
+    Examples
+    --------
+    >>> is_past(0.0), is_past(-1), is_past(1e18), is_past(float("nan"))
+    (True, False, False, False)
+    """
+    return 0 <= time_s <= time.time() + _CLOCKS_APART_S
 
 
 def _line(when_s: float, n_hits: int) -> bytes:

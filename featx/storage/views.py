@@ -143,6 +143,11 @@ class EmbeddingView(RowView):
     def __repr__(self) -> str:
         return f"EmbeddingView(shape={self.shape}, space={self._store.space.label!r})"
 
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """In which the rows are stored: float32 if some are that float16 cannot hold."""
+        return self._store.stored_dtype(self.keys)
+
     def __getitem__(self, index: Any) -> np.ndarray:
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
         keys = self.keys[rows]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx._files import seal, unseal, write_atomically
+from featx._files import read_regular, seal, unseal, write_atomically
 from featx.identity._hashing import digest_of_json
 from featx.networks.randomness import generator_states
 
@@ -89,7 +89,7 @@ class Checkpoint:
         if self._path is None:
             return None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            payload = unseal(self._path.read_bytes())
+            payload = unseal(read_regular(self._path))
             if payload is not None:
                 return _unpacked(payload)
         return None

@@ -28,7 +28,6 @@ from featx.samples.base import Samples
 from featx.samples.inputs import as_samples
 from featx.samples.versions import versions_of
 from featx.storage.cache import EmbeddingCache
-from featx.storage.cache_choice import resolve_cache
 from featx.training_data import check_vectors, rows_that_were_read
 from featx.tuning.contest import Contest, Outcome
 from featx.tuning.data import Data
@@ -140,7 +139,7 @@ def _stored_versions(
 @contextlib.contextmanager
 def _with_cache(extractor: FeatureExtractor) -> Iterator[tuple[FeatureExtractor, EmbeddingCache]]:
     """Lend an extractor that keeps nothing a cache for as long as this takes."""
-    cache = resolve_cache(extractor.cache)
+    cache = extractor.resolved_cache()
     if cache is not None:
         yield extractor, cache
         return
