@@ -11,11 +11,12 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from featx.identity._hashing import DIGEST_BYTES, digest_of
 
@@ -73,6 +74,64 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file for reading; anything else is an error at once.
+
+    Opening a named pipe would wait for a writer, and a device may be read for ever.
+
+    Raises
+    ------
+    OSError
+        It is not there, is no regular file, or cannot be read.
+
+    Examples
+    --------
+    >>> open_regular(os.curdir)
+    Traceback (most recent call last):
+        ...
+    OSError: [Errno 22] not a regular file: '.'
+    """
+    check_regular(os.stat(path).st_mode, path)
+    # It may have been replaced since: without O_NONBLOCK a pipe would still be waited for.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = open(os.open(path, flags), "rb")  # noqa: SIM115 - the caller closes it
+    try:
+        check_regular(os.fstat(file.fileno()).st_mode, path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def check_regular(mode: int, path: str | os.PathLike[str]) -> None:
+    """Check by its mode that a path leads to a regular file.
+
+    Raises
+    ------
+    OSError
+        It leads to a folder, a named pipe, a device or a socket.
+    """
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def check_can_write(path: Path) -> None:
+    """Check, before any work, that :func:`write_atomically` can write a file here.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written to, the name is too long, or something else than a regular
+        file is there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        check_regular(os.stat(path).st_mode, path)
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}"
+    with open(beside, "xb"):
+        pass
+    beside.unlink()
 
 
 def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:

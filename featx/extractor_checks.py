@@ -16,9 +16,10 @@ from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import ParameterError
 from featx.networks.applications import Network, find_network
 from featx.networks.augmentation import check_augment
-from featx.networks.models import StoredModel, is_file
+from featx.networks.models import is_file
 from featx.networks.pooling import POOLINGS
 from featx.networks.preprocessing import PREPROCESSINGS
+from featx.networks.stored_model import StoredModel
 from featx.storage.cache import EmbeddingCache
 
 # Of a network's constructor, but said by parameters of the extractor.

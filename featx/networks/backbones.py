@@ -19,9 +19,10 @@ from featx.identity._graphs import is_graph, producer
 from featx.identity.digests import Digester, graph_digest
 from featx.identity.spaces import Space
 from featx.networks.applications import Network, find_network
-from featx.networks.models import StoredModel, called_model, file_model, is_file, named_model
+from featx.networks.models import called_model, file_model, is_file, named_model
 from featx.networks.pooling import pooled, pooled_shape
 from featx.networks.preprocessing import preprocess
+from featx.networks.stored_model import StoredModel
 from featx.networks.taps import find_tap
 from featx.samples.images import DECODER, RESIZE
 

@@ -27,7 +27,8 @@ from featx.identity.digests import Digester
 from featx.identity.spaces import Space
 from featx.networks.applications import TINY_FILE
 from featx.networks.backbones import Backbone, BackboneSpec, build_backbone
-from featx.networks.models import StoredModel, is_file
+from featx.networks.models import is_file
+from featx.networks.stored_model import StoredModel
 from featx.samples.file_index import FileIndex, file_key
 from featx.samples.images import DECODER, RESIZE
 from featx.storage.cache import EmbeddingCache
