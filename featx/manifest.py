@@ -155,10 +155,10 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
     around = _check_fields("estimator.fitted.", estimator.get("fitted", {}), _AROUND, faults)
     if fitted.get("feature_shape_") != identity.get("feature_shape"):
         faults.add("fitted.feature_shape_", fitted.get("feature_shape_"), "that of space.identity.")
-    for part in (fitted, around):
-        names = part.get("feature_names_in_")
-        if isinstance(names, list) and len(names) != part.get("n_features_in_"):
-            faults.add("feature_names_in_", names, f"{part.get('n_features_in_')} names.")
+    for prefix, part in (("fitted", fitted), ("estimator.fitted", around)):
+        names, n_columns = part.get("feature_names_in_"), part.get("n_features_in_")
+        if names is not None and len(names) != n_columns:
+            faults.add(f"{prefix}.feature_names_in_", names, f"names of {n_columns} columns.")
     faults.raise_any()
 
 

@@ -126,6 +126,7 @@ def save(
             "objects with skops.io.dump."
         )
     check_is_fitted(estimator)
+    _check_names(trusted)
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise ParameterError(f"{str(path)!r}: no such folder to write to")
@@ -146,6 +147,15 @@ def save(
         for name, data in entries.items():
             archive.writestr(name, data)
     write_atomically(path, buffer.getvalue())
+
+
+def _check_names(trusted: Any) -> None:
+    is_list = isinstance(trusted, list | tuple | set | frozenset)
+    if not (is_list and all(isinstance(name, str) for name in trusted)):
+        raise ParameterError(
+            f"trusted={trusted!r}: expected a list of the names of types, such as that in the "
+            "message of an UntrustedTypesError"
+        )
 
 
 def _check_loads(
@@ -204,6 +214,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     >>> featx.load(path).transform(images).shape
     (4, 400)
     """
+    _check_names(trusted)
     entries = _read_entries(path)
     shown = repr(os.fspath(path))
     try:

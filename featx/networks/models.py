@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx._files import open_regular
 from featx.exceptions import BackboneError, WeightsError
 from featx.networks.applications import TINY_FILE, Network
 
@@ -136,6 +137,7 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
     import keras
 
     try:
+        open_regular(path).close()
         # Keras draws random weights before it reads those of the file.
         with fixed_seed():
             return keras.saving.load_model(path, compile=False)

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from featx._files import open_regular
 from featx._warning import warn_caller
 from featx.exceptions import NotCachedWarning, UnstableBackboneWarning, WeightsError
 from featx.identity._hashing import digest_of, digest_of_json
@@ -249,7 +250,8 @@ def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
         state = file_key(absolute, status)
         digest = files.find([state])[0]
         if digest is None:
-            digest = digest_of(Path(absolute).read_bytes())
+            with open_regular(absolute) as file:
+                digest = digest_of(file.read())
             files.add(state, digest, modified_s=max(status.st_mtime, status.st_ctime))
     except OSError as exc:
         raise WeightsError(f"{os.fspath(path)!r} cannot be read: {exc.strerror or exc}") from exc
