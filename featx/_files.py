@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,6 +133,21 @@ def _keep_permissions(path: Path, beside: Path) -> None:
     with contextlib.suppress(OSError, AttributeError):  # not allowed; or Windows, without owners
         os.chown(beside, found.st_uid, found.st_gid)
     os.chmod(beside, stat.S_IMODE(found.st_mode) & 0o777)
+
+
+def check_can_write(path: Path) -> None:
+    """Check, before any work, that a file can be written under a name that somebody gave.
+
+    Raises
+    ------
+    ParameterError
+        Something is there that is not a regular file.
+    OSError
+        The folder cannot be written to.
+    """
+    check_replaceable(path)
+    with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", path.absolute().parent):
+        pass
 
 
 def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
@@ -319,6 +334,28 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def open_given(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file that a user named, through links; a pipe or device is not opened.
+
+    Opening a named pipe would wait for a writer, and a device may be read for ever.
+
+    Raises
+    ------
+    IrregularFileError
+        It is something else than a file.
+    OSError
+        It is not there, or cannot be opened.
+
+    Examples
+    --------
+    >>> open_given(os.curdir)
+    Traceback (most recent call last):
+        ...
+    featx._files.IrregularFileError: [Errno 22] not a regular file: '...'
+    """
+    return BufferedReader(open_regular(os.path.realpath(path)))
 
 
 def read_regular(

@@ -17,10 +17,11 @@ from featx.exceptions import BackboneError, InputError, ParameterError
 from featx.networks.applications import Network, find_network
 from featx.networks.augmentation import check_augment
 from featx.networks.backbones import channels_first_message
-from featx.networks.models import StoredModel, is_file
+from featx.networks.models import is_file
 from featx.networks.pooling import POOLINGS
 from featx.networks.preprocessing import PREPROCESSINGS
 from featx.networks.resolution import Resolved
+from featx.networks.stored_model import StoredModel
 from featx.samples.base import Samples
 from featx.storage.cache import EmbeddingCache
 

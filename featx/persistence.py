@@ -1,80 +1,72 @@
 """Save a fitted estimator as one file without pickle, and load it again.
 
-The file is a zip archive: ``featx.json`` (class, parameters, space), ``head.skops`` (the head, by
-skops, which runs no code that was not vouched for) and, unless the weights are ``"imagenet"`` or
-those of ``"tiny"``, ``backbone.keras``. On loading, the digest of the space is checked: a head is
-never put on embeddings of another kind than those it was trained on.
+The file is a zip archive: ``featx.json`` (class, parameters, what `fit` set, space; see
+``manifest.py``), ``head.skops`` (the head; see ``saved_heads.py``) and, unless the weights are
+``"imagenet"`` or those of ``"tiny"``, ``backbone.keras`` (see ``networks/stored_model.py``). On
+loading, the digest of the space is checked: a head is never put on embeddings of another kind than
+those it was trained on.
+
+Who made the file is not trusted: each part is checked before it is built, and a saved file that is
+damaged, or says what :func:`save` does not write, is a :class:`SavedFileError`.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import io
 import json
 import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import skops.io
-from sklearn import config_context
-from sklearn.base import BaseEstimator
-from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from featx._files import check_replaceable, replaced_atomically
-from featx._text import one_line
+from featx._files import check_can_write, open_given, replaced_atomically
 from featx._version import __version__
+from featx.archives import ArchiveError, read_members
 from featx.estimators import TransferClassifier, TransferRegressor
-from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
+from featx.exceptions import BackboneError, InputError, ParameterError, SavedFileError
 from featx.extractor import FeatureExtractor
 from featx.extractor_checks import check_can_be_checked
-from featx.heads.folds import SampleFolds
 from featx.identity.spaces import Space
+from featx.manifest import (
+    AUGMENT,
+    BACKBONE,
+    FITTED,
+    FITTED_AROUND,
+    FORMAT,
+    HEAD,
+    LAYER,
+    MANIFEST,
+    as_plain,
+    check_manifest,
+    parse_manifest,
+)
 from featx.networks.augmentation import augmentation_layers
-from featx.networks.models import StoredModel
-from featx.probes.linear import LinearProbe
-from featx.probes.nearest_mean import NearestMeanProbe
-from featx.probes.neighbors import KNNProbe
-from featx.probes.pca import MomentPCA
-from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
+from featx.networks.stored_model import StoredModel
+from featx.saved_heads import head_bytes, load_head
 from featx.transfer import TransferEstimator
 
 if TYPE_CHECKING:
     import keras
 
-_FORMAT = 2
-_MANIFEST, _HEAD, _BACKBONE, _LAYER, _AUGMENT = (
-    "featx.json",
-    "head.skops",
-    "backbone.keras",
-    "preprocessing.keras",
-    "augment.keras",
-)
 _CLASSES: dict[str, Any] = {
     kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
 }
-# Heads of featx, which skops has not heard of.
-_OWN_TYPES = [
-    f"{kind.__module__}.{kind.__name__}"
-    for kind in (
-        KNNProbe,
-        LinearProbe,
-        MomentPCA,
-        NearestMeanProbe,
-        RidgeProbe,
-        RidgeProbeRegressor,
-        SampleFolds,
-    )
-]
+_MAX_BYTES = {
+    MANIFEST: 2**24,
+    HEAD: 2**35,
+    BACKBONE: 2**34,
+    LAYER: 2**30,
+    AUGMENT: 2**30,
+}
 # Neither where this machine keeps its cache nor the objects that are saved on their own.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
-_FITTED = ("feature_shape_", "array_shape_", "n_features_in_")
 
 
 def save(
@@ -93,8 +85,8 @@ def save(
     path : str or Path
         A regular file that is there is replaced, whole, and its permissions are kept.
     trusted : sequence of str, default=()
-        Types inside the head that skops does not know to be safe and that you vouch for, such as
-        ``"sklearn.tree._tree.Tree"`` in a forest.
+        Types inside the head that neither skops nor featx knows to be safe, and that you trust.
+        All heads that have a name need none.
 
     Raises
     ------
@@ -103,11 +95,20 @@ def save(
     NotFittedError
         The estimator was not fitted.
     ParameterError
-        `path` is a folder, a link or a device, or in a folder that is not there.
+        `path` is a folder, a link or a device, or in a folder that is not there; or a parameter,
+        the head or a layer cannot be saved.
     BackboneError
-        What the extractor computes cannot be identified, so that `load` could not check it.
+        The backbone cannot be identified or loaded again: it has a ``Lambda`` or code that cannot
+        be hashed, or a layer of its own that is not registered with
+        ``keras.saving.register_keras_serializable`` or whose ``get_config`` does not say all.
     OSError
         The file cannot be written; one that was there is unharmed.
+
+    Notes
+    -----
+    The file keeps the parameters, what `fit` set, and the report. It does not keep where the cache
+    is, `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as
+    `random_state`, nor where fine-tuning left activations in the cache.
 
     Examples
     --------
@@ -126,23 +127,57 @@ def save(
             "objects with skops.io.dump."
         )
     check_is_fitted(estimator)
-    if not Path(path).absolute().parent.is_dir():
-        raise ParameterError(f"{os.fspath(path)!r}: no such folder to write to")
-    check_replaceable(Path(path))
-    extractor = estimator if isinstance(estimator, FeatureExtractor) else estimator.extractor_
+    _check_names(trusted)
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise ParameterError(f"{str(path)!r}: no such folder to write to")
+    check_can_write(path)
+    is_extractor = isinstance(estimator, FeatureExtractor)
+    extractor = estimator if is_extractor else estimator.extractor_
     check_can_be_checked(extractor.current_resolution(), label=extractor.label)
     entries, manifest = _extractor_entries(extractor)
-    manifest |= {"format": _FORMAT, "featx": __version__, "class": kind}
-    if not isinstance(estimator, FeatureExtractor):
-        entries[_HEAD] = _head_bytes(estimator.head, estimator.head_, trusted)
-        manifest["estimator"] = _plain({"random_state": estimator.random_state})
-    entries[_MANIFEST] = json.dumps(manifest, indent=1).encode()
+    manifest |= {"format": FORMAT, "featx": __version__, "class": kind}
+    if not is_extractor:
+        manifest["estimator"] = _estimator_entry(estimator)
+        entries[HEAD] = head_bytes(estimator.head, estimator.head_, trusted)
+    entries[MANIFEST] = json.dumps(manifest, indent=1, default=str).encode()
+    _check_loads(entries, extractor, trusted)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
-    with replaced_atomically(Path(path)) as beside:
+    with replaced_atomically(path) as beside:
         beside.write_bytes(buffer.getvalue())
+
+
+def _check_names(trusted: Any) -> None:
+    is_list = isinstance(trusted, list | tuple | set | frozenset)
+    if not (is_list and all(isinstance(name, str) for name in trusted)):
+        raise ParameterError(
+            f"trusted={trusted!r}: expected a list of the names of types, such as that in the "
+            "message of an UntrustedTypesError"
+        )
+
+
+def _check_loads(
+    entries: dict[str, bytes], extractor: FeatureExtractor, trusted: Sequence[str]
+) -> None:
+    """Check that what is about to be written can be loaded, and gives the same embeddings."""
+    manifest = parse_manifest(entries[MANIFEST])
+    check_manifest(manifest, _CLASSES)
+    try:
+        loaded = _load_extractor(manifest, entries, extractor.cache)
+        _check_space(loaded)
+    except SavedFileError as exc:
+        raise BackboneError(
+            f"{extractor.label} cannot be saved, since it could not be loaded again: {exc}"
+        ) from exc
+    try:
+        _load_around(loaded, manifest, entries, trusted)
+    except SavedFileError as exc:
+        raise ParameterError(
+            f"the head cannot be saved, since it could not be loaded again: {exc}"
+        ) from exc
 
 
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: Any = "auto") -> Any:
@@ -180,105 +215,164 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     >>> featx.load(path).transform(images).shape
     (4, 400)
     """
+    _check_names(trusted)
     entries = _read_entries(path)
+    shown = repr(os.fspath(path))
     try:
-        manifest = _manifest_of(entries)
-        kind = _CLASSES[manifest["class"]]
+        manifest = parse_manifest(entries[MANIFEST])
+        check_manifest(manifest, _CLASSES)
+        _check_members(manifest, entries)
         extractor = _load_extractor(manifest, entries, cache)
-        if kind is not FeatureExtractor:
-            _check_trusted(entries[_HEAD], trusted)
-            parts = skops.io.loads(entries[_HEAD], trusted=[*trusted, *_OWN_TYPES])
-    except UntrustedTypesError:
-        raise
-    except (KeyError, ValueError, TypeError, zipfile.BadZipFile, AttributeError) as exc:
+        loaded = _load_around(extractor, manifest, entries, trusted)
+    except (ParameterError, SavedFileError) as exc:
         raise SavedFileError(
-            f"{os.fspath(path)!r} is not a saved featx estimator of this version: {exc!r}"
+            f"{shown} is not a saved featx estimator of this version: {exc}"
         ) from exc
-    _check_space(extractor, path)
+    try:
+        _check_space(extractor)
+    except (SavedFileError, ParameterError, BackboneError, InputError) as exc:
+        raise SavedFileError(f"{shown} cannot be used: {exc}") from exc
+    return loaded
+
+
+def _load_around(
+    extractor: FeatureExtractor,
+    manifest: dict[str, Any],
+    entries: dict[str, bytes],
+    trusted: Sequence[str],
+) -> Any:
+    """Build the estimator around an extractor, if the file holds one."""
+    kind = _CLASSES[manifest["class"]]
     if kind is FeatureExtractor:
         return extractor
+    heads, n_features = kind._heads, extractor.space_.n_features
+    parts = load_head(entries[HEAD], trusted, n_features=n_features, heads=heads)
     unfitted = FeatureExtractor(**extractor.get_params(deep=False))
-    estimator = kind(unfitted, parts["head"], **manifest["estimator"])
+    stored = manifest["estimator"]
+    params = {"random_state": stored["random_state"], "verbose": stored.get("verbose", 0)}
+    estimator = kind(unfitted, parts["head"], **params)
     estimator.extractor_, estimator.head_ = extractor, parts["head_"]
+    _set_fitted(estimator, stored.get("fitted", {}))
+    if "report" in stored:
+        estimator.report_ = Bunch(**stored["report"])
     return estimator
+
+
+def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> None:
+    """Check that the members which a manifest names are there, and no others."""
+    parts = (manifest["backbone"], manifest["preprocessing"], manifest["params"]["augment"])
+    names = {part["file"] for part in parts if isinstance(part, dict) and "file" in part}
+    names |= {MANIFEST} if manifest["class"] == FeatureExtractor.__name__ else {MANIFEST, HEAD}
+    if names != entries.keys():
+        raise ParameterError(
+            f"it has the members {', '.join(sorted(entries))}, expected {', '.join(sorted(names))}"
+        )
 
 
 def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files that hold an extractor's models, and its part of the manifest."""
+    resolved = extractor.current_resolution()
+    if not resolved.is_cacheable:
+        raise BackboneError(
+            f"{extractor.label} cannot be saved, since what it computes cannot be identified: it "
+            "has a Lambda, or a layer whose code or state cannot be hashed"
+        )
+    if not resolved.space.is_equal_but_for_storage(extractor.space_):
+        raise BackboneError(
+            f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
+            "again before it is saved."
+        )
     params = extractor.get_params(deep=False)
     entries = {}
     backbone, preprocessing = params["backbone"], params["preprocessing"]
     if extractor.has_named_weights():
         backbone = {"name": str(backbone)}
     else:
-        built = extractor.current_resolution().build()
-        entries[_BACKBONE] = _keras_bytes(built.model)
-        backbone, preprocessing = {"file": _BACKBONE}, built.preprocessing
+        built = resolved.build()
+        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
+        backbone, preprocessing = {"file": BACKBONE}, built.preprocessing
         # They are in the model now.
         params |= {"weights": "imagenet", "backbone_params": None}
     if preprocessing is not None and not isinstance(preprocessing, str):
-        entries[_LAYER] = _layers_bytes(extractor, [preprocessing])
-        preprocessing = {"file": _LAYER}
+        entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])
+        preprocessing = {"file": LAYER}
     if params["augment"] is not None and not isinstance(params["augment"], str):
-        entries[_AUGMENT] = _layers_bytes(extractor, augmentation_layers(params["augment"]))
-        params["augment"] = {"file": _AUGMENT}
+        layers = augmentation_layers(params["augment"])
+        entries[AUGMENT] = _layers_bytes(extractor, "augment", layers)
+        params["augment"] = {"file": AUGMENT}
     plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
-    fitted = {name: getattr(extractor, name) for name in _FITTED if hasattr(extractor, name)}
-    return entries, {
+    manifest = {
         "backbone": backbone,
         "preprocessing": preprocessing,
-        "params": _plain(plain),
-        "fitted": fitted,
+        "params": _plain_params(plain),
+        "fitted": _fitted_of(extractor, FITTED),
         "space": extractor.space_.to_json(),
     }
+    if hasattr(extractor, "report_"):
+        manifest["report"] = as_plain(extractor.report_)
+    return entries, manifest
 
 
-def _manifest_of(entries: dict[str, bytes]) -> dict[str, Any]:
-    manifest = json.loads(entries[_MANIFEST])
-    if manifest["format"] != _FORMAT:
-        raise ValueError(f"format {manifest['format']}, not {_FORMAT}")
-    return manifest
+def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
+    """Return the part of the manifest that is about the estimator around an extractor."""
+    params = _plain_params({name: getattr(estimator, name) for name in ("random_state", "verbose")})
+    fitted = _fitted_of(estimator, FITTED_AROUND)
+    report = as_plain(getattr(estimator, "report_", {}))
+    return {**params, "fitted": fitted, "report": report}
 
 
 def _load_extractor(
     manifest: dict[str, Any], entries: dict[str, bytes], cache: Any
 ) -> FeatureExtractor:
     backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
-    backbone = StoredModel(entries[_BACKBONE]) if "file" in backbone else backbone["name"]
+    if "file" in backbone:
+        backbone = StoredModel(entries[BACKBONE])
+        backbone.check()
+    else:
+        backbone = backbone["name"]
     if isinstance(preprocessing, dict):
-        preprocessing = StoredModel(entries[_LAYER]).load()
+        preprocessing = StoredModel(entries[LAYER]).load()
     params = manifest["params"] | {"preprocessing": preprocessing, "cache": cache}
-    if isinstance(params.get("augment"), dict):
-        params["augment"] = StoredModel(entries[_AUGMENT]).load().layers
+    if isinstance(params["augment"], dict):
+        params["augment"] = StoredModel(entries[AUGMENT]).load().layers
     extractor = FeatureExtractor(backbone, **params)
     extractor.space_ = Space.from_json(manifest["space"])
-    for name, value in manifest["fitted"].items():
-        setattr(extractor, name, tuple(value) if isinstance(value, list) else value)
+    _set_fitted(extractor, manifest["fitted"])
+    if "report" in manifest:
+        extractor.report_ = Bunch(**manifest["report"])
     return extractor
 
 
-def _check_space(extractor: FeatureExtractor, path: str | os.PathLike[str]) -> None:
+def _fitted_of(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return what `fit` set, as plain data."""
+    return {name: as_plain(getattr(estimator, name)) for name in names if hasattr(estimator, name)}
+
+
+def _set_fitted(estimator: Any, fitted: Mapping[str, Any]) -> None:
+    for name, value in fitted.items():
+        if name == "feature_names_in_":
+            value = np.array(value, dtype=object)
+        setattr(estimator, name, tuple(value) if isinstance(value, list) else value)
+
+
+def _check_space(extractor: FeatureExtractor) -> None:
     space = extractor.current_resolution().space
     if not space.is_equal_but_for_storage(extractor.space_):
         raise SavedFileError(
-            f"{os.fspath(path)!r} was made for embeddings of the space {extractor.space_digest_}, "
-            f"but its backbone makes those of {space.digest}: the weights or the versions of Keras "
-            "differ. Fit it again here."
+            f"it was made for embeddings of the space {extractor.space_digest_}, but its backbone "
+            f"makes those of {space.digest}: the weights or the versions of Keras differ. Fit it "
+            "again here."
         )
 
 
-def _plain(params: dict[str, Any]) -> dict[str, Any]:
-    """Keep parameters that are plain data, and not what is told of progress or draws numbers."""
-    plain = {}
-    for name, value in params.items():
-        if isinstance(value, np.integer):
-            value = int(value)
-        if isinstance(value, np.random.RandomState):
-            value = None
-        elif callable(value):
-            value = 0
-        plain[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return plain
+def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Keep parameters that are plain data, and no function or generator."""
+    lost = {
+        name: None if isinstance(value, np.random.RandomState) else 0
+        for name, value in params.items()
+        if isinstance(value, np.random.RandomState) or callable(value)
+    }
+    return as_plain(params | lost)
 
 
 def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) -> None:
@@ -306,89 +400,43 @@ def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) 
             head.fit(rng.normal(size=(40, 8)), np.arange(40) % 2)
     except Exception:
         return  # such numbers are not for this head, which is checked when it is saved
-    _head_bytes(estimator.head, head, trusted)
+    head_bytes(estimator.head, head, trusted)
 
 
-def _head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
-    parts = copy.deepcopy({"head": head, "head_": fitted})
-    for part in _objects_in(parts, set()):
-        # What a part asks of metadata routing matters to `fit` only, and refers to the part itself,
-        # round which skops walks for ever.
-        for name in _request_attributes():
-            vars(part).pop(name, None)
-    data = skops.io.dumps(parts)
-    _check_trusted(data, trusted)
-    return data
-
-
-@functools.cache
-def _request_attributes() -> set[str]:
-    """Return the attributes in which scikit-learn keeps what an estimator asks of routing."""
-    with config_context(enable_metadata_routing=True):
-        asking = StandardScaler().set_fit_request(sample_weight=True)
-    return set(vars(asking)) - set(vars(StandardScaler()))
-
-
-def _objects_in(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Find estimators, and what scikit-learn keeps estimators in, in whatever is held by a head."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    is_of_sklearn = type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__")
-    if isinstance(value, BaseEstimator) or is_of_sklearn:
-        yield value
-        value = vars(value)
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        value = value.ravel().tolist()
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from _objects_in(each, seen)
-
-
-def _check_trusted(data: bytes, trusted: Sequence[str]) -> None:
-    unknown = set(skops.io.get_untrusted_types(data=data))
-    untrusted = sorted(unknown - set(trusted) - set(_OWN_TYPES))
-    if untrusted:
-        shown = ", ".join(map(one_line, untrusted))
-        raise UntrustedTypesError(
-            f"the head holds types that skops does not know to be safe: {shown}. "
-            f"If you trust them, name them: trusted={untrusted!r}"
-        )
-
-
-def _keras_bytes(model: keras.Model) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _BACKBONE
-        model.save(file)
+def _keras_bytes(model: keras.Model, *, label: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="featx-") as folder:
+        file = Path(folder) / BACKBONE
+        try:
+            model.save(file)
+        except Exception as exc:  # whatever the configurations of layers raise
+            raise BackboneError(f"{label} cannot be saved as a .keras file: {exc}") from exc
         return file.read_bytes()
 
 
-def _layers_bytes(extractor: FeatureExtractor, layers: Sequence[keras.Layer]) -> bytes:
+def _layers_bytes(extractor: FeatureExtractor, name: str, layers: Sequence[keras.Layer]) -> bytes:
     import keras
 
     inputs = keras.Input(extractor.space_.input_shape)
-    return _keras_bytes(keras.Sequential([inputs, *layers]))
+    return _keras_bytes(keras.Sequential([inputs, *layers]), label=name)
 
 
 def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    shown = repr(os.fspath(path))
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {name: archive.read(name) for name in archive.namelist()}
+        with open_given(path) as file:
+            return read_members(
+                file, _MAX_BYTES.get, max_members=len(_MAX_BYTES), required=(MANIFEST,)
+            )
     except FileNotFoundError:
-        raise SavedFileError(f"{os.fspath(path)!r}: no such file") from None
-    except IsADirectoryError:
-        raise SavedFileError(f"{os.fspath(path)!r} is a folder, not a saved file") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as exc:
-        raise SavedFileError(
-            f"{os.fspath(path)!r} is not a saved featx estimator, or is damaged: {exc}"
-        ) from exc
-    if _MANIFEST not in entries:
+        raise SavedFileError(f"{shown}: no such file") from None
+    except OSError as exc:
+        kind = "is a folder, not a saved file" if os.path.isdir(path) else "cannot be read"
+        raise SavedFileError(f"{shown} {kind}: {exc.strerror}") from exc
+    except ArchiveError as exc:
         # Models of Keras are such archives, too.
-        cure = ". For a model of Keras: FeatureExtractor(path)" if "config.json" in entries else ""
+        is_model = "'config.json'" in str(exc)
+        cure = ". For a model of Keras: FeatureExtractor(path)" if is_model else ""
         raise SavedFileError(
-            f"{os.fspath(path)!r} is not a saved featx estimator: expected a file that featx.save "
-            f"wrote{cure}"
-        )
-    return entries
+            f"{shown} is not a saved featx estimator, or is damaged: {exc}. Expected a file that "
+            f"featx.save wrote{cure}"
+        ) from exc

@@ -101,7 +101,8 @@ def test_inspect_shards_takes_nothing_from_the_working_directory(shard, monkeypa
 
 
 def test_answer_is_one_line_of_json_for_each_path(shard):
-    found, fault = answer([json.dumps(str(shard)), json.dumps(str(shard.parent))])
+    paths = (shard, shard.parent)
+    found, fault = answer([json.dumps(["shard", str(path)]) for path in paths])
     assert ShardLayout(*json.loads(found)) == read_layout(shard)
     assert json.loads(fault)["is_damage"]
 

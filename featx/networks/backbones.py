@@ -22,9 +22,10 @@ from featx.identity.keras_settings import STANDARD, KerasSettings, current_setti
 from featx.identity.spaces import Space
 from featx.networks.applications import Network, find_network
 from featx.networks.channels import channel_axis, takes_channels_first
-from featx.networks.models import StoredModel, called_model, file_model, is_file, named_model
+from featx.networks.models import called_model, file_model, is_file, named_model
 from featx.networks.pooling import pooled, pooled_shape
 from featx.networks.preprocessing import preprocess
+from featx.networks.stored_model import StoredModel
 from featx.networks.taps import find_tap
 from featx.samples.images import DECODER, RESIZE
 

@@ -9,14 +9,13 @@ import contextlib
 import os
 import random
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx._files import open_given
 from featx.exceptions import BackboneError, WeightsError
-from featx.identity._hashing import digest_of
 from featx.identity.keras_settings import STANDARD
 from featx.networks.applications import TINY_FILE, Network
 
@@ -139,6 +138,7 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
     import keras
 
     try:
+        open_given(path).close()
         # Keras draws random weights before it reads those of the file.
         with STANDARD.applied(), fixed_seed():
             return keras.saving.load_model(path, compile=False)
@@ -147,38 +147,6 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
             f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc}. If it holds custom "
             "layers, load it yourself with keras.saving.load_model and pass the model."
         ) from exc
-
-
-class StoredModel:
-    """A model as the bytes of a ``.keras`` file, which Keras reads only when it is needed.
-
-    Parameters
-    ----------
-    data : bytes
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.digest = digest_of(data).hex()
-
-    def __repr__(self) -> str:
-        return f"<model of {len(self.data):,} bytes, {self.digest[:8]}>"
-
-    def __sklearn_clone__(self) -> StoredModel:
-        return self
-
-    def load(self) -> keras.Model:
-        """Read the model.
-
-        Raises
-        ------
-        WeightsError
-            It is damaged or holds code that Keras will not run unasked.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"model{KERAS_SUFFIX}"
-            file.write_bytes(self.data)
-            return file_model(file)
 
 
 def called_model(

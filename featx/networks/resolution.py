@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from featx._files import open_given
 from featx._warning import warn_caller
 from featx.exceptions import (
     BackboneError,
@@ -34,7 +35,8 @@ from featx.identity.keras_settings import backend_name, current_settings
 from featx.identity.spaces import Space
 from featx.networks.applications import TINY_FILE
 from featx.networks.backbones import Backbone, BackboneSpec, build_backbone
-from featx.networks.models import StoredModel, is_file
+from featx.networks.models import is_file
+from featx.networks.stored_model import StoredModel
 from featx.samples.file_index import FileIndex, file_key
 from featx.samples.images import DECODER, RESIZE
 from featx.storage.cache import EmbeddingCache
@@ -303,7 +305,8 @@ def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
         state = file_key(absolute, status)
         digest = files.find([state])[0]
         if digest is None:
-            digest = digest_of(Path(absolute).read_bytes())
+            with open_given(absolute) as file:
+                digest = digest_of(file.read())
             files.add(state, digest, modified_s=max(status.st_mtime, status.st_ctime))
     except OSError as exc:
         raise WeightsError(f"{os.fspath(path)!r} cannot be read: {exc.strerror or exc}") from exc

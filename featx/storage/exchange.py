@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import math
 import os
 import shutil
 import zipfile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK_BYTES = 64 * 2**20
+_MAX_SIZE = 2**28  # numbers in one sample, or in its embedding: 1 GiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +240,8 @@ class Imported(NamedTuple):
     n_added : int
         Those that were sound and not stored before.
     n_damaged : int
-        Those that disagree with their checksums, and were left out.
+        Those that disagree with their checksums, or hold numbers that are not finite; they were
+        left out.
     """
 
     n_rows: int
@@ -260,13 +263,27 @@ def read_shards(path: Path) -> list[Shard]:
         raise InputError(f"{str(path)!r}: no such file, or a folder without .h5 files")
     shards, faults = [], []
     for file, found in zip(paths, examine_shards(paths), strict=True):
-        if isinstance(found, Shard):
-            shards.append(found)
+        fault = _fault_of(found.space) if isinstance(found, Shard) else found
+        if fault:
+            faults.append(f"{one_line(file)}: {one_line(fault)}")
         else:
-            faults.append(f"{one_line(file)}: {one_line(found)}")
+            shards.append(found)
     if faults:
         raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
     return shards
+
+
+def _fault_of(space: Space) -> str:
+    """Describe what no space of featx has; empty if there is nothing.
+
+    Its digest, which names its folder, is computed here, so nothing else is of harm.
+    """
+    for name in ("input_shape", "feature_shape"):
+        shape = space.description.get(name)
+        is_shape = isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
+        if not (is_shape and shape and math.prod(shape) <= _MAX_SIZE):
+            return f"its description has the {name} {shape!r:.80}"
+    return "its space cannot be identified" if "unidentified" in space.description else ""
 
 
 def add_rows(shard: Shard, store: SpaceStore) -> Imported:
@@ -287,6 +304,7 @@ def _blocks_of(shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
         numbers = np.arange(start, min(start + n_rows, len(shard)))
         rows = np.empty((len(numbers), shard.space.n_features), shard.dtype)
         sound = shard.read(numbers, rows, np.arange(len(numbers)))
+        sound &= np.isfinite(rows).all(axis=1)  # such rows are never stored
         yield shard.keys[numbers], rows, sound
 
 

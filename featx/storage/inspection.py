@@ -1,8 +1,9 @@
-"""Shard files of which nothing is known, looked into by a child process.
+"""HDF5 files of which nothing is known, shards or weights, looked into by a child process.
 
 Damaged or hostile metadata can crash libhdf5, or make it hang or take all memory (facts of 2026-11:
 1,000 random flips, one crash, two hangs). So a file without an index is opened by a child with
-limits on time and memory, which answers with the places of the parts, one JSON line a file. If the
+limits on time and memory, which answers with the places of the parts, or whether weights are plain
+arrays, one JSON line a file. If the
 child dies, the file it was at is to blame, and another child goes on with the next.
 """
 
@@ -43,6 +44,19 @@ class Fault(NamedTuple):
     is_damage: bool
 
 
+class _Question(NamedTuple):
+    """What a child is asked.
+
+    Attributes
+    ----------
+    kind : {"shard", "weights"}
+    path : str
+    """
+
+    kind: str
+    path: str
+
+
 def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
     """Find where the parts of shards lie, whatever the files are.
 
@@ -55,32 +69,54 @@ def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
     list of ShardLayout or Fault
         The layout of each, or why there is none.
     """
-    answers: list[ShardLayout | Fault] = []
+    from featx.storage._hdf5 import ShardLayout
+
+    answers = _answers([_Question("shard", str(path)) for path in paths])
+    return [found if isinstance(found, Fault) else ShardLayout(*found) for found in answers]
+
+
+def inspect_weights(path: Path) -> Fault | None:
+    """Find out whether a weight file holds plain arrays only, whatever the file is.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Fault or None
+        None if it does.
+    """
+    return _answers([_Question("weights", str(path))])[0]
+
+
+def _answers(questions: Sequence[_Question]) -> list[Any]:
+    """Return what children found, or a fault, for each question."""
+    answers: list[Any] = []
     has_failed = False
-    while len(answers) < len(paths):
+    while len(answers) < len(questions):
         try:
-            lines, how_it_ended = _ask_child(paths[len(answers) :])
+            lines, how_it_ended = _ask_child(questions[len(answers) :])
         except OSError as exc:
-            return answers + [Fault(str(exc), is_damage=False)] * (len(paths) - len(answers))
+            return answers + [Fault(str(exc), is_damage=False)] * (len(questions) - len(answers))
         answers += [_understood(json.loads(line)) for line in lines]
-        if len(answers) == len(paths):
+        if len(answers) == len(questions):
             break
         # A child that ran out of time or memory may only have been unlucky once.
         has_failed = has_failed and not lines
         if has_failed:
-            reason = f"not a sound shard: libhdf5 {how_it_ended} while opening it"
+            kind = questions[len(answers)].kind
+            reason = f"not a sound {kind}: libhdf5 {how_it_ended} while opening it"
             answers.append(Fault(reason, is_damage=True))
         has_failed = not has_failed
     return answers
 
 
-def _understood(answer: list[Any] | dict[str, Any]) -> ShardLayout | Fault:
-    from featx.storage._hdf5 import ShardLayout
-
-    return Fault(**answer) if isinstance(answer, dict) else ShardLayout(*answer)
+def _understood(answer: Any) -> Any:
+    return Fault(**answer) if isinstance(answer, dict) else answer
 
 
-def _ask_child(paths: Sequence[Path]) -> tuple[list[str], str]:
+def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
     """Return the answers that a child gave, one line each, and how it ended."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -89,11 +125,11 @@ def _ask_child(paths: Sequence[Path]) -> tuple[list[str], str]:
     try:
         child = subprocess.run(  # noqa: S603 - this very interpreter, on this very module
             [sys.executable, *_COMMAND],
-            input="".join(f"{json.dumps(str(path))}\n" for path in paths),
+            input="".join(f"{json.dumps(question)}\n" for question in questions),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            timeout=_STARTUP_S + _SECONDS_PER_FILE * len(paths),
+            timeout=_STARTUP_S + _SECONDS_PER_FILE * len(questions),
             env=environment,
             check=False,
         )
@@ -104,20 +140,25 @@ def _ask_child(paths: Sequence[Path]) -> tuple[list[str], str]:
         output, end = child.stdout, f"ended with {child.returncode}"
     ready, *answers = output.split("\n")
     if ready != _READY:
-        raise OSError(f"no process can be started to look into {paths[0]}: it {end}")
+        raise OSError(f"no process can be started to look into {questions[0].path}: it {end}")
     # What follows the last newline is half an answer, or nothing.
     return answers[:-1], end
 
 
 def answer(lines: Iterable[str]) -> Iterator[str]:
-    """Answer each line, the path of a file in JSON, with its layout or a fault, in JSON."""
+    """Answer each line, the kind and path of a file in JSON, with what was found, in JSON.
+
+    A shard has a layout, sound weights have nothing to tell, and both may have a fault.
+    """
     from featx.storage._hdf5 import ShardStructureError, read_layout
+    from featx.storage._plain_hdf5 import HDF5StructureError, check_plain
 
     for line in lines:
+        kind, path = json.loads(line)
         with _limited_time():
             try:
-                found: Any = read_layout(Path(json.loads(line)))
-            except (ShardStructureError, MemoryError) as exc:
+                found: Any = (read_layout if kind == "shard" else check_plain)(Path(path))
+            except (ShardStructureError, HDF5StructureError, MemoryError) as exc:
                 found = Fault(str(exc) or "needs too much memory", is_damage=True)._asdict()
             except OSError as exc:
                 found = Fault(str(exc), is_damage=False)._asdict()
@@ -147,7 +188,8 @@ def _limit_memory() -> None:
 
 def main() -> None:
     """Be the child."""
-    import featx.storage._hdf5  # noqa: F401 - loaded before memory is limited
+    import featx.storage._hdf5
+    import featx.storage._plain_hdf5  # noqa: F401 - loaded before memory is limited
 
     _limit_memory()
     print(_READY, flush=True)

@@ -1,0 +1,134 @@
+"""Zip archives from strangers: the few members that are expected, of a size that is bearable.
+
+All is decided from the directory of the archive before anything is decompressed, so that neither
+a decompression bomb nor a member that lies about its size costs more than a look.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import IO
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_LOCAL_HEADER_BYTES = 30
+# Weights and arrays hardly compress; a bomb shrinks a thousandfold.
+_MAX_EXPANSION = 100
+_FREE_BYTES = 2**20
+_SHOWN = 5
+
+
+class ArchiveError(ValueError):
+    """An archive is damaged, or holds something else than it should."""
+
+
+def read_members(
+    file: IO[bytes],
+    max_bytes: Callable[[str], int | None],
+    *,
+    max_members: int,
+    required: Collection[str] = (),
+) -> dict[str, bytes]:
+    """Read an archive if its directory holds nothing but what is expected.
+
+    Parameters
+    ----------
+    file : binary file
+        Seekable.
+    max_bytes : callable
+        Returns the size that a member of this name may have, or None if the name is not known.
+    max_members : int
+        How many members there may be.
+    required : collection of str, default=()
+        Members that have to be there.
+
+    Returns
+    -------
+    dict of str to bytes
+
+    Raises
+    ------
+    ArchiveError
+        It is no archive, is damaged, lacks members, or has some that are unknown, doubled,
+        encrypted, links, overlapping or too large.
+    """
+    try:
+        file.seek(0, 2)
+        size = file.tell()
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            faults = _faults_of(members, max_bytes, max_members=max_members, size=size)
+            _raise_any(faults or _missing(members, required))
+            return {member.filename: archive.read(member) for member in members}
+    except ArchiveError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        IndexError,
+        MemoryError,
+        NotImplementedError,
+        OSError,
+        OverflowError,
+        RuntimeError,
+        ValueError,
+    ) as exc:
+        raise ArchiveError(str(exc) or type(exc).__name__) from exc
+
+
+def _raise_any(faults: Sequence[str]) -> None:
+    if faults:
+        shown = "; ".join(faults[:_SHOWN])
+        raise ArchiveError(shown if len(faults) <= _SHOWN else f"{shown}; and more")
+
+
+def _missing(members: Sequence[zipfile.ZipInfo], required: Collection[str]) -> list[str]:
+    names = {member.filename for member in members}
+    return [f"it has no {name}" for name in required if name not in names]
+
+
+def _faults_of(
+    members: Sequence[zipfile.ZipInfo],
+    max_bytes: Callable[[str], int | None],
+    *,
+    max_members: int,
+    size: int,
+) -> list[str]:
+    if len(members) > max_members:
+        return [f"{len(members)} members, expected {max_members} at most"]
+    counts = Counter(member.filename for member in members)
+    faults = [f"member {name!r} is there {n} times" for name, n in counts.items() if n > 1]
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if fault := _fault_of(member, max_bytes(member.filename)):
+            faults.append(f"member {member.filename!r} {fault}")
+        if member.header_offset < end:
+            faults.append(f"member {member.filename!r} overlaps another")
+        end = member.header_offset + _LOCAL_HEADER_BYTES + member.compress_size
+    if end > size:
+        faults.append("its members are larger than the file")
+    return faults
+
+
+def _fault_of(member: zipfile.ZipInfo, max_bytes: int | None) -> str:
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if max_bytes is None:
+        return "is unknown"
+    if kind not in (0, stat.S_IFREG):
+        return "is no regular file"
+    if member.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if member.compress_type not in _METHODS:
+        return f"is compressed by method {member.compress_type}, neither stored nor deflated"
+    if member.file_size > max_bytes:
+        return f"has {member.file_size:,} bytes, expected {max_bytes:,} at most"
+    if member.file_size > _FREE_BYTES + _MAX_EXPANSION * member.compress_size:
+        return f"expands from {member.compress_size:,} to {member.file_size:,} bytes"
+    return ""
