@@ -55,6 +55,7 @@ from featx.exceptions import BackboneError, EngineError, MissingExtraError, Para
 from featx.extractor import FeatureExtractor
 from featx.networks.backbones import Backbone, embedding_graph
 from featx.networks.copying import flat_copy
+from featx.networks.models import fixed_seed, undisturbed_seed
 from featx.tuning.handover import linear_map
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
     True
     """
     backbone = _backbone_of(extractor)
-    with backbone.settings.applied():
+    with backbone.settings.applied(), fixed_seed():
         graph = _embedding_graph(backbone)
         if backbone.tensor is not None:
             graph = flat_copy(graph, name="embeddings", label=backbone.spec.label).model
@@ -165,14 +166,18 @@ def export(
     if format == "keras":
         model = to_keras(extractor, head)
     else:
-        with backbone.settings.applied():
+        with backbone.settings.applied(), fixed_seed():
             model = _with_head(_embedding_graph(backbone), head)
     folder = path.absolute().parent
     with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as beside:
         written = Path(beside) / path.name
         try:
             # Keras and converters warn of each other.
-            with warnings.catch_warnings(action="ignore"), backbone.settings.applied():
+            with (
+                warnings.catch_warnings(action="ignore"),
+                backbone.settings.applied(),
+                undisturbed_seed(),
+            ):
                 _write(model, written, format)
         except OSError:
             raise

@@ -18,7 +18,7 @@ from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
 from featx.forward.embedding import PassOptions, embed
 from featx.forward.views import embed_views
 from featx.last_report import LastReport
-from featx.networks.augmentation import Augmentation
+from featx.networks.augmentation import Augmentation, check_takes_channels_first
 from featx.networks.resolution import Resolved, joined, resolve, resolve_taps
 from featx.samples.base import Samples
 from featx.samples.columns import check_columns
@@ -390,6 +390,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         """Return what makes versions of samples, if there are any."""
         if self.views == 1:
             return None
+        if resolved.space.description.get("channels_first"):
+            check_takes_channels_first(self.augment)
         return Augmentation(self.augment, resolved.input_shape, self.resolved_cache())
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from featx import FeatureExtractor
-from featx.exceptions import BackboneError, InputError
+from featx import FeatureExtractor, FineTune, TransferClassifier
+from featx.exceptions import BackboneError, InputError, ParameterError
 from featx.networks.channels import channel_axis, takes_channels_first
 
 FIRST = {"data_format": "channels_first"}
@@ -169,3 +169,42 @@ def test_fit_subclassed_channels_first_names_ways_out(images):
     model(images.astype("float32"))
     with pytest.raises(BackboneError, match=r"channels_first.*pooling='flatten'"):
         FeatureExtractor(model, cache=None).fit(images)
+
+
+def test_fit_channels_first_with_standard_augmentation_fails(images, model):
+    with pytest.raises(ParameterError, match="come first"):
+        FeatureExtractor(model, views=2, augment="standard", cache=None).fit(images)
+
+
+def test_transform_channels_first_with_layers_of_its_own(images, model):
+    flip = layers.RandomFlip("horizontal", **FIRST)
+    extractor = FeatureExtractor(model, views=3, augment=flip, cache=None).fit(images)
+    outputs = [np.asarray(model(x.astype("float32"))) for x in (images, images[..., ::-1])]
+    either = [each.mean((2, 3)) for each in outputs]
+    for view in np.moveaxis(extractor.transform_views(images), 1, 0):
+        near = [np.abs(view - each).max(axis=1) < 1e-2 for each in either]
+        assert np.logical_or(*near).all()
+
+
+@pytest.mark.parametrize("options", [{"augment": "standard"}, {"cutmix": 0.5}])
+def test_fine_tuning_channels_first_with_changed_images_fails(options, images, model):
+    extractor = FeatureExtractor(model, cache=None)
+    classifier = TransferClassifier(extractor, fine_tune=FineTune("all", **options))
+    with pytest.raises(ParameterError, match="channels come last"):
+        classifier.fit(images, [0, 1, 0, 1])
+
+
+def test_fine_tuning_channels_first_hands_over_exactly():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3, 9, 8))
+    x = layers.ReLU()(conv(name="first", **FIRST)(inputs))
+    model = keras.Model(inputs, conv(name="second", **FIRST)(x))
+    images = np.random.default_rng(0).integers(0, 256, (24, 3, 9, 8), dtype=np.uint8)
+    tuning = FineTune("second", epochs=1, validation=0.5)
+    classifier = TransferClassifier(
+        FeatureExtractor(model, preprocessing="torch", cache=None),
+        fine_tune=tuning,
+        random_state=0,
+    )
+    classifier.fit(images, [0, 1] * 12)
+    assert classifier.report_.handover_gap <= 1e-5

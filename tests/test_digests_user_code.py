@@ -10,6 +10,7 @@ from featx.identity.code_digests import UnhashableCodeError, code_digest
 from featx.identity.digests import graph_digest, object_digest
 
 TABLE = [1.0, 2.0]
+HALF = np.float32(0.5)
 
 
 def test_graph_digest_with_same_code_in_lambdas_is_equal():
@@ -174,7 +175,7 @@ def test_object_digest_of_function_with_keras_variable_follows_its_value():
 class Patches(layers.Layer):
     """A custom layer whose attributes come back from a file as other types."""
 
-    def __init__(self, size=(2, 2), table=((1, (2, 3)),), rate=np.float32(0.5), **kwargs):
+    def __init__(self, size=(2, 2), table=((1, (2, 3)),), rate=HALF, **kwargs):
         super().__init__(**kwargs)
         self.size, self.table, self.rate = size, table, rate
         self.options = {"sizes": [size, {"inner": size}]}
@@ -196,7 +197,9 @@ def test_graph_digest_after_round_trip_of_tuples_is_equal(tmp_path):
 
 
 def test_graph_digest_with_numpy_number_in_config_is_equal():
-    assert digest((4, 3), layers.Rescaling(np.float64(0.5))) == digest((4, 3), layers.Rescaling(0.5))
+    assert digest((4, 3), layers.Rescaling(np.float64(0.5))) == digest(
+        (4, 3), layers.Rescaling(0.5)
+    )
 
 
 def test_graph_digest_with_other_tuple_differs():

@@ -84,3 +84,9 @@ def test_fit_changes_no_parameter(images):
 def test_check_params_backbones_that_cannot_be_so(params, message):
     with pytest.raises(ParameterError, match=re.escape(message)):
         FeatureExtractor(**{"backbone": "tiny", **params}).check_params()
+
+
+def test_fit_name_of_efficientnet_v2_is_a_fault(images):
+    params = {"backbone_params": {"name": "mine"}, "weights": None}
+    with pytest.raises(ParameterError, match="by which this network chooses how it scales pixels"):
+        FeatureExtractor("efficientnet_v2_b0", **params).fit(images)

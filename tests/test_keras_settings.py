@@ -1,6 +1,7 @@
 """Keras' global settings: standard ones where featx makes networks, and restored afterwards."""
 
 import json
+import random
 import threading
 
 import keras
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from featx import FeatureExtractor
-from featx.exceptions import WeightsError
+from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
+from featx.exceptions import ParameterError, WeightsError
 from featx.identity.keras_settings import STANDARD, KerasSettings, backend_name, current_settings
 from featx.networks.augmentation import Augmentation
 from featx.networks.resolution import _BUILT, _KNOWN
@@ -170,11 +171,15 @@ def test_applied_in_several_threads_restores_settings(other_settings):
 
 
 def test_applied_nested_after_an_error_restores_settings(other_settings):
-    with pytest.raises(ZeroDivisionError), STANDARD.applied():
-        with other_settings.applied():
-            assert current_settings() == other_settings
-        assert current_settings() == STANDARD
-        raise ZeroDivisionError
+    def fail():
+        with STANDARD.applied():
+            with other_settings.applied():
+                assert current_settings() == other_settings
+            assert current_settings() == STANDARD
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert current_settings() == other_settings
 
 
@@ -187,3 +192,70 @@ def test_backend_name_reads_what_keras_reads(tmp_path, monkeypatch):
     assert backend_name() == "jax"
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     assert backend_name() == "torch"
+
+
+class DrawsAnywhere(layers.Layer):
+    """A layer that draws from the generators of the process."""
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+        drawn = float(np.random.rand() + random.random())  # noqa: NPY002
+        return inputs + keras.random.uniform((1,), dtype=inputs.dtype) + drawn
+
+
+def global_state():
+    """Return all that the process shares and a call of featx might leave changed."""
+    generator = np.random.get_state()  # noqa: NPY002
+    drawn = keras.random.uniform((1,), dtype="float32")  # from Keras' own generator
+    return (
+        current_settings(),
+        keras.config.is_traceback_filtering_enabled(),
+        keras.config.is_interactive_logging_enabled(),
+        random.getstate(),
+        (generator[1].tolist(), generator[2]),
+        float(np.asarray(drawn)[0]),
+    )
+
+
+@pytest.fixture
+def fitted(images):
+    X = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+    return X, TransferClassifier(FeatureExtractor("tiny")).fit(X, [0, 1, 0, 1])
+
+
+def test_public_calls_leave_global_state_as_it_was(fitted, other_settings, tmp_path):
+    X, classifier = fitted
+    y = [0, 1, 0, 1]
+    anywhere = DrawsAnywhere(dtype="float32")
+
+    def tune():
+        tuning = FineTune(1, epochs=1, validation=0.5)
+        params = {"fine_tune": tuning, "random_state": 0}  # None draws from NumPy's generator
+        TransferClassifier(FeatureExtractor("tiny"), **params).fit(X, y)
+
+    def refused():
+        with pytest.raises(ParameterError, match="do not follow from a seed"):
+            FeatureExtractor("tiny", views=2, augment=anywhere).fit(X)
+
+    def saved():
+        save(classifier, tmp_path / "model.featx")
+        load(tmp_path / "model.featx").predict(X)
+
+    calls = {
+        "fit": lambda: TransferClassifier(FeatureExtractor("tiny", cache=None)).fit(X, y),
+        "views": lambda: FeatureExtractor("tiny", views=2, augment="standard").fit_transform(X),
+        "tune": tune,
+        "refused": refused,
+        "save": saved,
+        "export": lambda: classifier.export(tmp_path / "model.keras"),
+    }
+    changed = []
+    for name, call in calls.items():
+        keras.utils.set_random_seed(0)
+        expected = global_state()
+        keras.utils.set_random_seed(0)
+        call()
+        if global_state() != expected:
+            changed.append(name)
+    assert changed == []

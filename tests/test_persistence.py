@@ -1,6 +1,7 @@
 """Saving and loading: one file, no pickle, nothing untrusted, the space checked."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -22,7 +23,12 @@ from featx import (
     load,
     save,
 )
-from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
+from featx.exceptions import (
+    BackboneError,
+    ParameterError,
+    SavedFileError,
+    UntrustedTypesError,
+)
 from featx.persistence import check_savable
 
 
@@ -328,3 +334,26 @@ def test_round_trip_fine_tuned_classifier_predicts_the_same(images, labels, path
         loaded.predict_proba(images), classifier.predict_proba(images), atol=1e-5
     )
     assert loaded.fine_tune is None  # it is what the training made of it
+
+
+@pytest.mark.filterwarnings("ignore::featx.exceptions.NotCachedWarning")
+def test_save_extractor_that_cannot_be_identified_raises(images, path):
+    handle = open(os.devnull)  # noqa: SIM115
+    opaque = keras.layers.Lambda(lambda x: x if handle.closed else x * 2)
+    model = keras.Sequential([keras.Input(images.shape[1:]), opaque, keras.layers.Flatten()])
+    extractor = FeatureExtractor(model).fit(images)
+    with pytest.raises(BackboneError, match="cannot be saved: what it computes cannot be"):
+        save(extractor, path)
+    assert not path.exists()
+    handle.close()
+
+
+def test_save_extractor_under_other_settings_raises(images, path):
+    model = keras.Sequential([keras.Input(images.shape[1:]), keras.layers.Flatten()])
+    try:
+        keras.config.set_epsilon(1e-2)
+        extractor = FeatureExtractor(model, cache=None).fit(images)
+        with pytest.raises(BackboneError, match=r"other settings of Keras.*'epsilon': 0\.01"):
+            save(extractor, path)
+    finally:
+        keras.config.set_epsilon(1e-7)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ from featx.storage.cache import EmbeddingCache
 if TYPE_CHECKING:
     import keras
 
+_Result = TypeVar("_Result")
+
 AUGMENTATIONS = ("standard",)
 _SEEDING = "by pixels"  # to be changed when versions get their seeds in another way
 _DRAWS = 10  # some layers change one image in eight, or choose one of a few ways
@@ -55,6 +57,26 @@ def check_augment(augment: Any, faults: ParameterFaults) -> None:
             hasattr(layer, "get_config") and callable(layer) for layer in given
         ):
             faults.add("augment", augment, "'standard', Keras layers or None.")
+
+
+def check_takes_channels_first(augment: Any) -> None:
+    """Check that layers change images (c, h, w) along the right axes.
+
+    Raises
+    ------
+    ParameterError
+        They take the channels to be last.
+    """
+    given = augment if isinstance(augment, Sequence) else [augment]
+    if isinstance(augment, str) or any(
+        getattr(layer, "data_format", None) == "channels_last" for layer in given
+    ):
+        shown = "'standard'" if isinstance(augment, str) else augment
+        raise ParameterError(
+            f"augment={shown} changes images whose channels come last, but those of the backbone "
+            "come first: pass Keras layers with data_format='channels_first', or put "
+            "keras.layers.Permute((3, 1, 2)) before the model"
+        )
 
 
 def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
@@ -219,22 +241,13 @@ class _Changer:
 
         def changed() -> np.ndarray:
             seed_generators(copy, 1)
-            with self.settings.applied(in_helper=True):
-                return keras.ops.convert_to_numpy(copy(images, training=True))
+            return keras.ops.convert_to_numpy(copy(images, training=True))
 
         def are_equal() -> bool:
             first = changed()
             return all(np.array_equal(changed(), first) for _ in range(_DRAWS - 1))
 
-        # What draws from the generators of the process leaves them as the caller had them: Keras
-        # has one for each thread.
-        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-        try:
-            with ThreadPoolExecutor(1) as thread:
-                return thread.submit(are_equal).result()
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)  # noqa: NPY002
+        return _apart(are_equal, self.settings)
 
     def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
         import keras
@@ -256,10 +269,35 @@ def _model_of(augment: Any, input_shape: tuple[int, ...], settings: KerasSetting
 
     # Layers without a seed would draw one from the caller's generators.
     with settings.applied(in_helper=True), fixed_seed():
-        inputs = changed = keras.Input(input_shape, dtype="float32")
-        for layer in augmentation_layers(augment):
-            changed = layer(changed)
-        return keras.Model(inputs, changed)
+        layers = augmentation_layers(augment)
+
+        def chained() -> keras.Model:
+            inputs = changed = keras.Input(input_shape, dtype="float32")
+            for layer in layers:
+                changed = layer(changed)
+            return keras.Model(inputs, changed)
+
+        return _apart(chained, settings)
+
+
+def _apart(function: Callable[[], _Result], settings: KerasSettings) -> _Result:
+    """Call a function that calls layers, and leave the generators of the caller as they were.
+
+    Layers that do not follow from a seed draw from Python's, NumPy's or Keras' own, of which the
+    last is another in each thread.
+    """
+
+    def call() -> _Result:
+        with settings.applied(in_helper=True):
+            return function()
+
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(call).result()
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def _noise(shape: tuple[int, ...]) -> np.ndarray:

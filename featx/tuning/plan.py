@@ -6,7 +6,7 @@ from featx._text import one_line
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.stored_frontier import StoredFrontier
-from featx.networks.augmentation import Augmentation
+from featx.networks.augmentation import Augmentation, check_takes_channels_first
 from featx.networks.backbones import Backbone
 from featx.networks.copying import FlatCopy, flat_copy
 from featx.storage.cache import EmbeddingCache
@@ -61,6 +61,13 @@ class Plan:
             raise ParameterError(
                 f"augment and cutmix change images, but {label} takes inputs of shape "
                 f"{self.backbone.input_shape}: leave them out"
+            )
+        if self.backbone.takes_channels_first and params.augment is not None:
+            check_takes_channels_first(params.augment)
+        if self.backbone.takes_channels_first and params.cutmix:
+            raise ParameterError(
+                f"cutmix exchanges rectangles of images whose channels come last, but those of "
+                f"{label} come first: put keras.layers.Permute((3, 1, 2)) before the model"
             )
         if params.views:
             Augmentation(params.augment, self.backbone.input_shape).check()
