@@ -31,6 +31,7 @@ from featx.samples.colours import (
     has_wide_colours,
     in_own_channels,
     on_white,
+    tile_size,
 )
 from featx.samples.levels import as_levels
 from featx.samples.metadata import exif_orientation, orientation_of, without_metadata
@@ -43,6 +44,9 @@ RESIZE = "lanczos-stretch-1"
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 # As in Pillow's own thumbnails: what remains to be reduced by the filter, for its quality to show.
 _REDUCING_GAP = 2
+
+# Of longer sides, which no camera has, the filter would take a hundred times the memory.
+_LONGEST_SIDE = 2**16
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -239,12 +243,12 @@ def _is_accepted(name: str, start: bytes) -> bool:
 
 def _check_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        # Pillow itself only warns up to twice its limit.
-        raise UnreadableImageError(
-            f"decompression bomb: {image.width}x{image.height} pixels exceed {limit}. "
-            f"{_RAISE_LIMIT}"
-        )
+    for width, height in (image.size, tile_size(image)):
+        if limit is not None and width * height > limit:
+            # Pillow itself only warns up to twice its limit, and does not look at tiles.
+            raise UnreadableImageError(
+                f"decompression bomb: {width}x{height} pixels exceed {limit}. {_RAISE_LIMIT}"
+            )
 
 
 def _of_caller(image: Image.Image) -> Image.Image:
@@ -345,6 +349,8 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _resized(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
     height, width = shape[:2]
+    if max(image.size) > _LONGEST_SIDE:
+        image = image.reduce((-(-image.width // _LONGEST_SIDE), -(-image.height // _LONGEST_SIDE)))
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 

@@ -99,7 +99,9 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UnreadableImageError("has NaN or infinite pixels")
     if _is_uint16(values):
-        if white is None and 0 < high < _DARK and (values % 257).any():
+        colours = values[..., :3] if values.ndim == 3 else values  # the fourth may be opacity
+        high = colours.max()
+        if white is None and 0 < high < _DARK and (colours % 257).any():
             raise dark_uint16(int(high))
         if white is not None and high > white:
             raise UnreadableImageError(f"has values up to {high}, but its file states {white}")
