@@ -3,6 +3,8 @@
 import io
 import os
 import stat
+import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -212,3 +214,39 @@ def test_decode_tiff_of_huge_tiles_is_refused():
     tiles = [(322, 40_000), (323, 40_000)]
     with pytest.raises(UnreadableImageError, match="40000x40000 pixels exceed"):
         decode(tiff(ramp(0, 255, np.uint8), more=tiles))
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "GIF", "BMP", "WebP", "TIFF", "LZW TIFF"])
+def test_pixels_of_damaged_file_fails_each_time(name):
+    # Pillow takes an image whose loading has failed at its end for loaded.
+    data = bytearray(FILES[name])
+    at = int(len(data) * {"PNG": 0.8, "LZW TIFF": 0.2}.get(name, 0.5))  # within the pixels
+    data[at : at + 10] = bytes(byte ^ 0xA5 for byte in data[at : at + 10])
+    image = Image.open(io.BytesIO(data))
+    outcomes = []
+    for _ in range(3):
+        try:
+            outcomes.append(pixels_of(image).tobytes())
+        except UnreadableImageError:
+            outcomes.append(None)
+    assert outcomes == outcomes[:1] * 3
+
+
+@pytest.mark.parametrize("more", [(282, 5), (34665, 65535)])
+def test_pixels_of_tiff_of_broken_tags_agree(more):
+    data = bytearray(tiff(ramp(0, 255, np.uint8), more=[more, (274, 6)]))
+    at = bytes(data).rindex(struct.pack("<HH", more[0], 3))
+    data[at + 2 : at + 12] = struct.pack("<HII", 10, 1, len(data) - 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, for the caller
+        image = Image.open(io.BytesIO(data))
+    for _ in range(2):
+        np.testing.assert_array_equal(pixels_of(image), decode(bytes(data))[..., 0])
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"pHYs", b"iCCP"])
+def test_pixels_of_png_of_broken_end_agree(kind):
+    data = png(ramp(0, 255, np.uint8), after=png_chunk(kind, b"a\0\7"))
+    image = Image.open(io.BytesIO(data))
+    for _ in range(2):
+        np.testing.assert_array_equal(pixels_of(image), ramp(0, 255, np.uint8))
