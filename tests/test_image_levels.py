@@ -151,3 +151,23 @@ def test_from_pil_any_mode_becomes_rgb(mode, colour, expected):
 def test_pixels_of_floating_point_image_is_refused():
     with pytest.raises(UnreadableImageError, match=r"np\.asarray"):
         pixels_of(Image.new("F", (4, 4), 0.5))
+
+
+def test_uint16_opacity_does_not_tell_the_range():
+    image = np.full((4, 4, 4), 1800, np.uint16)
+    image[..., 3] = 65535
+    with pytest.raises(UnreadableImageError, match="up to 1800 only"):
+        conform(image, (4, 4, 3))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA"])
+def test_decode_to_four_channels_keeps_opacity(mode):
+    image = Image.new("RGBA", (4, 4), (200, 30, 10, 128)).convert(mode)
+    if mode == "P":
+        image.info["transparency"] = image.getpixel((0, 0))
+    pixels = decode_to(encoded(image), (4, 4, 4))
+    np.testing.assert_array_equal(pixels, conform(pixels_of(image), (4, 4, 4)))
+    if mode == "RGBA":
+        assert pixels[0, 0].tolist() == [200, 30, 10, 128]
+    if mode == "P":
+        assert pixels[0, 0, 3] == 0

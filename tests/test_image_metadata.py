@@ -11,7 +11,7 @@ from image_files import encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp
 from PIL import Image, ImageFile
 
 from featx.samples.images import check_header, conform, decode, from_pil, pixels_of
-from featx.samples.metadata import orientation_of
+from featx.samples.metadata import orientation_of, without_metadata
 
 GRAY = np.full((4, 4), 9, np.uint8)
 BOMB = zlib.compress(bytes(2**23))
@@ -193,3 +193,12 @@ def test_decode_does_not_need_warnings_to_be_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         np.testing.assert_array_equal(decode(data), strict)
+
+
+def test_without_metadata_big_tiff_keeps_its_pixels():
+    data = encoded(photo(), "TIFF", big_tiff=True, tiffinfo={270: "a text", 700: b"<xmp/>"})
+    bare = without_metadata(data).data
+    assert bare != data
+    image = Image.open(io.BytesIO(bare))
+    np.testing.assert_array_equal(image, photo())
+    assert not {270, 700} & set(image.tag_v2)

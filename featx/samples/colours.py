@@ -109,6 +109,11 @@ def check_wide_colours(image: Image.Image) -> None:
         raise dark_uint16(256 * highest + 255)
 
 
+def tile_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of the tiles of a TIFF file; zeros where there are none."""
+    return _tag(image, TiffImagePlugin.TILEWIDTH) or 0, _tag(image, TiffImagePlugin.TILELENGTH) or 0
+
+
 def on_white(image: Image.Image) -> Image.Image:
     """Return an image of mode L, RGB or RGBA in RGB, on white."""
     if image.mode == "RGBA":

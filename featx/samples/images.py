@@ -31,6 +31,7 @@ from featx.samples.colours import (
     has_wide_colours,
     in_own_channels,
     on_white,
+    tile_size,
 )
 from featx.samples.levels import as_levels
 from featx.samples.metadata import exif_orientation, orientation_of, without_metadata
@@ -43,7 +44,8 @@ RESIZE = "lanczos-stretch-1"
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 # As in Pillow's own thumbnails: what remains to be reduced by the filter, for its quality to show.
 _REDUCING_GAP = 2
-
+# A longer side, which no camera has, is reduced first: the filter takes 50 bytes for each pixel.
+_LONGEST_SIDE = 2**16
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -198,8 +200,8 @@ def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Resu
 
 
 def _versions(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
-    """Yield a file as it is, and then without metadata, each with what tells its orientation."""
-    # Of PNG files, Pillow then leaves out checks of what is no metadata.
+    """Yield a file as it is, and then without metadata, each with how to find its orientation."""
+    # Pillow is not to parse the chunks of a PNG file then, as it leaves out checks.
     is_lax = bool(ImageFile.LOAD_TRUNCATED_IMAGES) and data.startswith(b"\x89PNG")
     if not is_lax:
         yield data, _orientation_of_file
@@ -239,12 +241,12 @@ def _is_accepted(name: str, start: bytes) -> bool:
 
 def _check_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        # Pillow itself only warns up to twice its limit.
-        raise UnreadableImageError(
-            f"decompression bomb: {image.width}x{image.height} pixels exceed {limit}. "
-            f"{_RAISE_LIMIT}"
-        )
+    for width, height in (image.size, tile_size(image)):
+        if limit is not None and width * height > limit:
+            # Pillow itself only warns up to twice its limit, and does not look at tiles.
+            raise UnreadableImageError(
+                f"decompression bomb: {width}x{height} pixels exceed {limit}. {_RAISE_LIMIT}"
+            )
 
 
 def _of_caller(image: Image.Image) -> Image.Image:
@@ -254,15 +256,32 @@ def _of_caller(image: Image.Image) -> Image.Image:
             "is an EPS file, for which Pillow starts Ghostscript: call image.load() yourself, if "
             "you trust it"
         )
+    tiles = list(getattr(image, "tile", None) or ())
     try:
         return _loaded(image, _orientation_of_caller)
     except UnreadableImageError:
         raise
     except Exception as exc:
+        if tiles:
+            image.tile = tiles  # type: ignore[attr-defined]  # or it would pass as loaded
+        data = _first_frame(image)
+        if data:
+            return _read(data, _loaded_file)
         raise UnreadableImageError(
             f"cannot be loaded ({str(exc) or type(exc).__name__}). If its file was closed, call "
             "image.load() before that"
         ) from exc
+
+
+def _first_frame(image: Image.Image) -> bytes:
+    """Return the file of an image that shows its first frame, if it is still open."""
+    try:
+        if image.tell() or not isinstance(image, ImageFile.ImageFile):
+            return b""
+        image.fp.seek(0)  # type: ignore[union-attr]
+        return image.fp.read()  # type: ignore[union-attr]
+    except Exception:
+        return b""
 
 
 def _orientation_of_caller(image: Image.Image) -> int:
@@ -345,6 +364,8 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _resized(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
     height, width = shape[:2]
+    if max(image.size) > _LONGEST_SIDE:
+        image = image.reduce((-(-image.width // _LONGEST_SIDE), -(-image.height // _LONGEST_SIDE)))
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 

@@ -99,7 +99,9 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UnreadableImageError("has NaN or infinite pixels")
     if _is_uint16(values):
-        if white is None and 0 < high < _DARK and (values % 257).any():
+        colours = values[..., :3] if values.ndim == 3 else values  # the fourth may be opacity
+        high = colours.max()
+        if white is None and 0 < high < _DARK and (colours % 257).any():
             raise dark_uint16(int(high))
         if white is not None and high > white:
             raise UnreadableImageError(f"has values up to {high}, but its file states {white}")
@@ -147,13 +149,24 @@ def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
             largest = max(largest, float(np.fmax.reduce(image, axis=None, initial=0)))
             if largest > _UNIT_PEAK:
                 return (0.0, 255.0)
-    if largest > 0:
+    check_scale(largest)
+    return None
+
+
+def check_scale(largest: float) -> None:
+    """Check that the largest of all floating-point pixels says they mean 0..255.
+
+    Raises
+    ------
+    InputError
+        It does not exceed 2: they seem to be scaled to 0..1, and some to overshoot.
+    """
+    if 0 < largest <= _UNIT_PEAK:
         raise InputError(
             f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
             "to 255. Pass X * 255 if they were scaled to 0..1. If they are dark images of 0..255, "
             "fit on brighter ones first, or pass X.round().astype(np.uint8)."
         )
-    return None
 
 
 def _is_uint16(values: np.ndarray) -> bool:

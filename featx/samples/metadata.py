@@ -16,6 +16,7 @@ _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+_BIG_TIFF_ORDERS = {b"II+\0": "<", b"MM\0+": ">"}
 # Tags that say where pixels are and what they mean: TIFF 6.0, with those of JPEG and tiles.
 _TIFF_TAGS = frozenset(
     (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320)
@@ -92,7 +93,7 @@ def without_metadata(data: bytes) -> BareFile:
         return _bare_png(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _bare_webp(data)
-    if data[:4] in _TIFF_ORDERS:
+    if data[:4] in _TIFF_ORDERS | _BIG_TIFF_ORDERS:
         return _bare_tiff(data)
     return BareFile(data, b"")
 
@@ -169,19 +170,20 @@ def _bare_webp(data: bytes) -> BareFile:
 
 def _bare_tiff(data: bytes) -> BareFile:
     """Leave out tags of the first page that do not describe pixels, and all further pages."""
-    order = _TIFF_ORDERS[data[:4]]
+    is_big = data[:4] in _BIG_TIFF_ORDERS
+    order = (_BIG_TIFF_ORDERS if is_big else _TIFF_ORDERS)[data[:4]]
+    pointer, counter, at, entry_bytes = ("Q", "Q", 8, 20) if is_big else ("I", "H", 4, 12)
     try:
-        start = struct.unpack_from(f"{order}I", data, 4)[0]
-        n_entries = struct.unpack_from(f"{order}H", data, start)[0]
-    except struct.error:
+        start = struct.unpack_from(order + pointer, data, at)[0]
+        n_entries = struct.unpack_from(order + counter, data, start)[0]
+    except (struct.error, OverflowError):
         return BareFile(data, b"")
-    entries = [data[start + 2 + 12 * n : start + 14 + 12 * n] for n in range(n_entries)]
-    kept = [
-        entry
-        for entry in entries
-        if len(entry) == 12 and struct.unpack_from(f"{order}H", entry)[0] in _TIFF_TAGS
-    ]
+    first = start + struct.calcsize(counter)
+    last = min(first + n_entries * entry_bytes, len(data) - entry_bytes + 1)
+    entries = [data[here : here + entry_bytes] for here in range(first, last, entry_bytes)]
+    kept = [each for each in entries if struct.unpack_from(f"{order}H", each)[0] in _TIFF_TAGS]
     # Moved together where they are, so that all offsets stay true; nothing longer is written.
-    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
+    directory = struct.pack(order + counter, len(kept)) + b"".join(kept)
+    directory += bytes(struct.calcsize(pointer))
     room = len(data) - start
     return BareFile(data[:start] + directory[:room] + data[start + len(directory) :], b"")
