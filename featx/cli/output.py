@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -199,5 +198,3 @@ def check_out(*paths: Path, force: bool) -> None:
         check_replaceable(path)
         if not force and path.exists():
             raise InputError(f"{str(path)!r} is there already: pass --force to replace it")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "no permission to write to the folder", str(folder))
