@@ -61,18 +61,22 @@ def write_atomically(path: Path, data: Buffer) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that a name which somebody gave is free, or that of a regular file.
+    """Check, before any work, that a file can be written under a name which somebody gave.
 
-    A rename would put a file in the place of a link, a device or a named pipe: as root, in that of
-    ``/dev/null``.
+    The name has to be free, or that of a regular file. A rename would put a file in the place of a
+    link, a device or a named pipe: as root, in that of ``/dev/null``.
 
     Raises
     ------
     ParameterError
         Something else is there.
     OSError
-        There can be no such file: its name is too long, and so on.
+        There can be no such file: its name is too long, nothing may be written to its folder, and
+        so on.
     """
+    folder = path.absolute().parent
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no permission to write to the folder", str(folder))
     try:
         found = os.lstat(path)
     except FileNotFoundError:

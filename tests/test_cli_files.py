@@ -135,13 +135,6 @@ def test_ending_that_is_not_written_is_refused_first(
     assert os.listdir(cache_folder) == []
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
-def test_folder_without_permission_is_refused_first(run, photos, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    code, _, err = run("fit", photos, "--out", tmp_path / "locked" / "m.featx")
-    assert (code, "no permission to write" in err) == (CODES["disk"], True)
-
-
 def test_name_that_is_too_long_is_refused_first(run, photos, tmp_path):
     code, _, err = run("fit", photos, "--out", tmp_path / f"{'m' * 300}.featx")
     assert (code, "File name too long" in err) == (CODES["disk"], True)

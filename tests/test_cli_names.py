@@ -193,6 +193,17 @@ def test_warning_shows_names_as_text(run, tmp_path):
     assert "\x1b" not in err
 
 
+def test_json_is_all_there_is_on_standard_output(run, monkeypatch):
+    def talkative():
+        print("Downloading data from somewhere")
+        return []
+
+    monkeypatch.setattr("featx.networks.applications.list_backbones", talkative)
+    code, text, err = run("backbones", "--json")
+    assert (code, json.loads(text)) == (0, [])
+    assert err == "Downloading data from somewhere\n"
+
+
 def test_json_has_null_where_a_number_is_none(run, monkeypatch):
     found = {"mean": float("nan"), "scores": [1.0, float("inf")], "\x7f": "\x1b"}
     row = type("Row", (), {"_asdict": lambda self: found})()

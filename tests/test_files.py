@@ -2,12 +2,20 @@
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from featx._files import remove_tree, replaced_atomically, seal, unseal, write_atomically
+from featx._files import (
+    check_replaceable,
+    remove_tree,
+    replaced_atomically,
+    seal,
+    unseal,
+    write_atomically,
+)
 from featx.exceptions import ParameterError
 
 
@@ -146,6 +154,22 @@ def test_replaced_atomically_interrupted_leaves_the_old_file(fault, tmp_path):
         write()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["rows"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs folders with permissions")
+def test_check_replaceable_locked_folder_raises(monkeypatch):
+    with tempfile.TemporaryDirectory() as place:  # pytest's is root's alone
+        os.chmod(place, 0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+            # os.access goes by the real user
+            monkeypatch.setattr("os.access", partial(os.access, effective_ids=True))
+        try:
+            with pytest.raises(PermissionError, match="no permission to write to the folder"):
+                check_replaceable(Path(place) / "rows")
+        finally:
+            os.seteuid(user)
 
 
 def test_replaced_atomically_name_as_long_as_can_be(tmp_path):

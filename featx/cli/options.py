@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,7 +19,10 @@ FOLDER = click.argument("folder", type=click.Path())
 
 
 class Command(click.Command):
-    """A command that refuses an option given twice where only the last would count."""
+    """A command that refuses an option given twice where only the last would count.
+
+    What libraries print while it runs goes to standard error: only results are on standard output.
+    """
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """Count the options first."""
@@ -30,6 +34,12 @@ class Command(click.Command):
                     f"{option.opts[0]} is given {given.count(option)} times: expected once", context
                 )
         return super().parse_args(context, arguments)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run it."""
+        context.obj = sys.stdout
+        with contextlib.redirect_stdout(sys.stderr):
+            return super().invoke(context)
 
 
 class Group(click.Group):

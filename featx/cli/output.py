@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -10,7 +9,7 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -105,6 +104,12 @@ def echo(text: str, *, err: bool = False) -> None:
     write(f"{without_controls(text)}\n", err=err)
 
 
+def results() -> TextIO:
+    """Return the standard output that the command was started with."""
+    context = click.get_current_context(silent=True)
+    return sys.stdout if context is None or context.obj is None else context.obj
+
+
 def write(text: str, *, err: bool = False) -> None:
     """Write text as it is to standard output, or standard error.
 
@@ -113,12 +118,13 @@ def write(text: str, *, err: bool = False) -> None:
     Exit
         With the code of a process that SIGPIPE ended: nobody reads on, as in ``featx ... | head``.
     """
+    stream = sys.stderr if err else results()
     try:
-        click.echo(text, nl=False, err=err, color=True)
+        click.echo(text, stream, nl=False, color=True)
     except BrokenPipeError:
         # Python flushes standard output when it ends, and would complain.
         with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), (sys.stderr if err else sys.stdout).fileno())
+            os.dup2(nowhere.fileno(), stream.fileno())
         raise click.exceptions.Exit(_READER_GONE) from None
 
 
@@ -199,5 +205,3 @@ def check_out(*paths: Path, force: bool) -> None:
         check_replaceable(path)
         if not force and path.exists():
             raise InputError(f"{str(path)!r} is there already: pass --force to replace it")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "no permission to write to the folder", str(folder))

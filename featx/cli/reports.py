@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featx._text import one_line
-from featx.cli.output import echo, write
+from featx.cli.output import echo, results, write
 
 if TYPE_CHECKING:
     from featx.evaluation.comparison import Comparison
@@ -33,7 +33,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     --------
     >>> print_table("", ["name", "#n"], [["a", 1]])  # doctest: +SKIP
     """
-    console = Console()
+    console = Console(file=results())
     if not console.file.isatty():  # rich calls a pipe a terminal where colour is forced
         console.width = _UNCUT
     table = Table()
