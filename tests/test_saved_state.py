@@ -278,6 +278,44 @@ N_EXAMPLES = pytest.mark.parametrize(
 )
 
 
+def swapped(data, config):
+    """Return a model whose configuration is another."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return archive_of({**members, "config.json": json.dumps(config)})
+
+
+@pytest.mark.parametrize("name", ["backbone.keras", "preprocessing.keras"])
+def test_load_models_with_code_are_refused(name, path):
+    scaling = keras.layers.Rescaling(0.5)
+    save(FeatureExtractor(dense(), preprocessing=scaling, cache=None).fit(COLUMNS), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    evil = {"module": "keras.layers", "class_name": "Lambda", "config": {"function": "x"}}
+    path.write_bytes(archive_of({**members, name: swapped(members[name], evil)}))
+    with pytest.raises(SavedFileError, match=r"Lambda of keras\.layers"):
+        load(path, cache=None)
+    path.write_bytes(archive_of({**members, name: b"junk"}))
+    with pytest.raises(SavedFileError, match="the Keras model in it is damaged"):
+        load(path, cache=None)
+    path.write_bytes(archive_of({each: part for each, part in members.items() if each != name}))
+    with pytest.raises(SavedFileError, match="it has the members"):
+        load(path, cache=None)
+
+
+def test_load_scaling_that_does_not_fit_raises(path):
+    scaling = keras.layers.Rescaling(0.5)
+    save(FeatureExtractor(dense(), preprocessing=scaling, cache=None).fit(COLUMNS), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    other = keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)])
+    other.save(path.with_suffix(".keras"))
+    members["preprocessing.keras"] = path.with_suffix(".keras").read_bytes()
+    path.write_bytes(archive_of(members))
+    with pytest.raises(SavedFileError, match="cannot be used"):
+        load(path, cache=None)
+
+
 @N_EXAMPLES
 def test_load_flipped_or_cut_bytes_never_predict_otherwise(n_examples, saved, tmp_path):
     def check(data):

@@ -1,5 +1,6 @@
 """Models inside saved files: what Keras is given, and in what surroundings."""
 
+import contextlib
 import io
 import json
 import threading
@@ -214,3 +215,17 @@ def test_check_legacy_file_raises(tmp_path):
 def test_load_senseless_configuration_raises(change, tmp_path):
     with pytest.raises(SavedFileError):
         stored(model(keras.layers.Dense(3)), tmp_path, change).load()
+
+
+@pytest.mark.long
+def test_load_flipped_weights_are_numbers_or_an_error(tmp_path):
+    file = stored(model(keras.layers.Dense(3)), tmp_path)
+    with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(members["model.weights.h5"]), 200).tolist():
+        weights = bytearray(members["model.weights.h5"])
+        weights[place] ^= int(rng.integers(1, 256))
+        with contextlib.suppress(SavedFileError):
+            loaded = zipped({**members, "model.weights.h5": bytes(weights)}).load()
+            assert [weight.shape for weight in loaded.get_weights()] == [(4, 3), (3,)]
