@@ -54,7 +54,7 @@ def read_members(
     Raises
     ------
     ArchiveError
-        It is no archive, is damaged, lacks members, or has some that are unknown, doubled,
+        It is no archive, is damaged, lacks members, or has some that are unknown, repeated,
         encrypted, links, overlapping or too large.
     """
     try:

@@ -118,7 +118,7 @@ class WeightsError(FeatxError, OSError):
 
 
 class UntrustedTypesError(FeatxError, TypeError):
-    """A saved estimator holds types that nobody vouched for; nothing of it was loaded."""
+    """A saved estimator holds types that are not trusted; nothing of it was loaded."""
 
 
 class SavedFileError(FeatxError, ValueError):

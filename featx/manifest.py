@@ -69,7 +69,7 @@ def parse_manifest(data: bytes) -> Any:
     """
     try:
         value = json.loads(
-            data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_without_doubles
+            data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_without_repeats
         )
         _check_depth(value)
     except (ValueError, RecursionError) as exc:
@@ -81,7 +81,7 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"it holds {name}")
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("it holds a name twice")
     return dict(pairs)

@@ -30,7 +30,13 @@ from featx._files import check_can_write, open_given, replaced_atomically
 from featx._version import __version__
 from featx.archives import ArchiveError, read_members
 from featx.estimators import TransferClassifier, TransferRegressor
-from featx.exceptions import BackboneError, InputError, ParameterError, SavedFileError
+from featx.exceptions import (
+    BackboneError,
+    EngineError,
+    ParameterError,
+    SavedFileError,
+    WeightsError,
+)
 from featx.extractor import FeatureExtractor
 from featx.extractor_checks import check_can_be_checked
 from featx.identity.spaces import Space
@@ -127,7 +133,7 @@ def save(
             "objects with skops.io.dump."
         )
     check_is_fitted(estimator)
-    _check_names(trusted)
+    _check_trusted(trusted)
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise ParameterError(f"{str(path)!r}: no such folder to write to")
@@ -150,7 +156,7 @@ def save(
         beside.write_bytes(buffer.getvalue())
 
 
-def _check_names(trusted: Any) -> None:
+def _check_trusted(trusted: Any) -> None:
     is_list = isinstance(trusted, list | tuple | set | frozenset)
     if not (is_list and all(isinstance(name, str) for name in trusted)):
         raise ParameterError(
@@ -168,7 +174,9 @@ def _check_loads(
     try:
         loaded = _load_extractor(manifest, entries, extractor.cache)
         _check_space(loaded)
-    except SavedFileError as exc:
+    except (WeightsError, EngineError):
+        raise
+    except Exception as exc:  # whatever Keras raises
         raise BackboneError(
             f"{extractor.label} cannot be saved, since it could not be loaded again: {exc}"
         ) from exc
@@ -187,7 +195,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     ----------
     path : str or Path
     trusted : sequence of str, default=()
-        Types inside the head that you vouch for; see :func:`save`.
+        Types inside the head that you trust; see :func:`save`.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
         The cache of the loaded extractor; a saved file does not name one.
 
@@ -202,7 +210,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         The file is no saved estimator, is damaged, or its backbone makes other embeddings than
         the head was trained on.
     UntrustedTypesError
-        The head holds types that nobody vouched for; nothing of it was loaded.
+        The head holds types that are not trusted; nothing of it was loaded.
     WeightsError
         The weights that the file names cannot be had.
 
@@ -215,7 +223,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     >>> featx.load(path).transform(images).shape
     (4, 400)
     """
-    _check_names(trusted)
+    _check_trusted(trusted)
     entries = _read_entries(path)
     shown = repr(os.fspath(path))
     try:
@@ -230,7 +238,9 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         ) from exc
     try:
         _check_space(extractor)
-    except (SavedFileError, ParameterError, BackboneError, InputError) as exc:
+    except (WeightsError, EngineError):
+        raise
+    except Exception as exc:  # whatever Keras raises of models that do not fit together
         raise SavedFileError(f"{shown} cannot be used: {exc}") from exc
     return loaded
 
@@ -429,9 +439,6 @@ def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
             )
     except FileNotFoundError:
         raise SavedFileError(f"{shown}: no such file") from None
-    except OSError as exc:
-        kind = "is a folder, not a saved file" if os.path.isdir(path) else "cannot be read"
-        raise SavedFileError(f"{shown} {kind}: {exc.strerror}") from exc
     except ArchiveError as exc:
         # Models of Keras are such archives, too.
         is_model = "'config.json'" in str(exc)
@@ -439,4 +446,10 @@ def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
         raise SavedFileError(
             f"{shown} is not a saved featx estimator, or is damaged: {exc}. Expected a file that "
             f"featx.save wrote{cure}"
+        ) from exc
+    except (OSError, ValueError) as exc:
+        if os.path.isdir(path):
+            raise SavedFileError(f"{shown} is a folder, not a saved file") from exc
+        raise SavedFileError(
+            f"{shown} cannot be read: {getattr(exc, 'strerror', None) or exc}"
         ) from exc

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from command_line import CODES, fit_tiny, runner, write_photos
+from sklearn.neighbors import KNeighborsClassifier
 
-from featx import EmbeddingCache, FeatureExtractor, save
+from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, load_image_folder, save
+from featx.exceptions import UntrustedTypesError
 
 
 @pytest.fixture
@@ -76,18 +78,24 @@ def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tm
     assert (code, ".tflite" in err) == (CODES["input"], True)
 
 
-def test_forest_is_saved_and_loaded_only_with_its_types_named(run, photos, tmp_path):
+def test_forest_is_saved_and_loaded_without_trust(run, photos, tmp_path):
     path = tmp_path / "forest.featx"
-    arguments = ("fit", photos, "--out", path, "--backbone", "tiny", "-q", "--head", "forest")
-    code, _, err = run(*arguments)
+    assert run("fit", photos, "--out", path, "--backbone", "tiny", "-q", "--head", "forest")[0] == 0
+    assert run("evaluate", path, photos)[0] == 0
+
+
+def test_evaluate_other_types_need_to_be_trusted(run, photos, tmp_path):
+    path, images = tmp_path / "model.featx", load_image_folder(photos)
+    head = KNeighborsClassifier(1, algorithm="kd_tree")
+    classifier = TransferClassifier("tiny", head).fit(images.data, images.target)
+    with pytest.raises(UntrustedTypesError) as caught:
+        save(classifier, path)
+    names = str(caught.value).partition("trusted=")[2].strip("[]'").split("', '")
+    save(classifier, path, trusted=names)
+    code, _, err = run("evaluate", path, photos)
     assert code == CODES["saved"]
-    assert "--trusted sklearn.tree._tree.Tree" in err
-    assert not path.exists()
-    assert EmbeddingCache().info()["n_rows"] == 0
-    trusted = ("--trusted", "sklearn.tree._tree.Tree")
-    assert run(*arguments, *trusted)[0] == 0
-    assert run("evaluate", path, photos)[0] == CODES["saved"]
-    assert run("evaluate", path, photos, *trusted)[0] == 0
+    assert f"--trusted {names[0]}" in err
+    assert run("evaluate", path, photos, *(f"--trusted={name}" for name in names))[0] == 0
 
 
 def test_predict_takes_folders_too(run, photos, model, tmp_path):

@@ -1,5 +1,7 @@
 """Rows as one file for others, and back."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from featx.exceptions import (
     ParameterError,
 )
 from featx.extractor import FeatureExtractor
-from featx.identity.key_table import matrix_from_keys
+from featx.identity._hashing import digest_of
+from featx.identity.key_table import keys_from, matrix_from_keys
+from featx.identity.spaces import Space
 from featx.storage import exchange
 
 
@@ -178,3 +182,87 @@ def test_export_that_fails_leaves_the_old_file_alone(cache, embeddings, tmp_path
         cache.export(path)
     assert path.read_text() == "precious"
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def exported(tmp_path, rows=((1.0, 2.0),), **identity):
+    """Export rows of a space that is described in another way than featx does."""
+    described = {
+        "graph": "x",
+        "dtype": "float32",
+        "feature_shape": [2],
+        "input_shape": [4, 4, 3],
+        **identity,
+    }
+    space = Space({name: value for name, value in described.items() if value is not ...}, label="l")
+    cache = EmbeddingCache(tmp_path / "theirs")
+    keys = keys_from([digest_of(bytes([row])) for row in range(len(rows))], count=len(rows))
+    cache.store(space).append(keys, np.array(rows, np.float32))
+    cache.export(tmp_path / "rows.h5")
+    return tmp_path / "rows.h5"
+
+
+@pytest.mark.parametrize(
+    "input_shape", [..., None, "abc", [], [0, 4, 3], [4.0], [True], [2**20, 2**20], {"a": 1}]
+)
+def test_import_space_of_a_senseless_description_raises(input_shape, tmp_path):
+    path = exported(tmp_path, input_shape=input_shape)
+    mine = EmbeddingCache(tmp_path / "mine")
+    with pytest.raises(InputError, match="its description has the input_shape"):
+        mine.import_(path)
+    assert mine.info()["n_rows"] == 0
+
+
+def test_import_space_that_cannot_be_identified_raises(tmp_path):
+    path = exported(tmp_path, unidentified="x")
+    with pytest.raises(InputError, match="its space cannot be identified"):
+        EmbeddingCache(tmp_path / "mine").import_(path)
+
+
+def test_import_rows_that_are_not_finite_are_left_out(tmp_path):
+    path = exported(tmp_path, rows=[(1, 2), (np.nan, 1), (1, np.inf), (3, 4)])
+    assert EmbeddingCache(tmp_path / "mine").import_(path) == (4, 2, 2)
+
+
+def soft_link(file):
+    del file["keys"]
+    file["keys"] = h5py.SoftLink("/embeddings")
+
+
+def external_storage(file):
+    del file["embeddings"]
+    file.create_dataset("embeddings", (1, 2), np.float32, external=[("/etc/passwd", 0, 8)])
+
+
+def giant_shape(file):
+    del file["embeddings"]
+    file.create_dataset("embeddings", (2**40, 2), np.float32, chunks=(2**16, 2))
+
+
+def texts(file):
+    del file["embeddings"]
+    file["embeddings"] = np.array([["a", "b"]], dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (soft_link, "keys is a link"),
+        (external_storage, "embeddings lies in another file"),
+        (giant_shape, "embeddings is not contiguous"),
+        (texts, "embeddings has another dtype"),
+    ],
+)
+def test_import_file_that_is_not_plain_raises(change, fault, tmp_path):
+    path = exported(tmp_path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(InputError, match=fault):
+        EmbeddingCache(tmp_path / "mine").import_(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_import_named_pipe_raises(tmp_path):
+    os.mkfifo(tmp_path / "rows.h5")
+    for path in (tmp_path / "rows.h5", tmp_path):
+        with pytest.raises(InputError, match="no such file"):
+            EmbeddingCache(tmp_path / "mine").import_(path)

@@ -79,9 +79,9 @@ def test_check_configuration_refuses_what_advisories_tell(part):
 
 def test_check_configuration_looks_at_every_depth():
     inner = layer("Sequential", module="keras", name="inner", layers=[layer("Lambda")])
-    with pytest.raises(ConfigurationError, match="Lambda of keras.layers"):
+    with pytest.raises(ConfigurationError, match=r"Lambda of keras\.layers"):
         check(layer("TimeDistributed", layer=inner))
-    with pytest.raises(ConfigurationError, match="Lambda of keras.layers"):
+    with pytest.raises(ConfigurationError, match=r"Lambda of keras\.layers"):
         check(build_config={"shapes": [{"deep": layer("Lambda")}]})
 
 

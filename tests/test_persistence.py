@@ -12,6 +12,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 from featx import (
@@ -109,20 +110,30 @@ def test_round_trip_preprocessing_layer_travels(images, labels, path):
     np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
 
 
-def test_save_forest_names_the_types_to_trust(images, labels, path):
+def test_load_forest_needs_no_trust(images, labels, path):
     classifier = TransferClassifier("tiny", "forest", random_state=0).fit(images, labels)
-    with pytest.raises(UntrustedTypesError, match=r"trusted=\['sklearn.tree._tree.Tree'\]"):
+    loaded = round_trip(classifier, path)
+    np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
+
+
+def test_load_other_types_need_trust(images, labels, path):
+    head = KNeighborsClassifier(2, algorithm="kd_tree")
+    classifier = TransferClassifier("tiny", head).fit(images, labels)
+    with pytest.raises(UntrustedTypesError) as caught:
         save(classifier, path)
     assert not path.exists()
-
-
-def test_load_forest_needs_its_types_trusted(images, labels, path):
-    classifier = TransferClassifier("tiny", "forest", random_state=0).fit(images, labels)
-    trusted = ["sklearn.tree._tree.Tree"]
+    trusted = str(caught.value).partition("trusted=")[2].strip("[]'").split("', '")
     loaded = round_trip(classifier, path, trusted=trusted)
     np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
     with pytest.raises(UntrustedTypesError):
         load(path)
+
+
+@pytest.mark.parametrize("trusted", [True, "sklearn.tree._tree.Tree", [1], None])
+def test_load_trusted_that_is_no_list_raises(trusted, path):
+    """CVE-2024-37065: True once meant everything."""
+    with pytest.raises(ParameterError, match="trusted="):
+        load(path, trusted=trusted)
 
 
 def test_save_unfitted_raises(path):
@@ -290,9 +301,10 @@ def test_load_folder_raises(tmp_path):
 
 
 def test_check_savable_names_types_before_anything_is_fitted():
-    with pytest.raises(UntrustedTypesError, match=r"_tree\.Tree"):
-        check_savable(TransferClassifier("tiny", "forest"))
-    check_savable(TransferClassifier("tiny", "forest"), trusted=["sklearn.tree._tree.Tree"])
+    head = KNeighborsClassifier(2, algorithm="kd_tree")
+    with pytest.raises(UntrustedTypesError, match=r"KDTree"):
+        check_savable(TransferClassifier("tiny", head))
+    check_savable(TransferClassifier("tiny", "forest"))
     check_savable(TransferRegressor("tiny"))
     check_savable(TransferClassifier("tiny", make_pipeline(PCA(64), LogisticRegression())))
 

@@ -371,7 +371,7 @@ def with_leaf_features(nodes):
     ],
 )
 def test_load_head_tree_that_leads_out_of_its_arrays_raises(part, change, forest):
-    with pytest.raises(SavedFileError, match="a tree|damaged"):
+    with pytest.raises(SavedFileError, match=r"a tree|damaged"):
         load(changed_array(forest, part, change))
 
 

@@ -37,7 +37,7 @@ _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "
 _IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
 _MODEL = click.argument("model", type=click.Path())
 _TRUSTED = click.option(
-    "--trusted", multiple=True, help="A type inside the head that you vouch for; may be repeated."
+    "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
 _CACHE = click.option("--cache", default="auto", help="A folder, or none.")
 _ON_ERROR = click.option(
