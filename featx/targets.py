@@ -101,7 +101,7 @@ def as_values(y: Any, *, name: str = "y") -> np.ndarray:
     array = _as_array(y, name)
     if array.dtype == object:
         _check_complete(array, name, "value")
-        if all(isinstance(value, Number) for value in array.ravel()):
+        if all(issubclass(each, Number) for each in _types(array)):
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 array = _natural(array) if _are_whole(array) else array.astype(np.float64)
     if array.dtype.kind not in "biuf":
@@ -167,7 +167,7 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
 
 def _as_array(y: Any, name: str) -> np.ndarray:
     """Return an array, of dtype object where only the values tell what they are."""
-    if y is None or isinstance(y, (str, bytes, Mapping, Set, Number)):
+    if y is None or isinstance(y, (str, bytes, Mapping, Set)):
         raise InputError(
             f"{name} is {type(y).__name__}: Expected array-like (array or non-string sequence), "
             f"got {y if y is None else type(y)}"
@@ -178,9 +178,7 @@ def _as_array(y: Any, name: str) -> np.ndarray:
     else:
         array = _of_objects(values, name)
     if array.ndim == 0:
-        raise InputError(
-            f"{name} is a {type(y).__name__} without rows: expected one for each sample"
-        )
+        raise InputError(f"{name} has shape (): expected one entry for each sample")
     if array.ndim > 2 or array.shape[1:] == (0,):
         raise InputError(
             f"{name} has shape {array.shape}: expected (n_samples,) or (n_samples, n_outputs)"
@@ -238,8 +236,10 @@ def _of_objects(values: Any, name: str) -> np.ndarray:
         array = np.array(values, dtype=object)
     except ValueError as exc:  # NumPy's, of rows of different lengths
         raise InputError(_of_ragged(name)) from exc
+    if _types(array) <= _PLAIN:
+        return array
     for row, value in enumerate(array if array.ndim == 1 else ()):
-        if isinstance(value, (list, tuple, Set)) or getattr(value, "ndim", 0):
+        if isinstance(value, (list, tuple, Set)) or getattr(value, "ndim", 0) != 0:
             raise InputError(_of_ragged(name, row, value))
     flat = [_scalar(value) for value in array.ravel()]
     scalars = np.empty(len(flat), dtype=object)
@@ -268,30 +268,22 @@ def _of_ragged(name: str, row: int | None = None, value: Any = None) -> str:
 
 def _of_one_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np.ndarray:
     """Return labels that are objects with the dtype of their type."""
-    first: dict[str, int] = {}
-    kinds = [_kind(value) for value in array.ravel()]
-    for position, kind in enumerate(kinds):
-        first.setdefault(kind, position)
-    n_columns = array.size // max(1, len(array))
-    found = set(first)
+    found = {_kind(each) for each in _types(array)}
     if found <= {"bool", "int"}:
         return _integers(array, name)
     if found <= {"bool", "int", "float"}:
-        inexact = [v for v in array.ravel() if not isinstance(v, (float, np.floating))]
-        if any(abs(int(v)) > _SAME_IN_FLOAT for v in inexact):
+        whole = [v for v in array.ravel().tolist() if not isinstance(v, (float, np.floating))]
+        if any(abs(int(v)) > _SAME_IN_FLOAT for v in whole):
             raise InputError(
                 f"{name} has floats and integers above 2**53, which floats cannot tell apart: pass "
                 "integers, or strings"
             )
         return _natural(array)
     if len(found) > 1:
-        shown = " and ".join(
-            f"{kind} (row {position // n_columns})" for kind, position in first.items()
-        )
-        raise InputError(f"{name} has labels of several types: {shown}: expected one type")
+        raise InputError(f"{name} has labels of several types: {_firsts(array)}: expected one type")
     if found == {"str"}:
         # Fixed-width strings lose NULs at their end, so that two labels could become one.
-        is_exact = not any(value.endswith("\0") for value in array.ravel())
+        is_exact = not any(value.endswith("\0") for value in array.ravel().tolist())
         return array if keep_objects or not is_exact else _natural(array)
     _refuse(found.pop(), name)
     return array
@@ -311,11 +303,21 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
     return np.array(values, dtype=np.uint64).reshape(array.shape)
 
 
-def _kind(value: Any) -> str:
-    for kind, types in _KINDS.items():
-        if isinstance(value, types):
-            return kind
-    return type(value).__name__
+def _firsts(array: np.ndarray) -> str:
+    """Return the types of labels, each with the first row that has one."""
+    rows: dict[str, int] = {}
+    for row, values in enumerate(array.reshape(len(array), -1).tolist()):
+        for value in values:
+            rows.setdefault(_kind(type(value)), row)
+    return " and ".join(f"{kind} (row {row})" for kind, row in rows.items())
+
+
+def _types(array: np.ndarray) -> set[type]:
+    return set(map(type, array.ravel().tolist()))
+
+
+def _kind(of: type) -> str:
+    return next((kind for kind, types in _KINDS.items() if issubclass(of, types)), of.__name__)
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -325,12 +327,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "bytes": (bytes,),
 }
+_PLAIN = {bool, int, float, str, bytes, type(None)}
+_NUMBERS = {bool, int, float}  # of which arrays of floats show what is missing
 
 
 def _are_whole(array: np.ndarray) -> bool:
     """Return True if all objects are integers or booleans that 64 bits hold."""
     values = array.ravel()
-    are_ints = all(_kind(value) in ("bool", "int") for value in values)
+    are_ints = {_kind(each) for each in _types(array)} <= {"bool", "int"}
     return are_ints and all(-(2**63) <= int(value) < 2**63 for value in values)
 
 
@@ -352,7 +356,8 @@ def _refuse(what: str, name: str) -> None:
 def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
     """Check that no entry is missing or infinite."""
     masks = {}
-    if array.dtype.kind == "O":
+    types = _types(array) if array.dtype.kind == "O" else _NUMBERS
+    if not (types <= _NUMBERS or types == {str}):
         flat = [_is_missing(value) for value in array.ravel()]
         masks["missing"] = np.array(flat, dtype=bool).reshape(array.shape)
     elif array.dtype.kind == "f":
@@ -362,7 +367,7 @@ def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
     for word, mask in masks.items():
         if mask.any():
             rows = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
-            counted = _count(np.count_nonzero(mask), f"{word} {noun}")
+            counted = _count(int(np.count_nonzero(mask)), f"{word} {noun}")
             example = str(array[mask][0]).replace("nan", "NaN")
             raise InputError(
                 f"{name} has {counted} {_rows(rows)}, such as {example}: leave these samples out"

@@ -114,7 +114,8 @@ def _check_folds(
         n_folds = _N_FOLDS if cv is None else cv
         if y.ndim == 1 and isinstance(n_folds, Integral):
             names, counts = np.unique(y, return_counts=True)
-            few = [f"{names[i]!r} ({counts[i]})" for i in np.flatnonzero(counts < n_folds)]
+            rare = zip(names.tolist(), counts.tolist(), strict=True)
+            few = [f"{label!r} ({count})" for label, count in rare if count < n_folds]
             if few:
                 faults.messages.append(
                     f"head{'__' if name else ''}{name} calibrates in {n_folds} folds, which need "

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.model_selection import check_cv
 
 from featx.exceptions import InputError
+from featx.targets import as_groups
 
 Fold = tuple[np.ndarray, np.ndarray]
 
@@ -38,6 +39,7 @@ def split_folds(cv: Any, X: np.ndarray, y: np.ndarray, groups: Any, *, classes: 
     InputError
         There are no folds.
     """
+    groups = None if groups is None else as_groups(groups, len(y))
     splitter = check_cv(cv, y, classifier=classes)
     folds = [
         (_row_numbers(train, len(y)), _row_numbers(test, len(y)))
