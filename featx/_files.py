@@ -403,9 +403,12 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     NotADirectoryError
         There is a link, which is not followed, or a file.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(folder).st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "not a folder, or a link", os.fspath(folder))
+    try:
+        mode = os.lstat(folder).st_mode
+    except (FileNotFoundError, NotADirectoryError):  # the latter is of a folder above it
+        return
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder, or a link", os.fspath(folder))
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:

@@ -10,7 +10,7 @@ from featx.exceptions import CacheDamageWarning
 from featx.identity.key_table import keys_from_matrix
 from featx.identity.spaces import Space
 from featx.storage import compaction
-from featx.storage.compaction import blocks, compact
+from featx.storage.compaction import blocks, compact, merge_tiny
 from featx.storage.shards import Shard
 from featx.storage.store import SpaceStore
 
@@ -48,14 +48,14 @@ def test_compact_merges_in_order_and_drops_doubles(store, stored):
 
 
 def test_compact_one_shard_is_left_as_it_is(store):
-    path = store.append(*keys_and_rows(4)).path
+    (shard,) = store.append(*keys_and_rows(4))
     compact(store)
-    assert [shard.path for shard in store.shards()] == [path]
+    assert [left.path for left in store.shards()] == [shard.path]
 
 
 def test_compact_large_shards_stay_unless_they_hold_doubles(store, monkeypatch):
     monkeypatch.setattr(compaction, "_MERGED_BYTES", 2 * 4 * 24)
-    large, small, more = (store.append(*keys_and_rows(n, seed=n)) for n in (4, 2, 1))
+    large, small, more = (store.append(*keys_and_rows(n, seed=n))[0] for n in (4, 2, 1))
     compact(store)
     left, merged = store.shards()
     assert left.path == large.path
@@ -178,3 +178,72 @@ def test_blocks_are_bounded_and_in_order(store, stored, monkeypatch):
     found = list(blocks(store, np.concatenate([keys[:6], missing, keys[6:]])))
     assert [len(block_keys) for block_keys, _ in found] == [5, 3, 4]
     np.testing.assert_array_equal(np.concatenate([block for _, block in found]), rows)
+
+
+def test_merge_tiny_single_rows_leave_few_shards(store, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    written, append = [], SpaceStore.append
+
+    def append_and_count(self, keys, *arguments, **options):
+        written.append(len(keys))
+        return append(self, keys, *arguments, **options)
+
+    monkeypatch.setattr(SpaceStore, "append", append_and_count)
+    keys, rows = keys_and_rows(120)
+    for number in range(120):
+        store.append(keys[number : number + 1], rows[number : number + 1])
+        merge_tiny(store)
+        assert len(store.shards()) <= 16
+    assert sum(written) <= 120 * 8
+    embeddings, found = store.find(keys)
+    assert found.all()
+    np.testing.assert_array_equal(embeddings, rows)
+    np.testing.assert_array_equal(np.sort(store.keys()), np.sort(keys))
+
+
+def test_merge_tiny_leaves_large_shards_alone(store, monkeypatch):
+    monkeypatch.setattr(compaction, "_TINY_BYTES", 10 * 24)
+    (large,) = store.append(*keys_and_rows(11))
+    for seed in range(1, 18):
+        store.append(*keys_and_rows(1, seed=seed))
+    merge_tiny(store)
+    assert [len(shard) for shard in store.shards()] == [11, 17]
+    assert store.shards()[0].path == large.path
+
+
+def test_merge_tiny_by_two_at_once_stores_each_row_once(store, monkeypatch):
+    keys, rows = keys_and_rows(17)
+    for number in range(17):
+        store.append(keys[number : number + 1], rows[number : number + 1])
+    real = compaction.remove_shard
+
+    def let_another_go_first(shard):
+        monkeypatch.setattr(compaction, "remove_shard", real)
+        merge_tiny(other)
+        real(shard)
+
+    other = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
+    other.shards()
+    monkeypatch.setattr(compaction, "remove_shard", let_another_go_first)
+    merge_tiny(store)
+    (shard,) = store.shards()
+    assert sorted(shard.keys) == sorted(keys)
+    np.testing.assert_array_equal(store.find(keys)[0], rows)
+
+
+def test_compact_rows_beyond_half_precision_stay_exact(tmp_path):
+    half = SpaceStore(
+        tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
+    )
+    keys, rows = keys_and_rows(8)
+    rows[::2] *= 1e6
+    for start in range(8):
+        half.append(keys[start : start + 1], rows[start : start + 1])
+    compact(half)
+    assert [shard.dtype.name for shard in half.shards()] in (
+        ["float16", "float32"],
+        ["float32", "float16"],
+    )
+    found = half.find(keys)[0]
+    np.testing.assert_array_equal(found[::2], rows[::2])
+    np.testing.assert_array_equal(found[1::2], rows[1::2].astype("f2"))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -404,3 +405,40 @@ def test_find_damaged_files_without_a_process_to_look_into_them_stay(tmp_path, s
             assert open_store(tmp_path).find(keys)[1].sum() == 8
     with pytest.warns(CacheDamageWarning, match="index was made anew"):
         assert open_store(tmp_path).find(keys)[1].all()
+
+
+def test_append_together_threads_share_shards_and_lose_nothing(tmp_path):
+    keys, rows = keys_and_rows(60)
+    store = open_store(tmp_path)
+    with ThreadPoolExecutor(12) as threads:
+        list(
+            threads.map(
+                lambda n: store.append_together(keys[n : n + 1], rows[n : n + 1]), range(60)
+            )
+        )
+    np.testing.assert_array_equal(open_store(tmp_path).find(keys)[0], rows)
+    assert sum(map(len, store.shards())) == 60
+    assert len(store.shards()) < 60
+
+
+def test_append_together_failure_is_raised_in_each_thread(tmp_path, monkeypatch):
+    store = open_store(tmp_path)
+    refuse_to_write(monkeypatch)
+    with ThreadPoolExecutor(4) as threads:
+        tries = [
+            threads.submit(store.append_together, *keys_and_rows(1, seed=seed)) for seed in range(8)
+        ]
+    assert all(isinstance(each.exception(), OSError) for each in tries)
+
+
+def test_find_after_each_append_finds_all_rows(tmp_path):
+    """The tables of keys that a look-up keeps from the one before stay right."""
+    keys, rows = keys_and_rows(40)
+    store, other = open_store(tmp_path), open_store(tmp_path)
+    for stop in range(1, 41):
+        other.append(keys[stop - 1 : stop], rows[stop - 1 : stop])
+        embeddings, found = store.find(keys)
+        assert np.flatnonzero(found).tolist() == list(range(stop))
+        np.testing.assert_array_equal(embeddings[:stop], rows[:stop])
+        if stop % 15 == 0:
+            compact(other)

@@ -10,7 +10,7 @@ import numpy as np
 
 from featx._warning import warn_caller
 from featx.exceptions import CacheDtypeWarning, CacheWriteWarning
-from featx.storage.compaction import MAX_SHARDS, compact
+from featx.storage.compaction import MAX_SHARDS, compact, merge_tiny
 from featx.storage.store import SpaceStore, rounded
 
 _STORE_EVERY_S = 5.0
@@ -87,7 +87,7 @@ class RowWriter:
 
     @staticmethod
     def _store(store: SpaceStore, keys: np.ndarray, rows: np.ndarray) -> int:
-        store.append(keys, rows)
+        store.append_together(keys, rows)
         return rows.nbytes
 
     def _await(self) -> None:
@@ -115,11 +115,14 @@ class RowWriter:
         if self.store and self._unheld.n_rows:
             label = self.store.space.label or self.store.space.digest
             warn_caller(CacheDtypeWarning(self._unheld.described(label, n_rows=self._n_rows)))
-        if self.store is not None and error is None and len(self.store.shards()) > MAX_SHARDS:
-            try:
+        if self.store is None or error is not None or not self.bytes_written:
+            return
+        try:
+            merge_tiny(self.store)
+            if len(self.store.shards()) > MAX_SHARDS:
                 compact(self.store)
-            except OSError as exc:
-                _warn_not_stored(exc)
+        except OSError as exc:
+            _warn_not_stored(exc)
 
 
 class _Unheld:

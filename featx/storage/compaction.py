@@ -1,22 +1,26 @@
 """Many small shards into few: merged ones are in place before the old ones go.
 
-So neither a kill at any moment nor a reader at the same time loses a row, and two processes that
-compact at once only store rows twice, until the next time.
+So neither a kill at any moment nor a reader at the same time loses a row. Processes that merge the
+same shards at once write one: its name follows from its content. Where they merge some of the same,
+rows are stored twice until the next time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from featx._files import remove_abandoned_parts, remove_if_abandoned
-from featx.identity.key_table import NO_KEY, distinct
+from featx.identity.key_table import NO_KEY, KeyTable, distinct
 from featx.storage.shards import DATA_SUFFIX, INDEX_SUFFIX, SHARD_PREFIX, Shard, remove_shard
 from featx.storage.store import Snapshot, SpaceStore
 
 MAX_SHARDS = 256
 _MERGED_BYTES = 128 * 2**20  # of a shard: three times this is held in memory while merging
+_MAX_TINY = 16
+_TINY_BYTES = 8 * 2**20
+_GROWTH = 2  # a shard is merged with smaller ones that hold half as many rows together
 
 
 def compact(store: SpaceStore) -> None:
@@ -36,20 +40,66 @@ def compact(store: SpaceStore) -> None:
     _sweep(store)
     with store.damage.reported():
         snapshot = store.snapshot()
-    old = _worth_merging(snapshot)
+    _merge(store, _worth_merging(snapshot))
+
+
+def merge_tiny(store: SpaceStore) -> None:
+    """Merge tiny shards of similar sizes once there are many, as after passes over single samples.
+
+    Each row is written again a few times only, since a shard is merged with no smaller ones that
+    hold less than half of it. One thread of the process does it, and no other waits for it.
+
+    Parameters
+    ----------
+    store : SpaceStore
+
+    Raises
+    ------
+    OSError
+        The merged shard could not be written; nothing is lost.
+    """
+    if not store.merging.acquire(blocking=False):
+        return
+    try:
+        _merge(store, _tiny_of_similar_sizes(store.shards()))
+    finally:
+        store.merging.release()
+
+
+def _tiny_of_similar_sizes(shards: Sequence[Shard]) -> list[Shard]:
+    tiny = sorted((shard for shard in shards if shard.size_bytes <= _TINY_BYTES), key=len)
+    if len(tiny) <= _MAX_TINY:
+        return []
+    starts = np.cumsum([0, *map(len, tiny)])
+    twice = KeyTable(np.concatenate([shard.keys for shard in tiny])).repeated()
+    chosen, n_rows = set(), 0
+    for number, (shard, start) in enumerate(zip(tiny, starts.tolist(), strict=False)):
+        fits = number < 2 or len(shard) <= _GROWTH * n_rows
+        if fits or twice[start : start + len(shard)].any():
+            chosen.add(shard.path)
+            n_rows += len(shard)
+    return [shard for shard in shards if shard.path in chosen]
+
+
+def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
     if not old:
         return
     keys = distinct(np.concatenate([shard.keys for shard in old]))
     keys = keys[keys != NO_KEY]
     times_s = min(shard.times_s[0] for shard in old), max(shard.times_s[1] for shard in old)
-    n_merged = 0
-    for block_keys, embeddings in blocks(store, keys):
+    stamp_ns = max(shard.stamp_ns for shard in old)
+    n_merged, kept = 0, set()
+    for number, (block_keys, embeddings) in enumerate(blocks(store, keys)):
         if len(block_keys):
-            store.append(block_keys, embeddings, times_s=times_s)
+            merged = store.append(
+                block_keys, embeddings, times_s=times_s, stamp_ns=stamp_ns + number
+            )
             n_merged += len(block_keys)
+            kept |= {shard.path for shard in merged}
     if n_merged == len(keys):
         for shard in old:
-            remove_shard(shard)
+            if shard.path not in kept:
+                remove_shard(shard)
 
 
 def _worth_merging(snapshot: Snapshot) -> list[Shard]:
@@ -58,7 +108,7 @@ def _worth_merging(snapshot: Snapshot) -> list[Shard]:
     All that hold such a row, so that whoever removes a shard has written each of its rows anew:
     what another process that compacts at the same time does with the others does not matter.
     """
-    twice = snapshot.table.repeated() & (snapshot.keys != NO_KEY)
+    twice = snapshot.repeated()
     ends = zip(snapshot.starts[:-1], snapshot.starts[1:], strict=True)
     has_doubles = [bool(twice[start:stop].any()) for start, stop in ends]
     chosen = [

@@ -13,8 +13,8 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -46,6 +46,7 @@ INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".h5"
 SHARD_PREFIX = "shard-"
 _MAGIC = b"featx-shard-index-4\n"
+_STAMP = re.compile("[0-9a-f]{16}")
 _MAX_HEADER_BYTES = 2**20
 _BYTES_OF_A_KEY = DIGEST_BYTES + np.dtype(np.uint64).itemsize  # with the checksum of its row
 _MAX_OFFSET = 2**62
@@ -96,6 +97,12 @@ class Shard:
     def index_path(self) -> Path:
         """Where the index lies."""
         return self.path.with_suffix(INDEX_SUFFIX)
+
+    @property
+    def stamp_ns(self) -> int:
+        """What orders it among the shards, in nanoseconds since 1970; 0 for a foreign name."""
+        stamp = self.path.name.removeprefix(SHARD_PREFIX).partition("-")[0]
+        return int(stamp, 16) if _STAMP.fullmatch(stamp) else 0
 
     @property
     def row_bytes(self) -> int:
@@ -163,6 +170,7 @@ def write_shard(
     *,
     space: Space,
     times_s: tuple[float, float] | None = None,
+    stamp_ns: int | None = None,
 ) -> Shard:
     """Store rows as a new shard of a space's folder; once it returns they are safe.
 
@@ -175,6 +183,9 @@ def write_shard(
     space : Space
     times_s : tuple of float, default=None
         When the oldest and the newest of them were first stored; None is now.
+    stamp_ns : int, default=None
+        What orders the shards by their names, in nanoseconds since 1970; None is now. A shard with
+        the same stamp and content has the same name, whoever writes it.
 
     Raises
     ------
@@ -184,13 +195,15 @@ def write_shard(
     # Loading h5py takes 0.15 s, which a run that finds every row stored need not pay.
     from featx.storage._hdf5 import shard_frame
 
-    path = folder / f"{SHARD_PREFIX}{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{DATA_SUFFIX}"
     rows = np.ascontiguousarray(embeddings)
     checksums = Checksums.of(rows)
     frame = shard_frame(rows.shape, space=space.to_json(), dtype=rows.dtype.name)
     parts = frame.filled(embeddings=rows, keys=matrix_from_keys(keys), checksums=checksums.rows)
     around = digest_of(*(part for part in parts if part is not rows)).hex()
     times_s = times_s or (time.time(), time.time())
+    content = digest_of(around.encode(), checksums.rows, np.array(times_s)).hex()
+    stamp_ns = time.time_ns() if stamp_ns is None else stamp_ns
+    path = folder / f"{SHARD_PREFIX}{stamp_ns:016x}-{content[:16]}{DATA_SUFFIX}"
     shard = Shard(path, space, keys, checksums, frame.embeddings, rows.dtype, around, times_s)
     write_in_order({path: parts, shard.index_path: [_index_of(shard)]})
     return shard

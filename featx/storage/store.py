@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ import joblib
 import numpy as np
 
 from featx._files import check_folder, is_regular
-from featx.identity.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct
+from featx.identity.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct, first_places
 from featx.identity.spaces import Space
 from featx.storage.damage import DamageLog
 from featx.storage.shards import (
@@ -41,6 +43,7 @@ from featx.storage.shards import (
 from featx.storage.usage import USAGE_FILE, note_use
 
 _ATTEMPTS = 3
+_GROWTH = 2
 _ROUNDING = 1e-3  # float16 rounds to half of that, but where numbers are so small that it has none
 _BYTES_OF_A_PIECE = 64 * 2**20
 _BYTES_FOR_THREADS = 8 * 2**20  # less is read before threads have started
@@ -63,6 +66,7 @@ class Snapshot:
     names: frozenset[str]
     shards: tuple[Shard, ...]
     hidden: Mapping[Path, np.ndarray]
+    known_tables: tuple[tuple[int, KeyTable], ...] = ()
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -74,15 +78,44 @@ class Snapshot:
         return keys
 
     @cached_property
-    def table(self) -> KeyTable:
-        """Where in `keys` each key is."""
-        return KeyTable(self.keys)
+    def tables(self) -> tuple[tuple[int, KeyTable], ...]:
+        """Where in `keys` each key is: tables of some keys after others, with where they begin."""
+        n_known = sum(len(table) for _, table in self.known_tables)
+        if n_known == len(self.keys):
+            return self.known_tables
+        tables, start = list(self.known_tables), n_known
+        # So that a table is built again only when as many keys were added as half of it holds.
+        while tables and len(tables[-1][1]) <= _GROWTH * (len(self.keys) - start):
+            start = tables.pop()[0]
+        return (*tables, (start, KeyTable(self.keys[start:])))
+
+    def followed_by(
+        self, names: frozenset[str], shards: tuple[Shard, ...], hidden: Mapping[Path, np.ndarray]
+    ) -> Snapshot:
+        """Return the snapshot of a later listing; what it shares with this one is kept."""
+        pairs = zip(self.shards, shards, strict=False)
+        n_same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
+        n_kept = 0 if hidden or self.hidden else self.starts[n_same]
+        built = self.__dict__.get("tables", self.known_tables)
+        kept = tuple((start, table) for start, table in built if start + len(table) <= n_kept)
+        return Snapshot(names, shards, hidden, kept)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return where in `keys` each of these is, -1 where it is missing; shape (n,), int64."""
-        places = self.table.find(keys)
+        places = np.full(len(keys), -1, np.int64)
+        for start, table in self.tables:
+            if not start:
+                places = table.find(keys)  # of a single table nothing is copied
+                continue
+            lacking = np.flatnonzero(places < 0)
+            found = table.find(keys[lacking])
+            places[lacking[found >= 0]] = start + found[found >= 0]
         places[keys == NO_KEY] = -1
         return places
+
+    def repeated(self) -> np.ndarray:
+        """Return whether each key in `keys` is there more than once, shape (n,), bool."""
+        return KeyTable(self.keys).repeated() & (self.keys != NO_KEY)
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -168,6 +201,9 @@ class SpaceStore:
         self.folder = folder
         self.space = space
         self.damage = DamageLog(damaged_folder, prefix=folder.name)
+        self.merging = threading.Lock()
+        self._writing = threading.Lock()
+        self._waiting: deque[tuple[np.ndarray, np.ndarray, Future[None]]] = deque()
         self._snapshot = Snapshot(frozenset(), (), {})
 
     def find(
@@ -224,7 +260,8 @@ class SpaceStore:
         embeddings: np.ndarray,
         *,
         times_s: tuple[float, float] | None = None,
-    ) -> Shard:
+        stamp_ns: int | None = None,
+    ) -> list[Shard]:
         """Store rows as a new shard; once it returns they are safe.
 
         Rows that the dtype of the space cannot hold are a second shard, in float32.
@@ -235,6 +272,12 @@ class SpaceStore:
         embeddings : ndarray of shape (n, n_features)
         times_s : tuple of float, default=None
             When the oldest and the newest of them were first stored; None is now.
+        stamp_ns : int, default=None
+            See :func:`write_shard`.
+
+        Returns
+        -------
+        list of Shard
 
         Raises
         ------
@@ -247,10 +290,51 @@ class SpaceStore:
         if not held.all():
             half = rows[held].astype(self.space.dtype)
             parts = [(keys[~held], rows[~held]), *([(keys[held], half)] if len(half) else [])]
-        for part in parts:
-            shard = write_shard(self.folder, *part, space=self.space, times_s=times_s)
+        shards = [
+            write_shard(self.folder, *part, space=self.space, times_s=times_s, stamp_ns=stamp_ns)
+            for part in parts
+        ]
         self.note_use(n_hits=0)
-        return shard
+        return shards
+
+    def append_together(self, keys: np.ndarray, embeddings: np.ndarray) -> None:
+        """Do as :meth:`append`, in one shard with the rows that other threads store just now.
+
+        A thread that finds another one writing waits for it; the first to go on then writes the
+        rows of all that have waited. So a service of many threads waits for the disk once for all.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,), dtype S16
+        embeddings : ndarray of shape (n, n_features)
+
+        Raises
+        ------
+        OSError
+            They could not be written; what was stored before is unharmed.
+        """
+        mine: Future[None] = Future()
+        self._waiting.append((keys, embeddings, mine))
+        with self._writing:
+            if not mine.done():
+                self._append_waiting()
+        mine.result()
+
+    def _append_waiting(self) -> None:
+        waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        all_keys, all_rows, futures = zip(*waiting, strict=True)
+        try:
+            keys, rows = np.concatenate(all_keys), np.concatenate(all_rows)
+            if len(waiting) > 1:
+                firsts = first_places(keys)
+                keys, rows = keys[firsts], rows[firsts]
+            self.append(keys, rows)
+        except BaseException as exc:
+            for future in futures:
+                future.set_exception(exc)
+        else:
+            for future in futures:
+                future.set_result(None)
 
     def shards(self) -> tuple[Shard, ...]:
         """Return the shards as they are now, oldest first."""
@@ -274,7 +358,7 @@ class SpaceStore:
         if names != snapshot.names:
             known = {shard.path.stem: shard for shard in snapshot.shards}
             shards = self._open_all(names, known)
-            snapshot = self._snapshot = Snapshot(names, shards, snapshot.hidden)
+            snapshot = self._snapshot = snapshot.followed_by(names, shards, self._snapshot.hidden)
         return snapshot
 
     def salvage(self, shard: Shard, reason: str = "") -> None:
