@@ -159,7 +159,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
             A list, array or Series of image paths; a list of encoded images (bytes), PIL images or
             arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
             from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of these; or (n, p)
-            vectors for a backbone that takes vectors.
+            vectors for a backbone that takes vectors. Tensors and columns of other libraries are
+            taken as well, and lazy sequences, which make an item when they are indexed, such as a
+            ``Dataset`` of PyTorch that gives images alone, or a column of Hugging Face's
+            ``datasets``: each item is read once for a pass, and few are in memory at a time.
         out : ndarray of shape (n_samples, n_features), float32, default=None
             Where the embeddings go, such as ``numpy.lib.format.open_memmap(...)`` for more than
             fits in memory; None makes an array.
@@ -238,9 +241,14 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         """
         samples = self._samples(X, reset=True)
         with fit_task(self, X, y):
-            resolved = self._resolve(samples.array_shape)
+            shape = samples.array_shape
+            resolved = self._resolve(shape)
             self._learn(samples, resolved)
-            return self._embed(samples, resolved)
+            embeddings = self._embed(samples, resolved)
+            if samples.array_shape != shape:  # a lazy sequence, of which the first item was known
+                self.array_shape_ = samples.array_shape
+                self._resolve(samples.array_shape)  # raises if the input shape hangs on it
+            return embeddings
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the features after backbone, layer and pooling.
@@ -397,7 +405,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         self.check_params()
         samples = as_samples(X)
-        check_columns(self, X, samples, reset=reset)
+        check_columns(self, samples, reset=reset)
         return samples
 
     def __sklearn_is_fitted__(self) -> bool:

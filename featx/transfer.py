@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -89,8 +89,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
             Samples cannot be read.
         """
         self.check_params()
-        X = list(X) if isinstance(X, Iterator) else X
-        n_samples = len(as_samples(X))
+        samples = as_samples(X)
+        n_samples = len(samples)
         faults = InputFaults()
         y = faults.check(self._checked_target, y, n_samples)
         new_head = partial(self.new_head, y)
@@ -101,8 +101,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         faults.raise_any()
         n_views = self._new_extractor().views
         check_holds_whole_samples_out(new_head(), y, groups, n_views=n_views)
-        data = Data(X, y, sample_weight, groups)
-        with fit_task(self, X, y, n_parts=2 if self.fine_tune is None else 1) as task:
+        data = Data(samples, y, sample_weight, groups)
+        with fit_task(self, samples.given, y, n_parts=2 if self.fine_tune is None else 1) as task:
             if self.fine_tune is None:
                 self._fit_head(new_head(), data, task)
             else:
@@ -152,8 +152,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         self.check_params()
         if self.fine_tune is not None:
             raise ParameterError("partial_fit trains the head only: pass fine_tune=None")
-        X = list(X) if isinstance(X, Iterator) else X
-        n_samples = len(as_samples(X))
+        samples = as_samples(X)
+        n_samples = len(samples)
         faults = InputFaults()
         y = faults.check(self._checked_target, y, n_samples, is_all=False)
         is_first = not hasattr(self, "head_")
@@ -167,8 +167,8 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         elif y is not None and y.ndim == 1 and hasattr(head, "classes_"):
             faults.check(check_known, y, head.classes_, source="the classes of the first call")
         faults.raise_any()
-        extractor = self._new_extractor().fit(X) if is_first else self.extractor_
-        views = views_of(extractor, X)
+        extractor = self._new_extractor().fit(samples) if is_first else self.extractor_
+        views = views_of(extractor, samples)
         kept = rows_that_were_read(views, n_unread=extractor.report_.n_unread, job="partial_fit")
         if "sample_weight" in params:
             params["sample_weight"] = np.repeat(params["sample_weight"][kept], views.shape[1])
@@ -304,22 +304,22 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
     def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Check labels and weights; leave out what could not be read with ``on_error="nan"``."""
         check_is_fitted(self, "head_")
-        X = list(X) if isinstance(X, Iterator) else X
-        n_samples = len(as_samples(X))
+        samples = as_samples(X)
+        n_samples = len(samples)
         faults = InputFaults()
         y = faults.check(self._checked_target, y, n_samples, is_all=False)
         if sample_weight is not None:
             sample_weight = faults.check(as_weights, sample_weight, n_samples)
         faults.raise_any()
         if self.extractor_.on_error == "raise":
-            return X, y, sample_weight
-        embeddings = np.asarray(self.extractor_.transform(X))
+            return samples.given, y, sample_weight
+        embeddings = np.asarray(self.extractor_.transform(samples))
         n_unread = self.extractor_.report_.n_unread
         kept = rows_that_were_read(embeddings, n_unread=n_unread, job="score")
         if kept.all():
-            return X, y, sample_weight
+            return samples.given, y, sample_weight
         weights = None if sample_weight is None else sample_weight[kept]
-        return as_samples(X).take(np.flatnonzero(kept)), y[kept], weights
+        return samples.take(np.flatnonzero(kept)), y[kept], weights
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,6 +1,8 @@
 """A folder per class: sorted, at any depth, and one warning for what is left out."""
 
 import os
+import socket
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -130,3 +132,188 @@ def test_list_images_patterns_that_name_no_file_are_all_named(root):
     (root / "bare").mkdir()
     with pytest.raises(InputError, match=r"(?s)1 folders hold.*bare.*\*\.gif'.*\?\.jpg'\. A shell"):
         list_images([root / "bare", root / "*.gif", gone, root / "?.jpg"])
+
+
+LITTER = [
+    "__MACOSX",
+    "lost+found",
+    "@eaDir",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    ".ipynb_checkpoints",
+    "#recycle",
+    "@Recycle",
+    ".Trashes",
+    ".Trash-1000",
+    ".Spotlight-V100",
+    "__pycache__",
+    ".AppleDouble",
+    ".thumbnails",
+]
+
+
+def image_at(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("litter", LITTER)
+def test_load_image_folder_folders_of_systems_are_no_samples(litter, root):
+    image_at(root / litter / "a" / "1.png")
+    image_at(root / "dog" / litter / "b.png" / "thumb.jpg")
+    assert load_image_folder(root).target.tolist() == ["cat"] * 3 + ["dog"] * 2
+    assert len(list_images([root])) == 5
+
+
+@pytest.mark.parametrize("litter", ["._a.png", "ehthumbs.db", "Icon\r", ".directory", "THUMBS.DB"])
+def test_load_image_folder_files_of_systems_are_no_samples(litter, root):
+    (root / "dog" / litter).write_bytes(b"x")
+    assert len(load_image_folder(root).data) == 5
+
+
+@pytest.mark.parametrize("name", ["recycled", "found", "snapshot", "Originals", "trash"])
+def test_load_image_folder_names_of_things_are_classes(name, root):
+    image_at(root / name / "1.png")
+    assert name in load_image_folder(root).target_names
+
+
+def test_load_image_folder_images_below_litter_make_no_class(root):
+    image_at(root / "bird" / "@eaDir" / "1.jpg")
+    with pytest.raises(InputError, match=r"1 of 3 class folders hold no image.*'bird'"):
+        load_image_folder(root)
+
+
+@pytest.fixture
+def lock(monkeypatch):
+    """Lock folders, also for the superuser, who may enter any."""
+    scandir, locked = os.scandir, set()
+
+    def refuse(place):
+        if os.fspath(place) in locked:
+            raise PermissionError(13, "Permission denied", os.fspath(place))
+        return scandir(place)
+
+    def close(folder):
+        os.chmod(folder, 0)
+        if os.geteuid() == 0:
+            locked.add(str(folder))
+            monkeypatch.setattr(os, "scandir", refuse)
+
+    yield close
+    monkeypatch.undo()
+
+
+def test_load_image_folder_locked_subfolder_is_named(root, lock):
+    lock(root / "cat" / "deep")
+    with pytest.warns(FolderWarning, match=r"1 .*looked into: cat/deep \(Permission denied\)"):
+        assert len(load_image_folder(root).data) == 4
+    os.chmod(root / "cat" / "deep", 0o755)
+
+
+def test_load_image_folder_locked_class_is_an_error(root, lock):
+    lock(root / "cat")
+    with pytest.raises(InputError, match=r"hold no image.*'cat'\. .*cat \(Permission denied\)"):
+        load_image_folder(root)
+    os.chmod(root / "cat", 0o755)
+
+
+def test_load_image_folder_locked_root_is_an_error(root, lock):
+    lock(root)
+    with pytest.raises(InputError, match="cannot be looked into: Permission denied"):
+        load_image_folder(root)
+    os.chmod(root, 0o755)
+
+
+@pytest.mark.parametrize("target", ["", "..", "dog", "dog/sub"])
+def test_load_image_folder_link_out_of_class_is_named(target, root):
+    image_at(root / "dog" / "sub" / "c.png")
+    (root / "cat" / "link").symlink_to(root / target, target_is_directory=True)
+    with pytest.warns(FolderWarning, match=r"1 links .*above, or to images of other.*: cat/link"):
+        images = load_image_folder(root)
+    assert images.target.tolist() == ["cat"] * 3 + ["dog"] * 3
+
+
+def test_load_image_folder_link_to_all_classes_is_no_class(root):
+    (root / "all").symlink_to(root, target_is_directory=True)
+    with pytest.warns(FolderWarning, match=r"1 links .*: all"):
+        assert load_image_folder(root).target_names == ["cat", "dog"]
+
+
+def test_load_image_folder_links_to_elsewhere_are_followed(root, tmp_path):
+    image_at(tmp_path / "elsewhere" / "dogs" / "1.png")
+    (root / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "dogs", target_is_directory=True)
+    (root / "bird").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "dog" / "file.png").symlink_to(image_at(tmp_path / "store" / "x.png"))
+    with pytest.warns(FolderWarning, match="dog/more"):  # whose images bird has as well
+        images = load_image_folder(root)
+    assert images.target.tolist() == ["bird"] + ["cat"] * 3 + ["dog"] * 3
+
+
+def test_load_image_folder_image_of_two_classes_is_named(root):
+    (root / "dog" / "too.png").symlink_to(root / "cat" / "2.webp")
+    with pytest.warns(FolderWarning, match=r"1 images .*two labels: dog/too\.png"):
+        assert load_image_folder(root).target.tolist() == ["cat"] * 3 + ["dog"] * 3
+
+
+def test_load_image_folder_links_to_nowhere_are_named(root):
+    (root / "dog" / "gone.png").symlink_to(root / "gone.png")
+    (root / "dog" / "loop.png").symlink_to(root / "dog" / "loop.png")
+    (root / "dog" / "gone").symlink_to(root / "gone", target_is_directory=True)
+    with pytest.warns(FolderWarning, match=r"3 links .*nowhere: dog/gone, dog/gone\.png, dog/loop"):
+        assert len(load_image_folder(root).data) == 5
+
+
+def test_load_image_folder_pipes_and_sockets_are_named(root, monkeypatch):
+    os.mkfifo(root / "dog" / "pipe.png")
+    monkeypatch.chdir(root / "dog")  # a path of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        (root / "dog" / "null.jpg").symlink_to("/dev/null")
+        with pytest.warns(FolderWarning, match=r"3 files .*pipes.*dog/null.*dog/pipe.*dog/socket"):
+            assert len(load_image_folder(root).data) == 5
+        with pytest.warns(FolderWarning, match=r"3 files .*pipes"):
+            assert len(list_images([root])) == 5
+
+
+def test_load_image_folder_two_spellings_are_one_class(root):
+    for form in ("NFC", "NFD"):
+        image_at(root / unicodedata.normalize(form, "café") / f"{form}.png")
+    with pytest.warns(FolderWarning, match=r"2 class folders have one name in two spellings"):
+        images = load_image_folder(root)
+    assert images.target_names == ["café", "cat", "dog"]
+    assert images.target.tolist().count("café") == 2
+
+
+def test_load_image_folder_decomposed_name_becomes_composed(root):
+    image_at(root / unicodedata.normalize("NFD", "Bär") / "1.png")
+    assert load_image_folder(root).target[0] == unicodedata.normalize("NFC", "Bär")
+
+
+@pytest.mark.parametrize("name", ["Dog", "dog ", "ｄｏｇ"])
+def test_load_image_folder_names_alike_are_named(name, root):
+    image_at(root / name / "1.png")
+    with pytest.warns(FolderWarning, match=r"2 class folders have names that differ in case"):
+        assert {name, "dog"} <= set(load_image_folder(root).target_names)
+
+
+def test_load_image_folder_name_of_bytes_becomes_text(root):
+    folder = os.fsencode(root) + b"/caf\xe9"
+    os.mkdir(folder)
+    image_at(root / "1.png").rename(os.path.join(os.fsdecode(folder), "1.png"))
+    with pytest.warns(FolderWarning, match="characters that cannot be shown"):
+        images = load_image_folder(root)
+    assert images.target_names == ["caf\\xe9", "cat", "dog"]
+    assert "".join(images.target_names).isprintable()
+    assert os.path.isfile(images.data[0])
+
+
+def test_load_image_folder_empty_files_are_samples(root):
+    (root / "dog" / "empty.png").touch()  # an error when it is read, which names it
+    assert len(load_image_folder(root).data) == 6
+
+
+def test_list_images_link_up_is_named(root):
+    (root / "dog" / "up").symlink_to(root, target_is_directory=True)
+    with pytest.warns(FolderWarning, match=r"1 links .*: up"):
+        assert len(list_images([root / "dog"])) == 2

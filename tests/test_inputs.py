@@ -1,11 +1,19 @@
 """Samples of every kind: order, identity, what is refused."""
 
+import collections
 import io
+import itertools
+import os
+import socket
+from array import array as typed_array
 from pathlib import Path
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -361,7 +369,12 @@ def test_as_samples_numeric_frame_is_vectors():
     ("X", "message"),
     [
         ("photo.jpg", "single str"),
+        (Path("photo.jpg"), r"single PosixPath.* Pass \[X\]"),
+        (os.curdir, r"a folder: pass load_image_folder\(X\)"),
         (b"bytes", "single bytes"),
+        (bytearray(b"bytes"), "single bytearray"),
+        (memoryview(b"bytes"), "single memoryview"),
+        (np.array("photo.jpg"), "single value"),
         (Image.new("RGB", (2, 2)), "single Image"),
         ([], "0 sample"),
         (np.empty((0, 8, 8, 3)), "0 sample"),
@@ -378,6 +391,25 @@ def test_as_samples_numeric_frame_is_vectors():
         (3, "expected a list"),
         ({"data": ["a.png"], "target": [1]}, r"a dict with 'data', 'target': .* pass .data"),
         ([[1, 2], [3]], "list of lists that make no array"),
+        ({"a.png", "b.png"}, "a set, which has no order: pass a list"),
+        ([(Image.new("L", (2, 2)), 0)], r"\(PIL Image, int\) tuples: .*without labels"),
+        ([("a.png", 0), ("b.png", 1)], r"\(str, int\) tuples: .*\[item\[0\] for item in X\]"),
+        ([("a.png", "cat"), ("b.png", "dog")], r"\(str, str\) tuples"),
+        (((np.ones((2, 8, 8, 3)), 0) for _ in itertools.count()), "generator of .* tuples"),
+        (map(np.ones, [(2, 8, 8, 3)]), "map of arrays of shape .* which are batches"),
+        ((np.ones((2, 8, 8, 3)), np.ones(2)), "tuple of arrays .* which are batches"),
+        ([{"bytes": b"x", "path": None}], r"rows with 'bytes', 'path': .*\[row\['bytes'\]"),
+        ([{"image": 1, "label": 0}], r"rows with 'image', 'label': .*X\['image'\]"),
+        ([io.BytesIO(b"x")], r"open files .*\[file.read\(\) for file in X\]"),
+        (io.BytesIO(b"x"), r"an open file: pass \[X.read\(\)\]"),
+        (np.array([("a", 1)], [("path", "U5"), ("label", int)]), r"'path', 'label'.*X\['path'\]"),
+        (np.ma.masked_less(np.ones((2, 8, 8)), 2), r"masked values.*X.filled\(value\)"),
+        (np.array(["2020-01-01"], "M8[D]"), r"\[0\] date"),
+        (typed_array("B", [1, 2]), "Expected 2D array"),
+        (pa.table({"a": ["x"], "b": [1]}), r"pyarrow Table with 2 columns \['a', 'b'\]"),
+        (pl.DataFrame({"a": ["x"], "b": [1]}), "polars DataFrame with 2 columns"),
+        (pl.DataFrame({"a": ["x"]}).lazy(), r"pass X.collect\(\)"),
+        (pd.DataFrame({"a": ["x"]}).groupby("a"), r"X\[0\] raises KeyError"),
     ],
 )
 def test_as_samples_unusable_x_raises(X, message):
@@ -406,3 +438,209 @@ def test_item_samples_name_says_what_it_is(images):
         "Image",
         "3 bytes",
     ]
+
+
+def in_object_array(images):
+    held = np.empty(len(images), object)
+    held[:] = list(images)
+    return held
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        jnp.asarray,
+        lambda x: jnp.asarray(x).astype(jnp.bfloat16),
+        lambda x: [jnp.asarray(image) for image in x],
+        memoryview,
+        in_object_array,
+        lambda x: x.astype(object),
+        np.ma.masked_array,
+        lambda x: pa.array(x.tolist()),
+        pa.FixedShapeTensorArray.from_numpy_ndarray,
+        lambda x: pa.chunked_array([pa.FixedShapeTensorArray.from_numpy_ndarray(x)]),
+        pl.Series,
+        lambda x: pl.Series(x.tolist()),
+        lambda x: pl.Series([Image.fromarray(image) for image in x], dtype=pl.Object),
+        lambda x: pd.Series(list(x)),
+        lambda x: pd.Series(pa.array(x.tolist()).to_pandas()),
+        lambda x: pd.Series([Image.fromarray(image) for image in x]),
+        lambda x: [encoded(image) for image in x],
+        lambda x: [np.frombuffer(encoded(image), np.uint8) for image in x],
+        lambda x: pa.array([encoded(image) for image in x]),
+        lambda x: pl.Series([encoded(image) for image in x]),
+        lambda x: (image for image in x),
+        collections.deque,
+    ],
+)
+def test_as_samples_images_of_other_libraries_load(wrap, images):
+    np.testing.assert_array_equal(loaded(wrap(images)), images)
+
+
+def test_as_samples_hdf5_encoded_images_load(images, tmp_path):
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        dataset = file.create_dataset("images", (len(images),), h5py.vlen_dtype(np.uint8))
+        for row, image in enumerate(images):
+            dataset[row] = np.frombuffer(encoded(image), np.uint8)
+        np.testing.assert_array_equal(loaded(dataset), images)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pa.array,
+        lambda p: pa.array(p, pa.large_string()),
+        lambda p: pa.chunked_array([p[:2], p[2:]]),
+        lambda p: pa.array(p).dictionary_encode(),
+        lambda p: pa.chunked_array([p[:2], p[2:]]).dictionary_encode(),
+        lambda p: pa.table({"path": p}),
+        lambda p: list(pa.array(p)),
+        pl.Series,
+        lambda p: pl.Series(p).cast(pl.Categorical),
+        lambda p: pl.DataFrame({"path": p}),
+        lambda p: pd.Series(p, dtype="string"),
+        lambda p: pd.Series(p, dtype=pd.ArrowDtype(pa.string())),
+        lambda p: pd.Series(p, dtype="category"),
+        lambda p: pd.DataFrame({"path": pd.Categorical(p)}),
+        pd.Index,
+        lambda p: np.array(p, np.dtypes.StringDType()),
+        lambda p: np.array(p, np.dtypes.StringDType())[:, np.newaxis],
+        collections.UserList,
+        iter,
+        lambda p: dict.fromkeys(p).keys(),
+    ],
+)
+def test_as_samples_paths_of_other_libraries_load(wrap, paths, images):
+    np.testing.assert_array_equal(loaded(wrap(paths)), images)
+
+
+def test_as_samples_hdf5_paths_of_fixed_length_load(paths, images, tmp_path):
+    with h5py.File(tmp_path / "paths.h5", "w") as file:
+        dataset = file.create_dataset("paths", data=np.array(paths, "S"))
+        np.testing.assert_array_equal(loaded(dataset), images)
+        broken = file.create_dataset("broken", data=np.array([b"\x89PNG", b"\xff\xd8"]))
+        with pytest.raises(InputError, match="bytes that are no text"):
+            as_samples(broken)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pa.array,
+        lambda p: pa.array(p).dictionary_encode(),
+        pl.Series,
+        lambda p: pd.Series(p, dtype="category"),
+        lambda p: np.array(p, np.dtypes.StringDType(na_object=None)),
+        lambda p: np.ma.masked_array(["x" if path is None else path for path in p], [0, 1]),
+    ],
+)
+def test_keys_missing_paths_of_other_libraries_are_faults(wrap, paths):
+    _, faults = as_samples(wrap([paths[0], None])).keys(FileIndex(None))
+    assert [fault.reason for fault in faults] == ["missing value (None or NaN)"]
+    assert [fault.position for fault in faults] == [1]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"a": pd.array([1, None], "Int64"), "b": [1.0, 0.0]}),
+        pd.DataFrame({"a": [1, None], "b": [True, False]}, dtype=object),
+        pd.DataFrame({"a": pd.array([1, None], "int64[pyarrow]"), "b": [True, False]}),
+        pl.DataFrame({"a": [1, None], "b": [True, False]}),
+        pa.table({"a": [1, None], "b": [1, 0]}),
+    ],
+)
+def test_as_samples_numbers_of_frames_are_vectors(frame):
+    samples = as_samples(frame)
+    assert isinstance(samples, ValueSamples)
+    np.testing.assert_array_equal(samples.array, [[1.0, 1.0], [np.nan, 0.0]])
+    assert [fault.position for fault in samples.keys(FileIndex(None))[1]] == [1]
+
+
+class Tensor:
+    """An array with the dtype of another library, as a tensor of PyTorch is one."""
+
+    def __init__(self, array, dtype="torch.uint8"):
+        self.held, self.dtype, self.shape = array, dtype, array.shape
+
+    def __len__(self):
+        return len(self.held)
+
+    def __getitem__(self, row):
+        return Tensor(self.held[row])
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def float(self):
+        return Tensor(self.held.astype(np.float32), "torch.float32")
+
+    def __array__(self, dtype=None, copy=None):
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16.")
+        if self.dtype == "torch.sparse":
+            raise TypeError("can't convert Sparse layout tensor to numpy.")
+        return np.asarray(self.held, dtype)
+
+
+@pytest.mark.parametrize(
+    "wrap", [Tensor, lambda x: Tensor(x, "torch.bfloat16"), lambda x: [*Tensor(x)]]
+)
+def test_as_samples_foreign_dtypes_load(wrap, images):
+    np.testing.assert_array_equal(loaded(wrap(images)), images)
+
+
+def test_as_samples_tensor_numpy_cannot_hold_raises(images):
+    with pytest.raises(InputError, match=r"Tensor cannot be turned .*Sparse layout.*numpy array"):
+        as_samples(Tensor(images, "torch.sparse"))
+
+
+def test_keys_pipes_and_sockets_are_never_opened(tmp_path, monkeypatch, images):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.png")
+        X = ["pipe.png", "socket.png", "/dev/zero", "/dev/stdin", images[0]]
+        _, faults = as_samples(X).keys(FileIndex(None))
+        _, _, again = as_samples(X).batch(np.arange(3), SHAPE)
+    assert [fault.position for fault in faults][:3] == [0, 1, 2]
+    assert [fault.reason for fault in again] == [fault.reason for fault in faults[:3]]
+    assert "a named pipe, not a file" in faults[0].reason
+    assert "a socket" in faults[1].reason
+    assert "a device" in faults[2].reason
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://example.org/a.jpg", "a URL, which featx does not open; pass the bytes"),
+        ("s3://bucket/a.jpg", "a URL, which featx does not open"),
+        ("gs://bucket/a.jpg", "a URL, which featx does not open"),
+        ("file:///photos/a.jpg", "leave file:// out"),
+        ("data:image/png;base64,iVBORw0KGgo=", "a data URI, not a path"),
+        ("C:/photos/a.jpg", "no such file"),
+    ],
+)
+def test_keys_urls_are_named_as_such(url, message):
+    _, faults = as_samples([url]).keys(FileIndex(None))
+    assert message in faults[0].reason
+    _, _, faults = as_samples([url]).batch(np.arange(1), SHAPE)
+    assert message in faults[0].reason
+
+
+def test_keys_links_that_lead_nowhere_are_faults(tmp_path):
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    X = [tmp_path / "gone.png", tmp_path / "loop.png", "\ud800.png"]
+    _, faults = as_samples(X).keys(FileIndex(None))
+    assert [fault.position for fault in faults] == [0, 1, 2]
+    assert "no such file" in faults[0].reason
+    assert "symbolic links" in faults[1].reason
+
+
+def test_as_samples_samples_are_returned(paths):
+    samples = as_samples(paths)
+    assert as_samples(samples) is samples

@@ -8,7 +8,12 @@ from sklearn import config_context
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.datasets import load_digits
-from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
@@ -25,13 +30,14 @@ from sklearn.model_selection import (
     permutation_test_score,
     validation_curve,
 )
-from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, TransferRegressor
+from featx.exceptions import FeatxError
 
 N_SAMPLES = 60
 
@@ -130,11 +136,47 @@ def test_self_training_labels_what_has_no_label(extractor, X, y):
     assert (fitted[-1].labeled_iter_ > 0).any()
 
 
-@pytest.mark.parametrize("kind", ["frame", "column"])
-def test_bagging_takes_a_column_of_images(kind, classifier, paths, y):
-    frame = pd.DataFrame({"image": paths})
-    X = frame if kind == "frame" else frame.to_numpy()
-    assert BaggingClassifier(classifier, 3, random_state=0).fit(X, y).score(X, y) > 0.9
+FORMS = {
+    "array": lambda images, paths: images,
+    "list": lambda images, paths: list(paths),
+    "paths": lambda images, paths: np.array(paths),
+    "column": lambda images, paths: np.array(paths)[:, np.newaxis],
+    "frame": lambda images, paths: pd.DataFrame({"image": paths}),
+}
+# What README says of each ensemble: the forms of X that it hands on.
+TAKES = {
+    "bagging": (lambda own: BaggingClassifier(own, 2, random_state=0), {"column", "frame"}),
+    "boosting": (
+        lambda own: AdaBoostClassifier(own, n_estimators=2),
+        {"array", "column", "frame"},
+    ),
+    "one against one": (OneVsOneClassifier, set()),
+    "self-training": (SelfTrainingClassifier, set()),
+    "one against the rest": (OneVsRestClassifier, set(FORMS)),
+    "voting": (lambda own: VotingClassifier([("own", own)]), set(FORMS)),
+    "stacking": (lambda own: StackingClassifier([("own", own)], cv=2), set(FORMS)),
+    "calibrated": (lambda own: CalibratedClassifierCV(own, cv=2), set(FORMS)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ensemble", TAKES)
+def test_ensemble_takes_the_forms_in_readme(ensemble, form, classifier, digits, paths, y):
+    make, taken = TAKES[ensemble]
+    X = FORMS[form](digits[0], paths)
+    if form in taken:
+        assert make(classifier).fit(X, y).score(X, y) > 0.9
+        return
+    with pytest.raises(ValueError, match=r"dim|2D array|string") as caught:
+        make(classifier).fit(X, y)
+    assert not isinstance(caught.value, FeatxError)  # scikit-learn looks at X by itself
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_against_one_takes_embeddings(form, extractor, digits, paths, y):
+    X = FORMS[form](digits[0], paths)
+    model = make_pipeline(extractor, OneVsOneClassifier(LogisticRegression(max_iter=1000)))
+    assert model.fit(X, y).score(X, y) > 0.9
 
 
 def test_threshold_is_tuned(classifier, X, y):

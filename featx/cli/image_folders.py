@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from featx.samples.folders import IMAGE_SUFFIXES, list_images, load_image_folder
+from featx.samples.folders import (
+    IMAGE_SUFFIXES,
+    is_litter,
+    label_of,
+    list_images,
+    load_image_folder,
+)
 
 
 def list_folder(path: str | os.PathLike[str]) -> Bunch:
@@ -47,11 +53,15 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     root = Path(path).expanduser()
     if not root.is_dir():
         return load_image_folder(root)  # which says what is wrong
-    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    entries = [
+        entry
+        for entry in root.iterdir()
+        if not (entry.name.startswith(".") or is_litter(entry.name))
+    ]
     files = [entry for entry in entries if not entry.is_dir()]
     if len(files) < len(entries) and not any(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
         return load_image_folder(root)
     images = list_images([root])
     folders = [Path(image).relative_to(root).parts[:-1] for image in images]
-    labels = np.array([parents[0] if parents else "" for parents in folders])
+    labels = np.array([label_of(parents[0]) if parents else "" for parents in folders])
     return Bunch(data=np.array(images), target=labels if any(folders) else None)

@@ -130,11 +130,12 @@ def compare(
     check_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
+    samples = as_samples(X)
     # A backbone that cannot be had is known before another has done its work.
-    embedders = [clone(extractor).fit(X) for extractor in extractors]
+    embedders = [clone(extractor).fit(samples) for extractor in extractors]
     for embedder in embedders:
         start_s = time.perf_counter()
-        views = training_views(embedder, X)
+        views = training_views(embedder, samples)
         rows = np.flatnonzero(were_read(views))
         labels = y[rows]
         of_rows = None if groups is None else groups[rows]
@@ -142,7 +143,6 @@ def compare(
         views = views[rows]
         n_forward = embedder.report_.n_forward
         if embedder is embedders[0]:
-            samples = as_samples(X)
             names = [f"[{row}] {one_line(samples.name(row))}" for row in rows.tolist()]
             warn_of_duplicates(views[:, 0], folds, names.__getitem__)
         for head in heads:

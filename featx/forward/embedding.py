@@ -10,8 +10,10 @@ pass may store several layers: a sample goes through if any of them lacks it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,18 +27,18 @@ from featx.exceptions import (
     SampleFault,
 )
 from featx.forward.faults import check_finite, report_faults, search_faults, with_twins
-from featx.forward.feeding import LoadedFeed, load
+from featx.forward.feeding import Loaded, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.rows import DistinctRows, KnownRows, Rows
 from featx.forward.stored_frontier import StoredFrontier
-from featx.identity.key_table import first_places
+from featx.identity.key_table import first_places, keys_from
 from featx.identity.spaces import Space
 from featx.networks.resolution import Resolved
 from featx.networks.running import make_runner
 from featx.progress import progress_bar
-from featx.samples.base import Samples
+from featx.samples.base import ReadBlock, Samples
 from featx.samples.file_index import FileIndex
-from featx.samples.identified import Identified
+from featx.samples.identified import Identified, Identities
 from featx.storage.cache import EmbeddingCache
 from featx.storage.store import SpaceStore
 from featx.threads import Started
@@ -110,22 +112,46 @@ def embed(
     others = [(other, cache.store(other.space)) for other in also] if cache and store else []
     stores = [their for _, their in [(resolved, store), *others] if their is not None]
     is_all_missing = not frontier and not any(their.shards() for their in stores)
-    with _identified(samples, cache, options, ahead=is_all_missing) as distinct:
-        keys = distinct.identities.keys
-        _check_identified(samples, distinct, resolved.input_shape, options)
+    blocks = samples.read(
+        resolved.input_shape, is_wanted=partial(_is_lacking, stores), n_jobs=options.n_jobs
+    )
+    n_above = 0
+    if blocks is not None:
         clock.lap("identify")
-        embeddings, found = _look_up(store, resolved.space, keys, out)
-        taps = [_Tap(resolved, RowWriter(store), ~found)]
-        n_above = 0
-        if cache and store and frontier:
-            n_above = _embed_above(frontier, taps[0], samples, cache, keys, embeddings)
-        taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
+        embeddings, found = _nothing_found(resolved.space, len(samples), out)
+        lacks = np.ones((1 + len(others), len(samples)), bool)
+        taps = [
+            _Tap(one, RowWriter(its), lacking)
+            for (one, its), lacking in zip([(resolved, store), *others], lacks, strict=True)
+        ]
         clock.lap("look_up")
-        new, n_forward, runner = _embed_missing(samples, distinct, taps, cache, options, embeddings)
-        _check_identified(samples, distinct, resolved.input_shape, options, new)
+        reading = _Reading(samples, blocks, taps, embeddings, found)
+        if cache and store and frontier:
+            reading.enter_above = partial(_embed_above, frontier, taps[0], samples, cache)
+        new, n_forward, runner = _embed_as_read(reading, cache, options)
+        known, n_above = reading.identities, reading.n_above
         clock.lap("forward")
+    else:
+        with _identified(samples, cache, options, ahead=is_all_missing) as distinct:
+            known = distinct.identities
+            keys = known.keys
+            _check_identified(samples, distinct, resolved.input_shape, options)
+            clock.lap("identify")
+            embeddings, found = _look_up(store, resolved.space, keys, out)
+            taps = [_Tap(resolved, RowWriter(store), ~found)]
+            if cache and store and frontier:
+                n_above = _embed_above(
+                    frontier, taps[0], samples, cache, keys, embeddings, np.flatnonzero(~found)
+                )
+            taps += [_Tap(other, RowWriter(their), ~their.holds(keys)) for other, their in others]
+            clock.lap("look_up")
+            new, n_forward, runner = _embed_missing(
+                samples, distinct, taps, cache, options, embeddings
+            )
+            _check_identified(samples, distinct, resolved.input_shape, options, new)
+            clock.lap("forward")
     # What another layer lacks, and cannot be read any more, is no fault of these rows.
-    faults = sorted(distinct.identities.faults + [one for one in new if not found[one.position]])
+    faults = sorted(known.faults + [one for one in new if not found[one.position]])
     report_faults(faults, len(samples), options.on_error)
     return embeddings, Bunch(
         n_samples=len(samples),
@@ -222,9 +248,9 @@ def _embed_above(
     cache: EmbeddingCache,
     keys: np.ndarray,
     embeddings: np.ndarray,
+    missing: np.ndarray,
 ) -> int:
     """Fill in and store what can be had from stored activations; return how many rows that is."""
-    missing = np.flatnonzero(tap.lacks)
     missing = missing[frontier.holds(cache, keys[missing])]
     if not len(missing):
         return 0
@@ -276,7 +302,14 @@ def _embed_missing(
     with contextlib.ExitStack() as stack:
         for tap in taps:
             stack.enter_context(tap.writer)
-        for done, outputs in _run(samples, rows, taps[0].resolved, runner, options, found):
+        shape = taps[0].resolved.input_shape
+        n_samples = rows.n_untaken
+        groups = load(
+            samples, rows, shape, batch_size=lambda: runner.batch_size, n_jobs=options.n_jobs
+        )
+        stack.enter_context(contextlib.closing(groups))
+        feed = LoadedFeed(groups, n_expected=lambda: rows.n_expected)
+        for done, outputs in _run(feed, runner, options, found, n_samples=n_samples):
             check_finite(done, outputs, samples, [tap.resolved for tap in taps])
             _keep(done, outputs, taps, keys, embeddings)
             n_forward += len(done)
@@ -322,28 +355,168 @@ def _look_up(
         embeddings, found = store.find(keys, out=out)
         store.note_use(n_hits=int(found.sum()))
         return embeddings, found
-    embeddings = np.empty((len(keys), space.n_features), np.float32) if out is None else out
+    return _nothing_found(space, len(keys), out)
+
+
+def _nothing_found(
+    space: Space, n_samples: int, out: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    embeddings = np.empty((n_samples, space.n_features), np.float32) if out is None else out
     embeddings[:] = np.nan
-    return embeddings, np.zeros(len(keys), bool)
+    return embeddings, np.zeros(n_samples, bool)
+
+
+def _is_lacking(stores: Sequence[SpaceStore], key: bytes) -> bool:
+    """Return True if any of the stores, or the only one that there is not, lacks a key."""
+    keys = keys_from([key], count=1)
+    return not stores or not all(store.holds(keys)[0] for store in stores)
+
+
+class _Reading:
+    """Samples that are identified, looked up and loaded in one go, each read once.
+
+    Parameters
+    ----------
+    samples : Samples
+    blocks : iterator of ReadBlock
+        See :meth:`Samples.read`.
+    taps : sequence of _Tap
+        Their `lacks` are True for all samples, and become False for those that are found.
+    embeddings : ndarray of shape (n_samples, n_features), float32
+        Of the first tap; what is found is filled in.
+    found : ndarray of shape (n_samples,), bool
+        Becomes True for what the store of the first tap holds.
+
+    Attributes
+    ----------
+    identities : Identities
+        What is known of the samples so far.
+    n_above : int
+        Samples that went through the layers above the frontier only.
+    enter_above : callable or None
+        Fills in what can be had from stored activations: ``(keys, embeddings, rows) -> count``.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        blocks: Iterator[ReadBlock],
+        taps: Sequence[_Tap],
+        embeddings: np.ndarray,
+        found: np.ndarray,
+    ) -> None:
+        self.samples, self.taps, self.embeddings, self.found = samples, taps, embeddings, found
+        self.identities = Identities(len(samples))
+        self.n_above = 0
+        self.enter_above: Callable[[np.ndarray, np.ndarray, np.ndarray], int] | None = None
+        self._blocks = blocks
+        self._seen = {b""}  # keys; that one is of what cannot be read
+        self._n_missing = 0
+
+    @property
+    def n_expected(self) -> int:
+        """How many have to go through, if of those to come as many are missing as of those read."""
+        n_read = self.identities.n_known
+        n_unread = len(self.samples) - n_read
+        return self._n_missing + (n_unread * self._n_missing // n_read if n_read else n_unread)
+
+    def groups(self) -> Generator[Loaded]:
+        """Yield the rows and inputs of samples that are missing; rows that are found are filled in.
+
+        Yields
+        ------
+        rows, inputs, faults
+            See :meth:`Samples.batch`.
+        """
+        shape = self.taps[0].resolved.input_shape
+        for block in self._blocks:
+            self.identities.add(block.identified)
+            rows = self._look_up(self._new_rows(block.identified.rows))
+            self._n_missing += len(rows)
+            is_missing = np.isin(block.loaded, rows)
+            yield block.loaded[is_missing], block.inputs[is_missing], []
+            damaged = np.setdiff1d(rows, block.loaded)  # samples, or rows of the cache
+            if len(damaged):
+                yield self.samples.batch(damaged, shape)
+
+    def _new_rows(self, rows: slice) -> np.ndarray:
+        """Return those of some samples whose content no sample before them has."""
+        is_new = []
+        for key in self.identities.keys[rows].tolist():
+            is_new.append(key not in self._seen)
+            self._seen.add(key)
+        return rows.start + np.flatnonzero(is_new)
+
+    def _look_up(self, rows: np.ndarray) -> np.ndarray:
+        """Fill in what is stored; return those rows that have to go through the network."""
+        if not len(rows):
+            return rows
+        keys = self.identities.keys
+        first = self.taps[0]
+        if first.writer.store is not None:
+            stored, is_stored = first.writer.store.find(keys[rows])
+            self.embeddings[rows[is_stored]] = stored[is_stored]
+            self.found[rows], first.lacks[rows] = is_stored, ~is_stored
+        if self.enter_above:
+            missing = rows[first.lacks[rows]]
+            self.n_above += self.enter_above(keys, self.embeddings, missing)
+        for tap in self.taps[1:]:
+            if tap.writer.store is not None:
+                tap.lacks[rows] = ~tap.writer.store.holds(keys[rows])
+        return rows[np.any([tap.lacks[rows] for tap in self.taps], axis=0)]
+
+    def fill_in_duplicates(self) -> None:
+        """Copy the embeddings of samples to those of the same content."""
+        keys = self.identities.keys
+        rows = np.flatnonzero(keys)
+        _fill_in_twins(self.embeddings, keys, rows, self.taps[0].lacks)
+        _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
+        self.found[rows] = self.found[rows[first]][inverse]
+
+
+def _embed_as_read(
+    reading: _Reading, cache: EmbeddingCache | None, options: PassOptions
+) -> tuple[list[SampleFault], int, Runner | None]:
+    """Run the backbone for what any tap lacks while samples are read: see `_embed_missing`."""
+    samples, taps = reading.samples, reading.taps
+    found: list[SampleFault] = []
+    n_forward, runner = 0, None
+    with contextlib.ExitStack() as stack:
+        groups = stack.enter_context(contextlib.closing(reading.groups()))
+        first = next((group for group in groups if len(group[0]) or group[2]), None)
+        if first is not None:
+            runner = make_runner(
+                [tap.resolved for tap in taps],
+                n_samples=reading.n_expected,
+                engine=options.engine,
+                batch_size=options.batch_size,
+                cache=cache,
+            )
+            for tap in taps:
+                stack.enter_context(tap.writer)
+            feed = LoadedFeed(
+                itertools.chain([first], groups), n_expected=lambda: reading.n_expected
+            )
+            for done, outputs in _run(feed, runner, options, found, n_samples=len(samples)):
+                check_finite(done, outputs, samples, [tap.resolved for tap in taps])
+                _keep(done, outputs, taps, reading.identities.keys, reading.embeddings)
+                n_forward += len(done)
+    reading.fill_in_duplicates()
+    if (store := taps[0].writer.store) is not None:
+        store.note_use(n_hits=int(reading.found.sum()))
+    return with_twins(found, samples, reading.identities.keys), n_forward, runner
 
 
 def _run(
-    samples: Samples,
-    rows: Rows,
-    resolved: Resolved,
+    feed: LoadedFeed,
     runner: Runner,
     options: PassOptions,
     faults: list[SampleFault],
+    *,
+    n_samples: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (rows, embeddings) batch by batch, and gather faults; threads decode ahead."""
-    shape = resolved.input_shape
-    n_samples = rows.n_untaken
-    groups = load(samples, rows, shape, batch_size=lambda: runner.batch_size, n_jobs=options.n_jobs)
-    feed = LoadedFeed(groups, n_expected=lambda: rows.n_expected)
-    with (
-        contextlib.closing(groups),
-        progress_bar("embedding", total=n_samples, verbose=options.verbose) as advance,
-    ):
+    with progress_bar("embedding", total=n_samples, verbose=options.verbose) as advance:
         n_done = 0
         for done, outputs in runner.run(feed):
             yield done, outputs.reshape(len(done), -1)

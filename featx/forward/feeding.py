@@ -14,7 +14,7 @@ from featx.threads import run_ahead
 
 GROUP_SIZE = 64  # of samples that a thread decodes or resizes at once, at most
 
-_Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
+Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
 
 
 def load(
@@ -24,7 +24,7 @@ def load(
     *,
     batch_size: Callable[[], int],
     n_jobs: int | None,
-) -> Generator[_Loaded]:
+) -> Generator[Loaded]:
     """Load samples in groups, in threads that run ahead: see :meth:`Samples.batch`.
 
     Parameters
@@ -54,7 +54,7 @@ def load(
             if len(group):
                 yield group
 
-    def read(group: np.ndarray) -> _Loaded:
+    def read(group: np.ndarray) -> Loaded:
         return samples.batch(group, shape)
 
     if is_sliced:  # which takes less time than handing it to a thread
@@ -80,7 +80,7 @@ class LoadedFeed:
         What could not be loaded so far.
     """
 
-    def __init__(self, groups: Iterator[_Loaded], *, n_expected: Callable[[], int]) -> None:
+    def __init__(self, groups: Iterator[Loaded], *, n_expected: Callable[[], int]) -> None:
         self._groups = groups
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._n_expected = n_expected

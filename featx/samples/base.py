@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
@@ -33,6 +33,22 @@ _DTYPES = (np.uint8, np.float32)  # which the network takes as they are
 _Result = TypeVar("_Result")
 
 
+class ReadBlock(NamedTuple):
+    """Some of the samples, identified and loaded in one go.
+
+    Attributes
+    ----------
+    identified : Identified
+    loaded : ndarray of shape (k,), int64
+        Rows of those whose inputs were asked for, and could be made.
+    inputs : ndarray of shape (k, ...), uint8 or float32
+    """
+
+    identified: Identified
+    loaded: np.ndarray
+    inputs: np.ndarray
+
+
 class Samples(ABC):
     """Samples in the order that they were passed.
 
@@ -40,9 +56,12 @@ class Samples(ABC):
     ----------
     array_shape : tuple of int or None
         Shape that all samples share, without their number; None for files and mixed sequences.
+    given : object
+        What they were recognised from; None if they were not passed by a person.
     """
 
     array_shape: tuple[int, ...] | None = None
+    given: Any = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -113,6 +132,27 @@ class Samples(ABC):
         -------
         Started or None
             None where :meth:`keys` takes no time, or will find something wrong.
+        """
+        return None
+
+    def read(
+        self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
+    ) -> Iterator[ReadBlock] | None:
+        """Identify and load samples in one go, where each can be had only once for a pass.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of one input of the backbone.
+        is_wanted : callable
+            Returns True for the key of a sample whose input is needed. Called in threads.
+        n_jobs : int or None
+            Threads that decode and resize what was read; None is one per core.
+
+        Returns
+        -------
+        iterator of ReadBlock, or None
+            All samples in order; None where :meth:`keys` and :meth:`batch` do the same in turn.
         """
         return None
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from featx.samples.base import Samples, ValueSamples
 
 
-def check_columns(estimator: BaseEstimator, X: Any, samples: Samples, *, reset: bool) -> None:
+def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) -> None:
     """Remember the columns of vectors and frames, or check that they are still the same.
 
     What is neither has no columns. A frame of images may be followed by a list of images.
@@ -19,10 +17,7 @@ def check_columns(estimator: BaseEstimator, X: Any, samples: Samples, *, reset: 
     ----------
     estimator : estimator
         Gets ``n_features_in_``, and ``feature_names_in_`` from a frame.
-    X : samples
-        What was passed.
     samples : Samples
-        What was made of it.
     reset : bool
         Whether to remember or to check.
 
@@ -34,6 +29,11 @@ def check_columns(estimator: BaseEstimator, X: Any, samples: Samples, *, reset: 
     if reset:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
-    has_columns = isinstance(samples, ValueSamples) or hasattr(X, "columns")
-    if has_columns and (reset or hasattr(estimator, "n_features_in_")):
-        validate_data(estimator, X, skip_check_array=True, reset=reset)
+    if hasattr(samples.given, "columns"):
+        columns = samples.given
+    elif isinstance(samples, ValueSamples):
+        columns = samples.array
+    else:
+        return
+    if reset or hasattr(estimator, "n_features_in_"):
+        validate_data(estimator, columns, skip_check_array=True, reset=reset)

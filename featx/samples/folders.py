@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,16 +17,69 @@ from featx.exceptions import FolderWarning, InputError
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
-_LITTER = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
+# What operating systems, file servers and tools leave behind, and never anybody's samples.
+_LITTER = frozenset(
+    (
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        ".@__thumb",
+        ".appledb",
+        ".appledesktop",
+        ".appledouble",
+        ".apdisk",
+        ".directory",
+        ".documentrevisions-v100",
+        ".ds_store",
+        ".fseventsd",
+        ".gitkeep",
+        ".ipynb_checkpoints",
+        ".keep",
+        ".localized",
+        ".nomedia",
+        ".picasa.ini",
+        ".snapshot",
+        ".spotlight-v100",
+        ".temporaryitems",
+        ".thumbnails",
+        ".trashes",
+        ".volumeicon.icns",
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "__macosx",
+        "__pycache__",
+        "desktop.ini",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "found.000",
+        "icon\r",
+        "lost+found",
+        "network trash folder",
+        "picasa.ini",
+        "system volume information",
+        "temporary items",
+        "thumbs.db",
+        "~snapshot",
+    )
+)
+_LITTER_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden")
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 _SHOWN = 10
+_FOREIGN = "files or folders were left out, being hidden or no images"
+_LOCKED = "files or folders were left out, since they cannot be looked into"
+_BROKEN = "links were left out, since they lead nowhere"
+_SPECIAL = "files were left out, being pipes, sockets or devices"
+_UPWARD = "links were left out, since they lead to a folder above, or to images of other classes"
+_SHARED = "images are links to images of other classes, so that these have two labels"
 
 
 def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder that has a folder for each class.
 
     Images are found at any depth below the folder of their class, classes and images sorted by
-    name. Nothing is decoded.
+    name. Nothing is decoded. Links are followed, but not those inside a class that lead to a folder
+    above it or to another class.
 
     Parameters
     ----------
@@ -34,17 +89,20 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     -------
     Bunch
         ``data``: ndarray of shape (n_samples,), paths; ``target``: ndarray of shape (n_samples,),
-        the name of each image's class; ``target_names``: list of str, the classes, sorted.
+        the name of each image's class; ``target_names``: list of str, the classes, sorted. Names
+        are Unicode in its composed form (NFC), as they are mostly typed.
 
     Raises
     ------
     InputError
-        There is no such folder, it has no class folders, or classes without images.
+        There is no such folder, it cannot be read, has no class folders, or classes without images.
 
     Warns
     -----
     FolderWarning
-        Hidden and foreign files were left out; one warning names them.
+        Files, folders or links were left out, or names of classes are hard to tell apart; one
+        warning names them. What systems leave in folders (``Thumbs.db``, ``__MACOSX``,
+        ``@eaDir``, ...) is left out without a warning.
 
     Examples
     --------
@@ -58,24 +116,28 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     >>> load_image_folder(root).target.tolist()
     ['cat', 'dog']
     """
-    root = Path(path).expanduser()
-    classes = _class_folders(root)
-    left_out = [entry for entry in root.iterdir() if not entry.is_dir() or _is_hidden(entry.name)]
+    root = os.fspath(Path(path).expanduser())
+    left_out = _LeftOut(root)
+    folders = _class_folders(root, left_out)
+    places = {folder: os.path.realpath(folder) for folder in folders}
     images: dict[str, list[str]] = {}
-    for folder in classes:
-        images[folder.name], foreign = _images_below(folder)
-        left_out += foreign
+    for folder, place in places.items():
+        others = [other for other in places.values() if other != place]
+        found = _images_below(folder, left_out, others)
+        images[label_of(folder)] = sorted(images.get(label_of(folder), []) + found)
     empty = [name for name, found in images.items() if not found]
     if empty:
         raise InputError(
-            f"{str(root)!r}: {len(empty)} of {len(classes)} class folders hold no image "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))}): {', '.join(map(repr, empty[:_SHOWN]))}"
+            f"{root!r}: {len(empty)} of {len(images)} class folders hold no image "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}): {_named(empty)}{left_out.described('. ')}"
         )
-    _warn_of(left_out, root)
+    _look_at_names(folders, left_out)
+    left_out.warn()
+    names = sorted(images)
     return Bunch(
-        data=np.array([image for found in images.values() for image in found]),
-        target=np.repeat(list(images), [len(found) for found in images.values()]),
-        target_names=list(images),
+        data=np.array([image for name in names for image in images[name]]),
+        target=np.repeat(names, [len(images[name]) for name in names]),
+        target_names=names,
     )
 
 
@@ -98,7 +160,7 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     Warns
     -----
     FolderWarning
-        Hidden and foreign files of a folder were left out.
+        Files, folders or links below a folder were left out.
 
     Examples
     --------
@@ -117,10 +179,11 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
         if not os.path.isdir(place):
             (patterns if _is_pattern(place) else found).append(place)
             continue
-        images, foreign = _images_below(Path(place))
+        left_out = _LeftOut(place)
+        images = sorted(_images_below(place, left_out))
         found += images
         empty += [] if images else [place]
-        _warn_of(foreign, Path(place))
+        left_out.warn()
     faults = []
     if empty:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -135,8 +198,41 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
+class _LeftOut:
+    """What a listing left out or is in doubt about, by reason.
+
+    Parameters
+    ----------
+    root : str
+        The folder that is listed; what lies below it is named relative to it.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._names: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, reason: str, path: str, detail: str = "") -> None:
+        """Add a path, unless everybody knows it as litter."""
+        if not is_litter(os.path.basename(path)):
+            name = _printable(os.path.relpath(path, self._root))
+            self._names[reason].append(f"{name} ({detail})" if detail else name)
+
+    def described(self, prefix: str = "") -> str:
+        """Return all of it as text after a prefix, or nothing where there is none of it."""
+        parts = []
+        for reason, names in self._names.items():
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            parts.append(f"{len(names)} {reason}: {', '.join(sorted(names)[:_SHOWN])}{more}")
+        return f"{prefix}{'; '.join(parts)}" if parts else ""
+
+    def warn(self) -> None:
+        """Give one warning, if there is anything."""
+        if self._names:
+            warn_caller(FolderWarning(self.described(f"{self._root!r}: ")))
+
+
 def _is_pattern(place: str) -> bool:
-    """Tell a pattern from a file that is gone, whose name may hold brackets."""
+    """Return True for a pattern, False for a file that is gone, whose name may hold brackets."""
     return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)
 
 
@@ -144,59 +240,148 @@ def _named(places: list[str]) -> str:
     return ", ".join(map(repr, places[:_SHOWN]))
 
 
-def _class_folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        reason = "is a file" if root.exists() else "no such folder"
-        raise InputError(f"{str(root)!r}: {reason}; expected a folder with a folder per class")
-    folders = sorted(
-        entry for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name)
-    )
-    names = [folder.name for folder in folders]
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def label_of(folder: str) -> str:
+    """Return the name of a class: composed Unicode, bytes that are no UTF-8 as escapes."""
+    name = os.path.basename(folder)
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
+    """Return the folder of each class, sorted by name."""
+    if not os.path.isdir(root):
+        reason = "is no folder" if os.path.lexists(root) else "no such folder"
+        reason = "is a file" if os.path.isfile(root) else reason
+        raise InputError(f"{root!r}: {reason}; expected a folder with a folder per class")
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError as exc:
+        raise InputError(f"{root!r} cannot be looked into: {exc.strerror or exc}") from exc
+    folders = []
+    for entry in entries:
+        kind = _kind_of(entry, left_out)
+        if kind == "folder" and _contains(os.path.realpath(entry.path), os.path.realpath(root)):
+            left_out.add(_UPWARD, entry.path)
+        elif kind == "folder":
+            folders.append(entry.path)
+        elif kind == "file":
+            left_out.add(_FOREIGN, entry.path)
+    names = [os.path.basename(folder) for folder in folders]
     if not names:
-        raise InputError(f"{str(root)!r} has no folders in it: expected one per class")
+        raise InputError(
+            f"{root!r} has no folders in it: expected one per class{left_out.described('. ')}"
+        )
     if {name.lower() for name in names} <= _SPLITS:
         raise InputError(
-            f"{str(root)!r} holds the splits {', '.join(names)}, not classes: load one of them, as "
-            f"in load_image_folder({os.path.join(root, names[0])!r})"
+            f"{root!r} holds the splits {', '.join(names)}, not classes: load one of them, as "
+            f"in load_image_folder({folders[0]!r})"
         )
     return folders
 
 
-def _images_below(folder: Path) -> tuple[list[str], list[Path]]:
-    """Find the images below a folder, and what else lies there."""
-    images, foreign = [], []
-    visited = set()
-    for place, subfolders, files in os.walk(folder, followlinks=True):
+def _images_below(folder: str, left_out: _LeftOut, others: Iterable[str] = ()) -> list[str]:
+    """Find the images below a folder, each once.
+
+    Parameters
+    ----------
+    folder : str
+    left_out : _LeftOut
+        Is given what is no image, and what cannot be looked into.
+    others : iterable of str
+        Folders, links resolved, that links below `folder` must not lead to.
+    """
+    own, others = os.path.realpath(folder), list(others)
+    images: list[str] = []
+    visited: set[str] = set()
+    folders, links = [folder], list[str]()
+    while folders or links:  # links last: what they lead to may have been visited by its own name
+        place = folders.pop() if folders else links.pop()
         real = os.path.realpath(place)
         if real in visited:
-            # A link back to a folder above: its images are in the list already.
-            subfolders.clear()
             continue
         visited.add(real)
-        foreign += [Path(place, name) for name in subfolders if _is_hidden(name)]
-        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
-        for name in files:
-            is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-            if is_image and not _is_hidden(name):
-                images.append(os.path.join(place, name))
-            else:
-                foreign.append(Path(place, name))
-    return sorted(images), foreign
+        try:
+            entries = list(os.scandir(place))
+        except OSError as exc:
+            left_out.add(_LOCKED, place, exc.strerror or str(exc))
+            continue
+        for entry in entries:
+            kind = _kind_of(entry, left_out)
+            if kind == "file" and os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+                left_out.add(_FOREIGN, entry.path)
+            elif kind == "file":
+                images.append(entry.path)
+                if entry.is_symlink() and _is_among(os.path.realpath(entry.path), own, others):
+                    left_out.add(_SHARED, entry.path)
+            elif kind == "folder" and not entry.is_symlink():
+                folders.append(entry.path)
+            elif kind == "folder":
+                target = os.path.realpath(entry.path)
+                leads_away = target != own and _contains(target, own)
+                if leads_away or _is_among(target, own, others):
+                    left_out.add(_UPWARD, entry.path)
+                else:
+                    links.append(entry.path)
+    return images
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+def _kind_of(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:
+    """Return "folder" or "file"; None for what is left out, whatever lies below it."""
+    if is_litter(entry.name):
+        return None
+    if entry.name.startswith("."):
+        left_out.add(_FOREIGN, entry.path)
+        return None
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        is_broken = entry.is_symlink() and not os.path.exists(entry.path)
+        left_out.add(_BROKEN if is_broken else _SPECIAL, entry.path)
+    except OSError as exc:
+        reason = _BROKEN if entry.is_symlink() else _LOCKED
+        left_out.add(reason, entry.path, exc.strerror or str(exc))
+    return None
 
 
-def _warn_of(left_out: list[Path], root: Path) -> None:
-    names = sorted(
-        str(entry.relative_to(root)) for entry in left_out if entry.name.lower() not in _LITTER
-    )
-    if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        warn_caller(
-            FolderWarning(
-                f"{str(root)!r}: {len(names)} files or folders were left out, being hidden or no "
-                f"images: {', '.join(names[:_SHOWN])}{more}"
-            )
+def is_litter(name: str) -> bool:
+    """Return True for what systems leave in folders, such as ``Thumbs.db`` and ``__MACOSX``."""
+    lower = name.lower()
+    return lower in _LITTER or lower.startswith(_LITTER_PREFIXES)
+
+
+def _contains(folder: str, place: str) -> bool:
+    """Return True if a place is a folder or lies below it; links of both are resolved."""
+    return place == folder or place.startswith(os.path.join(folder, ""))
+
+
+def _is_among(place: str, own: str, others: Iterable[str]) -> bool:
+    """Return True if a place has to do with other folders and not with one's own."""
+    if _contains(own, place):
+        return False
+    return any(_contains(other, place) or _contains(place, other) for other in others)
+
+
+def _look_at_names(folders: list[str], left_out: _LeftOut) -> None:
+    """Note names of classes that are one name in two spellings, or nearly, or no text."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for folder in folders:
+        label = label_of(folder)
+        spellings[unicodedata.normalize("NFKC", label).casefold().strip()].append(folder)
+        if not os.path.basename(folder).isprintable():
+            left_out.add("names of classes hold characters that cannot be shown", folder)
+    for alike in spellings.values():
+        labels = {label_of(folder) for folder in alike}
+        reason = (
+            "class folders have one name in two spellings of Unicode, and are taken as one class"
+            if len(labels) == 1
+            else "class folders have names that differ in case, width or spaces only; rename them "
+            "if they are one class"
         )
+        for folder in alike if len(alike) > 1 else ():
+            left_out.add(reason, folder)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Sequence
 from functools import partial
 from numbers import Real
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from featx.samples.base import (
     check_several,
     conformed,
 )
+from featx.samples.containers import as_numpy
 from featx.samples.file_index import FileIndex, file_key
 from featx.samples.identified import Identified
 from featx.samples.images import check_header, decode_to, pixels_of
@@ -29,7 +31,12 @@ from featx.threads import Started
 
 _UNREAD = bytes(DIGEST_BYTES)
 _FILES_AT_ONCE = 256  # that are identified before they are handed on
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(data|file):")
 _PATIENCE_S = 0.2  # a pass waits for all files to be identified before it goes ahead
+
+
+ONE_SAMPLE = (str, bytes, bytearray, os.PathLike, Image.Image)
+_KINDS = (*ONE_SAMPLE, memoryview, np.ndarray)
 
 
 class _File(NamedTuple):
@@ -85,17 +92,8 @@ class ItemSamples(Samples):
         return ValueSamples(np.stack(self.items))
 
     def name(self, row: int) -> str:
-        """Say the path of a file, or what kind of object a sample is."""
-        item = self.items[row]
-        if isinstance(item, (str, os.PathLike)):
-            return os.fspath(item)
-        if isinstance(item, np.ndarray):
-            return f"array {item.shape} {item.dtype}"
-        if isinstance(item, (bytes, bytearray, memoryview)):
-            return f"{len(item)} bytes"
-        if is_missing(item):
-            return str(item)
-        return type(item).__name__
+        """Return the path of a file, or what kind of object a sample is."""
+        return name_of(self.items[row])
 
     def take(self, rows: np.ndarray) -> list[Any]:
         """Return some of the items."""
@@ -122,7 +120,7 @@ class ItemSamples(Samples):
                 faults.append(self.fault(row, "missing value (None or NaN)"))
                 continue
             try:
-                digests[row] = _digest_of_item(item)
+                digests[row] = digest_of_content(content_of(item))
             except UnreadableImageError as exc:
                 faults.append(self.fault(row, exc))
         faults += self._add_files(paths, digests, files)
@@ -149,7 +147,11 @@ class ItemSamples(Samples):
             try:
                 status = os.stat(path)
             except (OSError, ValueError) as exc:
-                faults.append(self.fault(row, _why_not_opened(exc)))
+                reason = _why_not_opened(exc, path=os.fspath(self.items[row]))
+                faults.append(self.fault(row, reason))
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                faults.append(self.fault(row, _why_not_read(status.st_mode)))
                 continue
             changed_s = max(status.st_mtime, status.st_ctime)
             found.append(_File(row, path, file_key(path, status), changed_s))
@@ -200,21 +202,113 @@ class ItemSamples(Samples):
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Decode and resize images."""
-        pixels_of = partial(self._pixels_of, shape=shape)
-        return conformed(self, rows, items=rows.tolist(), pixels_of=pixels_of, shape=shape)
+        read = partial(self._pixels_of, shape=shape)
+        return conformed(self, rows, items=rows.tolist(), pixels_of=read, shape=shape)
 
     def _pixels_of(self, row: int, shape: tuple[int, ...]) -> np.ndarray:
-        item = self.items[row]
-        if isinstance(item, np.ndarray):
-            return item
-        if isinstance(item, Image.Image):
-            return pixels_of(item)
-        data = _content_of(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
-        if self._keys[row] and self._keys[row] != keys_from([digest_of(data)], count=1)[0]:
+        content = content_of(self.items[row])
+        if isinstance(content, np.ndarray):
+            return content
+        if self._keys[row] and self._keys[row] != keys_from([digest_of(content)], count=1)[0]:
             raise UnreadableImageError(
                 "changed after it was hashed: run it again when nothing writes to it"
             )
-        return decode_to(data, shape)
+        return decode_to(content, shape)
+
+
+def is_sample(item: Any) -> bool:
+    """Return True for a path, an encoded image, a PIL image or an array of no objects."""
+    return isinstance(item, _KINDS) and not (isinstance(item, np.ndarray) and item.dtype.hasobject)
+
+
+def as_item(item: Any) -> Any:
+    """Return a tensor of another library, or a scalar of one, as numpy and Python have it.
+
+    Raises
+    ------
+    UnreadableImageError
+        It is a tensor that numpy cannot hold.
+
+    Examples
+    --------
+    >>> as_item(np.array("a.png")), as_item("b.png")
+    ('a.png', 'b.png')
+    """
+    if isinstance(item, (str, bytes)) or item is None:
+        return item
+    if hasattr(item, "as_py"):  # pyarrow
+        return item.as_py()
+    if not isinstance(item, np.ndarray) and hasattr(item, "__array__"):
+        try:
+            item = as_numpy(item)
+        except InputError as exc:
+            raise UnreadableImageError(str(exc)) from exc
+    if isinstance(item, np.ndarray) and item.ndim == 0:
+        return item.item()
+    if isinstance(item, np.ndarray) and item.dtype.hasobject:
+        return _dense(item)
+    return item
+
+
+def _dense(nested: np.ndarray) -> np.ndarray:
+    """Return an array of arrays, as a column of nested lists gives it, as one array of numbers."""
+    if not nested.dtype.hasobject or not len(nested):
+        return nested
+    try:
+        parts = [_dense(part) if isinstance(part, np.ndarray) else part for part in nested]
+        return np.asarray(parts)
+    except ValueError as exc:
+        raise UnreadableImageError(f"an array of objects that make no image: {exc}") from exc
+
+
+def name_of(item: Any) -> str:
+    """Return the path of a file, or what kind of object a sample is.
+
+    Examples
+    --------
+    >>> name_of("a.png"), name_of(b"abc"), name_of(np.zeros((4, 4), np.uint8))
+    ('a.png', '3 bytes', 'array (4, 4) uint8')
+    """
+    if isinstance(item, (str, os.PathLike)):
+        return os.fspath(item)
+    if isinstance(item, np.ndarray):
+        return f"array {item.shape} {item.dtype}"
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return f"{len(item)} bytes"
+    if is_missing(item):
+        return str(item)
+    return type(item).__name__
+
+
+def content_of(item: Any) -> np.ndarray | bytes:
+    """Return the pixels of an array or a PIL image, or the bytes of a file or an encoded image.
+
+    Raises
+    ------
+    UnreadableImageError
+        They cannot be had.
+    """
+    if isinstance(item, np.ndarray):
+        is_encoded = item.ndim == 1 and item.dtype == np.uint8  # as numpy.fromfile reads a file
+        return item.tobytes() if is_encoded else item
+    if isinstance(item, Image.Image):
+        return pixels_of(item)
+    return _content_of_file(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
+
+
+def digest_of_content(content: np.ndarray | bytes) -> bytes:
+    """Return the digest of pixels or of encoded bytes, which are checked as far as that is cheap.
+
+    Raises
+    ------
+    UnreadableImageError
+        They are no image.
+    """
+    if isinstance(content, np.ndarray):
+        check_range(content)
+        return digest_of_array(content)
+    check_header(content)
+    return digest_of(content)
 
 
 def is_missing(item: Any) -> bool:
@@ -230,40 +324,52 @@ def is_missing(item: Any) -> bool:
     return item is None or type(item).__name__ in ("NAType", "NaTType")  # of pandas
 
 
-def _digest_of_item(item: Any) -> bytes:
-    if isinstance(item, np.ndarray):
-        check_range(item)
-        return digest_of_array(item)
-    if isinstance(item, Image.Image):
-        return digest_of_array(pixels_of(item))
-    data = bytes(item)
-    check_header(data)
-    return digest_of(data)
-
-
 def _absolute(path: str) -> str:
     # Another spelling of a path only means that the file is hashed once more.
     return path if path.startswith(os.sep) else os.path.abspath(path)
 
 
 def _digest_of_file(file: _File, files: FileIndex) -> bytes:
-    data = _content_of(file.path)
-    check_header(data)
-    digest = digest_of(data)
+    digest = digest_of_content(_content_of_file(file.path))
     files.add(file.state, digest, modified_s=file.changed_s)
     return digest
 
 
-def _content_of(path: str | os.PathLike[str]) -> bytes:
+def _content_of_file(path: str | os.PathLike[str]) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except OSError as exc:
-        raise UnreadableImageError(_why_not_opened(exc)) from exc
+        # A pipe must not even be opened: that wakes up whoever waits to write into it.
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
+                mode = os.fstat(file.fileno()).st_mode
+                if stat.S_ISREG(mode):
+                    return file.readall()
+    except (OSError, ValueError) as exc:
+        raise UnreadableImageError(_why_not_opened(exc, path=os.fspath(path))) from exc
+    raise UnreadableImageError(_why_not_read(mode))
 
 
-def _why_not_opened(exc: Exception) -> str:
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _why_not_opened(exc: Exception, *, path: str) -> str:
     if isinstance(exc, FileNotFoundError):
-        return "no such file"
-    if isinstance(exc, IsADirectoryError):
-        return "a folder, not a file; load_image_folder(path).data lists the images in it"
+        return _why_no_file(path) if _URL.match(path) else "no such file"
     return getattr(exc, "strerror", None) or str(exc)
+
+
+def _why_no_file(url: str) -> str:
+    if url.startswith("data:"):
+        return "a data URI, not a path; pass the decoded bytes"
+    if url.startswith("file:"):
+        return "a URL, not a path; leave file:// out"
+    return "a URL, which featx does not open; pass the bytes, or the path of a copy"
+
+
+def _why_not_read(mode: int) -> str:
+    """Return what is there where a regular file is expected."""
+    if stat.S_ISDIR(mode):
+        return "a folder, not a file; load_image_folder(path).data lists the images in it"
+    kind = "named pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+    return f"a {kind}, not a file; nothing was read from it"

@@ -263,21 +263,24 @@ def read_shards(path: Path) -> list[Shard]:
         raise InputError(f"{str(path)!r}: no such file, or a folder without .h5 files")
     shards, faults = [], []
     for file, found in zip(paths, examine_shards(paths), strict=True):
-        fault = _fault_of(found.space) if isinstance(found, Shard) else found
+        fault = _fault_of(found)
         if fault:
             faults.append(f"{one_line(file)}: {one_line(fault)}")
-        else:
+        elif isinstance(found, Shard):
             shards.append(found)
     if faults:
         raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
     return shards
 
 
-def _fault_of(space: Space) -> str:
-    """Describe what no space of featx has; empty if there is nothing.
+def _fault_of(found: Shard | Exception) -> str:
+    """Describe what no shard of featx has; empty if there is nothing.
 
-    Its digest, which names its folder, is computed here, so nothing else is of harm.
+    The digest of its space, which names its folder, is computed here, so nothing else does harm.
     """
+    if not isinstance(found, Shard):
+        return str(found)
+    space = found.space
     for name in ("input_shape", "feature_shape"):
         shape = space.description.get(name)
         is_shape = isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)

@@ -20,7 +20,7 @@ class Data:
 
     Attributes
     ----------
-    X : samples
+    X : Samples
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,) or None
     groups : ndarray of shape (n_samples,) or None

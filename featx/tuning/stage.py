@@ -25,7 +25,6 @@ from featx.networks.augmentation import Augmentation
 from featx.networks.models import undisturbed_seed
 from featx.progress import say
 from featx.samples.base import Samples
-from featx.samples.inputs import as_samples
 from featx.samples.versions import versions_of
 from featx.storage.cache import EmbeddingCache
 from featx.training_data import check_vectors, rows_that_were_read
@@ -75,7 +74,7 @@ def fine_tune(
         with _with_cache(extractor.fit(data.X)) as (extractor, cache):
             check_vectors(extractor)
             plan = Plan(params, extractor)
-            samples = as_samples(data.X).for_inputs(plan.backbone.input_shape)
+            samples = data.X.for_inputs(plan.backbone.input_shape)
             plan.look_at(cache, len(samples))
             say(plan.describe(len(samples)), verbose=verbose)
             others = () if plan.why_pixels else plan.frontier.activations

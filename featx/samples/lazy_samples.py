@@ -1,0 +1,280 @@
+"""Samples of a lazy sequence, which makes an item whenever it is asked for one.
+
+A data set of PyTorch or a column of Hugging Face's ``datasets`` opens and decodes an image when it
+is indexed. Items are therefore read in order, each once for a pass, by one thread at a time, and
+what is left of an item is its digest and, where the network needs it, its pixels at the size that
+the network takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from PIL import Image
+
+from featx.exceptions import InputError, SampleFault, UnreadableImageError
+from featx.identity._hashing import digest_of_array
+from featx.identity.key_table import KEY_DTYPE, NO_KEY, keys_from
+from featx.samples.base import ReadBlock, Samples, check_several
+from featx.samples.file_index import FileIndex
+from featx.samples.identified import Identified
+from featx.samples.images import conform, decode_to
+from featx.samples.item_samples import (
+    as_item,
+    content_of,
+    digest_of_content,
+    is_missing,
+    is_sample,
+    name_of,
+)
+from featx.samples.levels import check_scale, float_range
+from featx.threads import run_ahead
+
+_GROUP_SIZE = 64  # of items that are read before their pixels are handed on
+# What decoders raise. Anything else is a fault of the sequence, not of a sample.
+_READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+class _Taken(NamedTuple):
+    """An item that was read: its pixels or bytes, or why it has none."""
+
+    row: int
+    name: str
+    content: np.ndarray | bytes | UnreadableImageError
+
+
+class _Read(NamedTuple):
+    """What is left of an item; `inputs` is None where nobody needs them."""
+
+    row: int
+    key: bytes
+    largest: float = -np.inf
+    inputs: np.ndarray | None = None
+    fault: SampleFault | None = None
+
+
+class LazySamples(Samples):
+    """Samples of a sequence that makes its items when they are asked for.
+
+    Parameters
+    ----------
+    items : object with ``__len__`` and ``__getitem__``
+        Its items are PIL images, arrays, paths or encoded images, in any mixture.
+    first : object
+        The first item, which was read to recognise it, and is not read again for the first pass.
+
+    Attributes
+    ----------
+    array_shape : tuple of int or None
+        Shape of the first item, if it is an array; None once an item of another shape was read.
+    """
+
+    def __init__(self, items: Any, first: Any) -> None:
+        self.items = items
+        self._first = [first]
+        self._float_range = _float_range_of(first)
+        self._is_scale_known = True
+        self.array_shape = first.shape if isinstance(first, np.ndarray) else None
+        self._keys = np.zeros(len(items), KEY_DTYPE)
+        self._faults: list[SampleFault] = []
+        self._n_known = 0
+        self._are_images = True
+        self._reading = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def for_inputs(self, shape: tuple[int, ...]) -> Samples:
+        """Return itself, if the first item may be an image, or an array of that very shape."""
+        self._are_images = len(shape) == 3
+        if self._are_images:
+            check_several(len(self), self.array_shape)
+        elif self.array_shape != shape:
+            got = f"arrays of shape {self.array_shape}" if self.array_shape else "images"
+            raise InputError(f"X holds {got}, but the backbone takes inputs of shape {shape}")
+        return self
+
+    def float_range(self) -> tuple[float, float] | None:
+        """Return what the first item says of the range; if nothing, it is checked in the pass."""
+        self._is_scale_known = not self._are_images or self._float_range is not None
+        return self._float_range if self._are_images else None
+
+    def name(self, row: int) -> str:
+        """Return how a sample is had; it is not read for this."""
+        return f"{type(self.items).__name__}[{row}]"
+
+    def take(self, rows: np.ndarray) -> Sequence[Any]:
+        """Return some of the samples, which are not read yet."""
+        return _Part(self.items, rows)
+
+    def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
+        """Identify all samples: those of a pass are known, others are read."""
+        if self._n_known < len(self):
+            for _ in self.read((), is_wanted=lambda _: False, n_jobs=None):
+                pass
+        return self._keys, list(self._faults)
+
+    def read(
+        self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
+    ) -> Iterator[ReadBlock]:
+        """Read all samples in order, each once; a thread reads ahead, but not far.
+
+        Raises
+        ------
+        InputError
+            Floating-point images seem to be scaled to 0..1, which is known once all are read.
+        """
+        n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+        make = partial(self._make, shape=shape, is_wanted=is_wanted)
+        groups = (
+            range(start, min(start + _GROUP_SIZE, len(self)))
+            for start in range(0, len(self), _GROUP_SIZE)
+        )
+        read = partial(self._read, make=make, n_threads=n_threads)
+        self._n_known, self._faults, largest = 0, [], -np.inf
+        for made in run_ahead(read, groups, n_threads=1):
+            rows = slice(made[0].row, made[-1].row + 1)
+            self._keys[rows] = keys_from((one.key for one in made), count=len(made))
+            faults = [one.fault for one in made if one.fault]
+            self._faults += faults
+            self._n_known = rows.stop
+            largest = max(largest, *(one.largest for one in made))
+            yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded(made))
+        if not self._is_scale_known:
+            check_scale(largest)
+
+    def batch(
+        self, rows: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
+        """Read some samples again, which must have the content that they had before."""
+        make = partial(self._make, shape=shape, is_wanted=lambda _: True)
+        made = self._read(rows.tolist(), make=make, n_threads=1)
+        return *_loaded(made), [one.fault for one in made if one.fault]
+
+    def _read(
+        self, rows: Sequence[int], make: Callable[[_Taken], _Read], n_threads: int
+    ) -> list[_Read]:
+        with self._reading:  # few sequences can be read by several threads at once
+            return list(run_ahead(make, map(self._take, rows), n_threads=n_threads))
+
+    def _take(self, row: int) -> _Taken:
+        """Read an item, and take from it what must be had before the next one is read.
+
+        The next may be the same object with other pixels, or lie in the same open file.
+        """
+        try:
+            item = self._first.pop() if row == 0 and self._first else self.items[row]
+        except IndexError as exc:
+            raise InputError(
+                f"X, a {type(self.items).__name__}, has {len(self)} samples by its length, but "
+                f"X[{row}] raises IndexError: {exc}"
+            ) from exc
+        except _READ_ERRORS as exc:
+            item = exc
+        name = self.name(row)
+        try:
+            item = _checked(item)
+            name = name_of(item)
+            content = content_of(item)
+        except UnreadableImageError as exc:
+            return _Taken(row, name, exc)
+        if isinstance(item, np.ndarray):
+            self.array_shape = item.shape if item.shape == self.array_shape else None
+            content = item.copy() if content is item else content
+        return _Taken(row, name, content)
+
+    def _make(
+        self, taken: _Taken, shape: tuple[int, ...], is_wanted: Callable[[bytes], bool]
+    ) -> _Read:
+        row, name, content = taken
+        key, largest = NO_KEY, -np.inf
+        try:
+            if isinstance(content, UnreadableImageError):
+                raise content
+            key = digest_of_content(content) if self._are_images else _digest_of_values(content)
+            _check_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
+            if self._are_images and isinstance(content, np.ndarray) and content.dtype.kind == "f":
+                largest = float(content.max())
+            inputs = _inputs_of(content, shape) if is_wanted(key) else None
+        except UnreadableImageError as exc:
+            return _Read(row, key, largest, fault=SampleFault(row, name, str(exc)))
+        return _Read(row, key, largest, inputs)
+
+
+def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and inputs of those that have inputs."""
+    good = [(one.row, one.inputs) for one in made if one.inputs is not None]
+    if not good:
+        return np.empty(0, np.int64), np.empty(0, np.uint8)
+    rows, inputs = zip(*good, strict=True)
+    return np.array(rows, np.int64), np.stack(inputs)
+
+
+def _float_range_of(item: Any) -> tuple[float, float] | None:
+    """Return the range of floating-point pixels; None where a single item does not say it."""
+    with contextlib.suppress(InputError):
+        return float_range([item] if isinstance(item, np.ndarray) else [])
+    return None
+
+
+def _checked(item: Any) -> Any:
+    """Return an item as a sample; raise if it is none, or if reading it raised."""
+    if isinstance(item, Exception):
+        raise UnreadableImageError(f"{type(item).__name__}: {item}") from item
+    item = as_item(item)
+    if is_missing(item):
+        raise UnreadableImageError("missing value (None or NaN)")
+    if not is_sample(item):
+        raise UnreadableImageError(f"a {type(item).__name__}, which is no image")
+    return item
+
+
+def _check_unchanged(key: bytes, known: bytes) -> None:
+    if known not in (NO_KEY, key):
+        raise UnreadableImageError(
+            "has other pixels than when it was read before: a sequence must give the same item "
+            "each time. Leave random transforms out; augment= makes them"
+        )
+
+
+def _digest_of_values(values: np.ndarray | bytes) -> bytes:
+    if not isinstance(values, np.ndarray):
+        raise UnreadableImageError("no array of numbers")
+    return digest_of_array(values)
+
+
+def _inputs_of(content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what a backbone takes of pixels, encoded bytes or numbers that are no pixels."""
+    if isinstance(content, bytes):
+        return decode_to(content, shape)
+    if len(shape) == 3:
+        return conform(content, shape)
+    if content.shape != shape:
+        raise UnreadableImageError(f"has shape {content.shape}: expected {shape}")
+    if not np.isfinite(content).all():
+        raise UnreadableImageError("has NaN or infinite values")
+    return content.astype(np.float32)
+
+
+class _Part(Sequence):
+    """Some items of a lazy sequence, as lazy as that; another process gets the items themselves."""
+
+    def __init__(self, items: Any, rows: np.ndarray) -> None:
+        self._items, self._rows = items, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Part(self._items, self._rows[index])
+        return self._items[int(self._rows[index])]
+
+    def __reduce__(self) -> tuple[type, tuple[list[Any]]]:
+        return list, (list(self),)
