@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from featx._text import one_line
 from featx._warning import warn_caller
 from featx.exceptions import FolderWarning, InputError
 
@@ -214,7 +215,7 @@ class _LeftOut:
     def add(self, reason: str, path: str, detail: str = "") -> None:
         """Add a path, unless everybody knows it as litter."""
         if not is_litter(os.path.basename(path)):
-            name = _printable(os.path.relpath(path, self._root))
+            name = one_line(os.path.relpath(path, self._root))
             self._names[reason].append(f"{name} ({detail})" if detail else name)
 
     def described(self, prefix: str = "") -> str:
@@ -238,10 +239,6 @@ def _is_pattern(place: str) -> bool:
 
 def _named(places: list[str]) -> str:
     return ", ".join(map(repr, places[:_SHOWN]))
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def label_of(folder: str) -> str:
