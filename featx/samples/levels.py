@@ -25,7 +25,7 @@ from featx.exceptions import InputError, UnreadableImageError
 
 _UINT16_WHITE = 65535
 _DARK = 4096  # uint16 below it may be 12 bits or fewer, of which 8 bits would keep 16 levels
-_UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never as far
+UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never as far
 _BLOCK = 2**20  # values that are scaled at once
 _WAY_OUT = (
     "Scale all images alike before you pass them: np.clip((X - low) / (high - low), 0, 1) * 255"
@@ -147,7 +147,7 @@ def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
     for image in images:
         if image.dtype.kind == "f" and image.size:
             largest = max(largest, float(np.fmax.reduce(image, axis=None, initial=0)))
-            if largest > _UNIT_PEAK:
+            if largest > UNIT_PEAK:
                 return (0.0, 255.0)
     check_scale(largest)
     return None
@@ -161,7 +161,7 @@ def check_scale(largest: float) -> None:
     InputError
         It does not exceed 2: they seem to be scaled to 0..1, and some to overshoot.
     """
-    if 0 < largest <= _UNIT_PEAK:
+    if 0 < largest <= UNIT_PEAK:
         raise InputError(
             f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
             "to 255. Pass X * 255 if they were scaled to 0..1. If they are dark images of 0..255, "
