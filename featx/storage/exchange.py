@@ -185,11 +185,11 @@ def read_shards(path: Path) -> list[Shard]:
         raise InputError(f"{str(path)!r}: no such file, or a folder without .h5 files")
     shards, faults = [], []
     for file, found in zip(paths, examine_shards(paths), strict=True):
-        fault = _fault_of(found.space) if isinstance(found, Shard) else found
-        if fault:
-            faults.append(f"{file}: {fault}")
-        else:
+        fault = _fault_of(found.space) if isinstance(found, Shard) else str(found)
+        if isinstance(found, Shard) and not fault:
             shards.append(found)
+        else:
+            faults.append(f"{file}: {fault}")
     if faults:
         raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
     return shards
