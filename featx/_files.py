@@ -129,7 +129,7 @@ def check_can_write(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         check_regular(os.stat(path).st_mode, path)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}"
-    with open(beside, "xb"):
+    with _hopeless_if_it_stays(path.parent), open(beside, "xb"):
         pass
     beside.unlink()
 

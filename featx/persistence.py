@@ -138,7 +138,10 @@ def save(
         raise ParameterError(f"{str(path)!r}: no such folder to write to")
     if path.is_dir():
         raise ParameterError(f"{str(path)!r} is a folder: expected the path of a file")
-    check_can_write(path.absolute())
+    try:
+        check_can_write(path.absolute())
+    except ValueError as exc:
+        raise ParameterError(f"{str(path)!r} cannot be the path of a file: {exc}") from exc
     is_extractor = isinstance(estimator, FeatureExtractor)
     extractor = estimator if is_extractor else estimator.extractor_
     entries, manifest = _extractor_entries(extractor)
