@@ -150,7 +150,8 @@ def check_can_write(path: Path) -> None:
         The folder cannot be written to.
     """
     check_replaceable(path)
-    with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", path.absolute().parent):
+    folder = path.absolute().parent
+    with _hopeless_if_it_stays(folder), tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder):
         pass
 
 

@@ -219,6 +219,8 @@ def test_save_over_a_named_pipe_raises_before_any_work(tmp_path):
             save(extractor, place)
     with pytest.raises(OSError, match=r"name too long|File name"):
         save(extractor, tmp_path / ("x" * 300))
+    with pytest.raises(ParameterError, match="null"):
+        save(extractor, tmp_path / "a\0b")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -274,7 +276,7 @@ def run_examples(check, n_examples):
 
 
 N_EXAMPLES = pytest.mark.parametrize(
-    "n_examples", [150, pytest.param(5000, marks=pytest.mark.long)]
+    "n_examples", [150, pytest.param(2000, marks=pytest.mark.long)]
 )
 
 
