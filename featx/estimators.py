@@ -31,7 +31,9 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         for ``FeatureExtractor()``.
     head : str or estimator, default="logistic"
         What is trained on them: any scikit-learn classifier, or one by name: "logistic", "ridge",
-        "svm" (each with scaling), "knn", "nearest_mean", "probe", "lda", "forest".
+        "svm" (each with scaling), "knn", "nearest_mean", "probe", "lda", "forest". Classifiers of
+        CatBoost, LightGBM and XGBoost are heads, too; where these take no labels but class indices,
+        `head_` is a ``VotingClassifier`` of one, which encodes them.
     fine_tune : FineTune or None, default=None
         How the top of the backbone is trained after the head, from where the head left off. What
         was held out decides which of both is kept: see `report_`.

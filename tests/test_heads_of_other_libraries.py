@@ -120,6 +120,16 @@ def test_head_of_a_library_predicts_labels_as_given(library, kind, extractor, ve
     assert classifier.predict_proba(vectors).shape == (N, len(np.unique(y)))
 
 
+@libraries
+def test_head_of_a_library_predicts_several_outputs(library, extractor, vectors):
+    y = np.column_stack([LABELS["words"], LABELS["words"][::-1]])
+    classifier = TransferClassifier(extractor, LIBRARIES[library][0]()).fit(vectors, y)
+    assert classifier.score(vectors, y) > 0.9
+    indicators = INDICES[:, np.newaxis] == [0, 1]
+    classifier.fit(vectors, indicators.astype(int))
+    assert classifier.predict(vectors).shape == (N, 2)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -133,25 +133,22 @@ def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
     >>> for_labels(LogisticRegression(), np.array(["cat", "dog"]))
     LogisticRegression()
     """
-    if y.ndim != 1 or not any(_misreads(part, y) for part in _parts(head)):
+    if not any(_misreads(part, y) for part in (head, *head.get_params().values())):
         return head
     return VotingClassifier([(type(head).__name__.lower(), head)], voting="soft")
 
 
 def _misreads(part: Any, y: np.ndarray) -> bool:
     """Return True if a classifier of another library refuses or merges labels."""
-    names = {cls.__name__ for cls in type(part).__mro__}
+    names = {cls.__name__ for cls in type(part).__mro__} & {"XGBClassifier", "CatBoostClassifier"}
+    if y.ndim == 2:  # scikit-learn stacks what is predicted for each output, which is no column
+        return bool(names) and type_of_target(y) == "multiclass-multioutput"
     if "XGBClassifier" in names:
         classes = np.unique(y)
         return y.dtype.kind not in "iu" or not np.array_equal(classes, np.arange(len(classes)))
     if "CatBoostClassifier" in names and y.dtype.kind in "iu":
         return bool((y > _SAME_IN_FLOAT).any() or (y < -_SAME_IN_FLOAT).any())
     return False
-
-
-def _parts(head: BaseEstimator) -> Iterator[Any]:
-    yield head
-    yield from head.get_params().values()
 
 
 def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
