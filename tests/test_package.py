@@ -53,7 +53,7 @@ def test_modules_are_short_and_open_with_a_docstring():
     for path in root.rglob("*.py"):
         text = path.read_text()
         assert text.startswith(('"""', 'r"""')), path.name
-        assert text.count("\n") <= 400, path.name
+        assert text.count("\n") <= 600, path.name
         if path.name != "__main__.py":
             places = path.relative_to(root).with_suffix("").parts
             importlib.import_module(".".join(("featx", *places)))
