@@ -164,3 +164,22 @@ def test_bench_streaming_smoke_fits_more_rows_than_are_held(result_of, head, tmp
     assert result["rows_bytes"] > 2**28
     if head != "PCA":
         assert result["score"] > 0.3  # of ten classes
+
+
+@pytest.mark.slow
+def test_bench_service_smoke_measures_everything(result_of, tmp_path):
+    result = result_of("bench_service.py")
+    assert len(result["rows"]) == 10
+    assert all(row["p99, ms"] >= row["p50, ms"] > 0 for row in result["rows"])
+    assert set(result["ratios"]["files, cache"]) == {
+        "many threads / one",
+        "p99 / p50",
+        "growth, MiB",
+    }
+
+
+@pytest.mark.long
+def test_bench_service_five_minutes_keep_memory_and_shards(result_of):
+    found = result_of("bench_service.py", "--minutes", 5)["long"]
+    assert found["end, MiB"] - found["start, MiB"] <= 100
+    assert found["shards"] <= 32

@@ -14,7 +14,8 @@ import numpy as np
 from featx._files import remove_abandoned_parts, remove_if_abandoned
 from featx.identity.key_table import NO_KEY, KeyTable, distinct
 from featx.storage.shards import DATA_SUFFIX, INDEX_SUFFIX, SHARD_PREFIX, Shard, remove_shard
-from featx.storage.store import Snapshot, SpaceStore
+from featx.storage.snapshots import Snapshot
+from featx.storage.store import SpaceStore
 
 MAX_SHARDS = 256
 _MERGED_BYTES = 128 * 2**20  # of a shard: three times this is held in memory while merging
