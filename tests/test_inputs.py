@@ -410,6 +410,8 @@ def test_as_samples_numeric_frame_is_vectors():
         (pl.DataFrame({"a": ["x"], "b": [1]}), "polars DataFrame with 2 columns"),
         (pl.DataFrame({"a": ["x"]}).lazy(), r"pass X.collect\(\)"),
         (pd.DataFrame({"a": ["x"]}).groupby("a"), r"X\[0\] raises KeyError"),
+        (list, "type, a stream without length"),
+        (type("Endless", (), {"__getitem__": lambda own, row: row})(), "stream without length"),
     ],
 )
 def test_as_samples_unusable_x_raises(X, message):

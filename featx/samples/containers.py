@@ -152,9 +152,19 @@ def check_is_sequence(X: Any) -> None:
         raise InputError(f"X is a {name}, which has no order: pass a list, as in sorted(X)")
     if hasattr(X, "readline"):
         raise InputError(f"X is a {name}, an open file: pass [X.read()] for the image in it")
-    is_stream = hasattr(X, "__iter__") and not (hasattr(X, "__len__") or hasattr(X, "__next__"))
-    if is_stream and not _is_array(X):
+    if hasattr(X, "__next__") or _is_array(X):
+        return
+    is_stream = hasattr(X, "__iter__") or hasattr(X, "__getitem__")
+    if is_stream and not _has_length(X):
         raise InputError(f"X is a {name}, a stream without length: {_NO_SEQUENCES}. Pass list(X)")
+
+
+def _has_length(X: Any) -> bool:
+    try:
+        len(X)
+    except (TypeError, NotImplementedError):
+        return False
+    return True
 
 
 def _only_column(frame: Any, names: list[Any], column: Any) -> Any:
