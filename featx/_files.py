@@ -77,11 +77,13 @@ def check_replaceable(path: Path) -> None:
     folder = path.absolute().parent
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "no permission to write to the folder", str(folder))
+    shown = repr(os.fspath(path))
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
-    shown = repr(os.fspath(path))
+    except ValueError as exc:  # such as a null character
+        raise ParameterError(f"{shown} cannot be the path of a file: {exc}") from exc
     if stat.S_ISLNK(found.st_mode):
         target = repr(os.path.realpath(path))
         raise ParameterError(

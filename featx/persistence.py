@@ -137,10 +137,7 @@ def save(
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise ParameterError(f"{str(path)!r}: no such folder to write to")
-    try:
-        check_can_write(path)
-    except ValueError as exc:  # such as a null character
-        raise ParameterError(f"{str(path)!r} cannot be the path of a file: {exc}") from exc
+    check_can_write(path)
     is_extractor = isinstance(estimator, FeatureExtractor)
     extractor = estimator if is_extractor else estimator.extractor_
     check_can_be_checked(extractor.current_resolution(), label=extractor.label)
