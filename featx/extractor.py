@@ -245,7 +245,9 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
             resolved = self._resolve(shape)
             self._learn(samples, resolved)
             embeddings = self._embed(samples, resolved)
-            if samples.array_shape != shape:  # a lazy sequence, of which the first item was known
+            # Of a lazy sequence only the first item was known.
+            self.float_range_ = samples.for_inputs(resolved.input_shape).float_range()
+            if samples.array_shape != shape:
                 self.array_shape_ = samples.array_shape
                 self._resolve(samples.array_shape)  # raises if the input shape hangs on it
             return embeddings
@@ -371,7 +373,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         cache = self.resolved_cache()
         array_shape = getattr(self, "array_shape_", samples.array_shape)
         samples = samples.for_inputs(resolved.input_shape)
-        if getattr(self, "float_range_", None) is None:
+        samples.knows_float_range = getattr(self, "float_range_", None) is not None
+        if not samples.knows_float_range:
             samples.float_range()  # raises if they seem to be scaled to 0..1
         options = PassOptions(
             self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose

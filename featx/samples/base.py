@@ -56,11 +56,14 @@ class Samples(ABC):
     ----------
     array_shape : tuple of int or None
         Shape that all samples share, without their number; None for files and mixed sequences.
+    knows_float_range : bool
+        True where `fit` has learnt it, so that a pass does not check it.
     given : object
         What they were recognised from; None if they were not passed by a person.
     """
 
     array_shape: tuple[int, ...] | None = None
+    knows_float_range = False
     given: Any = None
 
     @abstractmethod

@@ -8,7 +8,6 @@ the network takes.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -33,7 +32,7 @@ from featx.samples.item_samples import (
     is_sample,
     name_of,
 )
-from featx.samples.levels import check_scale, float_range
+from featx.samples.levels import UNIT_PEAK, check_scale
 from featx.threads import run_ahead
 
 _GROUP_SIZE = 64  # of items that are read before their pixels are handed on
@@ -78,12 +77,11 @@ class LazySamples(Samples):
     def __init__(self, items: Any, first: Any) -> None:
         self.items = items
         self._first = [first]
-        self._float_range = _float_range_of(first)
-        self._is_scale_known = True
         self.array_shape = first.shape if isinstance(first, np.ndarray) else None
         self._keys = np.zeros(len(items), KEY_DTYPE)
         self._faults: list[SampleFault] = []
         self._n_known = 0
+        self._largest = -np.inf  # of floating-point pixels that were read
         self._are_images = True
         self._reading = threading.Lock()
 
@@ -101,9 +99,10 @@ class LazySamples(Samples):
         return self
 
     def float_range(self) -> tuple[float, float] | None:
-        """Return what the first item says of the range; if nothing, it is checked in the pass."""
-        self._is_scale_known = not self._are_images or self._float_range is not None
-        return self._float_range if self._are_images else None
+        """Return what the items tell that were read: one before the first pass, and then all."""
+        floats = [x for x in self._first if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
+        largest = max([self._largest, *(float(x.max()) for x in floats if x.size)])
+        return (0.0, 255.0) if self._are_images and largest > UNIT_PEAK else None
 
     def name(self, row: int) -> str:
         """Return how a sample is had; it is not read for this."""
@@ -145,8 +144,9 @@ class LazySamples(Samples):
             self._faults += faults
             self._n_known = rows.stop
             largest = max(largest, *(one.largest for one in made))
+            self._largest = max(self._largest, largest)
             yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded(made))
-        if not self._is_scale_known:
+        if not self.knows_float_range:
             check_scale(largest)
 
     def batch(
@@ -214,13 +214,6 @@ def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0, np.int64), np.empty(0, np.uint8)
     rows, inputs = zip(*good, strict=True)
     return np.array(rows, np.int64), np.stack(inputs)
-
-
-def _float_range_of(item: Any) -> tuple[float, float] | None:
-    """Return the range of floating-point pixels; None where a single item does not say it."""
-    with contextlib.suppress(InputError):
-        return float_range([item] if isinstance(item, np.ndarray) else [])
-    return None
 
 
 def _checked(item: Any) -> Any:
