@@ -95,3 +95,25 @@ def test_transform_sixteen_bit_arrays_and_files_agree(extractor, tmp_path):
     of_files = extractor.fit_transform(paths)
     np.testing.assert_array_equal(extractor.fit_transform(images), of_files)
     np.testing.assert_array_equal(extractor.fit_transform(BRIGHT[..., 0].astype("u1")), of_files)
+
+
+class Lazy:
+    """Images that are made when they are asked for."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        return self.images[row].copy()
+
+
+def test_lazy_sequence_learns_the_range_in_its_pass(extractor):
+    with pytest.raises(InputError, match=r"X \* 255"):
+        extractor.fit_transform(Lazy(BRIGHT / 255))
+    extractor.fit_transform(Lazy(np.concatenate([DARK, BRIGHT])))
+    assert extractor.float_range_ == (0, 255)
+    assert extractor.transform(Lazy(DARK)).shape == (1, 400)
+    assert extractor.fit(Lazy(BRIGHT)).float_range_ == (0, 255)
