@@ -28,7 +28,8 @@ def why_not_finite(backbone: Backbone, inputs: np.ndarray) -> str:
     except Exception:  # a layer that cannot be called by itself
         found = None
     if found is not None:
-        broken = any(not np.isfinite(np.asarray(w)).all() for w in found.weights)
+        weights = getattr(found, "weights", ())  # which operations that are no layers have not
+        broken = any(not np.isfinite(np.asarray(each)).all() for each in weights)
         cause = ", whose weights are not finite themselves" if broken else ""
         cure = "Check its weights" if broken else "Check its weights and the scaling of the inputs"
         return f"{layer}, and {found.name!r} is the first that does not{cause}. {cure}"
