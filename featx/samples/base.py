@@ -29,6 +29,7 @@ from featx.threads import Started, run_ahead
 _MAX_THREADS = 4  # that identify; more wait for the interpreter's lock (16 cores, 2026-11)
 _BLOCK_BYTES = 16 * 2**20  # which a thread identifies
 _DTYPES = (np.uint8, np.float32)  # which the network takes as they are
+_ALL_PIXELS = (np.bool_, np.uint8)  # of which any value is a pixel
 
 _Result = TypeVar("_Result")
 
@@ -259,7 +260,7 @@ class ArraySamples(Samples):
     def start_identifying(self, files: FileIndex) -> Started[Identified] | None:
         """Identify rows in threads, if their values are all pixels, whatever they are."""
         blocks = list(self._blocks())
-        if self.array.dtype not in (bool, np.uint8) or len(blocks) < 2:
+        if self.array.dtype not in _ALL_PIXELS or len(blocks) < 2:
             return None
         return Started(self._identify, blocks, n_threads=_n_threads())
 
@@ -290,7 +291,8 @@ class ArraySamples(Samples):
     def _identify(self, rows: slice) -> Identified:
         images = np.asarray(self.array[rows])
         faults = []
-        for row, image in enumerate(images, rows.start):
+        checked = () if images.dtype in _ALL_PIXELS else images
+        for row, image in enumerate(checked, rows.start):
             try:
                 check_range(image)
             except UnreadableImageError as exc:

@@ -164,8 +164,9 @@ def check_scale(largest: float) -> None:
     if 0 < largest <= UNIT_PEAK:
         raise InputError(
             f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
-            "to 255. Pass X * 255 if they were scaled to 0..1. If they are dark images of 0..255, "
-            "fit on brighter ones first, or pass X.round().astype(np.uint8)."
+            "to 255. Pass X * 255 if they were scaled to 0..1, and (X + 1) * 127.5 if to -1..1. If "
+            "they are dark images of 0..255, fit on brighter ones first, or pass "
+            "X.round().astype(np.uint8)."
         )
 
 
