@@ -308,6 +308,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# In case that a file is replaced after it was looked at: a pipe is not waited for.
+_UNFOLLOWED = sum(
+    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")
+)
+
+
 class IrregularFileError(OSError):
     """There is a link, pipe, device or folder in the place of a file."""
 
@@ -328,12 +334,13 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
     OSError
         It is not there, or cannot be opened.
     """
-    with contextlib.suppress(FileNotFoundError):
+    path = os.fspath(path)
+    try:
         _check_regular(os.lstat(path).st_mode, path)
-    # In case that it was replaced since: a pipe is not waited for.
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    descriptor = os.open(path, flags | _UNFOLLOWED, 0o666)
     try:
         _check_regular(os.fstat(descriptor).st_mode, path)
         mode = "ab" if flags & os.O_WRONLY else "rb"
@@ -389,8 +396,10 @@ def read_regular(
         size = os.fstat(file.fileno()).st_size
         if max_bytes is not None and size > max_bytes:
             raise OSError(errno.EFBIG, f"larger than {max_bytes} bytes", os.fspath(path))
-        found = file.read(len(start))
-        return found + file.readall() if found == start else found
+        if start and file.read(len(start)) != start:
+            return b""
+        file.seek(0)
+        return file.readall()
 
 
 def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:

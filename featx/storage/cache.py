@@ -247,6 +247,7 @@ class EmbeddingCache:
         for folder in (self.files.folder, self.notes.folder):
             if folder is not None:
                 remove_abandoned_parts(folder)
+        self.files.flush()
         for store in self._all_stores():
             compact(store)
 

@@ -27,7 +27,7 @@ from featx.storage.shards import (
     remove_shard,
 )
 from featx.storage.store import SpaceStore
-from featx.storage.usage import USAGE_FILE, read_usage
+from featx.storage.usage import USAGE_FILE, is_past, read_usage
 
 _SHOWN = 8  # digits of a digest
 
@@ -251,7 +251,7 @@ def recheck(
 
 def _last_used_s(store: SpaceStore) -> float:
     """Tell when rows were last looked up or stored; if nobody noted it, when they were stored."""
-    stored_s = (shard.times_s[1] for shard in store.shards())
+    stored_s = (shard.times_s[1] for shard in store.shards() if is_past(shard.times_s[1]))
     return read_usage(store.folder).last_used_s or max(stored_s, default=0.0)
 
 
