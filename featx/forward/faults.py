@@ -128,8 +128,8 @@ def check_finite(
     _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
     raise BackboneError(
         f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
-        f"that could be read, the first being [{row}] {samples.name(row)}; their embeddings were "
-        f"not stored. Of the network, {why_not_finite(backbone, inputs)}."
+        f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}; "
+        f"their embeddings were not stored. Of the network, {why_not_finite(backbone, inputs)}."
     )
 
 
