@@ -140,6 +140,10 @@ class ParameterWarning(FeatxWarning):
     """A parameter has no use beside the value of another; the message names both."""
 
 
+class WeightsWarning(FeatxWarning):
+    """Weights from a file may belong to a network that differs from the one that was built."""
+
+
 class BadSampleWarning(FeatxWarning):
     """Samples could not be read and became rows of NaN, or were left out."""
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx.exceptions import BackboneError, WeightsError
+from featx.exceptions import BackboneError, WeightsError, WeightsWarning
 from featx.networks.applications import TINY_FILE, find_network
 from featx.networks.models import called_model, file_model, is_file, named_model
 
@@ -77,6 +77,16 @@ def test_named_model_file_of_another_network_says_so(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
     with pytest.raises(WeightsError, match=r"other\.weights\.h5' do not fit MobileNetV2"):
         small_mobilenet(path)
+
+
+def test_named_model_file_of_efficientnet_warns_of_scaling(tmp_path):
+    network, size = find_network("efficientnetb0"), {"input_shape": (32, 32, 3), "params": {}}
+    path = tmp_path / "b0.weights.h5"
+    random_model = named_model(network, weights=None, **size)
+    random_model.save_weights(path)
+    with pytest.warns(WeightsWarning, match=r"put it into ~/\.keras/models"):
+        from_file = named_model(network, weights=path, **size)
+    np.testing.assert_array_equal(from_file.get_weights()[3], random_model.get_weights()[3])
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of weights"])

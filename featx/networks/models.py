@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx._files import open_given
-from featx.exceptions import BackboneError, WeightsError
+from featx._warning import warn_caller
+from featx.exceptions import BackboneError, WeightsError, WeightsWarning
 from featx.identity.keras_settings import STANDARD
 from featx.networks.applications import TINY_FILE, Network
 
@@ -53,8 +54,23 @@ def named_model(
         The network cannot be built with these parameters.
     """
     if network.constructor:
+        if weights not in (None, "imagenet") and _scales_for_imagenet_only(network):
+            warn_caller(
+                WeightsWarning(
+                    f"{network.constructor} with weights={os.fspath(weights)!r}: Keras scales the "
+                    "pixels once more with weights='imagenet' only, so a published ImageNet file "
+                    "gives other embeddings when it is named by its path. For such a file, put it "
+                    "into ~/.keras/models and pass weights='imagenet'; a file of a network that "
+                    "was trained with weights=None is right as it is"
+                )
+            )
         return _application(network, input_shape, weights, params)
     return _tiny(weights)
+
+
+def _scales_for_imagenet_only(network: Network) -> bool:
+    """Return True if the graph of a network depends on whether its weights are ImageNet's."""
+    return network.constructor.startswith("EfficientNetB")
 
 
 def _application(
@@ -83,12 +99,16 @@ def _application(
 
 
 def _download_error(network: Network, exc: Exception) -> Exception:
+    file = (
+        ""
+        if _scales_for_imagenet_only(network)
+        else ("pass weights=FILE, a .h5 file of the network without its classifier; ")
+    )
     return WeightsError(
         f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
         f"downloaded ({exc}). Ways out: run once where there is a network, and copy "
-        "~/.keras/models from there; pass weights=FILE, a .h5 file of the network without its "
-        "classifier; take backbone='tiny', which needs no download; or weights=None for "
-        "random weights."
+        f"~/.keras/models from there; {file}take backbone='tiny', which needs no download; or "
+        "weights=None for random weights."
     )
 
 
