@@ -188,7 +188,7 @@ def test_demo_clears_no_folder_of_others(entry, run, tmp_path):
     (tmp_path / "d" / entry).touch()
     code, out, err = run("demo", "--out", tmp_path / "d")
     assert (code, out) == (CODES["input"], "")
-    assert "holds what no demo wrote" in err
+    assert "holds files that no demo wrote" in err
     assert (tmp_path / "d" / entry).exists()
 
 

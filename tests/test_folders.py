@@ -206,7 +206,7 @@ def lock(monkeypatch):
 
 def test_load_image_folder_locked_subfolder_is_named(root, lock):
     lock(root / "cat" / "deep")
-    with pytest.warns(FolderWarning, match=r"1 .*looked into: cat/deep \(Permission denied\)"):
+    with pytest.warns(FolderWarning, match=r"1 .*cannot be read: cat/deep \(Permission denied\)"):
         assert len(load_image_folder(root).data) == 4
     os.chmod(root / "cat" / "deep", 0o755)
 
@@ -220,7 +220,7 @@ def test_load_image_folder_locked_class_is_an_error(root, lock):
 
 def test_load_image_folder_locked_root_is_an_error(root, lock):
     lock(root)
-    with pytest.raises(InputError, match="cannot be looked into: Permission denied"):
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
         load_image_folder(root)
     os.chmod(root, 0o755)
 

@@ -228,7 +228,7 @@ def test_set_params_open_head_takes_its_keyword(extractor):
 
 
 def test_head_that_merges_labels_raises(extractor, vectors):
-    with pytest.raises(InputError, match="knows 2 classes, but y has 3"):
+    with pytest.raises(InputError, match="has 2 classes after fit, but y has 3"):
         TransferClassifier(extractor, Merging()).fit(vectors, LABELS["ids"])
 
 

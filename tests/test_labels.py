@@ -155,7 +155,7 @@ def test_as_labels_words_that_end_in_nul_stay_different():
         ([1, "cat"], r"several types: int \(row 0\) and str \(row 1\)"),
         ([2**60 + 1, 0.5], r"integers above 2\*\*53"),
         ([2**64, 1], "such as 18446744073709551616: pass them as strings"),
-        ([2**63, -1], "64 bits do not hold together"),
+        ([2**63, -1], "no 64-bit dtype holds together"),
         ([b"a", b"b"], "labels that are bytes: .*decode them"),
         ([Decimal("0.1")], "labels that are Decimal"),
         ([pd.Timestamp("2020-01-01")], "labels that are Timestamp"),

@@ -172,9 +172,9 @@ class Raising(keras.layers.Layer):
 @pytest.mark.parametrize(
     ("layer", "fault"),
     [
-        (lambda: keras.layers.Lambda(lambda x: x + 1), "could not be loaded again.*a Lambda"),
-        (Unregistered, r"could not be loaded again.*register_keras_serializable"),
-        (lambda: Forgetful(2.0), "could not be loaded again.*embeddings of the space"),
+        (lambda: keras.layers.Lambda(lambda x: x + 1), "loading it again fails.*a Lambda"),
+        (Unregistered, r"loading it again fails.*register_keras_serializable"),
+        (lambda: Forgetful(2.0), "loading it again fails.*embeddings of the space"),
         (Raising, "cannot be saved"),
     ],
 )  # fmt: skip

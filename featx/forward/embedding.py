@@ -367,13 +367,13 @@ def _nothing_found(
 
 
 def _is_lacking(stores: Sequence[SpaceStore], key: bytes) -> bool:
-    """Return True if any of the stores, or the only one that there is not, lacks a key."""
+    """Return True if any store lacks a key, or if there is no store."""
     keys = keys_from([key], count=1)
     return not stores or not all(store.holds(keys)[0] for store in stores)
 
 
 class _Reading:
-    """Samples that are identified, looked up and loaded in one go, each read once.
+    """Samples that are identified, looked up and loaded in one pass, each read once.
 
     Parameters
     ----------
@@ -381,20 +381,21 @@ class _Reading:
     blocks : iterator of ReadBlock
         See :meth:`Samples.read`.
     taps : sequence of _Tap
-        Their `lacks` are True for all samples, and become False for those that are found.
+        Layers to store, with `lacks` all True; it becomes False for samples that are found.
     embeddings : ndarray of shape (n_samples, n_features), float32
-        Of the first tap; what is found is filled in.
+        Embeddings of the first tap, into which stored rows are filled.
     found : ndarray of shape (n_samples,), bool
-        Becomes True for what the store of the first tap holds.
+        All False; becomes True for samples that the store of the first tap holds.
 
     Attributes
     ----------
     identities : Identities
-        What is known of the samples so far.
+        Keys and faults of the samples read so far.
     n_above : int
-        Samples that went through the layers above the frontier only.
+        Number of samples that were computed from stored activations.
     enter_above : callable or None
-        Fills in what can be had from stored activations: ``(keys, embeddings, rows) -> count``.
+        Function ``(keys, embeddings, rows) -> count`` that fills in embeddings from stored
+        activations.
     """
 
     def __init__(
@@ -410,18 +411,18 @@ class _Reading:
         self.n_above = 0
         self.enter_above: Callable[[np.ndarray, np.ndarray, np.ndarray], int] | None = None
         self._blocks = blocks
-        self._seen = {b""}  # keys; that one is of what cannot be read
+        self._seen = {b""}  # keys so far; unreadable samples have this one
         self._n_missing = 0
 
     @property
     def n_expected(self) -> int:
-        """How many have to go through, if of those to come as many are missing as of those read."""
+        """Number of samples for the network, extrapolated from those read so far."""
         n_read = self.identities.n_known
         n_unread = len(self.samples) - n_read
         return self._n_missing + (n_unread * self._n_missing // n_read if n_read else n_unread)
 
     def groups(self) -> Generator[Loaded]:
-        """Yield the rows and inputs of samples that are missing; rows that are found are filled in.
+        """Yield the rows and inputs of missing samples, and fill in stored rows.
 
         Yields
         ------
@@ -440,7 +441,7 @@ class _Reading:
                 yield self.samples.batch(damaged, shape)
 
     def _new_rows(self, rows: slice) -> np.ndarray:
-        """Return those of some samples whose content no sample before them has."""
+        """Return the rows whose content no earlier sample has."""
         is_new = []
         for key in self.identities.keys[rows].tolist():
             is_new.append(key not in self._seen)
@@ -448,7 +449,7 @@ class _Reading:
         return rows.start + np.flatnonzero(is_new)
 
     def _look_up(self, rows: np.ndarray) -> np.ndarray:
-        """Fill in what is stored; return those rows that have to go through the network."""
+        """Fill in stored rows; return those that need the network."""
         if not len(rows):
             return rows
         keys = self.identities.keys
@@ -466,7 +467,7 @@ class _Reading:
         return rows[np.any([tap.lacks[rows] for tap in self.taps], axis=0)]
 
     def fill_in_duplicates(self) -> None:
-        """Copy the embeddings of samples to those of the same content."""
+        """Copy embeddings to duplicates, the samples of the same content."""
         keys = self.identities.keys
         rows = np.flatnonzero(keys)
         _fill_in_twins(self.embeddings, keys, rows, self.taps[0].lacks)

@@ -99,7 +99,7 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
 def check_finite(
     rows: np.ndarray, outputs: np.ndarray, samples: Samples, taps: Sequence[Resolved]
 ) -> None:
-    """Check that a network gives finite numbers for samples that could be read.
+    """Check that a network gives finite numbers for samples that were read.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ def check_finite(
     outputs : ndarray of shape (n, sum of the features of all taps)
     samples : Samples
     taps : sequence of Resolved
-        The layers whose embeddings stand side by side.
+        Layers whose embeddings stand side by side in `outputs`.
 
     Raises
     ------
     BackboneError
-        It gives NaN or infinite values; the message names the layer.
+        Some outputs are NaN or infinite; the message names the layer.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(outputs.sum()):
@@ -128,8 +128,8 @@ def check_finite(
     _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
     raise BackboneError(
         f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
-        f"that could be read, the first being [{row}] {samples.name(row)}; their embeddings were "
-        f"not stored. Of the network, {why_not_finite(backbone, inputs)}."
+        f"that could be read, the first being [{row}] {samples.name(row)}. Their embeddings were "
+        f"not stored. {why_not_finite(backbone, inputs)}."
     )
 
 

@@ -100,7 +100,7 @@ def _check_folds(
     groups: np.ndarray | None,
     n_views: int,
 ) -> None:
-    """Check that folds can be made of the samples, and have a sample of each class where needed."""
+    """Check that splitters can make their folds, and that calibration has enough of each class."""
     params, faults = head.get_params(), InputFaults()
     for name in splitters:
         with warnings.catch_warnings(action="ignore"):  # which the head itself gives
@@ -118,8 +118,8 @@ def _check_folds(
             few = [f"{label!r} ({count})" for label, count in rare if count < n_folds]
             if few:
                 faults.messages.append(
-                    f"head{'__' if name else ''}{name} calibrates in {n_folds} folds, which need "
-                    f"as many samples of each class, but there are fewer of {', '.join(few)}"
+                    f"head{'__' if name else ''}{name} calibrates in {n_folds} folds: expected "
+                    f"{n_folds} or more samples of each class, but got fewer of {', '.join(few)}"
                 )
     faults.raise_any()
 
@@ -154,9 +154,8 @@ def holding_whole_samples_out(
     """
     params = head.get_params()
     given = {name: params[name] for name in _splitters(head)}
-    if not given or (
-        n_views == 1 and groups is None
-    ):  # some refuse set_params once they are fitted
+    # Without a reason set_params is not called: some heads refuse it once they are fitted.
+    if not given or (n_views == 1 and groups is None):
         yield
         return
     is_class = is_classifier(head)
