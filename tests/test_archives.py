@@ -41,7 +41,7 @@ def link():
     [
         (io.BytesIO(), "File is not a zip file"),
         (io.BytesIO(b"PK\x05\x06 junk"), "File is not a zip file"),
-        (archive(), "it has no a.json"),
+        (archive(), "'a.json' is missing"),
         (archive(("a.json", b""), ("../../up", b"")), r"member '../../up' is unknown"),
         (archive(("a.json", b""), ("/etc/a", b"")), "member '/etc/a' is unknown"),
         (archive(("a.json/", b"")), "member 'a.json/' is unknown"),

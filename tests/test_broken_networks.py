@@ -64,7 +64,7 @@ def test_transform_unreadable_sample_stays_a_row_of_nan(images):
 def test_transform_also_cached_layer_that_is_broken_fails(images, tmp_path):
     model = model_with(np.nan)
     extractor = FeatureExtractor(model, layer="conv_0", also_cache=["conv_1"], cache=tmp_path)
-    with pytest.raises(BackboneError, match="the layer 'conv_1' is read"):
+    with pytest.raises(BackboneError, match="The layer that is read is 'conv_1'"):
         extractor.fit_transform(images)
 
 

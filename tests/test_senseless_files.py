@@ -208,7 +208,7 @@ def test_part_that_is_no_folder_is_never_followed(kind, part, tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-def test_space_that_is_a_link_is_set_aside(pristine, tmp_path):
+def test_space_that_is_a_link_is_quarantined(pristine, tmp_path):
     (tmp_path / "spaces").mkdir()
     (rows_folder(tmp_path)).symlink_to(rows_folder(pristine))
     assert EmbeddingCache(tmp_path).info()["n_rows"] == 0

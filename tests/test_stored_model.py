@@ -175,7 +175,7 @@ def test_load_weights_that_lie_in_another_file_raise(tmp_path):
     [
         ({"model.weights.npz": b""}, "4 members, expected 3 at most"),
         ({"metadata.json": None, "assets/vocabulary.txt": b"a"}, "'assets/vocabulary.txt' is"),
-        ({"model.weights.h5": None}, r"it has no model\.weights\.h5"),
+        ({"model.weights.h5": None}, r"'model\.weights\.h5' is missing"),
         ({"config.json": b"[]"}, "not that of a model"),
         ({"model.weights.h5": b"junk"}, "damaged"),
         ({"model.weights.h5": bytes(10**6)}, "damaged"),

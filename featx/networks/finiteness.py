@@ -21,7 +21,7 @@ def why_not_finite(backbone: Backbone, inputs: np.ndarray) -> str:
     inputs : ndarray of shape (1, *backbone.input_shape), uint8 or float32
         Inputs for which the network gives NaN or infinite values.
     """
-    layer = f"The backbone ends at layer {backbone.layer_name!r}"
+    layer = f"The layer that is read is {backbone.layer_name!r}"
     try:
         with backbone.settings.applied():
             found = next(_layers_not_finite(backbone, inputs), None)
