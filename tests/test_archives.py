@@ -71,7 +71,7 @@ def test_read_members_bomb_is_not_decompressed():
 
 
 def patched(place, value):
-    """Return an archive whose directory says something else of its last member."""
+    """Return an archive whose directory contradicts its last member."""
     data = bytearray(archive(("b.bin", b"bb"), ("a.json", b"{}")).getvalue())
     start = data.rfind(b"PK\x01\x02") + place
     data[start : start + len(value)] = value

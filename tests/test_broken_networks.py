@@ -39,7 +39,7 @@ def test_transform_broken_network_names_layer(value, on_error, images, tmp_path)
     assert not any(cache.store(extractor.space_).shards())
 
 
-def test_transform_network_with_nan_in_last_column_only_fails(images):
+def test_transform_nan_in_last_column_raises(images):
     model = model_with(np.nan, place=(0, 0, 0, 3), n_after=0)
     with pytest.raises(BackboneError, match="'conv_1'"):
         FeatureExtractor(model, cache=None).fit_transform(images)

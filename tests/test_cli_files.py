@@ -211,7 +211,7 @@ def test_streams_that_are_closed_are_no_error(run, monkeypatch):
         stream.close()
 
 
-def test_text_that_the_terminal_cannot_show_is_escaped(run, monkeypatch):
+def test_text_beyond_the_encoding_is_escaped(run, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stderr", io.TextIOWrapper(raw, "latin-1"))
     code, _, _ = run("predict", "漢.featx", "x.png")

@@ -284,7 +284,7 @@ def test_export_folder_of_other_things_is_not_replaced(tmp_path):
         export(extractor, head, tmp_path / "model.keras", format="keras")
 
 
-def test_export_saved_model_with_other_things_is_not_replaced(tmp_path):
+def test_export_over_saved_model_with_files_raises(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").touch()
     check_target(tmp_path / "model", "saved_model")

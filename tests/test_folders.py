@@ -186,7 +186,7 @@ def test_load_image_folder_images_below_litter_make_no_class(root):
 
 @pytest.fixture
 def lock(monkeypatch):
-    """Lock folders, also for the superuser, who may enter any."""
+    """Lock folders, even for the superuser."""
     scandir, locked = os.scandir, set()
 
     def refuse(place):
