@@ -54,6 +54,7 @@ from featx.manifest import (
     parse_manifest,
 )
 from featx.networks.augmentation import augmentation_layers
+from featx.networks.resolution import Resolved
 from featx.networks.stored_model import StoredModel
 from featx.saved_heads import head_bytes, load_head
 from featx.transfer import TransferEstimator
@@ -280,35 +281,11 @@ def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> No
 
 def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files that hold an extractor's models, and its part of the manifest."""
-    resolved = extractor.current_resolution()
-    check_verifiable(resolved, label=extractor.label)
-    if not resolved.space.is_equal_but_for_storage(extractor.space_):
-        raise BackboneError(
-            f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
-            "again before it is saved."
-        )
-    params = extractor.get_params(deep=False)
-    entries = {}
-    backbone, preprocessing = params["backbone"], params["preprocessing"]
-    if extractor.has_named_weights():
-        backbone = {"name": str(backbone)}
-    else:
-        built = resolved.build()
-        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
-        backbone, preprocessing = {"file": BACKBONE}, built.preprocessing
-        # They are in the model now.
-        params |= {"weights": "imagenet", "backbone_params": None}
-    if preprocessing is not None and not isinstance(preprocessing, str):
-        entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])
-        preprocessing = {"file": LAYER}
-    if params["augment"] is not None and not isinstance(params["augment"], str):
-        layers = augmentation_layers(params["augment"])
-        entries[AUGMENT] = _layers_bytes(extractor, "augment", layers)
-        params["augment"] = {"file": AUGMENT}
+    entries, params = _model_entries(extractor, _checked_resolution(extractor))
     plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
     manifest = {
-        "backbone": backbone,
-        "preprocessing": preprocessing,
+        "backbone": params["backbone"],
+        "preprocessing": params["preprocessing"],
         "params": _plain_params(plain),
         "fitted": _fitted_of(extractor, FITTED),
         "space": extractor.space_.to_json(),
@@ -316,6 +293,42 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
     if hasattr(extractor, "report_"):
         manifest["report"] = as_plain(extractor.report_)
     return entries, manifest
+
+
+def _checked_resolution(extractor: FeatureExtractor) -> Resolved:
+    """Return what an extractor computes now, if that can be saved and is what `fit` saw."""
+    resolved = extractor.current_resolution()
+    check_verifiable(resolved, label=extractor.label)
+    if not resolved.space.is_equal_but_for_storage(extractor.space_):
+        raise BackboneError(
+            f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
+            "again before it is saved."
+        )
+    return resolved
+
+
+def _model_entries(
+    extractor: FeatureExtractor, resolved: Resolved
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an extractor's models, and its parameters that name these files."""
+    params = extractor.get_params(deep=False)
+    entries = {}
+    if extractor.has_named_weights():
+        params["backbone"] = {"name": str(params["backbone"])}
+    else:
+        built = resolved.build()
+        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
+        params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
+        # They are in the model now.
+        params |= {"weights": "imagenet", "backbone_params": None}
+    preprocessing, augment = params["preprocessing"], params["augment"]
+    if preprocessing is not None and not isinstance(preprocessing, str):
+        entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])
+        params["preprocessing"] = {"file": LAYER}
+    if augment is not None and not isinstance(augment, str):
+        entries[AUGMENT] = _layers_bytes(extractor, "augment", augmentation_layers(augment))
+        params["augment"] = {"file": AUGMENT}
+    return entries, params
 
 
 def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:

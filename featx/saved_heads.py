@@ -213,7 +213,7 @@ def _check_array(data: bytes) -> None:
     shape, _, dtype = read[version[0]](file)
     n_bytes = functools.reduce(lambda a, b: a * b, shape, 1) * dtype.itemsize
     if dtype.hasobject or n_bytes != len(data) - file.tell():
-        raise ValueError(f"an array that is no array of {shape} {dtype}")
+        raise ValueError(f"an array that does not hold {shape} numbers of {dtype}")
 
 
 def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) -> list[str]:
@@ -266,6 +266,7 @@ def _value_of(node: dict[str, Any], members: dict[str, bytes]) -> Any:
 
 
 def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
+    """Check the arrays of one tree: their sizes, and where its nodes lead."""
     n_features, n_classes, n_outputs = args
     nodes, values, n_nodes = state["nodes"], state["values"], state["node_count"]
     max_depth = state["max_depth"]
@@ -282,6 +283,11 @@ def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
     )
     if not is_sound:
         raise ValueError("a tree whose parts do not fit together")
+    _check_nodes(nodes, n_features=n_features, max_depth=max_depth)
+
+
+def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
+    n_nodes = len(nodes)
     left, right = (nodes[name].astype(np.int64) for name in ("left_child", "right_child"))
     inner = np.flatnonzero(left != -1)
     children = np.concatenate([left[inner], right[inner]])

@@ -59,6 +59,8 @@ def test_sample_fault_is_one_line():
 
 
 def test_space_label_from_file_is_one_line():
-    space = Space.from_json({"label": "esc\x1b[2J\n" + "x" * 10**6, "identity": {}})
+    space = Space.from_json(
+        {"label": "esc\x1b[2J\n" + "x" * 10**6, "identity": {"feature_shape": [2]}}
+    )
     assert space.label.startswith(r"esc\x1b[2J\nxxx")
     assert len(space.label) < 1100

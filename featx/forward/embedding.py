@@ -26,7 +26,7 @@ from featx.exceptions import (
     CacheWriteWarning,
     SampleFault,
 )
-from featx.forward.faults import check_finite, report_faults, search_faults, with_twins
+from featx.forward.faults import check_finite, report_faults, search_faults, with_duplicates
 from featx.forward.feeding import Loaded, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.rows import DistinctRows, KnownRows, Rows
@@ -314,17 +314,17 @@ def _embed_missing(
             _keep(done, outputs, taps, keys, embeddings)
             n_forward += len(done)
     if n_forward + len(found) < len(missing_rows):
-        _fill_in_twins(embeddings, keys, missing_rows, taps[0].lacks)
-    return with_twins(found, samples, keys), n_forward, runner
+        _fill_in_duplicates(embeddings, keys, missing_rows, taps[0].lacks)
+    return with_duplicates(found, samples, keys), n_forward, runner
 
 
-def _fill_in_twins(
+def _fill_in_duplicates(
     embeddings: np.ndarray, keys: np.ndarray, rows: np.ndarray, lacks: np.ndarray
 ) -> None:
     """Copy the embeddings of those rows that went through to those of the same content."""
     _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
-    twins = (rows != rows[first[inverse]]) & lacks[rows]
-    embeddings[rows[twins]] = embeddings[rows[first[inverse[twins]]]]
+    repeated = (rows != rows[first[inverse]]) & lacks[rows]
+    embeddings[rows[repeated]] = embeddings[rows[first[inverse[repeated]]]]
 
 
 def _keep(
@@ -470,7 +470,7 @@ class _Reading:
         """Copy embeddings to duplicates, the samples of the same content."""
         keys = self.identities.keys
         rows = np.flatnonzero(keys)
-        _fill_in_twins(self.embeddings, keys, rows, self.taps[0].lacks)
+        _fill_in_duplicates(self.embeddings, keys, rows, self.taps[0].lacks)
         _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
         self.found[rows] = self.found[rows[first]][inverse]
 
@@ -505,7 +505,7 @@ def _embed_as_read(
     reading.fill_in_duplicates()
     if (store := taps[0].writer.store) is not None:
         store.note_use(n_hits=int(reading.found.sum()))
-    return with_twins(found, samples, reading.identities.keys), n_forward, runner
+    return with_duplicates(found, samples, reading.identities.keys), n_forward, runner
 
 
 def _run(

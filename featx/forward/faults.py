@@ -1,4 +1,4 @@
-"""What is wrong with samples: found, gathered with their twins, and told."""
+"""Faults of samples: found, extended to duplicates, and reported."""
 
 from __future__ import annotations
 
@@ -61,20 +61,22 @@ def search_faults(
         for _, _, bad in load(samples, rows, shape, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
             faults = faults + bad
         n_seen += len(some)
-    return with_twins(faults, samples, keys), len(healthy) - n_seen
+    return with_duplicates(faults, samples, keys), len(healthy) - n_seen
 
 
-def with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
+def with_duplicates(
+    faults: list[SampleFault], samples: Samples, keys: np.ndarray
+) -> list[SampleFault]:
     """Add the samples that have the very content of a faulty one; sorted by position."""
     first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
     known = {fault.position for fault in faults}
-    twins = []
+    repeated = []
     for row in np.flatnonzero(np.isin(keys, list(first))).tolist():
         if row not in known:
             origin = first[keys[row]]
             reason = f"{origin.reason} (found in {origin.name}, which had the same content)"
-            twins.append(samples.fault(row, reason))
-    return sorted([*faults, *twins])
+            repeated.append(samples.fault(row, reason))
+    return sorted([*faults, *repeated])
 
 
 def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:

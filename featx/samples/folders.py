@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from featx._text import one_line
+from featx._text import as_utf8, one_line
 from featx._warning import warn_caller
 from featx.exceptions import FolderWarning, InputError
 
@@ -243,9 +243,7 @@ def _named(places: list[str]) -> str:
 
 def label_of(folder: str) -> str:
     """Return the name of a class in composed Unicode, with escapes for bytes that are not UTF-8."""
-    name = os.path.basename(folder)
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", as_utf8(os.path.basename(folder)))
 
 
 def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
