@@ -37,7 +37,7 @@ N_WARM = 64
 
 
 class Requests:
-    """Images to predict, each other than all before, but for the warm ones."""
+    """Images to predict; all but the warm ones differ from those before."""
 
     def __init__(self, kind, size, work):
         self.kind, self.size, self.work = kind, size, work
@@ -53,7 +53,7 @@ class Requests:
             self._jpegs.append(buffer.getvalue())
 
     def next(self):
-        """Return the next one, as `predict` takes it."""
+        """Return the next request, in the form that `predict` takes."""
         number = next(self._numbers)
         if self.kind == "warm":
             return self.images[number % N_WARM][np.newaxis]
@@ -69,7 +69,7 @@ class Requests:
 
 
 def resident_mib():
-    """Return the memory of this process; 0 where the system does not tell."""
+    """Return the memory of this process, 0 if the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0.0
@@ -78,7 +78,7 @@ def resident_mib():
 
 
 def serve(classifier, requests, *, n_threads, seconds, every_s=None):
-    """Predict from many threads for some seconds; return figures and the memory on the way."""
+    """Predict from many threads for some seconds; return figures, and the memory over time."""
     times, memory = [[] for _ in range(n_threads)], []
     stop = time.monotonic() + seconds
 
@@ -147,7 +147,7 @@ def measure(args, work):
 
 
 def ratios_of(rows):
-    """Return what the goals are about, for each kind of request."""
+    """Return the ratios that have goals, for each kind of request."""
     by_kind = {(row["kind"], row["cache"], row["threads"]): row for row in rows}
     ratios = {}
     for (kind, cached, n_threads), row in by_kind.items():

@@ -1,6 +1,6 @@
 """Files that are either whole or not there.
 
-What featx stores goes through :func:`write_atomically`, and a file that somebody named through
+What featx stores goes through :func:`write_atomically`, and a file that the user named through
 :func:`replaced_atomically`: written beside its place under a name of its own, flushed to the disk,
 moved into place with one rename. Readers never see half a file, writers need no lock, and a full
 disk is a plain ``OSError`` that leaves nothing behind.
@@ -61,18 +61,16 @@ def write_atomically(path: Path, data: Buffer) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Check, before any work, that a file can be written under a name which somebody gave.
+    """Check, before any work, that a path is free or that of a regular file.
 
-    The name has to be free, or that of a regular file. A rename would put a file in the place of a
-    link, a device or a named pipe: as root, in that of ``/dev/null``.
+    A rename would replace a link, a device or a named pipe by a file: as root, even ``/dev/null``.
 
     Raises
     ------
     ParameterError
-        Something else is there.
+        The path is that of something else.
     OSError
-        There can be no such file: its name is too long, nothing may be written to its folder, and
-        so on.
+        No file can have this path: its name is too long, its folder is not writable, and so on.
     """
     folder = path.absolute().parent
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
@@ -91,16 +89,27 @@ def check_replaceable(path: Path) -> None:
             "the link"
         )
     if not stat.S_ISREG(found.st_mode):
-        kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "special file")
+        kind = kind_of(found.st_mode)
         raise ParameterError(f"{shown} is a {kind}: expected the name of a file")
+
+
+def kind_of(mode: int) -> str:
+    """Return what a mode describes that is not a regular file.
+
+    Examples
+    --------
+    >>> kind_of(stat.S_IFIFO)
+    'named pipe'
+    """
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "special file")
 
 
 @contextlib.contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
     """Let a file be written beside its place, and move it there when it is whole.
 
-    A regular file that is there is replaced, by one with the same permissions; it stays as it was,
-    and nothing is left beside it, if writing fails or is interrupted.
+    An existing regular file is replaced by one with the same permissions. If writing fails or is
+    interrupted, it stays as it was, and nothing is left beside it.
 
     Parameters
     ----------
@@ -110,16 +119,16 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Where to write: the same name in a folder that no other user can look into.
+        Where to write: the same name in a folder that no other user can read.
 
     Raises
     ------
     ParameterError
-        Something is there that is not a regular file.
+        The path is that of something other than a regular file.
     """
     check_replaceable(path)
     folder = path.absolute().parent
-    # A name of its own and not that of the file, which may be as long as names can be.
+    # The folder has a short name: that of the file may be as long as names can be.
     with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as private:
         beside = Path(private) / path.name
         yield beside
@@ -131,7 +140,7 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
 
 
 def _keep_permissions(path: Path, beside: Path) -> None:
-    """Give a file the owner, as far as that is allowed, and the mode of the one it will replace."""
+    """Give a file the mode and, where allowed, the owner of the file that it will replace."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -142,14 +151,14 @@ def _keep_permissions(path: Path, beside: Path) -> None:
 
 
 def check_can_write(path: Path) -> None:
-    """Check, before any work, that a file can be written under a name that somebody gave.
+    """Check, before any work, that a file can be written, by writing to its folder.
 
     Raises
     ------
     ParameterError
-        Something is there that is not a regular file.
+        The path is that of something other than a regular file.
     OSError
-        The folder cannot be written to.
+        The folder is not writable.
     """
     check_replaceable(path)
     folder = path.absolute().parent
@@ -308,31 +317,31 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# In case that a file is replaced after it was looked at: a pipe is not waited for.
+# A pipe may have replaced the file since it was looked at: do not wait for a writer.
 _UNFOLLOWED = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")
 )
 
 
 class IrregularFileError(OSError):
-    """There is a link, pipe, device or folder in the place of a file."""
+    """A link, pipe, device or folder has the path of a file."""
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> FileIO:
-    """Open a file of featx's own, unbuffered; a link is not followed, a pipe or device not opened.
+    """Open a file of featx's own, unbuffered; follow no link, open no pipe or device.
 
     Parameters
     ----------
     path : path
     flags : int, default=os.O_RDONLY
-        As for :func:`os.open`.
+        Flags of :func:`os.open`.
 
     Raises
     ------
     IrregularFileError
-        It is something else than a file.
+        It is not a regular file.
     OSError
-        It is not there, or cannot be opened.
+        It is missing or cannot be opened.
     """
     path = os.fspath(path)
     try:
@@ -351,16 +360,16 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
 
 
 def open_given(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a file that a user named, through links; a pipe or device is not opened.
+    """Open a file that the user named; follow links, open no pipe or device.
 
-    Opening a named pipe would wait for a writer, and a device may be read for ever.
+    Opening a named pipe would wait for a writer, and reading a device may never end.
 
     Raises
     ------
     IrregularFileError
-        It is something else than a file.
+        It is not a regular file.
     OSError
-        It is not there, or cannot be opened.
+        It is missing or cannot be opened.
 
     Examples
     --------
@@ -375,22 +384,22 @@ def open_given(path: str | os.PathLike[str]) -> BufferedReader:
 def read_regular(
     path: str | os.PathLike[str], *, start: bytes = b"", max_bytes: int | None = None
 ) -> bytes:
-    """Read a file of featx's own, if it is a file.
+    """Read a file of featx's own; follow no link, open no pipe or device.
 
     Parameters
     ----------
     path : path
     start : bytes, default=b""
-        How the content begins; of a file that begins otherwise no more is read.
+        Expected first bytes; of a file that begins otherwise, no more is read.
     max_bytes : int, default=None
-        Larger files are not read: they are none that featx wrote.
+        Largest size that featx writes; larger files are not read. None reads any size.
 
     Raises
     ------
     IrregularFileError
-        It is something else than a file.
+        It is not a regular file.
     OSError
-        It is not there, cannot be read, or is too large.
+        It is missing, unreadable or too large.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -408,23 +417,23 @@ def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Check that nothing else than a folder lies in the place of one of featx's own.
+    """Check that a path of featx's own is free or that of a folder, and not of a link to one.
 
     Raises
     ------
     NotADirectoryError
-        There is a link, which is not followed, or a file.
+        It is that of a link or a file.
     """
     try:
         mode = os.lstat(folder).st_mode
-    except (FileNotFoundError, NotADirectoryError):  # the latter is of a folder above it
+    except (FileNotFoundError, NotADirectoryError):  # the latter: a parent is a file
         return
     if not stat.S_ISDIR(mode):
         raise NotADirectoryError(errno.ENOTDIR, "not a folder, or a link", os.fspath(folder))
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Return True if a file is there, and no link, pipe, device or folder."""
+    """Return True for a regular file, False for a link, pipe, device, folder or nothing."""
     with contextlib.suppress(OSError):
         return stat.S_ISREG(os.lstat(path).st_mode)
     return False

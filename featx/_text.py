@@ -1,10 +1,9 @@
-r"""Names and labels of others, shown as text.
+r"""Names and labels from files, shown as text.
 
-The name of a file, a class or a space may hold whatever its author liked: an escape that clears the
-terminal or sets its title, an override that shows ``gpj.exe`` as ``exe.jpg``, a line break that
-forges a line of a log, bytes that are not UTF-8. Where featx shows one, such characters are written
-as Python writes them in a string: ``\x1b``, ``\u202e``, ``\n``, ``\udcff``. What is stored or
-written to files stays as it is.
+The name of a file, a class or a space may hold anything: an escape that clears the terminal or sets
+its title, an override that shows ``gpj.exe`` as ``exe.jpg``, a line break that forges a line of a
+log, bytes that are not UTF-8. Where featx shows a name, such characters become Python escapes:
+``\x1b``, ``\u202e``, ``\n``, ``\udcff``. What is stored or written to files stays unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def one_line(value: object, *, max_chars: int | None = None) -> str:
     value : object
         A name, a label, a path.
     max_chars : int, default=None
-        Length from which on the middle is left out; None shows all.
+        Length beyond which the middle is left out; None shows all.
 
     Examples
     --------
@@ -48,7 +47,7 @@ def one_line(value: object, *, max_chars: int | None = None) -> str:
 
 
 def without_controls(text: str) -> str:
-    r"""Return a message as it is but for control characters other than line breaks and tabs.
+    r"""Return a message with its control characters escaped, line breaks and tabs excepted.
 
     Examples
     --------
@@ -60,7 +59,7 @@ def without_controls(text: str) -> str:
 
 
 def as_utf8(text: str) -> str:
-    r"""Return text for a file that holds UTF-8 only; what that cannot encode is written as escapes.
+    r"""Return text that UTF-8 can encode, with escapes for what it cannot.
 
     Examples
     --------

@@ -94,7 +94,7 @@ class ParameterFaults:
 
 
 class InputFaults:
-    """Collects what is wrong with labels, weights and groups, for one error.
+    """Collects the faults of labels, weights and groups, and raises them as one error.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class InputFaults:
         self.messages: list[str] = []
 
     def check(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what a function returns; None if it raises a ValueError or TypeError."""
+        """Return the result of a function; None if it raises a ValueError or TypeError."""
         try:
             return function(*args, **kwargs)
         except (ValueError, TypeError) as exc:

@@ -1,7 +1,7 @@
-"""Zip archives from strangers: the few members that are expected, of a size that is bearable.
+"""Zip archives from strangers: expected members only, within limits of size.
 
-All is decided from the directory of the archive before anything is decompressed, so that neither
-a decompression bomb nor a member that lies about its size costs more than a look.
+The directory of an archive is checked before anything is decompressed, so that neither a
+decompression bomb nor a member that lies about its size takes memory.
 """
 
 from __future__ import annotations
@@ -21,10 +21,23 @@ _LOCAL_HEADER_BYTES = 30
 _MAX_EXPANSION = 100
 _FREE_BYTES = 2**20
 _SHOWN = 5
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    IndexError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)  # what zipfile raises on damaged archives
 
 
 class ArchiveError(ValueError):
-    """An archive is damaged, or holds something else than it should."""
+    """An archive is damaged, or holds unexpected members."""
 
 
 def read_members(
@@ -34,28 +47,29 @@ def read_members(
     max_members: int,
     required: Collection[str] = (),
 ) -> dict[str, bytes]:
-    """Read an archive if its directory holds nothing but what is expected.
+    """Read an archive whose directory lists expected members only.
 
     Parameters
     ----------
     file : binary file
         Seekable.
     max_bytes : callable
-        Returns the size that a member of this name may have, or None if the name is not known.
+        Function from the name of a member to its largest size, None for an unknown name.
     max_members : int
-        How many members there may be.
+        Largest number of members.
     required : collection of str, default=()
-        Members that have to be there.
+        Names of members that must not be missing.
 
     Returns
     -------
     dict of str to bytes
+        Contents of the members by name.
 
     Raises
     ------
     ArchiveError
-        It is no archive, is damaged, lacks members, or has some that are unknown, repeated,
-        encrypted, links, overlapping or too large.
+        The file is not an archive, is damaged, lacks members, or has members that are unknown,
+        repeated, encrypted, links, overlapping or too large.
     """
     try:
         file.seek(0, 2)
@@ -67,19 +81,7 @@ def read_members(
             return {member.filename: archive.read(member) for member in members}
     except ArchiveError:
         raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        IndexError,
-        MemoryError,
-        NotImplementedError,
-        OSError,
-        OverflowError,
-        RuntimeError,
-        ValueError,
-    ) as exc:
+    except _DAMAGE as exc:
         raise ArchiveError(str(exc) or type(exc).__name__) from exc
 
 
@@ -91,7 +93,7 @@ def _raise_any(faults: Sequence[str]) -> None:
 
 def _missing(members: Sequence[zipfile.ZipInfo], required: Collection[str]) -> list[str]:
     names = {member.filename for member in members}
-    return [f"it has no {name}" for name in required if name not in names]
+    return [f"member {name!r} is missing" for name in required if name not in names]
 
 
 def _faults_of(
@@ -104,7 +106,7 @@ def _faults_of(
     if len(members) > max_members:
         return [f"{len(members)} members, expected {max_members} at most"]
     counts = Counter(member.filename for member in members)
-    faults = [f"member {name!r} is there {n} times" for name, n in counts.items() if n > 1]
+    faults = [f"member {name!r} is repeated: {n} times" for name, n in counts.items() if n > 1]
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if fault := _fault_of(member, max_bytes(member.filename)):
@@ -122,7 +124,7 @@ def _fault_of(member: zipfile.ZipInfo, max_bytes: int | None) -> str:
     if max_bytes is None:
         return "is unknown"
     if kind not in (0, stat.S_IFREG):
-        return "is no regular file"
+        return "is not a regular file"
     if member.flag_bits & _ENCRYPTED:
         return "is encrypted"
     if member.compress_type not in _METHODS:

@@ -32,8 +32,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     head : str or estimator, default="logistic"
         What is trained on them: any scikit-learn classifier, or one by name: "logistic", "ridge",
         "svm" (each with scaling), "knn", "nearest_mean", "probe", "lda", "forest". Classifiers of
-        CatBoost, LightGBM and XGBoost are heads, too; where these take no labels but class indices,
-        `head_` is a ``VotingClassifier`` of one, which encodes them.
+        CatBoost, LightGBM and XGBoost work as well. One that takes class indices only is wrapped:
+        `head_` is then a ``VotingClassifier`` of that single classifier, which encodes the labels.
     fine_tune : FineTune or None, default=None
         How the top of the backbone is trained after the head, from where the head left off. What
         was held out decides which of both is kept: see `report_`.

@@ -1,9 +1,9 @@
 """Every error and warning of featx.
 
 Each error is a :class:`FeatxError` and, beside that, the builtin type that a caller would catch
-without knowing featx. Messages say what was got, what was expected and how to mend it. Several
-faults make one message. Names in it are those of other people's files and classes, so control
-characters are shown as Python writes them in a string (see :mod:`featx._text`).
+without knowing featx. Messages say what was got, what was expected and how to cure it. Several
+faults make one message. Names of files and classes in it may hold anything, so control characters
+are shown as Python escapes (see :mod:`featx._text`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -177,7 +177,7 @@ class CacheWriteWarning(FeatxWarning):
 
 
 class CacheDtypeWarning(FeatxWarning):
-    """Embeddings hold values that the dtype of the cache cannot; they are kept in float32."""
+    """Embeddings have values that the cache's dtype cannot hold; they are kept in float32."""
 
 
 class NotCachedWarning(FeatxWarning):

@@ -5,9 +5,9 @@ backbone of vectors or signals; n may be any number. It gives float32: probabili
 where the head has them, also for two classes; else the scores of its ``decision_function``
 (n, n_scores), or values (n, n_values). It computes in float32, whatever the extractor's precision.
 
-Two entries of JSON go along: ``class_names``, a list in the order of the columns, with a
-classifier, and ``full_precision``, the settings with which a runtime gives the numbers of the
-estimator wherever it runs:
+Each file also holds two entries of JSON: ``class_names``, a list in the order of the columns
+(classifiers only), and ``full_precision``, the settings with which a runtime reproduces the numbers
+of the estimator on any hardware:
 
 ========== ============================================== ==========================================
 format     where the entries are                          ``full_precision``
@@ -19,14 +19,14 @@ OpenVINO   ``rt_info`` of the model                       a configuration for ``
 LiteRT     associated files ``NAME.json`` of the model    options of the GPU delegate
 ========== ============================================== ==========================================
 
-LiteRT's are in a zip archive that follows the model, as TensorFlow Lite's metadata have it;
-interpreters do not read on to it.
+The entries of LiteRT are in a zip archive that follows the model, as in TensorFlow Lite's metadata;
+interpreters do not read that far.
 
 On CPUs, all runtimes but OpenVINO compute in float32 by default. OpenVINO computes in bfloat16 on
-CPUs that can, unless it is compiled with ``{"EXECUTION_MODE_HINT": "ACCURACY"}``: probabilities of
-``"tiny"`` differ by 1e-2 without it, by 1e-7 with it. No property of a file decides that, and marks
-on single nodes are lost where OpenVINO fuses them (2026.4). On GPUs, TensorFlow and ONNX Runtime
-multiply in TF32 by default, and LiteRT's delegate computes in float16.
+CPUs that support it, unless compiled with ``{"EXECUTION_MODE_HINT": "ACCURACY"}``: probabilities of
+``"tiny"`` differ by 1e-2 without it, by 1e-7 with it. No property of the file changes that, and
+marks on single nodes are lost when OpenVINO fuses nodes (2026.4). On GPUs, TensorFlow and ONNX
+Runtime multiply in TF32 by default, and LiteRT's delegate computes in float16.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ FULL_PRECISION = {
     "openvino": {"EXECUTION_MODE_HINT": "ACCURACY"},
     "litert": {"precision_loss_allowed": False},
 }
-_WHERE = {
-    "keras": "on a GPU, with the environment variables",
-    "saved_model": "on a GPU, with the environment variables",
-    "onnx": "on a GPU, with the provider options",
-    "openvino": "with compile_model(..., config)",
-    "litert": "on a GPU, with the delegate's options",
+_HOW = {
+    "keras": "on a GPU, set the environment variables",
+    "saved_model": "on a GPU, set the environment variables",
+    "onnx": "on a GPU, pass the provider options",
+    "openvino": "call compile_model with the config",
+    "litert": "on a GPU, pass the delegate options",
 }
 _N_STAND_INS = 256
 
@@ -142,8 +142,8 @@ def export(
         See :func:`to_keras`.
     path : str or Path
         The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
-        gets a second file ``.bin``) or ``.tflite``. Regular files that are there, or a folder with
-        nothing but a SavedModel, are replaced, whole, and their permissions are kept.
+        gets a second file ``.bin``) or ``.tflite``. Existing regular files, or a folder that holds
+        only a SavedModel, are replaced once the new ones are complete; permissions are kept.
     format : {"keras", "saved_model", "onnx", "openvino", "litert"}
         All but "keras" need Keras to run on TensorFlow, and can hold layers that cannot be copied.
 
@@ -191,18 +191,18 @@ def export(
 
 
 def describe_precision(format: str) -> str:
-    """Return a line on the settings with which a file gives the numbers of the estimator.
+    """Return a line on the settings with which a file reproduces the numbers of the estimator.
 
     Examples
     --------
     >>> print(describe_precision("openvino"))
-    float32 everywhere with compile_model(..., config): {"EXECUTION_MODE_HINT": "ACCURACY"}
+    for full precision, call compile_model with the config {"EXECUTION_MODE_HINT": "ACCURACY"}
     """
-    return f"float32 everywhere {_WHERE[format]}: {json.dumps(FULL_PRECISION[format])}"
+    return f"for full precision, {_HOW[format]} {json.dumps(FULL_PRECISION[format])}"
 
 
 def check_target(path: Path, format: str) -> None:
-    """Check, before any work, that a model can be written in a format under a name.
+    """Check, before any work, that a model can be exported to a path in a format.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def check_target(path: Path, format: str) -> None:
     if format in _SUFFIXES and path.suffix != _SUFFIXES[format]:
         faults.add("path", str(path), f"a name that ends with {_SUFFIXES[format]!r}.")
     if format == "saved_model" and os.path.lexists(path) and not _is_saved_model(path):
-        expected = "a new name, or a folder with nothing but a SavedModel, to replace."
+        expected = "a new name, or a folder that holds only a SavedModel, to replace."
         faults.add("path", str(path), expected)
     if format in FORMATS[1:]:
         import keras
@@ -234,14 +234,14 @@ def check_target(path: Path, format: str) -> None:
 
 
 def files_of(path: Path, format: str) -> list[Path]:
-    """Return the files that an export writes; of a SavedModel none, which is a folder."""
+    """Return the files that an export writes; none for a SavedModel, which is a folder."""
     if format == "saved_model":
         return []
     return [path.with_suffix(".bin"), path] if format == "openvino" else [path]
 
 
 def _is_saved_model(path: Path) -> bool:
-    """Return True for a folder of TensorFlow that holds nothing else, and is no link to one."""
+    """Return True for a folder, not a link to one, that holds only a SavedModel."""
     if path.is_symlink() or not (path / "saved_model.pb").is_file():
         return False
     return {entry.name for entry in path.iterdir()} <= _SAVED_MODEL_PARTS

@@ -92,8 +92,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         Shape of one embedding.
     float_range_ : tuple of float or None
         Range of floating-point pixels, ``(0.0, 255.0)``, once ``fit`` has seen that they are not
-        scaled to 0..1: from then on a dark image is what it is, also alone. None if ``fit`` saw no
-        floating-point images, or black ones only: each call of ``transform`` then looks at its own.
+        scaled to 0..1: a dark image is then accepted even alone. None if ``fit`` saw no
+        floating-point images, or only black ones: each ``transform`` then checks its own images.
     space_ : Space
         What decides the numbers, as it was when ``fit`` was called; ``space_digest_`` names it.
     n_features_in_ : int
@@ -137,7 +137,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         ParameterError
             Parameters have faulty values; the message lists all of them.
         InputError
-            `X` is of a kind that is no sample, or floating-point images seem to be scaled to 0..1.
+            `X` does not hold samples, or floating-point images seem to be scaled to 0..1.
         WeightsError, BackboneError
             The backbone cannot be had, or cannot be used as one.
         """
@@ -160,9 +160,9 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
             arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
             from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of these; or (n, p)
             vectors for a backbone that takes vectors. Tensors and columns of other libraries are
-            taken as well, and lazy sequences, which make an item when they are indexed, such as a
-            ``Dataset`` of PyTorch that gives images alone, or a column of Hugging Face's
-            ``datasets``: each item is read once for a pass, and few are in memory at a time.
+            accepted as well, and lazy sequences, which make an item when they are indexed, such as
+            a PyTorch ``Dataset`` of images without labels, or a column of Hugging Face's
+            ``datasets``: each item is read once per pass, with few in memory at a time.
         out : ndarray of shape (n_samples, n_features), float32, default=None
             Where the embeddings go, such as ``numpy.lib.format.open_memmap(...)`` for more than
             fits in memory; None makes an array.
@@ -245,11 +245,11 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
             resolved = self._resolve(shape)
             self._learn(samples, resolved)
             embeddings = self._embed(samples, resolved)
-            # Of a lazy sequence only the first item was known.
+            # Only the first item of a lazy sequence was known so far.
             self.float_range_ = samples.for_inputs(resolved.input_shape).float_range()
             if samples.array_shape != shape:
                 self.array_shape_ = samples.array_shape
-                self._resolve(samples.array_shape)  # raises if the input shape hangs on it
+                self._resolve(samples.array_shape)  # raises if the input shape depends on it
             return embeddings
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:

@@ -199,35 +199,35 @@ def _is_size(size: Any) -> bool:
     )
 
 
-def check_can_be_checked(resolved: Resolved, *, label: str) -> None:
-    """Check that whoever loads a saved extractor can find out whether it computes the same.
+def check_verifiable(resolved: Resolved, *, label: str) -> None:
+    """Check that loading a saved extractor can verify that it computes the same embeddings.
 
     Raises
     ------
     BackboneError
-        What it computes cannot be identified, or depends on settings of this process.
+        The extractor cannot be identified, or depends on settings of this process.
     """
     if not resolved.is_cacheable:
         raise BackboneError(
-            f"{label} cannot be saved: what it computes cannot be identified, as a warning says, "
-            "so that nobody could check that it computes the same when it is loaded. Code is "
-            "identified by its functions, classes, plain data and arrays: keep other objects out"
+            f"{label} cannot be saved: what it computes cannot be identified (a warning gave the "
+            "reason), so its embeddings could not be verified after loading. Code is identified by "
+            "its functions, classes, plain data and arrays: keep other objects out"
         )
     if settings := resolved.space.description.get("keras"):
         raise BackboneError(
-            f"{label} cannot be saved: it runs under other settings of Keras than those by default "
-            f"({settings}), which a saved file does not keep. Set them back with keras.config, "
-            "and call fit again"
+            f"{label} cannot be saved: it runs under settings of Keras that are not the defaults "
+            f"({settings}), and a saved file does not keep them. Restore the defaults with "
+            "keras.config, and call fit again"
         )
 
 
 def check_channels_first(samples: Samples, resolved: Resolved, *, label: str) -> None:
-    """Check that samples are as a backbone takes them whose inputs are images (c, h, w).
+    """Check that samples have the shape of the inputs, if these are images of shape (c, h, w).
 
     Raises
     ------
     InputError
-        They are not, and would be resized along the wrong axes.
+        They have another shape, and would be resized along the wrong axes.
     """
     shape = resolved.input_shape
     if resolved.space.description.get("channels_first") and samples.array_shape != shape:

@@ -59,11 +59,11 @@ class ExtractorParams(SuggestingParams):
         self.verbose = verbose
 
     def _path_params(self) -> dict[str, Any]:
-        """Return the parameters that may be paths, relative ones as what they meant at first.
+        """Return the parameters that may be paths, each relative one as it was first resolved.
 
-        At first is when they are first used, pickled, or passed to another process: fitted
-        estimators, their clones and their copies in workers then stay with the same files, whatever
-        the working directory becomes.
+        A relative path is resolved when it is first used, pickled or passed to another process, so
+        that fitted estimators, their clones and their copies in workers keep to the same files
+        after a change of the working directory.
         """
         first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
         return {
@@ -78,7 +78,7 @@ class ExtractorParams(SuggestingParams):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # On another machine, relative paths mean what they mean there.
+        # On another machine, relative paths are resolved again.
         first = self.__dict__.get("_first_paths", {})
         self._first_paths = {
             name: (given, path)
@@ -87,7 +87,7 @@ class ExtractorParams(SuggestingParams):
         }
 
     def resolved_cache(self) -> EmbeddingCache | None:
-        """Return the cache that `cache` stands for; None if nothing is kept."""
+        """Return the cache that `cache` stands for; None if nothing is cached."""
         return resolve_cache(self._path_params()["cache"])
 
     def _spec(self) -> BackboneSpec:

@@ -1,9 +1,9 @@
 """The manifest of a saved file, plain JSON, checked field by field before anything is built.
 
-What it may say is what :func:`featx.save` writes. In particular it names no file, device or URL:
-a backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and weights are
-those of ImageNet or in that member. :func:`featx.save` checks its own manifest in the same way, so
-that what it writes can be loaded.
+It may hold only what :func:`featx.save` writes. In particular it names no file, device or URL: a
+backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and weights are
+those of ImageNet or in that member. :func:`featx.save` checks its own manifests in the same way, so
+that whatever it writes can be loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MAX_BATCH = 2**16
 _MAX_VIEWS = 2**12
 _MAX_THREADS = 2**12
 _MAX_DEPTH = 32
-# What the constructor of a named network may be given that leads to nothing outside it.
+# Parameters of the constructors of named networks that lead to nothing outside the network.
 _CONSTRUCTOR_PARAMS = (
     "alpha",
     "classes",
@@ -60,12 +60,12 @@ _CONSTRUCTOR_PARAMS = (
 
 
 def parse_manifest(data: bytes) -> Any:
-    """Read JSON of which nothing is known.
+    """Parse a manifest that nobody has checked.
 
     Raises
     ------
     ParameterError
-        It is no JSON, not UTF-8, too deep, or holds a name twice or a number that is none.
+        It is not UTF-8 or not JSON, is nested too deeply, or holds a name twice, NaN or infinity.
     """
     try:
         value = json.loads(
@@ -88,7 +88,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
-    """Check how deep lists and dicts lie in one another, without recursion."""
+    """Check how deeply lists and dicts are nested, without recursion."""
     depth, level = 0, [value]
     while level := [part for part in level if isinstance(part, (dict, list))]:
         depth += 1
@@ -100,9 +100,9 @@ def _check_depth(value: Any) -> None:
 
 
 def as_plain(value: Any) -> Any:
-    """Turn parameters, fitted attributes and reports into what JSON holds.
+    """Return parameters, fitted attributes or reports as values that JSON can hold.
 
-    Numbers that are none, which JSON has not, become None.
+    NaN and infinity, which JSON lacks, become None.
 
     Examples
     --------
@@ -122,19 +122,19 @@ def as_plain(value: Any) -> Any:
 
 
 def check_manifest(manifest: Any, classes: Collection[str]) -> None:
-    """Check that a manifest says what :func:`featx.save` may have written.
+    """Check that a manifest holds only what :func:`featx.save` writes.
 
     Parameters
     ----------
     manifest : object
-        What was parsed.
+        The parsed manifest.
     classes : collection of str
         Names of the estimators that can be saved; the first is the extractor.
 
     Raises
     ------
     ParameterError
-        It does not; the message lists all faults.
+        Some fields are faulty; the message lists all of them.
     """
     faults = ParameterFaults(MANIFEST)
     is_known = partial(_is_in, options=classes)
@@ -163,17 +163,19 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
 
 
 class _Field(NamedTuple):
-    """What a field may hold.
+    """The rule for one field.
 
     Attributes
     ----------
-    is_sound : callable
+    is_valid : callable
+        Check of a value.
     expected : str
-        The same in words.
+        The rule in words, for messages.
     is_optional : bool
+        Whether the field may be missing.
     """
 
-    is_sound: Callable[[Any], bool]
+    is_valid: Callable[[Any], bool]
     expected: str
     is_optional: bool = False
 
@@ -186,23 +188,23 @@ def _check_fields(
     *,
     is_open: bool = False,
 ) -> dict[str, Any]:
-    """Note the faults in the fields of one object, and return those that are sound."""
+    """Collect the faults in the fields of one object, and return the valid fields."""
     if not isinstance(given, dict):
         faults.add(prefix.rstrip(".") or "it", given, "an object.")
         return {}
     for name in sorted(known.keys() - given.keys()):
         if not known[name].is_optional:
             faults.messages.append(f"{prefix}{name} is missing")
-    sound = {}
+    valid = {}
     for name, value in given.items():
         if name not in known:
             if not is_open:
                 faults.messages.append(f"{prefix}{name[:80]!r} is unknown")
-        elif known[name].is_sound(value):
-            sound[name] = value
+        elif known[name].is_valid(value):
+            valid[name] = value
         else:
             faults.add(f"{prefix}{name}", value, f"{known[name].expected}.")
-    return sound
+    return valid
 
 
 def _is_in(value: Any, options: Collection[Any]) -> bool:

@@ -145,12 +145,12 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
 
 def _float_range(extractor: FeatureExtractor, samples: Samples) -> tuple[float, float] | None:
     """Return the range of floating-point pixels; None leaves the check to the processes."""
-    learnt = getattr(extractor, "float_range_", None)
-    if learnt is None:
+    learned = getattr(extractor, "float_range_", None)
+    if learned is None:
         # Only the processes know whether the network takes pixels at all.
         with contextlib.suppress(InputError):
             return samples.float_range()
-    return learnt
+    return learned
 
 
 def _checked_devices(extractor: Any, gpus: Any) -> dict[int, str]:

@@ -6,8 +6,8 @@ The file is a zip archive: ``featx.json`` (class, parameters, what `fit` set, sp
 loading, the digest of the space is checked: a head is never put on embeddings of another kind than
 those it was trained on.
 
-Who made the file is not trusted: each part is checked before it is built, and a saved file that is
-damaged, or says what :func:`save` does not write, is a :class:`SavedFileError`.
+The maker of the file is not trusted: each part is checked before it is built. A file that is
+damaged, or holds anything that :func:`save` does not write, raises a :class:`SavedFileError`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from featx.exceptions import (
     WeightsError,
 )
 from featx.extractor import FeatureExtractor
-from featx.extractor_checks import check_can_be_checked
+from featx.extractor_checks import check_verifiable
 from featx.identity.spaces import Space
 from featx.manifest import (
     AUGMENT,
@@ -54,6 +54,7 @@ from featx.manifest import (
     parse_manifest,
 )
 from featx.networks.augmentation import augmentation_layers
+from featx.networks.resolution import Resolved
 from featx.networks.stored_model import StoredModel
 from featx.saved_heads import head_bytes, load_head
 from featx.transfer import TransferEstimator
@@ -89,10 +90,10 @@ def save(
         Fitted. One that was fine-tuned is saved as what it became, the tuned backbone and its
         head; how it was trained is not.
     path : str or Path
-        A regular file that is there is replaced, whole, and its permissions are kept.
+        An existing regular file is replaced once the new one is complete; permissions are kept.
     trusted : sequence of str, default=()
-        Types inside the head that neither skops nor featx knows to be safe, and that you trust.
-        All heads that have a name need none.
+        Types inside the head that you trust although neither skops nor featx knows them to be
+        safe. Named heads need none.
 
     Raises
     ------
@@ -104,17 +105,17 @@ def save(
         `path` is a folder, a link or a device, or in a folder that is not there; or a parameter,
         the head or a layer cannot be saved.
     BackboneError
-        The backbone cannot be identified or loaded again: it has a ``Lambda`` or code that cannot
-        be hashed, or a layer of its own that is not registered with
-        ``keras.saving.register_keras_serializable`` or whose ``get_config`` does not say all.
+        The backbone cannot be identified or loaded again: it has a ``Lambda``, code that cannot be
+        hashed, or a custom layer that is not registered with
+        ``keras.saving.register_keras_serializable`` or whose ``get_config`` is incomplete.
     OSError
         The file cannot be written; one that was there is unharmed.
 
     Notes
     -----
-    The file keeps the parameters, what `fit` set, and the report. It does not keep where the cache
-    is, `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as
-    `random_state`, nor where fine-tuning left activations in the cache.
+    The file keeps the parameters, the attributes that `fit` set, and the report. It does not keep
+    `cache`, `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as
+    `random_state`, or the place of activations that fine-tuning left in the cache.
 
     Examples
     --------
@@ -140,7 +141,6 @@ def save(
     check_can_write(path)
     is_extractor = isinstance(estimator, FeatureExtractor)
     extractor = estimator if is_extractor else estimator.extractor_
-    check_can_be_checked(extractor.current_resolution(), label=extractor.label)
     entries, manifest = _extractor_entries(extractor)
     manifest |= {"format": FORMAT, "featx": __version__, "class": kind}
     if not is_extractor:
@@ -160,8 +160,8 @@ def _check_trusted(trusted: Any) -> None:
     is_list = isinstance(trusted, list | tuple | set | frozenset)
     if not (is_list and all(isinstance(name, str) for name in trusted)):
         raise ParameterError(
-            f"trusted={trusted!r}: expected a list of the names of types, such as that in the "
-            "message of an UntrustedTypesError"
+            f"trusted={trusted!r}: expected a list of names of types, as the message of an "
+            "UntrustedTypesError gives it"
         )
 
 
@@ -178,13 +178,13 @@ def _check_loads(
         raise
     except Exception as exc:  # whatever Keras raises
         raise BackboneError(
-            f"{extractor.label} cannot be saved, since it could not be loaded again: {exc}"
+            f"{extractor.label} cannot be saved, since loading it again fails: {exc}"
         ) from exc
     try:
         _load_around(loaded, manifest, entries, trusted)
     except SavedFileError as exc:
         raise ParameterError(
-            f"the head cannot be saved, since it could not be loaded again: {exc}"
+            f"the head cannot be saved, since loading it again fails: {exc}"
         ) from exc
 
 
@@ -269,7 +269,7 @@ def _load_around(
 
 
 def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> None:
-    """Check that the members which a manifest names are there, and no others."""
+    """Check that a file has exactly the members that its manifest names."""
     parts = (manifest["backbone"], manifest["preprocessing"], manifest["params"]["augment"])
     names = {part["file"] for part in parts if isinstance(part, dict) and "file" in part}
     names |= {MANIFEST} if manifest["class"] == FeatureExtractor.__name__ else {MANIFEST, HEAD}
@@ -281,39 +281,11 @@ def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> No
 
 def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files that hold an extractor's models, and its part of the manifest."""
-    resolved = extractor.current_resolution()
-    if not resolved.is_cacheable:
-        raise BackboneError(
-            f"{extractor.label} cannot be saved, since what it computes cannot be identified: it "
-            "has a Lambda, or a layer whose code or state cannot be hashed"
-        )
-    if not resolved.space.is_equal_but_for_storage(extractor.space_):
-        raise BackboneError(
-            f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
-            "again before it is saved."
-        )
-    params = extractor.get_params(deep=False)
-    entries = {}
-    backbone, preprocessing = params["backbone"], params["preprocessing"]
-    if extractor.has_named_weights():
-        backbone = {"name": str(backbone)}
-    else:
-        built = resolved.build()
-        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
-        backbone, preprocessing = {"file": BACKBONE}, built.preprocessing
-        # They are in the model now.
-        params |= {"weights": "imagenet", "backbone_params": None}
-    if preprocessing is not None and not isinstance(preprocessing, str):
-        entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])
-        preprocessing = {"file": LAYER}
-    if params["augment"] is not None and not isinstance(params["augment"], str):
-        layers = augmentation_layers(params["augment"])
-        entries[AUGMENT] = _layers_bytes(extractor, "augment", layers)
-        params["augment"] = {"file": AUGMENT}
+    entries, params = _model_entries(extractor, _checked_resolution(extractor))
     plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
     manifest = {
-        "backbone": backbone,
-        "preprocessing": preprocessing,
+        "backbone": params["backbone"],
+        "preprocessing": params["preprocessing"],
         "params": _plain_params(plain),
         "fitted": _fitted_of(extractor, FITTED),
         "space": extractor.space_.to_json(),
@@ -323,8 +295,44 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
     return entries, manifest
 
 
+def _checked_resolution(extractor: FeatureExtractor) -> Resolved:
+    """Return what an extractor computes now, if that can be saved and is what `fit` saw."""
+    resolved = extractor.current_resolution()
+    check_verifiable(resolved, label=extractor.label)
+    if not resolved.space.is_equal_but_for_storage(extractor.space_):
+        raise BackboneError(
+            f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
+            "again before it is saved."
+        )
+    return resolved
+
+
+def _model_entries(
+    extractor: FeatureExtractor, resolved: Resolved
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an extractor's models, and its parameters that name these files."""
+    params = extractor.get_params(deep=False)
+    entries = {}
+    if extractor.has_named_weights():
+        params["backbone"] = {"name": str(params["backbone"])}
+    else:
+        built = resolved.build()
+        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
+        params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
+        # They are in the model now.
+        params |= {"weights": "imagenet", "backbone_params": None}
+    preprocessing, augment = params["preprocessing"], params["augment"]
+    if preprocessing is not None and not isinstance(preprocessing, str):
+        entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])
+        params["preprocessing"] = {"file": LAYER}
+    if augment is not None and not isinstance(augment, str):
+        entries[AUGMENT] = _layers_bytes(extractor, "augment", augmentation_layers(augment))
+        params["augment"] = {"file": AUGMENT}
+    return entries, params
+
+
 def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
-    """Return the part of the manifest that is about the estimator around an extractor."""
+    """Return the part of the manifest on the estimator around an extractor."""
     params = _plain_params({name: getattr(estimator, name) for name in ("random_state", "verbose")})
     fitted = _fitted_of(estimator, FITTED_AROUND)
     report = as_plain(getattr(estimator, "report_", {}))
@@ -354,7 +362,7 @@ def _load_extractor(
 
 
 def _fitted_of(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Return what `fit` set, as plain data."""
+    """Return the attributes that `fit` set, as plain data."""
     return {name: as_plain(getattr(estimator, name)) for name in names if hasattr(estimator, name)}
 
 
@@ -376,7 +384,7 @@ def _check_space(extractor: FeatureExtractor) -> None:
 
 
 def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
-    """Keep parameters that are plain data, and no function or generator."""
+    """Return parameters as plain data, with defaults for functions and generators."""
     lost = {
         name: None if isinstance(value, np.random.RandomState) else 0
         for name, value in params.items()

@@ -1,9 +1,9 @@
-"""Heads inside saved files: by skops, which builds nothing of a type that is not trusted.
+"""Heads inside saved files, read by skops, which builds no untrusted types.
 
-Types are not all. An array may declare more than it holds, a node of a tree may lead out of its
-arrays (scikit-learn follows it, and the process dies), a path kept in a parameter leads to files
-of this machine. So the file is looked through before skops builds anything, and what was built
-before it is used.
+Types are not enough. An array may declare more than it holds, a node of a tree may point outside
+its arrays (scikit-learn follows it, and the process dies), and a path in a parameter may lead to
+files of this machine. So the file is checked before skops builds anything, and the result before it
+is used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from featx.probes.neighbors import KNNProbe
 from featx.probes.pca import MomentPCA
 from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
 
-# Heads of featx, which skops has not heard of.
+# Heads of featx, which skops does not know.
 _OWN_TYPES = [
     f"{kind.__module__}.{kind.__name__}"
     for kind in (
@@ -45,8 +45,8 @@ _OWN_TYPES = [
         SampleFolds,
     )
 ]
-# Its arrays are checked here, together with those who use it: the others of scikit-learn's trees
-# hand it to code that checks less.
+# Its arrays are checked here for these estimators; others of scikit-learn hand a tree to code that
+# checks less.
 _TREE = "sklearn.tree._tree.Tree"
 _TREE_OWNERS = frozenset(
     {
@@ -71,14 +71,14 @@ _PARTS = re.compile(r"\d+\.np[yz]|[0-9a-f-]{36}\.bin")
 
 
 def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
-    """Write a head, as it was passed and as it was fitted.
+    """Return a head, as it was passed and as it was fitted, as the bytes of a skops file.
 
     Raises
     ------
     UntrustedTypesError
-        They hold types that neither skops nor featx nor the caller trusts.
+        The head holds types that neither skops nor featx nor the caller trusts.
     ParameterError
-        They hold what skops cannot write.
+        The head holds objects that skops cannot write.
     """
     parts = copy.deepcopy({"head": head, "head_": fitted})
     for part in _objects_in(parts, set()):
@@ -97,7 +97,7 @@ def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
 def load_head(
     data: bytes, trusted: Sequence[str], *, n_features: int, heads: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Read a head from a file of which nothing is known.
+    """Read a head from the bytes of an untrusted file.
 
     Parameters
     ----------
@@ -105,9 +105,9 @@ def load_head(
     trusted : sequence of str
         See :func:`featx.load`.
     n_features : int
-        How many numbers an embedding has.
+        Length of an embedding.
     heads : mapping of str
-        What heads there are by name.
+        Heads by name.
 
     Returns
     -------
@@ -117,9 +117,9 @@ def load_head(
     Raises
     ------
     UntrustedTypesError
-        It holds types that nobody trusts; nothing was built.
+        The file holds types that are not trusted; nothing was built.
     SavedFileError
-        It is damaged, or does not predict from such embeddings.
+        The file is damaged, or its head does not predict from such embeddings.
     """
     try:
         members = _members_of(data)
@@ -131,7 +131,7 @@ def load_head(
         _check_parts(parts, heads, n_features)
     except UntrustedTypesError:
         raise
-    except Exception as exc:  # whatever skops, or a class that it builds, makes of junk
+    except Exception as exc:  # whatever skops, or a class that it builds, raises on damaged data
         raise SavedFileError(f"the head in it is damaged: {exc!r}") from exc
     for part in _objects_in(parts, set()):
         if isinstance(getattr(part, "memory", None), str):
@@ -150,7 +150,7 @@ def _max_bytes(name: str) -> int | None:
 
 
 def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
-    """Return the schema of a skops file, whose ids mean one thing each."""
+    """Return the schema of a skops file, in which each id stands for one object."""
     schema = json.loads(members[_SCHEMA])
     if not isinstance(schema, dict) or type(schema.get("protocol")) is not int:
         raise ValueError("it has no schema")
@@ -158,7 +158,7 @@ def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
         raise ValueError(f"protocol {schema['protocol']}, expected {_PROTOCOL} or later")
     known: dict[Any, Any] = {}
     for node in _nodes_in(schema):
-        # skops takes what it met first under an id, whatever else a node says.
+        # skops takes the first object with an id, whatever a later node holds.
         meaning = _meaning_of(node)
         if known.setdefault(node.get("__id__"), meaning) != meaning and "__id__" in node:
             raise ValueError("an id stands for two objects")
@@ -166,7 +166,7 @@ def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _nodes_in(schema: Any) -> Iterator[dict[str, Any]]:
-    """Find all nodes of a schema, which must not be nested too deeply."""
+    """Yield all nodes of a schema; raise if it is nested too deeply."""
     waiting = [(schema, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -213,11 +213,11 @@ def _check_array(data: bytes) -> None:
     shape, _, dtype = read[version[0]](file)
     n_bytes = functools.reduce(lambda a, b: a * b, shape, 1) * dtype.itemsize
     if dtype.hasobject or n_bytes != len(data) - file.tell():
-        raise ValueError(f"an array that is no array of {shape} {dtype}")
+        raise ValueError(f"an array that does not hold {shape} numbers of {dtype}")
 
 
 def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) -> list[str]:
-    """Return the types that may be built, if there are no others in the file."""
+    """Return the types that may be built; raise if the file holds others."""
     types = [*trusted, *_OWN_TYPES]
     classes = {
         node["__class__"]
@@ -266,6 +266,7 @@ def _value_of(node: dict[str, Any], members: dict[str, bytes]) -> Any:
 
 
 def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
+    """Check the arrays of one tree: their sizes, and where its nodes lead."""
     n_features, n_classes, n_outputs = args
     nodes, values, n_nodes = state["nodes"], state["values"], state["node_count"]
     max_depth = state["max_depth"]
@@ -282,6 +283,11 @@ def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
     )
     if not is_sound:
         raise ValueError("a tree whose parts do not fit together")
+    _check_nodes(nodes, n_features=n_features, max_depth=max_depth)
+
+
+def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
+    n_nodes = len(nodes)
     left, right = (nodes[name].astype(np.int64) for name in ("left_child", "right_child"))
     inner = np.flatnonzero(left != -1)
     children = np.concatenate([left[inner], right[inner]])
@@ -294,7 +300,7 @@ def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
         and _depth_of(left, right) <= max_depth <= n_nodes
     )
     if not is_sound:
-        raise ValueError("a tree whose nodes lead out of it")
+        raise ValueError("a tree whose nodes point outside it")
 
 
 def _depth_of(left: np.ndarray, right: np.ndarray) -> int:
@@ -306,9 +312,9 @@ def _depth_of(left: np.ndarray, right: np.ndarray) -> int:
 
 
 def _check_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
-    """Check that there are a head and a fitted one, which predicts from an embedding."""
+    """Check that a file holds a head, and a fitted one that predicts from an embedding."""
     if not isinstance(parts, dict) or parts.keys() != {"head", "head_"}:
-        raise ValueError("it holds something else than a head")
+        raise ValueError("it holds something other than a head")
     find_head(parts["head"], dict(heads))
     head = parts["head_"]
     for part in _objects_in(head, set()):

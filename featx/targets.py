@@ -1,8 +1,8 @@
-"""Labels, values and weights of samples as NumPy arrays that hold what was given, or an error.
+"""Labels, values and weights of samples as NumPy arrays that change none of them.
 
 scikit-learn converts pandas' nullable integers to float64, in which 64-bit ids of different classes
-become equal, and NumPy makes strings of numbers that are in a list with strings. Here every label
-comes out as it went in, or an error names the rows.
+become equal, and NumPy converts numbers in a list with strings to strings. Here every label is kept
+as it is, or an error names the rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from featx.exceptions import InputError
 
 _N_SHOWN = 10
 _LISTS = ("tolist", "to_list", "to_pylist")  # pandas and torch, polars, pyarrow
-_SAME_IN_FLOAT = 2**53
+MAX_EXACT_INT = 2**53  # beyond it, float64 does not hold all integers
 _REFUSED = {"S": "bytes", "c": "complex numbers", "V": "records"}
 _FIXES = {
     "bytes": "decode them, such as with numpy.char.decode",
@@ -28,21 +28,21 @@ _FIXES = {
 
 
 def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
-    """Return labels as an array that holds each of them as it was given.
+    """Return labels as an array that keeps each of them unchanged.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         A list, an array, a tensor, or a column of pandas, polars, pyarrow and others.
     name : str, default="y"
-        The argument that errors name.
+        Name of the argument, for messages.
     noun : str, default="label"
-        What errors call one of them.
+        Word for one of the labels, for messages.
 
     Returns
     -------
     ndarray
-        Of booleans, integers, floats, dates or strings, or of dtype object with strings.
+        Labels that are booleans, integers, floats, dates or strings (also in dtype object).
 
     Raises
     ------
@@ -80,17 +80,17 @@ def as_values(y: Any, *, name: str = "y") -> np.ndarray:
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         See :func:`as_labels`.
     name : str, default="y"
-        The argument that errors name.
+        Name of the argument, for messages.
 
     Returns
     -------
     ndarray
-        Of booleans, integers or floats.
+        Values that are booleans, integers or floats.
 
     Raises
     ------
     InputError
-        Values are missing, infinite, or no numbers.
+        Values are missing, infinite, or not numbers.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def as_groups(groups: Any, n_samples: int) -> np.ndarray:
     Raises
     ------
     InputError
-        There is not one for each sample, or some are missing.
+        Some are missing, or their number is not that of the samples.
     """
     array = as_labels(groups, name="groups", noun="group")
     if array.shape != (n_samples,):
@@ -133,7 +133,8 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
     Raises
     ------
     InputError
-        There is not one for each sample, some are negative, missing or infinite, or all are zero.
+        Some are negative, missing or infinite, all are zero, or their number is not that of the
+        samples.
 
     Examples
     --------
@@ -166,7 +167,7 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
 
 
 def _as_array(y: Any, name: str) -> np.ndarray:
-    """Return an array, of dtype object where only the values tell what they are."""
+    """Return an array, of dtype object where the types of the values are yet to be found."""
     if y is None or isinstance(y, (str, bytes, Mapping, Set)):
         raise InputError(
             f"{name} is {type(y).__name__}: Expected array-like (array or non-string sequence), "
@@ -187,7 +188,7 @@ def _as_array(y: Any, name: str) -> np.ndarray:
 
 
 def _unpacked(y: Any) -> Any:
-    """Return the array or list that a container of another library holds, nothing converted."""
+    """Return the array or list in a container of another library, without conversions."""
     if np.ma.isMaskedArray(y):
         return y.tolist()  # None where it is masked
     if isinstance(y, np.ndarray):
@@ -231,7 +232,7 @@ def _decoded(values: np.ndarray) -> np.ndarray:
 
 
 def _of_objects(values: Any, name: str) -> np.ndarray:
-    """Return an array of objects from one, or from nested sequences of equal lengths."""
+    """Return an array of objects from an array or nested sequences of equal lengths."""
     try:
         array = np.array(values, dtype=object)
     except ValueError as exc:  # NumPy's, of rows of different lengths
@@ -248,7 +249,7 @@ def _of_objects(values: Any, name: str) -> np.ndarray:
 
 
 def _scalar(value: Any) -> Any:
-    """Return what a tensor without dimensions holds."""
+    """Return the value of a tensor without dimensions; anything else unchanged."""
     if isinstance(value, (str, np.generic)) or np.ndim(value) != 0:
         return value
     if not hasattr(value, "__array__") or not hasattr(value, "numpy"):
@@ -260,23 +261,23 @@ def _scalar(value: Any) -> Any:
 def _of_ragged(name: str, row: int | None = None, value: Any = None) -> str:
     shown = "" if row is None else f" (row {row}: {str(value)[:60]})"
     return (
-        f"{name} has lists of different lengths, or sets, as labels{shown}: of several tags for a "
-        f"sample make columns of 0 and 1, MultiLabelBinarizer().fit_transform({name}) of "
-        "sklearn.preprocessing"
+        f"{name} has lists of different lengths, or sets, as labels{shown}: expected one label, or "
+        "as many outputs, for each sample. Turn several tags into columns of 0 and 1 with "
+        f"sklearn.preprocessing.MultiLabelBinarizer().fit_transform({name})"
     )
 
 
 def _of_one_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np.ndarray:
-    """Return labels that are objects with the dtype of their type."""
+    """Return labels of dtype object with the dtype of their common type."""
     found = {_kind(each) for each in _types(array)}
     if found <= {"bool", "int"}:
         return _integers(array, name)
     if found <= {"bool", "int", "float"}:
         whole = [v for v in array.ravel().tolist() if not isinstance(v, (float, np.floating))]
-        if any(abs(int(v)) > _SAME_IN_FLOAT for v in whole):
+        if any(abs(int(v)) > MAX_EXACT_INT for v in whole):
             raise InputError(
-                f"{name} has floats and integers above 2**53, which floats cannot tell apart: pass "
-                "integers, or strings"
+                f"{name} has floats beside integers above 2**53, which floats do not hold exactly: "
+                "pass only integers, or strings"
             )
         return _natural(array)
     if len(found) > 1:
@@ -297,14 +298,14 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
     if min(values) < 0 or max(values) >= 2**64:
         large = max(values, key=abs)
         raise InputError(
-            f"{name} has labels that 64 bits do not hold together, such as {large}: pass them as "
-            "strings"
+            f"{name} has integers that no 64-bit dtype holds together, such as {large}: pass them "
+            "as strings"
         )
     return np.array(values, dtype=np.uint64).reshape(array.shape)
 
 
 def _firsts(array: np.ndarray) -> str:
-    """Return the types of labels, each with the first row that has one."""
+    """Return the types of labels as text, each with the first row that has it."""
     rows: dict[str, int] = {}
     for row, values in enumerate(array.reshape(len(array), -1).tolist()):
         for value in values:
@@ -339,7 +340,7 @@ def _are_whole(array: np.ndarray) -> bool:
 
 
 def _natural(array: np.ndarray) -> np.ndarray:
-    """Return objects with the dtype that NumPy gives them."""
+    """Return objects as an array of the dtype that NumPy infers."""
     return np.array(array.tolist()) if array.size else array.astype(np.float64)
 
 

@@ -102,12 +102,12 @@ def checked_target(
     n_samples : int
     convert : {as_labels, as_values}
     owner : str
-        The estimator that errors name.
+        Name of the estimator, for messages.
 
     Raises
     ------
     InputError
-        There are none, not as many as samples, or some are missing or of no use.
+        There are none, some are missing or unusable, or their number is not that of the samples.
     """
     if y is None:
         raise InputError(f"{owner} requires y to be passed, but the target y is None")
@@ -119,12 +119,12 @@ def checked_target(
 
 
 def checked_classes(classes: Any, y: np.ndarray) -> np.ndarray:
-    """Return the labels there will be, shape (n_classes,), sorted.
+    """Return all class labels, shape (n_classes,), sorted.
 
     Raises
     ------
     InputError
-        They are no labels, or lack some of `y`.
+        They are not labels, or some labels of `y` are not among them.
     """
     known = np.unique(as_labels(classes, name="classes"))
     check_known(y, known, source="classes")
@@ -132,7 +132,7 @@ def checked_classes(classes: Any, y: np.ndarray) -> np.ndarray:
 
 
 def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
-    """Check that labels are among those that a head knows, or is to know.
+    """Check that labels are among the classes of a head.
 
     Raises
     ------

@@ -263,13 +263,14 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         ----------
         path : str or Path
             The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
-            gets a second file ``.bin``) or ``.tflite``. Regular files that are there, or a folder
-            with nothing but a SavedModel, are replaced, whole, and their permissions are kept.
+            gets a second file ``.bin``) or ``.tflite``. Existing regular files, or a folder that
+            holds only a SavedModel, are replaced once the new ones are complete; permissions are
+            kept.
         format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
-            All but "keras" need Keras to run on TensorFlow. Inside are the names of the classes,
-            and the settings with which a runtime computes in float32 wherever it runs. OpenVINO
-            needs them on CPUs that know bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. See
-            ``featx/exporting.py`` for where they are.
+            All but "keras" need Keras to run on TensorFlow. The file holds the names of the classes
+            and the settings with which a runtime computes in full float32 precision, which OpenVINO
+            needs on CPUs with bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. See
+            ``featx/exporting.py`` for their places.
 
         Raises
         ------
@@ -302,7 +303,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         return ask(as_head_input(embeddings))
 
     def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Check labels and weights; leave out what could not be read with ``on_error="nan"``."""
+        """Check labels and weights; leave out samples unread under ``on_error="nan"``."""
         check_is_fitted(self, "head_")
         samples = as_samples(X)
         n_samples = len(samples)

@@ -99,9 +99,9 @@ class TransferParams(SuggestingParams, ABC):
     def set_params(self, **params: Any) -> Self:
         """Set parameters; one inside a named extractor or head turns the name into the object.
 
-        ``head__C`` reaches the classifier of a head that is a pipeline with scaling. What a head
-        of another library takes by keyword can be set, too, such as ``head__feature_fraction`` of
-        LightGBM.
+        ``head__C`` reaches the classifier of a head that is a pipeline with scaling. Keyword
+        parameters of heads of other libraries can be set as well, such as
+        ``head__feature_fraction`` of LightGBM.
 
         Parameters
         ----------
@@ -186,10 +186,10 @@ class TransferParams(SuggestingParams, ABC):
 
 
 def _is_open(name: str, known: Mapping[str, Any]) -> bool:
-    """Return True if a parameter is of an estimator that takes more of them than it lists.
+    """Return True for a parameter of an estimator that accepts more than it lists.
 
-    Those of CatBoost, LightGBM, XGBoost and skorch take many by keyword; their own ``set_params``
-    is asked, as scikit-learn's ``Pipeline`` asks it.
+    Estimators of CatBoost, LightGBM, XGBoost and skorch accept many by keyword: their own
+    ``set_params`` checks the name, as within scikit-learn's ``Pipeline``.
     """
     parts = name.split("__")
     prefixes = ("__".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))

@@ -41,12 +41,12 @@ def link():
     [
         (io.BytesIO(), "File is not a zip file"),
         (io.BytesIO(b"PK\x05\x06 junk"), "File is not a zip file"),
-        (archive(), "it has no a.json"),
+        (archive(), "'a.json' is missing"),
         (archive(("a.json", b""), ("../../up", b"")), r"member '../../up' is unknown"),
         (archive(("a.json", b""), ("/etc/a", b"")), "member '/etc/a' is unknown"),
         (archive(("a.json/", b"")), "member 'a.json/' is unknown"),
         (archive(("a.json", b""), ("b.bin", b""), ("c", b"")), "3 members, expected 2 at most"),
-        (archive((link(), b"/etc/passwd")), "'a.json' is no regular file"),
+        (archive((link(), b"/etc/passwd")), "'a.json' is not a regular file"),
         (archive(("a.json", bytes(2**13))), "has 8,192 bytes, expected 4,096 at most"),
         (archive(("a.json", b"{}"), compression=zipfile.ZIP_LZMA), "compressed by method 14"),
         (archive(("a.json", b"{}"), compression=zipfile.ZIP_BZIP2), "compressed by method 12"),
@@ -60,7 +60,7 @@ def test_read_members_names_what_is_not_expected(file, fault):
 def test_read_members_twice_the_same_name_raises():
     with pytest.warns(UserWarning, match="Duplicate name"):
         file = archive(("a.json", b"1"), ("a.json", b"2"))
-    with pytest.raises(ArchiveError, match=r"'a\.json' is there 2 times"):
+    with pytest.raises(ArchiveError, match=r"'a\.json' is repeated: 2 times"):
         read(file)
 
 
@@ -71,7 +71,7 @@ def test_read_members_bomb_is_not_decompressed():
 
 
 def patched(place, value):
-    """Return an archive whose directory says something else of its last member."""
+    """Return an archive whose directory contradicts its last member."""
     data = bytearray(archive(("b.bin", b"bb"), ("a.json", b"{}")).getvalue())
     start = data.rfind(b"PK\x01\x02") + place
     data[start : start + len(value)] = value

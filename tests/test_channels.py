@@ -13,7 +13,7 @@ FIRST = {"data_format": "channels_first"}
 
 
 class Block(layers.Layer):
-    """A custom layer that is made of layers which say what they take."""
+    """A custom layer made of layers with a data format."""
 
     def __init__(self):
         super().__init__()

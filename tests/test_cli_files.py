@@ -188,7 +188,7 @@ def test_demo_clears_no_folder_of_others(entry, run, tmp_path):
     (tmp_path / "d" / entry).touch()
     code, out, err = run("demo", "--out", tmp_path / "d")
     assert (code, out) == (CODES["input"], "")
-    assert "holds what no demo wrote" in err
+    assert "holds files that no demo wrote" in err
     assert (tmp_path / "d" / entry).exists()
 
 
@@ -211,7 +211,7 @@ def test_streams_that_are_closed_are_no_error(run, monkeypatch):
         stream.close()
 
 
-def test_text_that_the_terminal_cannot_show_is_escaped(run, monkeypatch):
+def test_text_beyond_the_encoding_is_escaped(run, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stderr", io.TextIOWrapper(raw, "latin-1"))
     code, _, _ = run("predict", "漢.featx", "x.png")

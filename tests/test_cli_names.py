@@ -142,7 +142,7 @@ def test_extract_files_hold_names_as_they_are(run, photos, tmp_path):
     ],
     ids=ascii,
 )
-def test_label_of_an_imported_file_is_shown_as_text(label, run, tmp_path):
+def test_import_label_is_shown_as_text(label, run, tmp_path):
     identity = {"graph": "x", "dtype": "float32", "feature_shape": [8], "input_shape": [4, 4, 3]}
     mine = EmbeddingCache(tmp_path / "mine")
     store = mine.store(Space(identity, label=label))

@@ -182,7 +182,7 @@ def test_option_given_twice_is_used_or_refused(arguments, expected, run, cache_f
     assert expected in err
 
 
-def test_fit_more_blocks_than_there_are_is_refused_before_the_pass(run, photos, tmp_path):
+def test_fit_too_many_blocks_raises_before_pass(run, photos, tmp_path):
     options = ("--backbone", "tiny", "--fine-tune", 99, "-q")
     code, _, err = run("fit", photos, "--out", tmp_path / "m.featx", *options)
     assert code == CODES["input"]

@@ -211,7 +211,7 @@ def test_merge_tiny_leaves_large_shards_alone(store, monkeypatch):
     assert store.shards()[0].path == large.path
 
 
-def test_merge_tiny_by_two_at_once_stores_each_row_once(store, monkeypatch):
+def test_merge_tiny_concurrently_stores_each_row_once(store, monkeypatch):
     keys, rows = keys_and_rows(17)
     for number in range(17):
         store.append(keys[number : number + 1], rows[number : number + 1])

@@ -207,7 +207,7 @@ def test_graph_digest_with_other_tuple_differs():
 
 
 def test_graph_digest_after_export_is_equal(tmp_path):
-    """Keras hangs functions on each layer while it lists them for a SavedModel."""
+    """Keras adds functions to each layer while it lists them for a SavedModel."""
     model = functional((4,), Patches(), layers.Dense(2))
     before = graph_digest(model)
     model.export(str(tmp_path / "exported"), verbose=False)

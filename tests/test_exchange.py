@@ -204,7 +204,7 @@ def exported(tmp_path, rows=((1.0, 2.0),), **identity):
 @pytest.mark.parametrize(
     "input_shape", [..., None, "abc", [], [0, 4, 3], [4.0], [True], [2**20, 2**20], {"a": 1}]
 )
-def test_import_space_of_a_senseless_description_raises(input_shape, tmp_path):
+def test_import_invalid_space_description_raises(input_shape, tmp_path):
     path = exported(tmp_path, input_shape=input_shape)
     mine = EmbeddingCache(tmp_path / "mine")
     with pytest.raises(InputError, match="its description has the input_shape"):
@@ -218,7 +218,7 @@ def test_import_space_that_cannot_be_identified_raises(tmp_path):
         EmbeddingCache(tmp_path / "mine").import_(path)
 
 
-def test_import_rows_that_are_not_finite_are_left_out(tmp_path):
+def test_import_non_finite_rows_are_left_out(tmp_path):
     path = exported(tmp_path, rows=[(1, 2), (np.nan, 1), (1, np.inf), (3, 4)])
     assert EmbeddingCache(tmp_path / "mine").import_(path) == (4, 2, 2)
 

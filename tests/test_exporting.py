@@ -274,7 +274,7 @@ def test_export_folder_of_other_things_is_not_replaced(tmp_path):
     extractor, head = small()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("cat")
-    with pytest.raises(ParameterError, match="a folder with nothing but a SavedModel"):
+    with pytest.raises(ParameterError, match="a folder that holds only a SavedModel"):
         export(extractor, head, tmp_path / "photos", format="saved_model")
     assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
     (tmp_path / "model.keras").mkdir()
@@ -284,7 +284,7 @@ def test_export_folder_of_other_things_is_not_replaced(tmp_path):
         export(extractor, head, tmp_path / "model.keras", format="keras")
 
 
-def test_export_saved_model_with_other_things_is_not_replaced(tmp_path):
+def test_export_over_saved_model_with_files_raises(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").touch()
     check_target(tmp_path / "model", "saved_model")
@@ -293,7 +293,7 @@ def test_export_saved_model_with_other_things_is_not_replaced(tmp_path):
     for name in ("saved_model.pb", "notes.txt"):
         (tmp_path / "notes" / name).touch()
     for name in ("link", "notes"):
-        with pytest.raises(ParameterError, match="a folder with nothing but a SavedModel"):
+        with pytest.raises(ParameterError, match="a folder that holds only a SavedModel"):
             check_target(tmp_path / name, "saved_model")
 
 

@@ -222,7 +222,7 @@ SENSELESS = {
 
 
 @pytest.mark.parametrize("content", SENSELESS.values(), ids=SENSELESS)
-def test_find_sealed_senseless_segment_is_removed(content, tmp_path):
+def test_find_invalid_segment_is_removed(content, tmp_path):
     (tmp_path / "files-x.index").write_bytes(content)
     index = FileIndex(tmp_path)
     with pytest.warns(CacheDamageWarning, match="was damaged and is removed"):

@@ -1,4 +1,4 @@
-"""A float16 cache keeps what float16 cannot hold in float32, and says so."""
+"""A float16 cache keeps what float16 cannot hold in float32, with a warning."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def mixed(images, tmp_path):
     return cache, images, rows
 
 
-def test_rows_of_both_dtypes_are_read_compacted_and_verified(mixed):
+def test_rows_of_both_dtypes_stay_right(mixed):
     cache, images, rows = mixed
     for _ in range(2):
         np.testing.assert_array_equal(cache.open(X=images)[:], rows)

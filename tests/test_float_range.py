@@ -59,7 +59,7 @@ def test_fit_unit_floats_that_overshoot_are_refused(extractor):
     assert not hasattr(extractor, "float_range_")
 
 
-def test_fit_learns_nothing_from_numbers_that_are_no_pixels():
+def test_fit_vectors_learn_no_float_range():
     import keras
 
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])

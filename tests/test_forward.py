@@ -10,7 +10,7 @@ from PIL import Image
 from featx import EmbeddingCache, FeatureExtractor
 from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import BadSampleError, BadSampleWarning, CacheWriteWarning
-from featx.forward.faults import with_twins
+from featx.forward.faults import with_duplicates
 from featx.identity.key_table import NO_KEY, keys_from
 from featx.samples import base, item_samples
 from featx.samples.inputs import as_samples
@@ -242,12 +242,12 @@ def test_embed_twin_of_a_file_that_is_gone_says_where_the_fault_lies(paths, monk
         extractor.fit_transform([*paths, twin])
 
 
-def test_with_twins_names_the_file_in_which_a_fault_was_found_once():
+def test_with_duplicates_names_the_file_in_which_a_fault_was_found_once():
     samples = as_samples(["a.png", "b.png", "c.png", "d.png"])
     keys = keys_from([b"k" * 16, b"k" * 16, NO_KEY, b"o" * 16], count=4)
-    faults = with_twins([samples.fault(0, "gone")], samples, keys)
+    faults = with_duplicates([samples.fault(0, "gone")], samples, keys)
     keys[2] = b"k" * 16  # identified later
-    faults = with_twins(faults, samples, keys)
+    faults = with_duplicates(faults, samples, keys)
     expected = "gone (found in a.png, which had the same content)"
     assert [fault.reason for fault in faults] == ["gone", expected, expected]
 

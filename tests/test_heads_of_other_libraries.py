@@ -109,7 +109,7 @@ def extractor():
 
 @pytest.mark.parametrize("kind", LABELS)
 @libraries
-def test_head_of_a_library_predicts_labels_as_given(library, kind, extractor, vectors):
+def test_library_head_predicts_labels_as_given(library, kind, extractor, vectors):
     y = LABELS[kind]
     classifier = TransferClassifier(extractor, LIBRARIES[library][0](), random_state=0)
     predicted = classifier.fit(vectors, y).predict(vectors)
@@ -121,7 +121,7 @@ def test_head_of_a_library_predicts_labels_as_given(library, kind, extractor, ve
 
 
 @libraries
-def test_head_of_a_library_predicts_several_outputs(library, extractor, vectors):
+def test_library_head_predicts_several_outputs(library, extractor, vectors):
     y = np.column_stack([LABELS["words"], LABELS["words"][::-1]])
     classifier = TransferClassifier(extractor, LIBRARIES[library][0]()).fit(vectors, y)
     assert classifier.score(vectors, y) > 0.9
@@ -144,7 +144,7 @@ def test_xgboost_inside_takes_words(wrap, extractor, vectors):
 
 
 @libraries
-def test_keyword_of_a_library_is_set_cloned_and_searched(library, extractor, vectors):
+def test_library_keyword_is_set_cloned_and_searched(library, extractor, vectors):
     make, name, value = LIBRARIES[library]
     search = GridSearchCV(TransferClassifier(extractor, make()), {f"head__{name}": [value]}, cv=2)
     best = search.fit(vectors, LABELS["words"]).best_estimator_
@@ -175,7 +175,7 @@ def test_save_of_a_library_names_the_types(library, extractor, vectors, tmp_path
 
 
 @libraries
-def test_head_of_a_library_is_fine_tuned_and_compared(library, extractor, vectors):
+def test_library_head_is_fine_tuned_and_compared(library, extractor, vectors):
     make, y = LIBRARIES[library][0], LABELS["words"]
     tuned = TransferClassifier(extractor, make(), FineTune(epochs=1), random_state=0)
     assert tuned.fit(vectors, y).report_.head_score > 0.6
@@ -184,7 +184,7 @@ def test_head_of_a_library_is_fine_tuned_and_compared(library, extractor, vector
 
 
 @pytest.mark.parametrize("library", ["catboost", "lightgbm", "xgboost"])
-def test_regressor_of_a_library_predicts_one_dimension(library, extractor, vectors):
+def test_library_regressor_predicts_one_dimension(library, extractor, vectors):
     name = {"catboost": "CatBoost", "lightgbm": "LGBM", "xgboost": "XGB"}[library]
     head = getattr(pytest.importorskip(library), f"{name}Regressor")()
     quiet = {"catboost": {"verbose": 0, "allow_writing_files": False}, "lightgbm": {"verbose": -1}}
@@ -228,7 +228,7 @@ def test_set_params_open_head_takes_its_keyword(extractor):
 
 
 def test_head_that_merges_labels_raises(extractor, vectors):
-    with pytest.raises(InputError, match="knows 2 classes, but y has 3"):
+    with pytest.raises(InputError, match="has 2 classes after fit, but y has 3"):
         TransferClassifier(extractor, Merging()).fit(vectors, LABELS["ids"])
 
 

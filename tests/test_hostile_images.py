@@ -170,7 +170,7 @@ def test_pixels_of_closed_file_names_the_cure(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError, UserWarning, RecursionError])
-def test_pixels_of_image_that_fails_to_load_says_why(error):
+def test_pixels_of_unloadable_image_names_reason(error):
     class Failing(Image.Image):
         def load(self):
             raise error("gone")

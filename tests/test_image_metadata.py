@@ -140,7 +140,7 @@ def test_decode_tiff_orientation_is_obeyed_once():
 
 @pytest.mark.parametrize("transparency", ["abc", b"ab", (1, 2), 3.5])
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "I;16"])
-def test_pixels_of_senseless_transparency_is_left_out(mode, transparency):
+def test_pixels_of_invalid_transparency_is_left_out(mode, transparency):
     image = Image.new(mode, (3, 2), 0)
     image.info["transparency"] = transparency
     assert conform(pixels_of(image), (2, 3, 3)).shape == (2, 3, 3)

@@ -560,7 +560,7 @@ def test_as_samples_numbers_of_frames_are_vectors(frame):
 
 
 class Tensor:
-    """An array with the dtype of another library, as a tensor of PyTorch is one."""
+    """An array with the dtype of another library, like a PyTorch tensor."""
 
     def __init__(self, array, dtype="torch.uint8"):
         self.held, self.dtype, self.shape = array, dtype, array.shape

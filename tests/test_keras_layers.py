@@ -72,7 +72,7 @@ ADVISORIES = {
 
 
 @pytest.mark.parametrize("part", ADVISORIES.values(), ids=ADVISORIES)
-def test_check_configuration_refuses_what_advisories_tell(part):
+def test_check_configuration_refuses_parts_of_advisories(part):
     with pytest.raises(ConfigurationError, match=f"{part['class_name']}|function|__lambda__"):
         check(part)
 

@@ -1,4 +1,4 @@
-"""Keras' global settings: standard ones where featx makes networks, and restored afterwards."""
+"""Keras' global settings: default ones where featx builds networks, restored afterwards."""
 
 import json
 import random
@@ -25,7 +25,7 @@ def set_all(policy="mixed_bfloat16", floatx="float64", epsilon=1e-2, data_format
 
 @pytest.fixture
 def other_settings():
-    """Let a caller have set everything in other ways."""
+    """Set all global settings of Keras to other values."""
     set_all()
     yield current_settings()
     set_all("float32", "float32", 1e-7, "channels_last")
@@ -65,7 +65,7 @@ class AsksForEpsilon(layers.Layer):
 
 @keras.saving.register_keras_serializable("featx_tests")
 class AsksForPolicy(layers.Layer):
-    """A custom layer that rounds as the policy of the moment says."""
+    """A custom layer that rounds to the dtype of the current policy."""
 
     def call(self, inputs):
         rounded = ops.cast(inputs / 3, keras.config.dtype_policy().compute_dtype)
@@ -99,7 +99,7 @@ def test_transform_layer_that_asks_for_settings(layer, images, restored):
         np.testing.assert_allclose(rows, model(images.astype("float32")), rtol=1e-6)
 
 
-def test_transform_plain_model_is_one_space_under_any_policy(images, restored):
+def test_transform_plain_model_ignores_policy(images, restored):
     model = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(2, 3)])
     FeatureExtractor(model).fit(images).transform(images)
     keras.config.set_dtype_policy("mixed_float16")

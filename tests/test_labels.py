@@ -1,4 +1,4 @@
-"""Labels, values and weights come out of any container as they went in, or an error says why."""
+"""Labels, values and weights of any container stay unchanged, or an error names the reason."""
 
 from decimal import Decimal
 
@@ -136,7 +136,7 @@ def test_as_labels_of_tensorflow_are_numbers_and_text():
     assert as_labels([tf.constant(3), tf.constant(4)]).tolist() == [3, 4]
 
 
-def test_as_labels_words_that_end_in_nul_stay_different():
+def test_as_labels_words_ending_in_nul_differ():
     assert as_labels(["a", "a\0"]).tolist() == ["a", "a\0"]
 
 
@@ -155,7 +155,7 @@ def test_as_labels_words_that_end_in_nul_stay_different():
         ([1, "cat"], r"several types: int \(row 0\) and str \(row 1\)"),
         ([2**60 + 1, 0.5], r"integers above 2\*\*53"),
         ([2**64, 1], "such as 18446744073709551616: pass them as strings"),
-        ([2**63, -1], "64 bits do not hold together"),
+        ([2**63, -1], "no 64-bit dtype holds together"),
         ([b"a", b"b"], "labels that are bytes: .*decode them"),
         ([Decimal("0.1")], "labels that are Decimal"),
         ([pd.Timestamp("2020-01-01")], "labels that are Timestamp"),
@@ -241,7 +241,7 @@ def test_fit_negative_weights_raise_before_the_pass(job, extractor, vectors):
     assert EmbeddingCache().info()["n_forward"] == 0
 
 
-def test_fit_faults_of_target_weights_and_groups_are_one_error(extractor, vectors):
+def test_fit_several_faults_are_one_error(extractor, vectors):
     y = ["cat", None] * (N // 2)
     with pytest.raises(InputError, match="3 faults") as caught:
         TransferClassifier(extractor).fit(vectors, y, -np.ones(N), groups=[1])
@@ -328,7 +328,7 @@ def test_partial_fit_new_labels_later_raise(extractor, vectors):
     ],
     ids=["search", "calibration", "probe"],
 )
-def test_fit_too_few_of_a_class_raise_before_the_pass(head, message, extractor, vectors):
+def test_fit_rare_class_raises_before_pass(head, message, extractor, vectors):
     y = np.arange(N) % 3
     y[:2] = 3
     if head == "probe":

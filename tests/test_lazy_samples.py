@@ -291,7 +291,7 @@ def test_take_of_lazy_samples_stays_lazy():
     ]
 
 
-def test_score_leaves_out_lazy_items_that_cannot_be_read():
+def test_score_leaves_out_unreadable_lazy_items():
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=None, on_error="nan"))
     labels = np.arange(20) % 2
     classifier.fit([pil(row) for row in range(20)], labels)

@@ -1,4 +1,4 @@
-"""The manifest of a saved file: whatever it says is checked before anything is built."""
+"""The manifest of a saved file: all of it is checked before anything is built."""
 
 import inspect
 import json
@@ -14,7 +14,7 @@ CLASSES = ("FeatureExtractor", "TransferClassifier", "TransferRegressor")
 
 
 def manifest(changes):
-    """Return a sound manifest, with fields set or (...) left out: ``{"params.views": 2}``."""
+    """Return a valid manifest, with fields set or (...) left out: ``{"params.views": 2}``."""
     space = {"dtype": "float32", "input_shape": [64, 64, 3], "feature_shape": [400], "graph": "a"}
     params = inspect.signature(FeatureExtractor).parameters
     sound = {

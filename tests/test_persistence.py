@@ -365,7 +365,9 @@ def test_save_extractor_under_other_settings_raises(images, path):
     try:
         keras.config.set_epsilon(1e-2)
         extractor = FeatureExtractor(model, cache=None).fit(images)
-        with pytest.raises(BackboneError, match=r"other settings of Keras.*'epsilon': 0\.01"):
+        with pytest.raises(
+            BackboneError, match=r"settings of Keras that are not the defaults.*'epsilon': 0\.01"
+        ):
             save(extractor, path)
     finally:
         keras.config.set_epsilon(1e-7)

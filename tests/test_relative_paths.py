@@ -1,4 +1,4 @@
-"""Relative paths mean what they meant at first, whatever the working directory becomes."""
+"""Relative paths keep their first meaning after a change of the working directory."""
 
 import os
 import pickle
@@ -107,7 +107,7 @@ def test_relative_backbone_stays_after_chdir(suffix, here, images, tmp_path, mon
     np.testing.assert_array_equal(extractor.transform(images), embeddings)
 
 
-def test_relative_backbone_that_is_not_there_is_looked_for_again(here, images, monkeypatch):
+def test_relative_backbone_missing_is_looked_for_again(here, images, monkeypatch):
     extractor = FeatureExtractor("mine.keras", cache=None)
     with pytest.raises(ValueError, match=r"a \.keras file that is there"):
         extractor.fit(images)

@@ -234,7 +234,7 @@ def test_build_other_network_than_remembered_is_an_error(images):
     assert report.n_forward == 2
     forget_built()
     with monkeypatched_weights("tiny"):
-        with pytest.raises(BackboneError, match=r"tiny, as it was built now.*different are graph"):
+        with pytest.raises(BackboneError, match=r"tiny differs from .*, in: graph"):
             run(images, "tiny")
         _, report = run(images, "tiny")  # what was built is remembered from then on
         assert report.n_forward == 4
@@ -243,7 +243,7 @@ def test_build_other_network_than_remembered_is_an_error(images):
 
 @contextlib.contextmanager
 def monkeypatched_weights(name):
-    """Let the network of a name come out with other weights, as if its library had changed."""
+    """Build a named network with other weights, as after a change of its library."""
     original = backbones.named_model
 
     def changed(*args, **kwargs):
@@ -256,7 +256,7 @@ def monkeypatched_weights(name):
         yield
 
 
-def test_resolve_file_with_custom_layer_is_built_each_time(images, tmp_path, monkeypatch):
+def test_resolve_custom_layer_file_is_always_built(images, tmp_path, monkeypatch):
     """Its code may change while the file stays the same."""
     path = tmp_path / "custom.keras"
     keras.Sequential([keras.Input((64, 64, 3)), layers.Flatten(), Times()]).save(path)

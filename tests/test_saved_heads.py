@@ -224,7 +224,7 @@ class Touch:
         return open, (str(self.path), "w")
 
 
-def test_load_head_that_is_a_pickle_is_not_read(tmp_path):
+def test_load_head_pickle_is_not_read(tmp_path):
     """CVE-2025-54886: what is no archive was read by joblib."""
     with pytest.raises(SavedFileError):
         load(pickle.dumps(Touch(tmp_path / "mark")))
@@ -370,7 +370,7 @@ def with_leaf_features(nodes):
         (1, lambda n_classes: n_classes.astype(float)),
     ],
 )
-def test_load_head_tree_that_leads_out_of_its_arrays_raises(part, change, forest):
+def test_load_head_tree_pointing_outside_raises(part, change, forest):
     with pytest.raises(SavedFileError, match=r"a tree|damaged"):
         load(changed_array(forest, part, change))
 
@@ -386,7 +386,7 @@ def test_load_head_tree_that_leads_out_of_its_arrays_raises(part, change, forest
         ("more", 1),
     ],
 )
-def test_load_head_tree_that_lies_of_its_size_raises(name, value, forest):
+def test_load_head_tree_of_false_size_raises(name, value, forest):
     def change(schema):
         tree = next(nodes_of(schema, "TreeNode"))
         tree["content"]["content"][name] = text(value)
@@ -396,7 +396,7 @@ def test_load_head_tree_that_lies_of_its_size_raises(name, value, forest):
 
 
 @pytest.mark.parametrize("count", [5, 7, 10**6])
-def test_load_head_tree_of_another_width_than_its_forest_raises(count, forest):
+def test_load_head_tree_of_other_width_raises(count, forest):
     def change(schema):
         tree = next(nodes_of(schema, "TreeNode"))
         tree["__reduce__"]["args"]["content"][0] = text(count)

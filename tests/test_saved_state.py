@@ -23,7 +23,7 @@ rng = np.random.default_rng(0)
 COLUMNS = pd.DataFrame(rng.normal(size=(20, 5)).astype("float32"), columns=list("abcde"))
 LABELS = np.array(["no", "yes"] * 10)
 IMAGES = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
-# Said by `save` not to be kept.
+# Not kept, as the docstring of `save` states.
 LOST = {"extractor", "fine_tune", "cache", "also_cache", "_reports", "frontier_", "backbone"}
 
 
@@ -119,7 +119,7 @@ def test_round_trip_continues_partial_fit(path):
     np.testing.assert_array_equal(after.head_.coef_, before.head_.coef_)
 
 
-def test_load_from_a_relative_path_works_in_another_folder(path, tmp_path, monkeypatch):
+def test_load_relative_path_works_after_chdir(path, tmp_path, monkeypatch):
     before = fitted()
     save(before, path)
     monkeypatch.chdir(tmp_path)
@@ -147,7 +147,7 @@ class Unregistered(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("featx_tests")
 class Forgetful(keras.layers.Layer):
-    """Its configuration does not say how it was made."""
+    """A layer whose configuration is incomplete."""
 
     def __init__(self, shift=0.0, **kwargs):
         super().__init__(**kwargs)
@@ -172,9 +172,9 @@ class Raising(keras.layers.Layer):
 @pytest.mark.parametrize(
     ("layer", "fault"),
     [
-        (lambda: keras.layers.Lambda(lambda x: x + 1), "could not be loaded again.*a Lambda"),
-        (Unregistered, r"could not be loaded again.*register_keras_serializable"),
-        (lambda: Forgetful(2.0), "could not be loaded again.*embeddings of the space"),
+        (lambda: keras.layers.Lambda(lambda x: x + 1), "loading it again fails.*a Lambda"),
+        (Unregistered, r"loading it again fails.*register_keras_serializable"),
+        (lambda: Forgetful(2.0), "loading it again fails.*embeddings of the space"),
         (Raising, "cannot be saved"),
     ],
 )  # fmt: skip
@@ -211,7 +211,7 @@ def test_save_parameter_that_cannot_be_loaded_raises(path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_save_over_a_named_pipe_raises_before_any_work(tmp_path):
+def test_save_over_named_pipe_raises_first(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     extractor = FeatureExtractor(dense(), cache=None).fit(COLUMNS)
     for place in (tmp_path / "pipe", os.devnull):

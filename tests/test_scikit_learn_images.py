@@ -143,7 +143,7 @@ FORMS = {
     "column": lambda images, paths: np.array(paths)[:, np.newaxis],
     "frame": lambda images, paths: pd.DataFrame({"image": paths}),
 }
-# What README says of each ensemble: the forms of X that it hands on.
+# The forms of X that each ensemble passes on, as in the README.
 TAKES = {
     "bagging": (lambda own: BaggingClassifier(own, 2, random_state=0), {"column", "frame"}),
     "boosting": (

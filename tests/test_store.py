@@ -184,7 +184,7 @@ IRREGULAR = {
 
 @pytest.mark.parametrize("kind", IRREGULAR)
 @pytest.mark.parametrize("suffix", [".h5", ".index"])
-def test_find_irregular_file_is_set_aside_unopened(suffix, kind, tmp_path, stored):
+def test_find_irregular_file_is_quarantined_unopened(suffix, kind, tmp_path, stored):
     keys, rows = stored
     path = files(tmp_path, suffix)[0]
     content = path.rename(tmp_path / "elsewhere")
@@ -210,7 +210,7 @@ def test_find_data_replaced_by_a_pipe_does_not_wait(tmp_path, stored):
     np.testing.assert_array_equal(embeddings[found], rows[found])
 
 
-def test_usage_log_that_is_a_pipe_is_set_aside(tmp_path, stored):
+def test_usage_log_that_is_a_pipe_is_quarantined(tmp_path, stored):
     (tmp_path / "rows" / "usage.log").unlink()
     os.mkfifo(tmp_path / "rows" / "usage.log")
     store = open_store(tmp_path)

@@ -1,4 +1,4 @@
-"""Models inside saved files: what Keras is given, and in what surroundings."""
+"""Models inside saved files: what Keras reads, and under which settings."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from featx.networks.stored_model import StoredModel
 
 @keras.saving.register_keras_serializable("featx_tests")
 class Scale(keras.layers.Layer):
-    """A layer of one's own."""
+    """A custom layer."""
 
     def build(self, shape):
         self.factor = self.add_weight(shape=(shape[-1],), initializer="ones")
@@ -116,7 +116,7 @@ def test_check_refuses_code(network, fault, tmp_path):
 
 
 def in_thread(job):
-    """Run a job where what it sets for Keras' thread ends with it."""
+    """Run a job in a new thread, with which its settings of Keras end."""
     outcome = []
     thread = threading.Thread(target=lambda: outcome.append(job()))
     thread.start()
@@ -175,7 +175,7 @@ def test_load_weights_that_lie_in_another_file_raise(tmp_path):
     [
         ({"model.weights.npz": b""}, "4 members, expected 3 at most"),
         ({"metadata.json": None, "assets/vocabulary.txt": b"a"}, "'assets/vocabulary.txt' is"),
-        ({"model.weights.h5": None}, r"it has no model\.weights\.h5"),
+        ({"model.weights.h5": None}, r"'model\.weights\.h5' is missing"),
         ({"config.json": b"[]"}, "not that of a model"),
         ({"model.weights.h5": b"junk"}, "damaged"),
         ({"model.weights.h5": bytes(10**6)}, "damaged"),

@@ -1,4 +1,4 @@
-"""Names of others are shown as text: one line, without what a terminal would obey."""
+"""Names from files are shown as text: on one line, without control characters."""
 
 import pickle
 
@@ -47,8 +47,8 @@ def test_as_utf8_escapes_nothing_else():
 
 @pytest.mark.parametrize("kind", [InputError, FolderWarning, FeatxWarning])
 def test_error_text_holds_no_escapes(kind):
-    told = pickle.loads(pickle.dumps(kind("names: \x1b[2J\u202e\nmore")))
-    assert str(told) == "names: \\x1b[2J\\u202e\nmore"
+    unpickled = pickle.loads(pickle.dumps(kind("names: \x1b[2J\u202e\nmore")))
+    assert str(unpickled) == "names: \\x1b[2J\\u202e\nmore"
 
 
 def test_sample_fault_is_one_line():
@@ -58,7 +58,9 @@ def test_sample_fault_is_one_line():
     )
 
 
-def test_space_label_from_a_file_is_one_short_line():
-    space = Space.from_json({"label": "esc\x1b[2J\n" + "x" * 10**6, "identity": {}})
+def test_space_label_from_file_is_one_line():
+    space = Space.from_json(
+        {"label": "esc\x1b[2J\n" + "x" * 10**6, "identity": {"feature_shape": [2]}}
+    )
     assert space.label.startswith(r"esc\x1b[2J\nxxx")
     assert len(space.label) < 1100

@@ -112,7 +112,7 @@ def run_demo(
     Raises
     ------
     InputError
-        The folder holds something else, which may not be cleared.
+        The folder holds files that no demo wrote, so it must not be cleared.
     MissingExtraError
         matplotlib is not installed.
     """
@@ -149,17 +149,17 @@ def run_demo(
 
 
 def _check_own(folder: Path) -> None:
-    """Check that a folder is new, or holds nothing but what a demo wrote, which is cleared."""
+    """Check that a folder is new or holds only what a demo wrote, since it will be cleared."""
     if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is no folder: expected a new name, or a demo's folder")
+        raise InputError(f"{str(folder)!r} is not a folder: expected a new name or a demo's folder")
     parts = {"": {"images", "cache", _MODEL}, "images": {"letters", "digits"}, "cache": CACHE_PARTS}
     for part, known in parts.items():
         place = folder / part
         foreign = set(os.listdir(place)) - set(known) if place.is_dir() else set()
         if foreign:
             raise InputError(
-                f"{str(place)!r} holds what no demo wrote, such as {min(foreign)!r}: the demo "
-                "clears its folder, so expected a new name, or a demo's folder"
+                f"{str(place)!r} holds files that no demo wrote, such as {min(foreign)!r}: the "
+                "demo clears its folder. Expected a new name or a demo's folder"
             )
 
 

@@ -2,9 +2,9 @@ r"""The file that ``featx extract`` writes: embeddings, with the path and the la
 
 In .npz and .h5 they are arrays, ``embeddings``, ``paths`` and ``labels``; in .csv a column for each
 feature, ``embedding_0`` and so on, after ``path`` and ``label``; in .parquet the columns ``path``,
-``label`` and ``embedding``. There are no labels where no image lies in the folder of a class. Paths
-and labels are as they are, in quotes in .csv; where they are not UTF-8, which only .npz can hold,
-such bytes are written as ``\udcff``.
+``label`` and ``embedding``. There are no labels if no image lies in a class folder. Paths and
+labels are written unchanged, in quotes in .csv; bytes that are not UTF-8, which only .npz can hold,
+are written as ``\udcff``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ENDINGS = (".csv", ".h5", ".npz", ".parquet")
 
 
 class EmbeddingFile(NamedTuple):
-    """What goes into a file.
+    """The contents of an embedding file.
 
     Attributes
     ----------
     embeddings : ndarray of shape (n_samples, n_features)
     paths : sequence of str
     labels : sequence of str or None
-        Empty for an image that lies in no folder of a class; None where all do so.
+        Label of each image, empty outside class folders; None if no image lies in one.
     """
 
     embeddings: np.ndarray
@@ -37,29 +37,29 @@ class EmbeddingFile(NamedTuple):
     labels: Sequence[str] | None
 
     def write(self, path: Path) -> None:
-        """Write it, replacing a regular file that is there when the new one is whole.
+        """Write the file; an existing one is replaced once the new one is complete.
 
         Raises
         ------
         OSError
-            The disk is full, and so on; what was there is unharmed.
+            The disk is full, and so on; an existing file is unharmed.
         """
         with replaced_atomically(path) as beside:
             _WRITERS[path.suffix.lower()](self, beside)
 
     def columns(self, *names: str) -> dict[str, list[str]]:
-        """Return paths, and labels if there are any, under these names."""
+        """Return paths, and labels if there are any, as columns with these names."""
         columns = zip(names, (self.paths, self.labels), strict=True)
         return {name: list(map(str, values)) for name, values in columns if values is not None}
 
 
-def check_can_write(path: Path) -> None:
-    """Check that the package is there which writes such a file.
+def check_packages(path: Path) -> None:
+    """Check that the package that writes such a file is installed.
 
     Raises
     ------
     MissingExtraError
-        Parquet needs pyarrow.
+        The file is .parquet, and pyarrow is missing.
     """
     if path.suffix.lower() == ".parquet":
         check_pyarrow()

@@ -1,4 +1,4 @@
-"""Folders whose images may or may not have classes: for commands that need none."""
+"""Listing of image folders for commands that need no classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featx.samples.folders import (
 
 
 def list_folder(path: str | os.PathLike[str]) -> Bunch:
-    """List all images of a folder, whether or not it has a folder for each class.
+    """Return all images of a folder, with or without a folder per class.
 
     Parameters
     ----------
@@ -27,14 +27,15 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     Returns
     -------
     Bunch
-        ``data`` and ``target`` as :func:`load_image_folder` has them where there are class folders
-        and no images beside them. Else ``data`` is all images below the folder, and ``target`` the
-        name of the folder in it where each lies, empty where it lies in none; None if all do.
+        With class folders and no images beside them, ``data`` and ``target`` of
+        :func:`load_image_folder`. Otherwise ``data`` is the paths of all images below the folder,
+        and ``target`` the name of the subfolder of each, empty for a loose image; None if all
+        images are loose.
 
     Raises
     ------
     InputError
-        There is no such folder, or it holds no image; see also :func:`load_image_folder`.
+        The folder is missing, or holds no image; see also :func:`load_image_folder`.
 
     Warns
     -----
@@ -52,7 +53,7 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        return load_image_folder(root)  # which says what is wrong
+        return load_image_folder(root)  # raises the fitting error
     entries = [
         entry
         for entry in root.iterdir()

@@ -2,9 +2,9 @@
 
 Exit codes: 0 all is well; 1 the job ran and found something wrong (damaged rows in a cache);
 2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be had; 5 a saved file
-cannot be loaded or holds types that nobody vouched for; 6 the disk; 70 a fault of featx itself,
-with its traceback; 130 interrupted; 141 nobody reads the output on, as in ``featx ... | head``; 129
-and 143 ended by SIGHUP and SIGTERM.
+cannot be loaded or holds types that are not trusted; 6 the disk; 70 a fault of featx itself, with
+its traceback; 130 interrupted; 141 the reader of the output is gone, as in ``featx ... | head``;
+129 and 143 ended by SIGHUP and SIGTERM.
 
 With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
 always go to standard error. Nothing heavy is imported before a job needs it.
@@ -92,7 +92,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
     from featx.cli.embedding_files import ENDINGS
 
     if out.suffix.lower() in (*ENDINGS, ".featx"):
-        raise InputError(f"{str(out)!r}: expected no ending of a file; the demo writes a folder")
+        raise InputError(f"{str(out)!r} is the name of a file: the demo writes a folder")
     with reports.status("demo") as on_step:
         result = run_demo(out.absolute(), n_per_letter=letters, on_step=on_step)
     if as_json:
@@ -123,15 +123,15 @@ def extract(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Embed all images of a folder: one file with embeddings, paths, and labels if it has classes.
+    """Embed all images of a folder: one file with embeddings, paths, and labels of classes.
 
-    The label of an image is the folder of its class; of one that lies in none it is empty.
+    The label of an image is the name of its class folder, and empty for a loose image.
     """
-    from featx.cli.embedding_files import ENDINGS, EmbeddingFile, check_can_write
+    from featx.cli.embedding_files import ENDINGS, EmbeddingFile, check_packages
 
     check_ending(out, ENDINGS)
     check_out(out, force=force)
-    check_can_write(out)
+    check_packages(out)
     from featx.cli.image_folders import list_folder
     from featx.multi_gpu import embed_on_gpus
 
@@ -259,7 +259,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Open those that were closed, lest a file take their place, and let them take any text."""
+    """Replace closed streams, whose descriptors files would get, and let streams take any text."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as Python runs
@@ -277,7 +277,7 @@ def _unwound_by_signals() -> Iterator[None]:
     owner = os.getpid()
 
     def unwind(number: int, _: FrameType | None) -> None:
-        if os.getpid() != owner:  # a child that was forked: what is unfinished is not its own
+        if os.getpid() != owner:  # a forked child: the unfinished files are not its own
             os._exit(128 + number)
         sys.exit(128 + number)
 

@@ -123,7 +123,7 @@ def predict(
     """Predict the class of images, or of all images below folders, with a saved model.
 
     Images that cannot be read have no label with --on-error nan. Control characters in names are
-    printed as in Python's strings; with --json they are those of JSON.
+    printed as Python escapes, and with --json as JSON escapes.
     """
     import numpy as np
 

@@ -19,13 +19,13 @@ FOLDER = click.argument("folder", type=click.Path())
 
 
 class Command(click.Command):
-    """A command that refuses an option given twice where only the last would count.
+    """A command that refuses a repeated option of which only the last value would count.
 
-    What libraries print while it runs goes to standard error: only results are on standard output.
+    Standard output is for results: what libraries print goes to standard error.
     """
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        """Count the options first."""
+        """Parse the arguments, unless an option is repeated."""
         given = self.make_parser(context).parse_args(list(arguments))[2]
         for option in given:
             takes_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag)
@@ -36,14 +36,14 @@ class Command(click.Command):
         return super().parse_args(context, arguments)
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it."""
+        """Run the command, with standard output for results only."""
         context.obj = sys.stdout
         with contextlib.redirect_stdout(sys.stderr):
             return super().invoke(context)
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """A group whose commands refuse repeated options."""
 
     command_class = Command
     group_class = type
@@ -200,7 +200,7 @@ def or_none(value: str) -> str | None:
 
 
 class _GivenTwiceError(Exception):
-    """A name in a dictionary was given twice, of which Python and JSON keep the last."""
+    """A dictionary holds a name twice; Python and JSON would keep the last value."""
 
 
 def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | None:

@@ -100,23 +100,23 @@ def _trusted_options(names: re.Match[str]) -> str:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print lines of text; control characters in them are shown, not sent to the terminal."""
+    """Print lines of text with their control characters escaped."""
     write(f"{without_controls(text)}\n", err=err)
 
 
 def results() -> TextIO:
-    """Return the standard output that the command was started with."""
+    """Return the standard output with which the command was started."""
     context = click.get_current_context(silent=True)
     return sys.stdout if context is None or context.obj is None else context.obj
 
 
 def write(text: str, *, err: bool = False) -> None:
-    """Write text as it is to standard output, or standard error.
+    """Write text unchanged to standard output or standard error.
 
     Raises
     ------
     Exit
-        With the code of a process that SIGPIPE ended: nobody reads on, as in ``featx ... | head``.
+        The reader is gone, as in ``featx ... | head``; the exit code is that of SIGPIPE.
     """
     stream = sys.stderr if err else results()
     try:
@@ -137,7 +137,7 @@ def show(result: Any, as_json: bool, text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print plain data as one JSON document, in ASCII; NaN and infinity are null there."""
+    """Print plain data as one JSON document in ASCII, with null for NaN and infinity."""
     document = json.dumps(_finite(value), indent=1, allow_nan=False)
     write(document.replace("\x7f", "\\u007f") + "\n")
 
@@ -156,7 +156,7 @@ def confirm(question: str) -> bool:
     Raises
     ------
     UsageError
-        There is nobody to answer.
+        Standard input holds no answer.
     """
     try:
         return click.confirm(without_controls(question), err=True)
@@ -172,12 +172,12 @@ def passes(report: Any) -> str:
 
 
 def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) -> None:
-    """Check that the ending of a file says what is written to it.
+    """Check that a file has one of the endings that the command writes.
 
     Raises
     ------
     InputError
-        It says something else.
+        It has another ending.
     """
     if out.suffix.lower() not in endings and not (or_none and not out.suffix):
         expected = f"the ending {' or '.join(endings)}{', or none' if or_none else ''}"
@@ -185,16 +185,16 @@ def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) 
 
 
 def check_out(*paths: Path, force: bool) -> None:
-    """Check that files can be written and may be, before there is work to lose.
+    """Check, before any work, that output files can and may be written.
 
     Raises
     ------
     ParameterError
-        One is a folder, a link, a device and so on, which ``--force`` does not replace.
+        A path is that of a folder, a link or a device, which ``--force`` does not replace.
     InputError
-        One is in no folder, or is there and there is no ``--force``.
+        The folder of a file is missing, or a file exists and ``--force`` was not passed.
     OSError
-        Nothing may be written to its folder.
+        The folder of a file is not writable.
     """
     from featx._files import check_replaceable
 

@@ -25,9 +25,9 @@ _UNCUT = 10_000  # characters; where no terminal sets a width, rich takes 80
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns whose name begins with ``#`` hold numbers and are set right.
 
-    Names are shown as text: what looks like markup or an emoji's code is none. The title is not
-    broken into lines, however long, so that a path in it can be copied. In a file or a pipe no cell
-    is broken into lines, and none below 1,000 characters is cut.
+    Names are shown as text, with no markup or emoji codes. The title is one line, however long, so
+    that a path in it can be copied. In a file or a pipe, cells are one line each, and those below
+    1,000 characters are shown whole.
 
     Examples
     --------

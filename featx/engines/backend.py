@@ -1,8 +1,8 @@
 """What Keras leaves to its backend: compiling, and whether a GPU may use TensorFloat-32.
 
 TensorFlow, JAX and torch each do it in a way of their own; no other module knows TensorFlow. What
-is compiled here may be called in several threads at once. The settings of Keras that are in force
-when something is compiled are also those under which it runs.
+is compiled here may be called in several threads at once. It runs under the settings of Keras that
+were in force when it was compiled.
 """
 
 from __future__ import annotations

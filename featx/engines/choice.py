@@ -131,7 +131,7 @@ def _difference(
     In each layer it is that of the farthest row, or of the closest, which is none of zeros.
     """
     if not np.isfinite(expected).all():
-        return 0.0  # the network is at fault, which whoever takes its rows finds out
+        return 0.0  # the fault of the network, reported by check_finite
     if not np.isfinite(rows).all():
         return np.inf
     ends = np.cumsum(widths or [rows.shape[1]])[:-1]

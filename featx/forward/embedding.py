@@ -26,7 +26,7 @@ from featx.exceptions import (
     CacheWriteWarning,
     SampleFault,
 )
-from featx.forward.faults import check_finite, report_faults, search_faults, with_twins
+from featx.forward.faults import check_finite, report_faults, search_faults, with_duplicates
 from featx.forward.feeding import Loaded, LoadedFeed, load
 from featx.forward.row_writer import RowWriter
 from featx.forward.rows import DistinctRows, KnownRows, Rows
@@ -314,17 +314,17 @@ def _embed_missing(
             _keep(done, outputs, taps, keys, embeddings)
             n_forward += len(done)
     if n_forward + len(found) < len(missing_rows):
-        _fill_in_twins(embeddings, keys, missing_rows, taps[0].lacks)
-    return with_twins(found, samples, keys), n_forward, runner
+        _fill_in_duplicates(embeddings, keys, missing_rows, taps[0].lacks)
+    return with_duplicates(found, samples, keys), n_forward, runner
 
 
-def _fill_in_twins(
+def _fill_in_duplicates(
     embeddings: np.ndarray, keys: np.ndarray, rows: np.ndarray, lacks: np.ndarray
 ) -> None:
     """Copy the embeddings of those rows that went through to those of the same content."""
     _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
-    twins = (rows != rows[first[inverse]]) & lacks[rows]
-    embeddings[rows[twins]] = embeddings[rows[first[inverse[twins]]]]
+    repeated = (rows != rows[first[inverse]]) & lacks[rows]
+    embeddings[rows[repeated]] = embeddings[rows[first[inverse[repeated]]]]
 
 
 def _keep(
@@ -367,13 +367,13 @@ def _nothing_found(
 
 
 def _is_lacking(stores: Sequence[SpaceStore], key: bytes) -> bool:
-    """Return True if any of the stores, or the only one that there is not, lacks a key."""
+    """Return True if any store lacks a key, or if there is no store."""
     keys = keys_from([key], count=1)
     return not stores or not all(store.holds(keys)[0] for store in stores)
 
 
 class _Reading:
-    """Samples that are identified, looked up and loaded in one go, each read once.
+    """Samples that are identified, looked up and loaded in one pass, each read once.
 
     Parameters
     ----------
@@ -381,20 +381,21 @@ class _Reading:
     blocks : iterator of ReadBlock
         See :meth:`Samples.read`.
     taps : sequence of _Tap
-        Their `lacks` are True for all samples, and become False for those that are found.
+        Layers to store, with `lacks` all True; it becomes False for samples that are found.
     embeddings : ndarray of shape (n_samples, n_features), float32
-        Of the first tap; what is found is filled in.
+        Embeddings of the first tap, into which stored rows are filled.
     found : ndarray of shape (n_samples,), bool
-        Becomes True for what the store of the first tap holds.
+        All False; becomes True for samples that the store of the first tap holds.
 
     Attributes
     ----------
     identities : Identities
-        What is known of the samples so far.
+        Keys and faults of the samples read so far.
     n_above : int
-        Samples that went through the layers above the frontier only.
+        Number of samples that were computed from stored activations.
     enter_above : callable or None
-        Fills in what can be had from stored activations: ``(keys, embeddings, rows) -> count``.
+        Function ``(keys, embeddings, rows) -> count`` that fills in embeddings from stored
+        activations.
     """
 
     def __init__(
@@ -410,18 +411,18 @@ class _Reading:
         self.n_above = 0
         self.enter_above: Callable[[np.ndarray, np.ndarray, np.ndarray], int] | None = None
         self._blocks = blocks
-        self._seen = {b""}  # keys; that one is of what cannot be read
+        self._seen = {b""}  # keys so far; unreadable samples have this one
         self._n_missing = 0
 
     @property
     def n_expected(self) -> int:
-        """How many have to go through, if of those to come as many are missing as of those read."""
+        """Number of samples for the network, extrapolated from those read so far."""
         n_read = self.identities.n_known
         n_unread = len(self.samples) - n_read
         return self._n_missing + (n_unread * self._n_missing // n_read if n_read else n_unread)
 
     def groups(self) -> Generator[Loaded]:
-        """Yield the rows and inputs of samples that are missing; rows that are found are filled in.
+        """Yield the rows and inputs of missing samples, and fill in stored rows.
 
         Yields
         ------
@@ -440,7 +441,7 @@ class _Reading:
                 yield self.samples.batch(damaged, shape)
 
     def _new_rows(self, rows: slice) -> np.ndarray:
-        """Return those of some samples whose content no sample before them has."""
+        """Return the rows whose content no earlier sample has."""
         is_new = []
         for key in self.identities.keys[rows].tolist():
             is_new.append(key not in self._seen)
@@ -448,7 +449,7 @@ class _Reading:
         return rows.start + np.flatnonzero(is_new)
 
     def _look_up(self, rows: np.ndarray) -> np.ndarray:
-        """Fill in what is stored; return those rows that have to go through the network."""
+        """Fill in stored rows; return those that need the network."""
         if not len(rows):
             return rows
         keys = self.identities.keys
@@ -466,10 +467,10 @@ class _Reading:
         return rows[np.any([tap.lacks[rows] for tap in self.taps], axis=0)]
 
     def fill_in_duplicates(self) -> None:
-        """Copy the embeddings of samples to those of the same content."""
+        """Copy embeddings to duplicates, the samples of the same content."""
         keys = self.identities.keys
         rows = np.flatnonzero(keys)
-        _fill_in_twins(self.embeddings, keys, rows, self.taps[0].lacks)
+        _fill_in_duplicates(self.embeddings, keys, rows, self.taps[0].lacks)
         _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
         self.found[rows] = self.found[rows[first]][inverse]
 
@@ -504,7 +505,7 @@ def _embed_as_read(
     reading.fill_in_duplicates()
     if (store := taps[0].writer.store) is not None:
         store.note_use(n_hits=int(reading.found.sum()))
-    return with_twins(found, samples, reading.identities.keys), n_forward, runner
+    return with_duplicates(found, samples, reading.identities.keys), n_forward, runner
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""What is wrong with samples: found, gathered with their twins, and told."""
+"""Faults of samples: found, extended to duplicates, and reported."""
 
 from __future__ import annotations
 
@@ -61,20 +61,22 @@ def search_faults(
         for _, _, bad in load(samples, rows, shape, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
             faults = faults + bad
         n_seen += len(some)
-    return with_twins(faults, samples, keys), len(healthy) - n_seen
+    return with_duplicates(faults, samples, keys), len(healthy) - n_seen
 
 
-def with_twins(faults: list[SampleFault], samples: Samples, keys: np.ndarray) -> list[SampleFault]:
+def with_duplicates(
+    faults: list[SampleFault], samples: Samples, keys: np.ndarray
+) -> list[SampleFault]:
     """Add the samples that have the very content of a faulty one; sorted by position."""
     first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
     known = {fault.position for fault in faults}
-    twins = []
+    repeated = []
     for row in np.flatnonzero(np.isin(keys, list(first))).tolist():
         if row not in known:
             origin = first[keys[row]]
             reason = f"{origin.reason} (found in {origin.name}, which had the same content)"
-            twins.append(samples.fault(row, reason))
-    return sorted([*faults, *twins])
+            repeated.append(samples.fault(row, reason))
+    return sorted([*faults, *repeated])
 
 
 def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:
@@ -99,7 +101,7 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
 def check_finite(
     rows: np.ndarray, outputs: np.ndarray, samples: Samples, taps: Sequence[Resolved]
 ) -> None:
-    """Check that a network gives finite numbers for samples that could be read.
+    """Check that a network gives finite numbers for samples that were read.
 
     Parameters
     ----------
@@ -107,12 +109,12 @@ def check_finite(
     outputs : ndarray of shape (n, sum of the features of all taps)
     samples : Samples
     taps : sequence of Resolved
-        The layers whose embeddings stand side by side.
+        Layers whose embeddings stand side by side in `outputs`.
 
     Raises
     ------
     BackboneError
-        It gives NaN or infinite values; the message names the layer.
+        Some outputs are NaN or infinite; the message names the layer.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(outputs.sum()):
@@ -128,8 +130,8 @@ def check_finite(
     _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
     raise BackboneError(
         f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
-        f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}; "
-        f"their embeddings were not stored. Of the network, {why_not_finite(backbone, inputs)}."
+        f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}. "
+        f"Their embeddings were not stored. {why_not_finite(backbone, inputs)}."
     )
 
 

@@ -42,7 +42,7 @@ class RowWriter:
         self._last_s = time.monotonic()
         self._has_failed = False
         self._n_rows = 0
-        self._unheld = _Unheld()
+        self._beyond = _BeyondFloat16()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="featx-row-writer")
         self._under_way: Future[int] | None = None
 
@@ -50,7 +50,7 @@ class RowWriter:
         return self
 
     def add(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Take rows, and return them as they will be read.
+        """Queue rows for storage, and return them as they will be read back.
 
         Parameters
         ----------
@@ -60,14 +60,14 @@ class RowWriter:
         Returns
         -------
         ndarray of shape (n, n_features)
-            Rounded to the dtype of the store where that holds them. The caller leaves it alone.
+            Rows rounded to the dtype of the store where it can hold them; not to be changed.
         """
         if self.store is None or not len(keys):
             return rows
         exact, (rows, held) = rows, rounded(rows, self.store.space.dtype)
         self._n_rows += len(rows)
         if not held.all():
-            self._unheld.note(exact[~held])
+            self._beyond.add(exact[~held])
         self._keys.append(keys)
         self._rows.append(rows)
         self._size_bytes += rows.nbytes
@@ -112,9 +112,9 @@ class RowWriter:
         with self._thread:
             self._flush()
             self._await()
-        if self.store and self._unheld.n_rows:
+        if self.store and self._beyond.n_rows:
             label = self.store.space.label or self.store.space.digest
-            warn_caller(CacheDtypeWarning(self._unheld.described(label, n_rows=self._n_rows)))
+            warn_caller(CacheDtypeWarning(self._beyond.message(label, n_rows=self._n_rows)))
         if self.store is None or error is not None or not self.bytes_written:
             return
         try:
@@ -125,27 +125,27 @@ class RowWriter:
             _warn_not_stored(exc)
 
 
-class _Unheld:
+class _BeyondFloat16:
     """The rows of a pass that float16 cannot hold."""
 
     def __init__(self) -> None:
         self.n_rows = 0
         self._largest, self._smallest = 0.0, np.inf
 
-    def note(self, rows: np.ndarray) -> None:
-        """Count rows, and remember the largest and the smallest of their values."""
+    def add(self, rows: np.ndarray) -> None:
+        """Count rows, and update their largest and smallest magnitudes."""
         sizes = np.abs(rows[np.isfinite(rows) & (rows != 0)])
         self.n_rows += len(rows)
         self._largest = max(self._largest, float(sizes.max(initial=0.0)))
         self._smallest = min(self._smallest, float(sizes.min(initial=np.inf)))
 
-    def described(self, label: str, *, n_rows: int) -> str:
-        """Return how many rows there are, of which space, and what is in them."""
+    def message(self, label: str, *, n_rows: int) -> str:
+        """Return the number of rows, their space and the range of their values as a message."""
         return (
             f"{self.n_rows} of {n_rows} embeddings of {label} have values that float16 cannot "
-            f"hold: their sizes go from {self._smallest:.3g} to {self._largest:.3g}, and float16 "
-            "holds 6.1e-05 to 65504 with three digits. These rows are kept in float32. For a space "
-            "where that happens often pass EmbeddingCache(dtype='float32')."
+            f"hold: their magnitudes range from {self._smallest:.3g} to {self._largest:.3g}, and "
+            "float16 holds 6.1e-05 to 65504 with three digits. These rows are kept in float32. If "
+            "a space often has such rows, pass EmbeddingCache(dtype='float32')."
         )
 
 

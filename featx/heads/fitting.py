@@ -68,7 +68,7 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
     Raises
     ------
     InputError
-        The head took different labels for the same one.
+        The head merged classes.
     """
     _train(head, "fit", X, y, {} if sample_weight is None else {_WEIGHT: sample_weight})
     known = getattr(head, "classes_", None)
@@ -77,15 +77,15 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
         n_unlabelled = int(labels.dtype.kind == "i" and -1 in labels)  # of semi-supervised heads
         if 0 < len(known) < len(labels) - n_unlabelled:
             raise InputError(
-                f"the head {type(head).__name__} knows {len(known)} classes, but y has "
-                f"{len(labels)}: it cannot tell such labels apart, so pass shorter or other ones"
+                f"the head {type(head).__name__} has {len(known)} classes after fit, but y has "
+                f"{len(labels)}: it merges such labels. Pass others, such as short strings"
             )
 
 
 def predict(head: BaseEstimator, X: np.ndarray) -> np.ndarray:
-    """Return what a head predicts, shape (n_samples,) or (n_samples, n_outputs).
+    """Return the predictions of a head, shape (n_samples,) or (n_samples, n_outputs).
 
-    Some, such as CatBoost's, give a column where scikit-learn's give one dimension.
+    Some heads, such as CatBoost's, return a column where scikit-learn's return one dimension.
     """
     predicted = np.asarray(head.predict(X))
     return predicted[:, 0] if predicted.ndim == 2 and predicted.shape[1] == 1 else predicted

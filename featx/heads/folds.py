@@ -100,28 +100,36 @@ def _check_folds(
     groups: np.ndarray | None,
     n_views: int,
 ) -> None:
-    """Check that folds can be made of the samples, and have a sample of each class where needed."""
+    """Check that splitters can make their folds, and that calibration has enough of each class."""
     params, faults = head.get_params(), InputFaults()
     for name in splitters:
-        with warnings.catch_warnings(action="ignore"):  # which the head itself gives
+        with warnings.catch_warnings(action="ignore"):  # the head itself gives them
             try:
                 _split(params[name], y, groups, n_views, is_classifier(head))
             except ValueError as exc:
                 faults.messages.append(f"the folds of head__{name} cannot be made: {exc}")
-    parts = {"": head, **params}
-    for name, part in parts.items():
-        cv = part.cv if isinstance(part, CalibratedClassifierCV) else "none"
-        n_folds = _N_FOLDS if cv is None else cv
-        if y.ndim == 1 and isinstance(n_folds, Integral):
-            names, counts = np.unique(y, return_counts=True)
-            rare = zip(names.tolist(), counts.tolist(), strict=True)
-            few = [f"{label!r} ({count})" for label, count in rare if count < n_folds]
-            if few:
-                faults.messages.append(
-                    f"head{'__' if name else ''}{name} calibrates in {n_folds} folds, which need "
-                    f"as many samples of each class, but there are fewer of {', '.join(few)}"
-                )
+    if y.ndim == 1:
+        faults.messages += _faults_of_calibration(head, y)
     faults.raise_any()
+
+
+def _faults_of_calibration(head: BaseEstimator, y: np.ndarray) -> Iterator[str]:
+    """Yield a message for each part that calibrates in more folds than a class has samples."""
+    labels, counts = np.unique(y, return_counts=True)
+    for name, part in {"": head, **head.get_params()}.items():
+        if not isinstance(part, CalibratedClassifierCV):
+            continue
+        n_folds = _N_FOLDS if part.cv is None else part.cv
+        if not isinstance(n_folds, Integral):
+            continue
+        rare = counts < n_folds
+        if rare.any():
+            pairs = zip(labels[rare].tolist(), counts[rare].tolist(), strict=True)
+            shown = ", ".join(f"{label!r} ({count})" for label, count in pairs)
+            yield (
+                f"head{'__' if name else ''}{name} calibrates in {n_folds} folds: expected "
+                f"{n_folds} or more samples of each class, but got fewer of {shown}"
+            )
 
 
 def _holding_rows_out(part: BaseEstimator, n_rows: int) -> Iterator[str]:
@@ -154,9 +162,8 @@ def holding_whole_samples_out(
     """
     params = head.get_params()
     given = {name: params[name] for name in _splitters(head)}
-    if not given or (
-        n_views == 1 and groups is None
-    ):  # some refuse set_params once they are fitted
+    # Without a reason set_params is not called: some heads refuse it once they are fitted.
+    if not given or (n_views == 1 and groups is None):
         yield
         return
     is_class = is_classifier(head)

@@ -24,8 +24,7 @@ from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
 from featx.probes.linear import LinearProbe
 from featx.probes.nearest_mean import NearestMeanProbe
-
-_SAME_IN_FLOAT = 2**53
+from featx.targets import MAX_EXACT_INT
 
 
 def _scaled(head: BaseEstimator) -> Pipeline:
@@ -95,7 +94,7 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     found = find_head(head, options)
     try:
         return clone(found)
-    except RuntimeError:  # some convert what they are given, such as CatBoost its class_weights
+    except RuntimeError:  # of heads that convert their parameters, as CatBoost its class_weights
         return copy.deepcopy(found)
 
 
@@ -113,9 +112,9 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
 
 
 def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
-    """Give class indices to a head that does not take labels as they are.
+    """Wrap a head that does not take labels as they are, so that it gets class indices.
 
-    XGBoost takes integers from 0 on only, and CatBoost compares integers as floats.
+    XGBoost takes consecutive integers from 0 only, and CatBoost compares integers as floats.
 
     Parameters
     ----------
@@ -126,7 +125,7 @@ def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
     Returns
     -------
     estimator
-        `head`, or a ``VotingClassifier`` of it alone, which encodes the labels.
+        `head`, or a ``VotingClassifier`` of this single head, which encodes the labels.
 
     Examples
     --------
@@ -141,13 +140,13 @@ def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
 def _misreads(part: Any, y: np.ndarray) -> bool:
     """Return True if a classifier of another library refuses or merges labels."""
     names = {cls.__name__ for cls in type(part).__mro__} & {"XGBClassifier", "CatBoostClassifier"}
-    if y.ndim == 2:  # scikit-learn stacks what is predicted for each output, which is no column
+    if y.ndim == 2:  # scikit-learn stacks the predictions of the outputs, which must not be columns
         return bool(names) and type_of_target(y) == "multiclass-multioutput"
     if "XGBClassifier" in names:
         classes = np.unique(y)
         return y.dtype.kind not in "iu" or not np.array_equal(classes, np.arange(len(classes)))
     if "CatBoostClassifier" in names and y.dtype.kind in "iu":
-        return bool((y > _SAME_IN_FLOAT).any() or (y < -_SAME_IN_FLOAT).any())
+        return bool((y > MAX_EXACT_INT).any() or (y < -MAX_EXACT_INT).any())
     return False
 
 

@@ -95,7 +95,7 @@ def _is_noise(key: str) -> bool:
 
 
 def as_saved(value: Any) -> Any:
-    """Turn tuples into lists and NumPy's scalars into Python's, as a ``.keras`` file does."""
+    """Return a value with tuples as lists and NumPy scalars as Python's, as ``.keras`` files do."""
     if isinstance(value, list | tuple) and is_library(type(value).__module__):
         return [as_saved(item) for item in value]
     if isinstance(value, dict) and is_library(type(value).__module__):
@@ -149,7 +149,7 @@ def _bookkeeping_of_models() -> frozenset[str]:
 
 
 def holds_function(value: Any) -> bool:
-    """Return True if among values, or in what they contain, is a function that is no library's."""
+    """Return True if values are, or contain, a function that belongs to no library."""
     import keras
 
     if isinstance(value, dict):

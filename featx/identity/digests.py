@@ -123,7 +123,7 @@ def object_digest(obj: Any) -> str:
 
 
 def runs_user_code(layer: keras.Operation) -> bool:
-    """Return True if a layer, model or anything in it runs code that is not a library's.
+    """Return True if a layer or model, or anything in it, runs code that belongs to no library.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""The global settings of Keras that decide numbers: standard ones, whatever the caller has set.
+"""Global settings of Keras that change numbers, and blocks of code that run under given ones.
 
-Keras asks for its dtype policy, ``floatx``, ``epsilon`` and data format while layers are made, and
-some layers ask once more while they are called. What featx makes by itself, such as a network with
-a name, is made and compiled under the standard settings. A model that the caller made runs under
-the caller's settings, which are then part of its identity.
+Keras reads its dtype policy, ``floatx``, ``epsilon`` and data format while layers are built, and
+some layers read them again when they are called. What featx builds itself, such as a named network,
+is built and compiled under the default settings, whatever the caller has set. A model that the
+caller built runs under the caller's settings, which are then part of its identity.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class KerasSettings:
     Parameters
     ----------
     dtype_policy : str
-        The name of the policy; a map of policies is spelled out.
+        Name of the policy, or JSON of a map of policies.
     floatx : str
     epsilon : float
     image_data_format : str
     policy : DTypePolicy or str
-        The policy itself.
+        The policy object itself.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class KerasSettings:
     policy: Any = field(default="float32", compare=False, repr=False)
 
     def departures(self) -> dict[str, Any]:
-        """Return what is not as it is by default, as plain data."""
+        """Return the settings that differ from the defaults, as plain data."""
         names = ("dtype_policy", "floatx", "epsilon", "image_data_format")
         return {
             name: getattr(self, name)
@@ -59,15 +59,15 @@ class KerasSettings:
 
     @contextlib.contextmanager
     def applied(self, *, in_helper: bool = False) -> Iterator[None]:
-        """Run a block under these settings, and restore what was there, whatever happens.
+        """Run a block under these settings, and restore the earlier ones, whatever happens.
 
-        The dtype policy is one of each thread, the others are those of the process: where they have
-        to change, one thread at a time is in such a block.
+        Each thread has its own dtype policy; the other settings belong to the process. Where these
+        have to change, one thread at a time runs such a block.
 
         Parameters
         ----------
         in_helper : bool, default=False
-            True in a thread that works for another one, which may be in such a block and wait.
+            True in a thread that works for another one, which may wait for it in such a block.
         """
         import keras
 
@@ -88,7 +88,7 @@ STANDARD = KerasSettings("float32", "float32", 1e-7, "channels_last")
 
 
 def current_settings() -> KerasSettings:
-    """Return the settings that the caller made: those of this thread, and of the process."""
+    """Return the settings of the caller: those of this thread and of the process."""
     from keras import config
 
     policy = config.dtype_policy()
@@ -99,7 +99,7 @@ def current_settings() -> KerasSettings:
 
 
 class _ProcessWide:
-    """The settings that all threads share, and the threads that hold them at some values."""
+    """The process-wide settings, and the threads that hold them at given values."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -107,14 +107,14 @@ class _ProcessWide:
         self._before = STANDARD._of_process
 
     def as_seen_here(self) -> tuple[str, float, str]:
-        """Return them as this thread finds them, not as other threads hold them for a while."""
+        """Return the settings for this thread, not those that other threads hold for a while."""
         with self._changed:
             is_holder = threading.get_ident() in self._holders
             return _read() if is_holder or not self._holders else self._before
 
     @contextlib.contextmanager
     def held_at(self, asked: tuple[str, float, str], *, in_helper: bool) -> Iterator[None]:
-        """Hold them at some values: alone, unless nothing has to be restored afterwards."""
+        """Hold the settings at given values: alone, unless nothing has to be restored."""
         thread = threading.get_ident()
 
         def is_free() -> bool:
@@ -169,7 +169,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def backend_name() -> str:
-    """Return on which backend Keras runs, or would run if it was imported."""
+    """Return the backend on which Keras runs, or would run if it were imported."""
     keras = sys.modules.get("keras")
     if keras is not None and hasattr(keras, "backend"):
         return str(keras.backend.backend())
@@ -182,7 +182,7 @@ def backend_name() -> str:
 
 
 def _keras_home() -> Path:
-    """Return the folder of Keras' configuration, found as Keras finds it."""
+    """Return the folder of Keras' configuration, by Keras' own rules."""
     if "KERAS_HOME" in os.environ:
         return Path(os.environ["KERAS_HOME"]).expanduser()
     home = os.path.expanduser("~")

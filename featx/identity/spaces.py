@@ -35,8 +35,8 @@ class Space:
     description : dict
         Plain data (JSON) that decides the numbers, ``"feature_shape"`` included.
     label : str, default=""
-        The same in words, for people; it may name what does not decide the numbers. One line: it
-        may come from a file of others.
+        The same in words, for people; it may name what does not decide the numbers. Shown as one
+        line of text, since it may come from a stranger's file.
 
     Examples
     --------
@@ -53,12 +53,12 @@ class Space:
 
     @classmethod
     def from_json(cls, value: Any) -> Space:
-        """Make a space from what :meth:`to_json` gave.
+        """Make a space from the output of :meth:`to_json`.
 
         Raises
         ------
         ValueError
-            It is something else.
+            `value` is not such an output.
         """
         identity = value.get("identity") if isinstance(value, dict) else None
         if not isinstance(identity, dict) or not isinstance(value.get("label"), str):

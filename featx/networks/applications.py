@@ -51,9 +51,9 @@ class Network(NamedTuple):
 
     @property
     def inner_preprocessing(self) -> str | None:
-        """What a network that scales pixels itself does, unless it is built without that.
+        """Scaling that is part of the network by default, None if it scales nothing itself.
 
-        From the constructors of ``keras.applications`` that have ``include_preprocessing``.
+        Taken from the constructors of ``keras.applications`` that have ``include_preprocessing``.
         """
         for prefix, preprocessing in _INNER_PREPROCESSING.items():
             if self.constructor.startswith(prefix):

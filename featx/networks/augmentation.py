@@ -60,12 +60,12 @@ def check_augment(augment: Any, faults: ParameterFaults) -> None:
 
 
 def check_takes_channels_first(augment: Any) -> None:
-    """Check that layers change images (c, h, w) along the right axes.
+    """Check that augmentation layers accept images of shape (c, h, w).
 
     Raises
     ------
     ParameterError
-        They take the channels to be last.
+        They expect the channels to be last.
     """
     given = augment if isinstance(augment, Sequence) else [augment]
     if isinstance(augment, str) or any(
@@ -73,7 +73,7 @@ def check_takes_channels_first(augment: Any) -> None:
     ):
         shown = "'standard'" if isinstance(augment, str) else augment
         raise ParameterError(
-            f"augment={shown} changes images whose channels come last, but those of the backbone "
+            f"augment={shown} takes images whose channels come last, but those of the backbone "
             "come first: pass Keras layers with data_format='channels_first', or put "
             "keras.layers.Permute((3, 1, 2)) before the model"
         )
@@ -200,7 +200,7 @@ class _Changer:
     layers : keras.Model
         What changes them, in training only.
     settings : KerasSettings
-        Under which they are called.
+        Settings of Keras under which the layers are called.
     """
 
     def __init__(self, augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> None:
@@ -234,8 +234,8 @@ class _Changer:
         """Tell whether layers that start from the same states give the same, as often as tried."""
         import keras
 
-        # A copy's, since layers may learn what passes. Not compiled: there, what draws from another
-        # generator does so once and for all.
+        # A copy, since layers may learn from what passes. Not compiled: a compiled one draws from
+        # other generators once and for all.
         copy = _model_of(self._augment, self._input_shape, self.settings)
         images = _noise(self._input_shape)
 
@@ -281,10 +281,10 @@ def _model_of(augment: Any, input_shape: tuple[int, ...], settings: KerasSetting
 
 
 def _apart(function: Callable[[], _Result], settings: KerasSettings) -> _Result:
-    """Call a function that calls layers, and leave the generators of the caller as they were.
+    """Call a function that calls layers, and leave the caller's random generators unchanged.
 
-    Layers that do not follow from a seed draw from Python's, NumPy's or Keras' own, of which the
-    last is another in each thread.
+    Layers without a seed draw from the generators of Python, NumPy or Keras; each thread has its
+    own one of Keras.
     """
 
     def call() -> _Result:

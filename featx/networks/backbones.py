@@ -32,7 +32,7 @@ from featx.samples.images import DECODER, RESIZE
 if TYPE_CHECKING:
     import keras
 
-_SPACE_VERSION = 2  # to be raised when the same description comes to stand for other numbers
+_SPACE_VERSION = 2  # raise it when a description comes to stand for other numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class BackboneSpec:
 
     @cached_property
     def settings(self) -> KerasSettings:
-        """The settings of Keras under which it is made and compiled; Keras may be imported."""
+        """Settings of Keras under which it is built and compiled; may import Keras."""
         is_own = self.network or is_file(self.backbone) or isinstance(self.backbone, StoredModel)
         return STANDARD if is_own else current_settings()
 
@@ -95,9 +95,9 @@ class Backbone:
     input_shape : tuple of int
         Of one input.
     settings : KerasSettings
-        Under which the model is called.
+        Settings of Keras under which the model is called.
     agreed : set of str
-        Digests of remembered spaces that its own was compared with.
+        Digests of remembered spaces that were found equal to its own.
     """
 
     model: keras.Model
@@ -166,22 +166,22 @@ class Backbone:
 
     @cached_property
     def channel_axis(self) -> int:
-        """The axis of the channels in what the layer gives, the samples being axis 0.
+        """Axis of the channels in the output of the layer, counting the samples as axis 0.
 
         Raises
         ------
         BackboneError
-            A pooling over the other axes was asked for, and it is not known which these are.
+            Pooling was asked for, and the axes to pool over are unknown.
         """
         axis = channel_axis(self.model, self.tensor)
         averages = self.spec.pooling in ("avg", "max", "avgmax") and len(self.activation_shape) > 1
         if axis is None and averages:
             raise BackboneError(
                 f"pooling={self.spec.pooling!r}: {self.spec.label} has layers with "
-                "data_format='channels_first', and where the channels of the "
-                f"{self.activation_shape} activations of the layer {self.layer_name!r} are "
-                "cannot be found out. Pass pooling='flatten' or None, name another layer, or end "
-                "the model with a pooling of its own, such as keras.layers.GlobalAveragePooling2D"
+                "data_format='channels_first', and the axis of the channels in the "
+                f"{self.activation_shape} activations of the layer {self.layer_name!r} is unknown. "
+                "Pass pooling='flatten' or None, name another layer, or end the model with a "
+                "pooling of its own, such as keras.layers.GlobalAveragePooling2D"
             )
         return -1 if axis is None else axis
 
@@ -191,7 +191,7 @@ class Backbone:
         return len(self.input_shape) == 3 and takes_channels_first(self.model)
 
     def pooled(self, activations: keras.KerasTensor) -> keras.KerasTensor:
-        """Pool what the layer gives, in float32."""
+        """Pool the output of the layer, in float32."""
         from keras import ops
 
         return pooled(ops.cast(activations, "float32"), self.spec.pooling, self.channel_axis)
@@ -243,7 +243,7 @@ class Backbone:
 
     @cached_property
     def runs_user_code(self) -> bool:
-        """Whether code that is not Keras' own runs, which may ask for any setting."""
+        """Whether user code runs, which may depend on any setting of Keras."""
         layer = self.preprocessing if callable(self.preprocessing) else None
         return any(map(runs_user_code, [self.tap, *([layer] if layer else [])]))
 
@@ -257,7 +257,7 @@ class Backbone:
 
     @property
     def layer_name(self) -> str:
-        """The name of the layer that is read."""
+        """Name of the layer that is read."""
         if isinstance(self.spec.layer, str):
             return self.spec.layer
         if self.tensor is None:
@@ -414,7 +414,7 @@ def _input_shape(
 def _channels_first_shape(
     spec: BackboneSpec, shape: tuple[int | None, ...], array_shape: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Find the shape of one input (c, h, w), which samples must have: none of them is resized."""
+    """Return the shape of one input (c, h, w), which samples must have, since none is resized."""
     if array_shape is not None and len(array_shape) == len(shape):
         asked = (array_shape[0], *(spec.size or array_shape[1:]))
         pairs = zip(shape, asked, strict=True)
@@ -426,12 +426,12 @@ def _channels_first_shape(
 def channels_first_message(
     label: str, shape: tuple[int | None, ...], got: tuple[int, ...] | None
 ) -> str:
-    """Describe which samples a backbone takes whose channels come first."""
+    """Return a message on the samples that a backbone with channels first takes."""
     channels, height, width = shape
     given = f"have shape {got}" if got else "are files or images, whose channels come last"
     return (
         f"{label} takes inputs of shape {shape}, channels first, but the samples {given}: expected "
-        "arrays of that very shape, which are not resized. To pass images of any kind, put "
+        "arrays of exactly that shape, since they are not resized. To pass other images, put "
         f"keras.Input(({height}, {width}, {channels})) and keras.layers.Permute((3, 1, 2)) before "
         "the model"
     )

@@ -1,7 +1,7 @@
-"""Where the channels of a tensor are: first or last, found in the graph that makes it.
+"""The axis of the channels in a tensor, first or last, inferred from the graph that computes it.
 
-Layers say it by their ``data_format``. What lies between them and a tensor may move its axes, so
-that each axis has a mark, which is followed through the graph.
+Layers state it by their ``data_format``. Operations between such a layer and a tensor may move
+axes, so each axis gets a mark, which is followed through the graph.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CHANNEL, _LOST, _OTHER = "channel", "lost", "other"
 _FIRST, _LAST = "channels_first", "channels_last"
-# They give features of their own along the last axis.
+# Layers whose features lie along the last axis.
 _ON_LAST_AXIS = (
     *("Dense", "EinsumDense", "Embedding", "MultiHeadAttention", "GroupedQueryAttention"),
     *("GroupQueryAttention", "Attention", "AdditiveAttention", "LSTM", "GRU", "SimpleRNN", "RNN"),
@@ -29,19 +29,19 @@ _Marks = tuple[Any, ...]
 
 
 def channel_axis(model: keras.Model, tensor: keras.KerasTensor | None) -> int | None:
-    """Find the axis of the channels.
+    """Return the axis of the channels.
 
     Parameters
     ----------
     model : keras.Model
     tensor : KerasTensor or None
-        Of the graph of the model; None is the output of a model that has none.
+        Tensor of the model's graph; None is the output of a model without a graph.
 
     Returns
     -------
     int or None
-        Counted from the front, the samples being axis 0; -1 where nothing says another one. None if
-        channels come first somewhere, and what follows leaves open where they are.
+        Axis counted from the front, the samples being axis 0; -1 if no layer says otherwise. None
+        if channels come first somewhere, and later operations leave their axis unknown.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def channel_axis(model: keras.Model, tensor: keras.KerasTensor | None) -> int | 
 
 
 def takes_channels_first(model: keras.Model) -> bool:
-    """Return True if the first layers that care take inputs of shape (c, ...)."""
+    """Return True if the first layers with a data format take inputs of shape (c, ...)."""
     if len(getattr(model, "inputs", None) or ()) != 1 or not is_graph(model):
         return False
     walk = _Walk(model, model.outputs)
@@ -74,14 +74,14 @@ def takes_channels_first(model: keras.Model) -> bool:
 
 
 class _Walk:
-    """The marks of all tensors that lead to some.
+    """The marks of all tensors upstream of some.
 
     Attributes
     ----------
     marks : dict
-        From the id of a tensor to a mark for each of its axes.
+        Marks of the axes of a tensor, by the id of the tensor.
     input_axis : int or None
-        Which axis of the input the first layer with a data format takes for the channels.
+        Axis of the input that the first layer with a data format takes for the channels.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ def _declared_axis(operation: Any, rank: int) -> int | None:
 
 
 def _formats_in(operation: Any) -> set[str]:
-    """Return the data formats of a layer, or of the layers that it is made of."""
+    """Return the data formats of a layer, or of the layers inside it."""
     own = getattr(operation, "data_format", None)
     if own in (_FIRST, _LAST):
         return {own}
@@ -164,7 +164,7 @@ def _formats_in(operation: Any) -> set[str]:
 
 
 def _moved(operation: Any, marks: _Marks) -> _Marks | None:
-    """Return the marks after axes changed places, were added or dropped; None for other calls."""
+    """Return the marks after axes were moved or dropped; None for other operations."""
     name, axes = type(operation).__name__, range(len(marks))
     if name == "Permute":
         return (marks[0], *(marks[axis] for axis in operation.dims))
@@ -195,7 +195,7 @@ def _dropped(operation: Any, name: str, marks: _Marks) -> _Marks | None:
 
 
 def _reshaped(marks: _Marks, before: Sequence[Any], after: Sequence[Any]) -> _Marks:
-    """Follow each axis that a reshape keeps whole; channels that it cuts up are lost."""
+    """Return the marks after a reshape, which loses the channels if it splits or joins them."""
     found: list[Any] = [_OTHER] * len(after)
     for place, mark in enumerate(marks[1:], 1):
         for target in range(1, len(after)):
@@ -212,7 +212,7 @@ def _size(shape: Sequence[Any]) -> int | None:
 
 
 def _merged(before: list[_Marks], rank: int) -> _Marks | None:
-    """Return the marks of an output that keeps the axes of its inputs; None if there are none."""
+    """Return the marks of an output that keeps the axes of its inputs; None without inputs."""
     marked = [marks for marks in before if _CHANNEL in marks or _LOST in marks]
     if not marked:
         return before[0] if before else None
@@ -221,7 +221,7 @@ def _merged(before: list[_Marks], rank: int) -> _Marks | None:
 
 
 def _unclear(before: list[_Marks], rank: int) -> _Marks:
-    """Return marks that say nothing; where channels were not last, that they are lost."""
+    """Return neutral marks, or lost ones if the channels were not last."""
     is_lost = any(
         _LOST in marks or (_CHANNEL in marks and marks.index(_CHANNEL) != len(marks) - 1)
         for marks in before

@@ -1,4 +1,4 @@
-"""Where a network stops giving finite numbers."""
+"""The layer at which a network stops giving finite numbers."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from featx.networks.preprocessing import preprocess
 
 
 def why_not_finite(backbone: Backbone, inputs: np.ndarray) -> str:
-    """Describe the first layer whose output is not finite, and what to do about it.
+    """Return a message on the first layer whose output is not finite, and how to cure it.
 
     Parameters
     ----------
     backbone : Backbone
     inputs : ndarray of shape (1, *backbone.input_shape), uint8 or float32
-        A sample for which it gives NaN or infinite values.
+        Inputs for which the network gives NaN or infinite values.
     """
-    layer = f"the layer {backbone.layer_name!r} is read"
+    layer = f"The layer that is read is {backbone.layer_name!r}"
     try:
         with backbone.settings.applied():
             found = next(_layers_not_finite(backbone, inputs), None)
     except Exception:  # a layer that cannot be called by itself
         found = None
     if found is not None:
-        weights = getattr(found, "weights", ())  # which operations that are no layers have not
+        weights = getattr(found, "weights", ())  # operations other than layers have none
         broken = any(not np.isfinite(np.asarray(each)).all() for each in weights)
-        cause = ", whose weights are not finite themselves" if broken else ""
+        cause = ", whose weights are not finite either" if broken else ""
         cure = "Check its weights" if broken else "Check its weights and the scaling of the inputs"
-        return f"{layer}, and {found.name!r} is the first that does not{cause}. {cure}"
+        first = f"the first layer with outputs that are not finite is {found.name!r}{cause}"
+        return f"{layer}; {first}. {cure}"
     if backbone.spec.precision != "float32":
         return f"{layer}. It may overflow in {backbone.spec.precision}: pass precision='float32'"
     return f"{layer}. Check its weights and the scaling of the inputs"
 
 
 def _layers_not_finite(backbone: Backbone, inputs: np.ndarray) -> Iterator[Any]:
-    """Yield the layers whose outputs are not finite, from below."""
+    """Yield the layers whose outputs are not finite, in the order of computation."""
     import keras
 
     if not is_graph(backbone.tap):

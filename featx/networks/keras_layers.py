@@ -1,9 +1,9 @@
-"""What a model from a stranger may be made of: names of Keras, known to compute and nothing else.
+"""The classes and functions of Keras that a model from a stranger may name.
 
 The configuration in a ``.keras`` file names classes and functions that Keras looks up and calls.
 Several public advisories are about names that do more than compute: they load code or files, or
-open URLs. So here are names that are known not to, and no other is passed on to Keras. A layer of
-one's own is known when the application registered it with
+open URLs. So only names that are known to do nothing but compute are passed on to Keras. A custom
+layer may be named if the application registered it with
 ``keras.saving.register_keras_serializable``.
 """
 
@@ -14,9 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Not in the list, beside Lambda: what wraps code of others (TFSMLayer, TorchModuleWrapper,
-# JaxLayer, FlaxLayer), and what reads a vocabulary (StringLookup, IntegerLookup,
-# TextVectorization).
+# Left out on purpose: Lambda, wrappers of foreign code (TFSMLayer, TorchModuleWrapper, JaxLayer,
+# FlaxLayer), and layers that read a vocabulary (StringLookup, IntegerLookup, TextVectorization).
 _LAYERS = frozenset(
     """
     Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
@@ -90,7 +89,7 @@ _FUNCTIONS = frozenset(
     """.split()  # noqa: SIM905
 )
 _FUNCTION_MODULES = ("builtins", "keras.activations")
-# What stands for plain values, not for classes.
+# Names that stand for plain values, not for classes.
 _VALUES = frozenset({"__keras_tensor__", "__bytes__", "__ellipsis__", "__slice__"})
 _ARRAYS = frozenset({"__tensor__", "__numpy__"})
 _DTYPES = frozenset(
@@ -102,11 +101,11 @@ _MAX_NUMBER = 2**63
 
 
 class ConfigurationError(ValueError):
-    """A configuration names something else than layers of Keras."""
+    """A configuration names something other than layers of Keras."""
 
 
 def check_configuration(data: bytes) -> dict[str, Any]:
-    """Check the configuration of a model before Keras sees it, and leave out compilation.
+    """Check the configuration of a model before Keras sees it, and drop how it was compiled.
 
     Parameters
     ----------
@@ -116,11 +115,12 @@ def check_configuration(data: bytes) -> dict[str, Any]:
     Returns
     -------
     dict
+        The checked configuration.
 
     Raises
     ------
     ConfigurationError
-        It is no configuration, or names what is not known to compute and nothing else.
+        It is not a configuration, or names a class or function that is not listed here.
     """
     try:
         config = json.loads(data.decode("utf-8"), object_hook=_not_compiled)
@@ -137,12 +137,12 @@ def check_configuration(data: bytes) -> dict[str, Any]:
 
 
 def _not_compiled(config: dict[str, Any]) -> dict[str, Any]:
-    """Leave out losses, metrics and optimizers, which embeddings do not need."""
+    """Drop losses, metrics and optimizers, which embeddings do not need."""
     return {name: value for name, value in config.items() if name != "compile_config"}
 
 
 def _dicts_in(value: Any) -> Iterator[dict[str, Any]]:
-    """Find all dicts, however deep, and check the numbers on the way."""
+    """Yield all dicts at any depth, and check the numbers between them."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
@@ -189,9 +189,9 @@ def names_registered(config: dict[str, Any]) -> bool:
 
 
 def is_registered(config: dict[str, Any]) -> bool:
-    """Return True if the application registered the class or function that is named.
+    """Return True if the application registered the named class or function.
 
-    Keras is not imported for that: without it nothing is registered.
+    This does not import Keras: before it is imported, nothing is registered.
     """
     keras = sys.modules.get("keras")
     is_function = config["class_name"] == "function"

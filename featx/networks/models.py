@@ -205,7 +205,7 @@ def fixed_seed() -> Iterator[None]:
     """Make Keras' initialisers draw the same weights each time; undo it afterwards.
 
     Initialisers without a seed take one from Python's own generator, which all threads share: one
-    thread at a time is in such a block, so that it must wait for no other.
+    thread at a time runs such a block, so a block must not wait for another thread.
     """
     with _seeding:
         state = random.getstate()
@@ -217,7 +217,7 @@ def fixed_seed() -> Iterator[None]:
 
 
 class _Undisturbed:
-    """Leaves Python's own generator as it was found, also where several threads draw from it."""
+    """Restores Python's own generator, even where several threads draw from it."""
 
     def __init__(self) -> None:
         self._n_threads, self._state = 0, random.getstate()

@@ -20,7 +20,7 @@ def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) ->
         Vectors stay as they are.
     pooling : {"avg", "max", "avgmax", "flatten", None}
     channel_axis : int, default=-1
-        The axis that is kept by a mean or maximum.
+        Axis that a mean or maximum keeps.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def pooled_shape(
 ) -> tuple[int, ...]:
     """Return the shape of one embedding, from that of one sample's activations.
 
-    The axis of the channels is counted with that of the samples, as for :func:`pooled`.
+    `channel_axis` counts the samples as axis 0, as in :func:`pooled`.
 
     Examples
     --------

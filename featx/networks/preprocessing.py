@@ -36,7 +36,7 @@ def preprocess(
     preprocessing : str, None or keras.Layer
         One of ``PREPROCESSINGS``, ``EFFICIENTNET_V2``, or a layer that is given float32.
     channel_axis : int, default=-1
-        The axis of the channels, 1 for inputs of shape (None, c, h, w).
+        Axis of the channels, 1 for inputs of shape (None, c, h, w).
 
     Returns
     -------

@@ -134,9 +134,9 @@ def _resolve_from(
                 "the model and pass the path of the .keras file."
             )
         )
-    # Code of the caller may change while the file that names it stays the same.
-    is_told_by_recipe = callable(spec.backbone) or not backbone.runs_user_code
-    if recipe and remembered != space and is_told_by_recipe:
+    # User code may change while the file that names it stays the same.
+    is_fixed_by_recipe = callable(spec.backbone) or not backbone.runs_user_code
+    if recipe and remembered != space and is_fixed_by_recipe:
         _remember(cache, recipe, space)
     return Resolved(space.stored_as(dtype), build)
 
@@ -147,12 +147,12 @@ def _built_as(
     recipe: dict[str, Any],
     cache: EmbeddingCache | None,
 ) -> Backbone:
-    """Build a backbone, and check that it computes the rows of the space that is remembered.
+    """Build a backbone, and check that it computes the rows of the remembered space.
 
     Raises
     ------
     BackboneError
-        It computes others. The space that was built is remembered from then on.
+        It computes other rows. Its own space is remembered from then on.
     """
     backbone = build()
     if remembered.digest in backbone.agreed:
@@ -168,11 +168,10 @@ def _built_as(
         )
         place = f"the cache {os.fspath(cache.path)!r}" if cache else "this process"
         raise BackboneError(
-            f"{backbone.spec.label}, as it was built now, is not what {place} remembers under this "
-            f"name and these parameters: different are {', '.join(differing)}. No row was taken "
-            "from one for the other. Its weight file was replaced, or a library changed; from now "
-            "on what was built is remembered, so that the same call again embeds all samples with "
-            "it"
+            f"{backbone.spec.label} differs from the backbone that {place} remembers under this "
+            f"name and parameters, in: {', '.join(differing)}. A weight file was replaced, or "
+            "a library changed. No stored row was used. The backbone as built now is remembered "
+            "instead: repeat the call to embed all samples with it"
         )
     backbone.agreed.add(remembered.digest)
     return backbone
@@ -214,7 +213,7 @@ _KNOWN: dict[str, Space] = {}
 def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
     if cache is None:
         return _KNOWN.get(digest_of_json(recipe))
-    with contextlib.suppress(ValueError):  # a note of another form: the space is found out again
+    with contextlib.suppress(ValueError):  # a note of another form counts as none
         return Space.from_json(cache.notes.recall({"space of": recipe}))
     return None
 
@@ -257,7 +256,7 @@ def _source(
         "size": spec.size,
     }
     if callable(spec.backbone) or spec.weights is None:
-        plain["backend"] = backend_name()  # each draws other numbers from one seed
+        plain["backend"] = backend_name()  # each draws different numbers from one seed
     return {"keras": _keras_version(), **_plain(plain)}
 
 

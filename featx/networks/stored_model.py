@@ -1,10 +1,10 @@
 """A model inside a saved file, which a stranger may have made: checked before Keras sees it.
 
-A ``.keras`` file is an archive of a configuration and of weights. The configuration may name
-nothing but layers that compute (``keras_layers.py``); the weights may be nothing but plain arrays
-(``storage/_plain_hdf5.py``); and what the configuration asks memory for has to be there in the
-weights. Keras reads the file in a thread of its own, where nothing that the application set for
-itself, such as ``keras.config.enable_unsafe_deserialization()``, is in force.
+A ``.keras`` file is an archive of a configuration and weights. The configuration may name only
+layers that compute (``keras_layers.py``), the weights may only be plain arrays
+(``storage/_plain_hdf5.py``), and the configuration must not declare more weights than are stored.
+Keras reads the file in a thread of its own, in which settings of the application, such as
+``keras.config.enable_unsafe_deserialization()``, have no effect.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class StoredModel:
         return self
 
     def check(self) -> tuple[dict[str, Any], bytes]:
-        """Check what the file is made of, without Keras; return configuration and weights.
+        """Check the file without Keras, and return its configuration and its weights.
 
         Raises
         ------
         SavedFileError
-            It is damaged, or its configuration names something else than layers of Keras and
+            It is damaged, or its configuration names something other than layers of Keras and
             classes that the application registered.
         """
         try:
@@ -88,8 +88,8 @@ class StoredModel:
         Raises
         ------
         SavedFileError
-            See :meth:`check`; or its weights are not plain arrays, or less than its configuration
-            asks for, or Keras cannot read it.
+            See :meth:`check`; or its weights are not plain arrays, or fewer than its configuration
+            declares, or Keras cannot read it.
         """
         config, weights = self.check()
         with tempfile.TemporaryDirectory(prefix="featx-") as folder:
@@ -97,18 +97,18 @@ class StoredModel:
             file.write_bytes(weights)
             if fault := inspect_weights(file):
                 raise SavedFileError(f"the weights in it cannot be used: {fault.reason}")
-            # What was checked, and nothing else.
+            # Only what was checked.
             archive = Path(folder) / f"model{KERAS_SUFFIX}"
             with zipfile.ZipFile(archive, "w") as members:
                 members.writestr(_CONFIGURATION, json.dumps(config))
                 members.write(file, _WEIGHTS)
-            # Held here, since the other thread could not take it from this one.
+            # Held here: the other thread would wait for this one.
             with fixed_seed():
                 return _in_new_thread(partial(_load, archive, config, len(weights)))
 
 
 def _in_new_thread(job: Callable[[], keras.Model]) -> keras.Model:
-    """Run a job where none of Keras' settings by thread were changed."""
+    """Run a job in a new thread, in which Keras' settings of threads have their defaults."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(job).result()
 
@@ -126,7 +126,7 @@ def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model
 
 
 def _check_size(config: dict[str, Any], weights_bytes: int) -> None:
-    """Check what a model will need, before anything is allocated for it."""
+    """Check how much memory a model needs, before any is allocated."""
     import keras
 
     try:
@@ -135,7 +135,7 @@ def _check_size(config: dict[str, Any], weights_bytes: int) -> None:
             n_weights = sum(map(_size, getattr(model, "variables", ())))
             largest = max(map(_size, _tensors_of(model)), default=0)
     except Exception:
-        if names_registered(config):  # layers of one's own may need their weights to be built
+        if names_registered(config):  # custom layers may need their weights to be built
             return
         raise
     if not isinstance(model, keras.Model):

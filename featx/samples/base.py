@@ -35,14 +35,15 @@ _Result = TypeVar("_Result")
 
 
 class ReadBlock(NamedTuple):
-    """Some of the samples, identified and loaded in one go.
+    """Some of the samples, identified and loaded in one pass.
 
     Attributes
     ----------
     identified : Identified
     loaded : ndarray of shape (k,), int64
-        Rows of those whose inputs were asked for, and could be made.
+        Rows whose inputs were wanted and could be made.
     inputs : ndarray of shape (k, ...), uint8 or float32
+        Inputs of these rows.
     """
 
     identified: Identified
@@ -58,9 +59,9 @@ class Samples(ABC):
     array_shape : tuple of int or None
         Shape that all samples share, without their number; None for files and mixed sequences.
     knows_float_range : bool
-        True where `fit` has learnt it, so that a pass does not check it.
+        True once `fit` has learned it, so that a pass does not check it.
     given : object
-        What they were recognised from; None if they were not passed by a person.
+        The `X` from which they were made, None if there was none.
     """
 
     array_shape: tuple[int, ...] | None = None
@@ -142,21 +143,22 @@ class Samples(ABC):
     def read(
         self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock] | None:
-        """Identify and load samples in one go, where each can be had only once for a pass.
+        """Identify and load samples in one pass, if each is to be read only once.
 
         Parameters
         ----------
         shape : tuple of int
             Shape of one input of the backbone.
         is_wanted : callable
-            Returns True for the key of a sample whose input is needed. Called in threads.
+            Function that returns True for the key of a sample whose input is needed; called in
+            threads.
         n_jobs : int or None
             Threads that decode and resize what was read; None is one per core.
 
         Returns
         -------
         iterator of ReadBlock, or None
-            All samples in order; None where :meth:`keys` and :meth:`batch` do the same in turn.
+            All samples in order; None where :meth:`keys` and :meth:`batch` do this in two passes.
         """
         return None
 
@@ -237,7 +239,7 @@ class ArraySamples(Samples):
         return self
 
     def float_range(self) -> tuple[float, float] | None:
-        """Return the range of floating-point pixels; most often the first block tells it."""
+        """Return the range of floating-point pixels; the first block usually suffices."""
         if self.array.dtype.kind != "f":
             return None
         return float_range(np.asarray(self.array[rows]) for rows in self._blocks())
@@ -258,7 +260,7 @@ class ArraySamples(Samples):
         return identities.keys, identities.faults
 
     def start_identifying(self, files: FileIndex) -> Started[Identified] | None:
-        """Identify rows in threads, if their values are all pixels, whatever they are."""
+        """Identify rows in threads, if every value of their dtype is a valid pixel."""
         blocks = list(self._blocks())
         if self.array.dtype not in _ALL_PIXELS or len(blocks) < 2:
             return None
@@ -304,7 +306,7 @@ class ValueSamples(ArraySamples):
     """Rows of an array whose numbers are no pixels: vectors ``(n, p)``, signals ``(n, t, c)``."""
 
     def float_range(self) -> None:
-        """Return None: the numbers are no pixels."""
+        """Return None, since the numbers are not pixels."""
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself, if its rows have that very shape."""

@@ -27,7 +27,7 @@ def in_own_channels(image: Image.Image) -> Image.Image:
     Raises
     ------
     UnreadableImageError
-        It is known too little of the range of its pixels.
+        The range of its pixels is not known.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def in_own_channels(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         try:
             return image.convert("RGBA")
-        except (TypeError, ValueError):  # no colour is named as transparent, but something else
+        except (TypeError, ValueError):  # something other than a colour is named as transparent
             image = image.copy()
             del image.info["transparency"]
     if image.mode in ("1", "L"):
@@ -52,7 +52,7 @@ def in_own_channels(image: Image.Image) -> Image.Image:
 
 
 def _gray(image: Image.Image) -> Image.Image:
-    """Return gray levels of an image of integers that are not 8 bits without sign."""
+    """Return the gray levels of an image of integers other than unsigned ones of 8 bits."""
     values = np.asarray(image)
     if values.dtype == np.uint8:
         values = values.view(np.int8)
@@ -82,7 +82,7 @@ def _stated_white(image: Image.Image, values: np.ndarray) -> int | None:
 
 
 def _tag(image: Any, tag: int) -> int | None:
-    """Return a tag of a TIFF file, if it is there and one number for all channels."""
+    """Return a tag of a TIFF file; None if it is missing or not one number for all channels."""
     try:
         value = image.tag_v2.get(tag)
     except Exception:  # no TIFF file, or a damaged tag
@@ -93,7 +93,7 @@ def _tag(image: Any, tag: int) -> int | None:
 
 
 def has_wide_colours(image: Image.Image) -> bool:
-    """Return True for 16 bits a channel, of which Pillow keeps the upper 8, if that is known."""
+    """Return True if channels are known to have 16 bits, of which Pillow keeps the upper 8."""
     if image.mode not in ("RGB", "RGBA"):
         return False
     if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16:
@@ -103,19 +103,19 @@ def has_wide_colours(image: Image.Image) -> bool:
 
 
 def check_wide_colours(image: Image.Image) -> None:
-    """Check the range of a colour image whose 16 bits a channel Pillow has made 8."""
+    """Check the range of a colour image that Pillow has reduced from 16 bits a channel to 8."""
     highest = int(np.max(image.getextrema()[:3]))
     if 0 < highest < 16:
         raise dark_uint16(256 * highest + 255)
 
 
 def tile_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height of the tiles of a TIFF file; zeros where there are none."""
+    """Return width and height of the tiles of a TIFF file, zeros without tiles."""
     return _tag(image, TiffImagePlugin.TILEWIDTH) or 0, _tag(image, TiffImagePlugin.TILELENGTH) or 0
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Return an image of mode L, RGB or RGBA in RGB, on white."""
+    """Return an image of mode L, RGB or RGBA in RGB, on a white background."""
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -123,7 +123,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def check_mode(image: Image.Image) -> None:
-    """Check that the mode of an image says what its pixels mean."""
+    """Check that the mode of an image determines the scale of its pixels."""
     if image.mode == "F":
         raise UnreadableImageError(
             "has floating-point pixels, whose scale is not known: pass it as an array with values "

@@ -1,6 +1,6 @@
 """Arrays, columns and frames of other libraries, as numpy arrays, lists, or arrays read in blocks.
 
-They are known by what they offer, so that none of these libraries is imported.
+They are recognised by their methods, so that none of these libraries is imported.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def as_numpy(array: Any) -> np.ndarray:
 
 
 def _strings_of_tensor(values: np.ndarray, tensor: Any) -> np.ndarray:
-    """Return the strings of a tensor of TensorFlow, which keeps text as bytes too.
+    """Return the strings of a TensorFlow tensor, as text or as bytes.
 
-    They are paths if all are text without zero bytes, which no encoded image is.
+    TensorFlow keeps text as bytes. Here strings are paths if all of them decode to text without
+    zero bytes, which no encoded image does.
     """
     if not all(isinstance(value, bytes) for value in values.flat):
         raise InputError(
@@ -67,7 +68,7 @@ def _strings_of_tensor(values: np.ndarray, tensor: Any) -> np.ndarray:
 
 
 def type_name(value: Any) -> str:
-    """Return the name of a type with that of its library.
+    """Return the name of a value's type, after that of its library.
 
     Examples
     --------
@@ -79,13 +80,13 @@ def type_name(value: Any) -> str:
 
 
 def is_numeric(array: Any) -> bool:
-    """Return True for an array, or for what is read like one, of real numbers."""
+    """Return True for an array of real numbers, or an object that is read like one."""
     dtype = getattr(array, "dtype", None)
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
 
 def unwrapped(X: Any) -> Any:
-    """Return what a container of another library holds.
+    """Return the contents of a container of another library.
 
     Parameters
     ----------
@@ -93,8 +94,9 @@ def unwrapped(X: Any) -> Any:
 
     Returns
     -------
-    ndarray, list, or what has numpy's ``dtype``, ``shape`` and slices
-        Of a frame, its only column, or the matrix of its numbers. Anything else is returned as is.
+    ndarray, list, or object with numpy's ``dtype``, ``shape`` and slices
+        Contents; of a frame, its only column or the matrix of its numbers. Anything else is
+        returned unchanged.
 
     Raises
     ------
@@ -123,12 +125,12 @@ def unwrapped(X: Any) -> Any:
 
 
 def check_is_sequence(X: Any) -> None:
-    """Check that something is no stream of batches, table of a cluster or set.
+    """Check that `X` is not a stream of batches, a table on a cluster, a set or an open file.
 
     Raises
     ------
     InputError
-        It is one; the message says what to pass.
+        It is one of these; the message names what to pass instead.
     """
     name = type_name(X)
     if hasattr(X, "toPandas"):
@@ -168,7 +170,7 @@ def _has_length(X: Any) -> bool:
 
 
 def _only_column(frame: Any, names: list[Any], column: Any) -> Any:
-    """Return the column of a frame that has one, or the matrix of one that holds numbers."""
+    """Return the only column of a frame, or the matrix of a frame of numbers."""
     columns = [column(number) for number in range(len(names))]
     are_numbers = [_has_numbers(one) for one in columns]
     if len(columns) == 1 and not are_numbers[0]:
@@ -222,7 +224,7 @@ def _plain(column: Any) -> np.ndarray:
 
 
 def _values_of_arrow(column: Any) -> Any:
-    """Return the values of an array of pyarrow: images of one shape as an array, others a list."""
+    """Return the values of a pyarrow array: numbers and images as an array, others as a list."""
     if hasattr(column, "combine_chunks"):
         if _has_numbers(column):
             return _numbers_with_nan(column)
@@ -251,7 +253,7 @@ def _is_array(X: Any) -> bool:
 
 
 def _is_like_numpy(X: Any) -> bool:
-    """Return True for arrays, and for what is read in blocks like one."""
+    """Return True for an array, or an object that is read in blocks like one."""
     if isinstance(X, np.ndarray):
         return X.dtype.kind != "V"
     if hasattr(X, "__cuda_array_interface__"):
@@ -260,7 +262,7 @@ def _is_like_numpy(X: Any) -> bool:
 
 
 def _checked(X: Any) -> Any:
-    """Return an array of numpy dtype without masks, missing numbers as NaN."""
+    """Return an array without mask, with NaN for missing numbers."""
     if isinstance(X, np.ma.MaskedArray):
         if X.dtype.kind in "biufc" and np.ma.is_masked(X):
             raise InputError(
@@ -283,7 +285,7 @@ def _checked(X: Any) -> Any:
 
 
 def _are_numbers(X: np.ndarray) -> bool:
-    """Return True for an array of objects that are numbers, or missing, but not all missing."""
+    """Return True for an array of objects that are numbers, some of them perhaps missing."""
     kinds = {type(x) for x in X.flat}
     numbers = {kind for kind in kinds if issubclass(kind, (int, float, np.number, np.bool_))}
     return bool(numbers) and all(kind is type(None) for kind in kinds - numbers)

@@ -7,11 +7,11 @@ within the resolution of its clock would otherwise keep its first digest (git ca
 racy).
 
 On disk it is a folder of immutable sealed segments, each an array of (key, digest) pairs with
-distinct keys. Segments of similar sizes are merged, so that there are few and each entry is written
-again only a few times. A segment is named after the set of its pairs: processes that merge the same
-segments at once write one file. It is removed only by who has read it and has seen a segment that
-holds all of it, so that no entry is lost, whoever merges at the same time; where merges overlap,
-the segments with common entries are merged in turn.
+distinct keys. Segments of similar sizes are merged, so that there are few, and each entry is
+rewritten only a few times. The name of a segment follows from the set of its pairs: processes that
+merge the same segments at once write one file. A process removes only segments that it has read,
+and only once another segment holds all their entries, so no entry is lost when several processes
+merge. Where their merges overlap, the segments with common entries are merged in turn.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class FileIndex:
         self.folder = folder
         self._stored = _Segments({}, frozenset())
         self._added: dict[bytes, bytes] = {}
-        self._unclaimed: set[bytes] = set()  # of those added, which no thread is storing yet
+        self._unclaimed: set[bytes] = set()  # keys in _added that no thread is storing yet
         self._merging = threading.Lock()
         self._has_failed = False
 
@@ -99,7 +99,7 @@ class FileIndex:
         return type(self), (self.folder,)
 
     def is_first_failure(self) -> bool:
-        """Return True the first time that what was added could not be stored."""
+        """Return True the first time that added entries could not be stored."""
         is_first, self._has_failed = not self._has_failed, True
         return is_first
 
@@ -120,7 +120,7 @@ class FileIndex:
     def flush(self) -> None:
         """Store what was added as a segment, and merge segments when there are many.
 
-        What another thread is storing is left to it.
+        Entries that another thread is storing are left to it.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class FileIndex:
                 self._merging.release()
 
     def _store(self, folder: Path, claimed: list[bytes]) -> None:
-        """Store entries that were added, those that somebody else has stored left out."""
+        """Store added entries, except those that are stored already."""
         keys = keys_from(claimed, count=len(claimed))
         claimed = [key for key in claimed if key in self._added]  # else it was stored just now
         digests = [self._added[key] for key in claimed]
@@ -164,7 +164,7 @@ class FileIndex:
             if not group:
                 return
             pairs = np.concatenate([stored.by_name[name].pairs for name in group])
-            merged = self._write(folder, _without_doubles(pairs))
+            merged = self._write(folder, _without_duplicates(pairs))
             for name in group - {merged}:
                 (folder / name).unlink(missing_ok=True)
 
@@ -189,7 +189,7 @@ class FileIndex:
 
 
 def _taken(keys: set[bytes]) -> Iterable[bytes]:
-    """Take all keys out of a set, each by one thread."""
+    """Yield and remove all keys of a set; threads that share it get different keys."""
     with contextlib.suppress(KeyError):
         while True:
             yield keys.pop()
@@ -197,7 +197,7 @@ def _taken(keys: set[bytes]) -> Iterable[bytes]:
 
 @dataclass(frozen=True, eq=False)
 class _Segment:
-    """What one file holds: pairs of key and digest, shape (n, 32), uint8."""
+    """The contents of one file: pairs of key and digest, shape (n, 32), uint8."""
 
     pairs: np.ndarray
 
@@ -217,8 +217,8 @@ class _Segments:
     ----------
     by_name : dict of str to _Segment
     overlaps : frozenset of (str, str)
-        Names of segments one of which holds many entries of the other; twice the same name where
-        one holds entries more than once.
+        Names of two segments of which one holds many entries of the other; the same name twice for
+        a segment with repeated entries.
     """
 
     by_name: dict[str, _Segment]
@@ -232,7 +232,7 @@ class _Segments:
         return keys_from_matrix(np.concatenate(pairs)[:, :DIGEST_BYTES])
 
     def find(self, keys: np.ndarray) -> Iterable[tuple[int, bytes]]:
-        """Yield the position of each key that is known, and the digest."""
+        """Yield the position and the digest of each known key."""
         lacking = np.arange(len(keys))
         for segment in sorted(self.by_name.values(), key=len, reverse=True):
             if not len(lacking):
@@ -246,7 +246,7 @@ class _Segments:
             lacking = lacking[places < 0]
 
     def joined(self, others: dict[str, _Segment]) -> _Segments:
-        """Return these and other segments; it is noted which hold the same entries."""
+        """Return these and other segments, with the overlaps between them."""
         by_name, overlaps = dict(self.by_name), set(self.overlaps)
         for name, segment in others.items():
             keys = keys_from_matrix(segment.pairs[:, :DIGEST_BYTES])
@@ -264,18 +264,18 @@ class _Segments:
         return _Segments(by_name, frozenset(overlaps))
 
     def limited_to(self, names: frozenset[str]) -> _Segments:
-        """Return those that are still there."""
+        """Return the segments that are still listed."""
         by_name = {name: one for name, one in self.by_name.items() if name in names}
         overlaps = {pair for pair in self.overlaps if names.issuperset(pair)}
         return _Segments(by_name, frozenset(overlaps))
 
     def worth_merging(self) -> set[str]:
-        """Return the names of segments that should become one; none if all is well."""
+        """Return the names of segments to merge into one; empty if there is nothing to merge."""
         if self.overlaps:
             return set(itertools.chain(*self.overlaps))
         if len(self.by_name) <= _MAX_SEGMENTS:
             return set()
-        # Of those without entries some may only not be readable now.
+        # A segment without entries may only be unreadable for now.
         held = (name for name, segment in self.by_name.items() if len(segment))
         by_size = sorted(held, key=lambda name: len(self.by_name[name]))
         group, n_entries = by_size[:2], sum(len(self.by_name[name]) for name in by_size[:2])
@@ -287,13 +287,13 @@ class _Segments:
         return set(group) if len(group) > 1 else set()
 
 
-def _without_doubles(pairs: np.ndarray) -> np.ndarray:
-    """Return each pair once, and none of a key with two digests: those files are hashed again."""
-    doubles = keys_from_matrix(pairs[:, :DIGEST_BYTES])
-    firsts = pairs[first_places(doubles)]
+def _without_duplicates(pairs: np.ndarray) -> np.ndarray:
+    """Return each pair once; drop keys with two digests, whose files are hashed again."""
+    keys = keys_from_matrix(pairs[:, :DIGEST_BYTES])
+    firsts = pairs[first_places(keys)]
     table = KeyTable(keys_from_matrix(firsts[:, :DIGEST_BYTES]))
-    is_other = (firsts[table.find(doubles)] != pairs).any(axis=1)
-    contradicted = np.isin(np.arange(len(firsts)), table.find(doubles[is_other]))
+    is_other = (firsts[table.find(keys)] != pairs).any(axis=1)
+    contradicted = np.isin(np.arange(len(firsts)), table.find(keys[is_other]))
     return firsts[~contradicted]
 
 

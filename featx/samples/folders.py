@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from featx._text import one_line
+from featx._text import as_utf8, one_line
 from featx._warning import warn_caller
 from featx.exceptions import FolderWarning, InputError
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
-# What operating systems, file servers and tools leave behind, and never anybody's samples.
+# Files and folders that operating systems, file servers and tools leave behind, never samples.
 _LITTER = frozenset(
     (
         "#recycle",
@@ -68,7 +68,7 @@ _LITTER_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden")
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 _SHOWN = 10
 _FOREIGN = "files or folders were left out, being hidden or no images"
-_LOCKED = "files or folders were left out, since they cannot be looked into"
+_LOCKED = "files or folders were left out, since they cannot be read"
 _BROKEN = "links were left out, since they lead nowhere"
 _SPECIAL = "files were left out, being pipes, sockets or devices"
 _UPWARD = "links were left out, since they lead to a folder above, or to images of other classes"
@@ -91,19 +91,19 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     Bunch
         ``data``: ndarray of shape (n_samples,), paths; ``target``: ndarray of shape (n_samples,),
         the name of each image's class; ``target_names``: list of str, the classes, sorted. Names
-        are Unicode in its composed form (NFC), as they are mostly typed.
+        are in composed Unicode (NFC), the form in which they are usually typed.
 
     Raises
     ------
     InputError
-        There is no such folder, it cannot be read, has no class folders, or classes without images.
+        The folder is missing or unreadable, has no class folders, or has classes without images.
 
     Warns
     -----
     FolderWarning
-        Files, folders or links were left out, or names of classes are hard to tell apart; one
-        warning names them. What systems leave in folders (``Thumbs.db``, ``__MACOSX``,
-        ``@eaDir``, ...) is left out without a warning.
+        Files, folders or links were left out, or names of classes are easily confused; one warning
+        names them. Litter of operating systems (``Thumbs.db``, ``__MACOSX``, ``@eaDir``, ...) is
+        left out without a warning.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
             f"{root!r}: {len(empty)} of {len(images)} class folders hold no image "
             f"({', '.join(sorted(IMAGE_SUFFIXES))}): {_named(empty)}{left_out.described('. ')}"
         )
-    _look_at_names(folders, left_out)
+    _add_confusable_names(folders, left_out)
     left_out.warn()
     names = sorted(images)
     return Bunch(
@@ -200,12 +200,12 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 class _LeftOut:
-    """What a listing left out or is in doubt about, by reason.
+    """Entries that a listing left out, or that may be mistakes, by reason.
 
     Parameters
     ----------
     root : str
-        The folder that is listed; what lies below it is named relative to it.
+        The listed folder, relative to which entries are named.
     """
 
     def __init__(self, root: str) -> None:
@@ -213,13 +213,13 @@ class _LeftOut:
         self._names: dict[str, list[str]] = defaultdict(list)
 
     def add(self, reason: str, path: str, detail: str = "") -> None:
-        """Add a path, unless everybody knows it as litter."""
+        """Add a path, unless it is litter."""
         if not is_litter(os.path.basename(path)):
             name = one_line(os.path.relpath(path, self._root))
             self._names[reason].append(f"{name} ({detail})" if detail else name)
 
     def described(self, prefix: str = "") -> str:
-        """Return all of it as text after a prefix, or nothing where there is none of it."""
+        """Return all entries as text after a prefix; empty if there are none."""
         parts = []
         for reason, names in self._names.items():
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -227,7 +227,7 @@ class _LeftOut:
         return f"{prefix}{'; '.join(parts)}" if parts else ""
 
     def warn(self) -> None:
-        """Give one warning, if there is anything."""
+        """Emit one warning, if there are any entries."""
         if self._names:
             warn_caller(FolderWarning(self.described(f"{self._root!r}: ")))
 
@@ -242,22 +242,20 @@ def _named(places: list[str]) -> str:
 
 
 def label_of(folder: str) -> str:
-    """Return the name of a class: composed Unicode, bytes that are no UTF-8 as escapes."""
-    name = os.path.basename(folder)
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
+    """Return the name of a class in composed Unicode, with escapes for bytes that are not UTF-8."""
+    return unicodedata.normalize("NFC", as_utf8(os.path.basename(folder)))
 
 
 def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
     """Return the folder of each class, sorted by name."""
     if not os.path.isdir(root):
-        reason = "is no folder" if os.path.lexists(root) else "no such folder"
+        reason = "is not a folder" if os.path.lexists(root) else "no such folder"
         reason = "is a file" if os.path.isfile(root) else reason
         raise InputError(f"{root!r}: {reason}; expected a folder with a folder per class")
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as exc:
-        raise InputError(f"{root!r} cannot be looked into: {exc.strerror or exc}") from exc
+        raise InputError(f"{root!r} cannot be read: {exc.strerror or exc}") from exc
     folders = []
     for entry in entries:
         kind = _kind_of(entry, left_out)
@@ -287,15 +285,15 @@ def _images_below(folder: str, left_out: _LeftOut, others: Iterable[str] = ()) -
     ----------
     folder : str
     left_out : _LeftOut
-        Is given what is no image, and what cannot be looked into.
+        Receives entries that are not images or cannot be read.
     others : iterable of str
-        Folders, links resolved, that links below `folder` must not lead to.
+        Folders, with links resolved, to which links below `folder` must not lead.
     """
     own, others = os.path.realpath(folder), list(others)
     images: list[str] = []
     visited: set[str] = set()
     folders, links = [folder], list[str]()
-    while folders or links:  # links last: what they lead to may have been visited by its own name
+    while folders or links:  # links last: their targets may have been visited by their own names
         place = folders.pop() if folders else links.pop()
         real = os.path.realpath(place)
         if real in visited:
@@ -327,7 +325,7 @@ def _images_below(folder: str, left_out: _LeftOut, others: Iterable[str] = ()) -
 
 
 def _kind_of(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:
-    """Return "folder" or "file"; None for what is left out, whatever lies below it."""
+    """Return "folder" or "file"; None for an entry that is left out with all below it."""
     if is_litter(entry.name):
         return None
     if entry.name.startswith("."):
@@ -347,25 +345,25 @@ def _kind_of(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:
 
 
 def is_litter(name: str) -> bool:
-    """Return True for what systems leave in folders, such as ``Thumbs.db`` and ``__MACOSX``."""
+    """Return True for litter of operating systems, such as ``Thumbs.db`` and ``__MACOSX``."""
     lower = name.lower()
     return lower in _LITTER or lower.startswith(_LITTER_PREFIXES)
 
 
 def _contains(folder: str, place: str) -> bool:
-    """Return True if a place is a folder or lies below it; links of both are resolved."""
+    """Return True if a path is a folder or lies below it; links of both are resolved."""
     return place == folder or place.startswith(os.path.join(folder, ""))
 
 
 def _is_among(place: str, own: str, others: Iterable[str]) -> bool:
-    """Return True if a place has to do with other folders and not with one's own."""
+    """Return True if a path is outside its own folder, and inside or above one of others."""
     if _contains(own, place):
         return False
     return any(_contains(other, place) or _contains(place, other) for other in others)
 
 
-def _look_at_names(folders: list[str], left_out: _LeftOut) -> None:
-    """Note names of classes that are one name in two spellings, or nearly, or no text."""
+def _add_confusable_names(folders: list[str], left_out: _LeftOut) -> None:
+    """Add class folders whose names are easily confused, or not printable."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
         label = label_of(folder)

@@ -78,7 +78,7 @@ def decode(data: bytes) -> np.ndarray:
     Raises
     ------
     UnreadableImageError
-        It is damaged, no image, too large to be true, or of pixels whose range is not known.
+        It is damaged, not an image, implausibly large, or has pixels whose range is not known.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     data : bytes
         As for :func:`decode`.
     shape : tuple of int
-        Height, width, channels. Where it is not 1 or 3 channels, an image with transparency has 4.
+        Height, width, channels. Opacity is a fourth channel where these are neither 1 nor 3.
 
     Returns
     -------
@@ -200,8 +200,8 @@ def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Resu
 
 
 def _versions(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
-    """Yield a file as it is, and then without metadata, each with how to find its orientation."""
-    # Pillow is not to parse the chunks of a PNG file then, as it leaves out checks.
+    """Yield a file as it is, then without metadata, each with a function for its orientation."""
+    # With this setting, Pillow skips checks of the chunks of a PNG file.
     is_lax = bool(ImageFile.LOAD_TRUNCATED_IMAGES) and data.startswith(b"\x89PNG")
     if not is_lax:
         yield data, _orientation_of_file
@@ -285,7 +285,7 @@ def _first_frame(image: Image.Image) -> bytes:
 
 
 def _orientation_of_caller(image: Image.Image) -> int:
-    """Return the orientation of an image, whose metadata the caller may have changed."""
+    """Return the orientation of an image whose metadata the caller may have changed."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
@@ -309,7 +309,7 @@ def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
     ----------
     image : PIL.Image.Image
     orientation : callable
-        Returns the orientation of the loaded image, as EXIF numbers it.
+        Function from the loaded image to its orientation, as EXIF numbers it.
     """
     _check_size(image)
     check_mode(image)

@@ -30,8 +30,8 @@ def as_samples(X: Any) -> Samples:
     ----------
     X : list, array, Series or one-column DataFrame of paths; list of encoded bytes, PIL images or \
 arrays; array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p); tensor or column \
-of another library; sequence that makes such items when it is indexed
-        Samples are returned as they are.
+of another library; lazy sequence of such items
+        Samples are returned unchanged.
 
     Returns
     -------
@@ -70,7 +70,7 @@ of another library; sequence that makes such items when it is indexed
 
 
 def _check_several(X: Any) -> None:
-    """Check that something is a number of samples, and not one, or a container of several."""
+    """Check that `X` is several samples: not one, a mapping, a sparse matrix or a stream."""
     is_bytes = isinstance(X, memoryview) and X.ndim == 1
     if isinstance(X, ONE_SAMPLE) or is_bytes:
         cure = "Pass [X] for one sample, or load_image_folder(path).data for a folder of images."
@@ -126,7 +126,7 @@ def _samples_of_array(X: Any) -> Samples:
 
 
 def _is_lazy(X: Any) -> bool:
-    """Return True for what makes its items when it is indexed, and is no list."""
+    """Return True for a sequence that may make its items when it is indexed."""
     return (
         not isinstance(X, (list, tuple, range))
         and hasattr(X, "__len__")
@@ -135,7 +135,7 @@ def _is_lazy(X: Any) -> bool:
 
 
 def _samples_of_lazy(X: Any) -> Samples:
-    """Return samples that are read when they are needed; paths and numbers are read at once."""
+    """Return samples that are read when needed; paths and numbers are read at once."""
     if not len(X):
         return ItemSamples([])
     try:
@@ -155,7 +155,7 @@ def _samples_of_lazy(X: Any) -> Samples:
 
 
 def _all_of(X: Iterator[Any]) -> list[Any]:
-    """Return the items of an iterator; the first shows whether it is an endless one of batches."""
+    """Return the items of an iterator, after a check of the first: batches may be endless."""
     first = list(itertools.islice(X, 1))
     for item in first:
         _check_item(X, item)
@@ -169,12 +169,12 @@ def _all_of(X: Iterator[Any]) -> list[Any]:
 
 
 def _check_item(X: Any, item: Any) -> None:
-    """Check that an item of a sequence is a sample, and not one with its label, or a batch.
+    """Check that an item of a sequence is a sample, without a label, and not a batch.
 
     Raises
     ------
     InputError
-        It is not; the message says what it is and how to pass the samples alone.
+        It is something else; the message names it, and how to pass the samples alone.
     """
     if isinstance(item, (tuple, list)) and _is_pair(item):
         parts = ", ".join(type_name(part) for part in item)
@@ -206,7 +206,7 @@ def _check_item(X: Any, item: Any) -> None:
 
 
 def _is_pair(item: Any) -> bool:
-    """Return True for a sample followed by something else, such as its label."""
+    """Return True for a sample followed by something, such as its label."""
     parts = [part for part in item if not isinstance(part, (int, float, np.number))]
     return len(item) > 1 and bool(parts) and (is_sample(item[0]) or hasattr(item[0], "__array__"))
 
@@ -240,7 +240,7 @@ def _samples_of_sequence(X: Any) -> Samples:
 
 
 def _converted(items: list[Any]) -> list[Any]:
-    """Return items as numpy and Python have them; raise if some are no samples."""
+    """Return items as numpy and Python objects; raise if some are not samples."""
     converted, foreign = [], []
     for row, item in enumerate(items):
         try:
@@ -259,7 +259,7 @@ def _converted(items: list[Any]) -> list[Any]:
 
 
 def _are_one_column(items: list[Any]) -> bool:
-    """Return True for rows, of one column, of what is no number."""
+    """Return True for rows of one column that does not hold numbers."""
     if not all(isinstance(item, (list, tuple)) and len(item) == 1 for item in items):
         return False
     inner = [item[0] for item in items if not is_missing(item[0])]

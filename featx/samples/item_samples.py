@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from featx._files import kind_of
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.identity._hashing import DIGEST_BYTES, digest_of, digest_of_array
 from featx.identity.key_table import KEY_DTYPE, keys_from
@@ -92,7 +93,7 @@ class ItemSamples(Samples):
         return ValueSamples(np.stack(self.items))
 
     def name(self, row: int) -> str:
-        """Return the path of a file, or what kind of object a sample is."""
+        """Return the path of a file, or the kind of another sample."""
         return name_of(self.items[row])
 
     def take(self, rows: np.ndarray) -> list[Any]:
@@ -217,17 +218,17 @@ class ItemSamples(Samples):
 
 
 def is_sample(item: Any) -> bool:
-    """Return True for a path, an encoded image, a PIL image or an array of no objects."""
+    """Return True for a path, an encoded image, a PIL image or an array without objects."""
     return isinstance(item, _KINDS) and not (isinstance(item, np.ndarray) and item.dtype.hasobject)
 
 
 def as_item(item: Any) -> Any:
-    """Return a tensor of another library, or a scalar of one, as numpy and Python have it.
+    """Return a tensor or scalar of another library as an array or a Python object.
 
     Raises
     ------
     UnreadableImageError
-        It is a tensor that numpy cannot hold.
+        The tensor cannot be a numpy array.
 
     Examples
     --------
@@ -251,7 +252,7 @@ def as_item(item: Any) -> Any:
 
 
 def _dense(nested: np.ndarray) -> np.ndarray:
-    """Return an array of arrays, as a column of nested lists gives it, as one array of numbers."""
+    """Return an array of arrays, as in a column of nested lists, as one array of numbers."""
     if not nested.dtype.hasobject or not len(nested):
         return nested
     try:
@@ -262,7 +263,7 @@ def _dense(nested: np.ndarray) -> np.ndarray:
 
 
 def name_of(item: Any) -> str:
-    """Return the path of a file, or what kind of object a sample is.
+    """Return the path of a file, or the kind of another sample.
 
     Examples
     --------
@@ -286,7 +287,7 @@ def content_of(item: Any) -> np.ndarray | bytes:
     Raises
     ------
     UnreadableImageError
-        They cannot be had.
+        The item cannot be read.
     """
     if isinstance(item, np.ndarray):
         is_encoded = item.ndim == 1 and item.dtype == np.uint8  # as numpy.fromfile reads a file
@@ -297,12 +298,12 @@ def content_of(item: Any) -> np.ndarray | bytes:
 
 
 def digest_of_content(content: np.ndarray | bytes) -> bytes:
-    """Return the digest of pixels or of encoded bytes, which are checked as far as that is cheap.
+    """Return the digest of pixels or encoded bytes, after the checks that are cheap.
 
     Raises
     ------
     UnreadableImageError
-        They are no image.
+        They are not an image.
     """
     if isinstance(content, np.ndarray):
         check_range(content)
@@ -337,7 +338,7 @@ def _digest_of_file(file: _File, files: FileIndex) -> bytes:
 
 def _content_of_file(path: str | os.PathLike[str]) -> bytes:
     try:
-        # A pipe must not even be opened: that wakes up whoever waits to write into it.
+        # A pipe must not even be opened: that wakes a process that waits to write into it.
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
             with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
@@ -368,8 +369,7 @@ def _why_no_file(url: str) -> str:
 
 
 def _why_not_read(mode: int) -> str:
-    """Return what is there where a regular file is expected."""
+    """Return why a file that is not a regular one was not read."""
     if stat.S_ISDIR(mode):
         return "a folder, not a file; load_image_folder(path).data lists the images in it"
-    kind = "named pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
-    return f"a {kind}, not a file; nothing was read from it"
+    return f"a {kind_of(mode)}, not a file; nothing was read from it"

@@ -1,9 +1,8 @@
-"""Samples of a lazy sequence, which makes an item whenever it is asked for one.
+"""Samples of a lazy sequence, which makes an item whenever it is indexed.
 
-A data set of PyTorch or a column of Hugging Face's ``datasets`` opens and decodes an image when it
-is indexed. Items are therefore read in order, each once for a pass, by one thread at a time, and
-what is left of an item is its digest and, where the network needs it, its pixels at the size that
-the network takes.
+A PyTorch ``Dataset`` or a column of Hugging Face's ``datasets`` opens and decodes an image when it
+is indexed. So items are read in order, each once per pass, by one thread at a time. Only the digest
+of an item is kept and, where the network needs it, its pixels at the input size of the network.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from featx.samples.item_samples import (
 from featx.samples.levels import UNIT_PEAK, check_scale
 from featx.threads import run_ahead
 
-_GROUP_SIZE = 64  # of items that are read before their pixels are handed on
-# What decoders raise. Anything else is a fault of the sequence, not of a sample.
+_GROUP_SIZE = 64  # items that are read before their pixels are handed on
+# Errors of decoders. Anything else is a fault of the sequence, not of a sample.
 _READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class _Taken(NamedTuple):
-    """An item that was read: its pixels or bytes, or why it has none."""
+    """An item that was read: its pixels or bytes, or the error that prevented it."""
 
     row: int
     name: str
@@ -49,7 +48,7 @@ class _Taken(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What is left of an item; `inputs` is None where nobody needs them."""
+    """The parts of an item that are kept; `inputs` is None if they are not needed."""
 
     row: int
     key: bytes
@@ -59,14 +58,14 @@ class _Read(NamedTuple):
 
 
 class LazySamples(Samples):
-    """Samples of a sequence that makes its items when they are asked for.
+    """Samples of a sequence that makes its items when it is indexed.
 
     Parameters
     ----------
     items : object with ``__len__`` and ``__getitem__``
-        Its items are PIL images, arrays, paths or encoded images, in any mixture.
+        Sequence of PIL images, arrays, paths or encoded images, in any mixture.
     first : object
-        The first item, which was read to recognise it, and is not read again for the first pass.
+        The first item, read to recognise its kind; the first pass does not read it again.
 
     Attributes
     ----------
@@ -99,21 +98,21 @@ class LazySamples(Samples):
         return self
 
     def float_range(self) -> tuple[float, float] | None:
-        """Return what the items tell that were read: one before the first pass, and then all."""
+        """Return the range of the items read so far: one before the first pass, all after it."""
         floats = [x for x in self._first if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
         largest = max([self._largest, *(float(x.max()) for x in floats if x.size)])
         return (0.0, 255.0) if self._are_images and largest > UNIT_PEAK else None
 
     def name(self, row: int) -> str:
-        """Return how a sample is had; it is not read for this."""
+        """Return the index expression of a sample, without reading it."""
         return f"{type(self.items).__name__}[{row}]"
 
     def take(self, rows: np.ndarray) -> Sequence[Any]:
-        """Return some of the samples, which are not read yet."""
+        """Return some of the samples as a lazy sequence."""
         return _Part(self.items, rows)
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples: those of a pass are known, others are read."""
+        """Identify all samples, reading them unless a pass has done so."""
         if self._n_known < len(self):
             for _ in self.read((), is_wanted=lambda _: False, n_jobs=None):
                 pass
@@ -122,12 +121,12 @@ class LazySamples(Samples):
     def read(
         self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock]:
-        """Read all samples in order, each once; a thread reads ahead, but not far.
+        """Read all samples in order, each once; a thread reads a few items ahead.
 
         Raises
         ------
         InputError
-            Floating-point images seem to be scaled to 0..1, which is known once all are read.
+            Floating-point images seem to be scaled to 0..1; raised once all are read.
         """
         n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         make = partial(self._make, shape=shape, is_wanted=is_wanted)
@@ -152,7 +151,7 @@ class LazySamples(Samples):
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Read some samples again, which must have the content that they had before."""
+        """Read some samples again, and check that their content is unchanged."""
         make = partial(self._make, shape=shape, is_wanted=lambda _: True)
         made = self._read(rows.tolist(), make=make, n_threads=1)
         return *_loaded(made), [one.fault for one in made if one.fault]
@@ -164,9 +163,9 @@ class LazySamples(Samples):
             return list(run_ahead(make, map(self._take, rows), n_threads=n_threads))
 
     def _take(self, row: int) -> _Taken:
-        """Read an item, and take from it what must be had before the next one is read.
+        """Read an item, and copy what is needed of it before the next one is read.
 
-        The next may be the same object with other pixels, or lie in the same open file.
+        The next may be the same object with other pixels, or come from the same open file.
         """
         try:
             item = self._first.pop() if row == 0 and self._first else self.items[row]
@@ -208,7 +207,7 @@ class LazySamples(Samples):
 
 
 def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows and inputs of those that have inputs."""
+    """Return the rows and inputs of the items that have inputs."""
     good = [(one.row, one.inputs) for one in made if one.inputs is not None]
     if not good:
         return np.empty(0, np.int64), np.empty(0, np.uint8)
@@ -217,7 +216,7 @@ def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(item: Any) -> Any:
-    """Return an item as a sample; raise if it is none, or if reading it raised."""
+    """Return an item as a sample; raise if it is not one, or if reading it raised."""
     if isinstance(item, Exception):
         raise UnreadableImageError(f"{type(item).__name__}: {item}") from item
     item = as_item(item)
@@ -243,7 +242,7 @@ def _digest_of_values(values: np.ndarray | bytes) -> bytes:
 
 
 def _inputs_of(content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Return what a backbone takes of pixels, encoded bytes or numbers that are no pixels."""
+    """Return the inputs of a backbone from pixels, encoded bytes or other numbers."""
     if isinstance(content, bytes):
         return decode_to(content, shape)
     if len(shape) == 3:
@@ -256,7 +255,7 @@ def _inputs_of(content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarra
 
 
 class _Part(Sequence):
-    """Some items of a lazy sequence, as lazy as that; another process gets the items themselves."""
+    """Some items of a lazy sequence, read when indexed; pickled as a list of the items."""
 
     def __init__(self, items: Any, rows: np.ndarray) -> None:
         self._items, self._rows = items, rows

@@ -70,7 +70,7 @@ def as_levels(values: np.ndarray, *, white: int | None = None) -> np.ndarray:
 
 
 def check_range(values: np.ndarray, *, white: int | None = None) -> None:
-    """Check that it is known which pixel values are black and white.
+    """Check that the values of black and white pixels are known.
 
     A uint16 image that never reaches 4096, a sixteenth of its range, may be dark, or hold 8, 10 or
     12 bits and come out nearly black: it is an error, unless it is all black, or all its values
@@ -86,8 +86,8 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     Raises
     ------
     UnreadableImageError
-        The values are no numbers, NaN, infinite, outside 0..255 (floating-point numbers that round
-        to these will do), or of an unknown range.
+        The values are not numbers, are NaN or infinite, lie outside 0..255 (floating-point numbers
+        that round to these are accepted), or have an unknown range.
     """
     if not values.size:
         raise UnreadableImageError(f"has shape {values.shape}: expected (h, w) or (h, w, c)")
@@ -121,7 +121,7 @@ def dark_uint16(highest: int) -> UnreadableImageError:
 
 
 def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
-    """Return the range of floating-point pixels; no more are looked at than are needed.
+    """Return the range of floating-point pixels, reading no more of them than needed.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
     Returns
     -------
     tuple of float or None
-        ``(0.0, 255.0)``; None where there are no such pixels, or all are black.
+        ``(0.0, 255.0)``; None if there are no such pixels, or all are black.
 
     Raises
     ------
@@ -154,12 +154,12 @@ def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
 
 
 def check_scale(largest: float) -> None:
-    """Check that the largest of all floating-point pixels says they mean 0..255.
+    """Check that the largest floating-point pixel shows that the range is 0..255.
 
     Raises
     ------
     InputError
-        It does not exceed 2: they seem to be scaled to 0..1, and some to overshoot.
+        It does not exceed 2: the pixels seem to be scaled to 0..1, with some overshoot.
     """
     if 0 < largest <= UNIT_PEAK:
         raise InputError(

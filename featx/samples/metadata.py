@@ -1,6 +1,6 @@
-"""What image files hold besides pixels: how the camera was turned, and how to leave out the rest.
+"""Metadata of image files: the orientation of the camera, and files without their metadata.
 
-Broken metadata must not cost the pixels, so that orientation is read here and not by Pillow, which
+Broken metadata must not cost the pixels. So the orientation is read here and not by Pillow, which
 reads all metadata or none, and a file that Pillow refuses is read again without its metadata.
 """
 
@@ -33,7 +33,7 @@ class BareFile(NamedTuple):
     ----------
     data : bytes
     exif : bytes
-        What was left out of it.
+        EXIF data that were left out, empty if there were none.
     """
 
     data: bytes
@@ -41,12 +41,12 @@ class BareFile(NamedTuple):
 
 
 def orientation_of(info: Mapping[Any, Any]) -> int:
-    r"""Return the orientation that metadata state, from 1 (upright) to 8, as EXIF numbers them.
+    r"""Return the orientation in metadata, from 1 (upright) to 8, as EXIF numbers them.
 
     Parameters
     ----------
     info : mapping
-        Metadata as Pillow hands it out, unread; whatever it holds, there is no error.
+        Raw metadata from Pillow. Broken metadata are no error, and mean 1.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def orientation_of(info: Mapping[Any, Any]) -> int:
 
 
 def exif_orientation(exif: bytes) -> int | None:
-    """Return the orientation that EXIF data state; None if they state none."""
+    """Return the orientation in EXIF data; None if they hold none."""
     exif = exif.removeprefix(_EXIF).removeprefix(_EXIF)
     order = _TIFF_ORDERS.get(exif[:4])
     if order is None:
@@ -85,7 +85,7 @@ def exif_orientation(exif: bytes) -> int | None:
 def without_metadata(data: bytes) -> BareFile:
     """Return a JPEG, PNG, WebP or TIFF file without metadata, and other files as they are.
 
-    What is damaged besides stays as it is.
+    Damage elsewhere in the file remains.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _bare_jpeg(data)
@@ -112,7 +112,7 @@ def _xmp_orientation(xmp: Any) -> int | None:
 
 
 def _bare_jpeg(data: bytes) -> BareFile:
-    """Leave out comments and APP1 to APP15, but for a sound APP14, which names the colour space."""
+    """Drop comments and APP1 to APP15, except a valid APP14, which names the colour space."""
     kept, exif, at = [data[:2]], b"", 2
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
@@ -132,7 +132,7 @@ def _bare_jpeg(data: bytes) -> BareFile:
 
 
 def _bare_png(data: bytes) -> BareFile:
-    """Leave out ancillary chunks, but for sound transparency."""
+    """Drop ancillary chunks, except valid transparency."""
     kept, exif, at = [_PNG], b"", len(_PNG)
     while at + 8 <= len(data):
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
@@ -169,7 +169,7 @@ def _bare_webp(data: bytes) -> BareFile:
 
 
 def _bare_tiff(data: bytes) -> BareFile:
-    """Leave out tags of the first page that do not describe pixels, and all further pages."""
+    """Drop tags of the first page that do not describe pixels, and all further pages."""
     is_big = data[:4] in _BIG_TIFF_ORDERS
     order = (_BIG_TIFF_ORDERS if is_big else _TIFF_ORDERS)[data[:4]]
     pointer, counter, at, entry_bytes = ("Q", "Q", 8, 20) if is_big else ("I", "H", 4, 12)

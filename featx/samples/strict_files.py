@@ -1,7 +1,7 @@
-"""Files read as strictly as by default where ``ImageFile.LOAD_TRUNCATED_IMAGES`` is set.
+"""Strict reading of image files, even where ``ImageFile.LOAD_TRUNCATED_IMAGES`` is set.
 
 Other libraries set it when they are imported. Damaged files would then become half gray images,
-which would be remembered under the key of the file; and it is not ours to reset.
+cached under the key of the file. The setting belongs to the application, so it is not changed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ _DECODER = "featx-strict"
 
 
 class _StrictDecoder:
-    """A decoder of Pillow that raises OSError where the data end too early or are damaged.
+    """A decoder of Pillow that raises OSError if the data end too early or are damaged.
 
     Parameters
     ----------
     mode : str
     name : str
-        The decoder of Pillow.
+        Name of the decoder of Pillow.
     args : tuple or str
-        Its arguments.
+        Arguments of the decoder.
     *config
-        Further ones, which are given last.
+        Further arguments of the decoder.
     """
 
     def __init__(self, mode: str, name: str, args: Any, *config: Any) -> None:
@@ -43,7 +43,7 @@ class _StrictDecoder:
         return n_bytes, error
 
     def cleanup(self) -> None:
-        """Free what the decoder holds, and check that it has decoded all."""
+        """Free the decoder, and check that it has decoded the whole image."""
         self._decoder.cleanup()
         if not self._is_complete:
             raise OSError("image file is truncated")
@@ -53,8 +53,8 @@ Image.register_decoder(_DECODER, _StrictDecoder)  # type: ignore[arg-type]
 
 
 def make_strict(image: ImageFile.ImageFile) -> None:
-    """Make the loading of an opened file fail where its data are truncated or damaged."""
-    if image.format in ("JPEG", "MPO"):  # which else adds the missing end to the file
+    """Make loading an opened file fail if its data are truncated or damaged."""
+    if image.format in ("JPEG", "MPO"):  # whose load_read adds a missing end to the file
         image.load_read = image.fp.read  # type: ignore[attr-defined, union-attr]
     image.tile = [
         tile

@@ -2,9 +2,9 @@
 
 A shard holds, contiguous and unfiltered, ``embeddings (n, d)`` float32 or float16, ``keys (n, 16)``
 uint8 and ``checksums (n,)`` uint64 (xxh3 of each row), and as root attributes ``format_version``
-and ``space`` (JSON: what made these numbers, in words). A shard of a float16 space may hold float32
-rows, those whose values float16 cannot hold. An exported file may hold ``names`` and ``labels`` of
-the samples as well.
+and ``space`` (JSON: what made these numbers, in words). A float16 space may have shards of float32,
+for rows that float16 cannot hold. An exported file may hold ``names`` and ``labels`` of the samples
+as well.
 
 libhdf5 makes the frame, in memory; rows are put into it and written by featx itself, because h5py
 on a full disk leaves an unreadable file and a process that dies at exit. A file is looked into
@@ -48,7 +48,7 @@ class ShardLayout(NamedTuple):
     space : dict
         The description of the space.
     dtype : {"float32", "float16"}
-        Of the embeddings.
+        Dtype of the embeddings.
     """
 
     embeddings: int
@@ -123,7 +123,7 @@ def shard_frame(
     space : dict
         Description of the space, plain data.
     dtype : {"float32", "float16"}
-        Of the embeddings.
+        Dtype of the embeddings.
     texts : mapping of str to sequence of str
         Further datasets of strings, such as ``names`` and ``labels``.
     """
@@ -142,7 +142,7 @@ def shard_frame(
 
 
 def plain_file(embeddings: np.ndarray, texts: Mapping[str, Sequence[str]]) -> memoryview:
-    """Return a file with embeddings and texts of samples, which is not a shard."""
+    """Return the bytes of a file with embeddings and texts that is not a shard."""
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
         file["embeddings"] = embeddings
@@ -151,7 +151,7 @@ def plain_file(embeddings: np.ndarray, texts: Mapping[str, Sequence[str]]) -> me
 
 
 def _write_strings(file: h5py.File, texts: Mapping[str, Sequence[str]]) -> None:
-    """Write datasets of strings; what a string of HDF5 cannot hold is written as escapes."""
+    """Write datasets of strings, with escapes for what HDF5 strings cannot hold."""
     for name, values in texts.items():
         plain = [as_utf8(value).replace("\0", r"\x00") for value in values]
         file.create_dataset(name, data=plain, dtype=h5py.string_dtype())

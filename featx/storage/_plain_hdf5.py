@@ -1,9 +1,9 @@
-"""Weight files from strangers: whether an HDF5 file holds nothing but plain arrays of its own.
+"""Check that an HDF5 file of weights holds only plain arrays of its own.
 
-HDF5 can point elsewhere (soft and external links, external and virtual storage), which reads
-files of this machine, and can declare far more than it stores. Keras writes none of that. The
-check touches metadata only, and runs in a child process (``inspection.py``), since metadata can
-be made to crash libhdf5 or to let it hang.
+HDF5 can point elsewhere (soft and external links, external and virtual storage), which reads files
+of this machine, and can declare far more than it stores. Keras writes none of that. The check reads
+metadata only, and runs in a child process (``inspection.py``), since hostile metadata can crash
+libhdf5 or make it hang.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _MAX_ATTRIBUTE_BYTES = 2**16
 
 
 class HDF5StructureError(ValueError):
-    """A file holds something else than plain arrays."""
+    """A file holds something other than plain arrays."""
 
 
 def check_plain(path: Path) -> None:
-    """Check that a file holds groups, and arrays of numbers that lie in the file itself.
+    """Check that a file holds only groups, and arrays of numbers stored in the file itself.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def check_plain(path: Path) -> None:
     Raises
     ------
     HDF5StructureError
-        It has links, external or virtual storage, filters, other types than numbers, or arrays
-        larger than what is stored of them.
+        It has links, external or virtual storage, filters, types other than numbers, or arrays that
+        declare more than is stored.
     OSError
         It cannot be opened.
     """
@@ -48,7 +48,7 @@ def check_plain(path: Path) -> None:
 
 
 class _Walk:
-    """A walk through all objects of a file, each of which is met once."""
+    """A walk through all objects of a file that checks that each is met once."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes

@@ -159,7 +159,7 @@ class EmbeddingCache:
         return self._stores[space.digest]
 
     def _part(self, *names: str) -> Path:
-        """Return a folder of the cache; a link or file in its place is moved aside."""
+        """Return a folder of the cache; quarantine a link or file that has its path."""
         damage = DamageLog(self.path / "damaged", prefix=self.path.name)
         place = self.path
         with damage.reported():
@@ -168,7 +168,7 @@ class EmbeddingCache:
                 try:
                     check_folder(place)
                 except NotADirectoryError:
-                    damage.set_aside(place, reason="is not a folder, or a link")
+                    damage.quarantine(place, reason="is not a folder, or a link")
         return place
 
     def info(self) -> dict[str, Any]:
@@ -348,7 +348,7 @@ class EmbeddingCache:
         Parameters
         ----------
         path : str or Path
-            A regular file that is there is replaced, whole, and its permissions are kept.
+            An existing regular file is replaced once the new one is complete; permissions are kept.
         format : {"h5", "npz", "parquet", "csv"}, default=None
             None goes by the suffix. Parquet needs ``featx[parquet]``.
         space, X

@@ -30,17 +30,18 @@ def path_at_first(
     *,
     is_path: Callable[[Any], bool],
 ) -> Any:
-    """Return a parameter; if it is a relative path, what it meant at first.
+    """Return a parameter, with a relative path as it was first resolved.
 
     Parameters
     ----------
     first : dict of str to (given, absolute path)
-        What relative paths meant at first, by the name of the parameter; added to.
+        Relative paths as first resolved, by the name of the parameter; updated.
     name : str
+        Name of the parameter.
     given : object
-        The parameter as it is.
+        Value of the parameter.
     is_path : callable
-        Whether a value is the path of what is there.
+        Check that a value is the path of an existing file.
 
     Examples
     --------
@@ -61,7 +62,7 @@ def path_at_first(
 
 
 def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
-    """Do as :func:`path_at_first` with the `cache` parameter, whose folder need not be there."""
+    """Return the `cache` parameter as :func:`path_at_first` does; its folder need not exist."""
     if isinstance(given, str) and given == "auto":
         from_environment = os.environ.get("FEATX_CACHE")
         if not from_environment or _is_absolute(from_environment):

@@ -1,8 +1,8 @@
 """Many small shards into few: merged ones are in place before the old ones go.
 
 So neither a kill at any moment nor a reader at the same time loses a row. Processes that merge the
-same shards at once write one: its name follows from its content. Where they merge some of the same,
-rows are stored twice until the next time.
+same shards at once write one shard, whose name follows from its content. If they merge overlapping
+sets of shards, rows are stored twice until the next merge.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def compact(store: SpaceStore) -> None:
 def merge_tiny(store: SpaceStore) -> None:
     """Merge tiny shards of similar sizes once there are many, as after passes over single samples.
 
-    Each row is written again a few times only, since a shard is merged with no smaller ones that
-    hold less than half of it. One thread of the process does it, and no other waits for it.
+    Each row is rewritten only a few times, since a shard is not merged with smaller ones that
+    together hold less than half of its rows. One thread of a process merges; no other waits for it.
 
     Parameters
     ----------

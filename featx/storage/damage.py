@@ -35,8 +35,8 @@ class DamageLog:
         """Remember what is wrong with a file."""
         self._found.append((path, reason))
 
-    def set_aside(self, *paths: Path, reason: str) -> None:
-        """Move files out of the way if that can be done, and remember why."""
+    def quarantine(self, *paths: Path, reason: str) -> None:
+        """Move files into the folder of damaged files if possible, and note the reason."""
         moved = self.move_aside(*paths)
         self.note(paths[0], reason if moved else f"{reason}, and it cannot be moved aside")
 
@@ -65,7 +65,7 @@ class DamageLog:
 
     def _aside(self, path: Path) -> Path:
         aside = self.folder / f"{self.prefix}-{path.name}"
-        if os.path.lexists(aside):  # which may be a folder, and cannot be replaced
+        if os.path.lexists(aside):  # it may be a folder, which no rename replaces
             return aside.with_name(f"{aside.name}.{uuid.uuid4().hex}")
         return aside
 

@@ -55,14 +55,14 @@ class Table:
 
 
 def check_target(path: Path, format: str | None) -> None:
-    """Check, before any work, that a file of a format can be written under a name.
+    """Check, before any work, that rows can be written to a path in a format.
 
     Raises
     ------
     ParameterError
-        The format is not known, or something is there that is not a regular file.
+        The format is not known, or the path is that of something other than a regular file.
     MissingExtraError
-        Parquet needs pyarrow.
+        The format is Parquet, and pyarrow is missing.
     """
     _writer_of(path, format)
     check_replaceable(path)
@@ -185,7 +185,7 @@ def _write_parquet(table: Table, path: Path) -> None:
 
 
 def string_array(values: Iterable[str]) -> pa.Array:
-    """Return strings as a column of Arrow, which holds UTF-8 only."""
+    """Return strings as an Arrow column, with escapes for what is not UTF-8."""
     import pyarrow as pa
 
     return pa.array(map(as_utf8, values), pa.string())
@@ -197,20 +197,20 @@ def _write_csv(table: Table, path: Path) -> None:
 
 
 def write_csv(path: Path, texts: Mapping[str, Sequence[str]], blocks: Iterable[np.ndarray]) -> None:
-    """Write texts, in quotes, and a column for each feature.
+    """Write a CSV file of quoted texts, and a column for each feature.
 
-    Texts stay as they are: quotes keep line breaks and separators in their cell. A spreadsheet that
-    opens the file takes a cell that begins with ``=`` for a formula all the same; it does not if
-    the file is imported with its columns as text.
+    Texts are unchanged: quotes keep line breaks and separators in their cell. A spreadsheet that
+    opens the file still takes a cell that begins with ``=`` for a formula, unless the columns are
+    imported as text.
 
     Parameters
     ----------
     path : Path
-        Not there yet.
+        Path of a new file.
     texts : mapping of str to sequence of str
-        Columns.
+        Columns of text by name.
     blocks : iterable of ndarray of shape (n_some, ...)
-        Embeddings, as many as there are texts.
+        Embeddings of all samples, in blocks.
     """
     rows = (row.ravel() for block in blocks for row in block)
     with open(path, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
@@ -240,8 +240,7 @@ class Imported(NamedTuple):
     n_added : int
         Those that were sound and not stored before.
     n_damaged : int
-        Those that disagree with their checksums, or hold numbers that are not finite; they were
-        left out.
+        Rows that were left out, since they disagree with their checksums or are not finite.
     """
 
     n_rows: int
@@ -274,9 +273,9 @@ def read_shards(path: Path) -> list[Shard]:
 
 
 def _fault_of(found: Shard | Exception) -> str:
-    """Describe what no shard of featx has; empty if there is nothing.
+    """Return why a shard cannot be imported; empty if it can.
 
-    The digest of its space, which names its folder, is computed here, so nothing else does harm.
+    The digest of its space, which names the folder, is computed here and not read from the file.
     """
     if not isinstance(found, Shard):
         return str(found)

@@ -1,10 +1,10 @@
-"""HDF5 files of which nothing is known, shards or weights, looked into by a child process.
+"""Untrusted HDF5 files, shards or weights, inspected by a child process.
 
 Damaged or hostile metadata can crash libhdf5, or make it hang or take all memory (facts of 2026-11:
 1,000 random flips, one crash, two hangs). So a file without an index is opened by a child with
-limits on time and memory, which answers with the places of the parts, or whether weights are plain
-arrays, one JSON line a file. If the
-child dies, the file it was at is to blame, and another child goes on with the next.
+limits on time and memory, which answers with one JSON line a file: the places of the parts of a
+shard, or whether weights are plain arrays. If the child dies, the file it was at is to blame, and
+another child goes on with the next.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Fault(NamedTuple):
 
 
 class _Question(NamedTuple):
-    """What a child is asked.
+    """A question to a child process.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
 
 
 def inspect_weights(path: Path) -> Fault | None:
-    """Find out whether a weight file holds plain arrays only, whatever the file is.
+    """Return the fault of a weight file, unless it holds only plain arrays.
 
     Parameters
     ----------
@@ -85,13 +85,13 @@ def inspect_weights(path: Path) -> Fault | None:
     Returns
     -------
     Fault or None
-        None if it does.
+        None if the file holds only plain arrays.
     """
     return _answers([_Question("weights", str(path))])[0]
 
 
 def _answers(questions: Sequence[_Question]) -> list[Any]:
-    """Return what children found, or a fault, for each question."""
+    """Return the answer of a child process, or a fault, for each question."""
     answers: list[Any] = []
     has_failed = False
     while len(answers) < len(questions):
@@ -146,9 +146,9 @@ def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
 
 
 def answer(lines: Iterable[str]) -> Iterator[str]:
-    """Answer each line, the kind and path of a file in JSON, with what was found, in JSON.
+    """Answer each line, the kind and path of a file in JSON, with a line of JSON.
 
-    A shard has a layout, sound weights have nothing to tell, and both may have a fault.
+    The answer is the layout of a shard, null for weights that are plain arrays, or a fault.
     """
     from featx.storage._hdf5 import ShardStructureError, read_layout
     from featx.storage._plain_hdf5 import HDF5StructureError, check_plain

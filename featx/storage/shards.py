@@ -74,7 +74,7 @@ class Shard:
     offset : int
         Of the embeddings in the file, in bytes.
     dtype : dtype
-        Of the embeddings in the file: that of the space, or float32 where that cannot hold them.
+        Dtype of the stored embeddings: that of the space, or float32 where it cannot hold them.
     frame_digest : str
         Of all bytes of the file but the embeddings, which have checksums of their own.
     times_s : tuple of float
@@ -100,7 +100,7 @@ class Shard:
 
     @property
     def stamp_ns(self) -> int:
-        """What orders it among the shards, in nanoseconds since 1970; 0 for a foreign name."""
+        """Time stamp that orders the shards, in nanoseconds since 1970; 0 for a foreign name."""
         stamp = self.path.name.removeprefix(SHARD_PREFIX).partition("-")[0]
         return int(stamp, 16) if _STAMP.fullmatch(stamp) else 0
 
@@ -179,13 +179,13 @@ def write_shard(
     folder : Path
     keys : ndarray of shape (n,), dtype S16
     embeddings : ndarray of shape (n, n_features), float32 or float16
-        Stored in this dtype.
+        Rows to store, in their dtype.
     space : Space
     times_s : tuple of float, default=None
         When the oldest and the newest of them were first stored; None is now.
     stamp_ns : int, default=None
-        What orders the shards by their names, in nanoseconds since 1970; None is now. A shard with
-        the same stamp and content has the same name, whoever writes it.
+        Time stamp that orders the shards by name, in nanoseconds since 1970; None is now. Shards
+        with the same stamp and content have the same name.
 
     Raises
     ------
@@ -243,8 +243,8 @@ def open_shard(index_path: Path) -> Shard:
     Raises
     ------
     DamagedShardError
-        The index is damaged, foreign or of another format version, or it is sound and what it says
-        of the file cannot be.
+        The index is damaged, foreign or of another format version, or contradicts itself or its
+        file.
     OSError
         It is gone, or not to be read.
     """
@@ -287,12 +287,12 @@ def _shard_of(path: Path, header: dict[str, Any], arrays: memoryview) -> Shard:
 
 
 def _checked(shard: Shard, shape: Any, data_bytes: int) -> Shard:
-    """Return a shard if what its index says agrees with its space and the size of its file.
+    """Return a shard whose index agrees with its space and the size of its file.
 
     Raises
     ------
     ValueError
-        It does not.
+        The index does not agree.
     """
     if shape != [len(shard), shard.space.n_features]:
         raise ValueError(f"shape {shape}, of rows of {shard.space.n_features} features")

@@ -1,4 +1,4 @@
-"""What a listing of a space's folder showed: its shards, and where each key is."""
+"""A listing of a space's folder: its shards, and the position of each key in them."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Snapshot:
 
     @cached_property
     def tables(self) -> tuple[tuple[int, KeyTable], ...]:
-        """Where in `keys` each key is: tables of some keys after others, with where they begin."""
+        """Tables of consecutive parts of `keys`, each with the position where it begins."""
         n_known = sum(len(table) for _, table in self.known_tables)
         if n_known == len(self.keys):
             return self.known_tables
         tables, start = list(self.known_tables), n_known
-        # So that a table is built again only when as many keys were added as half of it holds.
+        # A table is rebuilt only once half as many keys as it holds were added.
         while tables and len(tables[-1][1]) <= _GROWTH * (len(self.keys) - start):
             start = tables.pop()[0]
         return (*tables, (start, KeyTable(self.keys[start:])))
@@ -58,7 +58,7 @@ class Snapshot:
     def followed_by(
         self, names: frozenset[str], shards: tuple[Shard, ...], hidden: Mapping[Path, np.ndarray]
     ) -> Snapshot:
-        """Return the snapshot of a later listing; what it shares with this one is kept."""
+        """Return the snapshot of a later listing, reusing the tables that still hold."""
         pairs = zip(self.shards, shards, strict=False)
         n_same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
         n_kept = 0 if hidden or self.hidden else self.starts[n_same]
@@ -80,7 +80,7 @@ class Snapshot:
         return places
 
     def repeated(self) -> np.ndarray:
-        """Return whether each key in `keys` is there more than once, shape (n,), bool."""
+        """Return a mask of the keys that occur more than once in `keys`, shape (n,), bool."""
         return KeyTable(self.keys).repeated() & (self.keys != NO_KEY)
 
     @cached_property

@@ -49,7 +49,7 @@ _MAX_THREADS = 4  # more do not make memory faster
 
 
 def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Round rows to the dtype in which they are stored, all but those that it cannot hold.
+    """Round rows to the dtype in which they are stored, except those that it cannot hold.
 
     Parameters
     ----------
@@ -60,10 +60,10 @@ def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     rows : ndarray of shape (n, d), C-contiguous
-        Of that dtype if it holds all rows, else float32.
+        Rows in that dtype if it holds all of them, else in float32.
     held : ndarray of shape (n,), bool
-        False where a value would become infinite or zero, or where the row as a whole would be
-        further off than float16 rounds.
+        False where a value would become infinite or zero, or where the whole row would be less
+        precise than float16 usually is.
 
     Examples
     --------
@@ -150,7 +150,7 @@ class SpaceStore:
             return self.snapshot().find(keys) >= 0
 
     def stored_dtype(self, keys: np.ndarray) -> np.dtype:
-        """Return the dtype that holds all rows that are stored under these keys."""
+        """Return the dtype that holds all rows stored under these keys."""
         with self.damage.reported():
             snapshot = self.snapshot()
         places = snapshot.find(keys)
@@ -167,7 +167,7 @@ class SpaceStore:
     ) -> list[Shard]:
         """Store rows as a new shard; once it returns they are safe.
 
-        Rows that the dtype of the space cannot hold are a second shard, in float32.
+        Rows that the dtype of the space cannot hold form a second shard, in float32.
 
         Parameters
         ----------
@@ -201,10 +201,10 @@ class SpaceStore:
         return shards
 
     def append_together(self, keys: np.ndarray, embeddings: np.ndarray) -> None:
-        """Do as :meth:`append`, in one shard with the rows that other threads store just now.
+        """Store rows in one shard with those that other threads store at the same time.
 
-        A thread that finds another one writing waits for it; the first to go on then writes the
-        rows of all that have waited. So a service of many threads waits for the disk once for all.
+        A thread that finds another one writing waits for it; the first to continue then writes the
+        rows of all that waited. So the threads of a service wait for the disk together.
 
         Parameters
         ----------
@@ -374,7 +374,7 @@ class SpaceStore:
                     self.damage.note(path, f"{reasons[stem]}; the index was made anew")
             elif isinstance(shard, DamagedShardError):
                 files = (path, path.with_suffix(INDEX_SUFFIX))
-                self.damage.set_aside(*files, reason=reasons.get(stem, str(shard)))
+                self.damage.quarantine(*files, reason=reasons.get(stem, str(shard)))
             elif not isinstance(shard, FileNotFoundError):
                 self.damage.note(path, f"cannot be read ({shard})")
 
@@ -383,23 +383,23 @@ class SpaceStore:
             return False
         if shard.space.digest == self.space.digest:
             return True
-        self.damage.set_aside(shard.path, shard.index_path, reason="holds rows of another space")
+        self.damage.quarantine(shard.path, shard.index_path, reason="holds rows of another space")
         return False
 
     def _without_irregular_files(self, names: frozenset[str]) -> frozenset[str]:
-        """Move links, pipes, devices and folders aside, and return the other names."""
+        """Quarantine links, pipes, devices and folders, and return the other names."""
         new = names - self._snapshot.names
         irregular = [name for name in sorted(new) if not is_regular(self.folder / name)]
         for name in irregular:
             if os.path.lexists(self.folder / name):  # else it was removed just now
-                self.damage.set_aside(self.folder / name, reason="is not a regular file")
+                self.damage.quarantine(self.folder / name, reason="is not a regular file")
         return names.difference(irregular)
 
     def _set_foreign_files_aside(self, names: frozenset[str]) -> None:
         for name in names:
             is_shard = name.startswith(SHARD_PREFIX) and name.endswith((DATA_SUFFIX, INDEX_SUFFIX))
             if not is_shard and name != USAGE_FILE:
-                self.damage.set_aside(self.folder / name, reason="is no part of a cache")
+                self.damage.quarantine(self.folder / name, reason="is no part of a cache")
 
 
 def _read_pieces(

@@ -2,7 +2,7 @@
 
 Lines are appended in one write, which needs no lock. The file only says what is worth keeping: a
 line that is lost or garbled, on a file system where appending is not atomic, costs a count. So does
-a line that cannot be true, such as a time to come; only the end of a huge file is read.
+an impossible line, such as one with a time in the future. Only the end of a huge file is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from featx._files import open_regular, write_atomically
 USAGE_FILE = "usage.log"
 _MAX_BYTES = 256 * 2**10
 _MAX_READ_BYTES = 4 * _MAX_BYTES
-_MAX_HITS = 2**53  # of all lines together: JSON's readers know whole numbers up to here
+_MAX_HITS = 2**53  # of all lines together: JSON readers hold integers up to here exactly
 _CLOCKS_APART_S = 24 * 3600.0
 
 
@@ -66,7 +66,7 @@ def read_usage(folder: Path) -> Usage:
 
 
 def is_past(time_s: float) -> bool:
-    """Return True if something may have been done at a time, in seconds since 1970.
+    """Return True for a past time in seconds since 1970, allowing for clocks that differ.
 
     Examples
     --------

@@ -145,7 +145,7 @@ class EmbeddingView(RowView):
 
     @property
     def stored_dtype(self) -> np.dtype:
-        """In which the rows are stored: float32 if some are that float16 cannot hold."""
+        """Dtype of the stored rows: float32 if float16 cannot hold some of them."""
         return self._store.stored_dtype(self.keys)
 
     def __getitem__(self, index: Any) -> np.ndarray:

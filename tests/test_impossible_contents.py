@@ -1,4 +1,4 @@
-"""Files of a cache that are sealed and make no sense: right rows or a warning, nothing else."""
+"""Files of a cache with valid checksums and impossible contents: right rows or a warning."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def parts_of(folder):
 
 
 def check_rows(folder):
-    """Open the shard by its index: that is refused, or each row that is vouched for is right."""
+    """Open the shard by its index: it is refused, or each row that passes its checksum is right."""
     try:
         shard = open_shard(index_of(folder))
     except DamagedShardError:
@@ -208,7 +208,7 @@ def test_part_that_is_no_folder_is_never_followed(kind, part, tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-def test_space_that_is_a_link_is_set_aside(pristine, tmp_path):
+def test_space_that_is_a_link_is_quarantined(pristine, tmp_path):
     (tmp_path / "spaces").mkdir()
     (rows_folder(tmp_path)).symlink_to(rows_folder(pristine))
     assert EmbeddingCache(tmp_path).info()["n_rows"] == 0
@@ -240,7 +240,7 @@ def test_usage_log_of_any_bytes_is_read(n, tmp_path):
     check()
 
 
-def test_usage_log_of_ages_to_come_can_be_evicted(pristine, tmp_path):
+def test_usage_log_from_future_can_be_evicted(pristine, tmp_path):
     copy = fresh_copy(pristine, tmp_path)
     with open(rows_folder(copy) / USAGE_FILE, "a") as file:
         file.write("17959784631795978463 3\n99999999999 5\n-5 -7\nnan inf\n")
@@ -249,7 +249,7 @@ def test_usage_log_of_ages_to_come_can_be_evicted(pristine, tmp_path):
     assert space["last_used"] is not None
 
 
-def test_usage_log_of_huge_size_is_read_from_its_end(tmp_path):
+def test_usage_log_huge_is_read_from_end(tmp_path):
     with open(tmp_path / USAGE_FILE, "wb") as file:
         file.truncate(10**11)
         file.seek(0, os.SEEK_END)
