@@ -12,15 +12,18 @@ import copy
 import functools
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import skops.io
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
 from featx.archives import read_members
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
@@ -61,6 +64,8 @@ _TREE_OWNERS = frozenset(
     }
 )
 _TREE_MODULES = ("sklearn.ensemble.", "sklearn.tree.")
+_LIBSVM_CLASSIFIERS = (SVC, NuSVC)
+_LIBSVM = (*_LIBSVM_CLASSIFIERS, SVR, NuSVR, OneClassSVM)
 _SCHEMA = "schema.json"
 _PROTOCOL = 2  # of skops 0.16, with which featx began
 _MAX_SCHEMA_BYTES = 2**28
@@ -200,6 +205,9 @@ def _check_arrays(members: dict[str, bytes]) -> None:
                 max_members=16,
             )
             _check_arrays(inner)
+            sparse = scipy.sparse.load_npz(io.BytesIO(data))
+            if hasattr(sparse, "check_format"):
+                sparse.check_format(full_check=True)  # indices that lead out of it
         elif name.endswith(".npy"):
             _check_array(data)
 
@@ -323,9 +331,34 @@ def _check_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
             counts = {part.n_features_in_, tree.n_features_in_, tree.tree_.n_features}
             if len(counts) > 1:
                 raise ValueError("trees for other numbers of features")
+        if isinstance(part, _LIBSVM) and hasattr(part, "support_"):
+            _check_support_vectors(part)
     predicted = np.asarray(head.predict(np.zeros((1, n_features))))
     if len(predicted) != 1:
         raise ValueError(f"it predicts {len(predicted)} values for one sample")
+
+
+def _check_support_vectors(svm: Any) -> None:
+    """Check the arrays of a support vector machine, which libsvm follows without looking."""
+    n_support, support, dual = svm._n_support, svm.support_, svm._dual_coef_
+    n_classes, n_vectors = len(n_support), len(support)
+    n_pairs = n_classes * (n_classes - 1) // 2
+    is_of_vectors = svm.kernel != "precomputed" and not callable(svm.kernel)
+    is_sound = (
+        "_impl" not in vars(svm)
+        and n_classes >= 2
+        and ((support >= 0) & (support < svm.shape_fit_[0])).all()
+        and (not is_of_vectors or svm.support_vectors_.shape == (n_vectors, svm.n_features_in_))
+        and dual.shape == (n_classes - 1, n_vectors)
+        and dual.size == math.prod(dual.shape)  # the latter may be sparse
+        and svm._intercept_.shape == (n_pairs,)
+        and len(svm._probA) == len(svm._probB)
+        and len(svm._probA) in (0, n_pairs)
+    )
+    if isinstance(svm, _LIBSVM_CLASSIFIERS):
+        is_sound = is_sound and (n_support >= 0).all() and n_support.sum() == n_vectors
+    if not is_sound:
+        raise ValueError("a support vector machine whose parts do not fit together")
 
 
 @functools.cache

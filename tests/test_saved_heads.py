@@ -7,12 +7,14 @@ import zipfile
 
 import numpy as np
 import pytest
+import scipy.sparse
 import skops.io
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 
 from featx.exceptions import SavedFileError, UntrustedTypesError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, for_outputs, make_head
@@ -414,3 +416,51 @@ def test_load_head_estimator_that_hides_its_width_raises(forest):
 
     with pytest.raises(SavedFileError, match="n_features_in_"):
         load(crafted(forest, change))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        NuSVC(),
+        SVC(kernel="linear", probability=True),
+        SVR(),
+        OneClassSVM(),
+        make_pipeline(StandardScaler(), SVC()),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:The `probability` parameter:FutureWarning")
+def test_load_head_support_vector_machine_predicts_the_same(head):
+    head.fit(X, np.arange(40) % 3)
+    loaded = load(head_bytes(head, head, ()))["head_"]
+    np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("_n_support", lambda n: np.array([n[0] + 2**28, n[1] - 2**28, *n[2:]], np.int32)),
+        ("_dual_coef_", lambda coef: coef[:1, :1].copy()),
+        ("_intercept_", lambda intercept: intercept[:0]),
+        ("support_", lambda support: np.full(len(support), 2**30, np.int32)),
+        ("support_vectors_", lambda vectors: vectors[:, :2].copy()),
+        ("_probA", lambda _: np.zeros(100)),
+        ("_impl", lambda _: "epsilon_svr"),
+    ],
+)
+def test_load_head_support_vectors_that_lead_out_of_it_raise(name, change):
+    head = SVC().fit(X, LABELS)
+    setattr(head, name, change(getattr(head, name)))
+    with pytest.raises(SavedFileError, match="support vector machine whose parts"):
+        load(head_bytes(head, head, ()))
+
+
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_array, scipy.sparse.csc_array])
+def test_load_head_sparse_indices_that_lead_out_of_it_raise(kind):
+    head = LogisticRegression().fit(X, LABELS)
+    head.coef_ = kind(head.coef_)
+    trusted = [f"{kind.__module__}.{kind.__name__}"]
+    load(head_bytes(head, head, trusted), trusted)
+    head.coef_.indices[:] = 2**27
+    with pytest.raises(SavedFileError, match="the head in it is damaged"):
+        load(head_bytes(head, head, trusted), trusted)
