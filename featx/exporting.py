@@ -214,7 +214,9 @@ def check_target(path: Path, format: str) -> None:
     if not path.absolute().parent.is_dir():
         faults.add("path", str(path), "a name in a folder that is there.")
     if format in _SUFFIXES and path.suffix != _SUFFIXES[format]:
-        faults.add("path", str(path), f"a name that ends with {_SUFFIXES[format]!r}.")
+        others = [f"format={other!r}" for other, end in _SUFFIXES.items() if end == path.suffix]
+        cure = "".join(f", or {other}" for other in others)
+        faults.add("path", str(path), f"a name that ends with {_SUFFIXES[format]!r}{cure}.")
     if format == "saved_model" and os.path.lexists(path) and not _is_saved_model(path):
         expected = "a new name, or a folder that holds only a SavedModel, to replace."
         faults.add("path", str(path), expected)

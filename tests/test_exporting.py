@@ -328,7 +328,7 @@ def test_export_faults_of_format_and_path_are_listed_at_once(tmp_path):
     with pytest.raises(ParameterError, match="Did you mean 'onnx'") as caught:
         export(None, None, tmp_path / "gone" / "model.onnx", format="onx")
     assert "folder that is there" in str(caught.value)
-    with pytest.raises(ParameterError, match=r"ends with '\.tflite'"):
+    with pytest.raises(ParameterError, match=r"ends with '\.tflite', or format='onnx'"):
         export(None, None, tmp_path / "model.onnx", format="litert")
 
 

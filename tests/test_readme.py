@@ -19,6 +19,8 @@ INSTEAD = {
     '"block_3_expand_relu"': '"stage2"',
     '"block_13_expand_relu"': '"stage3"',
     "1280": "400",
+    "(448, 448)": "(128, 128)",
+    "(224, 224)": "(64, 64)",
     "--backbone mobilenet_v2": "",
     "epochs=20": "epochs=2",
 }
@@ -58,6 +60,9 @@ def test_python_blocks_run_one_after_another(capsys):
     assert judged.startswith("[0.5")
     assert ", 1.0] " in judged
     assert tuned.split()[2] in ("head", "tuned")
+    first = namespace["folder"].data[:1]
+    of_paths = namespace["classifier"].predict_proba(first)
+    np.testing.assert_allclose(namespace["probabilities"], of_paths, atol=1e-4)
     assert Path("flowers.onnx").is_file()
     assert Path("flowers.featx").is_file()
     assert Path("flowers.h5").is_file()
