@@ -122,7 +122,7 @@ def _faults_of_calibration(head: BaseEstimator, y: np.ndarray) -> Iterator[str]:
         n_folds = _N_FOLDS if part.cv is None else part.cv
         if not isinstance(n_folds, Integral):
             continue
-        rare = counts < n_folds
+        rare = counts < int(n_folds)
         if rare.any():
             pairs = zip(labels[rare].tolist(), counts[rare].tolist(), strict=True)
             shown = ", ".join(f"{label!r} ({count})" for label, count in pairs)
