@@ -78,6 +78,13 @@ def test_channel_axis_of_layer_below_channels_first_is_first():
     assert not takes_channels_first(keras.Sequential([keras.Input((9, 8, 3)), conv()]))
 
 
+@pytest.mark.parametrize(("options", "is_first"), [({}, False), (FIRST, True)])
+def test_takes_channels_first_sees_pooled_inputs(options, is_first):
+    pooling = layers.GlobalAveragePooling2D(**options)
+    model = keras.Sequential([keras.Input((9, 8, 3)), pooling])
+    assert takes_channels_first(model) == is_first
+
+
 @pytest.fixture
 def images():
     return np.random.default_rng(0).integers(0, 256, (4, 3, 9, 8), dtype=np.uint8)

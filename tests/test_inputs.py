@@ -521,7 +521,7 @@ def test_as_samples_hdf5_paths_of_fixed_length_load(paths, images, tmp_path):
         dataset = file.create_dataset("paths", data=np.array(paths, "S"))
         np.testing.assert_array_equal(loaded(dataset), images)
         broken = file.create_dataset("broken", data=np.array([b"\x89PNG", b"\xff\xd8"]))
-        with pytest.raises(InputError, match="bytes that are no text"):
+        with pytest.raises(InputError, match="bytes that are not text"):
             as_samples(broken)
 
 

@@ -215,7 +215,7 @@ def test_save_over_named_pipe_raises_first(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     extractor = FeatureExtractor(dense(), cache=None).fit(COLUMNS)
     for place in (tmp_path / "pipe", os.devnull):
-        with pytest.raises(OSError, match="not a regular file"):
+        with pytest.raises(ParameterError, match=r"is a (named pipe|device): expected"):
             save(extractor, place)
     with pytest.raises(OSError, match=r"name too long|File name"):
         save(extractor, tmp_path / ("x" * 300))

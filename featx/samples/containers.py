@@ -241,7 +241,7 @@ def _strings_of_hdf5(dataset: Any) -> np.ndarray:
         return np.asarray(dataset.asstr()[...])
     except UnicodeDecodeError as exc:
         raise InputError(
-            f"X is an HDF5 dataset of bytes that are no text ({exc}): pass encoded images as a "
+            f"X is an HDF5 dataset of bytes that are not text ({exc}): pass encoded images as a "
             "list, as in [bytes(item) for item in X[...]]"
         ) from exc
     except TypeError:  # no strings: arrays of different lengths, or opaque bytes

@@ -223,7 +223,7 @@ def _checked(item: Any) -> Any:
     if is_missing(item):
         raise UnreadableImageError("missing value (None or NaN)")
     if not is_sample(item):
-        raise UnreadableImageError(f"a {type(item).__name__}, which is no image")
+        raise UnreadableImageError(f"a {type(item).__name__}, which is not an image")
     return item
 
 
@@ -237,7 +237,7 @@ def _check_unchanged(key: bytes, known: bytes) -> None:
 
 def _digest_of_values(values: np.ndarray | bytes) -> bytes:
     if not isinstance(values, np.ndarray):
-        raise UnreadableImageError("no array of numbers")
+        raise UnreadableImageError("not an array of numbers")
     return digest_of_array(values)
 
 
