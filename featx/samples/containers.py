@@ -190,7 +190,7 @@ def _has_numbers(column: Any) -> bool:
     """Return True for a column of numbers or booleans, missing ones included."""
     if hasattr(column, "to_pylist"):
         return str(column.type).startswith(("int", "uint", "float", "halffloat", "double", "bool"))
-    dtype = column.dtype
+    dtype: Any = getattr(column, "dtype", None)  # tensors of pyarrow have none
     if hasattr(dtype, "is_numeric"):  # polars
         return dtype.is_numeric() or str(dtype) == "Boolean"
     if getattr(dtype, "categories", None) is not None:

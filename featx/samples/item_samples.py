@@ -87,9 +87,20 @@ class ItemSamples(Samples):
         if len(shape) == 3:
             check_several(len(self), self.array_shape)
             return self
-        if self.array_shape != shape:
-            raise InputError(f"X holds images, but the backbone takes inputs of shape {shape}")
+        for row, item in enumerate(self.items):
+            self._check_values(row, item, shape)
         return ValueSamples(np.stack(self.items))
+
+    def _check_values(self, row: int, item: Any, shape: tuple[int, ...]) -> None:
+        """Check that an item is an array of numbers of a shape."""
+        is_array = isinstance(item, np.ndarray)
+        if not is_array or item.shape != shape or item.dtype.kind not in "biuf":
+            got = name_of(item) if is_array or is_missing(item) else f"an image, {name_of(item)!r}"
+            raise InputError(f"X[{row}] is {got}, but the backbone takes inputs of shape {shape}")
+        try:
+            check_unmasked(item)
+        except UnreadableImageError as exc:
+            raise InputError(f"X[{row}] {exc}") from exc
 
     def name(self, row: int) -> str:
         """Return the path of a file, or what kind of object a sample is."""
@@ -288,12 +299,29 @@ def content_of(item: Any) -> np.ndarray | bytes:
     UnreadableImageError
         They cannot be had.
     """
+    if isinstance(item, memoryview) and item.ndim > 1:
+        item = np.asarray(item)
     if isinstance(item, np.ndarray):
+        check_unmasked(item)
         is_encoded = item.ndim == 1 and item.dtype == np.uint8  # as numpy.fromfile reads a file
         return item.tobytes() if is_encoded else item
     if isinstance(item, Image.Image):
         return pixels_of(item)
     return _content_of_file(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
+
+
+def check_unmasked(item: Any) -> None:
+    """Check that an array has no masked values, below which is anything.
+
+    Raises
+    ------
+    UnreadableImageError
+        It has some.
+    """
+    if np.ma.is_masked(item):
+        raise UnreadableImageError(
+            "has masked values: pass image.filled(value), with a value of your choice"
+        )
 
 
 def digest_of_content(content: np.ndarray | bytes) -> bytes:
