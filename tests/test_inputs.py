@@ -284,6 +284,35 @@ def test_keys_nan_vectors_are_named():
     assert [fault.position for fault in faults] == [1]
 
 
+def test_keys_missing_images_in_columns_are_faults(images):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(images)
+    rows = [None, *tensors.storage.to_pylist()[1:]]
+    with_none = pa.ExtensionArray.from_storage(tensors.type, pa.array(rows, tensors.storage.type))
+    gray = [None, *images[1:, :, :, 0].tolist()]
+    for X in (with_none, pa.chunked_array([with_none]), pa.array(gray), pl.Series(gray), gray):
+        samples = as_samples(X)
+        _, faults = samples.keys(FileIndex(None))
+        assert [fault.position for fault in faults] == [0]
+        rows, inputs, _ = samples.batch(np.arange(1, 6), SHAPE)
+        np.testing.assert_array_equal(inputs[..., 0], images[1:, :, :, 0])
+
+
+def test_as_samples_tensors_with_missing_numbers_raise(images):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(images)
+    rows = tensors.storage.to_pylist()
+    rows[1][5] = None
+    X = pa.ExtensionArray.from_storage(tensors.type, pa.array(rows, tensors.storage.type))
+    with pytest.raises(InputError, match="missing numbers"):
+        as_samples(X)
+
+
+def test_as_samples_closed_hdf5_dataset_raises(images, tmp_path):
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        dataset = file.create_dataset("images", data=images)
+    with pytest.raises(InputError, match="closed file: open it"):
+        as_samples(dataset)
+
+
 def test_masked_items_are_refused(images):
     masked = np.ma.masked_greater(images[0], 100)
     held = np.array([None, images[1]], object)
@@ -500,6 +529,7 @@ def in_object_array(images):
         jnp.asarray,
         lambda x: jnp.asarray(x).astype(jnp.bfloat16),
         lambda x: [jnp.asarray(image) for image in x],
+        lambda x: list(np.asarray(jnp.asarray(x).astype(jnp.bfloat16))),
         memoryview,
         lambda x: [memoryview(image) for image in x],
         in_object_array,

@@ -83,6 +83,8 @@ def _check_several(X: Any) -> None:
         if hasattr(X, "column_names"):  # a DatasetDict
             cure = f"Pass the images of one of them, as in X[{next(iter(X), 'train')!r}]['image']."
         raise InputError(f"X is a {type(X).__name__} with {shown}: expected samples. {cure}")
+    if hasattr(type(X), "asstr") and not X:
+        raise InputError(f"X is a {type_name(X)} of a closed file: open it, and keep it open")
     if hasattr(X, "dense_shape"):
         raise InputError(f"X is a sparse {type_name(X)}: pass tf.sparse.to_dense(X)")
     if hasattr(X, "toarray"):
@@ -229,6 +231,8 @@ def _samples_of_sequence(X: Any) -> Samples:
             array = np.asarray(items)
         except ValueError as exc:
             _check_item(X, first)
+            if any(map(is_missing, items)):  # images of nested lists, some of them missing
+                return ItemSamples([None if is_missing(x) else as_item(_array(x)) for x in items])
             raise InputError(f"X is a list of lists that make no array: {exc}") from exc
         array = unwrapped(array)  # numbers, of which some are missing
         if is_numeric(array):
@@ -241,6 +245,13 @@ def _samples_of_sequence(X: Any) -> Samples:
     if not all(map(is_sample, items)):
         items = _converted(items)
     return ItemSamples(items)
+
+
+def _array(nested: Any) -> np.ndarray:
+    try:
+        return np.asarray(nested)
+    except ValueError as exc:
+        raise InputError(f"X is a list of lists that make no array: {exc}") from exc
 
 
 def _converted(items: list[Any]) -> list[Any]:

@@ -229,7 +229,14 @@ class ItemSamples(Samples):
 
 def is_sample(item: Any) -> bool:
     """Return True for a path, an encoded image, a PIL image or an array of no objects."""
-    return isinstance(item, _KINDS) and not (isinstance(item, np.ndarray) and item.dtype.hasobject)
+    if isinstance(item, np.ndarray):
+        return not (item.dtype.hasobject or _is_foreign(item))
+    return isinstance(item, _KINDS)
+
+
+def _is_foreign(array: np.ndarray) -> bool:
+    """Return True for bfloat16 and the like, which numpy has from other packages."""
+    return array.dtype.kind == "V" and array.dtype.names is None
 
 
 def as_item(item: Any) -> Any:
@@ -249,7 +256,8 @@ def as_item(item: Any) -> Any:
         return item
     if hasattr(item, "as_py"):  # pyarrow
         return item.as_py()
-    if not isinstance(item, np.ndarray) and hasattr(item, "__array__"):
+    is_array = isinstance(item, np.ndarray) and not _is_foreign(item)
+    if not is_array and hasattr(item, "__array__"):
         try:
             item = as_numpy(item)
         except InputError as exc:
