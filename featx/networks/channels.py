@@ -113,8 +113,9 @@ class _Walk:
         operation, rank = call.operation, len(output.shape)
         axis = _declared_axis(operation, rank)
         if axis is not None and before:
-            if len(before[0]) > axis and isinstance(before[0][axis], tuple):
-                self._note_input(before[0][axis][1])
+            taken = _declared_axis(operation, len(before[0])) or 0  # a pooling may drop axes
+            if isinstance(before[0][taken], tuple):
+                self._note_input(before[0][taken][1])
             return _marked(rank, axis)
         name = type(operation).__name__
         if name in _ON_LAST_AXIS:

@@ -240,8 +240,8 @@ def _images_of_tensors(column: Any) -> Any:
     """Return tensors of one shape as an array; as a list with None where some are missing."""
     if column.storage.flatten().null_count:
         raise InputError(
-            "X is an array of tensors of pyarrow with missing numbers: fill them in, or leave these "
-            "tensors out"
+            "X is an array of tensors of pyarrow with missing numbers: fill them in, or leave "
+            "these tensors out"
         )
     if not column.null_count:
         return column.to_numpy_ndarray()
