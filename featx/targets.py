@@ -8,7 +8,7 @@ as it is, or an error names the rows.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set, ValuesView
 from decimal import Decimal
 from numbers import Number
 from typing import Any
@@ -101,7 +101,7 @@ def as_values(y: Any, *, name: str = "y") -> np.ndarray:
     array = _as_array(y, name)
     if array.dtype == object:
         _check_complete(array, name, "value")
-        if all(issubclass(each, Number) for each in _types(array)):
+        if all(issubclass(each, (Number, np.bool_)) for each in _types(array)):
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 array = _natural(array) if _are_whole(array) else array.astype(np.float64)
     if array.dtype.kind not in "biuf":
@@ -163,6 +163,9 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
         )
     if n_samples and not weights.any():
         raise InputError(f"{name}: all are zero, so that there is nothing to learn from")
+    with np.errstate(over="ignore"):
+        if np.isinf(weights.sum()):
+            raise InputError(f"{name}: their sum is infinite. Divide them by their largest")
     return weights
 
 
@@ -195,11 +198,15 @@ def _unpacked(y: Any) -> Any:
         # Variable-width strings have a dtype that few libraries know.
         return y.tolist() if y.dtype.kind == "T" else np.asarray(y)
     if isinstance(y, (list, tuple)):
-        return y
+        # Scalars of pyarrow, of which NumPy would take strings for sequences of bytes.
+        are_foreign = any(hasattr(kind, "as_py") for kind in set(map(type, y)))
+        return list(map(_scalar, y)) if are_foreign else y
     if hasattr(y, "compute"):  # Dask
         return _unpacked(y.compute())
     if hasattr(y, "toarray"):  # SciPy's sparse matrices
         return y.toarray()
+    if hasattr(y, "num_columns") and hasattr(y, "to_pydict"):  # a table of pyarrow
+        return list(zip(*y.to_pydict().values(), strict=True))
     if hasattr(y, "columns") and (hasattr(y, "itertuples") or hasattr(y, "rows")):  # a table
         return _rows_of(y)
     if not isinstance(getattr(y, "dtype", None), np.dtype):
@@ -213,7 +220,7 @@ def _unpacked(y: Any) -> Any:
 
 
 def _listed(y: Any) -> Any:
-    is_sequence = isinstance(y, Iterator) or hasattr(y, "__getitem__")
+    is_sequence = isinstance(y, (Iterator, ValuesView)) or hasattr(y, "__getitem__")
     return list(y) if is_sequence else np.asarray(y)
 
 
@@ -249,12 +256,14 @@ def _of_objects(values: Any, name: str) -> np.ndarray:
 
 
 def _scalar(value: Any) -> Any:
-    """Return the value of a tensor without dimensions; anything else unchanged."""
-    if isinstance(value, (str, np.generic)) or np.ndim(value) != 0:
+    """Return the value of a scalar or a tensor without dimensions, None where it is masked."""
+    if hasattr(value, "as_py"):  # pyarrow
+        return value.as_py()
+    if isinstance(value, (str, np.generic)) or np.ndim(value) != 0 or np.ma.is_masked(value):
+        return None if value is np.ma.masked else value
+    if not hasattr(value, "__array__"):
         return value
-    if not hasattr(value, "__array__") or not hasattr(value, "numpy"):
-        return value
-    held = value.numpy()
+    held = value.numpy() if hasattr(value, "numpy") else np.asarray(value)[()]
     return held.decode() if isinstance(held, bytes) else held
 
 

@@ -5,7 +5,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 
 def encoded(image, kind="PNG", **options):
@@ -47,6 +47,31 @@ def tiff(values, *, white_is_zero=False, sample_format=1, bits=None, width=None,
     start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + values.nbytes)
     count = struct.pack(f"{order}H", len(entries))
     return start + values.tobytes() + count + directory + bytes(4)
+
+
+def colour_tiff(values, *, photometric=2, are_apart=False, more=()):
+    """Return an uncompressed TIFF file of the channels of an array.
+
+    Parameters
+    ----------
+    photometric : {1, 2, 3, 5, 8}
+        Gray, RGB, a palette, CMYK, CIE L*a*b*.
+    are_apart : bool
+        Whether one channel follows another, and not one pixel another.
+    more : sequence of (tag, value)
+        Further tags.
+    """
+    height, width, n_channels = values.shape
+    parts = np.moveaxis(values, -1, 0) if are_apart else values[np.newaxis]
+    sizes = [part.nbytes for part in parts]
+    tags = {256: width, 257: height, 258: (8 * values.itemsize,) * n_channels, 259: 1}
+    tags |= {262: photometric, 277: n_channels, 278: height, 279: tuple(sizes)}
+    tags |= {273: tuple(sum(sizes[:part]) for part in range(len(parts))), **dict(more)}
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in {**tags, 284: 1 + are_apart}.items():
+        directory[tag] = value
+    start = b"II*\0" + struct.pack("<I", 8)
+    return start + directory.tobytes(8) + b"".join(map(np.ndarray.tobytes, parts))
 
 
 def png_chunk(kind, data, *, is_sound=True):

@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier
+from featx.exceptions import ParameterError
 from featx.networks.augmentation import Augmentation, augmentation_layers
 from featx.samples.inputs import as_samples
 from featx.samples.versions import AugmentedSamples
@@ -126,6 +127,14 @@ def test_augmentation_layers_are_copies():
     (copied,) = augmentation_layers(layer)
     assert copied is not layer
     assert augmentation_layers(None) == ()
+
+
+def test_fit_augmentation_with_weights_is_a_fault(images):
+    learnt = keras.layers.Normalization()
+    learnt.adapt(images.astype(np.float32))
+    for augment in (learnt, [keras.layers.RandomFlip(), keras.Sequential([learnt])]):
+        with pytest.raises(ParameterError, match=r"layers without weights.*Normalization"):
+            FeatureExtractor("tiny", views=2, augment=augment, cache=None).fit(images)
 
 
 def test_fit_with_views_keeps_augmentation_at_the_frontier(tmp_path):

@@ -35,6 +35,14 @@ def conv(**options):
     return layers.Conv2D(5, 3, **options)
 
 
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_takes_channels_first_of_global_pooling_alone(data_format, keepdims):
+    pooling = layers.GlobalAveragePooling2D(data_format=data_format, keepdims=keepdims)
+    model = keras.Sequential([keras.Input((None, None, 3)), pooling])
+    assert takes_channels_first(model) == (data_format == "channels_first")
+
+
 @pytest.mark.parametrize(
     ("shape", "steps", "axis"),
     [

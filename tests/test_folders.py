@@ -78,7 +78,8 @@ def test_load_image_folder_litter_of_desktops_is_not_worth_a_warning(root):
 def test_load_image_folder_follows_links_once(root):
     (root / "dog" / "again").symlink_to(root / "dog", target_is_directory=True)
     (root / "bird").symlink_to(root / "cat" / "deep", target_is_directory=True)
-    images = load_image_folder(root)
+    with pytest.warns(FolderWarning, match="2 folders .*several labels: cat/deep, cat/deep/er"):
+        images = load_image_folder(root)
     assert images.target.tolist().count("dog") == 2
     assert images.target.tolist().count("bird") == 1
 
@@ -104,9 +105,9 @@ def test_load_image_folder_classes_without_images_are_all_named(root):
 
 
 def test_load_image_folder_splits_are_no_classes(root, tmp_path):
-    for split in ("train", "val"):
+    for split in ("train", "val", "dev", "eval"):
         (tmp_path / "sets" / split).mkdir(parents=True)
-    with pytest.raises(InputError, match=r"holds the splits train, val.*load_image_folder"):
+    with pytest.raises(InputError, match=r"holds the splits dev, eval, train, val.*load_image_f"):
         load_image_folder(tmp_path / "sets")
 
 
@@ -254,6 +255,31 @@ def test_load_image_folder_image_of_two_classes_is_named(root):
     (root / "dog" / "too.png").symlink_to(root / "cat" / "2.webp")
     with pytest.warns(FolderWarning, match=r"1 images .*two labels: dog/too\.png"):
         assert load_image_folder(root).target.tolist() == ["cat"] * 3 + ["dog"] * 3
+
+
+def test_load_image_folder_folder_of_two_classes_is_named(root, tmp_path):
+    store = tmp_path / "store"
+    image_at(store / "1.png")
+    (root / "dog" / "more").symlink_to(store, target_is_directory=True)
+    (root / "cat" / "more").symlink_to(store, target_is_directory=True)
+    (root / "hound").symlink_to("dog", target_is_directory=True)
+    with pytest.warns(FolderWarning, match=r"3 folders .*several labels: dog/more, hound, hound/m"):
+        images = load_image_folder(root)
+    assert images.target.tolist() == ["cat"] * 4 + ["dog"] * 3 + ["hound"] * 3
+
+
+def test_load_image_folder_file_elsewhere_of_two_classes_is_named(root, tmp_path):
+    target = image_at(tmp_path / "store" / "x.png")
+    for name in ("cat", "dog"):
+        (root / name / "x.png").symlink_to(target)
+    with pytest.warns(FolderWarning, match=r"1 images .*two labels: dog/x\.png"):
+        assert load_image_folder(root).target.tolist() == ["cat"] * 4 + ["dog"] * 3
+
+
+@pytest.mark.parametrize("name", ["RECYCLER", "found.001", "@tmp"])
+def test_load_image_folder_litter_is_no_class(name, root):
+    image_at(root / name / "1.png")
+    assert load_image_folder(root).target_names == ["cat", "dog"]
 
 
 def test_load_image_folder_links_to_nowhere_are_named(root):

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from image_files import encoded, png, png_chunk, ramp, tiff
+from image_files import colour_tiff, encoded, png, png_chunk, ramp, tiff
 from PIL import Image
 
 from featx.exceptions import UnreadableImageError
@@ -120,6 +120,47 @@ def test_decode_sixteen_bit_colours_of_unknown_range_are_refused(colour_type, n_
     for read in (decode, lambda data: pixels_of(Image.open(io.BytesIO(data)))):
         with pytest.raises(UnreadableImageError, match="16-bit values up to 2047"):
             read(data)
+
+
+def test_decode_wide_inks_of_unknown_range_are_refused():
+    inks = np.full((4, 4, 4), 1800, "<u2")
+    with pytest.raises(UnreadableImageError, match="16-bit values up to 2047"):
+        decode(colour_tiff(inks, photometric=5))
+    expected = decode(colour_tiff(np.full((4, 4, 4), 200, "u1"), photometric=5))
+    np.testing.assert_array_equal(
+        decode(colour_tiff(inks * 0 + 200 * 257, photometric=5)), expected
+    )
+
+
+def test_decode_wide_colours_of_stated_white_are_refused():
+    colours = np.stack([ramp(0, 16383, "<u2")] * 3, axis=-1)
+    with pytest.raises(UnreadableImageError, match=r"white is 16383.*X / 16383"):
+        decode(colour_tiff(colours, more=[(281, (16383,) * 3)]))
+    pixels = decode(colour_tiff(colours * 4, more=[(281, (16383,) * 3)]))  # no such white
+    np.testing.assert_allclose(pixels, colours / 64.25, atol=1)
+
+
+def test_decode_wide_channels_apart_are_refused():
+    # Pillow takes each byte of an uncompressed file for a pixel.
+    colours = np.stack([ramp(0, 65535, "<u2")] * 3, axis=-1)
+    data = colour_tiff(colours, are_apart=True)
+    for read in (decode, lambda data: pixels_of(Image.open(io.BytesIO(data)))):
+        with pytest.raises(UnreadableImageError, match=r"channels apart.*as an array"):
+            read(data)
+    narrow = (colours // 257).astype("u1")
+    np.testing.assert_array_equal(decode(colour_tiff(narrow, are_apart=True)), narrow)
+    with pytest.raises(UnreadableImageError, match="channels apart"):
+        decode(colour_tiff(narrow, photometric=8, are_apart=True))
+
+
+@pytest.mark.parametrize("highest", [255, 65535])
+def test_decode_palette_of_eight_bits_is_not_black(highest):
+    places = np.arange(256, dtype="u1").reshape(16, 16, 1)
+    colours = np.concatenate([np.arange(256), np.arange(256)[::-1], np.full(256, 7)])
+    palette = tuple((colours * (highest // 255)).tolist())
+    data = colour_tiff(places, photometric=3, more=[(320, palette)])
+    for pixels in (decode(data), pixels_of(Image.open(io.BytesIO(data)))):
+        np.testing.assert_array_equal(pixels.reshape(256, 3), colours.reshape(3, 256).T)
 
 
 def test_decode_sixteen_bit_transparent_gray_lies_on_white():

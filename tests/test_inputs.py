@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from featx.exceptions import InputError
+from featx.exceptions import BadSampleError, InputError
 from featx.samples.base import ArraySamples, ValueSamples
 from featx.samples.file_index import FileIndex
 from featx.samples.inputs import as_samples
@@ -284,6 +284,75 @@ def test_keys_nan_vectors_are_named():
     assert [fault.position for fault in faults] == [1]
 
 
+def test_keys_missing_images_in_columns_are_faults(images):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(images)
+    rows = [None, *tensors.storage.to_pylist()[1:]]
+    with_none = pa.ExtensionArray.from_storage(tensors.type, pa.array(rows, tensors.storage.type))
+    gray = [None, *images[1:, :, :, 0].tolist()]
+    for X in (with_none, pa.chunked_array([with_none]), pa.array(gray), pl.Series(gray), gray):
+        samples = as_samples(X)
+        _, faults = samples.keys(FileIndex(None))
+        assert [fault.position for fault in faults] == [0]
+        rows, inputs, _ = samples.batch(np.arange(1, 6), SHAPE)
+        np.testing.assert_array_equal(inputs[..., 0], images[1:, :, :, 0])
+
+
+def test_as_samples_tensors_with_missing_numbers_raise(images):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(images)
+    rows = tensors.storage.to_pylist()
+    rows[1][5] = None
+    X = pa.ExtensionArray.from_storage(tensors.type, pa.array(rows, tensors.storage.type))
+    with pytest.raises(InputError, match="missing numbers"):
+        as_samples(X)
+
+
+def test_as_samples_closed_hdf5_dataset_raises(images, tmp_path):
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        dataset = file.create_dataset("images", data=images)
+    with pytest.raises(InputError, match="closed file: open it"):
+        as_samples(dataset)
+
+
+def test_masked_items_are_refused(images):
+    masked = np.ma.masked_greater(images[0], 100)
+    held = np.array([None, images[1]], object)
+    held[0] = masked
+    for X in ([masked, images[1]], held):
+        _, faults = as_samples(X).keys(FileIndex(None))
+        assert [fault.position for fault in faults] == [0]
+        assert "masked values: pass image.filled(value)" in faults[0].reason
+    signal = np.ma.masked_greater(np.arange(5.0), 3)
+    with pytest.raises(InputError, match=r"X\[1\] has masked values"):
+        as_samples([signal.data, signal]).for_inputs((5,))
+
+
+def test_values_beyond_float32_are_faults():
+    X = np.array([[0.0, 1e300], [1.0, 2.0], [3e38, 1]])
+    faults = ValueSamples(X).keys(FileIndex(None))[1]
+    assert [(fault.position, "beyond float32" in fault.reason) for fault in faults] == [(0, True)]
+    with pytest.raises(BadSampleError, match="beyond float32"):
+        ValueSamples(X).check_values()
+
+
+def test_as_samples_lists_with_missing_numbers_are_vectors():
+    samples = as_samples([[1, 2.5], [None, 4]]).for_inputs((2,))
+    np.testing.assert_array_equal(samples.array, [[1, 2.5], [np.nan, 4]])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (np.zeros(4), r"X\[1\] is array \(4,\) float64, but the backbone takes .*\(5,\)"),
+        (None, r"X\[1\] is None"),
+        ("a.png", r"X\[1\] is an image, 'a.png'"),
+        (np.array(list("abcde")), r"X\[1\] is array \(5,\) <U1"),
+    ],
+)
+def test_for_inputs_vector_among_others_is_named(other, message):
+    with pytest.raises(InputError, match=message):
+        as_samples([np.zeros(5), other]).for_inputs((5,))
+
+
 def test_batch_damaged_file_is_a_fault_and_the_rest_is_loaded(paths, images):
     data = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(data[: len(data) // 2])
@@ -419,6 +488,12 @@ def test_as_samples_unusable_x_raises(X, message):
         as_samples(X)
 
 
+def test_as_samples_sparse_tensor_raises():
+    sparse = type("SparseTensor", (), {"dense_shape": (2, 3), "shape": (2, 3), "dtype": "float32"})
+    with pytest.raises(InputError, match=r"sparse.*pass tf.sparse.to_dense\(X\)"):
+        as_samples(sparse())
+
+
 def test_as_samples_sparse_matrix_raises():
     from scipy.sparse import csr_array
 
@@ -454,11 +529,15 @@ def in_object_array(images):
         jnp.asarray,
         lambda x: jnp.asarray(x).astype(jnp.bfloat16),
         lambda x: [jnp.asarray(image) for image in x],
+        lambda x: list(np.asarray(jnp.asarray(x).astype(jnp.bfloat16))),
         memoryview,
+        lambda x: [memoryview(image) for image in x],
         in_object_array,
         lambda x: x.astype(object),
         np.ma.masked_array,
+        lambda x: [np.ma.masked_array(image) for image in x],
         lambda x: pa.array(x.tolist()),
+        pa.Tensor.from_numpy,
         pa.FixedShapeTensorArray.from_numpy_ndarray,
         lambda x: pa.chunked_array([pa.FixedShapeTensorArray.from_numpy_ndarray(x)]),
         pl.Series,

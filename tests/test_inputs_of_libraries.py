@@ -57,6 +57,15 @@ def test_dask_arrays_and_columns_load(images, paths):
     check_loads(frames.from_pandas(pd.DataFrame({"path": paths}), npartitions=2), images)
 
 
+def test_dask_masked_values_are_refused(images):
+    arrays = pytest.importorskip("dask.array")
+    masked = arrays.ma.masked_greater(arrays.from_array(images, chunks=(2, 8, 8, 3)), 100)
+    with pytest.raises(InputError, match="masked values"):
+        as_samples(masked)
+    loaded = as_samples(arrays.ma.masked_array(arrays.from_array(images))).array
+    np.testing.assert_array_equal(loaded, images)
+
+
 def test_xarray_arrays_load(images, paths):
     xarray = pytest.importorskip("xarray")
     check_loads(xarray.DataArray(images), images)

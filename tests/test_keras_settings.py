@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
-from featx.exceptions import ParameterError, WeightsError
+from featx.exceptions import EngineError, ParameterError, WeightsError
 from featx.identity.keras_settings import STANDARD, KerasSettings, backend_name, current_settings
 from featx.networks.augmentation import Augmentation
 from featx.networks.resolution import _BUILT, _KNOWN
@@ -29,6 +29,31 @@ def other_settings():
     set_all()
     yield current_settings()
     set_all("float32", "float32", 1e-7, "channels_last")
+
+
+@pytest.mark.parametrize("name", ["TF_SET_ONEDNN_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE"])
+def test_transform_float32_in_fewer_bits_is_refused(name, monkeypatch, tmp_path):
+    # Rows of MobileNetV2 differ by 0.4 % (TensorFlow 2.21, a CPU that knows bfloat16).
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    extractor = FeatureExtractor("tiny", cache=tmp_path).fit(images)
+    monkeypatch.setenv(name, "BF16")
+    with pytest.raises(EngineError, match=f"{name}=BF16 is set"):
+        extractor.transform(images)
+    monkeypatch.setenv(name, "STRICT")
+    rows = extractor.transform(images)
+    monkeypatch.setenv(name, "BF16")
+    np.testing.assert_array_equal(extractor.transform(images), rows)  # from the cache
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "model"])
+def test_fit_inside_a_graph_is_refused(backbone):
+    import tensorflow as tf
+
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 3)(inputs))
+    extractor = FeatureExtractor(model if backbone == "model" else backbone, cache=None)
+    with tf.Graph().as_default(), pytest.raises(EngineError, match="call it outside"):
+        extractor.fit_transform(np.zeros((2, 8, 8, 3), np.uint8))
 
 
 @pytest.fixture

@@ -80,6 +80,9 @@ def numbered_rows(values):
         "arrow dictionary": pa.array(values).dictionary_encode(),
         "masked": np.ma.array(values, mask=[False] * len(values)),
         "tensor": Torchlike(values),
+        "arrow scalars": list(pa.array(values)),
+        "arrays of no dimension": [np.array(value) for value in values],
+        "values of a dictionary": dict(enumerate(values)).values(),
     }
 
 
@@ -121,8 +124,9 @@ def test_as_labels_dtype_is_that_of_the_labels(labels, dtype):
     [
         pd.DataFrame({"a": pd.array(IDS, dtype="Int64"), "b": [1, 2, 3]}),
         pl.DataFrame({"a": IDS, "b": [1, 2, 3]}),
+        pa.table({"a": IDS, "b": [1, 2, 3]}),
     ],
-    ids=["pandas", "polars"],
+    ids=["pandas", "polars", "arrow"],
 )
 def test_as_labels_columns_of_a_table_are_outputs(table):
     assert as_labels(table).tolist() == [[2**62, 1], [2**62 + 1, 2], [7, 3]]
@@ -183,6 +187,7 @@ def test_as_labels_unusable_raises_with_rows(labels, message):
         ([2**70, 1], [2.0**70, 1.0]),
         (pd.Series([1, 2], dtype="Int64"), [1, 2]),
         (np.array([True, 2.5], dtype=object), [1.0, 2.5]),
+        ([np.True_, False], [1.0, 0.0]),
     ],
     ids=str,
 )
@@ -205,6 +210,8 @@ def test_as_values_no_numbers_raise(values):
         (np.ma.array([1.0, 2, 3], mask=[0, 1, 0]), r"1 missing weight \(rows \[1\]\)"),
         ([1, np.inf, 1], r"1 infinite weight \(rows \[1\]\)"),
         ([0, 0, 0], "all are zero"),
+        ([1e308, 1e308, 1e308], "sum is infinite"),
+        ([np.ma.masked, 1, 1], r"1 missing weight \(rows \[0\]\)"),
         ([1, 1], r"sample_weight.shape == \(2,\), expected \(3,\)"),
         (np.ones((3, 1)), r"sample_weight.shape == \(3, 1\), expected \(3,\)"),
         (["a", "b", "c"], "expected numbers"),

@@ -247,6 +247,32 @@ def test_transform_lazy_vectors_and_signals_go():
         extractor.fit_transform(Lazy(pil, 3))
 
 
+def test_read_vectors_of_bytes_are_no_encoded_images():
+    rows = np.arange(15, dtype=np.uint8).reshape(3, 5)
+    samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
+    (block,) = samples.read((5,), is_wanted=lambda key: True, n_jobs=1)
+    np.testing.assert_array_equal(block.inputs, rows)
+
+
+def test_read_masked_and_too_large_values_are_faults():
+    rows = [np.ma.masked_greater(np.arange(5.0), 3), np.full(5, 1e300), np.zeros(5)]
+    samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
+    (block,) = samples.read((5,), is_wanted=lambda key: True, n_jobs=1)
+    assert block.loaded.tolist() == [2]
+    reasons = [fault.reason for fault in block.identified.faults]
+    assert "masked values" in reasons[0]
+    assert "beyond float32" in reasons[1]
+
+
+def test_as_samples_lazy_paths_of_wrong_length_are_named():
+    class Longer(Lazy):
+        def __len__(self):
+            return 5
+
+    with pytest.raises(InputError, match=r"has 5 samples by its length, but X\[3\] raises Index"):
+        as_samples(Longer(str, 3))
+
+
 def test_fit_transform_shapes_that_differ_name_the_cure():
     import keras
 

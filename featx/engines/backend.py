@@ -8,6 +8,7 @@ were in force when it was compiled.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.engines.devices import has_accelerator
+from featx.exceptions import EngineError
 from featx.identity.keras_settings import KerasSettings, current_settings
 
 if TYPE_CHECKING:
     import keras
+
+
+def check_is_eager() -> None:
+    """Check that the caller is in no graph of TensorFlow, where weights have no values.
+
+    Raises
+    ------
+    EngineError
+        It is.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and not tensorflow.executing_eagerly():
+        raise EngineError(
+            "featx was called inside a tf.function or tf.Graph, where TensorFlow computes nothing: "
+            "call it outside"
+        )
 
 
 def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import joblib
@@ -9,6 +10,12 @@ import joblib
 from featx.exceptions import EngineError
 
 _FOR_GPUS = ("tf32", "float16")
+# Variables of oneDNN, the library of TensorFlow and torch for CPUs.
+_ROUNDING = (
+    "TF_SET_ONEDNN_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)
 
 
 def devices() -> list[str]:
@@ -38,10 +45,34 @@ def check_device(precision: str) -> None:
     Raises
     ------
     EngineError
-        It is one for GPUs, and there is none.
+        It is one for GPUs, and there is none, or float32 would be computed in fewer bits.
     """
     if precision in _FOR_GPUS and not has_accelerator():
         raise EngineError(
             f"precision={precision!r} is for GPUs, and Keras finds none: pass 'float32' or "
             "'bfloat16'"
         )
+    if precision == "float32" and not has_accelerator() and (rounding := _rounding()):
+        raise EngineError(
+            f"{', '.join(rounding)} is set, with which a CPU computes float32 in fewer bits: leave "
+            "it out, or pass precision='bfloat16'"
+        )
+
+
+def _rounding() -> list[str]:
+    """Return the settings with which oneDNN rounds float32 to fewer bits on a CPU."""
+    import keras
+
+    found = [
+        f"{name}={os.environ[name]}"
+        for name in _ROUNDING
+        if os.environ.get(name, "").upper() not in ("", "STRICT")
+    ]
+    if keras.backend.backend() == "torch":
+        from torch.backends import mkldnn
+
+        for name in ("matmul", "conv", "rnn"):
+            value = getattr(getattr(mkldnn, name, None), "fp32_precision", "none")
+            if value not in ("none", "ieee"):
+                found.append(f"torch.backends.mkldnn.{name}.fp32_precision={value!r}")
+    return found

@@ -57,6 +57,10 @@ def check_augment(augment: Any, faults: ParameterFaults) -> None:
             hasattr(layer, "get_config") and callable(layer) for layer in given
         ):
             faults.add("augment", augment, "'standard', Keras layers or None.")
+        elif any(getattr(layer, "weights", None) for layer in given):
+            expected = "layers without weights, since copies change the images; what was learnt "
+            expected += "belongs in their configurations, as in Normalization(mean=, variance=)."
+            faults.add("augment", augment, expected)
 
 
 def check_takes_channels_first(augment: Any) -> None:

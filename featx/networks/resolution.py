@@ -22,6 +22,7 @@ from typing import Any
 
 from featx._files import open_given
 from featx._warning import warn_caller
+from featx.engines.backend import check_is_eager
 from featx.exceptions import (
     BackboneError,
     NotCachedWarning,
@@ -115,6 +116,7 @@ def _resolve_from(
     if recipe and remembered and not callable(spec.backbone):
         checked = functools.partial(_built_as, remembered, build, recipe, cache)
         return Resolved(remembered.stored_as(dtype), checked)
+    check_is_eager()
     backbone = build()
     try:
         space = backbone.space(digester)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from featx.engines.backend import check_is_eager
 from featx.engines.base import Engine
 from featx.engines.batch_sizes import LARGEST_BATCH, batch_size_for
 from featx.engines.choice import faster_engine, make_engine
@@ -67,6 +68,7 @@ def make_runner(
         The backbone cannot be had, or not in this precision on this device.
     """
     check_can_run()
+    check_is_eager()
     engines = _Engines(taps)
     check_device(engines.precision)
     faster = faster_engine(engines.precision) if engine == "auto" else None

@@ -31,6 +31,8 @@ _BLOCK_BYTES = 16 * 2**20  # which a thread identifies
 _DTYPES = (np.uint8, np.float32)  # which the network takes as they are
 _ALL_PIXELS = (np.bool_, np.uint8)  # of which any value is a pixel
 
+NOT_FINITE = "has NaN or infinite values, or some beyond float32 (3.4e38)"
+
 _Result = TypeVar("_Result")
 
 
@@ -326,7 +328,7 @@ class ValueSamples(ArraySamples):
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load rows as float32."""
-        return rows, _take(self.array, rows).astype(np.float32), []
+        return rows, as_values(_take(self.array, rows)), []
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Tell that rows are converted."""
@@ -344,9 +346,15 @@ class ValueSamples(ArraySamples):
         return Identified(rows, _keys_of(block), self._faults_of(block, rows))
 
     def _faults_of(self, block: np.ndarray, rows: slice) -> list[SampleFault]:
-        finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+        finite = np.isfinite(as_values(block)).reshape(len(block), -1).all(axis=1)
         bad = (rows.start + np.flatnonzero(~finite)).tolist()
-        return [self.fault(row, "has NaN or infinite values") for row in bad]
+        return [self.fault(row, NOT_FINITE) for row in bad]
+
+
+def as_values(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers that are no pixels as float32, infinite where that cannot hold them."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32, copy=False)
 
 
 def check_several(n_samples: int, shape: tuple[int, ...] | None) -> None:

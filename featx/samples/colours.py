@@ -14,6 +14,7 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
 _MAX_SAMPLE_VALUE = 281  # of TIFF
 _SIGNED = 2  # as TIFF's sample format
+_RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
 
 
 def in_own_channels(image: Image.Image) -> Image.Image:
@@ -36,6 +37,9 @@ def in_own_channels(image: Image.Image) -> Image.Image:
     """
     if image.mode in _WIDE_MODES or _is_signed(image):
         return _gray(image)
+    if image.mode == "P" and (palette := _palette_of_8_bits(image)):
+        image = image.copy()
+        image.putpalette(palette, "RGB;L")
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode == "RGBA":
@@ -68,6 +72,15 @@ def _gray(image: Image.Image) -> Image.Image:
     return Image.merge("LA", (gray, opacity)).convert("RGBA")
 
 
+def _palette_of_8_bits(image: Image.Image) -> bytes | None:
+    """Return the palette of a TIFF file that was written with 8 bits a colour instead of 16."""
+    try:
+        colours = image.tag_v2.get(TiffImagePlugin.COLORMAP)  # type: ignore[attr-defined]
+        return bytes(colours) if any(colours) else None
+    except Exception:  # no TIFF file, a damaged tag, or 16 bits
+        return None
+
+
 def _is_signed(image: Image.Image) -> bool:
     return _tag(image, TiffImagePlugin.SAMPLEFORMAT) == _SIGNED
 
@@ -94,7 +107,7 @@ def _tag(image: Any, tag: int) -> int | None:
 
 def has_wide_colours(image: Image.Image) -> bool:
     """Return True if channels are known to have 16 bits, of which Pillow keeps the upper 8."""
-    if image.mode not in ("RGB", "RGBA"):
+    if image.mode not in ("RGB", "RGBA", "CMYK"):
         return False
     if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16:
         return True
@@ -104,9 +117,16 @@ def has_wide_colours(image: Image.Image) -> bool:
 
 def check_wide_colours(image: Image.Image) -> None:
     """Check the range of a colour image that Pillow has reduced from 16 bits a channel to 8."""
-    highest = int(np.max(image.getextrema()[:3]))
+    bands = image.getextrema()
+    highest = int(np.max(bands if image.mode == "CMYK" else bands[:3]))
     if 0 < highest < 16:
         raise dark_uint16(256 * highest + 255)
+    white = _tag(image, _MAX_SAMPLE_VALUE) or 0
+    if white in [2**n - 1 for n in range(8, 16)] and 256 * highest < white:
+        raise UnreadableImageError(
+            f"has 16 bits a colour, and its file states that white is {white}, of which Pillow "
+            f"loses the lower 8 bits: pass X / {white} * 255 as an array"
+        )
 
 
 def tile_size(image: Image.Image) -> tuple[int, int]:
@@ -128,4 +148,14 @@ def check_mode(image: Image.Image) -> None:
         raise UnreadableImageError(
             "has floating-point pixels, whose scale is not known: pass it as an array with values "
             "from 0 to 255, such as np.asarray(PIL.Image.open(path)) * 255 if they are 0 to 1"
+        )
+    is_wide = _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
+    if (
+        _tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
+        and _tag(image, TiffImagePlugin.COMPRESSION) in (None, _RAW)
+        and (image.mode == "LAB" or (is_wide and image.mode not in _WIDE_MODES))
+    ):  # Pillow 13 takes each byte for a pixel, and signed colours for unsigned ones
+        raise UnreadableImageError(
+            "keeps its channels apart, uncompressed, which Pillow reads wrongly: convert it, or "
+            "pass its pixels as an array"
         )

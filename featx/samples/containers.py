@@ -103,8 +103,10 @@ def unwrapped(X: Any) -> Any:
     InputError
         It has several columns, masked values, named fields or a dtype that cannot be used.
     """
-    if hasattr(X, "__dask_graph__") and not (is_numeric(X) and X.shape[0] == X.shape[0]):
-        X = X.compute()
+    if hasattr(X, "__dask_graph__"):
+        is_masked = isinstance(getattr(X, "_meta", None), np.ma.MaskedArray)
+        if is_masked or not (is_numeric(X) and X.shape[0] == X.shape[0]):
+            X = X.compute()
     if hasattr(X, "num_columns") and hasattr(X, "column"):  # a table of pyarrow
         X = _only_column(X, X.column_names, X.column)
     elif hasattr(X, "iloc") and hasattr(X, "columns"):
@@ -192,7 +194,7 @@ def _has_numbers(column: Any) -> bool:
     """Return True for a column of numbers or booleans, missing ones included."""
     if hasattr(column, "to_pylist"):
         return str(column.type).startswith(("int", "uint", "float", "halffloat", "double", "bool"))
-    dtype = column.dtype
+    dtype: Any = getattr(column, "dtype", None)  # tensors of pyarrow have none
     if hasattr(dtype, "is_numeric"):  # polars
         return dtype.is_numeric() or str(dtype) == "Boolean"
     if getattr(dtype, "categories", None) is not None:
@@ -230,10 +232,22 @@ def _values_of_arrow(column: Any) -> Any:
             return _numbers_with_nan(column)
         return [value for chunk in column.chunks for value in _values_of_arrow(chunk)]
     if hasattr(column, "to_numpy_ndarray"):
-        return column.to_numpy_ndarray()
+        return _images_of_tensors(column)
     if _has_numbers(column):
         return _numbers_with_nan(column)
     return column.to_pylist()
+
+
+def _images_of_tensors(column: Any) -> Any:
+    """Return tensors of one shape as an array; as a list with None where some are missing."""
+    if column.storage.flatten().null_count:
+        raise InputError(
+            "X is an array of tensors of pyarrow with missing numbers: fill them in, or leave "
+            "these tensors out"
+        )
+    if not column.null_count:
+        return column.to_numpy_ndarray()
+    return [tensor.to_numpy() if tensor.is_valid else None for tensor in column]
 
 
 def _strings_of_hdf5(dataset: Any) -> np.ndarray:

@@ -48,24 +48,31 @@ _LITTER = frozenset(
         "@eadir",
         "@recently-snapshot",
         "@recycle",
+        "@tmp",
         "__macosx",
         "__pycache__",
         "desktop.ini",
         "ehthumbs.db",
         "ehthumbs_vista.db",
-        "found.000",
         "icon\r",
         "lost+found",
         "network trash folder",
         "picasa.ini",
+        "recycler",
         "system volume information",
         "temporary items",
         "thumbs.db",
+        "thumbs.db:encryptable",
         "~snapshot",
     )
 )
-_LITTER_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden")
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
+_LITTER_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden", "found.0")
+_SPLITS = frozenset(
+    (
+        *("train", "training", "val", "valid", "validation", "test", "testing"),
+        *("dev", "eval", "evaluation", "holdout"),
+    )
+)
 _SHOWN = 10
 _FOREIGN = "files or folders were left out, being hidden or not images"
 _LOCKED = "files or folders were left out, since they cannot be read"
@@ -73,6 +80,7 @@ _BROKEN = "links were left out, since they lead nowhere"
 _SPECIAL = "files were left out, being pipes, sockets or devices"
 _UPWARD = "links were left out, since they lead to a folder above, or to images of other classes"
 _SHARED = "images are links to images of other classes, so that these have two labels"
+_TWICE = "folders belong to several classes, so that their images have several labels"
 
 
 def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
@@ -122,9 +130,10 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     folders = _class_folders(root, left_out)
     places = {folder: os.path.realpath(folder) for folder in folders}
     images: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}
     for folder, place in places.items():
         others = [other for other in places.values() if other != place]
-        found = _images_below(folder, left_out, others)
+        found = _images_below(folder, left_out, others, owners)
         images[label_of(folder)] = sorted(images.get(label_of(folder), []) + found)
     empty = [name for name, found in images.items() if not found]
     if empty:
@@ -278,7 +287,12 @@ def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
     return folders
 
 
-def _images_below(folder: str, left_out: _LeftOut, others: Iterable[str] = ()) -> list[str]:
+def _images_below(
+    folder: str,
+    left_out: _LeftOut,
+    others: Iterable[str] = (),
+    owners: dict[str, str] | None = None,
+) -> list[str]:
     """Find the images below a folder, each once.
 
     Parameters
@@ -288,8 +302,12 @@ def _images_below(folder: str, left_out: _LeftOut, others: Iterable[str] = ()) -
         Receives entries that are not images or cannot be read.
     others : iterable of str
         Folders, with links resolved, to which links below `folder` must not lead.
+    owners : dict, default=None
+        Class of each folder and link target found so far, with links resolved. Images of several
+        classes are named in `left_out`.
     """
     own, others = os.path.realpath(folder), list(others)
+    owners = {} if owners is None else owners
     images: list[str] = []
     visited: set[str] = set()
     folders, links = [folder], list[str]()
@@ -299,6 +317,8 @@ def _images_below(folder: str, left_out: _LeftOut, others: Iterable[str] = ()) -
         if real in visited:
             continue
         visited.add(real)
+        if owners.setdefault(real, folder) != folder:
+            left_out.add(_TWICE, place)
         try:
             entries = list(os.scandir(place))
         except OSError as exc:
@@ -310,7 +330,9 @@ def _images_below(folder: str, left_out: _LeftOut, others: Iterable[str] = ()) -
                 left_out.add(_FOREIGN, entry.path)
             elif kind == "file":
                 images.append(entry.path)
-                if entry.is_symlink() and _is_among(os.path.realpath(entry.path), own, others):
+                target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                is_shared = bool(target) and owners.setdefault(target, folder) != folder
+                if target and (is_shared or _is_among(target, own, others)):
                     left_out.add(_SHARED, entry.path)
             elif kind == "folder" and not entry.is_symlink():
                 folders.append(entry.path)

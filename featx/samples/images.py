@@ -317,7 +317,7 @@ def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
     image.load()
     own = in_own_channels(image)
     if is_wide:
-        check_wide_colours(own)
+        check_wide_colours(image)
     turn = _TURNS.get(orientation(image) or 1)
     return own if turn is None else own.transpose(turn)
 

@@ -20,7 +20,7 @@ from featx.samples.item_samples import (
     is_missing,
     is_sample,
 )
-from featx.samples.lazy_samples import LazySamples
+from featx.samples.lazy_samples import LazySamples, item_at
 
 
 def as_samples(X: Any) -> Samples:
@@ -83,6 +83,10 @@ def _check_several(X: Any) -> None:
         if hasattr(X, "column_names"):  # a DatasetDict
             cure = f"Pass the images of one of them, as in X[{next(iter(X), 'train')!r}]['image']."
         raise InputError(f"X is a {type(X).__name__} with {shown}: expected samples. {cure}")
+    if hasattr(type(X), "asstr") and not X:
+        raise InputError(f"X is a {type_name(X)} of a closed file: open it, and keep it open")
+    if hasattr(X, "dense_shape"):
+        raise InputError(f"X is a sparse {type_name(X)}: pass tf.sparse.to_dense(X)")
     if hasattr(X, "toarray"):
         raise InputError("X is a sparse matrix, which no backbone takes: pass X.toarray()")
     check_is_sequence(X)
@@ -151,7 +155,8 @@ def _samples_of_lazy(X: Any) -> Samples:
     is_small = isinstance(first, (str, os.PathLike)) or not (is_sample(first) or is_missing(first))
     if not is_small:
         return LazySamples(X, first)
-    return _samples_of_sequence([first, *(X[row] for row in range(1, len(X)))])
+    n_items = len(X)
+    return _samples_of_sequence([first, *(item_at(X, row, n_items) for row in range(1, n_items))])
 
 
 def _all_of(X: Iterator[Any]) -> list[Any]:
@@ -226,7 +231,10 @@ def _samples_of_sequence(X: Any) -> Samples:
             array = np.asarray(items)
         except ValueError as exc:
             _check_item(X, first)
+            if any(map(is_missing, items)):  # images of nested lists, some of them missing
+                return ItemSamples([None if is_missing(x) else as_item(_array(x)) for x in items])
             raise InputError(f"X is a list of lists that make no array: {exc}") from exc
+        array = unwrapped(array)  # numbers, of which some are missing
         if is_numeric(array):
             return _samples_of_array(array)
         _check_item(X, first)
@@ -237,6 +245,13 @@ def _samples_of_sequence(X: Any) -> Samples:
     if not all(map(is_sample, items)):
         items = _converted(items)
     return ItemSamples(items)
+
+
+def _array(nested: Any) -> np.ndarray:
+    try:
+        return np.asarray(nested)
+    except ValueError as exc:
+        raise InputError(f"X is a list of lists that make no array: {exc}") from exc
 
 
 def _converted(items: list[Any]) -> list[Any]:

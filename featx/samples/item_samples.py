@@ -88,9 +88,20 @@ class ItemSamples(Samples):
         if len(shape) == 3:
             check_several(len(self), self.array_shape)
             return self
-        if self.array_shape != shape:
-            raise InputError(f"X holds images, but the backbone takes inputs of shape {shape}")
+        for row, item in enumerate(self.items):
+            self._check_values(row, item, shape)
         return ValueSamples(np.stack(self.items))
+
+    def _check_values(self, row: int, item: Any, shape: tuple[int, ...]) -> None:
+        """Check that an item is an array of numbers of a shape."""
+        is_array = isinstance(item, np.ndarray)
+        if not is_array or item.shape != shape or item.dtype.kind not in "biuf":
+            got = name_of(item) if is_array or is_missing(item) else f"an image, {name_of(item)!r}"
+            raise InputError(f"X[{row}] is {got}, but the backbone takes inputs of shape {shape}")
+        try:
+            check_unmasked(item)
+        except UnreadableImageError as exc:
+            raise InputError(f"X[{row}] {exc}") from exc
 
     def name(self, row: int) -> str:
         """Return the path of a file, or the kind of another sample."""
@@ -219,7 +230,14 @@ class ItemSamples(Samples):
 
 def is_sample(item: Any) -> bool:
     """Return True for a path, an encoded image, a PIL image or an array without objects."""
-    return isinstance(item, _KINDS) and not (isinstance(item, np.ndarray) and item.dtype.hasobject)
+    if isinstance(item, np.ndarray):
+        return not (item.dtype.hasobject or _is_foreign(item))
+    return isinstance(item, _KINDS)
+
+
+def _is_foreign(array: np.ndarray) -> bool:
+    """Return True for bfloat16 and the like, dtypes that other packages add to numpy."""
+    return array.dtype.kind == "V" and array.dtype.names is None
 
 
 def as_item(item: Any) -> Any:
@@ -239,7 +257,8 @@ def as_item(item: Any) -> Any:
         return item
     if hasattr(item, "as_py"):  # pyarrow
         return item.as_py()
-    if not isinstance(item, np.ndarray) and hasattr(item, "__array__"):
+    is_array = isinstance(item, np.ndarray) and not _is_foreign(item)
+    if not is_array and hasattr(item, "__array__"):
         try:
             item = as_numpy(item)
         except InputError as exc:
@@ -289,12 +308,29 @@ def content_of(item: Any) -> np.ndarray | bytes:
     UnreadableImageError
         The item cannot be read.
     """
+    if isinstance(item, memoryview) and item.ndim > 1:
+        item = np.asarray(item)
     if isinstance(item, np.ndarray):
+        check_unmasked(item)
         is_encoded = item.ndim == 1 and item.dtype == np.uint8  # as numpy.fromfile reads a file
         return item.tobytes() if is_encoded else item
     if isinstance(item, Image.Image):
         return pixels_of(item)
     return _content_of_file(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
+
+
+def check_unmasked(item: Any) -> None:
+    """Check that an array has no masked values, below which is anything.
+
+    Raises
+    ------
+    UnreadableImageError
+        It has some.
+    """
+    if np.ma.is_masked(item):
+        raise UnreadableImageError(
+            "has masked values: pass image.filled(value), with a value of your choice"
+        )
 
 
 def digest_of_content(content: np.ndarray | bytes) -> bytes:

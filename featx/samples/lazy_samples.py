@@ -19,12 +19,13 @@ from PIL import Image
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.identity._hashing import digest_of_array
 from featx.identity.key_table import KEY_DTYPE, NO_KEY, keys_from
-from featx.samples.base import ReadBlock, Samples, check_several
+from featx.samples.base import NOT_FINITE, ReadBlock, Samples, as_values, check_several
 from featx.samples.file_index import FileIndex
 from featx.samples.identified import Identified
 from featx.samples.images import conform, decode_to
 from featx.samples.item_samples import (
     as_item,
+    check_unmasked,
     content_of,
     digest_of_content,
     is_missing,
@@ -168,19 +169,17 @@ class LazySamples(Samples):
         The next may be the same object with other pixels, or come from the same open file.
         """
         try:
-            item = self._first.pop() if row == 0 and self._first else self.items[row]
-        except IndexError as exc:
-            raise InputError(
-                f"X, a {type(self.items).__name__}, has {len(self)} samples by its length, but "
-                f"X[{row}] raises IndexError: {exc}"
-            ) from exc
+            is_first = row == 0 and self._first
+            item = self._first.pop() if is_first else item_at(self.items, row, len(self))
         except _READ_ERRORS as exc:
             item = exc
         name = self.name(row)
         try:
             item = _checked(item)
             name = name_of(item)
-            content = content_of(item)
+            # A vector of bytes is no encoded image.
+            is_vector = isinstance(item, np.ndarray) and not self._are_images
+            content = item if is_vector else content_of(item)
         except UnreadableImageError as exc:
             return _Taken(row, name, exc)
         if isinstance(item, np.ndarray):
@@ -224,7 +223,25 @@ def _checked(item: Any) -> Any:
         raise UnreadableImageError("missing value (None or NaN)")
     if not is_sample(item):
         raise UnreadableImageError(f"a {type(item).__name__}, which is not an image")
+    check_unmasked(item)
     return item
+
+
+def item_at(items: Any, row: int, n_items: int) -> Any:
+    """Return an item of a sequence.
+
+    Raises
+    ------
+    InputError
+        There is none, although the sequence is as long as that.
+    """
+    try:
+        return items[row]
+    except IndexError as exc:
+        raise InputError(
+            f"X, a {type(items).__name__}, has {n_items} samples by its length, but X[{row}] "
+            f"raises IndexError: {exc}"
+        ) from exc
 
 
 def _check_unchanged(key: bytes, known: bytes) -> None:
@@ -249,9 +266,10 @@ def _inputs_of(content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarra
         return conform(content, shape)
     if content.shape != shape:
         raise UnreadableImageError(f"has shape {content.shape}: expected {shape}")
-    if not np.isfinite(content).all():
-        raise UnreadableImageError("has NaN or infinite values")
-    return content.astype(np.float32)
+    values = as_values(content)
+    if not np.isfinite(values).all():
+        raise UnreadableImageError(NOT_FINITE)
+    return values
 
 
 class _Part(Sequence):
