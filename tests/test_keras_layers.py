@@ -125,6 +125,13 @@ def test_check_configuration_takes_layers_of_keras(part):
     assert check(part)["config"]["layers"][-1] == part
 
 
+def test_check_configuration_id_for_two_objects_raises():
+    same = layer("Dense", units=1) | {"shared_object_id": 1}
+    check(same, same)
+    with pytest.raises(ConfigurationError, match="an id for two objects"):
+        check(same, same | {"config": {}})
+
+
 def test_check_configuration_leaves_out_compilation():
     compiled = layer("Dense", units=1) | {"compile_config": {"loss": layer("Lambda")}}
     assert "compile_config" not in json.dumps(check(compiled, compile_config={"a": 1}))
