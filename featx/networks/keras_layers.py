@@ -100,6 +100,9 @@ _DTYPES = frozenset(
 )
 _MAX_NUMBER = 2**63
 _MAX_CALLS = 2**14
+# Parameters of RandAugment, AugMix and SpectralNormalization: how often a step is run at each call.
+_REPEATS = ("chain_depth", "num_chains", "num_ops", "power_iterations")
+_MAX_REPEATS = 32
 
 
 class ConfigurationError(ValueError):
@@ -209,6 +212,10 @@ def _fault_of(config: dict[str, Any]) -> str:
     # Keras would rather take what is registered under that name.
     if config.get("registered_name") not in (None, kind):
         return f"{kind} under the name {config['registered_name']!r}"
+    repeats = {name: inner.get(name) for name in _REPEATS} if isinstance(inner, dict) else {}
+    for name, count in repeats.items():
+        if isinstance(count, int | float) and count > _MAX_REPEATS:
+            return f"{kind} with {name}={count}, expected {_MAX_REPEATS} at most"
     return ""
 
 
