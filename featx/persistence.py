@@ -55,7 +55,7 @@ from featx.manifest import (
 )
 from featx.networks.augmentation import augmentation_layers
 from featx.networks.resolution import Resolved
-from featx.networks.stored_model import StoredModel
+from featx.networks.stored_model import StoredModel, check_activations
 from featx.saved_heads import head_bytes, load_head
 from featx.transfer import TransferEstimator
 
@@ -349,16 +349,22 @@ def _load_extractor(
     else:
         backbone = backbone["name"]
     if isinstance(preprocessing, dict):
-        preprocessing = StoredModel(entries[LAYER]).load()
+        preprocessing = _load_layers(entries[LAYER], manifest)
     params = manifest["params"] | {"preprocessing": preprocessing, "cache": cache}
     if isinstance(params["augment"], dict):
-        params["augment"] = StoredModel(entries[AUGMENT]).load().layers
+        params["augment"] = _load_layers(entries[AUGMENT], manifest).layers
     extractor = FeatureExtractor(backbone, **params)
     extractor.space_ = Space.from_json(manifest["space"])
     _set_fitted(extractor, manifest["fitted"])
     if "report" in manifest:
         extractor.report_ = Bunch(**manifest["report"])
     return extractor
+
+
+def _load_layers(data: bytes, manifest: dict[str, Any]) -> keras.Model:
+    model = StoredModel(data).load()
+    check_activations(model, manifest["space"]["identity"]["input_shape"])
+    return model
 
 
 def _fitted_of(estimator: Any, names: Sequence[str]) -> dict[str, Any]:

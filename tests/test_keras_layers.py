@@ -125,6 +125,19 @@ def test_check_configuration_takes_layers_of_keras(part):
     assert check(part)["config"]["layers"][-1] == part
 
 
+def test_check_configuration_step_that_is_run_for_ever_raises():
+    check(layer("RandAugment", num_ops=2), layer("AugMix", num_chains=3, chain_depth=3))
+    with pytest.raises(ConfigurationError, match="RandAugment with num_ops=1000000000"):
+        check(layer("RandAugment", num_ops=10**9))
+
+
+def test_check_configuration_id_for_two_objects_raises():
+    same = layer("Dense", units=1) | {"shared_object_id": 1}
+    check(same, same)
+    with pytest.raises(ConfigurationError, match="an id for two objects"):
+        check(same, same | {"config": {}})
+
+
 def test_check_configuration_leaves_out_compilation():
     compiled = layer("Dense", units=1) | {"compile_config": {"loss": layer("Lambda")}}
     assert "compile_config" not in json.dumps(check(compiled, compile_config={"a": 1}))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from featx.exceptions import SavedFileError
-from featx.networks.stored_model import StoredModel
+from featx.networks.stored_model import StoredModel, check_activations
 
 
 @keras.saving.register_keras_serializable("featx_tests")
@@ -139,6 +139,26 @@ def test_load_is_safe_where_the_application_is_not(tmp_path):
     np.testing.assert_array_equal(in_thread(job), np.ones((1, 4)))
 
 
+def nested(depth):
+    """Return a model whose inmost layer is called 2 ** depth times."""
+    network = model(keras.layers.Dropout(0.5))
+    for _ in range(depth):
+        inputs = keras.Input((4,))
+        network = keras.Model(inputs, network(network(inputs)))
+    return network
+
+
+def test_check_models_that_call_one_another_too_often_raise(tmp_path):
+    def change(layers):
+        for _ in range(3):
+            layers[-1]["inbound_nodes"] *= 20
+            layers = layers[-1]["config"]["layers"]
+
+    stored(nested(3), tmp_path).check()
+    with pytest.raises(SavedFileError, match=r"calls layers [0-9,]+ times, expected 16,384"):
+        stored(nested(3), tmp_path, change).check()
+
+
 def test_load_declared_weights_that_are_not_stored_raises(tmp_path):
     def change(layers):
         layers[-1]["config"]["units"] = 10**11
@@ -153,6 +173,33 @@ def test_load_activations_of_any_size_raise(tmp_path):
 
     with pytest.raises(SavedFileError, match=r"a tensor of 4,000,000,000,000 numbers"):
         stored(model(keras.layers.RepeatVector(2)), tmp_path, change).load()
+
+
+def of_any_size(*layers):
+    return keras.Sequential([keras.Input((None, None, 3)), *layers])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_check_activations_of_open_size_raises(nested):
+    """Keras does not know the size that is made of (None, None, 3)."""
+    network = of_any_size(keras.layers.UpSampling2D(400), keras.layers.GlobalAveragePooling2D())
+    if nested:
+        network = keras.Sequential([keras.Input((64, 64, 3)), network])
+    with pytest.raises(SavedFileError, match="a tensor of 1,966,080,000 numbers for one sample"):
+        check_activations(network, (64, 64, 3))
+
+
+def test_check_activations_takes_what_it_should():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.RandomFlip(seed=1)(inputs) * 2.0
+    left, right = keras.ops.split(keras.layers.Conv2D(4, 3)(x), 2, axis=-1)
+    x = of_any_size(keras.layers.Conv2D(3, 1))(
+        keras.layers.Concatenate()([left, right, left])[..., :3]
+    )
+    network = keras.Model(inputs, keras.ops.mean(x, axis=(1, 2)))
+    check_activations(network, (64, 64, 3))
+    with pytest.raises(SavedFileError, match=r"takes no samples of shape \(64, 64\)"):
+        check_activations(network, (64, 64))
 
 
 def test_load_weights_that_lie_in_another_file_raise(tmp_path):

@@ -37,3 +37,12 @@ def test_note_use_where_nothing_is_stored_makes_nothing(tmp_path):
 def test_read_usage_garbled_lines_are_skipped(tmp_path):
     (tmp_path / USAGE_FILE).write_bytes(b"100 3\n\xff\xfe\n12\nx y\n50 4")
     assert read_usage(tmp_path) == (7, 100.0)
+
+
+def test_note_use_leaves_other_names_of_the_file_alone(tmp_path):
+    backup = tmp_path / "backup"
+    backup.write_bytes(b"1000 5\n")
+    (tmp_path / USAGE_FILE).hardlink_to(backup)
+    note_use(tmp_path, n_hits=2)
+    assert backup.read_bytes() == b"1000 5\n"
+    assert read_usage(tmp_path).n_hits == 7

@@ -25,7 +25,7 @@ from featx.networks.channels import channel_axis, takes_channels_first
 from featx.networks.models import called_model, file_model, is_file, named_model
 from featx.networks.pooling import pooled, pooled_shape
 from featx.networks.preprocessing import preprocess
-from featx.networks.stored_model import StoredModel
+from featx.networks.stored_model import StoredModel, check_activations
 from featx.networks.taps import find_tap
 from featx.samples.images import DECODER, RESIZE
 
@@ -367,7 +367,10 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
     else:
         with settings.applied():
             model = called_model(spec.backbone, _asked_shape(spec, array_shape))
-    return Backbone(model, spec, _input_shape(spec, model, array_shape), settings)
+    input_shape = _input_shape(spec, model, array_shape)
+    if isinstance(spec.backbone, StoredModel):
+        check_activations(model, input_shape)
+    return Backbone(model, spec, input_shape, settings)
 
 
 def _asked_shape(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -98,6 +98,10 @@ _DTYPES = frozenset(
     """.split()  # noqa: SIM905
 )
 _MAX_NUMBER = 2**63
+_MAX_CALLS = 2**14
+# Parameters of RandAugment, AugMix and SpectralNormalization: how often a step is run at each call.
+_REPEATS = ("chain_depth", "num_chains", "num_ops", "power_iterations")
+_MAX_REPEATS = 32
 
 
 class ConfigurationError(ValueError):
@@ -127,6 +131,7 @@ def check_configuration(data: bytes) -> dict[str, Any]:
         if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
             raise ConfigurationError("its configuration is not that of a model")
         faults = sorted({fault for fault in map(_fault_of, _dicts_in(config)) if fault})
+        _check_calls(config)
     except (ValueError, RecursionError) as exc:
         if isinstance(exc, ConfigurationError):
             raise
@@ -155,6 +160,33 @@ def _dicts_in(value: Any) -> Iterator[dict[str, Any]]:
             raise ConfigurationError(f"its configuration holds the number {value}")
 
 
+def _check_calls(config: dict[str, Any]) -> None:
+    """Check how often one pass calls layers: nested models that call twice double at each level."""
+    shared: dict[Any, Any] = {}
+    for part in _dicts_in(config):
+        if "shared_object_id" in part:
+            # Keras takes what it met first under an id, whatever else the others say.
+            meaning = [part.get(name) for name in ("class_name", "config")]
+            if shared.setdefault(str(part["shared_object_id"]), meaning) != meaning:
+                raise ConfigurationError("its configuration has an id for two objects")
+    n_calls = _n_calls(config)
+    if n_calls > _MAX_CALLS:
+        raise ConfigurationError(
+            f"its configuration calls layers {n_calls:,} times, expected {_MAX_CALLS:,} at most"
+        )
+
+
+def _n_calls(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_n_calls, value))
+    if not isinstance(value, dict):
+        return 0
+    calls = value.get("inbound_nodes")
+    inner = sum(_n_calls(part) for name, part in value.items() if name != "inbound_nodes")
+    times = len(calls) if isinstance(calls, list) and calls else 1
+    return times * (inner + ("class_name" in value))
+
+
 def _fault_of(config: dict[str, Any]) -> str:
     """Describe what is wrong with one object of a configuration; empty if nothing is."""
     if "class_name" not in config:
@@ -180,6 +212,10 @@ def _fault_of(config: dict[str, Any]) -> str:
     # Keras would rather take what is registered under that name.
     if config.get("registered_name") not in (None, kind):
         return f"{kind} under the name {config['registered_name']!r}"
+    repeats = {name: inner.get(name) for name in _REPEATS} if isinstance(inner, dict) else {}
+    for name, count in repeats.items():
+        if isinstance(count, int | float) and count > _MAX_REPEATS:
+            return f"{kind} with {name}={count}, expected {_MAX_REPEATS} at most"
     return ""
 
 

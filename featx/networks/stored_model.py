@@ -14,7 +14,7 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -145,11 +145,59 @@ def _check_size(config: dict[str, Any], weights_bytes: int) -> None:
             f"the Keras model in it declares {n_weights:,} weights, and stores "
             f"{weights_bytes:,} bytes of them"
         )
-    if largest > _MAX_ACTIVATIONS:
+    _check_activation(largest)
+
+
+def _check_activation(size: int) -> None:
+    if size > _MAX_ACTIVATIONS:
         raise SavedFileError(
-            f"the Keras model in it makes a tensor of {largest:,} numbers for one sample, expected "
+            f"the Keras model in it makes a tensor of {size:,} numbers for one sample, expected "
             f"{_MAX_ACTIVATIONS:,} at most"
         )
+
+
+def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
+    """Check what a model needs for one sample, where its configuration leaves sizes open.
+
+    Parameters
+    ----------
+    model : keras.Model
+    input_shape : sequence of int
+        Shape of one sample.
+
+    Raises
+    ------
+    SavedFileError
+        It makes a tensor of too many numbers, or takes no such samples.
+    """
+    import keras
+
+    if not is_graph(model):
+        return
+    try:
+        inputs = [keras.KerasTensor((None, *input_shape), dtype=model.inputs[0].dtype)]
+        for size in map(_size, _activations_of(model, inputs)):
+            _check_activation(size)
+    except SavedFileError:
+        raise
+    except Exception as exc:  # whatever Keras raises of layers that take no such tensors
+        raise SavedFileError(
+            f"the Keras model in it takes no samples of shape {tuple(input_shape)}: {exc}"
+        ) from exc
+
+
+def _activations_of(model: keras.Model, inputs: Sequence[Any]) -> Iterator[Any]:
+    """Yield the tensors that a graph makes of given inputs, those of nested models too."""
+    import keras
+
+    known = dict(zip(map(id, model.inputs), inputs, strict=True))
+    for call in calls_of(model):
+        args, kwargs = call.arguments.fill_in(known)
+        if is_graph(call.operation):
+            yield from _activations_of(call.operation, keras.tree.flatten(args))
+        outputs = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+        yield from outputs
+        known.update(zip(map(id, call.outputs), outputs, strict=True))
 
 
 def _tensors_of(model: Any) -> Iterator[Any]:

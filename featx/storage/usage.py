@@ -42,11 +42,15 @@ def note_use(folder: Path, *, n_hits: int) -> None:
     path = folder / USAGE_FILE
     with contextlib.suppress(OSError):
         with open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
-            file.write(_line(time.time(), n_hits))
-            is_long = os.fstat(file.fileno()).st_size > _MAX_BYTES
-        if is_long:
+            found = os.fstat(file.fileno())
+            has_other_names = found.st_nlink > 1  # those of a backup by hard links, say
+            if not has_other_names:
+                file.write(_line(time.time(), n_hits))
+        if has_other_names or found.st_size > _MAX_BYTES:
             usage = read_usage(folder)
             write_atomically(path, _line(usage.last_used_s, usage.n_hits))
+        if has_other_names:
+            note_use(folder, n_hits=n_hits)
 
 
 def read_usage(folder: Path) -> Usage:
