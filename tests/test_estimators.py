@@ -281,7 +281,7 @@ def test_fit_on_error_nan_leaves_rows_out_and_says_so(paths, labels):
     assert classifier.score(np.delete(paths, 3), np.delete(labels, 3)) == 1
 
 
-def test_fit_backbone_that_gives_nan_fails(images, labels):
+def test_fit_backbone_that_gives_nan_raises(images, labels):
     inputs = keras.Input((64, 64, 3))
     network = keras.Model(inputs, inputs / keras.ops.max(inputs, axis=(1, 2, 3), keepdims=True))
     images[3:5] = 0  # which is NaN when it is divided by its maximum

@@ -221,8 +221,10 @@ def test_fit_embeddings_that_are_no_vectors_are_refused(network, cache, digits):
         TransferClassifier(extractor, fine_tune=tuning()).fit(*digits)
 
 
+@pytest.mark.filterwarnings("ignore::featx.exceptions.CacheDamageWarning")
 def test_fit_with_a_cache_that_cannot_be_written_starts_from_pixels(network, tmp_path, digits):
-    (tmp_path / "spaces").write_text("in the way")
+    for part in ("spaces", "damaged"):  # so that the file cannot be quarantined
+        (tmp_path / part).write_text("in the way")
     extractor = extractor_of(network, EmbeddingCache(tmp_path))
     classifier = TransferClassifier(extractor, fine_tune=tuning(epochs=1), random_state=0)
     with pytest.warns(CacheWriteWarning):

@@ -28,8 +28,7 @@ def why_not_finite(backbone: Backbone, inputs: np.ndarray) -> str:
     except Exception:  # a layer that cannot be called by itself
         found = None
     if found is not None:
-        weights = getattr(found, "weights", ())  # operations other than layers have none
-        broken = any(not np.isfinite(np.asarray(each)).all() for each in weights)
+        broken = any(not np.isfinite(np.asarray(w)).all() for w in getattr(found, "weights", ()))
         cause = ", whose weights are not finite either" if broken else ""
         cure = "Check its weights" if broken else "Check its weights and the scaling of the inputs"
         first = f"the first layer with outputs that are not finite is {found.name!r}{cause}"
