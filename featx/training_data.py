@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import column_or_1d
 
-from featx._warning import warn_caller
-from featx.exceptions import BadSampleWarning, InputError, ParameterError
+from featx.exceptions import InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.forward.faults import were_read
 from featx.heads.fitting import takes_sample_weight
@@ -146,27 +145,17 @@ def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
         raise InputError(f"y has labels that are not in {source}: {shown}")
 
 
-def rows_that_were_read(embeddings: np.ndarray, *, n_unread: int, job: str) -> np.ndarray:
-    """Tell of each row, (n_samples,) bool, whether a head can use it.
+def rows_that_were_read(embeddings: np.ndarray) -> np.ndarray:
+    """Return True for each row that a head can use, as an array of shape (n_samples,).
 
-    Of samples that could not be read, `n_unread`, the pass has warned; others are warned of here.
+    The pass has warned of the others.
 
     Raises
     ------
     InputError
-        It can use none.
+        There is none.
     """
     kept = were_read(embeddings)
-    if kept.all():
-        return kept
     if not kept.any():
         raise InputError(f"none of the {len(kept)} samples could be read")
-    n_left_out = len(kept) - np.count_nonzero(kept)
-    if n_left_out > n_unread:
-        warn_caller(
-            BadSampleWarning(
-                f"the backbone gives NaN for {n_left_out - n_unread} of {len(kept)} samples, which "
-                f"were left out of {job}"
-            )
-        )
     return kept

@@ -115,7 +115,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         extractor = self._new_extractor()
         with task.part("embed", extractor):
             views = training_views(extractor, data.X)
-        kept = rows_that_were_read(views, n_unread=extractor.report_.n_unread, job="fit")
+        kept = rows_that_were_read(views)
         if not kept.all():
             views, data = views[kept], data.take(np.flatnonzero(kept))
         start_s = time.perf_counter()
@@ -169,7 +169,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         faults.raise_any()
         extractor = self._new_extractor().fit(samples) if is_first else self.extractor_
         views = views_of(extractor, samples)
-        kept = rows_that_were_read(views, n_unread=extractor.report_.n_unread, job="partial_fit")
+        kept = rows_that_were_read(views)
         if "sample_weight" in params:
             params["sample_weight"] = np.repeat(params["sample_weight"][kept], views.shape[1])
         start_s = time.perf_counter()
@@ -315,8 +315,7 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         if self.extractor_.on_error == "raise":
             return samples.given, y, sample_weight
         embeddings = np.asarray(self.extractor_.transform(samples))
-        n_unread = self.extractor_.report_.n_unread
-        kept = rows_that_were_read(embeddings, n_unread=n_unread, job="score")
+        kept = rows_that_were_read(embeddings)
         if kept.all():
             return samples.given, y, sample_weight
         weights = None if sample_weight is None else sample_weight[kept]

@@ -197,8 +197,7 @@ def evaluate(
             f"{', '.join(map(one_line, classifier.classes_))}."
         )
     embeddings = np.asarray(classifier.transform(images.data))
-    n_unread = classifier.extractor_.report_.n_unread
-    read = rows_that_were_read(embeddings, n_unread=n_unread, job="evaluation")
+    read = rows_that_were_read(embeddings)
     rows = as_head_input(embeddings[read])
     has_proba = hasattr(classifier, "predict_proba")
     result = measure(

@@ -136,7 +136,7 @@ def check_finite(
 
 
 def were_read(embeddings: np.ndarray) -> np.ndarray:
-    """Tell of each sample, (n_samples,) bool, whether it, with all its views, could be read.
+    """Return True for each sample that could be read, with all of its augmented views.
 
     Parameters
     ----------

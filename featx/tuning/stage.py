@@ -81,8 +81,7 @@ def fine_tune(
             embeddings = np.asarray(
                 extractor.transform_storing(samples, others, embedding=plan.frontier.embedding)
             )
-            n_unread = extractor.report_.n_unread
-            rows = np.flatnonzero(rows_that_were_read(embeddings, n_unread=n_unread, job="fit"))
+            rows = np.flatnonzero(rows_that_were_read(embeddings))
             data_read = data.take(rows)
             if not (len(data_read.train) and len(data_read.held)):
                 raise InputError("no sample could be read of those to train on, or to judge by")
