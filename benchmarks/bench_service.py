@@ -80,14 +80,13 @@ def resident_mib():
 def serve(classifier, requests, *, n_threads, seconds, every_s=None):
     """Predict from many threads for some seconds; return figures, and the memory over time."""
     times, memory = [[] for _ in range(n_threads)], []
-    stop = time.monotonic() + seconds
 
     def work(mine):
-        while time.monotonic() < stop:
+        while not mine or time.perf_counter() < start + seconds:
             request = requests.next()
-            start = time.perf_counter()
+            begun = time.perf_counter()
             classifier.predict(request)
-            mine.append(time.perf_counter() - start)
+            mine.append(time.perf_counter() - begun)
 
     gc.collect()
     before, start = resident_mib(), time.perf_counter()

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 
 import numpy as np
@@ -229,20 +230,28 @@ def test_question_that_nobody_answers_is_wrong_usage(job, run, photos, tmp_path,
     assert EmbeddingCache().info()["n_rows"] == 12
 
 
+ENDED_AT_WORK = """
+import os, signal, sys
+import featx.networks.applications as applications
+
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        print("part files are removed", file=sys.stderr)
+
+applications.list_backbones = work
+from featx.cli.main import main
+sys.exit(main(["backbones"]))
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-def test_signal_that_ends_the_process_unwinds_it(run, monkeypatch):
-    undone = []
-
-    def work():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            undone.append("part files")
-
-    monkeypatch.setattr("featx.networks.applications.list_backbones", work)
-    assert run("backbones")[0] == 128 + signal.SIGTERM
-    assert undone
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+def test_signal_that_ends_the_process_unwinds_it():
+    command = [sys.executable, "-c", ENDED_AT_WORK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "part files are removed" in done.stderr
 
 
 def test_missing_images_are_named_all_at_once(run, photos, tmp_path, monkeypatch):

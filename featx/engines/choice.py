@@ -130,7 +130,9 @@ def _difference(
 
     In each layer it is that of the farthest row, or of the closest, which is none of zeros.
     """
-    if not np.isfinite(expected).all():
+    is_finite = np.isfinite(expected).all(axis=1)
+    rows, expected = rows[is_finite], expected[is_finite]
+    if not len(expected):
         return 0.0  # the fault of the network, reported by check_finite
     if not np.isfinite(rows).all():
         return np.inf
