@@ -80,7 +80,7 @@ def mobilenet(**params):
     )
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_keras_settings")
 class AsksForEpsilon(layers.Layer):
     """A custom layer that asks for a setting while it is called."""
 
@@ -88,7 +88,7 @@ class AsksForEpsilon(layers.Layer):
         return inputs * keras.config.epsilon()
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_keras_settings")
 class AsksForPolicy(layers.Layer):
     """A custom layer that rounds to the dtype of the current policy."""
 

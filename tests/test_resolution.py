@@ -270,7 +270,7 @@ def test_resolve_custom_layer_file_is_always_built(images, tmp_path, monkeypatch
     np.testing.assert_allclose(rows, images.reshape(4, -1) * 3.0)
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_resolution")
 class Times(layers.Layer):
     def call(self, inputs):
         return inputs * 2

@@ -145,7 +145,7 @@ class Unregistered(keras.layers.Layer):
         return x + 1
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_saved_state")
 class Forgetful(keras.layers.Layer):
     """A layer whose configuration is incomplete."""
 
@@ -160,7 +160,7 @@ class Forgetful(keras.layers.Layer):
         return keras.layers.Layer.get_config(self)
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_saved_state")
 class Raising(keras.layers.Layer):
     def call(self, x):
         return x

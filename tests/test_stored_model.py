@@ -15,7 +15,7 @@ from featx.exceptions import SavedFileError
 from featx.networks.stored_model import StoredModel, check_activations
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_stored_model")
 class Scale(keras.layers.Layer):
     """A custom layer."""
 
@@ -26,7 +26,7 @@ class Scale(keras.layers.Layer):
         return x * self.factor
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_stored_model")
 class Unpacking(keras.layers.Layer):
     """A layer that hands code from a file on to Keras, which may refuse it."""
 
