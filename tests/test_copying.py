@@ -16,7 +16,7 @@ from featx.networks.copying import flat_copy
 from featx.networks.models import file_model
 
 
-@keras.saving.register_keras_serializable("featx_tests")
+@keras.saving.register_keras_serializable("featx_copying")
 class Scale(layers.Layer):
     """A layer of a user's own, with weights, a config, and an attribute."""
 
