@@ -19,7 +19,10 @@ from featx.storage import checksums
 from featx.storage.compaction import compact
 
 N_FEATURES = 64
-SPACE = Space({"graph": "ab12", "feature_shape": [N_FEATURES], "dtype": "float32"}, label="worker")
+SPACE = Space(
+    {"graph": "ab12", "feature_shape": [N_FEATURES], "input_shape": [4], "dtype": "float32"},
+    label="worker",
+)
 ROWS_AT_ONCE = 50
 N_SHARED = 1000
 
