@@ -30,7 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx import EmbeddingCache, FeatureExtractor, load_image_folder
-from featx.cli.demo_data import write_digits
+from featx.cli.demo import write_digits
 
 SETS = {
     "flower_photos": ("flower_photos/train", "flower_photos/val"),

@@ -37,9 +37,9 @@ import numpy as np
 from PIL import Image
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.identity.key_table import keys_from_matrix
-from featx.identity.spaces import Space
-from featx.samples.inputs import as_samples
+from featx.digests.key_table import keys_from_matrix
+from featx.digests.space import Space
+from featx.inputs.recognize import as_samples
 
 N_FEATURES = 1280
 ROWS_OF_A_SHARD = 64 * 2**20 // (4 * N_FEATURES)
@@ -223,7 +223,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 import bench_cache
 from featx import EmbeddingCache
-from featx.storage.compaction import compact
+from featx.cache.maintenance import compact
 store = EmbeddingCache(sys.argv[2]).store(bench_cache.SPACE)
 keys = store.keys()
 store.append(keys[:1], store.find(keys[:1])[0])

@@ -145,8 +145,8 @@ def bare_keras_loop(graph, images, batch_size):
 def measure_arrays(args, work):
     """Compare engines with bare loops, from arrays in memory."""
     from featx import FeatureExtractor
-    from featx.engines.rewriting import rewritten
-    from featx.networks.backbones import embedding_graph
+    from featx.backbones.backbone import embedding_graph
+    from featx.engines.fold import rewritten
 
     rows = []
     networks = SMOKE_NETWORKS if args.smoke else NETWORKS
@@ -196,9 +196,8 @@ def extractor_of(args, backbone="mobilenet_v2", params=None, **options):
 
 def measure_folder(args, work):
     """Compare a pass over files with its decoding alone and with its network alone."""
-    from featx.forward.feeding import load
-    from featx.forward.rows import KnownRows
-    from featx.samples.inputs import as_samples
+    from featx.extraction.load import KnownRows, load
+    from featx.inputs.recognize import as_samples
 
     results = {}
     networks = SMOKE_FROM_FILES if args.smoke else FROM_FILES

@@ -38,10 +38,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, load_image_folder
-from featx.cli.demo_data import write_digits
-from featx.samples.inputs import as_samples
-from featx.tuning.assembly import TrainedModel
-from featx.tuning.plan import Plan
+from featx.cli.demo import write_digits
+from featx.finetune.model import TrainedModel
+from featx.finetune.plan import Plan
+from featx.inputs.recognize import as_samples
 
 BATCH_SIZE = 32
 

@@ -80,9 +80,9 @@ def compiled_graph(extractor, precision, device=None):
     """Return the folded graph as JAX compiles it, a function of uint8 batches."""
     import jax
 
-    from featx.engines.precision import in_precision
-    from featx.engines.rewriting import rewritten
-    from featx.networks.backbones import embedding_graph
+    from featx.backbones.backbone import embedding_graph
+    from featx.engines.fold import rewritten
+    from featx.engines.registry import in_precision
 
     graph = embedding_graph([extractor.current_resolution().build()], "uint8")
     model = rewritten(in_precision(graph, precision))
@@ -219,9 +219,8 @@ def measure_agreement(args, _work):
 
 def measure_files(args, work):
     """Compare a pass over JPEGs with its decoding alone and with its network alone."""
-    from featx.forward.feeding import load
-    from featx.forward.rows import KnownRows
-    from featx.samples.inputs import as_samples
+    from featx.extraction.load import KnownRows, load
+    from featx.inputs.recognize import as_samples
 
     paths = distinct_photos(args.shared, work, args.images)
     samples = as_samples(paths)

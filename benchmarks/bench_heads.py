@@ -35,7 +35,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeClass
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 
 from featx import FeatureExtractor, LinearProbe, RidgeProbe
-from featx.blas import blas_threads_for
+from featx._threads import blas_threads_for
 
 N_FOLDS = 5
 

@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx import KNNProbe, LinearProbe, RidgeProbe
-from featx.probes.arrays import to_numpy
+from featx.probes._arrays import to_numpy
 
 HEADS = {
     "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),

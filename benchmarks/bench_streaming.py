@@ -27,8 +27,8 @@ from bench_heads import make_rows
 from children import answer_of
 
 from featx import EmbeddingCache, LinearProbe, MomentPCA, RidgeProbe
-from featx.identity.key_table import keys_from_matrix
-from featx.identity.spaces import Space
+from featx.digests.key_table import keys_from_matrix
+from featx.digests.space import Space
 
 ROWS_AT_ONCE = 20_000
 

@@ -20,7 +20,7 @@ _FOLDERS = ("flower_photos/train", "flower_photos/val", "dogs_cats")
 def find_photos(shared, work, n_photos):
     """Return the paths of photos, and their labels."""
     from featx import load_image_folder
-    from featx.cli.demo_data import write_digits
+    from featx.cli.demo import write_digits
 
     if shared.is_dir():
         sets = [load_image_folder(shared.resolve() / "data" / folder) for folder in _FOLDERS]
@@ -42,7 +42,7 @@ def distinct_photos(shared, work, n_photos):
         str(path) for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.jpg"))
     ]
     if not paths:
-        from featx.cli.demo_data import write_digits
+        from featx.cli.demo import write_digits
 
         write_digits(work / "digits")
         paths = list(load_image_folder(work / "digits").data)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from featx.cli.demo_data import write_digits
+from featx.cli.demo import write_digits
 
 
 def image_folder() -> str:

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 from featx._version import __version__
 
 if TYPE_CHECKING:
+    from featx.backbones.registry import list_backbones
+    from featx.cache.cache import EmbeddingCache
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
     from featx.evaluation.metrics import evaluate
     from featx.extractor import FeatureExtractor
+    from featx.finetune.params import FineTune
+    from featx.inputs.folders import load_image_folder
     from featx.multi_gpu import embed_on_gpus
-    from featx.networks.applications import list_backbones
-    from featx.persistence import load, save
+    from featx.probes.knn import KNNProbe
     from featx.probes.linear import LinearProbe
     from featx.probes.nearest_mean import NearestMeanProbe
-    from featx.probes.neighbors import KNNProbe
     from featx.probes.pca import MomentPCA
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
-    from featx.samples.folders import load_image_folder
-    from featx.storage.cache import EmbeddingCache
-    from featx.tuning.params import FineTune
+    from featx.saving.persistence import load, save
 
 __all__ = [
     "EmbeddingCache",

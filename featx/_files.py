@@ -21,8 +21,8 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featx.digests.hashing import DIGEST_BYTES, digest_of
 from featx.exceptions import ParameterError
-from featx.identity._hashing import DIGEST_BYTES, digest_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # of the standard library from Python 3.12 on

@@ -10,11 +10,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from featx._targets import as_labels, as_values
+from featx._training_data import checked_target
+from featx._transfer import TransferEstimator, head_has
 from featx.exceptions import InputError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS
-from featx.targets import as_labels, as_values
-from featx.training_data import checked_target
-from featx.transfer import TransferEstimator, head_has
 
 
 class TransferClassifier(ClassifierMixin, TransferEstimator):
@@ -60,8 +60,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         step, relative to the largest score; ``history`` (``loss``, ``val_loss``, ``val_score`` by
         epoch), ``best_epoch``, ``epoch_s`` (seconds of one); ``unfrozen`` (layers),
         ``n_params_trained``, ``n_params_frozen``; ``frontier`` ("cache" or "pixels", where epochs
-        start), ``frontier_layers``, ``why_pixels``, ``frontier_bytes``; ``learning_rate``,
-        ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
+        start), ``frontier_layers``, ``frontier_skipped_because``, ``frontier_bytes``;
+        ``learning_rate``, ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
         ``teacher``, the report of the larger model, after distillation.
 
     Examples

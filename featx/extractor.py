@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -11,19 +12,167 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx.exceptions import BackboneError
-from featx.extractor_checks import as_taps, check_channels_first, check_out
-from featx.extractor_params import ExtractorParams
-from featx.fit_tasks import CallbackSupportMixin, fit_task, with_callbacks
-from featx.forward.embedding import PassOptions, embed
-from featx.forward.views import embed_views
-from featx.last_report import LastReport
-from featx.networks.augmentation import Augmentation, check_takes_channels_first
-from featx.networks.resolution import Resolved, joined, resolve, resolve_taps
-from featx.samples.base import Samples
-from featx.samples.columns import check_columns
-from featx.samples.file_index import FileIndex
-from featx.samples.inputs import as_samples
+from featx._base import (
+    CallbackSupportMixin,
+    FeatxEstimator,
+    LastReport,
+    clone_sharing_models,
+    fit_task,
+    with_callbacks,
+)
+from featx._extractor_validation import (
+    as_layer_specs,
+    check_channels_first,
+    check_extractor_params,
+    check_out,
+)
+from featx._warning import warn_caller
+from featx.backbones.augment import Augmentation, check_takes_channels_first
+from featx.backbones.backbone import BackboneSpec
+from featx.backbones.resolve import EmbeddingSource, resolve, resolve_layers, unique_sources
+from featx.cache.cache import EmbeddingCache, cache_at_first, path_at_first, resolve_cache
+from featx.exceptions import BackboneError, ParameterWarning
+from featx.extraction.augmented_views import embed_views
+from featx.extraction.forward import PassOptions, embed
+from featx.inputs.file_index import FileIndex
+from featx.inputs.recognize import as_samples, check_columns
+from featx.inputs.samples import Samples
+
+
+class ExtractorParams(FeatxEstimator):
+    """What a :class:`FeatureExtractor` is made with."""
+
+    def __init__(
+        self,
+        backbone: Any = "mobilenet_v2",
+        *,
+        weights: Any = "imagenet",
+        backbone_params: dict[str, Any] | None = None,
+        preprocessing: Any = "auto",
+        layer: str | None = None,
+        pooling: str | None = "avg",
+        input_size: int | tuple[int, int] | None = None,
+        cache: Any = "auto",
+        batch_size: int | str = "auto",
+        precision: str = "float32",
+        engine: str = "auto",
+        also_cache: Any = (),
+        views: int = 1,
+        augment: Any = None,
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: int | bool | Callable[[int, int], object] = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.backbone_params = backbone_params
+        self.preprocessing = preprocessing
+        self.layer = layer
+        self.pooling = pooling
+        self.input_size = input_size
+        self.cache = cache
+        self.batch_size = batch_size
+        self.precision = precision
+        self.engine = engine
+        self.also_cache = also_cache
+        self.views = views
+        self.augment = augment
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _path_params(self) -> dict[str, Any]:
+        """Return the parameters that may be paths, each relative one as it was first resolved.
+
+        A relative path is resolved when it is first used, pickled or passed to another process, so
+        that fitted estimators, their clones and their copies in workers keep to the same files
+        after a change of the working directory.
+        """
+        first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
+        return {
+            "backbone": path_at_first(first, "backbone", self.backbone, is_path=_is_there),
+            "weights": path_at_first(first, "weights", self.weights, is_path=_is_there),
+            "cache": cache_at_first(first, self.cache),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._path_params()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # On another machine, relative paths are resolved again.
+        first = self.__dict__.get("_first_paths", {})
+        self._first_paths = {
+            name: (given, path)
+            for name, (given, path) in first.items()
+            if os.path.isdir(os.path.dirname(path))
+        }
+
+    def resolved_cache(self) -> EmbeddingCache | None:
+        """Return the cache that `cache` stands for; None if nothing is cached."""
+        return resolve_cache(self._path_params()["cache"])
+
+    def _spec(self) -> BackboneSpec:
+        paths = self._path_params()
+        return BackboneSpec(
+            backbone=paths["backbone"],
+            weights=paths["weights"],
+            backbone_params=self.backbone_params,
+            preprocessing=self.preprocessing,
+            layer=self.layer,
+            pooling=self.pooling,
+            input_size=self.input_size,
+            precision=self.precision,
+        )
+
+    def has_named_weights(self) -> bool:
+        """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
+        return self._spec().network is not None and self.weights == "imagenet"
+
+    @property
+    def label(self) -> str:
+        """The backbone, and the layer if one was named, in a few words for people."""
+        return "/".join(filter(None, (self._spec().label, self.layer)))
+
+    def check_params(self) -> None:
+        """Check the parameters, as `fit` does before anything else.
+
+        Raises
+        ------
+        ParameterError
+            Some have faulty values; the message lists all of them.
+
+        Examples
+        --------
+        >>> from featx import FeatureExtractor
+        >>> FeatureExtractor("tiny", pooling="average").check_params()
+        Traceback (most recent call last):
+            ...
+        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
+pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
+        """
+        params = {**self.get_params(deep=False), **self._path_params()}
+        check_extractor_params(type(self).__name__, params)
+
+    def _warn_of_unused_augment(self) -> None:
+        # No error, since a search may try views=1 beside others.
+        if self.augment is not None and self.views == 1:
+            warn_caller(
+                ParameterWarning(
+                    f"augment={self.augment!r} is not used with views=1, the sample alone: pass "
+                    "views=2 or more, or augment=None"
+                )
+            )
+
+    def __sklearn_clone__(self) -> Self:
+        clone = clone_sharing_models(self)
+        clone._first_paths = dict(self.__dict__.get("_first_paths", {}))
+        return clone
+
+
+def _is_there(path: str | os.PathLike[str]) -> bool:
+    return path != "imagenet" and os.path.isfile(path)
 
 
 class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, ExtractorParams):
@@ -268,32 +417,34 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         count = math.prod(self.feature_shape_)
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
 
-    def _resolve(self, array_shape: tuple[int, ...] | None) -> Resolved:
+    def _resolve(self, array_shape: tuple[int, ...] | None) -> EmbeddingSource:
         return resolve(self._spec(), array_shape=array_shape, cache=self.resolved_cache())
 
-    def _resolve_also(self, own: Resolved, array_shape: tuple[int, ...] | None) -> list[Resolved]:
+    def _resolve_also(
+        self, own: EmbeddingSource, array_shape: tuple[int, ...] | None
+    ) -> list[EmbeddingSource]:
         """Find the other spaces that a pass stores."""
         cache = self.resolved_cache()
         if cache is None or not own.is_cacheable:
             return []
-        taps = as_taps(self.also_cache, self.pooling)
-        return resolve_taps(self._spec(), taps, own, array_shape=array_shape, cache=cache)
+        taps = as_layer_specs(self.also_cache, self.pooling)
+        return resolve_layers(self._spec(), taps, own, array_shape=array_shape, cache=cache)
 
-    def current_resolution(self) -> Resolved:
+    def current_resolution(self) -> EmbeddingSource:
         """Find the space of the embeddings that a fitted extractor gives, and its backbone."""
         return self._resolve(self.array_shape_)
 
     def transform_storing(
-        self, X: Any, others: Sequence[Resolved], *, embedding: Resolved | None = None
+        self, X: Any, others: Sequence[EmbeddingSource], *, embedding: EmbeddingSource | None = None
     ) -> np.ndarray:
         """Do as :meth:`transform`, and store other layers of the backbone in the same pass.
 
         Parameters
         ----------
         X : samples or Samples
-        others : sequence of Resolved
+        others : sequence of EmbeddingSource
             The other layers.
-        embedding : Resolved, default=None
+        embedding : EmbeddingSource, default=None
             The way to the embeddings, if the other layers are of another model with its numbers.
 
         Returns
@@ -310,7 +461,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         """The digest of `space_`, which names its rows in the cache."""
         return self.space_.digest
 
-    def _learn(self, samples: Samples, resolved: Resolved) -> None:
+    def _learn(self, samples: Samples, resolved: EmbeddingSource) -> None:
         float_range = samples.for_inputs(resolved.input_shape).float_range()
         check_channels_first(samples, resolved, label=self._spec().label)
         self._warn_of_unused_augment()
@@ -323,7 +474,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         self.__dict__.pop("frontier_", None)
         self.forget_report()
 
-    def _check_unchanged(self, resolved: Resolved) -> None:
+    def _check_unchanged(self, resolved: EmbeddingSource) -> None:
         """Raise if what was fitted would now give other embeddings than a head has seen."""
         if not (hasattr(self, "space_") and resolved.is_cacheable):
             return
@@ -336,10 +487,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
     def _embed(
         self,
         samples: Samples,
-        resolved: Resolved,
+        resolved: EmbeddingSource,
         out: np.ndarray | None = None,
         *,
-        others: Sequence[Resolved] = (),
+        others: Sequence[EmbeddingSource] = (),
     ) -> np.ndarray:
         """Return the mean of the views of each sample."""
         flat = None if out is None else out.reshape(len(samples), resolved.space.n_features)
@@ -356,10 +507,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
     def _each_view(
         self,
         samples: Samples,
-        resolved: Resolved,
+        resolved: EmbeddingSource,
         out: np.ndarray | None = None,
         *,
-        others: Sequence[Resolved] = (),
+        others: Sequence[EmbeddingSource] = (),
     ) -> Iterator[tuple[int, Any, np.ndarray]]:
         """Yield the embeddings of the samples themselves, and then of versions of some of them.
 
@@ -385,7 +536,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
                 resolved=resolved,
                 cache=cache,
                 options=options,
-                also=joined(others, self._resolve_also(resolved, array_shape)),
+                also=unique_sources(others, self._resolve_also(resolved, array_shape)),
                 frontier=getattr(self, "frontier_", None),
             ),
             samples,
@@ -397,7 +548,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         for number, rows, embeddings, self.report_ in views:
             yield number, rows, embeddings
 
-    def _augmentation(self, resolved: Resolved) -> Augmentation | None:
+    def _augmentation(self, resolved: EmbeddingSource) -> Augmentation | None:
         """Return what makes versions of samples, if there are any."""
         if self.views == 1:
             return None

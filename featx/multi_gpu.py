@@ -25,6 +25,7 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
+from featx._progress import progress_bar
 from featx._validation import ParameterFaults
 from featx._warning import warn_caller
 from featx.engines.devices import has_accelerator
@@ -41,9 +42,8 @@ from featx.exceptions import (
     UnstableBackboneWarning,
 )
 from featx.extractor import FeatureExtractor
-from featx.progress import progress_bar
-from featx.samples.base import Samples
-from featx.samples.inputs import as_samples
+from featx.inputs.recognize import as_samples
+from featx.inputs.samples import Samples
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _SAMPLES_AT_ONCE = 16384  # some seconds of a GPU

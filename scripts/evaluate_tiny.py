@@ -32,7 +32,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from featx.samples.images import conform, decode_to
+from featx.inputs.images import conform, decode_to
 
 SIZE = 64
 N_REPEATS = 5

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import keras
 
-from featx.networks.applications import Network, find_network, list_backbones
-from featx.networks.blocks import Block, Cut, blocks_of
-from featx.networks.models import named_model
-from featx.tuning.unfreezing import choose_unfrozen
+from featx.backbones.blocks import Block, Cut, blocks_of
+from featx.backbones.load import named_model
+from featx.backbones.registry import Network, find_network, list_backbones
+from featx.finetune.unfreeze import choose_unfrozen
 
 OPENING = """\
 # The blocks of the networks

@@ -12,11 +12,11 @@ from unittest import mock
 import numpy as np
 
 from featx import EmbeddingCache
-from featx.identity._hashing import digest_of
-from featx.identity.key_table import keys_from
-from featx.identity.spaces import Space
-from featx.storage import checksums
-from featx.storage.compaction import compact
+from featx.cache import read as read_module
+from featx.cache.maintenance import compact
+from featx.digests.hashing import digest_of
+from featx.digests.key_table import keys_from
+from featx.digests.space import Space
 
 N_FEATURES = 64
 SPACE = Space(
@@ -29,7 +29,7 @@ N_SHARED = 1000
 
 def small_blocks():
     """Let shards of a few rows hold whole blocks of rows, of four each, in a ``with`` block."""
-    return mock.patch.object(checksums, "_BLOCK_BYTES", 4 * N_FEATURES * 4)
+    return mock.patch.object(read_module, "_BLOCK_BYTES", 4 * N_FEATURES * 4)
 
 
 def keys_of(numbers):

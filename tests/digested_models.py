@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from featx.identity.digests import graph_digest
+from featx.digests.keras_graph import graph_digest
 
 
 @keras.saving.register_keras_serializable("featx_tests")

@@ -6,7 +6,7 @@ import numpy as np
 from sample_networks import small_network
 
 from featx import FeatureExtractor, FineTune, TransferClassifier
-from featx.tuning.start import Start
+from featx.finetune.initial_head import InitialHead
 
 # What is unfrozen in small_network, and the layers that training then changes.
 UNFROZEN = [
@@ -47,6 +47,6 @@ def changed_by_tuning(digits, unfreeze):
         return [w.path for w in other.weights if (before[w.path] != np.array(w)).any()]
 
     # Any better epoch is kept, be it by chance: backends draw other numbers.
-    with mock.patch.object(Start, "is_beaten_by", return_value=True):
+    with mock.patch.object(InitialHead, "is_beaten_by", return_value=True):
         fitted = report_of(digits, model=model, unfreeze=unfreeze, learning_rate=3e-3, epochs=10)
     return fitted.report_, changed(model), changed(fitted.extractor_.backbone)

@@ -153,7 +153,7 @@ def test_transform_sample_that_another_layer_lacks_and_is_gone_is_no_fault(image
 
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featx.samples.item_samples.decode_to", unreadable)
+        patch.setattr("featx.inputs.items.decode_to", unreadable)
         np.testing.assert_array_equal(extractor.fit_transform(paths), own)
 
 

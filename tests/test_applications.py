@@ -6,8 +6,8 @@ import keras
 import pytest
 
 from featx import list_backbones
+from featx.backbones.registry import NETWORKS, TINY_FILE, find_network
 from featx.exceptions import ParameterError
-from featx.networks.applications import NETWORKS, TINY_FILE, find_network
 
 # One of each family, the smallest.
 FAMILIES = [

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from featx.archives import ArchiveError, read_members
+from featx._archives import ArchiveError, read_members
 
 SIZES = {"a.json": 2**12, "b.bin": 2**30}
 

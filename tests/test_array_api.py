@@ -20,8 +20,8 @@ from featx import (
     RidgeProbeRegressor,
     compare_heads,
 )
-from featx.probes.arrays import to_numpy
-from featx.probes.rotation import Rotation
+from featx.probes._arrays import to_numpy
+from featx.probes._whitening import Rotation
 
 CLASSIFIERS = {
     "linear": LinearProbe([0.01, 1.0], cv=3),

@@ -8,11 +8,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier
+from featx.backbones.augment import Augmentation, augmentation_layers
+from featx.cache.cache import EmbeddingCache as Cache
 from featx.exceptions import ParameterError
-from featx.networks.augmentation import Augmentation, augmentation_layers
-from featx.samples.inputs import as_samples
-from featx.samples.versions import AugmentedSamples
-from featx.storage.cache import EmbeddingCache as Cache
+from featx.inputs.augmented import AugmentedSamples
+from featx.inputs.recognize import as_samples
 
 SHAPE = (16, 16, 3)
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone, embedding_graph
+from featx.engines.fold import rewritten
 from featx.engines.keras_engine import KerasEngine
-from featx.engines.rewriting import rewritten
 from featx.exceptions import BackboneError, ParameterError
-from featx.networks.backbones import Backbone, BackboneSpec, build_backbone, embedding_graph
 
 
 def spec_of(backbone="tiny", **fields):
@@ -82,7 +82,7 @@ def test_embedding_graph_layer_as_preprocessing(images):
 
 def test_tap_unknown_layer_suggests_near_ones():
     with pytest.raises(ParameterError, match=r"no layer of this name\. Did you mean 'stage3'"):
-        _ = build(layer="stage_3").tap
+        _ = build(layer="stage_3").truncated_model
 
 
 def test_tap_of_a_subclassed_model_is_the_whole_or_nothing(images):
@@ -98,7 +98,7 @@ def test_tap_of_a_subclassed_model_is_the_whole_or_nothing(images):
     backbone = build(model, (12, 10, 3))
     assert embedded(backbone, images).shape == (3, 4)
     with pytest.raises(ParameterError, match="has no graph to tap"):
-        _ = build(model, (12, 10, 3), layer="conv").tap
+        _ = build(model, (12, 10, 3), layer="conv").truncated_model
 
 
 def test_feature_shape_that_depends_on_the_input_says_so():

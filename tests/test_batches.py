@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from featx.tuning.batches import Batches
+from featx.finetune.batches import Batches
 
 N_SAMPLES, SIZE = 23, 4
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from featx.blas import blas_threads_for
+from featx._threads import blas_threads_for
 
 SMALL, LARGE = 1000, 10**9
 

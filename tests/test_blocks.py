@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from sample_networks import with_statistics
 
-from featx.networks.blocks import Cut, blocks_of, cuts_of
+from featx.backbones.blocks import Cut, blocks_of, cuts_of
 
 # Blocks at the default size of each network.
 N_BLOCKS = {

@@ -7,7 +7,7 @@ from keras import layers
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.engines.base import Engine
-from featx.engines.choice import ENGINES, make_engine
+from featx.engines.registry import ENGINES, make_engine
 from featx.exceptions import BackboneError, BadSampleWarning, EngineError
 
 

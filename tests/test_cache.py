@@ -11,13 +11,12 @@ import pytest
 from sklearn.base import clone
 
 from featx import EmbeddingCache, FeatureExtractor
+from featx.cache.cache import default_cache_path, resolve_cache
+from featx.cache.shard import remove_shard
+from featx.cache.usage import USAGE_FILE
+from featx.digests.key_table import keys_from_matrix
+from featx.digests.space import Space
 from featx.exceptions import CacheDamageWarning, ParameterError
-from featx.identity.key_table import keys_from_matrix
-from featx.identity.spaces import Space
-from featx.storage.cache import default_cache_path
-from featx.storage.cache_choice import resolve_cache
-from featx.storage.shards import remove_shard
-from featx.storage.usage import USAGE_FILE
 
 SMALL = Space({"graph": "small", "feature_shape": [4], "dtype": "float32"}, label="small")
 LARGE = Space({"graph": "large", "feature_shape": [8], "dtype": "float32"}, label="large")

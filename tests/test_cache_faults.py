@@ -23,9 +23,8 @@ import numpy as np
 import pytest
 from cache_worker import keys_of, open_store, rows_folder, rows_of, small_blocks
 
+from featx.cache.maintenance import compact, find_damage
 from featx.exceptions import CacheDamageWarning
-from featx.storage.compaction import compact
-from featx.storage.upkeep import find_damage
 
 WORKER = Path(__file__).parent / "cache_worker.py"
 

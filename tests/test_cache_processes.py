@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from test_cache_faults import reported, start_worker
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
-from featx.storage.compaction import compact
+from featx.cache.maintenance import compact
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 from featx import FeatureExtractor, FineTune, TransferClassifier
+from featx.backbones.channels import channel_axis, takes_channels_first
 from featx.exceptions import BackboneError, InputError, ParameterError
-from featx.networks.channels import channel_axis, takes_channels_first
 
 FIRST = {"data_format": "channels_first"}
 

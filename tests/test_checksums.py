@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from featx.identity._hashing import checksums_of_rows
-from featx.storage import checksums
-from featx.storage.checksums import Checksums
+from featx.cache import read
+from featx.cache.read import Checksums
+from featx.digests.hashing import checksums_of_rows
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def matrix():
 
 @pytest.fixture(params=[1, 24, 120, 10**6], ids="block {}".format, autouse=True)
 def block(request, monkeypatch):
-    monkeypatch.setattr(checksums, "_BLOCK_BYTES", request.param)
+    monkeypatch.setattr(read, "_BLOCK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("changed", [None, 0, 7, 22])

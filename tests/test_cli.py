@@ -191,7 +191,7 @@ def test_interrupted_run_is_exit_code_130(run, photos, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("featx.samples.folders.load_image_folder", interrupt)
+    monkeypatch.setattr("featx.inputs.folders.load_image_folder", interrupt)
     code, _, err = run("fit", photos, "--out", tmp_path / "m")
     assert (code, err) == (CODES["interrupted"], "\ninterrupted\n")
 
@@ -200,7 +200,7 @@ def test_fault_of_featx_shows_its_traceback(run, monkeypatch):
     def fail():
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("featx.networks.applications.list_backbones", fail)
+    monkeypatch.setattr("featx.backbones.registry.list_backbones", fail)
     code, _, err = run("backbones")
     assert code == CODES["fault"]
     assert "ZeroDivisionError: a fault" in err

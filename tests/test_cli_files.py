@@ -232,7 +232,7 @@ def test_question_that_nobody_answers_is_wrong_usage(job, run, photos, tmp_path,
 
 ENDED_AT_WORK = """
 import os, signal, sys
-import featx.networks.applications as applications
+import featx.backbones.registry as applications
 
 def work():
     try:

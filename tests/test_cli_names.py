@@ -13,9 +13,9 @@ from PIL import Image
 
 from featx import EmbeddingCache
 from featx._text import as_utf8, one_line
-from featx.identity._hashing import digest_of
-from featx.identity.key_table import keys_from
-from featx.identity.spaces import Space
+from featx.digests.hashing import digest_of
+from featx.digests.key_table import keys_from
+from featx.digests.space import Space
 
 CLASSES = [
     "[red]evil[bold]",
@@ -198,7 +198,7 @@ def test_json_is_all_there_is_on_standard_output(run, monkeypatch):
         print("Downloading data from somewhere")
         return []
 
-    monkeypatch.setattr("featx.networks.applications.list_backbones", talkative)
+    monkeypatch.setattr("featx.backbones.registry.list_backbones", talkative)
     code, text, err = run("backbones", "--json")
     assert (code, json.loads(text)) == (0, [])
     assert err == "Downloading data from somewhere\n"
@@ -207,7 +207,7 @@ def test_json_is_all_there_is_on_standard_output(run, monkeypatch):
 def test_json_has_null_where_a_number_is_none(run, monkeypatch):
     found = {"mean": float("nan"), "scores": [1.0, float("inf")], "\x7f": "\x1b"}
     row = type("Row", (), {"_asdict": lambda self: found})()
-    monkeypatch.setattr("featx.networks.applications.list_backbones", lambda: [row])
+    monkeypatch.setattr("featx.backbones.registry.list_backbones", lambda: [row])
     code, text, _ = run("backbones", "--json")
     assert (code, text.isascii()) == (0, True)
     assert not CONTROLS.search(text)

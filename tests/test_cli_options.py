@@ -106,7 +106,7 @@ def test_faulty_options_are_called_as_they_are_typed(run, photos):
 
 
 def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monkeypatch):
-    monkeypatch.setattr("featx.extractor_checks.missing_packages", lambda engine: ["tf2onnx"])
+    monkeypatch.setattr("featx._extractor_validation.missing_packages", lambda engine: ["tf2onnx"])
     code, _, err = run("cv", photos, "--engine", "onnx", "-q")
     assert code == CODES["input"]
     cure = "expected tf2onnx to be installed: pip install tf2onnx."

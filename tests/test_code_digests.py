@@ -1,4 +1,4 @@
-"""Tests of featx.identity.code_digests and of the facts about code that it rests on."""
+"""Tests of featx.digests.code and of the facts about code that it rests on."""
 
 import abc
 import collections
@@ -17,9 +17,8 @@ import typing
 import numpy as np
 import pytest
 
+from featx.digests.code import UnhashableCodeError, code_digest, is_library, library_name
 from featx.exceptions import FeatxError
-from featx.identity._introspection import is_library, library_name
-from featx.identity.code_digests import UnhashableCodeError, code_digest
 
 
 def from_source(source, name="f", *, file="a.py", lines_above=0, **names):
@@ -302,7 +301,7 @@ def test_code_digest_asks_known_first():
 def test_code_digest_in_two_processes_is_equal():
     script = """
 import enum, functools, numpy as np
-from featx.identity.code_digests import code_digest
+from featx.digests.code import code_digest
 class E(enum.Enum):
     A = "a"
 class C:

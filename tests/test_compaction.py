@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pytest
 
+from featx.cache import maintenance
+from featx.cache.maintenance import blocks, compact, merge_tiny
+from featx.cache.shard import Shard
+from featx.cache.store import SpaceStore
+from featx.digests.key_table import keys_from_matrix
+from featx.digests.space import Space
 from featx.exceptions import CacheDamageWarning
-from featx.identity.key_table import keys_from_matrix
-from featx.identity.spaces import Space
-from featx.storage import compaction
-from featx.storage.compaction import blocks, compact, merge_tiny
-from featx.storage.shards import Shard
-from featx.storage.store import SpaceStore
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
 
@@ -54,7 +54,7 @@ def test_compact_one_shard_is_left_as_it_is(store):
 
 
 def test_compact_large_shards_stay_unless_they_hold_doubles(store, monkeypatch):
-    monkeypatch.setattr(compaction, "_MERGED_BYTES", 2 * 4 * 24)
+    monkeypatch.setattr(maintenance, "_MERGED_BYTES", 2 * 4 * 24)
     large, small, more = (store.append(*keys_and_rows(n, seed=n))[0] for n in (4, 2, 1))
     compact(store)
     left, merged = store.shards()
@@ -71,7 +71,7 @@ def test_compact_nothing_is_nothing(store):
 
 
 def test_compact_twice_changes_nothing_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(compaction, "_MERGED_BYTES", 5 * 2 * 6)
+    monkeypatch.setattr(maintenance, "_MERGED_BYTES", 5 * 2 * 6)
     half = SpaceStore(
         tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
     )
@@ -87,21 +87,21 @@ def test_compact_twice_changes_nothing_more(tmp_path, monkeypatch):
 
 def test_compact_two_at_once_with_different_views_of_doubles_lose_nothing(store, monkeypatch):
     """Two large shards share a row; each compactor must not count on the other's shard."""
-    monkeypatch.setattr(compaction, "_MERGED_BYTES", 2 * 4 * 24)
+    monkeypatch.setattr(maintenance, "_MERGED_BYTES", 2 * 4 * 24)
     keys, rows = keys_and_rows(9)
     one, two = np.arange(5), np.arange(4, 9)
     store.append(keys[one], rows[one])
     store.append(keys[two], rows[two])
-    real = compaction.remove_shard
+    real = maintenance.remove_shard
 
     def let_another_go_first(shard):
-        monkeypatch.setattr(compaction, "remove_shard", real)
+        monkeypatch.setattr(maintenance, "remove_shard", real)
         other = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
         other.append(*keys_and_rows(1, seed=8))
         compact(other)
         real(shard)
 
-    monkeypatch.setattr(compaction, "remove_shard", let_another_go_first)
+    monkeypatch.setattr(maintenance, "remove_shard", let_another_go_first)
     compact(store)
     embeddings, found = store.find(keys)
     assert found.all()
@@ -155,7 +155,7 @@ def test_compact_full_disk_loses_nothing(store, stored, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("featx.storage.shards.write_in_order", refuse)
+        patch.setattr("featx.cache.shard.write_in_order", refuse)
         with pytest.raises(OSError, match="No space left"):
             compact(store)
     np.testing.assert_array_equal(store.find(keys)[0], rows)
@@ -173,7 +173,7 @@ def test_compact_sweeps_up_what_killed_writers_left_long_ago(store, stored):
 
 def test_blocks_are_bounded_and_in_order(store, stored, monkeypatch):
     keys, rows = stored
-    monkeypatch.setattr(compaction, "_MERGED_BYTES", 5 * 4 * 6)
+    monkeypatch.setattr(maintenance, "_MERGED_BYTES", 5 * 4 * 6)
     missing, _ = keys_and_rows(2, seed=7)
     found = list(blocks(store, np.concatenate([keys[:6], missing, keys[6:]])))
     assert [len(block_keys) for block_keys, _ in found] == [5, 3, 4]
@@ -202,7 +202,7 @@ def test_merge_tiny_single_rows_leave_few_shards(store, monkeypatch):
 
 
 def test_merge_tiny_leaves_large_shards_alone(store, monkeypatch):
-    monkeypatch.setattr(compaction, "_TINY_BYTES", 10 * 24)
+    monkeypatch.setattr(maintenance, "_TINY_BYTES", 10 * 24)
     (large,) = store.append(*keys_and_rows(11))
     for seed in range(1, 18):
         store.append(*keys_and_rows(1, seed=seed))
@@ -215,16 +215,16 @@ def test_merge_tiny_concurrently_stores_each_row_once(store, monkeypatch):
     keys, rows = keys_and_rows(17)
     for number in range(17):
         store.append(keys[number : number + 1], rows[number : number + 1])
-    real = compaction.remove_shard
+    real = maintenance.remove_shard
 
     def let_another_go_first(shard):
-        monkeypatch.setattr(compaction, "remove_shard", real)
+        monkeypatch.setattr(maintenance, "remove_shard", real)
         merge_tiny(other)
         real(shard)
 
     other = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
     other.shards()
-    monkeypatch.setattr(compaction, "remove_shard", let_another_go_first)
+    monkeypatch.setattr(maintenance, "remove_shard", let_another_go_first)
     merge_tiny(store)
     (shard,) = store.shards()
     assert sorted(shard.keys) == sorted(keys)

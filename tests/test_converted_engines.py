@@ -9,9 +9,9 @@ import pytest
 from sample_networks import FAMILIES, difference, family, pixels, transformer
 
 from featx import FeatureExtractor
-from featx.engines import choice
-from featx.engines.choice import make_engine
-from featx.engines.transposing import transpose_late
+from featx.engines import registry
+from featx.engines.openvino_engine import transpose_late
+from featx.engines.registry import make_engine
 from featx.exceptions import EngineError, ParameterError
 
 ENGINES = [
@@ -20,14 +20,14 @@ ENGINES = [
         pytest.param(
             name,
             marks=pytest.mark.skipif(
-                bool(choice.missing_packages(name)), reason=f"needs featx[{name}]"
+                bool(registry.missing_packages(name)), reason=f"needs featx[{name}]"
             ),
         )
         for name in ("openvino", "onnx")
     ),
 ]
 needs_openvino = pytest.mark.skipif(
-    bool(choice.missing_packages("openvino")), reason="needs featx[openvino]"
+    bool(registry.missing_packages("openvino")), reason="needs featx[openvino]"
 )
 
 
@@ -212,13 +212,13 @@ def test_make_engine_bfloat16_is_near_float32_and_not_it(engine):
 
 
 def wrong_engine(monkeypatch, error=None):
-    class Wrong(choice.OpenVINOEngine):
+    class Wrong(registry.OpenVINOEngine):
         def finish(self, pending):
             if error:
                 raise error
             return super().finish(pending) * 1.001
 
-    monkeypatch.setitem(choice.ENGINES, "openvino", Wrong)
+    monkeypatch.setitem(registry.ENGINES, "openvino", Wrong)
 
 
 @needs_openvino
@@ -267,7 +267,7 @@ def test_transform_auto_goes_on_with_keras_where_conversion_fails(monkeypatch):
 
 
 def test_fit_engine_that_is_not_installed_names_the_cure(monkeypatch):
-    monkeypatch.setitem(choice._PACKAGES, "openvino", ("no_such_package",))
+    monkeypatch.setitem(registry._PACKAGES, "openvino", ("no_such_package",))
     with pytest.raises(ParameterError, match=r"pip install no_such_package"):
         FeatureExtractor("tiny", engine="openvino").fit(pixels((64, 64, 3)))
 
@@ -300,11 +300,11 @@ def test_transform_precisions_are_spaces_of_their_own(tmp_path):
 
 @needs_openvino
 def test_make_engine_small_layer_beside_a_large_one_is_checked(monkeypatch):
-    class Wrong(choice.OpenVINOEngine):
+    class Wrong(registry.OpenVINOEngine):
         def finish(self, pending):
             return super().finish(pending) * np.float32([2, 1])
 
-    monkeypatch.setitem(choice.ENGINES, "openvino", Wrong)
+    monkeypatch.setitem(registry.ENGINES, "openvino", Wrong)
     inputs = keras.Input((2,))
     scaled = keras.layers.Rescaling([1e-6, 1e6])(inputs)
     model = keras.Model(inputs, scaled)

@@ -9,11 +9,11 @@ import pytest
 from keras import layers
 from sample_networks import with_statistics
 
+from featx.backbones.copy import flat_copy
+from featx.backbones.load import file_model
+from featx.backbones.registry import TINY_FILE
+from featx.digests.keras_graph import graph_digest
 from featx.exceptions import BackboneError
-from featx.identity.digests import graph_digest
-from featx.networks.applications import TINY_FILE
-from featx.networks.copying import flat_copy
-from featx.networks.models import file_model
 
 
 @keras.saving.register_keras_serializable("featx_copying")

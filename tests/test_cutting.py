@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from featx.engines.cutting import Cutting
+from featx.engines.keras_engine import BatchSplitter
 
 IN_ROUND = 2
 # Eight images of 224 pixels are cut into 3 + 3 + 2.
@@ -43,7 +43,7 @@ class Network:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(
-        "featx.engines.cutting.time", SimpleNamespace(perf_counter=clock.perf_counter)
+        "featx.engines.keras_engine.time", SimpleNamespace(perf_counter=clock.perf_counter)
     )
     return clock
 
@@ -74,7 +74,7 @@ def stream(cutting, network, thread, *, n_batches, n_images=8, n_in_flight=IN_RO
     ("slow", "sizes"), [(SLOW_PARTS, [8]), (SLOW_WHOLE, [3, 3, 2])], ids=["parts", "whole"]
 )
 def test_start_after_the_trial_keeps_to_the_faster_way(clock, thread, slow, sizes):
-    cutting = Cutting(n_in_round=IN_ROUND)
+    cutting = BatchSplitter(n_in_round=IN_ROUND)
     stream(cutting, Network(clock, slow), thread, n_batches=6 * IN_ROUND)
     network = Network(clock, {})
     stream(cutting, network, thread, n_batches=3)
@@ -83,12 +83,12 @@ def test_start_after_the_trial_keeps_to_the_faster_way(clock, thread, slow, size
 
 def test_start_on_trial_gives_each_way_a_round_in_turn(clock, thread):
     network = Network(clock, {})
-    stream(Cutting(n_in_round=IN_ROUND), network, thread, n_batches=4 * IN_ROUND)
+    stream(BatchSplitter(n_in_round=IN_ROUND), network, thread, n_batches=4 * IN_ROUND)
     assert network.sizes == [3, 3, 2, 3, 3, 2, 8, 8] * 2
 
 
 def test_start_last_batch_of_a_round_waits_for_all_of_it(thread):
-    cutting = Cutting(n_in_round=IN_ROUND)
+    cutting = BatchSplitter(n_in_round=IN_ROUND)
     may_run = threading.Event()
     first = cutting.start(images(8), lambda part: thread.submit(may_run.wait))
     assert not any(part.done() for part in first)
@@ -98,7 +98,7 @@ def test_start_last_batch_of_a_round_waits_for_all_of_it(thread):
 
 
 def test_start_small_batches_stay_whole_and_are_not_waited_for(thread):
-    cutting = Cutting(n_in_round=IN_ROUND)
+    cutting = BatchSplitter(n_in_round=IN_ROUND)
     may_run = threading.Event()
     batches = [
         cutting.start(images(2), lambda part: thread.submit(may_run.wait)) for _ in range(IN_ROUND)
@@ -109,18 +109,20 @@ def test_start_small_batches_stay_whole_and_are_not_waited_for(thread):
 
 def test_finish_rows_are_all_and_in_order(thread):
     network = Network(Clock(), {})
-    for rows in stream(Cutting(n_in_round=IN_ROUND), network, thread, n_batches=6 * IN_ROUND):
+    for rows in stream(BatchSplitter(n_in_round=IN_ROUND), network, thread, n_batches=6 * IN_ROUND):
         assert rows.tolist() == list(range(8))
 
 
 def test_start_batches_one_at_a_time_tell_nothing(clock, thread):
     network = Network(clock, SLOW_PARTS)
-    stream(Cutting(n_in_round=IN_ROUND), network, thread, n_batches=6 * IN_ROUND, n_in_flight=1)
+    stream(
+        BatchSplitter(n_in_round=IN_ROUND), network, thread, n_batches=6 * IN_ROUND, n_in_flight=1
+    )
     assert network.sizes == [3, 3, 2] * 6 * IN_ROUND
 
 
 def test_start_rounds_of_two_sizes_are_not_compared(clock, thread):
-    cutting = Cutting(n_in_round=IN_ROUND)
+    cutting = BatchSplitter(n_in_round=IN_ROUND)
     network = Network(clock, SLOW_PARTS)
     for n_images in (8, 16) * 4:
         stream(cutting, network, thread, n_batches=IN_ROUND, n_images=n_images)
@@ -128,7 +130,7 @@ def test_start_rounds_of_two_sizes_are_not_compared(clock, thread):
 
 
 def test_start_rounds_that_failed_do_not_count(clock, thread):
-    cutting = Cutting(n_in_round=IN_ROUND)
+    cutting = BatchSplitter(n_in_round=IN_ROUND)
 
     def fail(inputs):
         clock.now_s += SLOW_PARTS.get(len(inputs), 0.0)

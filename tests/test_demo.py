@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sklearn.base import clone
 
-from featx.cli import demo, reports
+from featx.cli import demo, output
 from featx.cli.demo import DemoRow
 from featx.cli.main import main
 
@@ -30,7 +30,7 @@ def test_demo_embeddings_beat_pixels_in_one_pass(tmp_path, capsys, monkeypatch):
     for name in ("images", "cache", "model", "example"):
         assert Path(result[name]).exists()
     assert result["prediction"] == Path(result["example"]).parent.name
-    reports.print_demo({**result, "rows": rows})
+    output.print_demo({**result, "rows": rows})
     shown = capsys.readouterr().out
     for expected in ("raw pixels", "first run", "second run", "fine-tuned", result["model"]):
         assert expected in shown

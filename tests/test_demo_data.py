@@ -8,14 +8,7 @@ import pytest
 from PIL import Image
 
 from featx import load_image_folder
-from featx.cli.demo_data import (
-    LETTERS,
-    draw_letter,
-    typeface_of,
-    typefaces,
-    write_digits,
-    write_letters,
-)
+from featx.cli.demo import LETTERS, draw_letter, typeface_of, typefaces, write_digits, write_letters
 from featx.exceptions import MissingExtraError
 
 

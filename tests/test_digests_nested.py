@@ -4,7 +4,7 @@ import keras
 from digested_models import digest, functional, seeded
 from keras import layers
 
-from featx.identity.digests import graph_digest
+from featx.digests.keras_graph import graph_digest
 
 
 def nested_and_flat():

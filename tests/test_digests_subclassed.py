@@ -6,9 +6,9 @@ import pytest
 from digested_models import convolutional, seeded, softly
 from keras import layers
 
+from featx.digests.code import UnhashableCodeError
+from featx.digests.keras_graph import graph_digest
 from featx.exceptions import ParameterError
-from featx.identity.code_digests import UnhashableCodeError
-from featx.identity.digests import graph_digest
 
 
 @keras.saving.register_keras_serializable("featx_tests")

@@ -5,8 +5,8 @@ import pytest
 from digested_models import convolutional
 from keras import layers
 
+from featx.digests.keras_graph import graph_digest
 from featx.exceptions import ParameterError
-from featx.identity.digests import graph_digest
 
 
 def test_graph_digest_of_tap_ignores_what_lies_downstream():

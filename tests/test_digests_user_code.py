@@ -6,8 +6,8 @@ import pytest
 from digested_models import digest, functional
 from keras import layers, ops
 
-from featx.identity.code_digests import UnhashableCodeError, code_digest
-from featx.identity.digests import graph_digest, object_digest
+from featx.digests.code import UnhashableCodeError, code_digest
+from featx.digests.keras_graph import graph_digest, object_digest
 
 TABLE = [1.0, 2.0]
 HALF = np.float32(0.5)

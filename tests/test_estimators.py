@@ -309,7 +309,7 @@ def test_predict_on_error_nan_unreadable_sample_raises(paths, labels):
 
 
 def test_verbose_shows_progress_and_zero_is_silent(images, labels, capsys, monkeypatch):
-    monkeypatch.setattr("featx.progress._SHOWN_AFTER_S", 0.0)
+    monkeypatch.setattr("featx._progress._SHOWN_AFTER_S", 0.0)
     TransferClassifier("tiny").fit(images, labels)
     assert capsys.readouterr() == ("", "")
     TransferClassifier(FeatureExtractor("tiny", cache=None), verbose=1).fit(images, labels)

@@ -10,9 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
-from featx.cli import reports
-from featx.evaluation.calibration import at_temperature
-from featx.evaluation.metrics import evaluate
+from featx.cli import output
+from featx.evaluation.metrics import at_temperature, evaluate
 
 
 def test_evaluate_agrees_with_scikit_learn():
@@ -46,7 +45,7 @@ def test_evaluate_class_that_is_called_as_a_measure_is(name, capsys):
     result = evaluate([name] * 3 + ["other"] * 2, [name] * 4 + ["other"])
     assert result["classes"][name]["support"] == 3
     assert result["macro"]["recall"] == 0.75
-    reports.print_evaluation(result)
+    output.print_evaluation(result)
     assert capsys.readouterr().out.count(name) >= 2
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sklearn.datasets import load_digits
 
-from featx.cli.demo_data import write_digits
+from featx.cli.demo import write_digits
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

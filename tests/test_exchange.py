@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 from featx import EmbeddingCache
+from featx.cache import exchange
+from featx.digests.hashing import digest_of
+from featx.digests.key_table import keys_from, matrix_from_keys
+from featx.digests.space import Space
 from featx.exceptions import (
     BadSampleError,
     InputError,
@@ -16,10 +20,6 @@ from featx.exceptions import (
     ParameterError,
 )
 from featx.extractor import FeatureExtractor
-from featx.identity._hashing import digest_of
-from featx.identity.key_table import keys_from, matrix_from_keys
-from featx.identity.spaces import Space
-from featx.storage import exchange
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def embeddings(cache, images):
 @pytest.fixture(autouse=True)
 def few_rows_at_a_time(monkeypatch):
     monkeypatch.setattr(exchange, "_BLOCK_BYTES", 2 * 4 * 400)
-    monkeypatch.setattr("featx.storage.views._BLOCK_BYTES", 2 * 4 * 400)
+    monkeypatch.setattr("featx.cache.lazy_array._BLOCK_BYTES", 2 * 4 * 400)
 
 
 def read_h5(path):

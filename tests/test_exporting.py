@@ -13,15 +13,9 @@ import pytest
 from exported_samples import N_IMAGES, images_of, small
 
 from featx import FeatureExtractor, TransferClassifier
-from featx.engines import choice
+from featx.engines import registry
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
-from featx.exporting import (
-    FORMATS,
-    FULL_PRECISION,
-    _move_folder,
-    check_target,
-    export,
-)
+from featx.export import FORMATS, FULL_PRECISION, _move_folder, check_target, export
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
@@ -125,7 +119,7 @@ ENTRIES = {
 
 
 def needs(format):
-    missing = choice.missing_packages(format)
+    missing = registry.missing_packages(format)
     return pytest.param(
         format, marks=pytest.mark.skipif(bool(missing), reason=f"needs featx[{format}]")
     )
@@ -333,7 +327,7 @@ def test_export_faults_of_format_and_path_are_listed_at_once(tmp_path):
 
 
 def test_export_without_the_packages_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(choice._PACKAGES, "onnx", ("no_such_package",))
+    monkeypatch.setitem(registry._PACKAGES, "onnx", ("no_such_package",))
     with pytest.raises(MissingExtraError, match=r"pip install no_such_package"):
         export(None, None, tmp_path / "model.onnx", format="onnx")
 
@@ -347,5 +341,5 @@ def test_export_on_another_backend_names_the_cure(tmp_path, monkeypatch):
 
 
 def test_import_loads_no_keras():
-    code = "import sys, featx.exporting; sys.exit(bool({'keras', 'tensorflow'} & {*sys.modules}))"
+    code = "import sys, featx.export; sys.exit(bool({'keras', 'tensorflow'} & {*sys.modules}))"
     subprocess.run([sys.executable, "-c", code], check=True)

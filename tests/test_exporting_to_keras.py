@@ -14,11 +14,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featx import FeatureExtractor
+from featx.backbones.load import file_model
+from featx.backbones.registry import TINY_FILE
 from featx.exceptions import BackboneError, ParameterError
-from featx.exporting import to_keras
+from featx.export import to_keras
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
-from featx.networks.applications import TINY_FILE
-from featx.networks.models import file_model
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def test_transform_other_batch_sizes_agree(images):
 def test_transform_agrees_with_plain_keras(images):
     import keras
 
-    from featx.networks.applications import TINY_FILE
+    from featx.backbones.registry import TINY_FILE
 
     model = keras.saving.load_model(TINY_FILE, compile=False)
     plain = model.predict(images.astype("float32") / 127.5 - 1, verbose=0)

@@ -84,7 +84,7 @@ def test_transform_lists_header_faults_and_decoding_faults_together(images, tmp_
 
 
 def test_transform_says_how_many_samples_it_had_no_time_to_decode(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("featx.forward.faults._SEARCH_S", 0)
+    monkeypatch.setattr("featx.extraction.faults._SEARCH_S", 0)
     with pytest.raises(BadSampleError, match="6 more were not decoded yet") as caught:
         FeatureExtractor("tiny").fit_transform([*images[:6], tmp_path / "gone.png"])
     assert pickle.loads(pickle.dumps(caught.value)).n_unseen == 6

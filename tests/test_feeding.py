@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from featx.exceptions import SampleFault
-from featx.forward.feeding import LoadedFeed, load
-from featx.forward.rows import KnownRows
-from featx.samples.inputs import as_samples
+from featx.extraction.load import KnownRows, LoadedFeed, load
+from featx.inputs.recognize import as_samples
 
 
 def groups(*sizes, faulty=()):

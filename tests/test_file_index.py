@@ -11,8 +11,8 @@ import pytest
 
 from featx._files import seal
 from featx.exceptions import CacheDamageWarning
-from featx.samples import file_index
-from featx.samples.file_index import FileIndex, file_key
+from featx.inputs import file_index
+from featx.inputs.file_index import FileIndex, file_key
 
 DIGEST = b"d" * 15 + b"\0"  # numpy's S16 strips the last byte, the index must not
 
@@ -87,7 +87,7 @@ def test_find_damaged_segment_only_means_hashing_again(damage, tmp_path):
 
 def test_find_segment_that_vanished_after_the_listing(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "featx.samples.file_index._segment_names", lambda folder: ["files-gone.index"]
+        "featx.inputs.file_index._segment_names", lambda folder: ["files-gone.index"]
     )
     assert FileIndex(tmp_path).find([key(1)]) == [None]
 

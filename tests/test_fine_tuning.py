@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, TransferRegressor
 from featx.exceptions import BadSampleWarning, ParameterError
-from featx.samples.images import conform
+from featx.inputs.images import conform
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_fit_multilabel_probabilities(digits, head):
 
 
 def test_fit_groups_never_part(digits, monkeypatch):
-    import featx.tuning.data as data
+    import featx._training_data as data
 
     images, labels = digits
     groups = np.arange(160) // 4

@@ -97,7 +97,7 @@ def test_fit_activations_that_are_too_many_are_not_stored(digits, tmp_path):
     cache = EmbeddingCache(tmp_path)
     fitted = classifier(cache, epochs=1, max_cache_bytes=1000).fit(images, labels)
     assert fitted.report_.frontier == "pixels"
-    assert "max_cache_bytes=1000" in fitted.report_.why_pixels
+    assert "max_cache_bytes=1000" in fitted.report_.frontier_skipped_because
     assert len(cache.info()["spaces"]) == 1
 
 

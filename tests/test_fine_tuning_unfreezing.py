@@ -11,9 +11,9 @@ from sample_networks import small_network
 from sklearn.linear_model import RidgeClassifier
 
 from featx import FeatureExtractor, TransferClassifier
+from featx.digests.keras_graph import graph_digest
 from featx.exceptions import ParameterError
-from featx.identity.digests import graph_digest
-from featx.tuning.unfreezing import choose_unfrozen
+from featx.finetune.unfreeze import choose_unfrozen
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_fit_transfer_of_structure_trains_random_weights(digits):
     tune = tuning(unfreeze="all", epochs=1)
     fitted = TransferClassifier(extractor, fine_tune=tune, random_state=0)
     report = fitted.fit(images[:60], labels[:60]).report_
-    assert (report.frontier, report.why_pixels) == ("pixels", "nothing is frozen")
+    assert (report.frontier, report.frontier_skipped_because) == ("pixels", "nothing is frozen")
     assert report.n_params_trained > 0.9 * (report.n_params_trained + report.n_params_frozen)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from featx import EmbeddingCache, FeatureExtractor
+from featx.cache.store import rounded
 from featx.exceptions import CacheDtypeWarning
-from featx.storage.store import rounded
 
 
 @pytest.fixture

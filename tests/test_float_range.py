@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from featx import FeatureExtractor, TransferClassifier
 from featx.exceptions import BadSampleError, InputError
+from featx.inputs.recognize import as_samples
 from featx.multi_gpu import _float_range
-from featx.samples.inputs import as_samples
 
 RNG = np.random.default_rng(0)
 BRIGHT = RNG.integers(0, 256, (6, 24, 24, 3)).astype(np.float32)

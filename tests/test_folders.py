@@ -9,7 +9,7 @@ from PIL import Image
 
 from featx import load_image_folder
 from featx.exceptions import FolderWarning, InputError
-from featx.samples.folders import list_images
+from featx.inputs.folders import list_images
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from featx import EmbeddingCache, FeatureExtractor
+from featx.digests.key_table import NO_KEY, keys_from
 from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import BadSampleError, BadSampleWarning, CacheWriteWarning
-from featx.forward.faults import with_duplicates
-from featx.identity.key_table import NO_KEY, keys_from
-from featx.samples import base, item_samples
-from featx.samples.inputs import as_samples
+from featx.extraction.faults import with_duplicates
+from featx.inputs import items, samples
+from featx.inputs.recognize import as_samples
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def images():
 
 
 def test_embed_rows_are_stored_while_the_pass_goes_on(images, monkeypatch):
-    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
     FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 3
 
 
 def test_embed_full_buffer_is_stored_at_once(images, monkeypatch):
-    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_BYTES", 1)
+    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_BYTES", 1)
     FeatureExtractor("tiny", batch_size=5).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 2
 
@@ -53,8 +53,8 @@ def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
 
 
 def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
-    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_S", 0.0)
-    from featx.storage.store import SpaceStore
+    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
+    from featx.cache.store import SpaceStore
 
     append, calls = SpaceStore.append, []
 
@@ -75,7 +75,7 @@ def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
 @pytest.mark.parametrize("size", [64, 40])  # sliced; resized
 @pytest.mark.parametrize("cache", ["auto", None])
 def test_embed_twins_met_on_the_way_go_through_once(images, size, cache, monkeypatch):
-    monkeypatch.setattr(base, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(samples, "_BLOCK_BYTES", 1)
     places = np.array([0, 1, 1, 2, 0, 3, 4, 4, 4, 5, 6, 7, 8, 8, 0])
     extractor = FeatureExtractor("tiny", batch_size=4, cache=cache)
     rows = extractor.fit_transform(images[places, :size])
@@ -108,9 +108,9 @@ class NetworkBegins:
 
 
 def test_embed_arrays_are_identified_while_the_network_works(monkeypatch):
-    monkeypatch.setattr(base, "_BLOCK_BYTES", 1)
-    digest = NetworkBegins(monkeypatch, base.digests_of_rows, n_free=16)
-    monkeypatch.setattr(base, "digests_of_rows", digest)
+    monkeypatch.setattr(samples, "_BLOCK_BYTES", 1)
+    digest = NetworkBegins(monkeypatch, samples.digests_of_rows, n_free=16)
+    monkeypatch.setattr(samples, "digests_of_rows", digest)
     images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
     extractor = FeatureExtractor("tiny", batch_size=8)
     rows = extractor.fit_transform(images)
@@ -121,11 +121,11 @@ def test_embed_arrays_are_identified_while_the_network_works(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Files are identified ahead of the pass, two at a time, however few there are."""
-    monkeypatch.setattr(item_samples, "_PATIENCE_S", 0.0)
-    monkeypatch.setattr(item_samples, "_FILES_AT_ONCE", 2)
-    monkeypatch.setattr("featx.forward.feeding.GROUP_SIZE", 2)
-    digest = NetworkBegins(monkeypatch, item_samples._digest_of_file, n_free=8)
-    monkeypatch.setattr(item_samples, "_digest_of_file", digest)
+    monkeypatch.setattr(items, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(items, "_FILES_AT_ONCE", 2)
+    monkeypatch.setattr("featx.extraction.load.GROUP_SIZE", 2)
+    digest = NetworkBegins(monkeypatch, items._digest_of_file, n_free=8)
+    monkeypatch.setattr(items, "_digest_of_file", digest)
     return digest
 
 
@@ -170,7 +170,7 @@ def test_embed_ends_when_a_fault_is_met(paths, impatient):
 
 
 def test_embed_what_files_hold_is_remembered_while_the_pass_goes_on(paths, impatient, monkeypatch):
-    monkeypatch.setattr("featx.samples.file_index._SETTLED_S", 0.0)
+    monkeypatch.setattr("featx.inputs.file_index._SETTLED_S", 0.0)
     entries = []
 
     def look(n_done, n_samples):
@@ -183,7 +183,7 @@ def test_embed_what_files_hold_is_remembered_while_the_pass_goes_on(paths, impat
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
 def test_embed_rows_of_which_the_caller_was_told_are_kept(paths, patience_s, monkeypatch):
-    monkeypatch.setattr(item_samples, "_PATIENCE_S", patience_s)
+    monkeypatch.setattr(items, "_PATIENCE_S", patience_s)
     told = []
 
     def interrupt(n_done, n_samples):
@@ -206,10 +206,10 @@ def test_embed_rows_of_which_the_caller_was_told_are_kept(paths, patience_s, mon
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
 def test_embed_file_that_changes_before_it_is_decoded_is_at_fault(paths, patience_s, monkeypatch):
-    monkeypatch.setattr(item_samples, "_PATIENCE_S", patience_s)
+    monkeypatch.setattr(items, "_PATIENCE_S", patience_s)
     expected = FeatureExtractor("tiny", cache=None).fit_transform(paths)
     before, other = Path(paths[7]).read_bytes(), Path(paths[8]).read_bytes()
-    batch = item_samples.ItemSamples.batch
+    batch = items.ItemSamples.batch
 
     def changing(samples, rows, shape):
         Path(paths[7]).write_bytes(other)
@@ -217,7 +217,7 @@ def test_embed_file_that_changes_before_it_is_decoded_is_at_fault(paths, patienc
 
     extractor = FeatureExtractor("tiny")
     with monkeypatch.context() as patch:
-        patch.setattr(item_samples.ItemSamples, "batch", changing)
+        patch.setattr(items.ItemSamples, "batch", changing)
         with pytest.raises(BadSampleError, match="changed") as caught:
             extractor.fit_transform(paths)
     assert [fault.position for fault in caught.value.faults] == [7]
@@ -230,13 +230,13 @@ def test_embed_file_that_changes_before_it_is_decoded_is_at_fault(paths, patienc
 def test_embed_twin_of_a_file_that_is_gone_says_where_the_fault_lies(paths, monkeypatch):
     twin = str(Path(paths[0]).with_name("twin.png"))
     Path(twin).write_bytes(Path(paths[3]).read_bytes())
-    batch = item_samples.ItemSamples.batch
+    batch = items.ItemSamples.batch
 
     def losing(samples, rows, shape):
         Path(paths[3]).unlink(missing_ok=True)
         return batch(samples, rows, shape)
 
-    monkeypatch.setattr(item_samples.ItemSamples, "batch", losing)
+    monkeypatch.setattr(items.ItemSamples, "batch", losing)
     extractor = FeatureExtractor("tiny", on_error="nan")
     with pytest.warns(BadSampleWarning, match=r"twin\.png: no such file \(found in .*03\.png"):
         extractor.fit_transform([*paths, twin])
@@ -253,7 +253,7 @@ def test_with_duplicates_names_the_file_in_which_a_fault_was_found_once():
 
 
 def test_embed_error_does_not_wait_until_all_is_identified(paths, impatient, monkeypatch):
-    monkeypatch.setattr("featx.forward.embedding._IDENTIFY_FAULTY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.forward._IDENTIFY_FAULTY_S", 0.0)
     Path(paths[10]).write_bytes(b"no image")
     with pytest.raises(BadSampleError, match="more were not decoded yet") as caught:
         FeatureExtractor("tiny", batch_size=2, n_jobs=1).fit_transform(paths)
@@ -274,13 +274,13 @@ def test_embed_damaged_twins_are_all_listed(tmp_path, images):
 
 
 def test_embed_compaction_that_fails_is_a_warning(images, monkeypatch):
-    monkeypatch.setattr("featx.forward.row_writer._STORE_EVERY_S", 0.0)
-    monkeypatch.setattr("featx.forward.row_writer.MAX_SHARDS", 1)
+    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.write.MAX_SHARDS", 1)
 
     def fail(store):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featx.forward.row_writer.compact", fail)
+    monkeypatch.setattr("featx.extraction.write.compact", fail)
     with pytest.warns(CacheWriteWarning, match="No space left"):
         embeddings = FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert np.isfinite(embeddings).all()

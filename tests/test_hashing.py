@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featx.identity._hashing import (
+from featx.digests.hashing import (
     checksums_of_rows,
     digest_of,
     digest_of_array,

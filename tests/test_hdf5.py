@@ -6,13 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from featx.identity._hashing import checksums_of_rows
-from featx.storage._hdf5 import (
-    FORMAT_VERSION,
-    ShardStructureError,
-    read_layout,
-    shard_frame,
-)
+from featx.cache.hdf5 import FORMAT_VERSION, ShardStructureError, read_layout, shard_frame
+from featx.digests.hashing import checksums_of_rows
 
 SPACE = {"label": "vgg16", "identity": {"graph": "ab12", "feature_shape": [3], "dtype": "float32"}}
 

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from featx.heads import fitting
+from featx.heads import fit
 
 LOGISTIC = LogisticRegression(tol=1e-8)
 SCALED = make_pipeline(StandardScaler(), LOGISTIC)
@@ -54,7 +54,7 @@ def data():
 def test_fit_head_weights_reach_the_head(head, data):
     X, y = data
     weights = np.where(y == 0, 3.0, 1.0)
-    fitting.fit_head(head, X, y, sample_weight=weights)
+    fit.fit_head(head, X, y, sample_weight=weights)
     prior = (head[-1] if hasattr(head, "steps") else head).class_prior_
     np.testing.assert_allclose(prior, [0.75, 0.25])
 
@@ -68,12 +68,12 @@ def test_fit_head_weights_reach_the_head_of_each_label(number, is_on):
     Y = (X[:, :2] + rng.normal(size=(80, 2)) > 0).astype(int)
     weights = np.repeat([1.0, 1e-12], 40)
     weighted, half, plain = (clone(OF_LABELS[number]) for _ in range(3))
-    assert fitting.takes_sample_weight(weighted)
+    assert fit.takes_sample_weight(weighted)
     with config_context(enable_metadata_routing=is_on):
-        fitting.fit_head(weighted, X, Y, sample_weight=weights)
+        fit.fit_head(weighted, X, Y, sample_weight=weights)
         assert get_config()["enable_metadata_routing"] == is_on
-    fitting.fit_head(half, X[:40], Y[:40], sample_weight=None)
-    fitting.fit_head(plain, X, Y, sample_weight=None)
+    fit.fit_head(half, X[:40], Y[:40], sample_weight=None)
+    fit.fit_head(plain, X, Y, sample_weight=None)
     probabilities = [each.predict_proba(X) for each in (weighted, half, plain)]
     if isinstance(weighted, GridSearchCV):  # whose folds are others with half of the samples
         assert not np.allclose(probabilities[0], probabilities[2], atol=1e-3)
@@ -87,9 +87,9 @@ def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
     X, y = data
     X = X - 1.5 * y[:, np.newaxis]  # or there would be nothing to pull at
     weighted, plain = clone(OF_CLASSES[number]), clone(OF_CLASSES[number])
-    assert fitting.takes_sample_weight(weighted)
-    fitting.fit_head(weighted, X, y, sample_weight=np.where(y == 0, 9.0, 1.0))
-    fitting.fit_head(plain, X, y, sample_weight=None)
+    assert fit.takes_sample_weight(weighted)
+    fit.fit_head(weighted, X, y, sample_weight=np.where(y == 0, 9.0, 1.0))
+    fit.fit_head(plain, X, y, sample_weight=None)
     assert (weighted.predict(X) == 0).sum() > (plain.predict(X) == 0).sum()
 
 
@@ -115,8 +115,8 @@ def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
     ],
 )
 def test_takes_sample_weight_nothing_inside_does(head):
-    assert not fitting.takes_sample_weight(head)
-    assert not fitting.takes_sample_weight(make_pipeline(StandardScaler(), head))
+    assert not fit.takes_sample_weight(head)
+    assert not fit.takes_sample_weight(make_pipeline(StandardScaler(), head))
 
 
 @pytest.mark.parametrize("inner", [LOGISTIC, SCALED, OF_CLASSES[3]], ids=["head", "pipe", "search"])
@@ -126,21 +126,21 @@ def test_fit_head_weights_reach_the_head_of_each_output(inner, data):
     weights = np.where(y == 0, 9.0, 1.0)
     weighted, plain = (MultiOutputClassifier(clone(inner)) for _ in range(2))
     outputs = np.column_stack([y, y + 3])
-    fitting.fit_head(weighted, X, outputs, sample_weight=weights)
-    fitting.fit_head(plain, X, outputs, sample_weight=None)
+    fit.fit_head(weighted, X, outputs, sample_weight=weights)
+    fit.fit_head(plain, X, outputs, sample_weight=None)
     assert (weighted.predict(X)[:, 0] == 0).sum() > (plain.predict(X)[:, 0] == 0).sum()
 
 
 def test_fit_head_that_routes_nothing_takes_weights_itself(data):
     head = AdaBoostClassifier(clone(LOGISTIC), n_estimators=3)
-    assert fitting.takes_sample_weight(head)
-    fitting.fit_head(head, *data, sample_weight=np.ones(40))
+    assert fit.takes_sample_weight(head)
+    fit.fit_head(head, *data, sample_weight=np.ones(40))
     assert head.score(*data) > 0.8
 
 
 def test_takes_sample_weight_leaves_the_head_alone(data):
     head = OneVsRestClassifier(LogisticRegression())
-    assert fitting.takes_sample_weight(head)
+    assert fit.takes_sample_weight(head)
     with config_context(enable_metadata_routing=True):
         assert head.estimator.get_metadata_routing().fit.requests["sample_weight"] is None
 
@@ -151,7 +151,7 @@ def test_fit_head_keeps_what_a_part_asks_for(data):
         scaler = StandardScaler().set_fit_request(sample_weight=False)
         last = OneVsRestClassifier(LogisticRegression().set_fit_request(sample_weight=True))
     head = make_pipeline(scaler, last)
-    fitting.fit_head(head, X, y, sample_weight=1.0 * y + 1)
+    fit.fit_head(head, X, y, sample_weight=1.0 * y + 1)
     np.testing.assert_allclose(head[0].mean_, X.mean(axis=0))
 
 
@@ -159,13 +159,13 @@ def test_train_further_weights_reach_the_head_of_each_class():
     X, y = load_iris(return_X_y=True)
     weighted, plain = (OneVsRestClassifier(SGDClassifier(random_state=0)) for _ in range(2))
     weights = np.where(y == 2, 9.0, 1.0)
-    fitting.train_further(weighted, X, y, classes=[0, 1, 2], sample_weight=weights)
-    fitting.train_further(plain, X, y, classes=[0, 1, 2])
+    fit.train_further(weighted, X, y, classes=[0, 1, 2], sample_weight=weights)
+    fit.train_further(plain, X, y, classes=[0, 1, 2])
     assert not np.allclose(weighted.decision_function(X), plain.decision_function(X))
 
 
 def test_as_head_input_is_float64_until_it_is_large(monkeypatch):
     embeddings = np.ones((4, 4), np.float32)
-    assert fitting.as_head_input(embeddings).dtype == np.float64
-    monkeypatch.setattr(fitting, "_MAX_FLOAT64_BYTES", 100)
-    assert fitting.as_head_input(embeddings) is embeddings
+    assert fit.as_head_input(embeddings).dtype == np.float64
+    monkeypatch.setattr(fit, "_MAX_FLOAT64_BYTES", 100)
+    assert fit.as_head_input(embeddings) is embeddings

@@ -14,7 +14,7 @@ from image_files import encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp
 from PIL import Image, ImageFile
 
 from featx.exceptions import UnreadableImageError
-from featx.samples.images import FORMATS, check_header, decode, decode_to, pixels_of
+from featx.inputs.images import FORMATS, check_header, decode, decode_to, pixels_of
 
 SMALL = photo().resize((16, 12))
 FILES = {

@@ -8,7 +8,7 @@ from image_files import colour_tiff, encoded, png, png_chunk, ramp, tiff
 from PIL import Image
 
 from featx.exceptions import UnreadableImageError
-from featx.samples.images import conform, decode, decode_to, pixels_of
+from featx.inputs.images import conform, decode, decode_to, pixels_of
 
 SHAPE = (24, 32, 3)
 WAYS = {

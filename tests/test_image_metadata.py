@@ -10,8 +10,8 @@ import pytest
 from image_files import encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp, tiff
 from PIL import Image, ImageFile
 
-from featx.samples.images import check_header, conform, decode, from_pil, pixels_of
-from featx.samples.metadata import orientation_of, without_metadata
+from featx.inputs.images import check_header, conform, decode, from_pil, pixels_of
+from featx.inputs.metadata import orientation_of, without_metadata
 
 GRAY = np.full((4, 4), 9, np.uint8)
 BOMB = zlib.compress(bytes(2**23))

@@ -12,8 +12,8 @@ from image_files import encoded
 from PIL import Image, ImageFilter
 
 from featx.exceptions import UnreadableImageError
-from featx.samples import images
-from featx.samples.images import check_header, conform, decode, decode_to, from_pil, pixels_of
+from featx.inputs import images
+from featx.inputs.images import check_header, conform, decode, decode_to, from_pil, pixels_of
 
 RED = (200, 30, 10)
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from featx import EmbeddingCache
 from featx._files import seal, unseal
+from featx.cache.cache import FactStore
+from featx.cache.shard import DamagedShardError, open_shard
+from featx.cache.usage import USAGE_FILE, note_use, read_usage
 from featx.exceptions import CacheDamageWarning
-from featx.samples.file_index import FileIndex
-from featx.storage.notes import NoteBook
-from featx.storage.shards import DamagedShardError, open_shard
-from featx.storage.usage import USAGE_FILE, note_use, read_usage
+from featx.inputs.file_index import FileIndex
 
 MAGIC = b"featx-shard-index-4\n"
 N_ROWS = 12
@@ -261,7 +261,7 @@ def test_usage_log_huge_is_read_from_end(tmp_path):
 
 @pytest.mark.parametrize("n", [100, pytest.param(5000, marks=pytest.mark.long)])
 def test_note_of_any_bytes_is_recalled_or_none(n, tmp_path):
-    book, subject = NoteBook(tmp_path / "notes"), {"a": 1}
+    book, subject = FactStore(tmp_path / "notes"), {"a": 1}
     book.remember(subject, {"b": 2})
     (path,) = book.folder.iterdir()
     content = path.read_bytes()
@@ -277,7 +277,7 @@ def test_note_of_any_bytes_is_recalled_or_none(n, tmp_path):
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
 def test_note_that_is_irregular_is_none(kind, tmp_path):
-    book = NoteBook(tmp_path / "notes")
+    book = FactStore(tmp_path / "notes")
     book.remember({"a": 1}, 2)
     (path,) = book.folder.iterdir()
     path.unlink()

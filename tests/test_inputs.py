@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from featx.exceptions import BadSampleError, InputError
-from featx.samples.base import ArraySamples, ValueSamples
-from featx.samples.file_index import FileIndex
-from featx.samples.inputs import as_samples
-from featx.samples.item_samples import ItemSamples
+from featx.inputs.file_index import FileIndex
+from featx.inputs.items import ItemSamples
+from featx.inputs.recognize import as_samples
+from featx.inputs.samples import ArraySamples, ValueSamples
 
 SHAPE = (8, 8, 3)
 
@@ -118,7 +118,7 @@ def test_as_samples_gray_arrays_become_rgb(images):
 
 
 def test_array_samples_hdf5_is_read_in_blocks_never_whole(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("featx.samples.base._BLOCK_BYTES", 2 * images[0].nbytes)
+    monkeypatch.setattr("featx.inputs.samples._BLOCK_BYTES", 2 * images[0].nbytes)
     with h5py.File(tmp_path / "images.h5", "w") as file:
         dataset = file.create_dataset("images", data=images)
         sizes = []

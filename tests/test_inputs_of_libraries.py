@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from featx.exceptions import InputError
-from featx.samples.file_index import FileIndex
-from featx.samples.inputs import as_samples
-from featx.samples.lazy_samples import LazySamples
+from featx.inputs.file_index import FileIndex
+from featx.inputs.lazy import LazySamples
+from featx.inputs.recognize import as_samples
 
 SHAPE = (8, 8, 3)
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from featx.identity.key_table import keys_from_matrix
-from featx.identity.spaces import Space
-from featx.storage import inspection
-from featx.storage._hdf5 import ShardLayout, read_layout
-from featx.storage.inspection import answer, inspect_shards
-from featx.storage.shards import write_shard
+from featx.cache import inspect_hdf5
+from featx.cache.hdf5 import ShardLayout, read_layout
+from featx.cache.inspect_hdf5 import answer, inspect_shards
+from featx.cache.shard import write_shard
+from featx.digests.key_table import keys_from_matrix
+from featx.digests.space import Space
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
 
@@ -31,7 +31,7 @@ def test_inspect_shards_answers_for_each_file_in_order(shard, tmp_path):
 
 ABORTS_AT_THE_SECOND = """
 import os
-import featx.storage.inspection as inspection
+import featx.cache.inspect_hdf5 as inspection
 
 def answer(lines, real=inspection.answer):
     for line in lines:
@@ -45,7 +45,7 @@ inspection.main()
 DIES_ONCE = """
 import os
 from pathlib import Path
-import featx.storage.inspection as inspection
+import featx.cache.inspect_hdf5 as inspection
 
 if not Path({mark!r}).exists():
     Path({mark!r}).touch()
@@ -63,7 +63,7 @@ time.sleep(60)
 
 def be_child(monkeypatch, tmp_path, code):
     (tmp_path / "child.py").write_text(code)
-    monkeypatch.setattr(inspection, "_COMMAND", (str(tmp_path / "child.py"),))
+    monkeypatch.setattr(inspect_hdf5, "_COMMAND", (str(tmp_path / "child.py"),))
 
 
 def test_inspect_shards_child_that_dies_blames_the_file_it_was_at(shard, monkeypatch, tmp_path):
@@ -75,8 +75,8 @@ def test_inspect_shards_child_that_dies_blames_the_file_it_was_at(shard, monkeyp
 
 def test_inspect_shards_child_that_hangs_is_ended(shard, monkeypatch, tmp_path):
     be_child(monkeypatch, tmp_path, HANGS)
-    monkeypatch.setattr(inspection, "_STARTUP_S", 2)
-    monkeypatch.setattr(inspection, "_SECONDS_PER_FILE", 1)
+    monkeypatch.setattr(inspect_hdf5, "_STARTUP_S", 2)
+    monkeypatch.setattr(inspect_hdf5, "_SECONDS_PER_FILE", 1)
     (fault,) = inspect_shards([shard])
     assert fault == ("not a sound shard: libhdf5 hung while opening it", True)
 
@@ -88,7 +88,7 @@ def test_inspect_shards_child_that_dies_once_is_given_another_chance(shard, monk
 
 
 def test_inspect_shards_that_cannot_begin_tells_nothing_of_the_files(shard, monkeypatch):
-    monkeypatch.setattr(inspection, "_COMMAND", ("-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(inspect_hdf5, "_COMMAND", ("-c", "raise SystemExit(3)"))
     for fault in inspect_shards([shard, shard]):
         assert "no process can be started" in fault.reason
         assert not fault.is_damage

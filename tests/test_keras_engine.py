@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx.engines.backend import _ForOneThreadEach
+from featx.engines.compile import _ForOneThreadEach
 from featx.engines.keras_engine import KerasEngine
 
 

@@ -10,10 +10,10 @@ import pytest
 from keras import layers, ops
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
+from featx.backbones.augment import Augmentation
+from featx.backbones.resolve import _BUILT, _KNOWN
+from featx.digests.keras_settings import STANDARD, KerasSettings, backend_name, current_settings
 from featx.exceptions import EngineError, ParameterError, WeightsError
-from featx.identity.keras_settings import STANDARD, KerasSettings, backend_name, current_settings
-from featx.networks.augmentation import Augmentation
-from featx.networks.resolution import _BUILT, _KNOWN
 
 
 def set_all(policy="mixed_bfloat16", floatx="float64", epsilon=1e-2, data_format="channels_first"):

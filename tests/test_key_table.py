@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featx.identity.key_table import (
+from featx.digests.key_table import (
     KEY_DTYPE,
     KeyTable,
     keys_from,

@@ -87,7 +87,7 @@ def test_predict_proba_low_temperature_and_zero_rows_stay_finite(digits):
 def test_fit_many_rows_in_parts_agree(digits, monkeypatch):
     X, y = digits
     whole = KNNProbe(cv=2).fit(X, y)
-    monkeypatch.setattr("featx.probes.neighbors._SIMILARITIES_AT_ONCE", 2000)
+    monkeypatch.setattr("featx.probes.knn._SIMILARITIES_AT_ONCE", 2000)
     parts = KNNProbe(cv=2).fit(X, y)
     np.testing.assert_array_equal(parts.path_["scores"], whole.path_["scores"])
     np.testing.assert_allclose(parts.predict_proba(X), whole.predict_proba(X))

@@ -26,8 +26,8 @@ from featx import (
     compare_heads,
     evaluate,
 )
+from featx._targets import as_labels, as_values, as_weights
 from featx.exceptions import InputError
-from featx.targets import as_labels, as_values, as_weights
 
 IDS = [2**62, 2**62 + 1, 7]
 WORDS = ["cat", "dog", "cat"]

@@ -12,10 +12,10 @@ from sklearn.model_selection import cross_val_score
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.exceptions import BackboneError, BadSampleError, BadSampleWarning, InputError
-from featx.samples.file_index import FileIndex
-from featx.samples.inputs import as_samples
-from featx.samples.item_samples import ItemSamples
-from featx.samples.lazy_samples import LazySamples
+from featx.inputs.file_index import FileIndex
+from featx.inputs.items import ItemSamples
+from featx.inputs.lazy import LazySamples
+from featx.inputs.recognize import as_samples
 
 SHAPE = (8, 8, 3)
 

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx import LinearProbe, TransferClassifier, load, save
 from featx.exceptions import InputError, ParameterError
-from featx.probes.lbfgs import Tolerances
+from featx.probes._logistic import Tolerances
 
 CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
@@ -191,8 +191,8 @@ def test_fit_other_scores_choose(scoring):
 def test_fit_many_folds_are_solved_in_turns(monkeypatch):
     X, y = digits(200)
     whole = LinearProbe([0.01, 0.1], cv=4).fit(X, y)
-    monkeypatch.setattr("featx.probes.logistic_losses._COLUMNS_AT_ONCE", 20)
-    monkeypatch.setattr("featx.probes.logistic_losses._ROWS_AT_ONCE", 64)
+    monkeypatch.setattr("featx.probes._logistic._COLUMNS_AT_ONCE", 20)
+    monkeypatch.setattr("featx.probes._logistic._ROWS_AT_ONCE", 64)
     parted = LinearProbe([0.01, 0.1], cv=4).fit(X, y)
     np.testing.assert_allclose(parted.path_["scores"], whole.path_["scores"], atol=0.021)
     np.testing.assert_allclose(parted.coef_, whole.coef_, atol=1e-5)
@@ -267,7 +267,7 @@ def test_fit_scores_that_are_nan_are_the_worst():
 def test_fit_iterations_that_are_used_up_are_told(monkeypatch):
     X, y = digits(100)
     few = Tolerances(step=1e-9, decrease=1e-15, rounding=1e-16, max_iter=2)
-    monkeypatch.setattr("featx.probes.logistic_path._FOR_EVERYTHING", few)
+    monkeypatch.setattr("featx.probes.linear._FOR_EVERYTHING", few)
     with pytest.warns(ConvergenceWarning, match="2 iterations at C=1"):
         LinearProbe([1.0], cv=2).fit(X, y)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from featx.probes.log_losses import curvatures, log_probabilities, losses_and_residuals
+from featx.probes._logistic import curvatures, log_probabilities, losses_and_residuals
 
 
 def drawn(n_classes, scale, dtype):

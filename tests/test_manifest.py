@@ -8,7 +8,7 @@ import pytest
 
 from featx import FeatureExtractor
 from featx.exceptions import ParameterError
-from featx.manifest import as_plain, check_manifest, parse_manifest
+from featx.saving.manifest import as_plain, check_manifest, parse_manifest
 
 CLASSES = ("FeatureExtractor", "TransferClassifier", "TransferRegressor")
 

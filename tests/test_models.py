@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 
+from featx.backbones.load import called_model, file_model, is_file, named_model
+from featx.backbones.registry import TINY_FILE, find_network
 from featx.exceptions import BackboneError, WeightsError, WeightsWarning
-from featx.networks.applications import TINY_FILE, find_network
-from featx.networks.models import called_model, file_model, is_file, named_model
 
 MOBILENET = find_network("mobilenet_v2")
 TINY = find_network("tiny")
@@ -43,8 +43,8 @@ def test_named_model_random_weights_are_the_same_and_disturb_nobody(network):
 
 def test_named_model_random_weights_are_the_same_in_another_process():
     code = (
-        "from featx.networks.applications import find_network\n"
-        "from featx.networks.models import named_model\n"
+        "from featx.backbones.registry import find_network\n"
+        "from featx.backbones.load import named_model\n"
         "m = named_model(find_network('mobilenet_v2'), input_shape=(32, 32, 3), weights=None,\n"
         "                params={'alpha': 0.35})\n"
         "print(m.get_weights()[0].tobytes().hex())"

@@ -4,20 +4,20 @@ import json
 
 import pytest
 
-from featx.storage.notes import NoteBook
+from featx.cache.cache import FactStore
 
 SUBJECT = {"name": "vgg16", "size": [224, 224]}
 
 
 @pytest.fixture
 def book(tmp_path):
-    return NoteBook(tmp_path / "notes")
+    return FactStore(tmp_path / "notes")
 
 
 def test_recall_gives_what_was_remembered(book):
     assert book.recall(SUBJECT) is None
     book.remember(SUBJECT, {"batch_size": 32})
-    again = NoteBook(book.folder)
+    again = FactStore(book.folder)
     assert again.recall(SUBJECT) == {"batch_size": 32}
     assert again.recall({**SUBJECT, "size": [96, 96]}) is None
     book.remember(SUBJECT, {"batch_size": 64})

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from featx.storage._paged_file import PagedFile
+from featx.cache.hdf5 import PagedFile
 
 
 @pytest.mark.parametrize("seed", range(5))

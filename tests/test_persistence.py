@@ -24,13 +24,8 @@ from featx import (
     load,
     save,
 )
-from featx.exceptions import (
-    BackboneError,
-    ParameterError,
-    SavedFileError,
-    UntrustedTypesError,
-)
-from featx.persistence import check_savable
+from featx.exceptions import BackboneError, ParameterError, SavedFileError, UntrustedTypesError
+from featx.saving.persistence import check_savable
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featx.storage._plain_hdf5 import HDF5StructureError, check_plain
-from featx.storage.inspection import inspect_weights
+from featx.cache.inspect_hdf5 import HDF5StructureError, check_plain, inspect_weights
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from featx.backbones.registry import NETWORKS, preprocess
 from featx.exceptions import BackboneError
-from featx.networks.applications import NETWORKS
-from featx.networks.preprocessing import preprocess
 
 MODULES = [
     "vgg16",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from featx.progress import progress_bar
+from featx._progress import progress_bar
 
 
 @pytest.mark.parametrize("verbose", [0, False])
@@ -14,7 +14,7 @@ def test_progress_bar_not_asked_for_is_silent(verbose, capsys):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr("featx.progress._SHOWN_AFTER_S", 0.0)
+    monkeypatch.setattr("featx._progress._SHOWN_AFTER_S", 0.0)
 
 
 def test_progress_bar_short_work_shows_nothing(capsys):

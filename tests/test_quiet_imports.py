@@ -6,7 +6,7 @@ import sys
 
 CODE = """
 import os, sys
-from featx.cli.quiet_imports import keep_imports_quiet
+from featx.cli.main import keep_imports_quiet
 keep_imports_quiet()
 def is_waiting():
     return any(type(finder).__name__ == "_QuietFinder" for finder in sys.meta_path)

@@ -9,7 +9,7 @@ import pytest
 from sklearn.base import clone
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.networks.applications import TINY_FILE
+from featx.backbones.registry import TINY_FILE
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import pytest
 
-from featx.cli import reports
+from featx.backbones.registry import list_backbones
+from featx.cli import output
 from featx.cli.demo import DemoRow
 from featx.evaluation.comparison import Comparison
 from featx.evaluation.metrics import evaluate
-from featx.networks.applications import list_backbones
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def wide_terminal(monkeypatch):
 
 
 def test_print_table_sets_numbers_right(capsys):
-    reports.print_table("title", ("name", "#n"), [["a", 1], ["b", 1000]])
+    output.print_table("title", ("name", "#n"), [["a", 1], ["b", 1000]])
     out = capsys.readouterr().out
     assert out.startswith("title")
     assert "│ a    │    1 │" in out
@@ -26,13 +26,13 @@ def test_print_table_outside_a_terminal_cuts_nothing(name, capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setenv(name, "20")
     cells = ["inception_resnet_v2" * 5, "last used" * 20]
-    reports.print_table("", ("name", "#time"), [cells])
+    output.print_table("", ("name", "#time"), [cells])
     assert f"│ {cells[0]} │ {cells[1]} │" in capsys.readouterr().out.splitlines()
 
 
 def test_print_table_shows_names_as_text(capsys):
     names = ("[red]a[/red]", "[/bold]", ":warning:", "#1", "esc\x1b[2J\n")
-    reports.print_table(":smile: [b]title", [f"#{name}" for name in names], [names])
+    output.print_table(":smile: [b]title", [f"#{name}" for name in names], [names])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == ":smile: [b]title"
     for line in (lines[2], lines[4]):
@@ -41,12 +41,12 @@ def test_print_table_shows_names_as_text(capsys):
 
 
 def test_print_table_very_long_name_loses_its_middle(capsys):
-    reports.print_table("", ("name",), [["a" * 10**5]])
+    output.print_table("", ("name",), [["a" * 10**5]])
     assert f"│ {'a' * 500}…{'a' * 500} │" in capsys.readouterr().out.splitlines()
 
 
 def test_print_evaluation_shows_every_measure(capsys):
-    reports.print_evaluation(evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"]))
+    output.print_evaluation(evaluate(["cat", "cat", "dog"], ["cat", "dog", "dog"]))
     out = capsys.readouterr().out
     for shown in (
         "accuracy 0.667 (0.208 to 0.939, 95%",
@@ -63,14 +63,14 @@ def test_print_evaluation_shows_every_measure(capsys):
 
 def test_print_evaluation_says_on_which_side_probabilities_are_wrong(capsys):
     proba = [[0.99, 0.01], [0.01, 0.99], [0.01, 0.99]]
-    reports.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
+    output.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
     assert "calibration error 0.3" in (out := capsys.readouterr().out)
     assert "probabilities are too sure)" in out
 
 
 def test_print_comparisons_shows_mean_and_spread(capsys):
     row = Comparison("tiny_avg", "logistic", 0.9, 0.05, 1.5, 20, [0.85, 0.95])
-    reports.print_comparisons([row], [0.25], n_folds=2)
+    output.print_comparisons([row], [0.25], n_folds=2)
     out = capsys.readouterr().out
     assert "0.250" in out
     assert "0.900 ± 0.050" in out
@@ -78,7 +78,7 @@ def test_print_comparisons_shows_mean_and_spread(capsys):
 
 
 def test_print_backbones_names_every_network(capsys):
-    reports.print_backbones(list_backbones())
+    output.print_backbones(list_backbones())
     out = capsys.readouterr().out
     assert all(network.name in out for network in list_backbones())
     assert "inside the network" in out
@@ -94,7 +94,7 @@ def test_print_cache_shows_each_space(capsys):
         "n_shards": 1,
         "size_bytes": 2_500_000,
     }
-    reports.print_cache({"path": "/c", "n_rows": 12, "size_bytes": 2_500_000, "spaces": [space]})
+    output.print_cache({"path": "/c", "n_rows": 12, "size_bytes": 2_500_000, "spaces": [space]})
     out = capsys.readouterr().out
     for shown in ("/c: 12 rows, 2.5 MB", "01234567", "tiny"):
         assert shown in out
@@ -103,14 +103,14 @@ def test_print_cache_shows_each_space(capsys):
 def test_print_demo_names_every_place(capsys):
     places = {name: f"/somewhere/{name}" for name in ("images", "cache", "model", "example")}
     row = DemoRow("digits", "raw pixels", 0.92, 0.01, 0, 0.5)
-    reports.print_demo({"rows": [row], **places, "prediction": "A"})
+    output.print_demo({"rows": [row], **places, "prediction": "A"})
     out = capsys.readouterr().out
     assert all(place in out for place in places.values())
     assert "0.920 ± 0.010" in out
 
 
 def test_status_writes_each_step_to_a_file_once(capsys):
-    with reports.status("demo") as on_step:
+    with output.status("demo") as on_step:
         on_step("one")
         on_step("two")
     out, err = capsys.readouterr()
@@ -118,13 +118,13 @@ def test_status_writes_each_step_to_a_file_once(capsys):
 
 
 def test_status_shows_steps_as_text(capsys):
-    with reports.status("demo") as on_step:
+    with output.status("demo") as on_step:
         on_step("[/bold] \x1b[2J")
     assert capsys.readouterr().err == "- [/bold] \\x1b[2J\n"
 
 
 def test_status_updates_the_spinner_of_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with reports.status("demo") as on_step:
+    with output.status("demo") as on_step:
         on_step("one")
     assert "- one" not in capsys.readouterr().err

@@ -11,15 +11,10 @@ import pytest
 from keras import layers
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.exceptions import (
-    BackboneError,
-    NotCachedWarning,
-    UnstableBackboneWarning,
-    WeightsError,
-)
-from featx.networks import backbones
-from featx.networks.applications import TINY_FILE
-from featx.networks.resolution import _BUILT, _MAX_BUILT
+from featx.backbones import backbone
+from featx.backbones.registry import TINY_FILE
+from featx.backbones.resolve import _BUILT, _MAX_BUILT
+from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
 
 
 def build_seeded(input_shape):
@@ -178,8 +173,8 @@ def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
 
 
 def test_resolve_weights_that_vanish_while_it_is_asked_says_so(tmp_path):
-    from featx.networks.backbones import BackboneSpec
-    from featx.networks.resolution import resolve
+    from featx.backbones.backbone import BackboneSpec
+    from featx.backbones.resolve import resolve
 
     spec = BackboneSpec(
         "mobilenet_v2", tmp_path / "gone.h5", None, "auto", None, "avg", None, "float32"
@@ -244,7 +239,7 @@ def test_build_other_network_than_remembered_is_an_error(images):
 @contextlib.contextmanager
 def monkeypatched_weights(name):
     """Build a named network with other weights, as after a change of its library."""
-    original = backbones.named_model
+    original = backbone.named_model
 
     def changed(*args, **kwargs):
         model = original(*args, **kwargs)
@@ -252,7 +247,7 @@ def monkeypatched_weights(name):
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "named_model", changed)
+        patch.setattr(backbone, "named_model", changed)
         yield
 
 

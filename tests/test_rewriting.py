@@ -8,8 +8,8 @@ import pytest
 from keras import layers
 from sample_networks import FAMILIES, difference, family, pixels, transformer, with_statistics
 
-from featx.engines.rewriting import rewritten
-from featx.identity.digests import graph_digest
+from featx.digests.keras_graph import graph_digest
+from featx.engines.fold import rewritten
 
 LARGE = ("InceptionResNetV2", "NASNetMobile")
 

@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx import FineTune, RidgeProbe, RidgeProbeRegressor, TransferClassifier, load, save
 from featx.exceptions import InputError, ParameterError
-from featx.probes.moments import Moments
+from featx.probes._ridge_solver import Moments
 
 REASON = "weights do not change which samples a fold holds out, as in LogisticRegressionCV"
 WEIGHT_CHECKS = {
@@ -261,7 +261,7 @@ def test_fit_numbers_whose_products_are_infinite_raise(n_rows):
 
 
 def test_moments_of_the_parts_add_up(monkeypatch):
-    monkeypatch.setattr("featx.probes.moments._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("featx.probes._ridge_solver._ROWS_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     X, Y, weights = rng.normal(size=(30, 4)), rng.normal(size=(30, 2)), rng.random(30)
     some, others = np.arange(11), np.arange(11, 30)
@@ -344,7 +344,7 @@ def test_moments_of_many_targets_hold_no_products_of_targets():
 def test_fit_many_folds_hold_no_gram_matrix_each(cv, monkeypatch):
     X, y = load_digits(return_X_y=True)
     expected = RidgeProbe(cv=cv).fit(X, y)
-    monkeypatch.setattr("featx.probes.ridge_path._MAX_BYTES_HELD", 0)
+    monkeypatch.setattr("featx.probes._ridge_solver._MAX_BYTES_HELD", 0)
     probe = RidgeProbe(cv=cv).fit(X, y)
     np.testing.assert_allclose(probe.path_["scores"], expected.path_["scores"], atol=1e-12)
     np.testing.assert_allclose(probe.coef_, expected.coef_, rtol=1e-6)
@@ -354,7 +354,7 @@ def test_fit_many_folds_need_the_memory_of_few():
     X, y = make_classification(900, 300, random_state=0)
 
     def peak(n_folds, limit):
-        with patch("featx.probes.ridge_path._MAX_BYTES_HELD", limit):
+        with patch("featx.probes._ridge_solver._MAX_BYTES_HELD", limit):
             tracemalloc.start()
             RidgeProbe([1.0], cv=n_folds).fit(X, y)
             found = tracemalloc.get_traced_memory()[1]

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from featx.storage import checksums, row_reading
-from featx.storage.checksums import Checksums
-from featx.storage.row_reading import read_rows
+from featx.cache import read as read_module
+from featx.cache.read import Checksums, read_rows
 
 OFFSET = 40
 
@@ -24,9 +23,9 @@ def path(matrix, tmp_path):
 
 @pytest.fixture(params=[1, 28, 1000, 10**6], ids="window {}".format)
 def window(request, monkeypatch):
-    monkeypatch.setattr(row_reading, "_WINDOW_BYTES", request.param)
-    monkeypatch.setattr(row_reading, "_GAP_BYTES", request.param // 4)
-    monkeypatch.setattr(checksums, "_BLOCK_BYTES", request.param // 5)
+    monkeypatch.setattr(read_module, "_WINDOW_BYTES", request.param)
+    monkeypatch.setattr(read_module, "_GAP_BYTES", request.param // 4)
+    monkeypatch.setattr(read_module, "_BLOCK_BYTES", request.param // 5)
 
 
 def read(path, matrix, rows, out, targets):

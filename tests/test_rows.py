@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from featx.digests.key_table import keys_from
 from featx.exceptions import SampleFault
-from featx.forward.rows import DistinctRows, KnownRows
-from featx.identity.key_table import keys_from
-from featx.samples.identified import Identified
+from featx.extraction.load import DistinctRows, KnownRows
+from featx.inputs.samples import Identified
 
 
 def blocks_of(contents, size, faulty=()):

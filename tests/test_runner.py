@@ -7,10 +7,15 @@ import pytest
 
 from featx.engines import runner
 from featx.engines.base import Engine
-from featx.engines.batch_sizes import BatchSizeSearch, batch_size_for, is_out_of_memory
-from featx.engines.runner import Runner, RunnerOptions
+from featx.engines.runner import (
+    BatchSizeSearch,
+    Runner,
+    RunnerOptions,
+    batch_size_for,
+    is_out_of_memory,
+)
 from featx.exceptions import EngineError, EngineWarning
-from featx.forward.feeding import LoadedFeed
+from featx.extraction.load import LoadedFeed
 
 
 class Doubling(Engine):

@@ -163,7 +163,7 @@ def test_versions_leave_the_random_numbers_of_the_caller_alone(extractor, digits
 def test_transform_a_large_number_of_samples_comes_in_parts(extractor, digits, monkeypatch):
     images, _ = digits
     expected = extractor.fit(images).transform_views(images)
-    monkeypatch.setattr("featx.samples.versions._VERSIONS_AT_ONCE", 7)
+    monkeypatch.setattr("featx.inputs.augmented._VERSIONS_AT_ONCE", 7)
     np.testing.assert_array_equal(extractor.transform_views(images), expected)
     np.testing.assert_allclose(extractor.transform(images), expected.mean(axis=1), rtol=1e-5)
     report = extractor.report_
@@ -240,7 +240,7 @@ def test_layers_that_learn_what_passes_keep_their_identity(digits, tmp_path):
 
 
 def test_layers_are_not_tried_where_keras_cannot_run(digits, monkeypatch):
-    monkeypatch.setattr("featx.engines.forking._ran_before_fork", True)
+    monkeypatch.setattr("featx.engines.devices._ran_before_fork", True)
     extractor = FeatureExtractor("tiny", views=2, augment=keras.layers.RandomFlip(), cache=None)
     with pytest.raises(EngineError, match="forked"):
         extractor.fit(digits[0])

@@ -32,7 +32,7 @@ from featx import (
 )
 from featx.evaluation.comparison import compare
 from featx.exceptions import InputError, ParameterError
-from featx.heads.views import fit_on_views
+from featx.heads.fit import fit_on_views
 
 
 @pytest.fixture(scope="module")

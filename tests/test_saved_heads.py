@@ -18,7 +18,7 @@ from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 
 from featx.exceptions import SavedFileError, UntrustedTypesError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, for_outputs, make_head
-from featx.saved_heads import head_bytes, load_head
+from featx.saving.heads import head_bytes, load_head
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 6))

@@ -131,7 +131,7 @@ def test_load_relative_path_works_after_chdir(path, tmp_path, monkeypatch):
 
 
 def test_manifest_knows_each_parameter_of_the_extractor():
-    from featx.manifest import _PARAMS
+    from featx.saving.manifest import _PARAMS
 
     params = FeatureExtractor().get_params(deep=False).keys()
     assert params == _PARAMS.keys() | {"backbone", "preprocessing", "cache", "also_cache"}

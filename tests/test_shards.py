@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featx.identity.key_table import NO_KEY, keys_from_matrix
-from featx.identity.spaces import Space
-from featx.storage.checksums import Checksums
-from featx.storage.shards import (
+from featx.cache.read import Checksums
+from featx.cache.shard import (
     DamagedShardError,
     examine_shards,
     open_shard,
@@ -16,6 +14,8 @@ from featx.storage.shards import (
     store_index,
     write_shard,
 )
+from featx.digests.key_table import NO_KEY, keys_from_matrix
+from featx.digests.space import Space
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"}, label="vgg16")
 

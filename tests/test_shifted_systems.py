@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featx.probes.shifted_systems import ShiftedSystems
+from featx.probes._ridge_solver import ShiftedSystems
 
 
 def gram_matrix(n_rows, n_columns):

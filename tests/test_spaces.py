@@ -2,7 +2,7 @@
 
 import json
 
-from featx.identity.spaces import Space
+from featx.digests.space import Space
 
 DESCRIPTION = {"graph": "ab12", "pooling": "avg", "feature_shape": [4, 4, 8], "dtype": "float32"}
 

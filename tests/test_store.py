@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from featx.cache.maintenance import compact
+from featx.cache.shard import Shard, remove_shard, write_shard
+from featx.cache.store import SpaceStore
+from featx.digests.key_table import NO_KEY, keys_from_matrix
+from featx.digests.space import Space
 from featx.exceptions import CacheDamageWarning
-from featx.identity.key_table import NO_KEY, keys_from_matrix
-from featx.identity.spaces import Space
-from featx.storage.compaction import compact
-from featx.storage.shards import Shard, remove_shard, write_shard
-from featx.storage.store import SpaceStore
 
 SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
 OTHER = Space({"graph": "cd34", "feature_shape": [6], "dtype": "float32"})
@@ -56,8 +56,8 @@ def test_find_in_an_empty_store_finds_nothing(tmp_path):
 def test_find_returns_rows_in_the_order_of_the_keys(
     piece_bytes, least_bytes, tmp_path, stored, monkeypatch
 ):
-    monkeypatch.setattr("featx.storage.store._BYTES_OF_A_PIECE", piece_bytes)
-    monkeypatch.setattr("featx.storage.store._BYTES_FOR_THREADS", least_bytes)
+    monkeypatch.setattr("featx.cache.store._BYTES_OF_A_PIECE", piece_bytes)
+    monkeypatch.setattr("featx.cache.store._BYTES_FOR_THREADS", least_bytes)
     keys, rows = stored
     missing, _ = keys_and_rows(2, seed=5)
     order = np.array([11, 0, 5, 5, 3])
@@ -147,8 +147,8 @@ def refuse_to_write(monkeypatch):
     def refuse(path, *_):
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr("featx.storage.shards.write_atomically", refuse)
-    monkeypatch.setattr("featx.storage.shards.write_in_order", lambda contents: refuse(*contents))
+    monkeypatch.setattr("featx.cache.shard.write_atomically", refuse)
+    monkeypatch.setattr("featx.cache.shard.write_in_order", lambda contents: refuse(*contents))
 
 
 def test_find_damage_in_a_folder_that_cannot_be_written_is_a_warning(tmp_path, stored, monkeypatch):

@@ -19,10 +19,9 @@ from hypothesis.stateful import (
 )
 
 from featx import EmbeddingCache
+from featx.cache.maintenance import choose_evictions, compact, remove
+from featx.cache.shard import open_shard
 from featx.exceptions import CacheDamageWarning, MissingRowsError, ParameterError
-from featx.storage.compaction import compact
-from featx.storage.shards import open_shard
-from featx.storage.upkeep import choose_evictions, remove
 
 N_NUMBERS = 30
 NUMBERS = st.lists(st.integers(0, N_NUMBERS - 1), min_size=1, max_size=12)

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
+from featx.backbones.stored_model import StoredModel, check_activations
 from featx.exceptions import SavedFileError
-from featx.networks.stored_model import StoredModel, check_activations
 
 
 @keras.saving.register_keras_serializable("featx_stored_model")

@@ -9,10 +9,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx import EmbeddingCache, LinearProbe, MomentPCA, RidgeProbe, RidgeProbeRegressor
+from featx.digests.key_table import keys_from_matrix
+from featx.digests.space import Space
 from featx.exceptions import InputError, ParameterError
-from featx.identity.key_table import keys_from_matrix
-from featx.identity.spaces import Space
-from featx.probes import streaming
+from featx.probes import _arrays
 
 N_ROWS, N_FEATURES = 900, 30
 
@@ -20,8 +20,8 @@ N_ROWS, N_FEATURES = 900, 30
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Treat views of any size as larger than memory, and read little at a time."""
-    monkeypatch.setattr(streaming, "_MAX_BYTES_READ_ONCE", 0)
-    monkeypatch.setattr(streaming, "_ROWS_AT_ONCE", 128)
+    monkeypatch.setattr(_arrays, "_MAX_BYTES_READ_ONCE", 0)
+    monkeypatch.setattr(_arrays, "_ROWS_AT_ONCE", 128)
     for module in ("logistic_losses", "logistic_path", "moments", "ridge_choice", "rotation"):
         monkeypatch.setattr(f"featx.probes.{module}._ROWS_AT_ONCE", 100)
 
@@ -202,7 +202,7 @@ def test_fit_labels_are_checked_and_views_that_are_not_fitted_on_told(view, labe
 def test_fit_small_views_and_those_of_few_rows_are_read_at_once(
     n_rows, rows, labels, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(streaming, "_MAX_BYTES_READ_ONCE", 2**20 if n_rows == N_ROWS else 0)
+    monkeypatch.setattr(_arrays, "_MAX_BYTES_READ_ONCE", 2**20 if n_rows == N_ROWS else 0)
     view = view_of(rows[:n_rows], tmp_path)
     probe = LinearProbe([0.1, 1.0], cv=2, scoring="neg_log_loss")
     streamed = probe.fit(view, labels[:n_rows]).coef_

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from featx import FeatureExtractor
+from featx.backbones.layers import find_layer_output
 from featx.exceptions import BackboneError, ParameterError
-from featx.networks.taps import find_tap
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_tap_of_a_layer_that_is_called_twice_is_refused():
     inputs, twice = keras.Input((4,)), keras.layers.Dense(4, name="twice")
     model = keras.Model(inputs, twice(twice(inputs)))
     with pytest.raises(ParameterError, match="m calls this layer 2 times"):
-        find_tap(model, "twice", label="m")
+        find_layer_output(model, "twice", label="m")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_tap_of_a_layer_that_is_called_twice_is_refused():
 )
 def test_tap_of_an_unknown_layer_suggests_near_names(name, hint, whole):
     with pytest.raises(ParameterError, match=hint):
-        find_tap(whole, name, label="whole")
+        find_layer_output(whole, name, label="whole")
 
 
 def test_model_of_several_outputs_needs_a_layer(images):

@@ -5,8 +5,8 @@ import pickle
 import pytest
 
 from featx._text import as_utf8, one_line, without_controls
+from featx.digests.space import Space
 from featx.exceptions import BadSampleError, FeatxWarning, FolderWarning, InputError, SampleFault
-from featx.identity.spaces import Space
 
 SHOWN = {
     "plain": "plain",

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError
-from featx.heads.params import check_head_params
+from featx.heads.named import check_head_params
 
 IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
 LABELS = ["a", "b", "a", "b"]

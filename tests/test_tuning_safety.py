@@ -12,10 +12,10 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.multiclass import OneVsRestClassifier
 
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
+from featx._training_data import Data
 from featx.exceptions import CacheWriteWarning, FineTuneWarning, InputError, ParameterError
-from featx.tuning.data import Data
-from featx.tuning.objectives import is_clearly_positive
-from featx.tuning.start import Start
+from featx.finetune.initial_head import InitialHead
+from featx.finetune.objective import is_clearly_positive
 
 N = 80
 
@@ -61,7 +61,7 @@ HELD = np.arange(0, N, 4)
 def test_fit_tuned_score_is_that_of_what_is_kept(
     network, cache, digits, unfreeze, rate, monkeypatch
 ):
-    monkeypatch.setattr(Start, "is_beaten_by", lambda start, scores, first: True)
+    monkeypatch.setattr(InitialHead, "is_beaten_by", lambda start, scores, first: True)
     images, labels = digits
     folds = np.full(N, -1)
     folds[HELD] = 0
@@ -104,7 +104,7 @@ def test_head_that_is_only_surer_of_the_same_does_not_beat_itself(labels_of, dig
     data = Data(None, labels, None, None).split(0.25, is_classifier=True, seed=0)
     head = LogisticRegression(C=1e-3)  # right, and hardly sure
     head = head if labels.ndim == 1 else OneVsRestClassifier(head)
-    start = Start(lambda: clone(head), tuning(), data, images.astype(np.float32))
+    start = InitialHead(lambda: clone(head), tuning(), data, images.astype(np.float32))
     scaling, dense = start.linear.layers()
     first = np.asarray(dense(scaling(start.embeddings[data.held].astype(np.float32))))
     surer = start.objective.calibrated(first, data.held)
@@ -229,7 +229,10 @@ def test_fit_with_a_cache_that_cannot_be_written_starts_from_pixels(network, tmp
     classifier = TransferClassifier(extractor, fine_tune=tuning(epochs=1), random_state=0)
     with pytest.warns(CacheWriteWarning):
         report = classifier.fit(*digits).report_
-    assert (report.frontier, report.why_pixels) == ("pixels", "the activations could not be stored")
+    assert (report.frontier, report.frontier_skipped_because) == (
+        "pixels",
+        "the activations could not be stored",
+    )
 
 
 class RunningOutLater(keras.callbacks.Callback):
@@ -272,14 +275,14 @@ class Interrupting(keras.callbacks.Callback):
 
 
 def test_fit_interrupted_in_the_trial_keeps_the_head(network, cache, digits, monkeypatch):
-    from featx.tuning import judging
+    from featx.finetune import trial
 
-    train = judging.train
+    train = trial.train
 
     def interrupted(trainee, params, **how):
         return train(trainee, params.set_params(callbacks=[Interrupting()]), **how)
 
-    monkeypatch.setattr(judging, "train", interrupted)
+    monkeypatch.setattr(trial, "train", interrupted)
     tune = tuning(strategy="auto")
     classifier = TransferClassifier(extractor_of(network, cache), fine_tune=tune, random_state=0)
     with pytest.warns(FineTuneWarning, match="interrupted"):

@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from featx.storage.usage import USAGE_FILE, note_use, read_usage
+from featx.cache.usage import USAGE_FILE, note_use, read_usage
 
 
 def test_note_use_adds_up(tmp_path):
@@ -21,7 +21,7 @@ def test_note_use_from_many_threads_counts_all(tmp_path):
 
 
 def test_note_use_long_file_becomes_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("featx.storage.usage._MAX_BYTES", 100)
+    monkeypatch.setattr("featx.cache.usage._MAX_BYTES", 100)
     for _ in range(50):
         note_use(tmp_path, n_hits=2)
     assert read_usage(tmp_path).n_hits == 100

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from featx import EmbeddingCache, FeatureExtractor
+from featx.cache import lazy_array
 from featx.exceptions import MissingRowsError, ParameterError
-from featx.storage import views
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_view_of_all_rows_is_in_the_order_in_which_they_came(cache, embeddings):
 
 
 def test_blocks_are_the_rows_a_few_at_a_time(cache, images, embeddings, monkeypatch):
-    monkeypatch.setattr(views, "_BLOCK_BYTES", 4 * 4 * 400)
+    monkeypatch.setattr(lazy_array, "_BLOCK_BYTES", 4 * 4 * 400)
     starts, blocks = zip(*cache.open(X=images).blocks(), strict=True)
     assert starts == (0, 4, 8)
     assert [len(block) for block in blocks] == [4, 4, 1]

@@ -16,13 +16,13 @@ from featx.cli.output import AS_JSON, FORCE, check_out, confirm, echo, print_jso
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
-    from featx.storage.cache import EmbeddingCache
+    from featx.cache.cache import EmbeddingCache
 
 T = TypeVar("T", int, float)
 
 
 def _opened(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
-    from featx.storage.cache import EmbeddingCache
+    from featx.cache.cache import EmbeddingCache
 
     if path is not None and path.lower() == "none":
         raise click.BadParameter("none: there is nothing to look into")
@@ -47,7 +47,7 @@ def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
         named = f"FEATX_CACHE={os.environ['FEATX_CACHE']}"
     if not named:
         return
-    from featx.storage.cache import CACHE_PARTS
+    from featx.cache.cache import CACHE_PARTS
 
     if not cache.path.is_dir():
         raise InputError(f"{named}: there is no such cache; {cache.path} is no folder")
@@ -87,9 +87,9 @@ def info(store: EmbeddingCache, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    from featx.cli import reports
+    from featx.cli import output
 
-    reports.print_cache(result)
+    output.print_cache(result)
 
 
 @cache.command()
@@ -113,8 +113,8 @@ def verify(
     **options: Any,
 ) -> None:
     """Check every row; exit code 1 if any is damaged."""
-    from featx.cli.image_folders import list_folder
-    from featx.storage.cache_choice import resolve_cache
+    from featx.cache.cache import resolve_cache
+    from featx.cli.files import list_folder
 
     store = resolve_cache(or_none(options["cache"]))
     if store is None:
@@ -211,8 +211,8 @@ def export(
 ) -> None:
     """Write the rows of a space as one file: .h5, .npz, .parquet or .csv."""
     check_out(Path(path), force=force)
-    from featx.cli.image_folders import list_folder
-    from featx.storage.exchange import check_target
+    from featx.cache.exchange import check_target
+    from featx.cli.files import list_folder
 
     check_target(Path(path), format)
     images: dict[str, Any] = {}

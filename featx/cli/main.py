@@ -8,21 +8,31 @@ its traceback; 130 interrupted; 141 the reader of the output is gone, as in ``fe
 
 With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
 always go to standard error. Nothing heavy is imported before a job needs it.
+
+TensorFlow imported without its greetings.
+
+Its libraries write half a dozen lines about processors and drivers straight to standard error when
+they are loaded, before any setting of theirs is read. For a command whose standard error is for
+progress and faults, the file descriptor is turned away while the import lasts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
+import importlib.util
 import io
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import click
@@ -43,7 +53,6 @@ from featx.cli.output import (
     print_json,
     show,
 )
-from featx.cli.quiet_imports import keep_imports_quiet
 from featx.exceptions import (
     BackboneError,
     FeatxError,
@@ -53,6 +62,60 @@ from featx.exceptions import (
     UntrustedTypesError,
     WeightsError,
 )
+
+_NOISY = "tensorflow"
+
+
+class _QuietLoader(importlib.abc.Loader):
+    """Loads what another loader would, while nothing is written to standard error."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        with _without_standard_error():
+            self._loader.exec_module(module)
+        # It also warns of each network beyond the fifth, as if one had been traced again and again.
+        logging.getLogger(_NOISY).setLevel(logging.ERROR)
+
+
+class _QuietFinder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow, once, as the other finders would."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _NOISY:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _QuietLoader(spec.loader)
+        return spec
+
+
+@contextlib.contextmanager
+def _without_standard_error() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def keep_imports_quiet() -> None:
+    """Make the first import of TensorFlow in this process a quiet one; it need never come."""
+    if _NOISY not in sys.modules:
+        sys.meta_path.insert(0, _QuietFinder())
+
 
 _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((WeightsError, BackboneError), 4),
@@ -87,18 +150,18 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 
     Writes images, cache and model below the folder OUT. The cache there is cleared first.
     """
-    from featx.cli import reports
+    from featx.cli import output
     from featx.cli.demo import run_demo
-    from featx.cli.embedding_files import ENDINGS
+    from featx.cli.files import ENDINGS
 
     if out.suffix.lower() in (*ENDINGS, ".featx"):
         raise InputError(f"{str(out)!r} is the name of a file: the demo writes a folder")
-    with reports.status("demo") as on_step:
+    with output.status("demo") as on_step:
         result = run_demo(out.absolute(), n_per_letter=letters, on_step=on_step)
     if as_json:
         print_json({**result, "rows": [row._asdict() for row in result["rows"]]})
     else:
-        reports.print_demo(result)
+        output.print_demo(result)
 
 
 @cli.command()
@@ -127,12 +190,12 @@ def extract(
 
     The label of an image is the name of its class folder, and empty for a loose image.
     """
-    from featx.cli.embedding_files import ENDINGS, EmbeddingFile, check_packages
+    from featx.cli.files import ENDINGS, EmbeddingFile, check_packages
 
     check_ending(out, ENDINGS)
     check_out(out, force=force)
     check_packages(out)
-    from featx.cli.image_folders import list_folder
+    from featx.cli.files import list_folder
     from featx.multi_gpu import embed_on_gpus
 
     extractor = make_extractor(backbone, options)
@@ -164,7 +227,7 @@ def cv(
 ) -> None:
     """Cross-validate heads and backbones on a folder per class; both may be repeated."""
     from featx.evaluation.comparison import compare
-    from featx.samples.folders import load_image_folder
+    from featx.inputs.folders import load_image_folder
 
     extractors = [make_extractor(backbone, options) for backbone in backbones]
     images = load_image_folder(folder)
@@ -189,7 +252,7 @@ def cv(
 
 
 def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
-    from featx.cli import reports
+    from featx.cli import output
     from featx.evaluation.comparison import p_values
 
     against_best = p_values([row.scores for row in rows])
@@ -197,22 +260,22 @@ def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
         found = zip(rows, against_best, strict=True)
         print_json([{**row._asdict(), "p_value": p_value} for row, p_value in found])
     else:
-        reports.print_comparisons(rows, against_best, n_folds=n_folds)
+        output.print_comparisons(rows, against_best, n_folds=n_folds)
 
 
 @cli.command()
 @AS_JSON
 def backbones(as_json: bool) -> None:
     """List the networks that have a name."""
-    from featx.networks.applications import list_backbones
+    from featx.backbones.registry import list_backbones
 
     networks = list_backbones()
     if as_json:
         print_json([network._asdict() for network in networks])
         return
-    from featx.cli import reports
+    from featx.cli import output
 
-    reports.print_backbones(networks)
+    output.print_backbones(networks)
 
 
 for command in (fit, predict, evaluate, export, cache):

@@ -18,16 +18,7 @@ from featx.cli.options import (
     make_fine_tune,
     or_none,
 )
-from featx.cli.output import (
-    AS_JSON,
-    FORCE,
-    check_ending,
-    check_out,
-    echo,
-    passes,
-    print_json,
-    show,
-)
+from featx.cli.output import AS_JSON, FORCE, check_ending, check_out, echo, passes, print_json, show
 from featx.exceptions import InputError, SavedFileError
 
 if TYPE_CHECKING:
@@ -79,8 +70,8 @@ def fit(
     check_ending(out, (".featx",), or_none=True)
     check_out(out, force=force)
     from featx.estimators import TransferClassifier
-    from featx.persistence import check_savable, save
-    from featx.samples.folders import load_image_folder
+    from featx.inputs.folders import load_image_folder
+    from featx.saving.persistence import check_savable, save
 
     extractor = make_extractor(backbone, options)
     fine_tune = make_fine_tune(options)
@@ -127,17 +118,17 @@ def predict(
     """
     import numpy as np
 
-    from featx.forward.faults import were_read
-    from featx.heads.fitting import as_head_input
-    from featx.heads.fitting import predict as labels_of
-    from featx.samples.folders import list_images
+    from featx.extraction.faults import readable_mask
+    from featx.heads.fit import as_head_input
+    from featx.heads.fit import predict as labels_of
+    from featx.inputs.folders import list_images
 
     paths = list_images(images)
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
     embeddings = np.asarray(classifier.transform(paths))
-    read = were_read(embeddings)
+    read = readable_mask(embeddings)
     readable = [path for path, is_read in zip(paths, read, strict=True) if is_read]
     rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
     matrix = as_head_input(embeddings[read])
@@ -180,12 +171,12 @@ def evaluate(
     """
     import numpy as np
 
-    from featx.cli import reports
+    from featx._training_data import rows_that_were_read
+    from featx.cli import output
     from featx.evaluation.metrics import evaluate as measure
-    from featx.heads.fitting import as_head_input
-    from featx.heads.fitting import predict as labels_of
-    from featx.samples.folders import load_image_folder
-    from featx.training_data import rows_that_were_read
+    from featx.heads.fit import as_head_input
+    from featx.heads.fit import predict as labels_of
+    from featx.inputs.folders import load_image_folder
 
     images = load_image_folder(folder)
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
@@ -209,7 +200,7 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        reports.print_evaluation(result)
+        output.print_evaluation(result)
 
 
 @click.command(cls=Command)
@@ -225,7 +216,7 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     one it is the folder of a TensorFlow SavedModel.
     """
     check_ending(out, tuple(_FORMATS), or_none=True)
-    from featx.exporting import FULL_PRECISION, check_target, describe_precision, files_of
+    from featx.export import FULL_PRECISION, check_target, describe_precision, files_of
 
     format = _FORMATS.get(out.suffix.lower(), "saved_model")
     check_out(*files_of(out, format), force=force)
@@ -244,7 +235,7 @@ def _load_classifier(
 ) -> TransferClassifier:
     """Load a saved classifier that works with this cache, and treats bad images so."""
     from featx.estimators import TransferClassifier
-    from featx.persistence import load
+    from featx.saving.persistence import load
 
     classifier = load(model, trusted=trusted, cache=or_none(cache))
     if not isinstance(classifier, TransferClassifier):

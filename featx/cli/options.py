@@ -171,7 +171,7 @@ def _tune_help() -> str:
 
 def _tunable() -> list[str]:
     """List the parameters of FineTune that are not options of their own."""
-    from featx.tuning.params import FineTune
+    from featx.finetune.params import FineTune
 
     return [name for name in FineTune().get_params() if name != "unfreeze"]
 
@@ -183,7 +183,7 @@ def make_fine_tune(options: dict[str, Any]) -> Any:
         if params:
             raise click.BadParameter("works with --fine-tune only", param_hint="--tune")
         return None
-    from featx.tuning.params import FineTune
+    from featx.finetune.params import FineTune
 
     known = _tunable()
     for name in params.keys() - set(known):

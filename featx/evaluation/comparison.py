@@ -14,21 +14,20 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import check_array
 
+from featx._targets import as_groups, as_labels
 from featx._text import one_line
+from featx._threads import blas_threads_for
+from featx._training_data import checked_target, training_views
 from featx._validation import InputFaults, ParameterFaults
-from featx.blas import blas_threads_for
 from featx.evaluation.duplicates import warn_of_duplicates
 from featx.exceptions import InputError
+from featx.extraction.faults import readable_mask
 from featx.extractor import FeatureExtractor
-from featx.forward.faults import were_read
-from featx.heads.fitting import as_head_input, predict
+from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_holds_whole_samples_out
 from featx.heads.named import CLASSIFIER_HEADS, for_labels, make_head, seed_head
-from featx.heads.views import fit_on_views
-from featx.probes.arrays import numpy_if_foreign
-from featx.samples.inputs import as_samples
-from featx.targets import as_groups, as_labels
-from featx.training_data import checked_target, training_views
+from featx.inputs.recognize import as_samples
+from featx.probes._arrays import numpy_if_foreign
 
 _ROUNDING = 1e-12  # of a score
 
@@ -136,7 +135,7 @@ def compare(
     for embedder in embedders:
         start_s = time.perf_counter()
         views = training_views(embedder, samples)
-        rows = np.flatnonzero(were_read(views))
+        rows = np.flatnonzero(readable_mask(views))
         labels = y[rows]
         of_rows = None if groups is None else groups[rows]
         folds = list(_folds(labels, of_rows, n_folds=n_folds, random_state=random_state))

@@ -4,17 +4,247 @@ from __future__ import annotations
 
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from scipy import sparse
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from featx.evaluation.calibration import calibration
-from featx.evaluation.intervals import intervals
+from featx._targets import as_labels
 from featx.exceptions import InputError, ParameterError
-from featx.targets import as_labels
+
+_N_BINS = 15
+_LARGEST_TEMPERATURE = 100.0
+_ROUNDING = 1e-9  # of a log loss
+
+
+def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -> dict[str, Any]:
+    """Measure how far the probabilities of predictions are from the shares that are right.
+
+    The expected calibration error of Guo et al. 2017 (arXiv 1706.04599): samples are put into 15
+    bins by the probability of the class that is predicted; of each bin, the mean probability is
+    compared with the share of right predictions, and the gaps are averaged by samples. The same
+    paper divides scores by a temperature; the one that would suit these very samples best tells in
+    which direction probabilities are wrong.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n_samples,)
+    proba : ndarray of shape (n_samples, n_classes)
+    classes : ndarray of shape (n_classes,), sorted
+        The labels of the columns.
+
+    Returns
+    -------
+    dict
+        Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, over 1 where
+        probabilities are too sure, under 1 where they are too careful, None where any would do or
+        none is high or low enough, as where all predictions are right; ``log_loss_at_temperature``;
+        ``bins``, for each with samples in it their ``n_samples``, mean ``probability`` and
+        ``accuracy``, as a reliability diagram shows them.
+
+    Examples
+    --------
+    >>> y = np.array([0, 0, 0, 1])
+    >>> sure = calibration(y, np.tile([0.99, 0.01], (4, 1)), classes=np.array([0, 1]))
+    >>> round(sure["error"], 2), sure["temperature"] > 1
+    (0.24, True)
+    """
+    places = np.searchsorted(classes, y_true)
+    sureness = proba.max(axis=1)
+    is_right = proba.argmax(axis=1) == places
+    bins = np.minimum((sureness * _N_BINS).astype(int), _N_BINS - 1)
+    filled = [
+        {
+            "n_samples": int(np.sum(bins == number)),
+            "probability": float(sureness[bins == number].mean()),
+            "accuracy": float(is_right[bins == number].mean()),
+        }
+        for number in np.unique(bins)
+    ]
+    gaps = [part["n_samples"] * abs(part["probability"] - part["accuracy"]) for part in filled]
+    temperature = best_temperature(places, proba)
+    mended = proba if temperature is None else at_temperature(proba, temperature)
+    labels = np.arange(len(classes))
+    return {
+        "error": float(sum(gaps) / len(places)),
+        "log_loss": float(log_loss(places, proba, labels=labels)),
+        "temperature": temperature,
+        "log_loss_at_temperature": float(log_loss(places, mended, labels=labels)),
+        "bins": filled,
+    }
+
+
+def at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
+    """Return what probabilities would be if the scores behind them were divided by a temperature.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n_samples, n_classes)
+    temperature : float
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_classes), float64
+
+    Examples
+    --------
+    >>> at_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
+    array([[0.667, 0.333]])
+    """
+    scores = np.log(np.maximum(np.asarray(proba, np.float64), np.finfo(np.float64).tiny))
+    scores = (scores - scores.max(axis=1, keepdims=True)) / temperature
+    powers = np.exp(scores)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def best_temperature(places: np.ndarray, proba: np.ndarray) -> float | None:
+    """Return the temperature between 0.01 and 100 at which samples have the lowest log loss.
+
+    None if it is lowest at an end, or the same at both.
+
+    Parameters
+    ----------
+    places : ndarray of shape (n_samples,), int
+        Columns of the true classes.
+    proba : ndarray of shape (n_samples, n_classes)
+    """
+
+    def loss(log_temperature: float) -> float:
+        chances = at_temperature(proba, float(np.exp(log_temperature)))
+        true = np.take_along_axis(chances, places[:, np.newaxis], axis=1)
+        return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
+
+    end = np.log(_LARGEST_TEMPERATURE)
+    found = minimize_scalar(loss, bounds=(-end, end), method="bounded")
+    is_inside = found.fun < min(loss(-end), loss(end)) - _ROUNDING
+    return float(np.exp(found.x)) if is_inside else None
+
+
+_N_RESAMPLES = 2000
+_CELLS_AT_ONCE = 4_000_000
+
+
+class _Measures(NamedTuple):
+    """What follows from confusion matrices, each of shape (n_resamples, n_classes).
+
+    NaN where nothing is predicted, or nothing is there.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+
+def intervals(counts: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> dict[str, Any]:
+    """Estimate intervals of confidence for what follows from a confusion matrix.
+
+    Shares (accuracy; precision and recall of each class) have Wilson's score intervals (1927),
+    which stay honest where all of a few samples are right. F1 scores and averages have the
+    percentiles of a bootstrap (Efron 1979): samples are drawn anew, with replacement, 2,000 times;
+    with few samples these are too narrow. To draw samples is to draw cells of the confusion matrix,
+    which takes the same time for a million samples as for a hundred.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_classes, n_classes), int
+        Rows are true classes, columns predicted ones.
+    confidence : float, default=0.95
+    seed : int, default=0
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict
+        ``"confidence"``; from ``"accuracy"``, and ``"macro"`` of ``"precision"``, ``"recall"`` and
+        ``"f1-score"``, to the two ends; in ``"classes"`` a list of the latter for each class.
+
+    Examples
+    --------
+    >>> low, high = intervals(np.array([[45, 5], [5, 45]]))["accuracy"]
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
+    draws = _resampled(counts, seed)
+    tail = 100 * (1 - confidence) / 2
+    right, there, told = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+
+    def percentiles(values: np.ndarray) -> list[float]:
+        if np.isnan(values).all():
+            return [0.0, 1.0]
+        return [float(end) for end in np.nanpercentile(values, [tail, 100 - tail])]
+
+    def share(n_right: int, n_samples: int) -> list[float]:
+        if not n_samples:
+            return [0.0, 1.0]
+        found = binomtest(n_right, n_samples).proportion_ci(confidence, method="wilson")
+        return [float(found.low), float(found.high)]
+
+    return {
+        "confidence": confidence,
+        "accuracy": share(int(right.sum()), int(counts.sum())),
+        "macro": {
+            "precision": percentiles(_means(draws.precision)),
+            "recall": percentiles(_means(draws.recall)),
+            "f1-score": percentiles(_means(draws.f1)),
+        },
+        "classes": [
+            {
+                "precision": share(int(right[label]), int(told[label])),
+                "recall": share(int(right[label]), int(there[label])),
+                "f1-score": percentiles(draws.f1[:, label]),
+            }
+            for label in range(len(counts))
+        ],
+    }
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """Return the means over the classes that a resample has."""
+    known = ~np.isnan(values)
+    return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+
+
+def _resampled(counts: np.ndarray, seed: int) -> _Measures:
+    """Return what follows from confusion matrices of as many samples, drawn from these."""
+    rng = np.random.default_rng(seed)
+    n_classes, n_samples = len(counts), int(counts.sum())
+    true, predicted = np.nonzero(counts)
+    shares = counts[true, predicted] / n_samples
+    n_at_once = max(1, _CELLS_AT_ONCE // len(shares))
+    parts = []
+    for start in range(0, _N_RESAMPLES, n_at_once):
+        size = min(n_at_once, _N_RESAMPLES - start)
+        drawn = rng.multinomial(n_samples, shares, size=size).astype(np.float64)
+        is_right = true == predicted
+        parts.append(
+            _measures(
+                _summed(drawn[:, is_right], true[is_right], n_classes),
+                _summed(drawn, true, n_classes),
+                _summed(drawn, predicted, n_classes),
+            )
+        )
+    return _Measures(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def _summed(drawn: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Add up the cells of each class: (n_resamples, n_classes)."""
+    places = (np.arange(len(labels)), labels)
+    is_of = sparse.csr_array((np.ones(len(labels)), places), shape=(len(labels), n_classes))
+    return drawn @ is_of
+
+
+def _measures(right: np.ndarray, there: np.ndarray, told: np.ndarray) -> _Measures:
+    return _Measures(_share(right, told), _share(right, there), _share(2 * right, there + told))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
 
@@ -49,8 +279,8 @@ def evaluate(
         Plain data: ``accuracy``; ``classes``, for each its ``precision``, ``recall``, ``f1-score``
         and ``support``; ``macro`` and ``weighted``, the same averaged; ``confusion``, with
         ``labels`` and ``counts`` (rows are true classes, columns predicted ones); ``intervals``,
-        see :func:`~featx.evaluation.intervals.intervals`; with probabilities,
-        ``calibration``, see :func:`~featx.evaluation.calibration.calibration`.
+        see :func:`~featx.evaluation.metrics.intervals`; with probabilities,
+        ``calibration``, see :func:`~featx.evaluation.metrics.calibration`.
 
     Raises
     ------

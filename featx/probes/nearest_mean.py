@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import normalize
 
-from featx.documented import DocumentedEstimator
-from featx.probes.arrays import (
+from featx.probes._arrays import (
     ArrayApiMixin,
     check_same_place,
+    in_memory,
     inner_products,
     like,
-    moved_beside,
     precision,
+    rows_for,
     take,
     to_numpy,
+    to_same_device,
+    validated,
 )
-from featx.probes.classes import decided, numbered
-from featx.probes.streaming import in_memory, rows_for, validated
-from featx.probes.weights import checked_weights
+from featx.probes._validation import checked_weights, encode_classes, predict_class_indices
 
 
-class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
+class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
     """Nearest class mean by cosine, which learns from one sample of a class as from thousands.
 
     Rows of length 1 are averaged for each class (Mensink et al. 2013, "Distance-Based Image
@@ -70,12 +70,12 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
             Lengths differ, numbers are missing, there is one class only, and so on.
         """
         X, y = validated(self, in_memory(X), y)
-        self.classes_, numbers = numbered(y)
+        self.classes_, numbers = encode_classes(y)
         weights = checked_weights(sample_weight, len(y))
         shares = np.zeros((len(self.classes_), len(y)), precision(X))
         shares[numbers, np.arange(len(y))] = weights
         self.means_ = normalize(like(shares, X) @ normalize(X))
-        self.classes_ = moved_beside(self.classes_, X)
+        self.classes_ = to_same_device(self.classes_, X)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -105,7 +105,7 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, DocumentedEstimator):
         array of shape (n_samples,)
         """
         cosines = self._cosines(X, "predict")
-        return take(self.classes_, to_numpy(decided(cosines)))
+        return take(self.classes_, to_numpy(predict_class_indices(cosines)))
 
     def _cosines(self, X: Any, method: str) -> Any:
         rows = rows_for(self, X)

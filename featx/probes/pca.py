@@ -6,16 +6,20 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import validate_data
 
-from featx.documented import DocumentedEstimator
 from featx.exceptions import InputError, ParameterError
-from featx.probes.arrays import numpy_if_foreign
-from featx.probes.streaming import apply_in_blocks, in_blocks, is_streamed, weighted_mean
+from featx.probes._arrays import (
+    apply_in_blocks,
+    in_blocks,
+    is_streamed,
+    numpy_if_foreign,
+    weighted_mean,
+)
 
 
-class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEstimator):
+class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Principal components of more rows than fit in memory, and whitening; exact.
 
     What scikit-learn's ``PCA`` finds, from the covariance (Hastie et al. 2009, section 14.5.1),
@@ -56,7 +60,7 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEst
 
         Parameters
         ----------
-        X : array-like or EmbeddingView of shape (n_samples, n_features)
+        X : array-like or LazyEmbeddings of shape (n_samples, n_features)
         y : ignored
 
         Returns
@@ -99,7 +103,7 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DocumentedEst
 
         Parameters
         ----------
-        X : array-like or EmbeddingView of shape (n_samples, n_features)
+        X : array-like or LazyEmbeddings of shape (n_samples, n_features)
 
         Returns
         -------

@@ -1,0 +1,254 @@
+"""What the parameters of a :class:`FeatureExtractor` may be; all faults are found at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx._validation import ParameterFaults
+from featx.backbones.augment import check_augment
+from featx.backbones.backbone import channels_first_message
+from featx.backbones.layers import POOLINGS
+from featx.backbones.load import is_file
+from featx.backbones.registry import PREPROCESSINGS, Network, find_network
+from featx.backbones.resolve import EmbeddingSource
+from featx.backbones.stored_model import StoredModel
+from featx.cache.cache import EmbeddingCache
+from featx.engines.keras_engine import KerasEngine
+from featx.engines.registry import ENGINES, missing_packages
+from featx.exceptions import BackboneError, InputError, ParameterError
+from featx.inputs.samples import Samples
+
+# Of a network's constructor, but said by parameters of the extractor.
+_SAID_ELSEWHERE = {
+    "input_shape": "input_size",
+    "input_tensor": "layer",
+    "weights": "weights",
+    "pooling": "pooling",
+    "include_top": "layer",
+}
+
+
+def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
+    """Check parameters before any work.
+
+    Parameters
+    ----------
+    owner : str
+        Whose parameters they are, for the message.
+    params : dict
+        Those of :class:`FeatureExtractor`, by name.
+
+    Raises
+    ------
+    ParameterError
+        Some have faulty values; the message lists all of them.
+    """
+    faults = ParameterFaults(owner)
+    _check_backbone(params, faults)
+    faults.check_option("pooling", params["pooling"], POOLINGS)
+    preprocessing = params["preprocessing"]
+    if preprocessing is None or isinstance(preprocessing, str):
+        faults.check_option("preprocessing", preprocessing, ("auto", *PREPROCESSINGS))
+    if params["layer"] is not None and not isinstance(params["layer"], str):
+        faults.add("layer", params["layer"], "the name of a layer, or None for the output.")
+    if not _is_size(params["input_size"]):
+        expected = "a positive number of pixels, or a pair (height, width)."
+        faults.add("input_size", params["input_size"], expected)
+    cache = params["cache"]
+    if not (cache is None or isinstance(cache, (str, os.PathLike, EmbeddingCache))):
+        faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
+    faults.check_positive_int("batch_size", params["batch_size"], also=("auto",))
+    _check_engine(params["engine"], params["precision"], faults)
+    _check_taps(params["also_cache"], faults)
+    _check_views(params["views"], params["augment"], faults)
+    faults.check_option("on_error", params["on_error"], ("raise", "nan"))
+    verbose = params["verbose"]
+    if not (isinstance(verbose, Integral) or callable(verbose)):
+        faults.add("verbose", verbose, "a number, or a function of the numbers done and to do.")
+    n_jobs = params["n_jobs"]
+    if n_jobs is not None and (not isinstance(n_jobs, Integral) or not n_jobs):
+        faults.add("n_jobs", n_jobs, "a number of threads other than 0, or None.")
+    faults.raise_any()
+
+
+def as_layer_specs(
+    also_cache: Sequence[Any], pooling: str | None
+) -> list[tuple[str | None, str | None]]:
+    """Turn each item of `also_cache` into a layer and a pooling.
+
+    Examples
+    --------
+    >>> as_layer_specs(["conv5_block3_out", (None, "max")], "avg")
+    [('conv5_block3_out', 'avg'), (None, 'max')]
+    """
+    return [
+        (given, pooling) if given is None or isinstance(given, str) else tuple(given)
+        for given in also_cache
+    ]
+
+
+def _check_taps(taps: Any, faults: ParameterFaults) -> None:
+    expected = (
+        "a list of layers, or of (layer, pooling) pairs, where a layer is a name or None for the "
+        f"output, and a pooling one of {', '.join(map(repr, POOLINGS))}."
+    )
+    if isinstance(taps, str) or not isinstance(taps, Sequence):
+        faults.add("also_cache", taps, expected)
+        return
+    for given in taps:
+        is_pair = isinstance(given, (tuple, list)) and len(given) == 2
+        layer, pooling = given if is_pair else (given, None)
+        are_names = all(name is None or isinstance(name, str) for name in (layer, pooling))
+        if not are_names or pooling not in POOLINGS:
+            faults.add("also_cache", given, expected)
+
+
+def _check_views(views: Any, augment: Any, faults: ParameterFaults) -> None:
+    n_before = len(faults.messages)
+    faults.check_positive_int("views", views)
+    check_augment(augment, faults)
+    if len(faults.messages) == n_before and augment is None and views != 1:
+        faults.add("views", views, "1 where nothing is augmented: pass augment='standard'.")
+
+
+def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:
+    precisions = KerasEngine.precisions
+    faults.check_option("engine", engine, ("auto", *ENGINES))
+    faults.check_option("precision", precision, precisions)
+    if not isinstance(engine, str) or engine not in ENGINES:
+        return
+    if precision in precisions and precision not in ENGINES[engine].precisions:
+        known = ", ".join(map(repr, ENGINES[engine].precisions))
+        faults.add("precision", precision, f"{known}, with engine={engine!r}.")
+    missing = missing_packages(engine)
+    if missing:
+        cure = f"{' and '.join(missing)} to be installed: pip install {' '.join(missing)}."
+        faults.add("engine", engine, cure)
+
+
+def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
+    backbone = params["backbone"]
+    network = None
+    if isinstance(backbone, StoredModel):
+        pass
+    elif not isinstance(backbone, (str, os.PathLike)) and not callable(backbone):
+        faults.add("backbone", backbone, "a name, a .keras file, a model or a callable.")
+    elif is_file(backbone):
+        if not Path(backbone).expanduser().is_file():
+            faults.add("backbone", os.fspath(backbone), "a .keras file that is there.")
+    elif isinstance(backbone, str):
+        try:
+            network = find_network(backbone)
+        except ParameterError as exc:
+            faults.messages.append(str(exc))
+    has_name = isinstance(backbone, str) and not is_file(backbone)
+    _check_constructor_params(params["backbone_params"], network, faults, has_name=has_name)
+    _check_weights(params["weights"], faults, has_name=has_name)
+    if network and network.is_fixed_size:
+        only, size = network.input_size, params["input_size"]
+        if size is not None and _is_size(size) and _as_pair(size) != (only, only):
+            faults.add("input_size", size, f"{only}, the only size of {backbone!r}.")
+
+
+def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> None:
+    if weights is None or (isinstance(weights, str) and weights == "imagenet"):
+        return
+    if not isinstance(weights, (str, os.PathLike)):
+        faults.add("weights", weights, "'imagenet', None, or the path of a file.")
+    elif not has_name:
+        expected = "'imagenet', since a backbone without a name brings its own."
+        faults.add("weights", os.fspath(weights), expected)
+    elif not Path(weights).expanduser().is_file():
+        faults.add("weights", os.fspath(weights), "'imagenet', None, or a file that is there.")
+
+
+def _check_constructor_params(
+    given: Any, network: Network | None, faults: ParameterFaults, *, has_name: bool
+) -> None:
+    if given is None:
+        return
+    if not isinstance(given, dict):
+        faults.add("backbone_params", given, "a dict for the network's constructor, or None.")
+    elif given and (not has_name or (network is not None and not network.constructor)):
+        faults.add("backbone_params", given, "None for a backbone that has no constructor here.")
+    if network and network.constructor.startswith("EfficientNetV2") and "name" in (given or {}):
+        expected = "no 'name', by which this network chooses how it scales pixels."
+        faults.add("backbone_params", given, expected)
+    for name in sorted(_SAID_ELSEWHERE.keys() & (given if isinstance(given, dict) else {})):
+        expected = f"no {name!r}, which the parameter {_SAID_ELSEWHERE[name]!r} decides."
+        faults.add("backbone_params", given, expected)
+
+
+def _as_pair(size: Any) -> tuple[int, int]:
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    return int(height), int(width)
+
+
+def _is_size(size: Any) -> bool:
+    if size is None:
+        return True
+    sides = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size,)
+    return all(
+        isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
+        for side in sides
+    )
+
+
+def check_verifiable(resolved: EmbeddingSource, *, label: str) -> None:
+    """Check that loading a saved extractor can verify that it computes the same embeddings.
+
+    Raises
+    ------
+    BackboneError
+        The extractor cannot be identified, or depends on settings of this process.
+    """
+    if not resolved.is_cacheable:
+        raise BackboneError(
+            f"{label} cannot be saved: what it computes cannot be identified (a warning gave the "
+            "reason), so its embeddings could not be verified after loading. Code is identified by "
+            "its functions, classes, plain data and arrays: keep other objects out"
+        )
+    if settings := resolved.space.description.get("keras"):
+        raise BackboneError(
+            f"{label} cannot be saved: it runs under settings of Keras that are not the defaults "
+            f"({settings}), and a saved file does not keep them. Restore the defaults with "
+            "keras.config, and call fit again"
+        )
+
+
+def check_channels_first(samples: Samples, resolved: EmbeddingSource, *, label: str) -> None:
+    """Check that samples have the shape of the inputs, if these are images of shape (c, h, w).
+
+    Raises
+    ------
+    InputError
+        They have another shape, and would be resized along the wrong axes.
+    """
+    shape = resolved.input_shape
+    if resolved.space.description.get("channels_first") and samples.array_shape != shape:
+        raise InputError(channels_first_message(label, shape, samples.array_shape))
+
+
+def check_out(out: Any, shape: tuple[int, ...]) -> None:
+    """Check that embeddings can be written into an array.
+
+    Raises
+    ------
+    ParameterError
+        It is no such array.
+    """
+    expected = f"a writable, C-contiguous float32 array of shape {shape}"
+    if not isinstance(out, np.ndarray):
+        raise ParameterError(f"out is a {type(out).__name__}: expected {expected}")
+    if out.shape != shape or out.dtype != np.float32:
+        raise ParameterError(
+            f"out has shape {out.shape} and dtype {out.dtype}: expected {expected}"
+        )
+    if not (out.flags.writeable and out.flags.c_contiguous):
+        raise ParameterError(f"out cannot be written row by row: expected {expected}")

@@ -1,0 +1,334 @@
+"""What a head is trained and scored on: embeddings, labels and weights, checked first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import (
+    GroupShuffleSplit,
+    ShuffleSplit,
+    StratifiedGroupKFold,
+    StratifiedShuffleSplit,
+)
+from sklearn.utils.validation import column_or_1d
+
+from featx._targets import as_labels, as_weights
+from featx.exceptions import InputError, ParameterError
+from featx.extraction.faults import readable_mask
+from featx.extractor import FeatureExtractor
+from featx.heads.fit import takes_sample_weight
+
+
+def hold_out(
+    y: np.ndarray,
+    *,
+    validation: Any,
+    groups: np.ndarray | None,
+    is_classifier: bool,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split samples into those to train on and those to judge by.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    validation : float or cross-validator
+        See :class:`FineTune`.
+    groups : ndarray of shape (n_samples,) or None
+    is_classifier : bool
+    seed : int
+
+    Returns
+    -------
+    train, held : ndarray of int64, increasing
+
+    Raises
+    ------
+    InputError
+        They are too few, or a class is not among those to train on.
+
+    Examples
+    --------
+    >>> y = np.repeat([0, 1], 10)
+    >>> train, held = hold_out(y, validation=0.2, groups=None, is_classifier=True, seed=0)
+    >>> y[held].tolist()
+    [0, 0, 1, 1]
+    """
+    splitter = validation
+    if not hasattr(validation, "split"):
+        share = float(validation)
+        splitter = _splitter(y, share, groups, is_classifier=is_classifier, seed=seed)
+    try:
+        train, held = next(iter(splitter.split(np.zeros(len(y)), y, groups)))
+    except (ValueError, StopIteration) as exc:
+        raise InputError(
+            f"validation={validation!r}: nothing can be held out of {len(y)} samples to judge "
+            f"fine-tuning by: {exc}"
+        ) from exc
+    train, held = np.sort(train), np.sort(held)
+    if not len(held) or not len(train):
+        raise InputError(f"validation={validation!r}: one part of {len(y)} samples is empty")
+    for column in _columns(y) if is_classifier else ():
+        if len(lost := np.setdiff1d(column, column[train])):
+            raise InputError(
+                f"validation={validation!r}: all samples of {lost.tolist()[:10]} are held out, so "
+                "nothing could be learnt of them: pass another splitter, or add samples"
+            )
+    return train, held
+
+
+def _splitter(
+    y: np.ndarray,
+    share: float,
+    groups: np.ndarray | None,
+    *,
+    is_classifier: bool,
+    seed: int,
+) -> Any:
+    stratified = is_classifier and np.ndim(y) == 1
+    if groups is not None:
+        if not stratified:
+            return GroupShuffleSplit(1, test_size=share, random_state=seed)
+        n_folds = max(2, round(1 / share))
+        return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    if is_classifier and not stratified:
+        return _FewOfSome(share, seed)
+    if stratified:
+        counts = np.unique(y, return_counts=True)[1]
+        n_held = round(share * len(y))
+        if counts.min() > 1 and len(counts) <= n_held <= len(y) - len(counts):
+            return StratifiedShuffleSplit(1, test_size=share, random_state=seed)
+        return _FewOfSome(share, seed)
+    return ShuffleSplit(1, test_size=share, random_state=seed)
+
+
+def _columns(y: np.ndarray) -> np.ndarray:
+    """Return the labels, (1, n_samples), or each of several labels, (n_labels, n_samples)."""
+    return np.asarray(y).reshape(len(y), -1).T
+
+
+class _FewOfSome:
+    """Holds samples out, but never the last one of a class, or without or with a label."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        self._share, self._seed = share, seed
+
+    def split(self, X: Any, y: np.ndarray, groups: Any = None) -> Any:
+        order = np.random.default_rng(self._seed).permutation(len(y))
+        firsts = [order[np.unique(column[order], return_index=True)[1]] for column in _columns(y)]
+        others = np.setdiff1d(order, np.concatenate(firsts))
+        n_held = max(1, round(self._share * len(y)))
+        if not len(others):
+            raise ValueError("there is one sample of each class")
+        held = order[np.isin(order, others)][:n_held]
+        yield np.setdiff1d(order, held), held
+
+
+def _none() -> np.ndarray:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What an estimator is fitted on.
+
+    Attributes
+    ----------
+    X : Samples
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : ndarray of shape (n_samples,) or None
+    groups : ndarray of shape (n_samples,) or None
+    train, held : ndarray of int64, increasing
+        Samples to train on, and to judge by; empty before they are chosen.
+    taught : ndarray of shape (n_samples, n_classes) or (n_samples, n_outputs), or None
+        Probabilities or values that a teacher gives the samples.
+    """
+
+    X: Any
+    y: np.ndarray
+    sample_weight: np.ndarray | None
+    groups: np.ndarray | None
+    train: np.ndarray = field(default_factory=_none)
+    held: np.ndarray = field(default_factory=_none)
+    taught: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Data:
+        """Return some of the samples, `rows` increasing, without `X`."""
+
+        def some(part: np.ndarray | None) -> np.ndarray | None:
+            return None if part is None else part[rows]
+
+        return Data(
+            None,
+            self.y[rows],
+            some(self.sample_weight),
+            some(self.groups),
+            np.flatnonzero(np.isin(rows, self.train)),
+            np.flatnonzero(np.isin(rows, self.held)),
+            some(self.taught),
+        )
+
+    def without_validation(self) -> Data:
+        """Return the same samples, with nothing held out."""
+        return replace(self, train=np.arange(len(self.y)), held=_none())
+
+    def split(self, validation: Any, *, is_classifier: bool, seed: int) -> Data:
+        """Choose what is held out: see :func:`hold_out`."""
+        train, held = hold_out(
+            self.y,
+            validation=validation,
+            groups=self.groups,
+            is_classifier=is_classifier,
+            seed=seed,
+        )
+        return replace(self, train=train, held=held)
+
+
+_N_SHOWN = 10
+
+
+def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Fit an extractor and embed views as vectors: (n_samples, n_views, n_features), float32.
+
+    Raises
+    ------
+    ParameterError
+        The embeddings are no vectors; raised before they are computed.
+    """
+    if extractor.views == 1:
+        return training_embeddings(extractor, X)[:, np.newaxis]
+    return views_of(extractor.fit(X), X)
+
+
+def views_of(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Embed views with a fitted extractor: (n_samples, n_views, n_features), float32.
+
+    Raises
+    ------
+    ParameterError
+        The embeddings are no vectors; raised before they are computed.
+    """
+    check_vectors(extractor)
+    if extractor.views == 1:
+        return np.asarray(extractor.transform(X))[:, np.newaxis]
+    return extractor.transform_views(X)
+
+
+def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Fit an extractor and embed samples as vectors: (n_samples, n_features), float32.
+
+    Raises
+    ------
+    ParameterError
+        The embeddings are no vectors; raised before they are computed.
+    """
+    if extractor.pooling is None:
+        check_vectors(extractor.fit(X))
+    return np.asarray(extractor.fit_transform(X))
+
+
+def check_vectors(extractor: FeatureExtractor) -> None:
+    """Check that the embeddings of a fitted extractor are vectors.
+
+    Raises
+    ------
+    ParameterError
+        They are not, so that no head can be trained on them.
+    """
+    if len(extractor.feature_shape_) != 1:
+        raise ParameterError(
+            f"extractor has pooling=None, which gives embeddings of shape "
+            f"{extractor.feature_shape_}: a head needs vectors, so pass another pooling"
+        )
+
+
+def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> np.ndarray:
+    """Return the weights of samples, shape (n_samples,), float64.
+
+    Raises
+    ------
+    InputError
+        Some are faulty, see :func:`~featx._targets.as_weights`, or the head takes none.
+    """
+    if not takes_sample_weight(head):
+        raise InputError(
+            f"sample_weight was passed, but the head {type(head).__name__} takes no weights, nor "
+            "does what is inside it (a search with `scoring` hands none on): leave them out, or "
+            "take another head"
+        )
+    return as_weights(sample_weight, n_samples)
+
+
+def checked_target(
+    y: Any, n_samples: int, *, convert: Callable[[Any], np.ndarray], owner: str
+) -> np.ndarray:
+    """Return labels or values, shape (n_samples,) or (n_samples, n_outputs).
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    n_samples : int
+    convert : {as_labels, as_values}
+    owner : str
+        Name of the estimator, for messages.
+
+    Raises
+    ------
+    InputError
+        There are none, some are missing or unusable, or their number is not that of the samples.
+    """
+    if y is None:
+        raise InputError(f"{owner} requires y to be passed, but the target y is None")
+    target = convert(y)
+    if len(target) != n_samples:
+        raise InputError(f"X has {n_samples} samples and y has {len(target)}: expected as many")
+    is_column = target.ndim == 2 and target.shape[1] == 1
+    return column_or_1d(target, warn=True) if is_column else target
+
+
+def checked_classes(classes: Any, y: np.ndarray) -> np.ndarray:
+    """Return all class labels, shape (n_classes,), sorted.
+
+    Raises
+    ------
+    InputError
+        They are not labels, or some labels of `y` are not among them.
+    """
+    known = np.unique(as_labels(classes, name="classes"))
+    check_known(y, known, source="classes")
+    return known
+
+
+def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
+    """Check that labels are among the classes of a head.
+
+    Raises
+    ------
+    InputError
+        Some are not.
+    """
+    is_text = [array.dtype.kind in "OU" for array in (y, classes)]
+    unknown = y if is_text[0] != is_text[1] else np.setdiff1d(y, classes)
+    if len(unknown):
+        shown = unknown[:_N_SHOWN].tolist()
+        raise InputError(f"y has labels that are not in {source}: {shown}")
+
+
+def rows_that_were_read(embeddings: np.ndarray) -> np.ndarray:
+    """Return True for each row that a head can use, as an array of shape (n_samples,).
+
+    The pass has warned of the others.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    kept = readable_mask(embeddings)
+    if not kept.any():
+        raise InputError(f"none of the {len(kept)} samples could be read")
+    return kept

@@ -1,0 +1,355 @@
+"""Images changed at random: the layers that do it, and single images changed for good.
+
+While a network is trained, the layers change images anew in each epoch. A version that is kept
+follows from the pixels and a number instead, so that it is the same whenever and wherever it is
+made, and however the image was passed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from featx._validation import ParameterFaults
+from featx.backbones.load import fixed_seed
+from featx.cache.cache import EmbeddingCache
+from featx.digests.hashing import DIGEST_BYTES, digest_of, digest_of_json
+from featx.digests.keras_graph import graph_digest
+from featx.digests.keras_settings import STANDARD, KerasSettings, backend_name, current_settings
+from featx.engines.compile import compiled_training
+from featx.engines.devices import check_can_run
+from featx.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def generator_states(model: keras.Model) -> list[Any]:
+    """List the variables in which a model's generators keep their states."""
+    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
+
+
+def states_from(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
+    """Return for each such variable a state to start from, each at numbers of its own."""
+    return [
+        np.array([seed % 2**31, number], np.int64).astype(variable.dtype)
+        for number, variable in enumerate(variables)
+    ]
+
+
+def seed_generators(model: keras.Model, seed: int) -> None:
+    """Let all generators of a model start anew."""
+    variables = generator_states(model)
+    for variable, state in zip(variables, states_from(seed, variables), strict=True):
+        variable.assign(state)
+
+
+_Result = TypeVar("_Result")
+
+AUGMENTATIONS = ("standard",)
+_SEEDING = "by pixels"  # to be changed when versions get their seeds in another way
+_DRAWS = 10  # some layers change one image in eight, or choose one of a few ways
+_STANDARD_VERSION = 2  # to be raised when "standard" gets other layers
+_SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
+
+
+def check_augment(augment: Any, faults: ParameterFaults) -> None:
+    """Note a fault if this is neither a name, nor Keras layers, nor None."""
+    if isinstance(augment, str):
+        faults.check_option("augment", augment, AUGMENTATIONS)
+    elif augment is not None:
+        given = augment if isinstance(augment, Sequence) else [augment]
+        if not given or not all(
+            hasattr(layer, "get_config") and callable(layer) for layer in given
+        ):
+            faults.add("augment", augment, "'standard', Keras layers or None.")
+        elif any(getattr(layer, "weights", None) for layer in given):
+            expected = "layers without weights, since copies change the images; what was learnt "
+            expected += "belongs in their configurations, as in Normalization(mean=, variance=)."
+            faults.add("augment", augment, expected)
+
+
+def check_takes_channels_first(augment: Any) -> None:
+    """Check that augmentation layers accept images of shape (c, h, w).
+
+    Raises
+    ------
+    ParameterError
+        They expect the channels to be last.
+    """
+    given = augment if isinstance(augment, Sequence) else [augment]
+    if isinstance(augment, str) or any(
+        getattr(layer, "data_format", None) == "channels_last" for layer in given
+    ):
+        shown = "'standard'" if isinstance(augment, str) else augment
+        raise ParameterError(
+            f"augment={shown} takes images whose channels come last, but those of the backbone "
+            "come first: pass Keras layers with data_format='channels_first', or put "
+            "keras.layers.Permute((3, 1, 2)) before the model"
+        )
+
+
+def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
+    """Return the layers that change pixels at random while training.
+
+    Parameters
+    ----------
+    augment : None, "standard", keras.Layer or sequence of them
+    """
+    from keras import layers
+
+    if augment is None:
+        return ()
+    if isinstance(augment, str):
+        return (
+            layers.RandomFlip("horizontal"),
+            layers.RandomTranslation(_SHIFT, _SHIFT),
+            layers.RandomZoom(_ZOOM),
+            layers.RandomRotation(_TURN),
+            layers.RandomContrast(_CONTRAST),
+        )
+    given = augment if isinstance(augment, Sequence) else [augment]
+    # Copies, since their generators change while they are used.
+    return tuple(type(layer).from_config(layer.get_config()) for layer in given)
+
+
+class Augmentation:
+    """Changes single images, each in a way that follows from its pixels and a number.
+
+    Parameters
+    ----------
+    augment : "standard", keras.Layer or sequence of them
+    input_shape : tuple of int
+        Of one image.
+    cache : EmbeddingCache, default=None
+        Where it is remembered how an augmentation with a name is identified, so that Keras is
+        not needed for that.
+    """
+
+    def __init__(
+        self, augment: Any, input_shape: tuple[int, ...], cache: EmbeddingCache | None = None
+    ) -> None:
+        self._augment, self._input_shape, self._cache = augment, input_shape, cache
+
+    def check(self) -> None:
+        """Check that the layers can change such images, before any work.
+
+        Raises
+        ------
+        ParameterError
+            They cannot, give images of another shape, or draw random numbers that do not follow
+            from a seed.
+        EngineError
+            They are layers of one's own, and Keras cannot run in this process.
+        """
+        given = "'standard'" if isinstance(self._augment, str) else self._augment
+        if isinstance(self._augment, str):
+            if len(self._input_shape) != 3:
+                raise ParameterError(
+                    f"augment={given} changes images, but the inputs of the backbone have shape "
+                    f"{self._input_shape}: pass Keras layers that can change those"
+                )
+            return
+        check_can_run()
+        try:
+            fault = self._changer.fault()
+        except Exception as exc:  # whatever layers of one's own may raise
+            fault = f"cannot change inputs of shape {self._input_shape}: {exc}"
+        if fault:
+            raise ParameterError(f"augment={given} {fault}")
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """Of all that decides what becomes of an image.
+
+        The generators of Keras' backends differ, so the backend is part of it.
+        """
+        notes = self._cache.notes if self._cache and isinstance(self._augment, str) else None
+        known = notes.recall(self._subject()) if notes else None
+        with contextlib.suppress(TypeError, ValueError):
+            if len(remembered := bytes.fromhex(str(known))) == DIGEST_BYTES:
+                return remembered
+        parts = [graph_digest(self._changer.layers), backend_name(), _SEEDING]
+        if departures := self._changer.settings.departures():
+            parts.append(digest_of_json(departures))
+        digest = digest_of(*(part.encode() for part in parts))
+        if notes:
+            with contextlib.suppress(OSError):  # the next run finds out once more
+                notes.remember(self._subject(), digest.hex())
+        return digest
+
+    def key(self, key: bytes, version: int) -> bytes:
+        """Return the key of a version of the image with a key."""
+        return digest_of(key, self.digest, str(version).encode())
+
+    def __call__(self, image: np.ndarray, version: int) -> np.ndarray:
+        """Return a version of an image, float32."""
+        seed = digest_of(np.ascontiguousarray(image).data.cast("B"), str(version).encode())
+        return self._changer(image, seed=int.from_bytes(seed[:4], "little"))
+
+    @functools.cached_property
+    def _changer(self) -> _Changer:
+        return _changer_of(_Given.of(self._augment), self._input_shape)
+
+    def _subject(self) -> dict[str, Any]:
+        return {
+            "augmentation": self._augment,
+            "version": [_STANDARD_VERSION, _SEEDING],
+            "strengths": [_SHIFT, _ZOOM, _TURN, _CONTRAST],
+            "input_shape": list(self._input_shape),
+            "keras": version_of("keras"),
+            "backend": backend_name(),
+        }
+
+
+class _Changer:
+    """Changes images by a seed, in several threads at once.
+
+    Attributes
+    ----------
+    layers : keras.Model
+        What changes them, in training only.
+    settings : KerasSettings
+        Settings of Keras under which the layers are called.
+    """
+
+    def __init__(self, augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> None:
+        self._augment, self._input_shape, self.settings = augment, input_shape, settings
+        self.layers = _model_of(augment, input_shape, settings)
+        self._states = generator_states(self.layers)
+        self._lock = threading.RLock()
+
+    def fault(self) -> str:
+        """Say why the layers cannot be used, as the rest of a sentence; empty if they can."""
+        with self._lock:  # else a second thread would find out at the same time
+            return self._fault
+
+    @functools.cached_property
+    def _fault(self) -> str:
+        shape = self.layers.output_shape[1:]
+        if shape != self._input_shape:
+            return (
+                f"turns inputs of shape {self._input_shape} into {shape}: they must keep their "
+                "shape"
+            )
+        if not self._follows_seeds():
+            return (
+                "draws random numbers that do not follow from a seed: layers must draw them from "
+                "a keras.random.SeedGenerator of their own"
+            )
+        self(_noise(self._input_shape)[0], seed=0)  # what runs layer by layer may not compile
+        return ""
+
+    def _follows_seeds(self) -> bool:
+        """Tell whether layers that start from the same states give the same, as often as tried."""
+        import keras
+
+        # A copy, since layers may learn from what passes. Not compiled: a compiled one draws from
+        # other generators once and for all.
+        copy = _model_of(self._augment, self._input_shape, self.settings)
+        images = _noise(self._input_shape)
+
+        def changed() -> np.ndarray:
+            seed_generators(copy, 1)
+            return keras.ops.convert_to_numpy(copy(images, training=True))
+
+        def are_equal() -> bool:
+            first = changed()
+            return all(np.array_equal(changed(), first) for _ in range(_DRAWS - 1))
+
+        return _apart(are_equal, self.settings)
+
+    def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
+        import keras
+
+        with self._lock:
+            function = self._function
+        changed = function(image[np.newaxis], states_from(seed, self._states))
+        return np.asarray(keras.ops.convert_to_numpy(changed))[0]
+
+    @functools.cached_property
+    def _function(self) -> Callable[..., Any]:
+        with self.settings.applied(in_helper=True):
+            return compiled_training(self.layers, self._states)
+
+
+def _model_of(augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> keras.Model:
+    """Chain copies of the layers that change images."""
+    import keras
+
+    # Layers without a seed would draw one from the caller's generators.
+    with settings.applied(in_helper=True), fixed_seed():
+        layers = augmentation_layers(augment)
+
+        def chained() -> keras.Model:
+            inputs = changed = keras.Input(input_shape, dtype="float32")
+            for layer in layers:
+                changed = layer(changed)
+            return keras.Model(inputs, changed)
+
+        return _apart(chained, settings)
+
+
+def _apart(function: Callable[[], _Result], settings: KerasSettings) -> _Result:
+    """Call a function that calls layers, and leave the caller's random generators unchanged.
+
+    Layers without a seed draw from the generators of Python, NumPy or Keras; each thread has its
+    own one of Keras.
+    """
+
+    def call() -> _Result:
+        with settings.applied(in_helper=True):
+            return function()
+
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(call).result()
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+def _noise(shape: tuple[int, ...]) -> np.ndarray:
+    """Return a batch of one image of noise, (1, *shape), float32."""
+    return np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What augments, compared by name, or by the layers and how they are set at the moment."""
+
+    key: Hashable
+    settings: KerasSettings
+    augment: Any = field(compare=False)  # which lives as long as ids of it stand in the key
+
+    @classmethod
+    def of(cls, augment: Any) -> _Given:
+        if isinstance(augment, str):
+            return cls(augment, STANDARD, augment)
+        layers = tuple(augment) if isinstance(augment, Sequence) else (augment,)
+        key = tuple((id(layer), repr(layer.get_config())) for layer in layers)
+        return cls(key, current_settings(), layers)
+
+
+_making = threading.Lock()  # lru_cache lets two threads make the same
+
+
+def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
+    """Return what was made, and compiled, for an earlier call."""
+    with _making:
+        return _kept_changer(given, input_shape)
+
+
+@functools.lru_cache(maxsize=8)
+def _kept_changer(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
+    return _Changer(given.augment, input_shape, given.settings)

@@ -1,0 +1,484 @@
+"""The frozen Keras model: a graph with its tap, pooling and preprocessing, and its space.
+
+:class:`BackboneSpec` holds what a person asked for, :class:`Backbone` the model that was built for
+it. Nothing that the caller passed in is changed: taps and pooling are new graphs around the same
+layers, which share their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx._text import one_line
+from featx.backbones.channels import channel_axis, takes_channels_first
+from featx.backbones.layers import find_layer_output, pooled, pooled_shape
+from featx.backbones.load import called_model, file_model, is_file, named_model
+from featx.backbones.registry import Network, find_network, preprocess
+from featx.backbones.stored_model import StoredModel, check_activations
+from featx.digests.graph import calls_of, is_graph, producer
+from featx.digests.keras_graph import Digester, graph_digest, runs_user_code
+from featx.digests.keras_settings import STANDARD, KerasSettings, current_settings
+from featx.digests.space import Space
+from featx.engines.devices import check_can_run
+from featx.exceptions import BackboneError, ParameterError
+from featx.inputs.images import DECODER, RESIZE
+
+if TYPE_CHECKING:
+    import keras
+
+
+_SPACE_VERSION = 2  # raise it when a description comes to stand for other numbers
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneSpec:
+    """What was asked for; the fields are the parameters of :class:`FeatureExtractor`.
+
+    A layer may also be given as the tensor of the model's graph that it makes.
+    """
+
+    backbone: Any
+    weights: Any
+    backbone_params: dict[str, Any] | None
+    preprocessing: Any
+    layer: str | keras.KerasTensor | None
+    pooling: str | None
+    input_size: int | tuple[int, int] | None
+    precision: str
+
+    @cached_property
+    def network(self) -> Network | None:
+        """The network of that name; None if the backbone is no name."""
+        named = isinstance(self.backbone, str) and not is_file(self.backbone)
+        return find_network(self.backbone) if named else None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that were asked for, or that the network has by default."""
+        if self.input_size is None:
+            return (self.network.input_size,) * 2 if self.network else None
+        sides = self.input_size
+        height, width = sides if isinstance(sides, (tuple, list)) else (sides, sides)
+        return (int(height), int(width))
+
+    @cached_property
+    def settings(self) -> KerasSettings:
+        """Settings of Keras under which it is built and compiled; may import Keras."""
+        is_own = self.network or is_file(self.backbone) or isinstance(self.backbone, StoredModel)
+        return STANDARD if is_own else current_settings()
+
+    @property
+    def label(self) -> str:
+        """The backbone in a few words, for people."""
+        if self.network:
+            return self.network.name
+        if is_file(self.backbone):
+            return one_line(Path(self.backbone).stem)
+        kind = type(self.backbone).__name__
+        return one_line(getattr(self.backbone, "name", getattr(self.backbone, "__name__", kind)))
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen model with its tap, pooling and preprocessing.
+
+    Attributes
+    ----------
+    model : keras.Model
+        As it was passed in or built.
+    spec : BackboneSpec
+    input_shape : tuple of int
+        Of one input.
+    settings : KerasSettings
+        Settings of Keras under which the model is called.
+    agreed : set of str
+        Digests of remembered spaces that were found equal to its own.
+    """
+
+    model: keras.Model
+    spec: BackboneSpec
+    input_shape: tuple[int, ...]
+    settings: KerasSettings = STANDARD
+    agreed: set[str] = field(default_factory=set)
+
+    @cached_property
+    def tensor(self) -> keras.KerasTensor | None:
+        """What is read of the model's graph; None if the model does more than run one.
+
+        Raises
+        ------
+        ParameterError
+            There is no layer of that name; near names are suggested.
+        """
+        layer = self.spec.layer
+        if not getattr(self.model, "inputs", None):
+            if layer is not None:
+                raise ParameterError(
+                    f"layer={layer!r}: {self.spec.label} is subclassed or not built, so it has "
+                    "no graph to tap; pass layer=None, or a functional model"
+                )
+            return None
+        if isinstance(layer, str):
+            return find_layer_output(self.model, layer, label=self.spec.label)
+        if layer is not None:
+            return layer
+        if not is_graph(self.model):
+            return None
+        if len(self.model.outputs) != 1:
+            raise BackboneError(
+                f"{self.spec.label} has {len(self.model.outputs)} outputs: name the layer to read "
+                "with layer="
+            )
+        return self.model.outputs[0]
+
+    @cached_property
+    def truncated_model(self) -> keras.Model:
+        """The model up to the layer that is read."""
+        import keras
+
+        if self.tensor is None:
+            return self.model
+        return keras.Model(self.model.inputs, self.tensor)
+
+    @property
+    def preprocessing(self) -> Any:
+        """How inputs are scaled, with ``"auto"`` resolved."""
+        network = self.spec.network
+        if not (isinstance(self.spec.preprocessing, str) and self.spec.preprocessing == "auto"):
+            return self.spec.preprocessing
+        if network is None:
+            return None
+        includes = (self.spec.backbone_params or {}).get("include_preprocessing", True)
+        return network.preprocessing if includes else network.inner_preprocessing
+
+    @cached_property
+    def activation_shape(self) -> tuple[int, ...]:
+        """Shape of what the layer gives for one sample."""
+        import keras
+
+        inputs = keras.KerasTensor((None, *self.input_shape), dtype="float32")
+        return tuple(self.truncated_model.compute_output_spec(inputs).shape[1:])
+
+    @cached_property
+    def channel_axis(self) -> int:
+        """Axis of the channels in the output of the layer, counting the samples as axis 0.
+
+        Raises
+        ------
+        BackboneError
+            Pooling was asked for, and the axes to pool over are unknown.
+        """
+        axis = channel_axis(self.model, self.tensor)
+        averages = self.spec.pooling in ("avg", "max", "avgmax") and len(self.activation_shape) > 1
+        if axis is None and averages:
+            raise BackboneError(
+                f"pooling={self.spec.pooling!r}: {self.spec.label} has layers with "
+                "data_format='channels_first', and the axis of the channels in the "
+                f"{self.activation_shape} activations of the layer {self.layer_name!r} is unknown. "
+                "Pass pooling='flatten' or None, name another layer, or end the model with a "
+                "pooling of its own, such as keras.layers.GlobalAveragePooling2D"
+            )
+        return -1 if axis is None else axis
+
+    @cached_property
+    def takes_channels_first(self) -> bool:
+        """Whether inputs are images whose channels come first, (c, h, w)."""
+        return len(self.input_shape) == 3 and takes_channels_first(self.model)
+
+    def pooled(self, activations: keras.KerasTensor) -> keras.KerasTensor:
+        """Pool the output of the layer, in float32."""
+        from keras import ops
+
+        return pooled(ops.cast(activations, "float32"), self.spec.pooling, self.channel_axis)
+
+    @cached_property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one embedding."""
+        shape = pooled_shape(self.activation_shape, self.spec.pooling, self.channel_axis)
+        if None in shape:
+            raise BackboneError(
+                f"the embedding of {self.spec.label} has the shape {shape}, which depends on the "
+                "input: pass input_size, or a pooling"
+            )
+        return shape
+
+    def space(self, digester: Digester | None = None) -> Space:
+        """Describe what decides the numbers; the weights are hashed anew at each call.
+
+        Parameters
+        ----------
+        digester : Digester, default=None
+            See :func:`graph_digest`.
+
+        Raises
+        ------
+        UnhashableCodeError
+            Part of the graph is code that cannot be hashed.
+        """
+        description = {
+            "version": _SPACE_VERSION,
+            "graph": graph_digest(self.truncated_model, digester=digester),
+            "preprocessing": self._describe_preprocessing(),
+            "input_shape": list(self.input_shape),
+            "pooling": self.spec.pooling if len(self.activation_shape) > 1 else None,
+            "precision": self.spec.precision,
+            "dtype": "float32",
+            "feature_shape": list(self.feature_shape),
+        }
+        if len(self.input_shape) == 3:
+            description |= {"decoder": DECODER, "resize": RESIZE}
+        if self.takes_channels_first:
+            description["channels_first"] = True
+        departures = self.settings.departures()
+        if not self.runs_user_code:
+            departures.pop("dtype_policy", None)  # that of each layer is in the graph
+        if departures:
+            description["keras"] = departures
+        return Space(description, label=self._label())
+
+    @cached_property
+    def runs_user_code(self) -> bool:
+        """Whether user code runs, which may depend on any setting of Keras."""
+        layer = self.preprocessing if callable(self.preprocessing) else None
+        return any(map(runs_user_code, [self.truncated_model, *([layer] if layer else [])]))
+
+    def _describe_preprocessing(self) -> Any:
+        import keras
+
+        if self.preprocessing is None or isinstance(self.preprocessing, str):
+            return self.preprocessing
+        inputs = keras.Input(self.input_shape, dtype="float32")
+        return {"graph": graph_digest(keras.Model(inputs, self.preprocessing(inputs)))}
+
+    @property
+    def layer_name(self) -> str:
+        """Name of the layer that is read."""
+        if isinstance(self.spec.layer, str):
+            return self.spec.layer
+        if self.tensor is None:
+            return self.truncated_model.layers[-1].name
+        return producer(self.tensor)[0].operation.name
+
+    def _label(self) -> str:
+        return ", ".join(
+            (
+                self.spec.label,
+                f"layer {self.layer_name!r}",
+                f"pooling {self.spec.pooling}",
+                f"preprocessing {self.preprocessing}",
+                *self._departures(),
+            )
+        )
+
+    def _departures(self) -> list[str]:
+        """Say in which other ways the backbone is not the one that its name stands for."""
+        spec = self.spec
+        departures = []
+        if spec.network:
+            params = spec.backbone_params or {}
+            departures += [f"{name} {value}" for name, value in params.items()]
+            if spec.weights != "imagenet":
+                departures.append(f"weights {spec.weights and Path(spec.weights).name}")
+        if spec.input_size is not None:
+            sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
+            departures.append("input " + "x".join(map(str, sides)))
+        if spec.precision != "float32":
+            departures.append(f"precision {spec.precision}")
+        return departures
+
+
+def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
+    """Make the graph from inputs to the embeddings of several layers of one model.
+
+    Parameters
+    ----------
+    backbones : sequence of Backbone
+        They differ in layer and pooling only.
+    dtype : str
+        Of the inputs.
+
+    Returns
+    -------
+    keras.Model
+        Its output has shape (n, sum of the features), float32: flat embeddings side by side.
+        What lies under several layers is in it once.
+    """
+    import keras
+    from keras import ops
+
+    first = backbones[0]
+    inputs = keras.Input(first.input_shape, dtype=dtype)
+    x = preprocess(inputs, first.preprocessing, 1 if first.takes_channels_first else -1)
+    tensors = [backbone.tensor for backbone in backbones]
+    if len(backbones) > 1 and all(tensor is not None for tensor in tensors):
+        read = keras.Model(first.model.inputs, tensors)(x, training=False)
+    else:
+        read = [backbone.truncated_model(x, training=False) for backbone in backbones]
+    flat = []
+    for backbone, activations in zip(backbones, read, strict=True):
+        # In whatever precision the network computes, means of it are taken in float32.
+        vectors = backbone.pooled(activations)
+        if len(vectors.shape) > 2:
+            vectors = pooled(vectors, "flatten")
+        flat.append(vectors)
+    return keras.Model(inputs, flat[0] if len(flat) == 1 else ops.concatenate(flat, axis=-1))
+
+
+def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> Backbone:
+    """Build or load the model that was asked for.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    array_shape : tuple of int or None
+        Shape of one sample, if the samples are arrays of one shape.
+
+    Raises
+    ------
+    WeightsError, BackboneError
+        It cannot be had, or has not exactly one input of a known shape.
+    EngineError
+        It cannot be built in this process.
+    """
+    if not hasattr(spec.backbone, "layers"):
+        check_can_run()
+    settings = spec.settings
+    if spec.network:
+        height, width = spec.size or (0, 0)
+        shape = (height, width, 3)
+        model = named_model(
+            spec.network,
+            input_shape=shape,
+            weights=spec.weights,
+            params=spec.backbone_params or {},
+        )
+        return Backbone(model, spec, shape)
+    if is_file(spec.backbone):
+        model = file_model(spec.backbone)
+    elif isinstance(spec.backbone, StoredModel):
+        model = spec.backbone.load()
+    elif hasattr(spec.backbone, "layers"):
+        model = spec.backbone
+    else:
+        with settings.applied():
+            model = called_model(spec.backbone, _asked_shape(spec, array_shape))
+    input_shape = _input_shape(spec, model, array_shape)
+    if isinstance(spec.backbone, StoredModel):
+        check_activations(model, input_shape)
+    return Backbone(model, spec, input_shape, settings)
+
+
+def _asked_shape(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if spec.size:
+        n_channels = array_shape[2] if array_shape and len(array_shape) == 3 else 3
+        return (*spec.size, n_channels)
+    if array_shape:
+        return (*array_shape, 1) if len(array_shape) == 2 else array_shape
+    raise BackboneError(
+        f"the input shape of {spec.label} is not known, since the samples are files or of several "
+        "shapes: pass input_size=(height, width)"
+    )
+
+
+def _input_shape(
+    spec: BackboneSpec, model: keras.Model, array_shape: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Find the shape of one input: the model's own, unknown sizes filled in."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return _asked_shape(spec, array_shape)
+    if len(inputs) != 1:
+        raise BackboneError(
+            f"{spec.label} has {len(inputs)} inputs: expected one. Wrap it in a model of one input."
+        )
+    shape = tuple(inputs[0].shape[1:])
+    if len(shape) == 3 and takes_channels_first(model):
+        return _channels_first_shape(spec, shape, array_shape)
+    if None in shape:
+        asked = _asked_shape(spec, array_shape)
+        if len(asked) != len(shape):
+            raise BackboneError(
+                f"{spec.label} takes inputs of shape {shape}, but the samples have {asked}"
+            )
+        return tuple(a if own is None else own for own, a in zip(shape, asked, strict=True))
+    if spec.size and len(shape) == 3 and spec.size != shape[:2]:
+        raise BackboneError(
+            f"input_size={spec.size}, but {spec.label} takes {shape[:2]} and nothing else: leave "
+            "input_size out, or build the model with inputs of shape (None, None, c)"
+        )
+    return shape
+
+
+def _channels_first_shape(
+    spec: BackboneSpec, shape: tuple[int | None, ...], array_shape: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Return the shape of one input (c, h, w), which samples must have, since none is resized."""
+    if array_shape is not None and len(array_shape) == len(shape):
+        asked = (array_shape[0], *(spec.size or array_shape[1:]))
+        pairs = zip(shape, asked, strict=True)
+        if asked == array_shape and all(own in (None, side) for own, side in pairs):
+            return array_shape
+    raise BackboneError(channels_first_message(spec.label, shape, array_shape))
+
+
+def channels_first_message(
+    label: str, shape: tuple[int | None, ...], got: tuple[int, ...] | None
+) -> str:
+    """Return a message on the samples that a backbone with channels first takes."""
+    channels, height, width = shape
+    given = f"have shape {got}" if got else "are files or images, whose channels come last"
+    return (
+        f"{label} takes inputs of shape {shape}, channels first, but the samples {given}: expected "
+        "arrays of exactly that shape, since they are not resized. To pass other images, put "
+        f"keras.Input(({height}, {width}, {channels})) and keras.layers.Permute((3, 1, 2)) before "
+        "the model"
+    )
+
+
+def why_not_finite(backbone: Backbone, inputs: np.ndarray) -> str:
+    """Return a message on the first layer whose output is not finite, and how to cure it.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    inputs : ndarray of shape (1, *backbone.input_shape), uint8 or float32
+        Inputs for which the network gives NaN or infinite values.
+    """
+    layer = f"The layer that is read is {backbone.layer_name!r}"
+    try:
+        with backbone.settings.applied():
+            found = next(_layers_not_finite(backbone, inputs), None)
+    except Exception:  # a layer that cannot be called by itself
+        found = None
+    if found is not None:
+        broken = any(not np.isfinite(np.asarray(w)).all() for w in getattr(found, "weights", ()))
+        cause = ", whose weights are not finite either" if broken else ""
+        cure = "Check its weights" if broken else "Check its weights and the scaling of the inputs"
+        first = f"the first layer with outputs that are not finite is {found.name!r}{cause}"
+        return f"{layer}; {first}. {cure}"
+    if backbone.spec.precision != "float32":
+        return f"{layer}. It may overflow in {backbone.spec.precision}: pass precision='float32'"
+    return f"{layer}. Check its weights and the scaling of the inputs"
+
+
+def _layers_not_finite(backbone: Backbone, inputs: np.ndarray) -> Iterator[Any]:
+    """Yield the layers whose outputs are not finite, in the order of computation."""
+    import keras
+
+    if not is_graph(backbone.truncated_model):
+        return
+    calls = [call for call in calls_of(backbone.truncated_model) if len(call.outputs) == 1]
+    tensors = [call.outputs[0] for call in calls]
+    given = keras.Input(inputs.shape[1:], dtype=inputs.dtype.name)
+    scaled = preprocess(given, backbone.preprocessing, 1 if backbone.takes_channels_first else -1)
+    x = keras.Model(given, scaled)(inputs, training=False)
+    outputs = keras.Model(backbone.truncated_model.inputs, tensors)(x, training=False)
+    for call, output in zip(calls, keras.tree.flatten(outputs), strict=True):
+        if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))).all():
+            yield call.operation

@@ -1,0 +1,162 @@
+"""A copy of a network that may be trained, while the one it was made of stays as it is.
+
+The copy is flat: models that are layers are laid open, so that a network wrapped in another model
+can be cut and unfrozen like any other. It has the digest of the original, which is checked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from featx.backbones.load import fixed_seed
+from featx.digests.code import UnhashableCodeError
+from featx.digests.graph import calls_of, is_graph
+from featx.digests.keras_graph import graph_digest
+from featx.exceptions import BackboneError
+
+if TYPE_CHECKING:
+    import keras
+
+
+class FlatCopy(NamedTuple):
+    """A copy of a model, and what its tensors are copies of.
+
+    Attributes
+    ----------
+    model : keras.Model
+    originals : dict
+        From the id of a tensor of the copy to the tensor of the original, for those that are in
+        the outermost graph of the original.
+    """
+
+    model: keras.Model
+    originals: dict[int, keras.KerasTensor]
+
+
+def flat_copy(
+    model: keras.Model, *, input_shape: tuple[int, ...] | None = None, name: str, label: str
+) -> FlatCopy:
+    """Copy a model with its weights; nothing is shared.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional or Sequential; of one input and one output.
+    input_shape : tuple of int, default=None
+        Of one input, where the model leaves sizes open; None leaves them open.
+    name : str
+        Of the copy.
+    label : str
+        What the model is called in messages.
+
+    Raises
+    ------
+    BackboneError
+        It has no graph, or layers that cannot be copied.
+    """
+    import keras
+
+    if not is_graph(model):
+        raise BackboneError(
+            f"{label} has no graph, since it is subclassed or not built: fine-tuning needs a "
+            "functional model"
+        )
+    given = model.inputs[0]
+    inputs = keras.Input(input_shape or given.shape[1:], dtype=given.dtype, name=given.name)
+    copying = _Copying()
+    try:
+        with fixed_seed():  # initialisers draw from Python's own generator
+            tensors = copying.run(model, [inputs])
+            copy = keras.Model(inputs, tensors[0], name=name)
+            copying.copy_weights()
+    except Exception as exc:
+        raise BackboneError(
+            f"{label} cannot be copied for fine-tuning: {exc}. Custom layers need a get_config() "
+            "from which they can be made again."
+        ) from exc
+    _check_equal(copy, model, label)
+    originals = {id(copied): original for original, copied in copying.outermost}
+    return FlatCopy(copy, {id(inputs): given, **originals})
+
+
+class _Copying:
+    """Copies calls one by one; a layer that is called twice is copied once."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Any, Any]] = {}
+        self._names: set[str] = set()
+        self._depth = 0
+        self.outermost: list[tuple[Any, Any]] = []
+
+    def run(self, model: keras.Model, inputs: list[Any]) -> list[Any]:
+        """Repeat the calls of a model on other tensors."""
+        import keras
+
+        known = dict(zip(map(id, model.inputs), inputs, strict=True))
+
+        def tensor_of(value: Any) -> Any:
+            return known[id(value)] if isinstance(value, keras.KerasTensor) else value
+
+        for call in calls_of(model):
+            arguments = (call.arguments.args, call.arguments.kwargs)
+            positional, keywords = keras.tree.map_structure(tensor_of, arguments)
+            if keywords.get("training") is False:
+                del keywords["training"]  # what is frozen is said by `trainable`
+            outputs = keras.tree.flatten(self._call(call.operation, positional, keywords))
+            known.update(zip(map(id, call.outputs), outputs, strict=True))
+            if not self._depth:
+                self.outermost += zip(call.outputs, outputs, strict=True)
+        return [known[id(output)] for output in model.outputs]
+
+    def _call(self, operation: Any, positional: Any, keywords: dict[str, Any]) -> Any:
+        import keras
+
+        given = keras.tree.flatten(positional)
+        is_plain = set(keywords) <= {"mask"} and keywords.get("mask") is None
+        if is_graph(operation) and is_plain and _fits(operation, given):
+            self._depth += 1
+            outputs = self.run(operation, given)
+            self._depth -= 1
+            return outputs
+        return self._copied(operation)(*positional, **keywords)
+
+    def _copied(self, operation: Any) -> Any:
+        if id(operation) not in self._layers:
+            config = operation.get_config()
+            if "name" in config:
+                config["name"] = self._unique(config["name"])
+            self._layers[id(operation)] = (operation, type(operation).from_config(config))
+        return self._layers[id(operation)][1]
+
+    def _unique(self, name: str) -> str:
+        base, number = name, 1
+        while name in self._names:
+            name, number = f"{base}_{number}", number + 1
+        self._names.add(name)
+        return name
+
+    def copy_weights(self) -> None:
+        """Give the copies the weights of the originals."""
+        for original, copied in self._layers.values():
+            if getattr(original, "weights", None):
+                copied.set_weights(original.get_weights())
+            if hasattr(copied, "finalize_state"):
+                copied.finalize_state()  # statistics become what it computes with
+
+
+def _fits(model: keras.Model, given: list[Any]) -> bool:
+    """Tell whether a model takes tensors as they are, without casting or reshaping them."""
+    inner = [(tensor.dtype, len(tensor.shape)) for tensor in model.inputs]
+    return inner == [(tensor.dtype, len(tensor.shape)) for tensor in given]
+
+
+def _check_equal(copy: keras.Model, model: keras.Model, label: str) -> None:
+    try:
+        is_equal = graph_digest(copy) == graph_digest(model)
+    except UnhashableCodeError:
+        return  # then it has no identity either
+    if not is_equal:
+        raise BackboneError(
+            f"{label} cannot be copied for fine-tuning: the copy computes something else. A layer "
+            "has state that is neither in its get_config() nor in its weights."
+        )

@@ -1,0 +1,130 @@
+"""Layers of a model found by name, in the graph of this very model.
+
+A layer may have been called in other models as well, or twice in this one, and may be a model with
+layers of its own: those are named ``"outer/inner"``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from featx._validation import did_you_mean
+from featx.digests.graph import calls_of, is_graph
+from featx.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+
+POOLINGS = ("avg", "max", "avgmax", "flatten", None)
+
+
+def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) -> keras.KerasTensor:
+    """Pool activations, as operations of a Keras graph.
+
+    Parameters
+    ----------
+    x : KerasTensor of shape (n, ..., c)
+        Vectors stay as they are.
+    pooling : {"avg", "max", "avgmax", "flatten", None}
+    channel_axis : int, default=-1
+        Axis that a mean or maximum keeps.
+
+    Returns
+    -------
+    KerasTensor of shape (n, n_features), or that of `x` with None
+    """
+    from keras import ops
+
+    if pooling is None or len(x.shape) == 2:
+        return x
+    if pooling == "flatten":
+        return ops.reshape(x, (-1, math.prod(x.shape[1:])))
+    inner = tuple(set(range(1, len(x.shape))) - {channel_axis % len(x.shape)})
+    if pooling == "max":
+        return ops.max(x, axis=inner)
+    if pooling == "avg":
+        return ops.mean(x, axis=inner)
+    return ops.concatenate([ops.mean(x, axis=inner), ops.max(x, axis=inner)], axis=-1)
+
+
+def pooled_shape(
+    shape: tuple[int, ...], pooling: str | None, channel_axis: int = -1
+) -> tuple[int, ...]:
+    """Return the shape of one embedding, from that of one sample's activations.
+
+    `channel_axis` counts the samples as axis 0, as in :func:`pooled`.
+
+    Examples
+    --------
+    >>> pooled_shape((7, 7, 1280), "avg"), pooled_shape((7, 7, 10), "flatten")
+    ((1280,), (490,))
+    """
+    if pooling is None or len(shape) == 1:
+        return tuple(shape)
+    if pooling == "flatten":
+        return (math.prod(shape),)
+    n_channels = (1, *shape)[channel_axis]
+    return (n_channels * (2 if pooling == "avgmax" else 1),)
+
+
+def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.KerasTensor:
+    """Find the output of a layer.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional or Sequential.
+    name : str
+        Of a layer, or ``"outer/inner"`` of one inside a model that is a layer.
+    label : str
+        What the model is called in messages.
+
+    Returns
+    -------
+    KerasTensor
+        Connected to the inputs of the model.
+
+    Raises
+    ------
+    ParameterError
+        There is no such layer, or its output is not one.
+    """
+    calls = [node for node in calls_of(model) if node.operation.name == name]
+    if len(calls) == 1 and len(calls[0].outputs) == 1:
+        return calls[0].outputs[0]
+    if calls:
+        raise ParameterError(
+            f"layer={name!r}: {label} calls this layer {len(calls)} times, or it has several "
+            "outputs: which one is meant cannot be told by a name"
+        )
+    outer, slash, inner = name.partition("/")
+    nested = [node for node in calls_of(model) if node.operation.name == outer]
+    is_inside = slash and len(nested) == 1 and is_graph(nested[0].operation)
+    if is_inside and inner in _names_in(nested[0].operation):
+        return _inside(nested[0], inner, label=f"{label}/{outer}")
+    names = list(_names_in(model))
+    inside = [known for known in names if known.endswith(f"/{name}")]
+    hint = did_you_mean(inside[0] if inside else name, names)
+    raise ParameterError(
+        f"layer={name!r}: {label} has no layer of this name.{hint} It has "
+        f"{len(names)} layers, the last being {', '.join(map(repr, names[-5:]))}."
+    )
+
+
+def _inside(call: Any, name: str, *, label: str) -> keras.KerasTensor:
+    """Find a layer inside a model that is called as a layer, for what it is called on."""
+    import keras
+
+    model = call.operation
+    cut = keras.Model(model.inputs, find_layer_output(model, name, label=label))
+    return cut(*call.arguments.args, **call.arguments.kwargs)
+
+
+def _names_in(model: keras.Model) -> Iterator[str]:
+    for call in calls_of(model):
+        if is_graph(call.operation):
+            yield from (f"{call.operation.name}/{inner}" for inner in _names_in(call.operation))
+        yield call.operation.name

@@ -1,0 +1,240 @@
+"""Where the model of a backbone comes from: a name, a file, or a callable.
+
+What goes wrong while Keras builds or loads a model becomes one error that names the ways out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx._files import open_given
+from featx._warning import warn_caller
+from featx.backbones.registry import TINY_FILE, Network
+from featx.digests.keras_settings import STANDARD
+from featx.exceptions import BackboneError, WeightsError, WeightsWarning
+
+if TYPE_CHECKING:
+    import keras
+
+RANDOM_WEIGHTS_SEED = 0
+KERAS_SUFFIX = ".keras"
+
+
+def named_model(
+    network: Network,
+    *,
+    input_shape: tuple[int, int, int],
+    weights: str | os.PathLike[str] | None,
+    params: dict[str, Any],
+) -> keras.Model:
+    """Build a network of ``keras.applications``, or the embedded one.
+
+    Parameters
+    ----------
+    network : Network
+    input_shape : tuple of int
+        Height, width, channels.
+    weights : "imagenet", None or path
+        None draws them from a fixed seed and leaves the caller's random state alone.
+    params : dict
+        For the constructor, beside ``include_top=False``.
+
+    Raises
+    ------
+    WeightsError
+        The weights cannot be downloaded, or the file is not of this network.
+    BackboneError
+        The network cannot be built with these parameters.
+    """
+    if network.constructor:
+        if weights not in (None, "imagenet") and _scales_for_imagenet_only(network):
+            warn_caller(
+                WeightsWarning(
+                    f"{network.constructor} with weights={os.fspath(weights)!r}: Keras scales the "
+                    "pixels once more with weights='imagenet' only, so a published ImageNet file "
+                    "gives other embeddings when it is named by its path. For such a file, put it "
+                    "into ~/.keras/models and pass weights='imagenet'; a file of a network that "
+                    "was trained with weights=None is right as it is"
+                )
+            )
+        return _application(network, input_shape, weights, params)
+    return _tiny(weights)
+
+
+def _scales_for_imagenet_only(network: Network) -> bool:
+    """Return True if the graph of a network depends on whether its weights are ImageNet's."""
+    return network.constructor.startswith("EfficientNetB")
+
+
+def _application(
+    network: Network,
+    input_shape: tuple[int, int, int],
+    weights: str | os.PathLike[str] | None,
+    params: dict[str, Any],
+) -> keras.Model:
+    import keras
+
+    constructor = getattr(keras.applications, network.constructor)
+    arguments = {"include_top": False, "input_shape": input_shape, **params}
+    try:
+        # Keras shows the progress of its downloads on standard output, which is for results.
+        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
+            return constructor(weights=None if weights is None else str(weights), **arguments)
+    except Exception as exc:
+        if weights == "imagenet" and "URL fetch failure" in str(exc):
+            # The message says why; three tracebacks of the download would only bury it.
+            raise _download_error(network, exc) from None
+        if weights is not None and not isinstance(exc, TypeError):
+            raise _weights_error(network, weights, exc) from exc
+        raise BackboneError(
+            f"{network.constructor} cannot be built with {arguments}: {exc}"
+        ) from exc
+
+
+def _download_error(network: Network, exc: Exception) -> Exception:
+    file = (
+        ""
+        if _scales_for_imagenet_only(network)
+        else ("pass weights=FILE, a .h5 file of the network without its classifier; ")
+    )
+    return WeightsError(
+        f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
+        f"downloaded ({exc}). Ways out: run once where there is a network, and copy "
+        f"~/.keras/models from there; {file}take backbone='tiny', which needs no download; or "
+        "weights=None for random weights."
+    )
+
+
+def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
+    if weights == "imagenet":
+        return BackboneError(f"{network.constructor} cannot be built with ImageNet weights: {exc}")
+    return WeightsError(
+        f"the weights in {os.fspath(weights)!r} do not fit {network.constructor} as it was asked "
+        f"for: {exc}. Check that the file is of this network without its classifier, and that "
+        "backbone_params (alpha and the like) are those it was trained with."
+    )
+
+
+def _tiny(weights: str | os.PathLike[str] | None) -> keras.Model:
+    import keras
+
+    if weights is not None and weights != "imagenet":
+        raise WeightsError(
+            f"backbone='tiny' brings its own weights, or random ones (weights=None): got "
+            f"weights={os.fspath(weights)!r}. To use other weights, pass the path of a .keras "
+            "file as the backbone."
+        )
+    model = file_model(TINY_FILE)
+    if weights is None:
+        with STANDARD.applied(), fixed_seed():
+            return keras.Model.from_config(_without_seeds(model.get_config()))
+    return model
+
+
+def _without_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """Clear the seeds of a configuration, so that its weights follow the seed in force."""
+    if isinstance(config, dict):
+        return {
+            key: None if key == "seed" else _without_seeds(value) for key, value in config.items()
+        }
+    return [_without_seeds(value) for value in config] if isinstance(config, list) else config
+
+
+def file_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a ``.keras`` file.
+
+    Raises
+    ------
+    WeightsError
+        It is missing, damaged or holds code that Keras will not run unasked.
+    """
+    import keras
+
+    try:
+        open_given(path).close()
+        # Keras draws random weights before it reads those of the file.
+        with STANDARD.applied(), fixed_seed():
+            return keras.saving.load_model(path, compile=False)
+    except Exception as exc:
+        raise WeightsError(
+            f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc}. If it holds custom "
+            "layers, load it yourself with keras.saving.load_model and pass the model."
+        ) from exc
+
+
+def called_model(
+    function: Callable[[tuple[int, ...]], keras.Model], input_shape: tuple[int, ...]
+) -> keras.Model:
+    """Call a function for its model.
+
+    Raises
+    ------
+    BackboneError
+        It returned something else.
+    """
+    import keras
+
+    model = function(input_shape)
+    if not isinstance(model, keras.Model):
+        raise BackboneError(
+            f"backbone={function!r} returned a {type(model).__name__} for "
+            f"input_shape={input_shape}: expected a keras.Model"
+        )
+    return model
+
+
+def is_file(backbone: Any) -> bool:
+    """Tell whether a backbone is given as the path of a file rather than as a name."""
+    return isinstance(backbone, os.PathLike) or (
+        isinstance(backbone, str) and (backbone.endswith(KERAS_SUFFIX) or Path(backbone).is_file())
+    )
+
+
+_seeding = threading.RLock()
+
+
+@contextlib.contextmanager
+def fixed_seed() -> Iterator[None]:
+    """Make Keras' initialisers draw the same weights each time; undo it afterwards.
+
+    Initialisers without a seed take one from Python's own generator, which all threads share: one
+    thread at a time runs such a block, so a block must not wait for another thread.
+    """
+    with _seeding:
+        state = random.getstate()
+        random.seed(RANDOM_WEIGHTS_SEED)
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+class _Undisturbed:
+    """Restores Python's own generator, even where several threads draw from it."""
+
+    def __init__(self) -> None:
+        self._n_threads, self._state = 0, random.getstate()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with _seeding:
+            if not self._n_threads:
+                self._state = random.getstate()
+            self._n_threads += 1
+        try:
+            yield
+        finally:
+            with _seeding:  # not while another thread draws weights
+                self._n_threads -= 1
+                if not self._n_threads:
+                    random.setstate(self._state)
+
+
+undisturbed_seed = _Undisturbed()

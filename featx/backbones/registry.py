@@ -1,0 +1,212 @@
+"""The networks that have a name: every one of ``keras.applications``, and the embedded ``"tiny"``.
+
+A table, so that a name is checked, and described, without importing Keras.
+
+How pixels from 0 to 255 are scaled for a network, inside the compiled graph.
+
+The names are those of Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, then standardised
+with the mean and spread of ImageNet's channels; ``"caffe"`` flips RGB to BGR and subtracts
+ImageNet's mean. ``"unit"`` is x / 255.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from featx._validation import did_you_mean
+from featx.exceptions import BackboneError, ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+
+PREPROCESSINGS = ("tf", "torch", "caffe", "unit", None)
+EFFICIENTNET_V2 = "x / 128 - 1"  # what EfficientNetV2S, M and L do themselves
+
+_TORCH_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_TORCH_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_BGR = np.array([2, 1, 0])
+_CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
+
+
+def preprocess(
+    inputs: keras.KerasTensor, preprocessing: Any, channel_axis: int = -1
+) -> keras.KerasTensor:
+    """Scale inputs, as operations of a Keras graph.
+
+    Parameters
+    ----------
+    inputs : KerasTensor of shape (None, h, w, c), uint8 or float32
+    preprocessing : str, None or keras.Layer
+        One of ``PREPROCESSINGS``, ``EFFICIENTNET_V2``, or a layer that is given float32.
+    channel_axis : int, default=-1
+        Axis of the channels, 1 for inputs of shape (None, c, h, w).
+
+    Returns
+    -------
+    KerasTensor, float32
+    """
+    from keras import ops
+
+    x = ops.cast(inputs, "float32")
+    if preprocessing is None:
+        return x
+    if not isinstance(preprocessing, str):
+        return preprocessing(x)
+    if preprocessing == "tf":
+        return x / 127.5 - 1.0
+    if preprocessing == "unit":
+        return x / 255.0
+    if preprocessing == EFFICIENTNET_V2:
+        return x / 128.0 - 1.0
+    if inputs.shape[channel_axis] != 3:
+        raise BackboneError(
+            f"preprocessing={preprocessing!r} is made for 3 channels, but the backbone takes "
+            f"{inputs.shape[channel_axis]}: pass preprocessing='tf', 'unit', None or a Keras layer"
+        )
+    shape = (3,) if channel_axis == -1 else (3, *(1,) * (len(inputs.shape) - 1 - channel_axis))
+    if preprocessing == "torch":
+        return (x / 255.0 - _TORCH_MEAN.reshape(shape)) / _TORCH_STD.reshape(shape)
+    # Taken, not flipped: OpenVINO lets the convolution that follows read its channels so.
+    return ops.take(x, _BGR, axis=channel_axis) - _CAFFE_MEAN_BGR.reshape(shape)
+
+
+TINY_FILE = Path(__file__).parents[1] / "data" / "tiny.keras"
+
+
+_INNER_PREPROCESSING = {
+    "MobileNetV3": "tf",
+    "EfficientNetV2B": "torch",
+    "EfficientNetV2": EFFICIENTNET_V2,
+    "ConvNeXt": "torch",
+}
+
+
+class Network(NamedTuple):
+    """A network with a name.
+
+    Attributes
+    ----------
+    name : str
+        What ``FeatureExtractor(backbone=...)`` takes.
+    constructor : str
+        Its function in ``keras.applications``; empty for the embedded network.
+    preprocessing : str or None
+        How pixels are scaled for it; None where the network does it itself.
+    input_size : int
+        Default height and width, in pixels.
+    n_features : int
+        Width of its pooled embedding, with default parameters.
+    n_parameters : int
+        Of the backbone, without the classifier.
+    """
+
+    name: str
+    constructor: str
+    preprocessing: str | None
+    input_size: int
+    n_features: int
+    n_parameters: int
+
+    @property
+    def inner_preprocessing(self) -> str | None:
+        """Scaling that is part of the network by default, None if it scales nothing itself.
+
+        Taken from the constructors of ``keras.applications`` that have ``include_preprocessing``.
+        """
+        for prefix, preprocessing in _INNER_PREPROCESSING.items():
+            if self.constructor.startswith(prefix):
+                return preprocessing
+        return None
+
+    @property
+    def is_fixed_size(self) -> bool:
+        """Whether `input_size` is the only one that it takes."""
+        return not self.constructor
+
+
+NETWORKS: tuple[Network, ...] = (
+    Network("tiny", "", "tf", 64, 400, 293_872),
+    Network("vgg16", "VGG16", "caffe", 224, 512, 14_714_688),
+    Network("vgg19", "VGG19", "caffe", 224, 512, 20_024_384),
+    Network("resnet50", "ResNet50", "caffe", 224, 2048, 23_587_712),
+    Network("resnet101", "ResNet101", "caffe", 224, 2048, 42_658_176),
+    Network("resnet152", "ResNet152", "caffe", 224, 2048, 58_370_944),
+    Network("resnet50_v2", "ResNet50V2", "tf", 224, 2048, 23_564_800),
+    Network("resnet101_v2", "ResNet101V2", "tf", 224, 2048, 42_626_560),
+    Network("resnet152_v2", "ResNet152V2", "tf", 224, 2048, 58_331_648),
+    Network("inception_v3", "InceptionV3", "tf", 299, 2048, 21_802_784),
+    Network("inception_resnet_v2", "InceptionResNetV2", "tf", 299, 1536, 54_336_736),
+    Network("xception", "Xception", "tf", 299, 2048, 20_861_480),
+    Network("mobilenet", "MobileNet", "tf", 224, 1024, 3_228_864),
+    Network("mobilenet_v2", "MobileNetV2", "tf", 224, 1280, 2_257_984),
+    Network("mobilenet_v3_small", "MobileNetV3Small", None, 224, 576, 939_120),
+    Network("mobilenet_v3_large", "MobileNetV3Large", None, 224, 960, 2_996_352),
+    Network("densenet121", "DenseNet121", "torch", 224, 1024, 7_037_504),
+    Network("densenet169", "DenseNet169", "torch", 224, 1664, 12_642_880),
+    Network("densenet201", "DenseNet201", "torch", 224, 1920, 18_321_984),
+    Network("nasnet_mobile", "NASNetMobile", "tf", 224, 1056, 4_269_716),
+    Network("nasnet_large", "NASNetLarge", "tf", 331, 4032, 84_916_818),
+    Network("efficientnet_b0", "EfficientNetB0", None, 224, 1280, 4_049_571),
+    Network("efficientnet_b1", "EfficientNetB1", None, 240, 1280, 6_575_239),
+    Network("efficientnet_b2", "EfficientNetB2", None, 260, 1408, 7_768_569),
+    Network("efficientnet_b3", "EfficientNetB3", None, 300, 1536, 10_783_535),
+    Network("efficientnet_b4", "EfficientNetB4", None, 380, 1792, 17_673_823),
+    Network("efficientnet_b5", "EfficientNetB5", None, 456, 2048, 28_513_527),
+    Network("efficientnet_b6", "EfficientNetB6", None, 528, 2304, 40_960_143),
+    Network("efficientnet_b7", "EfficientNetB7", None, 600, 2560, 64_097_687),
+    Network("efficientnet_v2_b0", "EfficientNetV2B0", None, 224, 1280, 5_919_312),
+    Network("efficientnet_v2_b1", "EfficientNetV2B1", None, 240, 1280, 6_931_124),
+    Network("efficientnet_v2_b2", "EfficientNetV2B2", None, 260, 1408, 8_769_374),
+    Network("efficientnet_v2_b3", "EfficientNetV2B3", None, 300, 1536, 12_930_622),
+    Network("efficientnet_v2_s", "EfficientNetV2S", None, 384, 1280, 20_331_360),
+    Network("efficientnet_v2_m", "EfficientNetV2M", None, 480, 1280, 53_150_388),
+    Network("efficientnet_v2_l", "EfficientNetV2L", None, 480, 1280, 117_746_848),
+    Network("convnext_tiny", "ConvNeXtTiny", None, 224, 768, 27_820_128),
+    Network("convnext_small", "ConvNeXtSmall", None, 224, 768, 49_454_688),
+    Network("convnext_base", "ConvNeXtBase", None, 224, 1024, 87_566_464),
+    Network("convnext_large", "ConvNeXtLarge", None, 224, 1536, 196_230_336),
+    Network("convnext_xlarge", "ConvNeXtXLarge", None, 224, 2048, 348_147_968),
+)
+
+_BY_SPELLING = {network.name.replace("_", ""): network for network in NETWORKS}
+
+
+def find_network(name: str) -> Network:
+    """Return the network of a name, in any spelling: ``"MobileNetV2"`` is ``"mobilenet_v2"``.
+
+    Raises
+    ------
+    ParameterError
+        There is none; near names are suggested.
+    """
+    network = _BY_SPELLING.get(name.lower().replace("_", "").replace("-", ""))
+    if network is None:
+        names = [known.name for known in NETWORKS]
+        raise ParameterError(
+            f"backbone={name!r}: no network has this name, and no .keras file of this path is "
+            f"there.{did_you_mean(name.lower(), names)} list_backbones() names them all."
+        )
+    return network
+
+
+def list_backbones() -> list[Network]:
+    """List the networks that can be had by name.
+
+    Returns
+    -------
+    list of Network
+        Each with ``name``, ``input_size`` (pixels), ``n_features`` and ``n_parameters``.
+
+    Examples
+    --------
+    >>> from featx import list_backbones
+    >>> list_backbones()[0].name
+    'tiny'
+    >>> [network.n_features for network in list_backbones() if network.name == "resnet50"]
+    [2048]
+    """
+    return list(NETWORKS)

@@ -1,0 +1,345 @@
+"""From what a person asked for to the space it stands for, building the backbone only if needed.
+
+A *recipe* says in plain data what a backbone is made from: a network's name and the digest of its
+weight file, the digest of a ``.keras`` file, the code of a callable, and all options. The cache
+remembers which space each recipe led to, so that a warm run with a named backbone, or one from a
+file, needs no Keras at all. A model object has no recipe: its graph and weights are hashed anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from featx._files import open_given
+from featx._warning import warn_caller
+from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
+from featx.backbones.load import is_file
+from featx.backbones.registry import TINY_FILE
+from featx.backbones.stored_model import StoredModel
+from featx.cache.cache import EmbeddingCache
+from featx.digests.code import UnhashableCodeError, code_digest
+from featx.digests.hashing import digest_of, digest_of_json
+from featx.digests.keras_graph import Digester
+from featx.digests.keras_settings import backend_name, current_settings
+from featx.digests.space import Space
+from featx.engines.compile import check_is_eager
+from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
+from featx.inputs.file_index import FileIndex, file_key
+from featx.inputs.images import DECODER, RESIZE
+
+_RECIPE_VERSION = 2
+_MAX_BUILT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingSource:
+    """A space, and the way to the backbone that computes it.
+
+    Attributes
+    ----------
+    space : Space
+    build : callable
+        Returns the :class:`Backbone`; the first call may take seconds.
+    is_cacheable : bool
+        False if what computes the embeddings cannot be identified.
+    """
+
+    space: Space
+    build: Callable[[], Backbone]
+    is_cacheable: bool = True
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the backbone."""
+        return self.space.input_shape
+
+
+def unique_sources(
+    taps: Sequence[EmbeddingSource], others: Sequence[EmbeddingSource]
+) -> Sequence[EmbeddingSource]:
+    """Join layers that one pass shall store, without doubles, leaving out those of other models."""
+    if not taps:
+        return others
+    model, known = taps[0].build().model, {tap.space.digest for tap in taps}
+    new = (other for other in others if other.space.digest not in known)
+    return [*taps, *(other for other in new if other.build().model is model)]
+
+
+def resolve(
+    spec: BackboneSpec,
+    *,
+    array_shape: tuple[int, ...] | None,
+    cache: EmbeddingCache | None,
+) -> EmbeddingSource:
+    """Find the space of a backbone, building it only if it was never met before.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    array_shape : tuple of int or None
+        Shape of one sample, if the samples are arrays of one shape.
+    cache : EmbeddingCache or None
+
+    Raises
+    ------
+    WeightsError, BackboneError, ParameterError
+        The backbone cannot be had, or not with these parameters.
+    """
+    source = _source(spec, array_shape, cache.files if cache else FileIndex(None))
+    return _resolve_from(source, spec, array_shape, cache, Digester())
+
+
+def _resolve_from(
+    source: dict[str, Any] | None,
+    spec: BackboneSpec,
+    array_shape: tuple[int, ...] | None,
+    cache: EmbeddingCache | None,
+    digester: Digester,
+) -> EmbeddingSource:
+    dtype = cache.dtype if cache else "float32"
+    recipe = _recipe(spec, source)
+    build = _builder(spec, source, array_shape)
+    remembered = _recall(cache, recipe) if recipe else None
+    if recipe and remembered and not callable(spec.backbone):
+        checked = functools.partial(_built_as, remembered, build, recipe, cache)
+        return EmbeddingSource(remembered.stored_as(dtype), checked)
+    check_is_eager()
+    backbone = build()
+    try:
+        space = backbone.space(digester)
+    except UnhashableCodeError as exc:
+        warn_caller(NotCachedWarning(f"embeddings are not cached: {exc}"))
+        unknown = {
+            "unidentified": uuid.uuid4().hex,
+            "feature_shape": backbone.feature_shape,
+            "input_shape": backbone.input_shape,
+        }
+        return EmbeddingSource(Space(unknown).stored_as("float32"), build, is_cacheable=False)
+    if remembered and remembered != space:
+        warn_caller(
+            UnstableBackboneWarning(
+                f"{spec.label} gave a model with other weights than the last time it was called, "
+                "so embeddings stored before cannot be used again. Seed its initialisers, or save "
+                "the model and pass the path of the .keras file."
+            )
+        )
+    # User code may change while the file that names it stays the same.
+    is_fixed_by_recipe = callable(spec.backbone) or not backbone.runs_user_code
+    if recipe and remembered != space and is_fixed_by_recipe:
+        _remember(cache, recipe, space)
+    return EmbeddingSource(space.stored_as(dtype), build)
+
+
+def _built_as(
+    remembered: Space,
+    build: Callable[[], Backbone],
+    recipe: dict[str, Any],
+    cache: EmbeddingCache | None,
+) -> Backbone:
+    """Build a backbone, and check that it computes the rows of the remembered space.
+
+    Raises
+    ------
+    BackboneError
+        It computes other rows. Its own space is remembered from then on.
+    """
+    backbone = build()
+    if remembered.digest in backbone.agreed:
+        return backbone
+    space = backbone.space()
+    if space != remembered:
+        _remember(cache, recipe, space)
+        names = space.description.keys() | remembered.description.keys()
+        differing = sorted(
+            name
+            for name in names
+            if space.description.get(name) != remembered.description.get(name)
+        )
+        place = f"the cache {os.fspath(cache.path)!r}" if cache else "this process"
+        raise BackboneError(
+            f"{backbone.spec.label} differs from the backbone that {place} remembers under this "
+            f"name and parameters, in: {', '.join(differing)}. A weight file was replaced, or "
+            "a library changed. No stored row was used. The backbone as built now is remembered "
+            "instead: repeat the call to embed all samples with it"
+        )
+    backbone.agreed.add(remembered.digest)
+    return backbone
+
+
+def resolve_layers(
+    spec: BackboneSpec,
+    taps: Sequence[tuple[str | None, str | None]],
+    own: EmbeddingSource,
+    *,
+    array_shape: tuple[int, ...] | None,
+    cache: EmbeddingCache,
+) -> list[EmbeddingSource]:
+    """Find the spaces of other layers and poolings of a backbone.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    taps : sequence of (layer, pooling)
+    own : EmbeddingSource
+        The space of `spec`, which is left out, as are doubles and what cannot be cached.
+    array_shape : tuple of int or None
+    cache : EmbeddingCache
+    """
+    found, digester = {own.space.digest: own}, Digester()
+    source = _source(spec, array_shape, cache.files) if taps else None
+    for layer, pooling in taps:
+        tapped = replace(spec, layer=layer, pooling=pooling)
+        other = _resolve_from(source, tapped, array_shape, cache, digester)
+        if other.is_cacheable:
+            found.setdefault(other.space.digest, other)
+    return list(found.values())[1:]
+
+
+# The spaces that recipes led to in this process, for those who keep nothing.
+_KNOWN: dict[str, Space] = {}
+
+
+def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
+    if cache is None:
+        return _KNOWN.get(digest_of_json(recipe))
+    with contextlib.suppress(ValueError):  # a note of another form counts as none
+        return Space.from_json(cache.notes.recall({"space of": recipe}))
+    return None
+
+
+def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space) -> None:
+    if cache is None:
+        _KNOWN[digest_of_json(recipe)] = space
+        return
+    try:
+        cache.notes.remember({"space of": recipe}, space.to_json())
+        cache.files.flush()
+    except OSError:
+        # The next run builds the backbone again; storing rows will name the trouble.
+        return
+
+
+def _source(
+    spec: BackboneSpec, array_shape: tuple[int, ...] | None, files: FileIndex
+) -> dict[str, Any] | None:
+    """Say, without Keras, where a model comes from; None if that cannot be said."""
+    source: dict[str, Any]
+    if spec.network:
+        weights = _weights_identity(spec.network.name, spec.weights, files)
+        source = {"name": spec.network.name, "weights": weights}
+    elif is_file(spec.backbone):
+        source = {"file": _file_digest(spec.backbone, files), "array_shape": array_shape}
+    elif isinstance(spec.backbone, StoredModel):
+        source = {"file": spec.backbone.digest, "array_shape": array_shape}
+    elif not hasattr(spec.backbone, "layers"):
+        try:
+            source = {"callable": code_digest(spec.backbone), "array_shape": array_shape}
+        except UnhashableCodeError:
+            return None
+        source["keras"] = current_settings().departures()
+    else:
+        return None
+    plain: dict[str, Any] = {
+        "source": source,
+        "params": spec.backbone_params or {},
+        "size": spec.size,
+    }
+    if callable(spec.backbone) or spec.weights is None:
+        plain["backend"] = backend_name()  # each draws different numbers from one seed
+    return {"keras": _keras_version(), **_plain(plain)}
+
+
+def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Say, without Keras, what embeddings are made from; None if that cannot be said."""
+    if source is None or not (spec.preprocessing is None or isinstance(spec.preprocessing, str)):
+        return None
+    reading = {
+        "version": _RECIPE_VERSION,
+        "preprocessing": spec.preprocessing,
+        "layer": spec.layer,
+        "pooling": spec.pooling,
+        "precision": spec.precision,
+        "decoder": [DECODER, RESIZE],
+    }
+    return {**source, **_plain(reading)}
+
+
+@functools.cache
+def _keras_version() -> str:
+    return version("keras")
+
+
+def _plain(value: Any) -> Any:
+    """Turn a recipe into what JSON gives back."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+def _weights_identity(name: str, weights: Any, files: FileIndex) -> Any:
+    if name == "tiny" and weights is not None:
+        return {"file": _file_digest(TINY_FILE, files)}
+    if weights is None or weights == "imagenet":
+        return weights
+    return {"file": _file_digest(weights, files)}
+
+
+def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
+    absolute = os.path.abspath(Path(path).expanduser())
+    try:
+        status = os.stat(absolute)
+        state = file_key(absolute, status)
+        digest = files.find([state])[0]
+        if digest is None:
+            with open_given(absolute) as file:
+                digest = digest_of(file.read())
+            files.add(state, digest, modified_s=max(status.st_mtime, status.st_ctime))
+    except OSError as exc:
+        raise WeightsError(f"{os.fspath(path)!r} cannot be read: {exc.strerror or exc}") from exc
+    return digest.hex()
+
+
+# Models, and the backbones that read them at some layer, in some way.
+_BUILT: OrderedDict[Hashable, dict[Hashable, Backbone]] = OrderedDict()
+_building = threading.RLock()
+
+
+def _builder(
+    spec: BackboneSpec, source: dict[str, Any] | None, array_shape: tuple[int, ...] | None
+) -> Callable[[], Backbone]:
+    """Return a function that builds the model once; the last few are kept for all clones."""
+    if callable(spec.backbone) or source is None:
+        key: Hashable = (id(spec.backbone), spec.size, array_shape, spec.settings)
+    else:
+        key = digest_of_json(source)
+    reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
+
+    def build() -> Backbone:
+        # Kept with the spec, whose objects therefore live as long as their ids stand in the key.
+        with _building:
+            views = _BUILT.setdefault(key, {})
+            _BUILT.move_to_end(key)
+            if reading not in views:
+                same = next(iter(views.values()), None)
+                views[reading] = (
+                    Backbone(same.model, spec, same.input_shape, same.settings)
+                    if same
+                    else build_backbone(spec, array_shape)
+                )
+            while len(_BUILT) > _MAX_BUILT:
+                _BUILT.popitem(last=False)
+            return views[reading]
+
+    return build

@@ -1,0 +1,448 @@
+"""A model inside a saved file, which a stranger may have made: checked before Keras sees it.
+
+A ``.keras`` file is an archive of a configuration and weights. The configuration may name only
+layers that compute (``keras_layers.py``), the weights may only be plain arrays
+(``storage/_plain_hdf5.py``), and the configuration must not declare more weights than are stored.
+Keras reads the file in a thread of its own, in which settings of the application, such as
+``keras.config.enable_unsafe_deserialization()``, have no effect.
+
+The classes and functions of Keras that a model from a stranger may name.
+
+The configuration in a ``.keras`` file names classes and functions that Keras looks up and calls.
+Several public advisories are about names that do more than compute: they load code or files, or
+open URLs. So only names that are known to do nothing but compute are passed on to Keras. A custom
+layer may be named if the application registered it with
+``keras.saving.register_keras_serializable``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx._archives import ArchiveError, read_members
+from featx.backbones.load import KERAS_SUFFIX, fixed_seed
+from featx.cache.inspect_hdf5 import inspect_weights
+from featx.digests.graph import calls_of, is_graph
+from featx.digests.hashing import digest_of
+from featx.exceptions import SavedFileError
+
+if TYPE_CHECKING:
+    import keras
+
+
+# Left out on purpose: Lambda, wrappers of foreign code (TFSMLayer, TorchModuleWrapper, JaxLayer,
+# FlaxLayer), and layers that read a vocabulary (StringLookup, IntegerLookup, TextVectorization).
+_LAYERS = frozenset(
+    """
+    Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
+    AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D Add
+    AdditiveAttention AlphaDropout Attention AugMix AutoContrast Average AveragePooling1D
+    AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CategoryEncoding CenterCrop
+    Concatenate ContrastLimitedAdaptiveHistogramEqualization Conv1D Conv1DTranspose Conv2D
+    Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM1D ConvLSTM2D ConvLSTM3D Cropping1D Cropping2D
+    Cropping3D CutMix Dense DepthwiseConv1D DepthwiseConv2D Discretization Dot Dropout ELU
+    EinsumDense Embedding Equalization Flatten GRU GRUCell GaussianDropout GaussianNoise
+    GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
+    GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization GroupQueryAttention HashedCrossing
+    Hashing Identity InputLayer InputSpec LSTM LSTMCell LayerNormalization LeakyReLU Masking
+    MaxPooling1D MaxPooling2D MaxPooling3D Maximum MelSpectrogram Minimum MixUp MultiHeadAttention
+    Multiply Normalization PReLU Permute Pipeline RMSNormalization RNN RandAugment
+    RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop
+    RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue
+    RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation
+    RandomSharpness RandomShear RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape
+    Resizing ReversibleEmbedding STFTSpectrogram SeparableConv1D SeparableConv2D SimpleRNN
+    SimpleRNNCell Softmax Solarization SpatialDropout1D SpatialDropout2D SpatialDropout3D
+    SpectralNormalization StackedRNNCells Subtract TimeDistributed UnitNormalization UpSampling1D
+    UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
+    """.split()  # noqa: SIM905
+)
+# Of keras.ops.core, those that call no function.
+_CORE_OPS = frozenset(
+    """
+    Cast ConvertToTensor SaturateCast Scatter ScatterUpdate Slice SliceUpdate StopGradient Unstack
+    """.split()  # noqa: SIM905
+)
+_CLASSES: dict[str, frozenset[str] | None] = {  # None: all classes of the module
+    "keras": frozenset({"DTypePolicy", "Functional", "Model", "Sequential"}),
+    "keras.models": frozenset({"Functional", "Model", "Sequential"}),
+    "keras.src.applications.convnext": frozenset({"LayerScale"}),
+    "keras.src.models.functional": frozenset({"Functional"}),
+    "keras.src.models.sequential": frozenset({"Sequential"}),
+    "keras.layers": _LAYERS,
+    "keras.initializers": None,
+    "keras.regularizers": None,
+    "keras.constraints": None,
+    "keras.dtype_policies": None,
+    "keras.losses": None,
+    "keras.metrics": None,
+    "keras.optimizers": None,
+    "keras.optimizers.schedules": None,
+    "keras.quantizers": frozenset(
+        {
+            "AbsMaxQuantizer",
+            "Float8QuantizationConfig",
+            "Int4QuantizationConfig",
+            "Int8QuantizationConfig",
+        }
+    ),
+    "keras.random": frozenset({"SeedGenerator"}),
+    "keras.src.random.seed_generator": frozenset({"SeedGenerator"}),
+    "keras.src.ops.core": _CORE_OPS,
+    "keras.src.ops.einops": None,
+    "keras.src.ops.image": None,
+    "keras.src.ops.linalg": None,
+    "keras.src.ops.math": None,
+    "keras.src.ops.nn": None,
+    "keras.src.ops.numpy": None,
+}
+_FUNCTIONS = frozenset(
+    """
+    celu elu exponential gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh
+    leaky_relu linear log_sigmoid log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax
+    softplus softsign sparse_plus sparse_sigmoid sparsemax squareplus swish tanh tanh_shrink
+    threshold
+    """.split()  # noqa: SIM905
+)
+_FUNCTION_MODULES = ("builtins", "keras.activations")
+# Names that stand for plain values, not for classes.
+_VALUES = frozenset({"__keras_tensor__", "__bytes__", "__ellipsis__", "__slice__"})
+_ARRAYS = frozenset({"__tensor__", "__numpy__"})
+_DTYPES = frozenset(
+    """
+    bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64
+    """.split()  # noqa: SIM905
+)
+_MAX_NUMBER = 2**63
+_MAX_CALLS = 2**14
+# Parameters of RandAugment, AugMix and SpectralNormalization: how often a step is run at each call.
+_REPEATS = ("chain_depth", "num_chains", "num_ops", "power_iterations")
+_MAX_REPEATS = 32
+
+
+class ConfigurationError(ValueError):
+    """A configuration names something other than layers of Keras."""
+
+
+def check_configuration(data: bytes) -> dict[str, Any]:
+    """Check the configuration of a model before Keras sees it, and drop how it was compiled.
+
+    Parameters
+    ----------
+    data : bytes
+        The member ``config.json`` of a ``.keras`` file.
+
+    Returns
+    -------
+    dict
+        The checked configuration.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not a configuration, or names a class or function that is not listed here.
+    """
+    try:
+        config = json.loads(data.decode("utf-8"), object_hook=_not_compiled)
+        if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
+            raise ConfigurationError("its configuration is not that of a model")
+        faults = sorted({fault for fault in map(_fault_of, _dicts_in(config)) if fault})
+        _check_calls(config)
+    except (ValueError, RecursionError) as exc:
+        if isinstance(exc, ConfigurationError):
+            raise
+        raise ConfigurationError(f"its configuration cannot be read: {exc}") from exc
+    if faults:
+        raise ConfigurationError("; ".join(faults[:5]))
+    return config
+
+
+def _not_compiled(config: dict[str, Any]) -> dict[str, Any]:
+    """Drop losses, metrics and optimizers, which embeddings do not need."""
+    return {name: value for name, value in config.items() if name != "compile_config"}
+
+
+def _dicts_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield all dicts at any depth, and check the numbers between them."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, int) and abs(value) > _MAX_NUMBER:
+            raise ConfigurationError(f"its configuration holds the number {value}")
+
+
+def _check_calls(config: dict[str, Any]) -> None:
+    """Check how often one pass calls layers: nested models that call twice double at each level."""
+    shared: dict[Any, Any] = {}
+    for part in _dicts_in(config):
+        if "shared_object_id" in part:
+            # Keras takes what it met first under an id, whatever else the others say.
+            meaning = [part.get(name) for name in ("class_name", "config")]
+            if shared.setdefault(str(part["shared_object_id"]), meaning) != meaning:
+                raise ConfigurationError("its configuration has an id for two objects")
+    n_calls = _n_calls(config)
+    if n_calls > _MAX_CALLS:
+        raise ConfigurationError(
+            f"its configuration calls layers {n_calls:,} times, expected {_MAX_CALLS:,} at most"
+        )
+
+
+def _n_calls(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_n_calls, value))
+    if not isinstance(value, dict):
+        return 0
+    calls = value.get("inbound_nodes")
+    inner = sum(_n_calls(part) for name, part in value.items() if name != "inbound_nodes")
+    times = len(calls) if isinstance(calls, list) and calls else 1
+    return times * (inner + ("class_name" in value))
+
+
+def _fault_of(config: dict[str, Any]) -> str:
+    """Describe what is wrong with one object of a configuration; empty if nothing is."""
+    if "class_name" not in config:
+        return ""
+    kind, module, inner = config["class_name"], config.get("module"), config.get("config")
+    if not isinstance(kind, str) or not isinstance(module, str | None):
+        return f"class {kind!r} of module {module!r}"
+    if module is None and kind in _VALUES:
+        return ""
+    if module is None and kind in _ARRAYS:
+        dtype = inner.get("dtype") if isinstance(inner, dict) else None
+        return "" if dtype in _DTYPES else f"an array of dtype {dtype!r}"
+    if kind.startswith("__"):
+        return f"{kind}, which is code"
+    if is_registered(config):
+        return ""
+    if kind == "function":
+        is_known = module in _FUNCTION_MODULES and inner in _FUNCTIONS
+        return "" if is_known else f"the function {inner!r} of {module}"
+    names = _CLASSES.get(module or "", frozenset())
+    if not (kind[:1].isupper() and kind.isidentifier() and (names is None or kind in names)):
+        return f"{kind} of {module or 'an unknown module'}"
+    # Keras would rather take what is registered under that name.
+    if config.get("registered_name") not in (None, kind):
+        return f"{kind} under the name {config['registered_name']!r}"
+    repeats = {name: inner.get(name) for name in _REPEATS} if isinstance(inner, dict) else {}
+    for name, count in repeats.items():
+        if isinstance(count, int | float) and count > _MAX_REPEATS:
+            return f"{kind} with {name}={count}, expected {_MAX_REPEATS} at most"
+    return ""
+
+
+def names_registered(config: dict[str, Any]) -> bool:
+    """Return True if a configuration names anything that the application registered."""
+    return any("class_name" in part and is_registered(part) for part in _dicts_in(config))
+
+
+def is_registered(config: dict[str, Any]) -> bool:
+    """Return True if the application registered the named class or function.
+
+    This does not import Keras: before it is imported, nothing is registered.
+    """
+    keras = sys.modules.get("keras")
+    is_function = config["class_name"] == "function"
+    name = config.get("config") if is_function else config.get("registered_name")
+    if keras is None or not isinstance(name, str):
+        return False
+    found = getattr(keras, "saving", None) and keras.saving.get_custom_objects().get(name)
+    if is_function or found is None:
+        return callable(found)
+    return isinstance(found, type) and hasattr(found, "get_config")
+
+
+_CONFIGURATION, _WEIGHTS = "config.json", "model.weights.h5"
+_MAX_BYTES = {_CONFIGURATION: 2**26, "metadata.json": 2**16, _WEIGHTS: 2**34}
+_MAX_ACTIVATIONS = 2**28  # numbers in one tensor of one sample: 1 GiB
+_SPARE_WEIGHTS = 2**20  # that layers need not store
+
+
+class StoredModel:
+    """A model as the bytes of a ``.keras`` file, which Keras reads only when it is needed.
+
+    Parameters
+    ----------
+    data : bytes
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.digest = digest_of(data).hex()
+
+    def __repr__(self) -> str:
+        return f"<model of {len(self.data):,} bytes, {self.digest[:8]}>"
+
+    def __sklearn_clone__(self) -> StoredModel:
+        return self
+
+    def check(self) -> tuple[dict[str, Any], bytes]:
+        """Check the file without Keras, and return its configuration and its weights.
+
+        Raises
+        ------
+        SavedFileError
+            It is damaged, or its configuration names something other than layers of Keras and
+            classes that the application registered.
+        """
+        try:
+            file = io.BytesIO(self.data)
+            members = read_members(
+                file,
+                _MAX_BYTES.get,
+                max_members=len(_MAX_BYTES),
+                required=(_CONFIGURATION, _WEIGHTS),
+            )
+            return check_configuration(members[_CONFIGURATION]), members[_WEIGHTS]
+        except ArchiveError as exc:
+            raise SavedFileError(f"the Keras model in it is damaged: {exc}") from exc
+        except ConfigurationError as exc:
+            raise SavedFileError(
+                f"the Keras model in it is not made of Keras' own layers alone: {exc}. Layers of "
+                "your own have to be registered with keras.saving.register_keras_serializable "
+                "before the file is loaded; a Lambda cannot be saved."
+            ) from exc
+
+    def load(self) -> keras.Model:
+        """Read the model.
+
+        Raises
+        ------
+        SavedFileError
+            See :meth:`check`; or its weights are not plain arrays, or fewer than its configuration
+            declares, or Keras cannot read it.
+        """
+        config, weights = self.check()
+        with tempfile.TemporaryDirectory(prefix="featx-") as folder:
+            file = Path(folder) / _WEIGHTS
+            file.write_bytes(weights)
+            if fault := inspect_weights(file):
+                raise SavedFileError(f"the weights in it cannot be used: {fault.reason}")
+            # Only what was checked.
+            archive = Path(folder) / f"model{KERAS_SUFFIX}"
+            with zipfile.ZipFile(archive, "w") as members:
+                members.writestr(_CONFIGURATION, json.dumps(config))
+                members.write(file, _WEIGHTS)
+            # Held here: the other thread would wait for this one.
+            with fixed_seed():
+                return _in_new_thread(partial(_load, archive, config, len(weights)))
+
+
+def _in_new_thread(job: Callable[[], keras.Model]) -> keras.Model:
+    """Run a job in a new thread, in which Keras' settings of threads have their defaults."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(job).result()
+
+
+def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model:
+    import keras
+
+    try:
+        _check_size(config, weights_bytes)
+        return keras.saving.load_model(file, compile=False, safe_mode=True)
+    except SavedFileError:
+        raise
+    except Exception as exc:  # whatever Keras raises of a configuration that makes no sense
+        raise SavedFileError(f"the Keras model in it cannot be loaded: {exc}") from exc
+
+
+def _check_size(config: dict[str, Any], weights_bytes: int) -> None:
+    """Check how much memory a model needs, before any is allocated."""
+    import keras
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(config)
+            n_weights = sum(map(_size, getattr(model, "variables", ())))
+            largest = max(map(_size, _tensors_of(model)), default=0)
+    except Exception:
+        if names_registered(config):  # custom layers may need their weights to be built
+            return
+        raise
+    if not isinstance(model, keras.Model):
+        raise SavedFileError(f"it holds a {type(model).__name__}, expected a Keras model")
+    if n_weights > weights_bytes + _SPARE_WEIGHTS:
+        raise SavedFileError(
+            f"the Keras model in it declares {n_weights:,} weights, and stores "
+            f"{weights_bytes:,} bytes of them"
+        )
+    _check_activation(largest)
+
+
+def _check_activation(size: int) -> None:
+    if size > _MAX_ACTIVATIONS:
+        raise SavedFileError(
+            f"the Keras model in it makes a tensor of {size:,} numbers for one sample, expected "
+            f"{_MAX_ACTIVATIONS:,} at most"
+        )
+
+
+def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
+    """Check what a model needs for one sample, where its configuration leaves sizes open.
+
+    Parameters
+    ----------
+    model : keras.Model
+    input_shape : sequence of int
+        Shape of one sample.
+
+    Raises
+    ------
+    SavedFileError
+        It makes a tensor of too many numbers, or takes no such samples.
+    """
+    import keras
+
+    if not is_graph(model):
+        return
+    try:
+        inputs = [keras.KerasTensor((None, *input_shape), dtype=model.inputs[0].dtype)]
+        for size in map(_size, _activations_of(model, inputs)):
+            _check_activation(size)
+    except SavedFileError:
+        raise
+    except Exception as exc:  # whatever Keras raises of layers that take no such tensors
+        raise SavedFileError(
+            f"the Keras model in it takes no samples of shape {tuple(input_shape)}: {exc}"
+        ) from exc
+
+
+def _activations_of(model: keras.Model, inputs: Sequence[Any]) -> Iterator[Any]:
+    """Yield the tensors that a graph makes of given inputs, those of nested models too."""
+    import keras
+
+    known = dict(zip(map(id, model.inputs), inputs, strict=True))
+    for call in calls_of(model):
+        args, kwargs = call.arguments.fill_in(known)
+        if is_graph(call.operation):
+            yield from _activations_of(call.operation, keras.tree.flatten(args))
+        outputs = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+        yield from outputs
+        known.update(zip(map(id, call.outputs), outputs, strict=True))
+
+
+def _tensors_of(model: Any) -> Iterator[Any]:
+    if not is_graph(model):
+        return
+    yield from model.inputs
+    for call in calls_of(model):
+        yield from call.outputs
+        yield from _tensors_of(call.operation)
+
+
+def _size(tensor: Any) -> int:
+    return math.prod(side for side in tensor.shape if side is not None)

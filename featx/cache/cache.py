@@ -1,0 +1,559 @@
+"""The cache of embeddings: a folder that never holds a wrong row.
+
+What lies where::
+
+    CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shards.py``)
+    CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
+    CACHE/notes/<digest>.json                           what else was found out (``notes.py``)
+    CACHE/files/files-<id>.index                        what files contain (``file_index.py``)
+    CACHE/damaged/                                      what was found damaged, moved aside
+
+Everything in it is computed anew when it is missing, so a cache may be deleted, in whole or in
+part, at any time. Any number of processes and threads, on one machine or on several that share a
+file system, may read, write and tidy it at once without a lock: all that is assumed is that
+renaming a file replaces another whole, as POSIX, NFS and NTFS promise.
+
+Small facts remembered on disk: what was asked, and what the answer was.
+
+What is lost or damaged is found out once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from sklearn.base import clone
+
+from featx._files import (
+    check_folder,
+    read_regular,
+    remove_abandoned_parts,
+    remove_tree,
+    write_atomically,
+)
+from featx._text import one_line
+from featx.cache.damage import DamageLog
+from featx.cache.exchange import (
+    Imported,
+    Table,
+    add_rows,
+    check_target,
+    read_shards,
+    text_columns,
+    write_table,
+)
+from featx.cache.lazy_array import LazyEmbeddings
+from featx.cache.maintenance import (
+    Eviction,
+    Recheck,
+    choose_evictions,
+    choose_store,
+    compact,
+    describe,
+    find_damage,
+    folder_bytes,
+    mend,
+    recheck,
+    remove,
+    space_of,
+    summarise,
+)
+from featx.cache.store import SpaceStore
+from featx.digests.hashing import digest_of_json
+from featx.digests.space import Space
+from featx.exceptions import InputError, MissingRowsError, ParameterError
+from featx.inputs.file_index import FileIndex
+from featx.inputs.recognize import as_samples
+from featx.inputs.samples import identify
+
+_MAX_BYTES = 2**20
+
+
+class FactStore:
+    """A folder with a small file for each fact.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first is stored.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> notes = FactStore(Path(tempfile.mkdtemp()))
+    >>> notes.remember({"space": "ab12", "device": "cpu"}, {"batch_size": 64})
+    >>> notes.recall({"device": "cpu", "space": "ab12"})
+    {'batch_size': 64}
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def recall(self, subject: dict[str, Any]) -> Any:
+        """Return what was noted about a subject; None if nothing was."""
+        try:
+            check_folder(self.folder)
+            entry = json.loads(read_regular(self._path(subject), max_bytes=_MAX_BYTES))
+            sound = entry["digest"] == digest_of_json([entry["subject"], entry["note"]])
+            return entry["note"] if sound and entry["subject"] == subject else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def remember(self, subject: dict[str, Any], note: Any) -> None:
+        """Note plain data about a subject, which is plain data too.
+
+        Raises
+        ------
+        OSError
+            It could not be written.
+        """
+        entry = {"subject": subject, "note": note, "digest": digest_of_json([subject, note])}
+        check_folder(self.folder)
+        write_atomically(self._path(subject), json.dumps(entry, indent=1).encode())
+
+    def _path(self, subject: dict[str, Any]) -> Path:
+        return self.folder / f"{digest_of_json(subject)}.json"
+
+
+_DTYPES = ("float32", "float16")
+CACHE_PARTS = ("spaces", "notes", "files", "damaged", "tuning")
+
+
+def default_cache_path() -> Path:
+    """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
+    return (
+        Path(os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx"))
+        .expanduser()
+        .absolute()
+    )
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        check_folder(folder)
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+class EmbeddingCache:
+    """A folder of embeddings, shared by any number of processes.
+
+    Parameters
+    ----------
+    path : str or Path, default=None
+        The folder; made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in the
+        user's cache folder.
+    dtype : {"float32", "float16"}, default="float32"
+        In which rows are stored. float16 takes half the room and keeps three digits, which few
+        heads notice; such rows are a space of their own, and are float32 again when they are read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from featx import EmbeddingCache
+    >>> cache = EmbeddingCache(tempfile.mkdtemp())
+    >>> cache.info()["n_rows"]
+    0
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, dtype: str = "float32"
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise ParameterError(
+                f"dtype={dtype!r}: expected one of {', '.join(map(repr, _DTYPES))}"
+            )
+        self.path = Path(path).expanduser().absolute() if path else default_cache_path()
+        self.dtype = dtype
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype == _DTYPES[0] else f", dtype={self.dtype!r}"
+        return f"EmbeddingCache({str(self.path)!r}{dtype})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EmbeddingCache) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Path, str]:
+        return self.path, self.dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), str(self.path), dtype=self.dtype), ()
+
+    def __sklearn_clone__(self) -> EmbeddingCache:
+        return self
+
+    @cached_property
+    def files(self) -> FileIndex:
+        """What files contain, remembered."""
+        return FileIndex(self._part("files"))
+
+    @cached_property
+    def notes(self) -> FactStore:
+        """Which space a backbone led to, and which batch size suited it, remembered."""
+        return FactStore(self._part("notes"))
+
+    @cached_property
+    def _stores(self) -> dict[str, SpaceStore]:
+        return {}
+
+    def store(self, space: Space) -> SpaceStore:
+        """Return the rows of a space; one object per space, so that indexes stay in memory."""
+        if space.digest not in self._stores:
+            self._stores[space.digest] = SpaceStore(
+                self._part("spaces", space.digest),
+                space,
+                damaged_folder=self.path / "damaged",
+            )
+        return self._stores[space.digest]
+
+    def _part(self, *names: str) -> Path:
+        """Return a folder of the cache; quarantine a link or file that has its path."""
+        damage = DamageLog(self.path / "damaged", prefix=self.path.name)
+        place = self.path
+        with damage.reported():
+            for name in names:
+                place /= name
+                try:
+                    check_folder(place)
+                except NotADirectoryError:
+                    damage.quarantine(place, reason="is not a folder, or a link")
+        return place
+
+    def info(self) -> dict[str, Any]:
+        """Say what is stored.
+
+        Returns
+        -------
+        dict
+            ``path``; ``n_rows`` (each distinct row of a space once); ``n_forward`` (rows ever
+            computed and still kept, doubles included); ``n_hits`` (rows that were found instead of
+            being computed); ``n_shards``; ``size_bytes`` (on disk); ``damaged_bytes`` (moved aside,
+            until :meth:`clear`); ``spaces``: for each its digest, label, identity, these figures,
+            when its oldest and newest rows were stored, and its last use (UTC, ISO 8601).
+        """
+        spaces = [describe(store) for store in self._all_stores()]
+        totals = {
+            name: sum(space[name] for space in spaces)
+            for name in ("n_rows", "n_forward", "n_hits", "n_shards", "size_bytes")
+        }
+        damaged_bytes = folder_bytes(self.path / "damaged")
+        return {"path": str(self.path), **totals, "damaged_bytes": damaged_bytes, "spaces": spaces}
+
+    def verify(
+        self, repair: bool = False, *, sample: int = 0, extractor: Any = None, X: Any = None
+    ) -> dict[str, Any]:
+        """Check every row against its checksum and, if asked, compute some again.
+
+        Parameters
+        ----------
+        repair : bool, default=False
+            Whether to move damaged shards aside, keeping their sound rows.
+        sample : int, default=0
+            How many rows to compute again, drawn at random from those stored for `X`.
+        extractor : FeatureExtractor, default=None
+            What computes them.
+        X : samples, default=None
+            Whatever :meth:`FeatureExtractor.transform` takes.
+
+        Returns
+        -------
+        dict
+            ``n_rows`` that were checked; ``damaged``: of each damaged shard, by its path, what is
+            wrong; ``n_sampled``, ``largest_difference`` (relative, of a row) and ``differing`` (the
+            names of samples whose rows the network no longer gives).
+
+        Raises
+        ------
+        ParameterError
+            `sample` needs `extractor` and `X`.
+        """
+        if sample < 0 or (sample and (extractor is None or X is None)):
+            raise ParameterError(f"sample={sample}: expected 0, or more with an extractor and X")
+        stores = self._all_stores()
+        damage = {store: find_damage(store) for store in stores}
+        n_rows = sum(len(shard) for store in stores for shard in store.shards())
+        rechecked = Recheck(0, 0.0, [])
+        if sample:
+            space = clone(extractor).set_params(cache=self).fit(X).space_
+            samples = as_samples(X).for_inputs(space.input_shape)
+            keys = identify(samples, self.files)
+            rechecked = recheck(self.store(space), keys, samples, extractor, n_sampled=sample)
+        if repair:
+            for store, found in damage.items():
+                mend(store, found)
+        damaged = {str(path): why for found in damage.values() for path, why in found.items()}
+        return {"n_rows": n_rows, "damaged": damaged, **rechecked._asdict()}
+
+    def compact(self) -> None:
+        """Merge small shards into few, dropping rows that are stored twice.
+
+        Raises
+        ------
+        OSError
+            They could not be written; nothing is lost.
+        """
+        for folder in (self.files.folder, self.notes.folder):
+            if folder is not None:
+                remove_abandoned_parts(folder)
+        self.files.flush()
+        for store in self._all_stores():
+            compact(store)
+
+    def evictable(
+        self, *, max_bytes: int | None = None, older_than: timedelta | None = None
+    ) -> list[Eviction]:
+        """Say what :meth:`evict` would remove, without removing it.
+
+        Parameters
+        ----------
+        max_bytes, older_than
+            As there.
+
+        Returns
+        -------
+        list of Eviction
+        """
+        stores = self._all_stores()
+        chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
+        return [summarise(store, shards) for store, shards in chosen]
+
+    def evict(
+        self, *, max_bytes: int | None = None, older_than: timedelta | None = None
+    ) -> list[Eviction]:
+        """Remove rows, of the least recently used spaces first, until the rest fits.
+
+        Parameters
+        ----------
+        max_bytes : int, default=None
+            What may stay.
+        older_than : timedelta, default=None
+            Spaces that were not used for longer than this go altogether.
+
+        Returns
+        -------
+        list of Eviction
+            What was removed, by space.
+
+        Raises
+        ------
+        ParameterError
+            Neither was given, or one is negative.
+        """
+        stores = self._all_stores()
+        chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
+        evictions = [summarise(store, shards) for store, shards in chosen]
+        for store, shards in chosen:
+            remove(store, shards)
+        return evictions
+
+    def open(self, space: str | Space | None = None, *, X: Any = None) -> LazyEmbeddings:
+        """Open the rows of a space as an array that is read when it is sliced.
+
+        Parameters
+        ----------
+        space : str or Space, default=None
+            The space, as in ``extractor.space_``, its digest, or the first digits of it; None if
+            there is but one.
+        X : samples, default=None
+            Whose rows to open, in their order (of several views, the first); None opens all.
+
+        Returns
+        -------
+        LazyEmbeddings of shape (n_rows, n_features), float32
+
+        Raises
+        ------
+        ParameterError
+            There is no such space, or not only one.
+        MissingRowsError
+            Rows of `X` are not stored.
+        """
+        store = self._chosen_store(space)
+        if X is None:
+            return LazyEmbeddings(store, store.keys())
+        samples = as_samples(X).for_inputs(store.space.input_shape)
+        keys = identify(samples, self.files)
+        missing = np.flatnonzero(~store.holds(keys))
+        if len(missing):
+            shown = ", ".join(one_line(samples.name(row)) for row in missing[:10].tolist())
+            raise MissingRowsError(
+                f"{len(missing)} of {len(keys)} samples are not stored in the space "
+                f"{store.space.label!r}: {shown}. Transform them first."
+            )
+        return LazyEmbeddings(store, keys)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        space: str | Space | None = None,
+        X: Any = None,
+        y: Any = None,
+    ) -> None:
+        """Write the rows of a space as one file for others.
+
+        Parameters
+        ----------
+        path : str or Path
+            An existing regular file is replaced once the new one is complete; permissions are kept.
+        format : {"h5", "npz", "parquet", "csv"}, default=None
+            None goes by the suffix. Parquet needs ``featx[parquet]``.
+        space, X
+            Which rows, in which order: see :meth:`open`. With `X` the names of the samples are
+            written as well.
+        y : array-like of shape (n_samples,), default=None
+            Labels of `X`, written as text.
+
+        Raises
+        ------
+        ParameterError, InputError, MissingRowsError
+            See :meth:`open`.
+        OSError
+            The file cannot be written; nothing is left behind.
+        """
+        check_target(Path(path), format)
+        if y is not None and (X is None or len(y) != len(X)):
+            raise InputError("y holds the labels of X: expected X, and as many of both")
+        view = self.open(space, X=X)
+        names = None
+        if X is not None:
+            samples = as_samples(X)
+            names = [samples.name(row) for row in range(len(samples))]
+        table = Table(view, self._chosen_store(space).space, text_columns(names, y))
+        write_table(table, Path(path), format)
+
+    def import_(self, path: str | os.PathLike[str]) -> Imported:
+        """Add rows that another cache exported as HDF5, or all those of a cache folder.
+
+        The files are looked into by a child process with limits on time and memory, and each row
+        is checked against its checksum; whether a row is what its key says nobody can check.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Returns
+        -------
+        Imported
+            ``n_rows``, ``n_added`` and ``n_damaged``.
+
+        Raises
+        ------
+        InputError
+            A file is no export, or of a structure that is not safe to read; nothing was added.
+        OSError
+            Rows cannot be stored.
+        """
+        outcomes = [add_rows(shard, self.store(shard.space)) for shard in read_shards(Path(path))]
+        self.compact()
+        return Imported(*map(sum, zip(*outcomes, strict=True)))
+
+    def clear(self) -> None:
+        """Remove everything that is stored, damaged files included; foreign files stay.
+
+        Raises
+        ------
+        OSError
+            Something cannot be removed.
+        """
+        for name in CACHE_PARTS:
+            remove_tree(self.path / name)
+        self.__dict__.pop("files", None)
+        self._stores.clear()
+
+    def _chosen_store(self, space: str | Space | None) -> SpaceStore:
+        digest = space.digest if isinstance(space, Space) else space or ""
+        return choose_store(self._all_stores(), digest, folder=self.path)
+
+    def _all_stores(self) -> list[SpaceStore]:
+        folders = [place for place in _listed(self._part("spaces")) if not place.is_symlink()]
+        spaces = map(space_of, folders)
+        return [self.store(space) for space in spaces if space is not None]
+
+
+def resolve_cache(cache: Any) -> EmbeddingCache | None:
+    """Turn the `cache` parameter of an extractor into a cache, or None for none.
+
+    Parameters
+    ----------
+    cache : "auto", None, str, Path or EmbeddingCache
+    """
+    if cache is None or isinstance(cache, EmbeddingCache):
+        return cache
+    path = default_cache_path() if isinstance(cache, str) and cache == "auto" else Path(cache)
+    return _shared_cache(str(path.expanduser().absolute()))
+
+
+def path_at_first(
+    first: dict[str, tuple[Any, str]],
+    name: str,
+    given: Any,
+    *,
+    is_path: Callable[[Any], bool],
+) -> Any:
+    """Return a parameter, with a relative path as it was first resolved.
+
+    Parameters
+    ----------
+    first : dict of str to (given, absolute path)
+        Relative paths as first resolved, by the name of the parameter; updated.
+    name : str
+        Name of the parameter.
+    given : object
+        Value of the parameter.
+    is_path : callable
+        Check that a value is the path of an existing file.
+
+    Examples
+    --------
+    >>> first = {"weights": ("w.h5", "/somewhere/w.h5")}
+    >>> path_at_first(first, "weights", "w.h5", is_path=os.path.exists)
+    '/somewhere/w.h5'
+    >>> path_at_first(first, "weights", "/elsewhere/w.h5", is_path=os.path.exists)
+    '/elsewhere/w.h5'
+    """
+    known = first.get(name)
+    if known and known[0] == given:
+        return known[1]
+    is_relative = isinstance(given, (str, os.PathLike)) and not _is_absolute(given)
+    if not (is_relative and is_path(given)):
+        return given
+    first[name] = given, os.path.abspath(given)
+    return first[name][1]
+
+
+def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
+    """Return the `cache` parameter as :func:`path_at_first` does; its folder need not exist."""
+    if isinstance(given, str) and given == "auto":
+        from_environment = os.environ.get("FEATX_CACHE")
+        if not from_environment or _is_absolute(from_environment):
+            return given
+        given = from_environment
+    return path_at_first(first, "cache", given, is_path=lambda path: True)
+
+
+def _is_absolute(path: str | os.PathLike[str]) -> bool:
+    return Path(path).expanduser().is_absolute()
+
+
+_SHARED: dict[str, EmbeddingCache] = {}
+
+
+def _shared_cache(path: str) -> EmbeddingCache:
+    # Indexes that were read once serve every estimator of the process: a grid search makes
+    # hundreds of clones, which would each read them again.
+    return _SHARED.setdefault(path, EmbeddingCache(path))

@@ -1,0 +1,316 @@
+"""Rows of one space as one file for others, and back: HDF5, .npz, Parquet or CSV.
+
+Rows are read and written a block at a time, beside the place of the file and moved there when it is
+whole. The HDF5 form is a shard (``_hdf5.py``) with names and labels in it; it is the one that can
+be read back.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import math
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from featx._files import check_replaceable, replaced_atomically
+from featx._text import as_utf8, one_line
+from featx.cache.lazy_array import LazyEmbeddings
+from featx.cache.shard import Shard, examine_shards
+from featx.cache.store import SpaceStore
+from featx.digests.hashing import checksums_of_rows
+from featx.digests.key_table import matrix_from_keys
+from featx.digests.space import Space
+from featx.exceptions import InputError, MissingExtraError, ParameterError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK_BYTES = 64 * 2**20
+_MAX_SIZE = 2**28  # numbers in one sample, or in its embedding: 1 GiB
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What goes into a file.
+
+    Attributes
+    ----------
+    view : LazyEmbeddings
+    space : Space
+    texts : dict of str to list of str
+        ``"names"`` and ``"labels"`` of the samples, as far as they are known.
+    """
+
+    view: LazyEmbeddings
+    space: Space
+    texts: dict[str, list[str]]
+
+
+def check_target(path: Path, format: str | None) -> None:
+    """Check, before any work, that rows can be written to a path in a format.
+
+    Raises
+    ------
+    ParameterError
+        The format is not known, or the path is that of something other than a regular file.
+    MissingExtraError
+        The format is Parquet, and pyarrow is missing.
+    """
+    _writer_of(path, format)
+    check_replaceable(path)
+
+
+def write_table(table: Table, path: Path, format: str | None) -> None:
+    """Write rows as one file, replacing one that is there when the new one is whole.
+
+    Parameters
+    ----------
+    table : Table
+    path : Path
+    format : {"h5", "npz", "parquet", "csv"} or None
+        None goes by the suffix of the path.
+
+    Raises
+    ------
+    ParameterError, MissingExtraError
+        See :func:`check_target`.
+    OSError
+        There is no room, or the folder cannot be written; nothing is left behind.
+    """
+    writer = _writer_of(path, format)
+    path = path.absolute()
+    needed = table.view.size * table.view.stored_dtype.itemsize
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        reason = f"{os.strerror(errno.ENOSPC)}: {needed} bytes needed, {free} free"
+        raise OSError(errno.ENOSPC, reason, str(path))
+    with replaced_atomically(path) as beside:
+        writer(table, beside)
+
+
+def _writer_of(path: Path, format: str | None) -> Callable[[Table, Path], None]:
+    format = format or path.suffix.lstrip(".").lower()
+    if format not in _WRITERS:
+        raise ParameterError(f"format={format!r}: expected 'h5', 'npz', 'parquet' or 'csv'")
+    if format == "parquet":
+        check_pyarrow()
+    return _WRITERS[format]
+
+
+def check_pyarrow() -> None:
+    """Check that Parquet can be written.
+
+    Raises
+    ------
+    MissingExtraError
+        pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: F401 - only to know whether it is there
+    except ImportError as exc:
+        raise MissingExtraError(
+            "Parquet files need pyarrow: pip install pyarrow, or write .csv, .h5 or .npz"
+        ) from exc
+
+
+def _write_h5(table: Table, path: Path) -> None:
+    from featx.cache.hdf5 import shard_frame
+
+    dtype = table.view.stored_dtype
+    frame = shard_frame(
+        table.view.shape, space=table.space.to_json(), dtype=dtype.name, texts=table.texts
+    )
+    n_rows, n_features = table.view.shape
+    row_bytes = n_features * dtype.itemsize
+    checksums = []
+    with open(path, "xb", buffering=0) as file:
+        for offset, part in frame.rest(n_rows=n_rows, row_bytes=row_bytes):
+            _write_at(file, offset, part)
+        for start, block in table.view.blocks():
+            rows = np.ascontiguousarray(block, dtype)
+            checksums.append(checksums_of_rows(rows))
+            _write_at(file, frame.embeddings + start * row_bytes, rows)
+        _write_at(file, frame.keys, matrix_from_keys(table.view.keys))
+        _write_at(file, frame.checksums, np.concatenate(checksums))
+
+
+def _write_at(file: Any, offset: int, data: Any) -> None:
+    """Write at a place of a file that may take less than it is given."""
+    file.seek(offset)
+    rest = memoryview(data).cast("B")
+    while len(rest):
+        rest = rest[file.write(rest) :]
+
+
+def _write_npz(table: Table, path: Path) -> None:
+    arrays: dict[str, np.ndarray] = {"keys": matrix_from_keys(table.view.keys)}
+    arrays |= {name: np.array(values) for name, values in table.texts.items()}
+    arrays["space"] = np.array(table.space.digest)
+    header = {"descr": "<f4", "fortran_order": False, "shape": table.view.shape}
+    with zipfile.ZipFile(path, "x") as archive:
+        with archive.open("embeddings.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for _, block in table.view.blocks():
+                member.write(block.data.cast("B"))
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _write_parquet(table: Table, path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    n_features = table.view.shape[1]
+    fields = [("key", pa.binary(16)), *((name, pa.string()) for name in table.texts)]
+    fields.append(("embedding", pa.list_(pa.float32(), n_features)))
+    metadata = {"space": table.space.digest, "label": as_utf8(table.space.label)}
+    schema = pa.schema(fields, metadata=metadata)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start, block in table.view.blocks():
+            rows = slice(start, start + len(block))
+            keys = [bytes(key) for key in matrix_from_keys(table.view.keys[rows])]
+            columns = [pa.array(keys, pa.binary(16))]
+            columns += [string_array(values[rows]) for values in table.texts.values()]
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), n_features))
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def string_array(values: Iterable[str]) -> pa.Array:
+    """Return strings as an Arrow column, with escapes for what is not UTF-8."""
+    import pyarrow as pa
+
+    return pa.array(map(as_utf8, values), pa.string())
+
+
+def _write_csv(table: Table, path: Path) -> None:
+    keys = [bytes(key).hex() for key in matrix_from_keys(table.view.keys)]
+    write_csv(path, {"key": keys, **table.texts}, (block for _, block in table.view.blocks()))
+
+
+def write_csv(path: Path, texts: Mapping[str, Sequence[str]], blocks: Iterable[np.ndarray]) -> None:
+    """Write a CSV file of quoted texts, and a column for each feature.
+
+    Texts are unchanged: quotes keep line breaks and separators in their cell. A spreadsheet that
+    opens the file still takes a cell that begins with ``=`` for a formula, unless the columns are
+    imported as text.
+
+    Parameters
+    ----------
+    path : Path
+        Path of a new file.
+    texts : mapping of str to sequence of str
+        Columns of text by name.
+    blocks : iterable of ndarray of shape (n_some, ...)
+        Embeddings of all samples, in blocks.
+    """
+    rows = (row.ravel() for block in blocks for row in block)
+    with open(path, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        for number, (row, *cells) in enumerate(zip(rows, *texts.values(), strict=True)):
+            if not number:
+                writer.writerow([*texts, *(f"embedding_{feature}" for feature in range(len(row)))])
+            writer.writerow([*cells, *row])
+
+
+_WRITERS = {
+    "h5": _write_h5,
+    "hdf5": _write_h5,
+    "npz": _write_npz,
+    "parquet": _write_parquet,
+    "csv": _write_csv,
+}
+
+
+class Imported(NamedTuple):
+    """What came of reading a file of embeddings.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows in the files.
+    n_added : int
+        Those that were sound and not stored before.
+    n_damaged : int
+        Rows that were left out, since they disagree with their checksums or are not finite.
+    """
+
+    n_rows: int
+    n_added: int
+    n_damaged: int
+
+
+def read_shards(path: Path) -> list[Shard]:
+    """Find the shards in a file, or in the files of a cache folder; a child process looks at them.
+
+    Raises
+    ------
+    InputError
+        There are none, or files that are not shards: all of them named.
+    """
+    rows = path / "spaces" if (path / "spaces").is_dir() else path
+    paths = sorted(rows.rglob("*.h5")) if path.is_dir() else [path]
+    if not paths or not all(map(Path.is_file, paths)):
+        raise InputError(f"{str(path)!r}: no such file, or a folder without .h5 files")
+    shards, faults = [], []
+    for file, found in zip(paths, examine_shards(paths), strict=True):
+        fault = _fault_of(found)
+        if fault:
+            faults.append(f"{one_line(file)}: {one_line(fault)}")
+        elif isinstance(found, Shard):
+            shards.append(found)
+    if faults:
+        raise InputError("not embeddings that featx exported: " + "; ".join(faults[:10]))
+    return shards
+
+
+def _fault_of(found: Shard | Exception) -> str:
+    """Return why a shard cannot be imported; empty if it can.
+
+    The digest of its space, which names the folder, is computed here and not read from the file.
+    """
+    if not isinstance(found, Shard):
+        return str(found)
+    space = found.space
+    for name in ("input_shape", "feature_shape"):
+        shape = space.description.get(name)
+        is_shape = isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
+        if not (is_shape and shape and math.prod(shape) <= _MAX_SIZE):
+            return f"its description has the {name} {shape!r:.80}"
+    return "its space cannot be identified" if "unidentified" in space.description else ""
+
+
+def add_rows(shard: Shard, store: SpaceStore) -> Imported:
+    """Store those rows of a shard from elsewhere that are sound and not stored yet."""
+    n_added = n_damaged = 0
+    for keys, rows, sound in _blocks_of(shard):
+        fresh = sound & ~store.holds(keys)
+        n_damaged += int((~sound).sum())
+        if fresh.any():
+            store.append(keys[fresh], rows[fresh])
+            n_added += int(fresh.sum())
+    return Imported(len(shard), n_added, n_damaged)
+
+
+def _blocks_of(shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    n_rows = max(1, _BLOCK_BYTES // shard.row_bytes)
+    for start in range(0, len(shard), n_rows):
+        numbers = np.arange(start, min(start + n_rows, len(shard)))
+        rows = np.empty((len(numbers), shard.space.n_features), shard.dtype)
+        sound = shard.read(numbers, rows, np.arange(len(numbers)))
+        sound &= np.isfinite(rows).all(axis=1)  # such rows are never stored
+        yield shard.keys[numbers], rows, sound
+
+
+def text_columns(names: Sequence[str] | None, labels: Any) -> dict[str, list[str]]:
+    """Return names and labels of samples as text, those that are there."""
+    given = {"names": names, "labels": labels}
+    return {key: list(map(str, values)) for key, values in given.items() if values is not None}

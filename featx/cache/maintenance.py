@@ -1,0 +1,415 @@
+"""Keeping a cache in order: what is in it, whether it is sound, what may go.
+
+Many small shards into few: merged ones are in place before the old ones go.
+
+So neither a kill at any moment nor a reader at the same time loses a row. Processes that merge the
+same shards at once write one shard, whose name follows from its content. If they merge overlapping
+sets of shards, rows are stored twice until the next merge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+
+from featx._files import remove_abandoned_parts, remove_if_abandoned
+from featx._text import one_line
+from featx.cache.shard import (
+    DATA_SUFFIX,
+    INDEX_SUFFIX,
+    SHARD_PREFIX,
+    DamagedShardError,
+    Shard,
+    examine_shards,
+    open_shard,
+    remove_shard,
+)
+from featx.cache.store import Snapshot, SpaceStore
+from featx.cache.usage import USAGE_FILE, is_past, read_usage
+from featx.digests.key_table import NO_KEY, KeyTable, distinct
+from featx.digests.space import Space
+from featx.exceptions import ParameterError
+from featx.inputs.samples import Samples
+
+MAX_SHARDS = 256
+_MERGED_BYTES = 128 * 2**20  # of a shard: three times this is held in memory while merging
+_MAX_TINY = 16
+_TINY_BYTES = 8 * 2**20
+_GROWTH = 2  # a shard is merged with smaller ones that hold half as many rows together
+
+
+def compact(store: SpaceStore) -> None:
+    """Merge the small shards of a space, and those that hold rows of others, into few.
+
+    Rows keep the order in which they came. While a row cannot be read, no shard is removed.
+
+    Parameters
+    ----------
+    store : SpaceStore
+
+    Raises
+    ------
+    OSError
+        The merged shards could not be written; nothing is lost.
+    """
+    _sweep(store)
+    with store.damage.reported():
+        snapshot = store.snapshot()
+    _merge(store, _worth_merging(snapshot))
+
+
+def merge_tiny(store: SpaceStore) -> None:
+    """Merge tiny shards of similar sizes once there are many, as after passes over single samples.
+
+    Each row is rewritten only a few times, since a shard is not merged with smaller ones that
+    together hold less than half of its rows. One thread of a process merges; no other waits for it.
+
+    Parameters
+    ----------
+    store : SpaceStore
+
+    Raises
+    ------
+    OSError
+        The merged shard could not be written; nothing is lost.
+    """
+    if not store.merging.acquire(blocking=False):
+        return
+    try:
+        _merge(store, _tiny_of_similar_sizes(store.shards()))
+    finally:
+        store.merging.release()
+
+
+def _tiny_of_similar_sizes(shards: Sequence[Shard]) -> list[Shard]:
+    tiny = sorted((shard for shard in shards if shard.size_bytes <= _TINY_BYTES), key=len)
+    if len(tiny) <= _MAX_TINY:
+        return []
+    starts = np.cumsum([0, *map(len, tiny)])
+    twice = KeyTable(np.concatenate([shard.keys for shard in tiny])).repeated()
+    chosen, n_rows = set(), 0
+    for number, (shard, start) in enumerate(zip(tiny, starts.tolist(), strict=False)):
+        fits = number < 2 or len(shard) <= _GROWTH * n_rows
+        if fits or twice[start : start + len(shard)].any():
+            chosen.add(shard.path)
+            n_rows += len(shard)
+    return [shard for shard in shards if shard.path in chosen]
+
+
+def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
+    if not old:
+        return
+    keys = distinct(np.concatenate([shard.keys for shard in old]))
+    keys = keys[keys != NO_KEY]
+    times_s = min(shard.times_s[0] for shard in old), max(shard.times_s[1] for shard in old)
+    stamp_ns = max(shard.stamp_ns for shard in old)
+    n_merged, kept = 0, set()
+    for number, (block_keys, embeddings) in enumerate(blocks(store, keys)):
+        if len(block_keys):
+            merged = store.append(
+                block_keys, embeddings, times_s=times_s, stamp_ns=stamp_ns + number
+            )
+            n_merged += len(block_keys)
+            kept |= {shard.path for shard in merged}
+    if n_merged == len(keys):
+        for shard in old:
+            if shard.path not in kept:
+                remove_shard(shard)
+
+
+def _worth_merging(snapshot: Snapshot) -> list[Shard]:
+    """Choose the shards that are small, or hold a row that another holds too.
+
+    All that hold such a row, so that whoever removes a shard has written each of its rows anew:
+    what another process that compacts at the same time does with the others does not matter.
+    """
+    twice = snapshot.repeated()
+    ends = zip(snapshot.starts[:-1], snapshot.starts[1:], strict=True)
+    has_doubles = [bool(twice[start:stop].any()) for start, stop in ends]
+    chosen = [
+        shard
+        for shard, doubles in zip(snapshot.shards, has_doubles, strict=True)
+        if doubles or shard.size_bytes < _MERGED_BYTES // 2
+    ]
+    return chosen if len(chosen) > 1 or any(has_doubles) else []
+
+
+def _sweep(store: SpaceStore) -> None:
+    """Remove what writers and compactions that were killed left, a day ago or longer."""
+    remove_abandoned_parts(store.folder)
+    for index in store.folder.glob(f"{SHARD_PREFIX}*{INDEX_SUFFIX}"):
+        if not index.with_suffix(DATA_SUFFIX).exists():
+            remove_if_abandoned(index)
+
+
+def blocks(store: SpaceStore, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read rows in blocks that fit in memory.
+
+    Parameters
+    ----------
+    store : SpaceStore
+    keys : ndarray of shape (n,), dtype S16
+        Distinct.
+
+    Yields
+    ------
+    keys : ndarray of shape (m,), dtype S16
+        Those whose row was there and sound.
+    embeddings : ndarray of shape (m, n_features), float32
+    """
+    n_rows = max(1, _MERGED_BYTES // (store.space.dtype.itemsize * store.space.n_features))
+    for start in range(0, len(keys), n_rows):
+        block = keys[start : start + n_rows]
+        embeddings, found = store.find(block)
+        yield block[found], embeddings[found] if not found.all() else embeddings
+
+
+_SHOWN = 8  # digits of a digest
+
+
+def space_of(folder: Path) -> Space | None:
+    """Learn from its shards what space a folder is of; None if none of them can be read."""
+    for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
+        with contextlib.suppress(DamagedShardError, OSError):
+            space = open_shard(index).space
+            if space.digest == folder.name:
+                return space
+    with contextlib.suppress(OSError):
+        for shard in examine_shards(sorted(folder.glob(f"*{DATA_SUFFIX}"))):
+            if isinstance(shard, Shard) and shard.space.digest == folder.name:
+                return shard.space
+    return None
+
+
+def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> SpaceStore:
+    """Choose the space whose digest begins so; of an empty beginning, the only one there is.
+
+    Raises
+    ------
+    ParameterError
+        There is no such space, or not only one.
+    """
+    chosen = [store for store in stores if store.space.digest.startswith(digest)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if not stores:
+        raise ParameterError(f"nothing is stored in {one_line(folder)} yet")
+    labels = {store.space.digest: store.space.label for store in chosen or stores}
+    n_shown = _SHOWN
+    while len({digest[:n_shown] for digest in labels}) < len(labels):
+        n_shown += 1
+    listed = {digest[:n_shown]: label for digest, label in labels.items()}
+    problem = f"space={digest!r}: {len(chosen) or 'no'} spaces have a digest that begins so"
+    if not digest:
+        problem = f"{one_line(folder)} holds {len(stores)} spaces"
+    raise ParameterError(
+        f"{problem}: choose one by the beginning of its digest, as in "
+        f"space={next(iter(listed))!r}. Stored: "
+        + "; ".join(f"{beginning} {label}" for beginning, label in listed.items())
+    )
+
+
+def describe(store: SpaceStore) -> dict[str, Any]:
+    """Describe a space and what is stored of it, in plain data: see :meth:`EmbeddingCache.info`."""
+    shards = store.shards()
+    usage = read_usage(store.folder)
+    times_s = [time_s for shard in shards for time_s in shard.times_s]
+    return {
+        "digest": store.space.digest,
+        "label": store.space.label,
+        "identity": store.space.description,
+        "n_rows": len(store.keys()),
+        "n_forward": sum(map(len, shards)),
+        "n_hits": usage.n_hits,
+        "n_shards": len(shards),
+        "size_bytes": sum(map(_disk_bytes, shards)),
+        "oldest": _iso(min(times_s, default=0)),
+        "newest": _iso(max(times_s, default=0)),
+        "last_used": _iso(_last_used_s(store)),
+    }
+
+
+def find_damage(store: SpaceStore) -> dict[Path, str]:
+    """Say of each damaged file what is wrong with it, or why it cannot be read."""
+    shards = store.snapshot().shards
+    damage = dict(store.damage.taken())
+    for shard in shards:
+        try:
+            n_unsound = int((~shard.read_all()[1]).sum())
+            if n_unsound:
+                damage[shard.path] = f"{n_unsound} of {len(shard)} rows are damaged"
+            elif not shard.has_sound_frame():
+                damage[shard.path] = "the bytes around its rows are damaged"
+        except FileNotFoundError:
+            continue  # just merged into another
+        except OSError as exc:
+            damage[shard.path] = f"cannot be read ({exc.strerror or exc})"
+    return damage
+
+
+def mend(store: SpaceStore, damage: dict[Path, str]) -> None:
+    """Move damaged shards aside, storing their sound rows anew."""
+    remove_abandoned_parts(store.folder)
+    with store.damage.reported():
+        for shard in store.snapshot().shards:
+            if shard.path in damage:
+                with contextlib.suppress(OSError):  # it was reported as not to be read
+                    store.salvage(shard, damage[shard.path])
+
+
+class Eviction(NamedTuple):
+    """What is removed of one space.
+
+    Attributes
+    ----------
+    digest, label : str
+        Of the space.
+    last_used : str or None
+        In UTC, ISO 8601.
+    n_shards, n_rows, size_bytes : int
+    """
+
+    digest: str
+    label: str
+    last_used: str | None
+    n_shards: int
+    n_rows: int
+    size_bytes: int
+
+
+def choose_evictions(
+    stores: Sequence[SpaceStore], *, max_bytes: int | None, older_than: timedelta | None
+) -> list[tuple[SpaceStore, list[Shard]]]:
+    """Choose what goes: the spaces not used for long, then the least recently used.
+
+    Raises
+    ------
+    ParameterError
+        Neither limit was given, or one is negative.
+    """
+    if max_bytes is None and older_than is None:
+        raise ParameterError("expected max_bytes or older_than: what may stay")
+    if max_bytes is not None and max_bytes < 0:
+        raise ParameterError(f"max_bytes={max_bytes}: expected a size in bytes, 0 or more")
+    if older_than is not None and older_than < timedelta(0):
+        raise ParameterError(f"older_than={older_than}: expected a length of time, 0 or more")
+    now_s = time.time()
+    by_use = sorted(stores, key=_last_used_s)
+    shards_of = {store.space.digest: list(store.shards()) for store in by_use}
+    kept_bytes = sum(_disk_bytes(shard) for shards in shards_of.values() for shard in shards)
+    chosen = []
+    for store in by_use:
+        shards = shards_of[store.space.digest]
+        is_old = older_than is not None and now_s - _last_used_s(store) > older_than.total_seconds()
+        going: list[Shard] = []
+        for shard in shards:
+            if is_old or (max_bytes is not None and kept_bytes > max_bytes):
+                going.append(shard)
+                kept_bytes -= _disk_bytes(shard)
+        if going:
+            chosen.append((store, going))
+    return chosen
+
+
+def summarise(store: SpaceStore, shards: Sequence[Shard]) -> Eviction:
+    """Say what removing some shards of a space means."""
+    return Eviction(
+        digest=store.space.digest,
+        label=store.space.label,
+        last_used=_iso(_last_used_s(store)),
+        n_shards=len(shards),
+        n_rows=sum(map(len, shards)),
+        size_bytes=sum(map(_disk_bytes, shards)),
+    )
+
+
+def remove(store: SpaceStore, shards: Sequence[Shard]) -> None:
+    """Remove shards, and the folder of the space if nothing is left in it."""
+    for shard in shards:
+        remove_shard(shard)
+    if not store.shards():
+        with contextlib.suppress(OSError):
+            (store.folder / USAGE_FILE).unlink(missing_ok=True)
+            store.folder.rmdir()
+
+
+class Recheck(NamedTuple):
+    """What came of computing stored rows again.
+
+    Attributes
+    ----------
+    n_sampled : int
+        Rows that were computed again.
+    largest_difference : float
+        Largest ||computed - stored|| / ||computed|| of a row.
+    differing : list of str
+        Names of the samples whose rows differ by more than the storage can explain.
+    """
+
+    n_sampled: int
+    largest_difference: float
+    differing: list[str]
+
+
+def recheck(
+    store: SpaceStore, keys: np.ndarray, samples: Samples, extractor: Any, *, n_sampled: int
+) -> Recheck:
+    """Compute stored rows again and compare.
+
+    Parameters
+    ----------
+    store : SpaceStore
+    keys : ndarray of shape (n_samples,), dtype S16
+    samples : Samples
+        Whose keys they are.
+    extractor : FeatureExtractor
+    n_sampled : int
+        How many rows, drawn from those that are stored, always in the same way.
+    """
+    stored = np.flatnonzero(store.holds(keys))
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.choice(stored, min(n_sampled, len(stored)), replace=False))
+    if not len(rows):
+        return Recheck(0, 0.0, [])
+    kept, _ = store.find(keys[rows])
+    # Rows under these keys are of the samples themselves, not of versions of them.
+    itself = clone(extractor).set_params(cache=None, views=1, augment=None)
+    fresh = itself.fit_transform(samples.take(rows))
+    computed = np.asarray(fresh).reshape(kept.shape)
+    norms = np.maximum(np.linalg.norm(computed, axis=1), np.finfo(np.float32).tiny)
+    gaps = np.linalg.norm(computed - kept, axis=1) / norms
+    # Two engines agree within 1e-4; float16 keeps 11 bits. NaN is not within either.
+    allowed = 1e-4 if store.space.dtype == np.float32 else 2e-3
+    differing = [samples.name(row) for row in rows[~(gaps <= allowed)].tolist()]
+    return Recheck(len(rows), float(gaps.max()), differing)
+
+
+def _last_used_s(store: SpaceStore) -> float:
+    """Tell when rows were last looked up or stored; if nobody noted it, when they were stored."""
+    stored_s = (shard.times_s[1] for shard in store.shards() if is_past(shard.times_s[1]))
+    return read_usage(store.folder).last_used_s or max(stored_s, default=0.0)
+
+
+def _disk_bytes(shard: Shard) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return shard.path.stat().st_size + shard.index_path.stat().st_size
+    return 0
+
+
+def folder_bytes(folder: Path) -> int:
+    """Sum up the sizes of the files in a folder; zero if it is not there."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in folder.iterdir())
+    return 0
+
+
+def _iso(seconds: float) -> str | None:
+    """Write a time, in seconds since 1970, as ISO 8601 in UTC; None for never."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None

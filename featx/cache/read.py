@@ -1,0 +1,215 @@
+"""Rows of a matrix in a file, read into an array and checked on the way.
+
+They are read, not mapped: where a disk or a mount is gone, a read is an error, and a touched page
+is the end of the process. What is read at once stays in the processor's cache until it was checked
+and has found its place. Reading and checking let other threads run.
+
+What the rows of a shard are checked against: a checksum of each row, and one of each block.
+
+Rows that were asked for one by one are checked one by one. Where a whole block of neighbours was
+read, one checksum of all its bytes says the same at half the cost, and lets other threads run; if
+it disagrees, its rows are checked each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from featx._files import open_regular
+from featx.digests.hashing import checksum_of, checksums_of_rows
+
+_BLOCK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Checksums:
+    """The checksums of a matrix.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), uint64
+    blocks : ndarray of shape (ceil(n / rows_of_a_block),), uint64
+        In order; or none, where they are not known.
+    rows_of_a_block : int
+        The last may have fewer.
+    """
+
+    rows: np.ndarray
+    blocks: np.ndarray
+    rows_of_a_block: int
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> Self:
+        """Compute those of a C-contiguous matrix (n, d).
+
+        Examples
+        --------
+        >>> matrix = np.eye(4)
+        >>> Checksums.of(matrix).agree(matrix[1:3], first=1)
+        array([ True,  True])
+        >>> Checksums.of(matrix).agree(matrix[2:], first=1)
+        array([False, False])
+        """
+        step = max(1, _BLOCK_BYTES // max(1, matrix[:1].nbytes))
+        starts = range(0, len(matrix), step)
+        blocks = [checksum_of(matrix[start : start + step]) for start in starts]
+        return cls(checksums_of_rows(matrix), np.array(blocks, np.uint64), step)
+
+    @classmethod
+    def of_rows_alone(cls, rows: np.ndarray) -> Self:
+        """Make do with the checksums of rows, shape (n,), where those of blocks are not known."""
+        return cls(rows, np.empty(0, np.uint64), 1)
+
+    def widened(self, first: int, stop: int, *, max_more: int) -> tuple[int, int]:
+        """Widen a range of rows to whole blocks, if these are so few rows more at each end."""
+        step = self.rows_of_a_block
+        start, end = first // step * step, min(-(-stop // step) * step, len(self.rows))
+        return (
+            start if first - start <= max_more else first,
+            end if end - stop <= max_more else stop,
+        )
+
+    def agree(self, found: np.ndarray, *, first: int) -> np.ndarray:
+        """Check neighbouring rows.
+
+        Parameters
+        ----------
+        found : ndarray of shape (m, d), C-contiguous
+        first : int
+            Which row of the matrix the first of them is to be.
+
+        Returns
+        -------
+        ndarray of shape (m,), bool
+        """
+        step, stop = self.rows_of_a_block, first + len(found)
+        n_whole = -(-stop // step) if stop == len(self.rows) else stop // step
+        sound = np.zeros(len(found), bool)
+        for block in range(-(-first // step), min(n_whole, len(self.blocks))):
+            span = slice(block * step - first, (block + 1) * step - first)
+            sound[span] = checksum_of(found[span]) == int(self.blocks[block])
+        if not sound.any():
+            return checksums_of_rows(found) == self.rows[first:stop]
+        others = np.flatnonzero(~sound)
+        sound[others] = checksums_of_rows(found[others]) == self.rows[first + others]
+        return sound
+
+
+# Reading over a gap of 128 KiB takes as long as another round of the loop (2026-11, Linux).
+_WINDOW_BYTES = 4 * 2**20
+_GAP_BYTES = 128 * 2**10
+# Checking a row in its block costs about half of checking it alone.
+_DENSE = 2
+
+
+def read_rows(
+    path: Path,
+    rows: np.ndarray,
+    *,
+    offset: int,
+    dtype: np.dtype,
+    checksums: Checksums,
+    out: np.ndarray,
+    targets: np.ndarray,
+) -> np.ndarray:
+    """Copy rows of a matrix in a file to rows of an array, checking each.
+
+    Parameters
+    ----------
+    path : Path
+    rows : ndarray of shape (m,), int64
+        Which rows of the file, in any order, repeated or not.
+    offset : int
+        Of the matrix in the file, in bytes.
+    dtype : dtype
+        Of the matrix in the file.
+    checksums : Checksums
+        Of all rows of the file.
+    out : ndarray of shape (n, n_features)
+    targets : ndarray of shape (m,), int64
+        Which rows of `out` they become.
+
+    Returns
+    -------
+    ndarray of shape (m,), bool
+        Which rows agree with their checksums. The others may have been written to `out` as well,
+        and must not be used.
+
+    Raises
+    ------
+    OSError
+        The file is gone, or cannot be read.
+    """
+    out = np.asarray(out)  # each row of a memmap would be a memmap, which costs
+    order = np.argsort(rows, kind="stable")
+    rows, targets = rows[order], targets[order]
+    row_bytes = out.shape[1] * dtype.itemsize
+    steps = np.diff(rows)
+    no_doubles = bool((steps > 0).all())
+    is_direct = (
+        no_doubles
+        and out.dtype == dtype
+        and out.flags.c_contiguous
+        and bool((np.diff(targets) > 0).all())
+    )
+    n_at_once = max(1, _WINDOW_BYTES // row_bytes)
+    max_gap = max(1, _GAP_BYTES // row_bytes)
+    buffer, picked = np.empty((2, n_at_once + 2 * max_gap, out.shape[1]), dtype)
+    sound = np.zeros(len(rows), bool)
+    with open_regular(path) as file:
+        for window in _windows(rows, steps, n_at_once, max_gap, checksums.rows_of_a_block):
+            wanted, places = rows[window], targets[window]
+            first, stop = int(wanted[0]), int(wanted[-1]) + 1
+            fits = is_direct and places[-1] - places[0] + 1 == stop - first == len(wanted)
+            if not fits:
+                first, stop = checksums.widened(first, stop, max_more=max_gap)
+            block = out[places[0] : places[-1] + 1] if fits else buffer[: stop - first]
+            n_read = _fill(block, file, offset + first * row_bytes) // row_bytes
+            if no_doubles and len(block) <= _DENSE * len(wanted):
+                if not fits:
+                    # A row that nobody wants is overwritten by the next that somebody does.
+                    n_rows = int(wanted[-1]) + 1 - first
+                    out[np.repeat(places, np.diff(wanted, prepend=first - 1))] = block[:n_rows]
+                good = checksums.agree(block, first=first)[wanted - first]
+            else:
+                found = block.take(wanted - first, axis=0, mode="clip", out=picked[: len(wanted)])
+                out[places] = found
+                good = checksums_of_rows(found) == checksums.rows[wanted]
+            sound[order[window]] = good & (wanted - first < n_read)
+    return sound
+
+
+def _windows(
+    rows: np.ndarray, steps: np.ndarray, max_rows: int, max_gap: int, rows_of_a_block: int
+) -> Iterator[slice]:
+    """Split increasing row numbers into those that are read at once, between blocks if possible."""
+    breaks = np.flatnonzero(steps > max_gap) + 1
+    for start, end in pairwise([0, *breaks.tolist(), len(rows)]):
+        while start < end:
+            full = int(rows[start]) + max_rows
+            whole = full // rows_of_a_block * rows_of_a_block
+            last = whole if whole > rows[start] else full
+            stop = start + int(np.searchsorted(rows[start:end], last))
+            stop = min(stop, start + max_rows)  # rows may be asked for more than once
+            yield slice(start, stop)
+            start = stop
+
+
+def _fill(block: np.ndarray, file: FileIO, offset: int) -> int:
+    """Read bytes into a block from an offset on; return how many there were."""
+    target = block.data.cast("B")
+    file.seek(offset)
+    n_read = 0
+    while n_read < len(target):
+        n_more = file.readinto(target[n_read:])
+        if not n_more:
+            break
+        n_read += n_more
+    return n_read

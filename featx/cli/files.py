@@ -1,0 +1,152 @@
+r"""The file that ``featx extract`` writes: embeddings, with the path and the label of each image.
+
+In .npz and .h5 they are arrays, ``embeddings``, ``paths`` and ``labels``; in .csv a column for each
+feature, ``embedding_0`` and so on, after ``path`` and ``label``; in .parquet the columns ``path``,
+``label`` and ``embedding``. There are no labels if no image lies in a class folder. Paths and
+labels are written unchanged, in quotes in .csv; bytes that are not UTF-8, which only .npz can hold,
+are written as ``\udcff``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from featx._files import replaced_atomically
+from featx.cache.exchange import check_pyarrow, string_array, write_csv
+from featx.inputs.folders import IMAGE_SUFFIXES, is_litter, label_of, list_images, load_image_folder
+
+
+def list_folder(path: str | os.PathLike[str]) -> Bunch:
+    """Return all images of a folder, with or without a folder per class.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Bunch
+        With class folders and no images beside them, ``data`` and ``target`` of
+        :func:`load_image_folder`. Otherwise ``data`` is the paths of all images below the folder,
+        and ``target`` the name of the subfolder of each, empty for a loose image; None if all
+        images are loose.
+
+    Raises
+    ------
+    InputError
+        The folder is missing, or holds no image; see also :func:`load_image_folder`.
+
+    Warns
+    -----
+    FolderWarning
+        Files or folders were left out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> root = tempfile.mkdtemp()
+    >>> Image.new("RGB", (8, 8)).save(os.path.join(root, "1.png"))
+    >>> [os.path.basename(path) for path in list_folder(root).data], list_folder(root).target
+    (['1.png'], None)
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        return load_image_folder(root)  # raises the fitting error
+    entries = [
+        entry
+        for entry in root.iterdir()
+        if not (entry.name.startswith(".") or is_litter(entry.name))
+    ]
+    files = [entry for entry in entries if not entry.is_dir()]
+    if len(files) < len(entries) and not any(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
+        return load_image_folder(root)
+    images = list_images([root])
+    folders = [Path(image).relative_to(root).parts[:-1] for image in images]
+    labels = np.array([label_of(parents[0]) if parents else "" for parents in folders])
+    return Bunch(data=np.array(images), target=labels if any(folders) else None)
+
+
+ENDINGS = (".csv", ".h5", ".npz", ".parquet")
+
+
+class EmbeddingFile(NamedTuple):
+    """The contents of an embedding file.
+
+    Attributes
+    ----------
+    embeddings : ndarray of shape (n_samples, n_features)
+    paths : sequence of str
+    labels : sequence of str or None
+        Label of each image, empty outside class folders; None if no image lies in one.
+    """
+
+    embeddings: np.ndarray
+    paths: Sequence[str]
+    labels: Sequence[str] | None
+
+    def write(self, path: Path) -> None:
+        """Write the file; an existing one is replaced once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            The disk is full, and so on; an existing file is unharmed.
+        """
+        with replaced_atomically(path) as beside:
+            _WRITERS[path.suffix.lower()](self, beside)
+
+    def columns(self, *names: str) -> dict[str, list[str]]:
+        """Return paths, and labels if there are any, as columns with these names."""
+        columns = zip(names, (self.paths, self.labels), strict=True)
+        return {name: list(map(str, values)) for name, values in columns if values is not None}
+
+
+def check_packages(path: Path) -> None:
+    """Check that the package that writes such a file is installed.
+
+    Raises
+    ------
+    MissingExtraError
+        The file is .parquet, and pyarrow is missing.
+    """
+    if path.suffix.lower() == ".parquet":
+        check_pyarrow()
+
+
+def _write_npz(table: EmbeddingFile, path: Path) -> None:
+    arrays: dict[str, Any] = {"embeddings": table.embeddings}
+    arrays |= {name: np.array(texts) for name, texts in table.columns("paths", "labels").items()}
+    with open(path, "xb") as file:
+        np.savez(file, **arrays)
+
+
+def _write_csv(table: EmbeddingFile, path: Path) -> None:
+    write_csv(path, table.columns("path", "label"), [table.embeddings])
+
+
+def _write_parquet(table: EmbeddingFile, path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = table.embeddings.reshape(len(table.embeddings), -1)
+    columns = {
+        name: string_array(values) for name, values in table.columns("path", "label").items()
+    }
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+    parquet.write_table(pa.table(columns), path)
+
+
+def _write_h5(table: EmbeddingFile, path: Path) -> None:
+    from featx.cache.hdf5 import plain_file
+
+    path.write_bytes(plain_file(table.embeddings, table.columns("paths", "labels")))
+
+
+_WRITERS = {".csv": _write_csv, ".h5": _write_h5, ".npz": _write_npz, ".parquet": _write_parquet}

@@ -1,0 +1,451 @@
+"""Digest of code: what a function, class or object computes, equal in every process.
+
+Keras configs name a `Lambda` or a custom layer but do not show what it does, so two that compute
+different things can look alike. The digest made here follows the code itself:
+
+- **A function** is its bytecode, constants, names, defaults and closure, and whatever it reaches
+  through global names: plain data by value, functions and classes by their own code. Its file,
+  line numbers, name and annotations do not count; its docstring, a constant, does.
+- **A class** is the code and data in its body, and its bases.
+- **Any other object** is its class and the state that pickle would keep.
+- **A library** (the standard library, NumPy, Keras, ...) is trusted: what it exports is
+  identified by its name alone, and the walk stops there.
+
+What cannot be followed raises :class:`UnhashableCodeError`. Not noticed are names looked up as
+strings (`getattr(module, name)`, `eval`) and what files hold. Each minor version of Python has
+bytecode of its own, hence other digests: that costs a new pass, never a wrong row.
+
+Facts about code: whether it is a library's or the user's, and what it reads.
+
+Trusted libraries are the standard library and the numerical packages that embeddings are computed
+with: a function of theirs is the same wherever it has the same name. A new release may compute
+slightly other numbers; that is not held to be other code.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+import functools
+import inspect
+import operator
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from featx.digests.hashing import digest_of, digest_of_array
+from featx.exceptions import FeatxError
+
+_TRUSTED = frozenset(
+    {
+        *("keras", "tensorflow", "jax", "jaxlib", "torch", "ml_dtypes", "optree"),
+        *("numpy", "scipy", "sklearn", "PIL"),
+    }
+)
+_IMPLIED_KINDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_IMPLIED_NAMES = frozenset({"_abc_impl", "__annotate__", "__annotate_func__"})
+
+
+@functools.cache
+def is_library(module: str) -> bool:
+    """Whether a module belongs to a trusted library.
+
+    Examples
+    --------
+    >>> is_library("numpy.linalg"), is_library("json"), is_library("__main__")
+    (True, True, False)
+    """
+    top = module.partition(".")[0]
+    if top in _TRUSTED:
+        return True
+    # A user's own code.py or token.py may hide the standard module of that name.
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return top in sys.stdlib_module_names and (
+        file is None or Path(file).is_relative_to(Path(os.__file__).parent)
+    )
+
+
+def is_keras(kind: type) -> bool:
+    """Whether Keras itself defines a class.
+
+    Examples
+    --------
+    >>> is_keras(dict)
+    False
+    """
+    return kind.__module__.partition(".")[0] == "keras"
+
+
+def library_name(obj: Any) -> str | None:
+    """Name under which a trusted library holds a function or class; None if its code counts.
+
+    Examples
+    --------
+    >>> library_name(len)
+    'builtins:len'
+    >>> library_name(lambda x: x) is None
+    True
+    """
+    module = getattr(obj, "__module__", None)
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        return None
+    if "<" in name or not is_library(module):
+        return None
+    if isinstance(obj, types.FunctionType):
+        # `functools.wraps` copies the name of the wrapped function; the globals tell the truth.
+        home = obj.__globals__.get("__name__", "")
+        return f"{module}:{name}@{home}" if is_library(home) else None
+    return f"{module}:{name}" if _resolve(module, name) is obj else None
+
+
+def _resolve(module: str, name: str) -> Any:
+    try:
+        return operator.attrgetter(name)(sys.modules.get(module))
+    except AttributeError:
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def global_paths(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+    """Global names that code and the functions within it read, with the attributes that follow.
+
+    Examples
+    --------
+    >>> import math
+    >>> global_paths((lambda x: [math.sin(x) for _ in "ab"]).__code__)
+    (('math', 'sin'),)
+    """
+    paths: dict[tuple[str, ...], None] = {}
+    path: tuple[str, ...] = ()
+    for step in _instructions(code):
+        if path and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            path = (*path, step.argval)
+            continue
+        paths[path] = None
+        path = (step.argval,) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") else ()
+    # Names with two underscores, such as `__file__`, say where code lies, not what it does.
+    return tuple(path for path in paths if path and not path[0].startswith("__"))
+
+
+@functools.lru_cache(maxsize=1024)
+def foreign_imports(code: types.CodeType) -> tuple[str, ...]:
+    """Modules outside the trusted libraries that code imports when it runs.
+
+    Examples
+    --------
+    >>> foreign_imports(compile("import numpy, mine", "", "exec"))
+    ('mine',)
+    """
+    imports = (step.argval for step in _instructions(code) if step.opname == "IMPORT_NAME")
+    return tuple(module for module in imports if not is_library(module))
+
+
+def _instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
+    yield from dis.get_instructions(code)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _instructions(constant)
+
+
+def written_members(kind: type) -> list[tuple[str, Any]]:
+    """Members of a class that somebody wrote, as against Python setting them; ordered by name.
+
+    Examples
+    --------
+    >>> class Doubling:
+    ...     factor = 2
+    >>> written_members(Doubling)
+    [('factor', 2)]
+    """
+    return [
+        (name, member) for name, member in sorted(vars(kind).items()) if _is_written(name, member)
+    ]
+
+
+def _is_written(name: str, member: Any) -> bool:
+    if isinstance(member, _IMPLIED_KINDS) or name in _IMPLIED_NAMES:
+        return False
+    is_dunder = name.startswith("__") and name.endswith("__")
+    return not is_dunder or isinstance(member, types.FunctionType | staticmethod | classmethod)
+
+
+def describe(obj: Any) -> str:
+    """Name an object without its address in memory.
+
+    Examples
+    --------
+    >>> describe(len), describe({})
+    ("builtin_function_or_method 'len'", 'builtins.dict')
+    """
+    kind = obj if isinstance(obj, type) else type(obj)
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if kind is obj or not isinstance(name, str):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__name__} {name!r}"
+
+
+Known = Callable[[Any], str | None]
+
+_ATOMS = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range}
+)
+_PLAIN = frozenset({list, tuple, dict, set, frozenset, slice, np.ndarray})
+
+
+class UnhashableCodeError(FeatxError, TypeError):
+    """What computes the embeddings holds something that has no identity across processes."""
+
+
+def code_digest(obj: Any, *, known: Known | None = None) -> str:
+    """Digest what an object computes.
+
+    Parameters
+    ----------
+    obj : object
+        A function, class, callable object, or plain data that may hold such.
+    known : callable, optional
+        Asked first about all but numbers, strings and the like: returns a digest if it knows the
+        kind, else None. This is how Keras layers within closures get theirs.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+
+    Raises
+    ------
+    UnhashableCodeError
+        If something that `obj` reaches can be neither followed nor identified by name.
+
+    Examples
+    --------
+    >>> code_digest(lambda x: x * 2) == code_digest(lambda x: x * 2)
+    True
+    >>> code_digest(lambda x: x * 2) == code_digest(lambda x: x * 3)
+    False
+    """
+    stream = _Stream(known)
+    try:
+        stream.write(obj)
+    except RecursionError as exc:
+        _refuse(obj, "what it holds is nested too deeply", exc)
+    return digest_of(b"".join(stream.parts)).hex()
+
+
+class _Stream:
+    """Bytes that spell out an object; each part carries its kind and length."""
+
+    def __init__(self, known: Known | None) -> None:
+        self.known = known
+        self.parts: list[bytes] = []
+        # The object is kept beside its number so that no other can get the same id.
+        self._seen: dict[int, tuple[int, Any]] = {}
+
+    def put(self, kind: str, content: bytes | str = b"") -> None:
+        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+        self.parts += (f"{kind} {len(data)}:".encode(), data)
+
+    def write(self, value: Any) -> None:
+        kind = type(value)
+        if kind in _ATOMS:
+            self.put(kind.__name__, value if kind in (str, bytes) else repr(value))
+        elif kind in _PLAIN or self.known is None or (digest := self.known(value)) is None:
+            _write(value, self)
+        else:
+            self.put("known", digest)
+
+    def is_new(self, value: Any) -> bool:
+        """Whether `value` is met for the first time; if not, a reference stands for it."""
+        if id(value) in self._seen:
+            self.put("again", str(self._seen[id(value)][0]))
+            return False
+        self._seen[id(value)] = (len(self._seen), value)
+        return True
+
+
+@functools.singledispatch
+def _write(value: Any, out: _Stream) -> None:
+    """Spell out any object for which no other writer is registered below."""
+    if (name := library_name(value)) is not None:
+        out.put("library", name)
+    elif out.is_new(value) and not _write_content(value, out):
+        _write_as_pickled(value, out)
+
+
+def _write_content(value: Any, out: _Stream) -> bool:
+    """Spell out a library's wrapper by what it wraps, and a tensor by its elements."""
+    if not is_library(type(value).__module__):
+        return False
+    for attribute in ("__wrapped__", "python_function"):
+        if (inner := getattr(value, attribute, None)) is not None:
+            out.put("wrapper", describe(type(value)))
+            out.write(inner)
+            return True
+    if not hasattr(value, "__array__"):
+        return False
+    try:
+        _write_array(np.asarray(value), out)
+    except Exception as exc:
+        _refuse(value, f"its elements cannot be read ({exc})", exc)
+    return True
+
+
+def _write_as_pickled(value: Any, out: _Stream) -> None:
+    if any(map(is_keras, type(value).__mro__)):
+        _refuse(value, "a Keras object of this kind has no digest")
+    try:
+        registered = copyreg.dispatch_table.get(type(value))
+        reduced = registered(value) if registered else value.__reduce_ex__(2)
+    except Exception as exc:
+        _refuse(value, f"it is no plain data and has no state to pickle ({exc})", exc)
+    if isinstance(reduced, str):
+        _refuse(value, "pickle would keep no more than its name")
+    build, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    # Attributes in the order of their names: code may set them in any.
+    state = sorted(state.items()) if isinstance(state, dict) else state
+    out.put("object")
+    _write_sequence((build, arguments, state, [*(items or ())], [*(pairs or ())]), out)
+
+
+@_write.register(list)
+@_write.register(tuple)
+def _write_sequence(value: list | tuple, out: _Stream) -> None:
+    _write_subclass(value, out)
+    out.put("list" if isinstance(value, list) else "tuple", str(len(value)))
+    for item in value:
+        out.write(item)
+
+
+@_write.register
+def _write_dict(value: dict, out: _Stream) -> None:
+    _write_subclass(value, out)
+    out.put("dict")
+    _write_sequence(list(value.items()), out)
+
+
+@_write.register(set)
+@_write.register(frozenset)
+def _write_set(value: set | frozenset, out: _Stream) -> None:
+    _write_subclass(value, out)
+    out.put("set")
+    # A set has an order of its own in each process.
+    _write_sequence(sorted(code_digest(item, known=out.known) for item in value), out)
+
+
+def _write_subclass(value: Any, out: _Stream) -> None:
+    """Spell out what a user's subclass of a common type adds."""
+    if not is_library(type(value).__module__):
+        out.write(type(value))
+        out.write(sorted(getattr(value, "__dict__", {}).items()))
+
+
+@_write.register(np.ndarray)
+@_write.register(np.generic)
+def _write_array(value: np.ndarray | np.generic, out: _Stream) -> None:
+    array = np.asarray(value)
+    # The name too: bfloat16 and the float8 types have no dtype string of their own.
+    out.put("array", f"{array.dtype.name}{array.shape}")
+    if array.dtype.hasobject:
+        out.write(array.tolist())
+    else:
+        out.put("elements", digest_of_array(array))
+
+
+@_write.register
+def _write_module(value: types.ModuleType, out: _Stream) -> None:
+    if not is_library(value.__name__):
+        _refuse(value, "a whole module has no digest; use the functions that are meant")
+    out.put("module", value.__name__)
+
+
+def _write_attributes(value: Any, out: _Stream, *, names: tuple[str, ...]) -> None:
+    _write_subclass(value, out)
+    out.put(type(value).__name__)
+    for name in names:
+        out.write(getattr(value, name))
+
+
+for _kind, _names in {
+    slice: ("start", "stop", "step"),
+    types.MethodType: ("__func__", "__self__"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),  # up to Python 3.11 it also holds a lock
+    functools.partial: ("func", "args", "keywords"),
+    np.vectorize: ("pyfunc", "otypes", "signature", "excluded"),
+}.items():
+    _write.register(_kind, functools.partial(_write_attributes, names=_names))
+
+
+@_write.register
+def _write_class(value: type, out: _Stream) -> None:
+    if (name := library_name(value)) is not None:
+        out.put("library", name)
+    elif out.is_new(value):
+        out.put("class")
+        _write_sequence((value.__bases__, written_members(value)), out)
+
+
+@_write.register
+def _write_function(value: types.FunctionType, out: _Stream) -> None:
+    if (name := library_name(value)) is not None:
+        out.put("library", name)
+    elif modules := foreign_imports(value.__code__):
+        _refuse(value, f"it imports {', '.join(modules)}; move the import to the top of the module")
+    elif out.is_new(value):
+        # Private attributes are the marks of decorators such as TensorFlow's AutoGraph.
+        public = {k: v for k, v in sorted(vars(value).items()) if "_" not in (k[0], k[-1])}
+        out.put("function")
+        _write_code(value.__code__, out)
+        _write_sequence((value.__defaults__, value.__kwdefaults__, public), out)
+        for cell in value.__closure__ or ():
+            _write_cell(cell, out)
+        for path in global_paths(value.__code__):
+            _write_global(path, value, out)
+
+
+@_write.register
+def _write_code(value: types.CodeType, out: _Stream) -> None:
+    # Being defined within another function changes nothing in what a function does.
+    flags = value.co_flags & ~inspect.CO_NESTED
+    counts = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, flags)
+    names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
+    out.put("code", value.co_code)
+    _write_sequence((value.co_exceptiontable, counts, names, value.co_consts), out)
+
+
+def _write_cell(cell: types.CellType, out: _Stream) -> None:
+    try:
+        content = cell.cell_contents
+    except ValueError:  # not assigned yet
+        out.put("empty")
+    else:
+        out.write(content)
+
+
+def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _Stream) -> None:
+    """Spell out what `name.attribute...` means to a function, as far as it leads into modules."""
+    missing = object()
+    value = function.__globals__.get(path[0], missing)
+    for attribute in path[1:]:
+        if not isinstance(value, types.ModuleType) or is_library(value.__name__):
+            break
+        value = getattr(value, attribute, missing)
+    if value is missing:
+        out.put("builtin or undefined", ".".join(path))
+    else:
+        out.write(value)
+
+
+def _refuse(obj: Any, reason: str, cause: Exception | None = None) -> NoReturn:
+    raise UnhashableCodeError(
+        f"{describe(obj)} cannot be identified: {reason}. Code is identified by its functions, "
+        "classes, plain data and arrays; keep other objects out of it."
+    ) from cause

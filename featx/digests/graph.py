@@ -1,0 +1,79 @@
+"""The graph of a Keras model, as its tensors remember it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from featx.digests.code import library_name
+
+if TYPE_CHECKING:
+    import keras
+
+
+def producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
+    """Find the call that made a tensor, and which of its outputs the tensor is.
+
+    Keras shows a graph publicly only as a config, which cannot be had with custom layers that
+    have none and is slow; the history of the tensors is what `keras.Model` itself reads.
+    """
+    operation, node_index, tensor_index = tensor._keras_history
+    return operation._inbound_nodes[node_index], tensor_index
+
+
+def upstream(
+    tensors: Iterable[keras.KerasTensor], known: Container[int]
+) -> Iterator[tuple[keras.KerasTensor, Any, int]]:
+    """Walk up a graph, inputs first; deep graphs need no recursion.
+
+    Parameters
+    ----------
+    tensors : iterable of KerasTensor
+        Where the walk starts.
+    known : container of int
+        Ids of the tensors at which it ends. Whoever takes a tensor adds its id before the next.
+
+    Yields
+    ------
+    tensor : KerasTensor
+    call : Node
+        What made it; all its inputs are known.
+    index : int
+        Which of the outputs of the call it is.
+    """
+    pending = list(tensors)
+    while pending:
+        tensor = pending[-1]
+        if id(tensor) in known:
+            pending.pop()
+            continue
+        call, index = producer(tensor)
+        missing = [before for before in call.input_tensors if id(before) not in known]
+        pending += missing
+        if not missing:
+            yield tensor, call, index
+
+
+def calls_of(model: keras.Model) -> list[Any]:
+    """List the calls that lead from the inputs of a model to its outputs, in their order."""
+    known = {id(tensor) for tensor in model.inputs}
+    calls: list[Any] = []
+    for _, call, _ in upstream(model.outputs, known):
+        calls.append(call)
+        known.update(map(id, call.outputs))
+    return calls
+
+
+def has_graph(operation: keras.Operation) -> bool:
+    """Return True for a model with a graph of its own."""
+    import keras
+
+    return isinstance(operation, keras.Model) and getattr(operation, "inputs", None) is not None
+
+
+def is_graph(operation: keras.Operation) -> bool:
+    """Whether a layer is a model that does no more than run its graph."""
+    methods = (type(operation).call, type(operation).__call__)
+    return (
+        has_graph(operation) and all(map(library_name, methods)) and "call" not in vars(operation)
+    )

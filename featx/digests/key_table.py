@@ -1,0 +1,136 @@
+"""Many 16-byte digests, looked up many at a time.
+
+Digests travel as numpy arrays of dtype ``S16``; sorting and binary search are numpy's own, on their
+first halves as integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+
+from featx.digests.hashing import DIGEST_BYTES
+
+KEY_DTYPE = np.dtype(f"S{DIGEST_BYTES}")
+# The key of what has none, such as a sample that cannot be read; nothing is stored under it.
+NO_KEY = bytes(DIGEST_BYTES)
+_RUN_SHARE = 16
+
+
+def keys_from(digests: Iterable[bytes], *, count: int) -> np.ndarray:
+    """Pack digests into an array of keys, shape (count,), dtype ``S16``."""
+    return np.fromiter(digests, KEY_DTYPE, count=count)
+
+
+def keys_from_matrix(matrix: np.ndarray) -> np.ndarray:
+    """View a uint8 matrix of shape (n, 16) as n keys."""
+    return np.ascontiguousarray(matrix, np.uint8).reshape(-1).view(KEY_DTYPE)
+
+
+def matrix_from_keys(keys: np.ndarray) -> np.ndarray:
+    """View n keys as a uint8 matrix of shape (n, 16)."""
+    return np.ascontiguousarray(keys, KEY_DTYPE).view(np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def first_places(keys: np.ndarray) -> np.ndarray:
+    """Return where each key comes for the first time, increasing, int64."""
+    heads, tails = _words_of(keys).T
+    order = np.lexsort((tails, heads))  # stable: of equal keys the first comes first
+    is_first = np.ones(len(order), bool)
+    alike = (np.diff(heads[order]) == 0) & (np.diff(tails[order]) == 0)
+    is_first[1:] = ~alike
+    return np.sort(order[is_first])
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """Return each key once, in the order of their first places."""
+    return keys[first_places(keys)]
+
+
+class KeyTable:
+    """An immutable map from keys to the position at which each was given.
+
+    Keys are ordered by their first eight bytes, as integers: digests, which are random, hardly
+    ever share those, and where two do, the rest decides. Keys that are looked up in the order in
+    which they were given, as most are, need no order.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n,), dtype S16
+        May hold a key more than once; any of its positions is then a right answer.
+
+    Examples
+    --------
+    >>> table = KeyTable(np.array([b"b" * 16, b"a" * 16], KEY_DTYPE))
+    >>> table.find(np.array([b"a" * 16, b"c" * 16], KEY_DTYPE))
+    array([ 1, -1])
+    """
+
+    def __init__(self, keys: np.ndarray) -> None:
+        self._words = _words_of(keys)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        heads, tails = self._words.T
+        order = np.argsort(heads)
+        if (np.diff(heads[order]) == 0).any():
+            # By both halves: keys that are alike then stand side by side.
+            order = np.lexsort((tails, heads))
+        return order
+
+    @cached_property
+    def _heads(self) -> np.ndarray:
+        return self._words[self._order, 0]
+
+    @cached_property
+    def _tails(self) -> np.ndarray:
+        return self._words[self._order, 1]
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the position of each key, -1 where it is missing; shape (n,), int64."""
+        words = _words_of(keys)
+        start = self._start_of(words)
+        if start >= 0:
+            return np.arange(start, start + len(words))
+        found = np.full(len(words), -1, np.int64)
+        heads, tails = np.ascontiguousarray(words.T)
+        # In order, so that the search walks through the table instead of jumping about in it.
+        open_keys = np.argsort(heads)
+        places = np.searchsorted(self._heads, heads[open_keys])
+        while len(open_keys):
+            in_reach = places < len(self)
+            open_keys, places = open_keys[in_reach], places[in_reach]
+            same_head = self._heads[places] == heads[open_keys]
+            open_keys, places = open_keys[same_head], places[same_head]
+            same = self._tails[places] == tails[open_keys]
+            found[open_keys[same]] = self._order[places[same]]
+            open_keys, places = open_keys[~same], places[~same] + 1
+        return found
+
+    def repeated(self) -> np.ndarray:
+        """Tell of each position, (n,) bool, whether its key was given more than once."""
+        twice = np.zeros(len(self), bool)
+        alike = (self._heads[1:] == self._heads[:-1]) & (self._tails[1:] == self._tails[:-1])
+        twice[self._order[1:][alike]] = True
+        twice[self._order[:-1][alike]] = True
+        return twice
+
+    def _start_of(self, words: np.ndarray) -> int:
+        """Return where these keys stand one after another, -1 where they do not."""
+        # To look for the first of few keys in a large table takes longer than to look all up.
+        if not len(words) or len(self) > _RUN_SHARE * len(words):
+            return -1
+        starts = np.flatnonzero(self._words[:, 0] == words[0, 0])
+        if len(starts) and np.array_equal(self._words[starts[0] :][: len(words)], words):
+            return int(starts[0])
+        return -1
+
+
+def _words_of(keys: np.ndarray) -> np.ndarray:
+    """View n keys as pairs of eight bytes, shape (n, 2), uint64."""
+    return matrix_from_keys(keys).view(np.uint64)

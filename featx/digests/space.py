@@ -1,0 +1,126 @@
+"""A space: what makes two embeddings comparable.
+
+Everything that decides the numbers of an embedding except the sample: the graph with its weights,
+preprocessing, input size, decoder, pooling, precision. Two rows may be compared, and used for one
+another, exactly when their spaces have the same digest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from featx._text import one_line
+from featx.digests.hashing import digest_of_json
+
+_LONGEST_LABEL = 1_000
+STORED_DTYPES = ("float32", "float16")
+_MAX_LENGTH = 2**40
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 0 < value < _MAX_LENGTH
+
+
+@dataclass(frozen=True)
+class Space:
+    """An embedding space, described in plain words.
+
+    Parameters
+    ----------
+    description : dict
+        Plain data (JSON) that decides the numbers, ``"feature_shape"`` included.
+    label : str, default=""
+        The same in words, for people; it may name what does not decide the numbers. Shown as one
+        line of text, since it may come from a stranger's file.
+
+    Examples
+    --------
+    >>> space = Space({"graph": "ab12", "pooling": "avg", "feature_shape": [400]})
+    >>> space.n_features, len(space.digest)
+    (400, 32)
+    """
+
+    description: dict[str, Any]
+    label: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", one_line(self.label, max_chars=_LONGEST_LABEL))
+
+    @classmethod
+    def from_json(cls, value: Any) -> Space:
+        """Make a space from the output of :meth:`to_json`.
+
+        Raises
+        ------
+        ValueError
+            `value` is not such an output.
+        """
+        identity = value.get("identity") if isinstance(value, dict) else None
+        if not isinstance(identity, dict) or not isinstance(value.get("label"), str):
+            raise ValueError("a description of another form")  # noqa: TRY004 - data, not arguments
+        shapes = {
+            "embeddings": identity.get("feature_shape"),
+            "inputs": identity.get("input_shape", [1]),
+        }
+        for name, shape in shapes.items():
+            if not (isinstance(shape, list) and shape and all(map(_is_length, shape))):
+                raise ValueError(f"{name} of shape {shape}")
+        if identity.get("dtype", "float32") not in STORED_DTYPES:
+            raise ValueError(f"embeddings of dtype {identity['dtype']}")
+        return cls(identity, label=value["label"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the space as plain data."""
+        return {"label": self.label, "identity": self.description}
+
+    @cached_property
+    def digest(self) -> str:
+        """Thirty-two hexadecimal digits that name the space."""
+        return digest_of_json(self.description)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's embedding: ``(n_features,)`` unless it is not pooled."""
+        return tuple(self.description["feature_shape"])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the backbone."""
+        return tuple(self.description["input_shape"])
+
+    @property
+    def n_features(self) -> int:
+        """How many numbers an embedding has."""
+        return math.prod(self.feature_shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which rows are stored: float32 or float16."""
+        return np.dtype(self.description["dtype"])
+
+    @property
+    def stored_dtypes(self) -> tuple[str, ...]:
+        """Dtypes in which rows of this space may be stored, its own first.
+
+        Rows that float16 cannot hold are stored in float32.
+        """
+        return (self.dtype.name, "float32") if self.dtype == np.float16 else ("float32",)
+
+    def is_equal_but_for_storage(self, other: Space) -> bool:
+        """Tell whether embeddings of both are the same, but for the rounding of what is stored."""
+        return self.stored_as("float32") == other.stored_as("float32")
+
+    def stored_as(self, dtype: str) -> Space:
+        """Return the space of the same embeddings, rounded to a dtype.
+
+        Examples
+        --------
+        >>> Space({"feature_shape": [400]}).stored_as("float16").dtype
+        dtype('float16')
+        """
+        return Space({**self.description, "dtype": dtype}, label=self.label)

@@ -1,0 +1,275 @@
+"""What Keras leaves to its backend: compiling, and whether a GPU may use TensorFloat-32.
+
+TensorFlow, JAX and torch each do it in a way of their own; no other module knows TensorFlow. What
+is compiled here may be called in several threads at once. It runs under the settings of Keras that
+were in force when it was compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.digests.keras_settings import KerasSettings, current_settings
+from featx.engines.devices import has_accelerator
+from featx.exceptions import EngineError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def check_is_eager() -> None:
+    """Check that the caller is in no graph of TensorFlow, where weights have no values.
+
+    Raises
+    ------
+    EngineError
+        It is.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and not tensorflow.executing_eagerly():
+        raise EngineError(
+            "featx was called inside a tf.function or tf.Graph, where TensorFlow computes nothing: "
+            "call it outside"
+        )
+
+
+def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
+    """Compile a model as it is in inference.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Of one input and one output; it has to live as long as the function.
+
+    Returns
+    -------
+    callable
+        From a batch of any size, (n, ...), to a tensor of outputs.
+
+    Examples
+    --------
+    >>> import keras
+    >>> inputs = keras.Input((2,))
+    >>> double = compiled_inference(keras.Model(inputs, 2 * inputs))
+    >>> np.asarray(double(np.ones((3, 2), np.float32))).sum()
+    np.float32(12.0)
+    """
+    import keras
+
+    backend, settings = keras.backend.backend(), current_settings()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # XLA makes a network ten times slower on a CPU (facts of 2026-11: 1088 -> 110 images/s).
+        function = tf.function(
+            lambda inputs: model(inputs, training=False), autograph=False, jit_compile=False
+        )
+        given = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+        traced = function.get_concrete_function(given)
+
+        def make() -> Callable[[np.ndarray], Any]:
+            own = tf.function(lambda inputs: traced(inputs), autograph=False)
+            concrete = own.get_concrete_function(given)
+            return lambda inputs: concrete(tf.constant(inputs))
+
+        return _ForOneThreadEach(make)
+    if backend == "jax":
+        import jax
+
+        function = jax.jit(
+            lambda own, others, inputs: model.stateless_call(own, others, inputs, training=False)[0]
+        )
+        own = [variable.value for variable in model.trainable_variables]
+        others = [variable.value for variable in model.non_trainable_variables]
+        return _compiled_by_one_thread(lambda inputs: function(own, others, inputs), settings)
+    import torch
+
+    def call(inputs: np.ndarray) -> Any:
+        with torch.no_grad(), settings.applied(in_helper=True):
+            return model(keras.ops.convert_to_tensor(inputs), training=False)
+
+    return call
+
+
+def compiled_training(
+    layers: keras.Model, states: Sequence[Any]
+) -> Callable[[np.ndarray, Sequence[np.ndarray]], Any]:
+    """Compile layers as they are in training, but that they change nothing of their own.
+
+    Parameters
+    ----------
+    layers : keras.Model
+        Of one input and one output; it has to live as long as the function.
+    states : sequence of variables of generators
+        Of these layers: see :func:`featx.backbones.augment.generator_states`.
+
+    Returns
+    -------
+    callable
+        From a batch of one, (1, ...), float32, and what the generators' states are to be, to a
+        tensor of the shape of the batch.
+
+    Examples
+    --------
+    >>> import keras
+    >>> inputs = keras.Input((2,))
+    >>> double = compiled_training(keras.Model(inputs, 2 * inputs), [])
+    >>> np.asarray(double(np.ones((1, 2), np.float32), [])).sum()
+    np.float32(4.0)
+    """
+    import keras
+
+    places = {id(state): place for place, state in enumerate(states)}
+
+    def call(inputs: Any, given: Sequence[Any]) -> Any:
+        own = [variable.value for variable in layers.trainable_variables]
+        others = [
+            given[places[id(variable)]] if id(variable) in places else variable.value
+            for variable in layers.non_trainable_variables
+        ]
+        return layers.stateless_call(own, others, inputs, training=True)[0]
+
+    backend, settings = keras.backend.backend(), current_settings()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        specs = (
+            tf.TensorSpec((1, *layers.input_shape[1:]), tf.float32),
+            [tf.TensorSpec(state.shape, state.dtype) for state in states],
+        )
+        traced = tf.function(call, autograph=False).get_concrete_function(*specs)
+
+        def make() -> Callable[[np.ndarray, Sequence[np.ndarray]], Any]:
+            own = tf.function(lambda inputs, given: traced(inputs, given), autograph=False)
+            concrete = own.get_concrete_function(*specs)
+            return lambda inputs, given: concrete(tf.constant(inputs), [*map(tf.constant, given)])
+
+        return _ForOneThreadEach(make)
+    if backend == "jax":
+        import jax
+
+        return _compiled_by_one_thread(jax.jit(call), settings)
+    import torch
+
+    convert = keras.ops.convert_to_tensor
+
+    def run(inputs: np.ndarray, given: Sequence[np.ndarray]) -> Any:
+        with torch.no_grad(), settings.applied(in_helper=True):
+            return call(convert(inputs), [*map(convert, given)])
+
+    return run
+
+
+class _ForOneThreadEach:
+    """Functions that compute the same, of which each is called by one thread at a time.
+
+    A convolution of TensorFlow's oneDNN that adds another tensor to its result keeps that tensor in
+    itself while it computes: two threads in one function may add each other's, or end the process
+    (TensorFlow 2.21). Operations of functions that call the same one are copies, one for each.
+
+    Parameters
+    ----------
+    make : callable
+        Makes such a function.
+    """
+
+    def __init__(self, make: Callable[[], Callable[..., Any]]) -> None:
+        self._make = make
+        self._idle: list[Callable[..., Any]] = []
+
+    def __call__(self, *inputs: Any) -> Any:
+        try:
+            function = self._idle.pop()
+        except IndexError:
+            function = self._make()
+        try:
+            return function(*inputs)
+        finally:
+            self._idle.append(function)
+
+
+def _compiled_by_one_thread(
+    function: Callable[..., Any], settings: KerasSettings
+) -> Callable[..., Any]:
+    """Let one thread make the first call with some shape; JAX compiles in all that call at once."""
+    known: set[tuple[int, ...]] = set()
+    compiling = threading.Lock()
+
+    def call(inputs: np.ndarray, *others: Any) -> Any:
+        if inputs.shape in known:
+            return function(inputs, *others)
+        with settings.applied(in_helper=True), compiling:
+            outputs = function(inputs, *others)
+        known.add(inputs.shape)
+        return outputs
+
+    return call
+
+
+# TensorFlow's and torch's switches are ones of the whole process.
+_switches = threading.Lock()
+
+
+@contextlib.contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Allow or forbid TensorFloat-32, which keeps 10 bits of each factor; undo it afterwards.
+
+    Parameters
+    ----------
+    precision : str
+        It is forbidden in ``"float32"``.
+    """
+    import keras
+
+    is_exact = precision == "float32"
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest" if is_exact else "tensorfloat32"):
+            yield
+    elif has_accelerator():
+        switched = _switched_in_tensorflow if backend == "tensorflow" else _switched_in_torch
+        with _switches, switched(not is_exact):
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _switched_in_tensorflow(is_allowed: bool) -> Iterator[None]:
+    from tensorflow import config
+
+    before = config.experimental.tensor_float_32_execution_enabled()
+    config.experimental.enable_tensor_float_32_execution(is_allowed)
+    try:
+        yield
+    finally:
+        config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextlib.contextmanager
+def _switched_in_torch(is_allowed: bool) -> Iterator[None]:
+    from torch import backends
+
+    values: tuple[object, object]
+    if hasattr(backends, "fp32_precision"):  # torch 2.9 on
+        operations = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+        name, values = "fp32_precision", ("ieee", "tf32")
+    else:
+        operations = [backends.cuda.matmul, backends.cudnn]
+        name, values = "allow_tf32", (False, True)
+    before = [getattr(operation, name) for operation in operations]
+    for operation in operations:
+        setattr(operation, name, values[is_allowed])
+    try:
+        yield
+    finally:
+        for operation, its_own in zip(operations, before, strict=True):
+            setattr(operation, name, its_own)

@@ -1,0 +1,193 @@
+"""Which engine: by name, or the best for the device of those that are installed.
+
+An engine that Keras exports to is asked for two samples before it is trusted.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from featx.engines.base import Engine
+from featx.engines.devices import has_accelerator
+from featx.engines.keras_engine import KerasEngine
+from featx.engines.onnx_engine import ONNXEngine
+from featx.engines.openvino_engine import OpenVINOEngine
+from featx.engines.runner import is_out_of_memory
+from featx.exceptions import EngineError
+
+if TYPE_CHECKING:
+    import keras
+
+
+_POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def in_precision(model: keras.Model, precision: str) -> keras.Model:
+    """Return a model that computes in a precision; weights stay float32.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional; not changed.
+    precision : {"float32", "tf32", "bfloat16", "float16"}
+
+    Returns
+    -------
+    keras.Model
+        The model itself where no layer has to change, else a copy.
+
+    Raises
+    ------
+    EngineError
+        A layer cannot be copied.
+    """
+    policy = _POLICIES.get(precision)
+    if policy is None:
+        return model
+
+    def in_policy(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, keras.Layer) and layer.dtype_policy.name == "float32":
+            config["dtype"] = policy
+        return type(layer).from_config(config)
+
+    try:
+        copy = keras.models.clone_model(model, clone_function=in_policy, recursive=True)
+        copy.set_weights(model.get_weights())
+        for layer in copy._flatten_layers():
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # statistics become what it computes with
+    except Exception as exc:
+        raise EngineError(
+            f"this network cannot be copied to compute in {precision}: {exc}"
+        ) from exc
+    return copy
+
+
+ENGINES: dict[str, type[Engine]] = {
+    engine.name: engine for engine in (KerasEngine, OpenVINOEngine, ONNXEngine)
+}
+_PACKAGES = {"openvino": ("openvino",), "onnx": ("onnxruntime", "tf2onnx")}
+# Engines agree within 1e-4 in float32. 16 bits keep 8 (bfloat16) or 11 of a number, which adds up,
+# on some images more than on others: photographs through MobileNet 0.25 differ by 0.12 in the
+# middle and by up to 0.35, and all of another network's by about 1. So there the closer row counts.
+_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
+
+
+def missing_packages(name: str) -> list[str]:
+    """List the packages that an engine needs and that are not installed.
+
+    Parameters
+    ----------
+    name : str
+        Of an engine.
+    """
+    return [package for package in _PACKAGES.get(name, ()) if not importlib.util.find_spec(package)]
+
+
+def faster_engine(precision: str) -> str | None:
+    """Name the engine that is faster than Keras here, if there is one and it is installed.
+
+    On a CPU that is OpenVINO; ONNX Runtime is not always faster than Keras' folded graph, and takes
+    up to half a minute to convert (2026-11).
+
+    Parameters
+    ----------
+    precision : str
+    """
+    import keras
+
+    if has_accelerator() or precision not in OpenVINOEngine.precisions:
+        return None
+    if keras.backend.backend() != "tensorflow":
+        return None  # what Keras exports from JAX, OpenVINO 2026.4 does not know
+    return None if missing_packages("openvino") else "openvino"
+
+
+def make_engine(
+    name: str,
+    graph: keras.Model,
+    batch_size: int,
+    *,
+    precision: str,
+    probe: np.ndarray,
+    widths: Sequence[int] | None = None,
+) -> Engine:
+    """Make an engine and check what it gives.
+
+    Parameters
+    ----------
+    name : {"keras", "openvino", "onnx"}
+    graph : keras.Model
+        From inputs to float32 embeddings of shape (n, n_features); not changed.
+    batch_size : int
+    precision : {"float32", "tf32", "bfloat16", "float16"}
+    probe : ndarray of shape (n, ...)
+        Some inputs; two of them are tried, unless Keras runs the graph as it is.
+    widths : sequence of int, default=None
+        How many features each layer has whose embeddings stand side by side; None is one layer.
+
+    Returns
+    -------
+    Engine
+
+    Raises
+    ------
+    EngineError
+        The graph cannot be converted, or gives other embeddings than Keras does.
+    """
+    from featx.engines.fold import rewritten
+
+    try:
+        plain = rewritten(graph)
+        if name == "keras" and precision in ("float32", "tf32"):
+            return KerasEngine(plain, batch_size, precision=precision)
+        ready = rewritten(in_precision(graph, precision)) if name == "keras" else plain
+        engine = ENGINES[name](ready, batch_size, precision=precision)
+        # Compiled: layer by layer, JAX compiles each operation by itself.
+        expected = KerasEngine(plain, len(probe[:2])).run(probe[:2])
+        in_16_bits = precision in ("bfloat16", "float16")
+        difference = _difference(engine.run(probe[:2]), expected, widths, of_closest=in_16_bits)
+    except Exception as exc:
+        if is_out_of_memory(exc):
+            raise
+        raise EngineError(f"{name} cannot run this network in {precision}: {exc}") from exc
+    if difference == np.inf:
+        raise EngineError(
+            f"{name} gives NaN or infinite values in {precision}, where Keras gives none in float32"
+        )
+    if not difference <= _TOLERANCES[precision]:
+        raise EngineError(
+            f"{name} gives embeddings in {precision} that differ from Keras' by {difference:.1g} "
+            "of their length"
+        )
+    return engine
+
+
+def _difference(
+    rows: np.ndarray, expected: np.ndarray, widths: Sequence[int] | None, *, of_closest: bool
+) -> float:
+    """Return the difference of rows, relative to their length, in the layer where it is largest.
+
+    In each layer it is that of the farthest row, or of the closest, which is none of zeros.
+    """
+    is_finite = np.isfinite(expected).all(axis=1)
+    rows, expected = rows[is_finite], expected[is_finite]
+    if not len(expected):
+        return 0.0  # the fault of the network, reported by check_finite
+    if not np.isfinite(rows).all():
+        return np.inf
+    ends = np.cumsum(widths or [rows.shape[1]])[:-1]
+    differences = []
+    for part, right in zip(np.split(rows, ends, 1), np.split(expected, ends, 1), strict=True):
+        length = np.linalg.norm(right.astype(np.float64), axis=1)
+        difference = np.linalg.norm(part.astype(np.float64) - right, axis=1)
+        difference /= np.maximum(length, np.finfo(np.float32).tiny)
+        telling = difference[length > 0]
+        differences.append(min(telling) if of_closest and len(telling) else max(difference))
+    return float(max(differences))

@@ -1,0 +1,404 @@
+"""A fitted extractor and its linear head as one model that runs without featx and scikit-learn.
+
+It takes ``inputs`` of shape (n, h, w, c), uint8 pixels of the backbone's size, or float32 for a
+backbone of vectors or signals; n may be any number. It gives float32: probabilities (n, n_classes)
+where the head has them, also for two classes; else the scores of its ``decision_function``
+(n, n_scores), or values (n, n_values). It computes in float32, whatever the extractor's precision.
+
+Each file also holds two entries of JSON: ``class_names``, a list in the order of the columns
+(classifiers only), and ``full_precision``, the settings with which a runtime reproduces the numbers
+of the estimator on any hardware:
+
+========== ============================================== ==========================================
+format     where the entries are                          ``full_precision``
+========== ============================================== ==========================================
+keras      files ``NAME.json`` in the zip archive         variables of the environment
+SavedModel files ``assets.extra/NAME.json``               variables of the environment
+ONNX       properties in the model's metadata             options of ONNX Runtime's providers
+OpenVINO   ``rt_info`` of the model                       a configuration for ``compile_model``
+LiteRT     associated files ``NAME.json`` of the model    options of the GPU delegate
+========== ============================================== ==========================================
+
+The entries of LiteRT are in a zip archive that follows the model, as in TensorFlow Lite's metadata;
+interpreters do not read that far.
+
+On CPUs, all runtimes but OpenVINO compute in float32 by default. OpenVINO computes in bfloat16 on
+CPUs that support it, unless compiled with ``{"EXECUTION_MODE_HINT": "ACCURACY"}``: probabilities of
+``"tiny"`` differ by 1e-2 without it, by 1e-7 with it. No property of the file changes that, and
+marks on single nodes are lost when OpenVINO fuses nodes (2026.4). On GPUs, TensorFlow and ONNX
+Runtime multiply in TF32 by default, and LiteRT's delegate computes in float16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+import uuid
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
+
+from featx._files import PART_SUFFIX, check_replaceable, replaced_atomically
+from featx._validation import ParameterFaults
+from featx.backbones.backbone import Backbone, embedding_graph
+from featx.backbones.copy import flat_copy
+from featx.backbones.load import fixed_seed, undisturbed_seed
+from featx.engines.registry import missing_packages
+from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
+from featx.extractor import FeatureExtractor
+from featx.heads.linear_map import linear_map
+
+if TYPE_CHECKING:
+    import keras
+
+FORMATS = ("keras", "saved_model", "onnx", "openvino", "litert")
+_SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
+_SAVED_MODEL_PARTS = frozenset(
+    ("assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables")
+)
+FULL_PRECISION = {
+    "keras": {"NVIDIA_TF32_OVERRIDE": "0"},
+    "saved_model": {"NVIDIA_TF32_OVERRIDE": "0"},
+    "onnx": {"CUDAExecutionProvider": {"use_tf32": "0"}},
+    "openvino": {"EXECUTION_MODE_HINT": "ACCURACY"},
+    "litert": {"precision_loss_allowed": False},
+}
+_HOW = {
+    "keras": "on a GPU, set the environment variables",
+    "saved_model": "on a GPU, set the environment variables",
+    "onnx": "on a GPU, pass the provider options",
+    "openvino": "call compile_model with the config",
+    "litert": "on a GPU, pass the delegate options",
+}
+_N_STAND_INS = 256
+
+
+def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
+    """Make one Keras model of an extractor and a head.
+
+    Parameters
+    ----------
+    extractor : FeatureExtractor
+        Fitted.
+    head : estimator
+        Linear classifier or regressor, fitted on embeddings of the extractor.
+
+    Returns
+    -------
+    keras.Model
+        From pixels to what the head predicts, see the module. Its layers are copies, which may be
+        trained; but a backbone without a graph, such as a subclassed model, is in it as it is.
+        With a classifier it has ``class_names``, a list of str.
+
+    Raises
+    ------
+    NotFittedError
+        Extractor or head were not fitted.
+    ParameterError
+        The head is not linear.
+    BackboneError
+        The backbone cannot be copied, or was changed after the extractor was fitted.
+
+    Examples
+    --------
+    >>> from featx import TransferClassifier
+    >>> images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    >>> classifier = TransferClassifier("tiny").fit(images, ["cat", "dog"] * 3)
+    >>> model = to_keras(classifier.extractor_, classifier.head_)
+    >>> model.class_names
+    ['cat', 'dog']
+    >>> bool(np.allclose(model(images), classifier.predict_proba(images), atol=1e-4))
+    True
+    """
+    backbone = _backbone_of(extractor)
+    with backbone.settings.applied(), fixed_seed():
+        graph = _embedding_graph(backbone)
+        if backbone.tensor is not None:
+            graph = flat_copy(graph, name="embeddings", label=backbone.spec.label).model
+        model = _with_head(graph, head)
+    if is_classifier(head):
+        model.class_names = _class_names(head)
+    return model
+
+
+def export(
+    extractor: FeatureExtractor, head: BaseEstimator, path: str | os.PathLike[str], *, format: str
+) -> None:
+    """Write an extractor and a head as one model, for a runtime that knows nothing of featx.
+
+    Parameters
+    ----------
+    extractor, head
+        See :func:`to_keras`.
+    path : str or Path
+        The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
+        gets a second file ``.bin``) or ``.tflite``. Existing regular files, or a folder that holds
+        only a SavedModel, are replaced once the new ones are complete; permissions are kept.
+    format : {"keras", "saved_model", "onnx", "openvino", "litert"}
+        All but "keras" need Keras to run on TensorFlow, and can hold layers that cannot be copied.
+
+    Raises
+    ------
+    ParameterError
+        The format is not known, the path does not suit it, or the head is not linear.
+    MissingExtraError
+        Packages that write the format are not installed.
+    NotFittedError, BackboneError
+        See :func:`to_keras`.
+    EngineError
+        The format cannot hold the network.
+    OSError
+        The disk is full, the folder cannot be written, and so on; what was there is unharmed.
+    """
+    path = Path(path)
+    check_target(path, format)
+    backbone = _backbone_of(extractor)
+    if format == "keras":
+        model = to_keras(extractor, head)
+    else:
+        with backbone.settings.applied(), fixed_seed():
+            model = _with_head(_embedding_graph(backbone), head)
+    folder = path.absolute().parent
+    with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as beside:
+        written = Path(beside) / path.name
+        try:
+            # Keras and converters warn of each other.
+            with (
+                warnings.catch_warnings(action="ignore"),
+                backbone.settings.applied(),
+                undisturbed_seed(),
+            ):
+                _write(model, written, format)
+        except OSError:
+            raise
+        except Exception as exc:
+            raise EngineError(f"{format} cannot hold this network: {exc}") from exc
+        entries = {"full_precision": json.dumps(FULL_PRECISION[format])}
+        if is_classifier(head):
+            entries["class_names"] = json.dumps(_class_names(head))
+        _ANNOTATORS[format](written, entries)
+        _move_into_place(written, path, format)
+
+
+def describe_precision(format: str) -> str:
+    """Return a line on the settings with which a file reproduces the numbers of the estimator.
+
+    Examples
+    --------
+    >>> print(describe_precision("openvino"))
+    for full precision, call compile_model with the config {"EXECUTION_MODE_HINT": "ACCURACY"}
+    """
+    return f"for full precision, {_HOW[format]} {json.dumps(FULL_PRECISION[format])}"
+
+
+def check_target(path: Path, format: str) -> None:
+    """Check, before any work, that a model can be exported to a path in a format.
+
+    Raises
+    ------
+    ParameterError, MissingExtraError
+        See :func:`export`.
+    """
+    faults = ParameterFaults("export")
+    faults.check_option("format", format, FORMATS)
+    if not path.absolute().parent.is_dir():
+        faults.add("path", str(path), "a name in a folder that is there.")
+    if format in _SUFFIXES and path.suffix != _SUFFIXES[format]:
+        others = [f"format={other!r}" for other, end in _SUFFIXES.items() if end == path.suffix]
+        cure = "".join(f", or {other}" for other in others)
+        faults.add("path", str(path), f"a name that ends with {_SUFFIXES[format]!r}{cure}.")
+    if format == "saved_model" and os.path.lexists(path) and not _is_saved_model(path):
+        expected = "a new name, or a folder that holds only a SavedModel, to replace."
+        faults.add("path", str(path), expected)
+    if format in FORMATS[1:]:
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            faults.add("format", format, "'keras' on this backend, or KERAS_BACKEND=tensorflow.")
+    faults.raise_any()
+    for file in files_of(path, format):
+        check_replaceable(file)
+    missing = missing_packages(format)
+    if missing:
+        raise MissingExtraError(
+            f"format={format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
+
+
+def files_of(path: Path, format: str) -> list[Path]:
+    """Return the files that an export writes; none for a SavedModel, which is a folder."""
+    if format == "saved_model":
+        return []
+    return [path.with_suffix(".bin"), path] if format == "openvino" else [path]
+
+
+def _is_saved_model(path: Path) -> bool:
+    """Return True for a folder, not a link to one, that holds only a SavedModel."""
+    if path.is_symlink() or not (path / "saved_model.pb").is_file():
+        return False
+    return {entry.name for entry in path.iterdir()} <= _SAVED_MODEL_PARTS
+
+
+def _backbone_of(extractor: FeatureExtractor) -> Backbone:
+    check_is_fitted(extractor, "feature_shape_")
+    now = extractor.current_resolution()
+    if now.is_cacheable and not now.space.is_equal_but_for_storage(extractor.space_):
+        raise BackboneError(
+            f"{extractor.label} gives other embeddings now than those that the head was fitted on: "
+            "its weights or a parameter changed. Call fit again."
+        )
+    return now.build()
+
+
+def _embedding_graph(backbone: Backbone) -> keras.Model:
+    return embedding_graph([backbone], "uint8" if len(backbone.input_shape) == 3 else "float32")
+
+
+def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
+    """Put a head on a graph that gives embeddings."""
+    import keras
+
+    check_is_fitted(head)
+    embeddings = graph.outputs[0]
+    linear = linear_map(head, _stand_ins(head, embeddings.shape[-1]))
+    if linear is None:
+        raise ParameterError(
+            f"the head {type([*_steps(head)][-1]).__name__} is not linear, or its probabilities "
+            "are neither softmax nor sigmoid, so it cannot become Keras layers: take a linear one "
+            "such as head='logistic', or fine-tune"
+        )
+    scaling, dense = linear.layers(layer.name for layer in graph._flatten_layers())
+    outputs = _linked(dense(scaling(embeddings)), linear.link)
+    return keras.Model(graph.inputs[0], outputs, name="featx")
+
+
+def _linked(scores: keras.KerasTensor, link: str | None) -> keras.KerasTensor:
+    """Turn scores into probabilities, if there is a link."""
+    from keras import ops
+
+    if link == "softmax":
+        return ops.softmax(scores)
+    if link == "sigmoid" and scores.shape[-1] == 1:
+        return ops.sigmoid(ops.concatenate([-scores, scores], axis=-1))
+    if link == "sigmoid":
+        return ops.sigmoid(scores)
+    if link == "normalized sigmoid":
+        return ops.softmax(ops.log_sigmoid(scores))  # the quotient of shares may be 0 / 0
+    return scores
+
+
+def _stand_ins(head: BaseEstimator, n_features: int) -> np.ndarray:
+    """Draw rows like the embeddings that a head was fitted on, which are not there any more."""
+    rng = np.random.default_rng(0)
+    # Many are near the mean: far from it all links give 0 and 1, and cannot be told apart.
+    lengths = 10 ** rng.uniform(-4, 0, (_N_STAND_INS, 1))
+    rows = lengths * rng.standard_normal((_N_STAND_INS, n_features))
+    scaler = next((step for step in _steps(head) if isinstance(step, StandardScaler)), None)
+    if scaler is None or scaler.n_features_in_ != n_features:
+        return rows
+    scale = 1 if scaler.scale_ is None else scaler.scale_
+    return rows * scale + (0 if scaler.mean_ is None else scaler.mean_)
+
+
+def _steps(head: BaseEstimator) -> Iterator[BaseEstimator]:
+    """Yield what a head is made of, in the order in which it runs."""
+    if hasattr(head, "best_estimator_"):
+        yield from _steps(head.best_estimator_)
+    elif isinstance(head, Pipeline):
+        for _, step in head.steps:
+            yield from _steps(step)
+    else:
+        yield head
+
+
+def _class_names(head: BaseEstimator) -> list[str]:
+    return [str(name) for name in head.classes_]
+
+
+def _write(model: keras.Model, path: Path, format: str) -> None:
+    import keras
+
+    from featx.engines.fold import rewritten
+
+    if format == "keras":
+        model.save(path)
+        return
+    given = model.inputs[0]
+    signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape, name="inputs")]
+    if format in ("onnx", "openvino"):  # TensorFlow's own formats need none of it
+        model = rewritten(model)
+    name = "tf_saved_model" if format == "saved_model" else format
+    model.export(str(path), format=name, verbose=False, input_signature=signature)
+
+
+def _annotate_archive(path: Path, entries: dict[str, str]) -> None:
+    with zipfile.ZipFile(path, "a") as archive:  # which follows the file, if that is none
+        for name, text in entries.items():
+            archive.writestr(f"{name}.json", text)
+
+
+def _annotate_folder(path: Path, entries: dict[str, str]) -> None:
+    extra = path / "assets.extra"
+    extra.mkdir()
+    for name, text in entries.items():
+        (extra / f"{name}.json").write_text(text)
+
+
+def _annotate_onnx(path: Path, entries: dict[str, str]) -> None:
+    import onnx
+
+    graph = onnx.load(path)
+    onnx.helper.set_model_props(graph, entries)
+    onnx.save(graph, path)
+
+
+def _annotate_openvino(path: Path, entries: dict[str, str]) -> None:
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # the files are written over
+    graph = core.read_model(path)
+    for name, text in entries.items():
+        graph.set_rt_info(text, name)
+    openvino.serialize(graph, path)
+
+
+_ANNOTATORS = {
+    "keras": _annotate_archive,
+    "saved_model": _annotate_folder,
+    "onnx": _annotate_onnx,
+    "openvino": _annotate_openvino,
+    "litert": _annotate_archive,
+}
+
+
+def _move_into_place(written: Path, path: Path, format: str) -> None:
+    if format == "saved_model":
+        _move_folder(written, path)
+    for file in files_of(path, format):  # OpenVINO's weights first: the graph needs them
+        with replaced_atomically(file) as beside:
+            os.replace(written.with_name(file.name), beside)
+
+
+def _move_folder(written: Path, path: Path) -> None:
+    if not path.exists():
+        os.replace(written, path)
+        return
+    old = written.with_name(uuid.uuid4().hex)  # no rename replaces a folder
+    written.chmod(stat.S_IMODE(path.stat().st_mode))
+    os.replace(path, old)
+    try:
+        os.replace(written, path)
+    except BaseException:
+        os.replace(old, path)
+        raise

@@ -1,0 +1,163 @@
+"""The engines of a backbone, kept for the next pass, and how a pass over it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featx.backbones.backbone import embedding_graph
+from featx.backbones.resolve import EmbeddingSource
+from featx.cache.cache import EmbeddingCache
+from featx.engines.base import Engine
+from featx.engines.compile import check_is_eager
+from featx.engines.devices import check_can_run, check_device, device_name, has_accelerator
+from featx.engines.registry import faster_engine, make_engine
+from featx.engines.runner import LARGEST_BATCH, Runner, RunnerOptions, batch_size_for
+from featx.exceptions import EngineError
+
+_MAX_ENGINES = 8
+
+
+class _Kept(NamedTuple):
+    """An engine, or None if it cannot be had, and what must live as long as its id is a key."""
+
+    engine: Engine | None
+    model: Any
+
+
+_ENGINES: OrderedDict[Hashable, _Kept] = OrderedDict()
+_lock = threading.RLock()
+
+
+def make_runner(
+    taps: Sequence[EmbeddingSource],
+    *,
+    n_samples: int,
+    engine: str,
+    batch_size: int | str,
+    cache: EmbeddingCache | None,
+) -> Runner:
+    """Prepare a pass.
+
+    Parameters
+    ----------
+    taps : sequence of EmbeddingSource
+        Layers and poolings of one backbone, which is built or loaded now.
+    n_samples : int
+        How many are to go through.
+    engine : {"auto", "keras", "openvino", "onnx"}
+    batch_size : int or "auto"
+    cache : EmbeddingCache or None
+        Where batch sizes that were found are remembered.
+
+    Returns
+    -------
+    Runner
+        It gives the flat embeddings of all taps side by side.
+
+    Raises
+    ------
+    WeightsError, BackboneError, EngineError
+        The backbone cannot be had, or not in this precision on this device.
+    """
+    check_can_run()
+    check_is_eager()
+    engines = _Engines(taps)
+    check_device(engines.precision)
+    faster = faster_engine(engines.precision) if engine == "auto" else None
+    if faster and engines.is_known_to_fail(faster):
+        faster = None
+    # Engines round 16 bits in ways of their own: there, a pass is done by one of them.
+    starts_with_faster = faster is not None and engines.precision != "float32"
+    subject = {
+        "batch size of": [tap.space.digest for tap in taps],
+        "engine": engine,
+        "device": device_name(),
+    }
+    known = cache.notes.recall(subject) if cache and batch_size == "auto" else None
+    if not (type(known) is int and 0 < known <= LARGEST_BATCH):
+        known = None
+    size = _first_batch_size(batch_size, known, taps[0].input_shape)
+    options = RunnerOptions(
+        engine=faster if starts_with_faster and faster else "keras" if engine == "auto" else engine,
+        faster=None if starts_with_faster else faster,
+        # A few samples are not worth a large batch, most of which would be padding.
+        batch_size=min(size, 1 << (n_samples - 1).bit_length()),
+        is_fixed=batch_size != "auto" or known is not None,
+    )
+
+    def remember(found: int) -> None:
+        if cache:
+            # What cannot be remembered is found out once more.
+            with contextlib.suppress(OSError):
+                cache.notes.remember(subject, found)
+
+    return Runner(engines.get, options, on_batch_size=remember)
+
+
+class _Engines:
+    """The engines of some layers of a backbone."""
+
+    def __init__(self, taps: Sequence[EmbeddingSource]) -> None:
+        self._taps = taps
+        self._backbones = [tap.build() for tap in taps]
+        self.precision = self._backbones[0].spec.precision
+
+    def get(self, name: str, probe: np.ndarray, batch_size: int) -> Engine:
+        """Return an engine for inputs like those of `probe`; it is kept for the next pass.
+
+        Raises
+        ------
+        EngineError
+            It cannot run this network.
+        """
+        key = self._key(name, probe.dtype.name)
+        with _lock:
+            kept = _ENGINES.get(key)
+        if kept and kept.engine:
+            return kept.engine
+        widths = [tap.space.n_features for tap in self._taps]
+        options: dict[str, Any] = {"precision": self.precision, "probe": probe, "widths": widths}
+        try:
+            with self._backbones[0].settings.applied():
+                graph = embedding_graph(self._backbones, probe.dtype.name)
+                engine = make_engine(name, graph, batch_size, **options)
+        except EngineError:
+            self._keep(key, None)
+            self._keep(self._key(name), None)
+            raise
+        self._keep(key, engine)
+        return engine
+
+    def is_known_to_fail(self, name: str) -> bool:
+        """Tell whether an engine was tried before, and cannot run this network."""
+        with _lock:
+            return self._key(name) in _ENGINES
+
+    def _key(self, name: str, dtype: str | None = None) -> Hashable:
+        # The space names the weights, so that a model that was changed in place gets another
+        # engine; the model, since engines read its weights, and a twin's may change.
+        spaces = tuple(tap.space.digest for tap in self._taps)
+        return (name, dtype, self.precision, spaces, id(self._backbones[0].model))
+
+    def _keep(self, key: Hashable, engine: Engine | None) -> None:
+        if not all(tap.is_cacheable for tap in self._taps):
+            return  # its space has another name each time
+        with _lock:
+            _ENGINES[key] = _Kept(engine, self._backbones[0].model)
+            _ENGINES.move_to_end(key)
+            while len(_ENGINES) > _MAX_ENGINES:
+                _ENGINES.popitem(last=False)
+
+
+def _first_batch_size(asked: int | str, known: int | None, input_shape: tuple[int, ...]) -> int:
+    if not isinstance(asked, str):
+        return int(asked)
+    if known is not None:
+        return known
+    return batch_size_for(input_shape, on_accelerator=has_accelerator())

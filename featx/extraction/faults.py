@@ -1,0 +1,145 @@
+"""Faults of samples: found, extended to duplicates, and reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from featx._warning import warn_caller
+from featx.backbones.backbone import why_not_finite
+from featx.backbones.resolve import EmbeddingSource
+from featx.exceptions import (
+    BackboneError,
+    BadSampleError,
+    BadSampleWarning,
+    SampleFault,
+    describe_faults,
+)
+from featx.extraction.load import GROUP_SIZE, KnownRows, load
+from featx.inputs.samples import Samples
+
+_SEARCH_S = 10.0
+_SEARCH_ROWS = 1024
+
+
+def search_faults(
+    samples: Samples,
+    keys: np.ndarray,
+    faults: list[SampleFault],
+    *,
+    shape: tuple[int, ...],
+    n_jobs: int | None,
+) -> tuple[list[SampleFault], int]:
+    """Decode the other samples too, for some seconds: whoever mends files wants to know all.
+
+    Parameters
+    ----------
+    samples : Samples
+    keys : ndarray of shape (n_samples,), dtype S16
+    faults : list of SampleFault
+        Those that are known.
+    shape : tuple of int
+        Of one input of the network.
+    n_jobs : int or None
+        Threads; None is one per core.
+
+    Returns
+    -------
+    faults : list of SampleFault
+    n_unseen : int
+        Samples for which there was no time.
+    """
+    start_s = time.monotonic()
+    healthy = np.setdiff1d(np.flatnonzero(keys), [fault.position for fault in faults])
+    n_seen = 0
+    while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
+        some = healthy[n_seen : n_seen + _SEARCH_ROWS]
+        rows = KnownRows(some)
+        for _, _, bad in load(samples, rows, shape, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
+            faults = faults + bad
+        n_seen += len(some)
+    return with_duplicates(faults, samples, keys), len(healthy) - n_seen
+
+
+def with_duplicates(
+    faults: list[SampleFault], samples: Samples, keys: np.ndarray
+) -> list[SampleFault]:
+    """Add the samples that have the very content of a faulty one; sorted by position."""
+    first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
+    known = {fault.position for fault in faults}
+    repeated = []
+    for row in np.flatnonzero(np.isin(keys, list(first))).tolist():
+        if row not in known:
+            origin = first[keys[row]]
+            reason = f"{origin.reason} (found in {origin.name}, which had the same content)"
+            repeated.append(samples.fault(row, reason))
+    return sorted([*faults, *repeated])
+
+
+def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:
+    """Raise or warn, as `on_error` says ("raise" or "nan"), if there are faults.
+
+    Raises
+    ------
+    BadSampleError
+
+    Warns
+    -----
+    BadSampleWarning
+    """
+    if faults and on_error == "raise":
+        raise BadSampleError(faults, n_samples)
+    if faults:
+        told = describe_faults(faults, n_samples)
+        told += "\nTheir embeddings are NaN, which featx leaves out where it trains or scores."
+        warn_caller(BadSampleWarning(told))
+
+
+def check_finite(
+    rows: np.ndarray, outputs: np.ndarray, samples: Samples, taps: Sequence[EmbeddingSource]
+) -> None:
+    """Check that a network gives finite numbers for samples that were read.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n,), int64
+    outputs : ndarray of shape (n, sum of the features of all taps)
+    samples : Samples
+    taps : sequence of EmbeddingSource
+        Layers whose embeddings stand side by side in `outputs`.
+
+    Raises
+    ------
+    BackboneError
+        Some outputs are NaN or infinite; the message names the layer.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(outputs.sum()):
+            return
+    is_finite = np.isfinite(outputs)
+    bad = np.flatnonzero(~is_finite.all(axis=1))
+    if not len(bad):
+        return
+    ends = np.cumsum([tap.space.n_features for tap in taps])
+    first = int(np.argmin(is_finite[bad[0]]))
+    tap = taps[int(np.searchsorted(ends, first, side="right"))]
+    backbone, row = tap.build(), int(rows[bad[0]])
+    _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
+    raise BackboneError(
+        f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
+        f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}. "
+        f"Their embeddings were not stored. {why_not_finite(backbone, inputs)}."
+    )
+
+
+def readable_mask(embeddings: np.ndarray) -> np.ndarray:
+    """Return True for each sample that could be read, with all of its augmented views.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n_samples, n_features) or (n_samples, n_views, n_features)
+    """
+    unread = np.isnan(embeddings[..., 0])
+    return ~unread.any(axis=tuple(range(1, unread.ndim)))

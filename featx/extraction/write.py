@@ -1,0 +1,158 @@
+"""Rows on their way to the cache, while the pass goes on."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+
+from featx._warning import warn_caller
+from featx.cache.maintenance import MAX_SHARDS, compact, merge_tiny
+from featx.cache.store import SpaceStore, rounded
+from featx.exceptions import CacheDtypeWarning, CacheWriteWarning
+
+_STORE_EVERY_S = 5.0
+_STORE_EVERY_BYTES = 32 * 2**20
+
+
+class RowWriter:
+    """Stores rows every few seconds, and what is left when it is closed, whatever happened.
+
+    Rows are written in a thread, so that the network does not wait for the disk; one shard at a
+    time, so that no more than two of them are in memory.
+
+    Parameters
+    ----------
+    store : SpaceStore or None
+        None stores nothing.
+
+    Attributes
+    ----------
+    bytes_written : int
+    """
+
+    def __init__(self, store: SpaceStore | None) -> None:
+        self.store = store
+        self.bytes_written = 0
+        self._keys: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self._size_bytes = 0
+        self._last_s = time.monotonic()
+        self._has_failed = False
+        self._n_rows = 0
+        self._beyond = _BeyondFloat16()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="featx-row-writer")
+        self._under_way: Future[int] | None = None
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def add(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Queue rows for storage, and return them as they will be read back.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,), dtype S16
+        rows : ndarray of shape (n, n_features), float32
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+            Rows rounded to the dtype of the store where it can hold them; not to be changed.
+        """
+        if self.store is None or not len(keys):
+            return rows
+        exact, (rows, held) = rows, rounded(rows, self.store.space.dtype)
+        self._n_rows += len(rows)
+        if not held.all():
+            self._beyond.add(exact[~held])
+        self._keys.append(keys)
+        self._rows.append(rows)
+        self._size_bytes += rows.nbytes
+        waited_s = time.monotonic() - self._last_s
+        if waited_s >= _STORE_EVERY_S or self._size_bytes >= _STORE_EVERY_BYTES:
+            self._flush()
+        return rows
+
+    def _flush(self) -> None:
+        self._await()
+        if self.store is None or not self._size_bytes:
+            return
+        keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
+        self._under_way = self._thread.submit(self._store, self.store, keys, rows)
+        self._keys, self._rows, self._size_bytes = [], [], 0
+        self._last_s = time.monotonic()
+
+    @staticmethod
+    def _store(store: SpaceStore, keys: np.ndarray, rows: np.ndarray) -> int:
+        store.append_together(keys, rows)
+        return rows.nbytes
+
+    def _await(self) -> None:
+        """Wait for what is being written."""
+        if self._under_way is None:
+            return
+        under_way, self._under_way = self._under_way, None
+        try:
+            self.bytes_written += under_way.result()
+        except OSError as exc:
+            # What comes later may find room again; the warning is given once.
+            if not self._has_failed:
+                _warn_not_stored(exc)
+            self._has_failed = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._thread:
+            self._flush()
+            self._await()
+        if self.store and self._beyond.n_rows:
+            label = self.store.space.label or self.store.space.digest
+            warn_caller(CacheDtypeWarning(self._beyond.message(label, n_rows=self._n_rows)))
+        if self.store is None or error is not None or not self.bytes_written:
+            return
+        try:
+            merge_tiny(self.store)
+            if len(self.store.shards()) > MAX_SHARDS:
+                compact(self.store)
+        except OSError as exc:
+            _warn_not_stored(exc)
+
+
+class _BeyondFloat16:
+    """The rows of a pass that float16 cannot hold."""
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self._largest, self._smallest = 0.0, np.inf
+
+    def add(self, rows: np.ndarray) -> None:
+        """Count rows, and update their largest and smallest magnitudes."""
+        sizes = np.abs(rows[np.isfinite(rows) & (rows != 0)])
+        self.n_rows += len(rows)
+        self._largest = max(self._largest, float(sizes.max(initial=0.0)))
+        self._smallest = min(self._smallest, float(sizes.min(initial=np.inf)))
+
+    def message(self, label: str, *, n_rows: int) -> str:
+        """Return the number of rows, their space and the range of their values as a message."""
+        return (
+            f"{self.n_rows} of {n_rows} embeddings of {label} have values that float16 cannot "
+            f"hold: their magnitudes range from {self._smallest:.3g} to {self._largest:.3g}, and "
+            "float16 holds 6.1e-05 to 65504 with three digits. These rows are kept in float32. If "
+            "a space often has such rows, pass EmbeddingCache(dtype='float32')."
+        )
+
+
+def _warn_not_stored(exc: OSError) -> None:
+    warn_caller(
+        CacheWriteWarning(
+            f"the cache cannot be written ({exc}); embeddings are returned but not kept. Free "
+            "some space, or pass another folder: cache=PATH, or FEATX_CACHE in the environment."
+        )
+    )

@@ -1,0 +1,194 @@
+"""The state of a training, after each epoch on disk: weights, optimizer, generators, history.
+
+A run that is killed goes on from its last epoch when the same fit is called again, and ends, on a
+CPU, with the very bits that it would have had. What names the run is everything that decides it:
+space, samples, labels, split, head, parameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx._files import read_regular, seal, unseal, write_atomically
+from featx.backbones.augment import generator_states
+from featx.digests.hashing import digest_of_json
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass
+class Progress:
+    """How far a training got.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs that are done.
+    history : dict
+        From the names of what was measured to a list, a number an epoch.
+    best_epoch : int
+        Epochs that were done when the score was best, and of equal ones the loss; 0 is the head
+        itself.
+    best_score, best_loss : float
+    best_weights : list of ndarray
+        See :func:`trained_weights`.
+    state : list of ndarray
+        See :func:`model_state`; behind it, once an epoch is done, the optimizer's variables.
+    seed : int
+    batch_size : int
+        That fitted into memory.
+    learning_rate : float or None
+        The highest, once it is known.
+    names : list of str
+        Of the optimizer's variables.
+    """
+
+    epoch: int
+    history: dict[str, list[float]]
+    best_epoch: int
+    best_score: float
+    best_loss: float
+    best_weights: list[np.ndarray]
+    state: list[np.ndarray]
+    seed: int
+    batch_size: int
+    learning_rate: float | None = None
+    names: list[str] = field(default_factory=list)
+
+
+class Checkpoint:
+    """Where the progress of one run is kept.
+
+    Parameters
+    ----------
+    folder : Path or None
+        None keeps nothing.
+    subject : dict
+        Plain data that name the run.
+    """
+
+    def __init__(self, folder: Path | None, subject: dict[str, Any]) -> None:
+        self._path = folder / f"{digest_of_json(subject)}.tuning" if folder else None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is kept."""
+        return self._path is not None
+
+    def load(self) -> Progress | None:
+        """Return what was saved; None if nothing was, or if it is damaged."""
+        if self._path is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            payload = unseal(read_regular(self._path))
+            if payload is not None:
+                return _unpacked(payload)
+        return None
+
+    def save(self, progress: Progress) -> None:
+        """Save, replacing what was saved before.
+
+        Raises
+        ------
+        OSError
+            It cannot be written; what was saved before is unharmed.
+        """
+        if self._path is not None:
+            write_atomically(self._path, seal(_packed(progress)))
+
+    def remove(self) -> None:
+        """Remove what was saved: the run is done."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+
+def described(value: Any) -> Any:
+    """Say in plain data what a parameter is; objects of Keras by what they were made with.
+
+    Examples
+    --------
+    >>> import keras
+    >>> described(keras.layers.Rescaling(2.0)) == described(keras.layers.Rescaling(2.0))
+    True
+    """
+    if isinstance(value, (str, int, float, type(None))):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [described(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): described(part) for name, part in value.items() if name != "name"}
+    if hasattr(value, "get_config"):
+        return [
+            f"{type(value).__module__}.{type(value).__qualname__}",
+            described(value.get_config()),
+        ]
+    return repr(value)
+
+
+def trained_weights(model: keras.Model) -> list[Any]:
+    """List the weights of a model that a step may change, averages of its statistics included."""
+    frozen = {id(weight) for layer in _frozen_layers(model) for weight in layer.weights}
+    return [weight for weight in model.weights if id(weight) not in frozen]
+
+
+def model_state(model: keras.Model) -> list[Any]:
+    """List what a step may change in a model: trained weights, and generators of random numbers."""
+    return trained_weights(model) + generator_states(model)
+
+
+def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model._flatten_layers(include_self=False):
+        # A frozen layer may hold trained variables, which it does not list itself.
+        if not layer.trainable and not any(weight.trainable for weight in layer.weights):
+            yield layer
+
+
+def values_of(variables: list[Any]) -> list[np.ndarray]:
+    """Copy the values of variables."""
+    import keras
+
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    """Give variables their values.
+
+    Raises
+    ------
+    ValueError
+        They are others than those whose values were kept.
+    """
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _packed(progress: Progress) -> bytes:
+    arrays: dict[str, Any] = {f"best_{n}": array for n, array in enumerate(progress.best_weights)}
+    arrays |= {f"state_{n}": array for n, array in enumerate(progress.state)}
+    names = [each.name for each in fields(progress) if each.name not in ("best_weights", "state")]
+    plain = {
+        **{name: getattr(progress, name) for name in names},
+        "n_best": len(progress.best_weights),
+        "n_state": len(progress.state),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, plain=np.array(json.dumps(plain)), **arrays)
+    return buffer.getvalue()
+
+
+def _unpacked(payload: bytes) -> Progress:
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        plain = json.loads(str(arrays["plain"]))
+        best = [arrays[f"best_{n}"] for n in range(plain.pop("n_best"))]
+        state = [arrays[f"state_{n}"] for n in range(plain.pop("n_state"))]
+        return Progress(best_weights=best, state=state, **plain)

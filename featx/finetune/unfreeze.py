@@ -1,0 +1,187 @@
+"""What of a backbone is trained, and the frontier: the place below the first of it.
+
+Batch normalisations stay frozen unless asked otherwise, by ``trainable=False`` on the layer: in
+Keras 3 calling a model with ``training=False`` does not keep them still (keras#20285).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from featx._validation import did_you_mean
+from featx.backbones.blocks import Block, Cut, blocks_of, cuts_of, is_normalization
+from featx.digests.graph import calls_of
+from featx.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+_MAX_LIVE = 3
+_RANDOM = ("Dropout", "Noise", "Random")  # in the names of layers that differ while training
+
+
+@dataclass(frozen=True)
+class Unfrozen:
+    """The part of a model that is trained.
+
+    Attributes
+    ----------
+    frontier : Cut
+        Where it begins.
+    layers : dict
+        From the name of each layer with trained weights to how many blocks lie above it.
+    only : {None, "norm", "bias"}
+        Whether only some of the weights of these layers are trained.
+    batch_norm : {"frozen", "trained"}
+    """
+
+    frontier: Cut
+    layers: dict[str, int]
+    only: str | None
+    batch_norm: str
+
+    def apply(self, model: keras.Model) -> None:
+        """Set what is trainable in a flat copy of the model."""
+        for layer in model.layers:
+            is_norm = _is_batch_norm(layer)
+            keeps_statistics = is_norm and (self.only is not None or self.batch_norm == "frozen")
+            layer.trainable = layer.name in self.layers and not keeps_statistics
+            if self.only and layer.name in self.layers:
+                for variable in layer.weights:
+                    variable.trainable = _is_of_kind(layer, variable, self.only)
+
+
+def choose_unfrozen(
+    model: keras.Model, unfreeze: int | float | str, *, batch_norm: str, label: str
+) -> Unfrozen:
+    """Find what is to be trained.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional and flat.
+    unfreeze : int, float or str
+        See :class:`FineTune`.
+    batch_norm : {"frozen", "trained"}
+    label : str
+        What the model is called in messages.
+
+    Raises
+    ------
+    ParameterError
+        Nothing in the model is meant by it.
+    """
+    blocks = blocks_of(model)
+    calls = calls_of(model)
+    only = unfreeze if unfreeze in ("norm", "bias") else None
+    meant = _meant_calls(calls, blocks, unfreeze, label=label)
+    depth = _depths(calls, blocks)
+    trained = {
+        calls[position].operation.name: depth[position]
+        for position in meant
+        if _has_trained_weights(calls[position].operation, only, batch_norm)
+    }
+    if not trained:
+        raise ParameterError(
+            f"unfreeze={unfreeze!r}: there are no weights in {label} that this would train"
+        )
+    # A layer that is called in several places changes what all of them compute.
+    first = min(p for p, call in enumerate(calls) if call.operation.name in trained)
+    return Unfrozen(_frontier_below(first, calls, cuts_of(model)), trained, only, batch_norm)
+
+
+def _meant_calls(
+    calls: list[Any], blocks: list[Block], unfreeze: int | float | str, *, label: str
+) -> list[int]:
+    """Return the positions of the calls that are meant."""
+    if not isinstance(unfreeze, str):
+        number = unfreeze if unfreeze >= 1 else math.ceil(unfreeze * len(blocks))
+        if not blocks:
+            return []
+        if number > len(blocks):
+            raise ParameterError(
+                f"unfreeze={unfreeze!r}: {label} has {len(blocks)} blocks: expected 1 to "
+                f"{len(blocks)}, or 'all'"
+            )
+        return list(range(blocks[-int(number)].start.position, len(calls)))
+    if unfreeze in ("all", "norm", "bias"):
+        return list(range(len(calls)))
+    names = [call.operation.name for call in calls]
+    if unfreeze in names:
+        return list(range(names.index(unfreeze), len(calls)))
+    try:
+        found = [number for number, name in enumerate(names) if re.search(unfreeze, name)]
+    except re.error as exc:
+        raise ParameterError(
+            f"unfreeze={unfreeze!r}: neither a layer of {label} nor a regular expression ({exc})"
+        ) from exc
+    if not found:
+        raise ParameterError(
+            f"unfreeze={unfreeze!r}: {label} has no layer of this name, and none in whose name it "
+            f"is found.{did_you_mean(unfreeze, names)}"
+        )
+    return found
+
+
+def _depths(calls: list[Any], blocks: list[Block]) -> list[int]:
+    """Count, for each call, the blocks above its own."""
+    starts = [block.start.position for block in blocks[1:]]
+    return [sum(start > position for start in starts) for position in range(len(calls))]
+
+
+def _has_trained_weights(layer: Any, only: str | None, batch_norm: str) -> bool:
+    weights = getattr(layer, "weights", None) or []
+    if only:
+        return any(_is_of_kind(layer, weight, only) for weight in weights)
+    if _is_batch_norm(layer) and batch_norm == "frozen":
+        return False
+    if not weights:
+        return False
+    before = layer.trainable  # which may be False in the model that was copied
+    try:
+        layer.trainable = True
+        return bool(layer.trainable_weights)
+    finally:
+        layer.trainable = before
+
+
+def _is_batch_norm(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _is_of_kind(layer: Any, variable: Any, kind: str) -> bool:
+    if kind == "bias":
+        return variable.name == "bias"
+    return is_normalization(layer) and variable.name in ("gamma", "beta", "scale")
+
+
+def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
+    """Choose where to cut: as high as possible, and there where the fewest numbers are.
+
+    Layers without weights between the last frozen and the first trained one, such as pooling, and
+    normalisations may lie on either side, unless they are random while training.
+    """
+    below = [cut for cut in cuts[: first + 1] if len(cut.tensors) <= _MAX_LIVE]
+    best = below[-1]
+    for cut in reversed(below[:-1]):
+        between = [call.operation for call in calls[cut.position : best.position]]
+        if any(getattr(x, "weights", None) and not is_normalization(x) for x in between):
+            break
+        if cut.n_numbers < best.n_numbers:
+            best = cut
+    return _below_random_layers(best, calls, below)
+
+
+def _below_random_layers(best: Cut, calls: list[Any], below: list[Cut]) -> Cut:
+    """Leave what is random while training above the frontier, if it is just below it."""
+    for cut in reversed([cut for cut in below if cut.position < best.position]):
+        call = calls[cut.position]
+        if not any(word in type(call.operation).__name__ for word in _RANDOM):
+            break
+        best = cut
+    return best

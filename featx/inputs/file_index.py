@@ -1,0 +1,326 @@
+"""What files contain, remembered by what ``stat`` says of them.
+
+A warm pass over a million files should cost a million ``stat`` calls, not a terabyte of reading.
+The index maps (path, size, times of modification and change, inode) to the digest of the content.
+An entry is made only if the file was already old when it was hashed: a file that changes twice
+within the resolution of its clock would otherwise keep its first digest (git calls such entries
+racy).
+
+On disk it is a folder of immutable sealed segments, each an array of (key, digest) pairs with
+distinct keys. Segments of similar sizes are merged, so that there are few, and each entry is
+rewritten only a few times. The name of a segment follows from the set of its pairs: processes that
+merge the same segments at once write one file. A process removes only segments that it has read,
+and only once another segment holds all their entries, so no entry is lost when several processes
+merge. Where their merges overlap, the segments with common entries are merged in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from featx._files import (
+    IrregularFileError,
+    check_folder,
+    read_regular,
+    seal,
+    unseal,
+    write_atomically,
+)
+from featx._warning import warn_caller
+from featx.digests.hashing import DIGEST_BYTES, digest_of
+from featx.digests.key_table import (
+    KeyTable,
+    first_places,
+    keys_from,
+    keys_from_matrix,
+    matrix_from_keys,
+)
+from featx.exceptions import CacheDamageWarning
+
+_MAGIC = b"featx-file-index-1\n"
+_SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
+_MAX_SEGMENTS = 16
+_GROWTH = 2  # a segment is merged with smaller ones that hold half as many entries together
+_MAX_OVERLAP = 1 / 4  # of a segment's entries: if more are in others, too, they are merged
+_LEAST_OVERLAP = 16  # entries: smaller segments are merged soon anyway
+_MAX_ROUNDS = 8
+_PAIR_BYTES = 2 * DIGEST_BYTES
+_PREFIX = "files-"
+_STATE = struct.Struct("<qqqQ")
+_LOW_64_BITS = 2**64 - 1
+
+
+def file_key(path: str, status: os.stat_result) -> bytes:
+    """Digest what tells one state of a file from another."""
+    state = _STATE.pack(
+        status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _LOW_64_BITS
+    )
+    return digest_of(state + os.fsencode(path))
+
+
+class FileIndex:
+    """Digests of files that were hashed before.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Where segments lie; None keeps the index in memory only.
+
+    Examples
+    --------
+    >>> index = FileIndex(None)
+    >>> index.find([b"k" * 16])
+    [None]
+    >>> index.add(b"k" * 16, b"d" * 16, modified_s=0.0)
+    >>> index.find([b"k" * 16])
+    [b'dddddddddddddddd']
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._stored = _Segments({}, frozenset())
+        self._added: dict[bytes, bytes] = {}
+        self._unclaimed: set[bytes] = set()  # keys in _added that no thread is storing yet
+        self._merging = threading.Lock()
+        self._has_failed = False
+
+    def __reduce__(self) -> tuple[type[FileIndex], tuple[Path | None]]:
+        return type(self), (self.folder,)
+
+    def is_first_failure(self) -> bool:
+        """Return True the first time that added entries could not be stored."""
+        is_first, self._has_failed = not self._has_failed, True
+        return is_first
+
+    def find(self, keys: list[bytes]) -> list[bytes | None]:
+        """Return the digest of each file, None where it is not known."""
+        digests: list[bytes | None] = [self._added.get(key) for key in keys]
+        stored = self._refreshed()
+        for row, digest in stored.find(keys_from(keys, count=len(keys))):
+            digests[row] = digest
+        return digests
+
+    def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
+        """Remember a digest, if the file had settled; `modified_s` is its time of change."""
+        if time.time() - modified_s >= _SETTLED_S:
+            self._added[key] = digest
+            self._unclaimed.add(key)
+
+    def flush(self) -> None:
+        """Store what was added as a segment, and merge segments when there are many.
+
+        Entries that another thread is storing are left to it.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written; what was added is still known.
+        """
+        if self.folder is None:
+            return
+        claimed = list(_taken(self._unclaimed))
+        if claimed:
+            try:
+                self._store(self.folder, claimed)
+            except BaseException:
+                self._unclaimed.update(claimed)
+                raise
+        # What cannot be merged now is merged later.
+        if self._merging.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):
+                    self._merge(self.folder)
+            finally:
+                self._merging.release()
+
+    def _store(self, folder: Path, claimed: list[bytes]) -> None:
+        """Store added entries, except those that are stored already."""
+        keys = keys_from(claimed, count=len(claimed))
+        claimed = [key for key in claimed if key in self._added]  # else it was stored just now
+        digests = [self._added[key] for key in claimed]
+        known = dict(self._refreshed().find(keys))
+        new = [row for row, digest in enumerate(digests) if known.get(row) != digest]
+        if new:
+            wanted = matrix_from_keys(keys_from((digests[row] for row in new), count=len(new)))
+            self._write(folder, np.hstack([matrix_from_keys(keys[new]), wanted]))
+        for key in claimed:
+            self._added.pop(key, None)
+
+    def _merge(self, folder: Path) -> None:
+        for _ in range(_MAX_ROUNDS):
+            stored = self._refreshed()
+            group = stored.worth_merging()
+            if not group:
+                return
+            pairs = np.concatenate([stored.by_name[name].pairs for name in group])
+            merged = self._write(folder, _without_duplicates(pairs))
+            for name in group - {merged}:
+                (folder / name).unlink(missing_ok=True)
+
+    def _write(self, folder: Path, pairs: np.ndarray) -> str:
+        """Write a segment and return its name, the same for the same pairs in any order."""
+        sums = pairs.view(np.uint64).sum(axis=0)
+        name = f"{_PREFIX}{digest_of(len(pairs).to_bytes(8, 'little'), sums).hex()}.index"
+        check_folder(folder)
+        write_atomically(folder / name, seal(_MAGIC + pairs.tobytes()))
+        self._stored = self._stored.joined({name: _Segment(pairs)})
+        return name
+
+    def _refreshed(self) -> _Segments:
+        stored = self._stored
+        names = _segment_names(self.folder) if self.folder else frozenset()
+        if self.folder is not None and names != stored.by_name.keys():
+            new = sorted(names - stored.by_name.keys())
+            read = {name: _Segment(_read_pairs(self.folder / name)) for name in new}
+            # Threads share one object that is replaced whole.
+            stored = self._stored = stored.limited_to(names).joined(read)
+        return stored
+
+
+def _taken(keys: set[bytes]) -> Iterable[bytes]:
+    """Yield and remove all keys of a set; threads that share it get different keys."""
+    with contextlib.suppress(KeyError):
+        while True:
+            yield keys.pop()
+
+
+@dataclass(frozen=True, eq=False)
+class _Segment:
+    """The contents of one file: pairs of key and digest, shape (n, 32), uint8."""
+
+    pairs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @cached_property
+    def table(self) -> KeyTable:
+        return KeyTable(keys_from_matrix(self.pairs[:, :DIGEST_BYTES]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Segments:
+    """The segments of a listing.
+
+    Attributes
+    ----------
+    by_name : dict of str to _Segment
+    overlaps : frozenset of (str, str)
+        Names of two segments of which one holds many entries of the other; the same name twice for
+        a segment with repeated entries.
+    """
+
+    by_name: dict[str, _Segment]
+    overlaps: frozenset[tuple[str, str]]
+
+    @property
+    def keys(self) -> np.ndarray:
+        """All keys, one segment after another, dtype S16."""
+        pairs = [np.empty((0, _PAIR_BYTES), np.uint8)]
+        pairs += [segment.pairs for segment in self.by_name.values()]
+        return keys_from_matrix(np.concatenate(pairs)[:, :DIGEST_BYTES])
+
+    def find(self, keys: np.ndarray) -> Iterable[tuple[int, bytes]]:
+        """Yield the position and the digest of each known key."""
+        lacking = np.arange(len(keys))
+        for segment in sorted(self.by_name.values(), key=len, reverse=True):
+            if not len(lacking):
+                return
+            places = segment.table.find(keys[lacking])
+            rows = lacking[places >= 0]
+            # An S16 element loses its trailing zero bytes when it becomes a Python object.
+            known = segment.pairs[places[places >= 0], DIGEST_BYTES:].tobytes()
+            for number, row in enumerate(rows.tolist()):
+                yield row, known[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+            lacking = lacking[places < 0]
+
+    def joined(self, others: dict[str, _Segment]) -> _Segments:
+        """Return these and other segments, with the overlaps between them."""
+        by_name, overlaps = dict(self.by_name), set(self.overlaps)
+        for name, segment in others.items():
+            keys = keys_from_matrix(segment.pairs[:, :DIGEST_BYTES])
+            others_of = by_name.items() if len(segment) >= _LEAST_OVERLAP else ()
+            known = {
+                other: held
+                for other, one in others_of
+                if other != name and (held := int((one.table.find(keys) >= 0).sum()))
+            }
+            if sum(known.values()) > _MAX_OVERLAP * len(segment):
+                overlaps |= {(name, other) for other in known}
+            if len(segment) > 1 and segment.table.repeated().any():
+                overlaps.add((name, name))
+            by_name[name] = segment
+        return _Segments(by_name, frozenset(overlaps))
+
+    def limited_to(self, names: frozenset[str]) -> _Segments:
+        """Return the segments that are still listed."""
+        by_name = {name: one for name, one in self.by_name.items() if name in names}
+        overlaps = {pair for pair in self.overlaps if names.issuperset(pair)}
+        return _Segments(by_name, frozenset(overlaps))
+
+    def worth_merging(self) -> set[str]:
+        """Return the names of segments to merge into one; empty if there is nothing to merge."""
+        if self.overlaps:
+            return set(itertools.chain(*self.overlaps))
+        if len(self.by_name) <= _MAX_SEGMENTS:
+            return set()
+        # A segment without entries may only be unreadable for now.
+        held = (name for name, segment in self.by_name.items() if len(segment))
+        by_size = sorted(held, key=lambda name: len(self.by_name[name]))
+        group, n_entries = by_size[:2], sum(len(self.by_name[name]) for name in by_size[:2])
+        for name in by_size[2:]:
+            if len(self.by_name[name]) > _GROWTH * n_entries:
+                break
+            group.append(name)
+            n_entries += len(self.by_name[name])
+        return set(group) if len(group) > 1 else set()
+
+
+def _without_duplicates(pairs: np.ndarray) -> np.ndarray:
+    """Return each pair once; drop keys with two digests, whose files are hashed again."""
+    keys = keys_from_matrix(pairs[:, :DIGEST_BYTES])
+    firsts = pairs[first_places(keys)]
+    table = KeyTable(keys_from_matrix(firsts[:, :DIGEST_BYTES]))
+    is_other = (firsts[table.find(keys)] != pairs).any(axis=1)
+    contradicted = np.isin(np.arange(len(firsts)), table.find(keys[is_other]))
+    return firsts[~contradicted]
+
+
+def _segment_names(folder: Path) -> frozenset[str]:
+    try:
+        check_folder(folder)
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.name.startswith(_PREFIX))
+    except OSError:
+        # Not there, or not to be read: files are hashed again, and storing names the trouble.
+        return frozenset()
+
+
+def _read_pairs(path: Path) -> np.ndarray:
+    """Read a segment; one that is damaged is removed, and its files are hashed again."""
+    with contextlib.suppress(OSError):
+        try:
+            payload = unseal(read_regular(path, start=_MAGIC)) or b""
+        except IrregularFileError:
+            os.replace(path, path.with_name(f".{path.name}.damaged"))
+            payload = b""
+        else:
+            if (len(payload) - len(_MAGIC)) % _PAIR_BYTES == 0 and payload:
+                pairs = np.frombuffer(payload[len(_MAGIC) :], np.uint8).reshape(-1, _PAIR_BYTES)
+                return pairs[pairs[:, DIGEST_BYTES:].any(axis=1)]
+            path.unlink()
+        warn_caller(
+            CacheDamageWarning(f"{path} was damaged and is removed: files are hashed again")
+        )
+    return np.empty((0, _PAIR_BYTES), np.uint8)

@@ -1,0 +1,400 @@
+"""Encoded images and arrays to pixels: ``(h, w, 3)`` uint8, as a person would see them.
+
+EXIF orientation is obeyed, transparency lies on white, 16 bits become 8 (see ``levels.py``), and
+palettes, gray, CMYK and other colour spaces become RGB. Whatever the bytes are, the outcome is an
+array or an :class:`UnreadableImageError` whose message is the reason; no other program is started.
+Decoder and resizing decide the numbers of an embedding, so their names are part of its space.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+# Image.open would import the plugins of all formats for those of TIFF and WebP.
+from PIL import (
+    ExifTags,
+    Image,
+    ImageFile,
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from featx.exceptions import UnreadableImageError
+from featx.inputs.metadata import exif_orientation, make_strict, orientation_of, without_metadata
+from featx.inputs.pixels import (
+    as_levels,
+    check_mode,
+    check_wide_colours,
+    has_wide_colours,
+    in_own_channels,
+    on_white,
+    tile_size,
+)
+
+# To be changed whenever the same bytes or pixels give other numbers than before.
+DECODER = "pillow-3"
+RESIZE = "lanczos-stretch-1"
+# The only formats that are opened. Photos of phones that Pillow calls MPO are JPEGs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# As in Pillow's own thumbnails: what remains to be reduced by the filter, for its quality to show.
+_REDUCING_GAP = 2
+# A longer side, which no camera has, is reduced first: the filter takes 50 bytes for each pixel.
+_LONGEST_SIDE = 2**16
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
+
+_RAISE_LIMIT = (
+    "If you trust the image, raise Pillow's limit for this process: PIL.Image.MAX_IMAGE_PIXELS = n"
+)
+_Orientation = Callable[[Image.Image], int | None]
+_Result = TypeVar("_Result")
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode an image.
+
+    Parameters
+    ----------
+    data : bytes
+        JPEG, PNG, BMP, GIF (its first frame), WebP (likewise) or TIFF (its first page).
+
+    Returns
+    -------
+    ndarray of shape (h, w, 3), uint8
+
+    Raises
+    ------
+    UnreadableImageError
+        It is damaged, not an image, implausibly large, or has pixels whose range is not known.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 3), 7).save(buffer, "PNG")
+    >>> decode(buffer.getvalue())[0, 0].tolist()
+    [7, 7, 7]
+    """
+    return np.asarray(on_white(_read(data, _loaded_file)))
+
+
+def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Decode an image and give it the size and channels that a backbone takes.
+
+    A JPEG of more than twice that size is decoded at a half, a quarter or an eighth of its own,
+    which its format allows and which saves most of the time that a photograph of twelve megapixels
+    takes. Nothing that lies between the file and the result is copied: each copy into fresh memory
+    takes a tenth of the time that decoding does.
+
+    Parameters
+    ----------
+    data : bytes
+        As for :func:`decode`.
+    shape : tuple of int
+        Height, width, channels. Opacity is a fourth channel where these are neither 1 nor 3.
+
+    Returns
+    -------
+    ndarray of that shape, uint8
+        As :func:`conform` makes it of the decoded image.
+
+    Raises
+    ------
+    UnreadableImageError
+        As for :func:`decode` and :func:`conform`.
+
+    Examples
+    --------
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (400, 300), "white").save(buffer, "JPEG")
+    >>> decode_to(buffer.getvalue(), (224, 224, 3)).shape
+    (224, 224, 3)
+    """
+    side = _REDUCING_GAP * max(shape[:2])  # the image may lie on its side
+
+    def reduced(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
+        image.draft(None, (side, side))
+        return _loaded_file(image, orientation)
+
+    whole = _read(data, reduced)
+    return _resized(on_white(whole), shape) if shape[2] == 3 else conform(np.asarray(whole), shape)
+
+
+def check_header(data: bytes) -> None:
+    """Check what can be checked of an image without decoding its pixels.
+
+    Raises
+    ------
+    UnreadableImageError
+        As :func:`decode` would.
+    """
+    _read(data, lambda image, orientation: image.close())
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """Turn an open PIL image into pixels; the image itself is not changed.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Its file may not have been read yet.
+
+    Returns
+    -------
+    ndarray of shape (h, w, 3), uint8
+
+    Raises
+    ------
+    UnreadableImageError
+        As for :func:`decode`.
+    """
+    return np.asarray(on_white(_of_caller(image)))
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Turn an open PIL image into an array of its own channels, for :func:`conform`.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        As for :func:`from_pil`.
+
+    Returns
+    -------
+    ndarray of shape (h, w), (h, w, 3) or (h, w, 4), uint8
+        Gray, RGB, or RGB and opacity.
+
+    Raises
+    ------
+    UnreadableImageError
+        As for :func:`decode`.
+    """
+    return np.asarray(_of_caller(image))
+
+
+def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Result]) -> _Result:
+    """Call `read` with the opened file; if that fails, with the file without its metadata."""
+    if not data:
+        raise UnreadableImageError("empty file (0 bytes)")
+    failure = Exception()
+    for file, orientation in _versions(data):
+        try:
+            return read(_opened(file), orientation)
+        except UnreadableImageError:
+            raise
+        except Exception as exc:  # decoders raise anything, and warnings may be errors
+            failure = exc
+    raise UnreadableImageError(_reason(data, failure)) from failure
+
+
+def _versions(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
+    """Yield a file as it is, then without metadata, each with a function for its orientation."""
+    # With this setting, Pillow skips checks of the chunks of a PNG file.
+    is_lax = bool(ImageFile.LOAD_TRUNCATED_IMAGES) and data.startswith(b"\x89PNG")
+    if not is_lax:
+        yield data, _orientation_of_file
+    bare = without_metadata(data)
+    if is_lax or bare.data != data:
+        yield bare.data, lambda _: exif_orientation(bare.exif)
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    _check_size(image)
+    check_mode(image)
+    return image
+
+
+def _reason(data: bytes, exc: Exception) -> str:
+    if isinstance(exc, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"decompression bomb: {exc} {_RAISE_LIMIT}"
+    kind = next((name for name in FORMATS if _is_accepted(name, data[:16])), None)
+    if kind is None:
+        return (
+            f"not an image in a known format (starts with {data[:8]!r}): expected JPEG, PNG, BMP, "
+            "GIF, WebP or TIFF"
+        )
+    if isinstance(exc, UnidentifiedImageError):
+        return (
+            f"damaged header: no {kind} file that Pillow reads. Convert it, or pass its pixels as "
+            "an array"
+        )
+    return f"damaged {kind}: {str(exc) or type(exc).__name__}"
+
+
+def _is_accepted(name: str, start: bytes) -> bool:
+    accepts = Image.OPEN[name][1]
+    return accepts is not None and accepts(start) is True
+
+
+def _check_size(image: Image.Image) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    for width, height in (image.size, tile_size(image)):
+        if limit is not None and width * height > limit:
+            # Pillow itself only warns up to twice its limit, and does not look at tiles.
+            raise UnreadableImageError(
+                f"decompression bomb: {width}x{height} pixels exceed {limit}. {_RAISE_LIMIT}"
+            )
+
+
+def _of_caller(image: Image.Image) -> Image.Image:
+    """Load an image that the caller made or opened."""
+    if getattr(image, "format", None) == "EPS" and getattr(image, "tile", None):
+        raise UnreadableImageError(
+            "is an EPS file, for which Pillow starts Ghostscript: call image.load() yourself, if "
+            "you trust it"
+        )
+    tiles = list(getattr(image, "tile", None) or ())
+    try:
+        return _loaded(image, _orientation_of_caller)
+    except UnreadableImageError:
+        raise
+    except Exception as exc:
+        if tiles:
+            image.tile = tiles  # type: ignore[attr-defined]  # or it would pass as loaded
+        data = _first_frame(image)
+        if data:
+            return _read(data, _loaded_file)
+        raise UnreadableImageError(
+            f"cannot be loaded ({str(exc) or type(exc).__name__}). If its file was closed, call "
+            "image.load() before that"
+        ) from exc
+
+
+def _first_frame(image: Image.Image) -> bytes:
+    """Return the file of an image that shows its first frame, if it is still open."""
+    try:
+        if image.tell() or not isinstance(image, ImageFile.ImageFile):
+            return b""
+        image.fp.seek(0)  # type: ignore[union-attr]
+        return image.fp.read()  # type: ignore[union-attr]
+    except Exception:
+        return b""
+
+
+def _orientation_of_caller(image: Image.Image) -> int:
+    """Return the orientation of an image whose metadata the caller may have changed."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return orientation_of(image.info)
+
+
+def _orientation_of_file(image: Image.Image) -> int:
+    return orientation_of(image.info)
+
+
+def _loaded_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        make_strict(image)
+    return _loaded(image, orientation)
+
+
+def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
+    """Return an image of mode L, RGB or RGBA, upright, that may be the image itself.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    orientation : callable
+        Function from the loaded image to its orientation, as EXIF numbers it.
+    """
+    _check_size(image)
+    check_mode(image)
+    is_wide = has_wide_colours(image)
+    image.load()
+    own = in_own_channels(image)
+    if is_wide:
+        check_wide_colours(image)
+    turn = _TURNS.get(orientation(image) or 1)
+    return own if turn is None else own.transpose(turn)
+
+
+def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Give pixels the size and channels that a backbone takes.
+
+    Images are stretched to the size with Pillow's Lanczos filter, which is antialiased; nothing is
+    done, and nothing copied, where nothing has to change.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (h, w) or (h, w, c), values from 0 to 255
+        Any integer or floating-point dtype; uint16 is scaled from 0..65535: see ``levels.py``.
+    shape : tuple of int
+        Height, width, channels.
+
+    Returns
+    -------
+    ndarray of that shape, uint8 or float32
+
+    Raises
+    ------
+    UnreadableImageError
+        The range of the values is not known, or the channels cannot be turned into those asked
+        for.
+
+    Examples
+    --------
+    >>> conform(np.zeros((8, 8), np.uint8), (4, 4, 3)).shape
+    (4, 4, 3)
+    """
+    height, width, n_channels = shape
+    image = _with_channels(_as_pixels(pixels), n_channels)
+    if image.shape[:2] == (height, width):
+        return image
+    if image.dtype == np.uint8 and n_channels in (1, 3):
+        whole = Image.fromarray(np.ascontiguousarray(image[..., 0] if n_channels == 1 else image))
+        return _resized(whole, shape).reshape(shape)
+    layers = (Image.fromarray(np.ascontiguousarray(layer)) for layer in np.moveaxis(image, -1, 0))
+    # The filter overshoots at edges; Pillow clips integers itself.
+    return np.clip(np.stack([_resized(layer, shape) for layer in layers], axis=-1), 0, 255)
+
+
+def _resized(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
+    height, width = shape[:2]
+    if max(image.size) > _LONGEST_SIDE:
+        image = image.reduce((-(-image.width // _LONGEST_SIDE), -(-image.height // _LONGEST_SIDE)))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _as_pixels(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise UnreadableImageError(f"has shape {pixels.shape}: expected (h, w) or (h, w, c)")
+    image = as_levels(pixels)
+    return image[..., np.newaxis] if image.ndim == 2 else image
+
+
+def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
+    given = image.shape[-1]
+    if given == n_channels:
+        return image
+    if given == 4 and n_channels in (1, 3):
+        return _with_channels(_on_white(image), n_channels)
+    if given == 1:
+        return np.repeat(image, n_channels, axis=-1)
+    if given == 3 and n_channels == 1:
+        # ITU-R 601 luma, the weights of Pillow's mode "L".
+        luma = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        gray = luma if image.dtype == np.float32 else np.rint(luma).astype(np.uint8)
+        return gray[..., np.newaxis]
+    raise UnreadableImageError(
+        f"has {given} channels, but the backbone takes {n_channels}: pass "
+        f"{'RGBA images, or ' if n_channels == 4 else ''}arrays of shape (h, w, {n_channels})"
+    )
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    opacity = image[..., 3:].astype(np.float32) / 255
+    mixed = image[..., :3] * opacity + 255 * (1 - opacity)
+    return mixed if image.dtype == np.float32 else np.rint(mixed).astype(np.uint8)

@@ -1,0 +1,342 @@
+"""Pixel values of any dtype, turned into levels from 0 (black) to 255 (white).
+
+There is one rule for files, PIL images and arrays:
+
+======================  ==========================================================================
+values                  levels
+======================  ==========================================================================
+uint8                   as they are
+bool                    0 and 255
+uint16                  scaled from 0..65535, or from 0..white where a file states its white level;
+                        an error if they may be 12 bits or fewer: see :func:`check_range`
+other integers          0..255 as they are; an error beyond, as their full range is not known
+floating-point numbers  0..255 as they are; an error beyond, or if they seem scaled to 0..1
+======================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from featx.exceptions import InputError, UnreadableImageError
+
+_UINT16_WHITE = 65535
+_DARK = 4096  # uint16 below it may be 12 bits or fewer, of which 8 bits would keep 16 levels
+UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never as far
+_BLOCK = 2**20  # values that are scaled at once
+_WAY_OUT = (
+    "Scale all images alike before you pass them: np.clip((X - low) / (high - low), 0, 1) * 255"
+)
+
+
+def as_levels(values: np.ndarray, *, white: int | None = None) -> np.ndarray:
+    """Return pixel values as levels from 0 to 255.
+
+    Parameters
+    ----------
+    values : ndarray
+        Pixels of one image.
+    white : int, default=None
+        White level that a file states for its unsigned integers; None is that of their dtype.
+
+    Returns
+    -------
+    ndarray of the same shape, uint8 or float32
+        `values` itself where nothing changes.
+
+    Raises
+    ------
+    UnreadableImageError
+        See :func:`check_range`.
+
+    Examples
+    --------
+    >>> as_levels(np.array([0, 257, 65535], np.uint16)).tolist()
+    [0, 1, 255]
+    >>> as_levels(np.array([0, 2048, 4095], np.uint16), white=4095).tolist()
+    [0, 128, 255]
+    """
+    if values.dtype == bool:
+        return values.astype(np.uint8) * 255
+    check_range(values, white=white)
+    if values.dtype.kind == "f":
+        return values.astype(np.float32, copy=False)
+    if _is_uint16(values):
+        return _scaled(values, white or _UINT16_WHITE)
+    return values.astype(np.uint8, copy=False)
+
+
+def check_range(values: np.ndarray, *, white: int | None = None) -> None:
+    """Check that the values of black and white pixels are known.
+
+    A uint16 image that never reaches 4096, a sixteenth of its range, may be dark, or hold 8, 10 or
+    12 bits and come out nearly black: it is an error, unless it is all black, or all its values
+    are multiples of 257, as those of an 8-bit image that was widened.
+
+    Parameters
+    ----------
+    values : ndarray
+        Pixels of one image.
+    white : int, default=None
+        White level that a file states.
+
+    Raises
+    ------
+    UnreadableImageError
+        The values are not numbers, are NaN or infinite, lie outside 0..255 (floating-point numbers
+        that round to these are accepted), or have an unknown range.
+    """
+    if not values.size:
+        raise UnreadableImageError(f"has shape {values.shape}: expected (h, w) or (h, w, c)")
+    if values.dtype.kind not in "buif":
+        raise UnreadableImageError(f"has dtype {values.dtype}: expected numbers from 0 to 255")
+    if values.dtype in (bool, np.uint8):
+        return
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UnreadableImageError("has NaN or infinite pixels")
+    if _is_uint16(values):
+        colours = values[..., :3] if values.ndim == 3 else values  # the fourth may be opacity
+        high = colours.max()
+        if white is None and 0 < high < _DARK and (colours % 257).any():
+            raise dark_uint16(int(high))
+        if white is not None and high > white:
+            raise UnreadableImageError(f"has values up to {high}, but its file states {white}")
+    elif low < -0.5 or high > 255.5:
+        raise UnreadableImageError(
+            f"has {values.dtype} values from {low:.6g} to {high:.6g}: expected 0 to 255. {_WAY_OUT}"
+        )
+
+
+def dark_uint16(highest: int) -> UnreadableImageError:
+    """Return the error for 16-bit pixels that may have a smaller range."""
+    return UnreadableImageError(
+        f"has 16-bit values up to {highest} only: whether white is 65535, 4095 or 255 is not "
+        "known. Pass X / 257 if it is 65535, X / 4095 * 255 if it is 4095 (12 bits), and "
+        "X.astype(np.uint8) if it is 255, as arrays"
+    )
+
+
+def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
+    """Return the range of floating-point pixels, reading no more of them than needed.
+
+    Parameters
+    ----------
+    images : iterable of ndarray
+        Images, or blocks of them; those of other dtypes are left out.
+
+    Returns
+    -------
+    tuple of float or None
+        ``(0.0, 255.0)``; None if there are no such pixels, or all are black.
+
+    Raises
+    ------
+    InputError
+        None exceeds 2: they seem to be scaled to 0..1.
+
+    Examples
+    --------
+    >>> float_range([np.array([[0.0, 40.0]])])
+    (0.0, 255.0)
+    """
+    largest = 0.0
+    for image in images:
+        if image.dtype.kind == "f" and image.size:
+            largest = max(largest, float(np.fmax.reduce(image, axis=None, initial=0)))
+            if largest > UNIT_PEAK:
+                return (0.0, 255.0)
+    check_scale(largest)
+    return None
+
+
+def check_scale(largest: float) -> None:
+    """Check that the largest floating-point pixel shows that the range is 0..255.
+
+    Raises
+    ------
+    InputError
+        It does not exceed 2: the pixels seem to be scaled to 0..1, with some overshoot.
+    """
+    if 0 < largest <= UNIT_PEAK:
+        raise InputError(
+            f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
+            "to 255. Pass X * 255 if they were scaled to 0..1, and (X + 1) * 127.5 if to -1..1. If "
+            "they are dark images of 0..255, fit on brighter ones first, or pass "
+            "X.round().astype(np.uint8)."
+        )
+
+
+def _is_uint16(values: np.ndarray) -> bool:
+    return values.dtype.kind == "u" and values.dtype.itemsize == 2
+
+
+def _scaled(values: np.ndarray, white: int) -> np.ndarray:
+    """Return levels of unsigned integers, computed block by block to save memory."""
+    table = _levels_of(white)
+    flat = values.reshape(-1)
+    levels = np.empty(flat.shape, np.uint8)
+    for start in range(0, len(flat), _BLOCK):
+        levels[start : start + _BLOCK] = table[flat[start : start + _BLOCK]]
+    return levels.reshape(values.shape)
+
+
+@functools.lru_cache(maxsize=4)
+def _levels_of(white: int) -> np.ndarray:
+    return np.rint(np.arange(white + 1) * 255 / white).astype(np.uint8)
+
+
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
+_MAX_SAMPLE_VALUE = 281  # of TIFF
+_SIGNED = 2  # as TIFF's sample format
+_RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
+
+
+def in_own_channels(image: Image.Image) -> Image.Image:
+    """Return a loaded image in mode L, RGB or RGBA; it may be the image itself.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode.
+
+    Raises
+    ------
+    UnreadableImageError
+        The range of its pixels is not known.
+
+    Examples
+    --------
+    >>> in_own_channels(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+    255
+    """
+    if image.mode in _WIDE_MODES or _is_signed(image):
+        return _gray(image)
+    if image.mode == "P" and (palette := _palette_of_8_bits(image)):
+        image = image.copy()
+        image.putpalette(palette, "RGB;L")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode == "RGBA":
+        return image
+    if image.has_transparency_data:
+        try:
+            return image.convert("RGBA")
+        except (TypeError, ValueError):  # something other than a colour is named as transparent
+            image = image.copy()
+            del image.info["transparency"]
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    """Return the gray levels of an image of integers other than unsigned ones of 8 bits."""
+    values = np.asarray(image)
+    if values.dtype == np.uint8:
+        values = values.view(np.int8)
+    elif _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 32 and not _is_signed(image):
+        values = values.view(np.uint32)
+    levels = as_levels(values, white=_stated_white(image, values))
+    if image.mode != "I" and _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        levels = 255 - levels  # 0 is white, which Pillow obeys in 8 bits only
+    gray = Image.fromarray(levels)
+    if not isinstance(image.info.get("transparency"), int):
+        return gray
+    opacity = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype("u1"))
+    return Image.merge("LA", (gray, opacity)).convert("RGBA")
+
+
+def _palette_of_8_bits(image: Image.Image) -> bytes | None:
+    """Return the palette of a TIFF file that was written with 8 bits a colour instead of 16."""
+    try:
+        colours = image.tag_v2.get(TiffImagePlugin.COLORMAP)  # type: ignore[attr-defined]
+        return bytes(colours) if any(colours) else None
+    except Exception:  # no TIFF file, a damaged tag, or 16 bits
+        return None
+
+
+def _is_signed(image: Image.Image) -> bool:
+    return _tag(image, TiffImagePlugin.SAMPLEFORMAT) == _SIGNED
+
+
+def _stated_white(image: Image.Image, values: np.ndarray) -> int | None:
+    """Return the white level of a TIFF file, if it states one of a whole number of bits."""
+    if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 12:
+        return 4095
+    highest = _tag(image, _MAX_SAMPLE_VALUE)
+    is_stated = highest in [2**n - 1 for n in range(8, 17)]
+    return highest if is_stated and values.max() <= highest else None
+
+
+def _tag(image: Any, tag: int) -> int | None:
+    """Return a tag of a TIFF file; None if it is missing or not one number for all channels."""
+    try:
+        value = image.tag_v2.get(tag)
+    except Exception:  # no TIFF file, or a damaged tag
+        return None
+    numbers = set(value) if isinstance(value, tuple) else {value}
+    number = numbers.pop() if len(numbers) == 1 else None
+    return number if isinstance(number, int) else None
+
+
+def has_wide_colours(image: Image.Image) -> bool:
+    """Return True if channels are known to have 16 bits, of which Pillow keeps the upper 8."""
+    if image.mode not in ("RGB", "RGBA", "CMYK"):
+        return False
+    if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16:
+        return True
+    tiles = getattr(image, "tile", None) or ()
+    return any(kind in str(tile.args) for tile in tiles for kind in _WIDE_COLOURS)
+
+
+def check_wide_colours(image: Image.Image) -> None:
+    """Check the range of a colour image that Pillow has reduced from 16 bits a channel to 8."""
+    bands = image.getextrema()
+    highest = int(np.max(bands if image.mode == "CMYK" else bands[:3]))
+    if 0 < highest < 16:
+        raise dark_uint16(256 * highest + 255)
+    white = _tag(image, _MAX_SAMPLE_VALUE) or 0
+    if white in [2**n - 1 for n in range(8, 16)] and 256 * highest < white:
+        raise UnreadableImageError(
+            f"has 16 bits a colour, and its file states that white is {white}, of which Pillow "
+            f"loses the lower 8 bits: pass X / {white} * 255 as an array"
+        )
+
+
+def tile_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of the tiles of a TIFF file, zeros without tiles."""
+    return _tag(image, TiffImagePlugin.TILEWIDTH) or 0, _tag(image, TiffImagePlugin.TILELENGTH) or 0
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return an image of mode L, RGB or RGBA in RGB, on a white background."""
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def check_mode(image: Image.Image) -> None:
+    """Check that the mode of an image determines the scale of its pixels."""
+    if image.mode == "F":
+        raise UnreadableImageError(
+            "has floating-point pixels, whose scale is not known: pass it as an array with values "
+            "from 0 to 255, such as np.asarray(PIL.Image.open(path)) * 255 if they are 0 to 1"
+        )
+    is_wide = _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
+    if (
+        _tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
+        and _tag(image, TiffImagePlugin.COMPRESSION) in (None, _RAW)
+        and (image.mode == "LAB" or (is_wide and image.mode not in _WIDE_MODES))
+    ):  # Pillow 13 takes each byte for a pixel, and signed colours for unsigned ones
+        raise UnreadableImageError(
+            "keeps its channels apart, uncompressed, which Pillow reads wrongly: convert it, or "
+            "pass its pixels as an array"
+        )

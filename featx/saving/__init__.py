@@ -1,0 +1,1 @@
+"""Fitted estimators as one file without pickle."""

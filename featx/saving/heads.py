@@ -1,0 +1,387 @@
+"""Heads inside saved files, read by skops, which builds no untrusted types.
+
+Types are not enough. An array may declare more than it holds, a node of a tree may point outside
+its arrays (scikit-learn follows it, and the process dies), and a path in a parameter may lead to
+files of this machine. So the file is checked before skops builds anything, and the result before it
+is used.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import skops.io
+from sklearn import config_context
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
+
+from featx._archives import read_members
+from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
+from featx.heads.folds import SampleFolds
+from featx.heads.named import find_head
+from featx.probes.knn import KNNProbe
+from featx.probes.linear import LinearProbe
+from featx.probes.nearest_mean import NearestMeanProbe
+from featx.probes.pca import MomentPCA
+from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
+
+# Heads of featx, which skops does not know.
+_OWN_TYPES = [
+    f"{kind.__module__}.{kind.__name__}"
+    for kind in (
+        KNNProbe,
+        LinearProbe,
+        MomentPCA,
+        NearestMeanProbe,
+        RidgeProbe,
+        RidgeProbeRegressor,
+        SampleFolds,
+    )
+]
+# Its arrays are checked here for these estimators; others of scikit-learn hand a tree to code that
+# checks less.
+_TREE = "sklearn.tree._tree.Tree"
+_TREE_OWNERS = frozenset(
+    {
+        "DecisionTreeClassifier",
+        "DecisionTreeRegressor",
+        "ExtraTreeClassifier",
+        "ExtraTreeRegressor",
+        "ExtraTreesClassifier",
+        "ExtraTreesRegressor",
+        "RandomForestClassifier",
+        "RandomForestRegressor",
+    }
+)
+_TREE_MODULES = ("sklearn.ensemble.", "sklearn.tree.")
+_LIBSVM_CLASSIFIERS = (SVC, NuSVC)
+_LIBSVM = (*_LIBSVM_CLASSIFIERS, SVR, NuSVR, OneClassSVM)
+_SCHEMA = "schema.json"
+_PROTOCOL = 2  # of skops 0.16, with which featx began
+_MAX_SCHEMA_BYTES = 2**28
+_MAX_PART_BYTES = 2**34
+_MAX_PARTS = 1_000_000
+_MAX_DEPTH = 200
+_PARTS = re.compile(r"\d+\.np[yz]|[0-9a-f-]{36}\.bin")
+
+
+def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
+    """Return a head, as it was passed and as it was fitted, as the bytes of a skops file.
+
+    Raises
+    ------
+    UntrustedTypesError
+        The head holds types that neither skops nor featx nor the caller trusts.
+    ParameterError
+        The head holds objects that skops cannot write.
+    """
+    parts = copy.deepcopy({"head": head, "head_": fitted})
+    for part in _objects_in(parts, set()):
+        # What a part asks of metadata routing matters to `fit` only, and refers to the part itself,
+        # round which skops walks for ever.
+        for name in _request_attributes():
+            vars(part).pop(name, None)
+    try:
+        data = skops.io.dumps(parts)
+    except Exception as exc:  # skops calls whatever the types define
+        raise ParameterError(f"the head cannot be saved: {exc}") from exc
+    _trusted_types(data, _schema_of(_members_of(data)), trusted)
+    return data
+
+
+def load_head(
+    data: bytes, trusted: Sequence[str], *, n_features: int, heads: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read a head from the bytes of an untrusted file.
+
+    Parameters
+    ----------
+    data : bytes
+    trusted : sequence of str
+        See :func:`featx.load`.
+    n_features : int
+        Length of an embedding.
+    heads : mapping of str
+        Heads by name.
+
+    Returns
+    -------
+    dict
+        ``"head"``, a name or an estimator, and ``"head_"``, the fitted estimator.
+
+    Raises
+    ------
+    UntrustedTypesError
+        The file holds types that are not trusted; nothing was built.
+    SavedFileError
+        The file is damaged, or its head does not predict from such embeddings.
+    """
+    try:
+        members = _members_of(data)
+        schema = _schema_of(members)
+        _check_arrays(members)
+        types = _trusted_types(data, schema, trusted)
+        _check_trees(schema, members)
+        parts = skops.io.loads(data, trusted=types)
+        _check_parts(parts, heads, n_features)
+    except UntrustedTypesError:
+        raise
+    except Exception as exc:  # whatever skops, or a class that it builds, raises on damaged data
+        raise SavedFileError(f"the head in it is damaged: {exc!r}") from exc
+    for part in _objects_in(parts, set()):
+        if isinstance(getattr(part, "memory", None), str):
+            part.memory = None  # a folder of pickles, on the machine where it was saved
+    return parts
+
+
+def _members_of(data: bytes) -> dict[str, bytes]:
+    return read_members(io.BytesIO(data), _max_bytes, max_members=_MAX_PARTS)
+
+
+def _max_bytes(name: str) -> int | None:
+    if name == _SCHEMA:
+        return _MAX_SCHEMA_BYTES
+    return _MAX_PART_BYTES if _PARTS.fullmatch(name) else None
+
+
+def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
+    """Return the schema of a skops file, in which each id stands for one object."""
+    schema = json.loads(members[_SCHEMA])
+    if not isinstance(schema, dict) or type(schema.get("protocol")) is not int:
+        raise ValueError("it has no schema")
+    if schema["protocol"] < _PROTOCOL:
+        raise ValueError(f"protocol {schema['protocol']}, expected {_PROTOCOL} or later")
+    known: dict[Any, Any] = {}
+    for node in _nodes_in(schema):
+        # skops takes the first object with an id, whatever a later node holds.
+        meaning = _meaning_of(node)
+        if known.setdefault(node.get("__id__"), meaning) != meaning and "__id__" in node:
+            raise ValueError("an id stands for two objects")
+    return schema
+
+
+def _nodes_in(schema: Any) -> Iterator[dict[str, Any]]:
+    """Yield all nodes of a schema; raise if it is nested too deeply."""
+    waiting = [(schema, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+        if isinstance(value, dict):
+            if "__loader__" in value or "__id__" in value:
+                yield value
+            waiting += [(inner, depth + 1) for inner in value.values()]
+        elif isinstance(value, list):
+            waiting += [(inner, depth + 1) for inner in value]
+
+
+def _meaning_of(node: dict[str, Any]) -> tuple[Any, ...]:
+    kind = tuple(node.get(name) for name in ("__loader__", "__module__", "__class__"))
+    if not all(isinstance(name, str) for name in kind) or kind[0] == "CachedNode":
+        raise ValueError(f"a node of {kind}")
+    is_array = kind[0] == "NdArrayNode"
+    if is_array:
+        return (*kind, node.get("file"))
+    return (*kind, node.get("content")) if kind[0] == "JsonNode" else kind
+
+
+def _check_arrays(members: dict[str, bytes]) -> None:
+    """Check that arrays hold as much as they declare, before memory is taken for them."""
+    for name, data in members.items():
+        if name.endswith(".npz"):
+            inner = read_members(
+                io.BytesIO(data),
+                lambda name: _MAX_PART_BYTES if name.endswith(".npy") else None,
+                max_members=16,
+            )
+            _check_arrays(inner)
+            sparse = scipy.sparse.load_npz(io.BytesIO(data))
+            if hasattr(sparse, "check_format"):
+                sparse.check_format(full_check=True)  # indices that lead out of it
+        elif name.endswith(".npy"):
+            _check_array(data)
+
+
+def _check_array(data: bytes) -> None:
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array in version {version}")
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    shape, _, dtype = read[version[0]](file)
+    n_bytes = functools.reduce(lambda a, b: a * b, shape, 1) * dtype.itemsize
+    if dtype.hasobject or n_bytes != len(data) - file.tell():
+        raise ValueError(f"an array that does not hold {shape} numbers of {dtype}")
+
+
+def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) -> list[str]:
+    """Return the types that may be built; raise if the file holds others."""
+    types = [*trusted, *_OWN_TYPES]
+    classes = {
+        node["__class__"]
+        for node in _nodes_in(schema)
+        if node["__module__"].startswith(_TREE_MODULES)
+    }
+    if classes - {"Tree"} <= _TREE_OWNERS:
+        types.append(_TREE)
+    untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(types))
+    if untrusted:
+        raise UntrustedTypesError(
+            f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}. "
+            f"If you trust them, name them: trusted={untrusted!r}"
+        )
+    return types
+
+
+def _check_trees(schema: dict[str, Any], members: dict[str, bytes]) -> None:
+    """Check the arrays of decision trees, which scikit-learn follows without looking."""
+    seen: dict[Any, int] = {}
+    trees = []
+    for node in _nodes_in(schema):
+        seen[node.get("__id__")] = seen.get(node.get("__id__"), 0) + 1
+        is_tree = f"{node['__module__']}.{node['__class__']}" == _TREE
+        if is_tree != (node["__loader__"] == "TreeNode"):
+            raise ValueError(f"a tree by {node['__loader__']}")
+        if is_tree:
+            trees.append(node)
+    for tree in trees:
+        args, state = tree["__reduce__"]["args"], tree["content"]
+        for node, loader in ((args, "TupleNode"), (state, "DictNode")):
+            if node["__loader__"] != loader or seen[node.get("__id__")] > 1:
+                raise ValueError("a tree of other parts")
+        _check_tree(
+            [_value_of(node, members) for node in args["content"]],
+            {name: _value_of(node, members) for name, node in state["content"].items()},
+        )
+
+
+def _value_of(node: dict[str, Any], members: dict[str, bytes]) -> Any:
+    if node["__loader__"] == "JsonNode":
+        return json.loads(node["content"])
+    if node["__loader__"] != "NdArrayNode" or node.get("type") != "numpy":
+        raise ValueError(f"a tree with a {node['__loader__']}")
+    return np.load(io.BytesIO(members[node["file"]]), allow_pickle=False)
+
+
+def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
+    """Check the arrays of one tree: their sizes, and where its nodes lead."""
+    n_features, n_classes, n_outputs = args
+    nodes, values, n_nodes = state["nodes"], state["values"], state["node_count"]
+    max_depth = state["max_depth"]
+    is_sound = (
+        all(type(n) is int and n > 0 for n in (n_features, n_outputs, n_nodes))
+        and type(max_depth) is int
+        and state.keys() == {"nodes", "values", "node_count", "max_depth"}
+        and n_classes.dtype.kind in "iu"
+        and n_classes.shape == (n_outputs,)
+        and n_classes.min() > 0
+        and nodes.shape == (n_nodes,)
+        and values.shape == (n_nodes, n_outputs, n_classes.max())
+        and values.dtype == np.float64
+    )
+    if not is_sound:
+        raise ValueError("a tree whose parts do not fit together")
+    _check_nodes(nodes, n_features=n_features, max_depth=max_depth)
+
+
+def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
+    n_nodes = len(nodes)
+    left, right = (nodes[name].astype(np.int64) for name in ("left_child", "right_child"))
+    inner = np.flatnonzero(left != -1)
+    children = np.concatenate([left[inner], right[inner]])
+    features = nodes["feature"][inner]
+    is_sound = (
+        np.array_equal(inner, np.flatnonzero(right != -1))
+        and (children > np.tile(inner, 2)).all()  # so there is no way round
+        and np.array_equal(np.sort(children), np.arange(1, n_nodes))  # each has one parent
+        and ((features >= 0) & (features < n_features)).all()
+        and _depth_of(left, right) <= max_depth <= n_nodes
+    )
+    if not is_sound:
+        raise ValueError("a tree whose nodes point outside it")
+
+
+def _depth_of(left: np.ndarray, right: np.ndarray) -> int:
+    depth, level = -1, np.zeros(1, np.int64)
+    while len(level):
+        below = np.concatenate([left[level], right[level]])
+        depth, level = depth + 1, below[below != -1]
+    return depth
+
+
+def _check_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
+    """Check that a file holds a head, and a fitted one that predicts from an embedding."""
+    if not isinstance(parts, dict) or parts.keys() != {"head", "head_"}:
+        raise ValueError("it holds something other than a head")
+    find_head(parts["head"], dict(heads))
+    head = parts["head_"]
+    for part in _objects_in(head, set()):
+        trees = [part] if hasattr(part, "tree_") else getattr(part, "estimators_", [])
+        for tree in trees if type(part).__name__ in _TREE_OWNERS else []:
+            counts = {part.n_features_in_, tree.n_features_in_, tree.tree_.n_features}
+            if len(counts) > 1:
+                raise ValueError("trees for other numbers of features")
+        if isinstance(part, _LIBSVM) and hasattr(part, "support_"):
+            _check_support_vectors(part)
+    predicted = np.asarray(head.predict(np.zeros((1, n_features))))
+    if len(predicted) != 1:
+        raise ValueError(f"it predicts {len(predicted)} values for one sample")
+
+
+def _check_support_vectors(svm: Any) -> None:
+    """Check the arrays of a support vector machine, which libsvm follows without looking."""
+    n_support, support, dual = svm._n_support, svm.support_, svm._dual_coef_
+    n_classes, n_vectors = len(n_support), len(support)
+    n_pairs = n_classes * (n_classes - 1) // 2
+    is_of_vectors = svm.kernel != "precomputed" and not callable(svm.kernel)
+    is_sound = (
+        "_impl" not in vars(svm)
+        and n_classes >= 2
+        and ((support >= 0) & (support < svm.shape_fit_[0])).all()
+        and (not is_of_vectors or svm.support_vectors_.shape == (n_vectors, svm.n_features_in_))
+        and dual.shape == (n_classes - 1, n_vectors)
+        and dual.size == math.prod(dual.shape)  # the latter may be sparse
+        and svm._intercept_.shape == (n_pairs,)
+        and len(svm._probA) == len(svm._probB)
+        and len(svm._probA) in (0, n_pairs)
+    )
+    if isinstance(svm, _LIBSVM_CLASSIFIERS):
+        is_sound = is_sound and (n_support >= 0).all() and n_support.sum() == n_vectors
+    if not is_sound:
+        raise ValueError("a support vector machine whose parts do not fit together")
+
+
+@functools.cache
+def _request_attributes() -> set[str]:
+    """Return the attributes in which scikit-learn keeps what an estimator asks of routing."""
+    with config_context(enable_metadata_routing=True):
+        asking = StandardScaler().set_fit_request(sample_weight=True)
+    return set(vars(asking)) - set(vars(StandardScaler()))
+
+
+def _objects_in(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Find estimators, and what scikit-learn keeps estimators in, in whatever is held by a head."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    is_of_sklearn = type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__")
+    if isinstance(value, BaseEstimator) or is_of_sklearn:
+        yield value
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.ravel().tolist()
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _objects_in(each, seen)

@@ -1,0 +1,352 @@
+"""The manifest of a saved file, plain JSON, checked field by field before anything is built.
+
+It may hold only what :func:`featx.save` writes. In particular it names no file, device or URL: a
+backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and weights are
+those of ImageNet or in that member. :func:`featx.save` checks its own manifests in the same way, so
+that whatever it writes can be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featx._validation import ParameterFaults
+from featx.backbones.augment import AUGMENTATIONS
+from featx.backbones.layers import POOLINGS
+from featx.backbones.registry import PREPROCESSINGS, find_network
+from featx.engines.keras_engine import KerasEngine
+from featx.engines.registry import ENGINES
+from featx.exceptions import ParameterError
+
+FORMAT = 2
+MANIFEST, HEAD, BACKBONE, LAYER, AUGMENT = (
+    "featx.json",
+    "head.skops",
+    "backbone.keras",
+    "preprocessing.keras",
+    "augment.keras",
+)
+# Attributes that `fit` sets, of the extractor and of an estimator around it.
+FITTED = ("feature_shape_", "array_shape_", "float_range_", "n_features_in_", "feature_names_in_")
+FITTED_AROUND = ("n_features_in_", "feature_names_in_")
+_MAX_TEXT = 2**16
+_MAX_SIDE = 2**16
+_MAX_SIZE = 2**28  # numbers in one sample, or in its embedding: 1 GiB
+_MAX_COLUMNS = 2**24
+_MAX_BATCH = 2**16
+_MAX_VIEWS = 2**12
+_MAX_THREADS = 2**12
+_MAX_DEPTH = 32
+# Parameters of the constructors of named networks that lead to nothing outside the network.
+_CONSTRUCTOR_PARAMS = (
+    "alpha",
+    "classes",
+    "classifier_activation",
+    "depth_multiplier",
+    "dropout",
+    "dropout_rate",
+    "include_preprocessing",
+    "minimalistic",
+    "name",
+)
+
+
+def parse_manifest(data: bytes) -> Any:
+    """Parse a manifest that nobody has checked.
+
+    Raises
+    ------
+    ParameterError
+        It is not UTF-8 or not JSON, is nested too deeply, or holds a name twice, NaN or infinity.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_without_repeats
+        )
+        _check_depth(value)
+    except (ValueError, RecursionError) as exc:
+        raise ParameterError(f"{MANIFEST} cannot be read: {exc}") from exc
+    return value
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"it holds {name}")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("it holds a name twice")
+    return dict(pairs)
+
+
+def _check_depth(value: Any) -> None:
+    """Check how deeply lists and dicts are nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [part for part in level if isinstance(part, (dict, list))]:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+        level = [
+            inner for part in level for inner in (part.values() if isinstance(part, dict) else part)
+        ]
+
+
+def as_plain(value: Any) -> Any:
+    """Return parameters, fitted attributes or reports as values that JSON can hold.
+
+    NaN and infinity, which JSON lacks, become None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_plain({"loss": np.array([0.5, np.nan]), "size": (np.int64(2), 3)})
+    {'loss': [0.5, None], 'size': [2, 3]}
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def check_manifest(manifest: Any, classes: Collection[str]) -> None:
+    """Check that a manifest holds only what :func:`featx.save` writes.
+
+    Parameters
+    ----------
+    manifest : object
+        The parsed manifest.
+    classes : collection of str
+        Names of the estimators that can be saved; the first is the extractor.
+
+    Raises
+    ------
+    ParameterError
+        Some fields are faulty; the message lists all of them.
+    """
+    faults = ParameterFaults(MANIFEST)
+    is_known = partial(_is_in, options=classes)
+    top = {**_TOP, "class": _Field(is_known, f"one of {', '.join(classes)}")}
+    fields = _check_fields("", manifest, top, faults)
+    has_head = fields.get("class") != next(iter(classes))
+    estimator = _check_fields(
+        "estimator.", fields.get("estimator", {}), _ESTIMATOR if has_head else {}, faults
+    )
+    params = _check_fields("params.", fields.get("params", {}), _PARAMS, faults)
+    if params.get("views", 1) > 1 and params.get("augment") is None:
+        faults.add("params.views", params["views"], "1 where nothing is augmented.")
+    space = _check_fields("space.", fields.get("space", {}), _SPACE, faults)
+    identity = _check_fields(
+        "space.identity.", space.get("identity", {}), _IDENTITY, faults, is_open=True
+    )
+    fitted = _check_fields("fitted.", fields.get("fitted", {}), _FITTED, faults)
+    around = _check_fields("estimator.fitted.", estimator.get("fitted", {}), _AROUND, faults)
+    if fitted.get("feature_shape_") != identity.get("feature_shape"):
+        faults.add("fitted.feature_shape_", fitted.get("feature_shape_"), "that of space.identity.")
+    for prefix, part in (("fitted", fitted), ("estimator.fitted", around)):
+        names, n_columns = part.get("feature_names_in_"), part.get("n_features_in_")
+        if names is not None and len(names) != n_columns:
+            faults.add(f"{prefix}.feature_names_in_", names, f"names of {n_columns} columns.")
+    faults.raise_any()
+
+
+class _Field(NamedTuple):
+    """The rule for one field.
+
+    Attributes
+    ----------
+    is_valid : callable
+        Check of a value.
+    expected : str
+        The rule in words, for messages.
+    is_optional : bool
+        Whether the field may be missing.
+    """
+
+    is_valid: Callable[[Any], bool]
+    expected: str
+    is_optional: bool = False
+
+
+def _check_fields(
+    prefix: str,
+    given: Any,
+    known: Mapping[str, _Field],
+    faults: ParameterFaults,
+    *,
+    is_open: bool = False,
+) -> dict[str, Any]:
+    """Collect the faults in the fields of one object, and return the valid fields."""
+    if not isinstance(given, dict):
+        faults.add(prefix.rstrip(".") or "it", given, "an object.")
+        return {}
+    for name in sorted(known.keys() - given.keys()):
+        if not known[name].is_optional:
+            faults.messages.append(f"{prefix}{name} is missing")
+    valid = {}
+    for name, value in given.items():
+        if name not in known:
+            if not is_open:
+                faults.messages.append(f"{prefix}{name[:80]!r} is unknown")
+        elif known[name].is_valid(value):
+            valid[name] = value
+        else:
+            faults.add(f"{prefix}{name}", value, f"{known[name].expected}.")
+    return valid
+
+
+def _is_in(value: Any, options: Collection[Any]) -> bool:
+    return (value is None or isinstance(value, str)) and value in options
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _MAX_TEXT
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_int(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_n_jobs(value: Any) -> bool:
+    return value is None or (_is_int(value, -_MAX_THREADS, _MAX_THREADS) and value != 0)
+
+
+def _is_verbose(value: Any) -> bool:
+    return isinstance(value, bool) or _is_int(value, -1000, 1000)
+
+
+def _is_member(value: Any, name: str) -> bool:
+    return isinstance(value, dict) and value == {"file": name}
+
+
+def _is_backbone(value: Any) -> bool:
+    if _is_member(value, BACKBONE):
+        return True
+    if not (isinstance(value, dict) and value.keys() == {"name"} and _is_text(value["name"])):
+        return False
+    try:
+        find_network(value["name"])
+    except ParameterError:
+        return False
+    return True
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= _MAX_DEPTH
+        and all(_is_int(side, 1, _MAX_SIZE) for side in value)
+        and math.prod(value) <= _MAX_SIZE
+    )
+
+
+def _is_input_size(value: Any) -> bool:
+    if value is None or _is_int(value, 1, _MAX_SIDE):
+        return True
+    return _is_shape(value) and len(value) == 2 and max(value) <= _MAX_SIDE
+
+
+def _is_range(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(bound) in (int, float) and math.isfinite(bound) for bound in value)
+        and value[0] < value[1]
+    )
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_constructor_params(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(
+        name in _CONSTRUCTOR_PARAMS and isinstance(param, (str, int, float, bool, type(None)))
+        for name, param in value.items()
+    )
+
+
+_SHAPE = f"a shape of {_MAX_SIZE} numbers at most"
+_NAME = "a known name"
+_COLUMNS = {
+    "n_features_in_": _Field(
+        partial(_is_int, low=1, high=_MAX_COLUMNS), "a number of columns", is_optional=True
+    ),
+    "feature_names_in_": _Field(_are_names, "names of columns", is_optional=True),
+}
+_TOP = {
+    "format": _Field(partial(_is_int, low=FORMAT, high=FORMAT), f"{FORMAT}"),
+    "featx": _Field(_is_text, "a version"),
+    "backbone": _Field(_is_backbone, f"a name of list_backbones(), or the member {BACKBONE!r}"),
+    "preprocessing": _Field(
+        lambda value: _is_in(value, ("auto", *PREPROCESSINGS)) or _is_member(value, LAYER),
+        f"a known name, None or the member {LAYER!r}",
+    ),
+    "params": _Field(_is_object, "an object"),
+    "fitted": _Field(_is_object, "an object"),
+    "space": _Field(_is_object, "an object"),
+    "report": _Field(_is_object, "an object", is_optional=True),
+    "estimator": _Field(_is_object, "an object", is_optional=True),
+}
+_PARAMS = {
+    "weights": _Field(partial(_is_in, options=("imagenet",)), "'imagenet'"),
+    "backbone_params": _Field(_are_constructor_params, "None, or plain parameters by name"),
+    "layer": _Field(lambda value: value is None or _is_text(value), "a name or None"),
+    "pooling": _Field(partial(_is_in, options=POOLINGS), _NAME),
+    "input_size": _Field(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
+    "batch_size": _Field(
+        lambda value: _is_in(value, ("auto",)) or _is_int(value, 1, _MAX_BATCH),
+        f"'auto', or {_MAX_BATCH} at most",
+    ),
+    "precision": _Field(partial(_is_in, options=KerasEngine.precisions), _NAME),
+    "engine": _Field(partial(_is_in, options=("auto", *ENGINES)), _NAME),
+    "views": _Field(partial(_is_int, low=1, high=_MAX_VIEWS), f"1 to {_MAX_VIEWS}"),
+    "augment": _Field(
+        lambda value: _is_in(value, (None, *AUGMENTATIONS)) or _is_member(value, AUGMENT),
+        f"a known name, None or the member {AUGMENT!r}",
+    ),
+    "on_error": _Field(partial(_is_in, options=("raise", "nan")), "'raise' or 'nan'"),
+    "n_jobs": _Field(_is_n_jobs, f"None, or a number up to {_MAX_THREADS} other than 0"),
+    "verbose": _Field(_is_verbose, "a small number"),
+}
+_SPACE = {
+    "label": _Field(_is_text, "text"),
+    "identity": _Field(_is_object, "an object"),
+}
+_IDENTITY = {
+    "dtype": _Field(partial(_is_in, options=("float32", "float16")), _NAME),
+    "input_shape": _Field(_is_shape, _SHAPE),
+    "feature_shape": _Field(_is_shape, _SHAPE),
+}
+_FITTED = {
+    "feature_shape_": _Field(_is_shape, _SHAPE),
+    "array_shape_": _Field(lambda value: value in (None, []) or _is_shape(value), _SHAPE),
+    "float_range_": _Field(_is_range, "None, or two numbers in their order", is_optional=True),
+    **_COLUMNS,
+}
+_ESTIMATOR = {
+    "random_state": _Field(
+        lambda value: value is None or _is_int(value, 0, 2**32 - 1), "None, or 32 bits"
+    ),
+    "verbose": _Field(_is_verbose, "a small number", is_optional=True),
+    "report": _Field(_is_object, "an object", is_optional=True),
+    "fitted": _Field(_is_object, "an object", is_optional=True),
+}
+_AROUND = _COLUMNS

@@ -1,0 +1,469 @@
+"""Save a fitted estimator as one file without pickle, and load it again.
+
+The file is a zip archive: ``featx.json`` (class, parameters, what `fit` set, space; see
+``manifest.py``), ``head.skops`` (the head; see ``saved_heads.py``) and, unless the weights are
+``"imagenet"`` or those of ``"tiny"``, ``backbone.keras`` (see ``networks/stored_model.py``). On
+loading, the digest of the space is checked: a head is never put on embeddings of another kind than
+those it was trained on.
+
+The maker of the file is not trusted: each part is checked before it is built. A file that is
+damaged, or holds anything that :func:`save` does not write, raises a :class:`SavedFileError`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
+
+from featx._archives import ArchiveError, read_members
+from featx._extractor_validation import check_verifiable
+from featx._files import check_can_write, open_given, replaced_atomically
+from featx._transfer import TransferEstimator
+from featx._version import __version__
+from featx.backbones.augment import augmentation_layers
+from featx.backbones.resolve import EmbeddingSource
+from featx.backbones.stored_model import StoredModel, check_activations
+from featx.digests.space import Space
+from featx.estimators import TransferClassifier, TransferRegressor
+from featx.exceptions import (
+    BackboneError,
+    EngineError,
+    ParameterError,
+    SavedFileError,
+    WeightsError,
+)
+from featx.extractor import FeatureExtractor
+from featx.saving.heads import head_bytes, load_head
+from featx.saving.manifest import (
+    AUGMENT,
+    BACKBONE,
+    FITTED,
+    FITTED_AROUND,
+    FORMAT,
+    HEAD,
+    LAYER,
+    MANIFEST,
+    as_plain,
+    check_manifest,
+    parse_manifest,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+_CLASSES: dict[str, Any] = {
+    kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
+}
+_MAX_BYTES = {
+    MANIFEST: 2**24,
+    HEAD: 2**35,
+    BACKBONE: 2**34,
+    LAYER: 2**30,
+    AUGMENT: 2**30,
+}
+# Neither where this machine keeps its cache nor the objects that are saved on their own.
+_NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
+
+
+def save(
+    estimator: FeatureExtractor | TransferClassifier | TransferRegressor,
+    path: str | os.PathLike[str],
+    *,
+    trusted: Sequence[str] = (),
+) -> None:
+    """Save a fitted estimator as one file.
+
+    Parameters
+    ----------
+    estimator : FeatureExtractor, TransferClassifier or TransferRegressor
+        Fitted. One that was fine-tuned is saved as what it became, the tuned backbone and its
+        head; how it was trained is not.
+    path : str or Path
+        An existing regular file is replaced once the new one is complete; permissions are kept.
+    trusted : sequence of str, default=()
+        Types inside the head that you trust although neither skops nor featx knows them to be
+        safe. Named heads need none.
+
+    Raises
+    ------
+    UntrustedTypesError
+        The head holds other types; the message names them.
+    NotFittedError
+        The estimator was not fitted.
+    ParameterError
+        `path` is a folder, a link or a device, or in a folder that is not there; or a parameter,
+        the head or a layer cannot be saved.
+    BackboneError
+        The backbone cannot be identified or loaded again: it has a ``Lambda``, code that cannot be
+        hashed, or a custom layer that is not registered with
+        ``keras.saving.register_keras_serializable`` or whose ``get_config`` is incomplete.
+    OSError
+        The file cannot be written; one that was there is unharmed.
+
+    Notes
+    -----
+    The file keeps the parameters, the attributes that `fit` set, and the report. It does not keep
+    `cache`, `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as
+    `random_state`, or the place of activations that fine-tuning left in the cache.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, featx
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    >>> classifier = featx.TransferClassifier("tiny").fit(images, [0, 1, 0, 1])
+    >>> path = f"{tempfile.mkdtemp()}/model.featx"
+    >>> featx.save(classifier, path)
+    >>> bool((featx.load(path).predict(images) == classifier.predict(images)).all())
+    True
+    """
+    kind = type(estimator).__name__
+    if _CLASSES.get(kind) is not type(estimator):
+        raise ParameterError(
+            f"estimator is a {kind}: expected a {', '.join(_CLASSES)}. Save other scikit-learn "
+            "objects with skops.io.dump."
+        )
+    check_is_fitted(estimator)
+    _check_trusted(trusted)
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise ParameterError(f"{str(path)!r}: no such folder to write to")
+    check_can_write(path)
+    is_extractor = isinstance(estimator, FeatureExtractor)
+    extractor = estimator if is_extractor else estimator.extractor_
+    entries, manifest = _extractor_entries(extractor)
+    manifest |= {"format": FORMAT, "featx": __version__, "class": kind}
+    if not is_extractor:
+        manifest["estimator"] = _estimator_entry(estimator)
+        entries[HEAD] = head_bytes(estimator.head, estimator.head_, trusted)
+    entries[MANIFEST] = json.dumps(manifest, indent=1, default=str).encode()
+    _check_loads(entries, extractor, trusted)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with replaced_atomically(path) as beside:
+        beside.write_bytes(buffer.getvalue())
+
+
+def _check_trusted(trusted: Any) -> None:
+    is_list = isinstance(trusted, list | tuple | set | frozenset)
+    if not (is_list and all(isinstance(name, str) for name in trusted)):
+        raise ParameterError(
+            f"trusted={trusted!r}: expected a list of names of types, as the message of an "
+            "UntrustedTypesError gives it"
+        )
+
+
+def _check_loads(
+    entries: dict[str, bytes], extractor: FeatureExtractor, trusted: Sequence[str]
+) -> None:
+    """Check that what is about to be written can be loaded, and gives the same embeddings."""
+    manifest = parse_manifest(entries[MANIFEST])
+    check_manifest(manifest, _CLASSES)
+    try:
+        loaded = _load_extractor(manifest, entries, extractor.cache)
+        _check_space(loaded)
+    except (WeightsError, EngineError):
+        raise
+    except Exception as exc:  # whatever Keras raises
+        raise BackboneError(
+            f"{extractor.label} cannot be saved, since loading it again fails: {exc}"
+        ) from exc
+    try:
+        _load_around(loaded, manifest, entries, trusted)
+    except SavedFileError as exc:
+        raise ParameterError(
+            f"the head cannot be saved, since loading it again fails: {exc}"
+        ) from exc
+
+
+def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: Any = "auto") -> Any:
+    """Load an estimator that :func:`save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+    trusted : sequence of str, default=()
+        Types inside the head that you trust; see :func:`save`.
+    cache : "auto", None, str, Path or EmbeddingCache, default="auto"
+        The cache of the loaded extractor; a saved file does not name one.
+
+    Returns
+    -------
+    FeatureExtractor, TransferClassifier or TransferRegressor
+        Fitted.
+
+    Raises
+    ------
+    SavedFileError
+        The file is no saved estimator, is damaged, or its backbone makes other embeddings than
+        the head was trained on.
+    UntrustedTypesError
+        The head holds types that are not trusted; nothing of it was loaded.
+    WeightsError
+        The weights that the file names cannot be had.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, featx
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    >>> path = f"{tempfile.mkdtemp()}/extractor.featx"
+    >>> featx.save(featx.FeatureExtractor("tiny").fit(images), path)
+    >>> featx.load(path).transform(images).shape
+    (4, 400)
+    """
+    _check_trusted(trusted)
+    entries = _read_entries(path)
+    shown = repr(os.fspath(path))
+    try:
+        manifest = parse_manifest(entries[MANIFEST])
+        check_manifest(manifest, _CLASSES)
+        _check_members(manifest, entries)
+        extractor = _load_extractor(manifest, entries, cache)
+        loaded = _load_around(extractor, manifest, entries, trusted)
+    except (ParameterError, SavedFileError) as exc:
+        raise SavedFileError(
+            f"{shown} is not a saved featx estimator of this version: {exc}"
+        ) from exc
+    try:
+        _check_space(extractor)
+    except (WeightsError, EngineError):
+        raise
+    except Exception as exc:  # whatever Keras raises of models that do not fit together
+        raise SavedFileError(f"{shown} cannot be used: {exc}") from exc
+    return loaded
+
+
+def _load_around(
+    extractor: FeatureExtractor,
+    manifest: dict[str, Any],
+    entries: dict[str, bytes],
+    trusted: Sequence[str],
+) -> Any:
+    """Build the estimator around an extractor, if the file holds one."""
+    kind = _CLASSES[manifest["class"]]
+    if kind is FeatureExtractor:
+        return extractor
+    heads, n_features = kind._heads, extractor.space_.n_features
+    parts = load_head(entries[HEAD], trusted, n_features=n_features, heads=heads)
+    unfitted = FeatureExtractor(**extractor.get_params(deep=False))
+    stored = manifest["estimator"]
+    params = {"random_state": stored["random_state"], "verbose": stored.get("verbose", 0)}
+    estimator = kind(unfitted, parts["head"], **params)
+    estimator.extractor_, estimator.head_ = extractor, parts["head_"]
+    _set_fitted(estimator, stored.get("fitted", {}))
+    if "report" in stored:
+        estimator.report_ = Bunch(**stored["report"])
+    return estimator
+
+
+def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> None:
+    """Check that a file has exactly the members that its manifest names."""
+    parts = (manifest["backbone"], manifest["preprocessing"], manifest["params"]["augment"])
+    names = {part["file"] for part in parts if isinstance(part, dict) and "file" in part}
+    names |= {MANIFEST} if manifest["class"] == FeatureExtractor.__name__ else {MANIFEST, HEAD}
+    if names != entries.keys():
+        raise ParameterError(
+            f"it has the members {', '.join(sorted(entries))}, expected {', '.join(sorted(names))}"
+        )
+
+
+def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files that hold an extractor's models, and its part of the manifest."""
+    entries, params = _model_entries(extractor, _checked_resolution(extractor))
+    plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
+    manifest = {
+        "backbone": params["backbone"],
+        "preprocessing": params["preprocessing"],
+        "params": _plain_params(plain),
+        "fitted": _fitted_of(extractor, FITTED),
+        "space": extractor.space_.to_json(),
+    }
+    if hasattr(extractor, "report_"):
+        manifest["report"] = as_plain(extractor.report_)
+    return entries, manifest
+
+
+def _checked_resolution(extractor: FeatureExtractor) -> EmbeddingSource:
+    """Return what an extractor computes now, if that can be saved and is what `fit` saw."""
+    resolved = extractor.current_resolution()
+    check_verifiable(resolved, label=extractor.label)
+    if not resolved.space.is_equal_but_for_storage(extractor.space_):
+        raise BackboneError(
+            f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
+            "again before it is saved."
+        )
+    return resolved
+
+
+def _model_entries(
+    extractor: FeatureExtractor, resolved: EmbeddingSource
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an extractor's models, and its parameters that name these files."""
+    params = extractor.get_params(deep=False)
+    entries = {}
+    if extractor.has_named_weights():
+        params["backbone"] = {"name": str(params["backbone"])}
+    else:
+        built = resolved.build()
+        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
+        params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
+        # They are in the model now.
+        params |= {"weights": "imagenet", "backbone_params": None}
+    preprocessing, augment = params["preprocessing"], params["augment"]
+    if preprocessing is not None and not isinstance(preprocessing, str):
+        entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])
+        params["preprocessing"] = {"file": LAYER}
+    if augment is not None and not isinstance(augment, str):
+        entries[AUGMENT] = _layers_bytes(extractor, "augment", augmentation_layers(augment))
+        params["augment"] = {"file": AUGMENT}
+    return entries, params
+
+
+def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
+    """Return the part of the manifest on the estimator around an extractor."""
+    params = _plain_params({name: getattr(estimator, name) for name in ("random_state", "verbose")})
+    fitted = _fitted_of(estimator, FITTED_AROUND)
+    report = as_plain(getattr(estimator, "report_", {}))
+    return {**params, "fitted": fitted, "report": report}
+
+
+def _load_extractor(
+    manifest: dict[str, Any], entries: dict[str, bytes], cache: Any
+) -> FeatureExtractor:
+    backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
+    if "file" in backbone:
+        backbone = StoredModel(entries[BACKBONE])
+        backbone.check()
+    else:
+        backbone = backbone["name"]
+    if isinstance(preprocessing, dict):
+        preprocessing = _load_layers(entries[LAYER], manifest)
+    params = manifest["params"] | {"preprocessing": preprocessing, "cache": cache}
+    if isinstance(params["augment"], dict):
+        params["augment"] = _load_layers(entries[AUGMENT], manifest).layers
+    extractor = FeatureExtractor(backbone, **params)
+    extractor.space_ = Space.from_json(manifest["space"])
+    _set_fitted(extractor, manifest["fitted"])
+    if "report" in manifest:
+        extractor.report_ = Bunch(**manifest["report"])
+    return extractor
+
+
+def _load_layers(data: bytes, manifest: dict[str, Any]) -> keras.Model:
+    model = StoredModel(data).load()
+    check_activations(model, manifest["space"]["identity"]["input_shape"])
+    return model
+
+
+def _fitted_of(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return the attributes that `fit` set, as plain data."""
+    return {name: as_plain(getattr(estimator, name)) for name in names if hasattr(estimator, name)}
+
+
+def _set_fitted(estimator: Any, fitted: Mapping[str, Any]) -> None:
+    for name, value in fitted.items():
+        if name == "feature_names_in_":
+            value = np.array(value, dtype=object)
+        setattr(estimator, name, tuple(value) if isinstance(value, list) else value)
+
+
+def _check_space(extractor: FeatureExtractor) -> None:
+    space = extractor.current_resolution().space
+    if not space.is_equal_but_for_storage(extractor.space_):
+        raise SavedFileError(
+            f"it was made for embeddings of the space {extractor.space_digest_}, but its backbone "
+            f"makes those of {space.digest}: the weights or the versions of Keras differ. Fit it "
+            "again here."
+        )
+
+
+def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters as plain data, with defaults for functions and generators."""
+    lost = {
+        name: None if isinstance(value, np.random.RandomState) else 0
+        for name, value in params.items()
+        if isinstance(value, np.random.RandomState) or callable(value)
+    }
+    return as_plain(params | lost)
+
+
+def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) -> None:
+    """Check, before any long work, that what will be fitted can be saved.
+
+    A copy of the head is fitted on a few random numbers, since some types are only there then.
+
+    Parameters
+    ----------
+    estimator : TransferClassifier or TransferRegressor
+        Not fitted yet.
+    trusted : sequence of str, default=()
+        See :func:`save`.
+
+    Raises
+    ------
+    UntrustedTypesError
+        The head will hold other types; the message names them.
+    """
+    rng = np.random.default_rng(0)
+    head = estimator.new_head()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            head.fit(rng.normal(size=(40, 8)), np.arange(40) % 2)
+    except Exception:
+        return  # such numbers are not for this head, which is checked when it is saved
+    head_bytes(estimator.head, head, trusted)
+
+
+def _keras_bytes(model: keras.Model, *, label: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="featx-") as folder:
+        file = Path(folder) / BACKBONE
+        try:
+            model.save(file)
+        except Exception as exc:  # whatever the configurations of layers raise
+            raise BackboneError(f"{label} cannot be saved as a .keras file: {exc}") from exc
+        return file.read_bytes()
+
+
+def _layers_bytes(extractor: FeatureExtractor, name: str, layers: Sequence[keras.Layer]) -> bytes:
+    import keras
+
+    inputs = keras.Input(extractor.space_.input_shape)
+    return _keras_bytes(keras.Sequential([inputs, *layers]), label=name)
+
+
+def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    shown = repr(os.fspath(path))
+    try:
+        with open_given(path) as file:
+            return read_members(
+                file, _MAX_BYTES.get, max_members=len(_MAX_BYTES), required=(MANIFEST,)
+            )
+    except FileNotFoundError:
+        raise SavedFileError(f"{shown}: no such file") from None
+    except ArchiveError as exc:
+        # Models of Keras are such archives, too.
+        is_model = "'config.json'" in str(exc)
+        cure = ". For a model of Keras: FeatureExtractor(path)" if is_model else ""
+        raise SavedFileError(
+            f"{shown} is not a saved featx estimator, or is damaged: {exc}. Expected a file that "
+            f"featx.save wrote{cure}"
+        ) from exc
+    except (OSError, ValueError) as exc:
+        if os.path.isdir(path):
+            raise SavedFileError(f"{shown} is a folder, not a saved file") from exc
+        raise SavedFileError(
+            f"{shown} cannot be read: {getattr(exc, 'strerror', None) or exc}"
+        ) from exc
