@@ -53,10 +53,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EmbeddingCache": "storage.cache",
+    "EmbeddingCache": "cache.cache",
     "FeatureExtractor": "extractor",
-    "FineTune": "tuning.params",
-    "KNNProbe": "probes.neighbors",
+    "FineTune": "finetune.params",
+    "KNNProbe": "probes.knn",
     "LinearProbe": "probes.linear",
     "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
@@ -67,11 +67,11 @@ _HOMES = {
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
-    "list_backbones": "networks.applications",
-    "load": "persistence",
-    "load_image_folder": "samples.folders",
+    "list_backbones": "backbones.registry",
+    "load": "saving.persistence",
+    "load_image_folder": "inputs.folders",
     "near_duplicates": "evaluation.duplicates",
-    "save": "persistence",
+    "save": "saving.persistence",
 }
 
 

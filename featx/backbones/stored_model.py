@@ -1,8 +1,8 @@
 """A model inside a saved file, which a stranger may have made: checked before Keras sees it.
 
 A ``.keras`` file is an archive of a configuration and weights. The configuration may name only
-layers that compute (``keras_layers.py``), the weights may only be plain arrays
-(``storage/_plain_hdf5.py``), and the configuration must not declare more weights than are stored.
+layers that compute, the weights may only be plain arrays
+(``cache/inspect_hdf5.py``), and the configuration must not declare more weights than are stored.
 Keras reads the file in a thread of its own, in which settings of the application, such as
 ``keras.config.enable_unsafe_deserialization()``, have no effect.
 

@@ -2,9 +2,9 @@
 
 What lies where::
 
-    CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shards.py``)
+    CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shard.py``)
     CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
-    CACHE/notes/<digest>.json                           what else was found out (``notes.py``)
+    CACHE/notes/<digest>.json                           what else was found out (:class:`FactStore`)
     CACHE/files/files-<id>.index                        what files contain (``file_index.py``)
     CACHE/damaged/                                      what was found damaged, moved aside
 

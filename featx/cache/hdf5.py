@@ -8,7 +8,7 @@ as well.
 
 libhdf5 makes the frame, in memory; rows are put into it and written by featx itself, because h5py
 on a full disk leaves an unreadable file and a process that dies at exit. A file is looked into
-through libhdf5 only to learn where its parts lie, by a child process (``inspection.py``); their
+through libhdf5 only to learn where its parts lie, by a child process; their
 bytes are never read this way.
 
 A file in memory that keeps only what was written to it, page by page.

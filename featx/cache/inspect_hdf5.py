@@ -10,7 +10,7 @@ Check that an HDF5 file of weights holds only plain arrays of its own.
 
 HDF5 can point elsewhere (soft and external links, external and virtual storage), which reads files
 of this machine, and can declare far more than it stores. Keras writes none of that. The check reads
-metadata only, and runs in a child process (``inspection.py``), since hostile metadata can crash
+metadata only, and runs in a child process, since hostile metadata can crash
 libhdf5 or make it hang.
 """
 

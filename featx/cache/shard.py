@@ -3,7 +3,7 @@
 ``shard-<id>.h5`` holds the rows (see ``_hdf5.py``). ``shard-<id>.index`` beside it holds the keys,
 the checksums, and where the embeddings lie in the file, closed by a digest of its own; it is
 moved into place last and is the commit. Ids are ordered by time. Rows are read straight from the
-``.h5`` file at the recorded offset and all are checked (see ``checksums.py``), so that libhdf5,
+``.h5`` file at the recorded offset and all are checked (see ``read.py``), so that libhdf5,
 which damaged metadata can crash, is not on the read path.
 """
 

@@ -1,6 +1,6 @@
 """Encoded images and arrays to pixels: ``(h, w, 3)`` uint8, as a person would see them.
 
-EXIF orientation is obeyed, transparency lies on white, 16 bits become 8 (see ``levels.py``), and
+EXIF orientation is obeyed, transparency lies on white, 16 bits become 8 (see ``pixels.py``), and
 palettes, gray, CMYK and other colour spaces become RGB. Whatever the bytes are, the outcome is an
 array or an :class:`UnreadableImageError` whose message is the reason; no other program is started.
 Decoder and resizing decide the numbers of an embedding, so their names are part of its space.
@@ -330,7 +330,7 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Parameters
     ----------
     pixels : ndarray of shape (h, w) or (h, w, c), values from 0 to 255
-        Any integer or floating-point dtype; uint16 is scaled from 0..65535: see ``levels.py``.
+        Any integer or floating-point dtype; uint16 is scaled from 0..65535: see ``pixels.py``.
     shape : tuple of int
         Height, width, channels.
 

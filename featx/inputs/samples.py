@@ -1,7 +1,7 @@
 """Samples in order, with identity and pixels.
 
 There are three kinds: images in one array (in memory, memory-mapped or HDF5; read in blocks, never
-whole), numbers that are no pixels in one array, and items of a sequence (``item_samples.py``).
+whole), numbers that are no pixels in one array, and items of a sequence (``items.py``).
 
 Identity is a hash of content, never of a path. Pixel values mean 0..255 in every dtype; a sample
 that was hashed was also checked as far as that is cheap, so that most faults are known before the

@@ -1,8 +1,8 @@
 """Save a fitted estimator as one file without pickle, and load it again.
 
 The file is a zip archive: ``featx.json`` (class, parameters, what `fit` set, space; see
-``manifest.py``), ``head.skops`` (the head; see ``saved_heads.py``) and, unless the weights are
-``"imagenet"`` or those of ``"tiny"``, ``backbone.keras`` (see ``networks/stored_model.py``). On
+``manifest.py``), ``head.skops`` (the head; see ``heads.py``) and, unless the weights are
+``"imagenet"`` or those of ``"tiny"``, ``backbone.keras`` (see ``backbones/stored_model.py``). On
 loading, the digest of the space is checked: a head is never put on embeddings of another kind than
 those it was trained on.
 
