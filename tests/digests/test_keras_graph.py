@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -64,7 +65,7 @@ def test_graph_digest_after_changing_last_element_of_any_weight_differs(make):
 def test_graph_digest_in_two_processes_is_equal():
     script = f"""
 import sys
-sys.path.insert(0, {str(__file__).rsplit("/", 1)[0]!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import digested_models as t
 print([t.graph_digest(make()) for make in t.MAKERS])
 """

@@ -94,7 +94,12 @@ def test_fit_killed_goes_on_where_it_was_bit_by_bit(digits, tmp_path):
     images, labels = digits
     np.save(tmp_path / "X.npy", images)
     np.save(tmp_path / "y.npy", labels)
-    places = [Path(__file__).parent, tmp_path / "X.npy", tmp_path / "y.npy", tmp_path / "killed"]
+    places = [
+        Path(__file__).parents[1],
+        tmp_path / "X.npy",
+        tmp_path / "y.npy",
+        tmp_path / "killed",
+    ]
     done = subprocess.run([sys.executable, "-c", KILLED, *places], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
     params = {"unfreeze": 2, "epochs": 5}

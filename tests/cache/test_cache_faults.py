@@ -26,7 +26,7 @@ from cache_worker import keys_of, open_store, rows_folder, rows_of, small_blocks
 from featx.cache.maintenance import compact, find_damage
 from featx.exceptions import CacheDamageWarning
 
-WORKER = Path(__file__).parent / "cache_worker.py"
+WORKER = Path(__file__).parents[1] / "cache_worker.py"
 
 
 def long(*values):
