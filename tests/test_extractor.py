@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from extraction import agree, embed, random_model, write_images
+from extracted_files import agree, embed, random_model, write_images
 from sample_networks import pixels
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError

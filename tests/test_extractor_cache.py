@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from extraction import agree, embed, write_images
+from extracted_files import agree, embed, write_images
 from PIL import Image
 from sample_networks import pixels
 

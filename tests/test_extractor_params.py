@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from extraction import embed, random_model
+from extracted_files import embed, random_model
 from sample_networks import pixels
 
 from featx import FeatureExtractor

@@ -2,7 +2,7 @@
 
 A ``.keras`` file is an archive of a configuration and weights. The configuration may name only
 layers that compute, the weights may only be plain arrays
-(``cache/inspect_hdf5.py``), and the configuration must not declare more weights than are stored.
+(``cache/plain_hdf5.py``), and the configuration must not declare more weights than are stored.
 Keras reads the file in a thread of its own, in which settings of the application, such as
 ``keras.config.enable_unsafe_deserialization()``, have no effect.
 

@@ -9,7 +9,6 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from featx.engines.base import Engine
@@ -49,6 +48,7 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     policy = _POLICIES.get(precision)
     if policy is None:
         return model
+    import keras
 
     def in_policy(layer: Any) -> Any:
         config = layer.get_config()

@@ -14,9 +14,10 @@ from featx.backbones.blocks import cuts_of
 from featx.backbones.registry import preprocess
 from featx.engines.registry import in_precision
 from featx.extraction.batched import as_keras_inputs, predict_in_batches
-from featx.finetune.batches import Batches, Reader
+from featx.finetune.batches import Batches
 from featx.finetune.objective import Objective
 from featx.finetune.plan import Plan
+from featx.finetune.readers import Reader
 from featx.heads.linear_map import LinearMap
 
 

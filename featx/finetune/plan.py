@@ -27,8 +27,8 @@ from featx.digests.keras_graph import Digester
 from featx.exceptions import ParameterError
 from featx.extraction.frontier import StoredFrontier
 from featx.extractor import FeatureExtractor
-from featx.finetune.batches import ActivationReader
 from featx.finetune.params import FineTune
+from featx.finetune.readers import ActivationReader
 from featx.finetune.unfreeze import Unfrozen, choose_unfrozen
 
 _SHARE_OF_DISK = 0.9

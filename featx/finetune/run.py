@@ -31,11 +31,11 @@ from featx.digests.hashing import digest_of_array, digest_of_json
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, InputError
 from featx.extractor import FeatureExtractor
-from featx.finetune.batches import PixelReader, Reader
 from featx.finetune.initial_head import InitialHead
 from featx.finetune.objective import check_task
 from featx.finetune.params import FineTune
 from featx.finetune.plan import Plan
+from featx.finetune.readers import PixelReader, Reader
 from featx.heads.fit import as_head_input
 from featx.heads.linear_map import head_with
 from featx.inputs.augmented import versions_of

@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from featx.cache.inspect_hdf5 import HDF5StructureError, check_plain, inspect_weights
+from featx.cache.inspect_hdf5 import inspect_weights
+from featx.cache.plain_hdf5 import HDF5StructureError, check_plain
 
 
 @pytest.fixture

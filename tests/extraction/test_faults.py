@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from extraction import embed, write_images
+from extracted_files import embed, write_images
 from PIL import Image
 from sample_networks import pixels
 
