@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import ParameterError
-from featx.finetune.objective import DistillationLoss
+from featx.finetune.distillation_loss import DistillationLoss
 
 
 @pytest.fixture(scope="module")
