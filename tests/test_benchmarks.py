@@ -1,4 +1,7 @@
-"""The benchmarks run, and what they compare computes the same."""
+"""The benchmarks run, and what they compare computes the same.
+
+The gate only sees that each starts; their smoke runs, a minute each, are long forms.
+"""
 
 import importlib.util
 import json
@@ -29,13 +32,22 @@ def result_of(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.parametrize("script", sorted(path.name for path in BENCHMARKS.glob("bench_*.py")))
+def test_benchmark_help_names_its_options(script, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+    assert "--smoke" in capsys.readouterr().out
+
+
 PEERS = ["search", "pipeline", "memory"]
 if importlib.util.find_spec("scikeras"):
     PEERS.append("scikeras")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("peers", [[], pytest.param(PEERS, marks=pytest.mark.long)], ids=str)
+@pytest.mark.long
+@pytest.mark.parametrize("peers", [[], PEERS], ids=str)
 def test_bench_cv_smoke_counts_passes_and_agrees(result_of, peers, tmp_path):
     methods = ["floor", "featx cold", "featx warm", *peers]
     arguments = ["--shared", tmp_path / "none", "--methods", *methods]
@@ -56,6 +68,7 @@ def test_bench_cv_smoke_counts_passes_and_agrees(result_of, peers, tmp_path):
     assert max(scores) - min(scores) <= 0.05
 
 
+@pytest.mark.long
 def test_bench_heads_smoke_scores_as_scikit_learn_does(result_of, tmp_path):
     results = result_of("bench_heads.py")
     ridge, linear = results["ridge"], results["linear"]
@@ -63,8 +76,8 @@ def test_bench_heads_smoke_scores_as_scikit_learn_does(result_of, tmp_path):
     assert linear["largest difference of a score"] <= 0.02  # two of a hundred samples
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_jobs", ["2", pytest.param("1", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("n_jobs", ["2", "1"])
 def test_bench_search_smoke_embeds_each_photo_once(result_of, n_jobs, tmp_path):
     arguments = ["--n-jobs", n_jobs, "--shared", tmp_path / "none"]
     for jobs in result_of("bench_search.py", *arguments)["runs"].values():
@@ -75,21 +88,21 @@ def test_bench_search_smoke_embeds_each_photo_once(result_of, n_jobs, tmp_path):
         assert np.abs(gaps).mean() <= 0.01  # candidate by candidate; the graphs round differently
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_accuracy_smoke_embeds_each_image_once(result_of, tmp_path):
     (row,) = result_of("bench_accuracy.py", "--shared", tmp_path / "none")
     assert (row["set"], row["network"], row["n_forward"]) == ("digits", "tiny", 1797)
     assert row["scaled"] > 0.97
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_cache_smoke_measures_everything(result_of, tmp_path):
     result = result_of("bench_cache.py")
     assert all(value > 0 for value in result["seconds"].values())
     assert [line["rows"] for line in result["growth"]] == [10, 100, 1000]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_extract_smoke_measures_everything(result_of, tmp_path):
     result = result_of("bench_extract.py", "--shared", tmp_path / "none")
     (arrays,) = result["arrays"]
@@ -99,8 +112,8 @@ def test_bench_extract_smoke_measures_everything(result_of, tmp_path):
     assert min(result["peers"]["images/s"].values()) > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("section", ["warm", pytest.param("growth", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("section", ["warm", "growth"])
 def test_bench_processes_smoke_measures_everything(result_of, section, tmp_path):
     result = result_of("bench_processes.py", "--shared", tmp_path / "none", "--sections", section)
     if section == "growth":
@@ -109,10 +122,10 @@ def test_bench_processes_smoke_measures_everything(result_of, section, tmp_path)
         assert result["warm"]["share"] < 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "section",
-    ["accuracy", *(pytest.param(name, marks=pytest.mark.long) for name in ("epoch", "search"))],
+    ["accuracy", "epoch", "search"],
 )
 def test_bench_finetune_smoke_measures_everything(result_of, section, tmp_path):
     result = result_of("bench_finetune.py", "--shared", tmp_path / "none", "--sections", section)[
@@ -128,7 +141,7 @@ def test_bench_finetune_smoke_measures_everything(result_of, section, tmp_path):
         assert set(result["n_forward"].values()) == {80}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_views_smoke_scores_every_method_on_the_same_splits(result_of, tmp_path):
     options = ("--shared", tmp_path / "none", "--sections", "accuracy")
     sizes = result_of("bench_views.py", *options)["accuracy"]["digits"]
@@ -138,7 +151,7 @@ def test_bench_views_smoke_scores_every_method_on_the_same_splits(result_of, tmp
         assert np.mean(methods["no views"]) > 0.7
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_views_smoke_tells_what_a_view_costs(result_of, tmp_path):
     options = ("--shared", tmp_path / "none", "--sections", "seconds")
     found = result_of("bench_views.py", *options)["seconds"]
@@ -147,17 +160,17 @@ def test_bench_views_smoke_tells_what_a_view_costs(result_of, tmp_path):
     assert found["a view / an image"] == pytest.approx(several / without - 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_duplicates_smoke_finds_smaller_copies(result_of, tmp_path):
     (row,) = result_of("bench_duplicates.py", "--shared", tmp_path / "none")
     assert row["smaller"] == 1.0
     assert row["mirrored"] < 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "head",
-    ["RidgeProbe", *(pytest.param(x, marks=pytest.mark.long) for x in ("LinearProbe", "PCA"))],
+    ["RidgeProbe", "LinearProbe", "PCA"],
 )
 def test_bench_streaming_smoke_fits_more_rows_than_are_held(result_of, head, tmp_path):
     result = result_of("bench_streaming.py", "--work", tmp_path, "--heads", head)[head]
@@ -166,7 +179,7 @@ def test_bench_streaming_smoke_fits_more_rows_than_are_held(result_of, head, tmp
         assert result["score"] > 0.3  # of ten classes
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_service_smoke_measures_everything(result_of, tmp_path):
     result = result_of("bench_service.py")
     assert len(result["rows"]) == 10

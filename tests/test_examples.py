@@ -44,14 +44,14 @@ def test_image_folder_is_learnt_and_saved(run, folder):
     assert (shown["restored"].predict(shown["test"]) == shown["y_test"]).mean() > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_image_beside_table_is_better_than_either(run, folder):
     shown = run("image_beside_table", folder)
     assert shown["accuracy"]["both"] > max(shown["accuracy"]["image"], shown["accuracy"]["table"])
     assert shown["importances"].index[0] == "image"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_layer_and_head_search_takes_one_pass(run, folder):
     shown = run("layer_and_head_search", folder)
     assert shown["extractor"].report_.n_forward == len(shown["folder"].data)
@@ -73,7 +73,7 @@ def test_multi_label_finds_both_digits(run, folder):
     assert shown["precision"].mean() > 4 * shown["y"].mean()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_regression_measures_angles(run, folder):
     shown = run("regression", folder)
     assert shown["error"] < shown["guess_error"] / 3
@@ -84,7 +84,7 @@ def test_few_labels_gain_by_self_training(run):
     assert accuracy["few labels"] < accuracy["self-training"] < accuracy["all labels"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_views_help_where_labels_are_few(run, folder):
     shown = run("several_views", folder)
     assert shown["accuracy"][6] > shown["accuracy"][1]

@@ -45,9 +45,20 @@ def test_frozen_estimator_passes(estimator, check):
     run(check, estimator)
 
 
+FINE_TUNED_CLASSIFIER, FINE_TUNED_REGRESSOR = estimators(
+    fine_tune=FineTune(epochs=1), random_state=0
+)
+
+
 @pytest.mark.slow
-@parametrize_with_checks(estimators(fine_tune=FineTune(epochs=1), random_state=0))
-def test_fine_tuned_estimator_passes(estimator, check):
+@parametrize_with_checks([FINE_TUNED_CLASSIFIER])
+def test_fine_tuned_classifier_passes(estimator, check):
+    run(check, estimator)
+
+
+@pytest.mark.long
+@parametrize_with_checks([FINE_TUNED_REGRESSOR])
+def test_fine_tuned_regressor_passes(estimator, check):
     run(check, estimator)
 
 

@@ -11,7 +11,7 @@ from featx.cli.demo import DemoRow
 from featx.cli.main import main
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_demo_embeddings_beat_pixels_in_one_pass(tmp_path, capsys, monkeypatch):
     # Fine-tuning starts from the head, so that one epoch does to beat pixels.
     monkeypatch.setattr(demo, "_FINE_TUNE", clone(demo._FINE_TUNE).set_params(epochs=1))
