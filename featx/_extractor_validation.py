@@ -110,10 +110,10 @@ def _check_taps(taps: Any, faults: ParameterFaults) -> None:
 
 
 def _check_views(views: Any, augment: Any, faults: ParameterFaults) -> None:
-    n_before = len(faults.messages)
+    n_before = len(faults.faults)
     faults.check_positive_int("views", views)
     check_augment(augment, faults)
-    if len(faults.messages) == n_before and augment is None and views != 1:
+    if len(faults.faults) == n_before and augment is None and views != 1:
         faults.add("views", views, "1 where nothing is augmented: pass augment='standard'.")
 
 
@@ -146,7 +146,7 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
         try:
             network = find_network(backbone)
         except ParameterError as exc:
-            faults.messages.append(str(exc))
+            faults.faults += exc.faults
     has_name = isinstance(backbone, str) and not is_file(backbone)
     _check_constructor_params(params["backbone_params"], network, faults, has_name=has_name)
     _check_weights(params["weights"], faults, has_name=has_name)

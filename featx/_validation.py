@@ -7,25 +7,25 @@ from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
 
-from featx.exceptions import InputError, ParameterError
+from featx.exceptions import InputError, ParameterError, ParameterFault
+
+_MAX_CHARS = 80  # of a value that is shown
 
 
-def did_you_mean(
-    name: object, options: Iterable[str], *, n_suggestions: int = 3, cutoff: float = 0.6
-) -> str:
-    """Suggest the options nearest to a mistyped name; empty if none is near.
+def did_you_mean(name: object, options: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return a sentence with up to three options like a mistyped name; empty if none is near.
 
     Examples
     --------
     >>> did_you_mean("mobilnet", ["mobilenet", "vgg16"])
     " Did you mean 'mobilenet'?"
     """
-    near = difflib.get_close_matches(str(name), list(options), n=n_suggestions, cutoff=cutoff)
+    near = difflib.get_close_matches(str(name), list(options), cutoff=cutoff)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class ParameterFaults:
-    """Gathers the faults of an estimator's parameters.
+    """Collects the faults of an estimator's parameters, and raises them as one error.
 
     Examples
     --------
@@ -42,17 +42,21 @@ class ParameterFaults:
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        self.messages: list[str] = []
+        self.faults: list[ParameterFault] = []
 
     def add(self, name: str, value: object, expected: str) -> None:
-        """Note that `name` has a faulty value."""
+        """Add the fault of one parameter; a long value is shortened."""
         shown = repr(value)
-        if len(shown) > 80:
-            shown = f"{shown[:77]}..."
-        self.messages.append(f"{name}={shown}: expected {expected}")
+        if len(shown) > _MAX_CHARS:
+            shown = f"{shown[: _MAX_CHARS - 3]}..."
+        self.faults.append(ParameterFault(name, shown, f"expected {expected}"))
+
+    def add_message(self, message: str) -> None:
+        """Add a fault that does not belong to one value."""
+        self.faults.append(ParameterFault("", "", message))
 
     def check_option(self, name: str, value: Any, options: Collection[str | None]) -> None:
-        """Note a value that is none of `options`."""
+        """Check that a value is one of `options`."""
         if (value is None or isinstance(value, str)) and value in options:
             return
         shown = ", ".join(map(repr, options))
@@ -60,7 +64,7 @@ class ParameterFaults:
         self.add(name, value, f"one of {shown}.{did_you_mean(value, names)}")
 
     def check_positive_int(self, name: str, value: Any, *, also: Collection[Any] = ()) -> None:
-        """Note a value that is neither a positive integer nor one of `also`."""
+        """Check that a value is a positive integer or one of `also`."""
         if isinstance(value, (str, type(None))) and value in also:
             return
         if isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0:
@@ -71,26 +75,30 @@ class ParameterFaults:
     def check_number(
         self, name: str, value: Any, is_sound: Callable[[float], bool], expected: str
     ) -> None:
-        """Note a value that is no number, or none of those expected."""
+        """Check that a value is a number for which `is_sound` returns True."""
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not (is_number and is_sound(float(value))):
             self.add(name, value, f"a number {expected}.")
 
     def check_part(self, check: Callable[[], object], *, prefix: str = "") -> None:
-        """Note the faults that the check of a nested object raises, its names after a prefix."""
+        """Add the faults that the check of a nested object raises, with a prefix to each name."""
         try:
             check()
         except ParameterError as exc:
-            self.messages += [f"{prefix}{fault}" for fault in exc.faults]
+            self.faults += [
+                fault._replace(name=f"{prefix}{fault.name}") if fault.name else fault
+                for fault in exc.faults
+            ]
 
     def raise_any(self) -> None:
         """Raise one error with all faults, if there are any."""
-        faults = list(dict.fromkeys(self.messages))
+        faults = list(dict.fromkeys(self.faults))
         if not faults:
             return
         count = "a faulty parameter" if len(faults) == 1 else f"{len(faults)} faulty parameters"
         separator = " " if len(faults) == 1 else "\n  "
-        raise ParameterError(separator.join([f"{self.owner} has {count}:", *faults]), faults)
+        lines = [f"{self.owner} has {count}:", *map(str, faults)]
+        raise ParameterError(separator.join(lines), faults)
 
 
 class InputFaults:

@@ -1,17 +1,22 @@
-"""Every error and warning of featx.
+"""All errors and warnings of featx.
 
-Each error is a :class:`FeatxError` and, beside that, the builtin type that a caller would catch
-without knowing featx. Messages say what was got, what was expected and how to cure it. Several
-faults make one message. Names of files and classes in it may hold anything, so control characters
-are shown as Python escapes (see :mod:`featx._text`).
+Each error is a :class:`FeatxError` and also the builtin type that a caller would catch without
+knowing featx. Messages state what was passed, what was expected and what to do. Errors and
+warnings keep the parts of their message as attributes, from which the command makes a message for
+the shell. Several faults make one message.
+
+Names of files and classes may hold anything, so control characters are shown as Python escapes
+(see :mod:`featx._text`).
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from featx._text import one_line, without_controls
 
-_SHOWN = 10
+_N_SHOWN = 10
 
 
 class FeatxError(Exception):
@@ -21,23 +26,64 @@ class FeatxError(Exception):
         return without_controls(super().__str__())
 
 
+class ParameterFault(NamedTuple):
+    """One parameter whose value cannot work.
+
+    Attributes
+    ----------
+    name : str
+        Name of the parameter; empty where `reason` is the whole message.
+    value : str
+        Representation of the value that was passed.
+    reason : str
+        What was expected, or why the value cannot work.
+
+    Examples
+    --------
+    >>> print(ParameterFault("batch_size", "0", "expected a positive integer."))
+    batch_size=0: expected a positive integer.
+    """
+
+    name: str
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value}: {self.reason}" if self.name else self.reason
+
+
 class ParameterError(FeatxError, ValueError):
     """A parameter of an estimator or function has a value that cannot work.
 
     Parameters
     ----------
     message : str
-    faults : iterable of str, default=None
-        What is wrong, one by one; None if the message says it.
+    faults : iterable of ParameterFault or str, default=None
+        The faults that the message lists; None for one fault, which is the message.
 
     Attributes
     ----------
-    faults : list of str
+    faults : list of ParameterFault
     """
 
-    def __init__(self, message: str, faults: Iterable[str] | None = None) -> None:
+    def __init__(self, message: str, faults: Iterable[ParameterFault | str] | None = None) -> None:
         super().__init__(message)
-        self.faults = [message] if faults is None else list(faults)
+        self.faults = [
+            ParameterFault("", "", fault) if isinstance(fault, str) else fault
+            for fault in ([message] if faults is None else faults)
+        ]
+
+    @classmethod
+    def of(cls, name: str, value: object, reason: str) -> ParameterError:
+        """Return the error of one parameter, with its value and what is wrong with it.
+
+        Examples
+        --------
+        >>> ParameterError.of("batch_size", 0, "expected a positive integer.")
+        ParameterError('batch_size=0: expected a positive integer.')
+        """
+        fault = ParameterFault(name, repr(value), reason)
+        return cls(str(fault), [fault])
 
 
 class InputError(FeatxError, ValueError):
@@ -52,9 +98,9 @@ class SampleFault(NamedTuple):
     position : int
         Row of the sample in `X`, counted from 0.
     name : str
-        The path of the file, or what kind of object the sample is.
+        Path of the file, or the kind of object that the sample is.
     reason : str
-        What is wrong with it.
+        What is wrong with the sample.
     """
 
     position: int
@@ -66,21 +112,23 @@ class SampleFault(NamedTuple):
 
 
 class BadSampleError(InputError):
-    """Samples that are missing, damaged or not images.
+    """Samples are missing, damaged or not images.
 
     Parameters
     ----------
     faults : iterable of SampleFault
-        All faulty samples.
+        All faulty samples that were found.
     n_samples : int
-        How many samples there were in all.
+        Number of samples in `X`.
     n_unseen : int, default=0
-        How many of them were not decoded yet, and may be faulty too.
+        Number of samples that were not decoded yet, and may be faulty too.
 
     Attributes
     ----------
     faults : list of SampleFault
-        All of them, ordered by position; the message shows the first ten.
+        The faulty samples, ordered by position; the message shows the first ten.
+    finding : str
+        The message without the advice at its end.
     """
 
     def __init__(self, faults: Iterable[SampleFault], n_samples: int, n_unseen: int = 0) -> None:
@@ -88,9 +136,10 @@ class BadSampleError(InputError):
         self.n_samples = n_samples
         self.n_unseen = n_unseen
         unseen = f"\n{n_unseen} more were not decoded yet." if n_unseen else ""
+        self.finding = f"{describe_faults(self.faults, n_samples)}{unseen}"
         super().__init__(
-            f"{describe_faults(self.faults, n_samples)}{unseen}\n"
-            "Mend or remove them, or pass on_error='nan' to get rows of NaN in their place."
+            f"{self.finding}\n"
+            "Repair or remove them, or pass on_error='nan' to get rows of NaN in their place."
         )
 
     def __reduce__(self) -> tuple[type, tuple[list[SampleFault], int, int]]:
@@ -98,11 +147,11 @@ class BadSampleError(InputError):
 
 
 class MissingRowsError(FeatxError, LookupError):
-    """Embeddings that were asked for are not stored, or no longer."""
+    """The cache does not hold, or no longer holds, the embeddings that were asked for."""
 
 
 class UnreadableImageError(InputError):
-    """Bytes or an array are not an image that can be read; the message is the reason alone."""
+    """Bytes or an array are not a readable image; the message is the reason alone."""
 
 
 class BackboneError(FeatxError, ValueError):
@@ -114,11 +163,28 @@ class EngineError(FeatxError, RuntimeError):
 
 
 class WeightsError(FeatxError, OSError):
-    """The weights of a backbone cannot be had: no network, no such file, or a file of others."""
+    """The weights of a backbone cannot be downloaded, are missing, or belong to another model."""
 
 
 class UntrustedTypesError(FeatxError, TypeError):
-    """A saved estimator holds types that are not trusted; nothing of it was loaded."""
+    """A saved estimator holds types that are not trusted; nothing of it was loaded.
+
+    Parameters
+    ----------
+    finding : str
+        Which types there are, and where.
+    types : sequence of str, default=()
+        Their names, as `trusted` takes them.
+    """
+
+    def __init__(self, finding: str, types: Sequence[str] = ()) -> None:
+        super().__init__(finding, types)
+        self.finding = finding
+        self.types = list(types)
+
+    def __str__(self) -> str:
+        cure = f" If you trust them, name them: trusted={self.types!r}" if self.types else ""
+        return without_controls(f"{self.finding}{cure}")
 
 
 class SavedFileError(FeatxError, ValueError):
@@ -137,7 +203,7 @@ class FeatxWarning(UserWarning):
 
 
 class ParameterWarning(FeatxWarning):
-    """A parameter has no use beside the value of another; the message names both."""
+    """A parameter has no effect because of the value of another; the message names both."""
 
 
 class WeightsWarning(FeatxWarning):
@@ -145,16 +211,16 @@ class WeightsWarning(FeatxWarning):
 
 
 class BadSampleWarning(FeatxWarning):
-    """Samples could not be read and became rows of NaN, or were left out."""
+    """Samples could not be read: they became rows of NaN, or were left out."""
 
 
 class NearDuplicateWarning(FeatxWarning):
-    """Samples that are nearly the same are trained on and judged by; the message names some.
+    """Training and test samples are nearly the same; the message names some.
 
     Parameters
     ----------
     finding : str
-        How many there are, and which.
+        How many near-duplicates there are, and which.
     cure : str, default=""
         What to do about them.
     """
@@ -169,31 +235,31 @@ class NearDuplicateWarning(FeatxWarning):
 
 
 class CacheDamageWarning(FeatxWarning):
-    """A file of the cache was damaged or foreign; it was moved aside and is computed again."""
+    """A damaged or foreign file in the cache was quarantined; its rows are computed again."""
 
 
 class CacheWriteWarning(FeatxWarning):
-    """Embeddings could not be stored; they are returned all the same."""
+    """Embeddings could not be stored; they are returned nevertheless."""
 
 
 class CacheDtypeWarning(FeatxWarning):
-    """Embeddings have values that the cache's dtype cannot hold; they are kept in float32."""
+    """Embeddings exceed the range of the cache's dtype; they are stored in float32."""
 
 
 class NotCachedWarning(FeatxWarning):
-    """What computes the embeddings cannot be identified, so they are not cached."""
+    """The backbone or the reader cannot be identified, so embeddings are not cached."""
 
 
 class UnstableBackboneWarning(FeatxWarning):
-    """A callable gave another backbone than the last time; old rows cannot be used again."""
+    """A callable returned another backbone than before, so its cached rows cannot be used."""
 
 
 class EngineWarning(FeatxWarning):
-    """An engine that would be faster cannot run a network; another does."""
+    """A faster engine cannot run a network, so another engine does."""
 
 
 class FineTuneWarning(FeatxWarning):
-    """Fine-tuning ended early or did something else than was asked for; the message says why."""
+    """Fine-tuning ended early or deviated from its parameters; the message states why."""
 
 
 class FolderWarning(FeatxWarning):
@@ -201,7 +267,7 @@ class FolderWarning(FeatxWarning):
 
 
 def describe_faults(faults: Sequence[SampleFault], n_samples: int) -> str:
-    """Say which samples are faulty: the count, then the first ten, one a line.
+    """Return the number of faulty samples, and the first ten of them, one per line.
 
     Examples
     --------
@@ -210,7 +276,7 @@ def describe_faults(faults: Sequence[SampleFault], n_samples: int) -> str:
       [3] a.png: empty file (0 bytes)
     """
     lines = [f"{len(faults)} of {n_samples} samples cannot be read:"]
-    lines += [f"  {fault}" for fault in faults[:_SHOWN]]
-    if len(faults) > _SHOWN:
-        lines.append(f"  ... and {len(faults) - _SHOWN} more")
+    lines += [f"  {fault}" for fault in faults[:_N_SHOWN]]
+    if len(faults) > _N_SHOWN:
+        lines.append(f"  ... and {len(faults) - _N_SHOWN} more")
     return "\n".join(lines)

@@ -9,7 +9,9 @@ from featx.exceptions import (
     BadSampleError,
     NearDuplicateWarning,
     ParameterError,
+    ParameterFault,
     SampleFault,
+    UntrustedTypesError,
     describe_faults,
 )
 
@@ -62,10 +64,23 @@ def test_describe_faults_shows_ten_and_counts_the_rest():
     assert lines[11:] == ["  ... and 2 more"]
 
 
-def test_parameter_error_keeps_its_faults_through_pickling():
-    assert ParameterError("a=1: expected 2").faults == ["a=1: expected 2"]
-    again = pickle.loads(pickle.dumps(ParameterError("two faults", ["a", "b"])))
-    assert (str(again), again.faults) == ("two faults", ["a", "b"])
+def test_parameter_error_keeps_faults_through_pickling():
+    faults = [ParameterFault("a", "1", "expected 2"), ParameterFault("", "", "b is missing")]
+    error = ParameterError("two faults", [faults[0], "b is missing"])
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.faults) == ("two faults", faults)
+
+
+def test_parameter_error_of_one_value_has_its_parts():
+    error = ParameterError.of("layer", "stage9", "no layer of this name")
+    assert str(error) == "layer='stage9': no layer of this name"
+    assert error.faults == [("layer", "'stage9'", "no layer of this name")]
+
+
+def test_untrusted_types_error_keeps_types_through_pickling():
+    error = pickle.loads(pickle.dumps(UntrustedTypesError("It holds a.B.", ["a.B"])))
+    assert (error.finding, error.types) == ("It holds a.B.", ["a.B"])
+    assert str(error) == "It holds a.B. If you trust them, name them: trusted=['a.B']"
 
 
 def test_bad_sample_error_is_sorted_and_survives_pickling():

@@ -10,7 +10,7 @@ from featx.exceptions import ParameterError
 def messages(check):
     faults = ParameterFaults("Owner")
     check(faults)
-    return faults.messages
+    return list(map(str, faults.faults))
 
 
 @pytest.mark.parametrize("value", [1, 64, np.int64(3), "auto", None])

@@ -119,9 +119,11 @@ class Backbone:
         layer = self.spec.layer
         if not getattr(self.model, "inputs", None):
             if layer is not None:
-                raise ParameterError(
-                    f"layer={layer!r}: {self.spec.label} is subclassed or not built, so it has "
-                    "no graph to tap; pass layer=None, or a functional model"
+                raise ParameterError.of(
+                    "layer",
+                    layer,
+                    f"{self.spec.label} is subclassed or not built, so it has no graph to tap; "
+                    "pass layer=None, or a functional model",
                 )
             return None
         if isinstance(layer, str):

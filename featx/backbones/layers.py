@@ -96,9 +96,11 @@ def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.Ker
     if len(calls) == 1 and len(calls[0].outputs) == 1:
         return calls[0].outputs[0]
     if calls:
-        raise ParameterError(
-            f"layer={name!r}: {label} calls this layer {len(calls)} times, or it has several "
-            "outputs: which one is meant cannot be told by a name"
+        raise ParameterError.of(
+            "layer",
+            name,
+            f"{label} calls this layer {len(calls)} times, or it has several outputs, so a name "
+            "does not select one of them",
         )
     outer, slash, inner = name.partition("/")
     nested = [node for node in calls_of(model) if node.operation.name == outer]
@@ -108,9 +110,11 @@ def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.Ker
     names = list(_names_in(model))
     inside = [known for known in names if known.endswith(f"/{name}")]
     hint = did_you_mean(inside[0] if inside else name, names)
-    raise ParameterError(
-        f"layer={name!r}: {label} has no layer of this name.{hint} It has "
-        f"{len(names)} layers, the last being {', '.join(map(repr, names[-5:]))}."
+    raise ParameterError.of(
+        "layer",
+        name,
+        f"{label} has no layer of this name.{hint} It has {len(names)} layers, the last being "
+        f"{', '.join(map(repr, names[-5:]))}.",
     )
 
 

@@ -186,9 +186,11 @@ def find_network(name: str) -> Network:
     network = _BY_SPELLING.get(name.lower().replace("_", "").replace("-", ""))
     if network is None:
         names = [known.name for known in NETWORKS]
-        raise ParameterError(
-            f"backbone={name!r}: no network has this name, and no .keras file of this path is "
-            f"there.{did_you_mean(name.lower(), names)} list_backbones() names them all."
+        raise ParameterError.of(
+            "backbone",
+            name,
+            "no network has this name, and no .keras file of this path is there."
+            f"{did_you_mean(name.lower(), names)} list_backbones() and `featx backbones` list all.",
         )
     return network
 

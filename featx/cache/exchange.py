@@ -99,7 +99,7 @@ def write_table(table: Table, path: Path, format: str | None) -> None:
 def _writer_of(path: Path, format: str | None) -> Callable[[Table, Path], None]:
     format = format or path.suffix.lstrip(".").lower()
     if format not in _WRITERS:
-        raise ParameterError(f"format={format!r}: expected 'h5', 'npz', 'parquet' or 'csv'")
+        raise ParameterError.of("format", format, "expected 'h5', 'npz', 'parquet' or 'csv'")
     if format == "parquet":
         check_pyarrow()
     return _WRITERS[format]

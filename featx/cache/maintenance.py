@@ -206,14 +206,14 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
     while len({digest[:n_shown] for digest in labels}) < len(labels):
         n_shown += 1
     listed = {digest[:n_shown]: label for digest, label in labels.items()}
-    problem = f"space={digest!r}: {len(chosen) or 'no'} spaces have a digest that begins so"
-    if not digest:
-        problem = f"{one_line(folder)} holds {len(stores)} spaces"
-    raise ParameterError(
-        f"{problem}: choose one by the beginning of its digest, as in "
-        f"space={next(iter(listed))!r}. Stored: "
-        + "; ".join(f"{beginning} {label}" for beginning, label in listed.items())
+    cure = (
+        f"choose one by `space`, the beginning of its digest, such as {next(iter(listed))!r}. "
+        f"Stored: {'; '.join(f'{beginning} {label}' for beginning, label in listed.items())}"
     )
+    if not digest:
+        raise ParameterError(f"{one_line(folder)} holds {len(stores)} spaces: {cure}")
+    problem = f"{len(chosen) or 'no'} spaces have a digest that begins so"
+    raise ParameterError.of("space", digest, f"{problem}: {cure}")
 
 
 def describe(store: SpaceStore) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``featx cache``: look into the cache of embeddings, and keep it in order."""
+"""``featx cache``: inspect, check, shrink and copy the cache of embeddings."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 T = TypeVar("T", int, float)
 
 
-def _opened(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
+def _open(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
     from featx.cache.cache import EmbeddingCache
 
     if path is not None and path.lower() == "none":
-        raise click.BadParameter("none: there is nothing to look into")
+        raise click.BadParameter("none: there is no cache to work on")
     return EmbeddingCache(None if path == "auto" else path)
 
 
-def _opened_if_there(
+def _open_existing(
     context: click.Context, option: click.Parameter, path: str | None
 ) -> EmbeddingCache:
-    cache = _opened(context, option, path)
+    cache = _open(context, option, path)
     _check_is_there(cache, path)
     return cache
 
 
 def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
-    """Check that a cache which was named is there, lest a slip of the pen be called sound.
+    """Check that a named cache exists, so that a typing error is not taken for an empty cache.
 
-    The default one may be missing: nothing was stored yet.
+    The default cache may be missing: then nothing was stored yet.
     """
     named = f"--cache {path}" if path not in (None, "", "auto") else ""
     if not named and os.environ.get("FEATX_CACHE"):
@@ -61,28 +61,28 @@ _CACHE = click.option(
     "--cache",
     "store",
     default=None,
-    callback=_opened_if_there,
+    callback=_open_existing,
     help="A folder; default: your own cache.",
 )
 _CACHE_OR_NEW = click.option(
     "--cache",
     "store",
     default=None,
-    callback=_opened,
-    help="A folder, made if it is not there; default: your own cache.",
+    callback=_open,
+    help="A folder, created if it is missing; default: your own cache.",
 )
 
 
 @click.group(cls=Group)
 def cache() -> None:
-    """Look into the cache of embeddings, and keep it in order."""
+    """Inspect, check, shrink and copy the cache of embeddings."""
 
 
 @cache.command()
 @_CACHE
 @AS_JSON
 def info(store: EmbeddingCache, as_json: bool) -> None:
-    """Say what is stored."""
+    """Show what is stored."""
     result = store.info()
     if as_json:
         print_json(result)
@@ -93,15 +93,17 @@ def info(store: EmbeddingCache, as_json: bool) -> None:
 
 
 @cache.command()
-@click.option("--repair", is_flag=True, help="Move damaged shards aside, keeping sound rows.")
+@click.option("--repair", is_flag=True, help="Quarantine damaged shards, keeping sound rows.")
 @click.option(
     "--sample",
     default=0,
     type=click.IntRange(min=0),
     help="Rows to compute again and compare; needs --folder.",
 )
-@click.option("--folder", type=click.Path(), help="The images whose rows to compute again.")
-@click.option("--backbone", default="mobilenet_v2", show_default=True, help="What computes them.")
+@click.option("--folder", type=click.Path(), help="Images whose rows to compute again.")
+@click.option(
+    "--backbone", default="mobilenet_v2", show_default=True, help="Network that computes them."
+)
 @extractor_options
 @AS_JSON
 def verify(
@@ -124,11 +126,11 @@ def verify(
         raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
     if folder is not None and not sample:
         raise click.UsageError("--folder needs --sample: how many of its rows to compute again")
-    again: dict[str, Any] = {}
+    recheck: dict[str, Any] = {}
     if folder is not None:
         extractor = make_extractor(backbone, options)
-        again = {"sample": sample, "extractor": extractor, "X": list_folder(folder).data}
-    result = store.verify(repair, **again)
+        recheck = {"sample": sample, "extractor": extractor, "X": list_folder(folder).data}
+    result = store.verify(repair, **recheck)
     lines = [f"{one_line(path)}: {one_line(why)}" for path, why in result["damaged"].items()]
     lines += [f"{one_line(name)}: the network gives another row" for name in result["differing"]]
     shown = lines or [f"all {result['n_rows']} rows are sound"]
@@ -156,8 +158,8 @@ def compact(store: EmbeddingCache, as_json: bool) -> None:
 
 @cache.command()
 @_CACHE
-@click.option("--max-bytes", default=None, help="What may stay, as in 500MB or 10GB.")
-@click.option("--older-than", default=None, help="Spaces not used for so long go: 30d, 12h.")
+@click.option("--max-bytes", default=None, help="Size that may stay, as in 500MB or 10GB.")
+@click.option("--older-than", default=None, help="Remove spaces not used for this long: 30d, 12h.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
 def evict(
@@ -167,22 +169,22 @@ def evict(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Remove rows, of the least recently used spaces first, until the rest fits."""
+    """Remove rows, from the least recently used spaces first, until the rest fits."""
     if max_bytes is None and older_than is None:
         raise click.UsageError("--max-bytes or --older-than: what may stay")
     limits: dict[str, Any] = {
         "max_bytes": None if max_bytes is None else _size_bytes(max_bytes),
         "older_than": None if older_than is None else _length_of_time(older_than),
     }
-    going = store.evictable(**limits)
-    for space in going:
+    evictable = store.evictable(**limits)
+    for space in evictable:
         echo(
             f"{space.digest[:8]}: {filesize.decimal(space.size_bytes)}, {space.n_rows} rows of "
             f"{space.label}, last used {space.last_used}",
             err=True,
         )
-    total = filesize.decimal(sum(space.size_bytes for space in going))
-    agreed = going and (yes or confirm(f"Remove these {total}?"))
+    total = filesize.decimal(sum(space.size_bytes for space in evictable))
+    agreed = evictable and (yes or confirm(f"Remove these {total}?"))
     removed = store.evict(**limits) if agreed else []
     total = filesize.decimal(sum(space.size_bytes for space in removed))
     show([space._asdict() for space in removed], as_json, f"{total} freed")
@@ -194,7 +196,7 @@ def evict(
 @click.option(
     "--space",
     default=None,
-    help="First digits of its digest, as `featx cache info` shows it; for several.",
+    help="First digits of the digest of a space, as in `featx cache info`, if there are several.",
 )
 @click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
 @click.option("--format", default=None, help="h5, npz, parquet or csv; default: by the suffix.")
@@ -209,7 +211,7 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the rows of a space as one file: .h5, .npz, .parquet or .csv."""
+    """Write the rows of a space to one file: .h5, .npz, .parquet or .csv."""
     check_out(Path(path), force=force)
     from featx.cache.exchange import check_target
     from featx.cli.files import list_folder
@@ -231,11 +233,11 @@ def export(
 @AS_JSON
 def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
     """Add the rows of an exported .h5 file, or of another cache folder."""
-    done = store.import_(path)
+    report = store.import_(path)
     show(
-        done._asdict(),
+        report._asdict(),
         as_json,
-        f"{done.n_added} of {done.n_rows} rows added, {done.n_damaged} damaged ones left out",
+        f"{report.n_added} of {report.n_rows} rows added, {report.n_damaged} damaged ones left out",
     )
 
 
@@ -245,17 +247,17 @@ def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
 @AS_JSON
 def clear(store: EmbeddingCache, yes: bool, as_json: bool) -> None:
     """Remove everything that is stored."""
-    held = store.info()
-    size = filesize.decimal(held["size_bytes"])
-    echo(f"{size}, {held['n_rows']} rows of {len(held['spaces'])} spaces", err=True)
+    before = store.info()
+    size = filesize.decimal(before["size_bytes"])
+    echo(f"{size}, {before['n_rows']} rows of {len(before['spaces'])} spaces", err=True)
     if yes or confirm(f"Remove all embeddings in {one_line(store.path)}?"):
         store.clear()
-    freed_bytes = held["size_bytes"] - store.info()["size_bytes"]
+    freed_bytes = before["size_bytes"] - store.info()["size_bytes"]
     show({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")
 
 
 def _length_of_time(text: str) -> timedelta:
-    """Read a length of time as in 30d."""
+    """Parse a length of time such as 30d."""
     units = {"s": "seconds", "h": "hours", "d": "days", "w": "weeks"}
     number, unit = text.strip()[:-1], text.strip()[-1:].lower()
     try:
@@ -267,7 +269,7 @@ def _length_of_time(text: str) -> timedelta:
 
 
 def _size_bytes(text: str) -> int:
-    """Read a size as in 500MB."""
+    """Parse a size such as 500MB."""
     units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1, "": 1}
     number = text.strip().rstrip("bBkKmMgGtT")
     unit = text.strip()[len(number) :].lower()

@@ -1,19 +1,13 @@
 """The ``featx`` command: the jobs of the library from the shell.
 
-Exit codes: 0 all is well; 1 the job ran and found something wrong (damaged rows in a cache);
-2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be had; 5 a saved file
-cannot be loaded or holds types that are not trusted; 6 the disk; 70 a fault of featx itself, with
-its traceback; 130 interrupted; 141 the reader of the output is gone, as in ``featx ... | head``;
-129 and 143 ended by SIGHUP and SIGTERM.
+Exit codes: 0 success; 1 the job ran and found something wrong (damaged rows in a cache);
+2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be loaded; 5 a saved
+file cannot be loaded or holds types that are not trusted; 6 an error of the disk; 70 a bug of
+featx, with its traceback; 130 interrupted; 141 the reader of the output is gone, as in
+``featx ... | head``; 129 and 143 ended by SIGHUP and SIGTERM.
 
 With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
-always go to standard error. Nothing heavy is imported before a job needs it.
-
-TensorFlow imported without its greetings.
-
-Its libraries write half a dozen lines about processors and drivers straight to standard error when
-they are loaded, before any setting of theirs is read. For a command whose standard error is for
-progress and faults, the file descriptor is turned away while the import lasts.
+always go to standard error. Heavy packages are imported when a job needs them.
 """
 
 from __future__ import annotations
@@ -50,8 +44,12 @@ from featx.cli.output import (
     check_out,
     echo,
     passes,
+    print_backbones,
+    print_comparisons,
+    print_demo,
     print_json,
     show,
+    status,
 )
 from featx.exceptions import (
     BackboneError,
@@ -63,60 +61,7 @@ from featx.exceptions import (
     WeightsError,
 )
 
-_NOISY = "tensorflow"
-
-
-class _QuietLoader(importlib.abc.Loader):
-    """Loads what another loader would, while nothing is written to standard error."""
-
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        with _without_standard_error():
-            self._loader.exec_module(module)
-        # It also warns of each network beyond the fifth, as if one had been traced again and again.
-        logging.getLogger(_NOISY).setLevel(logging.ERROR)
-
-
-class _QuietFinder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow, once, as the other finders would."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != _NOISY:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _QuietLoader(spec.loader)
-        return spec
-
-
-@contextlib.contextmanager
-def _without_standard_error() -> Iterator[None]:
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def keep_imports_quiet() -> None:
-    """Make the first import of TensorFlow in this process a quiet one; it need never come."""
-    if _NOISY not in sys.modules:
-        sys.meta_path.insert(0, _QuietFinder())
-
-
+_TENSORFLOW = "tensorflow"
 _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((WeightsError, BackboneError), 4),
     ((SavedFileError, UntrustedTypesError), 5),
@@ -130,8 +75,8 @@ _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
 def cli() -> None:
     """Transfer learning: every image goes through the frozen network once, ever.
 
-    Exit codes: 0 well, 1 damage found, 2 usage, 3 input, 4 backbone or weights, 5 saved file,
-    6 disk, 70 fault of featx, 129, 130, 143 interrupted, 141 output not read.
+    Exit codes: 0 success, 1 damage found, 2 usage, 3 input, 4 backbone or weights, 5 saved file,
+    6 disk, 70 bug of featx, 129, 130, 143 interrupted, 141 output not read.
     """
 
 
@@ -146,22 +91,21 @@ def cli() -> None:
 )
 @AS_JSON
 def demo(out: Path, letters: int, as_json: bool) -> None:
-    """Run the main job on images that come with the dependencies.
+    """Run a complete example on images that come with the dependencies.
 
     Writes images, cache and model below the folder OUT. The cache there is cleared first.
     """
-    from featx.cli import output
     from featx.cli.demo import run_demo
     from featx.cli.files import ENDINGS
 
     if out.suffix.lower() in (*ENDINGS, ".featx"):
         raise InputError(f"{str(out)!r} is the name of a file: the demo writes a folder")
-    with output.status("demo") as on_step:
+    with status("demo") as on_step:
         result = run_demo(out.absolute(), n_per_letter=letters, on_step=on_step)
     if as_json:
         print_json({**result, "rows": [row._asdict() for row in result["rows"]]})
     else:
-        output.print_demo(result)
+        print_demo(result)
 
 
 @cli.command()
@@ -174,7 +118,9 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 )
 @FORCE
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
-@click.option("--gpus", type=click.IntRange(min=1), help="Have a process for each of so many GPUs.")
+@click.option(
+    "--gpus", type=click.IntRange(min=1), help="Use this many GPUs, with a process for each."
+)
 @extractor_options
 @AS_JSON
 def extract(
@@ -186,16 +132,15 @@ def extract(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Embed all images of a folder: one file with embeddings, paths, and labels of classes.
+    """Embed all images of a folder, and write embeddings, paths and labels to one file.
 
-    The label of an image is the name of its class folder, and empty for a loose image.
+    The label of an image is the name of its class folder; it is empty for a loose image.
     """
-    from featx.cli.files import ENDINGS, EmbeddingFile, check_packages
+    from featx.cli.files import ENDINGS, EmbeddingFile, check_packages, list_folder
 
     check_ending(out, ENDINGS)
     check_out(out, force=force)
     check_packages(out)
-    from featx.cli.files import list_folder
     from featx.multi_gpu import embed_on_gpus
 
     extractor = make_extractor(backbone, options)
@@ -225,7 +170,7 @@ def cv(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Cross-validate heads and backbones on a folder per class; both may be repeated."""
+    """Cross-validate heads and backbones on a folder per class; both options may be repeated."""
     from featx.evaluation.comparison import compare
     from featx.inputs.folders import load_image_folder
 
@@ -244,7 +189,7 @@ def cv(
         for row in comparisons:
             rows.append(row)
     except BaseException:
-        # Where a later backbone fails or the run is interrupted, what is done is not lost.
+        # Finished rows are shown even if a later backbone fails or the run is interrupted.
         if rows:
             _show_comparisons(rows, n_folds=folds, as_json=as_json)
         raise
@@ -252,7 +197,6 @@ def cv(
 
 
 def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
-    from featx.cli import output
     from featx.evaluation.comparison import p_values
 
     against_best = p_values([row.scores for row in rows])
@@ -260,22 +204,20 @@ def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
         found = zip(rows, against_best, strict=True)
         print_json([{**row._asdict(), "p_value": p_value} for row, p_value in found])
     else:
-        output.print_comparisons(rows, against_best, n_folds=n_folds)
+        print_comparisons(rows, against_best, n_folds=n_folds)
 
 
 @cli.command()
 @AS_JSON
 def backbones(as_json: bool) -> None:
-    """List the networks that have a name."""
+    """List the networks that can be named."""
     from featx.backbones.registry import list_backbones
 
     networks = list_backbones()
     if as_json:
         print_json([network._asdict() for network in networks])
         return
-    from featx.cli import output
-
-    output.print_backbones(networks)
+    print_backbones(networks)
 
 
 for command in (fit, predict, evaluate, export, cache):
@@ -288,10 +230,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; errors become one message and an exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Run the command; an error becomes one message and an exit code."""
     _prepare_streams()
-    keep_imports_quiet()
+    _keep_tensorflow_quiet()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     with _unwound_by_signals():
         code = _run(arguments)
@@ -317,7 +258,7 @@ def _run(arguments: list[str] | None) -> int:
         return next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds))
     except Exception:
         echo(traceback.format_exc(), err=True)
-        echo("error: this is a fault of featx itself; please report it", err=True)
+        echo("error: this is a bug of featx; please report it", err=True)
         return 70
 
 
@@ -325,7 +266,7 @@ def _prepare_streams() -> None:
     """Replace closed streams, whose descriptors files would get, and let streams take any text."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as Python runs
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until Python ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -353,3 +294,49 @@ def _unwound_by_signals() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Hides what TensorFlow's libraries print while they are loaded.
+
+    They write lines about processors and drivers straight to standard error, before any of their
+    settings is read. A run whose rows are all cached never loads them.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _TENSORFLOW:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            quietly = _without_standard_error()(spec.loader.exec_module)
+            spec.loader.exec_module = quietly  # type: ignore[method-assign]
+        return spec
+
+
+@contextlib.contextmanager
+def _without_standard_error() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+_quiet_tensorflow = _QuietTensorFlow()
+
+
+def _keep_tensorflow_quiet() -> None:
+    """Hide the greetings of TensorFlow, if it is imported at all, and its remarks on retracing."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # It takes each network beyond the fifth for one that is traced again and again.
+    logging.getLogger(_TENSORFLOW).setLevel(logging.ERROR)
+    if _TENSORFLOW not in sys.modules and _quiet_tensorflow not in sys.meta_path:
+        sys.meta_path.insert(0, _quiet_tensorflow)

@@ -1,4 +1,4 @@
-"""The commands that make and use saved models: fit, predict, evaluate, export."""
+"""Commands that make and use saved models: fit, predict, evaluate, export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ON_ERROR = click.option(
     "--on-error",
     type=click.Choice(["raise", "nan"]),
     default=None,
-    help="What to do with images that cannot be read; default: as the model was fitted.",
+    help="What to do with unreadable images; default: as the model was fitted.",
 )
 
 
@@ -65,7 +65,7 @@ def fit(
 ) -> None:
     """Train a classifier on a folder per class and save it as one file.
 
-    With --fine-tune the top of the network is trained as well, and kept where that helped.
+    With --fine-tune the top of the network is trained as well, and kept if that helps.
     """
     check_ending(out, (".featx",), or_none=True)
     check_out(out, force=force)
@@ -90,7 +90,7 @@ def fit(
         result,
         as_json,
         f"{len(images.data)} images of {len(images.target_names)} classes, "
-        f"{passes(classifier.report_)}{_verdict(classifier.report_)}; saved as {one_line(out)}",
+        f"{passes(classifier.report_)}{_selection(classifier.report_)}; saved as {one_line(out)}",
     )
 
 
@@ -138,16 +138,16 @@ def predict(
             rows[path]["label"] = label
     if readable and proba:
         names = [str(name) for name in classifier.classes_]
-        for path, chances in zip(readable, classifier.head_.predict_proba(matrix), strict=True):
-            rows[path]["proba"] = dict(zip(names, chances.tolist(), strict=True))
+        for path, proba_of in zip(readable, classifier.head_.predict_proba(matrix), strict=True):
+            rows[path]["proba"] = dict(zip(names, proba_of.tolist(), strict=True))
     predictions = [rows[path] for path in paths]
     if as_json:
         print_json(predictions)
         return
     for row in predictions:
         label = "" if row["label"] is None else row["label"]
-        chances = (f"{name}={chance:.3f}" for name, chance in row.get("proba", {}).items())
-        echo("\t".join(map(one_line, (row["image"], label, *chances))))
+        probabilities = (f"{name}={value:.3f}" for name, value in row.get("proba", {}).items())
+        echo("\t".join(map(one_line, (row["image"], label, *probabilities))))
 
 
 @click.command(cls=Command)
@@ -165,9 +165,9 @@ def evaluate(
     on_error: str | None,
     as_json: bool,
 ) -> None:
-    """Measure a saved model on a folder per class.
+    """Evaluate a saved model on a folder per class.
 
-    Images that cannot be read are left out with --on-error nan.
+    With --on-error nan, images that cannot be read are left out.
     """
     import numpy as np
 
@@ -210,10 +210,10 @@ def evaluate(
 @_TRUSTED
 @AS_JSON
 def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json: bool) -> None:
-    """Write a saved model for a runtime that knows nothing of featx.
+    """Write a saved model for a runtime that does not need featx.
 
-    The ending of OUT says in what form: .keras, .onnx, .xml (OpenVINO), .tflite (LiteRT); without
-    one it is the folder of a TensorFlow SavedModel.
+    The ending of OUT decides the format: .keras, .onnx, .xml (OpenVINO), .tflite (LiteRT). Without
+    an ending, OUT is the folder of a TensorFlow SavedModel.
     """
     check_ending(out, tuple(_FORMATS), or_none=True)
     from featx.export import FULL_PRECISION, check_target, describe_precision, files_of
@@ -233,7 +233,7 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
 def _load_classifier(
     model: str, *, trusted: tuple[str, ...], cache: str, on_error: str | None
 ) -> TransferClassifier:
-    """Load a saved classifier that works with this cache, and treats bad images so."""
+    """Load a saved classifier, to be used with this cache and this treatment of bad images."""
     from featx.estimators import TransferClassifier
     from featx.saving.persistence import load
 
@@ -247,7 +247,7 @@ def _load_classifier(
     return classifier
 
 
-def _verdict(report: Any) -> str:
+def _selection(report: Any) -> str:
     if "kept" not in report:
         return ""
     tuned = "" if report.tuned_score is None else f", {report.tuned_score:.3f} (fine-tuned)"

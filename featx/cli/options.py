@@ -19,13 +19,13 @@ FOLDER = click.argument("folder", type=click.Path())
 
 
 class Command(click.Command):
-    """A command that refuses a repeated option of which only the last value would count.
+    """A command that rejects repeated options, of which click would use the last value only.
 
-    Standard output is for results: what libraries print goes to standard error.
+    Standard output is for results; what libraries print goes to standard error.
     """
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        """Parse the arguments, unless an option is repeated."""
+        """Parse the arguments; a repeated option is wrong usage."""
         given = self.make_parser(context).parse_args(list(arguments))[2]
         for option in given:
             takes_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag)
@@ -43,35 +43,29 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group whose commands refuse repeated options."""
+    """A group of such commands."""
 
     command_class = Command
     group_class = type
 
 
-class HelpOnDemand(click.Option):
-    """An option whose help lists what a table of the library holds, loaded when help is shown.
-
-    Parameters
-    ----------
-    make_help : callable
-        Returns the help.
-    """
+class _LazyHelpOption(click.Option):
+    """An option whose help lists a table of the library, which is loaded when help is shown."""
 
     def __init__(self, *args: Any, make_help: Callable[[], str], **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self._make_help = make_help
 
     def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
-        """Make the help first."""
+        """Return the names of the option and its help."""
         self.help = self._make_help()
         return super().get_help_record(context)
 
 
 def head_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
-    """Make the option that names a head, whose help lists those there are."""
+    """Return the option that names a head; its help lists the heads."""
     return click.option(
-        *names, cls=HelpOnDemand, make_help=_head_help, show_default=True, **attributes
+        *names, cls=_LazyHelpOption, make_help=_head_help, show_default=True, **attributes
     )
 
 
@@ -83,7 +77,7 @@ def _head_help() -> str:
 
 
 def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how embeddings are made."""
+    """Add the options of the extractor."""
     options = (
         click.option("--weights", default="imagenet", help="imagenet, none or a file."),
         click.option(
@@ -105,9 +99,12 @@ def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--also-cache", multiple=True, metavar="LAYER", help="Store this layer in one pass."
         ),
         click.option(
-            "--views", type=int, default=1, help="Versions of each image to train on, itself too."
+            "--views",
+            type=int,
+            default=1,
+            help="Augmented views of each image to train on, with the image.",
         ),
-        click.option("--augment", default="none", help="standard changes those versions."),
+        click.option("--augment", default="none", help="standard or none: how views are made."),
         click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
         click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
         click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
@@ -118,7 +115,7 @@ def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
-    """Make an extractor from the options of a command."""
+    """Return an extractor with the options of a command."""
     from featx.extractor import FeatureExtractor
 
     return FeatureExtractor(
@@ -143,20 +140,20 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
 
 
 def fine_tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say whether and how the top of the network is trained."""
+    """Add the options of fine-tuning."""
     options = (
         click.option(
             "--fine-tune",
             "unfreeze",
             metavar="WHAT",
             default=None,
-            help="Blocks from the top, a share of them, a layer, all, norm or bias.",
+            help="Blocks from the top, a fraction of them, a layer, all, norm or bias.",
         ),
         click.option(
             "--tune",
             multiple=True,
             metavar="NAME=VALUE",
-            cls=HelpOnDemand,
+            cls=_LazyHelpOption,
             make_help=_tune_help,
         ),
     )
@@ -170,14 +167,14 @@ def _tune_help() -> str:
 
 
 def _tunable() -> list[str]:
-    """List the parameters of FineTune that are not options of their own."""
+    """Return the parameters of FineTune that ``--tune`` sets."""
     from featx.finetune.params import FineTune
 
     return [name for name in FineTune().get_params() if name != "unfreeze"]
 
 
 def make_fine_tune(options: dict[str, Any]) -> Any:
-    """Make a FineTune, or None, from the options of a command."""
+    """Return a FineTune with the options of a command, or None without ``--fine-tune``."""
     params = _parsed_params(options["tune"], "--tune") or {}
     if options["unfreeze"] is None:
         if params:
@@ -195,12 +192,12 @@ def make_fine_tune(options: dict[str, Any]) -> Any:
 
 
 def or_none(value: str) -> str | None:
-    """Turn the word none into None."""
+    """Return None for the word none."""
     return None if value.lower() == "none" else value
 
 
 class _GivenTwiceError(Exception):
-    """A dictionary holds a name twice; Python and JSON would keep the last value."""
+    """A dictionary has a key twice; Python and JSON would keep the last value."""
 
 
 def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | None:
@@ -230,17 +227,17 @@ def _dictionary(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _value(text: str) -> Any:
-    """Read a value as JSON, or else as Python, or else as the text that it is."""
+    """Parse a value as JSON or Python; anything else is text."""
     with contextlib.suppress(ValueError):
         return json.loads(text, object_pairs_hook=_dictionary)
     with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Python thinks of the spelling
+            warnings.simplefilter("ignore")  # about unusual spellings
             value = ast.literal_eval(text)
             for node in ast.walk(ast.parse(text, mode="eval")):
                 if isinstance(node, ast.Dict):
                     _dictionary((ast.literal_eval(key), None) for key in node.keys if key)
-        # Names such as 3_4 and 0x10 are no numbers here.
+        # Names of layers such as 3_4 and 0x10 are not numbers.
         is_name = isinstance(value, (int, float)) and set(text) & set("_xob")
         if not is_name and isinstance(value, _PLAIN):
             return value

@@ -1,4 +1,8 @@
-"""Where the results of the commands go: files, text for people, one JSON document for machines."""
+"""What the commands write: text and tables for people, JSON for machines, messages.
+
+Results go to standard output; progress, warnings and errors go to standard error. Errors of the
+library name parameters; their parts are formatted here with the options that a person types.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -19,116 +22,88 @@ from rich.table import Table
 from rich.text import Text
 
 from featx._text import one_line, without_controls
-from featx.exceptions import InputError, NearDuplicateWarning
+from featx.exceptions import (
+    BadSampleError,
+    InputError,
+    NearDuplicateWarning,
+    ParameterError,
+    ParameterFault,
+    UntrustedTypesError,
+)
 
 if TYPE_CHECKING:
     from featx.backbones.registry import Network
     from featx.evaluation.comparison import Comparison
 
-
-FORCE = click.option("--force", is_flag=True, help="Replace what is there.")
-_READER_GONE = 141
+FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_READER_GONE = 141
+_MAX_CELL_CHARS = 1_000
+_UNCUT_CHARS = 10_000  # of a line; where no terminal sets a width, rich takes 80
 
 
-_PARAMETERS = (
-    "also_cache",
-    "augment",
-    "backbone",
-    "batch_size",
-    "cache",
-    "engine",
-    "head",
-    "input_size",
-    "layer",
-    "n_jobs",
-    "pooling",
-    "precision",
-    "preprocessing",
-    "space",
-    "views",
-    "weights",
-)
-_SAMPLE = re.compile(r"  \[\d+\] ")  # how a line on one sample begins
-_CURE_OF_DUPLICATES = (
-    "Remove all but one, or cross-validate with compare_heads in Python, which takes groups."
-)
-
-
-def as_options(message: str) -> str:
-    """Say in a message of the library what a person at the shell would type.
+def at_the_shell(problem: Exception) -> str:
+    """Return the message of an error or warning, with options in place of parameters.
 
     Examples
     --------
-    >>> as_options("pass on_error='nan' to get rows of NaN in their place")
-    'pass --on-error nan to get rows of NaN in their place'
-    >>> as_options("name them: trusted=['sklearn.tree._tree.Tree']")
-    'name them: --trusted sklearn.tree._tree.Tree'
-    >>> as_options("fine_tune__batch_size=0: expected a positive integer.")
-    '--tune batch_size=0: expected a positive integer.'
-    >>> as_options("  [0] my head=3.png: no such file")  # the name of a file
-    '  [0] my head=3.png: no such file'
-    """
-    lines = message.split("\n")
-    return "\n".join(line if _SAMPLE.match(line) else _in_options(line) for line in lines)
-
-
-def _in_options(message: str) -> str:
-    message = re.sub(r"^\w+ has (a|\d+) faulty parameters?:", "faulty options:", message)
-    message = re.sub(r"\b(extractor__)?backbone_params=", "--param ", message)
-    message = re.sub(r"\b(extractor__)?on_error='(\w+)'", r"--on-error \2", message)
-    message = re.sub(r"\b(fine_tune__)?unfreeze=", "--fine-tune ", message)
-    message = re.sub(r"\bfine_tune__(?=\w+=)", "--tune ", message)
-    message = re.sub(
-        rf"(?<!\S)(?<!--tune )(?:extractor__)?({'|'.join(_PARAMETERS)})=", _option, message
-    )
-    message = re.sub(r"\bn_folds=", "--folds ", message)
-    message = message.replace("list_backbones() names", "featx backbones names")
-    return re.sub(r"\btrusted=\[(.*?)\]", _trusted_options, message)
-
-
-def at_the_shell(told: Exception) -> str:
-    """Say to a person at the shell what the library tells, with a cure that works there.
-
-    Examples
-    --------
-    >>> from featx.exceptions import NearDuplicateWarning
+    >>> at_the_shell(ParameterError.of("extractor__batch_size", 0, "expected a positive integer."))
+    '--batch-size 0: expected a positive integer.'
     >>> at_the_shell(NearDuplicateWarning("a and b are the same.", "Pass groups="))
     'a and b are the same. Remove all but one, or cross-validate with compare_heads in Python, ...'
     """
-    if isinstance(told, NearDuplicateWarning):
-        return as_options(f"{told.finding} {_CURE_OF_DUPLICATES}")
-    return as_options(str(told))
+    match problem:
+        case ParameterError():
+            faults = list(map(_with_option, problem.faults))
+            if len(faults) == 1:
+                return faults[0]
+            return "\n  ".join([f"{len(faults)} faulty options:", *faults])
+        case BadSampleError():
+            cure = (
+                "Repair or remove them, or pass --on-error nan to get rows of NaN in their place."
+            )
+            return f"{problem.finding}\n{cure}"
+        case UntrustedTypesError() if problem.types:
+            options = " ".join(f"--trusted {name}" for name in problem.types)
+            return f"{problem.finding} If you trust them, name them: {options}"
+        case NearDuplicateWarning():
+            cure = "cross-validate with compare_heads in Python, which takes groups."
+            return f"{problem.finding} Remove all but one, or {cure}"
+    return str(problem)
 
 
-def _option(parameter: re.Match[str]) -> str:
-    return f"--{parameter[1].replace('_', '-')} "
-
-
-def _trusted_options(names: re.Match[str]) -> str:
-    return " ".join(f"--trusted {name.strip()[1:-1]}" for name in names[1].split(","))
+def _with_option(fault: ParameterFault) -> str:
+    """Return a fault with the option that sets its parameter."""
+    name = fault.name.removeprefix("extractor__")
+    if not name:
+        return fault.reason
+    option = f"--{name.replace('_', '-')} "
+    if name == "backbone_params":
+        option = "--param "
+    elif name.removeprefix("fine_tune__") == "unfreeze":
+        option = "--fine-tune "
+    elif name.startswith("fine_tune__"):
+        option = f"--tune {name.removeprefix('fine_tune__')}="
+    return f"{option}{fault.value}: {fault.reason}"
 
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines of text with their control characters escaped."""
-    write(f"{without_controls(text)}\n", err=err)
+    _write(f"{without_controls(text)}\n", err=err)
 
 
-def results() -> TextIO:
+def _results() -> TextIO:
     """Return the standard output with which the command was started."""
     context = click.get_current_context(silent=True)
     return sys.stdout if context is None or context.obj is None else context.obj
 
 
-def write(text: str, *, err: bool = False) -> None:
+def _write(text: str, *, err: bool = False) -> None:
     """Write text unchanged to standard output or standard error.
 
-    Raises
-    ------
-    Exit
-        The reader is gone, as in ``featx ... | head``; the exit code is that of SIGPIPE.
+    If the reader is gone, as in ``featx ... | head``, the command exits with the code of SIGPIPE.
     """
-    stream = sys.stderr if err else results()
+    stream = sys.stderr if err else _results()
     try:
         click.echo(text, stream, nl=False, color=True)
     except BrokenPipeError:
@@ -149,7 +124,7 @@ def show(result: Any, as_json: bool, text: str) -> None:
 def print_json(value: Any) -> None:
     """Print plain data as one JSON document in ASCII, with null for NaN and infinity."""
     document = json.dumps(_finite(value), indent=1, allow_nan=False)
-    write(document.replace("\x7f", "\\u007f") + "\n")
+    _write(document.replace("\x7f", "\\u007f") + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -161,13 +136,7 @@ def _finite(value: Any) -> Any:
 
 
 def confirm(question: str) -> bool:
-    """Ask on the terminal whether to go on.
-
-    Raises
-    ------
-    UsageError
-        Standard input holds no answer.
-    """
+    """Ask a question on the terminal; without an answer, the usage is wrong."""
     try:
         return click.confirm(without_controls(question), err=True)
     except click.Abort as exc:
@@ -177,34 +146,21 @@ def confirm(question: str) -> bool:
 
 
 def passes(report: Any) -> str:
-    """Say how many samples went through the network."""
+    """Describe how many samples went through the network."""
     return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
 
 
 def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) -> None:
-    """Check that a file has one of the endings that the command writes.
-
-    Raises
-    ------
-    InputError
-        It has another ending.
-    """
+    """Check that a file has one of the endings that the command writes."""
     if out.suffix.lower() not in endings and not (or_none and not out.suffix):
         expected = f"the ending {' or '.join(endings)}{', or none' if or_none else ''}"
         raise InputError(f"{str(out)!r}: expected {expected}")
 
 
 def check_out(*paths: Path, force: bool) -> None:
-    """Check, before any work, that output files can and may be written.
+    """Check, before any work, that output files can be written, or replaced with ``--force``.
 
-    Raises
-    ------
-    ParameterError
-        A path is that of a folder, a link or a device, which ``--force`` does not replace.
-    InputError
-        The folder of a file is missing, or a file exists and ``--force`` was not passed.
-    OSError
-        The folder of a file is not writable.
+    Folders, links and devices are never replaced.
     """
     from featx._files import check_replaceable
 
@@ -217,24 +173,16 @@ def check_out(*paths: Path, force: bool) -> None:
             raise InputError(f"{str(path)!r} is there already: pass --force to replace it")
 
 
-_LONGEST = 1_000  # characters of a cell
-_UNCUT = 10_000  # characters; where no terminal sets a width, rich takes 80
-
-
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; columns whose name begins with ``#`` hold numbers and are set right.
+    """Print a table; columns whose name begins with ``#`` are aligned right.
 
-    Names are shown as text, with no markup or emoji codes. The title is one line, however long, so
-    that a path in it can be copied. In a file or a pipe, cells are one line each, and those below
-    1,000 characters are shown whole.
-
-    Examples
-    --------
-    >>> print_table("", ["name", "#n"], [["a", 1]])  # doctest: +SKIP
+    Names are shown as text, without markup or emoji codes. The title is one line, however long, so
+    that a path in it can be copied. In a file or a pipe, each cell is one line, and is shown whole
+    below 1,000 characters.
     """
-    console = Console(file=results())
-    if not console.file.isatty():  # rich calls a pipe a terminal where colour is forced
-        console.width = _UNCUT
+    console = Console(file=_results())
+    if not console.file.isatty():  # rich takes a pipe for a terminal if colour is forced
+        console.width = _UNCUT_CHARS
     table = Table()
     for column in columns:
         right = column.startswith("#")
@@ -249,22 +197,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         if title:
             console.print(Text(title, "italic"), soft_wrap=True)
         console.print(table)
-    write(captured.get())
+    _write(captured.get())
 
 
 def _as_cell(value: Any) -> Text:
-    return Text(one_line(value, max_chars=_LONGEST))
+    return Text(one_line(value, max_chars=_MAX_CELL_CHARS))
 
 
 @contextlib.contextmanager
 def status(title: str) -> Iterator[Callable[[str], None]]:
-    """Show on standard error what is being done.
-
-    Yields
-    ------
-    callable
-        To be told each step in words.
-    """
+    """Show on standard error what is being done; yields the function that shows each step."""
     console = Console(stderr=True)
     with console.status(Text(title)) as spinner:
 
@@ -279,7 +221,7 @@ def status(title: str) -> Iterator[Callable[[str], None]]:
 
 
 def print_demo(result: dict[str, Any]) -> None:
-    """Print what the demo found."""
+    """Print the results of the demo."""
     columns = ("images", "features", "#accuracy", "#passes", "#seconds")
     rows = [
         (
@@ -299,7 +241,7 @@ def print_demo(result: dict[str, Any]) -> None:
     for name in ("images", "cache", "model"):
         echo(f"{name:<6}  {one_line(result[name])}")
     example = one_line(result["example"])
-    echo(f"the saved model says {result['prediction']!r} of {example}")
+    echo(f"the saved model predicts {result['prediction']!r} for {example}")
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
@@ -341,7 +283,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
 def print_comparisons(
     rows: Sequence[Comparison], p_values: Sequence[float], *, n_folds: int
 ) -> None:
-    """Print a table of cross-validations, with how likely each difference to the best is chance."""
+    """Print a table of cross-validations, each with the p value of its difference to the best."""
     accuracy = f"#accuracy, {n_folds} folds"
     columns = ("backbone", "head", accuracy, "#p, best", "#passes", "#seconds")
     lines = [
@@ -359,7 +301,7 @@ def print_comparisons(
 
 
 def print_backbones(networks: Sequence[Network]) -> None:
-    """Print the networks that have a name."""
+    """Print the networks that can be named."""
     columns = ("name", "#input, pixels", "#features", "#parameters", "preprocessing")
     rows = [
         (

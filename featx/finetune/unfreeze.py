@@ -85,8 +85,8 @@ def choose_unfrozen(
         if _has_trained_weights(calls[position].operation, only, batch_norm)
     }
     if not trained:
-        raise ParameterError(
-            f"unfreeze={unfreeze!r}: there are no weights in {label} that this would train"
+        raise ParameterError.of(
+            "unfreeze", unfreeze, f"there are no weights in {label} that this would train"
         )
     # A layer that is called in several places changes what all of them compute.
     first = min(p for p, call in enumerate(calls) if call.operation.name in trained)
@@ -102,9 +102,9 @@ def _meant_calls(
         if not blocks:
             return []
         if number > len(blocks):
-            raise ParameterError(
-                f"unfreeze={unfreeze!r}: {label} has {len(blocks)} blocks: expected 1 to "
-                f"{len(blocks)}, or 'all'"
+            expected = f"expected 1 to {len(blocks)}, or 'all'"
+            raise ParameterError.of(
+                "unfreeze", unfreeze, f"{label} has {len(blocks)} blocks: {expected}"
             )
         return list(range(blocks[-int(number)].start.position, len(calls)))
     if unfreeze in ("all", "norm", "bias"):
@@ -115,13 +115,15 @@ def _meant_calls(
     try:
         found = [number for number, name in enumerate(names) if re.search(unfreeze, name)]
     except re.error as exc:
-        raise ParameterError(
-            f"unfreeze={unfreeze!r}: neither a layer of {label} nor a regular expression ({exc})"
+        raise ParameterError.of(
+            "unfreeze", unfreeze, f"neither a layer of {label} nor a regular expression ({exc})"
         ) from exc
     if not found:
-        raise ParameterError(
-            f"unfreeze={unfreeze!r}: {label} has no layer of this name, and none in whose name it "
-            f"is found.{did_you_mean(unfreeze, names)}"
+        raise ParameterError.of(
+            "unfreeze",
+            unfreeze,
+            f"{label} has no layer of this name, and none in whose name it is found."
+            f"{did_you_mean(unfreeze, names)}",
         )
     return found
 

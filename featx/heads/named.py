@@ -139,19 +139,19 @@ def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     """
     if isinstance(head, str):
         if head not in options:
-            raise ParameterError(
-                f"head={head!r}: expected one of {', '.join(map(repr, options))}, or a "
-                f"scikit-learn estimator.{did_you_mean(head, options)}"
+            raise ParameterError.of(
+                "head",
+                head,
+                f"expected one of {', '.join(map(repr, options))}, or a scikit-learn estimator."
+                f"{did_you_mean(head, options)}",
             )
         return options[head]()
     is_head = hasattr(head, "fit") and hasattr(head, "get_params")
     # Some have a method `predict` once they are fitted.
     predicts = hasattr(head, "predict") or (is_head and (is_classifier(head) or is_regressor(head)))
     if isinstance(head, type) or not (is_head and predicts):
-        raise ParameterError(
-            f"head={head!r}: expected a name or a scikit-learn estimator, with fit, predict and "
-            "get_params"
-        )
+        expected = "a name or a scikit-learn estimator, with fit, predict and get_params"
+        raise ParameterError.of("head", head, f"expected {expected}")
     return head
 
 

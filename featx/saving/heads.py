@@ -237,8 +237,8 @@ def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) 
     untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(types))
     if untrusted:
         raise UntrustedTypesError(
-            f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}. "
-            f"If you trust them, name them: trusted={untrusted!r}"
+            f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}.",
+            untrusted,
         )
     return types
 

@@ -193,12 +193,12 @@ def _check_fields(
         return {}
     for name in sorted(known.keys() - given.keys()):
         if not known[name].is_optional:
-            faults.messages.append(f"{prefix}{name} is missing")
+            faults.add_message(f"{prefix}{name} is missing")
     valid = {}
     for name, value in given.items():
         if name not in known:
             if not is_open:
-                faults.messages.append(f"{prefix}{name[:80]!r} is unknown")
+                faults.add_message(f"{prefix}{name[:80]!r} is unknown")
         elif known[name].is_valid(value):
             valid[name] = value
         else:

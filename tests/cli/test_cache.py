@@ -3,24 +3,9 @@
 import json
 
 import pytest
-from command_line import CODES, fit_tiny, runner, write_photos
+from command_line import CODES
 
 from featx import EmbeddingCache
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return write_photos(tmp_path / "photos")
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
-
-
-@pytest.fixture
-def model(run, photos, tmp_path):
-    return fit_tiny(run, photos, tmp_path / "photos.featx")
 
 
 def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
@@ -54,9 +39,10 @@ def test_cache_of_several_spaces_is_exported_one_by_one(run, photos, model, tmp_
     assert second in text
     code, _, err = run("cache", "export", tmp_path / "rows.h5")
     assert code == CODES["input"]
-    assert (
-        f"holds 2 spaces: choose one by the beginning of its digest, as in --space '{first}'" in err
+    expected = (
+        f"holds 2 spaces: choose one by `space`, the beginning of its digest, such as '{first}'"
     )
+    assert expected in err
     assert f"; {second} tiny, layer" in err
     assert run("cache", "export", tmp_path / "rows.h5", "--space", second)[0] == 0
     code, _, err = run("cache", "export", tmp_path / "rows.h5", "--space", second)

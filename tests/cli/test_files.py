@@ -10,20 +10,10 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import CODES, fit_tiny, runner, write_photos
+from command_line import CODES, fit_tiny
 from PIL import Image
 
 from featx import EmbeddingCache
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return write_photos(tmp_path / "photos")
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
 
 
 def make_link(path):

@@ -8,24 +8,9 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from command_line import CODES, fit_tiny, runner, write_photos
+from command_line import CODES
 
 from featx import __version__
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return write_photos(tmp_path / "photos")
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
-
-
-@pytest.fixture
-def model(run, photos, tmp_path):
-    return fit_tiny(run, photos, tmp_path / "photos.featx")
 
 
 def test_command_is_installed_and_says_its_version():

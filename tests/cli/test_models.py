@@ -4,26 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from command_line import CODES, fit_tiny, runner, write_photos
+from command_line import CODES
 from sklearn.neighbors import KNeighborsClassifier
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, load_image_folder, save
 from featx.exceptions import UntrustedTypesError
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return write_photos(tmp_path / "photos")
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
-
-
-@pytest.fixture
-def model(run, photos, tmp_path):
-    return fit_tiny(run, photos, tmp_path / "photos.featx")
 
 
 def test_fit_and_evaluate_and_predict(run, photos, model):

@@ -8,7 +8,7 @@ import re
 import h5py
 import numpy as np
 import pytest
-from command_line import CODES, runner
+from command_line import CODES
 from PIL import Image
 
 from featx import EmbeddingCache
@@ -30,11 +30,6 @@ CLASSES = [
     os.fsdecode(b"a\xff"),
 ]
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\udc80-\udcff]")
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
 
 
 @pytest.fixture

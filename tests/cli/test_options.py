@@ -4,21 +4,11 @@ import json
 import re
 
 import pytest
-from command_line import CODES, runner, write_photos
+from command_line import CODES
 
 from featx import EmbeddingCache, FineTune
 from featx.cli.options import make_fine_tune
 from featx.heads.named import CLASSIFIER_HEADS
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return write_photos(tmp_path / "photos")
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
 
 
 @pytest.mark.parametrize("job", ["fit", "cv"])
@@ -100,6 +90,7 @@ def test_fit_faulty_fine_tuning_options_are_named(options, expected, run, photos
 def test_faulty_options_are_called_as_they_are_typed(run, photos):
     code, _, err = run("cv", photos, "--pooling", "average", "--weights", "gone.h5", "-q")
     assert code == CODES["input"]
+    assert err.startswith("error: 2 faulty options:\n")
     assert "--pooling 'average': expected" in err
     assert "--weights 'gone.h5': expected" in err
     assert "extractor__" not in err
@@ -116,7 +107,7 @@ def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monke
 def test_unknown_backbone_leads_to_the_command_that_lists_them(run, photos):
     _, _, err = run("cv", photos, "--backbone", "mobilnet", "-q")
     assert "--backbone 'mobilnet': no network has this name" in err
-    assert "featx backbones names them all" in err
+    assert "`featx backbones` list all" in err
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_compare_faults_of_all_parts_are_listed_before_the_pass(images, labels):
     extractors = [FeatureExtractor("tiny"), FeatureExtractor("tinny")]
     with pytest.raises(ParameterError, match="3 faulty parameters") as caught:
         next(compare(images, labels, extractors=extractors, heads=["ridge", "rigde", 3]))
-    names = [fault.partition(":")[0] for fault in caught.value.faults]
+    names = [f"{fault.name}={fault.value}" for fault in caught.value.faults]
     assert names == ["backbone='tinny'", "head='rigde'", "head=3"]
     assert EmbeddingCache().info()["n_forward"] == 0
 
