@@ -1,4 +1,4 @@
-"""``python -m featx`` is the ``featx`` command."""
+"""Run the ``featx`` command: ``python -m featx``."""
 
 from featx.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Checks of parameters and input: all faults are gathered and raised as one error."""
+"""Checks of parameters and input: all faults are collected and raised as one error."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class InputFaults:
         self.messages: list[str] = []
 
     def check(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return the result of a function; None if it raises a ValueError or TypeError."""
+        """Return the result of a function, or None if it raises a ValueError or TypeError."""
         try:
             return function(*args, **kwargs)
         except (ValueError, TypeError) as exc:

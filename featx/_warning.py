@@ -1,4 +1,4 @@
-"""Warnings that quote the line of the caller's own code."""
+"""Warnings that quote a line of the caller's own code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import warnings
 from types import FrameType
 
-# A search or a pipeline of scikit-learn's lies between a person's line and what it led to.
+# A search or a pipeline of scikit-learn may lie between the caller's line and the warning.
 _PACKAGES = ("featx", "sklearn", "joblib", "keras")
 _BETWEEN = (*_PACKAGES, "contextlib", "concurrent", "threading", "multiprocessing")
 
@@ -14,9 +14,8 @@ _BETWEEN = (*_PACKAGES, "contextlib", "concurrent", "threading", "multiprocessin
 def warn_caller(warning: Warning) -> None:
     """Warn at the innermost line outside of featx and scikit-learn.
 
-    So a person sees a line of their own, and Python's filters tell the same thing once where it
-    happens again and again below that line. In a thread of its own there is no such line, and
-    Python quotes none.
+    The caller sees a line of their own code, and Python's filters show a warning that repeats below
+    that line only once. A thread may have no such line; then Python quotes none.
     """
     frame: FrameType | None = sys._getframe(1)
     stacklevel = 2

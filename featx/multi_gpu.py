@@ -1,8 +1,8 @@
-"""Embeddings on several GPUs: a process for each, whose rows the cache brings together.
+"""Embeddings on several GPUs: one process per GPU, all of which store into one cache.
 
-A process that starts with one GPU in sight computes on that one, whatever the backend of Keras is.
-Samples are handed out in parts, so that a faster GPU gets more of them, and each process stores
-what it embeds, so that a run that is interrupted goes on where it was.
+A process that starts with a single visible GPU computes on it, whatever the backend of Keras.
+Samples are sent in parts, so that a faster GPU gets more of them. Each process stores what it
+embeds, so that an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -46,64 +46,64 @@ from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_SAMPLES_AT_ONCE = 16384  # some seconds of a GPU
-_BYTES_AT_ONCE = 2**28  # of what is no path, and is sent to the processes
-_PARTS_OF_EACH = 4  # at least, of each GPU, so that none waits long for the others
+_SAMPLES_PER_PART = 16384  # a GPU takes some seconds for them
+_BYTES_PER_PART = 2**28  # of images and arrays; paths are small
+_PARTS_PER_GPU = 4  # at least, so that no GPU waits long for the others
 _NOT_SHARED = (NotCachedWarning, UnstableBackboneWarning, CacheWriteWarning)
 
 
 def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[int]) -> Bunch:
     """Store the embeddings of samples, computed on several GPUs at once.
 
-    Each GPU has a process of its own, which embeds parts of the samples; all of them store into the
-    cache of the extractor, whose `fit_transform` and `transform` then find every row. Call it
-    before anything else uses a GPU in this process: TensorFlow and JAX take most of the memory of
-    each that they see.
+    One process per GPU embeds parts of the samples and stores them in the cache of the extractor,
+    whose `fit_transform` and `transform` then find every row. Call this function before anything
+    else uses a GPU in this process: TensorFlow and JAX reserve most of the memory of every visible
+    GPU.
 
     Parameters
     ----------
     extractor : FeatureExtractor
-        With a cache. It is not changed, and need not be fitted. Its `n_jobs` are the threads of one
-        process; None shares the cores.
+        An extractor with a cache. It is not changed, and need not be fitted. Its `n_jobs` is the
+        number of decoding threads per process; None divides the cores among the processes.
     X : samples
-        As for :meth:`FeatureExtractor.transform`.
+        Samples as for :meth:`FeatureExtractor.transform`.
     gpus : int or sequence of int
-        How many GPUs, or the numbers of those to use, as CUDA counts them. Where
-        ``CUDA_VISIBLE_DEVICES`` is set, numbers count among those that it lists.
+        Number of GPUs, or the indices of those to use, as CUDA counts them. If
+        ``CUDA_VISIBLE_DEVICES`` is set, indices refer to the GPUs that it lists.
 
     Returns
     -------
     Bunch
         n_samples, n_unread, n_hits, n_forward : int
-            As in the `report_` of an extractor.
+            Counts as in the `report_` of an extractor.
         n_forward_of : dict of int to int
-            The forward passes of each GPU.
+            Number of samples that went through the backbone on each GPU.
 
     Raises
     ------
     ParameterError
-        The extractor has no cache, or `gpus` are no GPUs; all faults are listed.
+        The extractor has no cache, or `gpus` does not select GPUs; all faults are listed.
     BadSampleError
-        Samples cannot be read, and `on_error` is ``"raise"``. Parts that are under way are finished
-        first, and what was embedded is stored.
+        Samples cannot be read, and `on_error` is ``"raise"``. Pending parts are finished first, and
+        finished embeddings are stored.
     BackboneError
-        The processes cannot share what they embed: the network cannot be identified, is another in
-        each of them, or the cache cannot be written.
+        The processes cannot share embeddings: the network cannot be identified, differs between
+        processes, or the cache cannot be written.
     EngineError
-        A process ended by itself; what was embedded is stored.
+        A process ended unexpectedly; finished embeddings are stored.
 
     Warns
     -----
     EngineWarning
-        Keras found no GPU in a process, which runs on the CPU.
+        Keras found no GPU in a process, which therefore runs on the CPU.
 
     Notes
     -----
-    A script needs no ``if __name__ == "__main__"``. Pass a network of your own as the path of a
-    ``.keras`` file, or as a callable that gives its initialisers a seed: one that was built here
-    has taken memory of a GPU already.
+    A script needs no ``if __name__ == "__main__"``. Pass your own network as the path of a
+    ``.keras`` file, or as a callable that seeds its initialisers: a network that was built in this
+    process has reserved memory of a GPU already.
 
-    Copies of one image in two parts may be embedded twice.
+    Duplicates of an image in two parts may be embedded twice.
 
     Examples
     --------
@@ -116,80 +116,81 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     devices = _checked_devices(extractor, gpus)
     samples = as_samples(X)
     worker = clone(extractor).set_params(verbose=0)
-    worker.array_shape_ = samples.array_shape  # of all samples, which may not be that of a part
-    worker.float_range_ = _float_range(extractor, samples)  # likewise
+    # Of all samples; those of a part may differ.
+    worker.array_shape_ = samples.array_shape
+    worker.float_range_ = _float_range(extractor, samples)
     if worker.n_jobs is None:
         worker.n_jobs = max(1, joblib.cpu_count() // len(devices))
-    gathered = _Gathered(dict.fromkeys(devices, 0))
+    total = _Total(dict.fromkeys(devices, 0))
     parts = _parts_of(samples, len(devices))
     with (
         progress_bar("embedding", total=len(samples), verbose=extractor.verbose) as advance,
         contextlib.closing(_run(worker, samples, parts, devices)) as run,
     ):
-        for gpu, part, done in run:
-            gathered.add(gpu, part, done)
-            if done.error:  # nothing more is begun
-                gathered.n_unseen += sum(map(len, parts))
+        for gpu, part, result in run:
+            total.add(gpu, part, result)
+            if result.error:  # no further part is sent
+                total.n_unseen += sum(map(len, parts))
                 parts.clear()
             advance(len(part))
-    if gathered.faults:
-        raise BadSampleError(gathered.faults, len(samples), gathered.n_unseen)
+    if total.faults:
+        raise BadSampleError(total.faults, len(samples), total.n_unseen)
     return Bunch(
         n_samples=len(samples),
-        n_unread=gathered.n_unread,
-        n_hits=gathered.n_hits,
-        n_forward=sum(gathered.n_forward_of.values()),
-        n_forward_of=gathered.n_forward_of,
+        n_unread=total.n_unread,
+        n_hits=total.n_hits,
+        n_forward=sum(total.n_forward_of.values()),
+        n_forward_of=total.n_forward_of,
     )
 
 
 def _float_range(extractor: FeatureExtractor, samples: Samples) -> tuple[float, float] | None:
-    """Return the range of floating-point pixels; None leaves the check to the processes."""
+    """Return the range of floating-point pixels, or None to leave the check to the processes."""
     learned = getattr(extractor, "float_range_", None)
     if learned is None:
-        # Only the processes know whether the network takes pixels at all.
+        # Only the processes know whether the network takes pixels.
         with contextlib.suppress(InputError):
             return samples.float_range()
     return learned
 
 
 def _checked_devices(extractor: Any, gpus: Any) -> dict[int, str]:
-    """Return what CUDA_VISIBLE_DEVICES is to be for each GPU, by its number."""
+    """Return the value of CUDA_VISIBLE_DEVICES for the process of each GPU, by GPU index."""
     faults = ParameterFaults("embed_on_gpus")
     if not isinstance(extractor, FeatureExtractor):
         faults.add("extractor", extractor, "a FeatureExtractor.")
     else:
-        faults.check_part(extractor.check_params, prefix="extractor.")
+        faults.check_part(extractor.check_params, prefix="extractor__")
         if extractor.cache is None:
-            faults.add("extractor.cache", None, "a cache, where the processes store embeddings.")
+            faults.add("extractor__cache", None, "a cache, where the processes store embeddings.")
     visible = os.environ.get(_VISIBLE)
     names = None if visible is None else [name for name in visible.split(",") if name]
     is_list = isinstance(gpus, (Sequence, np.ndarray)) and np.ndim(gpus) == 1
-    numbers = [*gpus] if is_list else range(int(gpus)) if _is_number(gpus) else None
-    if numbers is None or not all(map(_is_number, numbers)):
-        faults.add("gpus", gpus, "how many GPUs, or a list of their numbers.")
-    elif not numbers or len(set(numbers)) < len(numbers):
-        faults.add("gpus", gpus, "one GPU or more, and each once.")
-    elif names is not None and max(numbers) >= len(names):
+    indices = [*gpus] if is_list else range(int(gpus)) if _is_index(gpus) else None
+    if indices is None or not all(map(_is_index, indices)):
+        faults.add("gpus", gpus, "a number of GPUs, or a list of their indices.")
+    elif not indices or len(set(indices)) < len(indices):
+        faults.add("gpus", gpus, "at least one GPU, each of them once.")
+    elif names is not None and max(indices) >= len(names):
         faults.add("gpus", gpus, f"GPUs that {_VISIBLE}={visible!r} lists.")
     faults.raise_any()
-    return {int(number): names[number] if names else str(number) for number in numbers or ()}
+    return {int(index): names[index] if names else str(index) for index in indices or ()}
 
 
-def _is_number(value: Any) -> bool:
+def _is_index(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _parts_of(samples: Samples, n_gpus: int) -> deque[range]:
-    """Divide samples into parts that follow one another."""
-    size = min(_SAMPLES_AT_ONCE, math.ceil(len(samples) / (n_gpus * _PARTS_OF_EACH)))
-    size = min(size, max(1, _BYTES_AT_ONCE // max(1, _bytes_of_one(samples))))
+    """Divide samples into consecutive parts."""
+    size = min(_SAMPLES_PER_PART, math.ceil(len(samples) / (n_gpus * _PARTS_PER_GPU)))
+    size = min(size, max(1, _BYTES_PER_PART // max(1, _sample_bytes(samples))))
     starts = range(0, len(samples), size)
     return deque(range(start, min(start + size, len(samples))) for start in starts)
 
 
-def _bytes_of_one(samples: Samples) -> int:
-    """Return about how many bytes are sent to a process for a sample: for a path, next to none."""
+def _sample_bytes(samples: Samples) -> int:
+    """Estimate the bytes that are sent to a process per sample, leaving out paths."""
     if samples.array_shape is not None:
         return math.prod(samples.array_shape) * np.dtype(np.float32).itemsize
     rows = np.unique(np.linspace(0, len(samples) - 1, 32).astype(np.int64))
@@ -204,31 +205,20 @@ def _bytes_of(item: Any) -> int:
     return int(getattr(item, "nbytes", 0))
 
 
-class _Done(NamedTuple):
-    """What a process did with a part.
+class _PartResult(NamedTuple):
+    """The result of a process for one part."""
 
-    Attributes
-    ----------
-    space : str
-        The digest of what it computes.
-    has_gpu : bool or None
-        Whether the network ran on one; None if it did not run.
-    n_unread, n_hits, n_forward : int
-    error : BadSampleError or None
-        What is wrong with samples of the part, their positions counted from its start.
-    """
-
-    space: str
-    has_gpu: bool | None = None
+    space: str  # digest
+    has_gpu: bool | None = None  # None if the network did not run
     n_unread: int = 0
     n_hits: int = 0
     n_forward: int = 0
-    error: BadSampleError | None = None
+    error: BadSampleError | None = None  # positions are counted from the start of the part
 
 
 @dataclass
-class _Gathered:
-    """What all processes did so far."""
+class _Total:
+    """The sum of the results of all processes."""
 
     n_forward_of: dict[int, int]
     n_unread: int = 0
@@ -238,92 +228,93 @@ class _Gathered:
     spaces: set[str] = field(default_factory=set)
     without_gpu: set[int] = field(default_factory=set)
 
-    def add(self, gpu: int, part: range, done: _Done) -> None:
-        """Add a part."""
-        self.spaces.add(done.space)
+    def add(self, gpu: int, part: range, result: _PartResult) -> None:
+        """Add the result of a part."""
+        self.spaces.add(result.space)
         if len(self.spaces) > 1:
             raise BackboneError(
-                "the network is another in each process, which cannot share what they embed: pass "
-                "the path of a .keras file, or a callable that gives its initialisers a seed"
+                "the network differs between the processes, which cannot share what they embed: "
+                "pass the path of a .keras file, or a callable that seeds its initialisers"
             )
-        if done.has_gpu is False and gpu not in self.without_gpu:
+        if result.has_gpu is False and gpu not in self.without_gpu:
             self.without_gpu.add(gpu)
             warn_caller(EngineWarning(f"Keras finds no GPU {gpu}: its process runs on the CPU"))
-        self.n_unread += done.n_unread
-        self.n_hits += done.n_hits
-        self.n_forward_of[gpu] += done.n_forward
-        if done.error:
-            self.n_unseen += done.error.n_unseen
+        self.n_unread += result.n_unread
+        self.n_hits += result.n_hits
+        self.n_forward_of[gpu] += result.n_forward
+        if result.error:
+            self.n_unseen += result.error.n_unseen
             self.faults += [
-                fault._replace(position=part.start + fault.position) for fault in done.error.faults
+                fault._replace(position=part.start + fault.position)
+                for fault in result.error.faults
             ]
 
 
 def _run(
     worker: FeatureExtractor, samples: Samples, parts: deque[range], devices: dict[int, str]
-) -> Generator[tuple[int, range, _Done]]:
-    """Have parts embedded, each by the process that is free first, until there are none."""
+) -> Generator[tuple[int, range, _PartResult]]:
+    """Send each part to the process that is free first, and yield the results."""
     context = get_context("loky")  # whose processes do not run the script of their parent again
     processes = {}
-    under_way: dict[Connection, range] = {}
+    pending: dict[Connection, range] = {}
 
-    def hand_out(connection: Connection) -> None:
+    def send_part(connection: Connection) -> None:
         if parts:
-            under_way[connection] = part = parts.popleft()
-            with contextlib.suppress(BrokenPipeError):  # which is met when it is waited for
+            pending[connection] = part = parts.popleft()
+            with contextlib.suppress(BrokenPipeError):  # _receive raises for it
                 connection.send(samples.take(np.arange(part.start, part.stop)))
 
     try:
         for name in devices.values():
-            mine, theirs = context.Pipe()
+            ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, worker), env={_VISIBLE: name})
             process.start()
             theirs.close()
-            processes[mine] = process
+            processes[ours] = process
         gpu_of = dict(zip(processes, devices, strict=True))
-        for connection in processes:  # once all are starting: the first waits for its process
-            hand_out(connection)
-        while under_way:
-            ready = wait(list(under_way))
-            for connection in [one for one in under_way if one in ready]:
-                gpu, part = gpu_of[connection], under_way.pop(connection)
-                yield gpu, part, _answer(connection, gpu, part)
-                hand_out(connection)
+        for connection in processes:  # once all are starting: sending waits for the process
+            send_part(connection)
+        while pending:
+            ready = wait(list(pending))
+            for connection in [one for one in pending if one in ready]:
+                gpu, part = gpu_of[connection], pending.pop(connection)
+                yield gpu, part, _receive(connection, gpu, part)
+                send_part(connection)
     finally:
         for connection, process in processes.items():
-            if connection in under_way:  # Ctrl-C need not wait: what is stored is whole
+            if connection in pending:  # Ctrl-C need not wait: shards are complete
                 process.terminate()
             connection.close()
         for process in processes.values():
             process.join()
 
 
-def _answer(connection: Connection, gpu: int, part: range) -> _Done:
-    """Receive what a process did; raise what it met."""
+def _receive(connection: Connection, gpu: int, part: range) -> _PartResult:
+    """Receive the result of a part, or raise the error of the process."""
     try:
-        answer = connection.recv()
+        result = connection.recv()
     except (EOFError, ConnectionError) as exc:
         raise EngineError(
             f"the process of GPU {gpu} ended while it embedded samples {part.start} to "
-            f"{part.stop - 1}; perhaps memory ran out. What it stored is found the next time"
+            f"{part.stop - 1}; perhaps memory ran out. The next run finds what it stored"
         ) from exc
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _work(connection: Connection, worker: FeatureExtractor) -> None:
-    """Embed parts until there are no more, or until the parent is gone."""
+    """Embed parts until the connection is closed."""
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
-            connection.send(_embedded(worker, connection.recv()))
+            connection.send(_embed_part(worker, connection.recv()))
 
 
-def _embedded(worker: FeatureExtractor, items: Any) -> _Done | Exception:
-    """Store the embeddings of some samples; return what was done, or the error that was met."""
+def _embed_part(worker: FeatureExtractor, items: Any) -> _PartResult | Exception:
+    """Store the embeddings of some samples, and return the result or an error."""
     error = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BadSampleWarning)  # which would count from the part's start
+        warnings.simplefilter("ignore", BadSampleWarning)  # its positions are those in the part
         for category in _NOT_SHARED:
             warnings.simplefilter("error", category)
         try:
@@ -336,7 +327,7 @@ def _embedded(worker: FeatureExtractor, items: Any) -> _Done | Exception:
             return exc
     space = worker.current_resolution().space.digest
     if error:
-        return _Done(space, error=error)
+        return _PartResult(space, error=error)
     report = worker.report_
     has_gpu = has_accelerator() if report.n_forward else None
-    return _Done(space, has_gpu, report.n_unread, report.n_hits, report.n_forward)
+    return _PartResult(space, has_gpu, report.n_unread, report.n_hits, report.n_forward)

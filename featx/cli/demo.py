@@ -1,15 +1,12 @@
-"""The main job on two real image sets, offline: what ``featx demo`` runs.
+"""What ``featx demo`` runs: a complete example on two real image sets, offline.
 
-Images are written out as a folder of PNG files per class; from there on it is the public API that
-a user would call. Raw pixels are compared with the embeddings of ``"tiny"``, these with what
-fine-tuning makes of them, and a first run, which embeds each image once, with a second, which
-embeds none.
+Raw pixels are compared with the embeddings of ``"tiny"``, and these with what fine-tuning makes of
+them. A first run embeds each image once; a second run embeds none.
 
-Real images that come with the dependencies, written out as a folder of PNG files per class.
-
-Two sets. *Digits*: scikit-learn's handwritten digits, 8x8 pixels of gray, enlarged. *Letters*: A to
-J drawn in the typefaces that matplotlib brings, shifted, turned and scaled; the file names say
-which typeface, so that folds can be split by typeface.
+The images come with the dependencies, and are written as a folder of PNG files per class. *Digits*:
+scikit-learn's handwritten digits, 8x8 pixels of gray, enlarged. *Letters*: A to J, drawn in the
+typefaces of matplotlib, shifted, rotated and scaled; the file names hold the typeface, so that
+splits can be by typeface.
 """
 
 from __future__ import annotations
@@ -45,149 +42,27 @@ from featx.finetune.params import FineTune
 from featx.inputs.folders import load_image_folder
 from featx.saving.persistence import load, save
 
-SIZE = 64
+_MODEL = "letters.featx"
 LETTERS = "ABCDEFGHIJ"
-# Typefaces with signs, or nothing, in the place of letters; those named "Display" are such too.
+_SIDE = 64
+_PIXELS = 32  # side of the images whose pixels are features
+_LABELS_PER_CLASS = 20
+_N_SPLITS = 2  # fine-tuning takes ten seconds for each
+_FINE_TUNE = FineTune("all", epochs=12, learning_rate=1e-3, batch_size=16, patience=None)
+# Typefaces with signs, or nothing, in the place of letters; so are those named "Display".
 _NO_LETTERS = ("LastResort", "STIXNonUni", "STIXSiz", "cmex", "cmmi", "cmsy")
 
 
-def write_digits(folder: Path) -> None:
-    """Write scikit-learn's 1,797 handwritten digits as ``folder/<digit>/<number>.png``."""
-    digits = load_digits()
-    for number, (levels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        image = Image.fromarray((levels * (255 / 16)).astype(np.uint8))
-        enlarged = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        _save(enlarged, folder / str(label) / f"{number:04}.png")
-
-
-def write_letters(folder: Path, *, n_per_letter: int = 40, seed: int = 0) -> None:
-    """Draw letters as ``folder/<letter>/<typeface>-<number>.png``.
-
-    Parameters
-    ----------
-    folder : Path
-    n_per_letter : int, default=40
-        Images of each letter, spread over the typefaces.
-    seed : int, default=0
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib, whose typefaces are drawn, is not installed.
-    """
-    files = typefaces()
-    rng = np.random.default_rng(seed)
-    for letter in LETTERS:
-        for number in range(n_per_letter):
-            file = files[number % len(files)]
-            image = draw_letter(letter, file, rng)
-            _save(image, folder / letter / f"{file.stem}-{number:03}.png")
-
-
-def typefaces() -> list[Path]:
-    """List the typefaces that letters are drawn in.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError as exc:
-        raise MissingExtraError(
-            "the demo draws letters in the typefaces of matplotlib, which is not installed: "
-            "pip install matplotlib"
-        ) from exc
-    files = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
-    return [
-        file
-        for file in files
-        if not file.stem.startswith(_NO_LETTERS) and not file.stem.endswith("Display")
-    ]
-
-
-def typeface_of(path: str) -> str:
-    """Read from a letter's path which typeface it is drawn in.
-
-    Examples
-    --------
-    >>> typeface_of("letters/A/DejaVuSans-Bold-003.png")
-    'DejaVuSans-Bold'
-    """
-    return Path(path).stem.rpartition("-")[0]
-
-
-def draw_letter(letter: str, typeface: Path, rng: np.random.Generator) -> Image.Image:
-    """Draw one letter: 24 to 44 pixels high, turned up to 20 degrees, shifted, gray on gray.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode "L", 64x64 pixels.
-    """
-    paper, ink = _grays(rng)
-    font = _font(typeface, int(rng.integers(24, 45)))
-    image = Image.new("L", (SIZE, SIZE), paper)
-    centre = (SIZE / 2 + rng.uniform(-8, 8), SIZE / 2 + rng.uniform(-8, 8))
-    ImageDraw.Draw(image).text(centre, letter, fill=ink, font=font, anchor="mm")
-    return image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=paper)
-
-
-def _grays(rng: np.random.Generator) -> tuple[int, int]:
-    """Choose paper and ink at least 80 levels apart, either of them the lighter."""
-    while True:
-        paper, ink = rng.integers(0, 256, 2).tolist()
-        if abs(paper - ink) >= 80:
-            return paper, ink
-
-
-@functools.cache
-def _font(typeface: Path, height: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(typeface), height)
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
-_MODEL = "letters.featx"
-_PIXELS = 32
-_LABELS_PER_CLASS = 20
-_N_FOLDS = 2  # of which fine-tuning takes ten seconds each
-_FINE_TUNE = FineTune("all", epochs=12, learning_rate=1e-3, batch_size=16, patience=None)
-
-
-class DemoSet(NamedTuple):
-    """One of the two image sets.
-
-    Attributes
-    ----------
-    name : str
-    paths, labels : ndarray of shape (n_samples,)
-    groups : ndarray of shape (n_samples,) or None
-        Samples of one group never part between training and test.
-    folds : cross-validator
-    """
-
-    name: str
-    paths: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray | None
-    folds: BaseShuffleSplit
-
-
 class DemoRow(NamedTuple):
-    """One line of the table.
+    """One line of the table: the accuracy of some features on some images.
 
     Attributes
     ----------
     images, features : str
     mean, spread : float
-        Accuracy over two splits, and its standard deviation.
+        Mean and standard deviation of the accuracy over two splits.
     n_forward : int
-        Images that went through the backbone.
+        Number of images that went through the backbone.
     seconds : float
     """
 
@@ -199,23 +74,32 @@ class DemoRow(NamedTuple):
     seconds: float
 
 
+class _ImageSet(NamedTuple):
+    """Labelled images with the splits on which they are scored."""
+
+    name: str
+    paths: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray | None  # samples of one group stay on one side of a split
+    splits: BaseShuffleSplit
+
+
 def run_demo(
     folder: Path,
     *,
-    n_per_letter: int = 40,
-    on_step: Callable[[str], None] = lambda step: None,
+    n_per_letter: int,
+    on_step: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Run the demo.
+    """Write images, cache and model below a folder, and return the scores.
 
     Parameters
     ----------
     folder : Path
-        Where images, cache and model go. A cache that is there is cleared, so that the first run
-        is a first run.
-    n_per_letter : int, default=40
-        Size of the set of letters.
+        A new folder, or that of an earlier demo, which is cleared.
+    n_per_letter : int
+        Number of images of each letter.
     on_step : callable
-        Told in words what happens next.
+        Called with a description of each step before it starts.
 
     Returns
     -------
@@ -226,13 +110,13 @@ def run_demo(
     Raises
     ------
     InputError
-        The folder holds files that no demo wrote, so it must not be cleared.
+        The folder holds files that no demo wrote.
     MissingExtraError
         matplotlib is not installed.
     """
     _check_own(folder)
     on_step("writing images")
-    sets = write_sets(folder / "images", n_per_letter=n_per_letter)
+    sets = _write_sets(folder / "images", n_per_letter=n_per_letter)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     cache = EmbeddingCache(folder / "cache")
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache), head="logistic")
@@ -242,10 +126,10 @@ def run_demo(
         rows.append(_score_pixels(images))
         for run in ("first run", "second run"):
             on_step(f"{images.name}: embeddings, {run}")
-            rows.append(_score(f"tiny, {run}", images, classifier, cache))
+            rows.append(_score(images, f"tiny, {run}", classifier, cache))
         on_step(f"{images.name}: fine-tuned")
         tuned = clone(classifier).set_params(fine_tune=_FINE_TUNE, random_state=0)
-        rows.append(_score("tiny, fine-tuned", images, tuned, cache))
+        rows.append(_score(images, "tiny, fine-tuned", tuned, cache))
     on_step("saving and loading a model")
     letters = sets[-1]
     model = folder / _MODEL
@@ -263,7 +147,7 @@ def run_demo(
 
 
 def _check_own(folder: Path) -> None:
-    """Check that a folder is new or holds only what a demo wrote, since it will be cleared."""
+    """Check that a folder is new or holds only files of a demo, since it will be cleared."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is not a folder: expected a new name or a demo's folder")
     parts = {"": {"images", "cache", _MODEL}, "images": {"letters", "digits"}, "cache": CACHE_PARTS}
@@ -277,31 +161,32 @@ def _check_own(folder: Path) -> None:
             )
 
 
-def write_sets(folder: Path, *, n_per_letter: int) -> list[DemoSet]:
-    """Write both sets out and read them back as folders of images."""
+def _write_sets(folder: Path, *, n_per_letter: int) -> list[_ImageSet]:
+    """Write both sets and read them back as folders of images."""
     shutil.rmtree(folder, ignore_errors=True)
     write_letters(folder / "letters", n_per_letter=n_per_letter)
     write_digits(folder / "digits")
     digits = load_image_folder(folder / "digits")
     letters = load_image_folder(folder / "letters")
-    few_labels = StratifiedShuffleSplit(_N_FOLDS, train_size=10 * _LABELS_PER_CLASS, random_state=0)
+    few_labels = StratifiedShuffleSplit(
+        _N_SPLITS, train_size=10 * _LABELS_PER_CLASS, random_state=0
+    )
     typefaces = np.array([typeface_of(path) for path in letters.data])
-    by_typeface = GroupShuffleSplit(_N_FOLDS, test_size=0.2, random_state=0)
+    by_typeface = GroupShuffleSplit(_N_SPLITS, test_size=0.2, random_state=0)
     name = f"digits, {_LABELS_PER_CLASS} per class"
     return [
-        DemoSet(name, digits.data, digits.target, None, few_labels),
-        DemoSet("letters, new typefaces", letters.data, letters.target, typefaces, by_typeface),
+        _ImageSet(name, digits.data, digits.target, None, few_labels),
+        _ImageSet("letters, new typefaces", letters.data, letters.target, typefaces, by_typeface),
     ]
 
 
-def _score_pixels(images: DemoSet) -> DemoRow:
+def _score_pixels(images: _ImageSet) -> DemoRow:
     start_s = time.perf_counter()
     pixels = np.stack([_gray_pixels(path) for path in images.paths])
     head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     with blas_threads_for(pixels.nbytes):
-        scores = cross_val_score(head, pixels, images.labels, groups=images.groups, cv=images.folds)
-    seconds = time.perf_counter() - start_s
-    return DemoRow(images.name, "raw pixels", float(scores.mean()), float(scores.std()), 0, seconds)
+        scores = _cross_validate(head, pixels, images)
+    return _row(images, "raw pixels", scores, 0, time.perf_counter() - start_s)
 
 
 def _gray_pixels(path: str) -> np.ndarray:
@@ -310,20 +195,97 @@ def _gray_pixels(path: str) -> np.ndarray:
 
 
 def _score(
-    features: str, images: DemoSet, classifier: TransferClassifier, cache: EmbeddingCache
+    images: _ImageSet, features: str, classifier: TransferClassifier, cache: EmbeddingCache
 ) -> DemoRow:
     before = cache.info()["n_forward"]
     start_s = time.perf_counter()
-    scores = cross_val_score(
-        classifier, images.paths, images.labels, groups=images.groups, cv=images.folds
-    )
+    scores = _cross_validate(classifier, images.paths, images)
     seconds = time.perf_counter() - start_s
-    n_forward = cache.info()["n_forward"] - before
-    return DemoRow(
-        images.name,
-        features,
-        float(scores.mean()),
-        float(scores.std()),
-        n_forward,
-        seconds,
-    )
+    return _row(images, features, scores, cache.info()["n_forward"] - before, seconds)
+
+
+def _cross_validate(estimator: Any, X: np.ndarray, images: _ImageSet) -> np.ndarray:
+    return cross_val_score(estimator, X, images.labels, groups=images.groups, cv=images.splits)
+
+
+def _row(
+    images: _ImageSet, features: str, scores: np.ndarray, n_forward: int, seconds: float
+) -> DemoRow:
+    mean, spread = float(scores.mean()), float(scores.std())
+    return DemoRow(images.name, features, mean, spread, n_forward, seconds)
+
+
+def write_digits(folder: Path) -> None:
+    """Write scikit-learn's 1,797 handwritten digits as ``folder/<digit>/<number>.png``."""
+    digits = load_digits()
+    for number, (levels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        image = Image.fromarray((levels * (255 / 16)).astype(np.uint8))
+        enlarged = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+        _save(enlarged, folder / str(label) / f"{number:04}.png")
+
+
+def write_letters(folder: Path, *, n_per_letter: int) -> None:
+    """Draw letters as ``folder/<letter>/<typeface>-<number>.png``, spread over the typefaces."""
+    files = typefaces()
+    rng = np.random.default_rng(0)
+    for letter in LETTERS:
+        for number in range(n_per_letter):
+            file = files[number % len(files)]
+            image = draw_letter(letter, file, rng)
+            _save(image, folder / letter / f"{file.stem}-{number:03}.png")
+
+
+def typefaces() -> list[Path]:
+    """Return the files of the typefaces in which letters are drawn; matplotlib brings them."""
+    try:
+        import matplotlib
+    except ImportError as exc:
+        raise MissingExtraError(
+            "the demo draws letters in the typefaces of matplotlib, which is not installed: "
+            "pip install matplotlib"
+        ) from exc
+    files = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
+    return [
+        file
+        for file in files
+        if not file.stem.startswith(_NO_LETTERS) and not file.stem.endswith("Display")
+    ]
+
+
+def typeface_of(path: str) -> str:
+    """Return the typeface in the name of a letter's file.
+
+    Examples
+    --------
+    >>> typeface_of("letters/A/DejaVuSans-Bold-003.png")
+    'DejaVuSans-Bold'
+    """
+    return Path(path).stem.rpartition("-")[0]
+
+
+def draw_letter(letter: str, typeface: Path, rng: np.random.Generator) -> Image.Image:
+    """Draw a letter of 24 to 44 pixels, shifted and rotated by up to 20 degrees, gray on gray."""
+    paper, ink = _grays(rng)
+    font = _font(typeface, int(rng.integers(24, 45)))
+    image = Image.new("L", (_SIDE, _SIDE), paper)
+    centre = (_SIDE / 2 + rng.uniform(-8, 8), _SIDE / 2 + rng.uniform(-8, 8))
+    ImageDraw.Draw(image).text(centre, letter, fill=ink, font=font, anchor="mm")
+    return image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=paper)
+
+
+def _grays(rng: np.random.Generator) -> tuple[int, int]:
+    """Choose paper and ink at least 80 levels apart; either may be lighter."""
+    while True:
+        paper, ink = rng.integers(0, 256, 2).tolist()
+        if abs(paper - ink) >= 80:
+            return paper, ink
+
+
+@functools.cache
+def _font(typeface: Path, height: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(typeface), height)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)

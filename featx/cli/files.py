@@ -1,10 +1,10 @@
-r"""The file that ``featx extract`` writes: embeddings, with the path and the label of each image.
+r"""The folders that commands read, and the file that ``featx extract`` writes.
 
-In .npz and .h5 they are arrays, ``embeddings``, ``paths`` and ``labels``; in .csv a column for each
-feature, ``embedding_0`` and so on, after ``path`` and ``label``; in .parquet the columns ``path``,
-``label`` and ``embedding``. There are no labels if no image lies in a class folder. Paths and
-labels are written unchanged, in quotes in .csv; bytes that are not UTF-8, which only .npz can hold,
-are written as ``\udcff``.
+The file holds embeddings, with the path and label of each image. In .npz and .h5 these are the
+arrays ``embeddings``, ``paths`` and ``labels``; in .csv a column for each feature, ``embedding_0``
+and so on, follows ``path`` and ``label``; in .parquet the columns are ``path``, ``label`` and
+``embedding``. Labels are left out if no image is in a class folder. Paths and labels are written
+unchanged, in quotes in .csv; bytes that are not UTF-8, which only .npz can hold, become ``\udcff``.
 """
 
 from __future__ import annotations
@@ -21,31 +21,15 @@ from featx._files import replaced_atomically
 from featx.cache.exchange import check_pyarrow, string_array, write_csv
 from featx.inputs.folders import IMAGE_SUFFIXES, is_litter, label_of, list_images, load_image_folder
 
+ENDINGS = (".csv", ".h5", ".npz", ".parquet")
+
 
 def list_folder(path: str | os.PathLike[str]) -> Bunch:
     """Return all images of a folder, with or without a folder per class.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Bunch
-        With class folders and no images beside them, ``data`` and ``target`` of
-        :func:`load_image_folder`. Otherwise ``data`` is the paths of all images below the folder,
-        and ``target`` the name of the subfolder of each, empty for a loose image; None if all
-        images are loose.
-
-    Raises
-    ------
-    InputError
-        The folder is missing, or holds no image; see also :func:`load_image_folder`.
-
-    Warns
-    -----
-    FolderWarning
-        Files or folders were left out.
+    With class folders and no images beside them, ``data`` and ``target`` are those of
+    :func:`load_image_folder`. Otherwise ``data`` is the paths of all images below the folder, and
+    ``target`` the name of the subfolder of each, empty for a loose image; None if all are loose.
 
     Examples
     --------
@@ -58,7 +42,7 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        return load_image_folder(root)  # raises the fitting error
+        return load_image_folder(root)  # which raises the error
     entries = [
         entry
         for entry in root.iterdir()
@@ -73,32 +57,15 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     return Bunch(data=np.array(images), target=labels if any(folders) else None)
 
 
-ENDINGS = (".csv", ".h5", ".npz", ".parquet")
-
-
 class EmbeddingFile(NamedTuple):
-    """The contents of an embedding file.
-
-    Attributes
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features)
-    paths : sequence of str
-    labels : sequence of str or None
-        Label of each image, empty outside class folders; None if no image lies in one.
-    """
+    """The contents of an embedding file; labels are None if no image is in a class folder."""
 
     embeddings: np.ndarray
     paths: Sequence[str]
     labels: Sequence[str] | None
 
     def write(self, path: Path) -> None:
-        """Write the file; an existing one is replaced once the new one is complete.
-
-        Raises
-        ------
-        OSError
-            The disk is full, and so on; an existing file is unharmed.
-        """
+        """Write the file; an existing one is replaced once the new one is complete."""
         with replaced_atomically(path) as beside:
             _WRITERS[path.suffix.lower()](self, beside)
 
@@ -109,13 +76,7 @@ class EmbeddingFile(NamedTuple):
 
 
 def check_packages(path: Path) -> None:
-    """Check that the package that writes such a file is installed.
-
-    Raises
-    ------
-    MissingExtraError
-        The file is .parquet, and pyarrow is missing.
-    """
+    """Check that the package that writes such a file is installed."""
     if path.suffix.lower() == ".parquet":
         check_pyarrow()
 
