@@ -1,4 +1,4 @@
-"""The command, run in the test's own process, and the images and the model that it is given."""
+"""The command, run in the process of the test, and images and a model for it."""
 
 import numpy as np
 from PIL import Image

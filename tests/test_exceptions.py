@@ -1,4 +1,4 @@
-"""Errors are featx's own and, at once, the builtin kind that a caller would catch."""
+"""Errors have a featx class and a builtin one, and keep their parts through pickling."""
 
 import pickle
 
@@ -31,7 +31,7 @@ BUILTINS = {
 
 
 @pytest.mark.parametrize("name", BUILTINS)
-def test_error_is_of_featx_and_of_a_builtin_kind(name):
+def test_error_has_featx_and_builtin_base(name):
     error = getattr(exceptions, name)
     assert issubclass(error, exceptions.FeatxError)
     assert issubclass(error, BUILTINS[name])
@@ -56,7 +56,7 @@ def test_every_warning_is_of_featx():
     assert all(issubclass(warning, exceptions.FeatxWarning) for warning in warnings)
 
 
-def test_describe_faults_shows_ten_and_counts_the_rest():
+def test_describe_faults_shows_ten_and_counts_rest():
     faults = [SampleFault(row, f"{row}.png", "empty") for row in range(12)]
     lines = describe_faults(faults, 20).splitlines()
     assert lines[0] == "12 of 20 samples cannot be read:"
@@ -71,7 +71,7 @@ def test_parameter_error_keeps_faults_through_pickling():
     assert (str(again), again.faults) == ("two faults", faults)
 
 
-def test_parameter_error_of_one_value_has_its_parts():
+def test_parameter_error_of_value_has_parts():
     error = ParameterError.of("layer", "stage9", "no layer of this name")
     assert str(error) == "layer='stage9': no layer of this name"
     assert error.faults == [("layer", "'stage9'", "no layer of this name")]
@@ -83,7 +83,7 @@ def test_untrusted_types_error_keeps_types_through_pickling():
     assert str(error) == "It holds a.B. If you trust them, name them: trusted=['a.B']"
 
 
-def test_bad_sample_error_is_sorted_and_survives_pickling():
+def test_bad_sample_error_keeps_faults_through_pickling():
     error = BadSampleError([SampleFault(3, "b", "gone"), SampleFault(1, "a", "empty")], 5)
     again = pickle.loads(pickle.dumps(error))
     assert [fault.position for fault in again.faults] == [1, 3]
@@ -91,7 +91,7 @@ def test_bad_sample_error_is_sorted_and_survives_pickling():
     assert "on_error='nan'" in str(error)
 
 
-def test_near_duplicate_warning_keeps_its_parts_through_pickling():
+def test_near_duplicate_warning_keeps_parts_through_pickling():
     assert str(NearDuplicateWarning("a and b.")) == "a and b."
     warning = pickle.loads(pickle.dumps(NearDuplicateWarning("a and b.", "Pass groups=.")))
     assert (warning.finding, warning.cure) == ("a and b.", "Pass groups=.")

@@ -1,4 +1,4 @@
-"""Several GPUs: each sample once, by a process that sees one GPU, wherever they compute."""
+"""Several GPUs: each sample goes once through the network, in a process that sees one GPU."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def no_gpus_listed(monkeypatch):
 
 
 @pytest.mark.slow
-def test_rows_are_embedded_once_by_processes_of_one_gpu(tmp_path, monkeypatch):
+def test_embed_on_gpus_embeds_each_row_once(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,GPU-a")
     notes = tmp_path / "notes"
     extractor = FeatureExtractor(TellsGpu(notes), on_error="nan")
@@ -51,8 +51,8 @@ def test_rows_are_embedded_once_by_processes_of_one_gpu(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_faults_are_told_with_their_place_in_all_samples(no_gpus_listed, tmp_path, monkeypatch):
-    monkeypatch.setattr(multi_gpu, "_SAMPLES_AT_ONCE", 4)
+def test_embed_on_gpus_counts_positions_over_all(no_gpus_listed, tmp_path, monkeypatch):
+    monkeypatch.setattr(multi_gpu, "_SAMPLES_PER_PART", 4)
     paths = [str(tmp_path / f"{number}.png") for number in range(40)]
     for number, path in enumerate(paths):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(path)
@@ -62,12 +62,12 @@ def test_faults_are_told_with_their_place_in_all_samples(no_gpus_listed, tmp_pat
         embed_on_gpus(FeatureExtractor("tiny"), paths, gpus=1)
     assert [fault.position for fault in caught.value.faults] == [6]
     assert caught.value.n_samples == 40
-    assert caught.value.n_unseen == 32  # two parts were handed out
+    assert caught.value.n_unseen == 32  # two parts were sent
     assert EmbeddingCache().info()["n_rows"] == 4
 
 
 @pytest.mark.slow
-def test_interrupted_run_goes_on_where_it_was(no_gpus_listed, tmp_path, monkeypatch):
+def test_embed_on_gpus_interrupted_run_continues(no_gpus_listed, tmp_path, monkeypatch):
     def stop(n_done, n_total):
         if n_done >= n_total // 2:
             raise KeyboardInterrupt
@@ -85,19 +85,19 @@ def test_interrupted_run_goes_on_where_it_was(no_gpus_listed, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("network", "n_gpus"), [(Opaque(), 1), (Unseeded(), 2)], ids=["opaque", "unseeded"]
 )
-def test_network_that_processes_cannot_share_is_refused(network, n_gpus, no_gpus_listed):
+def test_embed_on_gpus_unshareable_network_is_refused(network, n_gpus, no_gpus_listed):
     with pytest.raises(BackboneError, match="cannot share what they embed"):
         embed_on_gpus(FeatureExtractor(network), ROWS, gpus=n_gpus)
 
 
 @pytest.mark.slow
-def test_process_that_ends_is_told_with_what_it_was_at(no_gpus_listed):
+def test_embed_on_gpus_ended_process_is_named(no_gpus_listed):
     with pytest.raises(EngineError, match="GPU 0 ended while it embedded samples 0 to 9;"):
         embed_on_gpus(FeatureExtractor(Exits()), ROWS, gpus=1)
 
 
 @pytest.mark.slow
-def test_cache_that_cannot_be_written_is_told_at_once(no_gpus_listed, tmp_path):
+def test_embed_on_gpus_unwritable_cache_is_refused(no_gpus_listed, tmp_path):
     (tmp_path / "file").touch()
     extractor = FeatureExtractor("tiny", cache=tmp_path / "file")
     images = np.zeros((4, 64, 64, 3), np.uint8)
@@ -106,19 +106,19 @@ def test_cache_that_cannot_be_written_is_told_at_once(no_gpus_listed, tmp_path):
 
 
 @pytest.mark.parametrize("gpus", [0, -1, True, 1.5, "0", [], [0, 0], [-1], ["0"], None])
-def test_all_that_is_faulty_is_told(gpus):
+def test_embed_on_gpus_lists_all_faults(gpus):
     extractor = FeatureExtractor("tiny", cache=None, pooling="average")
-    with pytest.raises(ParameterError, match=r"(?s)extractor\.pooling.*extractor\.cache.*gpus="):
+    with pytest.raises(ParameterError, match=r"(?s)extractor__pooling.*extractor__cache.*gpus="):
         embed_on_gpus(extractor, ROWS, gpus=gpus)
 
 
 @pytest.mark.parametrize("listed", ["", "3,4"])
-def test_gpus_that_are_not_listed_are_refused(listed, monkeypatch):
+def test_embed_on_gpus_invisible_gpus_are_refused(listed, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     with pytest.raises(ParameterError, match="that CUDA_VISIBLE_DEVICES="):
         embed_on_gpus(FeatureExtractor("tiny"), ROWS, gpus=[2])
 
 
-def test_what_is_no_extractor_is_refused():
+def test_embed_on_gpus_without_extractor_is_refused():
     with pytest.raises(ParameterError, match="a FeatureExtractor"):
         embed_on_gpus("tiny", ROWS, gpus=1)

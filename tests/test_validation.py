@@ -1,4 +1,4 @@
-"""Faulty parameters: all in one message, with the value, the expectation, the near names."""
+"""Faulty parameters: one message with each value, what was expected, and near names."""
 
 import numpy as np
 import pytest
@@ -14,23 +14,23 @@ def messages(check):
 
 
 @pytest.mark.parametrize("value", [1, 64, np.int64(3), "auto", None])
-def test_check_positive_int_sound_value_is_no_fault(value):
+def test_check_positive_int_sound_value_passes(value):
     assert not messages(lambda f: f.check_positive_int("n", value, also=("auto", None)))
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "many", np.zeros(2), None, [1]])
-def test_check_positive_int_other_value_is_a_fault(value):
+def test_check_positive_int_other_value_is_fault(value):
     (message,) = messages(lambda f: f.check_positive_int("n", value, also=("auto",)))
     assert message.endswith("expected a positive integer or 'auto'.")
 
 
 @pytest.mark.parametrize("value", ["Avg", 3, ["avg"], np.array(["avg"]), {}])
-def test_check_option_other_value_is_a_fault(value):
+def test_check_option_other_value_is_fault(value):
     (message,) = messages(lambda f: f.check_option("pooling", value, ["avg", None]))
     assert "expected one of 'avg', None." in message
 
 
-def test_check_option_sound_value_is_no_fault():
+def test_check_option_sound_value_passes():
     assert not messages(lambda f: f.check_option("pooling", None, ["avg", None]))
 
 

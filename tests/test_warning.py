@@ -1,4 +1,4 @@
-"""Warnings quote the caller's own line, and Python tells what is told there once."""
+"""Warnings quote the caller's own line, and Python shows one that repeats there once."""
 
 import linecache
 import sys
@@ -26,34 +26,34 @@ def samples():
     return [*images, "gone.png"]
 
 
-def test_warn_caller_quotes_the_line_outside_of_featx_and_scikit_learn(extractor, samples):
+def test_warn_caller_in_pipeline_quotes_callers_line(extractor, samples):
     pipeline = make_pipeline(TransferClassifier(extractor, "ridge"))
     with pytest.warns(BadSampleWarning) as caught:
         pipeline.fit(samples, [0, 1, 0, 1, 0])
-    quoted = {linecache.getline(told.filename, told.lineno).strip() for told in caught}
+    quoted = {linecache.getline(one.filename, one.lineno).strip() for one in caught}
     assert quoted == {"pipeline.fit(samples, [0, 1, 0, 1, 0])"}
 
 
-def test_warn_caller_in_a_search_quotes_the_line_that_searches(extractor, samples):
+def test_warn_caller_in_search_quotes_callers_line(extractor, samples):
     search = GridSearchCV(TransferClassifier(extractor, "ridge"), {"head__alpha": [1.0]}, cv=2)
     samples, labels = [*samples, *samples[:4]], [0, 1, 0, 1, 0, 0, 1, 0, 1]
     with pytest.warns(BadSampleWarning) as caught:
         search.fit(samples, labels)
-    quoted = {linecache.getline(told.filename, told.lineno).strip() for told in caught}
+    quoted = {linecache.getline(one.filename, one.lineno).strip() for one in caught}
     assert quoted == {"search.fit(samples, labels)"}
 
 
-def test_warn_caller_in_a_thread_quotes_no_library(extractor, samples):
+def test_warn_caller_in_thread_quotes_no_library(extractor, samples):
     with pytest.warns(BadSampleWarning) as caught, ThreadPoolExecutor(1) as threads:
         threads.submit(extractor.fit_transform, samples).result()
-    assert {told.filename for told in caught} == {"<sys>" if sys.version_info >= (3, 12) else "sys"}
+    assert {one.filename for one in caught} == {"<sys>" if sys.version_info >= (3, 12) else "sys"}
 
 
-def test_warn_caller_from_one_line_is_told_once(extractor, samples):
+def test_warn_caller_from_one_line_warns_once(extractor, samples):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for _ in range(3):
             extractor.fit_transform(samples)
-    assert [str(told.message).splitlines()[0] for told in caught] == [
+    assert [str(one.message).splitlines()[0] for one in caught] == [
         "1 of 5 samples cannot be read:"
     ]

@@ -1,4 +1,4 @@
-"""Files that a command writes: whole, where and as what they were asked for, or not at all."""
+"""Files that commands write: complete and where they were asked for, or not at all."""
 
 import io
 import os
@@ -53,7 +53,7 @@ WRITING = {
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
 @pytest.mark.parametrize("name", WRITING)
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_force_replaces_nothing_but_regular_files(
+def test_force_replaces_regular_files_only(
     kind, name, run, photos, tmp_path, cache_folder, monkeypatch
 ):
     cache_folder.mkdir()
@@ -92,7 +92,7 @@ def test_force_keeps_permissions_and_leaves_no_parts(run, photos, tmp_path):
     assert sorted(set(os.listdir(tmp_path)) - {"cache"}) == before
 
 
-def test_export_keeps_a_file_beside_it_unless_forced(run, tmp_path):
+def test_export_openvino_keeps_weights_unless_forced(run, tmp_path):
     (tmp_path / "m.bin").write_text("mine")
     code, _, err = run("export", "no model", tmp_path / "m.xml")
     assert (code, f"{tmp_path / 'm.bin'}' is there already" in err) == (CODES["input"], True)
@@ -114,7 +114,7 @@ def test_export_keeps_a_file_beside_it_unless_forced(run, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_ending_that_is_not_written_is_refused_first(
+def test_out_with_other_ending_is_refused_first(
     arguments, expected, run, photos, tmp_path, monkeypatch, cache_folder
 ):
     cache_folder.mkdir()
@@ -126,12 +126,12 @@ def test_ending_that_is_not_written_is_refused_first(
     assert os.listdir(cache_folder) == []
 
 
-def test_name_that_is_too_long_is_refused_first(run, photos, tmp_path):
+def test_out_with_too_long_name_is_refused(run, photos, tmp_path):
     code, _, err = run("fit", photos, "--out", tmp_path / f"{'m' * 300}.featx")
     assert (code, "File name too long" in err) == (CODES["disk"], True)
 
 
-def test_names_as_long_as_can_be_are_written(run, photos, tmp_path):
+def test_out_with_longest_name_is_written(run, photos, tmp_path):
     out = tmp_path / f"{'m' * 249}.featx"
     assert run("fit", photos, "--out", out, "--backbone", "tiny", "-q")[0] == 0
     assert out.is_file()
@@ -165,7 +165,7 @@ def test_extract_embeds_every_image_of_a_folder(images, labels, run, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::featx.exceptions.FolderWarning")
 @pytest.mark.parametrize("names", [[], ["notes.txt"]])
-def test_extract_folder_without_images_is_told(names, run, tmp_path):
+def test_extract_folder_without_images_is_an_error(names, run, tmp_path):
     (tmp_path / "p").mkdir()
     for name in names:
         (tmp_path / "p" / name).touch()
@@ -174,7 +174,7 @@ def test_extract_folder_without_images_is_told(names, run, tmp_path):
 
 
 @pytest.mark.parametrize("entry", ["mine.txt", "images/holiday.png", "cache/mine"])
-def test_demo_clears_no_folder_of_others(entry, run, tmp_path):
+def test_demo_keeps_folders_with_other_files(entry, run, tmp_path):
     (tmp_path / "d" / entry).parent.mkdir(parents=True)
     (tmp_path / "d" / entry).touch()
     code, out, err = run("demo", "--out", tmp_path / "d")
@@ -183,7 +183,7 @@ def test_demo_clears_no_folder_of_others(entry, run, tmp_path):
     assert (tmp_path / "d" / entry).exists()
 
 
-def test_output_that_nobody_reads_is_no_error(run, monkeypatch):
+def test_output_to_closed_pipe_exits_with_141(run, monkeypatch):
     read_end, write_end = os.pipe()
     os.close(read_end)
     with open(write_end, "w") as stdout:
@@ -192,7 +192,7 @@ def test_output_that_nobody_reads_is_no_error(run, monkeypatch):
         assert run("backbones", "--json")[0::2] == (0, "")  # which now goes nowhere
 
 
-def test_streams_that_are_closed_are_no_error(run, monkeypatch):
+def test_closed_streams_are_no_error(run, monkeypatch):
     with monkeypatch.context() as patch:
         for name in ("stdin", "stdout", "stderr"):
             patch.setattr(sys, name, None)
@@ -211,7 +211,7 @@ def test_text_beyond_the_encoding_is_escaped(run, monkeypatch):
 
 
 @pytest.mark.parametrize("job", [("clear",), ("evict", "--max-bytes", "0")], ids=lambda job: job[0])
-def test_question_that_nobody_answers_is_wrong_usage(job, run, photos, tmp_path, monkeypatch):
+def test_question_without_answer_is_wrong_usage(job, run, photos, tmp_path, monkeypatch):
     fit_tiny(run, photos, tmp_path / "m.featx")
     monkeypatch.setattr("sys.stdin", io.StringIO())
     code, out, err = run("cache", *job)
@@ -237,14 +237,14 @@ sys.exit(main(["backbones"]))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-def test_signal_that_ends_the_process_unwinds_it():
+def test_sigterm_unwinds_the_process():
     command = [sys.executable, "-c", ENDED_AT_WORK]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "part files are removed" in done.stderr
 
 
-def test_missing_images_are_named_all_at_once(run, photos, tmp_path, monkeypatch):
+def test_predict_missing_images_are_all_named(run, photos, tmp_path, monkeypatch):
     model = fit_tiny(run, photos, tmp_path / "m.featx")
     monkeypatch.chdir(tmp_path)
     code, _, err = run("predict", model, "--", "-rf.png", "gone.png", photos / "dark" / "0.png")

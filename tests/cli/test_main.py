@@ -1,4 +1,4 @@
-"""The command as a whole: extract, cv and backbones, and exit codes that mean something."""
+"""The command as a whole: extract, cv, backbones, and the exit codes."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from command_line import CODES
 from featx import __version__
 
 
-def test_command_is_installed_and_says_its_version():
+def test_command_prints_its_version():
     done = subprocess.run(
         [sys.executable, "-m", "featx", "--version"], capture_output=True, text=True, check=True
     )
@@ -56,7 +56,7 @@ def test_extract_writes_embeddings_paths_and_labels(run, photos, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Keras finds no GPU:featx.exceptions.EngineWarning")
-def test_extract_on_gpus_says_what_their_processes_did(run, photos, tmp_path, monkeypatch):
+def test_extract_on_gpus_reports_their_passes(run, photos, tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     out = tmp_path / "rows.npz"
     options = ("--out", out, "--backbone", "tiny", "-q", "--gpus", 1)
@@ -68,7 +68,7 @@ def test_extract_on_gpus_says_what_their_processes_did(run, photos, tmp_path, mo
 
 
 @pytest.mark.parametrize(("command", "name"), [("extract", "rows.npz"), ("fit", "m.featx")])
-def test_file_that_is_there_is_kept_unless_forced(run, photos, tmp_path, command, name):
+def test_out_existing_is_kept_unless_forced(run, photos, tmp_path, command, name):
     out = tmp_path / name
     out.write_text("mine")
     code, _, err = run(command, photos, "--out", out, "--backbone", "tiny", "-q")
@@ -93,7 +93,7 @@ def test_cv_compares_heads_and_backbones(run, photos):
     assert "accuracy, 3 folds" in text
 
 
-def test_cv_shows_what_is_done_when_a_later_backbone_fails(run, photos, tmp_path):
+def test_cv_later_backbone_fails_shows_earlier_rows(run, photos, tmp_path):
     inputs = keras.Input((64, 64, 3))
     means = keras.layers.GlobalAveragePooling2D()(inputs)
     keras.Model(inputs, keras.layers.Rescaling(1e38)(means)).save(tmp_path / "endless.keras")
@@ -109,7 +109,7 @@ def test_cv_shows_what_is_done_when_a_later_backbone_fails(run, photos, tmp_path
 
 
 @pytest.mark.filterwarnings("default")
-def test_near_duplicates_lead_to_what_can_be_done_about_them(run, photos):
+def test_cv_near_duplicates_warning_has_a_cure(run, photos):
     for number in range(5):
         (photos / "dark" / f"copy{number}.png").write_bytes(
             (photos / "dark" / f"{number}.png").read_bytes()
@@ -145,7 +145,7 @@ def test_backbones_lists_all(run):
         (["predict", "MODEL", "x.png"], "input", r"[0] x.png: no such file"),
     ],
 )
-def test_error_is_one_message_and_an_exit_code(
+def test_error_is_one_message_and_exit_code(
     arguments, code, message, run, photos, model, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -181,7 +181,7 @@ def test_interrupted_run_is_exit_code_130(run, photos, tmp_path, monkeypatch):
     assert (code, err) == (CODES["interrupted"], "\ninterrupted\n")
 
 
-def test_fault_of_featx_shows_its_traceback(run, monkeypatch):
+def test_bug_of_featx_shows_its_traceback(run, monkeypatch):
     def fail():
         raise ZeroDivisionError("a fault")
 

@@ -39,13 +39,13 @@ def test_fit_prints_json(run, photos, tmp_path):
     assert result["report"]["n_forward"] == 12
 
 
-def test_fit_into_a_folder_is_refused_before_the_pass(run, photos, tmp_path):
+def test_fit_out_is_folder_raises_before_pass(run, photos, tmp_path):
     code, _, err = run("fit", photos, "--out", tmp_path, "--backbone", "tiny")
     assert code == CODES["input"]
     assert "is a folder: expected the name of a file" in err
 
 
-def test_fit_fine_tunes_and_export_writes_what_predicts_the_same(run, photos, tmp_path):
+def test_fit_fine_tuned_model_is_exported(run, photos, tmp_path):
     model, out = tmp_path / "tuned.featx", tmp_path / "tuned.keras"
     options = ["--fine-tune", 1, "--tune", "epochs=1", "--backbone", "tiny", "--json"]
     code, text, err = run("fit", photos, "--out", model, *options)
@@ -114,7 +114,7 @@ def test_predict_with_another_cache(run, photos, model, tmp_path):
     assert EmbeddingCache(tmp_path / "other").info()["n_rows"] == 12
 
 
-def test_predict_with_a_saved_extractor_says_what_it_is(run, photos, tmp_path):
+def test_predict_with_saved_extractor_is_an_error(run, photos, tmp_path):
     extractor = FeatureExtractor("tiny").fit(np.zeros((1, 64, 64, 3), np.uint8))
     save(extractor, tmp_path / "extractor.featx")
     code, _, err = run("predict", tmp_path / "extractor.featx", photos)
@@ -123,7 +123,7 @@ def test_predict_with_a_saved_extractor_says_what_it_is(run, photos, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_predict_and_evaluate_images_that_cannot_be_read(run, photos, model):
+def test_unreadable_images_are_errors_unless_nan(run, photos, model):
     (photos / "dark" / "bad.png").write_text("no image")
     for job in ("predict", "evaluate"):
         code, _, err = run(job, model, photos)
@@ -141,13 +141,13 @@ def test_predict_and_evaluate_images_that_cannot_be_read(run, photos, model):
     assert err.count("BadSampleWarning") == 1
 
 
-def test_predict_pattern_that_names_no_file_is_told(run, photos, model):
+def test_predict_pattern_without_files_is_an_error(run, photos, model):
     code, _, err = run("predict", model, photos / "*" / "*.jpg", "--on-error", "nan")
     assert code == CODES["input"]
     assert "*.jpg'. A shell leaves a pattern as it is" in err
 
 
-def test_evaluate_class_that_the_model_does_not_know_is_named(run, photos, model):
+def test_evaluate_unknown_class_is_named(run, photos, model):
     (photos / "dark").rename(photos / "dusk")
     code, _, err = run("evaluate", model, photos)
     assert code == CODES["input"]

@@ -1,4 +1,4 @@
-"""Names of classes, images and spaces are shown as text, and written as they are."""
+"""Names of classes, images and spaces are shown as text, and written unchanged."""
 
 import csv
 import json
@@ -103,7 +103,7 @@ def read_parquet(path):
 
 
 @pytest.mark.filterwarnings("ignore::featx.exceptions.FolderWarning")
-def test_extract_files_hold_names_as_they_are(run, photos, tmp_path):
+def test_extract_files_hold_names_unchanged(run, photos, tmp_path):
     readers = {".npz": read_npz, ".csv": read_csv, ".h5": read_h5}
     try:
         import pyarrow  # noqa: F401
@@ -188,7 +188,7 @@ def test_warning_shows_names_as_text(run, tmp_path):
     assert "\x1b" not in err
 
 
-def test_json_is_all_there_is_on_standard_output(run, monkeypatch):
+def test_json_is_alone_on_standard_output(run, monkeypatch):
     def talkative():
         print("Downloading data from somewhere")
         return []
@@ -199,7 +199,7 @@ def test_json_is_all_there_is_on_standard_output(run, monkeypatch):
     assert err == "Downloading data from somewhere\n"
 
 
-def test_json_has_null_where_a_number_is_none(run, monkeypatch):
+def test_json_nan_and_infinity_become_null(run, monkeypatch):
     found = {"mean": float("nan"), "scores": [1.0, float("inf")], "\x7f": "\x1b"}
     row = type("Row", (), {"_asdict": lambda self: found})()
     monkeypatch.setattr("featx.backbones.registry.list_backbones", lambda: [row])

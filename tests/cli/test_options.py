@@ -1,4 +1,4 @@
-"""Options of the command: listed, read, handed on, and named in errors as they are typed."""
+"""Options of the command: listed in the help, parsed, passed on, and named in errors."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def test_parameter_values_reach_the_backbone(run, photos, tmp_path):
         ("(" * 500, "(" * 500),
     ],
 )
-def test_parameter_value_is_json_or_python_or_text(text, value):
+def test_tune_value_is_json_python_or_text(text, value):
     params = make_fine_tune({"tune": (f"class_weight={text}",), "unfreeze": text}).get_params()
     for got in (params["class_weight"], params["unfreeze"]):
         assert (type(got), got) == (type(value), value)
@@ -87,7 +87,7 @@ def test_fit_faulty_fine_tuning_options_are_named(options, expected, run, photos
     assert expected in err
 
 
-def test_faulty_options_are_called_as_they_are_typed(run, photos):
+def test_faulty_parameters_are_named_as_options(run, photos):
     code, _, err = run("cv", photos, "--pooling", "average", "--weights", "gone.h5", "-q")
     assert code == CODES["input"]
     assert err.startswith("error: 2 faulty options:\n")
@@ -96,7 +96,7 @@ def test_faulty_options_are_called_as_they_are_typed(run, photos):
     assert "extractor__" not in err
 
 
-def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monkeypatch):
+def test_engine_without_package_names_its_cure(run, photos, monkeypatch):
     monkeypatch.setattr("featx._extractor_validation.missing_packages", lambda engine: ["tf2onnx"])
     code, _, err = run("cv", photos, "--engine", "onnx", "-q")
     assert code == CODES["input"]
@@ -104,7 +104,7 @@ def test_package_that_an_engine_misses_is_named_with_its_cure(run, photos, monke
     assert f"--engine 'onnx': {cure}" in err
 
 
-def test_unknown_backbone_leads_to_the_command_that_lists_them(run, photos):
+def test_unknown_backbone_names_the_listing_command(run, photos):
     _, _, err = run("cv", photos, "--backbone", "mobilnet", "-q")
     assert "--backbone 'mobilnet': no network has this name" in err
     assert "`featx backbones` list all" in err
@@ -123,7 +123,7 @@ def test_unknown_backbone_leads_to_the_command_that_lists_them(run, photos):
     ],
     ids=" ".join,
 )
-def test_options_that_make_no_sense_are_wrong_usage(arguments, run, cache_folder):
+def test_impossible_options_are_wrong_usage(arguments, run, cache_folder):
     cache_folder.mkdir()
     assert run(*arguments)[0] == 2
 
@@ -166,7 +166,7 @@ def test_options_that_make_no_sense_are_wrong_usage(arguments, run, cache_folder
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_option_given_twice_is_used_or_refused(arguments, expected, run, cache_folder):
+def test_option_given_twice_is_wrong_usage(arguments, expected, run, cache_folder):
     cache_folder.mkdir()
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")

@@ -1,4 +1,4 @@
-"""What a person reads: every number is there, and names are not cut."""
+"""Tables and messages for people: every number is there, and names are not cut."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def wide_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
 
 
-def test_print_table_sets_numbers_right(capsys):
+def test_print_table_aligns_numbers_right(capsys):
     output.print_table("title", ("name", "#n"), [["a", 1], ["b", 1000]])
     out = capsys.readouterr().out
     assert out.startswith("title")
@@ -22,7 +22,7 @@ def test_print_table_sets_numbers_right(capsys):
 
 
 @pytest.mark.parametrize("name", ["COLUMNS", "FORCE_COLOR"])
-def test_print_table_outside_a_terminal_cuts_nothing(name, capsys, monkeypatch):
+def test_print_table_outside_terminal_cuts_nothing(name, capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setenv(name, "20")
     cells = ["inception_resnet_v2" * 5, "last used" * 20]
@@ -40,7 +40,7 @@ def test_print_table_shows_names_as_text(capsys):
         assert shown == [*names[:-1], r"esc\x1b[2J\n"]
 
 
-def test_print_table_very_long_name_loses_its_middle(capsys):
+def test_print_table_huge_name_loses_middle(capsys):
     output.print_table("", ("name",), [["a" * 10**5]])
     assert f"│ {'a' * 500}…{'a' * 500} │" in capsys.readouterr().out.splitlines()
 
@@ -61,7 +61,7 @@ def test_print_evaluation_shows_every_measure(capsys):
     assert "calibration" not in out
 
 
-def test_print_evaluation_says_on_which_side_probabilities_are_wrong(capsys):
+def test_print_evaluation_shows_direction_of_miscalibration(capsys):
     proba = [[0.99, 0.01], [0.01, 0.99], [0.01, 0.99]]
     output.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
     assert "calibration error 0.3" in (out := capsys.readouterr().out)
@@ -109,7 +109,7 @@ def test_print_demo_names_every_place(capsys):
     assert "0.920 ± 0.010" in out
 
 
-def test_status_writes_each_step_to_a_file_once(capsys):
+def test_status_in_file_writes_each_step(capsys):
     with output.status("demo") as on_step:
         on_step("one")
         on_step("two")
