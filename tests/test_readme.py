@@ -1,4 +1,4 @@
-"""What the README shows works as it is written, but for networks that need a download."""
+"""The code of the README and the guide runs, but for networks that need a download."""
 
 import re
 import shlex
@@ -10,7 +10,8 @@ from PIL import Image
 
 from featx.cli.main import main
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/guide.md")
 # The embedded network stands in for those whose weights are not on this machine.
 INSTEAD = {
     '"mobilenet_v2"': '"tiny"',
@@ -27,7 +28,7 @@ INSTEAD = {
 
 
 def blocks(language):
-    text = README.read_text(encoding="utf-8")
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     for shown, stand_in in INSTEAD.items():
         text = text.replace(shown, stand_in)
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
@@ -35,7 +36,7 @@ def blocks(language):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """The folders and the file that the README speaks of, in the working directory."""
+    """The folders and the file that the pages name, in the working directory."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for folder in ("photos", "more-photos"):
@@ -52,13 +53,15 @@ def photos(tmp_path, monkeypatch):
 def test_python_blocks_run_one_after_another(capsys):
     namespace = {}
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), namespace)
-    accuracy, columns, probe, *heads, judged, passes, tuned = capsys.readouterr().out.splitlines()
+        exec(compile(block, "a page", "exec"), namespace)
+    accuracy, probe, *heads, intervals, tuned, columns, passes = (
+        capsys.readouterr().out.splitlines()
+    )
     assert (accuracy, columns, passes) == ("1.0", "(16, 401)", "(16, 400) 0")
     assert float(probe.split()[0]) > 0
     assert [line.split(":")[0] for line in heads] == ["probe", "knn"]
-    assert judged.startswith("[0.5")
-    assert ", 1.0] " in judged
+    assert intervals.startswith("[0.5")
+    assert ", 1.0] " in intervals
     assert tuned.split()[2] in ("head", "tuned")
     first = namespace["folder"].data[:1]
     of_paths = namespace["classifier"].predict_proba(first)
