@@ -7,6 +7,13 @@ from featx.cli import output
 from featx.cli.demo import DemoRow
 from featx.evaluation.comparison import Comparison
 from featx.evaluation.metrics import evaluate
+from featx.exceptions import (
+    BadSampleError,
+    ParameterError,
+    ParameterFault,
+    SampleFault,
+    UntrustedTypesError,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +114,39 @@ def test_print_demo_names_every_place(capsys):
     out = capsys.readouterr().out
     assert all(place in out for place in places.values())
     assert "0.920 ± 0.010" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("extractor__batch_size", "--batch-size 0: why"),
+        ("backbone", "--backbone 0: why"),
+        ("extractor__backbone_params", "--param 0: why"),
+        ("unfreeze", "--fine-tune 0: why"),
+        ("fine_tune__unfreeze", "--fine-tune 0: why"),
+        ("fine_tune__batch_size", "--tune batch_size=0: why"),
+        ("fine_tune__distill_to__pooling", "--tune distill_to__pooling=0: why"),
+    ],
+)
+def test_at_the_shell_names_the_option(name, shown):
+    assert output.at_the_shell(ParameterError.of(name, 0, "why")) == shown
+
+
+def test_at_the_shell_lists_several_faults():
+    faults = [ParameterFault("head", "'no'", "expected a head."), "folds cannot be made"]
+    shown = "2 faulty options:\n  --head 'no': expected a head.\n  folds cannot be made"
+    assert output.at_the_shell(ParameterError("Owner has 2 faults", faults)) == shown
+
+
+def test_at_the_shell_leaves_names_unchanged():
+    shown = output.at_the_shell(BadSampleError([SampleFault(0, "my head=3.png", "missing")], 1))
+    assert "  [0] my head=3.png: missing\n" in shown
+    assert "--on-error nan" in shown
+
+
+def test_at_the_shell_repeats_option_per_type():
+    shown = output.at_the_shell(UntrustedTypesError("It holds two types.", ["a.B", "c.D"]))
+    assert shown == "It holds two types. If you trust them, name them: --trusted a.B --trusted c.D"
 
 
 def test_status_in_file_writes_each_step(capsys):
