@@ -1,4 +1,4 @@
-"""Images for whoever has none at hand: scikit-learn's handwritten digits, as a folder of files."""
+"""Images for the examples: scikit-learn's handwritten digits, as a folder of files."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from featx.cli.demo import write_digits
 
 
 def image_folder() -> str:
-    """Return the folder named on the command line, or one of digits, made in this directory."""
+    """Return the folder named on the command line, or a new folder of digits in this directory."""
     if len(sys.argv) > 1:
         return sys.argv[1]
     folder = Path("featx-digits")

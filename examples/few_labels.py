@@ -1,7 +1,7 @@
 """Few labels and many images: self-training on embeddings that were computed once.
 
 Only four images of each class have a label, as after an afternoon of labelling; scikit-learn marks
-the rest with -1. The head labels what it is sure of, learns from that, and goes on.
+the rest with -1. The head labels the images it is confident about, is fitted again, and repeats.
 
 Usage: python examples/few_labels.py [FOLDER]
 """
@@ -28,16 +28,16 @@ few[labelled] = y[labelled]
 extractor = FeatureExtractor("tiny")
 head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
-everything = np.arange(len(y))
+all_rows = np.arange(len(y))
 accuracy = {}
 for name, last, rows, labels in [
     ("few labels", head, labelled, few),
-    ("self-training", SelfTrainingClassifier(head, threshold=0.9), everything, few),
-    ("all labels", head, everything, y),
+    ("self-training", SelfTrainingClassifier(head, threshold=0.9), all_rows, few),
+    ("all labels", head, all_rows, y),
 ]:
     model = make_pipeline(extractor, clone(last)).fit(X[rows], labels[rows])
     accuracy[name] = model.score(test, y_test)
     print(f"{name:13}  accuracy {accuracy[name]:.3f}")
     if name == "self-training":
         n_more = int((model[-1].labeled_iter_ > 0).sum())
-        print(f"{'':13}  {len(labelled)} labels of {len(y)}, {n_more} more given by the head")
+        print(f"{'':13}  {len(labelled)} labels of {len(y)}, {n_more} more from the head")

@@ -1,8 +1,8 @@
 """A column of images beside columns of numbers, in one ``ColumnTransformer``.
 
-Of each handwritten digit the image shows the upper half; the table tells how much ink there is in
-each row of pixels of the lower half. Neither is enough, and both together tell more. In your own
-data this is the photo of a product and its weight and price, or an X-ray beside age and blood test.
+The image shows the upper half of a handwritten digit; the table has the amount of ink in each row
+of pixels of the lower half. Both together predict better than either. In your own data this may be
+the photo of a product with its weight and price, or an X-ray with age and blood test.
 
 Usage: python examples/image_beside_table.py [FOLDER]
 """
@@ -48,11 +48,11 @@ for name, columns in parts.items():
     accuracy[name] = cross_val_score(model, X, y, cv=5).mean()
     print(f"{name:5}  accuracy {accuracy[name]:.3f}")
 
-# Which column would be missed most? Images are shuffled like any other column.
+# Which column matters most? Images are shuffled like any other column.
 n_train = len(X) * 2 // 3
 model.fit(X[:n_train], y[:n_train])
 test, y_test = X[n_train:], y[n_train:]
 result = permutation_importance(model, test, y_test, n_repeats=5, random_state=0)
 importances = pd.Series(result.importances_mean, X.columns).sort_values(ascending=False)
-print("accuracy lost when a column is shuffled:")
+print("loss of accuracy when a column is shuffled:")
 print(importances.round(3).to_string())

@@ -1,4 +1,4 @@
-"""From a folder of images to a classifier that is saved, in a minute.
+"""From a folder of images to a saved classifier, in a minute.
 
 The folder has one subfolder for each class: ``photos/daisy/*.jpg``, ``photos/roses/*.jpg``, ...
 
@@ -16,19 +16,19 @@ train, test, y_train, y_test = train_test_split(
     folder.data, folder.target, test_size=0.25, stratify=folder.target, random_state=0
 )
 
-# "tiny" comes with featx. For photos, "mobilenet_v2" or "resnet50" with their ImageNet weights tell
-# more apart; nothing else changes.
+# "tiny" comes with featx. For photos, "mobilenet_v2" or "resnet50" with their ImageNet weights are
+# more accurate; nothing else changes.
 classifier = TransferClassifier("tiny", head="logistic")
 
-# What a colleague will ask first: how sure is that? Five folds, and one pass over the images.
+# How accurate is it? Five folds share one pass over the images.
 scores = cross_val_score(classifier, train, y_train, cv=5)
 print(f"accuracy in five folds: {scores.mean():.3f} ± {scores.std():.3f}")
 
 classifier.fit(train, y_train)
-print(f"{classifier.report_.n_forward} forward passes for this fit: all was in the cache")
+print(f"{classifier.report_.n_forward} forward passes for this fit: all rows were cached")
 print(classification_report(y_test, classifier.predict(test)))
 
 # One file, without pickle, for another process or another machine.
 save(classifier, "classifier.featx")
 restored = load("classifier.featx")
-print("the first images are taken for", restored.predict(test[:5]))
+print("predictions for the first images:", restored.predict(test[:5]))

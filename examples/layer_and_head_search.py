@@ -1,8 +1,8 @@
-"""Search layers, poolings and heads together, with one pass over the images in all.
+"""Search layers, poolings and heads together, with a single pass over the images.
 
-Lower layers see edges and textures, upper layers see objects, and which of them suit your images
-nobody can know before. ``also_cache`` names what the one pass shall store; the search finds every
-candidate's embeddings in the cache.
+Lower layers detect edges and textures, upper layers objects; only a search shows which of them suit
+your images. ``also_cache`` names the layers that the pass stores; the search finds the embeddings of
+every candidate in the cache.
 
 Usage: python examples/layer_and_head_search.py [FOLDER]
 """
@@ -19,14 +19,14 @@ from featx import FeatureExtractor, TransferClassifier, load_image_folder
 
 folder = load_image_folder(image_folder())
 
-layers = ["stage2", "stage3", "stage4"]  # None would be the network's last
+layers = ["stage2", "stage3", "stage4"]  # None is the output of the network
 poolings = ["avg", "max"]
 extractor = FeatureExtractor(
     "tiny", also_cache=[(layer, pooling) for layer in layers for pooling in poolings]
 )
 
-# Embedding first shows a bar, and lets a search with n_jobs=2 find everything: workers on a warm
-# cache import no TensorFlow.
+# Embedding first shows a progress bar, and lets a search with n_jobs=2 find every row: workers do
+# not import TensorFlow when all rows are cached.
 extractor.set_params(verbose=1).fit_transform(folder.data)
 print(f"{extractor.report_.n_forward} forward passes for {len(folder.data)} images")
 

@@ -1,7 +1,7 @@
 """Several labels for one image: ``y`` of shape (n_samples, n_labels).
 
 Each image shows two handwritten digits side by side; which of the ten are there? A logistic
-regression knows one target only, so the estimator fits a copy of it for each label.
+regression has one target, so the estimator fits a copy of it for each label.
 
 Usage: python examples/multi_label.py [FOLDER]
 """
@@ -21,7 +21,7 @@ pairs = rng.permutation(len(folder.data))[: len(folder.data) // 2 * 2].reshape(-
 
 
 def beside_each_other(paths):
-    """Return one image of two."""
+    """Return one image of two digits."""
     image = Image.new("RGB", (128, 64))
     for number, path in enumerate(paths):
         with Image.open(path) as half:
@@ -34,7 +34,7 @@ binarizer = MultiLabelBinarizer()
 y = binarizer.fit_transform(folder.target[pairs])
 print(f"{len(X)} images, labels {y.shape}")
 
-# Two digits must not be averaged into one: a layer with all its places, not their mean.
+# An average over the image would mix the two digits, so the layer is flattened instead.
 extractor = FeatureExtractor("tiny", layer="stage4", pooling="flatten")
 classifier = TransferClassifier(extractor, head="logistic")
 probabilities = cross_val_predict(classifier, X, y, cv=3, method="predict_proba")

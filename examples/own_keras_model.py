@@ -1,8 +1,8 @@
-"""Your own Keras model as the backbone: what it learnt on one task serves another.
+"""Your own Keras model as the backbone: weights trained on one task serve another.
 
-A small network is trained on the digits 0 to 5. Frozen, it then tells 6 to 9 apart, which it never
-saw, from five labelled images of each: transfer of parameters. The same network with its random
-weights shows what that training was worth.
+A small network is trained on the digits 0 to 5. Frozen, it then classifies the digits 6 to 9, which
+it never saw, from five labelled images of each. The same network with random weights shows the gain
+of that training.
 
 Usage: python examples/own_keras_model.py
 """
@@ -21,7 +21,7 @@ new, y_new = X[~old], y[~old]
 
 
 def network():
-    """Build the network, with its own scaling of pixels inside."""
+    """Return the network, which scales pixels itself."""
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
@@ -44,18 +44,18 @@ trained.fit(X[old], y[old], epochs=15, verbose=0)
 few = StratifiedShuffleSplit(n_splits=5, train_size=20, random_state=0)
 accuracy = {}
 for name, model in {"random weights": network(), "trained on 0 to 5": trained}.items():
-    # Its scaling is a layer of it, so nothing is done before; no pooling of the layer "features".
+    # The network scales pixels itself, so there is no preprocessing.
     extractor = FeatureExtractor(model, layer="features", pooling="flatten", preprocessing=None)
     scores = cross_val_score(TransferClassifier(extractor), new, y_new, cv=few)
     accuracy[name] = scores.mean()
     print(f"{name:17}  accuracy on 6 to 9: {accuracy[name]:.3f}")
 
-# The digest of graph and weights is part of the cache's key: train on, and nothing stale is found.
+# The key of the cache holds a digest of graph and weights: further training gives new rows.
 trained.fit(X[old], y[old], epochs=1, verbose=0)
 rows = extractor.fit_transform(new)
 print(f"after one more epoch: {extractor.report_.n_forward} forward passes for {len(new)} images")
 
-# In searches with n_jobs=2, pass the path of a saved model: workers then need no TensorFlow.
+# For searches with n_jobs=2, pass the path of a saved model: workers then need no TensorFlow.
 trained.save("own.keras")
 saved = FeatureExtractor("own.keras", layer="features", pooling="flatten", preprocessing=None)
 same = np.array_equal(saved.fit_transform(new), rows)

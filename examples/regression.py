@@ -1,4 +1,4 @@
-"""Numbers instead of classes: the angle by which a handwritten digit is turned.
+"""Numbers instead of classes: the angle by which a handwritten digit is rotated.
 
 Usage: python examples/regression.py [FOLDER]
 """
@@ -18,16 +18,16 @@ chosen = rng.permutation(len(folder.data))[:1000]
 degrees = rng.uniform(-45, 45, len(chosen))
 
 
-def turned(path, angle):
-    """Return an image turned by some degrees."""
+def rotated(path, angle):
+    """Return an image, rotated by some degrees."""
     with Image.open(path) as image:
         return image.convert("RGB").resize((64, 64)).rotate(angle, Image.Resampling.BILINEAR)
 
 
-X = [turned(path, angle) for path, angle in zip(folder.data[chosen], degrees, strict=True)]
+X = [rotated(path, angle) for path, angle in zip(folder.data[chosen], degrees, strict=True)]
 train, test, y_train, y_test = train_test_split(X, degrees, test_size=0.25, random_state=0)
 
-# A direction is lost where a layer is averaged over the whole image, so a search looks lower too.
+# Averaging over the image loses directions, so the search includes a flattened lower layer.
 layers = [("stage3", "flatten"), (None, "avg")]
 extractor = FeatureExtractor("tiny", also_cache=layers)
 grid = [

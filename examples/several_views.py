@@ -1,8 +1,8 @@
-"""Several views of each image, where labels are few: accuracy with an interval, and calibration.
+"""Augmented views of each image for few labels: accuracy with an interval, and calibration.
 
-Ten images of each class have a label. Digits are shifted and turned a little, but not mirrored,
-which would make other digits of them. Each version goes through the network once, ever; the head
-learns from all of them, and predicts from their mean.
+Ten images of each class have a label. Digits are shifted and rotated a little, but not mirrored,
+which would change them. Each augmented view goes through the network once, ever; the head trains on
+all views of an image and predicts from their mean.
 
 Usage: python examples/several_views.py [FOLDER]
 """
