@@ -1,8 +1,8 @@
 """Search layers, poolings and heads together, with a single pass over the images.
 
 Lower layers detect edges and textures, upper layers objects; only a search shows which of them suit
-your images. ``also_cache`` names the layers that the pass stores; the search finds the embeddings of
-every candidate in the cache.
+your images. ``also_cache`` names the layers that the pass stores, so that the search finds the
+embeddings of every candidate in the cache.
 
 Usage: python examples/layer_and_head_search.py [FOLDER]
 """

@@ -140,7 +140,7 @@ class _Measures(NamedTuple):
     f1: np.ndarray
 
 
-def intervals(counts: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> dict[str, Any]:
+def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]:
     """Estimate intervals of confidence for what follows from a confusion matrix.
 
     Shares (accuracy; precision and recall of each class) have Wilson's score intervals (1927),
@@ -154,8 +154,6 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95, seed: int = 0) ->
     counts : ndarray of shape (n_classes, n_classes), int
         Rows are true classes, columns predicted ones.
     confidence : float, default=0.95
-    seed : int, default=0
-        Of the bootstrap.
 
     Returns
     -------
@@ -169,7 +167,7 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95, seed: int = 0) ->
     >>> round(low, 3), round(high, 3)
     (0.826, 0.945)
     """
-    draws = _resampled(counts, seed)
+    draws = _resampled(counts)
     tail = 100 * (1 - confidence) / 2
     right, there, told = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
 
@@ -209,9 +207,9 @@ def _means(values: np.ndarray) -> np.ndarray:
     return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
-def _resampled(counts: np.ndarray, seed: int) -> _Measures:
+def _resampled(counts: np.ndarray) -> _Measures:
     """Return what follows from confusion matrices of as many samples, drawn from these."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     n_classes, n_samples = len(counts), int(counts.sum())
     true, predicted = np.nonzero(counts)
     shares = counts[true, predicted] / n_samples
