@@ -257,7 +257,7 @@ def _backbone_of(extractor: FeatureExtractor) -> Backbone:
             f"{extractor.label} gives other embeddings now than those that the head was fitted on: "
             "its weights or a parameter changed. Call fit again."
         )
-    return now.build()
+    return now.load_backbone()
 
 
 def _embedding_graph(backbone: Backbone) -> keras.Model:

@@ -427,8 +427,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         cache = self.resolved_cache()
         if cache is None or not own.is_cacheable:
             return []
-        taps = as_layer_specs(self.also_cache, self.pooling)
-        return resolve_layers(self._spec(), taps, own, array_shape=array_shape, cache=cache)
+        layers = as_layer_specs(self.also_cache, self.pooling)
+        return resolve_layers(self._spec(), layers, own, array_shape=array_shape, cache=cache)
 
     def current_resolution(self) -> EmbeddingSource:
         """Find the space of the embeddings that a fitted extractor gives, and its backbone."""

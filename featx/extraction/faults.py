@@ -125,7 +125,7 @@ def check_finite(
     ends = np.cumsum([tap.space.n_features for tap in taps])
     first = int(np.argmin(is_finite[bad[0]]))
     tap = taps[int(np.searchsorted(ends, first, side="right"))]
-    backbone, row = tap.build(), int(rows[bad[0]])
+    backbone, row = tap.load_backbone(), int(rows[bad[0]])
     _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
     raise BackboneError(
         f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "

@@ -249,7 +249,7 @@ def _embed_above(
     if not len(missing):
         return 0
     with RowWriter(tap.writer.store) as writer:
-        for places, rows in frontier.embed(tap.resolved.build(), cache, keys[missing]):
+        for places, rows in frontier.embed(tap.resolved.load_backbone(), cache, keys[missing]):
             done = missing[places]
             check_finite(done, rows, samples, [tap.resolved])
             embeddings[done] = writer.add(keys[done], rows)

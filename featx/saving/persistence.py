@@ -316,7 +316,7 @@ def _model_entries(
     if extractor.has_named_weights():
         params["backbone"] = {"name": str(params["backbone"])}
     else:
-        built = resolved.build()
+        built = resolved.load_backbone()
         entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
         # They are in the model now.
