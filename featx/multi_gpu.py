@@ -334,7 +334,7 @@ def _embedded(worker: FeatureExtractor, items: Any) -> _Done | Exception:
             error = exc
         except Exception as exc:
             return exc
-    space = worker.current_resolution().space.digest
+    space = worker.current_source().space.digest
     if error:
         return _Done(space, error=error)
     report = worker.report_

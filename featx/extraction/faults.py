@@ -67,6 +67,8 @@ def with_duplicates(
     faults: list[SampleFault], samples: Samples, keys: np.ndarray
 ) -> list[SampleFault]:
     """Add the samples that have the very content of a faulty one; sorted by position."""
+    if not faults:
+        return []
     first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
     known = {fault.position for fault in faults}
     repeated = []
@@ -132,14 +134,3 @@ def check_finite(
         f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}. "
         f"Their embeddings were not stored. {why_not_finite(backbone, inputs)}."
     )
-
-
-def readable_mask(embeddings: np.ndarray) -> np.ndarray:
-    """Return True for each sample that could be read, with all of its augmented views.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features) or (n_samples, n_views, n_features)
-    """
-    unread = np.isnan(embeddings[..., 0])
-    return ~unread.any(axis=tuple(range(1, unread.ndim)))

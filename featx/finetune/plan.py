@@ -159,7 +159,7 @@ class Plan:
     """
 
     def __init__(self, params: FineTune, extractor: FeatureExtractor) -> None:
-        resolved = extractor.current_resolution()
+        resolved = extractor.current_source()
         self.params, self.extractor = params, extractor
         self.backbone: Backbone = resolved.load_backbone()
         label = self.backbone.spec.label
