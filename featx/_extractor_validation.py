@@ -13,7 +13,7 @@ import numpy as np
 from featx._validation import ParameterFaults
 from featx.backbones.augment import check_augment
 from featx.backbones.backbone import channels_first_message
-from featx.backbones.layers import POOLINGS
+from featx.backbones.layers import POOLINGS, LayerSpec
 from featx.backbones.load import is_file
 from featx.backbones.registry import PREPROCESSINGS, Network, find_network
 from featx.backbones.resolve import EmbeddingSource
@@ -65,7 +65,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
         faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
     faults.check_positive_int("batch_size", params["batch_size"], also=("auto",))
     _check_engine(params["engine"], params["precision"], faults)
-    _check_taps(params["also_cache"], faults)
+    _check_also_cache(params["also_cache"], faults)
     _check_views(params["views"], params["augment"], faults)
     faults.check_option("on_error", params["on_error"], ("raise", "nan"))
     verbose = params["verbose"]
@@ -77,31 +77,29 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     faults.raise_any()
 
 
-def as_layer_specs(
-    also_cache: Sequence[Any], pooling: str | None
-) -> list[tuple[str | None, str | None]]:
+def as_layer_specs(also_cache: Sequence[Any], pooling: str | None) -> list[LayerSpec]:
     """Turn each item of `also_cache` into a layer and a pooling.
 
     Examples
     --------
-    >>> as_layer_specs(["conv5_block3_out", (None, "max")], "avg")
-    [('conv5_block3_out', 'avg'), (None, 'max')]
+    >>> as_layer_specs([(None, "max")], "avg")
+    [LayerSpec(layer=None, pooling='max')]
     """
     return [
-        (given, pooling) if given is None or isinstance(given, str) else tuple(given)
+        LayerSpec(given, pooling) if given is None or isinstance(given, str) else LayerSpec(*given)
         for given in also_cache
     ]
 
 
-def _check_taps(taps: Any, faults: ParameterFaults) -> None:
+def _check_also_cache(also_cache: Any, faults: ParameterFaults) -> None:
     expected = (
         "a list of layers, or of (layer, pooling) pairs, where a layer is a name or None for the "
         f"output, and a pooling one of {', '.join(map(repr, POOLINGS))}."
     )
-    if isinstance(taps, str) or not isinstance(taps, Sequence):
-        faults.add("also_cache", taps, expected)
+    if isinstance(also_cache, str) or not isinstance(also_cache, Sequence):
+        faults.add("also_cache", also_cache, expected)
         return
-    for given in taps:
+    for given in also_cache:
         is_pair = isinstance(given, (tuple, list)) and len(given) == 2
         layer, pooling = given if is_pair else (given, None)
         are_names = all(name is None or isinstance(name, str) for name in (layer, pooling))

@@ -18,7 +18,6 @@ from sklearn.utils.validation import column_or_1d
 
 from featx._targets import as_labels, as_weights
 from featx.exceptions import InputError, ParameterError
-from featx.extraction.faults import readable_mask
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import takes_sample_weight
 
@@ -316,6 +315,17 @@ def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
     if len(unknown):
         shown = unknown[:_N_SHOWN].tolist()
         raise InputError(f"y has labels that are not in {source}: {shown}")
+
+
+def readable_mask(embeddings: np.ndarray) -> np.ndarray:
+    """Return True for each sample that could be read, with all of its augmented views.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n_samples, n_features) or (n_samples, n_views, n_features)
+    """
+    unread = np.isnan(embeddings[..., 0])
+    return ~unread.any(axis=tuple(range(1, unread.ndim)))
 
 
 def rows_that_were_read(embeddings: np.ndarray) -> np.ndarray:

@@ -17,21 +17,14 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featx._base import (
-    CallbackSupportMixin,
-    FeatxEstimator,
-    FitTask,
-    check_param_names,
-    clone_sharing_models,
-    fit_task,
-    with_callbacks,
-)
+from featx._base import FeatxEstimator, FitTask, with_callbacks
 from featx._targets import as_groups, as_weights
 from featx._training_data import (
     Data,
     check_known,
     checked_classes,
     checked_weights,
+    readable_mask,
     rows_that_were_read,
     training_views,
     views_of,
@@ -39,7 +32,6 @@ from featx._training_data import (
 from featx._validation import InputFaults, ParameterFaults
 from featx.exceptions import InputError, ParameterError
 from featx.export import export, to_keras
-from featx.extraction.faults import readable_mask
 from featx.extractor import FeatureExtractor
 from featx.finetune.distill import check_teacher, distill
 from featx.finetune.params import FineTune
@@ -168,7 +160,7 @@ class TransferParams(FeatxEstimator, ABC):
         short = changed._short_names(known)
         full = {name: changed._full_name(name, known) for name in params}
         listed = [name for name in params if not _is_open(full[name], known)]
-        check_param_names(self, listed, [*short, *known])
+        self._check_param_names(listed, [*short, *known])
         BaseEstimator.set_params(changed, **{full[name]: value for name, value in params.items()})
         self.__dict__.update(vars(changed))
         return self
@@ -218,9 +210,6 @@ class TransferParams(FeatxEstimator, ABC):
             extractor.set_params(verbose=self.verbose)
         return extractor
 
-    def __sklearn_clone__(self) -> Self:
-        return clone_sharing_models(self)
-
 
 def _is_open(name: str, known: Mapping[str, Any]) -> bool:
     """Return True for a parameter of an estimator that accepts more than it lists.
@@ -251,7 +240,7 @@ def head_has(method: str) -> Callable[[Any], bool]:
     return check
 
 
-class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
+class TransferEstimator(TransformerMixin, TransferParams):
     """An extractor and a head as one estimator; what classifier and regressor share."""
 
     @with_callbacks
@@ -287,26 +276,28 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         n_samples = len(samples)
         faults = InputFaults()
         y = faults.check(self._checked_target, y, n_samples)
-        new_head = partial(self.new_head, y)
+        head = self.new_head(y)
         if sample_weight is not None:
-            sample_weight = faults.check(checked_weights, sample_weight, new_head(), n_samples)
+            sample_weight = faults.check(checked_weights, sample_weight, head, n_samples)
         if groups is not None:
             groups = faults.check(as_groups, groups, n_samples)
         faults.raise_any()
-        n_views = self._new_extractor().views
-        check_holds_whole_samples_out(new_head(), y, groups, n_views=n_views)
+        extractor = self._new_extractor()
+        check_holds_whole_samples_out(head, y, groups, n_views=extractor.views)
         data = Data(samples, y, sample_weight, groups)
-        with fit_task(self, samples.given, y, n_parts=2 if self.fine_tune is None else 1) as task:
+        n_parts = 2 if self.fine_tune is None else 1
+        with self._fit_task(samples.given, y, n_parts=n_parts) as task:
             if self.fine_tune is None:
-                self._fit_head(new_head(), data, task)
+                self._fit_head(extractor, head, data, task)
             else:
                 with task.part("fine-tune"):
-                    self._fine_tune(new_head, data)
+                    self._fine_tune(extractor, data)
         self._take_names()
         return self
 
-    def _fit_head(self, head: BaseEstimator, data: Data, task: FitTask) -> None:
-        extractor = self._new_extractor()
+    def _fit_head(
+        self, extractor: FeatureExtractor, head: BaseEstimator, data: Data, task: FitTask
+    ) -> None:
         with task.part("embed", extractor):
             views = training_views(extractor, data.X)
         kept = rows_that_were_read(views)
@@ -322,12 +313,12 @@ class TransferEstimator(CallbackSupportMixin, TransformerMixin, TransferParams):
         report = self.extractor_.report_
         self.report_ = Bunch(**{**report, "seconds": {**report.seconds, "head": head_s}})
 
-    def _fine_tune(self, new_head: Callable[[], BaseEstimator], data: Data) -> None:
+    def _fine_tune(self, extractor: FeatureExtractor, data: Data) -> None:
         tune = fine_tune if self.fine_tune.distill_to is None else distill
         outcome = tune(
             self.fine_tune,
-            self._new_extractor(),
-            new_head,
+            extractor,
+            partial(self.new_head, data.y),
             data,
             random_state=self.random_state,
             verbose=self.verbose,

@@ -251,13 +251,13 @@ def _is_saved_model(path: Path) -> bool:
 
 def _backbone_of(extractor: FeatureExtractor) -> Backbone:
     check_is_fitted(extractor, "feature_shape_")
-    now = extractor.current_resolution()
+    now = extractor.current_source()
     if now.is_cacheable and not now.space.is_equal_but_for_storage(extractor.space_):
         raise BackboneError(
             f"{extractor.label} gives other embeddings now than those that the head was fitted on: "
             "its weights or a parameter changed. Call fit again."
         )
-    return now.build()
+    return now.load_backbone()
 
 
 def _embedding_graph(backbone: Backbone) -> keras.Model:

@@ -5,21 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx._base import (
-    CallbackSupportMixin,
-    FeatxEstimator,
-    LastReport,
-    clone_sharing_models,
-    fit_task,
-    with_callbacks,
-)
+from featx._base import FeatxEstimator, with_callbacks
 from featx._extractor_validation import (
     as_layer_specs,
     check_channels_first,
@@ -32,150 +24,13 @@ from featx.backbones.backbone import BackboneSpec
 from featx.backbones.resolve import EmbeddingSource, resolve, resolve_layers, unique_sources
 from featx.cache.cache import EmbeddingCache, cache_at_first, path_at_first, resolve_cache
 from featx.exceptions import BackboneError, ParameterWarning
-from featx.extraction.augmented_views import embed_views
-from featx.extraction.forward import PassOptions, embed
-from featx.inputs.file_index import FileIndex
+from featx.extraction.forward import ForwardPass
+from featx.extraction.missing import PassSettings
 from featx.inputs.recognize import as_samples, check_columns
 from featx.inputs.samples import Samples
 
 
-class ExtractorParams(FeatxEstimator):
-    """What a :class:`FeatureExtractor` is made with."""
-
-    def __init__(
-        self,
-        backbone: Any = "mobilenet_v2",
-        *,
-        weights: Any = "imagenet",
-        backbone_params: dict[str, Any] | None = None,
-        preprocessing: Any = "auto",
-        layer: str | None = None,
-        pooling: str | None = "avg",
-        input_size: int | tuple[int, int] | None = None,
-        cache: Any = "auto",
-        batch_size: int | str = "auto",
-        precision: str = "float32",
-        engine: str = "auto",
-        also_cache: Any = (),
-        views: int = 1,
-        augment: Any = None,
-        on_error: str = "raise",
-        n_jobs: int | None = None,
-        verbose: int | bool | Callable[[int, int], object] = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.backbone_params = backbone_params
-        self.preprocessing = preprocessing
-        self.layer = layer
-        self.pooling = pooling
-        self.input_size = input_size
-        self.cache = cache
-        self.batch_size = batch_size
-        self.precision = precision
-        self.engine = engine
-        self.also_cache = also_cache
-        self.views = views
-        self.augment = augment
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-
-    def _path_params(self) -> dict[str, Any]:
-        """Return the parameters that may be paths, each relative one as it was first resolved.
-
-        A relative path is resolved when it is first used, pickled or passed to another process, so
-        that fitted estimators, their clones and their copies in workers keep to the same files
-        after a change of the working directory.
-        """
-        first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
-        return {
-            "backbone": path_at_first(first, "backbone", self.backbone, is_path=_is_there),
-            "weights": path_at_first(first, "weights", self.weights, is_path=_is_there),
-            "cache": cache_at_first(first, self.cache),
-        }
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._path_params()
-        return super().__getstate__()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        # On another machine, relative paths are resolved again.
-        first = self.__dict__.get("_first_paths", {})
-        self._first_paths = {
-            name: (given, path)
-            for name, (given, path) in first.items()
-            if os.path.isdir(os.path.dirname(path))
-        }
-
-    def resolved_cache(self) -> EmbeddingCache | None:
-        """Return the cache that `cache` stands for; None if nothing is cached."""
-        return resolve_cache(self._path_params()["cache"])
-
-    def _spec(self) -> BackboneSpec:
-        paths = self._path_params()
-        return BackboneSpec(
-            backbone=paths["backbone"],
-            weights=paths["weights"],
-            backbone_params=self.backbone_params,
-            preprocessing=self.preprocessing,
-            layer=self.layer,
-            pooling=self.pooling,
-            input_size=self.input_size,
-            precision=self.precision,
-        )
-
-    def has_named_weights(self) -> bool:
-        """Tell whether name and weights say all that is needed to have the backbone elsewhere."""
-        return self._spec().network is not None and self.weights == "imagenet"
-
-    @property
-    def label(self) -> str:
-        """The backbone, and the layer if one was named, in a few words for people."""
-        return "/".join(filter(None, (self._spec().label, self.layer)))
-
-    def check_params(self) -> None:
-        """Check the parameters, as `fit` does before anything else.
-
-        Raises
-        ------
-        ParameterError
-            Some have faulty values; the message lists all of them.
-
-        Examples
-        --------
-        >>> from featx import FeatureExtractor
-        >>> FeatureExtractor("tiny", pooling="average").check_params()
-        Traceback (most recent call last):
-            ...
-        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
-pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
-        """
-        params = {**self.get_params(deep=False), **self._path_params()}
-        check_extractor_params(type(self).__name__, params)
-
-    def _warn_of_unused_augment(self) -> None:
-        # No error, since a search may try views=1 beside others.
-        if self.augment is not None and self.views == 1:
-            warn_caller(
-                ParameterWarning(
-                    f"augment={self.augment!r} is not used with views=1, the sample alone: pass "
-                    "views=2 or more, or augment=None"
-                )
-            )
-
-    def __sklearn_clone__(self) -> Self:
-        clone = clone_sharing_models(self)
-        clone._first_paths = dict(self.__dict__.get("_first_paths", {}))
-        return clone
-
-
-def _is_there(path: str | os.PathLike[str]) -> bool:
-    return path != "imagenet" and os.path.isfile(path)
-
-
-class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, ExtractorParams):
+class FeatureExtractor(TransformerMixin, FeatxEstimator):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
     Each distinct sample goes through the network once, ever: embeddings are kept in a cache on
@@ -267,6 +122,45 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
     4
     """
 
+    def __init__(
+        self,
+        backbone: Any = "mobilenet_v2",
+        *,
+        weights: Any = "imagenet",
+        backbone_params: dict[str, Any] | None = None,
+        preprocessing: Any = "auto",
+        layer: str | None = None,
+        pooling: str | None = "avg",
+        input_size: int | tuple[int, int] | None = None,
+        cache: Any = "auto",
+        batch_size: int | str = "auto",
+        precision: str = "float32",
+        engine: str = "auto",
+        also_cache: Any = (),
+        views: int = 1,
+        augment: Any = None,
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: int | bool | Callable[[int, int], object] = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.backbone_params = backbone_params
+        self.preprocessing = preprocessing
+        self.layer = layer
+        self.pooling = pooling
+        self.input_size = input_size
+        self.cache = cache
+        self.batch_size = batch_size
+        self.precision = precision
+        self.engine = engine
+        self.also_cache = also_cache
+        self.views = views
+        self.augment = augment
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
     @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the kind of samples; the frozen network learns nothing.
@@ -293,10 +187,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         samples = self._samples(X, reset=True)
         if self.on_error == "raise":
             samples.check_values()
-        with fit_task(self, X, y):
-            resolved = self._resolve(samples.array_shape)
-            self._learn(samples, resolved)
-            self._resolve_also(resolved, samples.array_shape)  # raises if a layer is not there
+        with self._fit_task(X, y):
+            source = self._source(samples.array_shape)
+            self._learn(samples, source)
+            self._other_sources(source, samples.array_shape)  # raises if a layer is not there
         return self
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -329,13 +223,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         BackboneError
             The backbone gives other embeddings now than when `fit` was called.
         """
-        samples = self._samples(X, reset=False)
-        resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
-        self._check_unchanged(resolved)
-        check_channels_first(samples, resolved, label=self._spec().label)
+        inputs, source = self._inputs(X)
         if out is not None:
-            check_out(out, (len(samples), *resolved.space.feature_shape))
-        return self._embed(samples, resolved, out)
+            check_out(out, (len(inputs), *source.space.feature_shape))
+        return self._extract(inputs, source, out=out)
 
     def transform_views(self, X: Any) -> np.ndarray:
         """Embed each view of samples; the network runs for those that the cache does not hold.
@@ -364,13 +255,10 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         >>> extractor.fit(images).transform_views(images).shape
         (4, 3, 400)
         """
-        samples = self._samples(X, reset=False)
-        resolved = self._resolve(getattr(self, "array_shape_", samples.array_shape))
-        self._check_unchanged(resolved)
-        check_channels_first(samples, resolved, label=self._spec().label)
-        shape = resolved.space.feature_shape
-        views = np.full((len(samples), self.views, *shape), np.nan, np.float32)
-        for number, rows, embeddings in self._each_view(samples, resolved):
+        inputs, source = self._inputs(X)
+        shape = source.space.feature_shape
+        views = np.full((len(inputs), self.views, *shape), np.nan, np.float32)
+        for number, rows, embeddings in self._each_view(inputs, source):
             views[rows, number] = embeddings.reshape(-1, *shape)
         return views
 
@@ -389,16 +277,16 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         ndarray of shape (n_samples, n_features), float32
         """
         samples = self._samples(X, reset=True)
-        with fit_task(self, X, y):
+        with self._fit_task(X, y):
             shape = samples.array_shape
-            resolved = self._resolve(shape)
-            self._learn(samples, resolved)
-            embeddings = self._embed(samples, resolved)
+            source = self._source(shape)
+            inputs = self._learn(samples, source)
+            embeddings = self._extract(inputs, source)
             # Only the first item of a lazy sequence was known so far.
-            self.float_range_ = samples.for_inputs(resolved.input_shape).float_range()
+            self.float_range_ = inputs.float_range()
             if samples.array_shape != shape:
                 self.array_shape_ = samples.array_shape
-                self._resolve(samples.array_shape)  # raises if the input shape depends on it
+                self._source(samples.array_shape)  # raises if the input shape depends on it
             return embeddings
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -417,150 +305,236 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         count = math.prod(self.feature_shape_)
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
 
-    def _resolve(self, array_shape: tuple[int, ...] | None) -> EmbeddingSource:
-        return resolve(self._spec(), array_shape=array_shape, cache=self.resolved_cache())
+    def check_params(self) -> None:
+        """Check the parameters, as `fit` does before anything else.
 
-    def _resolve_also(
-        self, own: EmbeddingSource, array_shape: tuple[int, ...] | None
-    ) -> list[EmbeddingSource]:
-        """Find the other spaces that a pass stores."""
-        cache = self.resolved_cache()
-        if cache is None or not own.is_cacheable:
-            return []
-        taps = as_layer_specs(self.also_cache, self.pooling)
-        return resolve_layers(self._spec(), taps, own, array_shape=array_shape, cache=cache)
+        Raises
+        ------
+        ParameterError
+            Some have faulty values; the message lists all of them.
 
-    def current_resolution(self) -> EmbeddingSource:
-        """Find the space of the embeddings that a fitted extractor gives, and its backbone."""
-        return self._resolve(self.array_shape_)
-
-    def transform_storing(
-        self, X: Any, others: Sequence[EmbeddingSource], *, embedding: EmbeddingSource | None = None
-    ) -> np.ndarray:
-        """Do as :meth:`transform`, and store other layers of the backbone in the same pass.
-
-        Parameters
-        ----------
-        X : samples or Samples
-        others : sequence of EmbeddingSource
-            The other layers.
-        embedding : EmbeddingSource, default=None
-            The way to the embeddings, if the other layers are of another model with its numbers.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features), float32
+        Examples
+        --------
+        >>> from featx import FeatureExtractor
+        >>> FeatureExtractor("tiny", pooling="average").check_params()
+        Traceback (most recent call last):
+            ...
+        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
+pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
         """
-        own = self.current_resolution()
-        self._check_unchanged(own)
-        samples = X if isinstance(X, Samples) else self._samples(X, reset=False)
-        return self._embed(samples, embedding or own, others=others)
+        check_extractor_params(type(self).__name__, {**vars(self), **self._path_params()})
 
     @property
     def space_digest_(self) -> str:
         """The digest of `space_`, which names its rows in the cache."""
         return self.space_.digest
 
-    def _learn(self, samples: Samples, resolved: EmbeddingSource) -> None:
-        float_range = samples.for_inputs(resolved.input_shape).float_range()
-        check_channels_first(samples, resolved, label=self._spec().label)
+    @property
+    def label(self) -> str:
+        """The backbone, and the layer if one was named, in a few words for people."""
+        return "/".join(filter(None, (self._spec().label, self.layer)))
+
+    def has_named_weights(self) -> bool:
+        """Return True if name and weights suffice to get the backbone elsewhere."""
+        return self._spec().network is not None and self.weights == "imagenet"
+
+    def resolved_cache(self) -> EmbeddingCache | None:
+        """Return the cache that `cache` stands for; None if nothing is cached."""
+        return resolve_cache(self._path_params()["cache"])
+
+    def current_source(self) -> EmbeddingSource:
+        """Return the source of the embeddings that a fitted extractor gives now."""
+        return self._source(self.array_shape_)
+
+    def extract_also(
+        self,
+        inputs: Samples,
+        others: Sequence[EmbeddingSource],
+        *,
+        source: EmbeddingSource | None = None,
+    ) -> np.ndarray:
+        """Embed samples, and store other layers of the backbone in the same pass.
+
+        Parameters
+        ----------
+        inputs : Samples
+            Samples as the backbone takes them: see :meth:`Samples.for_inputs`.
+        others : sequence of EmbeddingSource
+            The other layers.
+        source : EmbeddingSource, default=None
+            Source of the embeddings, if the other layers are those of a copy of the backbone.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+        """
+        own = self.current_source()
+        self._check_unchanged(own)
+        return self._extract(inputs, source or own, also=others)
+
+    def _samples(self, X: Any, *, reset: bool) -> Samples:
+        """Recognise `X`; whoever passes `Samples` has done so, and has checked the parameters."""
+        if not isinstance(X, Samples):
+            self.check_params()
+        samples = as_samples(X)
+        check_columns(self, samples, reset=reset)
+        return samples
+
+    def _inputs(self, X: Any) -> tuple[Samples, EmbeddingSource]:
+        """Return samples as the backbone takes them, and the source of their embeddings."""
+        samples = self._samples(X, reset=False)
+        source = self._source(getattr(self, "array_shape_", samples.array_shape))
+        self._check_unchanged(source)
+        check_channels_first(samples, source, label=self._spec().label)
+        return samples.for_inputs(source.input_shape), source
+
+    def _learn(self, samples: Samples, source: EmbeddingSource) -> Samples:
+        """Set what `fit` learns, and return samples as the backbone takes them."""
+        inputs = samples.for_inputs(source.input_shape)
+        float_range = inputs.float_range()
+        check_channels_first(samples, source, label=self._spec().label)
         self._warn_of_unused_augment()
-        if augmentation := self._augmentation(resolved):
+        if augmentation := self._augmentation(source):
             augmentation.check()
         self.array_shape_ = samples.array_shape
         self.float_range_ = float_range
-        self.feature_shape_ = resolved.space.feature_shape
-        self.space_ = resolved.space
+        self.feature_shape_ = source.space.feature_shape
+        self.space_ = source.space
         self.__dict__.pop("frontier_", None)
-        self.forget_report()
+        self._reports = []
+        return inputs
 
-    def _check_unchanged(self, resolved: EmbeddingSource) -> None:
+    def _warn_of_unused_augment(self) -> None:
+        # No error, since a search may try views=1 beside others.
+        if self.augment is not None and self.views == 1:
+            warn_caller(
+                ParameterWarning(
+                    f"augment={self.augment!r} is not used with views=1, the sample alone: pass "
+                    "views=2 or more, or augment=None"
+                )
+            )
+
+    def _check_unchanged(self, source: EmbeddingSource) -> None:
         """Raise if what was fitted would now give other embeddings than a head has seen."""
-        if not (hasattr(self, "space_") and resolved.is_cacheable):
+        if not (hasattr(self, "space_") and source.is_cacheable):
             return
-        if not resolved.space.is_equal_but_for_storage(self.space_):
+        if not source.space.is_equal_but_for_storage(self.space_):
             raise BackboneError(
                 f"{self._spec().label} gives other embeddings now than when fit was called: its "
                 "weights, its file or a parameter changed. Call fit again."
             )
 
-    def _embed(
+    def _extract(
         self,
-        samples: Samples,
-        resolved: EmbeddingSource,
-        out: np.ndarray | None = None,
+        inputs: Samples,
+        source: EmbeddingSource,
         *,
-        others: Sequence[EmbeddingSource] = (),
+        out: np.ndarray | None = None,
+        also: Sequence[EmbeddingSource] = (),
     ) -> np.ndarray:
         """Return the mean of the views of each sample."""
-        flat = None if out is None else out.reshape(len(samples), resolved.space.n_features)
-        views = self._each_view(samples, resolved, flat, others=others)
+        flat = None if out is None else out.reshape(len(inputs), source.space.n_features)
+        views = self._each_view(inputs, source, out=flat, also=also)
         _, _, embeddings = next(views)
-        for _, rows, version in views:
-            embeddings[rows] += version
+        for _, rows, view in views:
+            embeddings[rows] += view
         if self.views > 1:
             embeddings /= self.views
         if out is not None:
             return out
-        return embeddings.reshape(len(embeddings), *resolved.space.feature_shape)
+        return embeddings.reshape(len(embeddings), *source.space.feature_shape)
 
     def _each_view(
         self,
-        samples: Samples,
-        resolved: EmbeddingSource,
-        out: np.ndarray | None = None,
+        inputs: Samples,
+        source: EmbeddingSource,
         *,
-        others: Sequence[EmbeddingSource] = (),
+        out: np.ndarray | None = None,
+        also: Sequence[EmbeddingSource] = (),
     ) -> Iterator[tuple[int, Any, np.ndarray]]:
-        """Yield the embeddings of the samples themselves, and then of versions of some of them.
-
-        Yields
-        ------
-        number : int
-            Of the version, or 0.
-        rows : slice or ndarray of shape (m,)
-        embeddings : ndarray of shape (m, n_features), float32
-        """
-        cache = self.resolved_cache()
-        array_shape = getattr(self, "array_shape_", samples.array_shape)
-        samples = samples.for_inputs(resolved.input_shape)
-        samples.knows_float_range = getattr(self, "float_range_", None) is not None
-        if not samples.knows_float_range:
-            samples.float_range()  # raises if they seem to be scaled to 0..1
-        options = PassOptions(
-            self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose
+        """Yield the embeddings of each view: see :meth:`ForwardPass.embed_views`."""
+        array_shape = getattr(self, "array_shape_", inputs.array_shape)
+        inputs.knows_float_range = getattr(self, "float_range_", None) is not None
+        if not inputs.knows_float_range:
+            inputs.float_range()  # raises if they seem to be scaled to 0..1
+        others = unique_sources(also, self._other_sources(source, array_shape))
+        forward = ForwardPass(
+            [source, *others],
+            self.resolved_cache(),
+            PassSettings(self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose),
+            frontier=getattr(self, "frontier_", None),
         )
-        views = embed_views(
-            partial(
-                embed,
-                resolved=resolved,
-                cache=cache,
-                options=options,
-                also=unique_sources(others, self._resolve_also(resolved, array_shape)),
-                frontier=getattr(self, "frontier_", None),
-            ),
-            samples,
-            self._augmentation(resolved),
-            self.views,
-            files=cache.files if cache else FileIndex(None),
-            out=out,
-        )
-        for number, rows, embeddings, self.report_ in views:
-            yield number, rows, embeddings
+        augmentation = self._augmentation(source)
+        for view in forward.embed_views(inputs, augmentation, self.views, out=out):
+            self.report_ = forward.report
+            yield view
 
-    def _augmentation(self, resolved: EmbeddingSource) -> Augmentation | None:
-        """Return what makes versions of samples, if there are any."""
+    def _augmentation(self, source: EmbeddingSource) -> Augmentation | None:
+        """Return what makes augmented views, if there are any."""
         if self.views == 1:
             return None
-        if resolved.space.description.get("channels_first"):
+        if source.space.description.get("channels_first"):
             check_takes_channels_first(self.augment)
-        return Augmentation(self.augment, resolved.input_shape, self.resolved_cache())
+        return Augmentation(self.augment, source.input_shape, self.resolved_cache())
 
-    def _samples(self, X: Any, *, reset: bool) -> Samples:
-        self.check_params()
-        samples = as_samples(X)
-        check_columns(self, samples, reset=reset)
-        return samples
+    def _source(self, array_shape: tuple[int, ...] | None) -> EmbeddingSource:
+        return resolve(self._spec(), array_shape=array_shape, cache=self.resolved_cache())
+
+    def _other_sources(
+        self, own: EmbeddingSource, array_shape: tuple[int, ...] | None
+    ) -> list[EmbeddingSource]:
+        """Return the sources that `also_cache` names."""
+        cache = self.resolved_cache()
+        if cache is None or not own.is_cacheable or not self.also_cache:
+            return []
+        layers = as_layer_specs(self.also_cache, self.pooling)
+        return resolve_layers(self._spec(), layers, own, array_shape=array_shape, cache=cache)
+
+    def _spec(self) -> BackboneSpec:
+        paths = self._path_params()
+        return BackboneSpec(
+            backbone=paths["backbone"],
+            weights=paths["weights"],
+            backbone_params=self.backbone_params,
+            preprocessing=self.preprocessing,
+            layer=self.layer,
+            pooling=self.pooling,
+            input_size=self.input_size,
+            precision=self.precision,
+        )
+
+    def _path_params(self) -> dict[str, Any]:
+        """Return the parameters that may be paths, each relative one as it was first resolved.
+
+        A relative path is resolved when it is first used, pickled or passed to another process, so
+        that fitted estimators, their clones and their copies in workers keep to the same files
+        after a change of the working directory.
+        """
+        first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
+        return {
+            "backbone": path_at_first(first, "backbone", self.backbone, is_path=_is_there),
+            "weights": path_at_first(first, "weights", self.weights, is_path=_is_there),
+            "cache": cache_at_first(first, self.cache),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._path_params()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # On another machine, relative paths are resolved again.
+        first = self.__dict__.get("_first_paths", {})
+        self._first_paths = {
+            name: (given, path)
+            for name, (given, path) in first.items()
+            if os.path.isdir(os.path.dirname(path))
+        }
+
+    def __sklearn_clone__(self) -> Self:
+        clone = super().__sklearn_clone__()
+        clone._first_paths = dict(self.__dict__.get("_first_paths", {}))
+        return clone
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "feature_shape_")
@@ -572,3 +546,7 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _is_there(path: str | os.PathLike[str]) -> bool:
+    return path != "imagenet" and os.path.isfile(path)

@@ -325,7 +325,7 @@ def _embed_part(worker: FeatureExtractor, items: Any) -> _PartResult | Exception
             error = exc
         except Exception as exc:
             return exc
-    space = worker.current_resolution().space.digest
+    space = worker.current_source().space.digest
     if error:
         return _PartResult(space, error=error)
     report = worker.report_

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featx._validation import did_you_mean
 from featx.digests.graph import calls_of, is_graph
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 
 POOLINGS = ("avg", "max", "avgmax", "flatten", None)
+
+
+class LayerSpec(NamedTuple):
+    """Where embeddings are read: a layer, None for the output of the model, and a pooling."""
+
+    layer: str | None
+    pooling: str | None
 
 
 def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) -> keras.KerasTensor:

@@ -23,6 +23,7 @@ from typing import Any
 from featx._files import open_given
 from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
+from featx.backbones.layers import LayerSpec
 from featx.backbones.load import is_file
 from featx.backbones.registry import TINY_FILE
 from featx.backbones.stored_model import StoredModel
@@ -48,14 +49,14 @@ class EmbeddingSource:
     Attributes
     ----------
     space : Space
-    build : callable
+    load_backbone : callable
         Returns the :class:`Backbone`; the first call may take seconds.
     is_cacheable : bool
         False if what computes the embeddings cannot be identified.
     """
 
     space: Space
-    build: Callable[[], Backbone]
+    load_backbone: Callable[[], Backbone]
     is_cacheable: bool = True
 
     @property
@@ -65,14 +66,15 @@ class EmbeddingSource:
 
 
 def unique_sources(
-    taps: Sequence[EmbeddingSource], others: Sequence[EmbeddingSource]
+    sources: Sequence[EmbeddingSource], others: Sequence[EmbeddingSource]
 ) -> Sequence[EmbeddingSource]:
-    """Join layers that one pass shall store, without doubles, leaving out those of other models."""
-    if not taps:
+    """Add other sources of the same model that are not among the first ones."""
+    if not sources:
         return others
-    model, known = taps[0].build().model, {tap.space.digest for tap in taps}
+    model = sources[0].load_backbone().model
+    known = {source.space.digest for source in sources}
     new = (other for other in others if other.space.digest not in known)
-    return [*taps, *(other for other in new if other.build().model is model)]
+    return [*sources, *(other for other in new if other.load_backbone().model is model)]
 
 
 def resolve(
@@ -178,7 +180,7 @@ def _built_as(
 
 def resolve_layers(
     spec: BackboneSpec,
-    taps: Sequence[tuple[str | None, str | None]],
+    layers: Sequence[LayerSpec],
     own: EmbeddingSource,
     *,
     array_shape: tuple[int, ...] | None,
@@ -189,17 +191,17 @@ def resolve_layers(
     Parameters
     ----------
     spec : BackboneSpec
-    taps : sequence of (layer, pooling)
+    layers : sequence of LayerSpec
     own : EmbeddingSource
-        The space of `spec`, which is left out, as are doubles and what cannot be cached.
+        The space of `spec`, which is left out, as are duplicates and what cannot be cached.
     array_shape : tuple of int or None
     cache : EmbeddingCache
     """
     found, digester = {own.space.digest: own}, Digester()
-    source = _source(spec, array_shape, cache.files) if taps else None
-    for layer, pooling in taps:
-        tapped = replace(spec, layer=layer, pooling=pooling)
-        other = _resolve_from(source, tapped, array_shape, cache, digester)
+    source = _source(spec, array_shape, cache.files) if layers else None
+    for each in layers:
+        at_layer = replace(spec, layer=each.layer, pooling=each.pooling)
+        other = _resolve_from(source, at_layer, array_shape, cache, digester)
         if other.is_cacheable:
             found.setdefault(other.space.digest, other)
     return list(found.values())[1:]

@@ -118,7 +118,7 @@ def predict(
     """
     import numpy as np
 
-    from featx.extraction.faults import readable_mask
+    from featx._training_data import readable_mask
     from featx.heads.fit import as_head_input
     from featx.heads.fit import predict as labels_of
     from featx.inputs.folders import list_images

@@ -17,11 +17,10 @@ from sklearn.utils import check_array
 from featx._targets import as_groups, as_labels
 from featx._text import one_line
 from featx._threads import blas_threads_for
-from featx._training_data import checked_target, training_views
+from featx._training_data import checked_target, readable_mask, training_views
 from featx._validation import InputFaults, ParameterFaults
 from featx.evaluation.duplicates import warn_of_duplicates
 from featx.exceptions import InputError
-from featx.extraction.faults import readable_mask
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_holds_whole_samples_out

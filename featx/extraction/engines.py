@@ -105,7 +105,7 @@ class _Engines:
 
     def __init__(self, taps: Sequence[EmbeddingSource]) -> None:
         self._taps = taps
-        self._backbones = [tap.build() for tap in taps]
+        self._backbones = [tap.load_backbone() for tap in taps]
         self.precision = self._backbones[0].spec.precision
 
     def get(self, name: str, probe: np.ndarray, batch_size: int) -> Engine:

@@ -67,6 +67,8 @@ def with_duplicates(
     faults: list[SampleFault], samples: Samples, keys: np.ndarray
 ) -> list[SampleFault]:
     """Add the samples that have the very content of a faulty one; sorted by position."""
+    if not faults:
+        return []
     first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
     known = {fault.position for fault in faults}
     repeated = []
@@ -125,21 +127,10 @@ def check_finite(
     ends = np.cumsum([tap.space.n_features for tap in taps])
     first = int(np.argmin(is_finite[bad[0]]))
     tap = taps[int(np.searchsorted(ends, first, side="right"))]
-    backbone, row = tap.build(), int(rows[bad[0]])
+    backbone, row = tap.load_backbone(), int(rows[bad[0]])
     _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
     raise BackboneError(
         f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
         f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}. "
         f"Their embeddings were not stored. {why_not_finite(backbone, inputs)}."
     )
-
-
-def readable_mask(embeddings: np.ndarray) -> np.ndarray:
-    """Return True for each sample that could be read, with all of its augmented views.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features) or (n_samples, n_views, n_features)
-    """
-    unread = np.isnan(embeddings[..., 0])
-    return ~unread.any(axis=tuple(range(1, unread.ndim)))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from featx.backbones.backbone import Backbone
+from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
 from featx.digests.space import Space
 from featx.extraction.batched import as_keras_inputs, predict_in_batches
@@ -27,46 +27,63 @@ class StoredFrontier(NamedTuple):
     Attributes
     ----------
     spaces : tuple of Space
-        Of the activations, tensor by tensor, float32.
+        Spaces of the activations, tensor by tensor, float32.
     position : int
-        Of the cut in the backbone's graph.
+        Position of the cut in the backbone's graph.
     """
 
     spaces: tuple[Space, ...]
     position: int
 
-    def holds(self, cache: EmbeddingCache, keys: np.ndarray) -> np.ndarray:
-        """Tell of which samples all activations are stored, (n_samples,) bool."""
-        return np.all([cache.store(space).holds(keys) for space in self.spaces], axis=0)
 
-    def embed(
-        self, backbone: Backbone, cache: EmbeddingCache, keys: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+class FrontierEntry:
+    """Embeddings of one source that are computed from stored activations.
+
+    Parameters
+    ----------
+    frontier : StoredFrontier
+    source : EmbeddingSource
+    cache : EmbeddingCache
+        Cache that holds the activations.
+    """
+
+    def __init__(
+        self, frontier: StoredFrontier, source: EmbeddingSource, cache: EmbeddingCache
+    ) -> None:
+        self._position, self._source = frontier.position, source
+        self._stores = [cache.store(space) for space in frontier.spaces]
+
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        """Return True for each sample whose activations are all stored, (n_samples,) bool."""
+        return np.all([store.holds(keys) for store in self._stores], axis=0)
+
+    def embed(self, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Run what lies above the frontier for samples whose activations are stored.
 
         Yields
         ------
         places : ndarray of int64
-            In `keys`; those of rows that turn out to be damaged are left out.
+            Positions in `keys`; those of rows that turn out to be damaged are left out.
         embeddings : ndarray of shape (len(places), n_features), float32
         """
         import keras
 
         from featx.backbones.blocks import cuts_of
 
-        tensors = list(cuts_of(backbone.model)[self.position].tensors)
+        backbone = self._source.load_backbone()
+        tensors = list(cuts_of(backbone.model)[self._position].tensors)
         with backbone.settings.applied():
             outputs = backbone.pooled(backbone.model.outputs[0])
             above = keras.Model(as_keras_inputs(tensors), outputs)
         for start in range(0, len(keys), _ROWS_AT_ONCE):
             some = keys[start : start + _ROWS_AT_ONCE]
-            answers = [cache.store(space).find(some) for space in self.spaces]
+            answers = [store.find(some) for store in self._stores]
             found = np.flatnonzero(np.all([found for _, found in answers], axis=0))
             if not len(found):
                 continue
             inputs = [
-                rows[found].reshape(len(found), *space.feature_shape)
-                for (rows, _), space in zip(answers, self.spaces, strict=True)
+                rows[found].reshape(len(found), *store.space.feature_shape)
+                for (rows, _), store in zip(answers, self._stores, strict=True)
             ]
             read, places = partial(_rows_of, inputs), np.arange(len(found))
             with backbone.settings.applied():

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 
-from featx._training_data import Data, check_vectors
+from featx._training_data import Data, check_vectors, readable_mask
 from featx.exceptions import ParameterError
-from featx.extraction.faults import readable_mask
 from featx.extractor import FeatureExtractor
 from featx.finetune.params import FineTune, as_extractor
 from featx.finetune.plan import Plan

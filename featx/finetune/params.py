@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from featx._base import FeatxEstimator, clone_sharing_models
+from featx._base import FeatxEstimator
 from featx._validation import ParameterFaults
 from featx.backbones.augment import check_augment
 from featx.extractor import FeatureExtractor
@@ -287,9 +287,6 @@ default="auto"
         if self.distill_to is not None:
             smaller = as_extractor(self.distill_to)
             faults.check_part(smaller.check_params, prefix="distill_to__")
-
-    def __sklearn_clone__(self) -> FineTune:
-        return clone_sharing_models(self)
 
 
 def as_extractor(backbone: Any, **params: Any) -> FeatureExtractor:

@@ -111,7 +111,7 @@ def find_frontier(
         spec = replace(backbone.spec, layer=copy.model.outputs[0])
         backbone = replace(backbone, model=copy.model, spec=spec, agreed=set())
         whole = backbone
-        embedding = replace(embedding, build=lambda: whole)
+        embedding = replace(embedding, load_backbone=lambda: whole)
     taps = [
         replace(backbone, spec=replace(backbone.spec, layer=tensor, pooling=None), agreed=set())
         for tensor in tensors
@@ -159,9 +159,9 @@ class Plan:
     """
 
     def __init__(self, params: FineTune, extractor: FeatureExtractor) -> None:
-        resolved = extractor.current_resolution()
+        resolved = extractor.current_source()
         self.params, self.extractor = params, extractor
-        self.backbone: Backbone = resolved.build()
+        self.backbone: Backbone = resolved.load_backbone()
         label = self.backbone.spec.label
         name = "".join(c if c.isalnum() or c in "_-." else "_" for c in f"{label}_tuned")
         with self.backbone.settings.applied():

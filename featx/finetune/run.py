@@ -348,7 +348,7 @@ def fine_tune(
             say(plan.describe(len(samples)), verbose=verbose)
             others = () if plan.frontier_skipped_because else plan.frontier.activations
             embeddings = np.asarray(
-                extractor.transform_storing(samples, others, embedding=plan.frontier.embedding)
+                extractor.extract_also(samples, others, source=plan.frontier.embedding)
             )
             rows = np.flatnonzero(rows_that_were_read(embeddings))
             data_read = data.take(rows)
@@ -398,7 +398,7 @@ def _stored_versions(
     augmentation = Augmentation(plan.params.augment, plan.backbone.input_shape, cache)
     report, of_versions = extractor.report_, []
     for _, changed in versions_of(samples, rows, keys, augmentation, n_versions):
-        extractor.transform_storing(changed, frontier.activations, embedding=frontier.embedding)
+        extractor.extract_also(changed, frontier.activations, source=frontier.embedding)
         of_versions.append(changed.keys(cache.files)[0].reshape(-1, n_versions).T)
         report.n_forward += extractor.report_.n_forward
     extractor.report_ = report

@@ -297,7 +297,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
 
 def _checked_resolution(extractor: FeatureExtractor) -> EmbeddingSource:
     """Return what an extractor computes now, if that can be saved and is what `fit` saw."""
-    resolved = extractor.current_resolution()
+    resolved = extractor.current_source()
     check_verifiable(resolved, label=extractor.label)
     if not resolved.space.is_equal_but_for_storage(extractor.space_):
         raise BackboneError(
@@ -316,7 +316,7 @@ def _model_entries(
     if extractor.has_named_weights():
         params["backbone"] = {"name": str(params["backbone"])}
     else:
-        built = resolved.build()
+        built = resolved.load_backbone()
         entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
         # They are in the model now.
@@ -380,7 +380,7 @@ def _set_fitted(estimator: Any, fitted: Mapping[str, Any]) -> None:
 
 
 def _check_space(extractor: FeatureExtractor) -> None:
-    space = extractor.current_resolution().space
+    space = extractor.current_source().space
     if not space.is_equal_but_for_storage(extractor.space_):
         raise SavedFileError(
             f"it was made for embeddings of the space {extractor.space_digest_}, but its backbone "

@@ -133,7 +133,7 @@ def test_verify_sample_computes_rows_again(dtype, cache_folder):
     result = cache.verify(sample=4, extractor=extractor, X=images)
     assert (result["n_sampled"], result["differing"]) == (4, [])
     assert 0 <= result["largest_difference"] < 1e-3
-    store = cache.store(extractor.current_resolution().space)
+    store = cache.store(extractor.current_source().space)
     rows, _ = store.find(store.keys())
     store.append(store.keys(), rows * 1.01)  # as other weights might have made them
     remove_shard(store.shards()[0])

@@ -253,7 +253,7 @@ def test_with_duplicates_names_the_file_in_which_a_fault_was_found_once():
 
 
 def test_embed_error_does_not_wait_until_all_is_identified(paths, impatient, monkeypatch):
-    monkeypatch.setattr("featx.extraction.forward._IDENTIFY_FAULTY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.missing._IDENTIFY_FAULTY_S", 0.0)
     Path(paths[10]).write_bytes(b"no image")
     with pytest.raises(BadSampleError, match="more were not decoded yet") as caught:
         FeatureExtractor("tiny", batch_size=2, n_jobs=1).fit_transform(paths)

@@ -1,0 +1,528 @@
+"""What a pass lacks: samples are identified and looked up, and the missing ones are loaded.
+
+Two kinds of samples need two ways. Files and arrays can be read twice: :class:`IdentifiedRows`
+hashes them first, or ahead of the network, and loads what the cache lacks. A lazy sequence makes an
+item each time it is indexed: :class:`ReadOnceRows` hashes, looks up and loads each item in one go.
+:func:`find_missing` chooses.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featx._warning import warn_caller
+from featx.backbones.resolve import EmbeddingSource
+from featx.cache.store import SpaceStore
+from featx.digests.key_table import first_places, keys_from
+from featx.exceptions import BadSampleError, CacheWriteWarning, SampleFault
+from featx.extraction.faults import check_finite, search_faults, with_duplicates
+from featx.extraction.frontier import FrontierEntry
+from featx.extraction.load import DistinctRows, KnownRows, Loaded, Rows, load
+from featx.extraction.write import RowWriter
+from featx.inputs.file_index import FileIndex
+from featx.inputs.samples import Identified, Identities, ReadBlock, Samples
+
+_STORE_FILES_EVERY_S = 5.0
+_IDENTIFY_FAULTY_S = 10.0
+
+
+class PassSettings(NamedTuple):
+    """How a pass runs; no setting changes an embedding.
+
+    Attributes
+    ----------
+    batch_size : int or "auto"
+    engine : {"auto", "keras", "openvino", "onnx"}
+    n_jobs : int or None
+        Threads that decode; None is one per core.
+    on_error : {"raise", "nan"}
+    verbose : int or callable
+    """
+
+    batch_size: Any = "auto"
+    engine: str = "auto"
+    n_jobs: int | None = None
+    on_error: str = "raise"
+    verbose: int | bool | Callable[[int, int], object] = 0
+
+
+class LayerOutput:
+    """A source in a pass: its stored rows, and the samples that lack one.
+
+    Parameters
+    ----------
+    source : EmbeddingSource
+    store : SpaceStore or None
+        None if nothing is cached.
+    n_samples : int
+
+    Attributes
+    ----------
+    writer : RowWriter
+    lacks : ndarray of shape (n_samples,), bool
+        True where the store has no row for the sample; all True before the look-up.
+    """
+
+    def __init__(self, source: EmbeddingSource, store: SpaceStore | None, n_samples: int) -> None:
+        self.source, self.store = source, store
+        self.writer = RowWriter(store)
+        self.lacks = np.ones(n_samples, bool)
+
+    def find(
+        self, keys: np.ndarray, *, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read stored rows: see :meth:`SpaceStore.find`; none are found without a store."""
+        if self.store is not None:
+            return self.store.find(keys, out=out)
+        return self.blank_rows(len(keys), out=out), np.zeros(len(keys), bool)
+
+    def missing(self, keys: np.ndarray) -> np.ndarray:
+        """Return True for each key without a stored row, shape (n,), bool."""
+        return np.ones(len(keys), bool) if self.store is None else ~self.store.holds(keys)
+
+    def blank_rows(self, n_rows: int, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Return rows of NaN, shape (n_rows, n_features), float32; `out`, if it is passed."""
+        rows = np.empty((n_rows, self.source.space.n_features), np.float32) if out is None else out
+        rows[:] = np.nan
+        return rows
+
+    def note_use(self, found: np.ndarray) -> None:
+        """Count the rows that were found as used."""
+        if self.store is not None:
+            self.store.note_use(n_hits=int(found.sum()))
+
+
+class MissingRows(ABC):
+    """The samples of a pass: which rows are stored, and which need the network.
+
+    Parameters
+    ----------
+    samples : Samples
+    outputs : sequence of LayerOutput
+        The first is the one whose embeddings are returned.
+    settings : PassSettings
+    entry : FrontierEntry or None
+        Way to embeddings from stored activations.
+
+    Attributes
+    ----------
+    embeddings : ndarray of shape (n_samples, n_features), float32
+        Rows of the first output in the order of the samples; NaN where there is none yet.
+    found : ndarray of shape (n_samples,), bool
+        True where the first output had a stored row.
+    n_above : int
+        Number of rows that were computed from stored activations.
+    """
+
+    embeddings: np.ndarray
+    found: np.ndarray
+
+    def __init__(
+        self,
+        samples: Samples,
+        outputs: Sequence[LayerOutput],
+        settings: PassSettings,
+        entry: FrontierEntry | None,
+    ) -> None:
+        self.samples, self.outputs, self.settings = samples, outputs, settings
+        self.n_above = 0
+        self._entry = entry
+
+    @property
+    def sources(self) -> list[EmbeddingSource]:
+        """The sources of all outputs."""
+        return [output.source for output in self.outputs]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the network."""
+        return self.outputs[0].source.input_shape
+
+    @property
+    @abstractmethod
+    def identities(self) -> Identities:
+        """Keys and faults of the samples that are identified so far."""
+
+    @property
+    @abstractmethod
+    def n_expected(self) -> int:
+        """Number of samples for the network, as far as it is known."""
+
+    @property
+    @abstractmethod
+    def n_total(self) -> int:
+        """Number of samples whose progress is reported."""
+
+    def identify(self) -> None:  # noqa: B027
+        """Identify samples, as far as that is done before the look-up.
+
+        Raises
+        ------
+        BadSampleError
+            Some are faulty, and `on_error` is "raise".
+        """
+
+    @abstractmethod
+    def look_up(self, out: np.ndarray | None) -> None:
+        """Set `embeddings`, in `out` if it is passed, and `found`."""
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Return True if no sample needs the network."""
+
+    @abstractmethod
+    def load(self, batch_size: Callable[[], int]) -> Generator[Loaded]:
+        """Load the samples that need the network: see :func:`featx.extraction.load.load`."""
+
+    def keep(self, rows: np.ndarray, outputs: np.ndarray) -> None:
+        """Store what the network computed for some rows, and fill in the embeddings.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n,), int64
+        outputs : ndarray of shape (n, sum of the features of all outputs)
+        """
+        check_finite(rows, outputs, self.samples, self.sources)
+        keys = self.identities.keys
+        ends = np.cumsum([source.space.n_features for source in self.sources])
+        for output, columns in zip(self.outputs, np.split(outputs, ends[:-1], axis=1), strict=True):
+            lacking: Any = output.lacks[rows]
+            if lacking.all():
+                lacking = slice(None)  # which copies nothing
+            # What is stored in float16 is rounded the first time as well.
+            stored = output.writer.add(keys[rows[lacking]], columns[lacking])
+            if output is self.outputs[0]:
+                self.embeddings[rows[lacking]] = stored
+
+    @abstractmethod
+    def complete(self, faults: list[SampleFault], n_forward: int) -> list[SampleFault]:
+        """Fill in duplicates after the pass, and return the faults of all samples.
+
+        Parameters
+        ----------
+        faults : list of SampleFault
+            Faults that loading found.
+        n_forward : int
+            Number of samples that went through the network.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Stop what runs ahead, and keep what was learnt."""
+
+    def _embed_above(self, rows: np.ndarray) -> None:
+        """Fill in and store the rows whose activations are stored."""
+        if self._entry is None:
+            return
+        output, keys = self.outputs[0], self.identities.keys
+        rows = rows[self._entry.holds(keys[rows])]
+        if not len(rows):
+            return
+        with RowWriter(output.store) as writer:
+            for places, embeddings in self._entry.embed(keys[rows]):
+                done = rows[places]
+                check_finite(done, embeddings, self.samples, [output.source])
+                self.embeddings[done] = writer.add(keys[done], embeddings)
+                output.lacks[done] = False
+        self.n_above += int((~output.lacks[rows]).sum())
+
+    def _copy_to_duplicates(self, rows: np.ndarray) -> np.ndarray:
+        """Copy embeddings from the first of the rows of one content to the others.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), int64
+            The first row of the same content for each row.
+        """
+        keys = self.identities.keys[rows]
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        origins = rows[first[inverse]]
+        repeated = (rows != origins) & self.outputs[0].lacks[rows]
+        self.embeddings[rows[repeated]] = self.embeddings[origins[repeated]]
+        return origins
+
+    def _all_faults(self, faults: list[SampleFault]) -> list[SampleFault]:
+        # What another layer lacks, and cannot be read any more, is no fault of these rows.
+        new = [fault for fault in faults if not self.found[fault.position]]
+        return sorted(self.identities.faults + new)
+
+
+def find_missing(
+    samples: Samples,
+    outputs: Sequence[LayerOutput],
+    settings: PassSettings,
+    entry: FrontierEntry | None,
+    files: FileIndex,
+) -> MissingRows:
+    """Return the rows of samples, which are read twice if they can be, else once."""
+    stores = [output.store for output in outputs if output.store is not None]
+    blocks = samples.read(
+        outputs[0].source.input_shape,
+        is_wanted=partial(_is_lacking, stores),
+        n_jobs=settings.n_jobs,
+    )
+    if blocks is None:
+        return IdentifiedRows(samples, outputs, settings, entry, files)
+    return ReadOnceRows(samples, outputs, settings, entry, blocks)
+
+
+def _is_lacking(stores: Sequence[SpaceStore], key: bytes) -> bool:
+    """Return True if any store lacks a key, or if there is no store."""
+    keys = keys_from([key], count=1)
+    return not stores or not all(store.holds(keys)[0] for store in stores)
+
+
+class IdentifiedRows(MissingRows):
+    """Rows of samples that are identified first, or ahead of the network if all are missing.
+
+    Parameters
+    ----------
+    samples, outputs, settings, entry
+        See :class:`MissingRows`.
+    files : FileIndex
+        Digests of files that were hashed before.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        outputs: Sequence[LayerOutput],
+        settings: PassSettings,
+        entry: FrontierEntry | None,
+        files: FileIndex,
+    ) -> None:
+        super().__init__(samples, outputs, settings, entry)
+        self._files = files
+        stores = [output.store for output in outputs if output.store is not None]
+        is_all_missing = entry is None and not any(store.shards() for store in stores)
+        self._started = samples.start_identifying(files) if is_all_missing else None
+        self._distinct = DistinctRows(
+            self._blocks(),
+            n_samples=len(samples),
+            ends_at_fault=settings.on_error == "raise",
+        )
+        self._missing = np.empty(0, np.int64)
+        self._queue: Rows = self._distinct
+
+    @property
+    def identities(self) -> Identities:
+        """Keys and faults of the samples that are identified so far."""
+        return self._distinct.identities
+
+    @property
+    def n_expected(self) -> int:
+        """Number of samples for the network, as far as it is known."""
+        return self._queue.n_expected
+
+    @property
+    def n_total(self) -> int:
+        """Number of samples that are still to be loaded, at most."""
+        return self._queue.n_untaken
+
+    def identify(self) -> None:
+        """Identify all samples, unless the network need not wait for that."""
+        if self._started is None or self._started.wait(seconds=0):
+            self._distinct.identify_all()
+            self._store_files()
+        self._check_faults()
+
+    def look_up(self, out: np.ndarray | None) -> None:
+        """Read all stored rows."""
+        keys, first = self.identities.keys, self.outputs[0]
+        self.embeddings, self.found = first.find(keys, out=out)
+        first.note_use(self.found)
+        first.lacks = ~self.found
+        self._embed_above(np.flatnonzero(first.lacks))
+        for output in self.outputs[1:]:
+            output.lacks = output.missing(keys)
+        missing = np.any([output.lacks for output in self.outputs], axis=0)
+        missing[[fault.position for fault in self.identities.faults]] = False
+        self._missing = np.flatnonzero(missing)
+        if self._distinct.are_known:
+            self._queue = KnownRows(self._missing[first_places(keys[self._missing])])
+
+    def is_empty(self) -> bool:
+        """Return True if no sample needs the network."""
+        return not len(self._missing)
+
+    def load(self, batch_size: Callable[[], int]) -> Generator[Loaded]:
+        """Load the missing samples in threads."""
+        return load(
+            self.samples,
+            self._queue,
+            self.input_shape,
+            batch_size=batch_size,
+            n_jobs=self.settings.n_jobs,
+        )
+
+    def complete(self, faults: list[SampleFault], n_forward: int) -> list[SampleFault]:
+        """Fill in duplicates, and return all faults."""
+        if n_forward + len(faults) < len(self._missing):
+            self._copy_to_duplicates(self._missing)
+        faults = with_duplicates(faults, self.samples, self.identities.keys)
+        self._check_faults(faults)
+        return self._all_faults(faults)
+
+    def close(self) -> None:
+        """Stop identifying, and store what was learnt of files."""
+        if self._started is not None:
+            self._started.close()
+        self._store_files()
+
+    def _blocks(self) -> Iterator[Identified]:
+        """Identify samples; digests of files are stored every few seconds, and once all are known.
+
+        A generator, so that nothing is read before :meth:`identify`.
+        """
+        if self._started is None:
+            yield Identified(slice(0, len(self.samples)), *self.samples.keys(self._files))
+            return
+        last_s = time.monotonic()
+        for block in self._started:
+            is_last = block.rows.stop == len(self.samples)
+            if is_last or time.monotonic() - last_s >= _STORE_FILES_EVERY_S:
+                self._store_files()
+                last_s = time.monotonic()
+            yield block
+
+    def _check_faults(self, found: Sequence[SampleFault] = ()) -> None:
+        """Raise if identifying found faults; those `found` by loading are listed with them.
+
+        The other samples are identified and decoded for some seconds, to list all faults at once.
+        """
+        faults = self.identities.faults
+        if not faults or self.settings.on_error != "raise":
+            return
+        self._distinct.identify_for(_IDENTIFY_FAULTY_S)
+        faults, n_unseen = search_faults(
+            self.samples,
+            self.identities.keys,
+            [*self.identities.faults, *found],
+            shape=self.input_shape,
+            n_jobs=self.settings.n_jobs,
+        )
+        n_unseen += len(self.samples) - self.identities.n_known
+        raise BadSampleError(faults, len(self.samples), n_unseen=n_unseen)
+
+    def _store_files(self) -> None:
+        try:
+            self._files.flush()
+        except OSError as exc:
+            if self._files.is_first_failure():
+                warn_caller(
+                    CacheWriteWarning(
+                        f"what files contain cannot be remembered ({exc}): they are read again the "
+                        "next time. Pass another folder: cache=PATH, or FEATX_CACHE."
+                    )
+                )
+
+
+class ReadOnceRows(MissingRows):
+    """Rows of samples that are identified, looked up and loaded in one pass, each read once.
+
+    Parameters
+    ----------
+    samples, outputs, settings, entry
+        See :class:`MissingRows`.
+    blocks : iterator of ReadBlock
+        See :meth:`Samples.read`.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        outputs: Sequence[LayerOutput],
+        settings: PassSettings,
+        entry: FrontierEntry | None,
+        blocks: Iterator[ReadBlock],
+    ) -> None:
+        super().__init__(samples, outputs, settings, entry)
+        self._identities = Identities(len(samples))
+        self._blocks = blocks
+        self._groups = self._loaded_groups()
+        self._first: list[Loaded] = []
+        self._seen = {b""}  # keys so far; unreadable samples have this one
+        self._n_missing = 0
+
+    @property
+    def identities(self) -> Identities:
+        """Keys and faults of the samples that are read so far."""
+        return self._identities
+
+    @property
+    def n_expected(self) -> int:
+        """Number of samples for the network, extrapolated from those read so far."""
+        n_read = self.identities.n_known
+        n_unread = len(self.samples) - n_read
+        return self._n_missing + (n_unread * self._n_missing // n_read if n_read else n_unread)
+
+    @property
+    def n_total(self) -> int:
+        """Number of samples, all of which are read."""
+        return len(self.samples)
+
+    def look_up(self, out: np.ndarray | None) -> None:
+        """Begin with no row; samples are looked up as they are read."""
+        self.embeddings = self.outputs[0].blank_rows(len(self.samples), out=out)
+        self.found = np.zeros(len(self.samples), bool)
+
+    def is_empty(self) -> bool:
+        """Read up to the first sample that needs the network; return True if there is none."""
+        is_needed = (group for group in self._groups if len(group[0]) or group[2])
+        self._first = list(itertools.islice(is_needed, 1))
+        return not self._first
+
+    def load(self, batch_size: Callable[[], int]) -> Generator[Loaded]:
+        """Load the missing samples as they are read."""
+        yield from self._first
+        yield from self._groups
+
+    def complete(self, faults: list[SampleFault], n_forward: int) -> list[SampleFault]:
+        """Fill in duplicates, and return all faults."""
+        rows = np.flatnonzero(self.identities.keys)
+        self.found[rows] = self.found[self._copy_to_duplicates(rows)]
+        self.outputs[0].note_use(self.found)
+        return self._all_faults(with_duplicates(faults, self.samples, self.identities.keys))
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._groups.close()
+
+    def _loaded_groups(self) -> Generator[Loaded]:
+        """Yield the rows and inputs of missing samples, and fill in stored rows."""
+        for block in self._blocks:
+            self.identities.add(block.identified)
+            rows = self._look_up_rows(self._new_rows(block.identified.rows))
+            self._n_missing += len(rows)
+            is_missing = np.isin(block.loaded, rows)
+            yield block.loaded[is_missing], block.inputs[is_missing], []
+            damaged = np.setdiff1d(rows, block.loaded)  # samples, or rows of the cache
+            if len(damaged):
+                yield self.samples.batch(damaged, self.input_shape)
+
+    def _new_rows(self, rows: slice) -> np.ndarray:
+        """Return the rows whose content no earlier sample has."""
+        is_new = []
+        for key in self.identities.keys[rows].tolist():
+            is_new.append(key not in self._seen)
+            self._seen.add(key)
+        return rows.start + np.flatnonzero(is_new)
+
+    def _look_up_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Fill in stored rows; return those that need the network."""
+        if not len(rows):
+            return rows
+        keys, first = self.identities.keys[rows], self.outputs[0]
+        stored, is_stored = first.find(keys)
+        self.embeddings[rows[is_stored]] = stored[is_stored]
+        self.found[rows], first.lacks[rows] = is_stored, ~is_stored
+        self._embed_above(rows[first.lacks[rows]])
+        for output in self.outputs[1:]:
+            output.lacks[rows] = output.missing(keys)
+        return rows[np.any([output.lacks[rows] for output in self.outputs], axis=0)]
