@@ -1,10 +1,10 @@
-"""The blocks of a network, found in its graph: where one may stop freezing.
+"""The blocks of a network, found in its graph: what fine-tuning unfreezes as one.
 
-At each moment of a forward pass some tensors are *live*: computed, and still to be read. Where one
-tensor is live the graph can be cut in two there. A block ends where a merge (of a shortcut or of
-branches) leaves one tensor live; in networks without such merges, before the resolution drops; in
-those that carry several tensors along (NASNet), where a merge leaves two or three. A chain of
-layers without any of these has a block for each layer with weights.
+At each moment of a forward pass some tensors are *live*: computed, and still to be read. A graph
+can be cut where few are. A block ends where a merge (of a shortcut or of branches) leaves one
+tensor live; in networks without such merges, before the resolution drops; in those that carry
+several tensors along (NASNet), where a merge leaves two or three. A chain of layers without any of
+these has a block for each layer with weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featx.digests.graph import calls_of
 
@@ -30,9 +30,9 @@ class Cut:
     Attributes
     ----------
     position : int
-        How many of the model's calls lie below it.
+        Number of the model's calls below it.
     tensors : tuple of KerasTensor
-        What is live there.
+        The live tensors.
     """
 
     position: int
@@ -40,38 +40,75 @@ class Cut:
 
     @property
     def n_numbers(self) -> int:
-        """How many numbers one sample has there; those of unknown sizes count as one."""
+        """Numbers that one sample has there; unknown sizes count as 1."""
         shapes = (tensor.shape[1:] for tensor in self.tensors)
         return sum(math.prod(size or 1 for size in shape) for shape in shapes)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of a graph.
+    """A stretch of a graph, up to the start of the next block.
 
     Attributes
     ----------
-    start, end : Cut
-        What goes in, and what comes out.
+    start : Cut
     layers : tuple of str
-        Names of those in it that have weights, from below.
+        Names of its layers that have weights, from below.
     n_params : int
     """
 
     start: Cut
-    end: Cut
     layers: tuple[str, ...]
     n_params: int
 
 
-def cuts_of(model: keras.Model) -> list[Cut]:
-    """List all places where a graph can be cut, from its inputs to its outputs.
+class LayerInfo(NamedTuple):
+    """A layer, as ``layer=`` and ``unfreeze=`` may name it.
 
-    Parameters
+    Attributes
     ----------
-    model : keras.Model
-        Functional or Sequential.
+    name : str
+    kind : str
+        Name of its class.
+    block : int
+        Block that it belongs to, counted from the top, as ``unfreeze=`` counts.
+    shape : tuple of (int or None)
+        Shape of its output for one sample.
+    n_params : int
     """
+
+    name: str
+    kind: str
+    block: int
+    shape: tuple[int | None, ...]
+    n_params: int
+
+
+def layers_of(model: keras.Model) -> list[LayerInfo]:
+    """List the layers of a functional or Sequential model, from inputs to outputs.
+
+    Examples
+    --------
+    >>> import keras
+    >>> dense = keras.layers.Dense(3, name="hidden")
+    >>> layers_of(keras.Sequential([keras.Input((4,)), dense]))
+    [LayerInfo(name='hidden', kind='Dense', block=1, shape=(3,), n_params=15)]
+    """
+    starts = [block.start.position for block in blocks_of(model)[1:]]
+    return [
+        LayerInfo(
+            call.operation.name,
+            type(call.operation).__name__,
+            1 + sum(start > position for start in starts),
+            tuple(call.outputs[0].shape[1:]),
+            _n_params([call]),
+        )
+        for position, call in enumerate(calls_of(model))
+    ]
+
+
+def cuts_of(model: keras.Model) -> list[Cut]:
+    """List the cuts of a functional or Sequential model, from its inputs to its outputs."""
     calls = calls_of(model)
     last_read = {id(tensor): len(calls) for tensor in model.outputs}
     for position in range(len(calls) - 1, -1, -1):
@@ -87,17 +124,9 @@ def cuts_of(model: keras.Model) -> list[Cut]:
 
 
 def blocks_of(model: keras.Model) -> list[Block]:
-    """Divide a graph into blocks, each of which has weights that are not of a normalisation.
+    """Divide a functional or Sequential model into blocks, from inputs to outputs.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional or Sequential.
-
-    Returns
-    -------
-    list of Block
-        From inputs to outputs.
+    Each block has weights other than those of a normalization.
 
     Examples
     --------
@@ -121,7 +150,7 @@ def blocks_of(model: keras.Model) -> list[Block]:
 
 
 def _divisions(calls: Sequence[Any], cuts: Sequence[Cut]) -> Iterator[list[Cut]]:
-    """Yield where blocks may end, by one rule after the other."""
+    """Yield the ends of blocks by one rule after the other."""
 
     def ends(n_live: int, is_end: Callable[[int], bool]) -> list[Cut]:
         inner = cuts[1:-1]
@@ -138,7 +167,7 @@ def _divisions(calls: Sequence[Any], cuts: Sequence[Cut]) -> Iterator[list[Cut]]
 
 
 def _blocks(calls: Sequence[Any], ends: Sequence[Cut]) -> list[Block]:
-    """Make blocks of what lies between cuts; what has no weights goes with what is below it."""
+    """Make blocks between cuts; calls without weights join the block below them."""
     blocks: list[Block] = []
     start = ends[0]
     for end in ends[1:]:
@@ -146,10 +175,10 @@ def _blocks(calls: Sequence[Any], ends: Sequence[Cut]) -> list[Block]:
         n_params = _n_params(inside)
         names = tuple(dict.fromkeys(c.operation.name for c in inside if _n_params([c])))
         if not all(map(_is_light, inside)):
-            blocks.append(Block(start, end, names, n_params))
+            blocks.append(Block(start, names, n_params))
         elif blocks:
             last = blocks.pop()
-            blocks.append(Block(last.start, end, last.layers + names, last.n_params + n_params))
+            blocks.append(Block(last.start, last.layers + names, last.n_params + n_params))
         else:
             continue  # scaling of the inputs belongs to the first block
         start = end
@@ -162,18 +191,18 @@ def _n_params(calls: Sequence[Any]) -> int:
 
 
 def is_normalization(layer: Any) -> bool:
-    """Tell whether a layer is a normalisation of activations, going by the name of its class."""
+    """Return True if the class of a layer is named as a normalization of activations."""
     name = type(layer).__name__
     return name.endswith("Normalization") and name != "SpectralNormalization"
 
 
 def _is_light(call: Any) -> bool:
-    """Tell whether a call has no weights but those of a normalisation."""
+    """Return True if a call has no weights but those of a normalization."""
     return not _n_params([call]) or is_normalization(call.operation)
 
 
 def _is_merge(call: Any) -> bool:
-    """Tell whether a call joins tensors of one resolution; a gate for each channel does not."""
+    """Return True if a call joins tensors of one resolution, and is no gate of channels."""
     tensors = {id(tensor): tensor for tensor in call.input_tensors}
     is_gate = type(call.operation).__name__ == "Multiply"
     shapes = {tensor.shape[1:-1] for tensor in tensors.values()}

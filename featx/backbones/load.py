@@ -68,6 +68,17 @@ def named_model(
     return _tiny(weights)
 
 
+def network_graph(network: Network) -> keras.Model:
+    """Build a network at its default size without making its weights, for a look at its layers."""
+    import keras
+
+    if not network.constructor:
+        return file_model(TINY_FILE)
+    shape = (network.input_size, network.input_size, 3)
+    with keras.StatelessScope(initialize_variables=False):
+        return named_model(network, input_shape=shape, weights=None, params={})
+
+
 def _scales_for_imagenet_only(network: Network) -> bool:
     """Return True if the graph of a network depends on whether its weights are ImageNet's."""
     return network.constructor.startswith("EfficientNetB")

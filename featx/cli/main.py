@@ -48,6 +48,7 @@ from featx.cli.output import (
     print_comparisons,
     print_demo,
     print_json,
+    print_network,
     show,
     status,
 )
@@ -208,16 +209,48 @@ def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("name", required=False)
 @AS_JSON
-def backbones(as_json: bool) -> None:
-    """List the networks that can be named."""
+def backbones(name: str | None, as_json: bool) -> None:
+    """List the networks that can be named, or the layers and blocks of NAME.
+
+    --layer and --fine-tune take these names of layers, and --fine-tune N the top N blocks.
+    """
     from featx.backbones.registry import list_backbones
 
+    if name is not None:
+        _show_network(name, as_json)
+        return
     networks = list_backbones()
     if as_json:
         print_json([network._asdict() for network in networks])
         return
     print_backbones(networks)
+
+
+def _show_network(name: str, as_json: bool) -> None:
+    from featx.backbones.blocks import blocks_of, layers_of
+    from featx.backbones.load import network_graph
+    from featx.backbones.registry import find_network
+
+    network = find_network(name)
+    model = network_graph(network)
+    layers, blocks = layers_of(model), blocks_of(model)[::-1]
+    if not as_json:
+        print_network(network, layers, blocks)
+        return
+    numbered = [
+        {
+            "block": number,
+            "layers": block.layers,
+            "n_params": block.n_params,
+            "input_shapes": [tensor.shape[1:] for tensor in block.start.tensors],
+        }
+        for number, block in enumerate(blocks, start=1)
+    ]
+    print_json(
+        {**network._asdict(), "layers": [layer._asdict() for layer in layers], "blocks": numbered}
+    )
 
 
 for command in (fit, predict, evaluate, export, cache):

@@ -32,6 +32,7 @@ from featx.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from featx.backbones.blocks import Block, LayerInfo
     from featx.backbones.registry import Network
     from featx.evaluation.comparison import Comparison
 
@@ -314,6 +315,32 @@ def print_backbones(networks: Sequence[Network]) -> None:
         for network in networks
     ]
     print_table("", columns, rows)
+
+
+def print_network(network: Network, layers: Sequence[LayerInfo], blocks: Sequence[Block]) -> None:
+    """Print the layers of a network, from its input on, and its blocks, from the top."""
+    size = f"{network.input_size} x {network.input_size} pixels"
+    lines = [
+        (layer.name, layer.kind, _sides(layer.shape), f"{layer.n_params:,}", layer.block)
+        for layer in layers
+    ]
+    columns = ("layer", "class", "output", "#parameters", "#block")
+    print_table(f"Layers of {network.name} at {size}", columns, lines)
+    rows = [
+        (
+            number,
+            " ... ".join(dict.fromkeys((block.layers[0], block.layers[-1]))),
+            ", ".join(_sides(tensor.shape[1:]) for tensor in block.start.tensors),
+            f"{block.n_params:,}",
+        )
+        for number, block in enumerate(blocks, start=1)
+    ]
+    shown = ("#block", "first and last layer with weights", "input", "#parameters")
+    print_table("Blocks, from the top", shown, rows)
+
+
+def _sides(shape: Sequence[int | None]) -> str:
+    return " x ".join("?" if side is None else str(side) for side in shape)
 
 
 def print_cache(result: dict[str, Any]) -> None:

@@ -36,8 +36,8 @@ class FineTune(FeatxEstimator):
         What is trained: a number of blocks from the top, at most all of them; a fraction of the
         blocks, above 0 and below 1; the name of a layer, from which on everything is trained; a
         regular expression that is searched for in the names of layers; "all"; "norm" or "bias", the
-        scales and offsets of normalisations, or the biases, of all layers. See ``docs/blocks.md``
-        for the blocks.
+        scales and offsets of normalisations, or the biases, of all layers. The command
+        ``featx backbones NAME`` lists the blocks.
     epochs : int, default=10
     learning_rate : float or "find", default=1e-4
         The highest that the schedule reaches; "find" tries rising ones on some batches and takes

@@ -6,17 +6,27 @@ import pytest
 from keras import layers
 from sample_networks import with_statistics
 
-from featx.backbones.blocks import Cut, blocks_of, cuts_of
+from featx import list_backbones
+from featx.backbones.blocks import Cut, blocks_of, cuts_of, layers_of
+from featx.backbones.layers import find_layer_output
+from featx.backbones.load import network_graph
+from featx.backbones.registry import find_network
+from featx.finetune.unfreeze import choose_unfrozen
 
 # Blocks at the default size of each network.
 N_BLOCKS = {
-    "MobileNetV2": 11,
-    "ResNet50": 16,
-    "EfficientNetV2B0": 16,
-    "ConvNeXtTiny": 18,
-    "VGG19": 5,
-    "NASNetMobile": 16,
+    "mobilenet_v2": 11,
+    "resnet50": 16,
+    "efficientnet_v2_b0": 16,
+    "convnext_tiny": 18,
+    "vgg19": 5,
+    "nasnet_mobile": 16,
 }
+IN_GATE = ("tiny", "mobilenet_v2", "vgg16")
+EVERY_NETWORK = [
+    network.name if network.name in IN_GATE else pytest.param(network.name, marks=pytest.mark.long)
+    for network in list_backbones()
+]
 
 
 def conv(name, n_filters=4, **options):
@@ -214,7 +224,6 @@ def test_blocks_of_a_network_with_a_norm_at_the_top_have_it_in_the_last():
     *lower, top = blocks_of(normed)
     assert [block.layers for block in lower] == names(whole)[:-1]
     assert top.layers == ("low_2", "high_2", "norm")
-    assert top.end.tensors == tuple(normed.outputs)
     assert top.n_params == blocks_of(whole)[-1].n_params + 4 * 4
 
 
@@ -242,15 +251,40 @@ def test_blocks_of_a_layer_called_twice_count_it_once():
 )
 def test_blocks_of_a_graph_cover_it_without_gaps(make):
     model = make()
-    blocks, cuts = blocks_of(model), cuts_of(model)
-    assert [block.start for block in blocks] == [cuts[0], *(block.end for block in blocks[:-1])]
-    assert blocks[-1].end == cuts[-1]
+    blocks = blocks_of(model)
+    assert blocks[0].start == cuts_of(model)[0]
+    found = [name for block in blocks for name in block.layers]
+    assert found == [layer.name for layer in layers_of(model) if layer.n_params]
     assert sum(block.n_params for block in blocks) == model.count_params()
 
 
 @pytest.mark.parametrize(("name", "n_blocks"), N_BLOCKS.items())
-def test_blocks_of_well_known_networks_are_those_of_their_papers(name, n_blocks):
-    model = application(name, 224)
-    blocks = blocks_of(model)
+def test_blocks_of_networks_are_those_of_papers(name, n_blocks):
+    network = find_network(name)
+    blocks = blocks_of(network_graph(network))
     assert len(blocks) == n_blocks
-    assert sum(block.n_params for block in blocks) == model.count_params()
+    assert sum(block.n_params for block in blocks) == network.n_parameters
+
+
+@pytest.mark.parametrize("name", EVERY_NETWORK)
+def test_blocks_of_networks_can_be_unfrozen(name):
+    model = network_graph(find_network(name))
+    n_params = {layer.name: layer.n_params for layer in layers_of(model)}
+    blocks = blocks_of(model)[::-1]
+    for number, block in enumerate(blocks, start=1):
+        by_name = choose_unfrozen(model, block.layers[0], batch_norm="trained", label=name)
+        by_number = choose_unfrozen(model, number, batch_norm="trained", label=name)
+        assert by_name.layers == by_number.layers
+        assert block.layers[0] in by_number.layers
+        assert sum(n_params[layer] for layer in block.layers) == block.n_params
+        _ = find_layer_output(model, block.layers[-1], label=name)
+
+
+def test_layers_of_a_network_are_counted_from_the_top():
+    found = layers_of(residual_chain())
+    assert [(layer.name, layer.kind, layer.block) for layer in found if layer.n_params] == [
+        *((name, "Conv2D", 3) for name in ("stem", "low_0", "high_0")),
+        *((name, "Conv2D", 2) for name in ("low_1", "high_1")),
+        *((name, "Conv2D", 1) for name in ("low_2", "high_2")),
+    ]
+    assert {layer.shape for layer in found} == {(8, 8, 4)}

@@ -129,6 +129,22 @@ def test_backbones_lists_all(run):
     assert json.loads(text)[0]["name"] == "tiny"
 
 
+def test_backbones_of_name_shows_layers_and_blocks(run):
+    code, text, _ = run("backbones", "Tiny")
+    assert code == 0
+    assert all(name in text for name in ("stage5", "embedding", "64 x 64 x 3"))
+    code, text, _ = run("backbones", "tiny", "--json")
+    found = json.loads(text)
+    assert (found["name"], len(found["blocks"])) == ("tiny", 5)
+    assert sum(block["n_params"] for block in found["blocks"]) == found["n_parameters"]
+    assert found["layers"][-1]["shape"] == [400]
+
+
+def test_backbones_of_unknown_name_suggests_one(run):
+    code, _, err = run("backbones", "tinny")
+    assert (code, "Did you mean 'tiny'" in err) == (CODES["input"], True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
