@@ -524,8 +524,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         cache = self.resolved_cache()
         array_shape = getattr(self, "array_shape_", samples.array_shape)
         samples = samples.for_inputs(resolved.input_shape)
-        samples.knows_float_range = getattr(self, "float_range_", None) is not None
-        if not samples.knows_float_range:
+        is_range_known = getattr(self, "float_range_", None) is not None
+        if not is_range_known:
             samples.float_range()  # raises if they seem to be scaled to 0..1
         options = PassOptions(
             self.batch_size, self.engine, self.n_jobs, self.on_error, self.verbose
@@ -547,6 +547,8 @@ class FeatureExtractor(LastReport, CallbackSupportMixin, TransformerMixin, Extra
         )
         for number, rows, embeddings, self.report_ in views:
             yield number, rows, embeddings
+        if not is_range_known:
+            samples.float_range()  # of a lazy sequence, all of which was read now
 
     def _augmentation(self, resolved: EmbeddingSource) -> Augmentation | None:
         """Return what makes versions of samples, if there are any."""

@@ -17,27 +17,16 @@ import numpy as np
 from PIL import Image
 
 from featx._threads import run_ahead
-from featx.digests.hashing import digest_of_array
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.images import conform, decode_to
-from featx.inputs.items import (
-    as_item,
-    check_unmasked,
-    content_of,
-    digest_of_content,
-    is_missing,
-    is_sample,
-    name_of,
-)
+from featx.inputs.items import as_item, is_missing, is_sample, name_of
+from featx.inputs.kinds import IMAGE, InputKind, kind_of
 from featx.inputs.pixels import UNIT_PEAK, check_scale
 from featx.inputs.samples import (
-    NOT_FINITE,
     Identified,
     ReadBlock,
     Samples,
-    as_values,
     check_several,
 )
 
@@ -88,7 +77,7 @@ class LazySamples(Samples):
         self._faults: list[SampleFault] = []
         self._n_known = 0
         self._largest = -np.inf  # of floating-point pixels that were read
-        self._are_images = True
+        self._kind: InputKind = IMAGE
         self._reading = threading.Lock()
 
     def __len__(self) -> int:
@@ -96,8 +85,8 @@ class LazySamples(Samples):
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself, if the first item may be an image, or an array of that very shape."""
-        self._are_images = len(shape) == 3
-        if self._are_images:
+        self._kind = kind_of(shape)
+        if self._kind.is_resized:
             check_several(len(self), self.array_shape)
         elif self.array_shape != shape:
             got = f"arrays of shape {self.array_shape}" if self.array_shape else "images"
@@ -106,9 +95,10 @@ class LazySamples(Samples):
 
     def float_range(self) -> tuple[float, float] | None:
         """Return the range of the items read so far: one before the first pass, all after it."""
-        floats = [x for x in self._first if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
-        largest = max([self._largest, *(float(x.max()) for x in floats if x.size)])
-        return (0.0, 255.0) if self._are_images and largest > UNIT_PEAK else None
+        largest = max([self._largest, *map(self._kind.peak, self._first)])
+        if self._n_known == len(self):
+            check_scale(largest)
+        return (0.0, 255.0) if largest > UNIT_PEAK else None
 
     def name(self, row: int) -> str:
         """Return the index expression of a sample, without reading it."""
@@ -128,13 +118,7 @@ class LazySamples(Samples):
     def read(
         self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock]:
-        """Read all samples in order, each once; a thread reads a few items ahead.
-
-        Raises
-        ------
-        InputError
-            Floating-point images seem to be scaled to 0..1; raised once all are read.
-        """
+        """Read all samples in order, each once; a thread reads a few items ahead."""
         n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         make = partial(self._make, shape=shape, is_wanted=is_wanted)
         groups = (
@@ -142,18 +126,15 @@ class LazySamples(Samples):
             for start in range(0, len(self), _GROUP_SIZE)
         )
         read = partial(self._read, make=make, n_threads=n_threads)
-        self._n_known, self._faults, largest = 0, [], -np.inf
+        self._n_known, self._faults = 0, []
         for made in run_ahead(read, groups, n_threads=1):
             rows = slice(made[0].row, made[-1].row + 1)
             self._keys[rows] = keys_from((one.key for one in made), count=len(made))
             faults = [one.fault for one in made if one.fault]
             self._faults += faults
             self._n_known = rows.stop
-            largest = max(largest, *(one.largest for one in made))
-            self._largest = max(self._largest, largest)
+            self._largest = max(self._largest, *(one.largest for one in made))
             yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded(made))
-        if not self.knows_float_range:
-            check_scale(largest)
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
@@ -183,9 +164,7 @@ class LazySamples(Samples):
         try:
             item = _checked(item)
             name = name_of(item)
-            # A vector of bytes is no encoded image.
-            is_vector = isinstance(item, np.ndarray) and not self._are_images
-            content = item if is_vector else content_of(item)
+            content = self._kind.content_of(item)
         except UnreadableImageError as exc:
             return _Taken(row, name, exc)
         if isinstance(item, np.ndarray):
@@ -201,11 +180,10 @@ class LazySamples(Samples):
         try:
             if isinstance(content, UnreadableImageError):
                 raise content
-            key = digest_of_content(content) if self._are_images else _digest_of_values(content)
+            key = self._kind.digest_of(content)
             _check_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
-            if self._are_images and isinstance(content, np.ndarray) and content.dtype.kind == "f":
-                largest = float(content.max())
-            inputs = _inputs_of(content, shape) if is_wanted(key) else None
+            largest = self._kind.peak(content)
+            inputs = self._kind.load(content, shape) if is_wanted(key) else None
         except UnreadableImageError as exc:
             return _Read(row, key, largest, fault=SampleFault(row, name, str(exc)))
         return _Read(row, key, largest, inputs)
@@ -229,7 +207,6 @@ def _checked(item: Any) -> Any:
         raise UnreadableImageError("missing value (None or NaN)")
     if not is_sample(item):
         raise UnreadableImageError(f"a {type(item).__name__}, which is not an image")
-    check_unmasked(item)
     return item
 
 
@@ -256,26 +233,6 @@ def _check_unchanged(key: bytes, known: bytes) -> None:
             "has other pixels than when it was read before: a sequence must give the same item "
             "each time. Leave random transforms out; augment= makes them"
         )
-
-
-def _digest_of_values(values: np.ndarray | bytes) -> bytes:
-    if not isinstance(values, np.ndarray):
-        raise UnreadableImageError("not an array of numbers")
-    return digest_of_array(values)
-
-
-def _inputs_of(content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the inputs of a backbone from pixels, encoded bytes or other numbers."""
-    if isinstance(content, bytes):
-        return decode_to(content, shape)
-    if len(shape) == 3:
-        return conform(content, shape)
-    if content.shape != shape:
-        raise UnreadableImageError(f"has shape {content.shape}: expected {shape}")
-    values = as_values(content)
-    if not np.isfinite(values).all():
-        raise UnreadableImageError(NOT_FINITE)
-    return values
 
 
 class _Part(Sequence):

@@ -22,7 +22,7 @@ from featx.digests.hashing import digests_of_rows
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.images import conform
+from featx.inputs.kinds import NOT_FINITE, as_values, kind_of
 from featx.inputs.pixels import check_range, float_range
 
 
@@ -82,8 +82,6 @@ _BLOCK_BYTES = 16 * 2**20  # which a thread identifies
 _DTYPES = (np.uint8, np.float32)  # which the network takes as they are
 _ALL_PIXELS = (np.bool_, np.uint8)  # of which any value is a pixel
 
-NOT_FINITE = "has NaN or infinite values, or some beyond float32 (3.4e38)"
-
 _Result = TypeVar("_Result")
 
 
@@ -111,14 +109,11 @@ class Samples(ABC):
     ----------
     array_shape : tuple of int or None
         Shape that all samples share, without their number; None for files and mixed sequences.
-    knows_float_range : bool
-        True once `fit` has learned it, so that a pass does not check it.
     given : object
         The `X` from which they were made, None if there was none.
     """
 
     array_shape: tuple[int, ...] | None = None
-    knows_float_range = False
     given: Any = None
 
     @abstractmethod
@@ -284,11 +279,9 @@ class ArraySamples(Samples):
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself for images, :class:`ValueSamples` for other inputs of the same shape."""
-        if len(shape) != 3:
+        if not kind_of(shape).is_resized:
             return ValueSamples(self.array).for_inputs(shape)
         check_several(len(self), self.array_shape)
-        if len(self.array_shape) == 1:
-            return ValueSamples(self.array).for_inputs(shape)
         return self
 
     def float_range(self) -> tuple[float, float] | None:
@@ -331,7 +324,8 @@ class ArraySamples(Samples):
         images = _take(self.array, rows)
         if images.shape[1:] == shape and images.dtype in _DTYPES:
             return rows, images, []
-        return conformed(self, rows, items=images, pixels_of=lambda image: image, shape=shape)
+        read = dict(zip(rows.tolist(), images, strict=True)).__getitem__
+        return load_rows(self, rows, read, shape)
 
     def _each_block(self, function: Callable[[slice], _Result]) -> Iterable[_Result]:
         """Call a function with the rows of one block after another, in threads."""
@@ -402,12 +396,6 @@ class ValueSamples(ArraySamples):
         return [self.fault(row, NOT_FINITE) for row in bad]
 
 
-def as_values(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers that are no pixels as float32, infinite where that cannot hold them."""
-    with np.errstate(over="ignore"):
-        return numbers.astype(np.float32, copy=False)
-
-
 def check_several(n_samples: int, shape: tuple[int, ...] | None) -> None:
     """Check that samples of a shape are images, and not the rows of a single one.
 
@@ -438,34 +426,21 @@ def _take(array: Any, rows: np.ndarray) -> np.ndarray:
     return np.asarray(array[rows])
 
 
-def conformed(
+def load_rows(
     samples: Samples,
     rows: np.ndarray,
-    *,
-    items: Iterable[Any],
-    pixels_of: Callable[[Any], np.ndarray],
+    read: Callable[[int], np.ndarray | bytes],
     shape: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-    """Give images the size and channels that a backbone takes: see :meth:`Samples.batch`.
-
-    Parameters
-    ----------
-    samples : Samples
-    rows : ndarray of shape (m,), int64
-    items : iterable
-        The images of those rows.
-    pixels_of : callable
-        Turns one into an array, or raises :class:`UnreadableImageError`.
-    shape : tuple of int
-        Height, width, channels.
-    """
-    good, images, faults = [], [], []
-    for row, item in zip(rows.tolist(), items, strict=True):
+    """Make inputs of what `read` returns for each row: see :meth:`Samples.batch`."""
+    kind = kind_of(shape)
+    good, inputs, faults = [], [], []
+    for row in rows.tolist():
         try:
-            images.append(conform(pixels_of(item), shape))
+            inputs.append(kind.load(read(row), shape))
             good.append(row)
         except UnreadableImageError as exc:
             faults.append(samples.fault(row, exc))
     # Images of both dtypes in one batch are stacked as floats, which changes no number.
-    inputs = np.stack(images) if images else np.empty((0, *shape), np.uint8)
-    return np.array(good, np.int64), inputs, faults
+    stacked = np.stack(inputs) if inputs else np.empty((0, *shape), np.uint8)
+    return np.array(good, np.int64), stacked, faults
