@@ -42,7 +42,7 @@ def as_item(item: Any) -> Any:
     Raises
     ------
     UnreadableImageError
-        The tensor cannot be a numpy array.
+        The tensor cannot be converted to a numpy array.
 
     Examples
     --------
@@ -97,13 +97,7 @@ def name_of(item: Any) -> str:
 
 
 def content_of(item: Any) -> np.ndarray | bytes:
-    """Return the pixels of an array or a PIL image, or the bytes of a file or an encoded image.
-
-    Raises
-    ------
-    UnreadableImageError
-        The item cannot be read.
-    """
+    """Return the pixels of an array or a PIL image, or the bytes of a file or an encoded image."""
     if isinstance(item, memoryview) and item.ndim > 1:
         item = np.asarray(item)
     if isinstance(item, np.ndarray):
@@ -116,13 +110,7 @@ def content_of(item: Any) -> np.ndarray | bytes:
 
 
 def check_unmasked(item: Any) -> None:
-    """Check that an array has no masked values, below which is anything.
-
-    Raises
-    ------
-    UnreadableImageError
-        It has some.
-    """
+    """Raise :class:`UnreadableImageError` if an array has masked values."""
     if np.ma.is_masked(item):
         raise UnreadableImageError(
             "has masked values: pass image.filled(value), with a value of your choice"
@@ -130,7 +118,7 @@ def check_unmasked(item: Any) -> None:
 
 
 def is_missing(item: Any) -> bool:
-    """Tell whether an item is what a column of paths has where there is none.
+    """Return True for a missing value, as in a column of paths.
 
     Examples
     --------

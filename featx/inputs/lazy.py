@@ -1,8 +1,8 @@
-"""Samples of a lazy sequence, which makes an item whenever it is indexed.
+"""Samples of a lazy sequence, which makes an item each time it is indexed.
 
 A PyTorch ``Dataset`` or a column of Hugging Face's ``datasets`` opens and decodes an image when it
-is indexed. So items are read in order, each once per pass, by one thread at a time. Only the digest
-of an item is kept and, where the network needs it, its pixels at the input size of the network.
+is indexed. So items are read in order, once per pass, by one thread at a time. Only the digest of
+an item is kept and, if the network needs it, its input.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from featx.inputs.samples import (
     check_several,
 )
 
-_GROUP_SIZE = 64  # items that are read before their pixels are handed on
+_GROUP_SIZE = 64  # items in a block
 # Errors of decoders. Anything else is a fault of the sequence, not of a sample.
 _READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class _Taken(NamedTuple):
-    """An item that was read: its pixels or bytes, or the error that prevented it."""
+    """The content of an item, or the error that was raised instead."""
 
     row: int
     name: str
@@ -44,11 +44,11 @@ class _Taken(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """The parts of an item that are kept; `inputs` is None if they are not needed."""
+    """What is kept of an item: `peak` is its largest float, `inputs` is None if not needed."""
 
     row: int
     key: bytes
-    largest: float = -np.inf
+    peak: float = -np.inf
     inputs: np.ndarray | None = None
     fault: SampleFault | None = None
 
@@ -61,12 +61,12 @@ class LazySamples(Samples):
     items : object with ``__len__`` and ``__getitem__``
         Sequence of PIL images, arrays, paths or encoded images, in any mixture.
     first : object
-        The first item, read to recognise its kind; the first pass does not read it again.
+        First item, which was read to recognise the sequence; the first pass does not read it again.
 
     Attributes
     ----------
     array_shape : tuple of int or None
-        Shape of the first item, if it is an array; None once an item of another shape was read.
+        Shape of all items read so far; None if they are not arrays of one shape.
     """
 
     def __init__(self, items: Any, first: Any) -> None:
@@ -76,7 +76,7 @@ class LazySamples(Samples):
         self._keys = np.zeros(len(items), KEY_DTYPE)
         self._faults: list[SampleFault] = []
         self._n_known = 0
-        self._largest = -np.inf  # of floating-point pixels that were read
+        self._peak = -np.inf  # of the floating-point pixels read so far
         self._kind: InputKind = IMAGE
         self._reading = threading.Lock()
 
@@ -84,7 +84,7 @@ class LazySamples(Samples):
         return len(self._keys)
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself, if the first item may be an image, or an array of that very shape."""
+        """Return itself if the first item is one that the backbone can take."""
         self._kind = kind_of(shape)
         if self._kind.is_resized:
             check_several(len(self), self.array_shape)
@@ -94,11 +94,11 @@ class LazySamples(Samples):
         return self
 
     def float_range(self) -> tuple[float, float] | None:
-        """Return the range of the items read so far: one before the first pass, all after it."""
-        largest = max([self._largest, *map(self._kind.peak, self._first)])
+        """Return the range of the items read so far; raise if all were read and seem scaled."""
+        peak = max([self._peak, *map(self._kind.peak, self._first)])
         if self._n_known == len(self):
-            check_scale(largest)
-        return (0.0, 255.0) if largest > UNIT_PEAK else None
+            check_scale(peak)
+        return (0.0, 255.0) if peak > UNIT_PEAK else None
 
     def name(self, row: int) -> str:
         """Return the index expression of a sample, without reading it."""
@@ -109,7 +109,7 @@ class LazySamples(Samples):
         return _Part(self.items, rows)
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples, reading them unless a pass has done so."""
+        """Identify all samples; read them unless a pass has done so."""
         if self._n_known < len(self):
             for _ in self.read((), is_wanted=lambda _: False, n_jobs=None):
                 pass
@@ -118,7 +118,7 @@ class LazySamples(Samples):
     def read(
         self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock]:
-        """Read all samples in order, each once; a thread reads a few items ahead."""
+        """Read all samples in order, each once; a thread prefetches a few items."""
         n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         make = partial(self._make, shape=shape, is_wanted=is_wanted)
         groups = (
@@ -133,13 +133,13 @@ class LazySamples(Samples):
             faults = [one.fault for one in made if one.fault]
             self._faults += faults
             self._n_known = rows.stop
-            self._largest = max(self._largest, *(one.largest for one in made))
+            self._peak = max(self._peak, *(one.peak for one in made))
             yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded(made))
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Read some samples again, and check that their content is unchanged."""
+        """Read samples again, and check that their content is unchanged."""
         make = partial(self._make, shape=shape, is_wanted=lambda _: True)
         made = self._read(rows.tolist(), make=make, n_threads=1)
         return *_loaded(made), [one.fault for one in made if one.fault]
@@ -151,9 +151,9 @@ class LazySamples(Samples):
             return list(run_ahead(make, map(self._take, rows), n_threads=n_threads))
 
     def _take(self, row: int) -> _Taken:
-        """Read an item, and copy what is needed of it before the next one is read.
+        """Read an item, and copy its content before the next one is read.
 
-        The next may be the same object with other pixels, or come from the same open file.
+        The next item may be the same object with other pixels, or come from the same open file.
         """
         try:
             is_first = row == 0 and self._first
@@ -176,17 +176,17 @@ class LazySamples(Samples):
         self, taken: _Taken, shape: tuple[int, ...], is_wanted: Callable[[bytes], bool]
     ) -> _Read:
         row, name, content = taken
-        key, largest = NO_KEY, -np.inf
+        key, peak = NO_KEY, -np.inf
         try:
             if isinstance(content, UnreadableImageError):
                 raise content
             key = self._kind.digest_of(content)
             _check_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
-            largest = self._kind.peak(content)
+            peak = self._kind.peak(content)
             inputs = self._kind.load(content, shape) if is_wanted(key) else None
         except UnreadableImageError as exc:
-            return _Read(row, key, largest, fault=SampleFault(row, name, str(exc)))
-        return _Read(row, key, largest, inputs)
+            return _Read(row, key, peak, fault=SampleFault(row, name, str(exc)))
+        return _Read(row, key, peak, inputs)
 
 
 def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +199,7 @@ def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(item: Any) -> Any:
-    """Return an item as a sample; raise if it is not one, or if reading it raised."""
+    """Return an item as a sample; raise if it is none, or is the error that reading raised."""
     if isinstance(item, Exception):
         raise UnreadableImageError(f"{type(item).__name__}: {item}") from item
     item = as_item(item)
@@ -211,13 +211,7 @@ def _checked(item: Any) -> Any:
 
 
 def item_at(items: Any, row: int, n_items: int) -> Any:
-    """Return an item of a sequence.
-
-    Raises
-    ------
-    InputError
-        There is none, although the sequence is as long as that.
-    """
+    """Return an item; raise :class:`InputError` if the sequence is shorter than its length."""
     try:
         return items[row]
     except IndexError as exc:

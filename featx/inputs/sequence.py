@@ -1,4 +1,4 @@
-"""Samples one by one: paths, encoded images, PIL images and single arrays, in any mixture."""
+"""Samples of a sequence: paths, encoded images, PIL images and single arrays, in any mixture."""
 
 from __future__ import annotations
 
@@ -20,23 +20,12 @@ from featx.inputs.pixels import float_range
 from featx.inputs.samples import Identified, Samples, ValueSamples, check_several, load_rows
 
 _UNREAD = bytes(DIGEST_BYTES)
-_FILES_AT_ONCE = 256  # that are identified before they are handed on
-_PATIENCE_S = 0.2  # a pass waits for all files to be identified before it goes ahead
+_FILES_AT_ONCE = 256  # in a block
+_PATIENCE_S = 0.2  # wait for all files before a pass starts on some
 
 
 class _File(NamedTuple):
-    """A file that is there.
-
-    Attributes
-    ----------
-    row : int
-    path : str
-    state : bytes
-        What the index knows it by.
-    changed_s : float
-    digest : bytes or None
-        None if the index does not know it.
-    """
+    """A file that exists: `state` is its key in the file index, `digest` what the index holds."""
 
     row: int
     path: str
@@ -48,27 +37,26 @@ class _File(NamedTuple):
 class ItemSamples(Samples):
     """A sequence of paths, encoded images, PIL images and single arrays, in any mixture.
 
-    A file may change between the moment when it is hashed and that when it is decoded. Its pixels
-    are then not those of its key, so it is hashed once more when it is decoded, and is at fault if
-    it differs.
+    A file may change after it is hashed and before it is decoded. So it is hashed again when it is
+    decoded, and is a fault if the digests differ.
 
     Parameters
     ----------
     items : sequence of str, Path, bytes, PIL.Image.Image or ndarray
-        None, NaN and the like are samples that cannot be read.
+        Missing values, such as None and NaN, are samples that cannot be read.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
         self.items = items
         shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
         self.array_shape = shapes.pop() if len(shapes) == 1 else None
-        self._keys = np.zeros(len(items), KEY_DTYPE)  # of those that are identified
+        self._keys = np.zeros(len(items), KEY_DTYPE)  # of the samples identified so far
 
     def __len__(self) -> int:
         return len(self.items)
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself for images; arrays that are not images become one array."""
+        """Return itself for images, and otherwise the items as rows of one array."""
         if kind_of(shape).is_resized:
             check_several(len(self), self.array_shape)
             return self
@@ -77,7 +65,7 @@ class ItemSamples(Samples):
         return ValueSamples(np.stack(self.items))
 
     def _check_values(self, row: int, item: Any, shape: tuple[int, ...]) -> None:
-        """Check that an item is an array of numbers of a shape."""
+        """Check that an item is an array of numbers of this shape."""
         is_array = isinstance(item, np.ndarray)
         if not is_array or item.shape != shape or item.dtype.kind not in "biuf":
             got = name_of(item) if is_array or is_missing(item) else f"an image, {name_of(item)!r}"
@@ -100,7 +88,7 @@ class ItemSamples(Samples):
         return float_range(item for item in self.items if isinstance(item, np.ndarray))
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples; what is read for it is checked to be an image."""
+        """Identify all samples; check that what is read is an image."""
         digests: list[bytes] = [_UNREAD] * len(self)
         faults: list[SampleFault] = []
         paths: list[tuple[int, str]] = []
@@ -126,7 +114,7 @@ class ItemSamples(Samples):
     def _add_files(
         self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
     ) -> list[SampleFault]:
-        """Fill in the digests of files; only those that the index does not know are read."""
+        """Fill in the digests of files; read only files that the index does not know."""
         found, missing = self._look_for(paths, files)
         read, faults = self._read(found, files)
         for file, digest in zip(found, read, strict=True):
@@ -136,7 +124,7 @@ class ItemSamples(Samples):
     def _look_for(
         self, paths: list[tuple[int, str]], files: FileIndex
     ) -> tuple[list[_File], list[SampleFault]]:
-        """Return the files that are there, with those digests that the index knows; faults."""
+        """Return the files that exist, with the digests that the index knows, and the faults."""
         found: list[_File] = []
         faults: list[SampleFault] = []
         for row, path in paths:
@@ -152,7 +140,7 @@ class ItemSamples(Samples):
         return found, faults
 
     def _read(self, found: list[_File], files: FileIndex) -> tuple[list[bytes], list[SampleFault]]:
-        """Return the digest of each file, and faults; the index learns those that are read."""
+        """Return the digest of each file, and the faults; add what was read to the index."""
         digests: list[bytes] = []
         faults: list[SampleFault] = []
         for file in found:
@@ -164,7 +152,7 @@ class ItemSamples(Samples):
         return digests, faults
 
     def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
-        """Read files in a thread, if all samples are files that are there."""
+        """Identify files in a thread, if all samples are files that exist."""
         paths = [
             (row, _absolute(path))
             for row, item in enumerate(self.items)
@@ -179,7 +167,7 @@ class ItemSamples(Samples):
         started = Prefetcher(partial(self._identify, files=files), blocks, n_threads=1)
         try:
             started.wait(_PATIENCE_S)
-        except BaseException:  # Ctrl-C: nobody else knows the thread yet
+        except BaseException:  # Ctrl-C: no caller has the thread yet
             started.close()
             raise
         return started
