@@ -261,7 +261,7 @@ def _backbone_of(extractor: FeatureExtractor) -> Backbone:
 
 
 def _embedding_graph(backbone: Backbone) -> keras.Model:
-    return embedding_graph([backbone], "uint8" if len(backbone.input_shape) == 3 else "float32")
+    return embedding_graph([backbone], backbone.kind.dtype)
 
 
 def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:

@@ -454,8 +454,8 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
     ) -> Iterator[tuple[int, Any, np.ndarray]]:
         """Yield the embeddings of each view: see :meth:`ForwardPass.embed_views`."""
         array_shape = getattr(self, "array_shape_", inputs.array_shape)
-        inputs.knows_float_range = getattr(self, "float_range_", None) is not None
-        if not inputs.knows_float_range:
+        is_range_known = getattr(self, "float_range_", None) is not None
+        if not is_range_known:
             inputs.float_range()  # raises if they seem to be scaled to 0..1
         others = unique_sources(also, self._other_sources(source, array_shape))
         forward = ForwardPass(
@@ -468,6 +468,8 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         for view in forward.embed_views(inputs, augmentation, self.views, out=out):
             self.report_ = forward.report
             yield view
+        if not is_range_known:
+            inputs.float_range()  # of a lazy sequence, all of which was read now
 
     def _augmentation(self, source: EmbeddingSource) -> Augmentation | None:
         """Return what makes augmented views, if there are any."""

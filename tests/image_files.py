@@ -7,11 +7,19 @@ import zlib
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from featx.inputs.images import _loaded_file, _read
+from featx.inputs.pixels import on_white
+
 
 def encoded(image, kind="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decode(data):
+    """Return the pixels of an encoded image in its own size, (h, w, 3) uint8."""
+    return np.asarray(on_white(_read(data, _loaded_file)))
 
 
 def photo():

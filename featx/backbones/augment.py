@@ -28,6 +28,7 @@ from featx.digests.keras_settings import STANDARD, KerasSettings, backend_name, 
 from featx.engines.compile import compiled_training
 from featx.engines.devices import check_can_run
 from featx.exceptions import ParameterError
+from featx.inputs.kinds import kind_of
 
 if TYPE_CHECKING:
     import keras
@@ -153,7 +154,7 @@ class Augmentation:
         """
         given = "'standard'" if isinstance(self._augment, str) else self._augment
         if isinstance(self._augment, str):
-            if len(self._input_shape) != 3:
+            if not kind_of(self._input_shape).is_augmentable:
                 raise ParameterError(
                     f"augment={given} changes images, but the inputs of the backbone have shape "
                     f"{self._input_shape}: pass Keras layers that can change those"

@@ -27,7 +27,7 @@ from featx.digests.keras_settings import STANDARD, KerasSettings, current_settin
 from featx.digests.space import Space
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, ParameterError
-from featx.inputs.images import DECODER, RESIZE
+from featx.inputs.kinds import InputKind, kind_of
 
 if TYPE_CHECKING:
     import keras
@@ -106,6 +106,11 @@ class Backbone:
     input_shape: tuple[int, ...]
     settings: KerasSettings = STANDARD
     agreed: set[str] = field(default_factory=set)
+
+    @property
+    def kind(self) -> InputKind:
+        """The kind of sample that it takes."""
+        return kind_of(self.input_shape)
 
     @cached_property
     def tensor(self) -> keras.KerasTensor | None:
@@ -191,7 +196,7 @@ class Backbone:
     @cached_property
     def takes_channels_first(self) -> bool:
         """Whether inputs are images whose channels come first, (c, h, w)."""
-        return len(self.input_shape) == 3 and takes_channels_first(self.model)
+        return self.kind.is_resized and takes_channels_first(self.model)
 
     def pooled(self, activations: keras.KerasTensor) -> keras.KerasTensor:
         """Pool the output of the layer, in float32."""
@@ -233,8 +238,7 @@ class Backbone:
             "dtype": "float32",
             "feature_shape": list(self.feature_shape),
         }
-        if len(self.input_shape) == 3:
-            description |= {"decoder": DECODER, "resize": RESIZE}
+        description |= self.kind.reader
         if self.takes_channels_first:
             description["channels_first"] = True
         departures = self.settings.departures()
@@ -378,7 +382,7 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
 
 def _asked_shape(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     if spec.size:
-        n_channels = array_shape[2] if array_shape and len(array_shape) == 3 else 3
+        n_channels = array_shape[2] if array_shape and kind_of(array_shape).is_resized else 3
         return (*spec.size, n_channels)
     if array_shape:
         return (*array_shape, 1) if len(array_shape) == 2 else array_shape
@@ -400,7 +404,7 @@ def _input_shape(
             f"{spec.label} has {len(inputs)} inputs: expected one. Wrap it in a model of one input."
         )
     shape = tuple(inputs[0].shape[1:])
-    if len(shape) == 3 and takes_channels_first(model):
+    if kind_of(shape).is_resized and takes_channels_first(model):
         return _channels_first_shape(spec, shape, array_shape)
     if None in shape:
         asked = _asked_shape(spec, array_shape)
@@ -409,7 +413,7 @@ def _input_shape(
                 f"{spec.label} takes inputs of shape {shape}, but the samples have {asked}"
             )
         return tuple(a if own is None else own for own, a in zip(shape, asked, strict=True))
-    if spec.size and len(shape) == 3 and spec.size != shape[:2]:
+    if spec.size and kind_of(shape).is_resized and spec.size != shape[:2]:
         raise BackboneError(
             f"input_size={spec.size}, but {spec.label} takes {shape[:2]} and nothing else: leave "
             "input_size out, or build the model with inputs of shape (None, None, c)"

@@ -36,7 +36,7 @@ from featx.digests.space import Space
 from featx.engines.compile import check_is_eager
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
 from featx.inputs.file_index import FileIndex, file_key
-from featx.inputs.images import DECODER, RESIZE
+from featx.inputs.kinds import KINDS
 
 _RECIPE_VERSION = 2
 _MAX_BUILT = 8
@@ -271,7 +271,7 @@ def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any]
         "layer": spec.layer,
         "pooling": spec.pooling,
         "precision": spec.precision,
-        "decoder": [DECODER, RESIZE],
+        "decoder": [name for kind in KINDS for name in kind.reader.values()],
     }
     return {**source, **_plain(reading)}
 

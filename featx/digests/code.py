@@ -9,17 +9,12 @@ different things can look alike. The digest made here follows the code itself:
 - **A class** is the code and data in its body, and its bases.
 - **Any other object** is its class and the state that pickle would keep.
 - **A library** (the standard library, NumPy, Keras, ...) is trusted: what it exports is
-  identified by its name alone, and the walk stops there.
+  identified by its name alone, and the walk stops there. A new release may compute slightly
+  other numbers; that does not count as other code.
 
 What cannot be followed raises :class:`UnhashableCodeError`. Not noticed are names looked up as
 strings (`getattr(module, name)`, `eval`) and what files hold. Each minor version of Python has
 bytecode of its own, hence other digests: that costs a new pass, never a wrong row.
-
-Facts about code: whether it is a library's or the user's, and what it reads.
-
-Trusted libraries are the standard library and the numerical packages that embeddings are computed
-with: a function of theirs is the same wherever it has the same name. A new release may compute
-slightly other numbers; that is not held to be other code.
 """
 
 from __future__ import annotations
@@ -41,6 +36,8 @@ import numpy as np
 from featx.digests.hashing import digest_of, digest_of_array
 from featx.exceptions import FeatxError
 
+Known = Callable[[Any], str | None]
+
 _TRUSTED = frozenset(
     {
         *("keras", "tensorflow", "jax", "jaxlib", "torch", "ml_dtypes", "optree"),
@@ -49,149 +46,6 @@ _TRUSTED = frozenset(
 )
 _IMPLIED_KINDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _IMPLIED_NAMES = frozenset({"_abc_impl", "__annotate__", "__annotate_func__"})
-
-
-@functools.cache
-def is_library(module: str) -> bool:
-    """Whether a module belongs to a trusted library.
-
-    Examples
-    --------
-    >>> is_library("numpy.linalg"), is_library("json"), is_library("__main__")
-    (True, True, False)
-    """
-    top = module.partition(".")[0]
-    if top in _TRUSTED:
-        return True
-    # A user's own code.py or token.py may hide the standard module of that name.
-    file = getattr(sys.modules.get(top), "__file__", None)
-    return top in sys.stdlib_module_names and (
-        file is None or Path(file).is_relative_to(Path(os.__file__).parent)
-    )
-
-
-def is_keras(kind: type) -> bool:
-    """Whether Keras itself defines a class.
-
-    Examples
-    --------
-    >>> is_keras(dict)
-    False
-    """
-    return kind.__module__.partition(".")[0] == "keras"
-
-
-def library_name(obj: Any) -> str | None:
-    """Name under which a trusted library holds a function or class; None if its code counts.
-
-    Examples
-    --------
-    >>> library_name(len)
-    'builtins:len'
-    >>> library_name(lambda x: x) is None
-    True
-    """
-    module = getattr(obj, "__module__", None)
-    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
-        return None
-    if "<" in name or not is_library(module):
-        return None
-    if isinstance(obj, types.FunctionType):
-        # `functools.wraps` copies the name of the wrapped function; the globals tell the truth.
-        home = obj.__globals__.get("__name__", "")
-        return f"{module}:{name}@{home}" if is_library(home) else None
-    return f"{module}:{name}" if _resolve(module, name) is obj else None
-
-
-def _resolve(module: str, name: str) -> Any:
-    try:
-        return operator.attrgetter(name)(sys.modules.get(module))
-    except AttributeError:
-        return None
-
-
-@functools.lru_cache(maxsize=1024)
-def global_paths(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
-    """Global names that code and the functions within it read, with the attributes that follow.
-
-    Examples
-    --------
-    >>> import math
-    >>> global_paths((lambda x: [math.sin(x) for _ in "ab"]).__code__)
-    (('math', 'sin'),)
-    """
-    paths: dict[tuple[str, ...], None] = {}
-    path: tuple[str, ...] = ()
-    for step in _instructions(code):
-        if path and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            path = (*path, step.argval)
-            continue
-        paths[path] = None
-        path = (step.argval,) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") else ()
-    # Names with two underscores, such as `__file__`, say where code lies, not what it does.
-    return tuple(path for path in paths if path and not path[0].startswith("__"))
-
-
-@functools.lru_cache(maxsize=1024)
-def foreign_imports(code: types.CodeType) -> tuple[str, ...]:
-    """Modules outside the trusted libraries that code imports when it runs.
-
-    Examples
-    --------
-    >>> foreign_imports(compile("import numpy, mine", "", "exec"))
-    ('mine',)
-    """
-    imports = (step.argval for step in _instructions(code) if step.opname == "IMPORT_NAME")
-    return tuple(module for module in imports if not is_library(module))
-
-
-def _instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
-    yield from dis.get_instructions(code)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _instructions(constant)
-
-
-def written_members(kind: type) -> list[tuple[str, Any]]:
-    """Members of a class that somebody wrote, as against Python setting them; ordered by name.
-
-    Examples
-    --------
-    >>> class Doubling:
-    ...     factor = 2
-    >>> written_members(Doubling)
-    [('factor', 2)]
-    """
-    return [
-        (name, member) for name, member in sorted(vars(kind).items()) if _is_written(name, member)
-    ]
-
-
-def _is_written(name: str, member: Any) -> bool:
-    if isinstance(member, _IMPLIED_KINDS) or name in _IMPLIED_NAMES:
-        return False
-    is_dunder = name.startswith("__") and name.endswith("__")
-    return not is_dunder or isinstance(member, types.FunctionType | staticmethod | classmethod)
-
-
-def describe(obj: Any) -> str:
-    """Name an object without its address in memory.
-
-    Examples
-    --------
-    >>> describe(len), describe({})
-    ("builtin_function_or_method 'len'", 'builtins.dict')
-    """
-    kind = obj if isinstance(obj, type) else type(obj)
-    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
-    if kind is obj or not isinstance(name, str):
-        return f"{kind.__module__}.{kind.__qualname__}"
-    return f"{kind.__name__} {name!r}"
-
-
-Known = Callable[[Any], str | None]
-
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range}
 )
@@ -199,7 +53,7 @@ _PLAIN = frozenset({list, tuple, dict, set, frozenset, slice, np.ndarray})
 
 
 class UnhashableCodeError(FeatxError, TypeError):
-    """What computes the embeddings holds something that has no identity across processes."""
+    """Code that computes embeddings holds something without identity across processes."""
 
 
 def code_digest(obj: Any, *, known: Known | None = None) -> str:
@@ -209,9 +63,10 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
     ----------
     obj : object
         A function, class, callable object, or plain data that may hold such.
-    known : callable, optional
-        Asked first about all but numbers, strings and the like: returns a digest if it knows the
-        kind, else None. This is how Keras layers within closures get theirs.
+    known : callable, default=None
+        Function that returns the digest of an object of a kind that it knows, and None for
+        others. It is asked first, except about numbers, strings and the like; so Keras layers
+        within closures get their digests.
 
     Returns
     -------
@@ -221,7 +76,7 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
     Raises
     ------
     UnhashableCodeError
-        If something that `obj` reaches can be neither followed nor identified by name.
+        Something that `obj` reaches can be neither followed nor identified by name.
 
     Examples
     --------
@@ -239,7 +94,7 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
 
 
 class _Stream:
-    """Bytes that spell out an object; each part carries its kind and length."""
+    """The bytes that spell out an object; each part carries its kind and length."""
 
     def __init__(self, known: Known | None) -> None:
         self.known = known
@@ -261,7 +116,7 @@ class _Stream:
             self.put("known", digest)
 
     def is_new(self, value: Any) -> bool:
-        """Whether `value` is met for the first time; if not, a reference stands for it."""
+        """Return True if `value` is new; otherwise write a reference to its first place."""
         if id(value) in self._seen:
             self.put("again", str(self._seen[id(value)][0]))
             return False
@@ -284,7 +139,7 @@ def _write_content(value: Any, out: _Stream) -> bool:
         return False
     for attribute in ("__wrapped__", "python_function"):
         if (inner := getattr(value, attribute, None)) is not None:
-            out.put("wrapper", describe(type(value)))
+            out.put("wrapper", _describe(type(value)))
             out.write(inner)
             return True
     if not hasattr(value, "__array__"):
@@ -390,14 +245,14 @@ def _write_class(value: type, out: _Stream) -> None:
         out.put("library", name)
     elif out.is_new(value):
         out.put("class")
-        _write_sequence((value.__bases__, written_members(value)), out)
+        _write_sequence((value.__bases__, _written_members(value)), out)
 
 
 @_write.register
 def _write_function(value: types.FunctionType, out: _Stream) -> None:
     if (name := library_name(value)) is not None:
         out.put("library", name)
-    elif modules := foreign_imports(value.__code__):
+    elif modules := _foreign_imports(value.__code__):
         _refuse(value, f"it imports {', '.join(modules)}; move the import to the top of the module")
     elif out.is_new(value):
         # Private attributes are the marks of decorators such as TensorFlow's AutoGraph.
@@ -407,7 +262,7 @@ def _write_function(value: types.FunctionType, out: _Stream) -> None:
         _write_sequence((value.__defaults__, value.__kwdefaults__, public), out)
         for cell in value.__closure__ or ():
             _write_cell(cell, out)
-        for path in global_paths(value.__code__):
+        for path in _global_paths(value.__code__):
             _write_global(path, value, out)
 
 
@@ -446,6 +301,145 @@ def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _Str
 
 def _refuse(obj: Any, reason: str, cause: Exception | None = None) -> NoReturn:
     raise UnhashableCodeError(
-        f"{describe(obj)} cannot be identified: {reason}. Code is identified by its functions, "
+        f"{_describe(obj)} cannot be identified: {reason}. Code is identified by its functions, "
         "classes, plain data and arrays; keep other objects out of it."
     ) from cause
+
+
+@functools.cache
+def is_library(module: str) -> bool:
+    """Return True if a module belongs to a trusted library.
+
+    Examples
+    --------
+    >>> is_library("numpy.linalg"), is_library("json"), is_library("__main__")
+    (True, True, False)
+    """
+    top = module.partition(".")[0]
+    if top in _TRUSTED:
+        return True
+    # A user's own code.py or token.py may hide the standard module of that name.
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return top in sys.stdlib_module_names and (
+        file is None or Path(file).is_relative_to(Path(os.__file__).parent)
+    )
+
+
+def is_keras(kind: type) -> bool:
+    """Return True if Keras itself defines a class.
+
+    Examples
+    --------
+    >>> is_keras(dict)
+    False
+    """
+    return kind.__module__.partition(".")[0] == "keras"
+
+
+def library_name(obj: Any) -> str | None:
+    """Return the name of a function or class in a trusted library; None if its code counts.
+
+    Examples
+    --------
+    >>> library_name(len)
+    'builtins:len'
+    >>> library_name(lambda x: x) is None
+    True
+    """
+    module = getattr(obj, "__module__", None)
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        return None
+    if "<" in name or not is_library(module):
+        return None
+    if isinstance(obj, types.FunctionType):
+        # `functools.wraps` copies the name of the wrapped function, but not its globals.
+        home = obj.__globals__.get("__name__", "")
+        return f"{module}:{name}@{home}" if is_library(home) else None
+    return f"{module}:{name}" if _resolve(module, name) is obj else None
+
+
+def _resolve(module: str, name: str) -> Any:
+    try:
+        return operator.attrgetter(name)(sys.modules.get(module))
+    except AttributeError:
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _global_paths(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+    """Return the global names that code reads, each with the attributes that follow.
+
+    Examples
+    --------
+    >>> import math
+    >>> _global_paths((lambda x: [math.sin(x) for _ in "ab"]).__code__)
+    (('math', 'sin'),)
+    """
+    paths: dict[tuple[str, ...], None] = {}
+    path: tuple[str, ...] = ()
+    for step in _instructions(code):
+        if path and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            path = (*path, step.argval)
+            continue
+        paths[path] = None
+        path = (step.argval,) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") else ()
+    # Names with two underscores, such as `__file__`, say where code lies, not what it does.
+    return tuple(path for path in paths if path and not path[0].startswith("__"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _foreign_imports(code: types.CodeType) -> tuple[str, ...]:
+    """Return the modules outside the trusted libraries that code imports when it runs.
+
+    Examples
+    --------
+    >>> _foreign_imports(compile("import numpy, mine", "", "exec"))
+    ('mine',)
+    """
+    imports = (step.argval for step in _instructions(code) if step.opname == "IMPORT_NAME")
+    return tuple(module for module in imports if not is_library(module))
+
+
+def _instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
+    yield from dis.get_instructions(code)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _instructions(constant)
+
+
+def _written_members(kind: type) -> list[tuple[str, Any]]:
+    """Return the members of a class that somebody wrote and Python did not set, by name.
+
+    Examples
+    --------
+    >>> class Doubling:
+    ...     factor = 2
+    >>> _written_members(Doubling)
+    [('factor', 2)]
+    """
+    return [
+        (name, member) for name, member in sorted(vars(kind).items()) if _is_written(name, member)
+    ]
+
+
+def _is_written(name: str, member: Any) -> bool:
+    if isinstance(member, _IMPLIED_KINDS) or name in _IMPLIED_NAMES:
+        return False
+    is_dunder = name.startswith("__") and name.endswith("__")
+    return not is_dunder or isinstance(member, types.FunctionType | staticmethod | classmethod)
+
+
+def _describe(obj: Any) -> str:
+    """Return a name for an object, without its address in memory.
+
+    Examples
+    --------
+    >>> _describe(len), _describe({})
+    ("builtin_function_or_method 'len'", 'builtins.dict')
+    """
+    kind = obj if isinstance(obj, type) else type(obj)
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if kind is obj or not isinstance(name, str):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__name__} {name!r}"

@@ -1,4 +1,4 @@
-"""The graph of a Keras model, as its tensors remember it."""
+"""The graph of a Keras model, as the history of its tensors holds it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
-    """Find the call that made a tensor, and which of its outputs the tensor is.
+    """Return the call that made a tensor, and the index of the tensor in its outputs.
 
     Keras shows a graph publicly only as a config, which cannot be had with custom layers that
     have none and is slow; the history of the tensors is what `keras.Model` itself reads.
@@ -24,22 +24,11 @@ def producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
 def upstream(
     tensors: Iterable[keras.KerasTensor], known: Container[int]
 ) -> Iterator[tuple[keras.KerasTensor, Any, int]]:
-    """Walk up a graph, inputs first; deep graphs need no recursion.
+    """Yield the tensors upstream of some tensors, inputs first, without recursion.
 
-    Parameters
-    ----------
-    tensors : iterable of KerasTensor
-        Where the walk starts.
-    known : container of int
-        Ids of the tensors at which it ends. Whoever takes a tensor adds its id before the next.
-
-    Yields
-    ------
-    tensor : KerasTensor
-    call : Node
-        What made it; all its inputs are known.
-    index : int
-        Which of the outputs of the call it is.
+    `known` holds the ids of the tensors at which the walk ends; the caller adds the id of each
+    tensor before it asks for the next. With a tensor come the call that made it, whose inputs are
+    all known, and the index of the tensor in the outputs of the call.
     """
     pending = list(tensors)
     while pending:
@@ -55,7 +44,7 @@ def upstream(
 
 
 def calls_of(model: keras.Model) -> list[Any]:
-    """List the calls that lead from the inputs of a model to its outputs, in their order."""
+    """Return the calls that lead from the inputs of a model to its outputs, in their order."""
     known = {id(tensor) for tensor in model.inputs}
     calls: list[Any] = []
     for _, call, _ in upstream(model.outputs, known):
@@ -72,7 +61,7 @@ def has_graph(operation: keras.Operation) -> bool:
 
 
 def is_graph(operation: keras.Operation) -> bool:
-    """Whether a layer is a model that does no more than run its graph."""
+    """Return True for a model that does no more than run its graph."""
     methods = (type(operation).call, type(operation).__call__)
     return (
         has_graph(operation) and all(map(library_name, methods)) and "call" not in vars(operation)

@@ -1,8 +1,7 @@
-"""The one hash of featx: xxh3, 128 bits for identities, 64 bits for checksums.
+"""The hash of featx: xxh3, 128 bits for identities, 64 bits for checksums.
 
 It runs at the speed of memory (22 to 27 GB/s on one core), so that hashing a sample costs nothing
-beside reading it. It guards against accidents, not against somebody who crafts collisions in
-their own cache.
+beside reading it. It guards against accidents, not against an attacker who crafts collisions.
 """
 
 from __future__ import annotations
@@ -23,12 +22,10 @@ def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> bytes:
     Parameters
     ----------
     *parts : bytes-like or C-contiguous array
-        What to hash, in order.
 
     Returns
     -------
-    bytes
-        16 bytes.
+    bytes of length 16
 
     Examples
     --------
@@ -61,16 +58,8 @@ def digest_of_array(array: np.ndarray) -> bytes:
 def digests_of_rows(rows: np.ndarray) -> list[bytes]:
     """Digest each row of an array as :func:`digest_of_array` does, several times as fast.
 
-    The interpreter's lock is given up once for each row: more often, threads that hash side by side
-    wait for one another.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, ...)
-
-    Returns
-    -------
-    list of n bytes
+    The interpreter's lock is released once for each row: more often, threads that hash at the same
+    time wait for each other.
 
     Examples
     --------
@@ -100,7 +89,7 @@ def digest_of_json(value: Any) -> str:
 
 
 def checksum_of(block: np.ndarray) -> int:
-    """Checksum all bytes of a C-contiguous array, in 64 bits.
+    """Return the 64-bit checksum of all bytes of a C-contiguous array.
 
     Examples
     --------
@@ -111,14 +100,5 @@ def checksum_of(block: np.ndarray) -> int:
 
 
 def checksums_of_rows(rows: np.ndarray) -> np.ndarray:
-    """Checksum each row of a C-contiguous matrix.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, d)
-
-    Returns
-    -------
-    ndarray of shape (n,), uint64
-    """
+    """Return the checksum of each row of a C-contiguous matrix (n, d): shape (n,), uint64."""
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, count=len(rows))

@@ -4,27 +4,21 @@ A Merkle hash, operation by operation, over what lies upstream of the outputs: t
 tensor is made from the operation that computes it (class, config, code that is not Keras's own,
 the bytes of each weight), its call arguments and the digests of its inputs. Hence:
 
-- What lies downstream of a tap does not count, and two models that share their lower blocks have
-  equal digests for each tap in those blocks.
+- What lies downstream of a layer output does not count, and two models that share their lower
+  blocks have equal digests for each layer output in those blocks.
 - A nested model counts as its operations do, so that nested and flattened graphs are equal.
 - Names, `trainable`, initialisers, regularisers, constraints and seeds are left out, and so is
   the shape of the inputs; the dtype policy of each layer stays, since it decides the numbers.
 - `training=False` and `training=None` are one: embeddings are inference.
 
-Nothing is remembered between calls, as users change weights and attributes in place. Reading the
-weights and configs anew takes 30 ms for MobileNetV2, 45 ms for ResNet50, 150 ms for NASNetMobile.
-
-What of one Keras operation decides its numbers: config, attributes and weights.
-
 A config leaves out code and, in custom layers, whatever its author forgot; attributes fill the
-gap. What has no part in inference (names, initialisers, regularisers, seeds, training state) is
-left out of both.
+gap. Nothing is remembered between calls, as users change weights and attributes in place. Reading
+the weights and configs takes 30 ms for MobileNetV2, 45 ms for ResNet50, 150 ms for NASNetMobile.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -34,10 +28,184 @@ import numpy as np
 from featx.digests.code import UnhashableCodeError, code_digest, is_keras, is_library, library_name
 from featx.digests.graph import calls_of, has_graph, is_graph, upstream
 from featx.digests.hashing import digest_of_json
-from featx.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
+
+
+def graph_digest(model: keras.Model, *, digester: Digester | None = None) -> str:
+    """Digest what computes the outputs of a model.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional, Sequential or subclassed; built.
+    digester : Digester, default=None
+        A digester of other parts of the same model, so that no weight is hashed twice.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits; equal across processes, renames, rebuilds with the same weights
+        and round trips through a ``.keras`` file.
+
+    Raises
+    ------
+    UnhashableCodeError
+        Code that is not Keras's own cannot be identified, or the model is not built.
+
+    Examples
+    --------
+    >>> import keras
+    >>> inputs = keras.Input((4,))
+    >>> double = keras.Model(inputs, keras.layers.Rescaling(2)(inputs))
+    >>> renamed = keras.Model(inputs, keras.layers.Rescaling(2, name="other")(inputs))
+    >>> graph_digest(double) == graph_digest(renamed)
+    True
+    """
+    if not model.built:
+        raise UnhashableCodeError(
+            f"The model {model.name!r} has no weights to identify it by: it is not built. Call it "
+            "on a batch, or give it an Input, first."
+        )
+    return (digester or Digester()).model(model)
+
+
+def runs_user_code(layer: keras.Operation) -> bool:
+    """Return True if a layer or model, or anything in it, runs code that belongs to no library.
+
+    Examples
+    --------
+    >>> import keras
+    >>> runs_user_code(keras.layers.Dense(2))
+    False
+    >>> runs_user_code(keras.layers.Lambda(lambda x: x + 1))
+    True
+    """
+    operations = [layer, *getattr(layer, "_flatten_layers", lambda: ())()]
+    graphs = [each for each in operations if is_graph(each)]
+    operations += [call.operation for graph in graphs for call in calls_of(graph)]
+    return any(
+        library_name(type(each)) is None or _holds_function(_code_attributes_of(each))
+        for each in operations
+    )
+
+
+class Digester:
+    """Digest operations and graphs, as they are at one moment; hash no weight twice."""
+
+    def __init__(self) -> None:
+        # Each is kept beside its digest so that no other can get the same id.
+        self._operations: dict[int, tuple[str, keras.Operation]] = {}
+        self._classes: dict[type, str] = {}
+
+    def model(self, model: keras.Model) -> str:
+        """Digest a model by its graph, or as a layer if it does more than run its graph."""
+        if is_graph(model):
+            return self.graph(model, model.outputs)
+        return self.operation(model)
+
+    def graph(self, model: keras.Model, outputs: list[keras.KerasTensor]) -> str:
+        """Digest tensors of a functional or Sequential model."""
+        known = {
+            id(tensor): digest_of_json(["input", position, tensor.dtype])
+            for position, tensor in enumerate(model.inputs)
+        }
+        return digest_of_json([self._tensor(tensor, known) for tensor in outputs])
+
+    def _tensor(self, tensor: keras.KerasTensor, known: dict[int, str]) -> str:
+        """Digest a tensor and, in `known`, all upstream of it."""
+        for current, node, index in upstream([tensor], known):
+            known[id(current)] = self._output(node, index, known)
+        return known[id(tensor)]
+
+    def _output(self, node: Any, index: int, known: dict[int, str]) -> str:
+        """Digest one output of one call, the inputs being known."""
+        arguments, keywords = node.arguments.args, _without_defaults(node.arguments.kwargs)
+        if is_graph(node.operation):
+            inner = self._nested_output(node, index, arguments[0], known)
+            called = ["called", inner, self._value(keywords, known)]
+            return digest_of_json(called) if keywords else inner
+        call = self._value(_as_saved([arguments, keywords]), known)
+        dtype = node.outputs[index].dtype
+        return digest_of_json([self.operation(node.operation), call, index, dtype])
+
+    def _nested_output(self, node: Any, index: int, argument: Any, known: dict[int, str]) -> str:
+        model = node.operation
+        inputs = zip(model.inputs, _flat_inputs(model, argument), strict=True)
+        # Of its own for each call: a shared model computes other tensors from other inputs.
+        inner_known = {id(inner): self._entry(inner, outer, known) for inner, outer in inputs}
+        return self._tensor(model.outputs[index], inner_known)
+
+    def _entry(self, inner: keras.KerasTensor, outer: Any, known: dict[int, str]) -> str:
+        """Digest an input of a nested model, which casts it and adjusts its rank."""
+        digest = known.get(id(outer)) or self._value(outer, known)
+        expected = (inner.dtype, len(inner.shape))
+        got = (getattr(outer, "dtype", None), len(getattr(outer, "shape", ())))
+        return digest if got == expected else digest_of_json([digest, *expected])
+
+    def _value(self, value: Any, tensors: dict[int, str]) -> str:
+        return code_digest(value, known=lambda x: tensors.get(id(x)) or self.known(x))
+
+    def operation(self, operation: keras.Operation) -> str:
+        """Digest a layer, or another operation, with its weights."""
+        if id(operation) not in self._operations:
+            self._operations[id(operation)] = ("cycle", operation)  # if it refers to itself
+            digest = code_digest(self._record(operation), known=self.known)
+            self._operations[id(operation)] = (digest, operation)
+        return self._operations[id(operation)][0]
+
+    def _record(self, operation: keras.Operation) -> list[Any]:
+        config = _config_of(operation)
+        by_keras = config is not None and is_keras(type(operation))
+        attributes = (_code_attributes_of if by_keras else _attributes_of)(operation)
+        return [
+            self._class(type(operation)),
+            {key: value for key, value in (config or {}).items() if key not in attributes},
+            attributes,
+            self.graph(operation, operation.outputs) if has_graph(operation) else None,
+            _weights_of(operation, attributes),
+            _vocabulary_of(operation),
+            getattr(getattr(operation, "dtype_policy", None), "name", None),
+            getattr(operation, "autocast", None),
+        ]
+
+    def _class(self, kind: type) -> str:
+        if kind not in self._classes:
+            self._classes[kind] = library_name(kind) or code_digest(kind, known=self.known)
+        return self._classes[kind]
+
+    def known(self, value: Any) -> str | None:
+        """Digest Keras objects, wherever the walk over code and data meets them."""
+        import keras
+
+        if isinstance(value, keras.Operation):
+            return self.model(value)
+        if isinstance(value, keras.DTypePolicy):
+            return str(value.name)
+        return "left out" if isinstance(value, _types_without_effect()) else None
+
+
+def _flat_inputs(model: keras.Model, argument: Any) -> list[Any]:
+    """List the arguments of a nested model, in the order of its inputs."""
+    import keras
+
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(argument, dict) and set(names) <= set(argument):
+        return [argument[name] for name in names]
+    return keras.tree.flatten(argument)
+
+
+def _without_defaults(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Leave out arguments that mean inference without masks."""
+    import keras
+
+    return {
+        key: value
+        for key, value in sorted(keywords.items())
+        if any(leaf is not None for leaf in keras.tree.flatten(value))
+        and not (key == "training" and value is False)
+    }
 
 
 _LEFT_OUT = frozenset(
@@ -61,14 +229,8 @@ _TRAINING = frozenset(
 )
 
 
-def config_of(operation: keras.Operation) -> dict[str, Any] | None:
-    """Get a config without what has no part in inference; None if the class has none.
-
-    Raises
-    ------
-    UnhashableCodeError
-        If `get_config` fails.
-    """
+def _config_of(operation: keras.Operation) -> dict[str, Any] | None:
+    """Return a config without what has no part in inference; None if the class has none."""
     try:
         with warnings.catch_warnings():
             # Lambdas make configs that are unsafe to load; here they are only hashed.
@@ -79,20 +241,20 @@ def config_of(operation: keras.Operation) -> dict[str, Any] | None:
     except Exception as exc:
         raise UnhashableCodeError(
             f"The layer {operation.name!r} cannot be identified: its get_config() raised "
-            f"{type(exc).__name__}: {exc}. Mend get_config, or remove it."
+            f"{type(exc).__name__}: {exc}. Repair get_config, or remove it."
         ) from exc
     if hasattr(operation, "dtype_policy"):
-        config.pop("dtype", None)  # the policy tells it, and an operation's own `dtype` counts
+        config.pop("dtype", None)  # the policy holds it, and an operation's own `dtype` counts
     return _cleaned(config)
 
 
 def _cleaned(value: Any) -> Any:
-    """Leave out noise at all levels; lists for tuples, as files do not tell them apart."""
+    """Leave out noise at all levels; return lists for tuples, since files do not keep tuples."""
     if isinstance(value, list | tuple):
         return [_cleaned(item) for item in value]
     if not isinstance(value, dict):
-        return as_saved(value)
-    if "class_name" in value and not _is_told_by_config(value):
+        return _as_saved(value)
+    if "class_name" in value and not _counts(value):
         return None
     items = sorted(value.items(), key=lambda item: str(item[0]))
     return {
@@ -102,8 +264,8 @@ def _cleaned(value: Any) -> Any:
     }
 
 
-def _is_told_by_config(serialized: dict[str, Any]) -> bool:
-    """Whether a serialised object counts; user's functions do so by their code instead."""
+def _counts(serialized: dict[str, Any]) -> bool:
+    """Return True if a serialised object counts; functions of users count by their code."""
     module = serialized.get("module") or ""
     if serialized["class_name"] in ("function", "__lambda__"):
         return module.startswith("keras")
@@ -114,26 +276,26 @@ def _is_noise(key: str) -> bool:
     return key.endswith(_NOISE_ENDINGS)
 
 
-def as_saved(value: Any) -> Any:
+def _as_saved(value: Any) -> Any:
     """Return a value with tuples as lists and NumPy scalars as Python's, as ``.keras`` files do."""
     if isinstance(value, list | tuple) and is_library(type(value).__module__):
-        return [as_saved(item) for item in value]
+        return [_as_saved(item) for item in value]
     if isinstance(value, dict) and is_library(type(value).__module__):
-        return {key: as_saved(item) for key, item in value.items()}
+        return {key: _as_saved(item) for key, item in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
-def attributes_of(operation: keras.Operation) -> dict[str, Any]:
-    """Get all attributes that an author may have set, by name; weights are not among them."""
+def _attributes_of(operation: keras.Operation) -> dict[str, Any]:
+    """Return all attributes that an author may have set, by name, without weights."""
     weights = {id(weight) for weight in getattr(operation, "weights", ())}
     return {
-        name: as_saved(value) for name, value in _members(operation) if id(value) not in weights
+        name: _as_saved(value) for name, value in _members(operation) if id(value) not in weights
     }
 
 
-def code_attributes_of(operation: keras.Operation) -> dict[str, Any]:
-    """Get the attributes of a layer of Keras that a config cannot tell: functions and layers."""
-    return {name: as_saved(value) for name, value in _members(operation) if _holds_code(value)}
+def _code_attributes_of(operation: keras.Operation) -> dict[str, Any]:
+    """Return the attributes that no config of Keras holds: functions and layers."""
+    return {name: _as_saved(value) for name, value in _members(operation) if _holds_code(value)}
 
 
 def _members(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
@@ -151,7 +313,7 @@ def _members(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def _bookkeeping_of_layers() -> frozenset[str]:
-    """Names that each layer has before its class sets any."""
+    """Return the attributes that each layer has before its class sets any."""
     import keras
 
     # With a name of its own it does not advance Keras's counters for automatic names.
@@ -168,14 +330,14 @@ def _bookkeeping_of_models() -> frozenset[str]:
     return _TRAINING.union(vars(functional), vars(subclassed))
 
 
-def holds_function(value: Any) -> bool:
+def _holds_function(value: Any) -> bool:
     """Return True if values are, or contain, a function that belongs to no library."""
     import keras
 
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return any(map(holds_function, value))
+        return any(map(_holds_function, value))
     return not isinstance(value, keras.Operation) and _holds_code(value)
 
 
@@ -191,8 +353,8 @@ def _holds_code(value: Any) -> bool:
     return callable(value) and library_name(value) is None and not is_keras(type(value))
 
 
-def weights_of(operation: keras.Operation, attributes: dict[str, Any]) -> list[np.ndarray]:
-    """Get the numbers a layer computes with, less those of the layers in its attributes."""
+def _weights_of(operation: keras.Operation, attributes: dict[str, Any]) -> list[np.ndarray]:
+    """Return the weights of a layer, without those of the layers in its attributes."""
     import keras
 
     if isinstance(operation, keras.layers.Normalization) and operation.built:
@@ -216,8 +378,8 @@ def _layers_in(value: Any) -> Iterator[keras.Layer]:
             yield from _layers_in(item)
 
 
-def vocabulary_of(operation: keras.Operation) -> list[Any] | None:
-    """Get the terms of a lookup layer and their weights; None for any other."""
+def _vocabulary_of(operation: keras.Operation) -> list[Any] | None:
+    """Return the terms of a lookup layer and their weights; None for other layers."""
     import keras
 
     if not isinstance(operation, keras.layers.StringLookup | keras.layers.IntegerLookup):
@@ -226,8 +388,8 @@ def vocabulary_of(operation: keras.Operation) -> list[Any] | None:
 
 
 @functools.cache
-def kinds_without_part_in_inference() -> tuple[type, ...]:
-    """Classes whose instances may lie in a layer's attributes and change no embedding."""
+def _types_without_effect() -> tuple[type, ...]:
+    """Return the classes whose instances, as attributes of a layer, change no embedding."""
     import keras
 
     return (
@@ -241,229 +403,3 @@ def kinds_without_part_in_inference() -> tuple[type, ...]:
         keras.Metric,
         keras.Optimizer,
     )
-
-
-def graph_digest(
-    model: keras.Model,
-    outputs: list[keras.KerasTensor] | None = None,
-    *,
-    digester: Digester | None = None,
-) -> str:
-    """Digest what computes the outputs of a model, or tensors within it.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Functional, Sequential or subclassed; built.
-    outputs : list of KerasTensor, default=None
-        Tensors of the model's graph; None means the outputs of the model. A subclassed model
-        has no graph to tap.
-    digester : Digester, default=None
-        One that has just digested other parts of the same model, and hashes no weight twice.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits; equal across processes, renames, rebuilds with the same weights
-        and round trips through a ``.keras`` file.
-
-    Raises
-    ------
-    UnhashableCodeError
-        If code that is not Keras's own cannot be identified, or the model is not built.
-    ParameterError
-        If the outputs are not computed from the inputs of the model.
-
-    Examples
-    --------
-    >>> import keras
-    >>> inputs = keras.Input((4,))
-    >>> hidden = keras.layers.Dense(3)(inputs)
-    >>> model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-    >>> graph_digest(model, [hidden]) == graph_digest(keras.Model(inputs, hidden))
-    True
-    """
-    if not model.built:
-        raise UnhashableCodeError(
-            f"The model {model.name!r} has no weights to identify it by: it is not built. Call it "
-            "on a batch, or give it an Input, first."
-        )
-    digester = digester or Digester()
-    if outputs is None:
-        return digester.model(model)
-    if not has_graph(model):
-        raise ParameterError(
-            f"outputs were given for {model.name!r}, a subclassed model, whose layers are not "
-            "connected in a graph that could be tapped. Pass None, or a functional model."
-        )
-    return digester.graph(model, outputs)
-
-
-def object_digest(obj: Any) -> str:
-    """Digest a function, plain data, a Keras layer or a model, whichever it is.
-
-    Parameters
-    ----------
-    obj : object
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
-
-    Raises
-    ------
-    UnhashableCodeError
-        If part of it has no identity across processes.
-
-    Examples
-    --------
-    >>> import keras
-    >>> object_digest(keras.layers.Rescaling(2)) == object_digest(keras.layers.Rescaling(3))
-    False
-    """
-    return code_digest(obj, known=Digester().known)
-
-
-def runs_user_code(layer: keras.Operation) -> bool:
-    """Return True if a layer or model, or anything in it, runs code that belongs to no library.
-
-    Examples
-    --------
-    >>> import keras
-    >>> runs_user_code(keras.layers.Dense(2))
-    False
-    >>> runs_user_code(keras.layers.Lambda(lambda x: x + 1))
-    True
-    """
-    operations = [layer, *getattr(layer, "_flatten_layers", lambda: ())()]
-    graphs = [each for each in operations if is_graph(each)]
-    operations += [call.operation for graph in graphs for call in calls_of(graph)]
-    return any(
-        library_name(type(each)) is None or holds_function(code_attributes_of(each))
-        for each in operations
-    )
-
-
-class Digester:
-    """Digests of operations and graphs, as they are at one moment; it hashes no weight twice."""
-
-    def __init__(self) -> None:
-        # Each is kept beside its digest so that no other can get the same id.
-        self._operations: dict[int, tuple[str, keras.Operation]] = {}
-        self._classes: dict[type, str] = {}
-
-    def model(self, model: keras.Model) -> str:
-        """Digest a model by its graph, or as a layer if it does anything beside."""
-        if is_graph(model):
-            return self.graph(model, model.outputs)
-        return self.operation(model)
-
-    def graph(self, model: keras.Model, outputs: list[keras.KerasTensor]) -> str:
-        """Digest tensors of a functional or Sequential model."""
-        known = {
-            id(tensor): digest_of_json(["input", position, tensor.dtype])
-            for position, tensor in enumerate(model.inputs)
-        }
-        return digest_of_json([self._tensor(tensor, known) for tensor in outputs])
-
-    def _tensor(self, tensor: keras.KerasTensor, known: dict[int, str]) -> str:
-        """Digest a tensor and, in `known`, all upstream of it."""
-        for current, node, index in upstream([tensor], known):
-            known[id(current)] = self._output(node, index, known)
-        return known[id(tensor)]
-
-    def _output(self, node: Any, index: int, known: dict[int, str]) -> str:
-        """Digest one output of one call, the inputs being known."""
-        if not node.input_tensors:
-            raise ParameterError(
-                f"outputs depend on {node.operation.name!r}, which is no input of the model. Take "
-                "them from the graph of this very model: model.get_layer(name).output."
-            )
-        arguments, keywords = node.arguments.args, _without_defaults(node.arguments.kwargs)
-        if is_graph(node.operation):
-            inner = self._nested_output(node, index, arguments[0], known)
-            called = ["called", inner, self._value(keywords, known)]
-            return digest_of_json(called) if keywords else inner
-        call = self._value(as_saved([arguments, keywords]), known)
-        dtype = node.outputs[index].dtype
-        return digest_of_json([self.operation(node.operation), call, index, dtype])
-
-    def _nested_output(self, node: Any, index: int, argument: Any, known: dict[int, str]) -> str:
-        model = node.operation
-        inputs = zip(model.inputs, _flat_inputs(model, argument), strict=True)
-        # Of its own for each call: a shared model computes other tensors from other inputs.
-        inner_known = {id(inner): self._entry(inner, outer, known) for inner, outer in inputs}
-        return self._tensor(model.outputs[index], inner_known)
-
-    def _entry(self, inner: keras.KerasTensor, outer: Any, known: dict[int, str]) -> str:
-        """Digest what a nested model gets: it casts its inputs and adjusts their rank."""
-        digest = known.get(id(outer)) or self._value(outer, known)
-        expected = (inner.dtype, len(inner.shape))
-        got = (getattr(outer, "dtype", None), len(getattr(outer, "shape", ())))
-        return digest if got == expected else digest_of_json([digest, *expected])
-
-    def _value(self, value: Any, tensors: dict[int, str]) -> str:
-        return code_digest(value, known=lambda x: tensors.get(id(x)) or self.known(x))
-
-    def operation(self, operation: keras.Operation) -> str:
-        """Digest a layer, or another operation, with its weights."""
-        if id(operation) not in self._operations:
-            self._operations[id(operation)] = ("cycle", operation)  # if it refers to itself
-            digest = code_digest(self._record(operation), known=self.known)
-            self._operations[id(operation)] = (digest, operation)
-        return self._operations[id(operation)][0]
-
-    def _record(self, operation: keras.Operation) -> list[Any]:
-        config = config_of(operation)
-        by_keras = config is not None and is_keras(type(operation))
-        attributes = (code_attributes_of if by_keras else attributes_of)(operation)
-        return [
-            self._class(type(operation)),
-            {key: value for key, value in (config or {}).items() if key not in attributes},
-            attributes,
-            self.graph(operation, operation.outputs) if has_graph(operation) else None,
-            weights_of(operation, attributes),
-            vocabulary_of(operation),
-            getattr(getattr(operation, "dtype_policy", None), "name", None),
-            getattr(operation, "autocast", None),
-        ]
-
-    def _class(self, kind: type) -> str:
-        if kind not in self._classes:
-            self._classes[kind] = library_name(kind) or code_digest(kind, known=self.known)
-        return self._classes[kind]
-
-    def known(self, value: Any) -> str | None:
-        """Digest Keras objects, wherever the walk over code and data meets them."""
-        if "keras" not in sys.modules:
-            return None
-        import keras
-
-        if isinstance(value, keras.Operation):
-            return self.model(value)
-        if isinstance(value, keras.DTypePolicy):
-            return str(value.name)
-        return "left out" if isinstance(value, kinds_without_part_in_inference()) else None
-
-
-def _flat_inputs(model: keras.Model, argument: Any) -> list[Any]:
-    """List what a nested model is called on, in the order of its inputs."""
-    import keras
-
-    names = [tensor.name for tensor in model.inputs]
-    if isinstance(argument, dict) and set(names) <= set(argument):
-        return [argument[name] for name in names]
-    return keras.tree.flatten(argument)
-
-
-def _without_defaults(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says no more than inference without masks."""
-    import keras
-
-    return {
-        key: value
-        for key, value in sorted(keywords.items())
-        if any(leaf is not None for leaf in keras.tree.flatten(value))
-        and not (key == "training" and value is False)
-    }

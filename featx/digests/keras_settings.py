@@ -1,4 +1,4 @@
-"""Global settings of Keras that change numbers, and blocks of code that run under given ones.
+"""Global settings of Keras that change embeddings, and code that runs under given settings.
 
 Keras reads its dtype policy, ``floatx``, ``epsilon`` and data format while layers are built, and
 some layers read them again when they are called. What featx builds itself, such as a named network,
@@ -107,7 +107,7 @@ class _ProcessWide:
         self._before = STANDARD._of_process
 
     def as_seen_here(self) -> tuple[str, float, str]:
-        """Return the settings for this thread, not those that other threads hold for a while."""
+        """Return the settings of this thread, without those that other threads hold."""
         with self._changed:
             is_holder = threading.get_ident() in self._holders
             return _read() if is_holder or not self._holders else self._before

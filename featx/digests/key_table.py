@@ -1,4 +1,4 @@
-"""Many 16-byte digests, looked up many at a time.
+"""Tables of 16-byte digests, in which many are looked up at a time.
 
 Digests travel as numpy arrays of dtype ``S16``; sorting and binary search are numpy's own, on their
 first halves as integers.
@@ -14,9 +14,8 @@ import numpy as np
 from featx.digests.hashing import DIGEST_BYTES
 
 KEY_DTYPE = np.dtype(f"S{DIGEST_BYTES}")
-# The key of what has none, such as a sample that cannot be read; nothing is stored under it.
-NO_KEY = bytes(DIGEST_BYTES)
-_RUN_SHARE = 16
+NO_KEY = bytes(DIGEST_BYTES)  # of a sample that cannot be read; no row is stored under it
+_LONGEST_SCAN = 16  # table rows per key that are scanned for the keys in one run
 
 
 def keys_from(digests: Iterable[bytes], *, count: int) -> np.ndarray:
@@ -25,17 +24,17 @@ def keys_from(digests: Iterable[bytes], *, count: int) -> np.ndarray:
 
 
 def keys_from_matrix(matrix: np.ndarray) -> np.ndarray:
-    """View a uint8 matrix of shape (n, 16) as n keys."""
+    """Return a uint8 matrix of shape (n, 16) as n keys."""
     return np.ascontiguousarray(matrix, np.uint8).reshape(-1).view(KEY_DTYPE)
 
 
 def matrix_from_keys(keys: np.ndarray) -> np.ndarray:
-    """View n keys as a uint8 matrix of shape (n, 16)."""
+    """Return n keys as a uint8 matrix of shape (n, 16)."""
     return np.ascontiguousarray(keys, KEY_DTYPE).view(np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def first_places(keys: np.ndarray) -> np.ndarray:
-    """Return where each key comes for the first time, increasing, int64."""
+    """Return the first position of each key, increasing, int64."""
     heads, tails = _words_of(keys).T
     order = np.lexsort((tails, heads))  # stable: of equal keys the first comes first
     is_first = np.ones(len(order), bool)
@@ -45,21 +44,21 @@ def first_places(keys: np.ndarray) -> np.ndarray:
 
 
 def distinct(keys: np.ndarray) -> np.ndarray:
-    """Return each key once, in the order of their first places."""
+    """Return each key once, in the order of their first positions."""
     return keys[first_places(keys)]
 
 
 class KeyTable:
     """An immutable map from keys to the position at which each was given.
 
-    Keys are ordered by their first eight bytes, as integers: digests, which are random, hardly
-    ever share those, and where two do, the rest decides. Keys that are looked up in the order in
-    which they were given, as most are, need no order.
+    Keys are sorted by their first eight bytes, as integers: two random digests hardly ever share
+    those, and where two do, the rest decides. Most keys are looked up in the order in which they
+    were given; then nothing is sorted.
 
     Parameters
     ----------
     keys : ndarray of shape (n,), dtype S16
-        May hold a key more than once; any of its positions is then a right answer.
+        A key may occur more than once; `find` then returns any of its positions.
 
     Examples
     --------
@@ -113,7 +112,7 @@ class KeyTable:
         return found
 
     def repeated(self) -> np.ndarray:
-        """Tell of each position, (n,) bool, whether its key was given more than once."""
+        """Return True for each position whose key was given more than once, (n,) bool."""
         twice = np.zeros(len(self), bool)
         alike = (self._heads[1:] == self._heads[:-1]) & (self._tails[1:] == self._tails[:-1])
         twice[self._order[1:][alike]] = True
@@ -121,9 +120,9 @@ class KeyTable:
         return twice
 
     def _start_of(self, words: np.ndarray) -> int:
-        """Return where these keys stand one after another, -1 where they do not."""
-        # To look for the first of few keys in a large table takes longer than to look all up.
-        if not len(words) or len(self) > _RUN_SHARE * len(words):
+        """Return the position at which these keys follow one another, -1 if they do not."""
+        # Scanning a large table for the first of few keys takes longer than looking all of them up.
+        if not len(words) or len(self) > _LONGEST_SCAN * len(words):
             return -1
         starts = np.flatnonzero(self._words[:, 0] == words[0, 0])
         if len(starts) and np.array_equal(self._words[starts[0] :][: len(words)], words):
@@ -132,5 +131,5 @@ class KeyTable:
 
 
 def _words_of(keys: np.ndarray) -> np.ndarray:
-    """View n keys as pairs of eight bytes, shape (n, 2), uint64."""
+    """Return n keys as pairs of eight bytes, shape (n, 2), uint64."""
     return matrix_from_keys(keys).view(np.uint64)

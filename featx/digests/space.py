@@ -53,7 +53,7 @@ class Space:
 
     @classmethod
     def from_json(cls, value: Any) -> Space:
-        """Make a space from the output of :meth:`to_json`.
+        """Return a space from the output of :meth:`to_json`.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Space:
 
     @cached_property
     def digest(self) -> str:
-        """Thirty-two hexadecimal digits that name the space."""
+        """32 hexadecimal digits that name the space."""
         return digest_of_json(self.description)
 
     @property
@@ -95,12 +95,12 @@ class Space:
 
     @property
     def n_features(self) -> int:
-        """How many numbers an embedding has."""
+        """Length of an embedding."""
         return math.prod(self.feature_shape)
 
     @property
     def dtype(self) -> np.dtype:
-        """In which rows are stored: float32 or float16."""
+        """Dtype in which rows are stored: float32 or float16."""
         return np.dtype(self.description["dtype"])
 
     @property
@@ -112,7 +112,7 @@ class Space:
         return (self.dtype.name, "float32") if self.dtype == np.float16 else ("float32",)
 
     def is_equal_but_for_storage(self, other: Space) -> bool:
-        """Tell whether embeddings of both are the same, but for the rounding of what is stored."""
+        """Return True if embeddings of both are equal, apart from the rounding of stored rows."""
         return self.stored_as("float32") == other.stored_as("float32")
 
     def stored_as(self, dtype: str) -> Space:

@@ -178,7 +178,8 @@ class Plan:
             self.unfrozen.frontier, self.backbone, self.copy, resolved, dtype=params.frontier_dtype
         )
         self.frontier_skipped_because = self._why_pixels()
-        if len(self.backbone.input_shape) != 3 and (params.augment is not None or params.cutmix):
+        changes_images = params.augment is not None or params.cutmix
+        if changes_images and not self.backbone.kind.is_augmentable:
             raise ParameterError(
                 f"augment and cutmix change images, but {label} takes inputs of shape "
                 f"{self.backbone.input_shape}: leave them out"

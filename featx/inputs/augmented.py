@@ -1,7 +1,8 @@
-"""Versions of images: changed in ways that follow from image and number, each a sample of its own.
+"""Augmented views of images, each a sample of its own.
 
-A version is identified by image, augmentation and number, so that it goes through the network once.
-All versions of an image follow one another, so that it is read once for those in a batch.
+A view follows from the image, the augmentation and its number, and has a key made of these, so that
+it goes through the network once. All views of an image are neighbours, so that a batch reads the
+image once.
 """
 
 from __future__ import annotations
@@ -16,29 +17,29 @@ from featx.exceptions import SampleFault
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Samples
 
-_VERSIONS_AT_ONCE = 32_768  # in one pass, whose embeddings are in memory
+_VERSIONS_AT_ONCE = 32_768  # in one pass, which keeps their embeddings in memory
 
 
 class Augmenter(Protocol):
-    """What changes single images: see ``featx/backbones/augment.py``."""
+    """A function that augments single images: see ``featx/backbones/augment.py``."""
 
     def key(self, key: bytes, version: int) -> bytes:
-        """Return the key of a version of the image with a key."""
+        """Return the key of an augmented view of the image with this key."""
 
     def __call__(self, image: np.ndarray, version: int) -> np.ndarray:
-        """Return a version of an image, float32."""
+        """Return an augmented view of an image, float32."""
 
 
 class AugmentedSamples(Samples):
-    """Versions 1 to n of some images, image by image.
+    """Augmented views 1 to n of some images, image by image.
 
     Parameters
     ----------
     samples : Samples
     rows : ndarray of shape (n_images,), int64, increasing
-        Of the images.
+        Rows of the images in `samples`.
     keys : ndarray of shape (n_images,), dtype S16
-        Of the images.
+        Their keys.
     augmentation : Augmenter
     n_versions : int
     """
@@ -70,21 +71,23 @@ class AugmentedSamples(Samples):
         return self
 
     def name(self, row: int) -> str:
-        """Say which image it is a version of."""
-        return f"a version of {self._samples.name(int(self._rows[row // self._n_versions]))}"
+        """Return the name of the image that was augmented."""
+        return (
+            f"an augmented view of {self._samples.name(int(self._rows[row // self._n_versions]))}"
+        )
 
     def take(self, rows: np.ndarray) -> Any:
         """Return the images themselves."""
         return self._samples.take(self._rows[rows // self._n_versions])
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all versions."""
+        """Return the keys of all views."""
         return self._keys, []
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Load images, each once, and change them."""
+        """Load each image once, and augment it."""
         of_images, numbers = np.divmod(rows, self._n_versions)
         wanted, places = np.unique(self._rows[of_images], return_inverse=True)
         good, images, found = self._samples.batch(wanted, shape)
@@ -110,19 +113,7 @@ def versions_of(
     augmentation: Augmenter,
     n_versions: int,
 ) -> Iterator[tuple[np.ndarray, AugmentedSamples]]:
-    """Yield some of the rows at a time, and the versions 1 to `n_versions` of their images.
-
-    Parameters
-    ----------
-    samples, rows, keys, augmentation, n_versions
-        As for :class:`AugmentedSamples`.
-
-    Yields
-    ------
-    rows : ndarray of shape (m,), int64
-    versions : AugmentedSamples
-        The m * n_versions versions of those.
-    """
+    """Yield some of the rows at a time, and the :class:`AugmentedSamples` of their images."""
     n_rows = max(1, _VERSIONS_AT_ONCE // n_versions)
     for start in range(0, len(rows), n_rows):
         some = slice(start, start + n_rows)

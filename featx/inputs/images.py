@@ -1,9 +1,9 @@
-"""Encoded images and arrays to pixels: ``(h, w, 3)`` uint8, as a person would see them.
+"""Decode encoded images, and resize pixels to the input of a backbone.
 
-EXIF orientation is obeyed, transparency lies on white, 16 bits become 8 (see ``pixels.py``), and
-palettes, gray, CMYK and other colour spaces become RGB. Whatever the bytes are, the outcome is an
-array or an :class:`UnreadableImageError` whose message is the reason; no other program is started.
-Decoder and resizing decide the numbers of an embedding, so their names are part of its space.
+Images come out as a person would see them: EXIF orientation is applied, transparency lies on white,
+16 bits become 8 (see ``pixels.py``), and palettes, gray, CMYK and other colour spaces become RGB.
+Any bytes give an array or an :class:`UnreadableImageError` whose message is the reason; no other
+program is started. Decoder and resizing decide embeddings, so their names are part of the space.
 """
 
 from __future__ import annotations
@@ -36,14 +36,13 @@ from featx.inputs.pixels import (
     tile_size,
 )
 
-# To be changed whenever the same bytes or pixels give other numbers than before.
+# Change these when the same bytes or pixels give other inputs than before.
 DECODER = "pillow-3"
 RESIZE = "lanczos-stretch-1"
 # The only formats that are opened. Photos of phones that Pillow calls MPO are JPEGs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-# As in Pillow's own thumbnails: what remains to be reduced by the filter, for its quality to show.
-_REDUCING_GAP = 2
-# A longer side, which no camera has, is reduced first: the filter takes 50 bytes for each pixel.
+_REDUCING_GAP = 2  # as in Pillow's thumbnails: the filter halves the image at least
+# Longer sides, which no camera has, are reduced first: the filter takes 50 bytes per pixel.
 _LONGEST_SIDE = 2**16
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,57 +61,29 @@ _Orientation = Callable[[Image.Image], int | None]
 _Result = TypeVar("_Result")
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decode an image.
+def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Decode an image, and give it the size and channels that a backbone takes.
+
+    A JPEG of more than twice that size is decoded at a half, a quarter or an eighth of its own
+    size, which saves most of the time for a photograph of twelve megapixels. Nothing between the
+    file and the result is copied: a copy into fresh memory takes a tenth of the decoding time.
 
     Parameters
     ----------
     data : bytes
         JPEG, PNG, BMP, GIF (its first frame), WebP (likewise) or TIFF (its first page).
-
-    Returns
-    -------
-    ndarray of shape (h, w, 3), uint8
-
-    Raises
-    ------
-    UnreadableImageError
-        It is damaged, not an image, implausibly large, or has pixels whose range is not known.
-
-    Examples
-    --------
-    >>> buffer = io.BytesIO()
-    >>> Image.new("L", (4, 3), 7).save(buffer, "PNG")
-    >>> decode(buffer.getvalue())[0, 0].tolist()
-    [7, 7, 7]
-    """
-    return np.asarray(on_white(_read(data, _loaded_file)))
-
-
-def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode an image and give it the size and channels that a backbone takes.
-
-    A JPEG of more than twice that size is decoded at a half, a quarter or an eighth of its own,
-    which its format allows and which saves most of the time that a photograph of twelve megapixels
-    takes. Nothing that lies between the file and the result is copied: each copy into fresh memory
-    takes a tenth of the time that decoding does.
-
-    Parameters
-    ----------
-    data : bytes
-        As for :func:`decode`.
     shape : tuple of int
-        Height, width, channels. Opacity is a fourth channel where these are neither 1 nor 3.
+        Height, width, channels.
 
     Returns
     -------
     ndarray of that shape, uint8
-        As :func:`conform` makes it of the decoded image.
 
     Raises
     ------
     UnreadableImageError
-        As for :func:`decode` and :func:`conform`.
+        It is damaged, not an image, implausibly large, or has pixels whose range is not known, or
+        its channels cannot be converted.
 
     Examples
     --------
@@ -132,53 +103,14 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_header(data: bytes) -> None:
-    """Check what can be checked of an image without decoding its pixels.
-
-    Raises
-    ------
-    UnreadableImageError
-        As :func:`decode` would.
-    """
+    """Raise :class:`UnreadableImageError` if the header of an image shows that it is damaged."""
     _read(data, lambda image, orientation: image.close())
 
 
-def from_pil(image: Image.Image) -> np.ndarray:
-    """Turn an open PIL image into pixels; the image itself is not changed.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Its file may not have been read yet.
-
-    Returns
-    -------
-    ndarray of shape (h, w, 3), uint8
-
-    Raises
-    ------
-    UnreadableImageError
-        As for :func:`decode`.
-    """
-    return np.asarray(on_white(_of_caller(image)))
-
-
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """Turn an open PIL image into an array of its own channels, for :func:`conform`.
+    """Return the pixels of a PIL image, (h, w), (h, w, 3) or (h, w, 4) uint8, upright.
 
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        As for :func:`from_pil`.
-
-    Returns
-    -------
-    ndarray of shape (h, w), (h, w, 3) or (h, w, 4), uint8
-        Gray, RGB, or RGB and opacity.
-
-    Raises
-    ------
-    UnreadableImageError
-        As for :func:`decode`.
+    Its file may not have been read yet; the image itself is not changed.
     """
     return np.asarray(_of_caller(image))
 
@@ -199,7 +131,7 @@ def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Resu
 
 
 def _versions(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
-    """Yield a file as it is, then without metadata, each with a function for its orientation."""
+    """Yield a file as it is, and then without metadata, each with its orientation function."""
     # With this setting, Pillow skips checks of the chunks of a PNG file.
     is_lax = bool(ImageFile.LOAD_TRUNCATED_IMAGES) and data.startswith(b"\x89PNG")
     if not is_lax:
@@ -302,14 +234,7 @@ def _loaded_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image
 
 
 def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
-    """Return an image of mode L, RGB or RGBA, upright, that may be the image itself.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-    orientation : callable
-        Function from the loaded image to its orientation, as EXIF numbers it.
-    """
+    """Return an image in mode L, RGB or RGBA, upright; it may be the image itself."""
     _check_size(image)
     check_mode(image)
     is_wide = has_wide_colours(image)
@@ -324,13 +249,13 @@ def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
 def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Give pixels the size and channels that a backbone takes.
 
-    Images are stretched to the size with Pillow's Lanczos filter, which is antialiased; nothing is
-    done, and nothing copied, where nothing has to change.
+    Images are stretched with Pillow's Lanczos filter, which is antialiased. An array that has the
+    size and the channels is returned without a copy.
 
     Parameters
     ----------
     pixels : ndarray of shape (h, w) or (h, w, c), values from 0 to 255
-        Any integer or floating-point dtype; uint16 is scaled from 0..65535: see ``pixels.py``.
+        Integers or floating-point numbers; uint16 is scaled from 0..65535: see ``pixels.py``.
     shape : tuple of int
         Height, width, channels.
 
@@ -341,8 +266,7 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Raises
     ------
     UnreadableImageError
-        The range of the values is not known, or the channels cannot be turned into those asked
-        for.
+        The range of the values is not known, or the channels cannot be converted.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Samples of a lazy sequence, which makes an item whenever it is indexed.
+"""Samples of a lazy sequence, which makes an item each time it is indexed.
 
 A PyTorch ``Dataset`` or a column of Hugging Face's ``datasets`` opens and decodes an image when it
-is indexed. So items are read in order, each once per pass, by one thread at a time. Only the digest
-of an item is kept and, where the network needs it, its pixels at the input size of the network.
+is indexed. So items are read in order, once per pass, by one thread at a time. Only the digest of
+an item is kept and, if the network needs it, its input.
 """
 
 from __future__ import annotations
@@ -17,37 +17,26 @@ import numpy as np
 from PIL import Image
 
 from featx._threads import run_ahead
-from featx.digests.hashing import digest_of_array
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.images import conform, decode_to
-from featx.inputs.items import (
-    as_item,
-    check_unmasked,
-    content_of,
-    digest_of_content,
-    is_missing,
-    is_sample,
-    name_of,
-)
+from featx.inputs.items import as_item, is_missing, is_sample, name_of
+from featx.inputs.kinds import IMAGE, InputKind, kind_of
 from featx.inputs.pixels import UNIT_PEAK, check_scale
 from featx.inputs.samples import (
-    NOT_FINITE,
     Identified,
     ReadBlock,
     Samples,
-    as_values,
     check_several,
 )
 
-_GROUP_SIZE = 64  # items that are read before their pixels are handed on
+_GROUP_SIZE = 64  # items in a block
 # Errors of decoders. Anything else is a fault of the sequence, not of a sample.
 _READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class _Taken(NamedTuple):
-    """An item that was read: its pixels or bytes, or the error that prevented it."""
+    """The content of an item, or the error that was raised instead."""
 
     row: int
     name: str
@@ -55,11 +44,11 @@ class _Taken(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """The parts of an item that are kept; `inputs` is None if they are not needed."""
+    """What is kept of an item: `peak` is its largest float, `inputs` is None if not needed."""
 
     row: int
     key: bytes
-    largest: float = -np.inf
+    peak: float = -np.inf
     inputs: np.ndarray | None = None
     fault: SampleFault | None = None
 
@@ -72,12 +61,12 @@ class LazySamples(Samples):
     items : object with ``__len__`` and ``__getitem__``
         Sequence of PIL images, arrays, paths or encoded images, in any mixture.
     first : object
-        The first item, read to recognise its kind; the first pass does not read it again.
+        First item, which was read to recognise the sequence; the first pass does not read it again.
 
     Attributes
     ----------
     array_shape : tuple of int or None
-        Shape of the first item, if it is an array; None once an item of another shape was read.
+        Shape of all items read so far; None if they are not arrays of one shape.
     """
 
     def __init__(self, items: Any, first: Any) -> None:
@@ -87,17 +76,17 @@ class LazySamples(Samples):
         self._keys = np.zeros(len(items), KEY_DTYPE)
         self._faults: list[SampleFault] = []
         self._n_known = 0
-        self._largest = -np.inf  # of floating-point pixels that were read
-        self._are_images = True
+        self._peak = -np.inf  # of the floating-point pixels read so far
+        self._kind: InputKind = IMAGE
         self._reading = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself, if the first item may be an image, or an array of that very shape."""
-        self._are_images = len(shape) == 3
-        if self._are_images:
+        """Return itself if the first item is one that the backbone can take."""
+        self._kind = kind_of(shape)
+        if self._kind.is_resized:
             check_several(len(self), self.array_shape)
         elif self.array_shape != shape:
             got = f"arrays of shape {self.array_shape}" if self.array_shape else "images"
@@ -105,10 +94,11 @@ class LazySamples(Samples):
         return self
 
     def float_range(self) -> tuple[float, float] | None:
-        """Return the range of the items read so far: one before the first pass, all after it."""
-        floats = [x for x in self._first if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
-        largest = max([self._largest, *(float(x.max()) for x in floats if x.size)])
-        return (0.0, 255.0) if self._are_images and largest > UNIT_PEAK else None
+        """Return the range of the items read so far; raise if all were read and seem scaled."""
+        peak = max([self._peak, *map(self._kind.peak, self._first)])
+        if self._n_known == len(self):
+            check_scale(peak)
+        return (0.0, 255.0) if peak > UNIT_PEAK else None
 
     def name(self, row: int) -> str:
         """Return the index expression of a sample, without reading it."""
@@ -119,7 +109,7 @@ class LazySamples(Samples):
         return _Part(self.items, rows)
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples, reading them unless a pass has done so."""
+        """Identify all samples; read them unless a pass has done so."""
         if self._n_known < len(self):
             for _ in self.read((), is_wanted=lambda _: False, n_jobs=None):
                 pass
@@ -128,13 +118,7 @@ class LazySamples(Samples):
     def read(
         self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock]:
-        """Read all samples in order, each once; a thread reads a few items ahead.
-
-        Raises
-        ------
-        InputError
-            Floating-point images seem to be scaled to 0..1; raised once all are read.
-        """
+        """Read all samples in order, each once; a thread prefetches a few items."""
         n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         make = partial(self._make, shape=shape, is_wanted=is_wanted)
         groups = (
@@ -142,23 +126,20 @@ class LazySamples(Samples):
             for start in range(0, len(self), _GROUP_SIZE)
         )
         read = partial(self._read, make=make, n_threads=n_threads)
-        self._n_known, self._faults, largest = 0, [], -np.inf
+        self._n_known, self._faults = 0, []
         for made in run_ahead(read, groups, n_threads=1):
             rows = slice(made[0].row, made[-1].row + 1)
             self._keys[rows] = keys_from((one.key for one in made), count=len(made))
             faults = [one.fault for one in made if one.fault]
             self._faults += faults
             self._n_known = rows.stop
-            largest = max(largest, *(one.largest for one in made))
-            self._largest = max(self._largest, largest)
+            self._peak = max(self._peak, *(one.peak for one in made))
             yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded(made))
-        if not self.knows_float_range:
-            check_scale(largest)
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Read some samples again, and check that their content is unchanged."""
+        """Read samples again, and check that their content is unchanged."""
         make = partial(self._make, shape=shape, is_wanted=lambda _: True)
         made = self._read(rows.tolist(), make=make, n_threads=1)
         return *_loaded(made), [one.fault for one in made if one.fault]
@@ -170,9 +151,9 @@ class LazySamples(Samples):
             return list(run_ahead(make, map(self._take, rows), n_threads=n_threads))
 
     def _take(self, row: int) -> _Taken:
-        """Read an item, and copy what is needed of it before the next one is read.
+        """Read an item, and copy its content before the next one is read.
 
-        The next may be the same object with other pixels, or come from the same open file.
+        The next item may be the same object with other pixels, or come from the same open file.
         """
         try:
             is_first = row == 0 and self._first
@@ -183,9 +164,7 @@ class LazySamples(Samples):
         try:
             item = _checked(item)
             name = name_of(item)
-            # A vector of bytes is no encoded image.
-            is_vector = isinstance(item, np.ndarray) and not self._are_images
-            content = item if is_vector else content_of(item)
+            content = self._kind.content_of(item)
         except UnreadableImageError as exc:
             return _Taken(row, name, exc)
         if isinstance(item, np.ndarray):
@@ -197,18 +176,17 @@ class LazySamples(Samples):
         self, taken: _Taken, shape: tuple[int, ...], is_wanted: Callable[[bytes], bool]
     ) -> _Read:
         row, name, content = taken
-        key, largest = NO_KEY, -np.inf
+        key, peak = NO_KEY, -np.inf
         try:
             if isinstance(content, UnreadableImageError):
                 raise content
-            key = digest_of_content(content) if self._are_images else _digest_of_values(content)
+            key = self._kind.digest_of(content)
             _check_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
-            if self._are_images and isinstance(content, np.ndarray) and content.dtype.kind == "f":
-                largest = float(content.max())
-            inputs = _inputs_of(content, shape) if is_wanted(key) else None
+            peak = self._kind.peak(content)
+            inputs = self._kind.load(content, shape) if is_wanted(key) else None
         except UnreadableImageError as exc:
-            return _Read(row, key, largest, fault=SampleFault(row, name, str(exc)))
-        return _Read(row, key, largest, inputs)
+            return _Read(row, key, peak, fault=SampleFault(row, name, str(exc)))
+        return _Read(row, key, peak, inputs)
 
 
 def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +199,7 @@ def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(item: Any) -> Any:
-    """Return an item as a sample; raise if it is not one, or if reading it raised."""
+    """Return an item as a sample; raise if it is none, or is the error that reading raised."""
     if isinstance(item, Exception):
         raise UnreadableImageError(f"{type(item).__name__}: {item}") from item
     item = as_item(item)
@@ -229,18 +207,11 @@ def _checked(item: Any) -> Any:
         raise UnreadableImageError("missing value (None or NaN)")
     if not is_sample(item):
         raise UnreadableImageError(f"a {type(item).__name__}, which is not an image")
-    check_unmasked(item)
     return item
 
 
 def item_at(items: Any, row: int, n_items: int) -> Any:
-    """Return an item of a sequence.
-
-    Raises
-    ------
-    InputError
-        There is none, although the sequence is as long as that.
-    """
+    """Return an item; raise :class:`InputError` if the sequence is shorter than its length."""
     try:
         return items[row]
     except IndexError as exc:
@@ -256,26 +227,6 @@ def _check_unchanged(key: bytes, known: bytes) -> None:
             "has other pixels than when it was read before: a sequence must give the same item "
             "each time. Leave random transforms out; augment= makes them"
         )
-
-
-def _digest_of_values(values: np.ndarray | bytes) -> bytes:
-    if not isinstance(values, np.ndarray):
-        raise UnreadableImageError("not an array of numbers")
-    return digest_of_array(values)
-
-
-def _inputs_of(content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the inputs of a backbone from pixels, encoded bytes or other numbers."""
-    if isinstance(content, bytes):
-        return decode_to(content, shape)
-    if len(shape) == 3:
-        return conform(content, shape)
-    if content.shape != shape:
-        raise UnreadableImageError(f"has shape {content.shape}: expected {shape}")
-    values = as_values(content)
-    if not np.isfinite(values).all():
-        raise UnreadableImageError(NOT_FINITE)
-    return values
 
 
 class _Part(Sequence):

@@ -14,9 +14,10 @@ from sklearn.utils.validation import validate_data
 
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import check_is_sequence, is_numeric, type_name, unwrapped
-from featx.inputs.items import ONE_SAMPLE, ItemSamples, as_item, is_missing, is_sample
+from featx.inputs.items import ONE_SAMPLE, as_item, is_missing, is_sample
 from featx.inputs.lazy import LazySamples, item_at
 from featx.inputs.samples import ArraySamples, Samples, ValueSamples
+from featx.inputs.sequence import ItemSamples
 
 
 def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) -> None:

@@ -1,11 +1,10 @@
-"""Samples in order, with identity and pixels.
+"""Samples in order: who they are, and their inputs for the backbone.
 
-There are three kinds: images in one array (in memory, memory-mapped or HDF5; read in blocks, never
-whole), numbers that are no pixels in one array, and items of a sequence (``items.py``).
+Here are the base class :class:`Samples` and samples in one array (in memory, memory-mapped or HDF5;
+read in blocks, never whole). ``sequence.py`` and ``lazy.py`` hold items of sequences.
 
-Identity is a hash of content, never of a path. Pixel values mean 0..255 in every dtype; a sample
-that was hashed was also checked as far as that is cheap, so that most faults are known before the
-backbone runs.
+The key of a sample is a hash of its content, never of a path. Whoever hashes a sample also does the
+checks that are cheap, so that most faults are known before the backbone runs.
 """
 
 from __future__ import annotations
@@ -22,19 +21,12 @@ from featx.digests.hashing import digests_of_rows
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.images import conform
+from featx.inputs.kinds import NOT_FINITE, as_values, kind_of
 from featx.inputs.pixels import check_range, float_range
 
 
 class Identified(NamedTuple):
-    """Some of the samples, identified.
-
-    Attributes
-    ----------
-    rows : slice
-    keys : ndarray of shape (m,), dtype S16
-    faults : list of SampleFault
-    """
+    """The keys, (m,) S16, and the faults of some consecutive samples."""
 
     rows: slice
     keys: np.ndarray
@@ -42,19 +34,15 @@ class Identified(NamedTuple):
 
 
 class Identities:
-    """What is known of samples so far.
-
-    Parameters
-    ----------
-    n_samples : int
+    """The keys and faults of the samples identified so far.
 
     Attributes
     ----------
     keys : ndarray of shape (n_samples,), dtype S16
-        All zero where there is a fault, and where nothing is known yet.
+        All zero for samples that have a fault or are not identified yet.
     faults : list of SampleFault
     n_known : int
-        Samples from the first on that are identified.
+        Number of samples, from the first on, that are identified.
 
     Examples
     --------
@@ -70,33 +58,31 @@ class Identities:
         self.n_known = 0
 
     def add(self, block: Identified) -> None:
-        """Take the next samples."""
+        """Add the next samples."""
         self.keys[block.rows] = block.keys
         self.keys[[fault.position for fault in block.faults]] = NO_KEY
         self.faults += block.faults
         self.n_known = block.rows.stop
 
 
-_MAX_THREADS = 4  # that identify; more wait for the interpreter's lock (16 cores, 2026-11)
-_BLOCK_BYTES = 16 * 2**20  # which a thread identifies
-_DTYPES = (np.uint8, np.float32)  # which the network takes as they are
-_ALL_PIXELS = (np.bool_, np.uint8)  # of which any value is a pixel
-
-NOT_FINITE = "has NaN or infinite values, or some beyond float32 (3.4e38)"
+_MAX_THREADS = 4  # more of them wait for the interpreter's lock (16 cores, 2026-11)
+_BLOCK_BYTES = 16 * 2**20  # identified at a time by one thread
+_DTYPES = (np.uint8, np.float32)  # that the network takes as they are
+_ALL_PIXELS = (np.bool_, np.uint8)  # whose every value is a pixel
 
 _Result = TypeVar("_Result")
 
 
 class ReadBlock(NamedTuple):
-    """Some of the samples, identified and loaded in one pass.
+    """Some consecutive samples, identified and loaded in one pass.
 
     Attributes
     ----------
     identified : Identified
     loaded : ndarray of shape (k,), int64
-        Rows whose inputs were wanted and could be made.
+        Rows that were wanted and could be read.
     inputs : ndarray of shape (k, ...), uint8 or float32
-        Inputs of these rows.
+        Their inputs.
     """
 
     identified: Identified
@@ -110,15 +96,12 @@ class Samples(ABC):
     Attributes
     ----------
     array_shape : tuple of int or None
-        Shape that all samples share, without their number; None for files and mixed sequences.
-    knows_float_range : bool
-        True once `fit` has learned it, so that a pass does not check it.
+        Shape of each sample; None for files, and for samples of several shapes.
     given : object
-        The `X` from which they were made, None if there was none.
+        The `X` that they were recognised in; None if there was none.
     """
 
     array_shape: tuple[int, ...] | None = None
-    knows_float_range = False
     given: Any = None
 
     @abstractmethod
@@ -126,124 +109,98 @@ class Samples(ABC):
 
     @abstractmethod
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return these samples as a backbone takes them whose inputs have this shape.
+        """Return these samples for a backbone whose inputs have this shape.
 
         Raises
         ------
         InputError
-            They are nothing that it could take.
+            The backbone does not take such samples.
         """
 
     def float_range(self) -> tuple[float, float] | None:
         """Return the range of floating-point pixels: see :func:`featx.inputs.pixels.float_range`.
 
+        Only those samples of a lazy sequence count that were read so far.
+
         Raises
         ------
         InputError
-            They seem to be scaled to 0..1.
+            The pixels seem to be scaled to 0..1.
         """
         return None
 
     def check_values(self) -> None:  # noqa: B027
-        """Check that numbers that are no pixels are finite; of others, there is nothing to check.
-
-        Raises
-        ------
-        BadSampleError
-            Some are not; all of them are listed.
-        """
+        """Raise :class:`BadSampleError` if numbers that are no pixels are not finite."""
 
     @abstractmethod
     def name(self, row: int) -> str:
-        """Say what a sample is: its path, or the kind of object."""
+        """Return the path of a sample, or the kind of object that it is."""
 
     @abstractmethod
     def take(self, rows: np.ndarray) -> Any:
-        """Return some of the samples as a person would pass them; `rows` are increasing."""
+        """Return the samples in increasing rows, as a caller would pass them as `X`."""
 
     @abstractmethod
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples.
-
-        Parameters
-        ----------
-        files : FileIndex
-            Digests of files that were hashed before.
+        """Identify all samples; `files` holds the digests of files that were hashed before.
 
         Returns
         -------
         keys : ndarray of shape (n_samples,), dtype S16
-            All zero where there is a fault.
+            All zero for samples with a fault.
         faults : list of SampleFault
-            Those that are known without decoding.
+            Faults that are found without decoding.
         """
 
     def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
-        """Identify samples in threads, block by block, for a pass that does not wait for all.
+        """Identify samples block by block in threads, so that a pass need not wait for all.
 
-        Parameters
-        ----------
-        files : FileIndex
-            As for :meth:`keys`.
-
-        Returns
-        -------
-        Prefetcher or None
-            None where :meth:`keys` takes no time, or will find something wrong.
+        Return None where :meth:`keys` takes no time, or is sure to find a fault.
         """
         return None
 
     def read(
         self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock] | None:
-        """Identify and load samples in one pass, if each is to be read only once.
+        """Identify and load all samples in one pass, in order, each read only once.
+
+        Return None for samples that :meth:`keys` and :meth:`batch` read in two passes.
 
         Parameters
         ----------
         shape : tuple of int
             Shape of one input of the backbone.
         is_wanted : callable
-            Function that returns True for the key of a sample whose input is needed; called in
-            threads.
+            Function that returns True for the key of a sample whose input is needed; it is called
+            in threads.
         n_jobs : int or None
-            Threads that decode and resize what was read; None is one per core.
-
-        Returns
-        -------
-        iterator of ReadBlock, or None
-            All samples in order; None where :meth:`keys` and :meth:`batch` do this in two passes.
+            Number of threads that decode and resize; None is one per core.
         """
         return None
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether loading consecutive samples only slices an array in memory.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Of one input of the backbone.
-        """
+        """Return True if loading consecutive samples only slices an array in memory."""
         return False
 
     @abstractmethod
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Load samples as the backbone takes them.
+        """Load samples as inputs of the backbone.
 
         Parameters
         ----------
         rows : ndarray of shape (m,), int64, increasing
         shape : tuple of int
-            Of one input of the backbone.
+            Shape of one input.
 
         Returns
         -------
         rows : ndarray of shape (k,)
-            Those that could be read.
+            Rows that could be read.
         inputs : ndarray of shape (k, *shape), uint8 or float32
         faults : list of SampleFault
-            The others.
+            Faults of the other rows.
         """
 
     def fault(self, row: int, reason: object) -> SampleFault:
@@ -252,12 +209,12 @@ class Samples(ABC):
 
 
 def identify(samples: Samples, files: FileIndex) -> np.ndarray:
-    """Return the keys of samples that all have to be there, shape (n_samples,), dtype ``S16``.
+    """Return the keys of samples, (n_samples,) S16; raise if one of them cannot be read.
 
     Raises
     ------
     BadSampleError
-        Some are missing or unreadable; all of them are listed.
+        Samples are missing or unreadable; all of them are listed.
     """
     keys, faults = samples.keys(files)
     if faults:
@@ -266,12 +223,7 @@ def identify(samples: Samples, files: FileIndex) -> np.ndarray:
 
 
 class ArraySamples(Samples):
-    """Rows of one array of images, ``(n, h, w)`` or ``(n, h, w, c)``.
-
-    Parameters
-    ----------
-    array : ndarray, memmap or h5py.Dataset
-    """
+    """Rows of an array, memmap or h5py dataset of images, ``(n, h, w)`` or ``(n, h, w, c)``."""
 
     array_shape: tuple[int, ...]
 
@@ -284,11 +236,9 @@ class ArraySamples(Samples):
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself for images, :class:`ValueSamples` for other inputs of the same shape."""
-        if len(shape) != 3:
+        if not kind_of(shape).is_resized:
             return ValueSamples(self.array).for_inputs(shape)
         check_several(len(self), self.array_shape)
-        if len(self.array_shape) == 1:
-            return ValueSamples(self.array).for_inputs(shape)
         return self
 
     def float_range(self) -> tuple[float, float] | None:
@@ -298,7 +248,7 @@ class ArraySamples(Samples):
         return float_range(np.asarray(self.array[rows]) for rows in self._blocks())
 
     def name(self, row: int) -> str:
-        """Say the shape and dtype of an image."""
+        """Return the shape and dtype of an image."""
         return f"array {self.array_shape} {self.array.dtype}"
 
     def take(self, rows: np.ndarray) -> np.ndarray:
@@ -306,7 +256,7 @@ class ArraySamples(Samples):
         return _take(self.array, rows)
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples in threads; numbers are checked on the way."""
+        """Identify and check all samples in threads."""
         identities = Identities(len(self))
         for block in self._each_block(self._identify):
             identities.add(block)
@@ -320,18 +270,19 @@ class ArraySamples(Samples):
         return Prefetcher(self._identify, blocks, n_threads=_n_threads())
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether this is an array of the right shape and dtype."""
+        """Return True for an array in memory of the right shape and dtype."""
         in_memory = isinstance(self.array, np.ndarray) and not isinstance(self.array, np.memmap)
         return in_memory and self.array_shape == shape and self.array.dtype in _DTYPES
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Load images; those that have the right shape are only sliced."""
+        """Load images; slice the array if it has the right shape and dtype."""
         images = _take(self.array, rows)
         if images.shape[1:] == shape and images.dtype in _DTYPES:
             return rows, images, []
-        return conformed(self, rows, items=images, pixels_of=lambda image: image, shape=shape)
+        read = dict(zip(rows.tolist(), images, strict=True)).__getitem__
+        return load_rows(self, rows, read, shape)
 
     def _each_block(self, function: Callable[[slice], _Result]) -> Iterable[_Result]:
         """Call a function with the rows of one block after another, in threads."""
@@ -362,7 +313,7 @@ class ValueSamples(ArraySamples):
         """Return None, since the numbers are not pixels."""
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself, if its rows have that very shape."""
+        """Return itself if its rows have this shape."""
         if self.array_shape == shape:
             return self
         got = (
@@ -382,7 +333,7 @@ class ValueSamples(ArraySamples):
         return rows, as_values(_take(self.array, rows)), []
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
-        """Tell that rows are converted."""
+        """Return False, since rows are converted."""
         return False
 
     def check_values(self) -> None:
@@ -402,20 +353,8 @@ class ValueSamples(ArraySamples):
         return [self.fault(row, NOT_FINITE) for row in bad]
 
 
-def as_values(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers that are no pixels as float32, infinite where that cannot hold them."""
-    with np.errstate(over="ignore"):
-        return numbers.astype(np.float32, copy=False)
-
-
 def check_several(n_samples: int, shape: tuple[int, ...] | None) -> None:
-    """Check that samples of a shape are images, and not the rows of a single one.
-
-    Raises
-    ------
-    InputError
-        They are as wide as an image has channels.
-    """
+    """Raise :class:`InputError` if `X` looks like one image in colour instead of several images."""
     if shape is not None and len(shape) == 2 and shape[1] in (1, 3, 4):
         raise InputError(
             f"X has shape {(n_samples, *shape)}, which looks like one image in colour where "
@@ -438,34 +377,21 @@ def _take(array: Any, rows: np.ndarray) -> np.ndarray:
     return np.asarray(array[rows])
 
 
-def conformed(
+def load_rows(
     samples: Samples,
     rows: np.ndarray,
-    *,
-    items: Iterable[Any],
-    pixels_of: Callable[[Any], np.ndarray],
+    read: Callable[[int], np.ndarray | bytes],
     shape: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-    """Give images the size and channels that a backbone takes: see :meth:`Samples.batch`.
-
-    Parameters
-    ----------
-    samples : Samples
-    rows : ndarray of shape (m,), int64
-    items : iterable
-        The images of those rows.
-    pixels_of : callable
-        Turns one into an array, or raises :class:`UnreadableImageError`.
-    shape : tuple of int
-        Height, width, channels.
-    """
-    good, images, faults = [], [], []
-    for row, item in zip(rows.tolist(), items, strict=True):
+    """Make inputs of what `read` returns for each row: see :meth:`Samples.batch`."""
+    kind = kind_of(shape)
+    good, inputs, faults = [], [], []
+    for row in rows.tolist():
         try:
-            images.append(conform(pixels_of(item), shape))
+            inputs.append(kind.load(read(row), shape))
             good.append(row)
         except UnreadableImageError as exc:
             faults.append(samples.fault(row, exc))
     # Images of both dtypes in one batch are stacked as floats, which changes no number.
-    inputs = np.stack(images) if images else np.empty((0, *shape), np.uint8)
-    return np.array(good, np.int64), inputs, faults
+    stacked = np.stack(inputs) if inputs else np.empty((0, *shape), np.uint8)
+    return np.array(good, np.int64), stacked, faults

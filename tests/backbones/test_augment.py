@@ -116,7 +116,7 @@ def test_an_image_that_cannot_be_read_is_named(images, tmp_path):
     rows, pixels, faults = changed.batch(np.arange(1, 6), SHAPE)
     assert (rows.tolist(), len(pixels)) == ([1, 2, 3], 3)
     assert [fault.position for fault in faults] == [4, 5]
-    assert changed.name(5) == f"a version of {samples.name(2)}"
+    assert changed.name(5) == f"an augmented view of {samples.name(2)}"
     some = AugmentedSamples(samples, np.array([1, 2]), keys[1:], augmentation, 1)
     rows, _, faults = some.batch(np.arange(2), SHAPE)
     assert (rows.tolist(), [fault.position for fault in faults]) == ([0], [1])

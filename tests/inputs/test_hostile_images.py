@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image_files import encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp, tiff
+from image_files import decode, encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp, tiff
 from PIL import Image, ImageFile
 
 from featx.exceptions import UnreadableImageError
-from featx.inputs.images import FORMATS, check_header, decode, decode_to, pixels_of
+from featx.inputs.images import FORMATS, check_header, decode_to, pixels_of
 
 SMALL = photo().resize((16, 12))
 FILES = {

@@ -8,12 +8,12 @@ import zlib
 import image_files
 import numpy as np
 import pytest
-from image_files import encoded
+from image_files import decode, encoded
 from PIL import Image, ImageFilter
 
 from featx.exceptions import UnreadableImageError
 from featx.inputs import images
-from featx.inputs.images import check_header, conform, decode, decode_to, from_pil, pixels_of
+from featx.inputs.images import check_header, conform, decode_to, pixels_of
 
 RED = (200, 30, 10)
 
@@ -231,18 +231,18 @@ def test_decode_flipped_bits_never_raise_anything_else(kind, photo):
             assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3)
 
 
-def test_from_pil_does_not_change_the_image(photo):
+def test_pixels_of_does_not_change_the_image(photo):
     photo.getexif()[0x0112] = 6
     before = photo.tobytes()
-    assert from_pil(photo).shape == (64, 48, 3)
+    assert pixels_of(photo).shape == (64, 48, 3)
     assert photo.size == (64, 48)
     assert photo.tobytes() == before
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "HSV"])
-def test_from_pil_other_colour_spaces_become_rgb(mode):
+def test_pixels_of_other_colour_spaces_become_rgb(mode):
     image = Image.new("RGB", (4, 4), RED).convert(mode)
-    assert np.abs(from_pil(image)[0, 0].astype(int) - RED).max() <= 4
+    assert np.abs(pixels_of(image)[0, 0].astype(int) - RED).max() <= 4
 
 
 def test_conform_what_fits_is_neither_changed_nor_copied():

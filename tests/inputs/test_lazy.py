@@ -13,9 +13,9 @@ from sklearn.model_selection import cross_val_score
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.exceptions import BackboneError, BadSampleError, BadSampleWarning, InputError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.items import ItemSamples
 from featx.inputs.lazy import LazySamples
 from featx.inputs.recognize import as_samples
+from featx.inputs.sequence import ItemSamples
 
 SHAPE = (8, 8, 3)
 

@@ -7,10 +7,10 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp, tiff
+from image_files import decode, encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp, tiff
 from PIL import Image, ImageFile
 
-from featx.inputs.images import check_header, conform, decode, from_pil, pixels_of
+from featx.inputs.images import check_header, conform, pixels_of
 from featx.inputs.metadata import orientation_of, without_metadata
 
 GRAY = np.full((4, 4), 9, np.uint8)
@@ -42,7 +42,7 @@ def test_decode_jpeg_broken_exif_keeps_the_orientation(entries):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, for the caller
         image = Image.open(io.BytesIO(data))
-    np.testing.assert_array_equal(from_pil(image), np.rot90(upright, -1))
+    np.testing.assert_array_equal(pixels_of(image), np.rot90(upright, -1))
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from image_files import colour_tiff, encoded, png, png_chunk, ramp, tiff
+from image_files import colour_tiff, decode, encoded, png, png_chunk, ramp, tiff
 from PIL import Image
 
 from featx.exceptions import UnreadableImageError
-from featx.inputs.images import conform, decode, decode_to, pixels_of
+from featx.inputs.images import conform, decode_to, pixels_of
 
 SHAPE = (24, 32, 3)
 WAYS = {
@@ -184,7 +184,7 @@ def test_decode_sixteen_bit_transparent_gray_lies_on_white():
         ("I", 200, (200, 200, 200)),
     ],
 )
-def test_from_pil_any_mode_becomes_rgb(mode, colour, expected):
+def test_pixels_of_any_mode_becomes_rgb(mode, colour, expected):
     pixels = conform(pixels_of(Image.new(mode, (3, 2), colour)), (2, 3, 3))
     assert pixels[0, 0].tolist() == list(expected)
 

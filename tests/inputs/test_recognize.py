@@ -19,9 +19,9 @@ from PIL import Image
 
 from featx.exceptions import BadSampleError, InputError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.items import ItemSamples
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import ArraySamples, ValueSamples
+from featx.inputs.sequence import ItemSamples
 
 SHAPE = (8, 8, 3)
 

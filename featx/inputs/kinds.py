@@ -1,0 +1,163 @@
+"""What kind of sample a backbone takes, decided by the shape of one input.
+
+Whatever depends on the kind is asked of :func:`kind_of`. A new kind is one class and its entry in
+:data:`KINDS`. What a kind adds to the description of a space is part of the digest of the space:
+changing it makes all rows of that kind unreachable.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from featx.digests.hashing import digest_of, digest_of_array
+from featx.exceptions import UnreadableImageError
+from featx.inputs.images import DECODER, RESIZE, check_header, conform, decode_to
+from featx.inputs.items import check_unmasked, content_of
+from featx.inputs.pixels import check_range
+
+NOT_FINITE = "has NaN or infinite values, or some beyond float32 (3.4e38)"
+
+
+class InputKind(ABC):
+    """A kind of sample.
+
+    Attributes
+    ----------
+    name : str
+        The word for it in messages.
+    n_axes : int or None
+        Axes of one input; None is any number that no other kind has.
+    dtype : str
+        Dtype in which an exported network takes a batch.
+    reader : dict
+        Names and versions of what turns a sample into an input, as a space describes them.
+    is_resized : bool
+        True if samples of any height and width are resized to those of the input.
+    is_augmentable : bool
+        True if ``augment="standard"`` and cutmix can change inputs of this kind.
+    """
+
+    name: ClassVar[str]
+    n_axes: ClassVar[int | None] = None
+    dtype: ClassVar[str] = "float32"
+    reader: ClassVar[dict[str, str]] = {}
+    is_resized: ClassVar[bool] = False
+    is_augmentable: ClassVar[bool] = False
+
+    @abstractmethod
+    def content_of(self, item: Any) -> np.ndarray | bytes:
+        """Read an item of a sequence: return the array or the encoded bytes that identify it."""
+
+    @abstractmethod
+    def digest_of(self, content: np.ndarray | bytes) -> bytes:
+        """Return the digest of what was read, after the checks that are cheap."""
+
+    @abstractmethod
+    def load(self, content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
+        """Return one input of a backbone, uint8 or float32, made of what was read."""
+
+    def peak(self, content: np.ndarray | bytes) -> float:
+        """Return the largest floating-point pixel; -inf if there is none."""
+        return -np.inf
+
+
+class Image(InputKind):
+    """Pictures (h, w, c): decoded from files or bytes, or given as pixels of any size."""
+
+    name = "image"
+    n_axes = 3
+    dtype = "uint8"
+    reader: ClassVar = {"decoder": DECODER, "resize": RESIZE}
+    is_resized = True
+    is_augmentable = True
+
+    def content_of(self, item: Any) -> np.ndarray | bytes:
+        """Return the pixels of an array or a PIL image, or the bytes of a file or of others."""
+        return content_of(item)
+
+    def digest_of(self, content: np.ndarray | bytes) -> bytes:
+        """Return the digest of pixels in a known range, or of bytes with the header of an image."""
+        if isinstance(content, np.ndarray):
+            check_range(content)
+            return digest_of_array(content)
+        check_header(content)
+        return digest_of(content)
+
+    def load(self, content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
+        """Decode an image, and give it the size and channels of the input."""
+        if isinstance(content, np.ndarray):
+            return conform(content, shape)
+        return decode_to(content, shape)
+
+    def peak(self, content: np.ndarray | bytes) -> float:
+        """Return the largest pixel of a floating-point image; -inf for others."""
+        if isinstance(content, np.ndarray) and content.dtype.kind == "f":
+            return float(content.max(initial=-np.inf))
+        return -np.inf
+
+
+class _Values(InputKind):
+    """Numbers that are no pixels: arrays of exactly the shape of the input."""
+
+    def content_of(self, item: Any) -> np.ndarray:
+        """Return the item, which has to be an array."""
+        if not isinstance(item, np.ndarray):
+            raise UnreadableImageError("not an array of numbers")
+        check_unmasked(item)
+        return item
+
+    def digest_of(self, content: np.ndarray | bytes) -> bytes:
+        """Return the digest of an array."""
+        return digest_of_array(np.asarray(content))
+
+    def load(self, content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the array as float32; raise if it has another shape or is not finite."""
+        values = as_values(np.asarray(content))
+        if values.shape != shape:
+            raise UnreadableImageError(f"has shape {values.shape}: expected {shape}")
+        if not np.isfinite(values).all():
+            raise UnreadableImageError(NOT_FINITE)
+        return values
+
+
+class Vector(_Values):
+    """Feature vectors (p,)."""
+
+    name = "vector"
+    n_axes = 1
+
+
+class Signal(_Values):
+    """Signals (t, c)."""
+
+    name = "signal"
+
+
+IMAGE = Image()
+KINDS: tuple[InputKind, ...] = (IMAGE, Vector(), Signal())  # the first that fits is it
+
+
+def kind_of(input_shape: Sequence[int | None]) -> InputKind:
+    """Return the kind of sample that a backbone takes.
+
+    Parameters
+    ----------
+    input_shape : sequence of int or None
+        Shape of one input, without the batch axis.
+
+    Examples
+    --------
+    >>> [kind_of(shape).name for shape in ((224, 224, 3), (20,), (1000, 2))]
+    ['image', 'vector', 'signal']
+    """
+    return next(kind for kind in KINDS if kind.n_axes in (len(input_shape), None))
+
+
+def as_values(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers that are no pixels as float32, infinite where that cannot hold them."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32, copy=False)

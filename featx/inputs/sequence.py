@@ -1,0 +1,206 @@
+"""Samples of a sequence: paths, encoded images, PIL images and single arrays, in any mixture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featx._threads import Prefetcher
+from featx.digests.hashing import DIGEST_BYTES, digest_of
+from featx.digests.key_table import KEY_DTYPE, keys_from
+from featx.exceptions import InputError, SampleFault, UnreadableImageError
+from featx.inputs.file_index import FileIndex, file_key
+from featx.inputs.items import check_unmasked, content_of, file_status, is_missing, name_of
+from featx.inputs.kinds import IMAGE, kind_of
+from featx.inputs.pixels import float_range
+from featx.inputs.samples import Identified, Samples, ValueSamples, check_several, load_rows
+
+_UNREAD = bytes(DIGEST_BYTES)
+_FILES_AT_ONCE = 256  # in a block
+_PATIENCE_S = 0.2  # wait for all files before a pass starts on some
+
+
+class _File(NamedTuple):
+    """A file that exists: `state` is its key in the file index, `digest` what the index holds."""
+
+    row: int
+    path: str
+    state: bytes
+    changed_s: float
+    digest: bytes | None = None
+
+
+class ItemSamples(Samples):
+    """A sequence of paths, encoded images, PIL images and single arrays, in any mixture.
+
+    A file may change after it is hashed and before it is decoded. So it is hashed again when it is
+    decoded, and is a fault if the digests differ.
+
+    Parameters
+    ----------
+    items : sequence of str, Path, bytes, PIL.Image.Image or ndarray
+        Missing values, such as None and NaN, are samples that cannot be read.
+    """
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = items
+        shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
+        self.array_shape = shapes.pop() if len(shapes) == 1 else None
+        self._keys = np.zeros(len(items), KEY_DTYPE)  # of the samples identified so far
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def for_inputs(self, shape: tuple[int, ...]) -> Samples:
+        """Return itself for images, and otherwise the items as rows of one array."""
+        if kind_of(shape).is_resized:
+            check_several(len(self), self.array_shape)
+            return self
+        for row, item in enumerate(self.items):
+            self._check_values(row, item, shape)
+        return ValueSamples(np.stack(self.items))
+
+    def _check_values(self, row: int, item: Any, shape: tuple[int, ...]) -> None:
+        """Check that an item is an array of numbers of this shape."""
+        is_array = isinstance(item, np.ndarray)
+        if not is_array or item.shape != shape or item.dtype.kind not in "biuf":
+            got = name_of(item) if is_array or is_missing(item) else f"an image, {name_of(item)!r}"
+            raise InputError(f"X[{row}] is {got}, but the backbone takes inputs of shape {shape}")
+        try:
+            check_unmasked(item)
+        except UnreadableImageError as exc:
+            raise InputError(f"X[{row}] {exc}") from exc
+
+    def name(self, row: int) -> str:
+        """Return the path of a file, or the kind of another sample."""
+        return name_of(self.items[row])
+
+    def take(self, rows: np.ndarray) -> list[Any]:
+        """Return some of the items."""
+        return [self.items[row] for row in rows.tolist()]
+
+    def float_range(self) -> tuple[float, float] | None:
+        """Return the range of the pixels of floating-point arrays."""
+        return float_range(item for item in self.items if isinstance(item, np.ndarray))
+
+    def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
+        """Identify all samples; check that what is read is an image."""
+        digests: list[bytes] = [_UNREAD] * len(self)
+        faults: list[SampleFault] = []
+        paths: list[tuple[int, str]] = []
+        for row, item in enumerate(self.items):
+            if isinstance(item, (str, os.PathLike)):
+                path = os.fspath(item)
+                if not path:
+                    faults.append(self.fault(row, "an empty path"))
+                    continue
+                paths.append((row, _absolute(path)))
+                continue
+            if is_missing(item):
+                faults.append(self.fault(row, "missing value (None or NaN)"))
+                continue
+            try:
+                digests[row] = IMAGE.digest_of(content_of(item))
+            except UnreadableImageError as exc:
+                faults.append(self.fault(row, exc))
+        faults += self._add_files(paths, digests, files)
+        self._keys = keys_from(digests, count=len(digests))
+        return self._keys, faults
+
+    def _add_files(
+        self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
+    ) -> list[SampleFault]:
+        """Fill in the digests of files; read only files that the index does not know."""
+        found, missing = self._look_for(paths, files)
+        read, faults = self._read(found, files)
+        for file, digest in zip(found, read, strict=True):
+            digests[file.row] = digest
+        return missing + faults
+
+    def _look_for(
+        self, paths: list[tuple[int, str]], files: FileIndex
+    ) -> tuple[list[_File], list[SampleFault]]:
+        """Return the files that exist, with the digests that the index knows, and the faults."""
+        found: list[_File] = []
+        faults: list[SampleFault] = []
+        for row, path in paths:
+            try:
+                status = file_status(self.items[row])
+            except UnreadableImageError as exc:
+                faults.append(self.fault(row, exc))
+                continue
+            changed_s = max(status.st_mtime, status.st_ctime)
+            found.append(_File(row, path, file_key(path, status), changed_s))
+        known = files.find([file.state for file in found])
+        found = [file._replace(digest=one) for file, one in zip(found, known, strict=True)]
+        return found, faults
+
+    def _read(self, found: list[_File], files: FileIndex) -> tuple[list[bytes], list[SampleFault]]:
+        """Return the digest of each file, and the faults; add what was read to the index."""
+        digests: list[bytes] = []
+        faults: list[SampleFault] = []
+        for file in found:
+            try:
+                digests.append(file.digest or _digest_of_file(file, files))
+            except UnreadableImageError as exc:
+                digests.append(_UNREAD)
+                faults.append(self.fault(file.row, exc))
+        return digests, faults
+
+    def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
+        """Identify files in a thread, if all samples are files that exist."""
+        paths = [
+            (row, _absolute(path))
+            for row, item in enumerate(self.items)
+            if isinstance(item, (str, os.PathLike)) and (path := os.fspath(item))
+        ]
+        if len(paths) < len(self):
+            return None
+        found, faults = self._look_for(paths, files)
+        if faults:
+            return None
+        blocks = (found[i : i + _FILES_AT_ONCE] for i in range(0, len(found), _FILES_AT_ONCE))
+        started = Prefetcher(partial(self._identify, files=files), blocks, n_threads=1)
+        try:
+            started.wait(_PATIENCE_S)
+        except BaseException:  # Ctrl-C: no caller has the thread yet
+            started.close()
+            raise
+        return started
+
+    def _identify(self, found: list[_File], files: FileIndex) -> Identified:
+        digests, faults = self._read(found, files)
+        rows = slice(found[0].row, found[-1].row + 1)
+        self._keys[rows] = keys_from(digests, count=len(found))
+        return Identified(rows, self._keys[rows], faults)
+
+    def batch(
+        self, rows: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
+        """Decode and resize images."""
+        return load_rows(self, rows, self._content_of, shape)
+
+    def _content_of(self, row: int) -> np.ndarray | bytes:
+        content = content_of(self.items[row])
+        if isinstance(content, np.ndarray) or not self._keys[row]:
+            return content
+        if self._keys[row] != keys_from([digest_of(content)], count=1)[0]:
+            raise UnreadableImageError(
+                "changed after it was hashed: run it again when nothing writes to it"
+            )
+        return content
+
+
+def _absolute(path: str) -> str:
+    # Another spelling of a path only means that the file is hashed once more.
+    return path if path.startswith(os.sep) else os.path.abspath(path)
+
+
+def _digest_of_file(file: _File, files: FileIndex) -> bytes:
+    digest = IMAGE.digest_of(content_of(file.path))
+    files.add(file.state, digest, modified_s=file.changed_s)
+    return digest
