@@ -13,20 +13,24 @@ import random
 import resource
 import shutil
 import subprocess
-import sys
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
-from cache_worker import keys_of, open_store, rows_folder, rows_of, small_blocks
+from cache_worker import (
+    keys_of,
+    open_store,
+    reported,
+    rows_folder,
+    rows_of,
+    small_blocks,
+    start_worker,
+)
 
 from featx.cache.maintenance import compact, find_damage
 from featx.exceptions import CacheDamageWarning
-
-WORKER = Path(__file__).parents[1] / "cache_worker.py"
 
 
 def long(*values):
@@ -54,23 +58,6 @@ class Tally:
     def assert_clean(self):
         print(self)
         assert (self.lost, self.wrong, self.undetected) == (0, 0, 0)
-
-
-def start_worker(*arguments, **options):
-    """Start a process that works on a store; see ``cache_worker.py``."""
-    return subprocess.Popen(
-        [sys.executable, WORKER, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def reported(lines):
-    """Read which rows a worker said were stored; the last line may be cut off."""
-    spans = [line.split() for line in lines if line.endswith("\n") and len(line.split()) == 2]
-    return [number for start, stop in spans for number in range(int(start), int(stop))]
 
 
 @pytest.mark.parametrize("n_kills", [4, long(100)])

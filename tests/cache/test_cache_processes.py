@@ -8,9 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cache_worker import find_ten, keys_of, open_store, rows_of, store_ten
+from cache_worker import (
+    find_ten,
+    keys_of,
+    open_store,
+    reported,
+    rows_of,
+    start_worker,
+    store_ten,
+)
 from sklearn.model_selection import GridSearchCV
-from test_cache_faults import reported, start_worker
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.cache.maintenance import compact
