@@ -18,11 +18,12 @@ from featx._extractor_validation import (
     check_extractor_params,
     check_out,
 )
+from featx._relative_paths import cache_at_first, path_at_first
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import BackboneSpec
 from featx.backbones.resolve import EmbeddingSource, resolve, resolve_layers, unique_sources
-from featx.cache.cache import EmbeddingCache, cache_at_first, path_at_first, resolve_cache
+from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.exceptions import BackboneError, ParameterWarning
 from featx.extraction.forward import ForwardPass
 from featx.extraction.missing import PassSettings

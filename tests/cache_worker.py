@@ -1,7 +1,7 @@
-"""A process that works on a store, for tests that do things to it: write, fill, read, compact.
+"""A process that works on a store for tests: write, fill, read, compact.
 
-Which row belongs to which key follows from a number, so that every process knows what is right.
-It says on standard output what it was told is stored.
+The row of a key follows from a number, so that every process knows what is right. The process
+reports on standard output which rows are stored.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def rows_of(numbers):
 
 
 def rows_folder(folder):
-    """Say where a cache folder holds the rows."""
+    """Return the folder of the rows of a cache."""
     return folder / "spaces" / SPACE.digest
 
 
@@ -56,8 +56,25 @@ def open_store(folder):
     return EmbeddingCache(folder).store(SPACE)
 
 
+def start_worker(*arguments, **options):
+    """Start this file as a process."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def reported(lines):
+    """Return the rows that a worker reported as stored; the last line may be cut off."""
+    spans = [line.split() for line in lines if line.endswith("\n") and len(line.split()) == 2]
+    return [number for start, stop in spans for number in range(int(start), int(stop))]
+
+
 def write(store, *, first, until_s):
-    """Store rows, in an order of its own, until the time is over; say which are stored."""
+    """Store rows, in an order of its own, until the time is over; report which are stored."""
     rng = np.random.default_rng()
     start = first
     while time.monotonic() < until_s:
@@ -101,7 +118,7 @@ def reported(lines):
 
 
 def read(store, *, until_s):
-    """Look all shared rows up, again and again; fail at a wrong one; say how many were there."""
+    """Look all shared rows up, again and again; fail at a wrong one; report how many were there."""
     numbers, n_found = np.arange(N_SHARED), 0
     while time.monotonic() < until_s:
         rows, found = store.find(keys_of(numbers))
@@ -110,7 +127,7 @@ def read(store, *, until_s):
     print(n_found)
 
 
-def tidy(store, *, until_s):
+def compact_again_and_again(store, *, until_s):
     """Compact, again and again."""
     while time.monotonic() < until_s:
         compact(store)
@@ -124,7 +141,7 @@ def store_ten(folder, first):
 
 
 def find_ten(folder, first, answers):
-    """Look ten rows up, and put into a queue whether they were there and right."""
+    """Look ten rows up, and put into a queue whether they are there and right."""
     numbers = np.arange(first, first + 10)
     rows, found = open_store(folder).find(keys_of(numbers))
     answers.put(bool(found.all() and (rows == rows_of(numbers)).all()))
@@ -147,7 +164,7 @@ def main():
     elif arguments.job == "read":
         read(store, until_s=until_s)
     else:
-        tidy(store, until_s=until_s)
+        compact_again_and_again(store, until_s=until_s)
 
 
 if __name__ == "__main__":

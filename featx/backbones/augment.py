@@ -174,8 +174,8 @@ class Augmentation:
 
         The generators of Keras' backends differ, so the backend is part of it.
         """
-        notes = self._cache.notes if self._cache and isinstance(self._augment, str) else None
-        known = notes.recall(self._subject()) if notes else None
+        facts = self._cache.facts if self._cache and isinstance(self._augment, str) else None
+        known = facts.recall(self._subject()) if facts else None
         with contextlib.suppress(TypeError, ValueError):
             if len(remembered := bytes.fromhex(str(known))) == DIGEST_BYTES:
                 return remembered
@@ -183,9 +183,9 @@ class Augmentation:
         if departures := self._changer.settings.departures():
             parts.append(digest_of_json(departures))
         digest = digest_of(*(part.encode() for part in parts))
-        if notes:
+        if facts:
             with contextlib.suppress(OSError):  # the next run finds out once more
-                notes.remember(self._subject(), digest.hex())
+                facts.remember(self._subject(), digest.hex())
         return digest
 
     def key(self, key: bytes, version: int) -> bytes:

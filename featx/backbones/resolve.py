@@ -214,8 +214,8 @@ _KNOWN: dict[str, Space] = {}
 def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
     if cache is None:
         return _KNOWN.get(digest_of_json(recipe))
-    with contextlib.suppress(ValueError):  # a note of another form counts as none
-        return Space.from_json(cache.notes.recall({"space of": recipe}))
+    with contextlib.suppress(ValueError):  # a fact of another form counts as unknown
+        return Space.from_json(cache.facts.recall({"space of": recipe}))
     return None
 
 
@@ -224,7 +224,7 @@ def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space
         _KNOWN[digest_of_json(recipe)] = space
         return
     try:
-        cache.notes.remember({"space of": recipe}, space.to_json())
+        cache.facts.remember({"space of": recipe}, space.to_json())
         cache.files.flush()
     except OSError:
         # The next run builds the backbone again; storing rows will name the trouble.

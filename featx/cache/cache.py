@@ -4,25 +4,20 @@ What lies where::
 
     CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shard.py``)
     CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
-    CACHE/notes/<digest>.json                           what else was found out (:class:`FactStore`)
-    CACHE/files/files-<id>.index                        what files contain (``file_index.py``)
-    CACHE/damaged/                                      what was found damaged, moved aside
+    CACHE/notes/<digest>.json                           other facts (``facts.py``)
+    CACHE/files/files-<id>.index                        contents of files (``file_index.py``)
+    CACHE/tuning/                                       checkpoints (``finetune/checkpoint.py``)
+    CACHE/damaged/                                      what was quarantined (``damage.py``)
 
-Everything in it is computed anew when it is missing, so a cache may be deleted, in whole or in
-part, at any time. Any number of processes and threads, on one machine or on several that share a
-file system, may read, write and tidy it at once without a lock: all that is assumed is that
-renaming a file replaces another whole, as POSIX, NFS and NTFS promise.
-
-Small facts remembered on disk: what was asked, and what the answer was.
-
-What is lost or damaged is found out once more.
+Whatever is missing is computed again, so a cache may be deleted, in whole or in part, at any time.
+Any number of processes and threads, on one machine or on several that share a file system, may
+read, write and compact it at once without a lock. All that is assumed is that renaming a file
+replaces another whole, as POSIX, NFS and NTFS promise.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,13 +27,7 @@ import numpy as np
 import platformdirs
 from sklearn.base import clone
 
-from featx._files import (
-    check_folder,
-    read_regular,
-    remove_abandoned_parts,
-    remove_tree,
-    write_atomically,
-)
+from featx._files import check_folder, remove_abandoned_parts, remove_tree
 from featx._text import one_line
 from featx.cache.damage import DamageLog
 from featx.cache.exchange import (
@@ -50,6 +39,7 @@ from featx.cache.exchange import (
     text_columns,
     write_table,
 )
+from featx.cache.facts import FactStore
 from featx.cache.lazy_array import LazyEmbeddings
 from featx.cache.maintenance import (
     Eviction,
@@ -60,88 +50,20 @@ from featx.cache.maintenance import (
     describe,
     find_damage,
     folder_bytes,
-    mend,
     recheck,
     remove,
+    repair_shards,
     space_of,
     summarise,
 )
 from featx.cache.store import SpaceStore
-from featx.digests.hashing import digest_of_json
-from featx.digests.space import Space
+from featx.digests.space import STORED_DTYPES, Space
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import identify
 
-_MAX_BYTES = 2**20
-
-
-class FactStore:
-    """A folder with a small file for each fact.
-
-    Parameters
-    ----------
-    folder : Path
-        Made when the first is stored.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> notes = FactStore(Path(tempfile.mkdtemp()))
-    >>> notes.remember({"space": "ab12", "device": "cpu"}, {"batch_size": 64})
-    >>> notes.recall({"device": "cpu", "space": "ab12"})
-    {'batch_size': 64}
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def recall(self, subject: dict[str, Any]) -> Any:
-        """Return what was noted about a subject; None if nothing was."""
-        try:
-            check_folder(self.folder)
-            entry = json.loads(read_regular(self._path(subject), max_bytes=_MAX_BYTES))
-            sound = entry["digest"] == digest_of_json([entry["subject"], entry["note"]])
-            return entry["note"] if sound and entry["subject"] == subject else None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            return None
-
-    def remember(self, subject: dict[str, Any], note: Any) -> None:
-        """Note plain data about a subject, which is plain data too.
-
-        Raises
-        ------
-        OSError
-            It could not be written.
-        """
-        entry = {"subject": subject, "note": note, "digest": digest_of_json([subject, note])}
-        check_folder(self.folder)
-        write_atomically(self._path(subject), json.dumps(entry, indent=1).encode())
-
-    def _path(self, subject: dict[str, Any]) -> Path:
-        return self.folder / f"{digest_of_json(subject)}.json"
-
-
-_DTYPES = ("float32", "float16")
 CACHE_PARTS = ("spaces", "notes", "files", "damaged", "tuning")
-
-
-def default_cache_path() -> Path:
-    """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
-    return (
-        Path(os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx"))
-        .expanduser()
-        .absolute()
-    )
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        check_folder(folder)
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
 
 
 class EmbeddingCache:
@@ -150,11 +72,11 @@ class EmbeddingCache:
     Parameters
     ----------
     path : str or Path, default=None
-        The folder; made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in the
-        user's cache folder.
+        The folder; it is made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in
+        the user's cache folder.
     dtype : {"float32", "float16"}, default="float32"
-        In which rows are stored. float16 takes half the room and keeps three digits, which few
-        heads notice; such rows are a space of their own, and are float32 again when they are read.
+        Dtype in which rows are stored. float16 takes half the space on disk and keeps three digits,
+        which few heads notice. Such rows are a space of their own, and are read as float32.
 
     Examples
     --------
@@ -168,15 +90,15 @@ class EmbeddingCache:
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, dtype: str = "float32"
     ) -> None:
-        if dtype not in _DTYPES:
+        if dtype not in STORED_DTYPES:
             raise ParameterError(
-                f"dtype={dtype!r}: expected one of {', '.join(map(repr, _DTYPES))}"
+                f"dtype={dtype!r}: expected one of {', '.join(map(repr, STORED_DTYPES))}"
             )
         self.path = Path(path).expanduser().absolute() if path else default_cache_path()
         self.dtype = dtype
 
     def __repr__(self) -> str:
-        dtype = "" if self.dtype == _DTYPES[0] else f", dtype={self.dtype!r}"
+        dtype = "" if self.dtype == STORED_DTYPES[0] else f", dtype={self.dtype!r}"
         return f"EmbeddingCache({str(self.path)!r}{dtype})"
 
     def __eq__(self, other: object) -> bool:
@@ -197,12 +119,12 @@ class EmbeddingCache:
 
     @cached_property
     def files(self) -> FileIndex:
-        """What files contain, remembered."""
+        """Digests of the contents of files."""
         return FileIndex(self._part("files"))
 
     @cached_property
-    def notes(self) -> FactStore:
-        """Which space a backbone led to, and which batch size suited it, remembered."""
+    def facts(self) -> FactStore:
+        """Facts such as the space that a backbone leads to, or the batch size that suits it."""
         return FactStore(self._part("notes"))
 
     @cached_property
@@ -212,11 +134,9 @@ class EmbeddingCache:
     def store(self, space: Space) -> SpaceStore:
         """Return the rows of a space; one object per space, so that indexes stay in memory."""
         if space.digest not in self._stores:
-            self._stores[space.digest] = SpaceStore(
-                self._part("spaces", space.digest),
-                space,
-                damaged_folder=self.path / "damaged",
-            )
+            folder = self._part("spaces", space.digest)
+            damaged_folder = self.path / "damaged"
+            self._stores[space.digest] = SpaceStore(folder, space, damaged_folder=damaged_folder)
         return self._stores[space.digest]
 
     def _part(self, *names: str) -> Path:
@@ -233,16 +153,17 @@ class EmbeddingCache:
         return place
 
     def info(self) -> dict[str, Any]:
-        """Say what is stored.
+        """Describe what is stored.
 
         Returns
         -------
         dict
             ``path``; ``n_rows`` (each distinct row of a space once); ``n_forward`` (rows ever
-            computed and still kept, doubles included); ``n_hits`` (rows that were found instead of
-            being computed); ``n_shards``; ``size_bytes`` (on disk); ``damaged_bytes`` (moved aside,
-            until :meth:`clear`); ``spaces``: for each its digest, label, identity, these figures,
-            when its oldest and newest rows were stored, and its last use (UTC, ISO 8601).
+            computed and still kept, duplicates included); ``n_hits`` (rows that were found instead
+            of being computed); ``n_shards``; ``size_bytes`` (on disk); ``damaged_bytes``
+            (quarantined, until :meth:`clear`); ``spaces``: for each its digest, label, identity,
+            these figures, when its oldest and newest rows were stored, and its last use (UTC,
+            ISO 8601).
         """
         spaces = [describe(store) for store in self._all_stores()]
         totals = {
@@ -260,20 +181,20 @@ class EmbeddingCache:
         Parameters
         ----------
         repair : bool, default=False
-            Whether to move damaged shards aside, keeping their sound rows.
+            Whether to quarantine damaged shards, keeping their sound rows.
         sample : int, default=0
-            How many rows to compute again, drawn at random from those stored for `X`.
+            Number of rows to compute again, drawn at random from those stored for `X`.
         extractor : FeatureExtractor, default=None
-            What computes them.
+            Extractor that computes them.
         X : samples, default=None
-            Whatever :meth:`FeatureExtractor.transform` takes.
+            Samples, in any form that :meth:`FeatureExtractor.transform` takes.
 
         Returns
         -------
         dict
-            ``n_rows`` that were checked; ``damaged``: of each damaged shard, by its path, what is
-            wrong; ``n_sampled``, ``largest_difference`` (relative, of a row) and ``differing`` (the
-            names of samples whose rows the network no longer gives).
+            ``n_rows`` that were checked; ``damaged``: the fault of each damaged shard, by its path;
+            ``n_sampled``, ``largest_difference`` (relative, of a row) and ``differing`` (the names
+            of samples whose rows the network no longer gives).
 
         Raises
         ------
@@ -293,7 +214,7 @@ class EmbeddingCache:
             rechecked = recheck(self.store(space), keys, samples, extractor, n_sampled=sample)
         if repair:
             for store, found in damage.items():
-                mend(store, found)
+                repair_shards(store, found)
         damaged = {str(path): why for found in damage.values() for path, why in found.items()}
         return {"n_rows": n_rows, "damaged": damaged, **rechecked._asdict()}
 
@@ -305,7 +226,7 @@ class EmbeddingCache:
         OSError
             They could not be written; nothing is lost.
         """
-        for folder in (self.files.folder, self.notes.folder):
+        for folder in (self.files.folder, self.facts.folder):
             if folder is not None:
                 remove_abandoned_parts(folder)
         self.files.flush()
@@ -315,12 +236,12 @@ class EmbeddingCache:
     def evictable(
         self, *, max_bytes: int | None = None, older_than: timedelta | None = None
     ) -> list[Eviction]:
-        """Say what :meth:`evict` would remove, without removing it.
+        """Return what :meth:`evict` would remove, without removing it.
 
         Parameters
         ----------
         max_bytes, older_than
-            As there.
+            Parameters of :meth:`evict`.
 
         Returns
         -------
@@ -338,14 +259,14 @@ class EmbeddingCache:
         Parameters
         ----------
         max_bytes : int, default=None
-            What may stay.
+            Largest size of what stays.
         older_than : timedelta, default=None
-            Spaces that were not used for longer than this go altogether.
+            Age of the last use beyond which a space is removed as a whole.
 
         Returns
         -------
         list of Eviction
-            What was removed, by space.
+            Shards that were removed, summed up for each space.
 
         Raises
         ------
@@ -366,9 +287,9 @@ class EmbeddingCache:
         ----------
         space : str or Space, default=None
             The space, as in ``extractor.space_``, its digest, or the first digits of it; None if
-            there is but one.
+            there is only one.
         X : samples, default=None
-            Whose rows to open, in their order (of several views, the first); None opens all.
+            Samples whose rows to open, in their order, without augmented views; None opens all.
 
         Returns
         -------
@@ -413,7 +334,7 @@ class EmbeddingCache:
         format : {"h5", "npz", "parquet", "csv"}, default=None
             None goes by the suffix. Parquet needs ``featx[parquet]``.
         space, X
-            Which rows, in which order: see :meth:`open`. With `X` the names of the samples are
+            Rows to write, in their order: see :meth:`open`. With `X`, the names of the samples are
             written as well.
         y : array-like of shape (n_samples,), default=None
             Labels of `X`, written as text.
@@ -428,19 +349,20 @@ class EmbeddingCache:
         check_target(Path(path), format)
         if y is not None and (X is None or len(y) != len(X)):
             raise InputError("y holds the labels of X: expected X, and as many of both")
-        view = self.open(space, X=X)
+        rows = self.open(space, X=X)
         names = None
         if X is not None:
             samples = as_samples(X)
             names = [samples.name(row) for row in range(len(samples))]
-        table = Table(view, self._chosen_store(space).space, text_columns(names, y))
+        table = Table(rows, self._chosen_store(space).space, text_columns(names, y))
         write_table(table, Path(path), format)
 
     def import_(self, path: str | os.PathLike[str]) -> Imported:
         """Add rows that another cache exported as HDF5, or all those of a cache folder.
 
-        The files are looked into by a child process with limits on time and memory, and each row
-        is checked against its checksum; whether a row is what its key says nobody can check.
+        A child process with limits on time and memory inspects the files, and each row is checked
+        against its checksum. Whether a row belongs to its key is not checked: :meth:`verify` with
+        `sample` does that.
 
         Parameters
         ----------
@@ -480,80 +402,32 @@ class EmbeddingCache:
         return choose_store(self._all_stores(), digest, folder=self.path)
 
     def _all_stores(self) -> list[SpaceStore]:
-        folders = [place for place in _listed(self._part("spaces")) if not place.is_symlink()]
+        folder = self._part("spaces")
+        try:
+            check_folder(folder)
+            folders = sorted(place for place in folder.iterdir() if not place.is_symlink())
+        except OSError:
+            return []
         spaces = map(space_of, folders)
         return [self.store(space) for space in spaces if space is not None]
 
 
-def resolve_cache(cache: Any) -> EmbeddingCache | None:
-    """Turn the `cache` parameter of an extractor into a cache, or None for none.
+def default_cache_path() -> Path:
+    """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
+    path = os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx")
+    return Path(path).expanduser().absolute()
 
-    Parameters
-    ----------
-    cache : "auto", None, str, Path or EmbeddingCache
-    """
+
+# Indexes that were read once serve every estimator of the process: a grid search makes hundreds of
+# clones, which would each read them again.
+_SHARED: dict[Path, EmbeddingCache] = {}
+
+
+def resolve_cache(cache: Any) -> EmbeddingCache | None:
+    """Return the cache that the `cache` parameter of an extractor stands for; None for none."""
     if cache is None or isinstance(cache, EmbeddingCache):
         return cache
-    path = default_cache_path() if isinstance(cache, str) and cache == "auto" else Path(cache)
-    return _shared_cache(str(path.expanduser().absolute()))
-
-
-def path_at_first(
-    first: dict[str, tuple[Any, str]],
-    name: str,
-    given: Any,
-    *,
-    is_path: Callable[[Any], bool],
-) -> Any:
-    """Return a parameter, with a relative path as it was first resolved.
-
-    Parameters
-    ----------
-    first : dict of str to (given, absolute path)
-        Relative paths as first resolved, by the name of the parameter; updated.
-    name : str
-        Name of the parameter.
-    given : object
-        Value of the parameter.
-    is_path : callable
-        Check that a value is the path of an existing file.
-
-    Examples
-    --------
-    >>> first = {"weights": ("w.h5", "/somewhere/w.h5")}
-    >>> path_at_first(first, "weights", "w.h5", is_path=os.path.exists)
-    '/somewhere/w.h5'
-    >>> path_at_first(first, "weights", "/elsewhere/w.h5", is_path=os.path.exists)
-    '/elsewhere/w.h5'
-    """
-    known = first.get(name)
-    if known and known[0] == given:
-        return known[1]
-    is_relative = isinstance(given, (str, os.PathLike)) and not _is_absolute(given)
-    if not (is_relative and is_path(given)):
-        return given
-    first[name] = given, os.path.abspath(given)
-    return first[name][1]
-
-
-def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
-    """Return the `cache` parameter as :func:`path_at_first` does; its folder need not exist."""
-    if isinstance(given, str) and given == "auto":
-        from_environment = os.environ.get("FEATX_CACHE")
-        if not from_environment or _is_absolute(from_environment):
-            return given
-        given = from_environment
-    return path_at_first(first, "cache", given, is_path=lambda path: True)
-
-
-def _is_absolute(path: str | os.PathLike[str]) -> bool:
-    return Path(path).expanduser().is_absolute()
-
-
-_SHARED: dict[str, EmbeddingCache] = {}
-
-
-def _shared_cache(path: str) -> EmbeddingCache:
-    # Indexes that were read once serve every estimator of the process: a grid search makes
-    # hundreds of clones, which would each read them again.
-    return _SHARED.setdefault(path, EmbeddingCache(path))
+    path = default_cache_path() if cache == "auto" else Path(cache).expanduser().absolute()
+    if path not in _SHARED:
+        _SHARED.setdefault(path, EmbeddingCache(path))
+    return _SHARED[path]

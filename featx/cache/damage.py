@@ -1,4 +1,4 @@
-"""Damage found in a folder of the cache: moved aside where that can be done, reported once."""
+"""Damage found in a folder of the cache: quarantined where possible, and reported once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from featx.exceptions import CacheDamageWarning
 
 
 class DamageLog:
-    """What was found damaged since it was last reported.
+    """The damage found since it was last reported.
 
     Parameters
     ----------
     folder : Path
-        Where damaged files are moved.
+        Quarantine: the folder to which damaged files are moved.
     prefix : str
-        For their names there, to tell them from those of other places.
+        Start of their names there, which distinguishes them from those of other folders.
     """
 
     def __init__(self, folder: Path, *, prefix: str) -> None:
@@ -32,25 +32,25 @@ class DamageLog:
         self._moved: dict[Path, Path] = {}
 
     def note(self, path: Path, reason: str) -> None:
-        """Remember what is wrong with a file."""
+        """Remember the fault of a file for the next report."""
         self._found.append((path, reason))
 
     def quarantine(self, *paths: Path, reason: str) -> None:
-        """Move files into the folder of damaged files if possible, and note the reason."""
-        moved = self.move_aside(*paths)
-        self.note(paths[0], reason if moved else f"{reason}, and it cannot be moved aside")
+        """Move files into quarantine if possible, and note the reason."""
+        is_moved = self.move(*paths)
+        self.note(paths[0], reason if is_moved else f"{reason}, and it cannot be quarantined")
 
-    def move_aside(self, *paths: Path) -> bool:
-        """Move files out of the way; tell whether it could be done, leaving all if not."""
+    def move(self, *paths: Path) -> bool:
+        """Move files into quarantine; return False, and leave all in place, if that fails."""
         moved = []
         try:
             check_folder(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in paths:
-                aside = self._aside(path)
+                target = self._target(path)
                 with contextlib.suppress(FileNotFoundError):
-                    os.replace(path, aside)
-                    self._moved[path] = aside
+                    os.replace(path, target)
+                    self._moved[path] = target
                     moved.append(path)
         except OSError:
             self.move_back(*moved)
@@ -58,25 +58,25 @@ class DamageLog:
         return True
 
     def move_back(self, *paths: Path) -> None:
-        """Undo :meth:`move_aside`, as far as that is possible."""
+        """Undo :meth:`move` as far as possible."""
         for path in reversed(paths):
             with contextlib.suppress(OSError, KeyError):
                 os.replace(self._moved.pop(path), path)
 
-    def _aside(self, path: Path) -> Path:
-        aside = self.folder / f"{self.prefix}-{path.name}"
-        if os.path.lexists(aside):  # it may be a folder, which no rename replaces
-            return aside.with_name(f"{aside.name}.{uuid.uuid4().hex}")
-        return aside
+    def _target(self, path: Path) -> Path:
+        target = self.folder / f"{self.prefix}-{path.name}"
+        if os.path.lexists(target):  # it may be a folder, which no rename replaces
+            return target.with_name(f"{target.name}.{uuid.uuid4().hex}")
+        return target
 
     def taken(self) -> list[tuple[Path, str]]:
-        """Return what was found, as (path, reason), and forget it."""
+        """Return the damage found, as (path, reason), and forget it."""
         found, self._found = self._found, []
         return found
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
-        """Turn the damage found inside into one warning."""
+        """Warn once of all damage that is found in a ``with`` block."""
         try:
             yield
         finally:
@@ -87,7 +87,7 @@ class DamageLog:
                 )
                 warn_caller(
                     CacheDamageWarning(
-                        f"damage in the cache: {reasons}. What was moved aside is in "
+                        f"damage in the cache: {reasons}. Quarantined files are in "
                         f"{one_line(self.folder)}; rows that cannot be read are computed again."
                     )
                 )

@@ -1,15 +1,13 @@
-"""Rows of one space as one file for others, and back: HDF5, .npz, Parquet or CSV.
+"""Rows of one space as one file for others (HDF5, .npz, Parquet or CSV), and back from HDF5.
 
-Rows are read and written a block at a time, beside the place of the file and moved there when it is
-whole. The HDF5 form is a shard (``_hdf5.py``) with names and labels in it; it is the one that can
-be read back.
+Rows are read and written a block at a time. The HDF5 form is a shard (``schema.py``) with names and
+labels in it; it alone can be imported again.
 """
 
 from __future__ import annotations
 
 import csv
 import errno
-import math
 import os
 import shutil
 import zipfile
@@ -23,6 +21,7 @@ import numpy as np
 from featx._files import check_replaceable, replaced_atomically
 from featx._text import as_utf8, one_line
 from featx.cache.lazy_array import LazyEmbeddings
+from featx.cache.schema import ROW_FIELDS
 from featx.cache.shard import Shard, examine_shards
 from featx.cache.store import SpaceStore
 from featx.digests.hashing import checksums_of_rows
@@ -34,22 +33,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK_BYTES = 64 * 2**20
-_MAX_SIZE = 2**28  # numbers in one sample, or in its embedding: 1 GiB
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What goes into a file.
+    """The content of a file: rows, and names and labels of the samples as far as known."""
 
-    Attributes
-    ----------
-    view : LazyEmbeddings
-    space : Space
-    texts : dict of str to list of str
-        ``"names"`` and ``"labels"`` of the samples, as far as they are known.
-    """
-
-    view: LazyEmbeddings
+    rows: LazyEmbeddings
     space: Space
     texts: dict[str, list[str]]
 
@@ -69,14 +59,7 @@ def check_target(path: Path, format: str | None) -> None:
 
 
 def write_table(table: Table, path: Path, format: str | None) -> None:
-    """Write rows as one file, replacing one that is there when the new one is whole.
-
-    Parameters
-    ----------
-    table : Table
-    path : Path
-    format : {"h5", "npz", "parquet", "csv"} or None
-        None goes by the suffix of the path.
+    """Write rows as one file, which replaces an existing one once it is complete.
 
     Raises
     ------
@@ -87,7 +70,7 @@ def write_table(table: Table, path: Path, format: str | None) -> None:
     """
     writer = _writer_of(path, format)
     path = path.absolute()
-    needed = table.view.size * table.view.stored_dtype.itemsize
+    needed = table.rows.size * table.rows.stored_dtype.itemsize
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         reason = f"{os.strerror(errno.ENOSPC)}: {needed} bytes needed, {free} free"
@@ -106,13 +89,7 @@ def _writer_of(path: Path, format: str | None) -> Callable[[Table, Path], None]:
 
 
 def check_pyarrow() -> None:
-    """Check that Parquet can be written.
-
-    Raises
-    ------
-    MissingExtraError
-        pyarrow is not installed.
-    """
+    """Raise MissingExtraError if pyarrow, which writes Parquet, is not installed."""
     try:
         import pyarrow  # noqa: F401 - only to know whether it is there
     except ImportError as exc:
@@ -124,26 +101,28 @@ def check_pyarrow() -> None:
 def _write_h5(table: Table, path: Path) -> None:
     from featx.cache.hdf5 import shard_frame
 
-    dtype = table.view.stored_dtype
-    frame = shard_frame(
-        table.view.shape, space=table.space.to_json(), dtype=dtype.name, texts=table.texts
-    )
-    n_rows, n_features = table.view.shape
-    row_bytes = n_features * dtype.itemsize
+    dtype = table.rows.stored_dtype
+    frame = shard_frame(len(table.rows), space=table.space, dtype=dtype.name, texts=table.texts)
+    offset = frame.places["embeddings"].offset
     checksums = []
     with open(path, "xb", buffering=0) as file:
-        for offset, part in frame.rest(n_rows=n_rows, row_bytes=row_bytes):
-            _write_at(file, offset, part)
-        for start, block in table.view.blocks():
+        for start, part in frame.rest():
+            _write_at(file, start, part)
+        for _, block in table.rows.blocks():
             rows = np.ascontiguousarray(block, dtype)
             checksums.append(checksums_of_rows(rows))
-            _write_at(file, frame.embeddings + start * row_bytes, rows)
-        _write_at(file, frame.keys, matrix_from_keys(table.view.keys))
-        _write_at(file, frame.checksums, np.concatenate(checksums))
+            _write_at(file, offset, rows)
+            offset += rows.nbytes
+        arrays = {
+            "keys": matrix_from_keys(table.rows.keys),
+            "checksums": np.concatenate(checksums),
+        }
+        for name in ROW_FIELDS:
+            _write_at(file, frame.places[name].offset, arrays[name])
 
 
 def _write_at(file: Any, offset: int, data: Any) -> None:
-    """Write at a place of a file that may take less than it is given."""
+    """Write at an offset of a file that may take less than it is given."""
     file.seek(offset)
     rest = memoryview(data).cast("B")
     while len(rest):
@@ -151,14 +130,14 @@ def _write_at(file: Any, offset: int, data: Any) -> None:
 
 
 def _write_npz(table: Table, path: Path) -> None:
-    arrays: dict[str, np.ndarray] = {"keys": matrix_from_keys(table.view.keys)}
+    arrays: dict[str, np.ndarray] = {"keys": matrix_from_keys(table.rows.keys)}
     arrays |= {name: np.array(values) for name, values in table.texts.items()}
     arrays["space"] = np.array(table.space.digest)
-    header = {"descr": "<f4", "fortran_order": False, "shape": table.view.shape}
+    header = {"descr": "<f4", "fortran_order": False, "shape": table.rows.shape}
     with zipfile.ZipFile(path, "x") as archive:
         with archive.open("embeddings.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)
-            for _, block in table.view.blocks():
+            for _, block in table.rows.blocks():
                 member.write(block.data.cast("B"))
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -169,15 +148,15 @@ def _write_parquet(table: Table, path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    n_features = table.view.shape[1]
+    n_features = table.rows.shape[1]
     fields = [("key", pa.binary(16)), *((name, pa.string()) for name in table.texts)]
     fields.append(("embedding", pa.list_(pa.float32(), n_features)))
     metadata = {"space": table.space.digest, "label": as_utf8(table.space.label)}
     schema = pa.schema(fields, metadata=metadata)
     with parquet.ParquetWriter(path, schema) as writer:
-        for start, block in table.view.blocks():
+        for start, block in table.rows.blocks():
             rows = slice(start, start + len(block))
-            keys = [bytes(key) for key in matrix_from_keys(table.view.keys[rows])]
+            keys = [bytes(key) for key in matrix_from_keys(table.rows.keys[rows])]
             columns = [pa.array(keys, pa.binary(16))]
             columns += [string_array(values[rows]) for values in table.texts.values()]
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), n_features))
@@ -192,8 +171,8 @@ def string_array(values: Iterable[str]) -> pa.Array:
 
 
 def _write_csv(table: Table, path: Path) -> None:
-    keys = [bytes(key).hex() for key in matrix_from_keys(table.view.keys)]
-    write_csv(path, {"key": keys, **table.texts}, (block for _, block in table.view.blocks()))
+    keys = [bytes(key).hex() for key in matrix_from_keys(table.rows.keys)]
+    write_csv(path, {"key": keys, **table.texts}, (block for _, block in table.rows.blocks()))
 
 
 def write_csv(path: Path, texts: Mapping[str, Sequence[str]], blocks: Iterable[np.ndarray]) -> None:
@@ -231,16 +210,16 @@ _WRITERS = {
 
 
 class Imported(NamedTuple):
-    """What came of reading a file of embeddings.
+    """The outcome of an import.
 
     Attributes
     ----------
     n_rows : int
-        Rows in the files.
+        Number of rows in the files.
     n_added : int
-        Those that were sound and not stored before.
+        Number of rows that were sound and not stored before.
     n_damaged : int
-        Rows that were left out, since they disagree with their checksums or are not finite.
+        Number of rows left out because they disagree with their checksums or are not finite.
     """
 
     n_rows: int
@@ -249,12 +228,12 @@ class Imported(NamedTuple):
 
 
 def read_shards(path: Path) -> list[Shard]:
-    """Find the shards in a file, or in the files of a cache folder; a child process looks at them.
+    """Return the shard in a file, or those of a cache folder, inspected by a child process.
 
     Raises
     ------
     InputError
-        There are none, or files that are not shards: all of them named.
+        There are none, or some files are not shards; the message names them.
     """
     rows = path / "spaces" if (path / "spaces").is_dir() else path
     paths = sorted(rows.rglob("*.h5")) if path.is_dir() else [path]
@@ -279,17 +258,13 @@ def _fault_of(found: Shard | Exception) -> str:
     """
     if not isinstance(found, Shard):
         return str(found)
-    space = found.space
-    for name in ("input_shape", "feature_shape"):
-        shape = space.description.get(name)
-        is_shape = isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
-        if not (is_shape and shape and math.prod(shape) <= _MAX_SIZE):
-            return f"its description has the {name} {shape!r:.80}"
-    return "its space cannot be identified" if "unidentified" in space.description else ""
+    if "input_shape" not in found.space.description:
+        return "its description has no input_shape"
+    return "its space cannot be identified" if "unidentified" in found.space.description else ""
 
 
 def add_rows(shard: Shard, store: SpaceStore) -> Imported:
-    """Store those rows of a shard from elsewhere that are sound and not stored yet."""
+    """Store the rows of a shard from elsewhere that are sound and not stored yet."""
     n_added = n_damaged = 0
     for keys, rows, sound in _blocks_of(shard):
         fresh = sound & ~store.holds(keys)

@@ -1,10 +1,10 @@
 """Untrusted HDF5 files, shards or weights, inspected by a child process.
 
-Damaged or hostile metadata can crash libhdf5, or make it hang or take all memory (facts of 2026-11:
-1,000 random flips, one crash, two hangs). So a file without an index is opened by a child with
-limits on time and memory, which answers with one JSON line a file: the places of the parts of a
-shard, or whether weights are plain arrays. If the child dies, the file it was at is to blame, and
-another child goes on with the next.
+Damaged or hostile metadata can crash libhdf5, or make it hang or take all memory (2026-11: 1,000
+random flips, one crash, two hangs). So a file without an index is opened by a child with limits on
+time and memory. It answers with a line of JSON for each file: the layout of a shard, null for
+weights that are plain arrays, or a fault. If the child dies, the file that it was at is to blame,
+and another child continues with the next.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from featx.cache.hdf5 import ShardLayout
+from featx.cache.schema import ShardLayout
 
 _SECONDS_PER_FILE = 10
 _STARTUP_S = 60
@@ -31,63 +30,27 @@ _COMMAND = ("-P", "-m", "featx.cache.inspect_hdf5")
 
 
 class Fault(NamedTuple):
-    """Why a file gave no layout.
-
-    Attributes
-    ----------
-    reason : str
-    is_damage : bool
-        False if the file could only not be read for now.
-    """
+    """The reason why a file is refused; no damage if the file only cannot be read for now."""
 
     reason: str
     is_damage: bool
 
 
-class _Question(NamedTuple):
-    """A question to a child process.
-
-    Attributes
-    ----------
-    kind : {"shard", "weights"}
-    path : str
-    """
-
-    kind: str
-    path: str
+# The kind of a file, "shard" or "weights", and its path.
+_Question = tuple[str, str]
 
 
 def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
-    """Find where the parts of shards lie, whatever the files are.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-
-    Returns
-    -------
-    list of ShardLayout or Fault
-        The layout of each, or why there is none.
-    """
-    from featx.cache.hdf5 import ShardLayout
-
-    answers = _answers([_Question("shard", str(path)) for path in paths])
-    return [found if isinstance(found, Fault) else ShardLayout(*found) for found in answers]
+    """Return the layout of each shard, or why it has none, whatever the files are."""
+    answers = _answers([("shard", str(path)) for path in paths])
+    return [
+        found if isinstance(found, Fault) else ShardLayout.from_json(found) for found in answers
+    ]
 
 
 def inspect_weights(path: Path) -> Fault | None:
-    """Return the fault of a weight file, unless it holds only plain arrays.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Fault or None
-        None if the file holds only plain arrays.
-    """
-    return _answers([_Question("weights", str(path))])[0]
+    """Return the fault of a weight file; None if it holds only plain arrays."""
+    return _answers([("weights", str(path))])[0]
 
 
 def _answers(questions: Sequence[_Question]) -> list[Any]:
@@ -99,21 +62,18 @@ def _answers(questions: Sequence[_Question]) -> list[Any]:
             lines, how_it_ended = _ask_child(questions[len(answers) :])
         except OSError as exc:
             return answers + [Fault(str(exc), is_damage=False)] * (len(questions) - len(answers))
-        answers += [_understood(json.loads(line)) for line in lines]
+        found = map(json.loads, lines)
+        answers += [Fault(**each) if isinstance(each, dict) else each for each in found]
         if len(answers) == len(questions):
             break
         # A child that ran out of time or memory may only have been unlucky once.
         has_failed = has_failed and not lines
         if has_failed:
-            kind = questions[len(answers)].kind
+            kind, _ = questions[len(answers)]
             reason = f"not a sound {kind}: libhdf5 {how_it_ended} while opening it"
             answers.append(Fault(reason, is_damage=True))
         has_failed = not has_failed
     return answers
-
-
-def _understood(answer: Any) -> Any:
-    return Fault(**answer) if isinstance(answer, dict) else answer
 
 
 def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
@@ -134,31 +94,27 @@ def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
             check=False,
         )
     except subprocess.TimeoutExpired as exc:
-        said = exc.stdout or b""
-        output, end = said if isinstance(said, str) else said.decode(), "hung"
+        written = exc.stdout or b""
+        output, end = written if isinstance(written, str) else written.decode(), "hung"
     else:
         output, end = child.stdout, f"ended with {child.returncode}"
     ready, *answers = output.split("\n")
     if ready != _READY:
-        raise OSError(f"no process can be started to look into {questions[0].path}: it {end}")
+        raise OSError(f"no process can be started to inspect {questions[0][1]}: it {end}")
     # What follows the last newline is half an answer, or nothing.
     return answers[:-1], end
 
 
 def answer(lines: Iterable[str]) -> Iterator[str]:
-    """Answer each line, the kind and path of a file in JSON, with a line of JSON.
-
-    The answer is the layout of a shard, null for weights that are plain arrays, or a fault.
-    """
-    from featx.cache.hdf5 import ShardStructureError, read_layout
-    from featx.cache.plain_hdf5 import HDF5StructureError, check_plain
+    """Answer each line, the kind and path of a file in JSON, with a line of JSON."""
+    from featx.cache.plain_hdf5 import HDF5StructureError, check_plain, read_layout
 
     for line in lines:
         kind, path = json.loads(line)
         with _limited_time():
             try:
                 found: Any = (read_layout if kind == "shard" else check_plain)(Path(path))
-            except (ShardStructureError, HDF5StructureError, MemoryError) as exc:
+            except (HDF5StructureError, MemoryError) as exc:
                 found = Fault(str(exc) or "needs too much memory", is_damage=True)._asdict()
             except OSError as exc:
                 found = Fault(str(exc), is_damage=False)._asdict()
@@ -187,8 +143,7 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
-    """Be the child."""
-    import featx.cache.hdf5
+    """Answer the questions on standard input, as the child."""
     import featx.cache.plain_hdf5  # noqa: F401 - loaded before memory is limited
 
     _limit_memory()

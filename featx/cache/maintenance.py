@@ -1,10 +1,9 @@
-"""Keeping a cache in order: what is in it, whether it is sound, what may go.
+"""Maintenance of a cache: compaction, description, repair, eviction, recomputing of rows.
 
-Many small shards into few: merged ones are in place before the old ones go.
-
-So neither a kill at any moment nor a reader at the same time loses a row. Processes that merge the
-same shards at once write one shard, whose name follows from its content. If they merge overlapping
-sets of shards, rows are stored twice until the next merge.
+Compaction merges many small shards into few. Merged shards are in place before the old ones are
+removed, so neither a kill at any moment nor a concurrent reader loses a row. Processes that merge
+the same shards at once write one shard, whose name follows from its content. If they merge
+overlapping sets of shards, rows are stored twice until the next merge.
 """
 
 from __future__ import annotations
@@ -39,20 +38,17 @@ from featx.exceptions import ParameterError
 from featx.inputs.samples import Samples
 
 MAX_SHARDS = 256
-_MERGED_BYTES = 128 * 2**20  # of a shard: three times this is held in memory while merging
+_MERGED_BYTES = 128 * 2**20  # size of a merged shard; merging holds three times this in memory
 _MAX_TINY = 16
 _TINY_BYTES = 8 * 2**20
 _GROWTH = 2  # a shard is merged with smaller ones that hold half as many rows together
+_SHOWN = 8  # digits of a digest
 
 
 def compact(store: SpaceStore) -> None:
     """Merge the small shards of a space, and those that hold rows of others, into few.
 
     Rows keep the order in which they came. While a row cannot be read, no shard is removed.
-
-    Parameters
-    ----------
-    store : SpaceStore
 
     Raises
     ------
@@ -70,10 +66,6 @@ def merge_tiny(store: SpaceStore) -> None:
 
     Each row is rewritten only a few times, since a shard is not merged with smaller ones that
     together hold less than half of its rows. One thread of a process merges; no other waits for it.
-
-    Parameters
-    ----------
-    store : SpaceStore
 
     Raises
     ------
@@ -111,7 +103,7 @@ def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
     times_s = min(shard.times_s[0] for shard in old), max(shard.times_s[1] for shard in old)
     stamp_ns = max(shard.stamp_ns for shard in old)
     n_merged, kept = 0, set()
-    for number, (block_keys, embeddings) in enumerate(blocks(store, keys)):
+    for number, (block_keys, embeddings) in enumerate(_blocks(store, keys)):
         if len(block_keys):
             merged = store.append(
                 block_keys, embeddings, times_s=times_s, stamp_ns=stamp_ns + number
@@ -127,18 +119,19 @@ def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
 def _worth_merging(snapshot: Snapshot) -> list[Shard]:
     """Choose the shards that are small, or hold a row that another holds too.
 
-    All that hold such a row, so that whoever removes a shard has written each of its rows anew:
-    what another process that compacts at the same time does with the others does not matter.
+    All shards with such a row are chosen, so that whoever removes a shard has written each of its
+    rows again: what another process that compacts at the same time does with the other shards does
+    not matter.
     """
     twice = snapshot.repeated()
     ends = zip(snapshot.starts[:-1], snapshot.starts[1:], strict=True)
-    has_doubles = [bool(twice[start:stop].any()) for start, stop in ends]
+    has_repeated = [bool(twice[start:stop].any()) for start, stop in ends]
     chosen = [
         shard
-        for shard, doubles in zip(snapshot.shards, has_doubles, strict=True)
-        if doubles or shard.size_bytes < _MERGED_BYTES // 2
+        for shard, is_repeated in zip(snapshot.shards, has_repeated, strict=True)
+        if is_repeated or shard.size_bytes < _MERGED_BYTES // 2
     ]
-    return chosen if len(chosen) > 1 or any(has_doubles) else []
+    return chosen if len(chosen) > 1 or any(has_repeated) else []
 
 
 def _sweep(store: SpaceStore) -> None:
@@ -149,21 +142,8 @@ def _sweep(store: SpaceStore) -> None:
             remove_if_abandoned(index)
 
 
-def blocks(store: SpaceStore, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Read rows in blocks that fit in memory.
-
-    Parameters
-    ----------
-    store : SpaceStore
-    keys : ndarray of shape (n,), dtype S16
-        Distinct.
-
-    Yields
-    ------
-    keys : ndarray of shape (m,), dtype S16
-        Those whose row was there and sound.
-    embeddings : ndarray of shape (m, n_features), float32
-    """
+def _blocks(store: SpaceStore, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the keys and rows of distinct keys whose row is sound, in blocks that fit in memory."""
     n_rows = max(1, _MERGED_BYTES // (store.space.dtype.itemsize * store.space.n_features))
     for start in range(0, len(keys), n_rows):
         block = keys[start : start + n_rows]
@@ -171,11 +151,8 @@ def blocks(store: SpaceStore, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np
         yield block[found], embeddings[found] if not found.all() else embeddings
 
 
-_SHOWN = 8  # digits of a digest
-
-
 def space_of(folder: Path) -> Space | None:
-    """Learn from its shards what space a folder is of; None if none of them can be read."""
+    """Return the space of a folder from its shards; None if none of them can be read."""
     for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         with contextlib.suppress(DamagedShardError, OSError):
             space = open_shard(index).space
@@ -189,7 +166,7 @@ def space_of(folder: Path) -> Space | None:
 
 
 def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> SpaceStore:
-    """Choose the space whose digest begins so; of an empty beginning, the only one there is.
+    """Return the space whose digest starts so; the only one there is if `digest` is empty.
 
     Raises
     ------
@@ -237,7 +214,7 @@ def describe(store: SpaceStore) -> dict[str, Any]:
 
 
 def find_damage(store: SpaceStore) -> dict[Path, str]:
-    """Say of each damaged file what is wrong with it, or why it cannot be read."""
+    """Return the fault of each damaged file, or why it cannot be read."""
     shards = store.snapshot().shards
     damage = dict(store.damage.taken())
     for shard in shards:
@@ -254,8 +231,8 @@ def find_damage(store: SpaceStore) -> dict[Path, str]:
     return damage
 
 
-def mend(store: SpaceStore, damage: dict[Path, str]) -> None:
-    """Move damaged shards aside, storing their sound rows anew."""
+def repair_shards(store: SpaceStore, damage: dict[Path, str]) -> None:
+    """Quarantine damaged shards and store their sound rows again."""
     remove_abandoned_parts(store.folder)
     with store.damage.reported():
         for shard in store.snapshot().shards:
@@ -265,14 +242,14 @@ def mend(store: SpaceStore, damage: dict[Path, str]) -> None:
 
 
 class Eviction(NamedTuple):
-    """What is removed of one space.
+    """The shards of a space that are removed, summed up.
 
     Attributes
     ----------
     digest, label : str
-        Of the space.
+        Digest and label of the space.
     last_used : str or None
-        In UTC, ISO 8601.
+        Time of its last use in UTC, ISO 8601.
     n_shards, n_rows, size_bytes : int
     """
 
@@ -287,7 +264,7 @@ class Eviction(NamedTuple):
 def choose_evictions(
     stores: Sequence[SpaceStore], *, max_bytes: int | None, older_than: timedelta | None
 ) -> list[tuple[SpaceStore, list[Shard]]]:
-    """Choose what goes: the spaces not used for long, then the least recently used.
+    """Choose what is removed: spaces not used for long, then the least recently used.
 
     Raises
     ------
@@ -295,7 +272,7 @@ def choose_evictions(
         Neither limit was given, or one is negative.
     """
     if max_bytes is None and older_than is None:
-        raise ParameterError("expected max_bytes or older_than: what may stay")
+        raise ParameterError("expected max_bytes or older_than, the limit of what stays")
     if max_bytes is not None and max_bytes < 0:
         raise ParameterError(f"max_bytes={max_bytes}: expected a size in bytes, 0 or more")
     if older_than is not None and older_than < timedelta(0):
@@ -308,18 +285,18 @@ def choose_evictions(
     for store in by_use:
         shards = shards_of[store.space.digest]
         is_old = older_than is not None and now_s - _last_used_s(store) > older_than.total_seconds()
-        going: list[Shard] = []
+        removed: list[Shard] = []
         for shard in shards:
             if is_old or (max_bytes is not None and kept_bytes > max_bytes):
-                going.append(shard)
+                removed.append(shard)
                 kept_bytes -= _disk_bytes(shard)
-        if going:
-            chosen.append((store, going))
+        if removed:
+            chosen.append((store, removed))
     return chosen
 
 
 def summarise(store: SpaceStore, shards: Sequence[Shard]) -> Eviction:
-    """Say what removing some shards of a space means."""
+    """Sum up the removal of some shards of a space."""
     return Eviction(
         digest=store.space.digest,
         label=store.space.label,
@@ -341,12 +318,12 @@ def remove(store: SpaceStore, shards: Sequence[Shard]) -> None:
 
 
 class Recheck(NamedTuple):
-    """What came of computing stored rows again.
+    """The outcome of computing stored rows again.
 
     Attributes
     ----------
     n_sampled : int
-        Rows that were computed again.
+        Number of rows that were computed again.
     largest_difference : float
         Largest ||computed - stored|| / ||computed|| of a row.
     differing : list of str
@@ -367,11 +344,11 @@ def recheck(
     ----------
     store : SpaceStore
     keys : ndarray of shape (n_samples,), dtype S16
+        Keys of the samples.
     samples : Samples
-        Whose keys they are.
     extractor : FeatureExtractor
     n_sampled : int
-        How many rows, drawn from those that are stored, always in the same way.
+        Number of rows, drawn from those that are stored, always in the same way.
     """
     stored = np.flatnonzero(store.holds(keys))
     rng = np.random.default_rng(0)
@@ -379,7 +356,7 @@ def recheck(
     if not len(rows):
         return Recheck(0, 0.0, [])
     kept, _ = store.find(keys[rows])
-    # Rows under these keys are of the samples themselves, not of versions of them.
+    # Rows under these keys belong to the samples themselves, not to their augmented views.
     itself = clone(extractor).set_params(cache=None, views=1, augment=None)
     fresh = itself.fit_transform(samples.take(rows))
     computed = np.asarray(fresh).reshape(kept.shape)
@@ -392,7 +369,7 @@ def recheck(
 
 
 def _last_used_s(store: SpaceStore) -> float:
-    """Tell when rows were last looked up or stored; if nobody noted it, when they were stored."""
+    """Return the time of the last look-up, or, if none is recorded, when rows were stored."""
     stored_s = (shard.times_s[1] for shard in store.shards() if is_past(shard.times_s[1]))
     return read_usage(store.folder).last_used_s or max(stored_s, default=0.0)
 
@@ -411,5 +388,5 @@ def folder_bytes(folder: Path) -> int:
 
 
 def _iso(seconds: float) -> str | None:
-    """Write a time, in seconds since 1970, as ISO 8601 in UTC; None for never."""
+    """Return a time, in seconds since 1970, as ISO 8601 in UTC; None for 0."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None

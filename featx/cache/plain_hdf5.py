@@ -1,33 +1,134 @@
-"""Check that an HDF5 file of weights holds only plain arrays of its own.
+"""Checks that an HDF5 file is plain: a shard, or weights, with nothing but arrays of its own.
 
 HDF5 can point elsewhere (soft and external links, external and virtual storage), which reads files
-of this machine, and can declare far more than it stores. Keras writes none of that. The check reads
-metadata only, and runs in a child process (``inspection.py``), since hostile metadata can crash
-libhdf5 or make it hang.
+of this machine, and can declare far more than it stores. Neither featx nor Keras writes such files.
+The checks read metadata only, and run in a child process (``inspect_hdf5.py``), since hostile
+metadata can crash libhdf5 or make it hang. The arrays of a shard are never read through libhdf5.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
+from featx.cache.schema import ATTRIBUTES, FORMAT_VERSION, Field, Place, ShardLayout, fields_of
+from featx.digests.space import Space
+
+_MAX_DESCRIPTION_BYTES = 2**20
 _MAX_OBJECTS = 100_000
 _MAX_DEPTH = 64
 _MAX_ATTRIBUTE_BYTES = 2**16
 
 
 class HDF5StructureError(ValueError):
-    """A file holds something other than plain arrays."""
+    """A file holds something other than plain arrays, or not those of a shard."""
+
+
+@contextlib.contextmanager
+def _opened(path: Path, fault: str) -> Iterator[h5py.File]:
+    """Open a file; what libhdf5 raises of damaged metadata is a fault of its structure."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (FileNotFoundError, PermissionError, HDF5StructureError):
+        raise
+    except (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as exc:
+        raise HDF5StructureError(f"{fault}: {exc}") from exc
+
+
+def read_layout(path: Path) -> ShardLayout:
+    """Return the places of the fields of a shard, if its structure is sound.
+
+    Raises
+    ------
+    HDF5StructureError
+        It is not a shard, is cut short, or has links, filters, external or virtual storage.
+    OSError
+        The file cannot be opened.
+    """
+    size_bytes = path.stat().st_size
+    with _opened(path, "not a sound shard") as file:
+        attributes = _plain_attributes(file)
+        version = attributes["format_version"]
+        if version != FORMAT_VERSION:
+            raise HDF5StructureError(f"format version {version}, not {FORMAT_VERSION}")
+        space = Space.from_json(json.loads(attributes["space"]))
+        places = {
+            name: _place_of(file, name, field, size_bytes)
+            for name, field in fields_of(space).items()
+        }
+        n_rows = places["embeddings"].shape[0]
+        for name, field in fields_of(space).items():
+            shape, expected = places[name].shape, (n_rows, *field.entry_shape)
+            if shape != expected:
+                raise HDF5StructureError(f"{name} of shape {shape}, expected {expected}")
+        return ShardLayout(space.to_json(), places)
+
+
+def _plain_attributes(file: h5py.File) -> dict[str, Any]:
+    """Read the root attributes of a shard, once their types and sizes are found plain."""
+    for name, kind in ATTRIBUTES.items():
+        attribute = file.attrs.get_id(name)
+        is_text = attribute.get_type().get_class() == h5py.h5t.STRING
+        if attribute.shape != () or is_text != (kind is str):
+            raise HDF5StructureError(f"attribute {name} is not a plain value")
+        if attribute.get_storage_size() > _MAX_DESCRIPTION_BYTES:
+            raise HDF5StructureError(f"attribute {name} is too large")
+    return {name: file.attrs[name] for name in ATTRIBUTES}
+
+
+def _place_of(file: h5py.File, name: str, field: Field, size_bytes: int) -> Place:
+    """Return the place of a dataset whose bytes lie, plain and contiguous, in this very file."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise HDF5StructureError(f"{name} is a link")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise HDF5StructureError(f"{name} is not a dataset")
+    _check_plain_storage(dataset, name)
+    dtypes = [np.dtype(dtype) for dtype in field.dtypes]
+    stored_bytes, offset = dataset.id.get_storage_size(), dataset.id.get_offset()
+    layout = dataset.id.get_create_plist().get_layout()
+    _check(
+        name,
+        {
+            "is not contiguous": layout != h5py.h5d.CONTIGUOUS,
+            "has another dtype": not any(dataset.dtype == dtype for dtype in dtypes),
+            "has another rank": dataset.ndim != 1 + len(field.entry_shape),
+            "is empty": offset is None,
+            "is larger than the file": (offset or 0) + stored_bytes > size_bytes,
+            "does not fill its storage": dataset.size * dataset.dtype.itemsize != stored_bytes,
+        },
+    )
+    return Place(offset, dataset.shape, dataset.dtype.name)
+
+
+def _check_plain_storage(dataset: h5py.Dataset, where: str) -> None:
+    creation = dataset.id.get_create_plist()
+    _check(
+        where,
+        {
+            "is virtual": dataset.is_virtual,
+            "lies in another file": creation.get_external_count() > 0,
+            "has filters": creation.get_nfilters() > 0,
+        },
+    )
+
+
+def _check(where: str, faults: Mapping[str, bool]) -> None:
+    for fault, is_found in faults.items():
+        if is_found:
+            raise HDF5StructureError(f"{where} {fault}")
 
 
 def check_plain(path: Path) -> None:
     """Check that a file holds only groups, and arrays of numbers stored in the file itself.
-
-    Parameters
-    ----------
-    path : Path
 
     Raises
     ------
@@ -38,13 +139,8 @@ def check_plain(path: Path) -> None:
         It cannot be opened.
     """
     size_bytes = path.stat().st_size
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            _Walk(size_bytes).check_group(file, "", 0)
-    except (FileNotFoundError, PermissionError, HDF5StructureError):
-        raise
-    except (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as exc:
-        raise HDF5StructureError(f"damaged: {exc}") from exc
+    with _opened(path, "damaged") as file:
+        _Walk(size_bytes).check_group(file, "", 0)
 
 
 class _Walk:
@@ -86,20 +182,17 @@ class _Walk:
 
     def _check_dataset(self, dataset: h5py.Dataset, where: str) -> None:
         self._meet(dataset, where)
-        creation = dataset.id.get_create_plist()
-        stored_bytes = dataset.id.get_storage_size()
         if dataset.shape is None:
             raise HDF5StructureError(f"{where} has no shape")
         declared_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
         self._declared_bytes += declared_bytes
-        faults = {
-            "is virtual": dataset.is_virtual,
-            "lies in another file": creation.get_external_count() > 0,
-            "has filters": creation.get_nfilters() > 0,
-            "holds no numbers": dataset.dtype.kind not in "biufV" or dataset.dtype.hasobject,
-            "declares more than it stores": declared_bytes != stored_bytes,
-            "is larger than the file": self._declared_bytes > self._size_bytes,
-        }
-        for fault, found in faults.items():
-            if found:
-                raise HDF5StructureError(f"{where} {fault}")
+        has_numbers = dataset.dtype.kind in "biufV" and not dataset.dtype.hasobject
+        _check_plain_storage(dataset, where)
+        _check(
+            where,
+            {
+                "holds no numbers": not has_numbers,
+                "declares more than it stores": declared_bytes != dataset.id.get_storage_size(),
+                "is larger than the file": self._declared_bytes > self._size_bytes,
+            },
+        )

@@ -1,25 +1,24 @@
-"""One immutable shard: a block of embeddings on disk, and the index that vouches for it.
+"""One immutable shard: a block of embeddings on disk, and the index that guarantees it.
 
-``shard-<id>.h5`` holds the rows (see ``_hdf5.py``). ``shard-<id>.index`` beside it holds the keys,
+``shard-<id>.h5`` holds the rows (see ``schema.py``). ``shard-<id>.index`` beside it holds the keys,
 the checksums, and where the embeddings lie in the file, closed by a digest of its own; it is
 moved into place last and is the commit. Ids are ordered by time. Rows are read straight from the
-``.h5`` file at the recorded offset and all are checked (see ``read.py``), so that libhdf5,
-which damaged metadata can crash, is not on the read path.
+``.h5`` file at the recorded offset, and all are checked (see ``read.py``), so that libhdf5, which
+damaged metadata can crash, is not on the read path.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,12 +33,10 @@ from featx._files import (
 )
 from featx.cache.inspect_hdf5 import Fault, inspect_shards
 from featx.cache.read import Checksums, read_rows
-from featx.digests.hashing import DIGEST_BYTES, digest_of
+from featx.cache.schema import ROW_FIELDS, Place, ShardLayout
+from featx.digests.hashing import digest_of
 from featx.digests.key_table import keys_from_matrix, matrix_from_keys
 from featx.digests.space import Space
-
-if TYPE_CHECKING:
-    from featx.cache.hdf5 import ShardLayout
 
 INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".h5"
@@ -47,12 +44,12 @@ SHARD_PREFIX = "shard-"
 _MAGIC = b"featx-shard-index-4\n"
 _STAMP = re.compile("[0-9a-f]{16}")
 _MAX_HEADER_BYTES = 2**20
-_BYTES_OF_A_KEY = DIGEST_BYTES + np.dtype(np.uint64).itemsize  # with the checksum of its row
+_ENTRY_BYTES = sum(field.entry_bytes for field in ROW_FIELDS.values())
 _MAX_OFFSET = 2**62
 # A file that was cut off still gives the rows before the cut, unless hardly anything is left.
 _MAX_CUT = 4
 _MAX_CUT_BYTES = 64 * 2**20
-_LAST_S = 253402300799.0  # of the year 9999: Python has no later dates
+_LAST_S = 253402300799.0  # the end of the year 9999: Python has no later dates
 
 
 class DamagedShardError(ValueError):
@@ -71,13 +68,13 @@ class Shard:
     keys : ndarray of shape (n,), dtype S16
     checksums : Checksums
     offset : int
-        Of the embeddings in the file, in bytes.
+        Offset of the embeddings in the file, in bytes.
     dtype : dtype
         Dtype of the stored embeddings: that of the space, or float32 where it cannot hold them.
     frame_digest : str
-        Of all bytes of the file but the embeddings, which have checksums of their own.
+        Digest of all bytes of the file but the embeddings, which have checksums of their own.
     times_s : tuple of float
-        When the oldest and the newest row were first stored, in seconds since 1970.
+        Times when the oldest and the newest row were first stored, in seconds since 1970.
     """
 
     path: Path
@@ -94,7 +91,7 @@ class Shard:
 
     @property
     def index_path(self) -> Path:
-        """Where the index lies."""
+        """Path of the index."""
         return self.path.with_suffix(INDEX_SUFFIX)
 
     @property
@@ -114,26 +111,7 @@ class Shard:
         return len(self) * self.row_bytes
 
     def read(self, rows: np.ndarray, out: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Copy rows into an array, checking each: see :func:`read_rows`.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (m,), int64
-            Which of the shard's rows.
-        out : ndarray of shape (n, n_features)
-        targets : ndarray of shape (m,), int64
-            Which rows of `out` they become.
-
-        Returns
-        -------
-        ndarray of shape (m,), bool
-            Which of them are sound; the others must not be used.
-
-        Raises
-        ------
-        OSError
-            The shard was removed, or cannot be read.
-        """
+        """Copy rows into rows `targets` of an array, checking each: see :func:`read_rows`."""
         return read_rows(
             self.path,
             rows,
@@ -145,21 +123,19 @@ class Shard:
         )
 
     def read_all(self) -> tuple[np.ndarray, np.ndarray]:
-        """Copy all rows out, as they are stored.
-
-        Returns
-        -------
-        embeddings : ndarray of shape (n, n_features), float32 or float16
-        sound : ndarray of shape (n,), bool
-        """
+        """Return all rows as they are stored, and a mask of the sound ones."""
         embeddings = np.empty((len(self), self.space.n_features), self.dtype)
         rows = np.arange(len(self))
         return embeddings, self.read(rows, embeddings, rows)
 
     def has_sound_frame(self) -> bool:
-        """Tell whether the bytes around the embeddings, of no use to featx, are as written."""
+        """Check the bytes around the embeddings, which featx does not need to read them."""
         with BufferedReader(open_regular(self.path)) as file:
             return _frame_digest(file, self.offset, self.size_bytes) == self.frame_digest
+
+    def row_arrays(self) -> dict[str, np.ndarray]:
+        """Return the values of :data:`ROW_FIELDS`, as they are stored."""
+        return {"keys": matrix_from_keys(self.keys), "checksums": self.checksums.rows}
 
 
 def write_shard(
@@ -181,7 +157,7 @@ def write_shard(
         Rows to store, in their dtype.
     space : Space
     times_s : tuple of float, default=None
-        When the oldest and the newest of them were first stored; None is now.
+        Times when the oldest and the newest of them were first stored; None is now.
     stamp_ns : int, default=None
         Time stamp that orders the shards by name, in nanoseconds since 1970; None is now. Shards
         with the same stamp and content have the same name.
@@ -195,15 +171,16 @@ def write_shard(
     from featx.cache.hdf5 import shard_frame
 
     rows = np.ascontiguousarray(embeddings)
-    checksums = Checksums.of(rows)
-    frame = shard_frame(rows.shape, space=space.to_json(), dtype=rows.dtype.name)
-    parts = frame.filled(embeddings=rows, keys=matrix_from_keys(keys), checksums=checksums.rows)
-    around = digest_of(*(part for part in parts if part is not rows)).hex()
     times_s = times_s or (time.time(), time.time())
-    content = digest_of(around.encode(), checksums.rows, np.array(times_s)).hex()
+    frame = shard_frame(len(rows), space=space, dtype=rows.dtype.name)
+    offset = frame.places["embeddings"].offset
+    shard = Shard(folder, space, keys, Checksums.of(rows), offset, rows.dtype, "", times_s)
+    parts = frame.filled({"embeddings": rows, **shard.row_arrays()})
+    around = digest_of(*(part for part in parts if part is not rows)).hex()
+    content = digest_of(around.encode(), shard.checksums.rows, np.array(times_s)).hex()
     stamp_ns = time.time_ns() if stamp_ns is None else stamp_ns
     path = folder / f"{SHARD_PREFIX}{stamp_ns:016x}-{content[:16]}{DATA_SUFFIX}"
-    shard = Shard(path, space, keys, checksums, frame.embeddings, rows.dtype, around, times_s)
+    shard = replace(shard, path=path, frame_digest=around)
     write_in_order({path: parts, shard.index_path: [_index_of(shard)]})
     return shard
 
@@ -226,11 +203,11 @@ def _index_of(shard: Shard) -> bytes:
         "frame": shard.frame_digest,
         "times_s": shard.times_s,
     }
+    arrays = shard.row_arrays()
     payload = (
         _MAGIC,
         json.dumps(header, sort_keys=True).encode() + b"\n",
-        matrix_from_keys(shard.keys).tobytes(),
-        shard.checksums.rows.astype("<u8").tobytes(),
+        *(arrays[name].astype(field.dtype).tobytes() for name, field in ROW_FIELDS.items()),
         shard.checksums.blocks.astype("<u8").tobytes(),
     )
     return seal(b"".join(payload))
@@ -249,7 +226,7 @@ def open_shard(index_path: Path) -> Shard:
     """
     path = index_path.with_suffix(DATA_SUFFIX)
     data_bytes = os.lstat(path).st_size
-    # The file holds each key and checksum, too.
+    # The file holds the keys and checksums too.
     max_bytes = data_bytes + _MAX_HEADER_BYTES
     payload = unseal(read_regular(index_path, start=_MAGIC, max_bytes=max_bytes))
     if payload is None or not payload.startswith(_MAGIC):
@@ -267,17 +244,21 @@ def open_shard(index_path: Path) -> Shard:
 
 def _shard_of(path: Path, header: dict[str, Any], arrays: memoryview) -> Shard:
     n_rows, step = header["shape"][0], header["rows_of_a_block"]
-    if not (type(n_rows) is type(step) is int and 0 < n_rows <= len(arrays) // _BYTES_OF_A_KEY):
+    if not (type(n_rows) is type(step) is int and 0 < n_rows <= len(arrays) // _ENTRY_BYTES):
         raise ValueError(f"shape {header['shape']}, blocks of {step} rows")
-    if len(arrays) - n_rows * _BYTES_OF_A_KEY not in (0, 8 * -(-n_rows // max(1, step))):
+    if len(arrays) - n_rows * _ENTRY_BYTES not in (0, 8 * -(-n_rows // max(1, step))):
         raise ValueError(f"{len(arrays)} bytes are not the keys and checksums of {n_rows} rows")
-    keys = np.frombuffer(arrays, np.uint8, n_rows * DIGEST_BYTES)
-    checksums = np.frombuffer(arrays, "<u8", offset=keys.nbytes).astype(np.uint64)
+    found, start = {}, 0
+    for name, field in ROW_FIELDS.items():
+        stop = start + n_rows * field.entry_bytes
+        found[name] = np.frombuffer(arrays[start:stop], field.dtype)
+        start = stop
+    blocks = np.frombuffer(arrays[start:], "<u8").astype(np.uint64)
     return Shard(
         path=path,
         space=Space.from_json(header["space"]),
-        keys=keys_from_matrix(keys),
-        checksums=Checksums(checksums[:n_rows], checksums[n_rows:], step),
+        keys=keys_from_matrix(found["keys"]),
+        checksums=Checksums(found["checksums"].astype(np.uint64), blocks, step),
         offset=header["offset"],
         dtype=np.dtype(header["dtype"]),
         frame_digest=header["frame"],
@@ -286,13 +267,7 @@ def _shard_of(path: Path, header: dict[str, Any], arrays: memoryview) -> Shard:
 
 
 def _checked(shard: Shard, shape: Any, data_bytes: int) -> Shard:
-    """Return a shard whose index agrees with its space and the size of its file.
-
-    Raises
-    ------
-    ValueError
-        The index does not agree.
-    """
+    """Return the shard; raise ValueError unless it agrees with its space and file size."""
     if shape != [len(shard), shard.space.n_features]:
         raise ValueError(f"shape {shape}, of rows of {shard.space.n_features} features")
     if shard.dtype.name not in shard.space.stored_dtypes:
@@ -310,7 +285,7 @@ def _checked(shard: Shard, shape: Any, data_bytes: int) -> Shard:
 
 
 def remove_shard(shard: Shard) -> None:
-    """Take a shard away.
+    """Remove a shard.
 
     The data go first: a reader in between finds an index without data, which it skips, and not
     data without an index, which it would take for a lost index and rebuild.
@@ -325,18 +300,10 @@ def remove_shard(shard: Shard) -> None:
 
 
 def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError | OSError]:
-    """Learn what shards hold from their ``.h5`` files alone, wherever those come from.
+    """Return shards from their ``.h5`` files alone, wherever those come from.
 
-    Rows that disagree with their checksums are found when they are read, as ever.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-
-    Returns
-    -------
-    list of Shard, DamagedShardError or OSError
-        For each file a shard, or why it is not a sound one, or why it cannot be read for now.
+    The result has for each file a shard, or why it is not a sound one, or why it cannot be read
+    for now. Rows that disagree with their checksums are found when they are read, as ever.
     """
     regular = list(filter(is_regular, paths))
     layouts = dict(zip(regular, inspect_shards(regular), strict=True)) if regular else {}
@@ -365,34 +332,28 @@ def _examined(path: Path, layout: ShardLayout | Fault | None) -> Shard:
         if layout is None:
             raise DamagedShardError("not a regular file")
         raise DamagedShardError(layout.reason) if layout.is_damage else OSError(layout.reason)
-    space = Space.from_json(layout.space)
+    embeddings = layout.places["embeddings"]
     with BufferedReader(open_regular(path)) as file:
-        keys = _read_array(file, layout.keys, (layout.n_rows, DIGEST_BYTES), np.uint8)
-        checksums = _read_array(file, layout.checksums, (layout.n_rows,), np.uint64)
-        dtype = np.dtype(layout.dtype)
-        size_bytes = layout.n_rows * layout.n_features * dtype.itemsize
-        frame = _frame_digest(file, layout.embeddings, size_bytes)
+        keys, checksums = (_read_array(file, layout.places[name]) for name in ROW_FIELDS)
+        frame_digest = _frame_digest(file, embeddings.offset, embeddings.n_bytes)
         stored_s = min(max(0.0, os.fstat(file.fileno()).st_mtime), _LAST_S)
     if not keys.any(axis=1).all():
         raise DamagedShardError("a row has no key")
     return Shard(
         path=path,
-        space=space,
+        space=Space.from_json(layout.space),
         keys=keys_from_matrix(keys),
         checksums=Checksums.of_rows_alone(checksums),
-        offset=layout.embeddings,
-        dtype=dtype,
-        frame_digest=frame,
+        offset=embeddings.offset,
+        dtype=np.dtype(embeddings.dtype),
+        frame_digest=frame_digest,
         times_s=(stored_s, stored_s),
     )
 
 
-def _read_array(
-    file: BinaryIO, offset: int, shape: tuple[int, ...], dtype: type[np.generic]
-) -> np.ndarray:
-    file.seek(offset)
-    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    data = file.read(n_bytes)
-    if len(data) != n_bytes:
+def _read_array(file: BinaryIO, place: Place) -> np.ndarray:
+    file.seek(place.offset)
+    data = file.read(place.n_bytes)
+    if len(data) != place.n_bytes:
         raise DamagedShardError("it was cut off while it was read")
-    return np.frombuffer(data, dtype).reshape(shape)
+    return np.frombuffer(data, place.dtype).reshape(place.shape)

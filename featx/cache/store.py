@@ -1,11 +1,11 @@
-"""The rows of one space on disk: look up, append, set damage aside.
+"""The rows of one space on disk: look up, append, quarantine damage.
 
 The folder ``CACHE/spaces/<space digest>`` holds immutable shards. A reader keeps a snapshot of
-their indexes in memory and renews it when the folder's listing changed; nobody holds a lock, and
+their indexes in memory and renews it when the folder's listing changed. Nobody holds a lock, and
 the snapshots that threads share are replaced whole, never changed. What a look-up returns was
-checked row by row, so the worst that damage can do is cost a new pass. Looking mends what it finds:
-lost indexes are made anew, damaged and foreign files moved aside; where that cannot be done, rows
-that are of no use are hidden from this process.
+checked row by row, so the worst that damage can do is cost a new pass. A look-up repairs what it
+finds: it rebuilds lost indexes and quarantines damaged and foreign files. Where that fails, it
+hides the unusable rows from this process.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ from featx.digests.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct, first
 from featx.digests.space import Space
 
 _GROWTH = 2  # a table is built again with newer ones that hold half as many keys together
+_ATTEMPTS = 3
+_ROUNDING = 1e-3  # float16 rounds to half of that, except for tiny numbers
+_BYTES_OF_A_PIECE = 64 * 2**20
+_BYTES_FOR_THREADS = 8 * 2**20  # less is read before threads have started
+_MAX_THREADS = 4  # more do not make memory faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ class Snapshot:
         The listing.
     shards : tuple of Shard
     hidden : mapping of Path to ndarray of bool
-        Of some shards, which rows are of no use.
+        Masks of the rows that are not to be used, by the path of their shard.
     """
 
     names: frozenset[str]
@@ -65,7 +70,7 @@ class Snapshot:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """The keys of all shards, one after another; doubles included, hidden ones blank."""
+        """The keys of all shards in order; repeated ones included, hidden ones blank."""
         keys = np.concatenate([np.empty(0, KEY_DTYPE), *(shard.keys for shard in self.shards)])
         for shard, start in zip(self.shards, self.starts.tolist(), strict=False):
             if shard.path in self.hidden:
@@ -74,7 +79,7 @@ class Snapshot:
 
     @cached_property
     def tables(self) -> tuple[tuple[int, KeyTable], ...]:
-        """Tables of consecutive parts of `keys`, each with the position where it begins."""
+        """Tables of consecutive parts of `keys`, each with the position of its start."""
         n_known = sum(len(table) for _, table in self.known_tables)
         if n_known == len(self.keys):
             return self.known_tables
@@ -96,15 +101,15 @@ class Snapshot:
         return Snapshot(names, shards, hidden, kept)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return where in `keys` each of these is, -1 where it is missing; shape (n,), int64."""
+        """Return the position in `keys` of each of these, int64; -1 if it is missing."""
         places = np.full(len(keys), -1, np.int64)
         for start, table in self.tables:
             if not start:
-                places = table.find(keys)  # of a single table nothing is copied
+                places = table.find(keys)  # with a single table nothing is copied
                 continue
-            lacking = np.flatnonzero(places < 0)
-            found = table.find(keys[lacking])
-            places[lacking[found >= 0]] = start + found[found >= 0]
+            missing = np.flatnonzero(places < 0)
+            found = table.find(keys[missing])
+            places[missing[found >= 0]] = start + found[found >= 0]
         places[keys == NO_KEY] = -1
         return places
 
@@ -114,19 +119,19 @@ class Snapshot:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Where in `keys` each shard begins, and where the last ends."""
+        """The position in `keys` where each shard starts, and where the last ends."""
         return np.cumsum([0, *map(len, self.shards)])
 
     def locate(
         self, places: np.ndarray, *, max_rows: int
     ) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
-        """Yield each shard that holds some of these places in `keys`, large ones in parts.
+        """Yield each shard that holds some of these positions in `keys`, large ones in parts.
 
         Yields
         ------
         shard : Shard
         rows : ndarray of shape (m,), m at most `max_rows`
-            Of the shard.
+            Rows of the shard.
         which : ndarray of shape (m,)
             Positions in `places`.
         """
@@ -140,63 +145,16 @@ class Snapshot:
                 yield shard, places[which] - first, which
 
 
-_ATTEMPTS = 3
-_ROUNDING = 1e-3  # float16 rounds to half of that, but where numbers are so small that it has none
-_BYTES_OF_A_PIECE = 64 * 2**20
-_BYTES_FOR_THREADS = 8 * 2**20  # less is read before threads have started
-_MAX_THREADS = 4  # more do not make memory faster
-
-
-def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Round rows to the dtype in which they are stored, except those that it cannot hold.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, d), float32, or already of that dtype
-    dtype : dtype
-        float32 or float16.
-
-    Returns
-    -------
-    rows : ndarray of shape (n, d), C-contiguous
-        Rows in that dtype if it holds all of them, else in float32.
-    held : ndarray of shape (n,), bool
-        False where a value would become infinite or zero, or where the whole row would be less
-        precise than float16 usually is.
-
-    Examples
-    --------
-    >>> rows, held = rounded(np.float32([[0.1, 2], [1e5, 2], [0.1, 1e-9]]), np.dtype("float16"))
-    >>> held, rows[1:]
-    (array([ True, False, False]), array([[1.e+05, 2.e+00],
-           [1.e-01, 1.e-09]], dtype=float32))
-    """
-    exact = np.ascontiguousarray(rows)
-    if exact.dtype == dtype or dtype == np.float32:
-        return np.ascontiguousarray(exact, dtype), np.ones(len(exact), bool)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        half = exact.astype(dtype)
-        gaps = half.astype(np.float32) - exact
-        squares, lengths = (
-            np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64) for matrix in (gaps, exact)
-        )
-        lost = (np.isinf(half) & np.isfinite(exact)) | ((half == 0) & (exact != 0))
-        held = ~(lost.any(axis=1) | (squares > _ROUNDING**2 * lengths))
-    if held.all():
-        return half, held
-    return np.where(held[:, np.newaxis], half.astype(np.float32), exact), held
-
-
 class SpaceStore:
     """The stored rows of one space.
 
     Parameters
     ----------
     folder : Path
-        Where the shards lie; made when the first row is stored.
+        Folder of the shards; it is made when the first row is stored.
     space : Space
     damaged_folder : Path
-        Where damaged and foreign files are moved.
+        Folder to which damaged and foreign files are moved.
     """
 
     def __init__(self, folder: Path, space: Space, *, damaged_folder: Path) -> None:
@@ -217,12 +175,12 @@ class SpaceStore:
         ----------
         keys : ndarray of shape (n,), dtype S16
         out : ndarray of shape (n, n_features), float32 or float64, default=None
-            Where the rows go; None makes a float32 array.
+            Array for the rows; None makes a float32 array.
 
         Returns
         -------
         embeddings : ndarray of shape (n, n_features)
-            `out`, if it was passed. NaN where a row is missing.
+            `out`, if it was passed, with NaN where a row is missing.
         found : ndarray of shape (n,), bool
 
         Warns
@@ -235,7 +193,7 @@ class SpaceStore:
         found = np.zeros(len(keys), bool)
         with self.damage.reported():
             # A compaction or clear() may remove a shard after the listing, and a damaged row may
-            # have a sound double: then look again.
+            # be stored twice: then look again.
             for is_last in (False,) * (_ATTEMPTS - 1) + (True,):
                 if self._read(self.snapshot(), keys, out, found, is_last):
                     break
@@ -244,7 +202,7 @@ class SpaceStore:
         return out, found
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
-        """Tell of each key, (n,) bool, whether a row is stored under it, without reading it."""
+        """Return a mask, (n,) bool, of the keys that have a row, without reading it."""
         with self.damage.reported():
             return self.snapshot().find(keys) >= 0
 
@@ -266,20 +224,8 @@ class SpaceStore:
     ) -> list[Shard]:
         """Store rows as a new shard; once it returns they are safe.
 
-        Rows that the dtype of the space cannot hold form a second shard, in float32.
-
-        Parameters
-        ----------
-        keys : ndarray of shape (n,), dtype S16
-        embeddings : ndarray of shape (n, n_features)
-        times_s : tuple of float, default=None
-            When the oldest and the newest of them were first stored; None is now.
-        stamp_ns : int, default=None
-            See :func:`write_shard`.
-
-        Returns
-        -------
-        list of Shard
+        Rows that the dtype of the space cannot hold form a second shard, in float32. See
+        :func:`write_shard` for `times_s` and `stamp_ns`.
 
         Raises
         ------
@@ -304,11 +250,6 @@ class SpaceStore:
 
         A thread that finds another one writing waits for it; the first to continue then writes the
         rows of all that waited. So the threads of a service wait for the disk together.
-
-        Parameters
-        ----------
-        keys : ndarray of shape (n,), dtype S16
-        embeddings : ndarray of shape (n, n_features)
 
         Raises
         ------
@@ -350,11 +291,11 @@ class SpaceStore:
         return distinct(keys[keys != NO_KEY])
 
     def note_use(self, *, n_hits: int) -> None:
-        """Note that rows were looked up, and how many were there."""
+        """Record a look-up, and how many rows it found."""
         note_use(self.folder, n_hits=n_hits)
 
     def snapshot(self) -> Snapshot:
-        """Return the shards as they are now; the damage found is in the log."""
+        """Return the shards as they are now; damage that is found goes to the log."""
         snapshot = self._snapshot
         names = _names_in(self.folder)
         if names != snapshot.names:
@@ -364,15 +305,10 @@ class SpaceStore:
         return snapshot
 
     def salvage(self, shard: Shard, reason: str = "") -> None:
-        """Move a damaged shard aside and store its sound rows anew.
+        """Quarantine a damaged shard and store its sound rows again.
 
-        If either cannot be done, it stays, and its damaged rows are hidden from this process.
-
-        Parameters
-        ----------
-        shard : Shard
-        reason : str, default=""
-            What is wrong with it; by default how many rows are damaged.
+        If either fails, it stays, and its damaged rows are hidden from this process. The default
+        of `reason` names how many rows are damaged.
 
         Raises
         ------
@@ -384,8 +320,8 @@ class SpaceStore:
             return  # it was read wrongly the first time only
         reason = reason or f"{int((~sound).sum())} of {len(shard)} rows are damaged"
         files = (shard.path, shard.index_path)
-        if not self.damage.move_aside(*files):
-            self.damage.note(shard.path, f"{reason}, and it cannot be moved aside")
+        if not self.damage.move(*files):
+            self.damage.note(shard.path, f"{reason}, and it cannot be quarantined")
             self._hide(shard, ~sound)
             return
         try:
@@ -393,7 +329,7 @@ class SpaceStore:
                 self.append(shard.keys[sound], embeddings[sound], times_s=shard.times_s)
         except OSError as exc:
             self.damage.move_back(*files)
-            self.damage.note(shard.path, f"{reason}, and the others cannot be stored anew ({exc})")
+            self.damage.note(shard.path, f"{reason}, and the others cannot be stored again ({exc})")
             self._hide(shard, ~sound)
         else:
             self.damage.note(shard.path, reason)
@@ -411,15 +347,15 @@ class SpaceStore:
         found: np.ndarray,
         is_last: bool,
     ) -> bool:
-        """Read what was not found yet; tell whether there is no point in looking again."""
-        lacking = np.flatnonzero(~found)
-        places = snapshot.find(keys[lacking])
+        """Read what was not found yet; return False if another attempt may find more."""
+        missing = np.flatnonzero(~found)
+        places = snapshot.find(keys[missing])
         stored = places >= 0
-        lacking, places = lacking[stored], places[stored]
+        missing, places = missing[stored], places[stored]
         row_bytes = self.space.n_features * out.itemsize
         pieces = snapshot.locate(places, max_rows=max(1, _BYTES_OF_A_PIECE // row_bytes))
         is_done = True
-        for shard, which, result in _read_pieces(pieces, lacking, out):
+        for shard, which, result in _read_pieces(pieces, missing, out):
             if isinstance(result, OSError):
                 is_done = False
                 if is_last and not isinstance(result, FileNotFoundError):
@@ -448,7 +384,7 @@ class SpaceStore:
                 if stem not in opened:
                     self._open(stem, opened, reasons)
         self._rebuild([stem for stem in stems if stem not in opened], opened, reasons)
-        self._set_foreign_files_aside(names)
+        self._quarantine_foreign_files(names)
         return tuple(opened[stem] for stem in stems if self._is_ours(opened.get(stem)))
 
     def _open(self, stem: str, opened: dict[str, Shard], reasons: dict[str, str]) -> None:
@@ -461,7 +397,7 @@ class SpaceStore:
             reasons[stem] = str(exc)
 
     def _rebuild(self, stems: list[str], opened: dict[str, Shard], reasons: dict[str, str]) -> None:
-        """Make lost and damaged indexes anew; what cannot be mended is moved aside."""
+        """Rebuild lost and damaged indexes; quarantine shards that are damaged themselves."""
         paths = [self.folder / f"{stem}{DATA_SUFFIX}" for stem in stems]
         paths = [path for path in paths if path.exists()]  # the others were removed just now
         for path, shard in zip(paths, examine_shards(paths), strict=True):
@@ -470,7 +406,7 @@ class SpaceStore:
                 opened[stem] = shard
                 store_index(shard)
                 if stem in reasons:
-                    self.damage.note(path, f"{reasons[stem]}; the index was made anew")
+                    self.damage.note(path, f"{reasons[stem]}; the index was rebuilt")
             elif isinstance(shard, DamagedShardError):
                 files = (path, path.with_suffix(INDEX_SUFFIX))
                 self.damage.quarantine(*files, reason=reasons.get(stem, str(shard)))
@@ -494,7 +430,7 @@ class SpaceStore:
                 self.damage.quarantine(self.folder / name, reason="is not a regular file")
         return names.difference(irregular)
 
-    def _set_foreign_files_aside(self, names: frozenset[str]) -> None:
+    def _quarantine_foreign_files(self, names: frozenset[str]) -> None:
         for name in names:
             is_shard = name.startswith(SHARD_PREFIX) and name.endswith((DATA_SUFFIX, INDEX_SUFFIX))
             if not is_shard and name != USAGE_FILE:
@@ -504,9 +440,9 @@ class SpaceStore:
 def _read_pieces(
     pieces: Iterable[tuple[Shard, np.ndarray, np.ndarray]], targets: np.ndarray, out: np.ndarray
 ) -> Iterator[tuple[Shard, np.ndarray, np.ndarray | OSError]]:
-    """Read pieces of shards, several in threads; yield which rows of `out` each is, and its state.
+    """Read pieces of shards in threads; yield the rows of `out` that each fills, and its outcome.
 
-    The state is which of the rows are sound, or why they could not be read.
+    The outcome is a mask of the sound rows, or why they could not be read.
     """
 
     def read(piece: tuple[Shard, np.ndarray, np.ndarray]) -> Any:
@@ -531,5 +467,45 @@ def _names_in(folder: Path) -> frozenset[str]:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError:
-        # Not there, or not to be read: rows are computed again, and storing names the trouble.
+        # Missing or unreadable: rows are computed again, and storing them reports the fault.
         return frozenset()
+
+
+def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Round rows to the dtype in which they are stored, except those that it cannot hold.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d), float32 or `dtype`
+    dtype : dtype
+        float32 or float16.
+
+    Returns
+    -------
+    rows : ndarray of shape (n, d), C-contiguous
+        Rows in that dtype if it holds all of them, else in float32.
+    held : ndarray of shape (n,), bool
+        False where a value would become infinite or zero, or where the whole row would be less
+        precise than float16 usually is.
+
+    Examples
+    --------
+    >>> rows, held = rounded(np.float32([[0.1, 2], [1e5, 2], [0.1, 1e-9]]), np.dtype("float16"))
+    >>> held, rows[1:]
+    (array([ True, False, False]), array([[1.e+05, 2.e+00],
+           [1.e-01, 1.e-09]], dtype=float32))
+    """
+    exact = np.ascontiguousarray(rows)
+    if exact.dtype == dtype or dtype == np.float32:
+        return np.ascontiguousarray(exact, dtype), np.ones(len(exact), bool)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        half = exact.astype(dtype)
+        gaps = half.astype(np.float32) - exact
+        squares, lengths = (
+            np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64) for matrix in (gaps, exact)
+        )
+        lost = (np.isinf(half) & np.isfinite(exact)) | ((half == 0) & (exact != 0))
+        held = ~(lost.any(axis=1) | (squares > _ROUNDING**2 * lengths))
+    if held.all():
+        return half, held
+    return np.where(held[:, np.newaxis], half.astype(np.float32), exact), held

@@ -19,11 +19,24 @@ from featx.digests.hashing import digest_of_json
 
 _LONGEST_LABEL = 1_000
 STORED_DTYPES = ("float32", "float16")
-_MAX_LENGTH = 2**40
+MAX_SIZE = 2**28  # numbers in one sample, or in its embedding: 1 GiB
+_MAX_RANK = 32
 
 
-def _is_length(value: Any) -> bool:
-    return type(value) is int and 0 < value < _MAX_LENGTH
+def is_shape(value: Any) -> bool:
+    """Check that plain data is the shape of a sample or an embedding.
+
+    Examples
+    --------
+    >>> is_shape([224, 224, 3]), is_shape([]), is_shape([4.0]), is_shape([2**20, 2**20])
+    (True, False, False, False)
+    """
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= _MAX_RANK
+        and all(type(side) is int and side > 0 for side in value)
+        and math.prod(value) <= MAX_SIZE
+    )
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,8 @@ class Space:
             "inputs": identity.get("input_shape", [1]),
         }
         for name, shape in shapes.items():
-            if not (isinstance(shape, list) and shape and all(map(_is_length, shape))):
-                raise ValueError(f"{name} of shape {shape}")
+            if not is_shape(shape):
+                raise ValueError(f"{name} of shape {shape!s:.80}")
         if identity.get("dtype", "float32") not in STORED_DTYPES:
             raise ValueError(f"embeddings of dtype {identity['dtype']}")
         return cls(identity, label=value["label"])

@@ -79,7 +79,7 @@ def make_runner(
         "engine": engine,
         "device": device_name(),
     }
-    known = cache.notes.recall(subject) if cache and batch_size == "auto" else None
+    known = cache.facts.recall(subject) if cache and batch_size == "auto" else None
     if not (type(known) is int and 0 < known <= LARGEST_BATCH):
         known = None
     size = _first_batch_size(batch_size, known, taps[0].input_shape)
@@ -95,7 +95,7 @@ def make_runner(
         if cache:
             # What cannot be remembered is found out once more.
             with contextlib.suppress(OSError):
-                cache.notes.remember(subject, found)
+                cache.facts.remember(subject, found)
 
     return Runner(engines.get, options, on_batch_size=remember)
 

@@ -4,6 +4,9 @@ Types are not enough. An array may declare more than it holds, a node of a tree 
 its arrays (scikit-learn follows it, and the process dies), and a path in a parameter may lead to
 files of this machine. So the file is checked before skops builds anything, and the result before it
 is used.
+
+skops names each class by its module. Files name featx' own classes without theirs, as in
+``featx.KNNProbe``, so that modules may move; files that name an older module are read as well.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +40,8 @@ from featx.probes.pca import MomentPCA
 from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
 
 # Heads of featx, which skops does not know.
-_OWN_TYPES = [
-    f"{kind.__module__}.{kind.__name__}"
+_OWN_CLASSES = {
+    kind.__name__: kind
     for kind in (
         KNNProbe,
         LinearProbe,
@@ -47,9 +51,10 @@ _OWN_TYPES = [
         RidgeProbeRegressor,
         SampleFolds,
     )
-]
-# Its arrays are checked here for these estimators; others of scikit-learn hand a tree to code that
-# checks less.
+}
+_OWN_ROOT = "featx"
+# The arrays of a tree are checked here for these estimators; others of scikit-learn pass it to code
+# that checks less.
 _TREE = "sklearn.tree._tree.Tree"
 _TREE_OWNERS = frozenset(
     {
@@ -87,16 +92,18 @@ def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
     """
     parts = copy.deepcopy({"head": head, "head_": fitted})
     for part in _objects_in(parts, set()):
-        # What a part asks of metadata routing matters to `fit` only, and refers to the part itself,
-        # round which skops walks for ever.
+        # Requests of metadata routing matter to `fit` only, and refer to the part itself: skops
+        # would follow them without end.
         for name in _request_attributes():
             vars(part).pop(name, None)
     try:
         data = skops.io.dumps(parts)
     except Exception as exc:  # skops calls whatever the types define
         raise ParameterError(f"the head cannot be saved: {exc}") from exc
-    _trusted_types(data, _schema_of(_members_of(data)), trusted)
-    return data
+    members = _members_of(data)
+    schema = _schema_of(members)
+    _trusted_types(data, schema, trusted)
+    return _with_modules(data, members, schema, lambda kind: _OWN_ROOT)
 
 
 def load_head(
@@ -108,7 +115,7 @@ def load_head(
     ----------
     data : bytes
     trusted : sequence of str
-        See :func:`featx.load`.
+        Types to trust; see :func:`featx.load`.
     n_features : int
         Length of an embedding.
     heads : mapping of str
@@ -130,6 +137,7 @@ def load_head(
         members = _members_of(data)
         schema = _schema_of(members)
         _check_arrays(members)
+        data = _with_modules(data, members, schema, lambda kind: kind.__module__)
         types = _trusted_types(data, schema, trusted)
         _check_trees(schema, members)
         parts = skops.io.loads(data, trusted=types)
@@ -155,7 +163,7 @@ def _max_bytes(name: str) -> int | None:
 
 
 def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
-    """Return the schema of a skops file, in which each id stands for one object."""
+    """Return the schema of a skops file; raise if an id stands for two objects."""
     schema = json.loads(members[_SCHEMA])
     if not isinstance(schema, dict) or type(schema.get("protocol")) is not int:
         raise ValueError("it has no schema")
@@ -168,6 +176,29 @@ def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
         if known.setdefault(node.get("__id__"), meaning) != meaning and "__id__" in node:
             raise ValueError("an id stands for two objects")
     return schema
+
+
+def _with_modules(
+    data: bytes,
+    members: dict[str, bytes],
+    schema: dict[str, Any],
+    module_of: Callable[[type], str],
+) -> bytes:
+    """Return a skops file, and change its schema, with other modules of featx' own classes."""
+    own = [
+        node
+        for node in _nodes_in(schema)
+        if node["__module__"].partition(".")[0] == _OWN_ROOT and node["__class__"] in _OWN_CLASSES
+    ]
+    if not own:
+        return data
+    for node in own:
+        node["__module__"] = module_of(_OWN_CLASSES[node["__class__"]])
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in {**members, _SCHEMA: json.dumps(schema).encode()}.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 def _nodes_in(schema: Any) -> Iterator[dict[str, Any]]:
@@ -196,7 +227,7 @@ def _meaning_of(node: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_arrays(members: dict[str, bytes]) -> None:
-    """Check that arrays hold as much as they declare, before memory is taken for them."""
+    """Check that arrays hold as much as they declare, before memory is allocated for them."""
     for name, data in members.items():
         if name.endswith(".npz"):
             inner = read_members(
@@ -226,7 +257,8 @@ def _check_array(data: bytes) -> None:
 
 def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) -> list[str]:
     """Return the types that may be built; raise if the file holds others."""
-    types = [*trusted, *_OWN_TYPES]
+    own = [f"{kind.__module__}.{name}" for name, kind in _OWN_CLASSES.items()]
+    types = [*trusted, *own]
     classes = {
         node["__class__"]
         for node in _nodes_in(schema)
@@ -244,7 +276,7 @@ def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) 
 
 
 def _check_trees(schema: dict[str, Any], members: dict[str, bytes]) -> None:
-    """Check the arrays of decision trees, which scikit-learn follows without looking."""
+    """Check the arrays of decision trees, which scikit-learn follows without checks."""
     seen: dict[Any, int] = {}
     trees = []
     for node in _nodes_in(schema):
@@ -274,7 +306,7 @@ def _value_of(node: dict[str, Any], members: dict[str, bytes]) -> Any:
 
 
 def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
-    """Check the arrays of one tree: their sizes, and where its nodes lead."""
+    """Check the arrays of one tree: their sizes, and the targets of its nodes."""
     n_features, n_classes, n_outputs = args
     nodes, values, n_nodes = state["nodes"], state["values"], state["node_count"]
     max_depth = state["max_depth"]
@@ -302,7 +334,7 @@ def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
     features = nodes["feature"][inner]
     is_sound = (
         np.array_equal(inner, np.flatnonzero(right != -1))
-        and (children > np.tile(inner, 2)).all()  # so there is no way round
+        and (children > np.tile(inner, 2)).all()  # so there is no cycle
         and np.array_equal(np.sort(children), np.arange(1, n_nodes))  # each has one parent
         and ((features >= 0) & (features < n_features)).all()
         and _depth_of(left, right) <= max_depth <= n_nodes
@@ -339,7 +371,7 @@ def _check_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
 
 
 def _check_support_vectors(svm: Any) -> None:
-    """Check the arrays of a support vector machine, which libsvm follows without looking."""
+    """Check the arrays of a support vector machine, which libsvm follows without checks."""
     n_support, support, dual = svm._n_support, svm.support_, svm._dual_coef_
     n_classes, n_vectors = len(n_support), len(support)
     n_pairs = n_classes * (n_classes - 1) // 2
@@ -363,14 +395,14 @@ def _check_support_vectors(svm: Any) -> None:
 
 @functools.cache
 def _request_attributes() -> set[str]:
-    """Return the attributes in which scikit-learn keeps what an estimator asks of routing."""
+    """Return the attributes that hold the requests of metadata routing in scikit-learn."""
     with config_context(enable_metadata_routing=True):
         asking = StandardScaler().set_fit_request(sample_weight=True)
     return set(vars(asking)) - set(vars(StandardScaler()))
 
 
 def _objects_in(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Find estimators, and what scikit-learn keeps estimators in, in whatever is held by a head."""
+    """Yield the estimators in a head, and the objects of scikit-learn that hold them."""
     if id(value) in seen:
         return
     seen.add(id(value))

@@ -21,6 +21,7 @@ from featx._validation import ParameterFaults
 from featx.backbones.augment import AUGMENTATIONS
 from featx.backbones.layers import POOLINGS
 from featx.backbones.registry import PREPROCESSINGS, find_network
+from featx.digests.space import MAX_SIZE, is_shape
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES
 from featx.exceptions import ParameterError
@@ -38,7 +39,6 @@ FITTED = ("feature_shape_", "array_shape_", "float_range_", "n_features_in_", "f
 FITTED_AROUND = ("n_features_in_", "feature_names_in_")
 _MAX_TEXT = 2**16
 _MAX_SIDE = 2**16
-_MAX_SIZE = 2**28  # numbers in one sample, or in its embedding: 1 GiB
 _MAX_COLUMNS = 2**24
 _MAX_BATCH = 2**16
 _MAX_VIEWS = 2**12
@@ -246,19 +246,10 @@ def _is_backbone(value: Any) -> bool:
     return True
 
 
-def _is_shape(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and 0 < len(value) <= _MAX_DEPTH
-        and all(_is_int(side, 1, _MAX_SIZE) for side in value)
-        and math.prod(value) <= _MAX_SIZE
-    )
-
-
 def _is_input_size(value: Any) -> bool:
     if value is None or _is_int(value, 1, _MAX_SIDE):
         return True
-    return _is_shape(value) and len(value) == 2 and max(value) <= _MAX_SIDE
+    return is_shape(value) and len(value) == 2 and max(value) <= _MAX_SIDE
 
 
 def _is_range(value: Any) -> bool:
@@ -283,7 +274,7 @@ def _are_constructor_params(value: Any) -> bool:
     )
 
 
-_SHAPE = f"a shape of {_MAX_SIZE} numbers at most"
+_SHAPE = f"a shape of {MAX_SIZE} numbers at most"
 _NAME = "a known name"
 _COLUMNS = {
     "n_features_in_": _Field(
@@ -332,12 +323,12 @@ _SPACE = {
 }
 _IDENTITY = {
     "dtype": _Field(partial(_is_in, options=("float32", "float16")), _NAME),
-    "input_shape": _Field(_is_shape, _SHAPE),
-    "feature_shape": _Field(_is_shape, _SHAPE),
+    "input_shape": _Field(is_shape, _SHAPE),
+    "feature_shape": _Field(is_shape, _SHAPE),
 }
 _FITTED = {
-    "feature_shape_": _Field(_is_shape, _SHAPE),
-    "array_shape_": _Field(lambda value: value in (None, []) or _is_shape(value), _SHAPE),
+    "feature_shape_": _Field(is_shape, _SHAPE),
+    "array_shape_": _Field(lambda value: value in (None, []) or is_shape(value), _SHAPE),
     "float_range_": _Field(_is_range, "None, or two numbers in their order", is_optional=True),
     **_COLUMNS,
 }

@@ -278,7 +278,7 @@ def test_info_tells_hits_and_times(cache):
 
 def test_clear_removes_what_is_stored_and_nothing_else(cache):
     keys, rows = fill(cache, SMALL)
-    cache.notes.remember({"name": "vgg16"}, SMALL.to_json())
+    cache.facts.remember({"name": "vgg16"}, SMALL.to_json())
     cache.files.add(b"k" * 16, b"d" * 16, modified_s=0)
     cache.files.flush()
     (cache.path / "notes.txt").write_text("mine")

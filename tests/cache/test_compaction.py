@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featx.cache import maintenance
-from featx.cache.maintenance import blocks, compact, merge_tiny
+from featx.cache.maintenance import compact, merge_tiny
 from featx.cache.shard import Shard
 from featx.cache.store import SpaceStore
 from featx.digests.key_table import keys_from_matrix
@@ -169,15 +169,6 @@ def test_compact_sweeps_up_what_killed_writers_left_long_ago(store, stored):
     compact(store)
     assert not old.exists()
     assert new.exists()
-
-
-def test_blocks_are_bounded_and_in_order(store, stored, monkeypatch):
-    keys, rows = stored
-    monkeypatch.setattr(maintenance, "_MERGED_BYTES", 5 * 4 * 6)
-    missing, _ = keys_and_rows(2, seed=7)
-    found = list(blocks(store, np.concatenate([keys[:6], missing, keys[6:]])))
-    assert [len(block_keys) for block_keys, _ in found] == [5, 3, 4]
-    np.testing.assert_array_equal(np.concatenate([block for _, block in found]), rows)
 
 
 def test_merge_tiny_single_rows_leave_few_shards(store, monkeypatch):

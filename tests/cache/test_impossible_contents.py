@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from featx import EmbeddingCache
 from featx._files import seal, unseal
-from featx.cache.cache import FactStore
+from featx.cache.facts import FactStore
 from featx.cache.shard import DamagedShardError, open_shard
 from featx.cache.usage import USAGE_FILE, note_use, read_usage
 from featx.exceptions import CacheDamageWarning
@@ -199,11 +199,11 @@ def test_part_that_is_no_folder_is_never_followed(kind, part, tmp_path):
         warnings.simplefilter("ignore", CacheDamageWarning)
         cache = EmbeddingCache(folder)
         cache.info()
-        cache.notes.remember({"a": 1}, 2)
+        cache.facts.remember({"a": 1}, 2)
         cache.files.add(b"k" * 16, b"d" * 16, modified_s=0)
         cache.files.flush()
         open_store(folder).append(keys_of(range(3)), rows_of(range(3)))
-    assert EmbeddingCache(folder).notes.recall({"a": 1}) == 2
+    assert EmbeddingCache(folder).facts.recall({"a": 1}) == 2
     assert open_store(folder).find(keys_of(range(3)))[1].all()
     assert not list(elsewhere.iterdir())
 
@@ -260,29 +260,29 @@ def test_usage_log_huge_is_read_from_end(tmp_path):
 
 
 @pytest.mark.parametrize("n", [100, pytest.param(5000, marks=pytest.mark.long)])
-def test_note_of_any_bytes_is_recalled_or_none(n, tmp_path):
-    book, subject = FactStore(tmp_path / "notes"), {"a": 1}
-    book.remember(subject, {"b": 2})
-    (path,) = book.folder.iterdir()
+def test_recall_fact_of_any_bytes(n, tmp_path):
+    facts, key = FactStore(tmp_path / "notes"), {"a": 1}
+    facts.remember(key, {"b": 2})
+    (path,) = facts.folder.iterdir()
     content = path.read_bytes()
 
     @mutations(n)
     @given(st.integers(0, len(content)), st.binary(max_size=9), st.integers(0, 9))
     def check(place, new, n_removed):
         path.write_bytes(content[:place] + new + content[place + n_removed :])
-        assert book.recall(subject) in (None, {"b": 2})
+        assert facts.recall(key) in (None, {"b": 2})
 
     check()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
-def test_note_that_is_irregular_is_none(kind, tmp_path):
-    book = FactStore(tmp_path / "notes")
-    book.remember({"a": 1}, 2)
-    (path,) = book.folder.iterdir()
+def test_recall_irregular_file_is_none(kind, tmp_path):
+    facts = FactStore(tmp_path / "notes")
+    facts.remember({"a": 1}, 2)
+    (path,) = facts.folder.iterdir()
     path.unlink()
     {"pipe": os.mkfifo, "link": lambda p: p.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
-    assert book.recall({"a": 1}) is None
+    assert facts.recall({"a": 1}) is None
 
 
 @pytest.mark.parametrize("n", [150, pytest.param(5000, marks=pytest.mark.long)])

@@ -1,4 +1,4 @@
-"""Files looked into by a child process: whatever they do to it, there is an answer."""
+"""Files inspected by a child process: whatever they do to it, there is an answer."""
 
 import json
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from featx.cache import inspect_hdf5
-from featx.cache.hdf5 import ShardLayout, read_layout
 from featx.cache.inspect_hdf5 import answer, inspect_shards
+from featx.cache.plain_hdf5 import read_layout
+from featx.cache.schema import ShardLayout
 from featx.cache.shard import write_shard
 from featx.digests.key_table import keys_from_matrix
 from featx.digests.space import Space
@@ -66,14 +67,14 @@ def be_child(monkeypatch, tmp_path, code):
     monkeypatch.setattr(inspect_hdf5, "_COMMAND", (str(tmp_path / "child.py"),))
 
 
-def test_inspect_shards_child_that_dies_blames_the_file_it_was_at(shard, monkeypatch, tmp_path):
+def test_inspect_shards_dying_child_blames_its_file(shard, monkeypatch, tmp_path):
     be_child(monkeypatch, tmp_path, ABORTS_AT_THE_SECOND)
     first, fault, last = inspect_shards([shard, tmp_path / "second.h5", shard])
     assert first == last == read_layout(shard)
     assert fault == ("not a sound shard: libhdf5 ended with -6 while opening it", True)
 
 
-def test_inspect_shards_child_that_hangs_is_ended(shard, monkeypatch, tmp_path):
+def test_inspect_shards_hanging_child_is_ended(shard, monkeypatch, tmp_path):
     be_child(monkeypatch, tmp_path, HANGS)
     monkeypatch.setattr(inspect_hdf5, "_STARTUP_S", 2)
     monkeypatch.setattr(inspect_hdf5, "_SECONDS_PER_FILE", 1)
@@ -81,32 +82,27 @@ def test_inspect_shards_child_that_hangs_is_ended(shard, monkeypatch, tmp_path):
     assert fault == ("not a sound shard: libhdf5 hung while opening it", True)
 
 
-def test_inspect_shards_child_that_dies_once_is_given_another_chance(shard, monkeypatch, tmp_path):
+def test_inspect_shards_child_dying_once_is_retried(shard, monkeypatch, tmp_path):
     code = DIES_ONCE.format(mark=str(tmp_path / "mark"))
     be_child(monkeypatch, tmp_path, code)
     assert inspect_shards([shard, shard]) == [read_layout(shard)] * 2
 
 
-def test_inspect_shards_that_cannot_begin_tells_nothing_of_the_files(shard, monkeypatch):
+def test_inspect_shards_child_never_ready_is_no_damage(shard, monkeypatch):
     monkeypatch.setattr(inspect_hdf5, "_COMMAND", ("-c", "raise SystemExit(3)"))
     for fault in inspect_shards([shard, shard]):
         assert "no process can be started" in fault.reason
         assert not fault.is_damage
 
 
-def test_inspect_shards_takes_nothing_from_the_working_directory(shard, monkeypatch, tmp_path):
+def test_inspect_shards_imports_nothing_from_working_directory(shard, monkeypatch, tmp_path):
     (tmp_path / "json.py").write_text("raise SystemExit('imported from the working directory')")
     monkeypatch.chdir(tmp_path)
     assert inspect_shards([shard]) == [read_layout(shard)]
 
 
-def test_answer_is_one_line_of_json_for_each_path(shard):
+def test_answer_gives_one_json_line_each(shard):
     paths = (shard, shard.parent)
     found, fault = answer([json.dumps(["shard", str(path)]) for path in paths])
-    assert ShardLayout(*json.loads(found)) == read_layout(shard)
+    assert ShardLayout.from_json(json.loads(found)) == read_layout(shard)
     assert json.loads(fault)["is_damage"]
-
-
-def test_main_limits_memory_and_answers(shard):
-    """In a process of its own, as ever: the limit stays with it."""
-    assert inspect_shards([shard]) == [read_layout(shard)]

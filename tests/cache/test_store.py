@@ -104,7 +104,7 @@ def test_find_lost_index_is_made_anew_without_a_word(tmp_path, stored):
 def test_find_damaged_index_is_made_anew_with_a_warning(tmp_path, stored):
     keys, rows = stored
     files(tmp_path, ".index")[0].write_bytes(b"")
-    with pytest.warns(CacheDamageWarning, match="index was made anew"):
+    with pytest.warns(CacheDamageWarning, match="index was rebuilt"):
         embeddings, found = open_store(tmp_path).find(keys)
     assert found.all()
     np.testing.assert_array_equal(embeddings, rows)
@@ -135,7 +135,7 @@ def test_find_damage_that_cannot_be_moved_aside_is_a_warning(tmp_path, stored):
     keys, rows = stored
     (tmp_path / "damaged").write_text("in the way")
     files(tmp_path, ".h5")[0].write_bytes(b"")
-    with pytest.warns(CacheDamageWarning, match="cannot be moved aside"):
+    with pytest.warns(CacheDamageWarning, match="cannot be quarantined"):
         embeddings, found = open_store(tmp_path).find(keys)
     assert found.sum() == 8
     np.testing.assert_array_equal(embeddings[found], rows[found])
@@ -159,7 +159,7 @@ def test_find_damage_in_a_folder_that_cannot_be_written_is_a_warning(tmp_path, s
         file.seek(shard.offset)
         file.write(b"\xff\xff")
     refuse_to_write(monkeypatch)
-    with pytest.warns(CacheDamageWarning, match="others cannot be stored anew .*Read-only"):
+    with pytest.warns(CacheDamageWarning, match="others cannot be stored again .*Read-only"):
         embeddings, found = store.find(keys)
     assert found.sum() == 11
     np.testing.assert_array_equal(embeddings[found], rows[found])
@@ -332,7 +332,7 @@ def test_find_damage_that_cannot_be_moved_aside_is_said_once_and_grows_nothing(t
     with open(shard.path, "r+b") as file:
         file.seek(shard.offset)
         file.write(b"\xff\xff")
-    with pytest.warns(CacheDamageWarning, match="cannot be moved aside"):
+    with pytest.warns(CacheDamageWarning, match="cannot be quarantined"):
         assert store.find(keys)[1].sum() == 11
     for _ in range(3):
         assert store.find(keys)[1].sum() == 11
@@ -403,7 +403,7 @@ def test_find_damaged_files_without_a_process_to_look_into_them_stay(tmp_path, s
         patch.setattr("sys.executable", "/nowhere/python")
         with pytest.warns(CacheDamageWarning, match="cannot be read"):
             assert open_store(tmp_path).find(keys)[1].sum() == 8
-    with pytest.warns(CacheDamageWarning, match="index was made anew"):
+    with pytest.warns(CacheDamageWarning, match="index was rebuilt"):
         assert open_store(tmp_path).find(keys)[1].all()
 
 

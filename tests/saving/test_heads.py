@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 
 from featx.exceptions import SavedFileError, UntrustedTypesError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, for_outputs, make_head
+from featx.probes.knn import KNNProbe
 from featx.saving.heads import head_bytes, load_head
 
 rng = np.random.default_rng(0)
@@ -52,6 +54,39 @@ def test_named_head_is_saved_and_loaded_untrusted(kind, name, y):
     parts = load(head_bytes(name, head, ()), heads=heads)
     assert parts["head"] == name
     np.testing.assert_array_equal(parts["head_"].predict(X), head.predict(X))
+
+
+def own_modules(data):
+    nodes = nodes_of(schema_of(data), "ObjectNode")
+    return {node["__module__"] for node in nodes if node["__module__"].startswith("featx")}
+
+
+def test_head_bytes_name_own_classes_without_module():
+    head = KNNProbe().fit(X, LABELS)
+    assert own_modules(head_bytes(head, head, ())) == {"featx"}
+
+
+@pytest.mark.parametrize("module", ["featx.probes.neighbors", "featx.moved", "featx"])
+def test_load_head_finds_moved_classes(module):
+    head = KNNProbe().fit(X, LABELS)
+
+    def change(schema):
+        for node in nodes_of(schema, "ObjectNode"):
+            if node["__class__"] == "KNNProbe":
+                node["__module__"] = module
+
+    loaded = load(crafted(head_bytes(head, head, ()), change))["head_"]
+    assert type(loaded) is KNNProbe
+    np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
+
+
+def test_load_head_reads_file_of_older_layout():
+    """It was written when `KNNProbe` lived in `featx.probes.neighbors`."""
+    data = (Path(__file__).parent / "data" / "knn_probe_of_older_layout.skops").read_bytes()
+    assert own_modules(data) == {"featx.probes.neighbors"}
+    X = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    head = KNNProbe().fit(X, np.array(["a", "b"] * 10))
+    np.testing.assert_array_equal(load(data)["head_"].predict(X), head.predict(X))
 
 
 def test_load_head_continues_partial_fit():

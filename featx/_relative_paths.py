@@ -1,0 +1,60 @@
+"""Relative paths that keep their first meaning after a change of the working directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+
+def path_at_first(
+    first: dict[str, tuple[Any, str]],
+    name: str,
+    given: Any,
+    *,
+    is_path: Callable[[Any], bool],
+) -> Any:
+    """Return a parameter, with a relative path as it was first resolved.
+
+    Parameters
+    ----------
+    first : dict of str to (given, absolute path)
+        Relative paths as first resolved, by the name of the parameter; updated.
+    name : str
+        Name of the parameter.
+    given : object
+        Value of the parameter.
+    is_path : callable
+        Check that a value is the path of an existing file.
+
+    Examples
+    --------
+    >>> first = {"weights": ("w.h5", "/somewhere/w.h5")}
+    >>> path_at_first(first, "weights", "w.h5", is_path=os.path.exists)
+    '/somewhere/w.h5'
+    >>> path_at_first(first, "weights", "/elsewhere/w.h5", is_path=os.path.exists)
+    '/elsewhere/w.h5'
+    """
+    known = first.get(name)
+    if known and known[0] == given:
+        return known[1]
+    if not (isinstance(given, (str, os.PathLike)) and _is_relative(given) and is_path(given)):
+        return given
+    first[name] = given, os.path.abspath(given)
+    return first[name][1]
+
+
+def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
+    """Return the `cache` parameter as :func:`path_at_first` does; its folder need not exist."""
+    if isinstance(given, str) and given == "auto":
+        from_environment = os.environ.get("FEATX_CACHE")
+        if not from_environment or not _is_relative(from_environment):
+            return given
+        given = from_environment
+    return path_at_first(first, "cache", given, is_path=lambda path: True)
+
+
+def _is_relative(path: str | os.PathLike[str]) -> bool:
+    # Without pathlib, which takes several times as long: each prediction asks this 18 times.
+    text = os.fspath(path)
+    return not (text.startswith("~") or os.path.isabs(text))

@@ -1,0 +1,61 @@
+"""Small facts remembered on disk, each in a file of its own.
+
+A fact that is lost or damaged counts as unknown, and whoever needs it determines it again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from featx._files import check_folder, read_regular, write_atomically
+from featx.digests.hashing import digest_of_json
+
+_MAX_BYTES = 2**20
+
+
+class FactStore:
+    """A folder of facts, such as a batch size, each stored under a key of plain data.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the files; it is made when the first fact is stored.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> facts = FactStore(Path(tempfile.mkdtemp()))
+    >>> facts.remember({"space": "ab12", "device": "cpu"}, {"batch_size": 64})
+    >>> facts.recall({"device": "cpu", "space": "ab12"})
+    {'batch_size': 64}
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def recall(self, key: dict[str, Any]) -> Any:
+        """Return the fact stored under a key; None if there is none."""
+        try:
+            check_folder(self.folder)
+            entry = json.loads(read_regular(self._path(key), max_bytes=_MAX_BYTES))
+            is_sound = entry["digest"] == digest_of_json([entry["subject"], entry["note"]])
+            return entry["note"] if is_sound and entry["subject"] == key else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def remember(self, key: dict[str, Any], fact: Any) -> None:
+        """Store a fact, plain data, under a key.
+
+        Raises
+        ------
+        OSError
+            It could not be written.
+        """
+        entry = {"subject": key, "note": fact, "digest": digest_of_json([key, fact])}
+        check_folder(self.folder)
+        write_atomically(self._path(key), json.dumps(entry, indent=1).encode())
+
+    def _path(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{digest_of_json(key)}.json"

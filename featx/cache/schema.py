@@ -1,0 +1,104 @@
+"""The schema of a shard: its root attributes and the fields of each row, in one place.
+
+The ``.h5`` file has the attributes and a contiguous, unfiltered dataset for each field: it is
+written by ``hdf5.py`` and checked by ``plain_hdf5.py``. The index, written and read by
+``shard.py``, has a copy of all but the embeddings. A field that is added here is in both files, and
+each mismatch of its shape or dtype is damage; where its values come from is decided in
+``Shard.row_arrays``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featx.digests.hashing import DIGEST_BYTES
+from featx.digests.space import Space
+
+FORMAT_VERSION = 1
+ATTRIBUTES: dict[str, type] = {"format_version": int, "space": str}
+
+
+class Field(NamedTuple):
+    """A dataset with an entry for each row.
+
+    Attributes
+    ----------
+    entry_shape : tuple of int
+    dtypes : tuple of str
+        Allowed dtypes, the usual one first.
+    """
+
+    entry_shape: tuple[int, ...]
+    dtypes: tuple[str, ...]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The usual dtype, little-endian, as in the index."""
+        return np.dtype(self.dtypes[0]).newbyteorder("<")
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of an entry of the usual dtype."""
+        return math.prod(self.entry_shape) * self.dtype.itemsize
+
+
+# What belongs to a row beside its embedding: the digest of its sample, and the xxh3 of its bytes.
+ROW_FIELDS = {
+    "keys": Field((DIGEST_BYTES,), ("uint8",)),
+    "checksums": Field((), ("uint64",)),
+}
+
+
+def fields_of(space: Space) -> dict[str, Field]:
+    """Return the fields of a shard of a space by name, in the order of the file.
+
+    A float16 space may have shards of float32, for rows that float16 cannot hold.
+    """
+    return {"embeddings": Field((space.n_features,), space.stored_dtypes), **ROW_FIELDS}
+
+
+def attributes_of(space: Space) -> dict[str, Any]:
+    """Return the values of the root attributes; ``space`` says in words what made the rows."""
+    description = json.dumps(space.to_json(), sort_keys=True)
+    return {"format_version": FORMAT_VERSION, "space": description}
+
+
+class Place(NamedTuple):
+    """The place of a contiguous array in a file, with its offset in bytes."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def stop(self) -> int:
+        """Offset of the first byte behind the array."""
+        return self.offset + self.n_bytes
+
+
+class ShardLayout(NamedTuple):
+    """The description of the space of a ``.h5`` file, and the places of its fields."""
+
+    space: dict[str, Any]
+    places: dict[str, Place]
+
+    @classmethod
+    def from_json(cls, value: Any) -> ShardLayout:
+        """Return the layout that was dumped as JSON."""
+        space, places = value
+        return cls(
+            space,
+            {
+                name: Place(start, tuple(shape), dtype)
+                for name, (start, shape, dtype) in places.items()
+            },
+        )
