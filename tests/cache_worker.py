@@ -100,23 +100,6 @@ def fill(store):
         start, n_rows = start + n_rows, n_rows + ROWS_AT_ONCE
 
 
-def start_worker(*arguments, **options):
-    """Start a process that works on a store."""
-    return subprocess.Popen(
-        [sys.executable, __file__, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def reported(lines):
-    """Read which rows a worker said were stored; the last line may be cut off."""
-    spans = [line.split() for line in lines if line.endswith("\n") and len(line.split()) == 2]
-    return [number for start, stop in spans for number in range(int(start), int(stop))]
-
-
 def read(store, *, until_s):
     """Look all shared rows up, again and again; fail at a wrong one; report how many were there."""
     numbers, n_found = np.arange(N_SHARED), 0
