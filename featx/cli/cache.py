@@ -12,7 +12,7 @@ from rich import filesize
 
 from featx._text import one_line
 from featx.cli.options import Group, extractor_options, make_extractor, or_none
-from featx.cli.output import AS_JSON, FORCE, check_out, confirm, echo, print_json, show
+from featx.cli.output import AS_JSON, FORCE, check_out, confirm, echo, print_cache, print_json, show
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ def info(store: EmbeddingCache, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    from featx.cli import output
-
-    output.print_cache(result)
+    print_cache(result)
 
 
 @cache.command()

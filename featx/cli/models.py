@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,22 @@ from featx.cli.options import (
     make_fine_tune,
     or_none,
 )
-from featx.cli.output import AS_JSON, FORCE, check_ending, check_out, echo, passes, print_json, show
+from featx.cli.output import (
+    AS_JSON,
+    FORCE,
+    check_ending,
+    check_out,
+    echo,
+    passes,
+    print_evaluation,
+    print_json,
+    show,
+)
 from featx.exceptions import InputError, SavedFileError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from featx.estimators import TransferClassifier
 
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
@@ -116,10 +130,6 @@ def predict(
     Images that cannot be read have no label with --on-error nan. Control characters in names are
     printed as Python escapes, and with --json as JSON escapes.
     """
-    import numpy as np
-
-    from featx._training_data import readable_mask
-    from featx.heads.fit import as_head_input
     from featx.heads.fit import predict as labels_of
     from featx.inputs.folders import list_images
 
@@ -127,27 +137,25 @@ def predict(
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
-    embeddings = np.asarray(classifier.transform(paths))
-    read = readable_mask(embeddings)
-    readable = [path for path, is_read in zip(paths, read, strict=True) if is_read]
-    rows: dict[str, dict[str, Any]] = {path: {"image": path, "label": None} for path in paths}
-    matrix = as_head_input(embeddings[read])
+    is_read, rows = _readable_rows(classifier, paths)
+    predictions: list[dict[str, Any]] = [{"image": path, "label": None} for path in paths]
+    readable = list(itertools.compress(predictions, is_read))
     if readable:
-        labels = labels_of(classifier.head_, matrix).tolist()
-        for path, label in zip(readable, labels, strict=True):
-            rows[path]["label"] = label
+        labels = labels_of(classifier.head_, rows).tolist()
+        for prediction, label in zip(readable, labels, strict=True):
+            prediction["label"] = label
     if readable and proba:
-        names = [str(name) for name in classifier.classes_]
-        for path, proba_of in zip(readable, classifier.head_.predict_proba(matrix), strict=True):
-            rows[path]["proba"] = dict(zip(names, proba_of.tolist(), strict=True))
-    predictions = [rows[path] for path in paths]
+        names = list(map(str, classifier.classes_))
+        probabilities = classifier.head_.predict_proba(rows).tolist()
+        for prediction, values in zip(readable, probabilities, strict=True):
+            prediction["proba"] = dict(zip(names, values, strict=True))
     if as_json:
         print_json(predictions)
         return
-    for row in predictions:
-        label = "" if row["label"] is None else row["label"]
-        probabilities = (f"{name}={value:.3f}" for name, value in row.get("proba", {}).items())
-        echo("\t".join(map(one_line, (row["image"], label, *probabilities))))
+    for prediction in predictions:
+        label = "" if prediction["label"] is None else prediction["label"]
+        shown = (f"{name}={value:.3f}" for name, value in prediction.get("proba", {}).items())
+        echo("\t".join(map(one_line, (prediction["image"], label, *shown))))
 
 
 @click.command(cls=Command)
@@ -169,12 +177,7 @@ def evaluate(
 
     With --on-error nan, images that cannot be read are left out.
     """
-    import numpy as np
-
-    from featx._training_data import rows_that_were_read
-    from featx.cli import output
     from featx.evaluation.metrics import evaluate as measure
-    from featx.heads.fit import as_head_input
     from featx.heads.fit import predict as labels_of
     from featx.inputs.folders import load_image_folder
 
@@ -187,12 +190,12 @@ def evaluate(
             f"{', '.join(map(one_line, unknown))}. It knows "
             f"{', '.join(map(one_line, classifier.classes_))}."
         )
-    embeddings = np.asarray(classifier.transform(images.data))
-    read = rows_that_were_read(embeddings)
-    rows = as_head_input(embeddings[read])
+    is_read, rows = _readable_rows(classifier, images.data)
+    if not is_read.any():
+        raise InputError(f"none of the {len(is_read)} samples could be read")
     has_proba = hasattr(classifier, "predict_proba")
     result = measure(
-        images.target[read],
+        images.target[is_read],
         labels_of(classifier.head_, rows).astype(str),
         proba=classifier.head_.predict_proba(rows) if has_proba else None,
         classes=classifier.classes_.astype(str),
@@ -200,7 +203,7 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        output.print_evaluation(result)
+        print_evaluation(result)
 
 
 @click.command(cls=Command)
@@ -245,6 +248,20 @@ def _load_classifier(
     if on_error:
         classifier.extractor_.set_params(on_error=on_error)
     return classifier
+
+
+def _readable_rows(
+    classifier: TransferClassifier, paths: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return True for each image that could be read, and the input of the head for those images."""
+    import numpy as np
+
+    from featx._training_data import readable_mask
+    from featx.heads.fit import as_head_input
+
+    embeddings = np.asarray(classifier.transform(paths))
+    is_read = readable_mask(embeddings)
+    return is_read, as_head_input(embeddings[is_read])
 
 
 def _selection(report: Any) -> str:

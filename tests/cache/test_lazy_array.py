@@ -92,6 +92,6 @@ def test_open_none_of_several_spaces_lists_the_beginnings_of_their_digests(
 ):
     FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
     first, second = (space["digest"][:8] for space in cache.info()["spaces"])
-    expected = rf"holds 2 spaces: .* space='{first}'\. Stored: {first} tiny.*; {second} tiny"
+    expected = rf"holds 2 spaces: .* such as '{first}'\. Stored: {first} tiny.*; {second} tiny"
     with pytest.raises(ParameterError, match=expected):
         cache.open()
