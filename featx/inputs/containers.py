@@ -1,4 +1,4 @@
-"""Arrays, columns and frames of other libraries, as numpy arrays, lists, or arrays read in blocks.
+"""Convert arrays, columns and frames of other libraries to numpy arrays, lists or lazy arrays.
 
 They are recognised by their methods, so that none of these libraries is imported.
 """
@@ -127,13 +127,7 @@ def unwrapped(X: Any) -> Any:
 
 
 def check_is_sequence(X: Any) -> None:
-    """Check that `X` is not a stream of batches, a table on a cluster, a set or an open file.
-
-    Raises
-    ------
-    InputError
-        It is one of these; the message names what to pass instead.
-    """
+    """Raise :class:`InputError` for streams, tables on a cluster, sets and open files."""
     name = type_name(X)
     if hasattr(X, "toPandas"):
         raise InputError(

@@ -29,6 +29,11 @@ _UINT16_WHITE = 65535
 _DARK = 4096  # uint16 below it may be 12 bits or fewer, of which 8 bits would keep 16 levels
 UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never as far
 _BLOCK = 2**20  # values that are scaled at once
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
+_MAX_SAMPLE_VALUE = 281  # of TIFF
+_SIGNED = 2  # as TIFF's sample format
+_RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
 _WAY_OUT = (
     "Scale all images alike before you pass them: np.clip((X - low) / (high - low), 0, 1) * 255"
 )
@@ -47,7 +52,7 @@ def as_levels(values: np.ndarray, *, white: int | None = None) -> np.ndarray:
     Returns
     -------
     ndarray of the same shape, uint8 or float32
-        `values` itself where nothing changes.
+        `values` itself if nothing changes.
 
     Raises
     ------
@@ -191,20 +196,8 @@ def _levels_of(white: int) -> np.ndarray:
     return np.rint(np.arange(white + 1) * 255 / white).astype(np.uint8)
 
 
-_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
-_MAX_SAMPLE_VALUE = 281  # of TIFF
-_SIGNED = 2  # as TIFF's sample format
-_RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
-
-
 def in_own_channels(image: Image.Image) -> Image.Image:
-    """Return a loaded image in mode L, RGB or RGBA; it may be the image itself.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Of any mode.
+    """Return a loaded image of any mode in mode L, RGB or RGBA; it may be the image itself.
 
     Raises
     ------
