@@ -73,15 +73,15 @@ def keys(X):
         lambda p: pd.DataFrame({"path": p}, index=range(10, 16)),
     ],
 )
-def test_as_samples_paths_in_any_container_load_in_order(wrap, paths, images):
+def test_as_samples_any_paths_load_in_order(wrap, paths, images):
     np.testing.assert_array_equal(loaded(wrap(paths)), images)
 
 
-def test_as_samples_rows_of_one_column_load_in_order(paths, images):
+def test_as_samples_one_column_loads_in_order(paths, images):
     np.testing.assert_array_equal(loaded([[path] for path in paths]), images)
 
 
-def test_as_samples_hdf5_dataset_of_paths_loads_in_order(paths, images, tmp_path):
+def test_as_samples_hdf5_paths_load_in_order(paths, images, tmp_path):
     with h5py.File(tmp_path / "paths.h5", "w") as file:
         dataset = file.create_dataset("paths", data=paths)
         np.testing.assert_array_equal(loaded(dataset), images)
@@ -103,7 +103,7 @@ def test_as_samples_mixture_loads_in_order(paths, images):
     np.testing.assert_array_equal(loaded(mixture), images)
 
 
-def test_as_samples_arrays_in_any_form_load_in_order(images, tmp_path):
+def test_as_samples_any_arrays_load_in_order(images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     for array in (images, np.load(tmp_path / "images.npy", mmap_mode="r"), list(images)):
         np.testing.assert_array_equal(loaded(array), images)
@@ -117,7 +117,7 @@ def test_as_samples_gray_arrays_become_rgb(images):
     np.testing.assert_array_equal(loaded(images[..., 0]), np.repeat(images[..., :1], 3, axis=-1))
 
 
-def test_array_samples_hdf5_is_read_in_blocks_never_whole(images, tmp_path, monkeypatch):
+def test_array_samples_hdf5_is_read_in_blocks(images, tmp_path, monkeypatch):
     monkeypatch.setattr("featx.inputs.samples._BLOCK_BYTES", 2 * images[0].nbytes)
     with h5py.File(tmp_path / "images.h5", "w") as file:
         dataset = file.create_dataset("images", data=images)
@@ -150,7 +150,7 @@ def test_array_samples_float_keeps_fractions(images):
     np.testing.assert_allclose(inputs, np.clip(floats, 0, 255), rtol=1e-6)
 
 
-def test_item_samples_mixed_dtypes_are_stacked_as_floats(images):
+def test_item_samples_mixed_dtypes_become_floats(images):
     inputs = loaded([images[0], images[1].astype(np.float32)])
     assert inputs.dtype == np.float32
     np.testing.assert_array_equal(inputs, images[:2])
@@ -266,7 +266,7 @@ def test_keys_black_floats_are_pixels(wrap):
 
 @pytest.mark.parametrize("wrap", [np.asarray, list])
 @pytest.mark.parametrize("largest", [1e-6, 1, 1.02, 2])
-def test_float_range_scaled_to_one_names_the_cure(wrap, largest, images):
+def test_float_range_scaled_to_one_names_cure(wrap, largest, images):
     with pytest.raises(InputError, match=r"X \* 255"):
         as_samples(wrap(images / 255 * largest)).float_range()
 
@@ -334,7 +334,7 @@ def test_values_beyond_float32_are_faults():
         ValueSamples(X).check_values()
 
 
-def test_as_samples_lists_with_missing_numbers_are_vectors():
+def test_as_samples_lists_with_gaps_are_vectors():
     samples = as_samples([[1, 2.5], [None, 4]]).for_inputs((2,))
     np.testing.assert_array_equal(samples.array, [[1, 2.5], [np.nan, 4]])
 
@@ -353,7 +353,7 @@ def test_for_inputs_vector_among_others_is_named(other, message):
         as_samples([np.zeros(5), other]).for_inputs((5,))
 
 
-def test_batch_damaged_file_is_a_fault_and_the_rest_is_loaded(paths, images):
+def test_batch_damaged_file_loads_the_rest(paths, images):
     data = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(data[: len(data) // 2])
     rows, inputs, faults = as_samples(paths).batch(np.arange(6), SHAPE)
@@ -369,7 +369,7 @@ def test_batch_file_that_vanished_is_a_fault(paths, tmp_path):
     assert [fault.reason for fault in faults] == ["no such file"]
 
 
-def test_keys_and_batch_damaged_pil_images_are_faults(paths, tmp_path):
+def test_keys_and_batch_damaged_pil_are_faults(paths, tmp_path):
     (tmp_path / "cut.png").write_bytes(Path(paths[1]).read_bytes()[:100])
     closed = Image.open(paths[2])
     closed.close()
@@ -388,7 +388,7 @@ def test_batch_all_faulty_gives_an_empty_batch(tmp_path):
     assert len(faults) == 1
 
 
-def test_for_inputs_images_for_a_vector_backbone_raises(images):
+def test_for_inputs_images_for_vector_backbone_raises(images):
     with pytest.raises(InputError, match="takes inputs of shape"):
         as_samples(images).for_inputs((5,))
     with pytest.raises(InputError, match="takes inputs of shape"):
@@ -411,7 +411,7 @@ def test_value_samples_wrong_width_raises():
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, list])
-def test_for_inputs_signals_are_values_and_no_pixels(wrap):
+def test_for_inputs_signals_are_no_pixels(wrap):
     """Series of 20 steps of 3 channels, between -1 and 1, for a backbone that takes just these."""
     signals = np.random.default_rng(0).uniform(-1, 1, (5, 20, 3))
     samples = as_samples(wrap(signals)).for_inputs((20, 3))
@@ -424,7 +424,7 @@ def test_for_inputs_signals_are_values_and_no_pixels(wrap):
 
 
 @pytest.mark.parametrize("n_channels", [1, 3, 4])
-def test_for_inputs_one_image_in_colour_is_not_many_in_gray(n_channels):
+def test_for_inputs_single_colour_image_raises(n_channels):
     image = np.zeros((64, 48, n_channels), np.uint8)
     with pytest.raises(InputError, match=r"looks like one image .* X\[np.newaxis\]"):
         as_samples(image).for_inputs(SHAPE)
@@ -501,7 +501,7 @@ def test_as_samples_sparse_matrix_raises():
         as_samples(csr_array(np.eye(3)))
 
 
-def test_item_samples_array_shape_only_if_all_agree(images):
+def test_item_samples_array_shape_if_all_agree(images):
     assert ItemSamples(list(images)).array_shape == SHAPE
     assert ItemSamples([images[0], images[1][:4]]).array_shape is None
     assert ItemSamples(["a.png"]).array_shape is None
@@ -595,7 +595,7 @@ def test_as_samples_paths_of_other_libraries_load(wrap, paths, images):
     np.testing.assert_array_equal(loaded(wrap(paths)), images)
 
 
-def test_as_samples_hdf5_paths_of_fixed_length_load(paths, images, tmp_path):
+def test_as_samples_hdf5_paths_fixed_length_load(paths, images, tmp_path):
     with h5py.File(tmp_path / "paths.h5", "w") as file:
         dataset = file.create_dataset("paths", data=np.array(paths, "S"))
         np.testing.assert_array_equal(loaded(dataset), images)
@@ -615,7 +615,7 @@ def test_as_samples_hdf5_paths_of_fixed_length_load(paths, images, tmp_path):
         lambda p: np.ma.masked_array(["x" if path is None else path for path in p], [0, 1]),
     ],
 )
-def test_keys_missing_paths_of_other_libraries_are_faults(wrap, paths):
+def test_keys_missing_paths_of_libraries_are_faults(wrap, paths):
     _, faults = as_samples(wrap([paths[0], None])).keys(FileIndex(None))
     assert [fault.reason for fault in faults] == ["missing value (None or NaN)"]
     assert [fault.position for fault in faults] == [1]
