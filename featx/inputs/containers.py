@@ -86,22 +86,15 @@ def is_numeric(array: Any) -> bool:
 
 
 def unwrapped(X: Any) -> Any:
-    """Return the contents of a container of another library.
+    """Return the contents of a container of another library, and anything else unchanged.
 
-    Parameters
-    ----------
-    X : object
-
-    Returns
-    -------
-    ndarray, list, or object with numpy's ``dtype``, ``shape`` and slices
-        Contents; of a frame, its only column or the matrix of its numbers. Anything else is
-        returned unchanged.
+    Contents are an array, a list, or an object with numpy's ``dtype``, ``shape`` and slices; those
+    of a frame are its only column, or the matrix of its numbers.
 
     Raises
     ------
     InputError
-        It has several columns, masked values, named fields or a dtype that cannot be used.
+        `X` has several columns, masked values, named fields or a dtype that cannot be used.
     """
     if hasattr(X, "__dask_graph__"):
         is_masked = isinstance(getattr(X, "_meta", None), np.ma.MaskedArray)

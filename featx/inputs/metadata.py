@@ -23,7 +23,7 @@ _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _BIG_TIFF_ORDERS = {b"II+\0": "<", b"MM\0+": ">"}
-# Tags that say where pixels are and what they mean: TIFF 6.0, with those of JPEG and tiles.
+# Tags that locate and describe pixels: TIFF 6.0, with those of JPEG and tiles.
 _TIFF_TAGS = frozenset(
     (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320)
 )
@@ -42,10 +42,7 @@ class BareFile(NamedTuple):
 def orientation_of(info: Mapping[Any, Any]) -> int:
     r"""Return the orientation in metadata, from 1 (upright) to 8, as EXIF numbers them.
 
-    Parameters
-    ----------
-    info : mapping
-        Raw metadata from Pillow. Broken metadata are no error, and mean 1.
+    `info` holds raw metadata from Pillow. Broken metadata are no error, and mean 1.
 
     Examples
     --------

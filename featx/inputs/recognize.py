@@ -54,16 +54,9 @@ def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) ->
 def as_samples(X: Any) -> Samples:
     """Return whatever is passed as ``X`` as samples.
 
-    Parameters
-    ----------
-    X : list, array, Series or one-column DataFrame of paths; list of encoded bytes, PIL images or \
-arrays; array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p); tensor or column \
-of another library; lazy sequence of such items
-        Samples are returned unchanged.
-
-    Returns
-    -------
-    Samples
+    `X` may be a list, array, Series or one-column DataFrame of paths; a list of encoded bytes, PIL
+    images or arrays; an array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p); a
+    tensor or column of another library; a lazy sequence of such items; or samples.
 
     Raises
     ------
@@ -202,13 +195,7 @@ def _all_of(X: Iterator[Any]) -> list[Any]:
 
 
 def _check_item(X: Any, item: Any) -> None:
-    """Check that an item of a sequence is a sample, without a label, and not a batch.
-
-    Raises
-    ------
-    InputError
-        It is something else; the message names it, and how to pass the samples alone.
-    """
+    """Raise :class:`InputError` if an item is a sample with its label, a batch or an open file."""
     if isinstance(item, (tuple, list)) and _is_pair(item):
         parts = ", ".join(type_name(part) for part in item)
         raise InputError(

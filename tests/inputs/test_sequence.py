@@ -23,9 +23,9 @@ def test_item_samples_mixed_dtypes_become_floats(images):
 
 
 def test_keys_equal_bytes_agree_whatever_the_name(paths, tmp_path):
-    twin = tmp_path / "twin.png"
-    twin.write_bytes(Path(paths[2]).read_bytes())
-    assert keys([str(twin)])[0] == keys(paths)[2]
+    duplicate = tmp_path / "duplicate.png"
+    duplicate.write_bytes(Path(paths[2]).read_bytes())
+    assert keys([str(duplicate)])[0] == keys(paths)[2]
 
 
 def test_keys_list_every_faulty_file(paths, tmp_path):
