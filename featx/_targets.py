@@ -1,4 +1,4 @@
-"""Labels, values and weights of samples as NumPy arrays that change none of them.
+"""Convert labels, values and weights of any container to NumPy arrays, without changing one.
 
 scikit-learn converts pandas' nullable integers to float64, in which 64-bit ids of different classes
 become equal, and NumPy converts numbers in a list with strings to strings. Here every label is kept
@@ -28,21 +28,14 @@ _FIXES = {
 
 
 def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
-    """Return labels as an array that keeps each of them unchanged.
+    """Return labels as an array of booleans, integers, floats, dates or strings, all unchanged.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         A list, an array, a tensor, or a column of pandas, polars, pyarrow and others.
-    name : str, default="y"
-        Name of the argument, for messages.
-    noun : str, default="label"
-        Word for one of the labels, for messages.
-
-    Returns
-    -------
-    ndarray
-        Labels that are booleans, integers, floats, dates or strings (also in dtype object).
+    name, noun : str
+        Name of the argument and word for one label, for messages.
 
     Raises
     ------
@@ -73,19 +66,7 @@ expected one type
 
 
 def as_values(y: Any, *, name: str = "y") -> np.ndarray:
-    """Return values to predict as an array of numbers.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        See :func:`as_labels`.
-    name : str, default="y"
-        Name of the argument, for messages.
-
-    Returns
-    -------
-    ndarray
-        Values that are booleans, integers or floats.
+    """Return values to predict, in any container, as an array of booleans, integers or floats.
 
     Raises
     ------
@@ -112,13 +93,7 @@ def as_values(y: Any, *, name: str = "y") -> np.ndarray:
 
 
 def as_groups(groups: Any, n_samples: int) -> np.ndarray:
-    """Return the groups of samples, shape (n_samples,).
-
-    Raises
-    ------
-    InputError
-        Some are missing, or their number is not that of the samples.
-    """
+    """Return the groups of samples, (n_samples,); raise :class:`InputError` if some are missing."""
     array = as_labels(groups, name="groups", noun="group")
     if array.shape != (n_samples,):
         raise InputError(
@@ -133,8 +108,7 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
     Raises
     ------
     InputError
-        Some are negative, missing or infinite, all are zero, or their number is not that of the
-        samples.
+        Weights are negative, missing or infinite, all are zero, or there is not one per sample.
 
     Examples
     --------

@@ -112,7 +112,7 @@ def test_as_labels_container_keeps_each_label(values, dtypes, kind):
     ],
     ids=str,
 )
-def test_as_labels_dtype_is_that_of_the_labels(labels, dtype):
+def test_as_labels_keeps_dtype_of_labels(labels, dtype):
     converted = as_labels(labels)
     assert converted.dtype == dtype
     dense = labels.toarray() if sparse.issparse(labels) else labels
@@ -128,11 +128,11 @@ def test_as_labels_dtype_is_that_of_the_labels(labels, dtype):
     ],
     ids=["pandas", "polars", "arrow"],
 )
-def test_as_labels_columns_of_a_table_are_outputs(table):
+def test_as_labels_columns_of_table_are_outputs(table):
     assert as_labels(table).tolist() == [[2**62, 1], [2**62 + 1, 2], [7, 3]]
 
 
-def test_as_labels_of_tensorflow_are_numbers_and_text():
+def test_as_labels_tensorflow_gives_numbers_and_text():
     import tensorflow as tf
 
     assert as_labels(tf.constant(["ä", "b"])).tolist() == ["ä", "b"]

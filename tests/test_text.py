@@ -29,7 +29,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("name", SHOWN, ids=ascii)
-def test_one_line_shows_what_a_terminal_would_obey(name):
+def test_one_line_escapes_terminal_controls(name):
     assert one_line(name) == SHOWN[name]
 
 

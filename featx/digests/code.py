@@ -384,7 +384,7 @@ def _global_paths(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
             continue
         paths[path] = None
         path = (step.argval,) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") else ()
-    # Names with two underscores, such as `__file__`, say where code lies, not what it does.
+    # Names with two underscores, such as `__file__`, locate code; they do not change what it does.
     return tuple(path for path in paths if path and not path[0].startswith("__"))
 
 

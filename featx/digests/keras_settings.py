@@ -32,7 +32,7 @@ class KerasSettings:
     epsilon : float
     image_data_format : str
     policy : DTypePolicy or str
-        The policy object itself.
+        The policy itself.
 
     Examples
     --------
@@ -62,12 +62,8 @@ class KerasSettings:
         """Run a block under these settings, and restore the earlier ones, whatever happens.
 
         Each thread has its own dtype policy; the other settings belong to the process. Where these
-        have to change, one thread at a time runs such a block.
-
-        Parameters
-        ----------
-        in_helper : bool, default=False
-            True in a thread that works for another one, which may wait for it in such a block.
+        have to change, one thread at a time runs such a block. `in_helper` is True in a thread that
+        works for another one, which may wait for it in such a block.
         """
         import keras
 

@@ -1,4 +1,4 @@
-"""Arrays, columns and frames of other libraries, as numpy arrays, lists, or arrays read in blocks.
+"""Convert arrays, columns and frames of other libraries to numpy arrays, lists or lazy arrays.
 
 They are recognised by their methods, so that none of these libraries is imported.
 """
@@ -86,22 +86,15 @@ def is_numeric(array: Any) -> bool:
 
 
 def unwrapped(X: Any) -> Any:
-    """Return the contents of a container of another library.
+    """Return the contents of a container of another library, and anything else unchanged.
 
-    Parameters
-    ----------
-    X : object
-
-    Returns
-    -------
-    ndarray, list, or object with numpy's ``dtype``, ``shape`` and slices
-        Contents; of a frame, its only column or the matrix of its numbers. Anything else is
-        returned unchanged.
+    Contents are an array, a list, or an object with numpy's ``dtype``, ``shape`` and slices; those
+    of a frame are its only column, or the matrix of its numbers.
 
     Raises
     ------
     InputError
-        It has several columns, masked values, named fields or a dtype that cannot be used.
+        `X` has several columns, masked values, named fields or a dtype that cannot be used.
     """
     if hasattr(X, "__dask_graph__"):
         is_masked = isinstance(getattr(X, "_meta", None), np.ma.MaskedArray)
@@ -127,13 +120,7 @@ def unwrapped(X: Any) -> Any:
 
 
 def check_is_sequence(X: Any) -> None:
-    """Check that `X` is not a stream of batches, a table on a cluster, a set or an open file.
-
-    Raises
-    ------
-    InputError
-        It is one of these; the message names what to pass instead.
-    """
+    """Raise :class:`InputError` for streams, tables on a cluster, sets and open files."""
     name = type_name(X)
     if hasattr(X, "toPandas"):
         raise InputError(

@@ -1,4 +1,4 @@
-"""What files contain, remembered by what ``stat`` says of them.
+"""Digests of files that were hashed before, found by what ``stat`` returns for the file.
 
 A warm pass over a million files should cost a million ``stat`` calls, not a terabyte of reading.
 The index maps (path, size, times of modification and change, inode) to the digest of the content.
@@ -62,7 +62,7 @@ _LOW_64_BITS = 2**64 - 1
 
 
 def file_key(path: str, status: os.stat_result) -> bytes:
-    """Digest what tells one state of a file from another."""
+    """Return a digest of the path and the state of a file."""
     state = _STATE.pack(
         status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _LOW_64_BITS
     )
@@ -75,7 +75,7 @@ class FileIndex:
     Parameters
     ----------
     folder : Path or None
-        Where segments lie; None keeps the index in memory only.
+        Folder of the segments; None keeps the index in memory only.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class FileIndex:
         return is_first
 
     def find(self, keys: list[bytes]) -> list[bytes | None]:
-        """Return the digest of each file, None where it is not known."""
+        """Return the digest of each file, None if it is not known."""
         digests: list[bytes | None] = [self._added.get(key) for key in keys]
         stored = self._refreshed()
         for row, digest in stored.find(keys_from(keys, count=len(keys))):
@@ -112,7 +112,7 @@ class FileIndex:
         return digests
 
     def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
-        """Remember a digest, if the file had settled; `modified_s` is its time of change."""
+        """Remember a digest if the file is old enough; `modified_s` is its last time of change."""
         if time.time() - modified_s >= _SETTLED_S:
             self._added[key] = digest
             self._unclaimed.add(key)
@@ -125,7 +125,7 @@ class FileIndex:
         Raises
         ------
         OSError
-            The folder cannot be written; what was added is still known.
+            The folder cannot be written; added entries stay in memory.
         """
         if self.folder is None:
             return
@@ -136,7 +136,7 @@ class FileIndex:
             except BaseException:
                 self._unclaimed.update(claimed)
                 raise
-        # What cannot be merged now is merged later.
+        # Segments that cannot be merged now are merged later.
         if self._merging.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError):
@@ -303,12 +303,12 @@ def _segment_names(folder: Path) -> frozenset[str]:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.name.startswith(_PREFIX))
     except OSError:
-        # Not there, or not to be read: files are hashed again, and storing names the trouble.
+        # Missing or unreadable: files are hashed again, and storing reports the reason.
         return frozenset()
 
 
 def _read_pairs(path: Path) -> np.ndarray:
-    """Read a segment; one that is damaged is removed, and its files are hashed again."""
+    """Read a segment; remove it if it is damaged, so that its files are hashed again."""
     with contextlib.suppress(OSError):
         try:
             payload = unseal(read_regular(path, start=_MAGIC)) or b""

@@ -1,4 +1,4 @@
-"""The images in folders: one folder per class, or any."""
+"""Lists of the images in folders: one folder per class, or any files and folders."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     owners: dict[str, str] = {}
     for folder, place in places.items():
         others = [other for other in places.values() if other != place]
-        found = _images_below(folder, left_out, others, owners)
+        found = _Walk(folder, left_out, others, owners).images()
         images[label_of(folder)] = sorted(images.get(label_of(folder), []) + found)
     empty = [name for name, found in images.items() if not found]
     if empty:
@@ -190,7 +190,7 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
             (patterns if _is_pattern(place) else found).append(place)
             continue
         left_out = _LeftOut(place)
-        images = sorted(_images_below(place, left_out))
+        images = sorted(_Walk(place, left_out).images())
         found += images
         empty += [] if images else [place]
         left_out.warn()
@@ -242,7 +242,7 @@ class _LeftOut:
 
 
 def _is_pattern(place: str) -> bool:
-    """Return True for a pattern, False for a file that is gone, whose name may hold brackets."""
+    """Return True for a pattern that names no file."""
     return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)
 
 
@@ -287,13 +287,8 @@ def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
     return folders
 
 
-def _images_below(
-    folder: str,
-    left_out: _LeftOut,
-    others: Iterable[str] = (),
-    owners: dict[str, str] | None = None,
-) -> list[str]:
-    """Find the images below a folder, each once.
+class _Walk:
+    """A walk through the folder of a class that finds each image once.
 
     Parameters
     ----------
@@ -301,49 +296,80 @@ def _images_below(
     left_out : _LeftOut
         Receives entries that are not images or cannot be read.
     others : iterable of str
-        Folders, with links resolved, to which links below `folder` must not lead.
+        Folders of other classes, with links resolved, to which links must not lead.
     owners : dict, default=None
-        Class of each folder and link target found so far, with links resolved. Images of several
-        classes are named in `left_out`.
+        Class of each folder and link target found so far, with links resolved.
     """
-    own, others = os.path.realpath(folder), list(others)
-    owners = {} if owners is None else owners
-    images: list[str] = []
-    visited: set[str] = set()
-    folders, links = [folder], list[str]()
-    while folders or links:  # links last: their targets may have been visited by their own names
-        place = folders.pop() if folders else links.pop()
-        real = os.path.realpath(place)
-        if real in visited:
-            continue
-        visited.add(real)
-        if owners.setdefault(real, folder) != folder:
-            left_out.add(_TWICE, place)
+
+    def __init__(
+        self,
+        folder: str,
+        left_out: _LeftOut,
+        others: Iterable[str] = (),
+        owners: dict[str, str] | None = None,
+    ) -> None:
+        self._folder, self._place = folder, os.path.realpath(folder)
+        self._left_out, self._others = left_out, list(others)
+        self._owners = {} if owners is None else owners
+        self._images: list[str] = []
+        self._folders, self._links = [folder], list[str]()
+
+    def images(self) -> list[str]:
+        """Return the images below the folder."""
+        visited: set[str] = set()
+        # Links come last: their targets may have been visited under their own names.
+        while self._folders or self._links:
+            place = self._folders.pop() if self._folders else self._links.pop()
+            real = os.path.realpath(place)
+            if real not in visited:
+                visited.add(real)
+                self._visit(place, real)
+        return self._images
+
+    def _visit(self, place: str, real: str) -> None:
+        if self._is_of_other_class(real):
+            self._left_out.add(_TWICE, place)
         try:
             entries = list(os.scandir(place))
         except OSError as exc:
-            left_out.add(_LOCKED, place, exc.strerror or str(exc))
-            continue
+            self._left_out.add(_LOCKED, place, exc.strerror or str(exc))
+            return
         for entry in entries:
-            kind = _kind_of(entry, left_out)
-            if kind == "file" and os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
-                left_out.add(_FOREIGN, entry.path)
-            elif kind == "file":
-                images.append(entry.path)
-                target = os.path.realpath(entry.path) if entry.is_symlink() else ""
-                is_shared = bool(target) and owners.setdefault(target, folder) != folder
-                if target and (is_shared or _is_among(target, own, others)):
-                    left_out.add(_SHARED, entry.path)
-            elif kind == "folder" and not entry.is_symlink():
-                folders.append(entry.path)
+            kind = _kind_of(entry, self._left_out)
+            if kind == "file":
+                self._add_file(entry)
+            elif kind == "folder" and entry.is_symlink():
+                self._add_link(entry.path)
             elif kind == "folder":
-                target = os.path.realpath(entry.path)
-                leads_away = target != own and _contains(target, own)
-                if leads_away or _is_among(target, own, others):
-                    left_out.add(_UPWARD, entry.path)
-                else:
-                    links.append(entry.path)
-    return images
+                self._folders.append(entry.path)
+
+    def _add_file(self, entry: os.DirEntry[str]) -> None:
+        if os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+            self._left_out.add(_FOREIGN, entry.path)
+            return
+        self._images.append(entry.path)
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            if self._is_of_other_class(target) or self._is_near_others(target):
+                self._left_out.add(_SHARED, entry.path)
+
+    def _add_link(self, path: str) -> None:
+        target = os.path.realpath(path)
+        leads_up = target != self._place and _contains(target, self._place)
+        if leads_up or self._is_near_others(target):
+            self._left_out.add(_UPWARD, path)
+        else:
+            self._links.append(path)
+
+    def _is_of_other_class(self, real: str) -> bool:
+        """Return True if another class has this place; else record it as one of this class."""
+        return self._owners.setdefault(real, self._folder) != self._folder
+
+    def _is_near_others(self, target: str) -> bool:
+        """Return True for a place outside the own folder, and inside or above another class."""
+        if _contains(self._place, target):
+            return False
+        return any(_contains(other, target) or _contains(target, other) for other in self._others)
 
 
 def _kind_of(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:
@@ -375,13 +401,6 @@ def is_litter(name: str) -> bool:
 def _contains(folder: str, place: str) -> bool:
     """Return True if a path is a folder or lies below it; links of both are resolved."""
     return place == folder or place.startswith(os.path.join(folder, ""))
-
-
-def _is_among(place: str, own: str, others: Iterable[str]) -> bool:
-    """Return True if a path is outside its own folder, and inside or above one of others."""
-    if _contains(own, place):
-        return False
-    return any(_contains(other, place) or _contains(place, other) for other in others)
 
 
 def _add_confusable_names(folders: list[str], left_out: _LeftOut) -> None:

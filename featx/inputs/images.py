@@ -75,15 +75,11 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     shape : tuple of int
         Height, width, channels.
 
-    Returns
-    -------
-    ndarray of that shape, uint8
-
     Raises
     ------
     UnreadableImageError
-        It is damaged, not an image, implausibly large, or has pixels whose range is not known, or
-        its channels cannot be converted.
+        The image is damaged, no image or implausibly large, the range of its pixels is not known,
+        or its channels cannot be converted.
 
     Examples
     --------
@@ -258,10 +254,6 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         Integers or floating-point numbers; uint16 is scaled from 0..65535: see ``pixels.py``.
     shape : tuple of int
         Height, width, channels.
-
-    Returns
-    -------
-    ndarray of that shape, uint8 or float32
 
     Raises
     ------

@@ -1,12 +1,11 @@
-"""Metadata of image files: the orientation of the camera, and files without their metadata.
+"""Orientation in the metadata of image files, files without metadata, and strict reading.
 
 Broken metadata must not cost the pixels. So the orientation is read here and not by Pillow, which
 reads all metadata or none, and a file that Pillow refuses is read again without its metadata.
 
-Strict reading of image files, even where ``ImageFile.LOAD_TRUNCATED_IMAGES`` is set.
-
-Other libraries set it when they are imported. Damaged files would then become half gray images,
-cached under the key of the file. The setting belongs to the application, so it is not changed.
+Other libraries set ``ImageFile.LOAD_TRUNCATED_IMAGES`` when they are imported. Damaged files would
+then become half gray images, cached under the key of the file. The setting belongs to the
+application, so it is not changed; reading is made strict in spite of it.
 """
 
 from __future__ import annotations
@@ -19,66 +18,12 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageFile
 
-_DECODER = "featx-strict"
-
-
-class _StrictDecoder:
-    """A decoder of Pillow that raises OSError if the data end too early or are damaged.
-
-    Parameters
-    ----------
-    mode : str
-    name : str
-        Name of the decoder of Pillow.
-    args : tuple or str
-        Arguments of the decoder.
-    *config
-        Further arguments of the decoder.
-    """
-
-    def __init__(self, mode: str, name: str, args: Any, *config: Any) -> None:
-        self._decoder = Image._getdecoder(mode, name, args, config)
-        self._is_complete = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._decoder, name)
-
-    def decode(self, data: bytes) -> tuple[int, int]:
-        """Decode the next bytes."""
-        n_bytes, error = self._decoder.decode(data)
-        if error < 0:
-            raise OSError(f"decoder error {error}")
-        self._is_complete = n_bytes < 0 or self._decoder.pulls_fd
-        return n_bytes, error
-
-    def cleanup(self) -> None:
-        """Free the decoder, and check that it has decoded the whole image."""
-        self._decoder.cleanup()
-        if not self._is_complete:
-            raise OSError("image file is truncated")
-
-
-Image.register_decoder(_DECODER, _StrictDecoder)  # type: ignore[arg-type]
-
-
-def make_strict(image: ImageFile.ImageFile) -> None:
-    """Make loading an opened file fail if its data are truncated or damaged."""
-    if image.format in ("JPEG", "MPO"):  # whose load_read adds a missing end to the file
-        image.load_read = image.fp.read  # type: ignore[attr-defined, union-attr]
-    image.tile = [
-        tile
-        if tile.codec_name == "libtiff"  # strict by itself
-        else tile._replace(codec_name=_DECODER, args=(tile.codec_name, tile.args))
-        for tile in image.tile
-    ]
-
-
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _BIG_TIFF_ORDERS = {b"II+\0": "<", b"MM\0+": ">"}
-# Tags that say where pixels are and what they mean: TIFF 6.0, with those of JPEG and tiles.
+# Tags that locate and describe pixels: TIFF 6.0, with those of JPEG and tiles.
 _TIFF_TAGS = frozenset(
     (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320)
 )
@@ -88,14 +33,7 @@ _WEBP_METADATA_FLAGS = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
 
 
 class BareFile(NamedTuple):
-    """An image file without metadata.
-
-    Attributes
-    ----------
-    data : bytes
-    exif : bytes
-        EXIF data that were left out, empty if there were none.
-    """
+    """An image file without metadata, and the EXIF data that were left out."""
 
     data: bytes
     exif: bytes
@@ -104,10 +42,7 @@ class BareFile(NamedTuple):
 def orientation_of(info: Mapping[Any, Any]) -> int:
     r"""Return the orientation in metadata, from 1 (upright) to 8, as EXIF numbers them.
 
-    Parameters
-    ----------
-    info : mapping
-        Raw metadata from Pillow. Broken metadata are no error, and mean 1.
+    `info` holds raw metadata from Pillow. Broken metadata are no error, and mean 1.
 
     Examples
     --------
@@ -200,14 +135,14 @@ def _bare_png(data: bytes) -> BareFile:
         chunk = data[at : at + 12 + length]
         at += 12 + length
         is_critical = kind.isalpha() and kind[:1].isupper()
-        if is_critical or (kind == b"tRNS" and _is_sound_transparency(chunk, data[25:26])):
+        if is_critical or (kind == b"tRNS" and _is_valid_transparency(chunk, data[25:26])):
             kept.append(chunk)
         elif kind == b"eXIf":
             exif = exif or chunk[8:-4]
     return BareFile(b"".join(kept), exif)
 
 
-def _is_sound_transparency(chunk: bytes, colour_type: bytes) -> bool:
+def _is_valid_transparency(chunk: bytes, colour_type: bytes) -> bool:
     n_bytes = len(chunk) - 12
     is_long_enough = n_bytes >= {b"\0": 2, b"\2": 6, b"\3": 1}.get(colour_type, 1)
     return is_long_enough and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
@@ -243,8 +178,54 @@ def _bare_tiff(data: bytes) -> BareFile:
     last = min(first + n_entries * entry_bytes, len(data) - entry_bytes + 1)
     entries = [data[here : here + entry_bytes] for here in range(first, last, entry_bytes)]
     kept = [each for each in entries if struct.unpack_from(f"{order}H", each)[0] in _TIFF_TAGS]
-    # Moved together where they are, so that all offsets stay true; nothing longer is written.
+    # The entries move up within their place, so that all offsets stay valid.
     directory = struct.pack(order + counter, len(kept)) + b"".join(kept)
     directory += bytes(struct.calcsize(pointer))
     room = len(data) - start
     return BareFile(data[:start] + directory[:room] + data[start + len(directory) :], b"")
+
+
+_DECODER = "featx-strict"
+
+
+class _StrictDecoder:
+    """A decoder of Pillow that raises OSError if the data end too early or are damaged.
+
+    The arguments after `mode` are the name, the arguments and the configuration of that decoder.
+    """
+
+    def __init__(self, mode: str, name: str, args: Any, *config: Any) -> None:
+        self._decoder = Image._getdecoder(mode, name, args, config)
+        self._is_complete = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def decode(self, data: bytes) -> tuple[int, int]:
+        """Decode the next bytes."""
+        n_bytes, error = self._decoder.decode(data)
+        if error < 0:
+            raise OSError(f"decoder error {error}")
+        self._is_complete = n_bytes < 0 or self._decoder.pulls_fd
+        return n_bytes, error
+
+    def cleanup(self) -> None:
+        """Free the decoder, and check that it has decoded the whole image."""
+        self._decoder.cleanup()
+        if not self._is_complete:
+            raise OSError("image file is truncated")
+
+
+Image.register_decoder(_DECODER, _StrictDecoder)  # type: ignore[arg-type]
+
+
+def make_strict(image: ImageFile.ImageFile) -> None:
+    """Let loading an opened file fail if its data are truncated or damaged."""
+    if image.format in ("JPEG", "MPO"):  # whose load_read adds a missing end to the file
+        image.load_read = image.fp.read  # type: ignore[attr-defined, union-attr]
+    image.tile = [
+        tile
+        if tile.codec_name == "libtiff"  # strict by itself
+        else tile._replace(codec_name=_DECODER, args=(tile.codec_name, tile.args))
+        for tile in image.tile
+    ]

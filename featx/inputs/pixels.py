@@ -29,30 +29,21 @@ _UINT16_WHITE = 65535
 _DARK = 4096  # uint16 below it may be 12 bits or fewer, of which 8 bits would keep 16 levels
 UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never as far
 _BLOCK = 2**20  # values that are scaled at once
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
+_MAX_SAMPLE_VALUE = 281  # of TIFF
+_SIGNED = 2  # as TIFF's sample format
+_RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
 _WAY_OUT = (
     "Scale all images alike before you pass them: np.clip((X - low) / (high - low), 0, 1) * 255"
 )
 
 
 def as_levels(values: np.ndarray, *, white: int | None = None) -> np.ndarray:
-    """Return pixel values as levels from 0 to 255.
+    """Return the pixels of an image as levels from 0 to 255, uint8 or float32.
 
-    Parameters
-    ----------
-    values : ndarray
-        Pixels of one image.
-    white : int, default=None
-        White level that a file states for its unsigned integers; None is that of their dtype.
-
-    Returns
-    -------
-    ndarray of the same shape, uint8 or float32
-        `values` itself where nothing changes.
-
-    Raises
-    ------
-    UnreadableImageError
-        See :func:`check_range`.
+    `white` is the white level that a file states for its unsigned integers; None is that of their
+    dtype. `values` are checked by :func:`check_range`, and returned themselves if nothing changes.
 
     Examples
     --------
@@ -77,13 +68,6 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     A uint16 image that never reaches 4096, a sixteenth of its range, may be dark, or hold 8, 10 or
     12 bits and come out nearly black: it is an error, unless it is all black, or all its values
     are multiples of 257, as those of an 8-bit image that was widened.
-
-    Parameters
-    ----------
-    values : ndarray
-        Pixels of one image.
-    white : int, default=None
-        White level that a file states.
 
     Raises
     ------
@@ -123,22 +107,14 @@ def dark_uint16(highest: int) -> UnreadableImageError:
 
 
 def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
-    """Return the range of floating-point pixels, reading no more of them than needed.
+    """Return ``(0.0, 255.0)`` for floating-point pixels, None for others or if all are black.
 
-    Parameters
-    ----------
-    images : iterable of ndarray
-        Images, or blocks of them; those of other dtypes are left out.
-
-    Returns
-    -------
-    tuple of float or None
-        ``(0.0, 255.0)``; None if there are no such pixels, or all are black.
+    No more images, or blocks of them, are read than needed.
 
     Raises
     ------
     InputError
-        None exceeds 2: they seem to be scaled to 0..1.
+        No pixel exceeds 2: they seem to be scaled to 0..1.
 
     Examples
     --------
@@ -156,13 +132,7 @@ def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
 
 
 def check_scale(largest: float) -> None:
-    """Check that the largest floating-point pixel shows that the range is 0..255.
-
-    Raises
-    ------
-    InputError
-        It does not exceed 2: the pixels seem to be scaled to 0..1, with some overshoot.
-    """
+    """Raise :class:`InputError` if the largest pixel suggests a range of 0..1, with overshoot."""
     if 0 < largest <= UNIT_PEAK:
         raise InputError(
             f"X has floating-point pixels that never exceed {largest:.3g}: expected values from 0 "
@@ -191,20 +161,8 @@ def _levels_of(white: int) -> np.ndarray:
     return np.rint(np.arange(white + 1) * 255 / white).astype(np.uint8)
 
 
-_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
-_MAX_SAMPLE_VALUE = 281  # of TIFF
-_SIGNED = 2  # as TIFF's sample format
-_RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
-
-
 def in_own_channels(image: Image.Image) -> Image.Image:
-    """Return a loaded image in mode L, RGB or RGBA; it may be the image itself.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Of any mode.
+    """Return a loaded image of any mode in mode L, RGB or RGBA; it may be the image itself.
 
     Raises
     ------

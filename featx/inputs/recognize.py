@@ -1,4 +1,4 @@
-"""Whatever a person passes as ``X``, recognised: see :func:`as_samples`."""
+"""Recognise whatever is passed as ``X``: see :func:`as_samples`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from featx.inputs.sequence import ItemSamples
 
 
 def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) -> None:
-    """Remember the columns of vectors and frames, or check that they are still the same.
+    """Store the columns of vectors and frames on an estimator, or check that they are the same.
 
-    What is neither has no columns. A frame of images may be followed by a list of images.
+    Other samples have no columns. A list of images may follow a frame of images.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) ->
         Gets ``n_features_in_``, and ``feature_names_in_`` from a frame.
     samples : Samples
     reset : bool
-        Whether to remember or to check.
+        True stores the columns, False checks them.
 
     Raises
     ------
     ValueError
-        Their number or their names are others.
+        The number or the names of the columns differ.
     """
     if reset:
         for name in ("n_features_in_", "feature_names_in_"):
@@ -52,18 +52,11 @@ def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) ->
 
 
 def as_samples(X: Any) -> Samples:
-    """Turn whatever a person passes as ``X`` into samples.
+    """Return whatever is passed as ``X`` as samples.
 
-    Parameters
-    ----------
-    X : list, array, Series or one-column DataFrame of paths; list of encoded bytes, PIL images or \
-arrays; array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p); tensor or column \
-of another library; lazy sequence of such items
-        Samples are returned unchanged.
-
-    Returns
-    -------
-    Samples
+    `X` may be a list, array, Series or one-column DataFrame of paths; a list of encoded bytes, PIL
+    images or arrays; an array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p); a
+    tensor or column of another library; a lazy sequence of such items; or samples.
 
     Raises
     ------
@@ -98,7 +91,7 @@ of another library; lazy sequence of such items
 
 
 def _check_several(X: Any) -> None:
-    """Check that `X` is several samples: not one, a mapping, a sparse matrix or a stream."""
+    """Raise if `X` is a single sample, a mapping, a sparse matrix or a stream."""
     is_bytes = isinstance(X, memoryview) and X.ndim == 1
     if isinstance(X, ONE_SAMPLE) or is_bytes:
         cure = "Pass [X] for one sample, or load_image_folder(path).data for a folder of images."
@@ -167,7 +160,7 @@ def _is_lazy(X: Any) -> bool:
 
 
 def _samples_of_lazy(X: Any) -> Samples:
-    """Return samples that are read when needed; paths and numbers are read at once."""
+    """Return samples that are read when needed; read paths and numbers at once."""
     if not len(X):
         return ItemSamples([])
     try:
@@ -188,7 +181,7 @@ def _samples_of_lazy(X: Any) -> Samples:
 
 
 def _all_of(X: Iterator[Any]) -> list[Any]:
-    """Return the items of an iterator, after a check of the first: batches may be endless."""
+    """Return the items of an iterator; check the first one before, since it may be endless."""
     first = list(itertools.islice(X, 1))
     for item in first:
         _check_item(X, item)
@@ -202,13 +195,7 @@ def _all_of(X: Iterator[Any]) -> list[Any]:
 
 
 def _check_item(X: Any, item: Any) -> None:
-    """Check that an item of a sequence is a sample, without a label, and not a batch.
-
-    Raises
-    ------
-    InputError
-        It is something else; the message names it, and how to pass the samples alone.
-    """
+    """Raise :class:`InputError` if an item is a sample with its label, a batch or an open file."""
     if isinstance(item, (tuple, list)) and _is_pair(item):
         parts = ", ".join(type_name(part) for part in item)
         raise InputError(

@@ -66,7 +66,7 @@ class Identities:
 
 
 _MAX_THREADS = 4  # more of them wait for the interpreter's lock (16 cores, 2026-11)
-_BLOCK_BYTES = 16 * 2**20  # identified at a time by one thread
+_BLOCK_BYTES = 16 * 2**20
 _DTYPES = (np.uint8, np.float32)  # that the network takes as they are
 _ALL_PIXELS = (np.bool_, np.uint8)  # whose every value is a pixel
 
@@ -223,12 +223,16 @@ def identify(samples: Samples, files: FileIndex) -> np.ndarray:
 
 
 class ArraySamples(Samples):
-    """Rows of an array, memmap or h5py dataset of images, ``(n, h, w)`` or ``(n, h, w, c)``."""
+    """Rows of an array, memmap or h5py dataset of images, ``(n, h, w)`` or ``(n, h, w, c)``.
+
+    `block_bytes` are read and identified at a time by one thread.
+    """
 
     array_shape: tuple[int, ...]
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, *, block_bytes: int = _BLOCK_BYTES) -> None:
         self.array = array
+        self._block_bytes = block_bytes
         self.array_shape = tuple(array.shape[1:])
 
     def __len__(self) -> int:
@@ -290,7 +294,7 @@ class ArraySamples(Samples):
 
     def _blocks(self) -> Iterator[slice]:
         row_bytes = max(1, int(np.prod(self.array.shape[1:])) * self.array.dtype.itemsize)
-        n_rows = max(1, _BLOCK_BYTES // row_bytes)
+        n_rows = max(1, self._block_bytes // row_bytes)
         for start in range(0, len(self), n_rows):
             yield slice(start, min(start + n_rows, len(self)))
 

@@ -44,17 +44,17 @@ FUNCTION = "def f(x, *, k=1):\n    return [x * k + 2.5 for _ in 'ab']\n"
     ],
     ids=["name", "comment", "annotations"],
 )
-def test_code_digest_of_function_that_computes_the_same_is_equal(same):
+def test_code_digest_same_function_is_equal(same):
     name = "g" if "def g" in same else "f"
     assert digest_from_source(same, name) == digest_from_source(FUNCTION)
 
 
-def test_code_digest_of_function_in_another_file_and_line_is_equal():
+def test_code_digest_moved_function_is_equal():
     moved = digest_from_source(FUNCTION, file="b.py", lines_above=7)
     assert moved == digest_from_source(FUNCTION)
 
 
-def test_code_digest_of_function_defined_within_another_is_equal():
+def test_code_digest_nested_function_is_equal():
     nested = "def outer():\n    return lambda x: x + 1\nf = outer()"
     assert digest_from_source(nested) == digest_from_source("f = lambda x: x + 1")
 
@@ -74,7 +74,7 @@ def test_code_digest_of_function_defined_within_another_is_equal():
         FUNCTION.replace("'ab'", "reversed('ab')"),
     ],
 )
-def test_code_digest_of_function_that_computes_another_thing_differs(other):
+def test_code_digest_other_function_differs(other):
     assert digest_from_source(other) != digest_from_source(FUNCTION)
 
 
@@ -104,7 +104,7 @@ def test_code_digest_of_function_that_computes_another_thing_differs(other):
     ids=lambda value: getattr(value, "__name__", None) or repr(value),
 )
 @pytest.mark.parametrize("place", ["global", "closure", "default", "nested"])
-def test_code_digest_of_function_with_another_value_differs(place, value, other):
+def test_code_digest_function_with_other_value_differs(place, value, other):
     source = {
         "global": "def f(x):\n    return x, held",
         "closure": "def make(v):\n    return lambda x: (x, v)\nf = make(held)",
@@ -116,37 +116,37 @@ def test_code_digest_of_function_with_another_value_differs(place, value, other)
     assert first != digest_from_source(source, held=other)
 
 
-def test_code_digest_of_function_with_unused_global_ignores_it():
+def test_code_digest_function_ignores_unused_global():
     source = "def f(x):\n    return x.held"
     assert digest_from_source(source, held=1) == digest_from_source(source, held=2)
 
 
-def test_code_digest_of_function_with_its_own_file_name_ignores_it():
+def test_code_digest_function_ignores_file_name():
     source = "def f():\n    return __file__"
     assert digest_from_source(source, __file__="a") == digest_from_source(source, __file__="b")
 
 
-def test_code_digest_of_function_that_calls_changed_function_differs():
+def test_code_digest_changed_callee_differs():
     source = "def g(x):\n    return h(x)\ndef h(x):\n    return x + 1\ndef f(x):\n    return g(x)"
     assert digest_from_source(source) != digest_from_source(source.replace("+ 1", "+ 2"))
 
 
-def test_code_digest_of_function_that_calls_itself_ends():
+def test_code_digest_recursive_function_ends():
     source = "def f(n):\n    return n and f(n - 1)"
     assert digest_from_source(source) == digest_from_source(source)
 
 
-def test_code_digest_of_function_with_unassigned_closure_is_stable():
+def test_code_digest_function_unassigned_closure_is_stable():
     source = "def make():\n    if False:\n        late = 1\n    return lambda: late\nf = make()"
     assert digest_from_source(source) == digest_from_source(source)
 
 
-def test_code_digest_of_function_with_changed_public_attribute_differs():
+def test_code_digest_changed_public_attribute_differs():
     source = "def f():\n    return f.scale\nf.scale = {}\nf._mark = object"
     assert digest_from_source(source.format(1)) != digest_from_source(source.format(2))
 
 
-def test_code_digest_of_function_reached_through_module_follows_it():
+def test_code_digest_follows_function_in_module():
     def digest_with(helper):
         module = types.ModuleType("user_module")
         module.helper = from_source(helper, "helper")
@@ -157,25 +157,25 @@ def test_code_digest_of_function_reached_through_module_follows_it():
     assert plus_one != digest_with("def helper(x):\n    return x + 2")
 
 
-def test_code_digest_of_function_that_passes_user_module_on_raises():
+def test_code_digest_function_passing_module_raises():
     module = types.ModuleType("user_module")
     with pytest.raises(UnhashableCodeError, match=r"module 'user_module'.*whole module"):
         digest_from_source("def f(x):\n    return x(user_module)", user_module=module)
 
 
-def test_code_digest_of_function_that_misses_module_attribute_is_stable():
+def test_code_digest_missing_module_attribute_is_stable():
     module = types.ModuleType("user_module")
     source = "def f(x):\n    return user_module.missing"
     first = digest_from_source(source, user_module=module)
     assert first == digest_from_source(source, user_module=module)
 
 
-def test_code_digest_of_function_that_imports_user_module_raises():
+def test_code_digest_importing_user_module_raises():
     with pytest.raises(UnhashableCodeError, match=r"'f'.*imports mine; move the import"):
         digest_from_source("def f(x):\n    import mine\n    return mine.g(x)")
 
 
-def test_code_digest_of_function_that_imports_library_is_stable():
+def test_code_digest_importing_library_is_stable():
     source = "def f(x):\n    import numpy as np\n    return np.mean(x)"
     assert digest_from_source(source) == digest_from_source(source)
 
@@ -214,25 +214,25 @@ def test_code_digest_of_function_that_imports_library_is_stable():
         "import collections\nf = collections.Counter('a' * {})",
     ],
 )
-def test_code_digest_of_object_follows_its_code_and_state(source):
+def test_code_digest_object_follows_code_and_state(source):
     two = digest_from_source(source.format(2))
     assert two == digest_from_source(source.format(2), file="b.py", lines_above=3)
     assert two != digest_from_source(source.format(3))
 
 
-def test_code_digest_of_object_ignores_order_in_which_attributes_were_set():
+def test_code_digest_object_ignores_attribute_order():
     source = "class A:\n    pass\nf = A()\nf.{} = f.{} = 1"
     assert digest_from_source(source.format("a", "b")) == digest_from_source(
         source.format("b", "a")
     )
 
 
-def test_code_digest_of_object_that_refers_to_itself_ends():
+def test_code_digest_self_referring_object_ends():
     source = "class A:\n    pass\nf = A()\nf.me = f"
     assert digest_from_source(source) == digest_from_source(source)
 
 
-def test_code_digest_of_abstract_class_ignores_what_abc_keeps():
+def test_code_digest_abstract_class_ignores_registry():
     class Base(abc.ABC):
         @abc.abstractmethod
         def m(self): ...
@@ -246,7 +246,7 @@ def test_code_digest_of_logger_is_stable():
     assert code_digest(logging.getLogger("a")) == code_digest(logging.getLogger("a"))
 
 
-def test_code_digest_of_plain_data_with_equal_parts_ignores_which_are_one_object():
+def test_code_digest_data_ignores_shared_objects():
     part = [1, "a"]
     assert code_digest([part, part]) == code_digest([[1, "a"], [1, "a"]])
 
@@ -260,12 +260,12 @@ def test_code_digest_of_plain_data_with_equal_parts_ignores_which_are_one_object
         (lambda lock=threading.Lock(): lock, "_thread.lock"),  # noqa: B008
     ],
 )
-def test_code_digest_of_what_has_no_identity_raises(obj, name):
+def test_code_digest_without_identity_raises(obj, name):
     with pytest.raises(UnhashableCodeError, match=f"^{name}.*cannot be identified"):
         code_digest(obj)
 
 
-def test_code_digest_of_object_pickled_by_name_raises():
+def test_code_digest_object_pickled_by_name_raises():
     class ByName:
         def __reduce__(self):
             return "somewhere"
@@ -274,7 +274,7 @@ def test_code_digest_of_object_pickled_by_name_raises():
         code_digest(ByName())
 
 
-def test_code_digest_of_data_nested_too_deeply_raises():
+def test_code_digest_deeply_nested_data_raises():
     nested = []
     for _ in range(100_000):
         nested = [nested]
@@ -282,7 +282,7 @@ def test_code_digest_of_data_nested_too_deeply_raises():
         code_digest(nested)
 
 
-def test_unhashable_code_error_is_both_a_featx_error_and_a_type_error():
+def test_unhashable_code_error_is_type_error():
     assert issubclass(UnhashableCodeError, FeatxError)
     assert issubclass(UnhashableCodeError, TypeError)
 
@@ -341,7 +341,7 @@ def test_library_name_tells_libraries_from_users(obj, name):
     assert library_name(obj) == name
 
 
-def test_is_library_of_user_file_named_as_standard_module_is_false(tmp_path, monkeypatch):
+def test_is_library_shadowed_standard_module_is_false(tmp_path, monkeypatch):
     (tmp_path / "this.py").write_text("k = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "this", raising=False)

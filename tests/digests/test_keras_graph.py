@@ -24,13 +24,13 @@ def test_graph_digest_after_round_trip_is_equal(make, tmp_path):
 
 
 @each_model
-def test_graph_digest_after_rebuild_with_same_weights_is_equal(make):
+def test_graph_digest_rebuilt_model_is_equal(make):
     assert graph_digest(make()) == graph_digest(make())
 
 
 # Keras refuses to clone a `Lambda`, which would run code from a config.
 @pytest.mark.parametrize("make", [make for make in MAKERS if make is not foreign])
-def test_graph_digest_of_clone_with_same_weights_is_equal(make):
+def test_graph_digest_clone_is_equal(make):
     model = make()
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
@@ -48,7 +48,7 @@ def test_graph_digest_after_renaming_is_equal(make):
 
 
 @each_model
-def test_graph_digest_after_changing_last_element_of_any_weight_differs(make):
+def test_graph_digest_any_changed_weight_differs(make):
     model = make()
     before = graph_digest(model)
     for weight in model.weights:
@@ -130,7 +130,7 @@ def test_graph_digest_with_other_input_dtype_differs():
     assert digest((4,), lambda x: x) != digest((4,), lambda x: x, dtype="uint8")
 
 
-def test_graph_digest_with_other_input_shape_is_equal():
+def test_graph_digest_other_input_shape_is_equal():
     assert digest((8, 8, 3), layers.Conv2D(2, 3)) == digest((None, 9, 3), layers.Conv2D(2, 3))
 
 
@@ -154,7 +154,7 @@ def test_graph_digest_ignores_seeds():
     assert digest((4,), layers.Dropout(0.5, seed=1)) == digest((4,), layers.Dropout(0.5, seed=2))
 
 
-def test_graph_digest_after_compiling_and_freezing_is_equal():
+def test_graph_digest_compiled_or_frozen_is_equal():
     model = convolutional()
     before = graph_digest(model)
     model.compile("adam", "mse")
@@ -162,14 +162,14 @@ def test_graph_digest_after_compiling_and_freezing_is_equal():
     assert graph_digest(model) == before
 
 
-def test_graph_digest_after_changing_attribute_in_place_differs():
+def test_graph_digest_attribute_changed_in_place_differs():
     model = functional((4,), layers.Dense(2, activation="relu"))
     before = graph_digest(model)
     model.layers[1].activation = keras.activations.tanh
     assert graph_digest(model) != before
 
 
-def test_graph_digest_after_replacing_call_of_a_layer_differs():
+def test_graph_digest_replaced_call_differs():
     model = functional((4,), layers.Dense(2))
     before = graph_digest(model)
     model.layers[1].call = lambda x: x[:, :2]
@@ -211,23 +211,23 @@ def vectorizing(texts, **options):
     return keras.Model(inputs, layer(inputs))
 
 
-def test_graph_digest_of_text_layer_survives_round_trip(tmp_path):
+def test_graph_digest_text_layer_survives_round_trip(tmp_path):
     model = vectorizing(["a b", "b c d"], output_mode="tf_idf")
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert graph_digest(loaded) == graph_digest(model)
 
 
-def test_graph_digest_of_text_layer_with_other_terms_differs():
+def test_graph_digest_text_layer_other_terms_differs():
     assert graph_digest(vectorizing(["a b"])) != graph_digest(vectorizing(["a c"]))
 
 
-def test_graph_digest_of_text_layer_with_other_term_weights_differs():
+def test_graph_digest_other_term_weights_differs():
     one = vectorizing(["a b", "a b"], output_mode="tf_idf")
     other = vectorizing(["a b", "a"], output_mode="tf_idf")
     assert graph_digest(one) != graph_digest(other)
 
 
-def test_graph_digest_of_deep_graph_needs_no_recursion():
+def test_graph_digest_deep_graph_needs_no_recursion():
     steps = [layers.Identity()] * 800
     assert digest((2,), *steps) == digest((2,), *steps)

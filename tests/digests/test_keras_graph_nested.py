@@ -18,30 +18,30 @@ def nested_and_flat():
     return nested, keras.Model(inputs, tensor)
 
 
-def test_graph_digest_of_nested_model_equals_that_of_flat_one():
+def test_graph_digest_nested_model_equals_flat():
     nested, flat = nested_and_flat()
     assert graph_digest(nested) == graph_digest(flat)
 
 
-def test_graph_digest_of_nested_sequential_equals_that_of_nested_functional():
+def test_graph_digest_nested_sequential_equals_functional():
     steps = [layers.Dense(3), layers.ReLU()]
     in_functional = functional((4,), functional((4,), *steps))
     in_sequential = functional((4,), keras.Sequential([keras.Input((4,)), *steps]))
     assert graph_digest(in_functional) == graph_digest(in_sequential)
 
 
-def test_graph_digest_of_nested_model_that_trains_within_differs():
+def test_graph_digest_nested_training_differs():
     inner = functional((4,), layers.BatchNormalization())
     still, training = (digest((4,), lambda x, on=on: inner(x, training=on)) for on in (False, True))
     assert still != training
 
 
-def test_graph_digest_of_nested_model_that_casts_its_input_differs():
+def test_graph_digest_nested_cast_differs():
     inner = functional((4,), lambda x: x, dtype="int32")
     assert digest((4,), inner) != digest((4,), lambda x: x)
 
 
-def test_graph_digest_of_nested_model_ignores_outputs_not_upstream():
+def test_graph_digest_nested_ignores_outputs_not_upstream():
     inputs = keras.Input((4,))
     low, high = layers.Dense(3), layers.Dense(2)
     inner = seeded(keras.Model(inputs, [low(inputs), high(low(inputs))]))
@@ -51,7 +51,7 @@ def test_graph_digest_of_nested_model_ignores_outputs_not_upstream():
     assert graph_digest(outer) == before
 
 
-def test_graph_digest_of_nested_model_called_on_a_dict_follows_names():
+def test_graph_digest_dict_inputs_follows_names():
     names = ("one", "other")
     one, other = (keras.Input((4,), name=name) for name in names)
     inner = keras.Model([one, other], layers.Subtract()([one, other]))
@@ -64,14 +64,14 @@ def test_graph_digest_of_nested_model_called_on_a_dict_follows_names():
     assert graph_digest(outer(by_name=True)) == graph_digest(outer(by_name=False))
 
 
-def test_graph_digest_of_nested_model_with_several_inputs_equals_that_of_flat_one():
+def test_graph_digest_several_inputs_equals_flat():
     one, other = keras.Input((4,)), keras.Input((4,))
     inner = keras.Model([one, other], layers.Subtract()([one, other]))
     nested = keras.Model([one, other], inner([one, other]))
     assert graph_digest(nested) == graph_digest(inner)
 
 
-def test_graph_digest_of_shared_model_around_a_model_tells_its_calls_apart():
+def test_graph_digest_shared_model_separates_calls():
     innermost = functional((4,), layers.Dense(4))
     inner = functional((4,), innermost)
     one, other = keras.Input((4,)), keras.Input((4,))

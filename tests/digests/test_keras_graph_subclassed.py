@@ -29,24 +29,24 @@ def subclassed(factor=2.0):
     return seeded(model)
 
 
-def test_graph_digest_of_subclassed_model_survives_round_trip(tmp_path):
+def test_graph_digest_subclassed_model_survives_round_trip(tmp_path):
     model = subclassed()
     model.save(tmp_path / "model.keras")
     assert graph_digest(keras.models.load_model(tmp_path / "model.keras")) == graph_digest(model)
 
 
-def test_graph_digest_of_subclassed_model_with_other_attribute_differs():
+def test_graph_digest_subclassed_model_other_attribute_differs():
     assert graph_digest(subclassed(2.0)) != graph_digest(subclassed(3.0))
 
 
-def test_graph_digest_of_subclassed_model_with_other_weights_differs():
+def test_graph_digest_subclassed_model_other_weights_differs():
     model = subclassed()
     before = graph_digest(model)
     model.blocks[1].bias.assign([1.0, 2.0])
     assert graph_digest(model) != before
 
 
-def test_graph_digest_of_subclassed_model_ignores_traces_of_training():
+def test_graph_digest_subclassed_model_ignores_training_traces():
     model = subclassed()
     before, weights = graph_digest(model), model.get_weights()
     model.compile("sgd", "mse", metrics=["mae"])
@@ -64,7 +64,7 @@ def test_graph_digest_of_unbuilt_model_raises(make):
         graph_digest(make())
 
 
-def test_graph_digest_of_functional_model_with_call_of_its_own_follows_code_and_graph():
+def test_graph_digest_own_call_follows_code():
     class Doubling(keras.Model):
         def __init__(self, factor, units):
             inputs = keras.Input((4,))
@@ -80,7 +80,7 @@ def test_graph_digest_of_functional_model_with_call_of_its_own_follows_code_and_
     assert len(set(digests)) == 3
 
 
-def test_graph_digest_of_sequential_without_graph_follows_its_layers():
+def test_graph_digest_sequential_without_graph_follows_layers():
     class AddParts(layers.Layer):
         def call(self, inputs):
             return inputs["a"] + inputs["b"]

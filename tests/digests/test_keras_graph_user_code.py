@@ -13,7 +13,7 @@ TABLE = [1.0, 2.0]
 HALF = np.float32(0.5)
 
 
-def test_graph_digest_with_same_code_in_lambdas_is_equal():
+def test_graph_digest_same_code_in_lambdas_equal():
     assert digest((4,), layers.Lambda(lambda x: x * 2)) == digest(
         (4,), layers.Lambda(lambda x: x * 2, name="other")
     )
@@ -35,19 +35,19 @@ def scaled_by(factor, how):
     [layers.Lambda, layers.Activation, lambda f: layers.TimeDistributed(layers.Lambda(f))],
     ids=["Lambda", "Activation", "TimeDistributed"],
 )
-def test_graph_digest_with_other_code_of_one_name_differs(wrap, how):
+def test_graph_digest_other_code_one_name_differs(wrap, how):
     digests = [digest((4, 2), wrap(scaled_by(factor, how))) for factor in (2, 2, 3)]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_graph_digest_with_other_global_of_a_lambda_differs(monkeypatch):
+def test_graph_digest_with_other_global_lambda_differs(monkeypatch):
     model = functional((2,), layers.Lambda(lambda x: x * TABLE))
     before = graph_digest(model)
     monkeypatch.setitem(globals(), "TABLE", [1.0, 3.0])
     assert graph_digest(model) != before
 
 
-def test_graph_digest_with_tensor_in_closure_follows_its_elements():
+def test_graph_digest_tensor_in_closure_follows_elements():
     digests = [
         digest((2,), layers.Lambda(scaled_by(ops.convert_to_tensor([1.0, last]), "closure")))
         for last in (2.0, 2.0, 3.0)
@@ -55,7 +55,7 @@ def test_graph_digest_with_tensor_in_closure_follows_its_elements():
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_graph_digest_with_model_in_closure_follows_its_weights():
+def test_graph_digest_model_in_closure_follows_weights():
     hidden = functional((4,), layers.Dense(2))
     model = functional((4,), layers.Lambda(lambda x: hidden(x), output_shape=(2,)))
     before = graph_digest(model)
@@ -64,7 +64,7 @@ def test_graph_digest_with_model_in_closure_follows_its_weights():
     assert graph_digest(model) != before
 
 
-def test_graph_digest_with_symbolic_tensor_in_closure_is_stable():
+def test_graph_digest_symbolic_tensor_in_closure_stable():
     stray = keras.Input((4,))
     model = functional((4,), layers.Lambda(lambda x: x if stray is not None else -x))
     assert graph_digest(model) == graph_digest(model)
@@ -75,14 +75,14 @@ def test_code_digest_of_symbolic_tensor_raises():
         code_digest(keras.Input((4,)))
 
 
-def test_graph_digest_with_what_has_no_identity_raises():
+def test_graph_digest_without_identity_raises():
     lines = iter("ab")
     generator = (line for line in lines)
     with pytest.raises(UnhashableCodeError, match=r"generator.*cannot be identified"):
         digest((4,), layers.Lambda(lambda x: x if generator else -x))
 
 
-def test_graph_digest_with_keras_object_of_unknown_kind_raises():
+def test_graph_digest_unknown_keras_object_raises():
     callback = keras.callbacks.Callback()
     with pytest.raises(UnhashableCodeError, match=r"Callback cannot be identified: a Keras object"):
         digest((4,), layers.Lambda(lambda x: x if callback else -x))
@@ -105,17 +105,17 @@ def custom_layer(factor=2, *, hidden=0, get_config=None):
     return Custom()
 
 
-def test_graph_digest_with_other_code_of_a_custom_layer_differs():
+def test_graph_digest_other_layer_code_differs():
     assert digest((4,), custom_layer(2)) == digest((4,), custom_layer(2))
     assert digest((4,), custom_layer(2)) != digest((4,), custom_layer(3))
 
 
 @pytest.mark.parametrize("hidden", [1, "a", (1, 2), np.arange(3), {"a": [1]}, layers.ReLU()])
-def test_graph_digest_with_attribute_that_no_config_shows_differs(hidden):
+def test_graph_digest_attribute_outside_config_differs(hidden):
     assert digest((4,), custom_layer(hidden=hidden)) != digest((4,), custom_layer())
 
 
-def test_graph_digest_of_custom_layer_without_config_is_stable():
+def test_graph_digest_custom_layer_without_config_stable():
     class Unsavable(layers.Layer):
         def __init__(self, function):
             super().__init__()
@@ -128,7 +128,7 @@ def test_graph_digest_of_custom_layer_without_config_is_stable():
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_graph_digest_of_wrapped_layer_without_config_follows_its_attributes():
+def test_graph_digest_wrapped_layer_follows_attributes():
     class Unsavable(layers.Layer):
         def __init__(self, table):
             super().__init__()
@@ -156,7 +156,7 @@ def test_graph_digest_with_failing_get_config_raises():
         digest((4,), custom_layer(get_config=get_config))
 
 
-def test_graph_digest_of_layer_that_refers_to_itself_ends():
+def test_graph_digest_self_referring_layer_ends():
     layer = custom_layer()
     layer.wrapped_by = [layer.call]
     model = functional((4,), layer)
@@ -188,7 +188,7 @@ class Patches(layers.Layer):
         return {**super().get_config(), **mine}
 
 
-def test_graph_digest_after_round_trip_of_tuples_is_equal(tmp_path):
+def test_graph_digest_saved_tuples_is_equal(tmp_path):
     model = functional((4,), Patches())
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -196,7 +196,7 @@ def test_graph_digest_after_round_trip_of_tuples_is_equal(tmp_path):
     assert graph_digest(loaded) == graph_digest(model)
 
 
-def test_graph_digest_with_numpy_number_in_config_is_equal():
+def test_graph_digest_numpy_number_in_config_equal():
     assert digest((4, 3), layers.Rescaling(np.float64(0.5))) == digest(
         (4, 3), layers.Rescaling(0.5)
     )

@@ -134,7 +134,7 @@ def test_transform_plain_model_ignores_policy(images, restored):
     assert extractor.report_.n_forward == 0
 
 
-def test_transform_callable_is_called_under_the_callers_settings(images, other_settings):
+def test_transform_callable_runs_under_callers_settings(images, other_settings):
     found = []
 
     def build(shape):
@@ -156,7 +156,7 @@ def test_augmentation_ignores_global_settings(images, restored):
     np.testing.assert_array_equal(again(image, 1), changed)
 
 
-def test_augmentation_of_layers_that_ask_for_settings_differs(restored):
+def test_augmentation_layers_follow_keras_settings(restored):
     digests = set()
     for epsilon in (1e-7, 1e-2):
         keras.config.set_epsilon(epsilon)
@@ -250,7 +250,7 @@ def fitted(images):
     return X, TransferClassifier(FeatureExtractor("tiny")).fit(X, [0, 1, 0, 1])
 
 
-def test_public_calls_leave_global_state_as_it_was(fitted, other_settings, tmp_path):
+def test_public_calls_leave_global_state(fitted, other_settings, tmp_path):
     X, classifier = fitted
     y = [0, 1, 0, 1]
     anywhere = DrawsAnywhere(dtype="float32")

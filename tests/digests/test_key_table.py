@@ -34,7 +34,7 @@ def test_find_gives_the_position_of_each_key():
 
 
 @pytest.mark.parametrize("span", [slice(0, 1005), slice(0, 900), slice(105, 1005), slice(3, 400)])
-def test_find_keys_in_the_order_in_which_they_were_given(span):
+def test_find_keys_in_given_order(span):
     digests = TRICKY + random_digests(1000)
     keys = keys_from(digests, count=len(digests))
     places = np.arange(len(keys))[span]
@@ -44,7 +44,7 @@ def test_find_keys_in_the_order_in_which_they_were_given(span):
     np.testing.assert_array_equal(KeyTable(keys).find(broken), [*places[:-1], -1])
 
 
-def test_find_runs_over_the_end_and_off_the_first_of_two():
+def test_find_runs_past_end_or_repeats():
     digests = random_digests(50)
     keys = keys_from([digests[0], *digests], count=51)
     table = KeyTable(keys)
@@ -71,6 +71,6 @@ def test_find_no_keys_gives_none():
     assert KeyTable(keys_from(TRICKY, count=5)).find(np.empty(0, KEY_DTYPE)).shape == (0,)
 
 
-def test_find_key_given_twice_gives_one_of_its_positions():
+def test_find_repeated_key_gives_any_position():
     table = KeyTable(keys_from([b"a" * 16, b"b" * 16, b"a" * 16], count=3))
     assert table.find(keys_from([b"a" * 16], count=1))[0] in (0, 2)

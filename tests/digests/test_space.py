@@ -7,7 +7,7 @@ from featx.digests.space import Space
 DESCRIPTION = {"graph": "ab12", "pooling": "avg", "feature_shape": [4, 4, 8], "dtype": "float32"}
 
 
-def test_space_digest_ignores_the_label_and_the_order():
+def test_space_digest_ignores_label_and_order():
     other = Space(dict(reversed(DESCRIPTION.items())), label="vgg16")
     assert Space(DESCRIPTION).digest == other.digest
     assert Space(DESCRIPTION) == other

@@ -28,14 +28,14 @@ def test_find_after_flush_in_a_new_object(tmp_path):
     assert FileIndex(tmp_path).find([key(2), key(1)]) == [None, DIGEST]
 
 
-def test_find_before_flush_is_known_in_memory_only(tmp_path):
+def test_find_before_flush_known_in_memory_only(tmp_path):
     index = FileIndex(tmp_path)
     index.add(key(1), DIGEST, modified_s=0)
     assert index.find([key(1)]) == [DIGEST]
     assert FileIndex(tmp_path).find([key(1)]) == [None]
 
 
-def test_add_file_that_just_changed_is_not_trusted(tmp_path):
+def test_add_just_changed_file_not_trusted(tmp_path):
     index = FileIndex(tmp_path)
     index.add(key(1), DIGEST, modified_s=time.time())
     index.add(key(2), DIGEST, modified_s=time.time() + 3600)
@@ -47,7 +47,7 @@ def test_flush_nothing_writes_nothing(tmp_path):
     assert not (tmp_path / "files").exists()
 
 
-def test_flush_without_a_folder_keeps_all_in_memory():
+def test_flush_without_folder_keeps_all_in_memory():
     index = FileIndex(None)
     index.add(key(1), DIGEST, modified_s=0)
     index.flush()
@@ -92,7 +92,7 @@ def test_find_segment_that_vanished_after_the_listing(tmp_path, monkeypatch):
     assert FileIndex(tmp_path).find([key(1)]) == [None]
 
 
-def test_file_key_changes_with_size_time_and_path(tmp_path):
+def test_file_key_follows_size_time_and_path(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"1")
     before = file_key(str(path), path.stat())
@@ -166,7 +166,7 @@ def write_segment(folder, name, pairs):
     (folder / f"files-{name}.index").write_bytes(seal(payload))
 
 
-def test_flush_shrinks_segments_that_hold_the_same_entries(tmp_path):
+def test_flush_shrinks_segments_with_same_entries(tmp_path):
     pairs = [(key(number), DIGEST) for number in range(500)]
     for name in ("a", "b", "c"):
         write_segment(tmp_path, name, pairs * 3)
@@ -176,7 +176,7 @@ def test_flush_shrinks_segments_that_hold_the_same_entries(tmp_path):
     check_holds_each_once(tmp_path, 500)
 
 
-def test_flush_entry_with_two_digests_is_hashed_again(tmp_path):
+def test_flush_drops_entry_with_two_digests(tmp_path):
     rest = [(key(number), DIGEST) for number in range(2, 30)]
     for name, digest in (("a", DIGEST), ("b", b"e" * 16)):
         write_segment(tmp_path, name, [(key(1), digest), *rest])
@@ -261,7 +261,7 @@ def test_flush_into_a_linked_folder_is_refused(tmp_path):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_index_in_another_process_reads_the_same_folder(tmp_path):
+def test_index_other_process_reads_same_folder(tmp_path):
     index = FileIndex(tmp_path)
     add_and_flush(index, 1, 1)
     assert pickle.loads(pickle.dumps(index)).find([key(1)]) == [DIGEST]

@@ -41,7 +41,7 @@ def test_predict_dark_frame_is_taken_after_fit(extractor):
 
 
 @pytest.mark.parametrize("seen", [BRIGHT.astype(np.uint8), np.zeros_like(BRIGHT)])
-def test_transform_unit_floats_are_refused_after_other_images(seen, extractor):
+def test_transform_unit_floats_after_fit_are_refused(seen, extractor):
     extractor.fit(seen)
     with pytest.raises(InputError, match=r"X \* 255"):
         extractor.transform(BRIGHT / 255)
@@ -73,13 +73,13 @@ def test_transform_in_chunks_agrees_with_whole(extractor):
     np.testing.assert_allclose(np.concatenate(in_chunks), rows, rtol=1e-5, atol=1e-5)
 
 
-def test_parts_for_gpus_share_the_range_of_all(extractor):
+def test_parts_for_gpus_share_one_range(extractor):
     assert _float_range(extractor, as_samples(np.concatenate([DARK, BRIGHT]))) == (0, 255)
     assert _float_range(extractor, as_samples(DARK)) is None
     assert _float_range(extractor.fit(BRIGHT), as_samples(DARK)) == (0, 255)
 
 
-def test_fit_lists_all_integer_images_of_unknown_range(extractor):
+def test_fit_lists_integers_of_unknown_range(extractor):
     images = BRIGHT.astype(np.int16)
     images[[1, 4]] -= 1000
     with pytest.raises(BadSampleError, match="2 of 6 samples") as caught:
@@ -110,7 +110,7 @@ class Lazy:
         return self.images[row].copy()
 
 
-def test_lazy_sequence_learns_the_range_in_its_pass(extractor):
+def test_lazy_sequence_learns_range_in_pass(extractor):
     with pytest.raises(InputError, match=r"X \* 255"):
         extractor.fit_transform(Lazy(BRIGHT / 255))
     extractor.fit_transform(Lazy(np.concatenate([DARK, BRIGHT])))

@@ -47,7 +47,7 @@ def test_load_image_folder_takes_text_and_home(root, monkeypatch):
     assert load_image_folder("~/photos").data.tolist() == expected
 
 
-def test_load_image_folder_names_what_it_leaves_out_in_one_warning(root):
+def test_load_image_folder_left_out_one_warning(root):
     (root / "dog" / "notes.txt").write_text("mine")
     (root / "dog" / ".hidden.png").write_bytes(b"")
     (root / "dog" / ".git").mkdir()
@@ -69,7 +69,7 @@ def test_load_image_folder_long_list_is_cut(root):
         load_image_folder(root)
 
 
-def test_load_image_folder_litter_of_desktops_is_not_worth_a_warning(root):
+def test_load_image_folder_desktop_litter_no_warning(root):
     for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
         (root / "dog" / name).write_bytes(b"x")
     assert len(load_image_folder(root).data) == 5
@@ -97,7 +97,7 @@ def test_load_image_folder_unusable_folder_raises(name, message, root):
         load_image_folder(root.parent / name)
 
 
-def test_load_image_folder_classes_without_images_are_all_named(root):
+def test_load_image_folder_empty_classes_are_named(root):
     (root / "empty").mkdir()
     (root / "bare").mkdir()
     with pytest.raises(InputError, match=r"2 of 4 class folders hold no image.*'bare', 'empty'"):
@@ -111,7 +111,7 @@ def test_load_image_folder_splits_are_no_classes(root, tmp_path):
         load_image_folder(tmp_path / "sets")
 
 
-def test_list_images_files_stay_and_folders_give_what_lies_below_them(root):
+def test_list_images_expands_folders_keeps_files(root):
     (root / "notes.txt").write_text("no image")
     with pytest.warns(FolderWarning, match="notes"):
         found = list_images([root / "dog" / "b.png", root])
@@ -119,14 +119,14 @@ def test_list_images_files_stay_and_folders_give_what_lies_below_them(root):
     assert [os.path.relpath(path, root) for path in found] == ["dog/b.png", *below]
 
 
-def test_list_images_folders_without_images_are_all_named(root):
+def test_list_images_empty_folders_are_named(root):
     for name in ("empty", "bare"):
         (root / name).mkdir()
     with pytest.raises(InputError, match=r"2 folders hold no image.*empty.*bare"):
         list_images([root / "empty", root / "bare", root / "dog" / "b.png"])
 
 
-def test_list_images_patterns_that_name_no_file_are_all_named(root):
+def test_list_images_empty_patterns_are_named(root):
     (root / "dog" / "[1].png").touch()  # a file may have such a name
     gone = str(root / "dog" / "gone [1].png")  # of which reading will tell
     assert list_images([root / "dog" / "[1].png", gone])[1] == gone
@@ -160,7 +160,7 @@ def image_at(path):
 
 
 @pytest.mark.parametrize("litter", LITTER)
-def test_load_image_folder_folders_of_systems_are_no_samples(litter, root):
+def test_load_image_folder_system_folders_no_samples(litter, root):
     image_at(root / litter / "a" / "1.png")
     image_at(root / "dog" / litter / "b.png" / "thumb.jpg")
     assert load_image_folder(root).target.tolist() == ["cat"] * 3 + ["dog"] * 2
@@ -168,18 +168,18 @@ def test_load_image_folder_folders_of_systems_are_no_samples(litter, root):
 
 
 @pytest.mark.parametrize("litter", ["._a.png", "ehthumbs.db", "Icon\r", ".directory", "THUMBS.DB"])
-def test_load_image_folder_files_of_systems_are_no_samples(litter, root):
+def test_load_image_folder_system_files_no_samples(litter, root):
     (root / "dog" / litter).write_bytes(b"x")
     assert len(load_image_folder(root).data) == 5
 
 
 @pytest.mark.parametrize("name", ["recycled", "found", "snapshot", "Originals", "trash"])
-def test_load_image_folder_names_of_things_are_classes(name, root):
+def test_load_image_folder_litter_like_names_stay(name, root):
     image_at(root / name / "1.png")
     assert name in load_image_folder(root).target_names
 
 
-def test_load_image_folder_images_below_litter_make_no_class(root):
+def test_load_image_folder_litter_makes_no_class(root):
     image_at(root / "bird" / "@eaDir" / "1.jpg")
     with pytest.raises(InputError, match=r"1 of 3 class folders hold no image.*'bird'"):
         load_image_folder(root)
@@ -212,14 +212,14 @@ def test_load_image_folder_locked_subfolder_is_named(root, lock):
     os.chmod(root / "cat" / "deep", 0o755)
 
 
-def test_load_image_folder_locked_class_is_an_error(root, lock):
+def test_load_image_folder_locked_class_raises(root, lock):
     lock(root / "cat")
     with pytest.raises(InputError, match=r"hold no image.*'cat'\. .*cat \(Permission denied\)"):
         load_image_folder(root)
     os.chmod(root / "cat", 0o755)
 
 
-def test_load_image_folder_locked_root_is_an_error(root, lock):
+def test_load_image_folder_locked_root_raises(root, lock):
     lock(root)
     with pytest.raises(InputError, match="cannot be read: Permission denied"):
         load_image_folder(root)
@@ -227,7 +227,7 @@ def test_load_image_folder_locked_root_is_an_error(root, lock):
 
 
 @pytest.mark.parametrize("target", ["", "..", "dog", "dog/sub"])
-def test_load_image_folder_link_out_of_class_is_named(target, root):
+def test_load_image_folder_link_away_is_named(target, root):
     image_at(root / "dog" / "sub" / "c.png")
     (root / "cat" / "link").symlink_to(root / target, target_is_directory=True)
     with pytest.warns(FolderWarning, match=r"1 links .*above, or to images of other.*: cat/link"):
@@ -235,13 +235,13 @@ def test_load_image_folder_link_out_of_class_is_named(target, root):
     assert images.target.tolist() == ["cat"] * 3 + ["dog"] * 3
 
 
-def test_load_image_folder_link_to_all_classes_is_no_class(root):
+def test_load_image_folder_link_upward_no_class(root):
     (root / "all").symlink_to(root, target_is_directory=True)
     with pytest.warns(FolderWarning, match=r"1 links .*: all"):
         assert load_image_folder(root).target_names == ["cat", "dog"]
 
 
-def test_load_image_folder_links_to_elsewhere_are_followed(root, tmp_path):
+def test_load_image_folder_outside_links_are_followed(root, tmp_path):
     image_at(tmp_path / "elsewhere" / "dogs" / "1.png")
     (root / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "dogs", target_is_directory=True)
     (root / "bird").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -251,13 +251,13 @@ def test_load_image_folder_links_to_elsewhere_are_followed(root, tmp_path):
     assert images.target.tolist() == ["bird"] + ["cat"] * 3 + ["dog"] * 3
 
 
-def test_load_image_folder_image_of_two_classes_is_named(root):
+def test_load_image_folder_shared_image_is_named(root):
     (root / "dog" / "too.png").symlink_to(root / "cat" / "2.webp")
     with pytest.warns(FolderWarning, match=r"1 images .*two labels: dog/too\.png"):
         assert load_image_folder(root).target.tolist() == ["cat"] * 3 + ["dog"] * 3
 
 
-def test_load_image_folder_folder_of_two_classes_is_named(root, tmp_path):
+def test_load_image_folder_shared_folder_is_named(root, tmp_path):
     store = tmp_path / "store"
     image_at(store / "1.png")
     (root / "dog" / "more").symlink_to(store, target_is_directory=True)
@@ -268,7 +268,7 @@ def test_load_image_folder_folder_of_two_classes_is_named(root, tmp_path):
     assert images.target.tolist() == ["cat"] * 4 + ["dog"] * 3 + ["hound"] * 3
 
 
-def test_load_image_folder_file_elsewhere_of_two_classes_is_named(root, tmp_path):
+def test_load_image_folder_shared_target_is_named(root, tmp_path):
     target = image_at(tmp_path / "store" / "x.png")
     for name in ("cat", "dog"):
         (root / name / "x.png").symlink_to(target)
@@ -282,7 +282,7 @@ def test_load_image_folder_litter_is_no_class(name, root):
     assert load_image_folder(root).target_names == ["cat", "dog"]
 
 
-def test_load_image_folder_links_to_nowhere_are_named(root):
+def test_load_image_folder_broken_links_are_named(root):
     (root / "dog" / "gone.png").symlink_to(root / "gone.png")
     (root / "dog" / "loop.png").symlink_to(root / "dog" / "loop.png")
     (root / "dog" / "gone").symlink_to(root / "gone", target_is_directory=True)
@@ -290,7 +290,7 @@ def test_load_image_folder_links_to_nowhere_are_named(root):
         assert len(load_image_folder(root).data) == 5
 
 
-def test_load_image_folder_pipes_and_sockets_are_named(root, monkeypatch):
+def test_load_image_folder_pipes_sockets_are_named(root, monkeypatch):
     os.mkfifo(root / "dog" / "pipe.png")
     monkeypatch.chdir(root / "dog")  # a path of a socket is short
     with socket.socket(socket.AF_UNIX) as server:
@@ -302,7 +302,7 @@ def test_load_image_folder_pipes_and_sockets_are_named(root, monkeypatch):
             assert len(list_images([root])) == 5
 
 
-def test_load_image_folder_two_spellings_are_one_class(root):
+def test_load_image_folder_spellings_become_one(root):
     for form in ("NFC", "NFD"):
         image_at(root / unicodedata.normalize(form, "café") / f"{form}.png")
     with pytest.warns(FolderWarning, match=r"2 class folders have one name in two spellings"):
@@ -323,7 +323,7 @@ def test_load_image_folder_names_alike_are_named(name, root):
         assert {name, "dog"} <= set(load_image_folder(root).target_names)
 
 
-def test_load_image_folder_name_of_bytes_becomes_text(root):
+def test_load_image_folder_bytes_become_text(root):
     folder = os.fsencode(root) + b"/caf\xe9"
     os.mkdir(folder)
     image_at(root / "1.png").rename(os.path.join(os.fsdecode(folder), "1.png"))

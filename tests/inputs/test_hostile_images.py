@@ -82,19 +82,19 @@ def check_mutations(data, n_examples):
 
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
-def test_decode_mutated_file_gives_pixels_or_says_why(data):
+def test_decode_mutated_file_gives_pixels_or_reason(data):
     check_mutations(data, n_examples=120)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
-def test_decode_many_mutations_give_pixels_or_say_why(data):
+def test_decode_many_mutations_give_pixels_or_reason(data):
     check_mutations(data, n_examples=5_000)
 
 
 @settings(FUZZ, max_examples=300)
 @given(st.sampled_from(STARTS), st.binary(max_size=200))
-def test_decode_random_bytes_give_pixels_or_say_why(start, data):
+def test_decode_random_bytes_give_pixels_or_reason(start, data):
     check_outcome(start + data)
 
 
@@ -107,7 +107,7 @@ def test_decode_many_random_bytes_say_why(start, data):
 
 @pytest.mark.parametrize("is_lax", [False, True])
 @pytest.mark.parametrize("name", ["JPEG", "progressive JPEG", "PNG", "GIF", "BMP", "LZW TIFF"])
-def test_decode_truncated_file_is_refused_whatever_is_set(name, is_lax, monkeypatch):
+def test_decode_truncated_file_ignores_pillows_setting(name, is_lax, monkeypatch):
     # Other libraries set it when they are imported; half gray images would be remembered.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", is_lax)
     data = FILES[name]
@@ -121,7 +121,7 @@ def test_decode_truncated_file_is_refused_whatever_is_set(name, is_lax, monkeypa
 
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
-def test_decode_damage_reads_the_same_whatever_is_set(data, monkeypatch):
+def test_decode_damage_ignores_pillows_setting(data, monkeypatch):
     def outcomes():
         rng, found = np.random.default_rng(0), []
         for _ in range(25):
@@ -138,7 +138,7 @@ def test_decode_damage_reads_the_same_whatever_is_set(data, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO", "PCX", "SGI", "JPEG2000", "AVIF", "QOI"])
-def test_decode_format_that_is_not_documented_is_refused(kind):
+def test_decode_undocumented_format_is_refused(kind):
     with pytest.raises(UnreadableImageError, match="expected JPEG, PNG, BMP, GIF, WebP or TIFF"):
         decode(encoded(SMALL, kind))
     assert kind not in FORMATS
@@ -182,7 +182,7 @@ def test_pixels_of_unloadable_image_names_reason(error):
 @pytest.mark.parametrize(
     ("n_bytes", "reason"), [(0, "empty file"), (12, "no PNG file that Pillow")]
 )
-def test_decode_cut_off_header_says_what_it_is(n_bytes, reason):
+def test_decode_cut_header_names_the_format(n_bytes, reason):
     with pytest.raises(UnreadableImageError, match=reason):
         decode(FILES["PNG"][:n_bytes])
 

@@ -76,7 +76,7 @@ def test_decode_png_mode_becomes_rgb(image, left, right):
     assert np.abs(pixels[-1, -1].astype(int) - right).max() <= 1
 
 
-def test_decode_palette_with_a_transparent_colour_lies_on_white():
+def test_decode_palette_transparent_colour_lies_on_white():
     image = two_halves(RED, (0, 0, 255), "RGB").quantize(2)
     pixels = decode(encoded(image, transparency=image.getpixel((7, 0))))
     assert pixels[0, 0].tolist() == list(RED)
@@ -123,7 +123,7 @@ def test_decode_exif_orientation_is_obeyed(orientation, photo):
         ((257, 640), (257, 640)),
     ],
 )
-def test_decode_to_large_jpeg_is_reduced_while_it_is_decoded(size, expected, monkeypatch):
+def test_decode_to_large_jpeg_is_reduced_early(size, expected, monkeypatch):
     level = np.add.outer(np.arange(size[1]), np.arange(size[0])) % 251
     waves = np.stack([level, 250 - level, level // 2], axis=-1).astype(np.uint8)
     data = encoded(Image.fromarray(waves).filter(ImageFilter.GaussianBlur(4)), "JPEG", quality=95)
@@ -142,7 +142,7 @@ def test_decode_to_large_jpeg_is_reduced_while_it_is_decoded(size, expected, mon
 
 @pytest.mark.parametrize("shape", [(480, 640, 3), (8, 8, 3), (8, 8, 1), (50, 20, 4)])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "I;16"])
-def test_decode_to_gives_the_pixels_that_conform_gives(mode, shape, photo):
+def test_decode_to_agrees_with_conform(mode, shape, photo):
     large = photo.resize((640, 480))
     if mode == "I;16":
         large = Image.fromarray(np.asarray(large.convert("L")).astype(np.uint16) * 257)
@@ -189,7 +189,7 @@ def test_decode_bomb_is_refused_by_its_header():
             read(bytes(data))
 
 
-def test_decode_between_pillows_warning_and_error_is_refused(monkeypatch):
+def test_decode_above_pillows_warning_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     data = encoded(Image.new("L", (12, 12)))
     with pytest.raises(UnreadableImageError, match="decompression bomb"):
@@ -203,7 +203,7 @@ def test_decode_between_pillows_warning_and_error_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
-def test_decode_truncated_anywhere_raises_or_gives_the_size(kind, photo):
+def test_decode_truncated_raises_or_keeps_size(kind, photo):
     data = encoded(photo, kind)
     n_refused = 0
     for length in np.linspace(0, len(data) - 1, 60).astype(int):
@@ -245,7 +245,7 @@ def test_pixels_of_other_colour_spaces_become_rgb(mode):
     assert np.abs(pixels_of(image)[0, 0].astype(int) - RED).max() <= 4
 
 
-def test_conform_what_fits_is_neither_changed_nor_copied():
+def test_conform_fitting_image_is_not_copied():
     image = np.zeros((8, 8, 3), np.uint8)
     assert np.shares_memory(conform(image, (8, 8, 3)), image)
 

@@ -94,7 +94,7 @@ def pages(path):
     return Image.open(path)
 
 
-def test_read_one_object_for_all_items_keeps_pixels(tmp_path):
+def test_read_reused_object_keeps_pixels(tmp_path):
     buffer = np.empty(SHAPE, np.uint8)
 
     def fill(row):
@@ -166,7 +166,7 @@ def test_transform_lazy_stores_other_layers():
     assert other.report_.n_hits == 5
 
 
-def test_transform_views_of_lazy_are_those_of_images():
+def test_transform_views_lazy_equals_images():
     params = {"views": 3, "augment": "standard"}
     extractor = FeatureExtractor("tiny", cache=None, **params)
     X = [pil(row) for row in range(5)]
@@ -199,7 +199,7 @@ def test_transform_lazy_faults_become_rows_of_nan():
     assert np.flatnonzero(np.isnan(embeddings[:, 0])).tolist() == [0, 2, 3]
 
 
-def test_transform_error_of_the_sequence_itself_is_raised():
+def test_transform_raises_error_of_sequence():
     def make(row):
         return pil(row) if row < 3 else {}["no such key"]
 
@@ -216,12 +216,12 @@ def test_transform_length_that_is_wrong_is_named():
         FeatureExtractor("tiny", cache=None).fit_transform(Longer(pil, 3))
 
 
-def test_transform_lazy_floats_up_to_one_are_refused():
+def test_transform_lazy_unit_floats_are_refused():
     with pytest.raises(InputError, match="255"):
         FeatureExtractor("tiny", cache=None).fit_transform(Lazy(lambda row: pixels(row) / 255, 5))
 
 
-def test_batch_item_with_other_pixels_is_a_fault():
+def test_batch_changed_item_is_a_fault():
     drawn = iter(range(100))
     samples, _ = read(Lazy(lambda row: pixels(next(drawn), 8), 3))
     _, _, faults = samples.batch(np.arange(3), SHAPE)
@@ -247,14 +247,14 @@ def test_transform_lazy_vectors_and_signals_go():
         extractor.fit_transform(Lazy(pil, 3))
 
 
-def test_read_vectors_of_bytes_are_no_encoded_images():
+def test_read_vectors_of_bytes_not_encoded_images():
     rows = np.arange(15, dtype=np.uint8).reshape(3, 5)
     samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
     (block,) = samples.read((5,), is_wanted=lambda key: True, n_jobs=1)
     np.testing.assert_array_equal(block.inputs, rows)
 
 
-def test_read_masked_and_too_large_values_are_faults():
+def test_read_masked_or_too_large_is_fault():
     rows = [np.ma.masked_greater(np.arange(5.0), 3), np.full(5, 1e300), np.zeros(5)]
     samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
     (block,) = samples.read((5,), is_wanted=lambda key: True, n_jobs=1)
@@ -264,7 +264,7 @@ def test_read_masked_and_too_large_values_are_faults():
     assert "beyond float32" in reasons[1]
 
 
-def test_as_samples_lazy_paths_of_wrong_length_are_named():
+def test_as_samples_lazy_wrong_length_is_named():
     class Longer(Lazy):
         def __len__(self):
             return 5
@@ -273,7 +273,7 @@ def test_as_samples_lazy_paths_of_wrong_length_are_named():
         as_samples(Longer(str, 3))
 
 
-def test_fit_transform_shapes_that_differ_name_the_cure():
+def test_fit_transform_different_shapes_names_cure():
     import keras
 
     inputs = keras.Input((None, None, 3))
@@ -293,7 +293,7 @@ def test_fit_transform_shapes_that_differ_name_the_cure():
         (lambda row: object(), r"3 of 3 samples are of no known kind: \[0\] object"),
     ],
 )
-def test_as_samples_lazy_items_that_are_no_samples_raise(make, message):
+def test_as_samples_lazy_other_items_raise(make, message):
     with pytest.raises(InputError, match=message):
         as_samples(Lazy(make, 3))
 

@@ -30,7 +30,7 @@ WAYS = {
         (ramp(0, 255, "<u4"), 1),
     ],
 )
-def test_integers_of_unknown_range_up_to_255_stay(values, sample_format, read):
+def test_integers_unknown_range_up_to_255_stay(values, sample_format, read):
     pixels = read(values, tiff(values, sample_format=sample_format))
     np.testing.assert_array_equal(pixels[..., 0], values)
 
@@ -63,7 +63,7 @@ def test_uint16_is_scaled_from_its_full_range(order, highest, read):
 
 @pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("highest", [255, 1023, 4095])
-def test_uint16_of_unknown_range_names_the_ways_out(highest, read):
+def test_uint16_of_unknown_range_names_ways_out(highest, read):
     values = ramp(0, highest, "<u2")
     with pytest.raises(UnreadableImageError, match=f"up to {highest} only.*X / 4095 \\* 255"):
         read(values, tiff(values))
@@ -86,7 +86,7 @@ def test_decode_tiff_stated_white_is_scaled_to(bits, white_is_zero):
     np.testing.assert_array_equal(decode(data)[..., 0], expected)
 
 
-def test_decode_tiff_highest_value_is_no_white_level():
+def test_decode_tiff_highest_value_not_white():
     # Some writers put the brightest pixel there: each image would have a scale of its own.
     with pytest.raises(UnreadableImageError, match="up to 4000 only"):
         decode(tiff(ramp(0, 4000, "<u2"), more=[(281, 4000)]))
@@ -107,13 +107,13 @@ def test_decode_sixteen_bit_white_is_zero_inverted(compression):
     np.testing.assert_array_equal(pixels_of(Image.open(io.BytesIO(data))), decode(data)[..., 0])
 
 
-def test_decode_white_is_zero_all_zero_is_white():
+def test_decode_white_is_zero_gives_white():
     assert decode(tiff(np.zeros((4, 4), "<u2"), white_is_zero=True)).min() == 255
     assert decode(tiff(np.zeros((4, 4), "u1"), white_is_zero=True)).min() == 255
 
 
 @pytest.mark.parametrize(("colour_type", "n_channels"), [(2, 3), (4, 2), (6, 4)])
-def test_decode_sixteen_bit_colours_of_unknown_range_are_refused(colour_type, n_channels):
+def test_decode_sixteen_bit_colours_unknown_range_refused(colour_type, n_channels):
     values = np.full((4, 4, n_channels), 1800, np.uint16)
     values[..., 1:] = 65535 if n_channels == 2 else 1700
     data = png(values, colour_type=colour_type)
@@ -122,7 +122,7 @@ def test_decode_sixteen_bit_colours_of_unknown_range_are_refused(colour_type, n_
             read(data)
 
 
-def test_decode_wide_inks_of_unknown_range_are_refused():
+def test_decode_wide_inks_unknown_range_are_refused():
     inks = np.full((4, 4, 4), 1800, "<u2")
     with pytest.raises(UnreadableImageError, match="16-bit values up to 2047"):
         decode(colour_tiff(inks, photometric=5))
@@ -132,7 +132,7 @@ def test_decode_wide_inks_of_unknown_range_are_refused():
     )
 
 
-def test_decode_wide_colours_of_stated_white_are_refused():
+def test_decode_wide_colours_stated_white_are_refused():
     colours = np.stack([ramp(0, 16383, "<u2")] * 3, axis=-1)
     with pytest.raises(UnreadableImageError, match=r"white is 16383.*X / 16383"):
         decode(colour_tiff(colours, more=[(281, (16383,) * 3)]))
@@ -154,7 +154,7 @@ def test_decode_wide_channels_apart_are_refused():
 
 
 @pytest.mark.parametrize("highest", [255, 65535])
-def test_decode_palette_of_eight_bits_is_not_black(highest):
+def test_decode_palette_eight_bits_is_not_black(highest):
     places = np.arange(256, dtype="u1").reshape(16, 16, 1)
     colours = np.concatenate([np.arange(256), np.arange(256)[::-1], np.full(256, 7)])
     palette = tuple((colours * (highest // 255)).tolist())
@@ -163,7 +163,7 @@ def test_decode_palette_of_eight_bits_is_not_black(highest):
         np.testing.assert_array_equal(pixels.reshape(256, 3), colours.reshape(3, 256).T)
 
 
-def test_decode_sixteen_bit_transparent_gray_lies_on_white():
+def test_decode_sixteen_bit_transparency_lies_on_white():
     data = png(np.array([[0, 30000, 65535]], np.uint16), before=png_chunk(b"tRNS", b"\x75\x30"))
     assert decode(data)[0, :, 0].tolist() == [0, 255, 255]
 

@@ -5,27 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from input_samples import SHAPE
 from PIL import Image
 
 from featx.exceptions import InputError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.lazy import LazySamples
 from featx.inputs.recognize import as_samples
-
-SHAPE = (8, 8, 3)
-
-
-@pytest.fixture
-def images():
-    return np.random.default_rng(0).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
-
-
-@pytest.fixture
-def paths(images, tmp_path):
-    names = [str(tmp_path / f"{number}.png") for number in range(len(images))]
-    for image, name in zip(images, names, strict=True):
-        Image.fromarray(image).save(name)
-    return names
 
 
 def check_loads(X, images):

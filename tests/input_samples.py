@@ -1,0 +1,24 @@
+"""Samples as tests of inputs load and identify them."""
+
+import numpy as np
+
+from featx.inputs.file_index import FileIndex
+from featx.inputs.recognize import as_samples
+
+SHAPE = (8, 8, 3)
+
+
+def loaded(X, shape=SHAPE):
+    """Return the inputs of all samples, none of which has a fault."""
+    samples = as_samples(X).for_inputs(shape)
+    rows, inputs, faults = samples.batch(np.arange(len(samples)), shape)
+    assert not faults
+    assert rows.tolist() == list(range(len(samples)))
+    return inputs
+
+
+def keys(X):
+    """Return the keys of all samples, none of which has a fault."""
+    found, faults = as_samples(X).keys(FileIndex(None))
+    assert not faults
+    return found
