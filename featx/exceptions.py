@@ -169,7 +169,7 @@ class NearDuplicateWarning(FeatxWarning):
 
 
 class CacheDamageWarning(FeatxWarning):
-    """A file of the cache was damaged or foreign; it was moved aside and is computed again."""
+    """A file of the cache was damaged or foreign; it was quarantined and is computed again."""
 
 
 class CacheWriteWarning(FeatxWarning):
