@@ -1,4 +1,4 @@
-"""Zip archives from strangers: expected members only, within limits of size.
+"""Untrusted zip archives: expected members only, within limits of size.
 
 The directory of an archive is checked before anything is decompressed, so that neither a
 decompression bomb nor a member that lies about its size takes memory.

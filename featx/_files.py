@@ -35,6 +35,10 @@ _KINDS = (
     (stat.S_ISCHR, "device"),
     (stat.S_ISBLK, "device"),
 )
+# A pipe may have replaced the file since it was looked at: do not wait for a writer.
+_UNFOLLOWED = sum(
+    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")
+)
 _CLEARED_SUFFIX = ".cleared"
 _ATTEMPTS = 10
 _PATIENCE_S = 10.0  # with processes that clear again and again what is being written
@@ -45,12 +49,7 @@ _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may
 def write_atomically(path: Path, data: Buffer) -> None:
     """Write a file so that it is seen whole or not at all, also after a power cut.
 
-    Parameters
-    ----------
-    path : Path
-        Where the file shall be. Its folder is made if it is missing.
-    data : bytes-like
-        The whole content.
+    Its folder is made if it is missing.
 
     Raises
     ------
@@ -94,7 +93,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def kind_of(mode: int) -> str:
-    """Return what a mode describes that is not a regular file.
+    """Return the kind of an irregular file from its mode.
 
     Examples
     --------
@@ -106,7 +105,7 @@ def kind_of(mode: int) -> str:
 
 @contextlib.contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
-    """Let a file be written beside its place, and move it there when it is whole.
+    """Yield a path to write a file to, and move it to its place when it is complete.
 
     An existing regular file is replaced by one with the same permissions. If writing fails or is
     interrupted, it stays as it was, and nothing is left beside it.
@@ -114,12 +113,12 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
-        In a folder that is there.
+        Path in an existing folder.
 
     Yields
     ------
     Path
-        Where to write: the same name in a folder that no other user can read.
+        The same name in a folder that no other user can read.
 
     Raises
     ------
@@ -134,12 +133,12 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
         yield beside
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
-        _keep_permissions(path, beside)
+        _copy_permissions(path, beside)
         os.replace(beside, path)
     _sync_folder(folder)
 
 
-def _keep_permissions(path: Path, beside: Path) -> None:
+def _copy_permissions(path: Path, beside: Path) -> None:
     """Give a file the mode and, where allowed, the owner of the file that it will replace."""
     try:
         found = os.lstat(path)
@@ -175,16 +174,16 @@ def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     Parameters
     ----------
     contents : mapping of Path to sequence of bytes-like
-        The whole content of each, in parts. Moved into place in this order.
+        The whole content of each file, in parts; the files are moved into place in this order.
 
     Raises
     ------
     OSError
-        The last file is not there, nor any rest of an unfinished one.
+        The last file is not written, and nothing unfinished is left.
     """
     deadline_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline_s:
-        # If a folder that was just made is not there, another process cleared it away.
+        # If a folder that was just made is missing, another process cleared it.
         with contextlib.suppress(FileNotFoundError):
             return _write_in_order(contents)
         time.sleep(_PAUSE_S)
@@ -217,7 +216,7 @@ def _write_through(path: Path, parts: Sequence[Buffer]) -> None:
 
 
 def remove_abandoned_parts(folder: Path) -> None:
-    """Remove what writers that were killed left unfinished, a day ago or longer."""
+    """Remove unfinished files that killed writers left a day ago or longer."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
         remove_if_abandoned(part)
 
@@ -230,10 +229,9 @@ def remove_if_abandoned(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it, while others write to it or remove it as well.
+    """Remove a folder with its contents, while others may write to it or remove it as well.
 
-    It is renamed first, so that it is gone at once, and a writer that was at work in it loses one
-    attempt and no more.
+    It is renamed first, so that it is gone at once, and a concurrent writer loses only one attempt.
 
     Raises
     ------
@@ -242,10 +240,10 @@ def remove_tree(folder: Path) -> None:
     """
     try:
         os.replace(folder, folder.parent / f".{folder.name}.{uuid.uuid4().hex}{_CLEARED_SUFFIX}")
-    except OSError:  # not there; and Windows renames no folder in which a file is open
+    except OSError:  # missing; and Windows renames no folder in which a file is open
         _remove_tree(folder)
     for cleared in folder.parent.glob(f".{folder.name}.*{_CLEARED_SUFFIX}"):
-        _remove_tree(cleared)  # also what a process that was killed had only renamed
+        _remove_tree(cleared)  # also what a killed process had only renamed
 
 
 def _remove_tree(folder: Path) -> None:
@@ -261,14 +259,14 @@ def _remove_tree(folder: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder, and see to it that a power cut does not take it away again."""
+    """Make a folder that survives a power cut."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         try:
             with _hopeless_if_it_stays(place.parent):
                 place.mkdir()
         except FileExistsError:  # another process made it, and may clear it
-            if place.is_symlink() and not place.exists():  # which no waiting mends
+            if place.is_symlink() and not place.exists():  # which waiting does not change
                 raise NotADirectoryError(
                     errno.ENOTDIR, "a link to a folder that is not there", str(place)
                 ) from None
@@ -277,9 +275,10 @@ def _make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
-    """Tell a folder in which nothing can be made, as in /proc, from one that was cleared away.
+    """Raise PermissionError in a folder where nothing can be made, such as /proc.
 
-    Making something is a ``FileNotFoundError`` in both, and waiting mends the second only.
+    There, as in a folder that was just cleared, making something is a ``FileNotFoundError``, but
+    waiting helps only in the latter.
     """
     descriptor = _open_folder(folder)
     if descriptor is None:
@@ -289,7 +288,7 @@ def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
         opened = os.fstat(descriptor)
         yield
     except FileNotFoundError as exc:
-        # While it is open no other folder gets its inode, so it was there all the time.
+        # While it is open, no other folder gets its inode, so it existed all the time.
         if os.path.samestat(opened, os.stat(folder)):
             raise PermissionError(
                 errno.EPERM, "a folder in which nothing can be made", str(folder)
@@ -317,24 +316,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# A pipe may have replaced the file since it was looked at: do not wait for a writer.
-_UNFOLLOWED = sum(
-    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")
-)
-
-
 class IrregularFileError(OSError):
     """A link, pipe, device or folder has the path of a file."""
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> FileIO:
     """Open a file of featx's own, unbuffered; follow no link, open no pipe or device.
-
-    Parameters
-    ----------
-    path : path
-    flags : int, default=os.O_RDONLY
-        Flags of :func:`os.open`.
 
     Raises
     ------
@@ -390,7 +377,7 @@ def read_regular(
     ----------
     path : path
     start : bytes, default=b""
-        Expected first bytes; of a file that begins otherwise, no more is read.
+        Expected first bytes; the rest of a file that begins otherwise is not read.
     max_bytes : int, default=None
         Largest size that featx writes; larger files are not read. None reads any size.
 
@@ -417,12 +404,12 @@ def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Check that a path of featx's own is free or that of a folder, and not of a link to one.
+    """Check that a path of featx's own is free, or a folder and not a link to one.
 
     Raises
     ------
     NotADirectoryError
-        It is that of a link or a file.
+        It is a link or a file.
     """
     try:
         mode = os.lstat(folder).st_mode
@@ -440,7 +427,7 @@ def is_regular(path: str | os.PathLike[str]) -> bool:
 
 
 def seal(payload: bytes) -> bytes:
-    """Close a payload with its own digest, so that damage is found when it is read.
+    """Append the digest of a payload, so that damage is found when it is read.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files are whole or not there, and sealed data tell damage."""
+"""Files are whole or not there, and damage of sealed data is found."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ from featx._files import (
 from featx.exceptions import ParameterError
 
 
-def test_write_atomically_makes_folders_and_leaves_nothing_beside(tmp_path):
+def test_write_atomically_makes_folders(tmp_path):
     path = tmp_path / "a" / "b" / "rows"
     write_atomically(path, b"rows")
     assert path.read_bytes() == b"rows"
@@ -33,7 +33,7 @@ def test_write_atomically_replaces_the_old_file(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_write_atomically_failing_rename_keeps_the_old_file_and_no_part(tmp_path):
+def test_write_atomically_failing_rename_keeps_old_file(tmp_path):
     path = tmp_path / "rows"
     (path / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match="rows"):
@@ -61,7 +61,7 @@ def test_write_atomically_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["rows"]
 
 
-def test_write_atomically_outlasts_others_who_clear_again_and_again(tmp_path, monkeypatch):
+def test_write_atomically_outlasts_repeated_clearing(tmp_path, monkeypatch):
     """On a slow disk every flush may find the folder cleared away meanwhile."""
     real_fsync, n_cleared = os.fsync, 0
 
@@ -78,7 +78,7 @@ def test_write_atomically_outlasts_others_who_clear_again_and_again(tmp_path, mo
     assert (tmp_path / "rows" / "a").read_bytes() == b"rows"
 
 
-def test_write_atomically_into_a_dangling_link_gives_up_at_once(tmp_path, monkeypatch):
+def test_write_atomically_into_dangling_link_raises(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", Mock(side_effect=AssertionError("waited")))
     (tmp_path / "rows").symlink_to(tmp_path / "gone")
     with pytest.raises(NotADirectoryError, match=r"a link to a folder that is not there: .*rows'"):
@@ -88,7 +88,7 @@ def test_write_atomically_into_a_dangling_link_gives_up_at_once(tmp_path, monkey
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
 @pytest.mark.parametrize("path", ["/proc/rows/a", "/proc/a"])
-def test_write_atomically_where_nothing_can_be_made_gives_up_at_once(path, monkeypatch):
+def test_write_atomically_into_proc_raises_at_once(path, monkeypatch):
     monkeypatch.setattr("time.sleep", Mock(side_effect=AssertionError("waited")))
     with pytest.raises(PermissionError, match=r"nothing can be made: '/proc'"):
         write_atomically(Path(path), b"rows")
@@ -101,7 +101,7 @@ def test_write_atomically_gives_up_in_time(tmp_path, monkeypatch):
         write_atomically(tmp_path / "rows" / "a", b"rows")
 
 
-def test_remove_tree_removes_also_what_a_killed_process_had_only_renamed(tmp_path, monkeypatch):
+def test_remove_tree_removes_renamed_leftovers(tmp_path, monkeypatch):
     write_atomically(tmp_path / "rows" / "a", b"rows")
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
@@ -172,7 +172,7 @@ def test_check_replaceable_locked_folder_raises(monkeypatch):
             os.seteuid(user)
 
 
-def test_replaced_atomically_name_as_long_as_can_be(tmp_path):
+def test_replaced_atomically_longest_name(tmp_path):
     with replaced_atomically(tmp_path / ("x" * 255)) as beside:
         beside.write_bytes(b"new")
     assert os.listdir(tmp_path) == ["x" * 255]
@@ -204,7 +204,7 @@ def test_unseal_any_truncation_is_found():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs folders with permissions")
-def test_write_atomically_into_a_folder_that_cannot_be_read():
+def test_write_atomically_into_unreadable_folder():
     with tempfile.TemporaryDirectory() as place:  # pytest's is root's alone
         folder = Path(place) / "dropbox"
         folder.mkdir()
@@ -223,7 +223,7 @@ def test_write_atomically_into_a_folder_that_cannot_be_read():
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_write_atomically_below_a_pipe_does_not_wait(tmp_path):
+def test_write_atomically_below_pipe_raises(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotADirectoryError):
         write_atomically(tmp_path / "pipe" / "below" / "rows", b"new")

@@ -1,4 +1,4 @@
-"""Stored rows as an array that is read when it is asked for: for more than fits in memory."""
+"""Stored rows as lazy arrays, which are read when they are sliced: for more than fits in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LazyRows(ABC):
     Attributes
     ----------
     shape : tuple of int
-        Number of rows, and of features.
+        Numbers of rows and features.
     """
 
     ndim = 2
@@ -32,12 +32,12 @@ class LazyRows(ABC):
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return self.shape[0] * self.shape[1]
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all rows would take in memory."""
+        """Size of all rows in memory, in bytes."""
         return self.size * self.dtype.itemsize
 
     @abstractmethod
@@ -46,23 +46,23 @@ class LazyRows(ABC):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("the rows of a view lie on disk: copy=False cannot be had")
+            raise ValueError("the rows of a lazy array lie on disk: copy=False is not possible")
         rows = self[:]
         return rows if dtype is None else rows.astype(dtype, copy=False)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield all rows in order as (number of the first, rows), 64 MiB at most at once."""
+        """Yield all rows in order, as (index of the first, rows), at most 64 MiB at once."""
         n_rows = max(1, _BLOCK_BYTES // (self.dtype.itemsize * self.shape[1]))
         for start in range(0, len(self), n_rows):
             yield start, self[start : start + n_rows]
 
     def map(self, transformer: Any) -> LazyRows:
-        """Return a view whose rows a fitted transformer has changed, whenever they are read.
+        """Return a lazy array whose rows a fitted transformer changes whenever they are read.
 
         Parameters
         ----------
         transformer : object
-            Has a ``transform``, such as a scaler of scikit-learn that went through the
+            Fitted object with a ``transform``, such as a scaler of scikit-learn fitted on the
             :meth:`blocks` with ``partial_fit``, or a :class:`MomentPCA`.
 
         Returns
@@ -77,28 +77,28 @@ class LazyRows(ABC):
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
         >>> cache = EmbeddingCache(tempfile.mkdtemp())
         >>> embeddings = FeatureExtractor("tiny", cache=cache).fit_transform(images)
-        >>> view, scaler = cache.open(X=images), StandardScaler()
-        >>> for _, rows in view.blocks():
+        >>> lazy, scaler = cache.open(X=images), StandardScaler()
+        >>> for _, rows in lazy.blocks():
         ...     scaler = scaler.partial_fit(rows)
-        >>> bool(np.allclose(view.map(scaler)[:5], scaler.transform(embeddings[:5]), atol=1e-5))
+        >>> bool(np.allclose(lazy.map(scaler)[:5], scaler.transform(embeddings[:5]), atol=1e-5))
         True
         """
-        return _MappedView(self, transformer)
+        return _MappedRows(self, transformer)
 
 
-class _MappedView(LazyRows):
-    """Rows of another view, changed."""
+class _MappedRows(LazyRows):
+    """Rows of another lazy array, changed by a transformer."""
 
-    def __init__(self, view: LazyRows, transformer: Any) -> None:
-        self._view, self._transformer = view, transformer
-        self.shape = (len(view), self._changed(view[:1]).shape[1])
+    def __init__(self, rows: LazyRows, transformer: Any) -> None:
+        self._rows, self._transformer = rows, transformer
+        self.shape = (len(rows), self._changed(rows[:1]).shape[1])
 
     def __repr__(self) -> str:
-        return f"{self._view!r}.map({self._transformer!r})"
+        return f"{self._rows!r}.map({self._transformer!r})"
 
     def __getitem__(self, index: Any) -> np.ndarray:
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
-        read = self._view[rows]
+        read = self._rows[rows]
         if read.ndim == 1:
             return self._changed(read[np.newaxis])[0, columns]
         return self._changed(read)[:, columns]
@@ -111,7 +111,7 @@ class _MappedView(LazyRows):
 class LazyEmbeddings(LazyRows):
     """Embeddings on disk that are sliced like an array.
 
-    Made by :meth:`EmbeddingCache.open`. Each row that is handed out was checked.
+    :meth:`EmbeddingCache.open` returns it. Each row is checked when it is read.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ class LazyEmbeddings(LazyRows):
     >>> images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     >>> cache = EmbeddingCache(tempfile.mkdtemp())
     >>> embeddings = FeatureExtractor("tiny", cache=cache).fit_transform(images)
-    >>> view = cache.open(X=images)
-    >>> view.shape, view[1:3].shape, bool((view[-1] == embeddings[-1]).all())
+    >>> lazy = cache.open(X=images)
+    >>> lazy.shape, lazy[1:3].shape, bool((lazy[-1] == embeddings[-1]).all())
     ((5, 400), (2, 400), True)
     """
 
@@ -152,10 +152,10 @@ class LazyEmbeddings(LazyRows):
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
         keys = self.keys[rows]
         if keys.ndim:
-            return self._rows(keys)[:, columns]
-        return self._rows(self.keys[[rows]])[0, columns]
+            return self._read(keys)[:, columns]
+        return self._read(self.keys[[rows]])[0, columns]
 
-    def _rows(self, keys: np.ndarray) -> np.ndarray:
+    def _read(self, keys: np.ndarray) -> np.ndarray:
         rows, found = self._store.find(keys)
         if not found.all():
             raise MissingRowsError(

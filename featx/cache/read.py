@@ -1,14 +1,12 @@
 """Rows of a matrix in a file, read into an array and checked on the way.
 
 They are read, not mapped: where a disk or a mount is gone, a read is an error, and a touched page
-is the end of the process. What is read at once stays in the processor's cache until it was checked
-and has found its place. Reading and checking let other threads run.
-
-What the rows of a shard are checked against: a checksum of each row, and one of each block.
+is the end of the process. What is read at once stays in the processor's cache until it is checked
+and copied to its target. Reading and checking let other threads run.
 
 Rows that were asked for one by one are checked one by one. Where a whole block of neighbours was
-read, one checksum of all its bytes says the same at half the cost, and lets other threads run; if
-it disagrees, its rows are checked each.
+read, one checksum of all its bytes proves the same at half the cost; if it disagrees, each of its
+rows is checked.
 """
 
 from __future__ import annotations
@@ -26,19 +24,24 @@ from featx._files import open_regular
 from featx.digests.hashing import checksum_of, checksums_of_rows
 
 _BLOCK_BYTES = 4 * 2**20
+# Reading over a gap of 128 KiB takes as long as another round of the loop (2026-11, Linux).
+_WINDOW_BYTES = 4 * 2**20
+_GAP_BYTES = 128 * 2**10
+# Checking a row in its block costs about half of checking it alone.
+_DENSE = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Checksums:
-    """The checksums of a matrix.
+    """The checksums of a matrix: one of each row, and one of each block of rows.
 
     Attributes
     ----------
     rows : ndarray of shape (n,), uint64
     blocks : ndarray of shape (ceil(n / rows_of_a_block),), uint64
-        In order; or none, where they are not known.
+        Checksums of the blocks in order; empty where they are not known.
     rows_of_a_block : int
-        The last may have fewer.
+        Number of rows of each block but the last, which may have fewer.
     """
 
     rows: np.ndarray
@@ -47,7 +50,7 @@ class Checksums:
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> Self:
-        """Compute those of a C-contiguous matrix (n, d).
+        """Compute the checksums of a C-contiguous matrix (n, d).
 
         Examples
         --------
@@ -64,7 +67,7 @@ class Checksums:
 
     @classmethod
     def of_rows_alone(cls, rows: np.ndarray) -> Self:
-        """Make do with the checksums of rows, shape (n,), where those of blocks are not known."""
+        """Return the checksums of rows, shape (n,), where those of blocks are not known."""
         return cls(rows, np.empty(0, np.uint64), 1)
 
     def widened(self, first: int, stop: int, *, max_more: int) -> tuple[int, int]:
@@ -77,17 +80,9 @@ class Checksums:
         )
 
     def agree(self, found: np.ndarray, *, first: int) -> np.ndarray:
-        """Check neighbouring rows.
+        """Return a mask of the sound rows among neighbours, shape (m, d), C-contiguous.
 
-        Parameters
-        ----------
-        found : ndarray of shape (m, d), C-contiguous
-        first : int
-            Which row of the matrix the first of them is to be.
-
-        Returns
-        -------
-        ndarray of shape (m,), bool
+        The first of them is expected to be the row `first` of the matrix.
         """
         step, stop = self.rows_of_a_block, first + len(found)
         n_whole = -(-stop // step) if stop == len(self.rows) else stop // step
@@ -100,13 +95,6 @@ class Checksums:
         others = np.flatnonzero(~sound)
         sound[others] = checksums_of_rows(found[others]) == self.rows[first + others]
         return sound
-
-
-# Reading over a gap of 128 KiB takes as long as another round of the loop (2026-11, Linux).
-_WINDOW_BYTES = 4 * 2**20
-_GAP_BYTES = 128 * 2**10
-# Checking a row in its block costs about half of checking it alone.
-_DENSE = 2
 
 
 def read_rows(
@@ -125,36 +113,36 @@ def read_rows(
     ----------
     path : Path
     rows : ndarray of shape (m,), int64
-        Which rows of the file, in any order, repeated or not.
+        Rows of the file, in any order, repeated or not.
     offset : int
-        Of the matrix in the file, in bytes.
+        Offset of the matrix in the file, in bytes.
     dtype : dtype
-        Of the matrix in the file.
+        Dtype of the matrix in the file.
     checksums : Checksums
-        Of all rows of the file.
+        Checksums of all rows of the file.
     out : ndarray of shape (n, n_features)
     targets : ndarray of shape (m,), int64
-        Which rows of `out` they become.
+        Rows of `out` that they become.
 
     Returns
     -------
     ndarray of shape (m,), bool
-        Which rows agree with their checksums. The others may have been written to `out` as well,
-        and must not be used.
+        True for rows that agree with their checksums. The others may have been written to `out` as
+        well, and must not be used.
 
     Raises
     ------
     OSError
         The file is gone, or cannot be read.
     """
-    out = np.asarray(out)  # each row of a memmap would be a memmap, which costs
+    out = np.asarray(out)  # each row of a memmap is a memmap, which takes time to make
     order = np.argsort(rows, kind="stable")
     rows, targets = rows[order], targets[order]
     row_bytes = out.shape[1] * dtype.itemsize
     steps = np.diff(rows)
-    no_doubles = bool((steps > 0).all())
+    is_increasing = bool((steps > 0).all())
     is_direct = (
-        no_doubles
+        is_increasing
         and out.dtype == dtype
         and out.flags.c_contiguous
         and bool((np.diff(targets) > 0).all())
@@ -172,9 +160,9 @@ def read_rows(
                 first, stop = checksums.widened(first, stop, max_more=max_gap)
             block = out[places[0] : places[-1] + 1] if fits else buffer[: stop - first]
             n_read = _fill(block, file, offset + first * row_bytes) // row_bytes
-            if no_doubles and len(block) <= _DENSE * len(wanted):
+            if is_increasing and len(block) <= _DENSE * len(wanted):
                 if not fits:
-                    # A row that nobody wants is overwritten by the next that somebody does.
+                    # A row that is not wanted is overwritten by the next wanted one.
                     n_rows = int(wanted[-1]) + 1 - first
                     out[np.repeat(places, np.diff(wanted, prepend=first - 1))] = block[:n_rows]
                 good = checksums.agree(block, first=first)[wanted - first]
@@ -189,7 +177,7 @@ def read_rows(
 def _windows(
     rows: np.ndarray, steps: np.ndarray, max_rows: int, max_gap: int, rows_of_a_block: int
 ) -> Iterator[slice]:
-    """Split increasing row numbers into those that are read at once, between blocks if possible."""
+    """Split increasing row numbers into windows read at once, at block boundaries if possible."""
     breaks = np.flatnonzero(steps > max_gap) + 1
     for start, end in pairwise([0, *breaks.tolist(), len(rows)]):
         while start < end:
@@ -203,7 +191,7 @@ def _windows(
 
 
 def _fill(block: np.ndarray, file: FileIO, offset: int) -> int:
-    """Read bytes into a block from an offset on; return how many there were."""
+    """Read bytes from an offset into a block; return how many there were."""
     target = block.data.cast("B")
     file.seek(offset)
     n_read = 0

@@ -1,6 +1,6 @@
 """How often and when the rows of a space were used: a line for each look-up.
 
-Lines are appended in one write, which needs no lock. The file only says what is worth keeping: a
+Lines are appended in one write, which needs no lock. The file only shows what is worth keeping: a
 line that is lost or garbled, on a file system where appending is not atomic, costs a count. So does
 an impossible line, such as one with a time in the future. Only the end of a huge file is read.
 """
@@ -18,32 +18,24 @@ from featx._files import open_regular, write_atomically
 USAGE_FILE = "usage.log"
 _MAX_BYTES = 256 * 2**10
 _MAX_READ_BYTES = 4 * _MAX_BYTES
-_MAX_HITS = 2**53  # of all lines together: JSON readers hold integers up to here exactly
+_MAX_HITS = 2**53  # in all lines together: JSON readers keep integers up to here exact
 _CLOCKS_APART_S = 24 * 3600.0
 
 
-class Usage(NamedTuple):
-    """What a space was used for.
-
-    Attributes
-    ----------
-    n_hits : int
-        Rows that were found instead of being computed.
-    last_used_s : float
-        Seconds since 1970; 0 if never.
-    """
+class _Usage(NamedTuple):
+    """The number of rows found instead of computed, and the last use (s since 1970; 0 if none)."""
 
     n_hits: int
     last_used_s: float
 
 
 def note_use(folder: Path, *, n_hits: int) -> None:
-    """Note that the rows in a folder were looked up; nothing is noted where nothing is stored."""
+    """Record a look-up of the rows in a folder, unless the folder is missing."""
     path = folder / USAGE_FILE
     with contextlib.suppress(OSError):
         with open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
             found = os.fstat(file.fileno())
-            has_other_names = found.st_nlink > 1  # those of a backup by hard links, say
+            has_other_names = found.st_nlink > 1  # such as a backup by hard links
             if not has_other_names:
                 file.write(_line(time.time(), n_hits))
         if has_other_names or found.st_size > _MAX_BYTES:
@@ -53,8 +45,8 @@ def note_use(folder: Path, *, n_hits: int) -> None:
             note_use(folder, n_hits=n_hits)
 
 
-def read_usage(folder: Path) -> Usage:
-    """Sum up what was noted for a folder."""
+def read_usage(folder: Path) -> _Usage:
+    """Sum up the records of a folder."""
     n_hits, last_used_s = 0, 0.0
     with contextlib.suppress(OSError):
         with open_regular(folder / USAGE_FILE) as file:
@@ -66,7 +58,7 @@ def read_usage(folder: Path) -> Usage:
                 if 0 <= count <= _MAX_HITS and is_past(when_s):
                     n_hits = min(n_hits + count, _MAX_HITS)
                     last_used_s = max(last_used_s, float(when_s))
-    return Usage(n_hits, last_used_s)
+    return _Usage(n_hits, last_used_s)
 
 
 def is_past(time_s: float) -> bool:

@@ -7,11 +7,12 @@ import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from featx._json import RepeatedNameError, dict_without_repeats
 from featx._validation import did_you_mean
 
 _PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
@@ -196,10 +197,6 @@ def or_none(value: str) -> str | None:
     return None if value.lower() == "none" else value
 
 
-class _GivenTwiceError(Exception):
-    """A dictionary has a key twice; Python and JSON would keep the last value."""
-
-
 def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | None:
     parsed = {}
     for text in params:
@@ -210,33 +207,24 @@ def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | Non
             raise click.BadParameter(f"{name!r} is given twice: expected once", param_hint=option)
         try:
             parsed[name] = _value(value)
-        except _GivenTwiceError as exc:
+        except RepeatedNameError as exc:
             raise click.BadParameter(
                 f"{text!r}: {exc} is given twice: expected once", param_hint=option
             ) from exc
     return parsed or None
 
 
-def _dictionary(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    made = {}
-    for name, value in pairs:
-        if name in made:
-            raise _GivenTwiceError(repr(name))
-        made[name] = value
-    return made
-
-
 def _value(text: str) -> Any:
     """Parse a value as JSON or Python; anything else is text."""
     with contextlib.suppress(ValueError):
-        return json.loads(text, object_pairs_hook=_dictionary)
+        return json.loads(text, object_pairs_hook=dict_without_repeats)
     with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unusual spellings
             value = ast.literal_eval(text)
             for node in ast.walk(ast.parse(text, mode="eval")):
                 if isinstance(node, ast.Dict):
-                    _dictionary((ast.literal_eval(key), None) for key in node.keys if key)
+                    dict_without_repeats((ast.literal_eval(key), None) for key in node.keys if key)
         # Names of layers such as 3_4 and 0x10 are not numbers.
         is_name = isinstance(value, (int, float)) and set(text) & set("_xob")
         if not is_name and isinstance(value, _PLAIN):

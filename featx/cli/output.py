@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from featx._json import as_plain
 from featx._text import one_line, without_controls
 from featx.exceptions import (
     BadSampleError,
@@ -124,16 +124,8 @@ def show(result: Any, as_json: bool, text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print plain data as one JSON document in ASCII, with null for NaN and infinity."""
-    document = json.dumps(_finite(value), indent=1, allow_nan=False)
+    document = json.dumps(as_plain(value), indent=1, allow_nan=False)
     _write(document.replace("\x7f", "\\u007f") + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def confirm(question: str) -> bool:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from featx._json import RepeatedNameError, dict_without_repeats
 from featx._validation import ParameterFaults
 from featx.backbones.augment import AUGMENTATIONS
 from featx.backbones.layers import POOLINGS
@@ -34,7 +32,7 @@ MANIFEST, HEAD, BACKBONE, LAYER, AUGMENT = (
     "preprocessing.keras",
     "augment.keras",
 )
-# Attributes that `fit` sets, of the extractor and of an estimator around it.
+# Attributes that `fit` sets on the extractor, and on an estimator around it.
 FITTED = ("feature_shape_", "array_shape_", "float_range_", "n_features_in_", "feature_names_in_")
 FITTED_AROUND = ("n_features_in_", "feature_names_in_")
 _MAX_TEXT = 2**16
@@ -64,13 +62,15 @@ def parse_manifest(data: bytes) -> Any:
     Raises
     ------
     ParameterError
-        It is not UTF-8 or not JSON, is nested too deeply, or holds a name twice, NaN or infinity.
+        It is not UTF-8 or not JSON, is nested too deeply, or holds NaN, infinity or a name twice.
     """
     try:
         value = json.loads(
-            data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_without_repeats
+            data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=dict_without_repeats
         )
         _check_depth(value)
+    except RepeatedNameError as exc:
+        raise ParameterError(f"{MANIFEST} cannot be read: it holds {exc} twice") from exc
     except (ValueError, RecursionError) as exc:
         raise ParameterError(f"{MANIFEST} cannot be read: {exc}") from exc
     return value
@@ -78,12 +78,6 @@ def parse_manifest(data: bytes) -> Any:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"it holds {name}")
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("it holds a name twice")
-    return dict(pairs)
 
 
 def _check_depth(value: Any) -> None:
@@ -96,28 +90,6 @@ def _check_depth(value: Any) -> None:
         level = [
             inner for part in level for inner in (part.values() if isinstance(part, dict) else part)
         ]
-
-
-def as_plain(value: Any) -> Any:
-    """Return parameters, fitted attributes or reports as values that JSON can hold.
-
-    NaN and infinity, which JSON lacks, become None.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> as_plain({"loss": np.array([0.5, np.nan]), "size": (np.int64(2), 3)})
-    {'loss': [0.5, None], 'size': [2, 3]}
-    """
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def check_manifest(manifest: Any, classes: Collection[str]) -> None:

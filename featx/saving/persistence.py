@@ -29,6 +29,7 @@ from sklearn.utils.validation import check_is_fitted
 from featx._archives import ArchiveError, read_members
 from featx._extractor_validation import check_verifiable
 from featx._files import check_can_write, open_given, replaced_atomically
+from featx._json import as_plain
 from featx._transfer import TransferEstimator
 from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
@@ -54,7 +55,6 @@ from featx.saving.manifest import (
     HEAD,
     LAYER,
     MANIFEST,
-    as_plain,
     check_manifest,
     parse_manifest,
 )
@@ -87,12 +87,12 @@ def save(
     Parameters
     ----------
     estimator : FeatureExtractor, TransferClassifier or TransferRegressor
-        Fitted. One that was fine-tuned is saved as what it became, the tuned backbone and its
-        head; how it was trained is not.
+        Fitted estimator. After fine-tuning, the tuned backbone and its head are saved; how they
+        were trained is not.
     path : str or Path
         An existing regular file is replaced once the new one is complete; permissions are kept.
     trusted : sequence of str, default=()
-        Types inside the head that you trust although neither skops nor featx knows them to be
+        Types inside the head that you trust, although neither skops nor featx knows them to be
         safe. Named heads need none.
 
     Raises
@@ -102,8 +102,8 @@ def save(
     NotFittedError
         The estimator was not fitted.
     ParameterError
-        `path` is a folder, a link or a device, or in a folder that is not there; or a parameter,
-        the head or a layer cannot be saved.
+        `path` is a folder, a link or a device, or its folder is missing; or a parameter, the head
+        or a layer cannot be saved.
     BackboneError
         The backbone cannot be identified or loaded again: it has a ``Lambda``, code that cannot be
         hashed, or a custom layer that is not registered with
@@ -168,7 +168,7 @@ def _check_trusted(trusted: Any) -> None:
 def _check_loads(
     entries: dict[str, bytes], extractor: FeatureExtractor, trusted: Sequence[str]
 ) -> None:
-    """Check that what is about to be written can be loaded, and gives the same embeddings."""
+    """Check that the file about to be written can be loaded and gives the same embeddings."""
     manifest = parse_manifest(entries[MANIFEST])
     check_manifest(manifest, _CLASSES)
     try:
@@ -202,7 +202,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     Returns
     -------
     FeatureExtractor, TransferClassifier or TransferRegressor
-        Fitted.
+        The fitted estimator.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     UntrustedTypesError
         The head holds types that are not trusted; nothing of it was loaded.
     WeightsError
-        The weights that the file names cannot be had.
+        The weights that the file names are not available.
 
     Examples
     --------
@@ -281,7 +281,7 @@ def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> No
 
 def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files that hold an extractor's models, and its part of the manifest."""
-    entries, params = _model_entries(extractor, _checked_resolution(extractor))
+    entries, params = _model_entries(extractor, _checked_source(extractor))
     plain = {name: value for name, value in params.items() if name not in _NOT_PLAIN}
     manifest = {
         "backbone": params["backbone"],
@@ -295,20 +295,20 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
     return entries, manifest
 
 
-def _checked_resolution(extractor: FeatureExtractor) -> EmbeddingSource:
-    """Return what an extractor computes now, if that can be saved and is what `fit` saw."""
-    resolved = extractor.current_source()
-    check_verifiable(resolved, label=extractor.label)
-    if not resolved.space.is_equal_but_for_storage(extractor.space_):
+def _checked_source(extractor: FeatureExtractor) -> EmbeddingSource:
+    """Return the source of the embeddings, if it can be saved and `fit` saw the same."""
+    source = extractor.current_source()
+    check_verifiable(source, label=extractor.label)
+    if not source.space.is_equal_but_for_storage(extractor.space_):
         raise BackboneError(
             f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
             "again before it is saved."
         )
-    return resolved
+    return source
 
 
 def _model_entries(
-    extractor: FeatureExtractor, resolved: EmbeddingSource
+    extractor: FeatureExtractor, source: EmbeddingSource
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files of an extractor's models, and its parameters that name these files."""
     params = extractor.get_params(deep=False)
@@ -316,10 +316,10 @@ def _model_entries(
     if extractor.has_named_weights():
         params["backbone"] = {"name": str(params["backbone"])}
     else:
-        built = resolved.load_backbone()
+        built = source.load_backbone()
         entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
-        # They are in the model now.
+        # The model contains them.
         params |= {"weights": "imagenet", "backbone_params": None}
     preprocessing, augment = params["preprocessing"], params["augment"]
     if preprocessing is not None and not isinstance(preprocessing, str):
@@ -332,7 +332,7 @@ def _model_entries(
 
 
 def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
-    """Return the part of the manifest on the estimator around an extractor."""
+    """Return the part of the manifest that describes the estimator around an extractor."""
     params = _plain_params({name: getattr(estimator, name) for name in ("random_state", "verbose")})
     fitted = _fitted_of(estimator, FITTED_AROUND)
     report = as_plain(getattr(estimator, "report_", {}))
@@ -400,16 +400,16 @@ def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) -> None:
-    """Check, before any long work, that what will be fitted can be saved.
+    """Check, before any long work, that an estimator can be saved once it is fitted.
 
-    A copy of the head is fitted on a few random numbers, since some types are only there then.
+    A copy of the head is fitted on a few random numbers, since some types exist only then.
 
     Parameters
     ----------
     estimator : TransferClassifier or TransferRegressor
-        Not fitted yet.
+        Unfitted estimator.
     trusted : sequence of str, default=()
-        See :func:`save`.
+        Types to trust; see :func:`save`.
 
     Raises
     ------
@@ -423,7 +423,7 @@ def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) 
             warnings.simplefilter("ignore")
             head.fit(rng.normal(size=(40, 8)), np.arange(40) % 2)
     except Exception:
-        return  # such numbers are not for this head, which is checked when it is saved
+        return  # the head does not take such numbers; it is checked when it is saved
     head_bytes(estimator.head, head, trusted)
 
 
@@ -454,7 +454,7 @@ def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:
     except FileNotFoundError:
         raise SavedFileError(f"{shown}: no such file") from None
     except ArchiveError as exc:
-        # Models of Keras are such archives, too.
+        # Models of Keras are archives as well.
         is_model = "'config.json'" in str(exc)
         cure = ". For a model of Keras: FeatureExtractor(path)" if is_model else ""
         raise SavedFileError(

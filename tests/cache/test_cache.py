@@ -43,7 +43,7 @@ def damage_first_row(store):
         file.write(b"\xff\xff")
 
 
-def test_path_default_is_the_environment_else_the_users_cache(monkeypatch, tmp_path):
+def test_path_default_is_environment_or_user_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("FEATX_CACHE", str(tmp_path / "mine"))
     assert EmbeddingCache().path == tmp_path / "mine"
     monkeypatch.delenv("FEATX_CACHE")
@@ -51,7 +51,7 @@ def test_path_default_is_the_environment_else_the_users_cache(monkeypatch, tmp_p
     assert default_cache_path().name == "featx"
 
 
-def test_cache_of_one_path_is_equal_and_survives_clone_and_pickle(cache, tmp_path):
+def test_cache_of_same_path_is_equal(cache, tmp_path):
     assert clone(cache) is cache
     assert pickle.loads(pickle.dumps(cache)) == cache
     assert {cache, EmbeddingCache(cache.path)} == {cache}
@@ -64,14 +64,14 @@ def test_cache_of_one_path_is_equal_and_survives_clone_and_pickle(cache, tmp_pat
     assert repr(half) == f"EmbeddingCache({str(cache.path)!r}, dtype='float16')"
 
 
-def test_resolve_cache_every_way_to_say_it(cache, tmp_path):
+def test_resolve_cache_takes_each_form(cache, tmp_path):
     assert resolve_cache(None) is None
     assert resolve_cache(cache) is cache
     assert resolve_cache("auto") == cache
     assert resolve_cache(tmp_path / "x") is resolve_cache(str(tmp_path / "x"))
 
 
-def test_info_of_a_cache_that_is_not_there_yet(cache):
+def test_info_missing_cache_is_empty(cache):
     assert cache.info() == {
         "path": str(cache.path),
         "n_rows": 0,
@@ -99,7 +99,7 @@ def test_info_counts_rows_and_passes(cache):
     json.dumps(info)
 
 
-def test_info_skips_folders_that_are_no_spaces(cache):
+def test_info_skips_foreign_folders(cache):
     fill(cache, SMALL)
     (cache.path / "spaces" / "mine").mkdir()
     (cache.path / "spaces" / "damaged").mkdir()
@@ -142,7 +142,7 @@ def test_verify_sample_computes_rows_again(dtype, cache_folder):
     assert result["largest_difference"] == pytest.approx(0.01, rel=0.1)
 
 
-def test_verify_sample_of_nothing_that_is_stored_compares_nothing(cache):
+def test_verify_sample_without_stored_rows_compares_nothing(cache):
     images = np.zeros((2, 64, 64, 3), np.uint8)
     result = cache.verify(sample=3, extractor=FeatureExtractor("tiny"), X=images)
     assert result["n_sampled"] == 0
@@ -155,12 +155,12 @@ def test_verify_sample_without_an_extractor_raises(cache):
         cache.verify(sample=3)
 
 
-def test_dtype_that_is_none_raises(tmp_path):
+def test_dtype_unknown_raises(tmp_path):
     with pytest.raises(ParameterError, match="dtype='int8'"):
         EmbeddingCache(tmp_path, dtype="int8")
 
 
-def test_info_knows_a_space_whose_indexes_are_all_lost(cache):
+def test_info_finds_space_without_indexes(cache):
     fill(cache, SMALL)
     for index in cache.path.rglob("shard-*.index"):
         index.unlink()
@@ -177,7 +177,7 @@ def test_compact_changes_no_times(cache):
     assert [cache.info()["spaces"][0][name] for name in times] == before
 
 
-def test_verify_names_what_it_had_to_move_aside(cache):
+def test_verify_names_quarantined_shards(cache):
     fill(cache, SMALL)
     (shard,) = cache.store(SMALL).shards()
     for path in (shard.path, shard.index_path):
@@ -189,7 +189,7 @@ def test_verify_names_what_it_had_to_move_aside(cache):
     assert result["n_rows"] == 3
 
 
-def test_clear_that_cannot_remove_everything_raises(cache, monkeypatch):
+def test_clear_failing_to_remove_raises(cache, monkeypatch):
     fill(cache, SMALL)
 
     def refuse(folder):
@@ -200,7 +200,7 @@ def test_clear_that_cannot_remove_everything_raises(cache, monkeypatch):
         cache.clear()
 
 
-def test_open_takes_the_space_of_an_extractor(cache):
+def test_open_takes_space_object(cache):
     with pytest.raises(ParameterError, match="nothing is stored in"):
         cache.open()
     fill(cache, SMALL)
@@ -208,7 +208,7 @@ def test_open_takes_the_space_of_an_extractor(cache):
     assert cache.open(LARGE).shape == (3, 8)
 
 
-def test_compact_leaves_one_shard_to_each_space(cache):
+def test_compact_leaves_one_shard_per_space(cache):
     for seed in range(3):
         fill(cache, SMALL, seed=seed)
         fill(cache, LARGE, seed=seed)
@@ -223,7 +223,7 @@ def write_long_ago(cache, space, *, days):
     (cache.store(space).folder / USAGE_FILE).write_text(f"{when:.0f} 0\n")
 
 
-def test_evict_removes_the_least_recently_used_until_the_rest_fits(cache):
+def test_evict_removes_least_recently_used_first(cache):
     for space in (SMALL, LARGE):
         for seed in range(2):
             fill(cache, space, seed=seed)
@@ -243,7 +243,7 @@ def test_evict_removes_the_least_recently_used_until_the_rest_fits(cache):
     assert list((cache.path / "spaces").iterdir()) == []
 
 
-def test_evict_spaces_that_were_not_used_for_long(cache):
+def test_evict_removes_spaces_unused_for_long(cache):
     for space in (SMALL, LARGE):
         fill(cache, space)
         write_long_ago(cache, space, days=40)
@@ -261,12 +261,12 @@ def test_evict_spaces_that_were_not_used_for_long(cache):
         ({}, "expected max_bytes or older_than"),
     ],
 )
-def test_evict_limits_that_make_no_sense_raise(limits, message, cache):
+def test_evict_invalid_limits_raise(limits, message, cache):
     with pytest.raises(ParameterError, match=message):
         cache.evict(**limits)
 
 
-def test_info_tells_hits_and_times(cache):
+def test_info_reports_hits_and_times(cache):
     fill(cache, SMALL)
     cache.store(SMALL).note_use(n_hits=2)
     cache.store(SMALL).note_use(n_hits=1)
@@ -276,7 +276,7 @@ def test_info_tells_hits_and_times(cache):
     assert all(abs(datetime.now(UTC) - when) < timedelta(minutes=5) for when in times)
 
 
-def test_clear_removes_what_is_stored_and_nothing_else(cache):
+def test_clear_keeps_foreign_files(cache):
     keys, rows = fill(cache, SMALL)
     cache.facts.remember({"name": "vgg16"}, SMALL.to_json())
     cache.files.add(b"k" * 16, b"d" * 16, modified_s=0)

@@ -1,6 +1,6 @@
 """Real faults done to a real store: what was lost, and what was wrong.
 
-Each test says how many rows were stored, lost and wrong; the last two must be zero. Lost is a row
+Each test counts the rows that were stored, lost and wrong; the last two must be zero. Lost is a row
 that was reported as stored and is not found again, although nothing happened to the bytes that hold
 it. Short forms run in the gate; ``pytest -m long`` runs the long ones.
 """
@@ -61,7 +61,7 @@ class Tally:
 
 
 @pytest.mark.parametrize("n_kills", [4, long(100)])
-def test_sigkill_at_any_moment_loses_nothing_that_was_reported(n_kills, tmp_path):
+def test_append_killed_loses_no_reported_row(n_kills, tmp_path):
     tally, rng = Tally(), random.Random(0)
     for number in range(n_kills):
         worker = start_worker("write", tmp_path, "--first", number * 10**6, "--seconds", 60)
@@ -108,7 +108,7 @@ def check_after(damage, pristine, folder, tally):
 
 
 def keys_hit(store, file, first_byte, last_byte):
-    """Say of which rows the bytes lie in a part of a file; an index holds none."""
+    """Return the keys of the rows that lie in a part of a file; an index holds none."""
     shard = next(shard for shard in store.shards() if shard.path.stem == file.stem)
     starts = shard.offset + np.arange(len(shard)) * shard.row_bytes
     hit = (starts + shard.row_bytes > first_byte) & (starts <= last_byte)
@@ -116,7 +116,7 @@ def keys_hit(store, file, first_byte, last_byte):
 
 
 @pytest.mark.parametrize("n_flips", [30, long(1000)])
-def test_flipped_bits_anywhere_never_give_a_wrong_row(n_flips, pristine, tmp_path):
+def test_find_flipped_bits_give_no_wrong_row(n_flips, pristine, tmp_path):
     tally, rng = Tally(), random.Random(0)
 
     def flip(rows):
@@ -139,7 +139,7 @@ def test_flipped_bits_anywhere_never_give_a_wrong_row(n_flips, pristine, tmp_pat
 
 @pytest.mark.parametrize("n_lengths", [6, long(50)])
 @pytest.mark.parametrize("suffix", [".h5", ".index"])
-def test_files_cut_off_anywhere_never_give_a_wrong_row(suffix, n_lengths, pristine, tmp_path):
+def test_find_truncated_files_give_no_wrong_row(suffix, n_lengths, pristine, tmp_path):
     tally, rng = Tally(), random.Random(1)
 
     def cut(rows):
@@ -169,7 +169,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_full_disk_is_an_error_and_harms_nothing(small_disk):
+def test_append_full_disk_harms_nothing(small_disk):
     folder, limit = small_disk
     tally = Tally()
     worker = start_worker("fill", folder, preexec_fn=limit)
@@ -184,14 +184,14 @@ def test_full_disk_is_an_error_and_harms_nothing(small_disk):
 
 
 @pytest.mark.parametrize(("n_writers", "seconds"), [(2, 2), long(8, 20)])
-def test_many_processes_write_read_and_compact_at_once(n_writers, seconds, tmp_path):
+def test_many_processes_write_read_and_compact(n_writers, seconds, tmp_path):
     """Writers store overlapping rows; readers check every row they get; all see all at the end."""
     jobs = ["write"] * n_writers + ["read", "read", "compact"]
     workers = [start_worker(job, tmp_path, "--seconds", seconds) for job in jobs]
-    said = [worker.communicate() for worker in workers]
-    outputs = [output.splitlines(keepends=True) for output, _ in said]
+    answers = [worker.communicate() for worker in workers]
+    outputs = [output.splitlines(keepends=True) for output, _ in answers]
     assert [worker.returncode for worker in workers] == [0] * len(workers)
-    assert [warned for _, warned in said] == [""] * len(workers)
+    assert [warned for _, warned in answers] == [""] * len(workers)
     tally = Tally()
     for lines in outputs[:n_writers]:
         tally.check(open_store(tmp_path), sorted(set(reported(lines))))
@@ -207,7 +207,7 @@ ERRORS = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES", "ENOENT", "ESTALE", "EMF
 
 
 @pytest.mark.parametrize("error", [ERRORS[0], *map(long, ERRORS[1:])])
-def test_errors_in_any_call_of_a_commit_harm_nothing(error, tmp_path, monkeypatch):
+def test_append_any_failing_call_harms_nothing(error, tmp_path, monkeypatch):
     """Each call that a commit makes fails once: the rows are stored whole or not at all."""
     tally, n_failed = Tally(), 0
     for name in (*CALLS, *METHODS):

@@ -17,7 +17,7 @@ from featx.cache.maintenance import compact
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_store_and_find_in_both_directions(method, tmp_path):
+def test_workers_find_rows_of_each_other(method, tmp_path):
     context = multiprocessing.get_context(method)
     store_ten(tmp_path, 0)
     answers = context.Queue()
@@ -45,7 +45,7 @@ def images():
     return images
 
 
-def test_grid_search_in_two_processes_shares_the_cache(images, tmp_path):
+def test_grid_search_in_processes_shares_cache(images, tmp_path):
     labels, cache = np.arange(24) % 2, EmbeddingCache(tmp_path)
     extractor = FeatureExtractor("tiny", cache=cache)
     extractor.fit_transform(images)
@@ -56,7 +56,7 @@ def test_grid_search_in_two_processes_shares_the_cache(images, tmp_path):
     assert cache.info()["n_forward"] == 24
 
 
-def test_grid_search_in_two_processes_with_an_empty_cache(images, tmp_path):
+def test_grid_search_in_processes_fills_cache(images, tmp_path):
     labels, cache = np.arange(24) % 2, EmbeddingCache(tmp_path)
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache))
     search = GridSearchCV(classifier, {"head__C": [0.1, 1]}, cv=2, n_jobs=2)
@@ -96,7 +96,7 @@ def test_find_and_append_while_another_process_clears(tmp_path):
     assert reported(written.splitlines(keepends=True))
 
 
-def test_threads_find_and_append_and_embed_at_once(images, tmp_path):
+def test_threads_embed_at_once(images, tmp_path):
     """Threads share one store, one file index and one network."""
     cache = EmbeddingCache(tmp_path)
     reference = FeatureExtractor("tiny", cache=None).fit_transform(images)
@@ -114,7 +114,7 @@ def test_threads_find_and_append_and_embed_at_once(images, tmp_path):
     assert cache.info()["n_rows"] == 24
 
 
-def test_threads_append_large_shards_at_once(tmp_path):
+def test_threads_append_large_shards(tmp_path):
     store = open_store(tmp_path)
 
     def append(first):

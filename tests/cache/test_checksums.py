@@ -31,7 +31,7 @@ def test_agree_any_neighbours(changed, matrix):
             np.testing.assert_array_equal(result, right[first:stop])
 
 
-def test_agree_rows_that_changed_places(matrix):
+def test_agree_reordered_rows_differ(matrix):
     result = Checksums.of(matrix).agree(matrix[::-1].copy(), first=0)
     assert np.flatnonzero(result).tolist() == [11]
 
@@ -50,7 +50,7 @@ def test_of_holds_a_checksum_of_each_block(matrix):
 
 
 @pytest.mark.parametrize("max_more", [0, 1, 30])
-def test_widened_never_leaves_the_matrix_and_ends_at_blocks(max_more, matrix):
+def test_widened_ends_at_blocks_inside_matrix(max_more, matrix):
     made = Checksums.of(matrix)
     for first in range(23):
         for stop in range(first + 1, 24):
@@ -61,7 +61,7 @@ def test_widened_never_leaves_the_matrix_and_ends_at_blocks(max_more, matrix):
                 assert end == 23 or end % made.rows_of_a_block == 0
 
 
-def test_of_nothing():
+def test_of_empty_matrix():
     made = Checksums.of(np.empty((0, 6), np.float32))
     assert len(made.rows) == len(made.blocks) == 0
     assert made.agree(np.empty((0, 6), np.float32), first=0).shape == (0,)

@@ -5,39 +5,21 @@ import time
 
 import numpy as np
 import pytest
+from sample_rows import SPACE, keys_and_rows, open_store
 
 from featx.cache import maintenance
 from featx.cache.maintenance import compact, merge_tiny
 from featx.cache.shard import Shard
 from featx.cache.store import SpaceStore
-from featx.digests.key_table import keys_from_matrix
-from featx.digests.space import Space
 from featx.exceptions import CacheDamageWarning
-
-SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
-
-
-def keys_and_rows(n, seed=0):
-    rng = np.random.default_rng(seed)
-    keys = keys_from_matrix(rng.integers(0, 256, (n, 16), dtype=np.uint8))
-    return keys, rng.normal(size=(n, 6)).astype(np.float32)
 
 
 @pytest.fixture
 def store(tmp_path):
-    return SpaceStore(tmp_path / "rows", SPACE, damaged_folder=tmp_path / "damaged")
+    return open_store(tmp_path)
 
 
-@pytest.fixture
-def stored(store):
-    """Three shards of four rows each: their keys and rows."""
-    keys, rows = keys_and_rows(12)
-    for start in (0, 4, 8):
-        store.append(keys[start : start + 4], rows[start : start + 4])
-    return keys, rows
-
-
-def test_compact_merges_in_order_and_drops_doubles(store, stored):
+def test_compact_merges_in_order_without_repeats(store, stored):
     keys, rows = stored
     store.append(keys[:3], rows[:3])
     compact(store)
@@ -47,13 +29,13 @@ def test_compact_merges_in_order_and_drops_doubles(store, stored):
     assert len(list(store.folder.glob("shard-*"))) == 2
 
 
-def test_compact_one_shard_is_left_as_it_is(store):
+def test_compact_one_shard_stays(store):
     (shard,) = store.append(*keys_and_rows(4))
     compact(store)
     assert [left.path for left in store.shards()] == [shard.path]
 
 
-def test_compact_large_shards_stay_unless_they_hold_doubles(store, monkeypatch):
+def test_compact_large_shards_stay_unless_repeated(store, monkeypatch):
     monkeypatch.setattr(maintenance, "_MERGED_BYTES", 2 * 4 * 24)
     large, small, more = (store.append(*keys_and_rows(n, seed=n))[0] for n in (4, 2, 1))
     compact(store)
@@ -65,16 +47,14 @@ def test_compact_large_shards_stay_unless_they_hold_doubles(store, monkeypatch):
     assert sum(map(len, store.shards())) == 7
 
 
-def test_compact_nothing_is_nothing(store):
+def test_compact_empty_store_makes_nothing(store):
     compact(store)
     assert not store.folder.exists()
 
 
 def test_compact_twice_changes_nothing_more(tmp_path, monkeypatch):
     monkeypatch.setattr(maintenance, "_MERGED_BYTES", 5 * 2 * 6)
-    half = SpaceStore(
-        tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
-    )
+    half = open_store(tmp_path, SPACE.stored_as("float16"))
     keys, rows = keys_and_rows(20)
     for start in range(0, 20, 2):
         half.append(keys[start : start + 2], rows[start : start + 2])
@@ -85,7 +65,7 @@ def test_compact_twice_changes_nothing_more(tmp_path, monkeypatch):
     assert [len(shard) for shard in half.shards()] == [5, 5, 5, 5]
 
 
-def test_compact_two_at_once_with_different_views_of_doubles_lose_nothing(store, monkeypatch):
+def test_compact_concurrently_loses_no_repeated_row(store, monkeypatch):
     """Two large shards share a row; each compactor must not count on the other's shard."""
     monkeypatch.setattr(maintenance, "_MERGED_BYTES", 2 * 4 * 24)
     keys, rows = keys_and_rows(9)
@@ -96,7 +76,7 @@ def test_compact_two_at_once_with_different_views_of_doubles_lose_nothing(store,
 
     def let_another_go_first(shard):
         monkeypatch.setattr(maintenance, "remove_shard", real)
-        other = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
+        other = open_store(store.folder.parent)
         other.append(*keys_and_rows(1, seed=8))
         compact(other)
         real(shard)
@@ -108,7 +88,7 @@ def test_compact_two_at_once_with_different_views_of_doubles_lose_nothing(store,
     np.testing.assert_array_equal(embeddings, rows)
 
 
-def test_compact_sweeps_up_indexes_without_data(store, stored):
+def test_compact_removes_old_indexes_without_data(store, stored):
     old, new = (store.folder / f"shard-{name}.index" for name in ("old", "new"))
     for index in (old, new):
         index.write_bytes(b"left behind")
@@ -117,10 +97,8 @@ def test_compact_sweeps_up_indexes_without_data(store, stored):
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_compact_half_precision_rows_stay_the_same(tmp_path):
-    half = SpaceStore(
-        tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
-    )
+def test_compact_float16_rows_stay_equal(tmp_path):
+    half = open_store(tmp_path, SPACE.stored_as("float16"))
     keys, rows = keys_and_rows(8)
     half.append(keys[:4], rows[:4])
     half.append(keys[4:], rows[4:])
@@ -128,7 +106,7 @@ def test_compact_half_precision_rows_stay_the_same(tmp_path):
     np.testing.assert_array_equal(half.find(keys)[0], rows.astype(np.float16))
 
 
-def test_compact_keeps_all_shards_while_a_row_cannot_be_read(store, stored, monkeypatch):
+def test_compact_unreadable_row_keeps_all_shards(store, stored, monkeypatch):
     keys, rows = stored
     unreadable = store.shards()[0].path
     read = Shard.read
@@ -142,7 +120,7 @@ def test_compact_keeps_all_shards_while_a_row_cannot_be_read(store, stored, monk
         patch.setattr(Shard, "read", read_or_fail)
         with pytest.warns(CacheDamageWarning, match="cannot be read"):
             compact(store)
-    again = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
+    again = open_store(store.folder.parent)
     embeddings, found = again.find(keys)
     assert found.all()
     np.testing.assert_array_equal(embeddings, rows)
@@ -161,7 +139,7 @@ def test_compact_full_disk_loses_nothing(store, stored, monkeypatch):
     np.testing.assert_array_equal(store.find(keys)[0], rows)
 
 
-def test_compact_sweeps_up_what_killed_writers_left_long_ago(store, stored):
+def test_compact_removes_old_unfinished_files(store, stored):
     old, new = (store.folder / f".shard-{name}.h5.1.part" for name in ("old", "new"))
     for part in (old, new):
         part.write_bytes(b"unfinished")
@@ -213,7 +191,7 @@ def test_merge_tiny_concurrently_stores_each_row_once(store, monkeypatch):
         merge_tiny(other)
         real(shard)
 
-    other = SpaceStore(store.folder, SPACE, damaged_folder=store.damage.folder)
+    other = open_store(store.folder.parent)
     other.shards()
     monkeypatch.setattr(maintenance, "remove_shard", let_another_go_first)
     merge_tiny(store)
@@ -223,9 +201,7 @@ def test_merge_tiny_concurrently_stores_each_row_once(store, monkeypatch):
 
 
 def test_compact_rows_beyond_half_precision_stay_exact(tmp_path):
-    half = SpaceStore(
-        tmp_path / "rows", SPACE.stored_as("float16"), damaged_folder=tmp_path / "damaged"
-    )
+    half = open_store(tmp_path, SPACE.stored_as("float16"))
     keys, rows = keys_and_rows(8)
     rows[::2] *= 1e6
     for start in range(8):

@@ -92,14 +92,14 @@ def test_import_gives_back_what_was_exported(cache, embeddings, images, tmp_path
     assert extractor.report_.n_forward == 0
 
 
-def test_import_a_whole_cache_folder(cache, embeddings, images, tmp_path):
+def test_import_cache_folder(cache, embeddings, images, tmp_path):
     FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
     other = EmbeddingCache(tmp_path / "other", dtype=cache.dtype)
     assert other.import_(cache.path) == (10, 10, 0)
     assert other.info()["n_rows"] == 10
 
 
-def test_import_a_cache_folder_leaves_what_was_damaged_there(cache, embeddings, tmp_path):
+def test_import_cache_folder_skips_quarantine(cache, embeddings, tmp_path):
     (cache.path / "damaged").mkdir()
     (cache.path / "damaged" / "old.h5").write_bytes(b"not HDF5")
     other = EmbeddingCache(tmp_path / "other", dtype=cache.dtype)
@@ -119,9 +119,7 @@ def test_import_damaged_rows_are_left_out(cache, embeddings, images, tmp_path):
     np.testing.assert_array_equal(other.open(X=images[1:])[:], embeddings[1:])
 
 
-def test_import_files_that_are_no_export_are_named_and_nothing_is_added(
-    cache, embeddings, tmp_path
-):
+def test_import_foreign_files_raises_and_adds_nothing(cache, embeddings, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
     cache.export(folder / "a.h5")
@@ -135,7 +133,7 @@ def test_import_files_that_are_no_export_are_named_and_nothing_is_added(
             other.import_(nothing)
 
 
-def test_export_samples_that_cannot_be_read_or_are_not_stored_raise(cache, embeddings, tmp_path):
+def test_export_unreadable_or_missing_samples_raise(cache, embeddings, tmp_path):
     with pytest.raises(BadSampleError, match="no such file"):
         cache.export(tmp_path / "rows.h5", X=[tmp_path / "none.png"])
     with pytest.raises(MissingRowsError, match="1 of 1 samples"):
@@ -143,13 +141,13 @@ def test_export_samples_that_cannot_be_read_or_are_not_stored_raise(cache, embed
     assert not (tmp_path / "rows.h5").exists()
 
 
-def test_export_labels_without_their_samples_raise(cache, embeddings, images, tmp_path):
+def test_export_labels_without_samples_raise(cache, embeddings, images, tmp_path):
     for X in (None, images[:2]):
         with pytest.raises(InputError, match="y holds the labels of X"):
             cache.export(tmp_path / "rows.h5", X=X, y=["a"])
 
 
-def test_export_format_that_is_none_raises(cache, embeddings, tmp_path):
+def test_export_unknown_format_raises(cache, embeddings, tmp_path):
     with pytest.raises(ParameterError, match="format='xlsx': expected 'h5', 'npz', 'parquet'"):
         cache.export(tmp_path / "rows.xlsx")
     cache.export(tmp_path / "rows.dat", format="npz")
@@ -162,7 +160,7 @@ def test_export_parquet_without_pyarrow_names_the_extra(cache, embeddings, tmp_p
         cache.export(tmp_path / "rows.parquet")
 
 
-def test_export_without_room_is_refused_before_it_begins(cache, embeddings, tmp_path, monkeypatch):
+def test_export_without_room_raises_first(cache, embeddings, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     needed = 5 * 400 * np.dtype(cache.dtype).itemsize
@@ -171,7 +169,7 @@ def test_export_without_room_is_refused_before_it_begins(cache, embeddings, tmp_
         cache.export(tmp_path / "rows.h5")
 
 
-def test_export_that_fails_leaves_the_old_file_alone(cache, embeddings, tmp_path, monkeypatch):
+def test_export_failing_keeps_old_file(cache, embeddings, tmp_path, monkeypatch):
     path = tmp_path / "rows.npz"
     path.write_text("precious")
 
@@ -214,7 +212,7 @@ def test_import_invalid_space_description_raises(input_shape, tmp_path):
             described["identity"]["input_shape"] = input_shape
         file.attrs["space"] = json.dumps(described)
     mine = EmbeddingCache(tmp_path / "mine")
-    with pytest.raises(InputError, match=r"its description has the input_shape|inputs of shape"):
+    with pytest.raises(InputError, match=r"its description has no input_shape|inputs of shape"):
         mine.import_(path)
     assert mine.info()["n_rows"] == 0
 

@@ -37,7 +37,7 @@ def test_transform_rows_beyond_float16_stay_exact(factor, images, tmp_path):
     np.testing.assert_array_equal(again, truth)
 
 
-def test_transform_rows_within_float16_are_rounded_silently(images, tmp_path):
+def test_transform_rows_within_float16_are_rounded(images, tmp_path):
     cache = EmbeddingCache(tmp_path, dtype="float16")
     model = scaled(1.0)
     truth = FeatureExtractor(model, cache=None).fit_transform(images)
@@ -79,7 +79,7 @@ def test_export_of_both_dtypes_is_float32(suffix, mixed, tmp_path):
     np.testing.assert_array_equal(stored, rows)
 
 
-def test_import_of_both_dtypes_gives_the_same_rows(mixed, tmp_path):
+def test_import_of_both_dtypes_gives_equal_rows(mixed, tmp_path):
     cache, images, rows = mixed
     cache.export(tmp_path / "rows.h5", X=images)
     for source in (tmp_path / "rows.h5", cache.path):
@@ -88,7 +88,7 @@ def test_import_of_both_dtypes_gives_the_same_rows(mixed, tmp_path):
         np.testing.assert_array_equal(other.open(X=images)[:], rows)
 
 
-def test_lost_index_of_float32_rows_is_rebuilt(mixed):
+def test_find_lost_float32_index_is_rebuilt(mixed):
     cache, images, rows = mixed
     for index in cache.path.glob("spaces/*/*.index"):
         index.unlink()

@@ -79,7 +79,7 @@ FIELDS = ["shape", "dtype", "offset", "rows_of_a_block", "frame", "times_s", "sp
 
 
 @pytest.mark.parametrize("n", [60, pytest.param(3000, marks=pytest.mark.long)])
-def test_index_with_any_field_changed_gives_right_rows(n, pristine, tmp_path):
+def test_open_shard_changed_fields_give_right_rows(n, pristine, tmp_path):
     header, arrays = parts_of(pristine)
     copy = fresh_copy(pristine, tmp_path)
 
@@ -94,7 +94,7 @@ def test_index_with_any_field_changed_gives_right_rows(n, pristine, tmp_path):
 
 
 @pytest.mark.parametrize("n", [40, pytest.param(2000, marks=pytest.mark.long)])
-def test_index_with_any_bytes_changed_gives_right_rows(n, pristine, tmp_path):
+def test_open_shard_changed_bytes_give_right_rows(n, pristine, tmp_path):
     payload = unseal(index_of(pristine).read_bytes())
     places = st.integers(0, len(payload) - 1)
     copy = fresh_copy(pristine, tmp_path)
@@ -166,7 +166,7 @@ def test_find_senseless_index_is_one_warning(changes, n_found, pristine, tmp_pat
 
 
 @pytest.mark.parametrize("n_bytes", [10**10, 10**13])
-def test_index_of_huge_size_is_not_read(n_bytes, pristine, tmp_path):
+def test_open_shard_huge_index_raises(n_bytes, pristine, tmp_path):
     copy = fresh_copy(pristine, tmp_path)
     with open(index_of(copy), "r+b") as file:
         file.truncate(n_bytes)
@@ -174,7 +174,7 @@ def test_index_of_huge_size_is_not_read(n_bytes, pristine, tmp_path):
         open_shard(index_of(copy))
 
 
-def test_index_of_huge_rows_allocates_nothing(pristine, tmp_path):
+def test_open_shard_huge_rows_raise(pristine, tmp_path):
     copy = fresh_copy(pristine, tmp_path)
     space = parts_of(copy)[0]["space"]
     space["identity"]["feature_shape"] = [2**38]
@@ -185,7 +185,7 @@ def test_index_of_huge_rows_allocates_nothing(pristine, tmp_path):
 
 @pytest.mark.parametrize("part", ["spaces", "notes", "files", "damaged"])
 @pytest.mark.parametrize("kind", ["link", "file", "pipe"])
-def test_part_that_is_no_folder_is_never_followed(kind, part, tmp_path):
+def test_cache_irregular_part_is_never_followed(kind, part, tmp_path):
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "cache"
     elsewhere.mkdir()
     folder.mkdir()
@@ -208,7 +208,7 @@ def test_part_that_is_no_folder_is_never_followed(kind, part, tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-def test_space_that_is_a_link_is_quarantined(pristine, tmp_path):
+def test_find_linked_space_is_quarantined(pristine, tmp_path):
     (tmp_path / "spaces").mkdir()
     (rows_folder(tmp_path)).symlink_to(rows_folder(pristine))
     assert EmbeddingCache(tmp_path).info()["n_rows"] == 0
@@ -218,7 +218,7 @@ def test_space_that_is_a_link_is_quarantined(pristine, tmp_path):
 
 
 @pytest.mark.parametrize("n", [300, pytest.param(20_000, marks=pytest.mark.long)])
-def test_usage_log_of_any_bytes_is_read(n, tmp_path):
+def test_read_usage_of_any_bytes(n, tmp_path):
     line = st.one_of(
         st.binary(max_size=30),
         st.tuples(st.integers() | st.floats(), st.integers() | st.floats()).map(
@@ -240,7 +240,7 @@ def test_usage_log_of_any_bytes_is_read(n, tmp_path):
     check()
 
 
-def test_usage_log_from_future_can_be_evicted(pristine, tmp_path):
+def test_info_ignores_usage_from_future(pristine, tmp_path):
     copy = fresh_copy(pristine, tmp_path)
     with open(rows_folder(copy) / USAGE_FILE, "a") as file:
         file.write("17959784631795978463 3\n99999999999 5\n-5 -7\nnan inf\n")
@@ -249,7 +249,7 @@ def test_usage_log_from_future_can_be_evicted(pristine, tmp_path):
     assert space["last_used"] is not None
 
 
-def test_usage_log_huge_is_read_from_end(tmp_path):
+def test_read_usage_huge_log_from_end(tmp_path):
     with open(tmp_path / USAGE_FILE, "wb") as file:
         file.truncate(10**11)
         file.seek(0, os.SEEK_END)
@@ -286,7 +286,7 @@ def test_recall_irregular_file_is_none(kind, tmp_path):
 
 
 @pytest.mark.parametrize("n", [150, pytest.param(5000, marks=pytest.mark.long)])
-def test_file_index_of_any_bytes_gives_what_was_stored(n, tmp_path):
+def test_file_index_of_any_bytes_finds_digests(n, tmp_path):
     keys = [bytes([number]) * 16 for number in range(1, 9)]
     payload = b"featx-file-index-1\n" + b"".join(key + key for key in keys)
 

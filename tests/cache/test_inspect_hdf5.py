@@ -22,7 +22,7 @@ def shard(tmp_path):
     return write_shard(tmp_path, keys, np.ones((4, 6), np.float32), space=SPACE).path
 
 
-def test_inspect_shards_answers_for_each_file_in_order(shard, tmp_path):
+def test_inspect_shards_answers_in_order(shard, tmp_path):
     (tmp_path / "foreign.h5").write_bytes(b"not HDF5")
     layout, fault, missing = inspect_shards([shard, tmp_path / "foreign.h5", tmp_path / "none.h5"])
     assert layout == read_layout(shard)
@@ -88,7 +88,7 @@ def test_inspect_shards_child_dying_once_is_retried(shard, monkeypatch, tmp_path
     assert inspect_shards([shard, shard]) == [read_layout(shard)] * 2
 
 
-def test_inspect_shards_child_never_ready_is_no_damage(shard, monkeypatch):
+def test_inspect_shards_without_child_is_no_damage(shard, monkeypatch):
     monkeypatch.setattr(inspect_hdf5, "_COMMAND", ("-c", "raise SystemExit(3)"))
     for fault in inspect_shards([shard, shard]):
         assert "no process can be started" in fault.reason

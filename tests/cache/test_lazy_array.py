@@ -1,4 +1,4 @@
-"""Stored rows as an array: sliced as numpy slices, read when asked for."""
+"""Lazy arrays: sliced as numpy slices, read when sliced."""
 
 import numpy as np
 import pytest
@@ -38,27 +38,27 @@ def embeddings(cache, images):
     ],
     ids=str,
 )
-def test_view_is_indexed_as_an_array_is(index, cache, images, embeddings):
-    view = cache.open(X=images)
-    np.testing.assert_array_equal(view[index], embeddings[index])
+def test_lazy_array_is_indexed_as_array(index, cache, images, embeddings):
+    lazy = cache.open(X=images)
+    np.testing.assert_array_equal(lazy[index], embeddings[index])
 
 
-def test_view_tells_its_shape_and_becomes_an_array(cache, images, embeddings):
-    view = cache.open(X=images)
-    assert (view.shape, len(view), view.ndim, view.dtype) == ((9, 400), 9, 2, np.float32)
-    assert (view.size, view.nbytes) == (3600, 14400)
-    np.testing.assert_array_equal(np.asarray(view), embeddings)
-    assert np.asarray(view, np.float64).dtype == np.float64
-    assert "tiny" in repr(view)
+def test_lazy_array_converts_to_array(cache, images, embeddings):
+    lazy = cache.open(X=images)
+    assert (lazy.shape, len(lazy), lazy.ndim, lazy.dtype) == ((9, 400), 9, 2, np.float32)
+    assert (lazy.size, lazy.nbytes) == (3600, 14400)
+    np.testing.assert_array_equal(np.asarray(lazy), embeddings)
+    assert np.asarray(lazy, np.float64).dtype == np.float64
+    assert "tiny" in repr(lazy)
     with pytest.raises(ValueError, match="lie on disk"):
-        np.array(view, copy=False)
+        np.array(lazy, copy=False)
 
 
-def test_view_of_all_rows_is_in_the_order_in_which_they_came(cache, embeddings):
+def test_lazy_array_of_all_rows_keeps_order(cache, embeddings):
     np.testing.assert_array_equal(cache.open()[:], embeddings)
 
 
-def test_blocks_are_the_rows_a_few_at_a_time(cache, images, embeddings, monkeypatch):
+def test_blocks_yield_rows_in_order(cache, images, embeddings, monkeypatch):
     monkeypatch.setattr(lazy_array, "_BLOCK_BYTES", 4 * 4 * 400)
     starts, blocks = zip(*cache.open(X=images).blocks(), strict=True)
     assert starts == (0, 4, 8)
@@ -66,20 +66,20 @@ def test_blocks_are_the_rows_a_few_at_a_time(cache, images, embeddings, monkeypa
     np.testing.assert_array_equal(np.concatenate(blocks), embeddings)
 
 
-def test_open_samples_that_are_not_stored_are_named(cache, images, embeddings):
+def test_open_missing_samples_are_named(cache, images, embeddings):
     images[3] = 0
     with pytest.raises(MissingRowsError, match=r"1 of 9 samples are not stored .*array"):
         cache.open(X=images)
 
 
-def test_view_rows_that_went_away_raise(cache, images, embeddings):
-    view = cache.open(X=images)
+def test_lazy_array_removed_rows_raise(cache, images, embeddings):
+    lazy = cache.open(X=images)
     cache.clear()
     with pytest.raises(MissingRowsError, match=r"2 of 2 rows .* no longer stored"):
-        view[:2]
+        lazy[:2]
 
 
-def test_open_space_by_its_first_digits(cache, images, embeddings):
+def test_open_space_by_first_digits(cache, images, embeddings):
     FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
     digests = [space["digest"] for space in cache.info()["spaces"]]
     assert {cache.open(digest[:12]).shape[1] for digest in digests} == {400, 48}
@@ -87,9 +87,7 @@ def test_open_space_by_its_first_digits(cache, images, embeddings):
         cache.open("xyz")
 
 
-def test_open_none_of_several_spaces_lists_the_beginnings_of_their_digests(
-    cache, images, embeddings
-):
+def test_open_ambiguous_space_lists_digests(cache, images, embeddings):
     FeatureExtractor("tiny", cache=cache, layer="stage3").fit_transform(images)
     first, second = (space["digest"][:8] for space in cache.info()["spaces"])
     expected = rf"holds 2 spaces: .* such as '{first}'\. Stored: {first} tiny.*; {second} tiny"

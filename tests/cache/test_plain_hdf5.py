@@ -27,7 +27,7 @@ def shard(rows, tmp_path):
     return write_shard(tmp_path, keys, rows, space=SPACE).path
 
 
-def test_read_layout_gives_the_place_of_each_field(shard, rows):
+def test_read_layout_places_each_field(shard, rows):
     layout = read_layout(shard)
     assert layout.space == SPACE.to_json()
     with h5py.File(shard) as file:

@@ -42,7 +42,7 @@ def read(path, matrix, rows, out, targets):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.usefixtures("window")
-def test_read_rows_any_rows_to_any_places(seed, path, matrix):
+def test_read_rows_any_order_and_target(seed, path, matrix):
     rng = np.random.default_rng(seed)
     n_rows = int(rng.integers(1, 400))
     rows = rng.integers(0, 300, n_rows) if seed % 2 else np.sort(rng.integers(0, 300, n_rows))
@@ -62,7 +62,7 @@ def test_read_rows_all_in_order(path, matrix):
 
 
 @pytest.mark.usefixtures("window")
-def test_read_rows_changed_and_cut_off_rows_are_not_sound(path, matrix):
+def test_read_rows_changed_rows_are_unsound(path, matrix):
     content = bytearray(path.read_bytes())
     row_bytes = matrix.itemsize * 7
     content[OFFSET + 100 * row_bytes + 3] ^= 4
@@ -79,6 +79,6 @@ def test_read_rows_none_reads_nothing(path, matrix):
     assert read(path, matrix, empty, np.empty((0, 7), np.float32), empty).shape == (0,)
 
 
-def test_read_rows_file_that_is_gone_raises(matrix, tmp_path):
+def test_read_rows_missing_file_raises(matrix, tmp_path):
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none", matrix, [0], np.empty((1, 7), np.float32), [0])

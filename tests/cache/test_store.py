@@ -1,4 +1,4 @@
-"""The rows of one space: looked up, merged, and set aside when they are damaged."""
+"""The rows of one space: looked up, appended, and quarantined when they are damaged."""
 
 import os
 import shutil
@@ -7,43 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from sample_rows import SPACE, keys_and_rows, open_store
 
 from featx.cache.maintenance import compact
 from featx.cache.shard import Shard, remove_shard, write_shard
-from featx.cache.store import SpaceStore
-from featx.digests.key_table import NO_KEY, keys_from_matrix
+from featx.digests.key_table import NO_KEY
 from featx.digests.space import Space
 from featx.exceptions import CacheDamageWarning
 
-SPACE = Space({"graph": "ab12", "feature_shape": [6], "dtype": "float32"})
 OTHER = Space({"graph": "cd34", "feature_shape": [6], "dtype": "float32"})
-
-
-def keys_and_rows(n, seed=0):
-    rng = np.random.default_rng(seed)
-    keys = keys_from_matrix(rng.integers(0, 256, (n, 16), dtype=np.uint8))
-    return keys, rng.normal(size=(n, 6)).astype(np.float32)
-
-
-def open_store(tmp_path, space=SPACE):
-    return SpaceStore(tmp_path / "rows", space, damaged_folder=tmp_path / "damaged")
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Three shards of four rows each: their keys and rows."""
-    keys, rows = keys_and_rows(12)
-    store = open_store(tmp_path)
-    for start in (0, 4, 8):
-        store.append(keys[start : start + 4], rows[start : start + 4])
-    return keys, rows
 
 
 def files(tmp_path, suffix):
     return sorted((tmp_path / "rows").glob(f"*{suffix}"))
 
 
-def test_find_in_an_empty_store_finds_nothing(tmp_path):
+def test_find_empty_store_finds_nothing(tmp_path):
     keys, _ = keys_and_rows(3)
     embeddings, found = open_store(tmp_path).find(keys)
     assert not found.any()
@@ -53,9 +32,7 @@ def test_find_in_an_empty_store_finds_nothing(tmp_path):
 
 @pytest.mark.parametrize("least_bytes", [0, 10**6])
 @pytest.mark.parametrize("piece_bytes", [1, 50, 10**6])
-def test_find_returns_rows_in_the_order_of_the_keys(
-    piece_bytes, least_bytes, tmp_path, stored, monkeypatch
-):
+def test_find_returns_rows_in_key_order(piece_bytes, least_bytes, tmp_path, stored, monkeypatch):
     monkeypatch.setattr("featx.cache.store._BYTES_OF_A_PIECE", piece_bytes)
     monkeypatch.setattr("featx.cache.store._BYTES_FOR_THREADS", least_bytes)
     keys, rows = stored
@@ -66,7 +43,7 @@ def test_find_returns_rows_in_the_order_of_the_keys(
     np.testing.assert_array_equal(embeddings[:5], rows[order])
 
 
-def test_find_sees_rows_that_another_store_appended(tmp_path, stored):
+def test_find_sees_rows_of_other_store(tmp_path, stored):
     reader, writer = open_store(tmp_path), open_store(tmp_path)
     keys, rows = keys_and_rows(2, seed=5)
     assert not reader.find(keys)[1].any()
@@ -74,7 +51,7 @@ def test_find_sees_rows_that_another_store_appended(tmp_path, stored):
     np.testing.assert_array_equal(reader.find(keys)[0], rows)
 
 
-def test_find_damaged_row_warns_once_and_keeps_its_neighbours(tmp_path, stored):
+def test_find_damaged_row_keeps_its_neighbours(tmp_path, stored):
     keys, rows = stored
     store = open_store(tmp_path)
     shard = store.shards()[0]
@@ -92,7 +69,7 @@ def test_find_damaged_row_warns_once_and_keeps_its_neighbours(tmp_path, stored):
     assert len(os.listdir(tmp_path / "damaged")) == 2
 
 
-def test_find_lost_index_is_made_anew_without_a_word(tmp_path, stored):
+def test_find_lost_index_is_rebuilt_silently(tmp_path, stored):
     keys, rows = stored
     files(tmp_path, ".index")[1].unlink()
     embeddings, found = open_store(tmp_path).find(keys)
@@ -101,7 +78,7 @@ def test_find_lost_index_is_made_anew_without_a_word(tmp_path, stored):
     assert len(files(tmp_path, ".index")) == 3
 
 
-def test_find_damaged_index_is_made_anew_with_a_warning(tmp_path, stored):
+def test_find_damaged_index_is_rebuilt_with_warning(tmp_path, stored):
     keys, rows = stored
     files(tmp_path, ".index")[0].write_bytes(b"")
     with pytest.warns(CacheDamageWarning, match="index was rebuilt"):
@@ -111,7 +88,7 @@ def test_find_damaged_index_is_made_anew_with_a_warning(tmp_path, stored):
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100)])
-def test_find_damaged_data_are_set_aside_with_their_index(content, tmp_path, stored):
+def test_find_damaged_data_is_quarantined_with_index(content, tmp_path, stored):
     keys, rows = stored
     files(tmp_path, ".h5")[0].write_bytes(content)
     with pytest.warns(CacheDamageWarning, match="4 of 4 rows are damaged"):
@@ -121,7 +98,7 @@ def test_find_damaged_data_are_set_aside_with_their_index(content, tmp_path, sto
     assert len(files(tmp_path, ".h5")) == len(files(tmp_path, ".index")) == 2
 
 
-def test_find_shard_of_another_space_is_set_aside(tmp_path, stored):
+def test_find_shard_of_other_space_is_quarantined(tmp_path, stored):
     keys, _ = stored
     elsewhere = write_shard(tmp_path / "other", *keys_and_rows(4, seed=9), space=OTHER)
     shutil.copy(elsewhere.path, tmp_path / "rows" / "shard-foreign.h5")
@@ -131,7 +108,7 @@ def test_find_shard_of_another_space_is_set_aside(tmp_path, stored):
     assert len(files(tmp_path, ".h5")) == 3
 
 
-def test_find_damage_that_cannot_be_moved_aside_is_a_warning(tmp_path, stored):
+def test_find_damage_without_quarantine_warns(tmp_path, stored):
     keys, rows = stored
     (tmp_path / "damaged").write_text("in the way")
     files(tmp_path, ".h5")[0].write_bytes(b"")
@@ -151,7 +128,7 @@ def refuse_to_write(monkeypatch):
     monkeypatch.setattr("featx.cache.shard.write_in_order", lambda contents: refuse(*contents))
 
 
-def test_find_damage_in_a_folder_that_cannot_be_written_is_a_warning(tmp_path, stored, monkeypatch):
+def test_find_damage_in_read_only_folder_warns(tmp_path, stored, monkeypatch):
     keys, rows = stored
     store = open_store(tmp_path)
     shard = store.shards()[0]
@@ -166,7 +143,7 @@ def test_find_damage_in_a_folder_that_cannot_be_written_is_a_warning(tmp_path, s
     assert shard.path.exists()
 
 
-def test_find_lost_index_in_a_folder_that_cannot_be_written(tmp_path, stored, monkeypatch):
+def test_find_lost_index_in_read_only_folder(tmp_path, stored, monkeypatch):
     keys, _ = stored
     files(tmp_path, ".index")[1].unlink()
     refuse_to_write(monkeypatch)
@@ -198,7 +175,7 @@ def test_find_irregular_file_is_quarantined_unopened(suffix, kind, tmp_path, sto
     assert open_store(tmp_path).find(keys)[1].sum() == found.sum()
 
 
-def test_find_data_replaced_by_a_pipe_does_not_wait(tmp_path, stored):
+def test_find_data_replaced_by_pipe_warns(tmp_path, stored):
     keys, rows = stored
     store = open_store(tmp_path)
     path = store.shards()[0].path
@@ -210,7 +187,7 @@ def test_find_data_replaced_by_a_pipe_does_not_wait(tmp_path, stored):
     np.testing.assert_array_equal(embeddings[found], rows[found])
 
 
-def test_usage_log_that_is_a_pipe_is_quarantined(tmp_path, stored):
+def test_find_usage_pipe_is_quarantined(tmp_path, stored):
     (tmp_path / "rows" / "usage.log").unlink()
     os.mkfifo(tmp_path / "rows" / "usage.log")
     store = open_store(tmp_path)
@@ -229,7 +206,7 @@ def test_append_through_a_link_is_refused(tmp_path):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_find_foreign_files_in_the_folder_are_set_aside_with_one_warning(tmp_path, stored):
+def test_find_foreign_files_are_quarantined_with_warning(tmp_path, stored):
     keys, _ = stored
     (tmp_path / "rows" / "notes.txt").write_text("mine")
     (tmp_path / "rows" / "shard-notes.txt").write_text("mine")
@@ -248,7 +225,7 @@ def test_find_index_without_data_is_skipped(tmp_path, stored):
     assert open_store(tmp_path).find(keys)[1].sum() == 8
 
 
-def test_find_shards_removed_after_the_listing_looks_again(tmp_path, stored):
+def test_find_shards_removed_after_listing_retries(tmp_path, stored):
     keys, rows = stored
     reader = open_store(tmp_path)
     # Its memory of the shards is older than the compaction, as in a race.
@@ -259,7 +236,7 @@ def test_find_shards_removed_after_the_listing_looks_again(tmp_path, stored):
     np.testing.assert_array_equal(embeddings, rows)
 
 
-def test_find_shards_that_keep_vanishing_counts_as_missing(tmp_path, stored, monkeypatch):
+def test_find_vanishing_shards_count_as_missing(tmp_path, stored, monkeypatch):
     keys, _ = stored
     store = open_store(tmp_path)
     snapshot = store.snapshot()
@@ -269,7 +246,7 @@ def test_find_shards_that_keep_vanishing_counts_as_missing(tmp_path, stored, mon
     assert not store.find(keys)[1].any()
 
 
-def test_find_one_shard_that_cannot_be_read_costs_its_rows_only(tmp_path, stored, monkeypatch):
+def test_find_unreadable_shard_loses_its_rows_only(tmp_path, stored, monkeypatch):
     keys, rows = stored
     store = open_store(tmp_path)
     unreadable = store.shards()[0]
@@ -285,12 +262,12 @@ def test_find_one_shard_that_cannot_be_read_costs_its_rows_only(tmp_path, stored
         embeddings, found = store.find(keys)
     assert found.tolist() == [False] * 4 + [True] * 8
     np.testing.assert_array_equal(embeddings[found], rows[found])
-    assert store.find(keys)[1].sum() == 8  # once is enough to say it
+    assert store.find(keys)[1].sum() == 8  # without another warning
     store.append(keys[:4], rows[:4])
     np.testing.assert_array_equal(store.find(keys)[0], rows)
 
 
-def test_find_row_that_was_read_wrongly_once_is_read_again(tmp_path, stored, monkeypatch):
+def test_find_row_misread_once_is_found(tmp_path, stored, monkeypatch):
     keys, rows = stored
     store = open_store(tmp_path)
     read, n_reads = Shard.read, []
@@ -307,7 +284,7 @@ def test_find_row_that_was_read_wrongly_once_is_read_again(tmp_path, stored, mon
     assert not (tmp_path / "damaged").exists()
 
 
-def test_find_damaged_row_that_has_a_sound_double_is_found(tmp_path, stored):
+def test_find_damaged_row_stored_twice_is_found(tmp_path, stored):
     keys, rows = stored
     store = open_store(tmp_path)
     store.append(keys[:4], rows[:4])
@@ -318,13 +295,13 @@ def test_find_damaged_row_that_has_a_sound_double_is_found(tmp_path, stored):
                 file.write(b"\xff\xff")
             break
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CacheDamageWarning)  # the sound double may be asked first
+        warnings.simplefilter("ignore", CacheDamageWarning)  # the sound copy may be read first
         embeddings, found = store.find(keys)
     assert found.all()
     np.testing.assert_array_equal(embeddings, rows)
 
 
-def test_find_damage_that_cannot_be_moved_aside_is_said_once_and_grows_nothing(tmp_path, stored):
+def test_find_damage_without_quarantine_warns_once(tmp_path, stored):
     keys, rows = stored
     (tmp_path / "damaged").write_text("in the way")
     store = open_store(tmp_path)
@@ -349,7 +326,7 @@ def test_find_no_key_is_never_found(tmp_path):
     assert store.find(keys)[1].tolist() == [False, True]
 
 
-def test_find_writes_into_the_array_that_is_passed(tmp_path, stored):
+def test_find_writes_into_out(tmp_path, stored):
     keys, rows = stored
     missing, _ = keys_and_rows(1, seed=5)
     out = np.zeros((13, 6), np.float64)
@@ -359,7 +336,7 @@ def test_find_writes_into_the_array_that_is_passed(tmp_path, stored):
     assert np.isnan(out[12]).all()
 
 
-def test_find_half_precision_rows_come_back_as_float32(tmp_path):
+def test_find_float16_rows_are_float32(tmp_path):
     keys, rows = keys_and_rows(4)
     store = open_store(tmp_path, SPACE.stored_as("float16"))
     store.append(keys, rows)
@@ -369,7 +346,7 @@ def test_find_half_precision_rows_come_back_as_float32(tmp_path):
     np.testing.assert_array_equal(embeddings, rows[::-1].astype(np.float16))
 
 
-def test_holds_tells_what_is_stored(tmp_path, stored):
+def test_holds_marks_stored_keys(tmp_path, stored):
     keys, _ = stored
     missing, _ = keys_and_rows(1, seed=5)
     assert open_store(tmp_path).holds(np.concatenate([missing, keys[:2]])).tolist() == [
@@ -379,14 +356,14 @@ def test_holds_tells_what_is_stored(tmp_path, stored):
     ]
 
 
-def test_keys_are_distinct_and_in_the_order_in_which_they_came(tmp_path, stored):
+def test_keys_are_distinct_in_stored_order(tmp_path, stored):
     keys, rows = stored
     store = open_store(tmp_path)
     store.append(keys[:3], rows[:3])
     np.testing.assert_array_equal(store.keys(), keys)
 
 
-def test_salvage_shard_that_is_gone_raises(tmp_path, stored):
+def test_salvage_missing_shard_raises(tmp_path, stored):
     store = open_store(tmp_path)
     shard = store.shards()[0]
     remove_shard(shard)
@@ -395,7 +372,7 @@ def test_salvage_shard_that_is_gone_raises(tmp_path, stored):
     assert len(store.shards()) == 2
 
 
-def test_find_damaged_files_without_a_process_to_look_into_them_stay(tmp_path, stored, monkeypatch):
+def test_find_damaged_files_without_child_stay(tmp_path, stored, monkeypatch):
     """No verdict without a look: the shard is there again for the next reader."""
     keys, _ = stored
     files(tmp_path, ".index")[0].write_bytes(b"")
@@ -407,7 +384,7 @@ def test_find_damaged_files_without_a_process_to_look_into_them_stay(tmp_path, s
         assert open_store(tmp_path).find(keys)[1].all()
 
 
-def test_append_together_threads_share_shards_and_lose_nothing(tmp_path):
+def test_append_together_threads_share_shards(tmp_path):
     keys, rows = keys_and_rows(60)
     store = open_store(tmp_path)
     with ThreadPoolExecutor(12) as threads:
@@ -421,7 +398,7 @@ def test_append_together_threads_share_shards_and_lose_nothing(tmp_path):
     assert len(store.shards()) < 60
 
 
-def test_append_together_failure_is_raised_in_each_thread(tmp_path, monkeypatch):
+def test_append_together_failing_raises_in_threads(tmp_path, monkeypatch):
     store = open_store(tmp_path)
     refuse_to_write(monkeypatch)
     with ThreadPoolExecutor(4) as threads:

@@ -140,7 +140,7 @@ class StoreMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize(
     "n_examples", [8, pytest.param(500, marks=pytest.mark.long)], ids="{} sequences".format
 )
-def test_store_agrees_with_a_dict_over_random_operations(n_examples):
+def test_store_agrees_with_dict(n_examples):
     run = settings(max_examples=n_examples, stateful_step_count=20, deadline=None, database=None)
     with small_blocks():
         run_state_machine_as_test(StoreMachine, settings=run)

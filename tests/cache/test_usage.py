@@ -14,7 +14,7 @@ def test_note_use_adds_up(tmp_path):
     assert abs(usage.last_used_s - time.time()) < 60
 
 
-def test_note_use_from_many_threads_counts_all(tmp_path):
+def test_note_use_from_threads_counts_all(tmp_path):
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: note_use(tmp_path, n_hits=1), range(400)))
     assert read_usage(tmp_path).n_hits == 400
@@ -28,7 +28,7 @@ def test_note_use_long_file_becomes_one_line(tmp_path, monkeypatch):
     assert (tmp_path / USAGE_FILE).stat().st_size <= 115
 
 
-def test_note_use_where_nothing_is_stored_makes_nothing(tmp_path):
+def test_note_use_without_folder_makes_nothing(tmp_path):
     note_use(tmp_path / "none", n_hits=1)
     assert not (tmp_path / "none").exists()
     assert read_usage(tmp_path / "none") == (0, 0.0)
@@ -39,7 +39,7 @@ def test_read_usage_garbled_lines_are_skipped(tmp_path):
     assert read_usage(tmp_path) == (7, 100.0)
 
 
-def test_note_use_leaves_other_names_of_the_file_alone(tmp_path):
+def test_note_use_leaves_hard_links_alone(tmp_path):
     backup = tmp_path / "backup"
     backup.write_bytes(b"1000 5\n")
     (tmp_path / USAGE_FILE).hardlink_to(backup)

@@ -281,7 +281,7 @@ def array_of(shape):
     return file.getvalue() + bytes(8)
 
 
-def test_load_head_array_of_objects_is_not_unpickled(linear, tmp_path):
+def test_load_head_object_array_stays_pickled(linear, tmp_path):
     name = next(nodes_of(schema_of(linear), "NdArrayNode"))["file"]
     with pytest.raises(SavedFileError):
         load(crafted(linear, **{name: pickled_array(tmp_path)}))
@@ -294,7 +294,7 @@ def schema_of(data):
 
 
 @pytest.mark.parametrize("content", [array_of((10**12,)), array_of((10**9, 10**9)), b"", b"junk"])
-def test_load_head_array_that_declares_too_much_raises(content, linear):
+def test_load_head_oversized_array_raises(content, linear):
     name = next(nodes_of(schema_of(linear), "NdArrayNode"))["file"]
     with pytest.raises(SavedFileError, match="the head in it is damaged"):
         load(crafted(linear, **{name: content}))
@@ -442,7 +442,7 @@ def test_load_head_tree_of_other_width_raises(count, forest):
         load(crafted(forest, change))
 
 
-def test_load_head_estimator_that_hides_its_width_raises(forest):
+def test_load_head_hidden_width_raises(forest):
     """Without it scikit-learn hands samples of any width to the tree."""
 
     def change(schema):
@@ -465,7 +465,7 @@ def test_load_head_estimator_that_hides_its_width_raises(forest):
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:The `probability` parameter:FutureWarning")
-def test_load_head_support_vector_machine_predicts_the_same(head):
+def test_load_head_support_vector_machine_predicts_equally(head):
     head.fit(X, np.arange(40) % 3)
     loaded = load(head_bytes(head, head, ()))["head_"]
     np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
@@ -483,7 +483,7 @@ def test_load_head_support_vector_machine_predicts_the_same(head):
         ("_impl", lambda _: "epsilon_svr"),
     ],
 )
-def test_load_head_support_vectors_that_lead_out_of_it_raise(name, change):
+def test_load_head_support_vectors_outside_raise(name, change):
     head = SVC().fit(X, LABELS)
     setattr(head, name, change(getattr(head, name)))
     with pytest.raises(SavedFileError, match="support vector machine whose parts"):
@@ -491,7 +491,7 @@ def test_load_head_support_vectors_that_lead_out_of_it_raise(name, change):
 
 
 @pytest.mark.parametrize("kind", [scipy.sparse.csr_array, scipy.sparse.csc_array])
-def test_load_head_sparse_indices_that_lead_out_of_it_raise(kind):
+def test_load_head_sparse_indices_outside_raise(kind):
     head = LogisticRegression().fit(X, LABELS)
     head.coef_ = kind(head.coef_)
     trusted = [f"{kind.__module__}.{kind.__name__}"]

@@ -89,7 +89,7 @@ def test_round_trip_random_weights_travel(images, labels, path):
     np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
 
 
-def test_round_trip_model_object_travels_and_shares_the_cache(images, labels, path):
+def test_round_trip_model_object_shares_cache(images, labels, path):
     classifier = TransferClassifier(model()).fit(images, labels)
     loaded = round_trip(classifier, path)
     np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
@@ -141,13 +141,13 @@ def test_save_foreign_object_raises(path):
         save(LogisticRegression(), path)
 
 
-def test_save_generator_as_random_state_is_not_kept(images, labels, path):
+def test_save_drops_generator_as_random_state(images, labels, path):
     state = np.random.RandomState(0)
     classifier = TransferClassifier("tiny", random_state=state).fit(images, labels)
     assert round_trip(classifier, path).random_state is None
 
 
-def test_save_holds_no_pickle_and_no_cache_path(images, labels, path):
+def test_save_keeps_no_pickle_or_path(images, labels, path):
     extractor = FeatureExtractor("tiny", cache=path.parent / "secret")
     save(TransferClassifier(extractor).fit(images, labels), path)
     with zipfile.ZipFile(path) as archive:
@@ -176,7 +176,7 @@ def test_load_zip_of_something_else_raises(manifest, path):
         load(path)
 
 
-def test_load_damaged_file_raises_at_every_flipped_byte(images, labels, path):
+def test_load_flipped_byte_raises(images, labels, path):
     save(TransferClassifier("tiny").fit(images, labels), path)
     data = path.read_bytes()
     expected = load(path).predict_proba(images)
@@ -220,7 +220,7 @@ def test_load_warm_predicts_without_tensorflow(images, labels, path, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_load_model_fitted_on_a_cache_of_half_precision(tmp_path):
+def test_load_model_fitted_on_float16_cache(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     cache = EmbeddingCache(tmp_path / "half", dtype="float16")
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache)).fit(images, [0, 1] * 3)
@@ -242,14 +242,12 @@ def test_round_trip_backbone_of_any_input_size(input_size, images, labels, path)
     np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
 
 
-def test_load_warm_with_weights_in_the_file_predicts_without_tensorflow(
-    images, labels, path, tmp_path
-):
+def test_load_warm_own_weights_needs_no_tensorflow(images, labels, path, tmp_path):
     np.save(tmp_path / "images.npy", images)
     extractor = FeatureExtractor("mobilenet_v2", weights=None, backbone_params={"alpha": 0.35})
     extractor.set_params(input_size=32)
     save(TransferClassifier(extractor).fit(images, labels), path)
-    load(path).predict(images)  # the first time, Keras has to tell what is in the file
+    load(path).predict(images)  # the first time, Keras reads the file
     code = f"""if True:
         import sys, numpy as np, featx
         featx.load({str(path)!r}).predict(np.load({str(tmp_path / "images.npy")!r}))
@@ -295,7 +293,7 @@ def test_load_folder_raises(tmp_path):
         load(tmp_path)
 
 
-def test_check_savable_names_types_before_anything_is_fitted():
+def test_check_savable_names_types_before_fit():
     head = KNeighborsClassifier(2, algorithm="kd_tree")
     with pytest.raises(UntrustedTypesError, match=r"KDTree"):
         check_savable(TransferClassifier("tiny", head))
@@ -304,7 +302,7 @@ def test_check_savable_names_types_before_anything_is_fitted():
     check_savable(TransferClassifier("tiny", make_pipeline(PCA(64), LogisticRegression())))
 
 
-def test_save_into_a_folder_that_is_not_there_raises(images, tmp_path):
+def test_save_into_missing_folder_raises(images, tmp_path):
     extractor = FeatureExtractor("tiny").fit(images)
     with pytest.raises(ParameterError, match="no such folder to write to"):
         save(extractor, tmp_path / "none" / "model.featx")
@@ -331,7 +329,7 @@ def test_save_over_a_file_keeps_its_mode(images, tmp_path):
     load(tmp_path / "model.featx")
 
 
-def test_round_trip_fine_tuned_classifier_predicts_the_same(images, labels, path):
+def test_round_trip_fine_tuned_classifier_predicts_equally(images, labels, path):
     tune = FineTune("all", epochs=3, learning_rate=3e-3, patience=None)
     classifier = TransferClassifier("tiny", fine_tune=tune, random_state=0).fit(images, labels)
     assert classifier.report_.kept == "tuned"

@@ -60,7 +60,7 @@ def test_round_trip_keeps_the_names_of_columns(path):
             estimator.predict(COLUMNS[list("edcba")])
 
 
-def test_round_trip_frame_of_images_draws_no_warning(path):
+def test_round_trip_frame_of_images_warns_not(path):
     frame = pd.DataFrame({"image": list(IMAGES)})
     before = TransferClassifier("tiny").fit(frame, LABELS[:6])
     after = round_trip(before, path)
@@ -224,7 +224,7 @@ def test_save_over_named_pipe_raises_first(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_load_of_what_is_no_regular_file_raises(tmp_path):
+def test_load_irregular_file_raises(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     for place in (tmp_path / "pipe", tmp_path / "link", "/dev/zero", os.devnull):
@@ -319,7 +319,7 @@ def test_load_scaling_that_does_not_fit_raises(path):
 
 
 @N_EXAMPLES
-def test_load_flipped_or_cut_bytes_never_predict_otherwise(n_examples, saved, tmp_path):
+def test_load_damaged_bytes_never_predict_otherwise(n_examples, saved, tmp_path):
     def check(data):
         content = bytearray(saved[1])
         for _ in range(data.draw(st.integers(1, 3))):
@@ -378,7 +378,7 @@ def test_load_edited_manifest_never_predicts_otherwise(n_examples, saved, tmp_pa
 
 
 @N_EXAMPLES
-def test_load_damaged_head_is_a_saved_file_error(n_examples, saved, tmp_path):
+def test_load_damaged_head_raises_saved_file_error(n_examples, saved, tmp_path):
     """Also where the checksums of the archives were made to fit."""
     with zipfile.ZipFile(io.BytesIO(saved[0]["head.skops"])) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

@@ -1,0 +1,52 @@
+"""Plain data that JSON can hold, and objects of JSON whose names are distinct."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def as_plain(value: Any) -> Any:
+    """Return parameters, fitted attributes or reports as values that JSON can hold.
+
+    NaN and infinity, which JSON lacks, become None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_plain({"loss": np.array([0.5, np.nan]), "size": (np.int64(2), 3)})
+    {'loss': [0.5, None], 'size': [2, 3]}
+    """
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+class RepeatedNameError(Exception):
+    """A name is given twice."""
+
+
+def dict_without_repeats(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a dict; raise RepeatedNameError if a name is repeated.
+
+    Examples
+    --------
+    >>> dict_without_repeats([("a", 1), ("a", 2)])
+    Traceback (most recent call last):
+        ...
+    featx._json.RepeatedNameError: 'a'
+    """
+    made: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise RepeatedNameError(repr(name))
+        made[name] = value
+    return made
