@@ -4,8 +4,8 @@ A Merkle hash, operation by operation, over what lies upstream of the outputs: t
 tensor is made from the operation that computes it (class, config, code that is not Keras's own,
 the bytes of each weight), its call arguments and the digests of its inputs. Hence:
 
-- What lies downstream of a tap does not count, and two models that share their lower blocks have
-  equal digests for each tap in those blocks.
+- What lies downstream of the outputs does not count: two models that share their lower blocks,
+  truncated at a layer in those blocks, have equal digests.
 - A nested model counts as its operations do, so that nested and flattened graphs are equal.
 - Names, `trainable`, initialisers, regularisers, constraints and seeds are left out, and so is
   the shape of the inputs; the dtype policy of each layer stays, since it decides the numbers.
@@ -24,7 +24,6 @@ left out of both.
 from __future__ import annotations
 
 import functools
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ import numpy as np
 from featx.digests.code import UnhashableCodeError, code_digest, is_keras, is_library, library_name
 from featx.digests.graph import calls_of, has_graph, is_graph, upstream
 from featx.digests.hashing import digest_of_json
-from featx.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
@@ -243,21 +241,13 @@ def kinds_without_part_in_inference() -> tuple[type, ...]:
     )
 
 
-def graph_digest(
-    model: keras.Model,
-    outputs: list[keras.KerasTensor] | None = None,
-    *,
-    digester: Digester | None = None,
-) -> str:
-    """Digest what computes the outputs of a model, or tensors within it.
+def graph_digest(model: keras.Model, *, digester: Digester | None = None) -> str:
+    """Digest what computes the outputs of a model.
 
     Parameters
     ----------
     model : keras.Model
         Functional, Sequential or subclassed; built.
-    outputs : list of KerasTensor, default=None
-        Tensors of the model's graph; None means the outputs of the model. A subclassed model
-        has no graph to tap.
     digester : Digester, default=None
         One that has just digested other parts of the same model, and hashes no weight twice.
 
@@ -271,16 +261,15 @@ def graph_digest(
     ------
     UnhashableCodeError
         If code that is not Keras's own cannot be identified, or the model is not built.
-    ParameterError
-        If the outputs are not computed from the inputs of the model.
 
     Examples
     --------
     >>> import keras
     >>> inputs = keras.Input((4,))
     >>> hidden = keras.layers.Dense(3)(inputs)
-    >>> model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-    >>> graph_digest(model, [hidden]) == graph_digest(keras.Model(inputs, hidden))
+    >>> top = keras.layers.Dense(2)
+    >>> models = [keras.Model(inputs, top(hidden)), keras.Model(inputs, top(hidden))]
+    >>> graph_digest(models[0]) == graph_digest(models[1])
     True
     """
     if not model.built:
@@ -288,41 +277,7 @@ def graph_digest(
             f"The model {model.name!r} has no weights to identify it by: it is not built. Call it "
             "on a batch, or give it an Input, first."
         )
-    digester = digester or Digester()
-    if outputs is None:
-        return digester.model(model)
-    if not has_graph(model):
-        raise ParameterError(
-            f"outputs were given for {model.name!r}, a subclassed model, whose layers are not "
-            "connected in a graph that could be tapped. Pass None, or a functional model."
-        )
-    return digester.graph(model, outputs)
-
-
-def object_digest(obj: Any) -> str:
-    """Digest a function, plain data, a Keras layer or a model, whichever it is.
-
-    Parameters
-    ----------
-    obj : object
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
-
-    Raises
-    ------
-    UnhashableCodeError
-        If part of it has no identity across processes.
-
-    Examples
-    --------
-    >>> import keras
-    >>> object_digest(keras.layers.Rescaling(2)) == object_digest(keras.layers.Rescaling(3))
-    False
-    """
-    return code_digest(obj, known=Digester().known)
+    return (digester or Digester()).model(model)
 
 
 def runs_user_code(layer: keras.Operation) -> bool:
@@ -375,11 +330,6 @@ class Digester:
 
     def _output(self, node: Any, index: int, known: dict[int, str]) -> str:
         """Digest one output of one call, the inputs being known."""
-        if not node.input_tensors:
-            raise ParameterError(
-                f"outputs depend on {node.operation.name!r}, which is no input of the model. Take "
-                "them from the graph of this very model: model.get_layer(name).output."
-            )
         arguments, keywords = node.arguments.args, _without_defaults(node.arguments.kwargs)
         if is_graph(node.operation):
             inner = self._nested_output(node, index, arguments[0], known)
@@ -436,8 +386,6 @@ class Digester:
 
     def known(self, value: Any) -> str | None:
         """Digest Keras objects, wherever the walk over code and data meets them."""
-        if "keras" not in sys.modules:
-            return None
         import keras
 
         if isinstance(value, keras.Operation):

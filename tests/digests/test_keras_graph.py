@@ -10,7 +10,7 @@ import pytest
 from digested_models import MAKERS, convolutional, digest, foreign, functional
 from keras import layers, ops
 
-from featx.digests.keras_graph import graph_digest, object_digest
+from featx.digests.keras_graph import graph_digest
 
 each_model = pytest.mark.parametrize("make", MAKERS)
 
@@ -86,16 +86,6 @@ print([t.graph_digest(make()) for make in t.MAKERS])
 def test_importing_digests_loads_no_keras():
     heavy = "{'keras', 'tensorflow'}"
     script = f"import sys, featx.digests.keras_graph\nassert not {heavy} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_object_digest_without_keras_loads_none():
-    script = (
-        "import sys\n"
-        "from featx.digests.keras_graph import object_digest\n"
-        "object_digest({'f': lambda x: x})\n"
-        "assert not {'keras', 'tensorflow'} & set(sys.modules)"
-    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
@@ -241,8 +231,3 @@ def test_graph_digest_of_text_layer_with_other_term_weights_differs():
 def test_graph_digest_of_deep_graph_needs_no_recursion():
     steps = [layers.Identity()] * 800
     assert digest((2,), *steps) == digest((2,), *steps)
-
-
-def test_object_digest_of_layer_follows_its_config():
-    assert object_digest(layers.Rescaling(2)) == object_digest(layers.Rescaling(2))
-    assert object_digest(layers.Rescaling(2)) != object_digest(layers.Rescaling(3))

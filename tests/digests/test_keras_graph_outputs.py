@@ -1,32 +1,29 @@
-"""Digests of taps: they depend on what lies upstream, and on nothing else."""
+"""Digests of truncated models depend on what lies upstream of a layer, and on nothing else."""
 
 import keras
-import pytest
 from digested_models import convolutional
 from keras import layers
 
 from featx.digests.keras_graph import graph_digest
-from featx.exceptions import ParameterError
 
 
-def test_graph_digest_of_tap_ignores_what_lies_downstream():
+def digest_at(model, *positions):
+    """Return the digest of a model truncated at layers."""
+    outputs = [model.layers[position].output for position in positions]
+    return graph_digest(keras.Model(model.inputs, outputs))
+
+
+def test_graph_digest_truncated_ignores_layers_downstream():
     model = convolutional()
-    tap = model.layers[4].output
-    before = graph_digest(model, [tap])
+    before = digest_at(model, 4)
     model.layers[-1].kernel.assign(model.layers[-1].kernel * 2)
-    assert graph_digest(model, [tap]) == before
+    assert digest_at(model, 4) == before
 
 
-def test_graph_digest_of_tap_equals_that_of_model_cut_there():
+def test_graph_digest_of_each_layer_differs():
     model = convolutional()
-    tap = model.layers[4].output
-    assert graph_digest(model, [tap]) == graph_digest(keras.Model(model.inputs, tap))
-
-
-def test_graph_digest_of_each_tap_differs():
-    model = convolutional()
-    taps = [layer.output for layer in model.layers]
-    assert len({graph_digest(model, [tap]) for tap in taps}) == len(taps)
+    digests = {digest_at(model, position) for position in range(len(model.layers))}
+    assert len(digests) == len(model.layers)
 
 
 def test_graph_digest_of_shared_lower_blocks_is_equal():
@@ -36,20 +33,10 @@ def test_graph_digest_of_shared_lower_blocks_is_equal():
     again = keras.models.clone_model(other)
     again.set_weights(other.get_weights())
     for position in range(6):
-        taps = [m.layers[position].output for m in (model, other, again)]
-        digests = {
-            graph_digest(m, [tap]) for m, tap in zip((model, other, again), taps, strict=True)
-        }
-        assert len(digests) == 1
+        assert len({digest_at(each, position) for each in (model, other, again)}) == 1
     assert graph_digest(model) != graph_digest(other)
 
 
-def test_graph_digest_of_several_outputs_depends_on_their_order():
+def test_graph_digest_depends_on_order_of_outputs():
     model = convolutional()
-    taps = [model.layers[2].output, model.layers[3].output]
-    assert graph_digest(model, taps) != graph_digest(model, taps[::-1])
-
-
-def test_graph_digest_of_tensor_from_another_graph_raises():
-    with pytest.raises(ParameterError, match=r"'input_layer.*no input of the model.*Take them"):
-        graph_digest(convolutional(), convolutional().outputs)
+    assert digest_at(model, 2, 3) != digest_at(model, 3, 2)

@@ -7,7 +7,7 @@ from digested_models import digest, functional
 from keras import layers, ops
 
 from featx.digests.code import UnhashableCodeError, code_digest
-from featx.digests.keras_graph import graph_digest, object_digest
+from featx.digests.keras_graph import graph_digest
 
 TABLE = [1.0, 2.0]
 HALF = np.float32(0.5)
@@ -163,12 +163,12 @@ def test_graph_digest_of_layer_that_refers_to_itself_ends():
     assert graph_digest(model) == graph_digest(model)
 
 
-def test_object_digest_of_function_with_keras_variable_follows_its_value():
+def test_graph_digest_of_function_with_variable_follows_its_value():
     variable = keras.Variable([1.0, 2.0])
-    function = scaled_by(variable, "closure")
-    before = object_digest(function)
+    model = functional((2,), layers.Lambda(scaled_by(variable, "closure")))
+    before = graph_digest(model)
     variable.assign([1.0, 3.0])
-    assert object_digest(function) != before
+    assert graph_digest(model) != before
 
 
 @keras.saving.register_keras_serializable("featx_tests")
