@@ -49,39 +49,18 @@ def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
     """
     import keras
 
-    backend, settings = keras.backend.backend(), current_settings()
-    if backend == "tensorflow":
-        import tensorflow as tf
+    if keras.backend.backend() != "jax":
+        given = keras.InputSpec(shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+        return _compiled(lambda inputs: model(inputs, training=False), given)
+    import jax
 
-        # XLA makes a network ten times slower on a CPU (facts of 2026-11: 1088 -> 110 images/s).
-        function = tf.function(
-            lambda inputs: model(inputs, training=False), autograph=False, jit_compile=False
-        )
-        given = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
-        traced = function.get_concrete_function(given)
-
-        def make() -> Callable[[np.ndarray], Any]:
-            own = tf.function(lambda inputs: traced(inputs), autograph=False)
-            concrete = own.get_concrete_function(given)
-            return lambda inputs: concrete(tf.constant(inputs))
-
-        return _ForOneThreadEach(make)
-    if backend == "jax":
-        import jax
-
-        function = jax.jit(
-            lambda own, others, inputs: model.stateless_call(own, others, inputs, training=False)[0]
-        )
-        own = [variable.value for variable in model.trainable_variables]
-        others = [variable.value for variable in model.non_trainable_variables]
-        return _compiled_by_one_thread(lambda inputs: function(own, others, inputs), settings)
-    import torch
-
-    def call(inputs: np.ndarray) -> Any:
-        with torch.no_grad(), settings.applied(in_helper=True):
-            return model(keras.ops.convert_to_tensor(inputs), training=False)
-
-    return call
+    function = jax.jit(
+        lambda own, others, inputs: model.stateless_call(own, others, inputs, training=False)[0]
+    )
+    own = [variable.value for variable in model.trainable_variables]
+    others = [variable.value for variable in model.non_trainable_variables]
+    settings = current_settings()
+    return _compiled_by_one_thread(lambda inputs: function(own, others, inputs), settings)
 
 
 def compiled_training(
@@ -122,33 +101,43 @@ def compiled_training(
         ]
         return layers.stateless_call(own, others, inputs, training=True)[0]
 
-    backend, settings = keras.backend.backend(), current_settings()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        specs = (
-            tf.TensorSpec((1, *layers.input_shape[1:]), tf.float32),
-            [tf.TensorSpec(state.shape, state.dtype) for state in states],
-        )
-        traced = tf.function(call, autograph=False).get_concrete_function(*specs)
-
-        def make() -> Callable[[np.ndarray, Sequence[np.ndarray]], Any]:
-            own = tf.function(lambda inputs, given: traced(inputs, given), autograph=False)
-            concrete = own.get_concrete_function(*specs)
-            return lambda inputs, given: concrete(tf.constant(inputs), [*map(tf.constant, given)])
-
-        return _ForOneThreadEach(make)
-    if backend == "jax":
+    if keras.backend.backend() == "jax":
         import jax
 
-        return _compiled_by_one_thread(jax.jit(call), settings)
+        return _compiled_by_one_thread(jax.jit(call), current_settings())
+    image = keras.InputSpec(shape=(1, *layers.input_shape[1:]), dtype="float32")
+    specs = [keras.InputSpec(shape=state.shape, dtype=state.dtype) for state in states]
+    return _compiled(call, image, specs)
+
+
+def _compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+    """Compile a function of tensors for TensorFlow; torch runs it as it is."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        return _run_by_torch(function, current_settings())
+    import tensorflow as tf
+
+    given = keras.tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), specs)
+    # XLA makes a network ten times slower on a CPU (facts of 2026-11: 1088 -> 110 images/s).
+    traced = tf.function(function, autograph=False, jit_compile=False)
+    concrete = traced.get_concrete_function(*given)
+
+    def make() -> Callable[..., Any]:
+        own = tf.function(lambda *inputs: concrete(*inputs), autograph=False)
+        called = own.get_concrete_function(*given)
+        return lambda *inputs: called(*keras.tree.map_structure(tf.constant, inputs))
+
+    return _ForOneThreadEach(make)
+
+
+def _run_by_torch(function: Callable[..., Any], settings: KerasSettings) -> Callable[..., Any]:
+    import keras
     import torch
 
-    convert = keras.ops.convert_to_tensor
-
-    def run(inputs: np.ndarray, given: Sequence[np.ndarray]) -> Any:
+    def run(*inputs: Any) -> Any:
         with torch.no_grad(), settings.applied(in_helper=True):
-            return call(convert(inputs), [*map(convert, given)])
+            return function(*keras.tree.map_structure(keras.ops.convert_to_tensor, inputs))
 
     return run
 

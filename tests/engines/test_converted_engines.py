@@ -1,4 +1,4 @@
-"""OpenVINO and ONNX Runtime give what Keras gives, or are not used."""
+"""OpenVINO and ONNX Runtime agree with Keras, or are not used."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ needs_openvino = pytest.mark.skipif(
 
 
 def knows_bfloat16():
-    """Tell whether OpenVINO computes in bfloat16 on this machine; elsewhere it takes float32."""
+    """Return True if OpenVINO computes in bfloat16 here; elsewhere it takes float32."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -131,8 +131,8 @@ def built_graph(shape, order, constant, *, n_readers=1, operation="add"):
     from openvino import opset13
 
     inputs = opset13.parameter(shape, np.float32)
-    turned = opset13.transpose(inputs, np.array(order, np.int64))
-    results = [getattr(opset13, operation)(turned, constant) for _ in range(n_readers)]
+    transposed = opset13.transpose(inputs, np.array(order, np.int64))
+    results = [getattr(opset13, operation)(transposed, constant) for _ in range(n_readers)]
     return openvino.Model(results, [inputs])
 
 
