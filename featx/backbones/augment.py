@@ -1,8 +1,8 @@
-"""Images changed at random: the layers that do it, and single images changed for good.
+"""Augmentation: layers that change images at random, and augmented views of single images.
 
-While a network is trained, the layers change images anew in each epoch. A version that is kept
-follows from the pixels and a number instead, so that it is the same whenever and wherever it is
-made, and however the image was passed.
+While a network is trained, the layers change images differently in each epoch. An augmented view
+follows from the pixels and a version number instead, so that it is the same in every process and
+however the image was passed.
 """
 
 from __future__ import annotations
@@ -34,37 +34,17 @@ if TYPE_CHECKING:
     import keras
 
 
-def generator_states(model: keras.Model) -> list[Any]:
-    """List the variables in which a model's generators keep their states."""
-    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
-
-
-def states_from(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
-    """Return for each such variable a state to start from, each at numbers of its own."""
-    return [
-        np.array([seed % 2**31, number], np.int64).astype(variable.dtype)
-        for number, variable in enumerate(variables)
-    ]
-
-
-def seed_generators(model: keras.Model, seed: int) -> None:
-    """Let all generators of a model start anew."""
-    variables = generator_states(model)
-    for variable, state in zip(variables, states_from(seed, variables), strict=True):
-        variable.assign(state)
-
-
 _Result = TypeVar("_Result")
 
 AUGMENTATIONS = ("standard",)
-_SEEDING = "by pixels"  # to be changed when versions get their seeds in another way
+_SEEDING = "by pixels"  # to be changed when views get their seeds in another way
 _DRAWS = 10  # some layers change one image in eight, or choose one of a few ways
 _STANDARD_VERSION = 2  # to be raised when "standard" gets other layers
-_SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # shares of size, size, turn, contrast
+_SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # fractions of size, size, turn, contrast
 
 
 def check_augment(augment: Any, faults: ParameterFaults) -> None:
-    """Note a fault if this is neither a name, nor Keras layers, nor None."""
+    """Add a fault unless `augment` is a name, Keras layers or None."""
     if isinstance(augment, str):
         faults.check_option("augment", augment, AUGMENTATIONS)
     elif augment is not None:
@@ -80,13 +60,7 @@ def check_augment(augment: Any, faults: ParameterFaults) -> None:
 
 
 def check_takes_channels_first(augment: Any) -> None:
-    """Check that augmentation layers accept images of shape (c, h, w).
-
-    Raises
-    ------
-    ParameterError
-        They expect the channels to be last.
-    """
+    """Raise ParameterError if augmentation layers expect the channels to be last."""
     given = augment if isinstance(augment, Sequence) else [augment]
     if isinstance(augment, str) or any(
         getattr(layer, "data_format", None) == "channels_last" for layer in given
@@ -100,12 +74,7 @@ def check_takes_channels_first(augment: Any) -> None:
 
 
 def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
-    """Return the layers that change pixels at random while training.
-
-    Parameters
-    ----------
-    augment : None, "standard", keras.Layer or sequence of them
-    """
+    """Return the layers that change pixels at random while training."""
     from keras import layers
 
     if augment is None:
@@ -119,21 +88,20 @@ def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
             layers.RandomContrast(_CONTRAST),
         )
     given = augment if isinstance(augment, Sequence) else [augment]
-    # Copies, since their generators change while they are used.
+    # Copies, since their random generators change with use.
     return tuple(type(layer).from_config(layer.get_config()) for layer in given)
 
 
 class Augmentation:
-    """Changes single images, each in a way that follows from its pixels and a number.
+    """Makes augmented views of single images, which follow from their pixels and a number.
 
     Parameters
     ----------
     augment : "standard", keras.Layer or sequence of them
     input_shape : tuple of int
-        Of one image.
+        Shape of one image.
     cache : EmbeddingCache, default=None
-        Where it is remembered how an augmentation with a name is identified, so that Keras is
-        not needed for that.
+        Cache that remembers the digest of a named augmentation, so that it needs no Keras.
     """
 
     def __init__(
@@ -147,10 +115,10 @@ class Augmentation:
         Raises
         ------
         ParameterError
-            They cannot, give images of another shape, or draw random numbers that do not follow
-            from a seed.
+            They cannot, return another shape, or draw random numbers that do not follow from a
+            seed.
         EngineError
-            They are layers of one's own, and Keras cannot run in this process.
+            They are custom layers, and Keras cannot run in this process.
         """
         given = "'standard'" if isinstance(self._augment, str) else self._augment
         if isinstance(self._augment, str):
@@ -163,16 +131,16 @@ class Augmentation:
         check_can_run()
         try:
             fault = self._changer.fault()
-        except Exception as exc:  # whatever layers of one's own may raise
+        except Exception as exc:  # whatever custom layers may raise
             fault = f"cannot change inputs of shape {self._input_shape}: {exc}"
         if fault:
             raise ParameterError(f"augment={given} {fault}")
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """Of all that decides what becomes of an image.
+        """Digest of everything that decides a view except the image and the version number.
 
-        The generators of Keras' backends differ, so the backend is part of it.
+        The random generators of Keras' backends differ, so the backend is part of it.
         """
         facts = self._cache.facts if self._cache and isinstance(self._augment, str) else None
         known = facts.recall(self._subject()) if facts else None
@@ -189,11 +157,11 @@ class Augmentation:
         return digest
 
     def key(self, key: bytes, version: int) -> bytes:
-        """Return the key of a version of the image with a key."""
+        """Return the key of an augmented view of the image with this key."""
         return digest_of(key, self.digest, str(version).encode())
 
     def __call__(self, image: np.ndarray, version: int) -> np.ndarray:
-        """Return a version of an image, float32."""
+        """Return an augmented view of an image, float32."""
         seed = digest_of(np.ascontiguousarray(image).data.cast("B"), str(version).encode())
         return self._changer(image, seed=int.from_bytes(seed[:4], "little"))
 
@@ -218,7 +186,7 @@ class _Changer:
     Attributes
     ----------
     layers : keras.Model
-        What changes them, in training only.
+        The layers, which change images in training mode only.
     settings : KerasSettings
         Settings of Keras under which the layers are called.
     """
@@ -230,8 +198,8 @@ class _Changer:
         self._lock = threading.RLock()
 
     def fault(self) -> str:
-        """Say why the layers cannot be used, as the rest of a sentence; empty if they can."""
-        with self._lock:  # else a second thread would find out at the same time
+        """Describe why the layers cannot be used, as the rest of a sentence; empty if they can."""
+        with self._lock:  # else a second thread would check at the same time
             return self._fault
 
     @functools.cached_property
@@ -247,15 +215,15 @@ class _Changer:
                 "draws random numbers that do not follow from a seed: layers must draw them from "
                 "a keras.random.SeedGenerator of their own"
             )
-        self(_noise(self._input_shape)[0], seed=0)  # what runs layer by layer may not compile
+        self(_noise(self._input_shape)[0], seed=0)  # layers may run, and not compile
         return ""
 
     def _follows_seeds(self) -> bool:
-        """Tell whether layers that start from the same states give the same, as often as tried."""
+        """Return True if layers that start from the same states always give the same images."""
         import keras
 
-        # A copy, since layers may learn from what passes. Not compiled: a compiled one draws from
-        # other generators once and for all.
+        # A copy, since layers may learn from their inputs. Not compiled: a compiled one draws from
+        # foreign generators once and for all.
         copy = _model_of(self._augment, self._input_shape, self.settings)
         images = _noise(self._input_shape)
 
@@ -274,7 +242,7 @@ class _Changer:
 
         with self._lock:
             function = self._function
-        changed = function(image[np.newaxis], states_from(seed, self._states))
+        changed = function(image[np.newaxis], _states_from(seed, self._states))
         return np.asarray(keras.ops.convert_to_numpy(changed))[0]
 
     @functools.cached_property
@@ -303,8 +271,8 @@ def _model_of(augment: Any, input_shape: tuple[int, ...], settings: KerasSetting
 def _apart(function: Callable[[], _Result], settings: KerasSettings) -> _Result:
     """Call a function that calls layers, and leave the caller's random generators unchanged.
 
-    Layers without a seed draw from the generators of Python, NumPy or Keras; each thread has its
-    own one of Keras.
+    Layers without a seed draw from the generators of Python, NumPy or Keras, of which Keras has
+    one for each thread.
     """
 
     def call() -> _Result:
@@ -327,11 +295,11 @@ def _noise(shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Given:
-    """What augments, compared by name, or by the layers and how they are set at the moment."""
+    """An augmentation, compared by its name, or by its layers and their present settings."""
 
     key: Hashable
     settings: KerasSettings
-    augment: Any = field(compare=False)  # which lives as long as ids of it stand in the key
+    augment: Any = field(compare=False)  # keeps the objects alive whose ids are in the key
 
     @classmethod
     def of(cls, augment: Any) -> _Given:
@@ -342,11 +310,11 @@ class _Given:
         return cls(key, current_settings(), layers)
 
 
-_making = threading.Lock()  # lru_cache lets two threads make the same
+_making = threading.Lock()  # lru_cache would let two threads make the same
 
 
 def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
-    """Return what was made, and compiled, for an earlier call."""
+    """Return the changer that an earlier call made and compiled, or a new one."""
     with _making:
         return _kept_changer(given, input_shape)
 
@@ -354,3 +322,23 @@ def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
 @functools.lru_cache(maxsize=8)
 def _kept_changer(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
     return _Changer(given.augment, input_shape, given.settings)
+
+
+def generator_states(model: keras.Model) -> list[Any]:
+    """List the variables that hold the states of a model's random generators."""
+    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
+
+
+def _states_from(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
+    """Return an initial state for each of these variables, all different."""
+    return [
+        np.array([seed % 2**31, number], np.int64).astype(variable.dtype)
+        for number, variable in enumerate(variables)
+    ]
+
+
+def seed_generators(model: keras.Model, seed: int) -> None:
+    """Restart all random generators of a model from a seed."""
+    variables = generator_states(model)
+    for variable, state in zip(variables, _states_from(seed, variables), strict=True):
+        variable.assign(state)

@@ -1,8 +1,8 @@
-"""The frozen Keras model: a graph with its tap, pooling and preprocessing, and its space.
+"""The frozen Keras model with its layer, pooling and preprocessing, and its space.
 
-:class:`BackboneSpec` holds what a person asked for, :class:`Backbone` the model that was built for
-it. Nothing that the caller passed in is changed: taps and pooling are new graphs around the same
-layers, which share their weights.
+:class:`BackboneSpec` holds the parameters of an extractor, :class:`Backbone` the model that was
+built for them. Nothing that the caller passed in is changed: truncated models and pooling are new
+graphs around the same layers, which share their weights.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     import keras
 
 
-_SPACE_VERSION = 2  # raise it when a description comes to stand for other numbers
+_SPACE_VERSION = 2  # raise it when the same description stands for other numbers
 
 
 @dataclass(frozen=True, eq=False)
 class BackboneSpec:
-    """What was asked for; the fields are the parameters of :class:`FeatureExtractor`.
+    """The parameters of :class:`FeatureExtractor` that decide the backbone.
 
-    A layer may also be given as the tensor of the model's graph that it makes.
+    `layer` may also be a tensor of the model's graph.
     """
 
     backbone: Any
@@ -54,13 +54,13 @@ class BackboneSpec:
 
     @cached_property
     def network(self) -> Network | None:
-        """The network of that name; None if the backbone is no name."""
+        """The network of this name; None if the backbone is no name."""
         named = isinstance(self.backbone, str) and not is_file(self.backbone)
         return find_network(self.backbone) if named else None
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width that were asked for, or that the network has by default."""
+        """Height and width of the inputs; None if neither `input_size` nor a network sets them."""
         if self.input_size is None:
             return (self.network.input_size,) * 2 if self.network else None
         sides = self.input_size
@@ -69,13 +69,13 @@ class BackboneSpec:
 
     @cached_property
     def settings(self) -> KerasSettings:
-        """Settings of Keras under which it is built and compiled; may import Keras."""
+        """Settings of Keras under which the model is built and compiled; may import Keras."""
         is_own = self.network or is_file(self.backbone) or isinstance(self.backbone, StoredModel)
         return STANDARD if is_own else current_settings()
 
     @property
     def label(self) -> str:
-        """The backbone in a few words, for people."""
+        """A short name of the backbone, for people."""
         if self.network:
             return self.network.name
         if is_file(self.backbone):
@@ -86,15 +86,15 @@ class BackboneSpec:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A frozen model with its tap, pooling and preprocessing.
+    """A frozen model with its layer, pooling and preprocessing.
 
     Attributes
     ----------
     model : keras.Model
-        As it was passed in or built.
+        The whole model, as it was passed in or built.
     spec : BackboneSpec
     input_shape : tuple of int
-        Of one input.
+        Shape of one input.
     settings : KerasSettings
         Settings of Keras under which the model is called.
     agreed : set of str
@@ -114,7 +114,7 @@ class Backbone:
 
     @cached_property
     def tensor(self) -> keras.KerasTensor | None:
-        """What is read of the model's graph; None if the model does more than run one.
+        """The layer output in the model's graph; None if the model does more than run one.
 
         Raises
         ------
@@ -127,8 +127,8 @@ class Backbone:
                 raise ParameterError.of(
                     "layer",
                     layer,
-                    f"{self.spec.label} is subclassed or not built, so it has no graph to tap; "
-                    "pass layer=None, or a functional model",
+                    f"{self.spec.label} is subclassed or not built, so it has no graph "
+                    "to find layers in; pass layer=None, or a functional model",
                 )
             return None
         if isinstance(layer, str):
@@ -155,7 +155,7 @@ class Backbone:
 
     @property
     def preprocessing(self) -> Any:
-        """How inputs are scaled, with ``"auto"`` resolved."""
+        """Scaling of the inputs, with ``"auto"`` resolved."""
         network = self.spec.network
         if not (isinstance(self.spec.preprocessing, str) and self.spec.preprocessing == "auto"):
             return self.spec.preprocessing
@@ -166,7 +166,7 @@ class Backbone:
 
     @cached_property
     def activation_shape(self) -> tuple[int, ...]:
-        """Shape of what the layer gives for one sample."""
+        """Shape of the layer output for one sample."""
         import keras
 
         inputs = keras.KerasTensor((None, *self.input_shape), dtype="float32")
@@ -174,12 +174,12 @@ class Backbone:
 
     @cached_property
     def channel_axis(self) -> int:
-        """Axis of the channels in the output of the layer, counting the samples as axis 0.
+        """Axis of the channels in the layer output, counting the samples as axis 0.
 
         Raises
         ------
         BackboneError
-            Pooling was asked for, and the axes to pool over are unknown.
+            `pooling` needs the axes to pool over, and they are unknown.
         """
         axis = channel_axis(self.model, self.tensor)
         averages = self.spec.pooling in ("avg", "max", "avgmax") and len(self.activation_shape) > 1
@@ -195,11 +195,11 @@ class Backbone:
 
     @cached_property
     def takes_channels_first(self) -> bool:
-        """Whether inputs are images whose channels come first, (c, h, w)."""
+        """True if inputs are images whose channels come first, (c, h, w)."""
         return self.kind.is_resized and takes_channels_first(self.model)
 
     def pooled(self, activations: keras.KerasTensor) -> keras.KerasTensor:
-        """Pool the output of the layer, in float32."""
+        """Pool a layer output, in float32."""
         from keras import ops
 
         return pooled(ops.cast(activations, "float32"), self.spec.pooling, self.channel_axis)
@@ -216,12 +216,7 @@ class Backbone:
         return shape
 
     def space(self, digester: Digester | None = None) -> Space:
-        """Describe what decides the numbers; the weights are hashed anew at each call.
-
-        Parameters
-        ----------
-        digester : Digester, default=None
-            See :func:`graph_digest`.
+        """Describe what decides the numbers; each call hashes the weights again.
 
         Raises
         ------
@@ -246,11 +241,11 @@ class Backbone:
             departures.pop("dtype_policy", None)  # that of each layer is in the graph
         if departures:
             description["keras"] = departures
-        return Space(description, label=self._label())
+        return Space(description, label=self._space_label())
 
     @cached_property
     def runs_user_code(self) -> bool:
-        """Whether user code runs, which may depend on any setting of Keras."""
+        """True if user code runs, which may depend on any setting of Keras."""
         layer = self.preprocessing if callable(self.preprocessing) else None
         return any(map(runs_user_code, [self.truncated_model, *([layer] if layer else [])]))
 
@@ -271,7 +266,7 @@ class Backbone:
             return self.truncated_model.layers[-1].name
         return producer(self.tensor)[0].operation.name
 
-    def _label(self) -> str:
+    def _space_label(self) -> str:
         return ", ".join(
             (
                 self.spec.label,
@@ -283,7 +278,7 @@ class Backbone:
         )
 
     def _departures(self) -> list[str]:
-        """Say in which other ways the backbone is not the one that its name stands for."""
+        """Return the other differences between the backbone and the network of its name."""
         spec = self.spec
         departures = []
         if spec.network:
@@ -300,20 +295,10 @@ class Backbone:
 
 
 def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
-    """Make the graph from inputs to the embeddings of several layers of one model.
+    """Make the model from inputs of a dtype to the embeddings of several layers.
 
-    Parameters
-    ----------
-    backbones : sequence of Backbone
-        They differ in layer and pooling only.
-    dtype : str
-        Of the inputs.
-
-    Returns
-    -------
-    keras.Model
-        Its output has shape (n, sum of the features), float32: flat embeddings side by side.
-        What lies under several layers is in it once.
+    The backbones differ in layer and pooling only. The output has shape (n, sum of the features),
+    float32: flat embeddings side by side. Blocks below several layers are in the graph once.
     """
     import keras
     from keras import ops
@@ -328,7 +313,7 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
         read = [backbone.truncated_model(x, training=False) for backbone in backbones]
     flat = []
     for backbone, activations in zip(backbones, read, strict=True):
-        # In whatever precision the network computes, means of it are taken in float32.
+        # Means are taken in float32 in every precision.
         vectors = backbone.pooled(activations)
         if len(vectors.shape) > 2:
             vectors = pooled(vectors, "flatten")
@@ -337,18 +322,14 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
 
 
 def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> Backbone:
-    """Build or load the model that was asked for.
+    """Build or load the model of a spec.
 
-    Parameters
-    ----------
-    spec : BackboneSpec
-    array_shape : tuple of int or None
-        Shape of one sample, if the samples are arrays of one shape.
+    `array_shape` is the shape of one sample, if the samples are arrays of one shape.
 
     Raises
     ------
     WeightsError, BackboneError
-        It cannot be had, or has not exactly one input of a known shape.
+        It cannot be loaded or built, or does not have exactly one input of a known shape.
     EngineError
         It cannot be built in this process.
     """
@@ -373,14 +354,14 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
         model = spec.backbone
     else:
         with settings.applied():
-            model = called_model(spec.backbone, _asked_shape(spec, array_shape))
+            model = called_model(spec.backbone, _shape_from_samples(spec, array_shape))
     input_shape = _input_shape(spec, model, array_shape)
     if isinstance(spec.backbone, StoredModel):
         check_activations(model, input_shape)
     return Backbone(model, spec, input_shape, settings)
 
 
-def _asked_shape(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+def _shape_from_samples(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     if spec.size:
         n_channels = array_shape[2] if array_shape and kind_of(array_shape).is_resized else 3
         return (*spec.size, n_channels)
@@ -395,10 +376,10 @@ def _asked_shape(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tup
 def _input_shape(
     spec: BackboneSpec, model: keras.Model, array_shape: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Find the shape of one input: the model's own, unknown sizes filled in."""
+    """Return the shape of one input: the model's own, with unknown sizes from the samples."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
-        return _asked_shape(spec, array_shape)
+        return _shape_from_samples(spec, array_shape)
     if len(inputs) != 1:
         raise BackboneError(
             f"{spec.label} has {len(inputs)} inputs: expected one. Wrap it in a model of one input."
@@ -407,7 +388,7 @@ def _input_shape(
     if kind_of(shape).is_resized and takes_channels_first(model):
         return _channels_first_shape(spec, shape, array_shape)
     if None in shape:
-        asked = _asked_shape(spec, array_shape)
+        asked = _shape_from_samples(spec, array_shape)
         if len(asked) != len(shape):
             raise BackboneError(
                 f"{spec.label} takes inputs of shape {shape}, but the samples have {asked}"
@@ -424,7 +405,7 @@ def _input_shape(
 def _channels_first_shape(
     spec: BackboneSpec, shape: tuple[int | None, ...], array_shape: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Return the shape of one input (c, h, w), which samples must have, since none is resized."""
+    """Return the shape of one input (c, h, w); samples must have it, since none is resized."""
     if array_shape is not None and len(array_shape) == len(shape):
         asked = (array_shape[0], *(spec.size or array_shape[1:]))
         pairs = zip(shape, asked, strict=True)
@@ -436,7 +417,7 @@ def _channels_first_shape(
 def channels_first_message(
     label: str, shape: tuple[int | None, ...], got: tuple[int, ...] | None
 ) -> str:
-    """Return a message on the samples that a backbone with channels first takes."""
+    """Return a message on the samples that a channels-first backbone takes."""
     channels, height, width = shape
     given = f"have shape {got}" if got else "are files or images, whose channels come last"
     return (
@@ -448,13 +429,10 @@ def channels_first_message(
 
 
 def why_not_finite(backbone: Backbone, inputs: np.ndarray) -> str:
-    """Return a message on the first layer whose output is not finite, and how to cure it.
+    """Return a message on the first layer whose output is not finite, and on the cure.
 
-    Parameters
-    ----------
-    backbone : Backbone
-    inputs : ndarray of shape (1, *backbone.input_shape), uint8 or float32
-        Inputs for which the network gives NaN or infinite values.
+    `inputs` has shape (1, *backbone.input_shape), uint8 or float32; for these inputs the network
+    gives NaN or infinite values.
     """
     layer = f"The layer that is read is {backbone.layer_name!r}"
     try:

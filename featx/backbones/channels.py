@@ -1,6 +1,6 @@
 """The axis of the channels in a tensor, first or last, inferred from the graph that computes it.
 
-Layers state it by their ``data_format``. Operations between such a layer and a tensor may move
+Layers declare it by their ``data_format``. Operations between such a layer and a tensor may move
 axes, so each axis gets a mark, which is followed through the graph.
 """
 
@@ -29,19 +29,10 @@ _Marks = tuple[Any, ...]
 
 
 def channel_axis(model: keras.Model, tensor: keras.KerasTensor | None) -> int | None:
-    """Return the axis of the channels.
+    """Return the axis of the channels in a layer output, the samples being axis 0.
 
-    Parameters
-    ----------
-    model : keras.Model
-    tensor : KerasTensor or None
-        Tensor of the model's graph; None is the output of a model without a graph.
-
-    Returns
-    -------
-    int or None
-        Axis counted from the front, the samples being axis 0; -1 if no layer says otherwise. None
-        if channels come first somewhere, and later operations leave their axis unknown.
+    The tensor None is the output of a model without a graph. The axis is -1 if no layer declares
+    another, and None if channels come first somewhere and later operations lose track of them.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""A copy of a network that may be trained, while the one it was made of stays as it is.
+"""A copy of a network for training, while the original stays as it is.
 
-The copy is flat: models that are layers are laid open, so that a network wrapped in another model
-can be cut and unfrozen like any other. It has the digest of the original, which is checked.
+The copy is flat: nested models are expanded into their layers, so that a network wrapped in another
+model can be cut and unfrozen like any other. Its digest is checked against that of the original.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
 
 class FlatCopy(NamedTuple):
-    """A copy of a model, and what its tensors are copies of.
+    """A copy of a model, and the originals of its tensors.
 
     Attributes
     ----------
     model : keras.Model
     originals : dict
-        From the id of a tensor of the copy to the tensor of the original, for those that are in
-        the outermost graph of the original.
+        Tensors in the outermost graph of the original, by the ids of their copies.
     """
 
     model: keras.Model
@@ -36,23 +35,15 @@ class FlatCopy(NamedTuple):
 def flat_copy(
     model: keras.Model, *, input_shape: tuple[int, ...] | None = None, name: str, label: str
 ) -> FlatCopy:
-    """Copy a model with its weights; nothing is shared.
+    """Copy a functional or Sequential model of one input and output; no weights are shared.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional or Sequential; of one input and one output.
-    input_shape : tuple of int, default=None
-        Of one input, where the model leaves sizes open; None leaves them open.
-    name : str
-        Of the copy.
-    label : str
-        What the model is called in messages.
+    `input_shape` fills in sizes that the model leaves open, `name` is that of the copy, and `label`
+    names the model in messages.
 
     Raises
     ------
     BackboneError
-        It has no graph, or layers that cannot be copied.
+        The model has no graph, or layers that cannot be copied.
     """
     import keras
 
@@ -65,7 +56,7 @@ def flat_copy(
     inputs = keras.Input(input_shape or given.shape[1:], dtype=given.dtype, name=given.name)
     copying = _Copying()
     try:
-        with fixed_seed():  # initialisers draw from Python's own generator
+        with fixed_seed():  # initializers draw from Python's own generator
             tensors = copying.run(model, [inputs])
             copy = keras.Model(inputs, tensors[0], name=name)
             copying.copy_weights()
@@ -101,7 +92,7 @@ class _Copying:
             arguments = (call.arguments.args, call.arguments.kwargs)
             positional, keywords = keras.tree.map_structure(tensor_of, arguments)
             if keywords.get("training") is False:
-                del keywords["training"]  # what is frozen is said by `trainable`
+                del keywords["training"]  # `trainable` decides what is frozen
             outputs = keras.tree.flatten(self._call(call.operation, positional, keywords))
             known.update(zip(map(id, call.outputs), outputs, strict=True))
             if not self._depth:
@@ -141,11 +132,11 @@ class _Copying:
             if getattr(original, "weights", None):
                 copied.set_weights(original.get_weights())
             if hasattr(copied, "finalize_state"):
-                copied.finalize_state()  # statistics become what it computes with
+                copied.finalize_state()  # it computes with the statistics from then on
 
 
 def _fits(model: keras.Model, given: list[Any]) -> bool:
-    """Tell whether a model takes tensors as they are, without casting or reshaping them."""
+    """Return True if a model takes tensors without casting or reshaping them."""
     inner = [(tensor.dtype, len(tensor.shape)) for tensor in model.inputs]
     return inner == [(tensor.dtype, len(tensor.shape)) for tensor in given]
 
@@ -154,7 +145,7 @@ def _check_equal(copy: keras.Model, model: keras.Model, label: str) -> None:
     try:
         is_equal = graph_digest(copy) == graph_digest(model)
     except UnhashableCodeError:
-        return  # then it has no identity either
+        return  # the original has no identity either
     if not is_equal:
         raise BackboneError(
             f"{label} cannot be copied for fine-tuning: the copy computes something else. A layer "

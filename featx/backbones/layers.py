@@ -1,7 +1,7 @@
-"""Layers of a model found by name, in the graph of this very model.
+"""Layers of a model by name, and the pooling of their outputs.
 
-A layer may have been called in other models as well, or twice in this one, and may be a model with
-layers of its own: those are named ``"outer/inner"``.
+A layer may be called in other models as well, or twice in this one; its output here is found in the
+graph of this model. Layers of a model that is a layer are named ``"outer/inner"``.
 """
 
 from __future__ import annotations
@@ -29,19 +29,9 @@ class LayerSpec(NamedTuple):
 
 
 def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) -> keras.KerasTensor:
-    """Pool activations, as operations of a Keras graph.
+    """Pool activations, (n, ..., c), to vectors, as operations of a Keras graph.
 
-    Parameters
-    ----------
-    x : KerasTensor of shape (n, ..., c)
-        Vectors stay as they are.
-    pooling : {"avg", "max", "avgmax", "flatten", None}
-    channel_axis : int, default=-1
-        Axis that a mean or maximum keeps.
-
-    Returns
-    -------
-    KerasTensor of shape (n, n_features), or that of `x` with None
+    A mean or maximum keeps `channel_axis`. Vectors stay as they are, and with None all activations.
     """
     from keras import ops
 
@@ -60,7 +50,7 @@ def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) ->
 def pooled_shape(
     shape: tuple[int, ...], pooling: str | None, channel_axis: int = -1
 ) -> tuple[int, ...]:
-    """Return the shape of one embedding, from that of one sample's activations.
+    """Return the shape of one embedding, given the shape of one sample's activations.
 
     `channel_axis` counts the samples as axis 0, as in :func:`pooled`.
 
@@ -78,26 +68,14 @@ def pooled_shape(
 
 
 def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.KerasTensor:
-    """Find the output of a layer.
+    """Return the output of a layer of a functional or Sequential model, connected to its inputs.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional or Sequential.
-    name : str
-        Of a layer, or ``"outer/inner"`` of one inside a model that is a layer.
-    label : str
-        What the model is called in messages.
-
-    Returns
-    -------
-    KerasTensor
-        Connected to the inputs of the model.
+    The name may be ``"outer/inner"``; messages call the model `label`.
 
     Raises
     ------
     ParameterError
-        There is no such layer, or its output is not one.
+        There is no such layer, or it has several outputs.
     """
     calls = [node for node in calls_of(model) if node.operation.name == name]
     if len(calls) == 1 and len(calls[0].outputs) == 1:
@@ -126,7 +104,7 @@ def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.Ker
 
 
 def _inside(call: Any, name: str, *, label: str) -> keras.KerasTensor:
-    """Find a layer inside a model that is called as a layer, for what it is called on."""
+    """Return the output of a layer inside a nested model, for the inputs of this call."""
     import keras
 
     model = call.operation

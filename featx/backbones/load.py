@@ -1,6 +1,6 @@
-"""Where the model of a backbone comes from: a name, a file, or a callable.
+"""Models of backbones from a name, a file or a callable.
 
-What goes wrong while Keras builds or loads a model becomes one error that names the ways out.
+Every failure of Keras to build or load a model becomes one error that names the ways out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from featx.exceptions import BackboneError, WeightsError, WeightsWarning
 if TYPE_CHECKING:
     import keras
 
-RANDOM_WEIGHTS_SEED = 0
+_RANDOM_WEIGHTS_SEED = 0
 KERAS_SUFFIX = ".keras"
 
 
@@ -36,15 +36,8 @@ def named_model(
 ) -> keras.Model:
     """Build a network of ``keras.applications``, or the embedded one.
 
-    Parameters
-    ----------
-    network : Network
-    input_shape : tuple of int
-        Height, width, channels.
-    weights : "imagenet", None or path
-        None draws them from a fixed seed and leaves the caller's random state alone.
-    params : dict
-        For the constructor, beside ``include_top=False``.
+    Weights that are None are drawn from a fixed seed, which leaves the caller's random state alone.
+    `params` go to the constructor, beside ``include_top=False``.
 
     Raises
     ------
@@ -69,7 +62,7 @@ def named_model(
 
 
 def network_graph(network: Network) -> keras.Model:
-    """Build a network at its default size without making its weights, for a look at its layers."""
+    """Build a network at its default size, with its layers but without values of its weights."""
     import keras
 
     if not network.constructor:
@@ -95,12 +88,12 @@ def _application(
     constructor = getattr(keras.applications, network.constructor)
     arguments = {"include_top": False, "input_shape": input_shape, **params}
     try:
-        # Keras shows the progress of its downloads on standard output, which is for results.
+        # Keras reports downloads on standard output, which is for results.
         with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
             return constructor(weights=None if weights is None else str(weights), **arguments)
     except Exception as exc:
         if weights == "imagenet" and "URL fetch failure" in str(exc):
-            # The message says why; three tracebacks of the download would only bury it.
+            # The message gives the cause; three tracebacks of the download would bury it.
             raise _download_error(network, exc) from None
         if weights is not None and not isinstance(exc, TypeError):
             raise _weights_error(network, weights, exc) from exc
@@ -110,11 +103,9 @@ def _application(
 
 
 def _download_error(network: Network, exc: Exception) -> Exception:
-    file = (
-        ""
-        if _scales_for_imagenet_only(network)
-        else ("pass weights=FILE, a .h5 file of the network without its classifier; ")
-    )
+    file = "pass weights=FILE, a .h5 file of the network without its classifier; "
+    if _scales_for_imagenet_only(network):
+        file = ""
     return WeightsError(
         f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
         f"downloaded ({exc}). Ways out: run once where there is a network, and copy "
@@ -164,7 +155,7 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
     Raises
     ------
     WeightsError
-        It is missing, damaged or holds code that Keras will not run unasked.
+        It is missing or damaged, or holds code that Keras refuses to run.
     """
     import keras
 
@@ -183,13 +174,7 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
 def called_model(
     function: Callable[[tuple[int, ...]], keras.Model], input_shape: tuple[int, ...]
 ) -> keras.Model:
-    """Call a function for its model.
-
-    Raises
-    ------
-    BackboneError
-        It returned something else.
-    """
+    """Call a function for its model; raise BackboneError if it returns something else."""
     import keras
 
     model = function(input_shape)
@@ -202,7 +187,7 @@ def called_model(
 
 
 def is_file(backbone: Any) -> bool:
-    """Tell whether a backbone is given as the path of a file rather than as a name."""
+    """Return True if a backbone is the path of a file rather than a name."""
     return isinstance(backbone, os.PathLike) or (
         isinstance(backbone, str) and (backbone.endswith(KERAS_SUFFIX) or Path(backbone).is_file())
     )
@@ -213,14 +198,14 @@ _seeding = threading.RLock()
 
 @contextlib.contextmanager
 def fixed_seed() -> Iterator[None]:
-    """Make Keras' initialisers draw the same weights each time; undo it afterwards.
+    """Make Keras' initializers draw the same weights each time, inside the block.
 
-    Initialisers without a seed take one from Python's own generator, which all threads share: one
+    Initializers without a seed take one from Python's own generator, which all threads share: one
     thread at a time runs such a block, so a block must not wait for another thread.
     """
     with _seeding:
         state = random.getstate()
-        random.seed(RANDOM_WEIGHTS_SEED)
+        random.seed(_RANDOM_WEIGHTS_SEED)
         try:
             yield
         finally:

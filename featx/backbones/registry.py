@@ -1,12 +1,9 @@
 """The networks that have a name: every one of ``keras.applications``, and the embedded ``"tiny"``.
 
-A table, so that a name is checked, and described, without importing Keras.
-
-How pixels from 0 to 255 are scaled for a network, inside the compiled graph.
-
-The names are those of Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, then standardised
-with the mean and spread of ImageNet's channels; ``"caffe"`` flips RGB to BGR and subtracts
-ImageNet's mean. ``"unit"`` is x / 255.
+The table needs no Keras. Each network scales pixels from 0 to 255 in its own way, by the names of
+Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, then standardized with the mean and
+standard deviation of ImageNet's channels; ``"caffe"`` turns RGB into BGR and subtracts ImageNet's
+mean; ``"unit"`` is x / 255.
 """
 
 from __future__ import annotations
@@ -24,63 +21,18 @@ if TYPE_CHECKING:
 
 
 PREPROCESSINGS = ("tf", "torch", "caffe", "unit", None)
-EFFICIENTNET_V2 = "x / 128 - 1"  # what EfficientNetV2S, M and L do themselves
+_EFFICIENTNET_V2 = "x / 128 - 1"  # what EfficientNetV2S, M and L do themselves
 
 _TORCH_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _TORCH_STD = np.array([0.229, 0.224, 0.225], np.float32)
 _BGR = np.array([2, 1, 0])
 _CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
-
-
-def preprocess(
-    inputs: keras.KerasTensor, preprocessing: Any, channel_axis: int = -1
-) -> keras.KerasTensor:
-    """Scale inputs, as operations of a Keras graph.
-
-    Parameters
-    ----------
-    inputs : KerasTensor of shape (None, h, w, c), uint8 or float32
-    preprocessing : str, None or keras.Layer
-        One of ``PREPROCESSINGS``, ``EFFICIENTNET_V2``, or a layer that is given float32.
-    channel_axis : int, default=-1
-        Axis of the channels, 1 for inputs of shape (None, c, h, w).
-
-    Returns
-    -------
-    KerasTensor, float32
-    """
-    from keras import ops
-
-    x = ops.cast(inputs, "float32")
-    if preprocessing is None:
-        return x
-    if not isinstance(preprocessing, str):
-        return preprocessing(x)
-    if preprocessing == "tf":
-        return x / 127.5 - 1.0
-    if preprocessing == "unit":
-        return x / 255.0
-    if preprocessing == EFFICIENTNET_V2:
-        return x / 128.0 - 1.0
-    if inputs.shape[channel_axis] != 3:
-        raise BackboneError(
-            f"preprocessing={preprocessing!r} is made for 3 channels, but the backbone takes "
-            f"{inputs.shape[channel_axis]}: pass preprocessing='tf', 'unit', None or a Keras layer"
-        )
-    shape = (3,) if channel_axis == -1 else (3, *(1,) * (len(inputs.shape) - 1 - channel_axis))
-    if preprocessing == "torch":
-        return (x / 255.0 - _TORCH_MEAN.reshape(shape)) / _TORCH_STD.reshape(shape)
-    # Taken, not flipped: OpenVINO lets the convolution that follows read its channels so.
-    return ops.take(x, _BGR, axis=channel_axis) - _CAFFE_MEAN_BGR.reshape(shape)
-
-
 TINY_FILE = Path(__file__).parents[1] / "data" / "tiny.keras"
-
 
 _INNER_PREPROCESSING = {
     "MobileNetV3": "tf",
     "EfficientNetV2B": "torch",
-    "EfficientNetV2": EFFICIENTNET_V2,
+    "EfficientNetV2": _EFFICIENTNET_V2,
     "ConvNeXt": "torch",
 }
 
@@ -91,17 +43,17 @@ class Network(NamedTuple):
     Attributes
     ----------
     name : str
-        What ``FeatureExtractor(backbone=...)`` takes.
+        Name that ``FeatureExtractor(backbone=...)`` takes.
     constructor : str
-        Its function in ``keras.applications``; empty for the embedded network.
+        Function in ``keras.applications``; empty for the embedded network.
     preprocessing : str or None
-        How pixels are scaled for it; None where the network does it itself.
+        Scaling of the pixels; None where the network does it itself.
     input_size : int
         Default height and width, in pixels.
     n_features : int
         Width of its pooled embedding, with default parameters.
     n_parameters : int
-        Of the backbone, without the classifier.
+        Number of parameters without the classifier.
     """
 
     name: str
@@ -115,7 +67,7 @@ class Network(NamedTuple):
     def inner_preprocessing(self) -> str | None:
         """Scaling that is part of the network by default, None if it scales nothing itself.
 
-        Taken from the constructors of ``keras.applications`` that have ``include_preprocessing``.
+        Source: the constructors of ``keras.applications`` with ``include_preprocessing``.
         """
         for prefix, preprocessing in _INNER_PREPROCESSING.items():
             if self.constructor.startswith(prefix):
@@ -124,7 +76,7 @@ class Network(NamedTuple):
 
     @property
     def is_fixed_size(self) -> bool:
-        """Whether `input_size` is the only one that it takes."""
+        """True if the network takes inputs of `input_size` only."""
         return not self.constructor
 
 
@@ -176,12 +128,12 @@ _BY_SPELLING = {network.name.replace("_", ""): network for network in NETWORKS}
 
 
 def find_network(name: str) -> Network:
-    """Return the network of a name, in any spelling: ``"MobileNetV2"`` is ``"mobilenet_v2"``.
+    """Return the network of a name in any spelling: ``"MobileNetV2"`` is ``"mobilenet_v2"``.
 
     Raises
     ------
     ParameterError
-        There is none; near names are suggested.
+        No network has this name; near names are suggested.
     """
     network = _BY_SPELLING.get(name.lower().replace("_", "").replace("-", ""))
     if network is None:
@@ -196,7 +148,7 @@ def find_network(name: str) -> Network:
 
 
 def list_backbones() -> list[Network]:
-    """List the networks that can be had by name.
+    """List the networks that have a name.
 
     Returns
     -------
@@ -212,3 +164,35 @@ def list_backbones() -> list[Network]:
     [2048]
     """
     return list(NETWORKS)
+
+
+def preprocess(
+    inputs: keras.KerasTensor, preprocessing: Any, channel_axis: int = -1
+) -> keras.KerasTensor:
+    """Scale inputs, as operations of a Keras graph in float32.
+
+    `preprocessing` is one of ``PREPROCESSINGS``, ``_EFFICIENTNET_V2``, or a layer.
+    """
+    from keras import ops
+
+    x = ops.cast(inputs, "float32")
+    if preprocessing is None:
+        return x
+    if not isinstance(preprocessing, str):
+        return preprocessing(x)
+    if preprocessing == "tf":
+        return x / 127.5 - 1.0
+    if preprocessing == "unit":
+        return x / 255.0
+    if preprocessing == _EFFICIENTNET_V2:
+        return x / 128.0 - 1.0
+    if inputs.shape[channel_axis] != 3:
+        raise BackboneError(
+            f"preprocessing={preprocessing!r} is made for 3 channels, but the backbone takes "
+            f"{inputs.shape[channel_axis]}: pass preprocessing='tf', 'unit', None or a Keras layer"
+        )
+    shape = (3,) if channel_axis == -1 else (3, *(1,) * (len(inputs.shape) - 1 - channel_axis))
+    if preprocessing == "torch":
+        return (x / 255.0 - _TORCH_MEAN.reshape(shape)) / _TORCH_STD.reshape(shape)
+    # Taken, not flipped: OpenVINO fuses this with the convolution that follows.
+    return ops.take(x, _BGR, axis=channel_axis) - _CAFFE_MEAN_BGR.reshape(shape)

@@ -1,9 +1,9 @@
-"""From what a person asked for to the space it stands for, building the backbone only if needed.
+"""The space of a backbone, found without building the backbone where that is possible.
 
-A *recipe* says in plain data what a backbone is made from: a network's name and the digest of its
-weight file, the digest of a ``.keras`` file, the code of a callable, and all options. The cache
-remembers which space each recipe led to, so that a warm run with a named backbone, or one from a
-file, needs no Keras at all. A model object has no recipe: its graph and weights are hashed anew.
+A *recipe* describes in plain data what a backbone is made from: a network's name and the digest of
+its weight file, the digest of a ``.keras`` file, the code of a callable, and all options. The cache
+remembers the space of each recipe, so that a warm run with a named backbone, or one from a file,
+needs no Keras at all. A model object has no recipe: its graph and weights are hashed each time.
 """
 
 from __future__ import annotations
@@ -83,19 +83,14 @@ def resolve(
     array_shape: tuple[int, ...] | None,
     cache: EmbeddingCache | None,
 ) -> EmbeddingSource:
-    """Find the space of a backbone, building it only if it was never met before.
+    """Find the space of a backbone, building it only if its recipe is unknown.
 
-    Parameters
-    ----------
-    spec : BackboneSpec
-    array_shape : tuple of int or None
-        Shape of one sample, if the samples are arrays of one shape.
-    cache : EmbeddingCache or None
+    `array_shape` is the shape of one sample, if the samples are arrays of one shape.
 
     Raises
     ------
     WeightsError, BackboneError, ParameterError
-        The backbone cannot be had, or not with these parameters.
+        The backbone cannot be loaded or built, or not with these parameters.
     """
     source = _source(spec, array_shape, cache.files if cache else FileIndex(None))
     return _resolve_from(source, spec, array_shape, cache, Digester())
@@ -186,16 +181,9 @@ def resolve_layers(
     array_shape: tuple[int, ...] | None,
     cache: EmbeddingCache,
 ) -> list[EmbeddingSource]:
-    """Find the spaces of other layers and poolings of a backbone.
+    """Find the sources of other layers and poolings of a backbone.
 
-    Parameters
-    ----------
-    spec : BackboneSpec
-    layers : sequence of LayerSpec
-    own : EmbeddingSource
-        The space of `spec`, which is left out, as are duplicates and what cannot be cached.
-    array_shape : tuple of int or None
-    cache : EmbeddingCache
+    The source of `spec` itself, duplicates and sources that cannot be cached are left out.
     """
     found, digester = {own.space.digest: own}, Digester()
     source = _source(spec, array_shape, cache.files) if layers else None
@@ -207,7 +195,7 @@ def resolve_layers(
     return list(found.values())[1:]
 
 
-# The spaces that recipes led to in this process, for those who keep nothing.
+# Spaces of recipes in this process, where there is no cache.
 _KNOWN: dict[str, Space] = {}
 
 
@@ -227,14 +215,14 @@ def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space
         cache.facts.remember({"space of": recipe}, space.to_json())
         cache.files.flush()
     except OSError:
-        # The next run builds the backbone again; storing rows will name the trouble.
+        # The next run builds the backbone again; storing rows reports the fault.
         return
 
 
 def _source(
     spec: BackboneSpec, array_shape: tuple[int, ...] | None, files: FileIndex
 ) -> dict[str, Any] | None:
-    """Say, without Keras, where a model comes from; None if that cannot be said."""
+    """Describe, without Keras, where a model comes from; None if that cannot be identified."""
     source: dict[str, Any]
     if spec.network:
         weights = _weights_identity(spec.network.name, spec.weights, files)
@@ -257,12 +245,12 @@ def _source(
         "size": spec.size,
     }
     if callable(spec.backbone) or spec.weights is None:
-        plain["backend"] = backend_name()  # each draws different numbers from one seed
+        plain["backend"] = backend_name()  # backends draw different numbers from one seed
     return {"keras": _keras_version(), **_plain(plain)}
 
 
 def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Say, without Keras, what embeddings are made from; None if that cannot be said."""
+    """Describe, without Keras, what decides embeddings; None if that cannot be identified."""
     if source is None or not (spec.preprocessing is None or isinstance(spec.preprocessing, str)):
         return None
     reading = {
@@ -282,7 +270,7 @@ def _keras_version() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a recipe into what JSON gives back."""
+    """Return a recipe as JSON would give it back."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -313,7 +301,7 @@ def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
     return digest.hex()
 
 
-# Models, and the backbones that read them at some layer, in some way.
+# Backbones of each model, by layer, pooling, preprocessing and precision.
 _BUILT: OrderedDict[Hashable, dict[Hashable, Backbone]] = OrderedDict()
 _building = threading.RLock()
 
@@ -321,7 +309,7 @@ _building = threading.RLock()
 def _builder(
     spec: BackboneSpec, source: dict[str, Any] | None, array_shape: tuple[int, ...] | None
 ) -> Callable[[], Backbone]:
-    """Return a function that builds the model once; the last few are kept for all clones."""
+    """Return a function that builds the backbone once; the last few models are kept for clones."""
     if callable(spec.backbone) or source is None:
         key: Hashable = (id(spec.backbone), spec.size, array_shape, spec.settings)
     else:
@@ -329,19 +317,19 @@ def _builder(
     reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
 
     def build() -> Backbone:
-        # Kept with the spec, whose objects therefore live as long as their ids stand in the key.
+        # Each keeps its spec, so that the objects whose ids are keys stay alive.
         with _building:
-            views = _BUILT.setdefault(key, {})
+            backbones = _BUILT.setdefault(key, {})
             _BUILT.move_to_end(key)
-            if reading not in views:
-                same = next(iter(views.values()), None)
-                views[reading] = (
+            if reading not in backbones:
+                same = next(iter(backbones.values()), None)
+                backbones[reading] = (
                     Backbone(same.model, spec, same.input_shape, same.settings)
                     if same
                     else build_backbone(spec, array_shape)
                 )
             while len(_BUILT) > _MAX_BUILT:
                 _BUILT.popitem(last=False)
-            return views[reading]
+            return backbones[reading]
 
     return build

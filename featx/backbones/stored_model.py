@@ -1,18 +1,12 @@
 """A model inside a saved file, which a stranger may have made: checked before Keras sees it.
 
-A ``.keras`` file is an archive of a configuration and weights. The configuration may name only
-layers that compute, the weights may only be plain arrays
-(``cache/plain_hdf5.py``), and the configuration must not declare more weights than are stored.
-Keras reads the file in a thread of its own, in which settings of the application, such as
+A ``.keras`` file is an archive of a configuration and weights. The configuration names classes and
+functions that Keras looks up and calls; several public advisories are about names that load code or
+files, or open URLs. So it may name only classes and functions that do nothing but compute, and
+custom layers that the application registered with ``keras.saving.register_keras_serializable``.
+Weights may only be plain arrays (``cache/plain_hdf5.py``), and no more may be declared than are
+stored. Keras reads the file in a thread of its own, in which settings of the application, such as
 ``keras.config.enable_unsafe_deserialization()``, have no effect.
-
-The classes and functions of Keras that a model from a stranger may name.
-
-The configuration in a ``.keras`` file names classes and functions that Keras looks up and calls.
-Several public advisories are about names that do more than compute: they load code or files, or
-open URLs. So only names that are known to do nothing but compute are passed on to Keras. A custom
-layer may be named if the application registered it with
-``keras.saving.register_keras_serializable``.
 """
 
 from __future__ import annotations
@@ -38,6 +32,177 @@ from featx.exceptions import SavedFileError
 
 if TYPE_CHECKING:
     import keras
+
+
+_CONFIGURATION, _WEIGHTS = "config.json", "model.weights.h5"
+_MAX_BYTES = {_CONFIGURATION: 2**26, "metadata.json": 2**16, _WEIGHTS: 2**34}
+_MAX_ACTIVATIONS = 2**28  # numbers in one tensor of one sample: 1 GiB
+_SPARE_WEIGHTS = 2**20  # that layers need not store
+
+
+class StoredModel:
+    """A model as the bytes of a ``.keras`` file, which Keras reads only when it is needed."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.digest = digest_of(data).hex()
+
+    def __repr__(self) -> str:
+        return f"<model of {len(self.data):,} bytes, {self.digest[:8]}>"
+
+    def __sklearn_clone__(self) -> StoredModel:
+        return self
+
+    def check(self) -> tuple[dict[str, Any], bytes]:
+        """Check the file without Keras, and return its configuration and its weights.
+
+        Raises
+        ------
+        SavedFileError
+            It is damaged, or names anything but layers of Keras and classes that the application
+            registered.
+        """
+        try:
+            file = io.BytesIO(self.data)
+            members = read_members(
+                file,
+                _MAX_BYTES.get,
+                max_members=len(_MAX_BYTES),
+                required=(_CONFIGURATION, _WEIGHTS),
+            )
+            return check_configuration(members[_CONFIGURATION]), members[_WEIGHTS]
+        except ArchiveError as exc:
+            raise SavedFileError(f"the Keras model in it is damaged: {exc}") from exc
+        except ConfigurationError as exc:
+            raise SavedFileError(
+                f"the Keras model in it is not made of Keras' own layers alone: {exc}. Layers of "
+                "your own have to be registered with keras.saving.register_keras_serializable "
+                "before the file is loaded; a Lambda cannot be saved."
+            ) from exc
+
+    def load(self) -> keras.Model:
+        """Read the model.
+
+        Raises
+        ------
+        SavedFileError
+            :meth:`check` fails, the weights are not plain arrays or fewer than the configuration
+            declares, or Keras cannot read the file.
+        """
+        config, weights = self.check()
+        with tempfile.TemporaryDirectory(prefix="featx-") as folder:
+            file = Path(folder) / _WEIGHTS
+            file.write_bytes(weights)
+            if fault := inspect_weights(file):
+                raise SavedFileError(f"the weights in it cannot be used: {fault.reason}")
+            # A new archive, of the checked parts only.
+            archive = Path(folder) / f"model{KERAS_SUFFIX}"
+            with zipfile.ZipFile(archive, "w") as members:
+                members.writestr(_CONFIGURATION, json.dumps(config))
+                members.write(file, _WEIGHTS)
+            # Seeded by this thread, for which the other one would wait.
+            with fixed_seed():
+                return _in_new_thread(partial(_load, archive, config, len(weights)))
+
+
+def _in_new_thread(job: Callable[[], keras.Model]) -> keras.Model:
+    """Run a job in a new thread, where Keras' settings of threads have their defaults."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(job).result()
+
+
+def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model:
+    import keras
+
+    try:
+        _check_size(config, weights_bytes)
+        return keras.saving.load_model(file, compile=False, safe_mode=True)
+    except SavedFileError:
+        raise
+    except Exception as exc:  # whatever Keras raises of a senseless configuration
+        raise SavedFileError(f"the Keras model in it cannot be loaded: {exc}") from exc
+
+
+def _check_size(config: dict[str, Any], weights_bytes: int) -> None:
+    """Check the memory that a model needs, before any is allocated."""
+    import keras
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(config)
+            n_weights = sum(map(_size, getattr(model, "variables", ())))
+            largest = max(map(_size, _tensors_of(model)), default=0)
+    except Exception:
+        if _names_registered(config):  # custom layers may need their weights to be built
+            return
+        raise
+    if not isinstance(model, keras.Model):
+        raise SavedFileError(f"it holds a {type(model).__name__}, expected a Keras model")
+    if n_weights > weights_bytes + _SPARE_WEIGHTS:
+        raise SavedFileError(
+            f"the Keras model in it declares {n_weights:,} weights, and stores "
+            f"{weights_bytes:,} bytes of them"
+        )
+    _check_activation(largest)
+
+
+def _check_activation(size: int) -> None:
+    if size > _MAX_ACTIVATIONS:
+        raise SavedFileError(
+            f"the Keras model in it makes a tensor of {size:,} numbers for one sample, expected "
+            f"{_MAX_ACTIVATIONS:,} at most"
+        )
+
+
+def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
+    """Check the tensors of a model for one sample, where its configuration leaves sizes open.
+
+    Raises
+    ------
+    SavedFileError
+        A tensor has too many numbers, or the model takes no samples of this shape.
+    """
+    import keras
+
+    if not is_graph(model):
+        return
+    try:
+        inputs = [keras.KerasTensor((None, *input_shape), dtype=model.inputs[0].dtype)]
+        for size in map(_size, _activations_of(model, inputs)):
+            _check_activation(size)
+    except SavedFileError:
+        raise
+    except Exception as exc:  # whatever Keras raises of layers that take no such tensors
+        raise SavedFileError(
+            f"the Keras model in it takes no samples of shape {tuple(input_shape)}: {exc}"
+        ) from exc
+
+
+def _activations_of(model: keras.Model, inputs: Sequence[Any]) -> Iterator[Any]:
+    """Yield the tensors of a graph for these inputs, those of nested models too."""
+    import keras
+
+    known = dict(zip(map(id, model.inputs), inputs, strict=True))
+    for call in calls_of(model):
+        args, kwargs = call.arguments.fill_in(known)
+        if is_graph(call.operation):
+            yield from _activations_of(call.operation, keras.tree.flatten(args))
+        outputs = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+        yield from outputs
+        known.update(zip(map(id, call.outputs), outputs, strict=True))
+
+
+def _tensors_of(model: Any) -> Iterator[Any]:
+    if not is_graph(model):
+        return
+    yield from model.inputs
+    for call in calls_of(model):
+        yield from call.outputs
+        yield from _tensors_of(call.operation)
+
+
+def _size(tensor: Any) -> int:
+    return math.prod(side for side in tensor.shape if side is not None)
 
 
 # Left out on purpose: Lambda, wrappers of foreign code (TFSMLayer, TorchModuleWrapper, JaxLayer,
@@ -125,7 +290,7 @@ _DTYPES = frozenset(
 )
 _MAX_NUMBER = 2**63
 _MAX_CALLS = 2**14
-# Parameters of RandAugment, AugMix and SpectralNormalization: how often a step is run at each call.
+# Parameters of RandAugment, AugMix and SpectralNormalization: repetitions of a step in each call.
 _REPEATS = ("chain_depth", "num_chains", "num_ops", "power_iterations")
 _MAX_REPEATS = 32
 
@@ -135,17 +300,7 @@ class ConfigurationError(ValueError):
 
 
 def check_configuration(data: bytes) -> dict[str, Any]:
-    """Check the configuration of a model before Keras sees it, and drop how it was compiled.
-
-    Parameters
-    ----------
-    data : bytes
-        The member ``config.json`` of a ``.keras`` file.
-
-    Returns
-    -------
-    dict
-        The checked configuration.
+    """Parse and check the configuration of a model, and drop its settings of ``compile``.
 
     Raises
     ------
@@ -187,11 +342,11 @@ def _dicts_in(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_calls(config: dict[str, Any]) -> None:
-    """Check how often one pass calls layers: nested models that call twice double at each level."""
+    """Check the number of calls in one pass, which nested models can double at each level."""
     shared: dict[Any, Any] = {}
     for part in _dicts_in(config):
         if "shared_object_id" in part:
-            # Keras takes what it met first under an id, whatever else the others say.
+            # Keras takes the first object with an id, whatever the others are.
             meaning = [part.get(name) for name in ("class_name", "config")]
             if shared.setdefault(str(part["shared_object_id"]), meaning) != meaning:
                 raise ConfigurationError("its configuration has an id for two objects")
@@ -214,7 +369,7 @@ def _n_calls(value: Any) -> int:
 
 
 def _fault_of(config: dict[str, Any]) -> str:
-    """Describe what is wrong with one object of a configuration; empty if nothing is."""
+    """Describe the fault of one object of a configuration; empty if it has none."""
     if "class_name" not in config:
         return ""
     kind, module, inner = config["class_name"], config.get("module"), config.get("config")
@@ -227,7 +382,7 @@ def _fault_of(config: dict[str, Any]) -> str:
         return "" if dtype in _DTYPES else f"an array of dtype {dtype!r}"
     if kind.startswith("__"):
         return f"{kind}, which is code"
-    if is_registered(config):
+    if _is_registered(config):
         return ""
     if kind == "function":
         is_known = module in _FUNCTION_MODULES and inner in _FUNCTIONS
@@ -235,7 +390,7 @@ def _fault_of(config: dict[str, Any]) -> str:
     names = _CLASSES.get(module or "", frozenset())
     if not (kind[:1].isupper() and kind.isidentifier() and (names is None or kind in names)):
         return f"{kind} of {module or 'an unknown module'}"
-    # Keras would rather take what is registered under that name.
+    # Keras would take the class that is registered under that name.
     if config.get("registered_name") not in (None, kind):
         return f"{kind} under the name {config['registered_name']!r}"
     repeats = {name: inner.get(name) for name in _REPEATS} if isinstance(inner, dict) else {}
@@ -245,15 +400,15 @@ def _fault_of(config: dict[str, Any]) -> str:
     return ""
 
 
-def names_registered(config: dict[str, Any]) -> bool:
+def _names_registered(config: dict[str, Any]) -> bool:
     """Return True if a configuration names anything that the application registered."""
-    return any("class_name" in part and is_registered(part) for part in _dicts_in(config))
+    return any("class_name" in part and _is_registered(part) for part in _dicts_in(config))
 
 
-def is_registered(config: dict[str, Any]) -> bool:
+def _is_registered(config: dict[str, Any]) -> bool:
     """Return True if the application registered the named class or function.
 
-    This does not import Keras: before it is imported, nothing is registered.
+    This needs no import of Keras, before which nothing is registered.
     """
     keras = sys.modules.get("keras")
     is_function = config["class_name"] == "function"
@@ -264,185 +419,3 @@ def is_registered(config: dict[str, Any]) -> bool:
     if is_function or found is None:
         return callable(found)
     return isinstance(found, type) and hasattr(found, "get_config")
-
-
-_CONFIGURATION, _WEIGHTS = "config.json", "model.weights.h5"
-_MAX_BYTES = {_CONFIGURATION: 2**26, "metadata.json": 2**16, _WEIGHTS: 2**34}
-_MAX_ACTIVATIONS = 2**28  # numbers in one tensor of one sample: 1 GiB
-_SPARE_WEIGHTS = 2**20  # that layers need not store
-
-
-class StoredModel:
-    """A model as the bytes of a ``.keras`` file, which Keras reads only when it is needed.
-
-    Parameters
-    ----------
-    data : bytes
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.digest = digest_of(data).hex()
-
-    def __repr__(self) -> str:
-        return f"<model of {len(self.data):,} bytes, {self.digest[:8]}>"
-
-    def __sklearn_clone__(self) -> StoredModel:
-        return self
-
-    def check(self) -> tuple[dict[str, Any], bytes]:
-        """Check the file without Keras, and return its configuration and its weights.
-
-        Raises
-        ------
-        SavedFileError
-            It is damaged, or its configuration names something other than layers of Keras and
-            classes that the application registered.
-        """
-        try:
-            file = io.BytesIO(self.data)
-            members = read_members(
-                file,
-                _MAX_BYTES.get,
-                max_members=len(_MAX_BYTES),
-                required=(_CONFIGURATION, _WEIGHTS),
-            )
-            return check_configuration(members[_CONFIGURATION]), members[_WEIGHTS]
-        except ArchiveError as exc:
-            raise SavedFileError(f"the Keras model in it is damaged: {exc}") from exc
-        except ConfigurationError as exc:
-            raise SavedFileError(
-                f"the Keras model in it is not made of Keras' own layers alone: {exc}. Layers of "
-                "your own have to be registered with keras.saving.register_keras_serializable "
-                "before the file is loaded; a Lambda cannot be saved."
-            ) from exc
-
-    def load(self) -> keras.Model:
-        """Read the model.
-
-        Raises
-        ------
-        SavedFileError
-            See :meth:`check`; or its weights are not plain arrays, or fewer than its configuration
-            declares, or Keras cannot read it.
-        """
-        config, weights = self.check()
-        with tempfile.TemporaryDirectory(prefix="featx-") as folder:
-            file = Path(folder) / _WEIGHTS
-            file.write_bytes(weights)
-            if fault := inspect_weights(file):
-                raise SavedFileError(f"the weights in it cannot be used: {fault.reason}")
-            # Only what was checked.
-            archive = Path(folder) / f"model{KERAS_SUFFIX}"
-            with zipfile.ZipFile(archive, "w") as members:
-                members.writestr(_CONFIGURATION, json.dumps(config))
-                members.write(file, _WEIGHTS)
-            # Held here: the other thread would wait for this one.
-            with fixed_seed():
-                return _in_new_thread(partial(_load, archive, config, len(weights)))
-
-
-def _in_new_thread(job: Callable[[], keras.Model]) -> keras.Model:
-    """Run a job in a new thread, in which Keras' settings of threads have their defaults."""
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(job).result()
-
-
-def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model:
-    import keras
-
-    try:
-        _check_size(config, weights_bytes)
-        return keras.saving.load_model(file, compile=False, safe_mode=True)
-    except SavedFileError:
-        raise
-    except Exception as exc:  # whatever Keras raises of a configuration that makes no sense
-        raise SavedFileError(f"the Keras model in it cannot be loaded: {exc}") from exc
-
-
-def _check_size(config: dict[str, Any], weights_bytes: int) -> None:
-    """Check how much memory a model needs, before any is allocated."""
-    import keras
-
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            model = keras.saving.deserialize_keras_object(config)
-            n_weights = sum(map(_size, getattr(model, "variables", ())))
-            largest = max(map(_size, _tensors_of(model)), default=0)
-    except Exception:
-        if names_registered(config):  # custom layers may need their weights to be built
-            return
-        raise
-    if not isinstance(model, keras.Model):
-        raise SavedFileError(f"it holds a {type(model).__name__}, expected a Keras model")
-    if n_weights > weights_bytes + _SPARE_WEIGHTS:
-        raise SavedFileError(
-            f"the Keras model in it declares {n_weights:,} weights, and stores "
-            f"{weights_bytes:,} bytes of them"
-        )
-    _check_activation(largest)
-
-
-def _check_activation(size: int) -> None:
-    if size > _MAX_ACTIVATIONS:
-        raise SavedFileError(
-            f"the Keras model in it makes a tensor of {size:,} numbers for one sample, expected "
-            f"{_MAX_ACTIVATIONS:,} at most"
-        )
-
-
-def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
-    """Check what a model needs for one sample, where its configuration leaves sizes open.
-
-    Parameters
-    ----------
-    model : keras.Model
-    input_shape : sequence of int
-        Shape of one sample.
-
-    Raises
-    ------
-    SavedFileError
-        It makes a tensor of too many numbers, or takes no such samples.
-    """
-    import keras
-
-    if not is_graph(model):
-        return
-    try:
-        inputs = [keras.KerasTensor((None, *input_shape), dtype=model.inputs[0].dtype)]
-        for size in map(_size, _activations_of(model, inputs)):
-            _check_activation(size)
-    except SavedFileError:
-        raise
-    except Exception as exc:  # whatever Keras raises of layers that take no such tensors
-        raise SavedFileError(
-            f"the Keras model in it takes no samples of shape {tuple(input_shape)}: {exc}"
-        ) from exc
-
-
-def _activations_of(model: keras.Model, inputs: Sequence[Any]) -> Iterator[Any]:
-    """Yield the tensors that a graph makes of given inputs, those of nested models too."""
-    import keras
-
-    known = dict(zip(map(id, model.inputs), inputs, strict=True))
-    for call in calls_of(model):
-        args, kwargs = call.arguments.fill_in(known)
-        if is_graph(call.operation):
-            yield from _activations_of(call.operation, keras.tree.flatten(args))
-        outputs = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
-        yield from outputs
-        known.update(zip(map(id, call.outputs), outputs, strict=True))
-
-
-def _tensors_of(model: Any) -> Iterator[Any]:
-    if not is_graph(model):
-        return
-    yield from model.inputs
-    for call in calls_of(model):
-        yield from call.outputs
-        yield from _tensors_of(call.operation)
-
-
-def _size(tensor: Any) -> int:
-    return math.prod(side for side in tensor.shape if side is not None)

@@ -1,4 +1,4 @@
-"""What every engine does: batches of one size in, embeddings out."""
+"""The interface of all engines: batches of one size in, embeddings out."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Engine(ABC):
     name : str
         What ``FeatureExtractor(engine=...)`` calls it.
     precisions : tuple of str
-        In which it can compute.
+        Precisions in which it can compute.
     n_in_flight : int
-        How many batches to start before the first is waited for: while the device works on one,
-        the next is on its way to it.
+        Number of batches to start before the first is waited for: while the device works on one,
+        the next is copied to it.
     """
 
     name: str
@@ -52,33 +52,14 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self, inputs: np.ndarray) -> Any:
-        """Start work on a full batch; what is returned goes to :meth:`finish`.
-
-        Parameters
-        ----------
-        inputs : ndarray of shape (batch_size, ...), uint8 or float32
-        """
+        """Start work on a full batch, uint8 or float32; the result goes to :meth:`finish`."""
 
     @abstractmethod
     def finish(self, pending: Any) -> np.ndarray:
-        """Wait for a batch.
-
-        Returns
-        -------
-        ndarray of shape (batch_size, ...), float32
-        """
+        """Wait for a batch, and return its embeddings, (batch_size, ...), float32."""
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
-        """Embed one batch.
-
-        Parameters
-        ----------
-        inputs : ndarray of shape (n, ...), n at most the batch size
-
-        Returns
-        -------
-        ndarray of shape (n, ...), float32
-        """
+        """Embed at most one batch, and return as many rows, float32."""
         return self.finish(self.start(self.padded(inputs)))[: len(inputs)]
 
     def padded(self, inputs: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What Keras leaves to its backend: compiling, and whether a GPU may use TensorFloat-32.
+"""Compilation by Keras' backend, and whether a GPU may use TensorFloat-32.
 
-TensorFlow, JAX and torch each do it in a way of their own; no other module knows TensorFlow. What
-is compiled here may be called in several threads at once. It runs under the settings of Keras that
-were in force when it was compiled.
+TensorFlow, JAX and torch differ in both; no other module imports TensorFlow. Several threads may
+call a compiled function at once. It runs under the settings of Keras that were in force when it
+was compiled.
 """
 
 from __future__ import annotations
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 
 def check_is_eager() -> None:
-    """Check that the caller is in no graph of TensorFlow, where weights have no values.
-
-    Raises
-    ------
-    EngineError
-        It is.
-    """
+    """Raise EngineError inside a graph of TensorFlow, where weights have no values."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and not tensorflow.executing_eagerly():
         raise EngineError(
@@ -40,17 +34,10 @@ def check_is_eager() -> None:
 
 
 def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
-    """Compile a model as it is in inference.
+    """Compile a model of one input and one output for inference.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Of one input and one output; it has to live as long as the function.
-
-    Returns
-    -------
-    callable
-        From a batch of any size, (n, ...), to a tensor of outputs.
+    Returns a function from a batch of any size, (n, ...), to a tensor of outputs. The model has to
+    live as long as the function.
 
     Examples
     --------
@@ -62,58 +49,37 @@ def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
     """
     import keras
 
-    backend, settings = keras.backend.backend(), current_settings()
-    if backend == "tensorflow":
-        import tensorflow as tf
+    if keras.backend.backend() != "jax":
+        given = keras.InputSpec(shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+        return _compiled(lambda inputs: model(inputs, training=False), given)
+    import jax
 
-        # XLA makes a network ten times slower on a CPU (facts of 2026-11: 1088 -> 110 images/s).
-        function = tf.function(
-            lambda inputs: model(inputs, training=False), autograph=False, jit_compile=False
-        )
-        given = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
-        traced = function.get_concrete_function(given)
-
-        def make() -> Callable[[np.ndarray], Any]:
-            own = tf.function(lambda inputs: traced(inputs), autograph=False)
-            concrete = own.get_concrete_function(given)
-            return lambda inputs: concrete(tf.constant(inputs))
-
-        return _ForOneThreadEach(make)
-    if backend == "jax":
-        import jax
-
-        function = jax.jit(
-            lambda own, others, inputs: model.stateless_call(own, others, inputs, training=False)[0]
-        )
-        own = [variable.value for variable in model.trainable_variables]
-        others = [variable.value for variable in model.non_trainable_variables]
-        return _compiled_by_one_thread(lambda inputs: function(own, others, inputs), settings)
-    import torch
-
-    def call(inputs: np.ndarray) -> Any:
-        with torch.no_grad(), settings.applied(in_helper=True):
-            return model(keras.ops.convert_to_tensor(inputs), training=False)
-
-    return call
+    function = jax.jit(
+        lambda own, others, inputs: model.stateless_call(own, others, inputs, training=False)[0]
+    )
+    own = [variable.value for variable in model.trainable_variables]
+    others = [variable.value for variable in model.non_trainable_variables]
+    settings = current_settings()
+    return _compiled_by_one_thread(lambda inputs: function(own, others, inputs), settings)
 
 
 def compiled_training(
     layers: keras.Model, states: Sequence[Any]
 ) -> Callable[[np.ndarray, Sequence[np.ndarray]], Any]:
-    """Compile layers as they are in training, but that they change nothing of their own.
+    """Compile layers in training mode, without the updates of their own variables.
 
     Parameters
     ----------
     layers : keras.Model
-        Of one input and one output; it has to live as long as the function.
-    states : sequence of variables of generators
-        Of these layers: see :func:`featx.backbones.augment.generator_states`.
+        Model of one input and one output; it has to live as long as the function.
+    states : sequence of keras.Variable
+        Variables of the layers' random generators.
 
     Returns
     -------
     callable
-        From a batch of one, (1, ...), float32, and what the generators' states are to be, to a
-        tensor of the shape of the batch.
+        Function from a batch of one, (1, ...), float32, and the generators' states, to a tensor of
+        the shape of the batch.
 
     Examples
     --------
@@ -135,48 +101,53 @@ def compiled_training(
         ]
         return layers.stateless_call(own, others, inputs, training=True)[0]
 
-    backend, settings = keras.backend.backend(), current_settings()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        specs = (
-            tf.TensorSpec((1, *layers.input_shape[1:]), tf.float32),
-            [tf.TensorSpec(state.shape, state.dtype) for state in states],
-        )
-        traced = tf.function(call, autograph=False).get_concrete_function(*specs)
-
-        def make() -> Callable[[np.ndarray, Sequence[np.ndarray]], Any]:
-            own = tf.function(lambda inputs, given: traced(inputs, given), autograph=False)
-            concrete = own.get_concrete_function(*specs)
-            return lambda inputs, given: concrete(tf.constant(inputs), [*map(tf.constant, given)])
-
-        return _ForOneThreadEach(make)
-    if backend == "jax":
+    if keras.backend.backend() == "jax":
         import jax
 
-        return _compiled_by_one_thread(jax.jit(call), settings)
+        return _compiled_by_one_thread(jax.jit(call), current_settings())
+    image = keras.InputSpec(shape=(1, *layers.input_shape[1:]), dtype="float32")
+    specs = [keras.InputSpec(shape=state.shape, dtype=state.dtype) for state in states]
+    return _compiled(call, image, specs)
+
+
+def _compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+    """Compile a function of tensors for TensorFlow; torch runs it as it is."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        return _run_by_torch(function, current_settings())
+    import tensorflow as tf
+
+    given = keras.tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), specs)
+    # XLA makes a network ten times slower on a CPU (facts of 2026-11: 1088 -> 110 images/s).
+    traced = tf.function(function, autograph=False, jit_compile=False)
+    concrete = traced.get_concrete_function(*given)
+
+    def make() -> Callable[..., Any]:
+        own = tf.function(lambda *inputs: concrete(*inputs), autograph=False)
+        called = own.get_concrete_function(*given)
+        return lambda *inputs: called(*keras.tree.map_structure(tf.constant, inputs))
+
+    return _ForOneThreadEach(make)
+
+
+def _run_by_torch(function: Callable[..., Any], settings: KerasSettings) -> Callable[..., Any]:
+    import keras
     import torch
 
-    convert = keras.ops.convert_to_tensor
-
-    def run(inputs: np.ndarray, given: Sequence[np.ndarray]) -> Any:
+    def run(*inputs: Any) -> Any:
         with torch.no_grad(), settings.applied(in_helper=True):
-            return call(convert(inputs), [*map(convert, given)])
+            return function(*keras.tree.map_structure(keras.ops.convert_to_tensor, inputs))
 
     return run
 
 
 class _ForOneThreadEach:
-    """Functions that compute the same, of which each is called by one thread at a time.
+    """Copies of one function, each called by one thread at a time.
 
     A convolution of TensorFlow's oneDNN that adds another tensor to its result keeps that tensor in
     itself while it computes: two threads in one function may add each other's, or end the process
-    (TensorFlow 2.21). Operations of functions that call the same one are copies, one for each.
-
-    Parameters
-    ----------
-    make : callable
-        Makes such a function.
+    (TensorFlow 2.21). `make` returns a function with operations of its own.
     """
 
     def __init__(self, make: Callable[[], Callable[..., Any]]) -> None:
@@ -197,7 +168,7 @@ class _ForOneThreadEach:
 def _compiled_by_one_thread(
     function: Callable[..., Any], settings: KerasSettings
 ) -> Callable[..., Any]:
-    """Let one thread make the first call with some shape; JAX compiles in all that call at once."""
+    """Let one thread make the first call with each shape; else JAX compiles in every thread."""
     known: set[tuple[int, ...]] = set()
     compiling = threading.Lock()
 
@@ -212,19 +183,13 @@ def _compiled_by_one_thread(
     return call
 
 
-# TensorFlow's and torch's switches are ones of the whole process.
+# The switches of TensorFlow and torch apply to the whole process.
 _switches = threading.Lock()
 
 
 @contextlib.contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Allow or forbid TensorFloat-32, which keeps 10 bits of each factor; undo it afterwards.
-
-    Parameters
-    ----------
-    precision : str
-        It is forbidden in ``"float32"``.
-    """
+    """Forbid TensorFloat-32, which keeps 10 bits of each factor, in ``"float32"`` only."""
     import keras
 
     is_exact = precision == "float32"

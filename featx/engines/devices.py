@@ -1,8 +1,7 @@
-"""On what Keras' backend runs.
+"""The device that Keras' backend runs on, and whether it can run in this process at all.
 
-A process that was forked from one in which TensorFlow ran cannot run it: it would wait forever.
-
-A fork copies the thread that called it and no other, and TensorFlow's work waits for its threads.
+A process that was forked from one in which TensorFlow ran cannot run it. A fork copies only the
+thread that called it, and TensorFlow would wait forever for its other threads.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ _ROUNDING = (
 )
 
 
-def devices() -> list[str]:
+def _devices() -> list[str]:
     """List the devices that Keras' backend would use, such as ``["cpu:0"]`` or ``["gpu:0"]``."""
     import keras
 
-    if keras.backend.backend() == "torch":  # of which Keras lists none
+    if keras.backend.backend() == "torch":  # Keras lists none of its devices
         import torch
 
         return [f"gpu:{n}" for n in range(torch.cuda.device_count())] or ["cpu:0"]
@@ -36,22 +35,22 @@ def devices() -> list[str]:
 
 
 def has_accelerator() -> bool:
-    """Tell whether Keras' backend would run on something other than a CPU."""
-    return not all(device.startswith("cpu") for device in devices())
+    """Return True if Keras' backend would run on something other than a CPU."""
+    return not all(device.startswith("cpu") for device in _devices())
 
 
 def device_name() -> str:
     """Describe the device, such as ``"cpu:0, x86_64, 2 cores"``."""
-    return f"{devices()[0]}, {platform.machine()}, {joblib.cpu_count()} cores"
+    return f"{_devices()[0]}, {platform.machine()}, {joblib.cpu_count()} cores"
 
 
 def check_device(precision: str) -> None:
-    """Check that a precision makes sense here.
+    """Check that a precision makes sense on this device.
 
     Raises
     ------
     EngineError
-        It is one for GPUs, and there is none, or float32 would be computed in fewer bits.
+        It is for GPUs, and there is none, or float32 would be computed in fewer bits.
     """
     if precision in _FOR_GPUS and not has_accelerator():
         raise EngineError(
@@ -66,7 +65,7 @@ def check_device(precision: str) -> None:
 
 
 def _rounding() -> list[str]:
-    """Return the settings with which oneDNN rounds float32 to fewer bits on a CPU."""
+    """Return the settings that let oneDNN round float32 to fewer bits on a CPU."""
     import keras
 
     found = [
@@ -110,7 +109,7 @@ def _note_fork() -> None:
 
 
 def _is_running() -> bool:
-    """Tell whether TensorFlow was used; then it lets nobody change its number of threads."""
+    """Return True if TensorFlow has run, after which its number of threads cannot change."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None:
         return False

@@ -1,15 +1,15 @@
-"""A Keras graph in a form that compilers run faster; the numbers stay the same.
+"""A Keras graph rewritten so that compilers run it faster; the numbers stay the same.
 
-- Batch normalisation is folded into the convolution or dense layer before it.
+- Batch normalization is folded into the convolution or dense layer before it.
 - A convolution with a group for each channel runs as the depthwise convolution that it is: grouped
   convolutions are slow on CPUs (ConvNeXtTiny: 5 -> 29 images/s, 2 cores, 2026-11).
-- SiLU and the exact GELU are spelled out, since OpenVINO cannot see through TensorFlow's custom
-  gradient of the one (EfficientNetB0: 90 -> 250 images/s), and ONNX has no ``erfc`` for the other.
+- SiLU and the exact GELU are spelled out: TensorFlow's custom gradient hides SiLU from OpenVINO
+  (EfficientNetB0: 90 -> 250 images/s), and ONNX has no ``erfc`` for GELU.
 - `Normalization` is spelled out, since its statistics are tensors that exporters lose.
 
-The rewritten graph is a layer that runs the calls of the original one by one. It calls the very
-layers of the original, which are neither copied nor changed, so that custom layers run as well.
-Keras is imported here, so whoever may not need it imports this module when it does.
+The rewritten graph is a layer that runs the calls of the original one by one. It calls the layers
+of the original, which are neither copied nor changed, so that custom layers run as well. This
+module imports Keras, so other modules import it where they need it.
 
 The folding is that of Jacob et al. (2018), "Quantization and Training of Neural Networks for
 Efficient Integer-Arithmetic-Only Inference", section 3.2.
@@ -36,18 +36,10 @@ _LINEAR = (*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, layers.Dense)
 
 
 def rewritten(model: keras.Model) -> keras.Model:
-    """Rewrite a model for inference.
+    """Rewrite a functional model of one input for inference.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional, of one input; neither it nor its layers are changed.
-
-    Returns
-    -------
-    keras.Model
-        It gives the same outputs up to rounding. What was folded are copies of the weights as
-        they are now; all other weights are shared.
+    Its outputs stay the same up to rounding. Folded weights are copies as they are now; all others
+    are shared with `model`, which is not changed.
 
     Examples
     --------
@@ -63,7 +55,7 @@ def rewritten(model: keras.Model) -> keras.Model:
 
 
 class _Step(NamedTuple):
-    """A call of the original graph, and what is done in its place."""
+    """A call of the original graph, and the function that replaces it."""
 
     call: Any
     run: Callable[..., Any]
@@ -104,7 +96,7 @@ class _Graph(layers.Layer):
     def _plan(self) -> list[_Step]:
         calls = calls_of(self.model)
         if any(map(_makes_mask, self.model._flatten_layers())):
-            # What is done in place of a call would lose the mask that a tensor carries.
+            # The functions that replace calls would lose the mask that a tensor carries.
             return [_Step(call, call.operation) for call in calls]
         folded = _foldable(calls, self.model.outputs)
         return [_Step(call, self._replacement(call, folded)) for call in calls]
@@ -147,7 +139,7 @@ class _Graph(layers.Layer):
 
 
 class _Weights(NamedTuple):
-    """What a linear layer computes with; a separable one has a kernel for each of two steps."""
+    """The weights of a linear layer; a separable one has a kernel for each of two steps."""
 
     kernel: Any
     bias: Any
@@ -155,7 +147,7 @@ class _Weights(NamedTuple):
 
 
 def _makes_mask(layer: keras.Layer) -> bool:
-    """Tell whether a layer may give its output a mask that its input did not have."""
+    """Return True if a layer may give its output a mask that its input did not have."""
     if isinstance(layer, layers.Masking):
         return True
     if isinstance(layer, layers.Embedding):
@@ -164,7 +156,7 @@ def _makes_mask(layer: keras.Layer) -> bool:
 
 
 def _is_plain(call: Any) -> bool:
-    """Tell whether a call is of an operation as it is in Keras, on one tensor, for inference."""
+    """Return True if a call runs an operation of Keras unchanged, on one tensor, for inference."""
     arguments = call.arguments
     keywords = {name for name, value in arguments.kwargs.items() if value is not None}
     return (
@@ -176,7 +168,7 @@ def _is_plain(call: Any) -> bool:
 
 
 def _is_plain_nested(call: Any) -> bool:
-    """Tell whether a plain call of a model as a layer does no more than run its graph."""
+    """Return True if a plain call of a model as a layer does no more than run its graph."""
     model = call.operation
     if not is_graph(model) or len(model.inputs) != 1:
         return False
@@ -185,7 +177,7 @@ def _is_plain_nested(call: Any) -> bool:
 
 
 def _is_linear(call: Any) -> bool:
-    """Tell whether a call is of a layer that this module can run itself."""
+    """Return True if a call is of a linear layer that this module can run itself."""
     layer = call.operation
     if type(layer) not in _LINEAR or not _is_plain(call):
         return False
@@ -195,13 +187,7 @@ def _is_linear(call: Any) -> bool:
 
 
 def _foldable(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, Any]:
-    """Find the calls of a linear layer that are read by a batch normalisation only.
-
-    Returns
-    -------
-    dict
-        From the id of either call to the other.
-    """
+    """Map the id of a linear call that only a batch normalization reads, and back, to the other."""
     readers = Counter(id(tensor) for call in calls for tensor in call.input_tensors)
     readers.update(map(id, outputs))
     pairs = {}
@@ -236,7 +222,7 @@ def _weights_of(layer: Any) -> _Weights:
 
 
 def _fold(weights: _Weights, norm: layers.BatchNormalization, layer: Any) -> _Weights:
-    """Fold a batch normalisation into the weights of the linear layer before it."""
+    """Fold a batch normalization into the weights of the linear layer before it."""
     scale = 1 / np.sqrt(_exact(norm.moving_variance) + norm.epsilon)
     if norm.scale:
         scale = scale * _exact(norm.gamma)
@@ -247,7 +233,7 @@ def _fold(weights: _Weights, norm: layers.BatchNormalization, layer: Any) -> _We
     if norm.center:
         bias = bias + _exact(norm.beta)
     kernel = _exact(weights.kernel)
-    # The outputs of a depthwise kernel are its last two axes: channel by channel, its multiples.
+    # The outputs of a depthwise kernel lie along its last two axes: channels and multipliers.
     kernel = kernel * (scale.reshape(kernel.shape[-2:]) if isinstance(layer, _DEPTHWISE) else scale)
     return _Weights(kernel.astype(np.float32), bias.astype(np.float32), weights.depthwise_kernel)
 

@@ -45,17 +45,17 @@ class ONNXEngine(Engine):
         return engine
 
     def start(self, inputs: np.ndarray) -> Any:
-        """Run a batch: ONNX Runtime returns when it is done, and lets other threads work."""
+        """Run a batch to its end; other threads can work meanwhile."""
         return self._session.run(None, {self._input: inputs})[0]
 
     def finish(self, pending: Any) -> np.ndarray:
-        """Return what the batch gave."""
+        """Return the embeddings of the batch."""
         return np.asarray(pending, np.float32)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the converter from logging what it could not optimise, and what it deprecates."""
+    """Silence the converter's notes on optimizations and deprecations."""
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,6 +1,6 @@
-"""Which engine: by name, or the best for the device of those that are installed.
+"""The engines by name, the fastest one for the device, and models in other precisions.
 
-An engine that Keras exports to is asked for two samples before it is trusted.
+The embeddings of two samples are compared with Keras' before another engine is used.
 """
 
 from __future__ import annotations
@@ -23,89 +23,35 @@ if TYPE_CHECKING:
     import keras
 
 
-_POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-
-
-def in_precision(model: keras.Model, precision: str) -> keras.Model:
-    """Return a model that computes in a precision; weights stay float32.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Functional; not changed.
-    precision : {"float32", "tf32", "bfloat16", "float16"}
-
-    Returns
-    -------
-    keras.Model
-        The model itself where no layer has to change, else a copy.
-
-    Raises
-    ------
-    EngineError
-        A layer cannot be copied.
-    """
-    policy = _POLICIES.get(precision)
-    if policy is None:
-        return model
-    import keras
-
-    def in_policy(layer: Any) -> Any:
-        config = layer.get_config()
-        if isinstance(layer, keras.Layer) and layer.dtype_policy.name == "float32":
-            config["dtype"] = policy
-        return type(layer).from_config(config)
-
-    try:
-        copy = keras.models.clone_model(model, clone_function=in_policy, recursive=True)
-        copy.set_weights(model.get_weights())
-        for layer in copy._flatten_layers():
-            if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()  # statistics become what it computes with
-    except Exception as exc:
-        raise EngineError(
-            f"this network cannot be copied to compute in {precision}: {exc}"
-        ) from exc
-    return copy
-
-
 ENGINES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (KerasEngine, OpenVINOEngine, ONNXEngine)
 }
+_POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 _PACKAGES = {"openvino": ("openvino",), "onnx": ("onnxruntime", "tf2onnx")}
-# Engines agree within 1e-4 in float32. 16 bits keep 8 (bfloat16) or 11 of a number, which adds up,
-# on some images more than on others: photographs through MobileNet 0.25 differ by 0.12 in the
-# middle and by up to 0.35, and all of another network's by about 1. So there the closer row counts.
+# Engines agree within 1e-4 in float32. 16-bit numbers have 8 (bfloat16) or 11 bits of precision.
+# Rounding adds up, more on some images than on others: photographs through MobileNet 0.25 differ by
+# 0.12 in the median and by up to 0.35. A faulty engine differs by about 1 on all images. So in 16
+# bits the closer of the two rows counts.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 
 
 def missing_packages(name: str) -> list[str]:
-    """List the packages that an engine needs and that are not installed.
-
-    Parameters
-    ----------
-    name : str
-        Of an engine.
-    """
+    """List the packages that an engine needs and that are not installed."""
     return [package for package in _PACKAGES.get(name, ()) if not importlib.util.find_spec(package)]
 
 
 def faster_engine(precision: str) -> str | None:
-    """Name the engine that is faster than Keras here, if there is one and it is installed.
+    """Return the name of an installed engine that is faster than Keras on this device, if any.
 
     On a CPU that is OpenVINO; ONNX Runtime is not always faster than Keras' folded graph, and takes
     up to half a minute to convert (2026-11).
-
-    Parameters
-    ----------
-    precision : str
     """
     import keras
 
     if has_accelerator() or precision not in OpenVINOEngine.precisions:
         return None
     if keras.backend.backend() != "tensorflow":
-        return None  # what Keras exports from JAX, OpenVINO 2026.4 does not know
+        return None  # OpenVINO 2026.4 cannot read what Keras exports from JAX
     return None if missing_packages("openvino") else "openvino"
 
 
@@ -118,28 +64,24 @@ def make_engine(
     probe: np.ndarray,
     widths: Sequence[int] | None = None,
 ) -> Engine:
-    """Make an engine and check what it gives.
+    """Make an engine and check its embeddings.
 
     Parameters
     ----------
     name : {"keras", "openvino", "onnx"}
     graph : keras.Model
-        From inputs to float32 embeddings of shape (n, n_features); not changed.
+        Model from inputs to float32 embeddings of shape (n, n_features); not changed.
     batch_size : int
     precision : {"float32", "tf32", "bfloat16", "float16"}
     probe : ndarray of shape (n, ...)
-        Some inputs; two of them are tried, unless Keras runs the graph as it is.
+        Inputs, two of which are tried unless Keras runs the graph in float32.
     widths : sequence of int, default=None
-        How many features each layer has whose embeddings stand side by side; None is one layer.
-
-    Returns
-    -------
-    Engine
+        Number of features of each layer whose embeddings stand side by side; None is one layer.
 
     Raises
     ------
     EngineError
-        The graph cannot be converted, or gives other embeddings than Keras does.
+        The graph cannot be converted, or its embeddings differ from Keras'.
     """
     from featx.engines.fold import rewritten
 
@@ -174,7 +116,7 @@ def _difference(
 ) -> float:
     """Return the difference of rows, relative to their length, in the layer where it is largest.
 
-    In each layer it is that of the farthest row, or of the closest, which is none of zeros.
+    In each layer it is that of the farthest row, or of the closest one that is not all zeros.
     """
     is_finite = np.isfinite(expected).all(axis=1)
     rows, expected = rows[is_finite], expected[is_finite]
@@ -188,6 +130,40 @@ def _difference(
         length = np.linalg.norm(right.astype(np.float64), axis=1)
         difference = np.linalg.norm(part.astype(np.float64) - right, axis=1)
         difference /= np.maximum(length, np.finfo(np.float32).tiny)
-        telling = difference[length > 0]
-        differences.append(min(telling) if of_closest and len(telling) else max(difference))
+        nonzero = difference[length > 0]
+        differences.append(min(nonzero) if of_closest and len(nonzero) else max(difference))
     return float(max(differences))
+
+
+def in_precision(model: keras.Model, precision: str) -> keras.Model:
+    """Return a functional model that computes in a precision; weights stay float32.
+
+    That is the model itself in float32 and TensorFloat-32, else a copy.
+
+    Raises
+    ------
+    EngineError
+        A layer cannot be copied.
+    """
+    policy = _POLICIES.get(precision)
+    if policy is None:
+        return model
+    import keras
+
+    def in_policy(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, keras.Layer) and layer.dtype_policy.name == "float32":
+            config["dtype"] = policy
+        return type(layer).from_config(config)
+
+    try:
+        copy = keras.models.clone_model(model, clone_function=in_policy, recursive=True)
+        copy.set_weights(model.get_weights())
+        for layer in copy._flatten_layers():
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # statistics become what it computes with
+    except Exception as exc:
+        raise EngineError(
+            f"this network cannot be copied to compute in {precision}: {exc}"
+        ) from exc
+    return copy

@@ -1,8 +1,8 @@
-"""Samples through engines: in what batches, on which engine, and what if memory runs out.
+"""Batches of samples through engines: their size, the engine, and running out of memory.
 
-A runner starts with the engine that is ready first. While the first batches run it learns how fast
-that is: a batch size is found so, and where much is left to do, an engine is made that is faster,
-but takes seconds to convert the network. Every sample that is tried on is also done.
+A runner starts with the engine that is ready first. It measures the first batches to find a batch
+size; where much is left to do, it then changes to an engine that is faster, but takes seconds to
+convert the network. The embeddings of the batches that were measured are kept.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ from featx.exceptions import EngineError, EngineWarning
 _NUMBERS_PER_BATCH = 5_000_000
 _TIMES_ON_ACCELERATORS = 8
 LARGEST_BATCH = 4096
-_GAIN = 1.03
+_GAIN = 1.03  # in samples a second, for which a batch size may double
+# To convert a network takes 3 to 6 seconds, and saves a tenth to a half of the time.
+_WORTH_CONVERTING_S = 30.0
+_WORTH_SEARCHING_BATCHES = 40
+_SETUP_FRACTION = 0.1  # of the time left, that setting up another batch size may take
+_TRIALS = 3  # the first of some size also sets things up
 
 
 def batch_size_for(shape: tuple[int, ...], *, on_accelerator: bool = False) -> int:
     """Choose a batch size from the shape of one input.
 
-    About five million numbers to a batch, which is 32 images of 224x224: on 2 CPU cores
-    MobileNetV2 ran there a quarter faster than with 8, and no slower than with 64 (2026-11). A GPU
-    gets up to eight times as many, but no more than 256 samples: ResNet50 ran on an H200 at 9,500
-    images/s in batches of 32, 15,000 of 128, 18,600 of 256.
+    A batch has about five million numbers, 32 images of 224x224: on 2 CPU cores MobileNetV2 runs a
+    quarter faster so than with 8 images, and no slower than with 64 (2026-11). A GPU gets up to
+    eight times as many, but no more than 256 samples: ResNet50 ran on an H200 at 9,500 images/s in
+    batches of 32, at 15,000 in batches of 128, at 18,600 in batches of 256.
 
     Examples
     --------
@@ -47,15 +52,10 @@ def batch_size_for(shape: tuple[int, ...], *, on_accelerator: bool = False) -> i
 class BatchSizeSearch:
     """Finds a good batch size by trying: doubled while that pays, else halved.
 
-    Parameters
-    ----------
-    start : int
-        The first size that is tried.
-
     Attributes
     ----------
     best : int
-        The best size so far.
+        The best size so far; at first the one to start from.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class BatchSizeSearch:
             yield self.best // 2
 
     def note(self, size: int, *, rate: float) -> None:
-        """Note how many samples a second went through; larger batches have to earn their memory."""
+        """Note the samples per second at a size; larger batches have to earn their memory."""
         best_rate = self._rates.get(self.best, 0.0)
         self._rates[size] = rate
         if rate > best_rate * (_GAIN if size > self.best else 1 / _GAIN if size < self.best else 1):
@@ -87,45 +87,38 @@ class BatchSizeSearch:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says, in the words of any backend, that memory ran out."""
+    """Return True if an error of any backend means that memory ran out."""
     words = ("resource_exhausted", "resource exhausted", "out of memory", "oom when", "bad_alloc")
     text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or any(word in text for word in words)
-
-
-# To convert a network takes 3 to 6 seconds, and saves a tenth to a half of the time.
-_WORTH_CONVERTING_S = 30.0
-_WORTH_SEARCHING_BATCHES = 40
-_SETUP_SHARE = 0.1  # of the time that is left: what setting another batch size up may take
-_TRIALS = 3  # the first of some size also sets things up
 
 
 _Done = tuple[np.ndarray, np.ndarray]  # rows and their embeddings
 
 
 class Feed(Protocol):
-    """Where samples come from."""
+    """A source of samples, in batches."""
 
     @property
     def n_left(self) -> int:
-        """How many samples are expected to come."""
+        """Number of samples that are expected to come."""
 
     def take(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and inputs, of one dtype, of up to so many samples; none at the end."""
 
 
 class RunnerOptions(NamedTuple):
-    """How a runner starts.
+    """The start of a runner.
 
     Attributes
     ----------
     engine : str
-        With which it starts.
+        Engine of the first batches.
     faster : str or None
-        To which it may change.
+        Engine to which it may change.
     batch_size : int
     is_fixed : bool
-        Whether the batch size is one to keep.
+        True if the batch size stays as it is.
     """
 
     engine: str
@@ -135,22 +128,22 @@ class RunnerOptions(NamedTuple):
 
 
 class _Speed(NamedTuple):
-    """How fast batches of one size went through.
+    """The speed of batches of one size.
 
     Attributes
     ----------
     rate : float
-        Samples a second, at best.
+        Samples per second, at best.
     setup_s : float
-        How much longer the first took: JAX compiles a network for each size.
+        Additional seconds of the first batch: JAX compiles a network for each size.
     """
 
     rate: float
     setup_s: float
 
 
-class _UnderWay(NamedTuple):
-    """A batch under way, or why it is not."""
+class _Pending(NamedTuple):
+    """A batch that was started, or the error that kept it from starting."""
 
     inputs: np.ndarray
     engine: Engine
@@ -173,14 +166,14 @@ class Runner:
         ``(name, probe, batch_size) -> Engine`` for inputs like those of `probe`.
     options : RunnerOptions
     on_batch_size : callable, default=None
-        Told the batch size when one was found by trying.
+        Called with a batch size that was found by trying.
 
     Attributes
     ----------
     batch_size : int
-        The one in use.
+        Batch size in use.
     engines : list of str
-        Those that were used, in turn.
+        Names of the engines that were used, in order.
     """
 
     def __init__(
@@ -225,9 +218,9 @@ class Runner:
                 break
             search.note(size, rate=speed.rate)
             setup_s = max(setup_s, speed.setup_s)
-            if speed.rate * setup_s >= _SETUP_SHARE * feed.n_left:
+            if speed.rate * setup_s >= _SETUP_FRACTION * feed.n_left:
                 self.batch_size = search.best
-                return  # with more to do, it would pay to go on: nothing to be remembered
+                return  # a longer pass would search on, so this size is not remembered
         self.batch_size = search.best
         if self._on_batch_size:
             self._on_batch_size(self.batch_size)
@@ -241,14 +234,14 @@ class Runner:
             self._name = self._options.faster
 
     def _measure(self, feed: Feed) -> Generator[_Done, None, _Speed]:
-        """Embed some batches; return how fast they went through."""
+        """Embed some batches, and return their speed."""
         seconds = []
         best = 0.0
         for _ in range(_TRIALS):
             rows, inputs = feed.take(self.batch_size)
             if not len(rows):
                 break
-            self._engine(inputs)  # what making the first takes is not the size's
+            self._engine(inputs)  # made before the clock starts
             start_s = time.perf_counter()
             outputs = self._run(inputs)
             seconds.append(time.perf_counter() - start_s)
@@ -257,8 +250,8 @@ class Runner:
         return _Speed(best, seconds[0] - min(seconds) if seconds else 0.0)
 
     def _stream(self, feed: Feed) -> Iterator[_Done]:
-        """Embed the rest; the next batches are on their way while the last is worked on."""
-        pending: deque[tuple[np.ndarray, _UnderWay]] = deque()
+        """Embed the rest, with the next batches started before the last is waited for."""
+        pending: deque[tuple[np.ndarray, _Pending]] = deque()
         while True:
             rows, inputs = feed.take(self.batch_size)
             if len(rows):
@@ -269,16 +262,16 @@ class Runner:
                 first, started = pending.popleft()
                 yield first, self._finish(started)
 
-    def _start(self, inputs: np.ndarray) -> _UnderWay:
-        """Start work on a batch; an error is met when the batch is waited for, in its turn."""
+    def _start(self, inputs: np.ndarray) -> _Pending:
+        """Start work on a batch; an error is raised when the batch is waited for."""
         engine = self._engine(inputs)
         try:
-            return _UnderWay(inputs, engine, engine.start(engine.padded(inputs)))
+            return _Pending(inputs, engine, engine.start(engine.padded(inputs)))
         except Exception as exc:
-            return _UnderWay(inputs, engine, None, exc)
+            return _Pending(inputs, engine, None, exc)
 
-    def _finish(self, started: _UnderWay) -> np.ndarray:
-        """Wait for a batch; do it anew in smaller ones if memory ran out."""
+    def _finish(self, started: _Pending) -> np.ndarray:
+        """Wait for a batch; repeat it in smaller ones if memory ran out."""
         try:
             return started.result()
         except Exception as exc:

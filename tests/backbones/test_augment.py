@@ -33,7 +33,7 @@ def pixels_of(samples, rows):
     return samples.batch(np.asarray(rows), SHAPE)[1]
 
 
-def test_a_version_does_not_depend_on_the_batch_it_is_made_in(images, tmp_path):
+def test_view_does_not_depend_on_its_batch(images, tmp_path):
     whole = pixels_of(versions(images, tmp_path), range(6))
     some = pixels_of(versions(images[::-1].copy(), tmp_path), [1, 3])
     np.testing.assert_array_equal(some, whole[[4, 2]])
@@ -41,7 +41,7 @@ def test_a_version_does_not_depend_on_the_batch_it_is_made_in(images, tmp_path):
     assert not np.array_equal(whole, images)
 
 
-def test_versions_differ_and_have_keys_of_their_own(images, tmp_path):
+def test_views_differ_and_have_own_keys(images, tmp_path):
     both = versions(images, tmp_path, n_versions=2)
     keys, _ = both.keys(Cache(tmp_path).files)
     assert len(both) == len(np.unique(keys)) == 12
@@ -52,7 +52,7 @@ def test_versions_differ_and_have_keys_of_their_own(images, tmp_path):
     np.testing.assert_array_equal(whole[0::2], pixels_of(first, range(6)))
 
 
-def test_an_image_is_read_once_for_all_of_its_versions_in_a_batch(images, tmp_path, monkeypatch):
+def test_views_of_batch_read_image_once(images, tmp_path, monkeypatch):
     samples = versions(images, tmp_path, n_versions=3)
     load, loaded = samples._samples.batch, []
 
@@ -84,7 +84,7 @@ class Restyle(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("augment", ["standard", Restyle()], ids=["standard", "network"])
-def test_versions_made_by_several_threads_at_once_are_the_same(images, tmp_path, augment):
+def test_views_made_in_several_threads_are_equal(images, tmp_path, augment):
     samples = versions(images, tmp_path, n_versions=20, augment=augment)
     expected = pixels_of(samples, range(len(samples)))
     with ThreadPoolExecutor(4) as threads:
@@ -92,14 +92,14 @@ def test_versions_made_by_several_threads_at_once_are_the_same(images, tmp_path,
         np.testing.assert_array_equal(np.concatenate(list(parts)), expected)
 
 
-def test_layers_are_checked_by_several_threads_at_once():
+def test_changer_is_checked_by_one_thread():
     layers = [keras.layers.RandomTranslation(0.1, 0.1), keras.layers.RandomContrast(0.2)]
     with ThreadPoolExecutor(4) as threads:
         checks = [threads.submit(Augmentation(layers, SHAPE).check) for _ in range(40)]
         assert [check.result() for check in checks] == [None] * 40
 
 
-def test_key_follows_what_the_augmentation_does_and_not_its_names_or_seeds(images, tmp_path):
+def test_key_ignores_names_and_seeds_of_augmentation(images, tmp_path):
     def keys(*layers):
         return versions(images, tmp_path, augment=layers).keys(Cache(tmp_path).files)[0].tolist()
 
@@ -108,7 +108,7 @@ def test_key_follows_what_the_augmentation_does_and_not_its_names_or_seeds(image
     assert keys(keras.layers.RandomFlip("vertical")) != flip
 
 
-def test_an_image_that_cannot_be_read_is_named(images, tmp_path):
+def test_view_of_unreadable_image_names_it(images, tmp_path):
     samples = as_samples([*images[:2], b"no image"])
     keys = np.array([b"a" * 16, b"b" * 16, b"c" * 16], "S16")
     augmentation = Augmentation("standard", SHAPE)
@@ -137,7 +137,7 @@ def test_fit_augmentation_with_weights_is_a_fault(images):
             FeatureExtractor("tiny", views=2, augment=augment, cache=None).fit(images)
 
 
-def test_fit_with_views_keeps_augmentation_at_the_frontier(tmp_path):
+def test_fit_with_views_keeps_augmented_frontier(tmp_path):
     pixels, labels = load_digits(return_X_y=True)
     chosen = np.flatnonzero(labels < 3)[:60]
     images = (pixels[chosen].reshape(-1, 8, 8) * 15.9375).astype(np.uint8)
@@ -152,7 +152,7 @@ def test_fit_with_views_keeps_augmentation_at_the_frontier(tmp_path):
     assert again.history == first.history
 
 
-def test_layers_are_compiled_once_until_they_are_set_otherwise(images):
+def test_changer_compiles_once_until_settings_change(images):
     layer = keras.layers.RandomContrast(0.5)
     first = Augmentation(layer, SHAPE)._changer
     assert Augmentation([layer], SHAPE)._changer is first

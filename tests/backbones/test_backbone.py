@@ -1,4 +1,4 @@
-"""Frozen models: taps, poolings, preprocessing, and what makes their space."""
+"""Frozen models: layers, poolings, preprocessing, and what makes their space."""
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ def test_embedding_graph_pools_as_numpy_does(pooling, reduce, images):
     assert backbone.feature_shape == expected.shape[1:]
 
 
-def test_embedding_graph_reads_the_layer_that_was_named(images):
+def test_embedding_graph_reads_the_named_layer(images):
     model = conv_model()
     rows = embedded(build(model, (12, 10, 3), layer="conv", pooling=None), images)
     expected = model.get_layer("conv")(images.astype(np.float32))
@@ -85,7 +85,7 @@ def test_tap_unknown_layer_suggests_near_ones():
         _ = build(layer="stage_3").truncated_model
 
 
-def test_tap_of_a_subclassed_model_is_the_whole_or_nothing(images):
+def test_truncated_model_of_subclassed_is_the_whole(images):
     class Mine(keras.Model):
         def __init__(self):
             super().__init__()
@@ -97,11 +97,11 @@ def test_tap_of_a_subclassed_model_is_the_whole_or_nothing(images):
     model = Mine()
     backbone = build(model, (12, 10, 3))
     assert embedded(backbone, images).shape == (3, 4)
-    with pytest.raises(ParameterError, match="has no graph to tap"):
+    with pytest.raises(ParameterError, match="no graph to find layers in"):
         _ = build(model, (12, 10, 3), layer="conv").truncated_model
 
 
-def test_feature_shape_that_depends_on_the_input_says_so():
+def test_feature_shape_of_open_size_raises():
     inputs = keras.Input((4,))
     open_ended = layers.Lambda(
         lambda x: keras.ops.tile(x[:, None], (1, 2, 1)), output_shape=(None, 4)
@@ -127,7 +127,7 @@ def test_feature_shape_that_depends_on_the_input_says_so():
         ({"backbone": lambda shape: conv_model(shape), "input_size": 9}, None, (9, 9, 3)),
     ],
 )
-def test_input_shape_is_the_models_or_what_was_asked_or_the_arrays(fields, array_shape, expected):
+def test_input_shape_follows_model_size_or_arrays(fields, array_shape, expected):
     assert build(array_shape=array_shape, **fields).input_shape == expected
 
 
@@ -146,7 +146,7 @@ def two_inputs():
         (two_inputs(), {}, None, "has 2 inputs: expected one"),
     ],
 )
-def test_build_backbone_shape_that_cannot_be_known_says_so(backbone, fields, array_shape, message):
+def test_build_backbone_of_unknown_shape_raises(backbone, fields, array_shape, message):
     with pytest.raises(BackboneError, match=message):
         build(backbone, array_shape, **fields)
 
@@ -162,7 +162,7 @@ def test_build_backbone_shape_that_cannot_be_known_says_so(backbone, fields, arr
         {"weights": None},
     ],
 )
-def test_space_changes_with_all_that_decides_the_numbers(fields):
+def test_space_changes_with_each_parameter(fields):
     assert build(**fields).space() != build().space()
 
 
@@ -171,7 +171,7 @@ def test_space_of_other_input_size_differs():
     assert build(model, input_size=8).space() != build(model, input_size=9).space()
 
 
-def test_space_of_the_same_model_under_another_name_is_one(tmp_path):
+def test_space_of_renamed_model_is_equal(tmp_path):
     model = conv_model((9, 7, 3))
     path = tmp_path / "copy.keras"
     model.save(path)
@@ -182,7 +182,7 @@ def test_space_of_the_same_model_under_another_name_is_one(tmp_path):
     assert len(spaces) == 1
 
 
-def test_space_of_a_tap_is_shared_by_models_with_the_same_lower_layers():
+def test_space_of_equal_lower_layers_is_shared():
     model = conv_model((9, 7, 3))
     longer = keras.Model(model.inputs, layers.Conv2D(2, 3)(model.output))
     spaces = {build(backbone, layer="relu").space().digest for backbone in (model, longer)}
@@ -211,7 +211,7 @@ def test_space_label_is_for_people():
     assert label == "tiny, layer 'stage4', pooling max, preprocessing tf"
 
 
-def test_space_label_tells_what_departs_from_the_named_network():
+def test_space_label_names_departures_from_network():
     params = {"alpha": 0.35}
     backbone = build("mobilenet_v2", weights=None, backbone_params=params, input_size=32)
     assert backbone.space().label.endswith(

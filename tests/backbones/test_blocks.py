@@ -93,7 +93,7 @@ def assert_recomposes(model, *, every=1):
         np.testing.assert_array_equal(np.asarray(found), expected, err_msg=f"{cut.position}")
 
 
-def test_cuts_of_a_chain_lie_before_and_after_each_layer():
+def test_cuts_of_chain_surround_each_layer():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.ReLU()])
     hidden = model.layers[0].output
     assert cuts_of(model) == [
@@ -107,14 +107,14 @@ def test_cuts_of_a_shortcut_carry_it_along():
     assert [len(cut.tensors) for cut in cuts_of(residual_chain(1))] == [1, 1, 2, 2, 1, 1]
 
 
-def test_cuts_of_an_output_that_is_read_again_keep_it():
+def test_cuts_keep_outputs_that_are_read_again():
     inputs = keras.Input((6,))
     hidden = layers.Dense(4)(inputs)
     model = keras.Model(inputs, [hidden, layers.Dense(2)(hidden)])
     assert cuts_of(model)[-1].tensors == tuple(model.outputs)
 
 
-def test_cut_n_numbers_counts_all_tensors_and_unknown_sizes_as_one():
+def test_cut_n_numbers_counts_unknown_sizes_once():
     tensors = (keras.Input((4, 5, 2)), keras.Input((None, None, 3)))
     assert Cut(0, tensors).n_numbers == 4 * 5 * 2 + 3
 
@@ -143,7 +143,7 @@ def test_cuts_of_networks_recompose_exactly(name, params, every):
     assert_recomposes(with_statistics(application(name, 32, **params)), every=every)
 
 
-def test_blocks_of_a_residual_chain_end_where_shortcuts_are_added():
+def test_blocks_of_residual_chain_end_at_shortcuts():
     assert names(residual_chain()) == [
         ("stem", "low_0", "high_0"),
         ("low_1", "high_1"),
@@ -151,7 +151,7 @@ def test_blocks_of_a_residual_chain_end_where_shortcuts_are_added():
     ]
 
 
-def test_blocks_of_a_chain_of_dense_layers_are_those_with_weights():
+def test_blocks_of_dense_chain_have_weights():
     chain = [
         keras.Input((4, 4)),
         layers.Flatten(),
@@ -165,7 +165,7 @@ def test_blocks_of_a_chain_of_dense_layers_are_those_with_weights():
     assert names(keras.Sequential(chain)) == [("low",), ("middle",), ("high",)]
 
 
-def test_blocks_of_a_chain_with_pooling_end_where_the_resolution_drops():
+def test_blocks_of_pooling_chain_end_before_pooling():
     inputs = x = keras.Input((32, 32, 3))
     for number in range(3):
         x = conv(f"conv_{number}b")(conv(f"conv_{number}a")(x))
@@ -180,7 +180,7 @@ def test_blocks_of_a_chain_with_pooling_end_where_the_resolution_drops():
     assert [block.start.tensors[0].shape[1] for block in blocks] == [32, 32, 16]
 
 
-def test_blocks_of_a_chain_with_strides_begin_with_them():
+def test_blocks_of_strided_chain_start_with_strides():
     inputs = x = keras.Input((32, 32, 3))
     for number in range(3):
         x = conv(f"even_{number}")(conv(f"stride_{number}", strides=2)(x))
@@ -189,7 +189,7 @@ def test_blocks_of_a_chain_with_strides_begin_with_them():
     ]
 
 
-def test_blocks_of_a_graph_that_carries_two_tensors_begin_with_two():
+def test_blocks_of_two_tensors_start_with_two():
     blocks = blocks_of(two_tensors_along())
     assert [set(block.layers) for block in blocks] == [
         {"stem", "before_0", "last_0"},
@@ -200,7 +200,7 @@ def test_blocks_of_a_graph_that_carries_two_tensors_begin_with_two():
     assert [len(block.start.tensors) for block in blocks] == [1, 2, 2, 2]
 
 
-def test_blocks_of_gated_blocks_do_not_end_at_gates():
+def test_blocks_do_not_end_at_gates():
     found = names(gated_chain())
     assert [(block[0], block[-1]) for block in found] == [
         (f"expand_{number}a", f"project_{number}b") for number in range(3)
@@ -214,11 +214,11 @@ def test_blocks_of_two_layers_are_two():
     assert names(model) == [("low",), ("high",)]
 
 
-def test_blocks_of_a_model_without_weights_are_none():
+def test_blocks_of_model_without_weights_are_none():
     assert blocks_of(keras.Sequential([keras.Input((4,)), layers.ReLU()])) == []
 
 
-def test_blocks_of_a_network_with_a_norm_at_the_top_have_it_in_the_last():
+def test_blocks_top_normalization_joins_last_block():
     whole = residual_chain()
     normed = keras.Model(whole.inputs, layers.BatchNormalization(name="norm")(whole.outputs[0]))
     *lower, top = blocks_of(normed)
@@ -227,7 +227,7 @@ def test_blocks_of_a_network_with_a_norm_at_the_top_have_it_in_the_last():
     assert top.n_params == blocks_of(whole)[-1].n_params + 4 * 4
 
 
-def test_blocks_of_a_network_that_scales_its_inputs_have_it_in_the_first():
+def test_blocks_input_scaling_joins_first_block():
     chain = [
         keras.Input((4,)),
         layers.Normalization(name="scaling"),
@@ -239,7 +239,7 @@ def test_blocks_of_a_network_that_scales_its_inputs_have_it_in_the_first():
     assert first.start.position == 0
 
 
-def test_blocks_of_a_layer_called_twice_count_it_once():
+def test_blocks_count_repeated_layer_once():
     inputs, twice = keras.Input((4,)), layers.Dense(4, name="twice")
     x = layers.Add()([twice(inputs), twice(layers.ReLU()(inputs))])
     (block,) = blocks_of(keras.Model(inputs, x))
@@ -249,7 +249,7 @@ def test_blocks_of_a_layer_called_twice_count_it_once():
 @pytest.mark.parametrize(
     "make", [residual_chain, two_tensors_along, gated_chain], ids=lambda make: make.__name__
 )
-def test_blocks_of_a_graph_cover_it_without_gaps(make):
+def test_blocks_cover_a_graph_without_gaps(make):
     model = make()
     blocks = blocks_of(model)
     assert blocks[0].start == cuts_of(model)[0]
@@ -275,12 +275,12 @@ def test_blocks_of_networks_can_be_unfrozen(name):
         by_name = choose_unfrozen(model, block.layers[0], batch_norm="trained", label=name)
         by_number = choose_unfrozen(model, number, batch_norm="trained", label=name)
         assert by_name.layers == by_number.layers
-        assert block.layers[0] in by_number.layers
+        assert set(block.layers) & set(by_number.layers)
         assert sum(n_params[layer] for layer in block.layers) == block.n_params
         _ = find_layer_output(model, block.layers[-1], label=name)
 
 
-def test_layers_of_a_network_are_counted_from_the_top():
+def test_layers_of_count_blocks_from_top():
     found = layers_of(residual_chain())
     assert [(layer.name, layer.kind, layer.block) for layer in found if layer.n_params] == [
         *((name, "Conv2D", 3) for name in ("stem", "low_0", "high_0")),

@@ -52,7 +52,7 @@ def test_transform_overflow_is_not_an_unreadable_sample(images):
         FeatureExtractor(keras.Model(inputs, powers), cache=None).fit_transform(images)
 
 
-def test_transform_unreadable_sample_stays_a_row_of_nan(images):
+def test_transform_unreadable_sample_stays_nan(images):
     model = model_with(0.0)
     extractor = FeatureExtractor(model, cache=None, on_error="nan")
     with pytest.warns(BadSampleWarning, match="1 of 7 samples cannot be read"):
@@ -61,7 +61,7 @@ def test_transform_unreadable_sample_stays_a_row_of_nan(images):
     assert np.isfinite(rows[:6]).all()
 
 
-def test_transform_also_cached_layer_that_is_broken_fails(images, tmp_path):
+def test_transform_broken_also_cached_layer_raises(images, tmp_path):
     model = model_with(np.nan)
     extractor = FeatureExtractor(model, layer="conv_0", also_cache=["conv_1"], cache=tmp_path)
     with pytest.raises(BackboneError, match="The layer that is read is 'conv_1'"):

@@ -77,7 +77,7 @@ def test_channel_axis_follows_the_graph(shape, steps, axis):
     assert axis_after(shape, *steps()) == axis
 
 
-def test_channel_axis_of_layer_below_channels_first_is_first():
+def test_channel_axis_below_channels_first_is_first():
     inputs = keras.Input((3, 9, 8))
     scaled = layers.Rescaling(2.0)(inputs)
     model = keras.Model(inputs, conv(**FIRST)(scaled))
@@ -161,7 +161,7 @@ def test_transform_channels_first_refuses_other_samples(images, model):
         extractor.transform(np.zeros((2, 3, 18, 16), np.uint8))
 
 
-def test_fit_where_channels_are_lost_names_ways_out(images):
+def test_fit_lost_channels_names_ways_out(images):
     inputs = keras.Input((3, 9, 8))
     cut_up = layers.Reshape((35, 6), name="cut_up")(conv(**FIRST)(inputs))
     model = keras.Model(inputs, cut_up)
@@ -191,7 +191,7 @@ def test_fit_channels_first_with_standard_augmentation_fails(images, model):
         FeatureExtractor(model, views=2, augment="standard", cache=None).fit(images)
 
 
-def test_transform_channels_first_with_layers_of_its_own(images, model):
+def test_transform_channels_first_augments_with_own_layers(images, model):
     flip = layers.RandomFlip("horizontal", **FIRST)
     extractor = FeatureExtractor(model, views=3, augment=flip, cache=None).fit(images)
     outputs = [np.asarray(model(x.astype("float32"))) for x in (images, images[..., ::-1])]
@@ -202,7 +202,7 @@ def test_transform_channels_first_with_layers_of_its_own(images, model):
 
 
 @pytest.mark.parametrize("options", [{"augment": "standard"}, {"cutmix": 0.5}])
-def test_fine_tuning_channels_first_with_changed_images_fails(options, images, model):
+def test_fit_channels_first_augmented_raises(options, images, model):
     extractor = FeatureExtractor(model, cache=None)
     classifier = TransferClassifier(extractor, fine_tune=FineTune("all", **options))
     with pytest.raises(ParameterError, match="channels come last"):

@@ -137,7 +137,7 @@ def assert_is_copy(copy, model):
     assert not {id(weight) for weight in copy.weights} & {id(weight) for weight in model.weights}
 
 
-def test_flat_copy_of_tiny_computes_the_same_and_shares_nothing():
+def test_flat_copy_of_tiny_shares_no_weights():
     tiny = file_model(TINY_FILE)
     copy = copied(tiny).model
     assert copy.name == "copy"
@@ -145,7 +145,7 @@ def test_flat_copy_of_tiny_computes_the_same_and_shares_nothing():
     assert_is_copy(copy, tiny)
 
 
-def test_flat_copy_of_tiny_trained_leaves_the_original_as_it_was():
+def test_flat_copy_of_tiny_trained_leaves_original():
     tiny = file_model(TINY_FILE)
     images, before, digest = images_for(tiny), bits(tiny), graph_digest(tiny)
     outputs = np.array(tiny(images))
@@ -157,7 +157,7 @@ def test_flat_copy_of_tiny_trained_leaves_the_original_as_it_was():
     np.testing.assert_array_equal(tiny(images), outputs)
 
 
-def test_flat_copy_of_a_wrapped_model_is_flat(wrapped):
+def test_flat_copy_of_wrapped_is_flat(wrapped):
     copy = copied(wrapped).model
     assert_is_copy(copy, wrapped)
     assert [layer.name for layer in copy.layers[1:]] == [
@@ -166,28 +166,28 @@ def test_flat_copy_of_a_wrapped_model_is_flat(wrapped):
     assert copy.inputs[0].name == "image"
 
 
-def test_flat_copy_of_a_wrapped_model_drops_training_false_from_the_call(wrapped):
+def test_flat_copy_of_wrapped_drops_training_false(wrapped):
     copy, images = copied(wrapped).model, images_for(wrapped)
     np.testing.assert_array_equal(wrapped(images, training=True), wrapped(images))
     thaw(copy)
     assert not np.allclose(copy(images, training=True), copy(images))
 
 
-def test_flat_copy_of_a_wrapped_model_trained_leaves_the_original_as_it_was(wrapped):
+def test_flat_copy_of_wrapped_trained_leaves_original(wrapped):
     before, trainable = bits(wrapped), [layer.trainable for layer in wrapped._flatten_layers()]
     train_one_step(copied(wrapped).model)
     assert_equal(bits(wrapped), before)
     assert [layer.trainable for layer in wrapped._flatten_layers()] == trainable
 
 
-def test_flat_copy_of_a_sequential_in_a_sequential_is_flat(base):
+def test_flat_copy_of_nested_sequential_is_flat(base):
     model = keras.Sequential([keras.Input((8, 8, 3)), base, layers.Flatten(), layers.Dense(2)])
     copy = copied(model).model
     assert_is_copy(copy, model)
     assert not any(isinstance(layer, keras.Model) for layer in copy.layers)
 
 
-def test_flat_copy_of_a_model_called_in_training_keeps_it_whole(base):
+def test_flat_copy_of_training_call_stays_whole(base):
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, base(inputs, training=True))
     copy = copied(model).model
@@ -195,7 +195,7 @@ def test_flat_copy_of_a_model_called_in_training_keeps_it_whole(base):
     assert [layer.name for layer in copy.layers[1:]] == ["base"]
 
 
-def test_flat_copy_of_a_shared_layer_copies_it_once():
+def test_flat_copy_of_shared_layer_copies_once():
     inputs, shared = keras.Input((4,)), layers.Dense(4, name="shared")
     model = keras.Model(inputs, shared(keras.ops.tanh(shared(inputs))))
     copy = copied(model).model
@@ -203,7 +203,7 @@ def test_flat_copy_of_a_shared_layer_copies_it_once():
     assert len(copy.weights) == 2
 
 
-def test_flat_copy_of_a_shared_model_copies_its_layers_once(base):
+def test_flat_copy_of_shared_model_copies_once(base):
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, base(inputs) - base(-inputs))
     copy = copied(model).model
@@ -211,35 +211,35 @@ def test_flat_copy_of_a_shared_model_copies_its_layers_once(base):
     assert len(copy.weights) == len(base.weights)
 
 
-def test_flat_copy_of_models_with_equal_names_in_them_tells_them_apart():
+def test_flat_copy_equal_inner_names_stay_apart():
     model = chain(chain(layers.Dense(4, name="dense")), chain(layers.Dense(3, name="dense")))
     copy = copied(model).model
     assert_is_copy(copy, model)
     assert [layer.name for layer in copy.layers[1:]] == ["dense", "dense_1"]
 
 
-def test_flat_copy_of_operations_with_constants_keeps_them():
+def test_flat_copy_keeps_constants_of_operations():
     inputs = keras.Input((4,))
     x = keras.ops.matmul(inputs, np.ones((4, 3), "float32"))[:, 1:] * 2 + 1
     model = keras.Model(inputs, keras.ops.concatenate([x, layers.Dense(2)(x)]))
     assert_is_copy(copied(model).model, model)
 
 
-def test_flat_copy_of_an_adapted_normalization_has_its_statistics():
+def test_flat_copy_of_normalization_has_its_statistics():
     scaling = layers.Normalization()
     scaling.adapt(np.random.default_rng(0).normal(3, 2, (50, 4)).astype("float32"))
     model = chain(scaling, layers.Dense(2))
     assert_is_copy(copied(model).model, model)
 
 
-def test_flat_copy_of_layers_in_other_precision_keeps_it():
+def test_flat_copy_keeps_precision_of_layers():
     model = chain(layers.Dense(2, dtype="mixed_bfloat16"))
     copy = copied(model).model
     assert copy.layers[-1].dtype_policy.name == "mixed_bfloat16"
     assert graph_digest(copy) == graph_digest(model)
 
 
-def test_flat_copy_of_a_custom_layer_with_a_config_computes_the_same():
+def test_flat_copy_custom_layer_computes_the_same():
     model = chain(layers.Dense(3), Scale(2.5, name="scale"))
     copy = copied(model).model
     assert_is_copy(copy, model)
@@ -247,13 +247,13 @@ def test_flat_copy_of_a_custom_layer_with_a_config_computes_the_same():
     assert copy.get_layer("scale").factor == 2.5
 
 
-def test_flat_copy_of_code_without_identity_is_not_checked():
+def test_flat_copy_of_unhashable_code_is_unchecked():
     model = chain(layers.Dense(3), Locked())
     copy, x = copied(model).model, images_for(model)
     np.testing.assert_array_equal(copy(x), model(x))
 
 
-def test_flat_copy_of_state_changed_in_place_says_so():
+def test_flat_copy_of_hidden_state_raises():
     class Forgetful(Scale):
         def get_config(self):
             return {**super().get_config(), "factor": 1.0}
@@ -265,26 +265,26 @@ def test_flat_copy_of_state_changed_in_place_says_so():
         copied(model)
 
 
-def test_flat_copy_of_a_layer_without_its_arguments_in_the_config_says_so():
+def test_flat_copy_incomplete_config_raises():
     with pytest.raises(BackboneError, match=r"(?s)the model cannot be copied.*get_config") as info:
         copied(chain(NoConfig(2.0)))
     assert info.value.__cause__ is not None
 
 
-def test_flat_copy_of_a_subclassed_model_says_so():
+def test_flat_copy_of_subclassed_model_raises():
     model = Subclassed()
     model(np.zeros((1, 4), "float32"))
     with pytest.raises(BackboneError, match="the model has no graph"):
         copied(model)
 
 
-def test_flat_copy_of_a_model_that_is_not_built_says_so():
+def test_flat_copy_of_unbuilt_model_raises():
     with pytest.raises(BackboneError, match="not built"):
         copied(keras.Sequential([layers.Dense(2)]))
 
 
 @pytest.mark.parametrize("members", [[layers.Dense], [layers.Dense, NoConfig]])
-def test_flat_copy_leaves_the_state_of_random_generators_alone(members):
+def test_flat_copy_keeps_random_state(members):
     model = chain(*(member(2) for member in members))
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
@@ -295,7 +295,7 @@ def test_flat_copy_leaves_the_state_of_random_generators_alone(members):
     assert_equal(np.random.get_state(), numpy)  # noqa: NPY002
 
 
-def test_flat_copy_originals_of_a_flat_model_are_the_tensors_with_equal_values(base):
+def test_flat_copy_originals_have_equal_values(base):
     copy, originals = copied(base)
     tensors = {id(tensor): tensor for layer in copy.layers for tensor in [layer.output]}
     assert set(originals) == set(tensors)
@@ -305,7 +305,7 @@ def test_flat_copy_originals_of_a_flat_model_are_the_tensors_with_equal_values(b
         np.testing.assert_array_equal(found, keras.Model(base.inputs[0], original)(images))
 
 
-def test_flat_copy_originals_of_a_wrapped_model_are_those_of_the_outermost_graph(wrapped):
+def test_flat_copy_originals_are_of_outermost_graph(wrapped):
     copy, originals = copied(wrapped)
     named = {
         layer.name: originals[id(layer.output)]

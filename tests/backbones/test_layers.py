@@ -35,30 +35,30 @@ def embed(model, images, layer, **options):
     return FeatureExtractor(model, layer=layer, **options).fit_transform(images)
 
 
-def test_tap_of_a_nested_model_is_what_it_gives_here(base, whole, images):
+def test_layer_output_of_nested_model_is_found(base, whole, images):
     alone = embed(base, images, None, preprocessing="tf")
     np.testing.assert_allclose(embed(whole, images, "base"), alone, rtol=1e-5)
     np.testing.assert_allclose(embed(whole, images, "base/high"), alone, rtol=1e-5)
     np.testing.assert_allclose(embed(whole, images, "pool"), alone, rtol=1e-5)
 
 
-def test_tap_inside_a_nested_model_is_fed_from_outside(base, whole, images):
+def test_layer_output_in_nested_model_takes_inputs(base, whole, images):
     alone = embed(base, images, "low", preprocessing="tf")
     np.testing.assert_allclose(embed(whole, images, "base/low"), alone, rtol=1e-5)
 
 
-def test_tap_inside_a_sequential_model(base, images):
+def test_layer_output_inside_sequential_is_found(base, images):
     model = keras.Sequential([keras.Input((16, 16, 3)), base, keras.layers.ReLU(name="last")])
     np.testing.assert_allclose(embed(model, images, "base"), embed(base, images, None), rtol=1e-5)
 
 
-def test_tap_survives_a_keras_file(whole, images, tmp_path):
+def test_layer_output_survives_a_keras_file(whole, images, tmp_path):
     whole.save(tmp_path / "whole.keras")
     from_file = embed(tmp_path / "whole.keras", images, "base/low")
     np.testing.assert_allclose(from_file, embed(whole, images, "base/low"), rtol=1e-5)
 
 
-def test_tap_of_a_layer_shared_with_another_model_is_its_call_in_this_one(images):
+def test_layer_output_shared_layer_uses_call_here(images):
     inputs, shared = keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 1, name="shared")
     keras.Model(inputs, shared(inputs))
     negated = keras.Model(inputs, keras.layers.ReLU()(shared(keras.ops.negative(inputs))))
@@ -66,7 +66,7 @@ def test_tap_of_a_layer_shared_with_another_model_is_its_call_in_this_one(images
     np.testing.assert_allclose(embed(negated, images, "shared"), expected, rtol=1e-5)
 
 
-def test_tap_of_a_layer_that_is_called_twice_is_refused():
+def test_find_layer_output_called_twice_raises():
     inputs, twice = keras.Input((4,)), keras.layers.Dense(4, name="twice")
     model = keras.Model(inputs, twice(twice(inputs)))
     with pytest.raises(ParameterError, match="m calls this layer 2 times"):
@@ -82,12 +82,12 @@ def test_tap_of_a_layer_that_is_called_twice_is_refused():
         ("pool/x", "has no layer"),
     ],
 )
-def test_tap_of_an_unknown_layer_suggests_near_names(name, hint, whole):
+def test_find_layer_output_unknown_suggests_names(name, hint, whole):
     with pytest.raises(ParameterError, match=hint):
         find_layer_output(whole, name, label="whole")
 
 
-def test_model_of_several_outputs_needs_a_layer(images):
+def test_embed_several_outputs_need_a_layer(images):
     inputs = keras.Input((16, 16, 3))
     one, two = (keras.layers.Conv2D(n, 1, name=f"conv{n}")(inputs) for n in (2, 3))
     model = keras.Model(inputs, [one, two])

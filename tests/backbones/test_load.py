@@ -26,7 +26,7 @@ def small_mobilenet(weights=None, **params):
 
 
 @pytest.mark.parametrize("network", [MOBILENET, TINY], ids=["mobilenet_v2", "tiny"])
-def test_named_model_random_weights_are_the_same_and_disturb_nobody(network):
+def test_named_model_random_weights_keep_random_state(network):
     def build():
         shape = (64, 64, 3)
         return named_model(network, input_shape=shape, weights=None, params={}).get_weights()
@@ -41,7 +41,7 @@ def test_named_model_random_weights_are_the_same_and_disturb_nobody(network):
         np.testing.assert_array_equal(one, other)
 
 
-def test_named_model_random_weights_are_the_same_in_another_process():
+def test_named_model_random_weights_repeat_across_processes():
     code = (
         "from featx.backbones.registry import find_network\n"
         "from featx.backbones.load import named_model\n"
@@ -53,7 +53,7 @@ def test_named_model_random_weights_are_the_same_in_another_process():
     assert done.stdout.strip() == small_mobilenet().get_weights()[0].tobytes().hex()
 
 
-def test_named_model_tiny_random_weights_are_not_the_trained_ones():
+def test_named_model_tiny_random_weights_are_untrained():
     shape = (64, 64, 3)
     trained, drawn = (
         named_model(TINY, input_shape=shape, weights=weights, params={}).get_weights()[0]
@@ -72,14 +72,14 @@ def test_named_model_takes_weights_from_a_file(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_named_model_file_of_another_network_says_so(tmp_path):
+def test_named_model_file_of_other_network_raises(tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
     with pytest.raises(WeightsError, match=r"other\.weights\.h5' do not fit MobileNetV2"):
         small_mobilenet(path)
 
 
-def test_named_model_file_of_efficientnet_warns_of_scaling(tmp_path):
+def test_named_model_efficientnet_file_warns_of_scaling(tmp_path):
     network, size = find_network("efficientnetb0"), {"input_shape": (32, 32, 3), "params": {}}
     path = tmp_path / "b0.weights.h5"
     random_model = named_model(network, weights=None, **size)
@@ -97,7 +97,7 @@ def test_named_model_damaged_file_says_so(content, tmp_path):
         small_mobilenet(path)
 
 
-def test_named_model_other_alpha_than_the_file_says_so(tmp_path):
+def test_named_model_wrong_alpha_for_file_raises(tmp_path):
     path = tmp_path / "mine.weights.h5"
     small_mobilenet().save_weights(path)
     with pytest.raises(WeightsError, match="backbone_params"):
@@ -109,13 +109,13 @@ def test_named_model_unknown_parameter_says_so():
         small_mobilenet(widht=3)
 
 
-def test_named_model_parameter_without_imagenet_weights_says_so():
+def test_named_model_params_without_imagenet_weights_raise():
     # Keras has no weights for this alpha, and knows it before any download.
     with pytest.raises(BackboneError, match="cannot be built with ImageNet weights"):
         small_mobilenet("imagenet", alpha=0.123)
 
 
-def test_named_model_size_the_network_refuses_says_so():
+def test_named_model_of_refused_size_raises():
     with pytest.raises(BackboneError, match="cannot be built"):
         named_model(find_network("inception_v3"), input_shape=(32, 32, 3), weights=None, params={})
 
@@ -126,7 +126,7 @@ def test_named_model_tiny_takes_no_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_named_model_download_without_a_network_names_the_ways_out(tmp_path):
+def test_named_model_offline_names_ways_out(tmp_path):
     """The download is real; its only way out leads to a port where nobody listens."""
     code = (
         "from featx import FeatureExtractor\n"
@@ -155,7 +155,7 @@ def test_file_model_loads_without_compiling():
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model"])
-def test_file_model_missing_or_damaged_file_says_so(content, tmp_path):
+def test_file_model_missing_or_damaged_raises(content, tmp_path):
     path = tmp_path / "mine.keras"
     if content is not None:
         path.write_bytes(content)

@@ -44,7 +44,7 @@ def scaled(pixels, preprocessing):
 
 
 @pytest.mark.parametrize("network", NETWORKS[1:], ids=lambda network: network.name)
-def test_preprocess_is_that_of_keras_for_every_network(network, pixels):
+def test_preprocess_equals_that_of_keras(network, pixels):
     """V3 MobileNets, EfficientNets and ConvNeXts are given raw pixels, as Keras does."""
     expected = module_of(network).preprocess_input(pixels.astype(np.float32))
     np.testing.assert_allclose(scaled(pixels, network.preprocessing), expected, atol=1e-4)

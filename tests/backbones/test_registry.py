@@ -22,7 +22,7 @@ EVERY_NETWORK = [
 ]
 
 
-def test_every_network_of_keras_applications_has_a_name():
+def test_networks_include_all_keras_applications():
     constructors = {
         name
         for name, value in vars(keras.applications).items()
@@ -31,7 +31,7 @@ def test_every_network_of_keras_applications_has_a_name():
     assert constructors == {network.constructor for network in NETWORKS} - {""}
 
 
-def test_names_are_distinct():
+def test_networks_have_distinct_names():
     assert len({network.name for network in NETWORKS}) == len(NETWORKS)
 
 
@@ -55,7 +55,7 @@ def test_find_network_unknown_name_suggests_near_ones(name, near):
         find_network(name)
 
 
-def test_list_backbones_is_a_list_of_its_own():
+def test_list_backbones_returns_a_new_list():
     list_backbones().clear()
     assert len(list_backbones()) == len(NETWORKS)
 

@@ -47,7 +47,7 @@ def forget_built():
     _BUILT.clear()
 
 
-def test_resolve_file_with_other_content_is_another_space(images, tmp_path):
+def test_resolve_changed_file_is_another_space(images, tmp_path):
     path = tmp_path / "mine.keras"
     model = build_seeded((64, 64, 3))
     model.save(path)
@@ -68,7 +68,7 @@ def test_resolve_copied_file_is_the_same_space(images, tmp_path):
     assert run(images, copy)[1].n_forward == 0
 
 
-def test_resolve_name_and_file_of_one_model_share_rows(images):
+def test_resolve_name_and_file_share_rows(images):
     run(images, "tiny")
     assert run(images, TINY_FILE, preprocessing="tf")[1].n_forward == 0
 
@@ -104,7 +104,7 @@ def test_resolve_callable_that_gives_other_weights_warns(images):
     assert not np.allclose(first, second)
 
 
-def test_resolve_callable_is_called_once_per_process_and_shape(images):
+def test_resolve_callable_runs_once_per_shape(images):
     called = []
 
     def build(input_shape):
@@ -116,7 +116,7 @@ def test_resolve_callable_is_called_once_per_process_and_shape(images):
     assert called == [(64, 64, 3), (32, 32, 3)]
 
 
-def test_resolve_code_that_cannot_be_hashed_is_not_cached(images):
+def test_resolve_unhashable_code_is_not_cached(images):
     inputs = keras.Input((64, 64, 3))
     handle = open(os.devnull)  # noqa: SIM115
     opaque = layers.Lambda(lambda x: x if handle.closed else x * 2)
@@ -129,7 +129,7 @@ def test_resolve_code_that_cannot_be_hashed_is_not_cached(images):
     handle.close()
 
 
-def test_resolve_callable_that_cannot_be_hashed_still_finds_its_rows(images):
+def test_resolve_unhashable_callable_finds_its_rows(images):
     class Builder:
         def __init__(self):
             self.handle = open(os.devnull)  # noqa: SIM115
@@ -143,13 +143,13 @@ def test_resolve_callable_that_cannot_be_hashed_still_finds_its_rows(images):
     builder.handle.close()
 
 
-def test_resolve_preprocessing_layer_is_part_of_the_space(images):
+def test_resolve_preprocessing_layer_changes_the_space(images):
     run(images, "tiny", preprocessing=layers.Rescaling(0.5))
     assert run(images, "tiny", preprocessing=layers.Rescaling(0.5))[1].n_forward == 0
     assert run(images, "tiny", preprocessing=layers.Rescaling(0.25))[1].n_forward == 4
 
 
-def test_resolve_parameters_of_many_kinds_are_told_apart(images):
+def test_resolve_parameters_of_all_kinds_differ(images):
     for alpha in (0.35, 0.5):
         params = {"alpha": alpha}
         _, report = run(images, "mobilenet_v2", weights=None, input_size=32, backbone_params=params)
@@ -172,7 +172,7 @@ def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
     assert np.isfinite(rows).all()
 
 
-def test_resolve_weights_that_vanish_while_it_is_asked_says_so(tmp_path):
+def test_resolve_vanishing_weights_raises(tmp_path):
     from featx.backbones.backbone import BackboneSpec
     from featx.backbones.resolve import resolve
 
@@ -189,7 +189,7 @@ def test_resolve_keeps_few_built_backbones(images):
     assert len(_BUILT) <= _MAX_BUILT
 
 
-def test_build_layer_as_preprocessing_does_not_confuse_networks(images):
+def test_load_backbone_preprocessing_layer_stays_apart(images):
     rows = [
         FeatureExtractor(
             "mobilenet_v2",
@@ -204,7 +204,7 @@ def test_build_layer_as_preprocessing_does_not_confuse_networks(images):
     assert rows[0].shape[1] != rows[1].shape[1]
 
 
-def test_resolve_subclassed_model_that_was_built_is_used_and_stored(images):
+def test_resolve_built_subclassed_model_is_cached(images):
     class Mine(keras.Model):
         def __init__(self):
             super().__init__()
@@ -223,7 +223,7 @@ def test_resolve_subclassed_model_that_was_built_is_used_and_stored(images):
     assert report.n_forward == 0
 
 
-def test_build_other_network_than_remembered_is_an_error(images):
+def test_load_backbone_unlike_remembered_raises(images):
     """A file of weights that was replaced, or another release, gives other rows under one name."""
     _, report = run(images[:2], "tiny")
     assert report.n_forward == 2

@@ -125,7 +125,7 @@ def test_check_configuration_takes_layers_of_keras(part):
     assert check(part)["config"]["layers"][-1] == part
 
 
-def test_check_configuration_step_that_is_run_for_ever_raises():
+def test_check_configuration_endless_step_raises():
     check(layer("RandAugment", num_ops=2), layer("AugMix", num_chains=3, chain_depth=3))
     with pytest.raises(ConfigurationError, match="RandAugment with num_ops=1000000000"):
         check(layer("RandAugment", num_ops=10**9))

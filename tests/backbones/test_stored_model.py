@@ -124,7 +124,7 @@ def in_thread(job):
     return outcome[0]
 
 
-def test_load_is_safe_where_the_application_is_not(tmp_path):
+def test_load_is_safe_in_unsafe_application(tmp_path):
     """CVE-2025-9906: safe mode may have been switched off before."""
     own = tmp_path / "own.keras"
     model(keras.layers.Lambda(lambda x: x + 1)).save(own)
@@ -148,7 +148,7 @@ def nested(depth):
     return network
 
 
-def test_check_models_that_call_one_another_too_often_raise(tmp_path):
+def test_check_too_many_nested_calls_raise(tmp_path):
     def change(layers):
         for _ in range(3):
             layers[-1]["inbound_nodes"] *= 20
@@ -159,7 +159,7 @@ def test_check_models_that_call_one_another_too_often_raise(tmp_path):
         stored(nested(3), tmp_path, change).check()
 
 
-def test_load_declared_weights_that_are_not_stored_raises(tmp_path):
+def test_load_more_declared_than_stored_raises(tmp_path):
     def change(layers):
         layers[-1]["config"]["units"] = 10**11
 
@@ -202,7 +202,7 @@ def test_check_activations_takes_what_it_should():
         check_activations(network, (64, 64))
 
 
-def test_load_weights_that_lie_in_another_file_raise(tmp_path):
+def test_load_external_weights_raise(tmp_path):
     """CVE-2026-1669, inside a model."""
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(48))
@@ -265,7 +265,7 @@ def test_load_senseless_configuration_raises(change, tmp_path):
 
 
 @pytest.mark.long
-def test_load_flipped_weights_are_numbers_or_an_error(tmp_path):
+def test_load_flipped_bits_give_numbers_or_error(tmp_path):
     file = stored(model(keras.layers.Dense(3)), tmp_path)
     with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

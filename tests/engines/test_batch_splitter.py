@@ -1,32 +1,31 @@
-"""Whether batches are cut into parts is found out by doing both."""
+"""Batches run whole or in parts, whichever trials show to be faster."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from featx.engines.keras_engine import BatchSplitter
 
-IN_ROUND = 2
-# Eight images of 224 pixels are cut into 3 + 3 + 2.
+IN_TRIAL = 2
+# Eight images of 224 pixels are split into 3 + 3 + 2.
 SLOW_PARTS, SLOW_WHOLE = {3: 1.0}, {8: 9.0}
 
 
 class Clock:
-    """Goes on only when it is told to, so that no test depends on how busy a machine is."""
+    """A clock that tests advance, so that none depends on how busy a machine is."""
 
     def __init__(self):
         self.now_s = 0.0
 
-    def perf_counter(self):
+    def __call__(self):
         return self.now_s
 
 
 class Network:
-    """Stands for a network that takes as long as it is told to for so many images."""
+    """A network that advances the clock by the seconds of a batch size."""
 
     def __init__(self, clock, seconds_by_size):
         self.sizes = []
@@ -40,12 +39,8 @@ class Network:
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(
-        "featx.engines.keras_engine.time", SimpleNamespace(perf_counter=clock.perf_counter)
-    )
-    return clock
+def clock():
+    return Clock()
 
 
 @pytest.fixture
@@ -60,87 +55,93 @@ def images(n_images):
     return np.broadcast_to(values, (n_images, 224, 224, 3))
 
 
-def stream(cutting, network, thread, *, n_batches, n_images=8, n_in_flight=IN_ROUND):
+def stream(splitter, network, thread, *, n_batches, n_images=8, n_in_flight=IN_TRIAL):
     """Send batches through as a runner does; return the rows of each."""
     pending, done = [], []
     for _ in range(n_batches):
-        pending.append(cutting.start(images(n_images), partial(thread.submit, network)))
+        pending.append(splitter.start(images(n_images), partial(thread.submit, network)))
         if len(pending) == n_in_flight:
-            done.append(cutting.finish(pending.pop(0)))
-    return done + [cutting.finish(rows) for rows in pending]
+            done.append(splitter.finish(pending.pop(0)))
+    return done + [splitter.finish(rows) for rows in pending]
 
 
 @pytest.mark.parametrize(
     ("slow", "sizes"), [(SLOW_PARTS, [8]), (SLOW_WHOLE, [3, 3, 2])], ids=["parts", "whole"]
 )
-def test_start_after_the_trial_keeps_to_the_faster_way(clock, thread, slow, sizes):
-    cutting = BatchSplitter(n_in_round=IN_ROUND)
-    stream(cutting, Network(clock, slow), thread, n_batches=6 * IN_ROUND)
+def test_start_after_trials_keeps_the_faster_way(clock, thread, slow, sizes):
+    splitter = BatchSplitter(n_in_trial=IN_TRIAL, clock=clock)
+    stream(splitter, Network(clock, slow), thread, n_batches=6 * IN_TRIAL)
     network = Network(clock, {})
-    stream(cutting, network, thread, n_batches=3)
+    stream(splitter, network, thread, n_batches=3)
     assert network.sizes == sizes * 3
 
 
-def test_start_on_trial_gives_each_way_a_round_in_turn(clock, thread):
+def test_start_in_trials_alternates_the_ways(clock, thread):
     network = Network(clock, {})
-    stream(BatchSplitter(n_in_round=IN_ROUND), network, thread, n_batches=4 * IN_ROUND)
+    stream(BatchSplitter(n_in_trial=IN_TRIAL, clock=clock), network, thread, n_batches=4 * IN_TRIAL)
     assert network.sizes == [3, 3, 2, 3, 3, 2, 8, 8] * 2
 
 
-def test_start_last_batch_of_a_round_waits_for_all_of_it(thread):
-    cutting = BatchSplitter(n_in_round=IN_ROUND)
+def test_start_last_batch_waits_for_its_trial(clock, thread):
+    splitter = BatchSplitter(n_in_trial=IN_TRIAL, clock=clock)
     may_run = threading.Event()
-    first = cutting.start(images(8), lambda part: thread.submit(may_run.wait))
+    first = splitter.start(images(8), lambda part: thread.submit(may_run.wait))
     assert not any(part.done() for part in first)
     may_run.set()
-    second = cutting.start(images(8), lambda part: thread.submit(may_run.wait))
+    second = splitter.start(images(8), lambda part: thread.submit(may_run.wait))
     assert all(part.done() for part in (*first, *second))
 
 
-def test_start_small_batches_stay_whole_and_are_not_waited_for(thread):
-    cutting = BatchSplitter(n_in_round=IN_ROUND)
+def test_start_small_batches_stay_whole_without_waiting(clock, thread):
+    splitter = BatchSplitter(n_in_trial=IN_TRIAL, clock=clock)
     may_run = threading.Event()
     batches = [
-        cutting.start(images(2), lambda part: thread.submit(may_run.wait)) for _ in range(IN_ROUND)
+        splitter.start(images(2), lambda part: thread.submit(may_run.wait)) for _ in range(IN_TRIAL)
     ]
-    assert [[part.done() for part in parts] for parts in batches] == [[False]] * IN_ROUND
+    assert [[part.done() for part in parts] for parts in batches] == [[False]] * IN_TRIAL
     may_run.set()
 
 
-def test_finish_rows_are_all_and_in_order(thread):
-    network = Network(Clock(), {})
-    for rows in stream(BatchSplitter(n_in_round=IN_ROUND), network, thread, n_batches=6 * IN_ROUND):
+def test_finish_rows_are_all_and_in_order(clock, thread):
+    network = Network(clock, {})
+    for rows in stream(
+        BatchSplitter(n_in_trial=IN_TRIAL, clock=clock), network, thread, n_batches=6 * IN_TRIAL
+    ):
         assert rows.tolist() == list(range(8))
 
 
-def test_start_batches_one_at_a_time_tell_nothing(clock, thread):
+def test_start_single_batches_decide_nothing(clock, thread):
     network = Network(clock, SLOW_PARTS)
     stream(
-        BatchSplitter(n_in_round=IN_ROUND), network, thread, n_batches=6 * IN_ROUND, n_in_flight=1
+        BatchSplitter(n_in_trial=IN_TRIAL, clock=clock),
+        network,
+        thread,
+        n_batches=6 * IN_TRIAL,
+        n_in_flight=1,
     )
-    assert network.sizes == [3, 3, 2] * 6 * IN_ROUND
+    assert network.sizes == [3, 3, 2] * 6 * IN_TRIAL
 
 
-def test_start_rounds_of_two_sizes_are_not_compared(clock, thread):
-    cutting = BatchSplitter(n_in_round=IN_ROUND)
+def test_start_trials_of_two_sizes_stay_separate(clock, thread):
+    splitter = BatchSplitter(n_in_trial=IN_TRIAL, clock=clock)
     network = Network(clock, SLOW_PARTS)
     for n_images in (8, 16) * 4:
-        stream(cutting, network, thread, n_batches=IN_ROUND, n_images=n_images)
-    assert network.sizes[-4 * IN_ROUND :] == [3, 3, 2] * IN_ROUND + [16] * IN_ROUND
+        stream(splitter, network, thread, n_batches=IN_TRIAL, n_images=n_images)
+    assert network.sizes[-4 * IN_TRIAL :] == [3, 3, 2] * IN_TRIAL + [16] * IN_TRIAL
 
 
-def test_start_rounds_that_failed_do_not_count(clock, thread):
-    cutting = BatchSplitter(n_in_round=IN_ROUND)
+def test_start_failed_trials_do_not_count(clock, thread):
+    splitter = BatchSplitter(n_in_trial=IN_TRIAL, clock=clock)
 
     def fail(inputs):
         clock.now_s += SLOW_PARTS.get(len(inputs), 0.0)
         raise MemoryError
 
     for _ in range(6):
-        batches = [cutting.start(images(8), partial(thread.submit, fail)) for _ in range(IN_ROUND)]
+        batches = [splitter.start(images(8), partial(thread.submit, fail)) for _ in range(IN_TRIAL)]
         for parts in batches:
             with pytest.raises(MemoryError):
-                cutting.finish(parts)
+                splitter.finish(parts)
     network = Network(clock, {})
-    stream(cutting, network, thread, n_batches=1)
+    stream(splitter, network, thread, n_batches=1)
     assert network.sizes == [3, 3, 2]

@@ -1,4 +1,4 @@
-"""OpenVINO and ONNX Runtime give what Keras gives, or are not used."""
+"""OpenVINO and ONNX Runtime agree with Keras, or are not used."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ needs_openvino = pytest.mark.skipif(
 
 
 def knows_bfloat16():
-    """Tell whether OpenVINO computes in bfloat16 on this machine; elsewhere it takes float32."""
+    """Return True if OpenVINO computes in bfloat16 here; elsewhere it takes float32."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -110,7 +110,7 @@ def kinds_of(graph):
         lambda x: 2 / (1 + x),
     ],
 )
-def test_transpose_late_scales_first_with_the_same_numbers(scale, tmp_path):
+def test_transpose_late_scales_first(scale, tmp_path):
     import openvino
 
     graph = openvino_graph(lambda inputs: scale(keras.ops.cast(inputs, "float32")), tmp_path)
@@ -131,8 +131,8 @@ def built_graph(shape, order, constant, *, n_readers=1, operation="add"):
     from openvino import opset13
 
     inputs = opset13.parameter(shape, np.float32)
-    turned = opset13.transpose(inputs, np.array(order, np.int64))
-    results = [getattr(opset13, operation)(turned, constant) for _ in range(n_readers)]
+    transposed = opset13.transpose(inputs, np.array(order, np.int64))
+    results = [getattr(opset13, operation)(transposed, constant) for _ in range(n_readers)]
     return openvino.Model(results, [inputs])
 
 
@@ -145,7 +145,7 @@ def built_graph(shape, order, constant, *, n_readers=1, operation="add"):
         ((2, 5, 3), (0, 2, 1), np.arange(15, dtype=np.float32).reshape(3, 5)),
     ],
 )
-def test_transpose_late_turns_constants_of_lower_rank(shape, order, constant):
+def test_transpose_late_transposes_smaller_constants(shape, order, constant):
     import openvino
 
     graph = built_graph(shape, order, constant)
@@ -168,7 +168,7 @@ def test_transpose_late_turns_constants_of_lower_rank(shape, order, constant):
         ((2, 5, 3), (), np.float32(3), 1),  # which reverses
     ],
 )
-def test_transpose_late_leaves_what_it_does_not_know(shape, order, constant, n_readers):
+def test_transpose_late_skips_unknown_operations(shape, order, constant, n_readers):
     graph = built_graph(shape, order, constant, n_readers=n_readers)
     before = [node.get_type_name() for node in graph.get_ordered_ops()]
     transpose_late(graph)
@@ -176,7 +176,7 @@ def test_transpose_late_leaves_what_it_does_not_know(shape, order, constant, n_r
 
 
 @needs_openvino
-def test_transpose_late_leaves_other_graphs_as_they_are(tmp_path):
+def test_transpose_late_skips_other_graphs(tmp_path):
     def noisy(inputs):
         x = keras.ops.cast(inputs, "float32")
         return x * keras.ops.mean(x, axis=-1, keepdims=True)  # no constant
@@ -199,7 +199,7 @@ def test_started_batches_come_back_in_their_order():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES[:2])
-def test_make_engine_bfloat16_is_near_float32_and_not_it(engine):
+def test_make_engine_bfloat16_is_near_float32(engine):
     if engine == "openvino" and not knows_bfloat16():
         pytest.skip("needs a CPU that computes in bfloat16")
     images = pixels((64, 64, 3))
@@ -226,7 +226,7 @@ def wrong_engine(monkeypatch, error=None):
     ("error", "message"),
     [(None, "differ from Keras' by 0.001"), (RuntimeError("no such operation"), "no such oper")],
 )
-def test_make_engine_that_is_wrong_or_fails_raises(error, message, monkeypatch):
+def test_make_engine_wrong_or_failing_raises(error, message, monkeypatch):
     wrong_engine(monkeypatch, error)
     images = pixels((64, 64, 3))
     with pytest.raises(EngineError, match=message):
@@ -234,7 +234,7 @@ def test_make_engine_that_is_wrong_or_fails_raises(error, message, monkeypatch):
 
 
 @needs_openvino
-def test_transform_auto_changes_to_openvino_where_it_pays(monkeypatch):
+def test_transform_auto_long_pass_uses_openvino(monkeypatch):
     images = pixels((64, 64, 3), n_images=64)
     expected = FeatureExtractor("tiny", cache=None, engine="keras").fit_transform(images)
     extractor = FeatureExtractor("tiny", cache=None, batch_size=4)
@@ -248,7 +248,7 @@ def test_transform_auto_changes_to_openvino_where_it_pays(monkeypatch):
 
 
 @needs_openvino
-def test_transform_auto_goes_on_with_keras_where_conversion_fails(monkeypatch):
+def test_transform_auto_failed_conversion_uses_keras(monkeypatch):
     wrong_engine(monkeypatch)
     monkeypatch.setattr("featx.engines.runner._WORTH_CONVERTING_S", 1e-9)
     images = pixels((32, 32, 3), n_images=40)
@@ -266,7 +266,7 @@ def test_transform_auto_goes_on_with_keras_where_conversion_fails(monkeypatch):
     assert np.isfinite(rows).all()
 
 
-def test_fit_engine_that_is_not_installed_names_the_cure(monkeypatch):
+def test_fit_missing_engine_names_the_cure(monkeypatch):
     monkeypatch.setitem(registry._PACKAGES, "openvino", ("no_such_package",))
     with pytest.raises(ParameterError, match=r"pip install no_such_package"):
         FeatureExtractor("tiny", engine="openvino").fit(pixels((64, 64, 3)))
@@ -299,7 +299,7 @@ def test_transform_precisions_are_spaces_of_their_own(tmp_path):
 
 
 @needs_openvino
-def test_make_engine_small_layer_beside_a_large_one_is_checked(monkeypatch):
+def test_make_engine_checks_small_layers_too(monkeypatch):
     class Wrong(registry.OpenVINOEngine):
         def finish(self, pending):
             return super().finish(pending) * np.float32([2, 1])
@@ -315,7 +315,7 @@ def test_make_engine_small_layer_beside_a_large_one_is_checked(monkeypatch):
 
 
 @needs_openvino
-def test_threads_share_an_engine_in_batches_of_their_own():
+def test_run_threads_share_one_engine():
     images = pixels((64, 64, 3), n_images=8)
     model = family("MobileNet", {"alpha": 0.25}, 64)
     engine = make_engine("openvino", model, 8, precision="float32", probe=images)
@@ -342,7 +342,7 @@ def test_bfloat16_statistics_of_a_normalisation_are_kept():
     assert difference(rows, np.asarray(model(values))) < 0.05
 
 
-def test_bfloat16_image_that_is_rounded_much_does_not_refuse_a_network():
+def test_bfloat16_network_with_one_rounded_image_passes():
     inputs = keras.Input((2,))
     subtract = keras.layers.Dense(1, use_bias=False)
     model = keras.Model(inputs, subtract(inputs))
@@ -353,7 +353,7 @@ def test_bfloat16_image_that_is_rounded_much_does_not_refuse_a_network():
 
 
 @pytest.mark.parametrize("first", [[1, 1, 1, 1], [0, 0, 0, 0], [3e38, 1, 1, 1]])
-def test_bfloat16_copy_that_is_another_network_is_refused(first):
+def test_bfloat16_copy_of_other_network_raises(first):
     class Scale(keras.layers.Layer):
         factor = 1.0
 
@@ -369,19 +369,19 @@ def test_bfloat16_copy_that_is_another_network_is_refused(first):
         make_engine("keras", model, 2, precision="bfloat16", probe=values)
 
 
-def test_transform_twin_of_a_model_that_was_changed_is_not_confused_with_it():
-    def twin():
+def test_transform_changed_copy_of_model_stays_apart():
+    def same_model():
         keras.utils.set_random_seed(1)
         inputs = keras.Input((8, 8, 3))
         x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
         return keras.Model(inputs, x)
 
     images = pixels((8, 8, 3), n_images=5)
-    first, second = twin(), twin()
+    first, second = same_model(), same_model()
     expected = FeatureExtractor(second, cache=None, engine="keras").fit_transform(images[:2])
     FeatureExtractor(first, cache=None, engine="keras").fit_transform(images[:2])
     first.layers[1].kernel.assign(5 * first.layers[1].kernel)
-    third = twin()
+    third = same_model()
     for model in (second, third):
         rows = FeatureExtractor(model, cache=None, engine="keras").fit_transform(images[:2])
         np.testing.assert_allclose(rows, expected, rtol=1e-5)

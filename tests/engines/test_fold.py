@@ -71,7 +71,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_rewritten_layers_of_other_ranks_are_the_same(name):
+def test_rewritten_layers_of_other_ranks_agree(name):
     shape, make = OTHERS[name]
     keras.utils.set_random_seed(0)
     inputs = keras.Input(shape)
@@ -80,7 +80,7 @@ def test_rewritten_layers_of_other_ranks_are_the_same(name):
     np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
 
 
-def test_rewritten_normalisation_of_another_axis_is_not_folded():
+def test_rewritten_normalization_of_other_axis_stays():
     inputs = keras.Input((5, 4))
     x = layers.BatchNormalization(axis=1)(layers.Dense(5)(inputs))
     model = with_statistics(keras.Model(inputs, x))
@@ -112,7 +112,7 @@ def test_rewritten_layers_called_by_keyword_run():
 
 
 @pytest.mark.parametrize("patched", [0, 1, 2])
-def test_rewritten_layer_with_a_call_of_its_own_runs_it(patched):
+def test_rewritten_layer_with_own_call_runs_it(patched):
     inputs = keras.Input((4,))
     parts = [layers.Dense(3), layers.BatchNormalization(), layers.Activation("relu")]
     x = inputs
@@ -133,7 +133,7 @@ def branching(read_before):
 
 
 @pytest.mark.parametrize("read_before", ["inside", "as an output"])
-def test_rewritten_layer_that_others_read_is_not_folded(read_before):
+def test_rewritten_layer_with_other_readers_stays(read_before):
     model = with_statistics(branching(read_before))
     images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
     new, old = rewritten(model)(images), model(images)
@@ -141,7 +141,7 @@ def test_rewritten_layer_that_others_read_is_not_folded(read_before):
         np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_rewritten_layer_called_twice_is_folded_for_each_call():
+def test_rewritten_layer_called_twice_folds_twice():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     conv = layers.Conv2D(3, 3, padding="same")
@@ -193,7 +193,7 @@ def test_rewritten_masks_are_kept(make):
     np.testing.assert_allclose(rewritten(model)(steps), model(steps), rtol=1e-5, atol=1e-6)
 
 
-def test_rewritten_shares_the_weights_that_are_not_folded():
+def test_rewritten_shares_weights_not_folded():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(inputs))
     new = rewritten(model)
@@ -213,7 +213,7 @@ def test_rewritten_changes_nothing_of_the_model():
     np.testing.assert_array_equal(model(images), expected)
 
 
-def test_rewritten_draws_nothing_from_the_generator_of_the_caller():
+def test_rewritten_keeps_random_state():
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs)))
     state = random.getstate()
@@ -221,7 +221,7 @@ def test_rewritten_draws_nothing_from_the_generator_of_the_caller():
     assert random.getstate() == state
 
 
-def test_rewritten_call_that_was_recorded_in_training_mode_is_inference():
+def test_rewritten_training_call_runs_inference():
     inputs = keras.Input((4,))
     x = layers.BatchNormalization()(layers.Dense(4)(inputs), training=True)
     model = with_statistics(keras.Model(inputs, layers.Dropout(0.5)(x)))

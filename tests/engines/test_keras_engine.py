@@ -32,7 +32,7 @@ def test_run_short_batches_are_padded_and_cut(n_samples, inputs):
     np.testing.assert_allclose(outputs, plain(inputs[:n_samples]), rtol=1e-5, atol=1e-6)
 
 
-def test_run_position_in_the_batch_does_not_matter(inputs):
+def test_run_ignores_position_in_batch(inputs):
     engine = KerasEngine(model(), batch_size=7)
     rows = engine.run(inputs)
     again = engine.run(inputs[::-1].copy())[::-1]
@@ -41,7 +41,7 @@ def test_run_position_in_the_batch_does_not_matter(inputs):
 
 
 @pytest.mark.parametrize("n_samples", [1, 50, 200])
-def test_run_large_batches_in_parts_keep_their_order(n_samples):
+def test_run_batches_in_parts_keep_order(n_samples):
     keras.utils.set_random_seed(0)
     plain = keras.Sequential(
         [keras.Input((64, 64, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
@@ -51,7 +51,7 @@ def test_run_large_batches_in_parts_keep_their_order(n_samples):
     np.testing.assert_allclose(outputs, plain(images), rtol=1e-5, atol=1e-6)
 
 
-def test_run_engine_keeps_the_variables_of_its_model(inputs):
+def test_run_engine_keeps_variables_alive(inputs):
     engine = KerasEngine(model(), batch_size=7)
     expected = engine.run(inputs)
     engine._function._idle.clear()  # so that another is made
@@ -59,7 +59,7 @@ def test_run_engine_keeps_the_variables_of_its_model(inputs):
     np.testing.assert_array_equal(engine.run(inputs), expected)
 
 
-def test_run_no_function_is_used_by_two_threads_at_once():
+def test_run_gives_each_thread_its_own_function():
     """TensorFlow's fused convolutions keep what they add in themselves while they compute."""
     n_made, busy, overlaps = [], set(), []
 
@@ -120,7 +120,7 @@ def test_run_traces_once(inputs):
     assert len(traced) == n_traced
 
 
-def test_run_leaves_tensor_float_32_as_it_was(inputs):
+def test_run_restores_tensor_float_32(inputs):
     from tensorflow import config
 
     engine = KerasEngine(model(), batch_size=7)

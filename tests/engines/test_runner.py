@@ -82,7 +82,7 @@ def test_run_every_sample_once_in_its_order(n_samples, dtypes):
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 5])
-def test_run_out_of_memory_goes_on_with_half_the_batch(capacity):
+def test_run_out_of_memory_halves_the_batch(capacity):
     engine = Doubling(None, 16)
     engine.capacity = capacity
     runs, rows, outputs = run(engine, feed_of(50), 16)
@@ -92,7 +92,7 @@ def test_run_out_of_memory_goes_on_with_half_the_batch(capacity):
     assert engine.sizes.count(16) <= 2  # those that were under way
 
 
-def test_run_one_sample_that_does_not_fit_raises():
+def test_run_single_sample_beyond_memory_raises():
     engine = Doubling(None, 4)
     engine.capacity = 0
     with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
@@ -121,7 +121,7 @@ class BestAtEight(Doubling):
         return super().start(inputs)
 
 
-def test_run_finds_a_batch_size_once_there_is_enough_to_try_on():
+def test_run_many_samples_find_a_batch_size():
     found = []
     kwargs = {"is_fixed": False, "on_batch_size": found.append}
     run(BestAtEight(None, 4), feed_of(20), 4, **kwargs)
@@ -131,7 +131,7 @@ def test_run_finds_a_batch_size_once_there_is_enough_to_try_on():
     assert found == [runs.batch_size] == [8]
 
 
-def test_run_batch_size_is_not_searched_beyond_memory():
+def test_run_batch_size_stays_within_memory():
     engine, found = BestAtEight(None, 4), []
     engine.capacity = 4
     runs, rows, _ = run(engine, feed_of(700), 4, is_fixed=False, on_batch_size=found.append)
@@ -139,7 +139,7 @@ def test_run_batch_size_is_not_searched_beyond_memory():
     assert found == [runs.batch_size] == [4]
 
 
-def test_run_batch_size_that_is_best_at_first_stays():
+def test_run_best_first_batch_size_stays():
     found = []
     runs, _, _ = run(
         BestAtEight(None, 8), feed_of(700), 8, is_fixed=False, on_batch_size=found.append
@@ -147,7 +147,7 @@ def test_run_batch_size_that_is_best_at_first_stays():
     assert found == [runs.batch_size] == [8]
 
 
-def test_run_batch_size_is_not_found_with_samples_that_never_came():
+def test_run_missing_samples_find_no_batch_size():
     n_expected, found = [2000], []
 
     def groups():
@@ -161,7 +161,7 @@ def test_run_batch_size_is_not_found_with_samples_that_never_came():
 
 
 class SlowToSetUp(BestAtEight):
-    """Compiles anew for each size, as JAX does."""
+    """Compiles once for each size, as JAX does."""
 
     def start(self, inputs):
         if len(inputs) not in self.sizes:
@@ -174,7 +174,7 @@ class SlowToSetUp(BestAtEight):
         return engine
 
 
-def test_run_sizes_that_take_long_to_set_up_are_not_tried_for_a_few_batches():
+def test_run_few_batches_skip_slow_sizes():
     engine, found = SlowToSetUp(None, 4), []
     runs, rows, _ = run(engine, feed_of(700), 4, is_fixed=False, on_batch_size=found.append)
     assert rows.tolist() == list(range(700))
@@ -188,7 +188,7 @@ def worth_it(monkeypatch):
 
 
 @pytest.mark.usefixtures("worth_it")
-def test_run_changes_to_the_faster_engine_where_it_pays():
+def test_run_long_pass_changes_to_faster_engine():
     first, second = Doubling(None, 4), Doubling(None, 4)
     runs, rows, outputs = run(first, feed_of(60), faster=second)
     assert runs.engines == ["keras", "openvino"]
@@ -205,7 +205,7 @@ def test_run_stays_where_it_does_not_pay():
 
 @pytest.mark.usefixtures("worth_it")
 @pytest.mark.parametrize("dtypes", [(np.uint8,), (np.uint8, np.float32)])
-def test_run_goes_on_where_the_faster_engine_cannot_be_had(dtypes):
+def test_run_without_faster_engine_goes_on(dtypes):
     first = Doubling(None, 4)
     with pytest.warns(EngineWarning, match="no such operation; Keras runs it") as caught:
         runs, rows, _ = run(
@@ -247,5 +247,5 @@ def test_batch_size_for_is_bounded(shape):
         (ValueError("shapes do not match"), False),
     ],
 )
-def test_is_out_of_memory_knows_the_words_of_backends(error, expected):
+def test_is_out_of_memory_knows_every_backend(error, expected):
     assert is_out_of_memory(error) is expected
