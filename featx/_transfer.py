@@ -497,12 +497,13 @@ class TransferEstimator(TransformerMixin, TransferParams):
         if sample_weight is not None:
             sample_weight = faults.check(as_weights, sample_weight, n_samples)
         faults.raise_any()
+        self.extractor_.check_params()  # which ready samples leave out
         if self.extractor_.on_error == "raise":
-            return samples.given, y, sample_weight
+            return samples, y, sample_weight
         embeddings = np.asarray(self.extractor_.transform(samples))
         kept = rows_that_were_read(embeddings)
         if kept.all():
-            return samples.given, y, sample_weight
+            return samples, y, sample_weight
         weights = None if sample_weight is None else sample_weight[kept]
         return samples.take(np.flatnonzero(kept)), y[kept], weights
 
