@@ -107,7 +107,6 @@ def _print_route(name: str, folder: Path) -> None:
         "ExtractorParams.__init__",
         "FeatureExtractor.__init__",
         "make_head",
-        "EmbeddingCache.__init__",
     )
     calls = ", ".join(f"{call} {route.n_calls[call]}" for call in shown if route.n_calls[call])
     print(f"{name}: {len(route.modules)} modules, {len(route.climbs)} climbs; {calls}")
