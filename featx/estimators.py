@@ -59,8 +59,9 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         and those of the network before its first step, relative to the largest score; ``history``
         (``loss``, ``val_loss``, ``val_score`` by epoch), ``best_epoch``, ``epoch_s`` (seconds of
         one); ``unfrozen`` (layers), ``n_params_trained``, ``n_params_frozen``; ``frontier``
-        ("cache" or "pixels", where epochs start), ``frontier_layers``, ``frontier_skipped_because``, ``frontier_bytes``;
-        ``learning_rate``, ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
+        ("cache" or "pixels", where epochs start), ``frontier_layers``,
+        ``frontier_skipped_because``, ``frontier_bytes``; ``learning_rate``,
+        ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
         ``teacher``, the report of the larger model, after distillation.
 
     Examples
