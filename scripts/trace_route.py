@@ -110,6 +110,8 @@ def _print_route(name: str, folder: Path) -> None:
     )
     calls = ", ".join(f"{call} {route.n_calls[call]}" for call in shown if route.n_calls[call])
     print(f"{name}: {len(route.modules)} modules, {len(route.climbs)} climbs; {calls}")
+    for caller, module in sorted(route.climbs):
+        print(f"  {caller} calls {module}")
 
 
 def main() -> None:
