@@ -332,20 +332,8 @@ class TransferEstimator(TransformerMixin, TransferParams):
         if self.fine_tune is not None:
             raise ParameterError("partial_fit trains the head only: pass fine_tune=None")
         samples = as_samples(X)
-        n_samples = len(samples)
-        faults = InputFaults()
-        y = faults.check(self._checked_target, y, n_samples, is_all=False)
         is_first = not hasattr(self, "head_")
-        head = self.new_head(y) if is_first else self.head_
-        params = {name: value for name, value in params.items() if value is not None}
-        if "sample_weight" in params:
-            given = params["sample_weight"]
-            params["sample_weight"] = faults.check(checked_weights, given, head, n_samples)
-        if y is not None and y.ndim == 1 and "classes" in params:
-            params["classes"] = faults.check(checked_classes, params["classes"], y)
-        elif y is not None and y.ndim == 1 and hasattr(head, "classes_"):
-            faults.check(check_known, y, head.classes_, source="the classes of the first call")
-        faults.raise_any()
+        y, head, params = self._checked_part(y, len(samples), params)
         extractor = self._new_extractor().fit(samples) if is_first else self.extractor_
         views = views_of(extractor, samples)
         kept = rows_that_were_read(views)
@@ -358,6 +346,24 @@ class TransferEstimator(TransformerMixin, TransferParams):
         self._report_head(time.perf_counter() - start_s)
         self._take_names()
         return self
+
+    def _checked_part(
+        self, y: Any, n_samples: int, params: dict[str, Any]
+    ) -> tuple[np.ndarray, BaseEstimator, dict[str, Any]]:
+        """Return some labels or values, the head to train on them, and its parameters."""
+        faults = InputFaults()
+        y = faults.check(self._checked_target, y, n_samples, is_all=False)
+        head = self.head_ if hasattr(self, "head_") else self.new_head(y)
+        params = {name: value for name, value in params.items() if value is not None}
+        if "sample_weight" in params:
+            given = params["sample_weight"]
+            params["sample_weight"] = faults.check(checked_weights, given, head, n_samples)
+        if y is not None and y.ndim == 1 and "classes" in params:
+            params["classes"] = faults.check(checked_classes, params["classes"], y)
+        elif y is not None and y.ndim == 1 and hasattr(head, "classes_"):
+            faults.check(check_known, y, head.classes_, source="the classes of the first call")
+        faults.raise_any()
+        return y, head, params
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict labels or values.
