@@ -88,7 +88,7 @@ def test_clone_keeps_callbacks():
     before = set(vars(classifier))
     classifier.fit(IMAGES, LABELS)
     assert log.n_setups == 1
-    assert set(vars(classifier)) - before == {"extractor_", "head_", "report_"}
+    assert set(vars(classifier)) - before == {"extractor_", "head_", "_reports"}
 
 
 def test_fit_drives_scikit_learn_callbacks(monkeypatch):
