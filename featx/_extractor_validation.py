@@ -1,4 +1,7 @@
-"""What the parameters of a :class:`FeatureExtractor` may be; all faults are found at once."""
+"""Checks of the parameters and the samples of a :class:`FeatureExtractor`.
+
+All faults of parameters are found at once, before any work.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ from featx.engines.registry import ENGINES, missing_packages
 from featx.exceptions import BackboneError, InputError, ParameterError
 from featx.inputs.samples import Samples
 
-# Of a network's constructor, but said by parameters of the extractor.
-_SAID_ELSEWHERE = {
+# Parameters of a network's constructor that parameters of the extractor decide.
+_DECIDED_BY = {
     "input_shape": "input_size",
     "input_tensor": "layer",
     "weights": "weights",
@@ -35,14 +38,14 @@ _SAID_ELSEWHERE = {
 
 
 def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
-    """Check parameters before any work.
+    """Check the parameters of an extractor.
 
     Parameters
     ----------
     owner : str
-        Whose parameters they are, for the message.
+        Name of the estimator, for the message.
     params : dict
-        Those of :class:`FeatureExtractor`, by name.
+        Parameters by name; other entries are ignored.
 
     Raises
     ------
@@ -91,15 +94,15 @@ def as_layer_specs(also_cache: Sequence[Any], pooling: str | None) -> list[Layer
     ]
 
 
-def _check_also_cache(also_cache: Any, faults: ParameterFaults) -> None:
+def _check_also_cache(layers: Any, faults: ParameterFaults) -> None:
     expected = (
         "a list of layers, or of (layer, pooling) pairs, where a layer is a name or None for the "
         f"output, and a pooling one of {', '.join(map(repr, POOLINGS))}."
     )
-    if isinstance(also_cache, str) or not isinstance(also_cache, Sequence):
-        faults.add("also_cache", also_cache, expected)
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        faults.add("also_cache", layers, expected)
         return
-    for given in also_cache:
+    for given in layers:
         is_pair = isinstance(given, (tuple, list)) and len(given) == 2
         layer, pooling = given if is_pair else (given, None)
         are_names = all(name is None or isinstance(name, str) for name in (layer, pooling))
@@ -178,8 +181,8 @@ def _check_constructor_params(
     if network and network.constructor.startswith("EfficientNetV2") and "name" in (given or {}):
         expected = "no 'name', by which this network chooses how it scales pixels."
         faults.add("backbone_params", given, expected)
-    for name in sorted(_SAID_ELSEWHERE.keys() & (given if isinstance(given, dict) else {})):
-        expected = f"no {name!r}, which the parameter {_SAID_ELSEWHERE[name]!r} decides."
+    for name in sorted(_DECIDED_BY.keys() & (given if isinstance(given, dict) else {})):
+        expected = f"no {name!r}, which the parameter {_DECIDED_BY[name]!r} decides."
         faults.add("backbone_params", given, expected)
 
 
@@ -198,7 +201,7 @@ def _is_size(size: Any) -> bool:
     )
 
 
-def check_verifiable(resolved: EmbeddingSource, *, label: str) -> None:
+def check_verifiable(source: EmbeddingSource, *, label: str) -> None:
     """Check that loading a saved extractor can verify that it computes the same embeddings.
 
     Raises
@@ -206,13 +209,13 @@ def check_verifiable(resolved: EmbeddingSource, *, label: str) -> None:
     BackboneError
         The extractor cannot be identified, or depends on settings of this process.
     """
-    if not resolved.is_cacheable:
+    if not source.is_cacheable:
         raise BackboneError(
             f"{label} cannot be saved: what it computes cannot be identified (a warning gave the "
             "reason), so its embeddings could not be verified after loading. Code is identified by "
             "its functions, classes, plain data and arrays: keep other objects out"
         )
-    if settings := resolved.space.description.get("keras"):
+    if settings := source.space.description.get("keras"):
         raise BackboneError(
             f"{label} cannot be saved: it runs under settings of Keras that are not the defaults "
             f"({settings}), and a saved file does not keep them. Restore the defaults with "
@@ -220,26 +223,26 @@ def check_verifiable(resolved: EmbeddingSource, *, label: str) -> None:
         )
 
 
-def check_channels_first(samples: Samples, resolved: EmbeddingSource, *, label: str) -> None:
-    """Check that samples have the shape of the inputs, if these are images of shape (c, h, w).
+def check_channels_first(samples: Samples, source: EmbeddingSource, *, label: str) -> None:
+    """Check the shape of samples for a backbone that takes images of shape (c, h, w).
 
     Raises
     ------
     InputError
-        They have another shape, and would be resized along the wrong axes.
+        The samples have another shape, and would be resized along the wrong axes.
     """
-    shape = resolved.input_shape
-    if resolved.space.description.get("channels_first") and samples.array_shape != shape:
+    shape = source.input_shape
+    if source.space.description.get("channels_first") and samples.array_shape != shape:
         raise InputError(channels_first_message(label, shape, samples.array_shape))
 
 
 def check_out(out: Any, shape: tuple[int, ...]) -> None:
-    """Check that embeddings can be written into an array.
+    """Check that embeddings of a shape can be written into `out`.
 
     Raises
     ------
     ParameterError
-        It is no such array.
+        `out` is no such array.
     """
     expected = f"a writable, C-contiguous float32 array of shape {shape}"
     if not isinstance(out, np.ndarray):

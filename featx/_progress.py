@@ -1,4 +1,4 @@
-"""Progress, for whoever asked for it."""
+"""Progress bars and messages on standard error, as `verbose` asks for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN_AFTER_S = 2.0
 
 
 def say(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> None:
-    """Say something on standard error, if a number asks for more than silence."""
+    """Print a message on standard error if `verbose` is a number other than zero."""
     if verbose and not callable(verbose):
         print(without_controls(text), file=sys.stderr)
 
@@ -22,7 +22,7 @@ def say(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> Non
 def progress_bar(
     description: str, *, total: int, verbose: int | bool | Callable[[int, int], object]
 ) -> Iterator[Callable[[int], None]]:
-    """Show how many samples are done, how fast, and the time left.
+    """Show the number of samples done, their rate and the time left.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ def progress_bar(
     total : int
         Number of samples.
     verbose : int or callable
-        Zero shows nothing; a number shows a bar if the work takes more than two seconds. A function
-        is called with the numbers of samples done and to do.
+        Zero shows nothing; another number shows a bar if the work takes more than two seconds. A
+        function is called with the number of samples done and the total.
 
     Yields
     ------
     callable
-        To be called with the number of samples done since the last call.
+        Function to call with the number of samples done since the last call.
 
     Examples
     --------
@@ -49,16 +49,16 @@ def progress_bar(
     n_done = 0
     with contextlib.ExitStack() as stack:
         if callable(verbose):
-            tell: Callable[[int, int], object] = verbose
+            show: Callable[[int, int], object] = verbose
         elif verbose:
-            tell = _Bar(description, stack)
+            show = _Bar(description, stack)
         else:
-            tell = _nothing
+            show = _nothing
 
         def advance(n_more: int) -> None:
             nonlocal n_done
             n_done += n_more
-            tell(n_done, total)
+            show(n_done, total)
 
         yield advance
 
@@ -68,7 +68,7 @@ def _nothing(n_done: int, n_total: int) -> None:
 
 
 class _Bar:
-    """A bar on standard error, which comes when the work has taken long enough."""
+    """A bar on standard error, shown once the work has taken long enough."""
 
     def __init__(self, description: str, stack: contextlib.ExitStack) -> None:
         self._description = description

@@ -1,11 +1,9 @@
-"""Work in threads that run ahead of whoever takes the results.
-
-How many threads linear algebra gets.
+"""Threads: work that runs ahead of its consumer, and the number of threads of linear algebra.
 
 On small matrices the threads of a BLAS spend their time waiting for one another: a logistic
 regression on 400 rows of 1,280 features took 7 ms with one thread and 48 ms with two (2 cores,
 2026-11, quiet machine), and twenty times as long with two on a busy machine. Large factorisations
-gain from them. So the size decides, and what the user set is back afterwards.
+gain from them. So the size decides, and the setting of the user is restored afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from typing import Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-_AHEAD = 2  # items, for each thread
+_AHEAD = 2  # items per thread
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -30,10 +28,10 @@ _Result = TypeVar("_Result")
 def run_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
 ) -> Iterator[_Result]:
-    """Call a function with one item after another, in threads that run ahead, but not far.
+    """Call a function with one item after another, in threads that run a few items ahead.
 
-    joblib has threads too, but none that wait for whoever takes the results. For a single item
-    none is started.
+    joblib has threads too, but none that wait for the consumer of the results. A single item needs
+    no thread.
 
     Parameters
     ----------
@@ -44,7 +42,7 @@ def run_ahead(
     Yields
     ------
     object
-        What the function returned, in the order of the items.
+        Results of the function, in the order of the items.
 
     Examples
     --------
@@ -62,21 +60,21 @@ def run_ahead(
         return threads.submit(function, item)
 
     try:
-        # Not far ahead of whoever takes the results: these take memory.
+        # Only a few items ahead, since results take memory.
         left = itertools.chain(first, left)
-        under_way = deque(map(start, itertools.islice(left, _AHEAD * n_threads)))
-        while under_way:
-            result = under_way.popleft().result()
-            under_way.extend(map(start, itertools.islice(left, 1)))
+        pending = deque(map(start, itertools.islice(left, _AHEAD * n_threads)))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(map(start, itertools.islice(left, 1)))
             yield result
     finally:
         threads.shutdown(cancel_futures=True)
 
 
 class Prefetcher(Generic[_Result]):
-    """What a function returns for one item after another, in threads that start at once.
+    """Iterator over the results of a function, computed in threads that start at once.
 
-    They run as far ahead of whoever takes the results as they can.
+    The threads run as far ahead of the consumer as they can.
 
     Parameters
     ----------
@@ -97,22 +95,22 @@ class Prefetcher(Generic[_Result]):
         self, function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
     ) -> None:
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-started")
-        self._under_way = deque(self._threads.submit(function, item) for item in items)
+        self._pending = deque(self._threads.submit(function, item) for item in items)
 
     def __iter__(self) -> Iterator[_Result]:
         return self
 
     def __next__(self) -> _Result:
-        if not self._under_way:
+        if not self._pending:
             raise StopIteration
-        return self._under_way.popleft().result()
+        return self._pending.popleft().result()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all is done, but not longer; tell whether it is."""
-        return not wait(self._under_way, timeout=seconds).not_done
+        """Wait until all items are done, for `seconds` at most; return True if they are."""
+        return not wait(self._pending, timeout=seconds).not_done
 
     def close(self) -> None:
-        """Leave what is not begun."""
+        """Cancel the items that are not begun."""
         self._threads.shutdown(cancel_futures=True)
 
 
@@ -127,13 +125,13 @@ _n_inside = 0
 def blas_threads_for(size_bytes: int) -> Iterator[None]:
     """Give BLAS one thread while a small matrix is worked on.
 
-    The limit is one of the whole process, so it is set when the first thread enters and taken
-    back when the last one leaves: were each to restore what it found, the limit could stay.
+    The limit applies to the whole process, so the first thread that enters sets it and the last
+    one that leaves lifts it: if each restored what it found, the limit could stay.
 
     Parameters
     ----------
     size_bytes : int
-        Size of the matrix; from 32 MiB on nothing is limited.
+        Size of the matrix; there is no limit from 32 MiB on.
 
     Examples
     --------

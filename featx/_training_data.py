@@ -1,4 +1,4 @@
-"""What a head is trained and scored on: embeddings, labels and weights, checked first."""
+"""Training data of heads: samples, labels, weights and groups, checked first, and embeddings."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ def hold_out(
     """
     splitter = validation
     if not hasattr(validation, "split"):
-        share = float(validation)
-        splitter = _splitter(y, share, groups, is_classifier=is_classifier, seed=seed)
+        splitter = _splitter(y, float(validation), groups, is_classifier=is_classifier, seed=seed)
     try:
         train, held = next(iter(splitter.split(np.zeros(len(y)), y, groups)))
     except (ValueError, StopIteration) as exc:
@@ -82,7 +81,7 @@ def hold_out(
 
 def _splitter(
     y: np.ndarray,
-    share: float,
+    fraction: float,
     groups: np.ndarray | None,
     *,
     is_classifier: bool,
@@ -91,18 +90,18 @@ def _splitter(
     stratified = is_classifier and np.ndim(y) == 1
     if groups is not None:
         if not stratified:
-            return GroupShuffleSplit(1, test_size=share, random_state=seed)
-        n_folds = max(2, round(1 / share))
+            return GroupShuffleSplit(1, test_size=fraction, random_state=seed)
+        n_folds = max(2, round(1 / fraction))
         return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     if is_classifier and not stratified:
-        return _FewOfSome(share, seed)
+        return _FewOfSome(fraction, seed)
     if stratified:
         counts = np.unique(y, return_counts=True)[1]
-        n_held = round(share * len(y))
+        n_held = round(fraction * len(y))
         if counts.min() > 1 and len(counts) <= n_held <= len(y) - len(counts):
-            return StratifiedShuffleSplit(1, test_size=share, random_state=seed)
-        return _FewOfSome(share, seed)
-    return ShuffleSplit(1, test_size=share, random_state=seed)
+            return StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
+        return _FewOfSome(fraction, seed)
+    return ShuffleSplit(1, test_size=fraction, random_state=seed)
 
 
 def _columns(y: np.ndarray) -> np.ndarray:
@@ -111,16 +110,16 @@ def _columns(y: np.ndarray) -> np.ndarray:
 
 
 class _FewOfSome:
-    """Holds samples out, but never the last one of a class, or without or with a label."""
+    """A split that never holds out the last sample of a class, nor of a binary label."""
 
-    def __init__(self, share: float, seed: int) -> None:
-        self._share, self._seed = share, seed
+    def __init__(self, fraction: float, seed: int) -> None:
+        self._fraction, self._seed = fraction, seed
 
     def split(self, X: Any, y: np.ndarray, groups: Any = None) -> Any:
         order = np.random.default_rng(self._seed).permutation(len(y))
         firsts = [order[np.unique(column[order], return_index=True)[1]] for column in _columns(y)]
         others = np.setdiff1d(order, np.concatenate(firsts))
-        n_held = max(1, round(self._share * len(y)))
+        n_held = max(1, round(self._fraction * len(y)))
         if not len(others):
             raise ValueError("there is one sample of each class")
         held = order[np.isin(order, others)][:n_held]
@@ -198,9 +197,9 @@ def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
     ParameterError
         The embeddings are no vectors; raised before they are computed.
     """
-    if extractor.views == 1:
-        return training_embeddings(extractor, X)[:, np.newaxis]
-    return views_of(extractor.fit(X), X)
+    if extractor.views > 1 or extractor.pooling is None:
+        return views_of(extractor.fit(X), X)
+    return np.asarray(extractor.fit_transform(X))[:, np.newaxis]
 
 
 def views_of(extractor: FeatureExtractor, X: Any) -> np.ndarray:
@@ -217,26 +216,13 @@ def views_of(extractor: FeatureExtractor, X: Any) -> np.ndarray:
     return extractor.transform_views(X)
 
 
-def training_embeddings(extractor: FeatureExtractor, X: Any) -> np.ndarray:
-    """Fit an extractor and embed samples as vectors: (n_samples, n_features), float32.
-
-    Raises
-    ------
-    ParameterError
-        The embeddings are no vectors; raised before they are computed.
-    """
-    if extractor.pooling is None:
-        check_vectors(extractor.fit(X))
-    return np.asarray(extractor.fit_transform(X))
-
-
 def check_vectors(extractor: FeatureExtractor) -> None:
     """Check that the embeddings of a fitted extractor are vectors.
 
     Raises
     ------
     ParameterError
-        They are not, so that no head can be trained on them.
+        They are not vectors, so no head can be trained on them.
     """
     if len(extractor.feature_shape_) != 1:
         raise ParameterError(
@@ -251,7 +237,7 @@ def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> 
     Raises
     ------
     InputError
-        Some are faulty, see :func:`~featx._targets.as_weights`, or the head takes none.
+        Some weights are faulty, see :func:`~featx._targets.as_weights`, or the head takes none.
     """
     if not takes_sample_weight(head):
         raise InputError(
@@ -278,7 +264,7 @@ def checked_target(
     Raises
     ------
     InputError
-        There are none, some are missing or unusable, or their number is not that of the samples.
+        `y` is None, some labels or values are missing or unusable, or their number is wrong.
     """
     if y is None:
         raise InputError(f"{owner} requires y to be passed, but the target y is None")
@@ -295,7 +281,7 @@ def checked_classes(classes: Any, y: np.ndarray) -> np.ndarray:
     Raises
     ------
     InputError
-        They are not labels, or some labels of `y` are not among them.
+        `classes` are not labels, or lack some labels of `y`.
     """
     known = np.unique(as_labels(classes, name="classes"))
     check_known(y, known, source="classes")
@@ -308,7 +294,7 @@ def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
     Raises
     ------
     InputError
-        Some are not.
+        Some labels are not.
     """
     is_text = [array.dtype.kind in "OU" for array in (y, classes)]
     unknown = y if is_text[0] != is_text[1] else np.setdiff1d(y, classes)
@@ -329,14 +315,12 @@ def readable_mask(embeddings: np.ndarray) -> np.ndarray:
 
 
 def rows_that_were_read(embeddings: np.ndarray) -> np.ndarray:
-    """Return True for each row that a head can use, as an array of shape (n_samples,).
-
-    The pass has warned of the others.
+    """Return :func:`readable_mask`; the pass has warned of unreadable samples.
 
     Raises
     ------
     InputError
-        There is none.
+        No sample could be read.
     """
     kept = readable_mask(embeddings)
     if not kept.any():

@@ -1,4 +1,4 @@
-"""What the estimators share: an extractor, a head, and the way from samples to predictions."""
+"""The base of classifier and regressor: an extractor, a head, and the way to predictions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 class TransferParams(FeatxEstimator, ABC):
-    """The parameters that classifier and regressor share."""
+    """Parameters of classifier and regressor; those of a named part can be set as well."""
 
     _heads: dict[str, Callable[[], BaseEstimator]]
 
@@ -73,7 +73,7 @@ class TransferParams(FeatxEstimator, ABC):
         self.verbose = verbose
 
     def check_params(self) -> None:
-        """Check the parameters, those of extractor and head too, as `fit` does first of all.
+        """Check the parameters, those of extractor and head too, as `fit` does first.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class TransferParams(FeatxEstimator, ABC):
         faults.raise_any()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters; those of an extractor or head given by name are there as well.
+        """Get the parameters, those of an extractor or head given by name included.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class TransferParams(FeatxEstimator, ABC):
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters; one inside a named extractor or head turns the name into the object.
+        """Set parameters; a nested one replaces the name of an extractor or head by the object.
 
         ``head__C`` reaches the classifier of a head that is a pipeline with scaling. Keyword
         parameters of heads of other libraries can be set as well, such as
@@ -182,7 +182,7 @@ class TransferParams(FeatxEstimator, ABC):
         return f"head__{self.head.steps[-1][0]}__{inner}"
 
     def _named_extractor(self) -> FeatureExtractor | None:
-        """Return the extractor that a name, a model or None stands for; None if it is one."""
+        """Return the extractor that a name, a model or None stands for, else None."""
         if hasattr(self.extractor, "get_params"):
             return None
         return FeatureExtractor() if self.extractor is None else FeatureExtractor(self.extractor)
@@ -192,19 +192,13 @@ class TransferParams(FeatxEstimator, ABC):
         return self._heads[self.head]() if known else None
 
     def new_head(self, y: np.ndarray | None = None) -> BaseEstimator:
-        """Make the head that `fit` trains, not fitted yet.
-
-        Parameters
-        ----------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs), default=None
-            What it will be trained on.
-        """
+        """Return the unfitted head that `fit` trains on `y`."""
         head = make_head(self.head, self._heads)
         seed_head(head, self.random_state)
         return head if y is None else for_outputs(for_labels(head, y), y)
 
     def _new_extractor(self) -> FeatureExtractor:
-        """Make the extractor that `fit` fits."""
+        """Return the unfitted extractor that `fit` fits."""
         extractor = self._named_extractor() or clone(self.extractor)
         if self.verbose:
             extractor.set_params(verbose=self.verbose)
@@ -227,7 +221,7 @@ def _is_open(name: str, known: Mapping[str, Any]) -> bool:
 
 
 def head_has(method: str) -> Callable[[Any], bool]:
-    """Offer a method exactly where the head has it."""
+    """Return a check that the head has a method, for ``available_if``."""
 
     def check(estimator: Any) -> bool:
         try:
@@ -241,24 +235,23 @@ def head_has(method: str) -> Callable[[Any], bool]:
 
 
 class TransferEstimator(TransformerMixin, TransferParams):
-    """An extractor and a head as one estimator; what classifier and regressor share."""
+    """An extractor and a head as one estimator."""
 
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Embed the samples, train the head on the embeddings, and fine-tune if that was asked for.
+        """Embed the samples, train the head on the embeddings, and fine-tune if `fine_tune` is set.
 
         Parameters
         ----------
         X : samples
-            Whatever :meth:`FeatureExtractor.transform` takes.
+            Samples: see :meth:`FeatureExtractor.transform`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or values.
         sample_weight : array-like of shape (n_samples,), default=None
-            For the head, and for fine-tuning.
+            Weights for the head and for fine-tuning.
         groups : array-like of shape (n_samples,), default=None
-            Samples of one group never part between what fine-tuning, or a head that
-            cross-validates (by a number of folds, or a splitter of groups), trains on and what it
-            is judged by.
+            Groups of samples that stay together where fine-tuning holds samples out, or a head
+            cross-validates (by a number of folds, or a splitter of groups).
 
         Returns
         -------
@@ -267,9 +260,10 @@ class TransferEstimator(TransformerMixin, TransferParams):
         Raises
         ------
         ParameterError, InputError
-            Before anything is computed; see also :meth:`FeatureExtractor.fit`.
+            Parameters or inputs are faulty; raised before anything is computed. See also
+            :meth:`FeatureExtractor.fit`.
         BadSampleError
-            Samples cannot be read.
+            Some samples cannot be read.
         """
         self.check_params()
         samples = as_samples(X)
@@ -333,25 +327,13 @@ class TransferEstimator(TransformerMixin, TransferParams):
                 setattr(self, name, getattr(self.extractor_, name))
 
     def _partial_fit(self, X: Any, y: Any, **params: Any) -> Self:
-        """Embed more samples, and train the head further on them; the parameters are its own."""
+        """Embed more samples, and train the head further with the parameters of its method."""
         self.check_params()
         if self.fine_tune is not None:
             raise ParameterError("partial_fit trains the head only: pass fine_tune=None")
         samples = as_samples(X)
-        n_samples = len(samples)
-        faults = InputFaults()
-        y = faults.check(self._checked_target, y, n_samples, is_all=False)
         is_first = not hasattr(self, "head_")
-        head = self.new_head(y) if is_first else self.head_
-        params = {name: value for name, value in params.items() if value is not None}
-        if "sample_weight" in params:
-            given = params["sample_weight"]
-            params["sample_weight"] = faults.check(checked_weights, given, head, n_samples)
-        if y is not None and y.ndim == 1 and "classes" in params:
-            params["classes"] = faults.check(checked_classes, params["classes"], y)
-        elif y is not None and y.ndim == 1 and hasattr(head, "classes_"):
-            faults.check(check_known, y, head.classes_, source="the classes of the first call")
-        faults.raise_any()
+        y, head, params = self._checked_part(y, len(samples), params)
         extractor = self._new_extractor().fit(samples) if is_first else self.extractor_
         views = views_of(extractor, samples)
         kept = rows_that_were_read(views)
@@ -364,6 +346,24 @@ class TransferEstimator(TransformerMixin, TransferParams):
         self._report_head(time.perf_counter() - start_s)
         self._take_names()
         return self
+
+    def _checked_part(
+        self, y: Any, n_samples: int, params: dict[str, Any]
+    ) -> tuple[np.ndarray, BaseEstimator, dict[str, Any]]:
+        """Return some labels or values, the head to train on them, and its parameters."""
+        faults = InputFaults()
+        y = faults.check(self._checked_target, y, n_samples, is_all=False)
+        head = self.head_ if hasattr(self, "head_") else self.new_head(y)
+        params = {name: value for name, value in params.items() if value is not None}
+        if "sample_weight" in params:
+            given = params["sample_weight"]
+            params["sample_weight"] = faults.check(checked_weights, given, head, n_samples)
+        if y is not None and y.ndim == 1 and "classes" in params:
+            params["classes"] = faults.check(checked_classes, params["classes"], y)
+        elif y is not None and y.ndim == 1 and hasattr(head, "classes_"):
+            faults.check(check_known, y, head.classes_, source="the classes of the first call")
+        faults.raise_any()
+        return y, head, params
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict labels or values.
@@ -380,7 +380,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
 
     @available_if(head_has("score_samples"))
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return what the head's ``score_samples`` says, such as a log-likelihood.
+        """Return the scores of the head's ``score_samples``, such as log-likelihoods.
 
         Parameters
         ----------
@@ -393,7 +393,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         return self._head_output("score_samples", X)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the embeddings from which the head predicts: of several views, their mean.
+        """Return the embeddings from which the head predicts: the mean over views.
 
         Parameters
         ----------
@@ -407,7 +407,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         return self.extractor_.transform(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Name the features that :meth:`transform` gives.
+        """Return the names of the features of :meth:`transform`.
 
         Parameters
         ----------
@@ -421,41 +421,40 @@ class TransferEstimator(TransformerMixin, TransferParams):
         return self.extractor_.get_feature_names_out()
 
     def to_keras(self) -> keras.Model:
-        """Make one Keras model of the fitted estimator, which needs neither featx nor scikit-learn.
+        """Return the fitted estimator as one Keras model without featx and scikit-learn.
 
         Returns
         -------
         keras.Model
-            From uint8 pixels (n, h, w, c) of the backbone's size to float32 probabilities
-            (n, n_classes), to scores where the head has no probabilities, or to values. Its layers
-            are copies, which may be trained. That of a classifier has ``class_names``. It looks at
-            each image once, also where the extractor averages several views.
+            Model from uint8 pixels (n, h, w, c) of the backbone's size to float32 probabilities
+            (n, n_classes), to scores if the head has no probabilities, or to values. Its layers are
+            copies, which may be trained. The model of a classifier has ``class_names``. It does not
+            average augmented views.
 
         Raises
         ------
         ParameterError
             The head is not linear.
         BackboneError
-            The backbone cannot be copied, or was changed after `fit`.
+            The backbone cannot be copied, or changed after `fit`.
         """
         check_is_fitted(self, "head_")
         return to_keras(self.extractor_, self.head_)
 
     def export(self, path: str | os.PathLike[str], *, format: str = "keras") -> None:
-        """Write the fitted estimator for a runtime that knows nothing of featx.
+        """Write the fitted estimator for a runtime without featx.
 
         Parameters
         ----------
         path : str or Path
-            The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
-            gets a second file ``.bin``) or ``.tflite``. Existing regular files, or a folder that
-            holds only a SavedModel, are replaced once the new ones are complete; permissions are
-            kept.
+            Folder of a SavedModel, else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, with a
+            second file ``.bin``) or ``.tflite``. Existing regular files, or a folder that holds
+            only a SavedModel, are replaced once the new ones are complete; permissions are kept.
         format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
-            All but "keras" need Keras to run on TensorFlow. The file holds the names of the classes
-            and the settings with which a runtime computes in full float32 precision, which OpenVINO
-            needs on CPUs with bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. See
-            ``featx/export.py`` for their places.
+            Format of the file. All but "keras" need Keras to run on TensorFlow. The file holds the
+            class names and the settings for full float32 precision, which OpenVINO needs on CPUs
+            with bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. ``featx/export.py`` lists where
+            they are.
 
         Raises
         ------
@@ -466,14 +465,17 @@ class TransferEstimator(TransformerMixin, TransferParams):
         EngineError
             The format cannot hold the network.
         OSError
-            The disk is full, the folder cannot be written, and so on; what was there is unharmed.
+            The disk is full or the folder is read-only, for example; existing files are unharmed.
         """
         check_is_fitted(self, "head_")
         export(self.extractor_, self.head_, path, format=format)
 
     @abstractmethod
     def _checked_target(self, y: Any, n_samples: int, *, is_all: bool = True) -> np.ndarray:
-        """Return labels or values, all or some; raise if no head could be trained on them."""
+        """Return labels or values; raise if no head can be trained on them.
+
+        `is_all` is True if there will be no further ones.
+        """
 
     def _head_output(self, method: str, X: Any) -> np.ndarray:
         check_is_fitted(self, "head_")
@@ -488,7 +490,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         return ask(as_head_input(embeddings))
 
     def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """Check labels and weights; leave out samples unread under ``on_error="nan"``."""
+        """Check labels and weights; leave out unreadable samples with ``on_error="nan"``."""
         check_is_fitted(self, "head_")
         samples = as_samples(X)
         n_samples = len(samples)
@@ -497,12 +499,13 @@ class TransferEstimator(TransformerMixin, TransferParams):
         if sample_weight is not None:
             sample_weight = faults.check(as_weights, sample_weight, n_samples)
         faults.raise_any()
+        self.extractor_.check_params()  # which ready samples leave out
         if self.extractor_.on_error == "raise":
-            return samples.given, y, sample_weight
+            return samples, y, sample_weight
         embeddings = np.asarray(self.extractor_.transform(samples))
         kept = rows_that_were_read(embeddings)
         if kept.all():
-            return samples.given, y, sample_weight
+            return samples, y, sample_weight
         weights = None if sample_weight is None else sample_weight[kept]
         return samples.take(np.flatnonzero(kept)), y[kept], weights
 

@@ -18,50 +18,50 @@ from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS
 
 
 class TransferClassifier(ClassifierMixin, TransferEstimator):
-    """Classify images with a frozen pretrained network and a scikit-learn head.
+    """Classify images with a frozen, pretrained network and a scikit-learn head.
 
-    Every distinct image goes through the network once, ever; after that, a fit costs what the
-    head costs. A linear head on frozen features is the linear probe of Kornblith et al. 2019
+    Each distinct image goes through the network once, ever; after that, a fit takes as long as the
+    head does. A linear head on frozen features is the linear probe of Kornblith et al. 2019
     (arXiv 1805.08974).
 
     Parameters
     ----------
     extractor : FeatureExtractor, str, Path, keras.Model, callable or None, default=None
-        What makes the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
+        Extractor of the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
         for ``FeatureExtractor()``.
     head : str or estimator, default="logistic"
-        What is trained on them: any scikit-learn classifier, or one by name: "logistic", "ridge",
+        Classifier of the embeddings: any of scikit-learn, or one by name: "logistic", "ridge",
         "svm" (each with scaling), "knn", "nearest_mean", "probe", "lda", "forest". Classifiers of
-        CatBoost, LightGBM and XGBoost work as well. One that takes class indices only is wrapped:
+        CatBoost, LightGBM and XGBoost work as well. One that takes only class indices is wrapped:
         `head_` is then a ``VotingClassifier`` of that single classifier, which encodes the labels.
     fine_tune : FineTune or None, default=None
-        How the top of the backbone is trained after the head, from where the head left off. What
-        was held out decides which of both is kept: see `report_`.
+        Training of the top of the backbone, which starts where the head left off. The validation
+        split decides whether the head or the fine-tuned model is kept: see `report_`.
     random_state : int, RandomState or None, default=None
-        For parts of the head that have none of their own, and for fine-tuning, which repeats
-        itself with an int.
+        Random state of fine-tuning, and of parts of the head that have none of their own. An int
+        makes fine-tuning reproducible.
     verbose : int or callable, default=0
-        Whether to show a progress bar; or a function that is called with the numbers of samples
-        done and to do.
+        Numbers other than 0 show a progress bar; a function is called with the number of samples
+        done and the total.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     extractor_ : FeatureExtractor
     head_ : estimator
-        The fitted head; one for each column of `y`, in an estimator of scikit-learn for that, if
-        there are several and the head knows one only.
+        The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
+        multi-output estimator of one head for each column.
     report_ : Bunch
-        What ``fit`` did: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
-        fine-tuning also: ``kept`` ("head", or "tuned" where its score, or at no lower score its
-        loss, is better by more than a standard error); ``head_score`` and ``tuned_score`` on what
-        was held out; ``handover_gap``, the
-        largest difference between the scores of the head and those of the network before its first
-        step, relative to the largest score; ``history`` (``loss``, ``val_loss``, ``val_score`` by
-        epoch), ``best_epoch``, ``epoch_s`` (seconds of one); ``unfrozen`` (layers),
-        ``n_params_trained``, ``n_params_frozen``; ``frontier`` ("cache" or "pixels", where epochs
-        start), ``frontier_layers``, ``frontier_skipped_because``, ``frontier_bytes``;
-        ``learning_rate``, ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
+        Report of ``fit``: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
+        fine-tuning also: ``kept`` ("head", or "tuned" if its score, or at no lower score its loss,
+        is better by more than a standard error); ``head_score`` and ``tuned_score`` on the
+        validation split; ``handover_gap``, the largest difference between the scores of the head
+        and those of the network before its first step, relative to the largest score; ``history``
+        (``loss``, ``val_loss``, ``val_score`` by epoch), ``best_epoch``, ``epoch_s`` (seconds of
+        one); ``unfrozen`` (layers), ``n_params_trained``, ``n_params_frozen``; ``frontier``
+        ("cache" or "pixels", where epochs start), ``frontier_layers``,
+        ``frontier_skipped_because``, ``frontier_bytes``; ``learning_rate``,
+        ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
         ``teacher``, the report of the larger model, after distillation.
 
     Examples
@@ -86,7 +86,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         X : samples
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         classes : array-like of shape (n_classes,), default=None
-            All labels there will be; needed by the first call only.
+            All class labels; needed by the first call only.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
@@ -98,7 +98,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         ParameterError
             ``fine_tune`` is not None, or other parameters have faulty values.
         InputError
-            Before the pass: `y` is of a kind that no head learns, or `classes` is missing.
+            `y` is of a kind that no head learns, or `classes` is missing; raised before the pass.
 
         Examples
         --------
@@ -168,7 +168,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         return self._head_output("decision_function", X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on samples: where there are several labels, all must be right.
+        """Return the accuracy on samples; of several labels, all must be right.
 
         Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
         ``"nan"``.
@@ -200,34 +200,34 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 
 
 class TransferRegressor(RegressorMixin, TransferEstimator):
-    """Predict numbers from images with a frozen pretrained network and a scikit-learn head.
+    """Predict numbers from images with a frozen, pretrained network and a scikit-learn head.
 
     Parameters
     ----------
     extractor : FeatureExtractor, str, Path, keras.Model, callable or None, default=None
-        What makes the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
+        Extractor of the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
         for ``FeatureExtractor()``.
     head : str or estimator, default="ridge"
-        What is trained on them: any scikit-learn regressor, or one by name: "ridge", "svm" (each
-        with scaling), "knn", "forest".
+        Regressor on the embeddings: any of scikit-learn, or one by name: "ridge", "svm" (each with
+        scaling), "knn", "forest".
     fine_tune : FineTune or None, default=None
-        How the top of the backbone is trained after the head, from where the head left off. What
-        was held out decides which of both is kept: see `report_`.
+        Training of the top of the backbone, which starts where the head left off. The validation
+        split decides whether the head or the fine-tuned model is kept: see `report_`.
     random_state : int, RandomState or None, default=None
-        For parts of the head that have none of their own, and for fine-tuning, which repeats
-        itself with an int.
+        Random state of fine-tuning, and of parts of the head that have none of their own. An int
+        makes fine-tuning reproducible.
     verbose : int or callable, default=0
-        Whether to show a progress bar; or a function that is called with the numbers of samples
-        done and to do.
+        Numbers other than 0 show a progress bar; a function is called with the number of samples
+        done and the total.
 
     Attributes
     ----------
     extractor_ : FeatureExtractor
     head_ : estimator
-        The fitted head; one for each column of `y`, in an estimator of scikit-learn for that, if
-        there are several and the head knows one only.
+        The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
+        multi-output estimator of one head for each column.
     report_ : Bunch
-        What ``fit`` did: see :class:`TransferClassifier`.
+        Report of ``fit``: see :class:`TransferClassifier`.
 
     Examples
     --------
@@ -271,12 +271,12 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         ParameterError
             ``fine_tune`` is not None, or other parameters have faulty values.
         InputError
-            Before the pass: `y` is not made of numbers, for example.
+            `y` does not hold numbers, for example; raised before the pass.
         """
         return self._partial_fit(X, y, sample_weight=sample_weight)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R², the share of the variance that is explained, on samples.
+        """Return R², the fraction of the variance that is explained, on samples.
 
         Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
         ``"nan"``.

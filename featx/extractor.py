@@ -34,8 +34,8 @@ from featx.inputs.samples import Samples
 class FeatureExtractor(TransformerMixin, FeatxEstimator):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
-    Each distinct sample goes through the network once, ever: embeddings are kept in a cache on
-    disk, found again by the content of the sample and by everything that decides the numbers.
+    Each distinct sample goes through the network once, ever: a cache on disk keeps its embedding
+    under a digest of the sample's content and of everything that decides the numbers.
 
     Parameters
     ----------
@@ -43,73 +43,76 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         A name from :func:`list_backbones`, the path of a ``.keras`` file, a model, or a callable
         ``input_shape -> keras.Model`` (called once per process and input shape).
     weights : "imagenet", None, str or Path, default="imagenet"
-        Of a named backbone: downloaded, random (from a fixed seed), or a file. ``"tiny"`` takes
-        ``"imagenet"`` for the weights that it brings.
+        Weights of a named backbone: downloaded, random (from a fixed seed), or from a file.
+        ``"tiny"`` takes ``"imagenet"`` for the weights that come with featx.
     backbone_params : dict, default=None
-        For the constructor of a named backbone, such as ``{"alpha": 0.35}``.
+        Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
-        How pixels from 0 to 255 are scaled. "auto" is the named network's own, and none for a
-        model that was handed in.
+        Scaling of pixels from 0 to 255. "auto" is the named network's own, and none for a model
+        that was passed.
     layer : str, default=None
-        Name of the layer that is read; None is the output.
+        Name of the layer whose output is read; None is the output of the network.
     pooling : {"avg", "max", "avgmax", "flatten", None}, default="avg"
-        What turns activations of shape (h, w, c) into a vector; "avgmax" gives both, side by
-        side. None leaves them as they are. A layer that gives vectors is never pooled.
+        Pooling that turns activations of shape (h, w, c) into a vector; "avgmax" concatenates
+        both. None leaves them as they are. A layer whose outputs are vectors is never pooled.
     input_size : int or (int, int), default=None
         Height and width in pixels to which images are resized; None is the network's default.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
-        Where embeddings are kept. "auto" is ``$FEATX_CACHE`` or the user's cache folder; None
-        keeps nothing.
+        Cache of the embeddings. "auto" is ``$FEATX_CACHE`` or the user's cache folder; None keeps
+        nothing.
     batch_size : int or "auto", default="auto"
         Samples per call of the network.
     precision : {"float32", "tf32", "bfloat16", "float16"}, default="float32"
-        In which the network computes; each is a space of its own. "bfloat16" is twice as fast on
-        CPUs and GPUs that know it; "tf32" and "float16" are for GPUs.
+        Precision in which the network computes; each has its own rows in the cache. "bfloat16" is
+        twice as fast on CPUs and GPUs that support it; "tf32" and "float16" are for GPUs.
     engine : {"auto", "keras", "openvino", "onnx"}, default="auto"
-        Who runs the network; the embeddings are the same within 1e-4 of their length in float32,
-        and within the rounding of 16 bits else. "auto" is Keras, and OpenVINO (``featx[openvino]``)
-        on a CPU where the pass is long enough to be worth converting the network.
+        Library that runs the network. In float32, embeddings of two engines differ by at most 1e-4
+        of their length, else by the rounding of 16 bits. "auto" is Keras, and OpenVINO
+        (``featx[openvino]``) on a CPU where the pass is long enough to pay for the conversion of
+        the network.
     also_cache : sequence of str or (str, str), default=()
-        Layers, or (layer, pooling) pairs, that a pass stores besides its own, so that a search
-        over them needs one pass in all. A layer alone is pooled as `pooling` says; None is the
-        output. A sample that can no longer be read is left out there.
+        Further layers, or (layer, pooling) pairs, that a pass stores as well, so that a search over
+        them needs one pass in all. A layer alone has the pooling `pooling`; None is the output of
+        the network. Samples that can no longer be read are left out there.
     views : int, default=1
-        Embeddings of each sample: its own, and those of versions of it that `augment` makes. A
-        version follows from sample and number, so that each is embedded once. :meth:`transform`
-        gives their mean, which a linear head turns into its mean score; estimators train heads on
-        all. 1 is the sample alone. After `fit` it may be changed, to predict from more or fewer.
+        Number of embeddings of each sample: its own, and those of augmented views that `augment`
+        makes. A view is determined by sample and number, so each is embedded once.
+        :meth:`transform` returns their mean, for which a linear head gives the mean of their
+        scores; estimators train heads on all of them. 1 is the sample alone. It may be changed
+        after `fit`, to predict from more or fewer views.
     augment : None, "standard", keras.Layer or sequence of them, default=None
-        What makes versions, given pixels from 0 to 255; "standard" flips, shifts, zooms, turns and
-        changes contrast a little. With ``views=1`` it has no use, which `fit` warns of.
+        Layers that make augmented views from pixels from 0 to 255; "standard" flips, shifts, zooms,
+        rotates and changes contrast a little. `fit` warns if ``views=1`` leaves it without use.
     on_error : {"raise", "nan"}, default="raise"
-        Whether samples that cannot be read are an error, or rows of NaN and one warning.
+        Samples that cannot be read raise an error, or give rows of NaN and one warning.
     n_jobs : int, default=None
-        Threads that decode images; None is one per core.
+        Number of threads that decode images; None is one per core.
     verbose : int or callable, default=0
-        Whether to show a progress bar for passes of more than two seconds; or a function that is
-        called with the numbers of samples done and to do.
+        Numbers other than 0 show a progress bar for passes of more than two seconds; a function is
+        called with the number of samples done and the total.
 
     Attributes
     ----------
     array_shape_ : tuple of int or None
-        Shape of one sample, if all samples seen by ``fit`` were arrays of one shape.
+        Shape of one sample, if all samples that ``fit`` saw were arrays of one shape.
     feature_shape_ : tuple of int
         Shape of one embedding.
     float_range_ : tuple of float or None
-        Range of floating-point pixels, ``(0.0, 255.0)``, once ``fit`` has seen that they are not
-        scaled to 0..1: a dark image is then accepted even alone. None if ``fit`` saw no
+        Range of floating-point pixels: ``(0.0, 255.0)`` once ``fit`` has seen that they are not
+        scaled to 0..1, so that a single dark image is accepted. None if ``fit`` saw no
         floating-point images, or only black ones: each ``transform`` then checks its own images.
     space_ : Space
-        What decides the numbers, as it was when ``fit`` was called; ``space_digest_`` names it.
+        Everything that decides the numbers, as of ``fit``; ``space_digest_`` is its digest.
     n_features_in_ : int
-        For samples that are vectors, and for frames, whose one column of images counts as one.
+        Number of columns, for vectors and for frames; one for a frame of images.
     feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
-        For frames only.
+        Names of the columns, for frames only.
     report_ : Bunch
-        What the last ``transform`` did: ``n_samples``, ``n_hits``, ``n_forward`` (samples, and
-        versions of them, that went through the backbone), ``n_above_frontier`` (that went through
-        the fine-tuned part only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
-        ``engine`` (who ran the network, None if nobody), ``batch_size``, ``n_unread`` (samples).
+        Report of the last ``transform``: ``n_samples``, ``n_hits``, ``n_forward`` (samples and
+        augmented views that went through the backbone), ``n_above_frontier`` (those that went
+        through the fine-tuned part only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
+        ``engine`` (None if the network did not run), ``batch_size``, ``n_unread`` (samples that
+        could not be read).
 
     Examples
     --------
@@ -164,7 +167,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the kind of samples; the frozen network learns nothing.
+        """Check the parameters and the kind of samples; the frozen network is not trained.
 
         Parameters
         ----------
@@ -183,7 +186,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         InputError
             `X` does not hold samples, or floating-point images seem to be scaled to 0..1.
         WeightsError, BackboneError
-            The backbone cannot be had, or cannot be used as one.
+            The backbone is not available, or cannot be used.
         """
         samples = self._samples(X, reset=True)
         if self.on_error == "raise":
@@ -195,7 +198,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         return self
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Embed samples; the network runs for those only that the cache does not hold.
+        """Embed samples; the network runs only for those that the cache lacks.
 
         Parameters
         ----------
@@ -204,25 +207,25 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
             arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
             from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of these; or (n, p)
             vectors for a backbone that takes vectors. Tensors and columns of other libraries are
-            accepted as well, and lazy sequences, which make an item when they are indexed, such as
-            a PyTorch ``Dataset`` of images without labels, or a column of Hugging Face's
-            ``datasets``: each item is read once per pass, with few in memory at a time.
+            accepted as well. So are lazy sequences, which make an item when they are indexed, such
+            as a PyTorch ``Dataset`` of images without labels, or a column of Hugging Face's
+            ``datasets``: each item is read once per pass, and few are in memory at a time.
         out : ndarray of shape (n_samples, n_features), float32, default=None
-            Where the embeddings go, such as ``numpy.lib.format.open_memmap(...)`` for more than
-            fits in memory; None makes an array.
+            Array for the embeddings, such as ``numpy.lib.format.open_memmap(...)`` for more than
+            fits in memory; None makes one.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            `out`, if it was passed. In the order of the samples, the mean of the views of each.
-            With ``pooling=None``, (n_samples, *feature_shape).
+            Embeddings in the order of the samples, `out` if it was passed; the mean over views, if
+            there are several. With ``pooling=None``, (n_samples, *feature_shape).
 
         Raises
         ------
         BadSampleError
-            Samples cannot be read; all of them are listed, and the others are stored.
+            Some samples cannot be read; all of them are listed, and the others are stored.
         BackboneError
-            The backbone gives other embeddings now than when `fit` was called.
+            The backbone computes other embeddings than when `fit` was called.
         """
         inputs, source = self._inputs(X)
         if out is not None:
@@ -230,7 +233,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         return self._extract(inputs, source, out=out)
 
     def transform_views(self, X: Any) -> np.ndarray:
-        """Embed each view of samples; the network runs for those that the cache does not hold.
+        """Embed each view of samples; the network runs only for those that the cache lacks.
 
         Parameters
         ----------
@@ -265,7 +268,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
 
     @with_callbacks
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Do as :meth:`fit` and :meth:`transform` in turn.
+        """Fit to samples, and embed them, in one pass.
 
         Parameters
         ----------
@@ -332,7 +335,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
 
     @property
     def label(self) -> str:
-        """The backbone, and the layer if one was named, in a few words for people."""
+        """Name of the backbone, and of the layer if there is one, for messages."""
         return "/".join(filter(None, (self._spec().label, self.layer)))
 
     def has_named_weights(self) -> bool:
@@ -507,7 +510,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         )
 
     def _path_params(self) -> dict[str, Any]:
-        """Return the parameters that may be paths, each relative one as it was first resolved.
+        """Return the parameters that may be paths, relative ones as they were first resolved.
 
         A relative path is resolved when it is first used, pickled or passed to another process, so
         that fitted estimators, their clones and their copies in workers keep to the same files

@@ -22,18 +22,18 @@ def two_threads():
         yield
 
 
-def test_blas_threads_for_small_matrix_is_one_and_then_as_before():
+def test_blas_threads_small_matrix_gets_one():
     with blas_threads_for(SMALL):
         assert n_threads() == {1}
     assert n_threads() == {2}
 
 
-def test_blas_threads_for_large_matrix_is_as_the_user_set_it():
+def test_blas_threads_large_matrix_keeps_the_setting():
     with blas_threads_for(LARGE):
         assert n_threads() == {2}
 
 
-def test_blas_threads_for_nested_and_after_an_error():
+def test_blas_threads_nested_error_restores_setting():
     def fail():
         with blas_threads_for(SMALL):
             with blas_threads_for(SMALL):
@@ -46,7 +46,7 @@ def test_blas_threads_for_nested_and_after_an_error():
     assert n_threads() == {2}
 
 
-def test_blas_threads_for_overlapping_threads_leaves_no_limit():
+def test_blas_threads_overlapping_leave_no_limit():
     """The first to enter leaves before the second does."""
     first_in, second_in, first_out = (threading.Event() for _ in range(3))
 

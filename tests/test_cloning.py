@@ -16,9 +16,9 @@ def model():
 
 def test_clone_shares_models_layers_and_callables(model):
     layer = keras.layers.Rescaling(0.5)
-    twin = clone(FeatureExtractor(model, preprocessing=layer))
-    assert twin.backbone is model
-    assert twin.preprocessing is layer
+    cloned = clone(FeatureExtractor(model, preprocessing=layer))
+    assert cloned.backbone is model
+    assert cloned.preprocessing is layer
 
     def build(input_shape):
         return model
@@ -30,12 +30,12 @@ def test_clone_copies_parameters_and_heads(model):
     params = {"alpha": [0.35]}
     head = LogisticRegression(C=3)
     classifier = TransferClassifier(FeatureExtractor("tiny", backbone_params=params), head)
-    twin = clone(classifier)
-    assert twin.extractor is not classifier.extractor
-    assert twin.extractor.backbone_params == params
-    assert twin.extractor.backbone_params is not params
-    assert twin.head is not head
-    assert twin.head.C == 3
+    cloned = clone(classifier)
+    assert cloned.extractor is not classifier.extractor
+    assert cloned.extractor.backbone_params == params
+    assert cloned.extractor.backbone_params is not params
+    assert cloned.head is not head
+    assert cloned.head.C == 3
 
 
 def test_clone_model_as_extractor_is_shared(model):
@@ -70,7 +70,7 @@ def test_clone_loses_no_parameter():
     assert clone(FeatureExtractor(**changed)).get_params() == changed
 
 
-def test_clone_keeps_the_output_format_and_metadata_requests():
+def test_clone_keeps_output_format_and_requests():
     set_config(enable_metadata_routing=True)
     try:
         classifier = TransferClassifier("tiny").set_fit_request(sample_weight=True)

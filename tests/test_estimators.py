@@ -79,7 +79,7 @@ def test_classifier_extractor_shorthands(extractor, images, labels):
         assert TransferClassifier(extractor).fit(images, labels).score(images, labels) == 1
 
 
-def test_classifier_keras_model_as_extractor_is_not_changed(images, labels):
+def test_classifier_leaves_keras_model_unchanged(images, labels):
     import keras
 
     model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Conv2D(4, 3)])
@@ -92,7 +92,7 @@ def test_classifier_keras_model_as_extractor_is_not_changed(images, labels):
         np.testing.assert_array_equal(before, after)
 
 
-def test_fit_report_counts_passes_and_times_the_head(paths, labels):
+def test_fit_reports_passes_and_head_time(paths, labels):
     classifier = TransferClassifier("tiny").fit(paths, labels)
     report = classifier.report_
     assert (report.n_samples, report.n_forward, report.n_hits) == (20, 20, 0)
@@ -105,14 +105,14 @@ def test_cross_validate_forwards_each_image_once(paths, labels):
     assert n_forward() == 20
 
 
-def test_grid_search_over_named_head_forwards_each_image_once(paths, labels):
+def test_grid_search_over_head_forwards_once(paths, labels):
     grid = {"head__C": [0.1, 1.0, 10.0]}
     search = GridSearchCV(TransferClassifier("tiny"), grid, cv=2).fit(paths, labels)
     assert search.best_params_["head__C"] == search.best_estimator_.head[-1].C
     assert n_forward() == 20
 
 
-def test_grid_search_over_layer_and_pooling_forwards_once_per_space(paths, labels):
+def test_grid_search_forwards_once_per_space(paths, labels):
     grid = {"extractor__layer": ["stage2", "stage3"], "extractor__pooling": ["avg", "max"]}
     estimator = TransferClassifier("tiny", head="ridge")
     GridSearchCV(estimator, grid, cv=2).fit(paths, labels)
@@ -120,7 +120,7 @@ def test_grid_search_over_layer_and_pooling_forwards_once_per_space(paths, label
     assert EmbeddingCache().info()["n_rows"] == 4 * 20
 
 
-def test_grid_search_two_jobs_on_cached_rows_forwards_none(paths, labels):
+def test_grid_search_on_cached_rows_forwards_none(paths, labels):
     estimator = TransferClassifier("tiny").fit(paths, labels)
     GridSearchCV(estimator, {"head__C": [0.1, 1.0]}, cv=2, n_jobs=2).fit(paths, labels)
     assert n_forward() == 20
@@ -139,7 +139,7 @@ def test_warm_fit_imports_no_tensorflow(paths, labels):
     assert done.returncode == 0, done.stderr
 
 
-def test_predict_proba_and_decision_function_are_the_heads(images, labels):
+def test_predict_proba_and_scores_are_the_heads(images, labels):
     classifier = TransferClassifier("tiny").fit(images, labels)
     embeddings = classifier.transform(images).astype(np.float64)
     head = classifier.head_
@@ -181,7 +181,7 @@ def test_fit_random_state_makes_forests_repeatable(images, labels):
     assert head.random_state is None
 
 
-def test_fit_with_weights_is_the_same_as_with_repeated_samples(images, labels):
+def test_fit_weights_equal_repeated_samples(images, labels):
     """The scaling before the head is weighted too."""
     weights = np.arange(len(labels)) % 3
     weighted = TransferClassifier("tiny").fit(images, labels, sample_weight=weights)
@@ -211,7 +211,7 @@ def test_frame_works_with_bagging_and_permutation_importance(paths, labels):
     assert n_forward() == len(paths)
 
 
-def test_fit_column_of_targets_is_flattened_with_a_warning(images, labels):
+def test_fit_column_y_warns(images, labels):
     from sklearn.exceptions import DataConversionWarning
 
     with pytest.warns(DataConversionWarning):
@@ -269,7 +269,7 @@ def test_fit_unreadable_sample_raises(paths, labels):
         TransferClassifier("tiny").fit(paths, labels)
 
 
-def test_fit_on_error_nan_leaves_rows_out_and_says_so(paths, labels):
+def test_fit_on_error_nan_warns_of_rows(paths, labels):
     Path(paths[3]).write_bytes(b"")
     extractor = FeatureExtractor("tiny", on_error="nan")
     with pytest.warns(BadSampleWarning) as caught:
@@ -331,14 +331,14 @@ def with_bad_file(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::featx.exceptions.BadSampleWarning")
-def test_grid_search_on_error_nan_scores_what_could_be_read(with_bad_file):
+def test_grid_search_on_error_nan_scores_readable(with_bad_file):
     paths, labels = with_bad_file
     classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan"))
     search = GridSearchCV(classifier, {"head__C": [0.01, 1]}, cv=3, error_score="raise")
     assert search.fit(paths, labels).best_score_ == 1
 
 
-def test_score_on_error_nan_says_what_it_left_out(with_bad_file):
+def test_score_on_error_nan_warns(with_bad_file):
     paths, labels = with_bad_file
     classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan"))
     with pytest.warns(BadSampleWarning):
@@ -357,7 +357,7 @@ def test_regressor_score_is_r2(images):
 
 
 @pytest.mark.parametrize("X", [Path("photos"), None, {"data": ["a.png"]}])
-def test_fit_what_is_no_x_raises_the_same_as_transform(X):
+def test_fit_invalid_x_raises_as_transform(X):
     with pytest.raises(InputError, match="X is a"):
         TransferClassifier("tiny").fit(X, [0, 1])
 
@@ -386,14 +386,14 @@ def test_fit_missing_labels_are_named(missing, images):
         ("logistic", np.ones(5), r"sample_weight.shape == \(5,\), expected \(8,\)"),
     ],
 )
-def test_fit_weights_that_cannot_be_used_raise_before_the_pass(head, weights, message, images):
+def test_fit_bad_weights_raise_early(head, weights, message, images):
     with pytest.raises(InputError, match=message):
         TransferClassifier("tiny", head).fit(images[:8], [0, 1] * 4, sample_weight=weights)
     assert EmbeddingCache().info()["n_rows"] == 0
 
 
 @pytest.mark.filterwarnings("ignore::featx.exceptions.BadSampleWarning")
-def test_score_on_error_nan_lengths_that_differ_raise(with_bad_file):
+def test_score_on_error_nan_checks_lengths(with_bad_file):
     paths, labels = with_bad_file
     classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan")).fit(paths, labels)
     with pytest.raises(InputError, match="X has 12 samples and y has 11"):

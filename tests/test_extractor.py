@@ -54,7 +54,7 @@ def test_transform_memmap_and_hdf5_agree_with_array(images, tmp_path):
             np.testing.assert_array_equal(embed(X, cache=None, batch_size=4)[0], reference)
 
 
-def test_transform_tap_and_poolings_agree_with_each_other(images):
+def test_transform_layer_and_poolings_agree(images):
     maps = embed(images, layer="stage2", pooling=None)[0]
     assert maps.ndim == 4
     mean, peak = maps.mean(axis=(1, 2)), maps.max(axis=(1, 2))
@@ -81,7 +81,7 @@ def test_transform_vectors_for_a_vector_backbone():
         extractor.transform(X[:, :2])
 
 
-def test_get_feature_names_out_tell_backbone_layer_and_pooling(images):
+def test_get_feature_names_out_name_the_source(images):
     extractor = FeatureExtractor("tiny", layer="stage1", pooling="max").fit(images)
     names = extractor.get_feature_names_out()
     assert names[0] == "tiny_stage1_max_0"
@@ -123,15 +123,15 @@ def test_transform_inside_pipeline_and_column_transformer(paths):
     )
 
 
-def test_clone_and_pickle_of_fitted_extractor_transform_alike(images):
+def test_clone_and_pickle_transform_alike(images):
     extractor = FeatureExtractor("tiny")
     embeddings = extractor.fit_transform(images)
-    for twin in (clone(extractor), pickle.loads(pickle.dumps(extractor))):
-        np.testing.assert_array_equal(twin.transform(images), embeddings)
+    for other in (clone(extractor), pickle.loads(pickle.dumps(extractor))):
+        np.testing.assert_array_equal(other.transform(images), embeddings)
 
 
 @pytest.mark.parametrize("pooling", ["avg", None])
-def test_transform_writes_into_the_array_that_is_passed(pooling, tmp_path):
+def test_transform_writes_into_out(pooling, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     extractor = FeatureExtractor("tiny", layer="stage5", pooling=pooling)
     reference = extractor.fit_transform(images)
@@ -152,13 +152,13 @@ def test_transform_writes_into_the_array_that_is_passed(pooling, tmp_path):
         (np.broadcast_to(np.float32(0), (5, 400)), "cannot be written row by row"),
     ],
 )
-def test_transform_array_that_cannot_take_the_rows_raises(out, message):
+def test_transform_unusable_out_raises(out, message):
     images = np.zeros((5, 64, 64, 3), np.uint8)
     with pytest.raises(ParameterError, match=message):
         FeatureExtractor("tiny").fit(images).transform(images, out=out)
 
 
-def test_transform_file_that_was_replaced_since_fit_raises(images, tmp_path):
+def test_transform_replaced_file_raises(images, tmp_path):
     path = tmp_path / "own.keras"
     random_model(0).save(path)
     extractor = FeatureExtractor(path, input_size=16).fit(images)
@@ -169,7 +169,7 @@ def test_transform_file_that_was_replaced_since_fit_raises(images, tmp_path):
     assert extractor.fit_transform(images).shape == (len(images), 4)
 
 
-def test_transform_model_that_was_trained_since_fit_raises(images):
+def test_transform_trained_model_raises(images):
     model = random_model(0)
     extractor = FeatureExtractor(model, input_size=16).fit(images)
     model.layers[-1].kernel.assign(2 * model.layers[-1].kernel)
@@ -177,7 +177,7 @@ def test_transform_model_that_was_trained_since_fit_raises(images):
         extractor.transform(images)
 
 
-def test_transform_images_of_another_size_are_resized_as_in_fit():
+def test_transform_other_size_resizes_as_fit():
     large = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
     small = large[:, ::2, ::2]
     extractor = FeatureExtractor(random_model(0)).fit(large)

@@ -38,7 +38,7 @@ def test_transform_first_run_forwards_each_image_once(paths):
     assert report.bytes_written == embeddings.nbytes
 
 
-def test_transform_second_run_forwards_none_and_is_identical(paths):
+def test_transform_second_run_forwards_none(paths):
     first, _ = embed(paths)
     second, report = embed(paths)
     assert (report.n_hits, report.n_forward, report.engine) == (10, 0, None)
@@ -46,7 +46,7 @@ def test_transform_second_run_forwards_none_and_is_identical(paths):
     np.testing.assert_array_equal(first, second)
 
 
-def test_transform_shuffled_keeps_the_order_that_went_in(paths):
+def test_transform_shuffled_samples_keeps_their_order(paths):
     first, _ = embed(paths)
     order = np.random.default_rng(1).permutation(10)
     second, report = embed(paths[order])
@@ -67,9 +67,9 @@ def test_transform_superset_forwards_the_new_ones(paths):
 
 
 def test_transform_duplicates_are_one_pass(paths, tmp_path):
-    twin = tmp_path / "twin.png"
-    twin.write_bytes(Path(paths[0]).read_bytes())
-    embeddings, report = embed([paths[0], paths[1], str(twin), paths[0]])
+    duplicate = tmp_path / "duplicate.png"
+    duplicate.write_bytes(Path(paths[0]).read_bytes())
+    embeddings, report = embed([paths[0], paths[1], str(duplicate), paths[0]])
     assert (report.n_forward, report.n_hits) == (2, 0)
     np.testing.assert_array_equal(embeddings[[2, 3]], embeddings[[0, 0]])
     assert np.isfinite(embeddings).all()
@@ -135,7 +135,7 @@ def test_transform_unwritable_cache_warns_and_returns_rows(kind, images, tmp_pat
         embeddings, report = embed(images, cache=place / "cache")
     assert np.isfinite(embeddings).all()
     assert report.bytes_written == 0
-    assert {told.filename for told in caught} == {embed.__code__.co_filename}
+    assert {warning.filename for warning in caught} == {embed.__code__.co_filename}
 
 
 def test_transform_many_shards_are_compacted(images, monkeypatch):
@@ -168,7 +168,7 @@ def test_transform_warm_run_imports_no_tensorflow(paths):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_transform_killed_run_keeps_finished_rows_and_goes_on(how, tmp_path):
+def test_transform_killed_run_resumes(how, tmp_path):
     images = np.random.default_rng(2).integers(0, 256, (400, 64, 64, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     code = f"""
@@ -205,7 +205,7 @@ def test_transform_killed_run_keeps_finished_rows_and_goes_on(how, tmp_path):
     assert (report.n_hits, report.n_forward) == (stored, 400 - stored)
 
 
-def test_transform_half_precision_storage_gives_the_same_rows_twice(tmp_path):
+def test_transform_float16_cache_repeats_its_rows(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     exact = FeatureExtractor("tiny").fit_transform(images)
     extractor = FeatureExtractor("tiny", cache=EmbeddingCache(tmp_path, dtype="float16"))

@@ -86,7 +86,7 @@ def test_check_params_backbones_that_cannot_be_so(params, message):
         FeatureExtractor(**{"backbone": "tiny", **params}).check_params()
 
 
-def test_fit_name_of_efficientnet_v2_is_a_fault(images):
+def test_fit_efficientnet_v2_name_raises(images):
     params = {"backbone_params": {"name": "mine"}, "weights": None}
     with pytest.raises(ParameterError, match="by which this network chooses how it scales pixels"):
         FeatureExtractor("efficientnet_v2_b0", **params).fit(images)

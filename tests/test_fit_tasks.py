@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks are told of the tasks of a fit, where scikit-learn has callbacks."""
+"""Callbacks of scikit-learn hear of the tasks of a fit, from version 1.9 on."""
 
 import io
 
@@ -19,7 +19,7 @@ LABELS = np.arange(12) % 2
 
 
 class Log:
-    """Notes what it is told, of estimators inside as well."""
+    """Record the tasks that are reported, those of inner estimators too."""
 
     max_propagation_depth = None
 
@@ -39,7 +39,7 @@ class Log:
         self.n_teardowns += 1
 
 
-def test_fit_tells_of_embedding_and_head():
+def test_fit_reports_embedding_and_head():
     log = Log()
     TransferClassifier("tiny", LogisticRegression()).set_callbacks(log).fit(IMAGES, LABELS)
     # Of a part that is the fit of another estimator, scikit-learn lets that one tell.
@@ -52,7 +52,7 @@ def test_fit_tells_of_embedding_and_head():
     assert log.n_setups == log.n_teardowns == 1
 
 
-def test_fit_tells_of_fine_tuning():
+def test_fit_reports_fine_tuning():
     log = Log()
     classifier = TransferClassifier("tiny", fine_tune=FineTune(epochs=1), random_state=0)
     classifier.set_callbacks(log).fit(IMAGES, LABELS)
@@ -60,7 +60,7 @@ def test_fit_tells_of_fine_tuning():
     assert log.ended == log.begun[::-1]
 
 
-def test_search_and_pipeline_tell_of_what_is_inside():
+def test_search_and_pipeline_report_inner_fits():
     log = Log()
     search = GridSearchCV(TransferClassifier("tiny"), {"head__C": [0.1, 1]}, cv=2)
     search.set_callbacks(log).fit(IMAGES, LABELS)
@@ -82,16 +82,16 @@ def test_failed_fit_is_torn_down():
     assert log.n_setups == log.n_teardowns
 
 
-def test_clone_keeps_callbacks_and_fit_keeps_nothing_else():
+def test_clone_keeps_callbacks():
     log = Log()
     classifier = clone(TransferClassifier("tiny").set_callbacks(log))
     before = set(vars(classifier))
     classifier.fit(IMAGES, LABELS)
     assert log.n_setups == 1
-    assert set(vars(classifier)) - before == {"extractor_", "head_", "report_"}
+    assert set(vars(classifier)) - before == {"extractor_", "head_", "_reports"}
 
 
-def test_progress_bar_and_scoring_monitor_of_scikit_learn(monkeypatch):
+def test_fit_drives_scikit_learn_callbacks(monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr("sys.stdout", shown)
     monitor = callback.ScoringMonitor(scoring="accuracy")

@@ -42,7 +42,7 @@ def test_transform_views_do_not_depend_on_the_threads(found):
     assert np.abs(np.subtract(one, found["rows"])).max() > 1e-3
 
 
-def test_fit_from_pixels_and_from_the_frontier_train_the_same(found):
+def test_fit_pixels_and_frontier_train_alike(found):
     if found["backend"] == "torch":
         pytest.skip("Keras' dropout draws from torch's own generator there, which has no seed")
     np.testing.assert_allclose(found["from pixels"], found["from the frontier"], rtol=1e-4)

@@ -23,7 +23,7 @@ def test_progress_bar_short_work_shows_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_bar_function_is_told(capsys):
+def test_progress_bar_calls_a_function(capsys):
     told = []
     with progress_bar("x", total=5, verbose=lambda *numbers: told.append(numbers)) as advance:
         advance(2)

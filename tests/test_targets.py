@@ -74,7 +74,7 @@ def test_any_head_learns_several_labels(head, images, labels):
     assert classifier.predict_proba(images).shape == (24, 2)
 
 
-def test_several_labels_in_a_search_over_the_head(images, labels):
+def test_grid_search_accepts_several_labels(images, labels):
     search = GridSearchCV(TransferClassifier("tiny"), {"head__C": [0.1, 10]}, cv=2)
     assert search.fit(images, labels).score(images, labels) == 1
     assert cross_val_score(TransferClassifier("tiny"), images, labels, cv=2).mean() > 0.9
@@ -93,7 +93,7 @@ def test_several_labels_are_saved_and_exported(images, labels, tmp_path):
 @pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)], ids=["frozen", "tuned"])
 @pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "forest"])
 def test_weights_reach_the_head_of_each_label(head, fine_tune, images, labels):
-    """Of samples that say opposite things, those with a weight are believed."""
+    """Weights decide between samples with contradicting labels."""
     opposite = 1 - labels
     weights = np.repeat([1.0, 1e-6], len(images))
     classifier = TransferClassifier("tiny", head, fine_tune=fine_tune, random_state=0)
@@ -210,7 +210,7 @@ def test_partial_fit_of_a_regressor(images):
     assert np.corrcoef(regressor.predict(images), y)[0, 1] > 0.8
 
 
-def test_partial_fit_bad_input_raises_before_the_pass(images):
+def test_partial_fit_bad_input_raises_early(images):
     head = SGDClassifier()
     with pytest.raises(InputError, match="X has 24 samples and y has 3"):
         TransferClassifier("tiny", head).partial_fit(images, [0, 1, 0], [0, 1])
@@ -281,7 +281,7 @@ METHODS = (
     ],
     ids=str,
 )
-def test_methods_are_there_exactly_where_the_head_has_them(head, expected, images, labels):
+def test_methods_follow_the_head(head, expected, images, labels):
     classifier = TransferClassifier("tiny", head)
     y = labels if isinstance(head, MultiOutputClassifier) else labels[:, 0]
     for each in (classifier, classifier.fit(images, y)):

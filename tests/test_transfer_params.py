@@ -24,7 +24,7 @@ def test_get_params_shows_what_names_stand_for():
     assert TransferClassifier("tiny").get_params(deep=False)["extractor"] == "tiny"
 
 
-def test_get_params_unknown_head_is_left_for_fit_to_refuse():
+def test_get_params_accepts_an_unknown_head():
     estimator = TransferClassifier("tiny", head="logistisch")
     assert estimator.get_params()["head"] == "logistisch"
     assert not hasattr(estimator, "predict_proba")
@@ -32,7 +32,7 @@ def test_get_params_unknown_head_is_left_for_fit_to_refuse():
         estimator.fit(IMAGES, LABELS)
 
 
-def test_set_params_reaches_named_parts_and_keeps_the_rest():
+def test_set_params_reaches_named_parts():
     estimator = TransferClassifier("tiny", head="ridge", random_state=3)
     estimator.set_params(head__alpha=5, extractor__pooling="max", verbose=0)
     assert estimator.head[-1].alpha == 5
@@ -49,7 +49,7 @@ def test_set_params_head_and_its_parameter_together():
     assert estimator.extractor == "vgg16"
 
 
-def test_set_params_names_of_steps_work_as_well_as_short_ones():
+def test_set_params_accepts_names_of_steps():
     estimator = TransferClassifier("tiny")
     estimator.set_params(head__logisticregression__C=5, head__standardscaler__with_mean=False)
     assert estimator.head[-1].C == 5
@@ -57,7 +57,7 @@ def test_set_params_names_of_steps_work_as_well_as_short_ones():
     assert estimator.set_params(head__C=6).head[-1].C == 6
 
 
-def test_set_params_fine_tune_and_its_parameter_together():
+def test_set_params_fine_tune_with_its_parameter():
     estimator = TransferClassifier("tiny")
     estimator.set_params(fine_tune__learning_rate=0.5, fine_tune=FineTune())
     assert estimator.fine_tune.learning_rate == 0.5
@@ -82,19 +82,19 @@ def test_set_params_fine_tune_and_its_parameter_together():
     ],
     ids=str,
 )
-def test_set_params_misspelt_name_suggests_the_right_one_and_sets_nothing(estimator, name, message):
+def test_set_params_misspelt_name_sets_nothing(estimator, name, message):
     before = repr(estimator)
     with pytest.raises(ParameterError, match=message):
         estimator.set_params(**{name: 1})
     assert repr(estimator) == before
 
 
-def test_set_params_lists_all_names_that_there_are_not():
+def test_set_params_lists_all_unknown_names():
     with pytest.raises(ParameterError, match=r"'haed'.*'extractor__bckbone'"):
         TransferClassifier("tiny").set_params(haed=1, extractor__bckbone=1, verbose=2)
 
 
-def test_misspelt_name_in_a_search_and_a_pipeline_suggests_the_right_one():
+def test_misspelt_name_in_a_search_is_corrected():
     search = GridSearchCV(TransferClassifier("tiny"), {"head__c": [1]}, cv=2)
     with pytest.raises(ParameterError, match="Did you mean 'head__C'"):
         search.fit(IMAGES, LABELS)
@@ -103,7 +103,7 @@ def test_misspelt_name_in_a_search_and_a_pipeline_suggests_the_right_one():
         pipeline.set_params(featureextractor__poolig="max")
 
 
-def test_fit_faults_of_extractor_head_and_estimator_are_listed_at_once():
+def test_fit_lists_faults_of_all_parts():
     extractor = FeatureExtractor("tinny", pooling="mean")
     estimator = TransferClassifier(extractor, "logistics", fine_tune=2, random_state="x")
     with pytest.raises(ParameterError, match="5 faulty parameters") as caught:
@@ -130,13 +130,13 @@ def test_fit_faults_of_extractor_head_and_estimator_are_listed_at_once():
     ],
     ids=str,
 )
-def test_fit_faulty_parameter_of_the_head_is_found_before_the_pass(head, message):
+def test_fit_faulty_head_raises_early(head, message):
     with pytest.raises(ParameterError, match=message):
         TransferClassifier("tiny", head).fit(IMAGES, LABELS)
     assert EmbeddingCache().info()["n_forward"] == 0
 
 
-def test_fit_head_that_was_sound_is_looked_at_again_with_other_parameters():
+def test_fit_checks_a_changed_head_again():
     head = make_pipeline(StandardScaler(), LogisticRegression(C=1))
     check_head_params(head)
     with pytest.raises(ParameterError, match="'C' parameter"):
@@ -148,7 +148,7 @@ def test_fit_head_that_was_sound_is_looked_at_again_with_other_parameters():
         check_head_params(make_pipeline(StandardScaler(with_mean="no"), LogisticRegression(C=1)))
 
 
-def test_fit_head_that_was_not_looked_at_is_looked_at_later():
+def test_fit_checks_an_unchecked_head_later():
     head = LogisticRegression(C=-7)
     with config_context(skip_parameter_validation=True):
         check_head_params(head)
@@ -168,7 +168,7 @@ def test_fit_head_without_get_params_is_refused():
         TransferClassifier("tiny", Mine()).fit(IMAGES, LABELS)
 
 
-def test_get_params_of_a_subclass_shows_its_own():
+def test_get_params_of_subclass_has_its_own():
     class Mine(FeatureExtractor):
         def __init__(self, backbone="tiny", *, size=3):
             super().__init__(backbone)

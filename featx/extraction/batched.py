@@ -1,4 +1,4 @@
-"""A Keras model over many samples, in batches of one size that are read ahead."""
+"""Outputs of a Keras model for many samples, in batches of one size that are read ahead."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def predict_in_batches(
     batch_size: int,
     n_threads: int = 1,
 ) -> np.ndarray:
-    """Compute what a model gives for samples, in their order.
+    """Return the outputs of a model for samples, in their order.
 
-    Keras' own ``predict`` sets a data pipeline up at each call and traces the last batch once more,
-    which takes longer than the samples do where they are few.
+    Keras' own ``predict`` sets up a data pipeline at each call and traces the last batch again,
+    which takes longer than a few samples do.
 
     Parameters
     ----------
     model : keras.Model
-        Of one output.
+        Model with one output.
     read : callable
-        From some of the rows to the inputs of the model, tensor by tensor.
+        Function from some of the rows to the inputs of the model, tensor by tensor.
     rows : ndarray of shape (n,), int64
-        At least one.
+        Rows to predict, at least one.
     batch_size : int
     n_threads : int, default=1
-        In which `read` is called.
+        Number of threads that call `read`.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def predict_in_batches(
 
 
 def as_keras_inputs(tensors: Sequence[Any]) -> Any:
-    """Return tensors, of numbers or of a model, as featx hands them to Keras.
+    """Return a single tensor as it is, and several as a tuple.
 
-    One is by itself, several are a tuple: Keras warns where a model was made of others.
+    featx makes and calls its models alike: Keras warns if the structure differs.
     """
     return tensors[0] if len(tensors) == 1 else tuple(tensors)

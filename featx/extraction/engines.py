@@ -1,4 +1,4 @@
-"""The engines of a backbone, kept for the next pass, and how a pass over it runs."""
+"""The engines of a backbone, which are kept for the next pass, and the runner of a pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_ENGINES = 8
 
 
 class _Kept(NamedTuple):
-    """An engine, or None if it cannot be had, and what must live as long as its id is a key."""
+    """An engine, None if it is not available, and the model whose id is part of the key."""
 
     engine: Engine | None
     model: Any
@@ -35,39 +35,39 @@ _lock = threading.RLock()
 
 
 def make_runner(
-    taps: Sequence[EmbeddingSource],
+    sources: Sequence[EmbeddingSource],
     *,
     n_samples: int,
     engine: str,
     batch_size: int | str,
     cache: EmbeddingCache | None,
 ) -> Runner:
-    """Prepare a pass.
+    """Return the runner of a pass.
 
     Parameters
     ----------
-    taps : sequence of EmbeddingSource
-        Layers and poolings of one backbone, which is built or loaded now.
+    sources : sequence of EmbeddingSource
+        Layers and poolings of one backbone, which is built now.
     n_samples : int
-        How many are to go through.
+        Number of samples for the network.
     engine : {"auto", "keras", "openvino", "onnx"}
     batch_size : int or "auto"
     cache : EmbeddingCache or None
-        Where batch sizes that were found are remembered.
+        Cache that remembers batch sizes.
 
     Returns
     -------
     Runner
-        It gives the flat embeddings of all taps side by side.
+        Runner whose outputs are the flat embeddings of all sources, side by side.
 
     Raises
     ------
     WeightsError, BackboneError, EngineError
-        The backbone cannot be had, or not in this precision on this device.
+        The backbone is not available, or not in this precision on this device.
     """
     check_can_run()
     check_is_eager()
-    engines = _Engines(taps)
+    engines = _Engines(sources)
     check_device(engines.precision)
     faster = faster_engine(engines.precision) if engine == "auto" else None
     if faster and engines.is_known_to_fail(faster):
@@ -75,14 +75,14 @@ def make_runner(
     # Engines round 16 bits in ways of their own: there, a pass is done by one of them.
     starts_with_faster = faster is not None and engines.precision != "float32"
     subject = {
-        "batch size of": [tap.space.digest for tap in taps],
+        "batch size of": [source.space.digest for source in sources],
         "engine": engine,
         "device": device_name(),
     }
     known = cache.facts.recall(subject) if cache and batch_size == "auto" else None
     if not (type(known) is int and 0 < known <= LARGEST_BATCH):
         known = None
-    size = _first_batch_size(batch_size, known, taps[0].input_shape)
+    size = _first_batch_size(batch_size, known, sources[0].input_shape)
     options = RunnerOptions(
         engine=faster if starts_with_faster and faster else "keras" if engine == "auto" else engine,
         faster=None if starts_with_faster else faster,
@@ -93,7 +93,7 @@ def make_runner(
 
     def remember(found: int) -> None:
         if cache:
-            # What cannot be remembered is found out once more.
+            # Without it, the next pass searches again.
             with contextlib.suppress(OSError):
                 cache.facts.remember(subject, found)
 
@@ -101,27 +101,27 @@ def make_runner(
 
 
 class _Engines:
-    """The engines of some layers of a backbone."""
+    """Engines for some layers of a backbone."""
 
-    def __init__(self, taps: Sequence[EmbeddingSource]) -> None:
-        self._taps = taps
-        self._backbones = [tap.load_backbone() for tap in taps]
+    def __init__(self, sources: Sequence[EmbeddingSource]) -> None:
+        self._sources = sources
+        self._backbones = [source.load_backbone() for source in sources]
         self.precision = self._backbones[0].spec.precision
 
     def get(self, name: str, probe: np.ndarray, batch_size: int) -> Engine:
-        """Return an engine for inputs like those of `probe`; it is kept for the next pass.
+        """Return an engine for inputs like `probe`, and keep it for the next pass.
 
         Raises
         ------
         EngineError
-            It cannot run this network.
+            The engine cannot run this network.
         """
         key = self._key(name, probe.dtype.name)
         with _lock:
             kept = _ENGINES.get(key)
         if kept and kept.engine:
             return kept.engine
-        widths = [tap.space.n_features for tap in self._taps]
+        widths = [source.space.n_features for source in self._sources]
         options: dict[str, Any] = {"precision": self.precision, "probe": probe, "widths": widths}
         try:
             with self._backbones[0].settings.applied():
@@ -135,19 +135,20 @@ class _Engines:
         return engine
 
     def is_known_to_fail(self, name: str) -> bool:
-        """Tell whether an engine was tried before, and cannot run this network."""
+        """Return True if an engine was tried before and cannot run this network."""
         with _lock:
             return self._key(name) in _ENGINES
 
     def _key(self, name: str, dtype: str | None = None) -> Hashable:
         # The space names the weights, so that a model that was changed in place gets another
-        # engine; the model, since engines read its weights, and a twin's may change.
-        spaces = tuple(tap.space.digest for tap in self._taps)
+        # engine. The id of the model, since engines read its weights, and those of an equal model
+        # may change.
+        spaces = tuple(source.space.digest for source in self._sources)
         return (name, dtype, self.precision, spaces, id(self._backbones[0].model))
 
     def _keep(self, key: Hashable, engine: Engine | None) -> None:
-        if not all(tap.is_cacheable for tap in self._taps):
-            return  # its space has another name each time
+        if not all(source.is_cacheable for source in self._sources):
+            return  # the digest of its space differs each time
         with _lock:
             _ENGINES[key] = _Kept(engine, self._backbones[0].model)
             _ENGINES.move_to_end(key)

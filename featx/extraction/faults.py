@@ -1,4 +1,4 @@
-"""Faults of samples: found, extended to duplicates, and reported."""
+"""Faults of samples: find all, extend them to duplicates, report them in one message."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def search_faults(
     shape: tuple[int, ...],
     n_jobs: int | None,
 ) -> tuple[list[SampleFault], int]:
-    """Decode the other samples too, for some seconds: whoever mends files wants to know all.
+    """Decode the other samples too, for some seconds: whoever repairs files wants the whole list.
 
     Parameters
     ----------
     samples : Samples
     keys : ndarray of shape (n_samples,), dtype S16
     faults : list of SampleFault
-        Those that are known.
+        Known faults.
     shape : tuple of int
-        Of one input of the network.
+        Shape of one input of the network.
     n_jobs : int or None
         Threads; None is one per core.
 
@@ -49,7 +49,7 @@ def search_faults(
     -------
     faults : list of SampleFault
     n_unseen : int
-        Samples for which there was no time.
+        Number of samples for which there was no time.
     """
     start_s = time.monotonic()
     healthy = np.setdiff1d(np.flatnonzero(keys), [fault.position for fault in faults])
@@ -66,7 +66,7 @@ def search_faults(
 def with_duplicates(
     faults: list[SampleFault], samples: Samples, keys: np.ndarray
 ) -> list[SampleFault]:
-    """Add the samples that have the very content of a faulty one; sorted by position."""
+    """Return faults with those of all samples of the same content, sorted by position."""
     if not faults:
         return []
     first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
@@ -94,23 +94,23 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
     if faults and on_error == "raise":
         raise BadSampleError(faults, n_samples)
     if faults:
-        told = describe_faults(faults, n_samples)
-        told += "\nTheir embeddings are NaN, which featx leaves out where it trains or scores."
-        warn_caller(BadSampleWarning(told))
+        message = describe_faults(faults, n_samples)
+        message += "\nTheir embeddings are NaN, which featx leaves out where it trains or scores."
+        warn_caller(BadSampleWarning(message))
 
 
 def check_finite(
-    rows: np.ndarray, outputs: np.ndarray, samples: Samples, taps: Sequence[EmbeddingSource]
+    rows: np.ndarray, outputs: np.ndarray, samples: Samples, sources: Sequence[EmbeddingSource]
 ) -> None:
-    """Check that a network gives finite numbers for samples that were read.
+    """Check that the outputs of a network are finite.
 
     Parameters
     ----------
     rows : ndarray of shape (n,), int64
-    outputs : ndarray of shape (n, sum of the features of all taps)
+    outputs : ndarray of shape (n, sum of the features of all sources)
+        Embeddings of all sources, side by side.
     samples : Samples
-    taps : sequence of EmbeddingSource
-        Layers whose embeddings stand side by side in `outputs`.
+    sources : sequence of EmbeddingSource
 
     Raises
     ------
@@ -124,11 +124,11 @@ def check_finite(
     bad = np.flatnonzero(~is_finite.all(axis=1))
     if not len(bad):
         return
-    ends = np.cumsum([tap.space.n_features for tap in taps])
+    ends = np.cumsum([source.space.n_features for source in sources])
     first = int(np.argmin(is_finite[bad[0]]))
-    tap = taps[int(np.searchsorted(ends, first, side="right"))]
-    backbone, row = tap.load_backbone(), int(rows[bad[0]])
-    _, inputs, _ = samples.batch(rows[bad[:1]], tap.input_shape)
+    source = sources[int(np.searchsorted(ends, first, side="right"))]
+    backbone, row = source.load_backbone(), int(rows[bad[0]])
+    _, inputs, _ = samples.batch(rows[bad[:1]], source.input_shape)
     raise BackboneError(
         f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
         f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}. "

@@ -62,14 +62,13 @@ class ForwardPass:
         *,
         frontier: StoredFrontier | None = None,
     ) -> None:
-        self._cache = cache if sources[0].is_cacheable else None
-        self._sources = sources if self._cache else sources[:1]
+        self._cache, self._settings = cache, settings
         self._files = cache.files if cache else FileIndex(None)
-        self._remembers = cache  # batch sizes, of sources without an identity as well
-        self._settings = settings
+        self._stores: list[tuple[EmbeddingSource, SpaceStore | None]] = [(sources[0], None)]
         self._entry: FrontierEntry | None = None
-        if frontier and self._cache:
-            self._entry = FrontierEntry(frontier, sources[0], self._cache)
+        if cache and sources[0].is_cacheable:
+            self._stores = [(source, cache.store(source.space)) for source in sources]
+            self._entry = FrontierEntry(frontier, sources[0], cache) if frontier else None
         self._faults: list[SampleFault] = []
         self._seconds = dict.fromkeys(("identify", "look_up", "forward"), 0.0)
         self._counts = dict.fromkeys(_COUNTS, 0)
@@ -114,9 +113,7 @@ class ForwardPass:
             As :meth:`embed`.
         """
         self._lap_start_s = time.perf_counter()
-        outputs = [
-            LayerOutput(source, self._store(source), len(samples)) for source in self._sources
-        ]
+        outputs = [LayerOutput(source, store, len(samples)) for source, store in self._stores]
         missing = find_missing(samples, outputs, self._settings, self._entry, self._files)
         with contextlib.closing(missing):
             missing.identify()
@@ -142,7 +139,7 @@ class ForwardPass:
                 n_samples=missing.n_expected,
                 engine=self._settings.engine,
                 batch_size=self._settings.batch_size,
-                cache=self._remembers,
+                cache=self._cache,
             )
             n_forward, faults = self._forward(missing, runner)
         self._faults = missing.complete(faults, n_forward)
@@ -219,9 +216,6 @@ class ForwardPass:
             if n_forward < n_total:  # the others are faulty, or the same as one before
                 advance(n_total - n_forward)
         return n_forward, feed.faults
-
-    def _store(self, source: EmbeddingSource) -> SpaceStore | None:
-        return self._cache.store(source.space) if self._cache else None
 
     def _lap(self, stage: str) -> None:
         now_s = time.perf_counter()

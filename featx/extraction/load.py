@@ -1,4 +1,9 @@
-"""The rows that a pass has to load, taken from front to back."""
+"""Loading: rows are taken from front to back, read in threads, and handed out in batches.
+
+``Rows`` are what is still to be loaded: known from the start, or found while samples are
+identified. :func:`load` reads them in threads that run ahead; :class:`LoadedFeed` cuts what was
+read into batches of the size that an engine asks for.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +20,26 @@ from featx.inputs.samples import Identified, Identities, Samples
 
 
 class Rows(Protocol):
-    """What is to be loaded.
+    """Rows that are to be loaded.
 
     Attributes
     ----------
     are_consecutive : bool
-        Whether each follows the one before, but for samples whose content came before.
+        True if each row follows the one before, except for duplicates.
     """
 
     are_consecutive: bool
 
     @property
     def n_untaken(self) -> int:
-        """How many may still be taken, at most."""
+        """Number of rows that may still be taken, at most."""
 
     @property
     def n_expected(self) -> int:
-        """How many there are in all, as far as can be told."""
+        """Number of rows in all, as far as it is known."""
 
     def take(self, n_rows: int) -> np.ndarray:
-        """Return the next rows, int64, increasing: at most so many, and perhaps none."""
+        """Return the next rows, int64, increasing; fewer than `n_rows` or none are possible."""
 
 
 class KnownRows:
@@ -58,26 +63,26 @@ class KnownRows:
 
     @property
     def n_untaken(self) -> int:
-        """How many may still be taken."""
+        """Number of rows that may still be taken."""
         return len(self._rows) - self._n_taken
 
     @property
     def n_expected(self) -> int:
-        """How many there are in all."""
+        """Number of rows in all."""
         return len(self._rows)
 
     def take(self, n_rows: int) -> np.ndarray:
-        """Return the next rows, int64, increasing: at most so many."""
+        """Return the next rows, int64, increasing; fewer than `n_rows` at the end."""
         start = self._n_taken
         self._n_taken = min(start + n_rows, len(self._rows))
         return self._rows[start : self._n_taken]
 
 
 class DistinctRows:
-    """The rows of samples whose content no sample before them has.
+    """Rows of samples whose content no earlier sample has.
 
-    Samples are identified while the network works on those before them; what is taken is
-    identified first.
+    Samples are identified while the network works on earlier ones; :meth:`take` identifies the
+    rows that it returns.
 
     Parameters
     ----------
@@ -85,12 +90,12 @@ class DistinctRows:
         In the order of the samples: see :meth:`Samples.start_identifying`.
     n_samples : int
     ends_at_fault : bool
-        Whether there are no more rows once a fault is known.
+        True if the rows end once a fault is known.
 
     Attributes
     ----------
     identities : Identities
-        What is known of all samples so far.
+        Keys and faults of the samples that are identified so far.
 
     Examples
     --------
@@ -115,24 +120,24 @@ class DistinctRows:
         self._n_samples = n_samples
         self._ends_at_fault = ends_at_fault
         self._n_seen = 0
-        self._seen = {b""}  # keys; that one is of what cannot be read
+        self._seen = {b""}  # keys so far; unreadable samples have this one
         self.identities = Identities(n_samples)
 
     @property
     def n_untaken(self) -> int:
-        """How many may still be taken, at most."""
+        """Number of rows that may still be taken, at most."""
         return 0 if self._is_ended() else self._n_samples - self._n_seen
 
     @property
     def n_expected(self) -> int:
-        """How many there are in all, if of those to come as many are distinct as of those seen."""
+        """Number of rows in all, if the rest has the same fraction of distinct samples."""
         if not self._n_seen:
             return self._n_samples
         n_distinct = len(self._seen) - 1
         return n_distinct + self.n_untaken * n_distinct // self._n_seen
 
     def take(self, n_rows: int) -> np.ndarray:
-        """Return which of the next samples are the first of their content, int64, increasing."""
+        """Return those of the next samples that are the first of their content, int64."""
         start, end = self._n_seen, min(self._n_seen + n_rows, self._n_samples)
         self._identify_until(end)
         if self._is_ended():
@@ -146,15 +151,15 @@ class DistinctRows:
 
     @property
     def are_known(self) -> bool:
-        """Whether all samples are identified."""
+        """True once all samples are identified."""
         return self.identities.n_known == self._n_samples
 
     def identify_all(self) -> None:
-        """Identify those that were not taken."""
+        """Identify the rest of the samples."""
         self._identify_until(self._n_samples)
 
     def identify_for(self, seconds: float) -> None:
-        """Identify those that were not taken, as many as the time allows."""
+        """Identify the rest of the samples, or as many as the time allows."""
         end_s = time.monotonic() + seconds
         while not self.are_known and time.monotonic() < end_s:
             self._identify_until(self.identities.n_known + 1)
@@ -167,7 +172,7 @@ class DistinctRows:
         return self._ends_at_fault and bool(self.identities.faults)
 
 
-GROUP_SIZE = 64  # of samples that a thread decodes or resizes at once, at most
+GROUP_SIZE = 64  # samples that a thread decodes or resizes at once, at most
 
 Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
 
@@ -187,10 +192,10 @@ def load(
     samples : Samples
     rows : Rows
     shape : tuple of int
-        Of one input of the network.
+        Shape of one input of the network.
     batch_size : callable
-        How many samples the network takes at the moment. Groups are as large where they need only
-        be sliced, so that nothing is copied; where there is work to do they are smaller.
+        Function that returns the current batch size of the network. Groups that are only sliced
+        are as large, so that nothing is copied; groups that are decoded are smaller.
     n_jobs : int or None
         Threads; None is one per core.
 
@@ -220,19 +225,20 @@ def load(
 
 
 class LoadedFeed:
-    """Hands loaded samples out in batches of the size that is asked for.
+    """Loaded samples in batches of the size that is asked for.
 
     Parameters
     ----------
     groups : iterator
-        What :func:`load` gives.
+        Groups as :func:`load` yields them.
     n_expected : callable
-        How many come in all, faulty ones included, as far as can be told at the moment.
+        Function that returns the number of samples in all, faulty ones included, as far as it is
+        known.
 
     Attributes
     ----------
     faults : list of SampleFault
-        What could not be loaded so far.
+        Faults of samples that could not be loaded.
     """
 
     def __init__(self, groups: Iterator[Loaded], *, n_expected: Callable[[], int]) -> None:
@@ -244,11 +250,11 @@ class LoadedFeed:
 
     @property
     def n_left(self) -> int:
-        """How many samples are expected to come."""
+        """Number of samples that are expected to come."""
         return self._n_expected() - self._n_taken - len(self.faults)
 
     def take(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows and inputs, of one dtype, of up to so many samples; none at the end."""
+        """Return rows and inputs, of one dtype, of up to `n_samples` samples; none at the end."""
         while self._n_waiting() < n_samples and self._is_of_one_dtype():
             group = next(self._groups, None)
             if group is None:
@@ -260,7 +266,7 @@ class LoadedFeed:
         return self._cut(n_samples)
 
     def _cut(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Take samples of the first dtype off those that wait."""
+        """Return waiting samples of the first dtype, and remove them from the queue."""
         taken: list[tuple[np.ndarray, np.ndarray]] = []
         n_lacking = n_samples
         while self._waiting and n_lacking:

@@ -1,4 +1,4 @@
-"""Rows on their way to the cache, while the pass goes on."""
+"""Writing rows to the cache while the pass goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STORE_EVERY_BYTES = 32 * 2**20
 
 
 class RowWriter:
-    """Stores rows every few seconds, and what is left when it is closed, whatever happened.
+    """Store rows every few seconds, and the rest on closing, also after an error.
 
     Rows are written in a thread, so that the network does not wait for the disk; one shard at a
     time, so that no more than two of them are in memory.
@@ -26,7 +26,7 @@ class RowWriter:
     Parameters
     ----------
     store : SpaceStore or None
-        None stores nothing.
+        Store for the rows; None stores nothing.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class RowWriter:
         self._n_rows = 0
         self._beyond = _BeyondFloat16()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="featx-row-writer")
-        self._under_way: Future[int] | None = None
+        self._pending: Future[int] | None = None
 
     def __enter__(self) -> RowWriter:
         return self
@@ -81,7 +81,7 @@ class RowWriter:
         if self.store is None or not self._size_bytes:
             return
         keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
-        self._under_way = self._thread.submit(self._store, self.store, keys, rows)
+        self._pending = self._thread.submit(self._store, self.store, keys, rows)
         self._keys, self._rows, self._size_bytes = [], [], 0
         self._last_s = time.monotonic()
 
@@ -91,12 +91,12 @@ class RowWriter:
         return rows.nbytes
 
     def _await(self) -> None:
-        """Wait for what is being written."""
-        if self._under_way is None:
+        """Wait until the pending shard is written."""
+        if self._pending is None:
             return
-        under_way, self._under_way = self._under_way, None
+        pending, self._pending = self._pending, None
         try:
-            self.bytes_written += under_way.result()
+            self.bytes_written += pending.result()
         except OSError as exc:
             # What comes later may find room again; the warning is given once.
             if not self._has_failed:
@@ -126,21 +126,21 @@ class RowWriter:
 
 
 class _BeyondFloat16:
-    """The rows of a pass that float16 cannot hold."""
+    """Range of the rows of a pass that float16 cannot hold."""
 
     def __init__(self) -> None:
         self.n_rows = 0
         self._largest, self._smallest = 0.0, np.inf
 
     def add(self, rows: np.ndarray) -> None:
-        """Count rows, and update their largest and smallest magnitudes."""
+        """Count rows, and update the largest and smallest magnitude."""
         sizes = np.abs(rows[np.isfinite(rows) & (rows != 0)])
         self.n_rows += len(rows)
         self._largest = max(self._largest, float(sizes.max(initial=0.0)))
         self._smallest = min(self._smallest, float(sizes.min(initial=np.inf)))
 
     def message(self, label: str, *, n_rows: int) -> str:
-        """Return the number of rows, their space and the range of their values as a message."""
+        """Return a warning of these rows, their space and the range of their values."""
         return (
             f"{self.n_rows} of {n_rows} embeddings of {label} have values that float16 cannot "
             f"hold: their magnitudes range from {self._smallest:.3g} to {self._largest:.3g}, and "

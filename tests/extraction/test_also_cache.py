@@ -16,7 +16,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
 
 
-def test_transform_stores_every_tap(images):
+def test_transform_stores_every_layer(images):
     extractor = FeatureExtractor("tiny", also_cache=TAPS)
     own = extractor.fit_transform(images)
     assert extractor.report_.n_forward == 9
@@ -36,7 +36,7 @@ def test_transform_stores_every_tap(images):
     np.testing.assert_array_equal(own, FeatureExtractor("tiny").fit_transform(images))
 
 
-def test_transform_runs_what_any_tap_lacks_and_returns_what_was_stored(images):
+def test_transform_runs_samples_that_any_layer_lacks(images):
     own = FeatureExtractor("tiny").fit_transform(images[:5])
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     rows = extractor.fit_transform(images)
@@ -48,7 +48,7 @@ def test_transform_runs_what_any_tap_lacks_and_returns_what_was_stored(images):
     assert again.report_.n_forward == 0
 
 
-def test_transform_twins_go_through_once(images):
+def test_transform_duplicates_go_through_once(images):
     doubled = np.concatenate([images, images[::-1]])
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     rows = extractor.fit_transform(doubled)
@@ -56,7 +56,7 @@ def test_transform_twins_go_through_once(images):
     np.testing.assert_array_equal(rows[9:], rows[8::-1])
 
 
-def test_transform_after_clear_stores_every_tap_again(images):
+def test_transform_after_clear_stores_every_layer_again(images):
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     for _ in range(2):  # the second time it is known that nothing is lacking
         extractor.fit_transform(images)
@@ -66,7 +66,7 @@ def test_transform_after_clear_stores_every_tap_again(images):
     assert [space["n_rows"] for space in EmbeddingCache().info()["spaces"]] == [9, 9]
 
 
-def test_transform_samples_that_are_new_to_a_tap_go_through(images):
+def test_transform_runs_samples_new_to_a_layer(images):
     extractor = FeatureExtractor("tiny", also_cache=["stage2"]).fit(images)
     extractor.transform(images[:4])
     FeatureExtractor("tiny").fit_transform(images)  # all rows of its own, not those of stage2
@@ -74,7 +74,7 @@ def test_transform_samples_that_are_new_to_a_tap_go_through(images):
     assert [extractor.transform(images).shape, extractor.report_.n_forward] == [(9, 400), 0]
 
 
-def test_rows_of_a_tap_that_were_deleted_are_stored_again(images):
+def test_transform_deleted_rows_are_stored_again(images):
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     for _ in range(2):
         extractor.fit_transform(images)
@@ -96,10 +96,10 @@ def test_fit_unknown_layer_raises_before_the_pass(images):
         FeatureExtractor("tiny", also_cache=["stage9"]).fit(images)
 
 
-@pytest.mark.parametrize("taps", ["stage2", 3, [3], [("stage2", "mean")], [("a", "b", "c")]])
-def test_fit_faulty_taps_raise(taps, images):
+@pytest.mark.parametrize("layers", ["stage2", 3, [3], [("stage2", "mean")], [("a", "b", "c")]])
+def test_fit_faulty_also_cache_raises(layers, images):
     with pytest.raises(ParameterError, match="also_cache"):
-        FeatureExtractor("tiny", also_cache=taps).fit(images)
+        FeatureExtractor("tiny", also_cache=layers).fit(images)
 
 
 def test_search_over_layers_needs_one_pass(images):
@@ -118,15 +118,15 @@ def test_search_over_layers_needs_one_pass(images):
     assert (info["n_forward"], len(info["spaces"])) == (27, 3)
 
 
-@pytest.mark.parametrize("taps", [[(None, "max")], ["embedding"], [None, None]])
-def test_transform_the_same_space_by_another_name_is_stored_once(taps, images):
-    extractor = FeatureExtractor("tiny", also_cache=taps)
+@pytest.mark.parametrize("layers", [[(None, "max")], ["embedding"], [None, None]])
+def test_transform_one_space_under_two_names_once(layers, images):
+    extractor = FeatureExtractor("tiny", also_cache=layers)
     extractor.fit_transform(images)
     info = EmbeddingCache().info()
     assert (info["n_forward"], len(info["spaces"])) == (9, 1)
 
 
-def test_transform_taps_see_the_size_that_was_fitted():
+def test_transform_also_cache_uses_fitted_size():
     import keras
 
     inputs = keras.Input((None, None, 3))
@@ -140,7 +140,7 @@ def test_transform_taps_see_the_size_that_was_fitted():
     np.testing.assert_allclose(rows, expected, rtol=1e-4)
 
 
-def test_transform_sample_that_another_layer_lacks_and_is_gone_is_no_fault(images, tmp_path):
+def test_transform_stored_sample_that_vanished_is_sound(images, tmp_path):
     from PIL import Image
 
     paths = [str(tmp_path / f"{number}.png") for number in range(9)]
@@ -157,7 +157,7 @@ def test_transform_sample_that_another_layer_lacks_and_is_gone_is_no_fault(image
         np.testing.assert_array_equal(extractor.fit_transform(paths), own)
 
 
-def test_transform_model_that_does_more_than_its_graph_is_read_whole(images):
+def test_transform_subclassed_model_is_read_whole(images):
     import keras
 
     class Twice(keras.Model):

@@ -36,7 +36,7 @@ def test_transform_views_each_view_is_embedded_once(extractor, digits):
     assert (extractor.report_.n_forward, extractor.report_.n_hits) == (0, 180)
 
 
-def test_transform_views_the_first_is_the_sample_itself_and_shares_its_row(extractor, digits):
+def test_transform_views_first_is_the_sample(extractor, digits):
     images, _ = digits
     plain = clone(extractor).set_params(views=1, augment=None)
     expected = plain.fit_transform(images)
@@ -46,7 +46,7 @@ def test_transform_views_the_first_is_the_sample_itself_and_shares_its_row(extra
     assert all(not np.allclose(views[:, number], expected) for number in (1, 2))
 
 
-def test_transform_views_more_of_them_leave_the_others_as_they_are(extractor, digits):
+def test_transform_views_more_keep_the_first(extractor, digits):
     images, _ = digits
     two = clone(extractor).set_params(views=2).fit(images).transform_views(images)
     three = extractor.fit(images).transform_views(images)
@@ -54,7 +54,7 @@ def test_transform_views_more_of_them_leave_the_others_as_they_are(extractor, di
     assert extractor.report_.n_forward == 60
 
 
-def test_transform_is_the_mean_of_views_whatever_else_is_in_the_batch(extractor, digits):
+def test_transform_is_the_mean_of_views(extractor, digits):
     images, _ = digits
     views = extractor.fit(images).transform_views(images)
     np.testing.assert_allclose(extractor.transform(images), views.mean(axis=1), rtol=1e-5)
@@ -63,7 +63,7 @@ def test_transform_is_the_mean_of_views_whatever_else_is_in_the_batch(extractor,
     np.testing.assert_allclose(out, views[40:45].mean(axis=1), rtol=1e-5)
 
 
-def test_transform_views_without_cache_and_pooling_have_the_shape_of_activations(digits):
+def test_transform_views_unpooled_have_activation_shape(digits):
     images, _ = digits
     extractor = FeatureExtractor(
         "tiny", layer="stage3", cache=None, pooling=None, views=2, augment="standard"
@@ -75,7 +75,7 @@ def test_transform_views_without_cache_and_pooling_have_the_shape_of_activations
     assert extractor.transform(images[:4]).shape == (4, *shape)
 
 
-def test_transform_views_of_what_cannot_be_read_are_nan(extractor, digits, tmp_path):
+def test_transform_views_of_unreadable_samples_are_nan(extractor, digits, tmp_path):
     images, _ = digits
     extractor.set_params(on_error="nan")
     samples = [*images[:3], b"no image"]
@@ -84,7 +84,7 @@ def test_transform_views_of_what_cannot_be_read_are_nan(extractor, digits, tmp_p
     assert np.isnan(views).all(axis=(1, 2)).tolist() == [False, False, False, True]
 
 
-def test_own_layers_are_copied_and_part_of_the_identity(digits, tmp_path):
+def test_custom_layers_are_copied_and_identified(digits, tmp_path):
     images, _ = digits
 
     def n_forward(layer):
@@ -107,12 +107,12 @@ def test_own_layers_are_copied_and_part_of_the_identity(digits, tmp_path):
         ({"views": 2, "augment": lambda image: image}, "Keras layers"),
     ],
 )
-def test_fit_faulty_views_are_told(params, message, digits):
+def test_fit_faulty_views_raise(params, message, digits):
     with pytest.raises(ParameterError, match=message):
         FeatureExtractor("tiny", **params).fit(digits[0])
 
 
-def test_fit_layers_that_change_the_shape_are_told_before_the_pass(digits):
+def test_fit_augment_changing_the_shape_raises(digits):
     crop = keras.layers.RandomCrop(8, 8)
     extractor = FeatureExtractor("tiny", views=2, augment=crop)
     with pytest.raises(ParameterError, match="keep their shape"):
@@ -143,16 +143,16 @@ extractor = FeatureExtractor("tiny", views=2, augment="standard", cache={str(tmp
 extractor.fit_transform(images)
 print(extractor.report_.n_forward, "keras" in sys.modules)
 """
-    told = [
+    printed = [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         ).stdout.split()
         for _ in range(2)
     ]
-    assert told == [["120", "True"], ["0", "False"]]
+    assert printed == [["120", "True"], ["0", "False"]]
 
 
-def test_versions_leave_the_random_numbers_of_the_caller_alone(extractor, digits):
+def test_views_keep_the_callers_random_state(extractor, digits):
     random.seed(0)
     expected = random.random()
     random.seed(0)
@@ -160,7 +160,7 @@ def test_versions_leave_the_random_numbers_of_the_caller_alone(extractor, digits
     assert random.random() == expected
 
 
-def test_transform_a_large_number_of_samples_comes_in_parts(extractor, digits, monkeypatch):
+def test_transform_views_of_many_samples_in_parts(extractor, digits, monkeypatch):
     images, _ = digits
     expected = extractor.fit(images).transform_views(images)
     monkeypatch.setattr("featx.inputs.augmented._VERSIONS_AT_ONCE", 7)
@@ -174,17 +174,17 @@ def test_transform_a_large_number_of_samples_comes_in_parts(extractor, digits, m
 def test_fit_augment_without_views_warns_once(method, extractor, digits):
     with pytest.warns(
         ParameterWarning, match="augment='standard' is not used with views=1"
-    ) as told:
+    ) as caught:
         getattr(extractor.set_params(views=1), method)(digits[0])
-    assert len(told) == 1
+    assert len(caught) == 1
 
 
-def test_transform_after_views_were_set_to_one_is_silent(extractor, digits):
+def test_transform_views_set_to_one_is_silent(extractor, digits):
     embeddings = extractor.fit(digits[0]).set_params(views=1).transform(digits[0])
     np.testing.assert_array_equal(embeddings, extractor.transform_views(digits[0])[:, 0])
 
 
-def test_versions_follow_from_pixels_however_they_are_passed(extractor, digits, tmp_path):
+def test_views_depend_on_pixels_only(extractor, digits, tmp_path):
     images, _ = digits
     paths = []
     for number, image in enumerate(images[:3]):
@@ -196,7 +196,7 @@ def test_versions_follow_from_pixels_however_they_are_passed(extractor, digits, 
         np.testing.assert_allclose(extractor.transform_views(same), expected, atol=1e-5)
 
 
-def test_layers_whose_random_numbers_follow_from_no_seed_are_refused(digits):
+def test_augment_without_seed_raises(digits):
     class Noise(keras.layers.Layer):
         def call(self, inputs, training=False):
             return inputs + keras.random.normal(keras.ops.shape(inputs)) if training else inputs
@@ -205,7 +205,7 @@ def test_layers_whose_random_numbers_follow_from_no_seed_are_refused(digits):
         FeatureExtractor("tiny", views=2, augment=Noise(), cache=None).fit(digits[0])
 
 
-def test_layers_that_python_draws_for_are_refused_before_any_work(digits):
+def test_augment_drawing_in_python_raises(digits):
     mix = keras.layers.AugMix(num_chains=1, chain_depth=1)
     for _ in range(3):
         with pytest.raises(ParameterError, match="do not follow from a seed"):
@@ -217,7 +217,7 @@ def test_layers_that_python_draws_for_are_refused_before_any_work(digits):
         tune.fit(*digits)
 
 
-def test_layers_that_cannot_be_compiled_are_refused_before_any_work(digits):
+def test_augment_that_cannot_compile_raises(digits):
     class Eager(keras.layers.Layer):
         def call(self, inputs, training=False):
             return inputs * float(keras.ops.max(inputs) > 3)
@@ -229,7 +229,7 @@ def test_layers_that_cannot_be_compiled_are_refused_before_any_work(digits):
         FeatureExtractor("tiny", views=2, augment=Eager(), cache=None).fit(digits[0])
 
 
-def test_layers_that_learn_what_passes_keep_their_identity(digits, tmp_path):
+def test_adaptive_layers_keep_their_identity(digits, tmp_path):
     layers = [keras.layers.BatchNormalization(), keras.layers.RandomFlip()]
     extractor = FeatureExtractor("tiny", views=2, augment=layers, cache=tmp_path / "learning")
     found = []
@@ -239,7 +239,7 @@ def test_layers_that_learn_what_passes_keep_their_identity(digits, tmp_path):
     assert found == [2 * len(digits[0]), 0]
 
 
-def test_layers_are_not_tried_where_keras_cannot_run(digits, monkeypatch):
+def test_augment_after_fork_is_not_tried(digits, monkeypatch):
     monkeypatch.setattr("featx.engines.devices._ran_before_fork", True)
     extractor = FeatureExtractor("tiny", views=2, augment=keras.layers.RandomFlip(), cache=None)
     with pytest.raises(EngineError, match="forked"):

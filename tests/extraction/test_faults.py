@@ -24,7 +24,7 @@ def paths(images, tmp_path):
     return write_images(tmp_path / "images", images)
 
 
-def test_transform_faulty_samples_known_before_the_pass_stop_it(paths, tmp_path):
+def test_transform_known_faults_stop_the_pass(paths, tmp_path):
     (tmp_path / "empty.png").touch()
     X = [*paths, str(tmp_path / "gone.png"), str(tmp_path / "empty.png")]
     with pytest.raises(BadSampleError) as caught:
@@ -33,7 +33,7 @@ def test_transform_faulty_samples_known_before_the_pass_stop_it(paths, tmp_path)
     assert EmbeddingCache().info()["n_forward"] == 0
 
 
-def test_transform_damaged_sample_is_listed_and_the_others_are_kept(paths):
+def test_transform_damaged_sample_keeps_the_others(paths):
     data = Path(paths[2]).read_bytes()
     Path(paths[2]).write_bytes(data[: len(data) // 2])
     Path(paths[5]).write_bytes(data[: len(data) // 2])
@@ -43,7 +43,7 @@ def test_transform_damaged_sample_is_listed_and_the_others_are_kept(paths):
     assert EmbeddingCache().info()["n_rows"] == 8
 
 
-def test_transform_on_error_nan_gives_nan_rows_and_one_warning(paths, tmp_path):
+def test_transform_on_error_nan_warns_once(paths, tmp_path):
     data = Path(paths[2]).read_bytes()
     Path(paths[2]).write_bytes(data[: len(data) // 2])
     with pytest.warns(BadSampleWarning, match="2 of 11 samples") as caught:
@@ -53,7 +53,7 @@ def test_transform_on_error_nan_gives_nan_rows_and_one_warning(paths, tmp_path):
     assert report.n_forward == 9
 
 
-def test_transform_missing_path_is_a_sample_that_cannot_be_read(paths):
+def test_transform_missing_path_is_unreadable(paths):
     frame = pd.DataFrame({"path": [paths[0], None, paths[2]]})
     with pytest.raises(BadSampleError, match=r"\[1\] .*: missing value \(None or NaN\)"):
         embed(frame)
@@ -70,7 +70,7 @@ def test_transform_images_for_a_vector_backbone_raises(images):
         FeatureExtractor(model).fit_transform(images)
 
 
-def test_transform_lists_header_faults_and_decoding_faults_together(images, tmp_path):
+def test_transform_lists_all_kinds_of_faults(images, tmp_path):
     paths = []
     for number, image in enumerate(images):
         paths.append(tmp_path / f"{number}.png")
@@ -83,7 +83,7 @@ def test_transform_lists_header_faults_and_decoding_faults_together(images, tmp_
     assert caught.value.n_unseen == 0
 
 
-def test_transform_says_how_many_samples_it_had_no_time_to_decode(images, tmp_path, monkeypatch):
+def test_transform_counts_samples_not_decoded_in_time(images, tmp_path, monkeypatch):
     monkeypatch.setattr("featx.extraction.faults._SEARCH_S", 0)
     with pytest.raises(BadSampleError, match="6 more were not decoded yet") as caught:
         FeatureExtractor("tiny").fit_transform([*images[:6], tmp_path / "gone.png"])
@@ -99,13 +99,13 @@ def test_transform_faulty_arrays_are_listed_once():
     assert [fault.position for fault in caught.value.faults] == [2, 4]
 
 
-def test_transform_empty_float_image_is_a_fault_like_any_other(images):
+def test_transform_empty_float_image_is_a_fault(images):
     extractor = FeatureExtractor("tiny", on_error="nan").fit(images)
     with pytest.warns(BadSampleWarning, match=r"\[0\].*has shape \(0, 0, 3\)"):
         rows = extractor.transform([np.zeros((0, 0, 3)), images[0]])
     assert np.isnan(rows).all(axis=1).tolist() == [True, False]
 
 
-def test_transform_rows_of_one_image_are_not_many(images):
+def test_transform_rows_of_one_image_raise(images):
     with pytest.raises(InputError, match="looks like one image in colour"):
         FeatureExtractor("tiny").transform(list(images[0]))

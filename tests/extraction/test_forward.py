@@ -21,19 +21,19 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
 
 
-def test_embed_rows_are_stored_while_the_pass_goes_on(images, monkeypatch):
+def test_pass_stores_rows_while_it_runs(images, monkeypatch):
     monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
     FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 3
 
 
-def test_embed_full_buffer_is_stored_at_once(images, monkeypatch):
+def test_pass_stores_a_full_buffer_at_once(images, monkeypatch):
     monkeypatch.setattr("featx.extraction.write._STORE_EVERY_BYTES", 1)
     FeatureExtractor("tiny", batch_size=5).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 2
 
 
-def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
+def test_pass_that_fails_keeps_finished_rows(images, monkeypatch):
     finish, calls = KerasEngine.finish, []
 
     def failing(self, pending):
@@ -52,7 +52,7 @@ def test_embed_error_in_the_pass_keeps_finished_rows(images, monkeypatch):
     assert extractor.report_.n_forward == 5
 
 
-def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
+def test_pass_on_a_full_disk_warns_once(images, monkeypatch):
     monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
     from featx.cache.store import SpaceStore
 
@@ -74,7 +74,7 @@ def test_embed_disk_that_fills_during_the_pass_warns_once(images, monkeypatch):
 
 @pytest.mark.parametrize("size", [64, 40])  # sliced; resized
 @pytest.mark.parametrize("cache", ["auto", None])
-def test_embed_twins_met_on_the_way_go_through_once(images, size, cache, monkeypatch):
+def test_pass_runs_late_duplicates_once(images, size, cache, monkeypatch):
     monkeypatch.setattr(samples, "_BLOCK_BYTES", 1)
     places = np.array([0, 1, 1, 2, 0, 3, 4, 4, 4, 5, 6, 7, 8, 8, 0])
     extractor = FeatureExtractor("tiny", batch_size=4, cache=cache)
@@ -107,7 +107,7 @@ class NetworkBegins:
         return self._digest(*args)
 
 
-def test_embed_arrays_are_identified_while_the_network_works(monkeypatch):
+def test_pass_identifies_arrays_ahead(monkeypatch):
     monkeypatch.setattr(samples, "_BLOCK_BYTES", 1)
     digest = NetworkBegins(monkeypatch, samples.digests_of_rows, n_free=16)
     monkeypatch.setattr(samples, "digests_of_rows", digest)
@@ -137,18 +137,18 @@ def paths(tmp_path):
     return [str(path) for path in sorted(tmp_path.glob("*.png"))]
 
 
-def test_embed_files_are_identified_while_the_network_works(paths, impatient):
+def test_pass_identifies_files_ahead(paths, impatient):
     extractor = FeatureExtractor("tiny", batch_size=2, n_jobs=1)
-    twins = [*paths, *paths[:3]]
-    rows = extractor.fit_transform(twins)
-    assert impatient.n_digests == len(twins)
+    repeated = [*paths, *paths[:3]]
+    rows = extractor.fit_transform(repeated)
+    assert impatient.n_digests == len(repeated)
     assert extractor.report_.n_forward == 30
     np.testing.assert_array_equal(rows[-3:], rows[:3])
-    assert extractor.transform(twins).tobytes() == rows.tobytes()
+    assert extractor.transform(repeated).tobytes() == rows.tobytes()
     assert extractor.report_.n_forward == 0
 
 
-def test_embed_goes_on_past_faults_if_told_so(paths, impatient):
+def test_pass_on_error_nan_continues_past_faults(paths, impatient):
     Path(paths[20]).write_bytes(b"no image")
     Path(paths[27]).write_bytes(b"")
     Path(paths[25]).write_bytes(Path(paths[25]).read_bytes()[:3000])
@@ -169,7 +169,7 @@ def test_embed_ends_when_a_fault_is_met(paths, impatient):
     assert 0 < n_stored < 28
 
 
-def test_embed_what_files_hold_is_remembered_while_the_pass_goes_on(paths, impatient, monkeypatch):
+def test_pass_stores_file_digests_while_it_runs(paths, impatient, monkeypatch):
     monkeypatch.setattr("featx.inputs.file_index._SETTLED_S", 0.0)
     entries = []
 
@@ -182,13 +182,13 @@ def test_embed_what_files_hold_is_remembered_while_the_pass_goes_on(paths, impat
 
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
-def test_embed_rows_of_which_the_caller_was_told_are_kept(paths, patience_s, monkeypatch):
+def test_pass_keeps_rows_that_it_reported(paths, patience_s, monkeypatch):
     monkeypatch.setattr(items, "_PATIENCE_S", patience_s)
-    told = []
+    counts = []
 
     def interrupt(n_done, n_samples):
-        told.append(n_done)
-        if len(told) == 3:
+        counts.append(n_done)
+        if len(counts) == 3:
             raise KeyboardInterrupt
 
     extractor = FeatureExtractor("tiny", batch_size=4, verbose=interrupt)
@@ -199,13 +199,13 @@ def test_embed_rows_of_which_the_caller_was_told_are_kept(paths, patience_s, mon
         for one in threading.enumerate()
         if one.name.startswith(("featx-ahead", "featx-started"))
     ]
-    assert EmbeddingCache().info()["n_rows"] == told[-1] == 12
+    assert EmbeddingCache().info()["n_rows"] == counts[-1] == 12
     extractor.set_params(verbose=0).fit_transform(paths)
     assert extractor.report_.n_forward == 18
 
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
-def test_embed_file_that_changes_before_it_is_decoded_is_at_fault(paths, patience_s, monkeypatch):
+def test_pass_file_changed_before_decoding_is_faulty(paths, patience_s, monkeypatch):
     monkeypatch.setattr(items, "_PATIENCE_S", patience_s)
     expected = FeatureExtractor("tiny", cache=None).fit_transform(paths)
     before, other = Path(paths[7]).read_bytes(), Path(paths[8]).read_bytes()
@@ -227,9 +227,9 @@ def test_embed_file_that_changes_before_it_is_decoded_is_at_fault(paths, patienc
     np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5)
 
 
-def test_embed_twin_of_a_file_that_is_gone_says_where_the_fault_lies(paths, monkeypatch):
-    twin = str(Path(paths[0]).with_name("twin.png"))
-    Path(twin).write_bytes(Path(paths[3]).read_bytes())
+def test_pass_duplicate_of_missing_file_names_it(paths, monkeypatch):
+    duplicate = str(Path(paths[0]).with_name("duplicate.png"))
+    Path(duplicate).write_bytes(Path(paths[3]).read_bytes())
     batch = items.ItemSamples.batch
 
     def losing(samples, rows, shape):
@@ -238,11 +238,11 @@ def test_embed_twin_of_a_file_that_is_gone_says_where_the_fault_lies(paths, monk
 
     monkeypatch.setattr(items.ItemSamples, "batch", losing)
     extractor = FeatureExtractor("tiny", on_error="nan")
-    with pytest.warns(BadSampleWarning, match=r"twin\.png: no such file \(found in .*03\.png"):
-        extractor.fit_transform([*paths, twin])
+    with pytest.warns(BadSampleWarning, match=r"duplicate\.png: no such file \(found in .*03\.png"):
+        extractor.fit_transform([*paths, duplicate])
 
 
-def test_with_duplicates_names_the_file_in_which_a_fault_was_found_once():
+def test_with_duplicates_names_the_first_file():
     samples = as_samples(["a.png", "b.png", "c.png", "d.png"])
     keys = keys_from([b"k" * 16, b"k" * 16, NO_KEY, b"o" * 16], count=4)
     faults = with_duplicates([samples.fault(0, "gone")], samples, keys)
@@ -252,7 +252,7 @@ def test_with_duplicates_names_the_file_in_which_a_fault_was_found_once():
     assert [fault.reason for fault in faults] == ["gone", expected, expected]
 
 
-def test_embed_error_does_not_wait_until_all_is_identified(paths, impatient, monkeypatch):
+def test_pass_fails_before_all_is_identified(paths, impatient, monkeypatch):
     monkeypatch.setattr("featx.extraction.missing._IDENTIFY_FAULTY_S", 0.0)
     Path(paths[10]).write_bytes(b"no image")
     with pytest.raises(BadSampleError, match="more were not decoded yet") as caught:
@@ -261,7 +261,7 @@ def test_embed_error_does_not_wait_until_all_is_identified(paths, impatient, mon
     assert caught.value.n_unseen >= 30 - 12
 
 
-def test_embed_damaged_twins_are_all_listed(tmp_path, images):
+def test_pass_lists_all_damaged_duplicates(tmp_path, images):
     paths = [str(tmp_path / f"{number}.png") for number in range(4)]
     for number, path in enumerate(paths):
         Image.fromarray(images[number]).save(path)
@@ -273,7 +273,7 @@ def test_embed_damaged_twins_are_all_listed(tmp_path, images):
     assert [fault.position for fault in caught.value.faults] == [1, 3]
 
 
-def test_embed_compaction_that_fails_is_a_warning(images, monkeypatch):
+def test_pass_warns_of_failed_compaction(images, monkeypatch):
     monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
     monkeypatch.setattr("featx.extraction.write.MAX_SHARDS", 1)
 
@@ -288,7 +288,7 @@ def test_embed_compaction_that_fails_is_a_warning(images, monkeypatch):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_embed_any_number_of_threads_gives_the_same_order(n_jobs, images):
+def test_pass_order_is_independent_of_threads(n_jobs, images):
     reference = FeatureExtractor("tiny", cache=None, n_jobs=None).fit_transform(list(images))
     other = FeatureExtractor("tiny", cache=None, n_jobs=n_jobs, batch_size=2)
     rows = other.fit_transform(list(images))

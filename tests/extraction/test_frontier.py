@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
     return EmbeddingCache(tmp_path_factory.mktemp("cache"))
 
 
-def test_fit_computes_frontier_and_embeddings_in_one_pass(digits, tmp_path):
+def test_fit_computes_frontier_in_the_pass(digits, tmp_path):
     images, labels = digits
     cache = EmbeddingCache(tmp_path)
     first = classifier(cache, unfreeze=1).fit(images, labels)
@@ -45,7 +45,7 @@ def test_fit_computes_frontier_and_embeddings_in_one_pass(digits, tmp_path):
     assert again.report_.history["loss"] != first.report_.history["loss"]
 
 
-def test_tuned_backbone_is_entered_at_the_frontier_for_samples_that_were_there(digits, cache):
+def test_tuned_backbone_is_entered_at_the_frontier(digits, cache):
     """Scoring a fold that another one trained on runs the frozen part for nobody."""
     images, labels = digits
     extractor = FeatureExtractor(small_network(), input_size=16, cache=cache, preprocessing="unit")
@@ -84,7 +84,7 @@ def test_fit_one_pass_for_several_depths(digits, tmp_path):
     assert [report.n_forward for report in reports] == [160, 0]
 
 
-def test_fit_on_more_samples_computes_the_new_ones_only(digits, tmp_path):
+def test_fit_on_more_samples_computes_new_ones(digits, tmp_path):
     images, labels = digits
     cache = EmbeddingCache(tmp_path)
     classifier(cache, epochs=1).fit(images[:100], labels[:100])
@@ -92,7 +92,7 @@ def test_fit_on_more_samples_computes_the_new_ones_only(digits, tmp_path):
     assert (more.report_.n_hits, more.report_.n_forward) == (100, 60)
 
 
-def test_fit_activations_that_are_too_many_are_not_stored(digits, tmp_path):
+def test_fit_too_many_activations_are_not_stored(digits, tmp_path):
     images, labels = digits
     cache = EmbeddingCache(tmp_path)
     fitted = classifier(cache, epochs=1, max_cache_bytes=1000).fit(images, labels)
@@ -101,7 +101,7 @@ def test_fit_activations_that_are_too_many_are_not_stored(digits, tmp_path):
     assert len(cache.info()["spaces"]) == 1
 
 
-def test_fit_from_pixels_and_from_the_frontier_train_the_same(digits, tmp_path):
+def test_fit_pixels_and_frontier_train_alike(digits, tmp_path):
     images, labels = digits
     histories = [
         classifier(EmbeddingCache(tmp_path / str(limit)), max_cache_bytes=limit)
