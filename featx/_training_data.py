@@ -140,10 +140,10 @@ class Data:
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,) or None
     groups : ndarray of shape (n_samples,) or None
-    train, held : ndarray of int64, increasing
-        Samples to train on, and to judge by; empty before they are chosen.
-    taught : ndarray of shape (n_samples, n_classes) or (n_samples, n_outputs), or None
-        Probabilities or values that a teacher gives the samples.
+    train, validation : ndarray of int64, increasing
+        Training and validation samples; empty before they are chosen.
+    teacher_predictions : ndarray of shape (n_samples, n_classes) or (n_samples, n_outputs), or None
+        Probabilities or values that a teacher predicts for the samples.
     """
 
     X: Any
@@ -151,8 +151,8 @@ class Data:
     sample_weight: np.ndarray | None
     groups: np.ndarray | None
     train: np.ndarray = field(default_factory=_none)
-    held: np.ndarray = field(default_factory=_none)
-    taught: np.ndarray | None = None
+    validation: np.ndarray = field(default_factory=_none)
+    teacher_predictions: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Data:
         """Return some of the samples, `rows` increasing, without `X`."""
@@ -166,13 +166,13 @@ class Data:
             some(self.sample_weight),
             some(self.groups),
             np.flatnonzero(np.isin(rows, self.train)),
-            np.flatnonzero(np.isin(rows, self.held)),
-            some(self.taught),
+            np.flatnonzero(np.isin(rows, self.validation)),
+            some(self.teacher_predictions),
         )
 
     def without_validation(self) -> Data:
         """Return the same samples, with nothing held out."""
-        return replace(self, train=np.arange(len(self.y)), held=_none())
+        return replace(self, train=np.arange(len(self.y)), validation=_none())
 
     def split(self, validation: Any, *, is_classifier: bool, seed: int) -> Data:
         """Choose what is held out: see :func:`hold_out`."""
@@ -183,7 +183,7 @@ class Data:
             is_classifier=is_classifier,
             seed=seed,
         )
-        return replace(self, train=train, held=held)
+        return replace(self, train=train, validation=held)
 
 
 _N_SHOWN = 10

@@ -61,7 +61,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         one); ``unfrozen`` (layers), ``n_params_trained``, ``n_params_frozen``; ``frontier``
         ("cache" or "pixels", where epochs start), ``frontier_layers``,
         ``frontier_skipped_because``, ``frontier_bytes``; ``learning_rate``,
-        ``tuning_batch_size``; ``judgement`` of ``strategy="auto"``;
+        ``tuning_batch_size``; ``trial`` of ``strategy="auto"``;
         ``teacher``, the report of the larger model, after distillation.
 
     Examples

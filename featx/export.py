@@ -1,9 +1,9 @@
-"""A fitted extractor and its linear head as one model that runs without featx and scikit-learn.
+"""Export of a fitted extractor and its linear head as one model that runs without featx.
 
-It takes ``inputs`` of shape (n, h, w, c), uint8 pixels of the backbone's size, or float32 for a
-backbone of vectors or signals; n may be any number. It gives float32: probabilities (n, n_classes)
-where the head has them, also for two classes; else the scores of its ``decision_function``
-(n, n_scores), or values (n, n_values). It computes in float32, whatever the extractor's precision.
+The model takes ``inputs`` of shape (n, h, w, c), uint8 pixels of the backbone's size, or float32
+for a backbone of vectors or signals, for any n. It returns float32: probabilities (n, n_classes) if
+the head has them, also for two classes; else the scores of its ``decision_function`` (n, n_scores),
+or values (n, n_values). It computes in float32, whatever the extractor's precision.
 
 Each file also holds two entries of JSON: ``class_names``, a list in the order of the columns
 (classifiers only), and ``full_precision``, the settings with which a runtime reproduces the numbers
@@ -25,7 +25,7 @@ interpreters do not read that far.
 On CPUs, all runtimes but OpenVINO compute in float32 by default. OpenVINO computes in bfloat16 on
 CPUs that support it, unless compiled with ``{"EXECUTION_MODE_HINT": "ACCURACY"}``: probabilities of
 ``"tiny"`` differ by 1e-2 without it, by 1e-7 with it. No property of the file changes that, and
-marks on single nodes are lost when OpenVINO fuses nodes (2026.4). On GPUs, TensorFlow and ONNX
+properties of single nodes are lost when OpenVINO fuses nodes (2026.4). On GPUs, TensorFlow and ONNX
 Runtime multiply in TF32 by default, and LiteRT's delegate computes in float16.
 """
 
@@ -96,14 +96,14 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
     Returns
     -------
     keras.Model
-        From pixels to what the head predicts, see the module. Its layers are copies, which may be
-        trained; but a backbone without a graph, such as a subclassed model, is in it as it is.
+        Model from pixels to the head's predictions, see the module. Its layers are copies, which
+        may be trained; but a backbone without a graph, such as a subclassed model, is not copied.
         With a classifier it has ``class_names``, a list of str.
 
     Raises
     ------
     NotFittedError
-        Extractor or head were not fitted.
+        Extractor or head is not fitted.
     ParameterError
         The head is not linear.
     BackboneError
@@ -134,7 +134,7 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
 def export(
     extractor: FeatureExtractor, head: BaseEstimator, path: str | os.PathLike[str], *, format: str
 ) -> None:
-    """Write an extractor and a head as one model, for a runtime that knows nothing of featx.
+    """Write an extractor and a head as one model, for a runtime without featx.
 
     Parameters
     ----------
@@ -150,15 +150,15 @@ def export(
     Raises
     ------
     ParameterError
-        The format is not known, the path does not suit it, or the head is not linear.
+        The format is unknown, the path does not suit it, or the head is not linear.
     MissingExtraError
-        Packages that write the format are not installed.
+        Packages that write the format are missing.
     NotFittedError, BackboneError
         See :func:`to_keras`.
     EngineError
         The format cannot hold the network.
     OSError
-        The disk is full, the folder cannot be written, and so on; what was there is unharmed.
+        The disk is full, the folder cannot be written, and so on; existing files are unharmed.
     """
     path = Path(path)
     check_target(path, format)
@@ -172,7 +172,7 @@ def export(
     with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as beside:
         written = Path(beside) / path.name
         try:
-            # Keras and converters warn of each other.
+            # Keras and the converters warn about each other.
             with (
                 warnings.catch_warnings(action="ignore"),
                 backbone.settings.applied(),
@@ -191,7 +191,7 @@ def export(
 
 
 def describe_precision(format: str) -> str:
-    """Return a line on the settings with which a file reproduces the numbers of the estimator.
+    """Return a sentence on the settings with which a file reproduces the estimator's numbers.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def check_target(path: Path, format: str) -> None:
     faults = ParameterFaults("export")
     faults.check_option("format", format, FORMATS)
     if not path.absolute().parent.is_dir():
-        faults.add("path", str(path), "a name in a folder that is there.")
+        faults.add("path", str(path), "a name in an existing folder.")
     if format in _SUFFIXES and path.suffix != _SUFFIXES[format]:
         others = [f"format={other!r}" for other, end in _SUFFIXES.items() if end == path.suffix]
         cure = "".join(f", or {other}" for other in others)
@@ -236,7 +236,7 @@ def check_target(path: Path, format: str) -> None:
 
 
 def files_of(path: Path, format: str) -> list[Path]:
-    """Return the files that an export writes; none for a SavedModel, which is a folder."""
+    """Return the files that an export writes; none for a SavedModel, a folder."""
     if format == "saved_model":
         return []
     return [path.with_suffix(".bin"), path] if format == "openvino" else [path]
@@ -254,7 +254,7 @@ def _backbone_of(extractor: FeatureExtractor) -> Backbone:
     now = extractor.current_source()
     if now.is_cacheable and not now.space.is_equal_but_for_storage(extractor.space_):
         raise BackboneError(
-            f"{extractor.label} gives other embeddings now than those that the head was fitted on: "
+            f"{extractor.label} computes other embeddings than those on which the head was fitted: "
             "its weights or a parameter changed. Call fit again."
         )
     return now.load_backbone()
@@ -265,7 +265,7 @@ def _embedding_graph(backbone: Backbone) -> keras.Model:
 
 
 def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
-    """Put a head on a graph that gives embeddings."""
+    """Put a head on a graph of embeddings."""
     import keras
 
     check_is_fitted(head)
@@ -278,12 +278,12 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
             "such as head='logistic', or fine-tune"
         )
     scaling, dense = linear.layers(layer.name for layer in graph._flatten_layers())
-    outputs = _linked(dense(scaling(embeddings)), linear.link)
+    outputs = _link_scores(dense(scaling(embeddings)), linear.link)
     return keras.Model(graph.inputs[0], outputs, name="featx")
 
 
-def _linked(scores: keras.KerasTensor, link: str | None) -> keras.KerasTensor:
-    """Turn scores into probabilities, if there is a link."""
+def _link_scores(scores: keras.KerasTensor, link: str | None) -> keras.KerasTensor:
+    """Return the probabilities of scores, if there is a link."""
     from keras import ops
 
     if link == "softmax":
@@ -293,14 +293,14 @@ def _linked(scores: keras.KerasTensor, link: str | None) -> keras.KerasTensor:
     if link == "sigmoid":
         return ops.sigmoid(scores)
     if link == "normalized sigmoid":
-        return ops.softmax(ops.log_sigmoid(scores))  # the quotient of shares may be 0 / 0
+        return ops.softmax(ops.log_sigmoid(scores))  # the sum of sigmoids may be 0
     return scores
 
 
 def _stand_ins(head: BaseEstimator, n_features: int) -> np.ndarray:
-    """Draw rows like the embeddings that a head was fitted on, which are not there any more."""
+    """Draw rows like the embeddings on which a head was fitted."""
     rng = np.random.default_rng(0)
-    # Many are near the mean: far from it all links give 0 and 1, and cannot be told apart.
+    # Many are near the mean: far from it all links give 0 and 1 and cannot be distinguished.
     lengths = 10 ** rng.uniform(-4, 0, (_N_STAND_INS, 1))
     rows = lengths * rng.standard_normal((_N_STAND_INS, n_features))
     scaler = next((step for step in _steps(head) if isinstance(step, StandardScaler)), None)
@@ -311,7 +311,7 @@ def _stand_ins(head: BaseEstimator, n_features: int) -> np.ndarray:
 
 
 def _steps(head: BaseEstimator) -> Iterator[BaseEstimator]:
-    """Yield what a head is made of, in the order in which it runs."""
+    """Yield the steps of a head in the order in which they run."""
     if hasattr(head, "best_estimator_"):
         yield from _steps(head.best_estimator_)
     elif isinstance(head, Pipeline):
@@ -342,7 +342,7 @@ def _write(model: keras.Model, path: Path, format: str) -> None:
 
 
 def _annotate_archive(path: Path, entries: dict[str, str]) -> None:
-    with zipfile.ZipFile(path, "a") as archive:  # which follows the file, if that is none
+    with zipfile.ZipFile(path, "a") as archive:  # appended to a file that is no archive
         for name, text in entries.items():
             archive.writestr(f"{name}.json", text)
 
@@ -366,7 +366,7 @@ def _annotate_openvino(path: Path, entries: dict[str, str]) -> None:
     import openvino
 
     core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # the files are written over
+    core.set_property({"ENABLE_MMAP": False})  # the files are overwritten
     graph = core.read_model(path)
     for name, text in entries.items():
         graph.set_rt_info(text, name)
@@ -394,7 +394,7 @@ def _move_folder(written: Path, path: Path) -> None:
     if not path.exists():
         os.replace(written, path)
         return
-    old = written.with_name(uuid.uuid4().hex)  # no rename replaces a folder
+    old = written.with_name(uuid.uuid4().hex)  # os.replace does not replace a folder with files
     written.chmod(stat.S_IMODE(path.stat().st_mode))
     os.replace(path, old)
     try:

@@ -34,7 +34,9 @@ def main():
 
     def losses(**params):
         with tempfile.TemporaryDirectory() as folder:
-            estimator = classifier(EmbeddingCache(folder), unfreeze=2, ema=0.9, **params)
+            optimizer = keras.optimizers.AdamW(1e-3, use_ema=True, ema_momentum=0.9)
+            tuning = {"unfreeze": 2, "optimizer": optimizer, **params}
+            estimator = classifier(EmbeddingCache(folder), **tuning)
             return estimator.fit(*digits).report_.history["loss"]
 
     views = {"views": 3, "augment": "standard"}

@@ -30,9 +30,13 @@ def classifier(cache, head="logistic", backbone=small_network, **params):
     return TransferClassifier(extractor, head=head, fine_tune=tuning(**params), random_state=0)
 
 
-def report_of(digits, **params):
+def unit_extractor(network, cache, **params):
+    return FeatureExtractor(network, cache=cache, **{"preprocessing": "unit", **params})
+
+
+def fit_network(digits, *, model=None, **params):
     images, labels = digits
-    model = params.pop("model", None) or small_network()
+    model = model or small_network()
     extractor = FeatureExtractor(model, input_size=16, cache=None, preprocessing="unit")
     estimator = TransferClassifier(extractor, fine_tune=tuning(**params), random_state=0)
     return estimator.fit(images, labels)
@@ -46,7 +50,7 @@ def changed_by_tuning(digits, unfreeze):
     def changed(other):
         return [w.path for w in other.weights if (before[w.path] != np.array(w)).any()]
 
-    # Any better epoch is kept, be it by chance: backends draw other numbers.
-    with mock.patch.object(InitialHead, "is_beaten_by", return_value=True):
-        fitted = report_of(digits, model=model, unfreeze=unfreeze, learning_rate=3e-3, epochs=10)
+    # Any better epoch is kept, even by chance: backends draw different numbers.
+    with mock.patch.object(InitialHead, "tuned_model_is_better", return_value=True):
+        fitted = fit_network(digits, model=model, unfreeze=unfreeze, learning_rate=3e-3, epochs=10)
     return fitted.report_, changed(model), changed(fitted.extractor_.backbone)

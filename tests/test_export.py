@@ -1,4 +1,4 @@
-"""Exported models give what the estimator gives, in runtimes that know nothing of featx."""
+"""Exported models agree with the estimator, in runtimes without featx."""
 
 import json
 import os
@@ -28,7 +28,7 @@ NETWORKS = {
 
 
 def _mobilenet():
-    """Make a network whose normalisations have the statistics of images, as if it were trained."""
+    """Make a network whose normalizations have the statistics of images, as if trained."""
     keras.utils.set_random_seed(0)
     constructor = keras.applications.MobileNetV2
     model = constructor(weights=None, include_top=False, alpha=0.35, input_shape=(96, 96, 3))
@@ -77,7 +77,7 @@ def openvino_runtime(path):
 def interpreter(path):
     import tensorflow as tf
 
-    with warnings.catch_warnings(action="ignore"):  # it moves to another package
+    with warnings.catch_warnings(action="ignore"):  # deprecated
         loaded = tf.lite.Interpreter(model_path=str(path))
     run = loaded.get_signature_runner()
     return lambda inputs: next(iter(run(inputs=inputs).values()))
@@ -134,7 +134,7 @@ def place(folder, format):
 
 @pytest.mark.slow
 @all_formats
-def test_export_each_format_agrees_for_any_batch_size(fitted, format, tmp_path):
+def test_export_agrees_for_any_batch_size(fitted, format, tmp_path):
     classifier, images = fitted
     path = place(tmp_path, format)
     export(classifier.extractor_, classifier.head_, path, format=format)
@@ -151,7 +151,7 @@ def test_export_each_format_agrees_for_any_batch_size(fitted, format, tmp_path):
 
 @pytest.mark.slow
 @all_formats
-def test_export_regressor_on_signals_has_values_and_no_names(format, tmp_path):
+def test_export_regressor_returns_values_without_names(format, tmp_path):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 20, 2)).astype(np.float32), rng.normal(size=(30, 2))
     inputs = keras.Input((20, 2))
@@ -170,14 +170,14 @@ def test_export_regressor_on_signals_has_values_and_no_names(format, tmp_path):
 
 
 @pytest.mark.slow
-def test_export_keras_file_is_loaded_where_featx_is_not(fitted, tmp_path):
+def test_export_keras_file_loads_without_featx(fitted, tmp_path):
     classifier, images = fitted
     path = place(tmp_path, "keras")
     export(classifier.extractor_, classifier.head_, path, format="keras")
     np.save(tmp_path / "images.npy", images)
     code = (
         "import sys, keras, numpy as np\n"
-        "sys.modules['featx'] = sys.modules['sklearn'] = None  # to import them fails\n"
+        "sys.modules['featx'] = sys.modules['sklearn'] = None  # importing them fails\n"
         "model = keras.saving.load_model(sys.argv[1] + '/model.keras')\n"
         "np.save(sys.argv[1] + '/rows.npy', model(np.load(sys.argv[1] + '/images.npy')))"
     )
@@ -187,7 +187,7 @@ def test_export_keras_file_is_loaded_where_featx_is_not(fitted, tmp_path):
 
 
 @pytest.mark.slow
-def test_export_litert_file_needs_no_operations_of_tensorflow(fitted, tmp_path):
+def test_export_litert_needs_no_tensorflow_operations(fitted, tmp_path):
     classifier, _ = fitted
     path = place(tmp_path, "litert")
     export(classifier.extractor_, classifier.head_, path, format="litert")
@@ -212,7 +212,7 @@ def scaled_by(function):
     return extractor, head, head.predict_proba(embeddings)
 
 
-def test_export_layer_that_cannot_be_copied_can_be_converted(tmp_path):
+def test_export_uncopyable_layer_is_converted(tmp_path):
     extractor, head, expected = scaled_by(lambda x: x / 255.0)
     with pytest.raises(BackboneError, match="get_config"):
         export(extractor, head, tmp_path / "model.keras", format="keras")
@@ -222,7 +222,7 @@ def test_export_layer_that_cannot_be_copied_can_be_converted(tmp_path):
     assert [file.name for file in tmp_path.iterdir() if file.name != "cache"] == ["model"]
 
 
-def test_export_network_that_cannot_be_converted_leaves_the_old_file(tmp_path):
+def test_export_failed_conversion_keeps_old_file(tmp_path):
     import tensorflow as tf
 
     def in_python(x):
@@ -253,7 +253,7 @@ def test_export_under_a_global_policy_stays_float32(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["keras", "saved_model"])
-def test_export_replaces_what_was_there(format, tmp_path):
+def test_export_replaces_existing_files(format, tmp_path):
     extractor, head = small()
     path = place(tmp_path, format)
     for _ in range(2):
@@ -264,7 +264,7 @@ def test_export_replaces_what_was_there(format, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_export_folder_of_other_things_is_not_replaced(tmp_path):
+def test_export_over_other_folder_raises(tmp_path):
     extractor, head = small()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("cat")
@@ -291,7 +291,7 @@ def test_export_over_saved_model_with_files_raises(tmp_path):
             check_target(tmp_path / name, "saved_model")
 
 
-def test_export_interrupted_between_two_moves_keeps_the_old(tmp_path, monkeypatch):
+def test_export_interrupted_between_moves_keeps_old(tmp_path, monkeypatch):
     written, path = tmp_path / "beside" / "replaced", tmp_path / "replaced"
     for folder, content in ((written, "new"), (path, "old")):
         folder.mkdir(parents=True)
@@ -312,21 +312,21 @@ def test_export_interrupted_between_two_moves_keeps_the_old(tmp_path, monkeypatc
     assert (path / "saved_model.pb").read_text() == "new"
 
 
-def test_export_second_file_that_is_a_link_is_refused(tmp_path):
+def test_export_over_second_link_raises(tmp_path):
     (tmp_path / "model.bin").symlink_to("elsewhere")
     with pytest.raises(ParameterError, match=r"model\.bin' is a link"):
         check_target(tmp_path / "model.xml", "openvino")
 
 
-def test_export_faults_of_format_and_path_are_listed_at_once(tmp_path):
+def test_export_lists_faults_of_all_arguments(tmp_path):
     with pytest.raises(ParameterError, match="Did you mean 'onnx'") as caught:
         export(None, None, tmp_path / "gone" / "model.onnx", format="onx")
-    assert "folder that is there" in str(caught.value)
+    assert "existing folder" in str(caught.value)
     with pytest.raises(ParameterError, match=r"ends with '\.tflite', or format='onnx'"):
         export(None, None, tmp_path / "model.onnx", format="litert")
 
 
-def test_export_without_the_packages_names_the_extra(tmp_path, monkeypatch):
+def test_export_without_packages_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(registry._PACKAGES, "onnx", ("no_such_package",))
     with pytest.raises(MissingExtraError, match=r"pip install no_such_package"):
         export(None, None, tmp_path / "model.onnx", format="onnx")
@@ -340,6 +340,6 @@ def test_export_on_another_backend_names_the_cure(tmp_path, monkeypatch):
         export(extractor, head, tmp_path / "model.onnx", format="onnx")
 
 
-def test_import_loads_no_keras():
+def test_import_export_loads_no_keras():
     code = "import sys, featx.export; sys.exit(bool({'keras', 'tensorflow'} & {*sys.modules}))"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""``to_keras``: one Keras model of network and head gives what the estimator gives."""
+"""``to_keras``: one Keras model of network and head agrees with the estimator."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ CLASSIFIERS = {
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_to_keras_gives_what_a_linear_head_gives(tiny, name, n_classes):
+def test_to_keras_agrees_with_linear_classifier(tiny, name, n_classes):
     extractor, images, embeddings = tiny
     y = np.arange(N_IMAGES) % n_classes
     head = CLASSIFIERS[name]().fit(embeddings, y)
@@ -76,7 +76,7 @@ def test_to_keras_gives_what_a_linear_head_gives(tiny, name, n_classes):
         TransformedTargetRegressor(LinearRegression(), transformer=StandardScaler()),
     ],
 )
-def test_to_keras_gives_values_of_a_regressor(tiny, head):
+def test_to_keras_agrees_with_linear_regressor(tiny, head):
     extractor, images, embeddings = tiny
     head.fit(embeddings, np.linspace(-1, 1, N_IMAGES))
     model = to_keras(extractor, head)
@@ -85,11 +85,11 @@ def test_to_keras_gives_values_of_a_regressor(tiny, head):
     assert not hasattr(model, "class_names")
 
 
-def test_to_keras_one_vs_rest_where_all_classes_are_unlikely(tiny):
+def test_to_keras_all_classes_unlikely_agrees(tiny):
     extractor, images, embeddings = tiny
     head = one_vs_rest().fit(embeddings, np.arange(N_IMAGES) % 3)
     for each in head[-1].estimators_:
-        each.intercept_ -= 200.0  # float32 knows no share that small
+        each.intercept_ -= 200.0  # float32 has no probability that small
     expected = head.predict_proba(embeddings)
     rows = np.asarray(to_keras(extractor, head)(images))
     np.testing.assert_allclose(rows, expected, atol=1e-3)
@@ -104,14 +104,14 @@ def test_to_keras_one_vs_rest_where_all_classes_are_unlikely(tiny):
         (make_pipeline(FunctionTransformer(np.tanh), LinearRegression()), "LinearRegression"),
     ],
 )
-def test_to_keras_head_that_is_not_linear_raises(tiny, head, name):
+def test_to_keras_nonlinear_head_raises(tiny, head, name):
     extractor, _, embeddings = tiny
     head.fit(embeddings, np.arange(N_IMAGES) % 2)
     with pytest.raises(ParameterError, match=rf"{name} is not linear.*head='logistic'.*fine-tune"):
         to_keras(extractor, head)
 
 
-def test_to_keras_shares_nothing_with_the_model_of_the_caller():
+def test_to_keras_copies_the_model():
     model = file_model(TINY_FILE)
     before = model.get_weights()
     extractor = FeatureExtractor(model, cache=None)
@@ -136,7 +136,7 @@ class Subclassed(keras.Model):
         return self.conv(x)
 
 
-def test_to_keras_subclassed_backbone_is_used_itself():
+def test_to_keras_subclassed_backbone_is_not_copied():
     backbone, images = Subclassed(), images_of(16)
     backbone(images[:1].astype(np.float32))
     extractor = FeatureExtractor(backbone, cache=None)
@@ -146,14 +146,14 @@ def test_to_keras_subclassed_backbone_is_used_itself():
     np.testing.assert_allclose(np.asarray(model(images)), head.predict_proba(embeddings), atol=1e-4)
 
 
-def test_to_keras_what_is_not_fitted_raises(tiny):
+def test_to_keras_unfitted_raises(tiny):
     with pytest.raises(NotFittedError, match="FeatureExtractor"):
         to_keras(FeatureExtractor("tiny", cache=None), LogisticRegression())
     with pytest.raises(NotFittedError, match="LogisticRegression"):
         to_keras(tiny[0], LogisticRegression())
 
 
-def test_to_keras_backbone_that_was_changed_raises():
+def test_to_keras_changed_backbone_raises():
     extractor, head = small()
     extractor.backbone.layers[-1].kernel.assign(2 * extractor.backbone.layers[-1].kernel)
     with pytest.raises(BackboneError, match="other embeddings"):

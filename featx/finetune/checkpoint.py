@@ -1,8 +1,8 @@
-"""The state of a training, after each epoch on disk: weights, optimizer, generators, history.
+"""The state of a training, written to disk after each epoch: weights, optimizer, history.
 
-A run that is killed goes on from its last epoch when the same fit is called again, and ends, on a
-CPU, with the very bits that it would have had. What names the run is everything that decides it:
-space, samples, labels, split, head, parameters.
+When the same fit is called again after it was killed, the training resumes at its last epoch and
+ends, on a CPU, with the very same bits. A run is named by everything that decides it: space,
+samples, labels, split, head and parameters.
 """
 
 from __future__ import annotations
@@ -27,29 +27,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """How far a training got.
+    """The progress of a training.
 
     Attributes
     ----------
     epoch : int
-        Epochs that are done.
+        Number of epochs that ended.
     history : dict
-        From the names of what was measured to a list, a number an epoch.
+        Lists of losses and scores, one number per epoch.
     best_epoch : int
-        Epochs that were done when the score was best, and of equal ones the loss; 0 is the head
-        itself.
+        Number of epochs of the best model; 0 is the head itself.
     best_score, best_loss : float
     best_weights : list of ndarray
         See :func:`trained_weights`.
     state : list of ndarray
-        See :func:`model_state`; behind it, once an epoch is done, the optimizer's variables.
+        See :func:`model_state`; after the first epoch, the optimizer's variables follow.
     seed : int
     batch_size : int
-        That fitted into memory.
+        Batch size that fitted into memory.
     learning_rate : float or None
-        The highest, once it is known.
+        Highest learning rate; None for an optimizer that has a schedule.
     names : list of str
-        Of the optimizer's variables.
+        Names of the optimizer's variables.
     """
 
     epoch: int
@@ -66,18 +65,18 @@ class Progress:
 
 
 class Checkpoint:
-    """Where the progress of one run is kept.
+    """The file that keeps the progress of one run.
 
     Parameters
     ----------
     folder : Path or None
-        None keeps nothing.
-    subject : dict
+        Folder of the file; None keeps nothing.
+    key : dict
         Plain data that name the run.
     """
 
-    def __init__(self, folder: Path | None, subject: dict[str, Any]) -> None:
-        self._path = folder / f"{digest_of_json(subject)}.tuning" if folder else None
+    def __init__(self, folder: Path | None, key: dict[str, Any]) -> None:
+        self._path = folder / f"{digest_of_json(key)}.tuning" if folder else None
 
     @property
     def is_kept(self) -> bool:
@@ -85,7 +84,7 @@ class Checkpoint:
         return self._path is not None
 
     def load(self) -> Progress | None:
-        """Return what was saved; None if nothing was, or if it is damaged."""
+        """Return the saved progress; None if there is none, or if it is damaged."""
         if self._path is None:
             return None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -95,25 +94,25 @@ class Checkpoint:
         return None
 
     def save(self, progress: Progress) -> None:
-        """Save, replacing what was saved before.
+        """Save the progress in place of the one before.
 
         Raises
         ------
         OSError
-            It cannot be written; what was saved before is unharmed.
+            It cannot be written; the progress before is unharmed.
         """
         if self._path is not None:
             write_atomically(self._path, seal(_packed(progress)))
 
     def remove(self) -> None:
-        """Remove what was saved: the run is done."""
+        """Remove the file."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
 
 def described(value: Any) -> Any:
-    """Say in plain data what a parameter is; objects of Keras by what they were made with.
+    """Return a parameter as plain data; objects of Keras by their configuration.
 
     Examples
     --------
@@ -136,13 +135,13 @@ def described(value: Any) -> Any:
 
 
 def trained_weights(model: keras.Model) -> list[Any]:
-    """List the weights of a model that a step may change, averages of its statistics included."""
+    """Return the weights of a model that a step may change, moving statistics included."""
     frozen = {id(weight) for layer in _frozen_layers(model) for weight in layer.weights}
     return [weight for weight in model.weights if id(weight) not in frozen]
 
 
 def model_state(model: keras.Model) -> list[Any]:
-    """List what a step may change in a model: trained weights, and generators of random numbers."""
+    """Return the variables that a step may change: trained weights and states of generators."""
     return trained_weights(model) + generator_states(model)
 
 
@@ -154,20 +153,14 @@ def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def values_of(variables: list[Any]) -> list[np.ndarray]:
-    """Copy the values of variables."""
+    """Return copies of the values of variables."""
     import keras
 
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def assign(variables: list[Any], values: list[np.ndarray]) -> None:
-    """Give variables their values.
-
-    Raises
-    ------
-    ValueError
-        They are others than those whose values were kept.
-    """
+    """Assign values to variables; ValueError if they are not as many."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 

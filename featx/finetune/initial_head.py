@@ -1,4 +1,9 @@
-"""The heads that are there before training: the one to beat, and the one that Keras starts from."""
+"""The heads before training: the requested one, and the linear one from which Keras starts.
+
+After training, the fine-tuned model is compared with the requested head on the validation samples,
+by the one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees",
+section 3.4.3: the head is kept unless the gain exceeds its standard error.
+"""
 
 from __future__ import annotations
 
@@ -14,42 +19,40 @@ from sklearn.preprocessing import StandardScaler
 
 from featx._training_data import Data
 from featx.exceptions import InputError
-from featx.finetune.objective import Objective, is_clearly_positive, make_objective
+from featx.finetune.objective import make_objective
 from featx.finetune.params import FineTune
 from featx.heads.fit import as_head_input, fit_on_views, predict, takes_sample_weight
 from featx.heads.linear_map import LinearMap, can_take_back, handover_gap, linear_map
 
 _LARGEST_GAP = 1e-5
-_LEAST_SAVED = 0.01  # of the loss
+_SMALLEST_LOSS_GAIN = 0.01  # as a fraction of the loss
 
 
 class InitialHead:
-    """Heads fitted on the training part, judged on what is held out.
+    """Heads fitted on the training part and scored on the validation part.
 
     Parameters
     ----------
     new_head : callable
-        Makes an unfitted head.
+        Function that makes an unfitted head.
     params : FineTune
     data : Data
-        Split, without `X`.
+        Samples, split, without `X`.
     features : ndarray of shape (n_samples, n_features), float32
-        The embeddings as the model to be trained computes them, so that not even the rounding of
-        another engine, or of stored activations, is between the two.
+        Embeddings as the trained model computes them, so that not even the rounding of another
+        engine, or of stored activations, comes between the two.
 
     Attributes
     ----------
-    train, held : ndarray of int64, increasing
-        Samples to train on and to judge by.
     embeddings : ndarray of shape (n_samples, n_features)
-    asked_for : estimator
-        The head that was asked for.
-    head_score : float
-        Of that head, on what is held out: accuracy, or R². NaN if nothing is.
+    requested : estimator
+        Head that the caller asked for.
+    score : float
+        Validation score of the requested head, accuracy or R²; NaN without validation samples.
     head : estimator
-        From which training starts: that head if Keras can compute it, or a linear one.
+        Head from which training starts: the requested one, if it is linear, or another.
     linear : LinearMap
-        The same, for Keras.
+        Affine map of that head.
     objective : Objective
     """
 
@@ -60,26 +63,16 @@ class InitialHead:
         data: Data,
         features: np.ndarray,
     ) -> None:
-        self._new_head, self._data = new_head, data
-        self.train, self.held = data.train, data.held
+        self._new_head, self.data = new_head, data
         self.embeddings = as_head_input(features)
-        self.asked_for = self._fit(new_head(), self.embeddings, self.train)
-        self.head_score = self._score(self.asked_for) if len(self.held) else np.nan
-        self.head, self.linear = self._starting_head(self.asked_for)
-        self.objective: Objective = make_objective(
-            data.y,
-            classes=getattr(self.head, "classes_", None),
-            link=self.linear.link,
-            n_scores=self.linear.n_scores,
-            sample_weight=data.sample_weight,
-            class_weight=params.class_weight,
-            loss=params.loss,
-            taught=data.taught,
-            temperature=params.temperature,
-        )
+        self.requested = self._fit(new_head(), self.embeddings, data.train)
+        self.score = self._score(self.requested) if len(data.validation) else np.nan
+        self.head, self.linear = self._linear_head()
+        classes = getattr(self.head, "classes_", None)
+        self.objective = make_objective(params, data, classes=classes, linear=self.linear)
 
     def score_with(self, rows: np.ndarray) -> float:
-        """Judge a head that is fitted on some of the samples only.
+        """Return the validation score of a head fitted on some of the training samples.
 
         Raises
         ------
@@ -88,90 +81,120 @@ class InitialHead:
         """
         return self._score(self._fit(self._new_head(), self.embeddings, rows))
 
-    def head_on_all(self, embeddings: np.ndarray) -> BaseEstimator:
-        """Fit the head on the embeddings, as the extractor gives them, of all samples."""
+    def fit_on_all(self, embeddings: np.ndarray) -> BaseEstimator:
+        """Fit a requested head on the extractor's embeddings of all samples."""
         return self._fit(self._new_head(), embeddings, np.arange(len(embeddings)))
 
-    def is_beaten_by(self, scores: np.ndarray, first: np.ndarray) -> bool:
-        """Tell whether Keras' scores of what is held out are clearly better than the head.
+    def tuned_model_is_better(self, scores: np.ndarray, first: np.ndarray) -> bool:
+        """Return whether the trained model is clearly better than the requested head.
 
-        In what they get right; or, where they get as much right, in their loss, which tells sooner:
-        it is to be lower by a hundredth at least, and lower than that of the head at its best
-        temperature, since a head that is only more or less sure of the same does not need training.
+        It is, if it predicts more samples right; or as many, with a loss that is lower by at least
+        a hundredth. The loss is compared with that of the calibrated head, since a head that only
+        needs other confidence does not need training.
 
         Parameters
         ----------
-        scores, first : ndarray of shape (n_held, n_scores)
-            Now, and before the first step; in units of the targets.
+        scores, first : ndarray of shape (n_validation, n_scores)
+            Scores of the model for the validation samples, now and before the first step, in units
+            of the targets.
         """
-        objective, held = self.objective, self.held
-        predicted = predict(self.asked_for, self.embeddings[held])
-        if objective.classes is None:
-            in_units = predicted.reshape(len(held), -1) - objective.center
-            merits = objective.merits(in_units / objective.spread, held)
-        else:
-            right = np.asarray(predicted) == self._data.y[held]
-            merits = right.reshape(len(held), -1).all(axis=1).astype(float)
-        weights = objective.weights_of_score[held]
-        gains = objective.merits(scores, held) - merits
+        objective, rows = self.objective, self.data.validation
+        weights = objective.sample_weight[rows]
+        gains = objective.merits(scores, rows) - self._merits_of_requested()
         if is_clearly_positive(gains, weights):
             return True
-        if objective.classes is None or self.head is not self.asked_for:
+        if objective.classes is None or self.head is not self.requested:
             return False
-        before = objective.losses(objective.calibrated(first, held), held)
-        saved = before - objective.losses(scores, held)
-        is_worth_it = weights @ gains >= 0 and weights @ saved >= _LEAST_SAVED * (weights @ before)
-        return bool(is_worth_it) and is_clearly_positive(saved, weights)
+        before = objective.losses(objective.calibrated(first, rows), rows)
+        loss_gains = before - objective.losses(scores, rows)
+        is_large = weights @ loss_gains >= _SMALLEST_LOSS_GAIN * (weights @ before)
+        return bool(weights @ gains >= 0 and is_large) and is_clearly_positive(loss_gains, weights)
 
     def handover_gap(self, scores: np.ndarray) -> float:
-        """Measure how far Keras' scores of what is held out are from those of the head.
+        """Return the largest difference between Keras' validation scores and those of the head.
 
         Parameters
         ----------
-        scores : ndarray of shape (n_held, n_scores)
-            In units of the targets.
+        scores : ndarray of shape (n_validation, n_scores)
+            Scores in units of the targets.
         """
         scores = scores * self.objective.spread + self.objective.center
-        return handover_gap(scores, self.head, self.embeddings[self.held], self.linear)
+        return handover_gap(scores, self.head, self.embeddings[self.data.validation], self.linear)
+
+    def _merits_of_requested(self) -> np.ndarray:
+        """Return what :meth:`Objective.merits` returns, for predictions of the requested head."""
+        objective, rows = self.objective, self.data.validation
+        predicted = np.asarray(predict(self.requested, self.embeddings[rows]))
+        if objective.classes is None:
+            values = predicted.reshape(len(rows), -1)
+            return objective.merits((values - objective.center) / objective.spread, rows)
+        is_right = predicted == self.data.y[rows]
+        return is_right.reshape(len(rows), -1).all(axis=1).astype(float)
 
     def _fit(self, head: BaseEstimator, embeddings: np.ndarray, rows: np.ndarray) -> BaseEstimator:
-        weights, groups = self._data.sample_weight, self._data.groups
+        weights, groups = self.data.sample_weight, self.data.groups
         if weights is not None:
             weights = weights[rows] if takes_sample_weight(head) else None
         fit_on_views(
             head,
             embeddings[rows, np.newaxis],
-            self._data.y[rows],
+            self.data.y[rows],
             sample_weight=weights,
             groups=None if groups is None else groups[rows],
         )
         return head
 
     def _score(self, head: BaseEstimator) -> float:
-        held, weights = self.held, self._data.sample_weight
-        # Not the head's own ``score``, which a search makes what its `scoring` says.
+        rows, weights = self.data.validation, self.data.sample_weight
+        # Not the head's own ``score``, which in a search follows `scoring`.
         score = accuracy_score if is_classifier(head) else r2_score
-        predicted = predict(head, self.embeddings[held])
-        given = None if weights is None else weights[held]
-        return float(score(self._data.y[held], predicted, sample_weight=given))
+        predicted = predict(head, self.embeddings[rows])
+        given = None if weights is None else weights[rows]
+        return float(score(self.data.y[rows], predicted, sample_weight=given))
 
-    def _starting_head(self, asked_for: BaseEstimator) -> tuple[BaseEstimator, LinearMap]:
-        train = self.embeddings[self.train]
-        linear = linear_map(asked_for, train)
+    def _linear_head(self) -> tuple[BaseEstimator, LinearMap]:
+        """Return the requested head, if Keras can start from it, or a linear one in its place."""
+        requested, train = self.requested, self.embeddings[self.data.train]
+        linear = linear_map(requested, train)
         if (
             linear
-            and _is_exact(asked_for, linear, train)
-            and can_take_back(asked_for, linear, train)
+            and _is_exact(requested, linear, train)
+            and can_take_back(requested, linear, train)
         ):
-            return asked_for, linear
-        probe = LogisticRegression(max_iter=1000) if is_classifier(asked_for) else Ridge()
-        if is_classifier(asked_for) and np.ndim(self._data.y) == 2:
-            probe = OneVsRestClassifier(probe)
-        head = self._fit(make_pipeline(StandardScaler(), probe), self.embeddings, self.train)
+            return requested, linear
+        model = LogisticRegression(max_iter=1000) if is_classifier(requested) else Ridge()
+        if is_classifier(requested) and np.ndim(self.data.y) == 2:
+            model = OneVsRestClassifier(model)
+        head = self._fit(make_pipeline(StandardScaler(), model), self.embeddings, self.data.train)
         linear = linear_map(head, train)
         if linear is None:
             raise InputError(f"the labels cannot be told apart by {head}: is one of them constant?")
         return head, linear
+
+
+def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
+    """Return whether a weighted mean exceeds zero by more than its standard error.
+
+    Parameters
+    ----------
+    gains : ndarray of shape (n,)
+        Gains of the less simple model, sample by sample.
+    weights : ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> is_clearly_positive(np.array([0.0, 1, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
+    True
+    >>> is_clearly_positive(np.array([0.0, 0, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
+    False
+    """
+    n_samples = np.count_nonzero(weights)
+    if n_samples < 2:
+        return False
+    gain = np.average(gains, weights=weights)
+    error = np.sqrt((weights**2 * (gains - gain) ** 2).sum()) / weights.sum()
+    error *= np.sqrt(n_samples / (n_samples - 1))
+    return bool(gain > error * (1 + 1e-9))  # with a gain in one sample only, both are equal
 
 
 def _is_exact(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""The model that is trained: unfrozen layers, pooling, head; from the frontier or from pixels."""
+"""The model that is trained: unfrozen layers, pooling and head; and the task it is trained on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from featx.backbones.augment import augmentation_layers
 from featx.backbones.blocks import cuts_of
@@ -21,107 +22,20 @@ from featx.finetune.readers import Reader
 from featx.heads.linear_map import LinearMap
 
 
-class InMode(keras.Layer):
-    """Calls a model in one mode.
-
-    Parameters
-    ----------
-    model : keras.Model
-    training : bool
-        Whether as in training.
-    """
-
-    def __init__(self, model: keras.Model, *, training: bool) -> None:
-        super().__init__(autocast=False, dtype="float32")
-        self._model, self._training = model, training
-
-    def call(self, inputs: Any) -> Any:
-        """Return what the model gives."""
-        return self._model(inputs, training=self._training)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingTask:
-    """A model and what it is trained on.
-
-    Attributes
-    ----------
-    model : keras.Model
-        From whatever `read` gives to scores in units of the targets; what is trainable is set.
-    depths : dict
-        See :func:`make_optimizer`.
-    read : Reader
-    objective : Objective
-    train_rows, held_rows : ndarray of int64
-    mixing : callable or None
-    n_versions : int
-        See :class:`Batches`.
-    """
-
-    model: keras.Model
-    depths: dict[str, int]
-    read: Reader
-    objective: Objective
-    train_rows: np.ndarray
-    held_rows: np.ndarray
-    mixing: Callable[..., Any] | None = None
-    n_versions: int = 0
-
-    def batches(self, rows: np.ndarray, batch_size: int, seed: int) -> Batches:
-        """Make batches of samples to train on."""
-        return Batches(
-            self.read,
-            rows,
-            self.objective.training_targets,
-            self.objective.weights,
-            batch_size=batch_size,
-            seed=seed,
-            mixing=self.mixing,
-            n_versions=self.n_versions,
-        )
-
-    def scores(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
-        """Compute the scores of samples, (len(rows), n_scores) in units of the targets."""
-        return predict(self.model, self.read, rows, batch_size)
-
-    def judge(self, batch_size: int) -> tuple[float, float]:
-        """Compute score and loss of the held-out samples; zeros if nothing is held out.
-
-        The score is no number if those of the samples are none.
-        """
-        if not len(self.held_rows):
-            return 0.0, 0.0
-        scores = self.scores(self.held_rows, batch_size)
-        if not np.isfinite(scores).all():
-            return np.nan, np.nan
-        objective = self.objective
-        return objective.score(scores, self.held_rows), objective.loss_of(scores, self.held_rows)
-
-    def held_loss(self, batch_size: int) -> float:
-        """Compute the loss of the held-out samples."""
-        scores = self.scores(self.held_rows, batch_size)
-        return self.objective.loss_of(scores, self.held_rows)
-
-
-def predict(model: keras.Model, read: Reader, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """Compute what a model gives for samples, in their order."""
-    return predict_in_batches(model, read, rows, batch_size=batch_size, n_threads=read.n_threads)
-
-
 class TrainedModel:
     """A copy of a backbone that is trained, and the head on it.
 
     Parameters
     ----------
     plan : Plan
-        To whose copy of the backbone the trained weights are given in the end.
+        Plan of the training; its copy of the backbone gets the trained weights in the end.
 
     Attributes
     ----------
     features : keras.Model
-        From inputs to embeddings, (n, n_features) float32.
+        Model from inputs to embeddings, (n, n_features) float32.
     n_trained, n_frozen : int
-        Parameters of the backbone.
+        Numbers of trained and frozen parameters of the backbone.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -136,11 +50,33 @@ class TrainedModel:
         else:
             inputs = list(cuts_of(self._working)[unfrozen.frontier.position].tensors)
             activations = self._working.outputs[0]
-        vectors = backbone.pooled(activations)
-        self.features = keras.Model(as_keras_inputs(inputs), vectors)
+        self.features = keras.Model(as_keras_inputs(inputs), backbone.pooled(activations))
+
+    def with_head(self, linear: LinearMap, objective: Objective) -> keras.Model:
+        """Make the model from inputs to scores in units of the targets, starting from a head."""
+        units = replace(
+            linear,
+            kernel=linear.kernel / objective.spread,
+            bias=(linear.bias - objective.center) / objective.spread,
+        )
+        taken = [layer.name for layer in self.features._flatten_layers()]
+        scaling, self._dense = units.layers(taken)
+        scores = self._dense(scaling(self.features.outputs[0]))
+        return keras.Model(as_keras_inputs(self.features.inputs), scores)
+
+    def finish(self, linear: LinearMap, objective: Objective) -> LinearMap:
+        """Give the plan's network the trained weights, and return the trained head."""
+        if self._working is not self._network:
+            self._network.set_weights(self._working.get_weights())
+        kernel, bias = (np.asarray(array, np.float64) for array in self._dense.get_weights())
+        return replace(
+            linear,
+            kernel=kernel * objective.spread,
+            bias=bias * objective.spread + objective.center,
+        )
 
     def _from_pixels(self, plan: Plan) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Return pixels and what the network makes of them; below the frontier as in use."""
+        """Return pixels and the output of the network, in inference mode below the frontier."""
         backbone, position = plan.backbone, plan.unfrozen.frontier.position
         inputs = keras.Input(backbone.input_shape, dtype="float32")
         x = inputs
@@ -153,41 +89,22 @@ class TrainedModel:
         tensors = list(cuts_of(self._working)[position].tensors)
         below = keras.Model(self._working.inputs, tensors)
         above = keras.Model(tensors, self._working.outputs[0])
-        return inputs, above(InMode(below, training=False)(x))
+        return inputs, above(_InferenceMode(below)(x))
 
-    def with_head(self, linear: LinearMap, objective: Objective) -> keras.Model:
-        """Put a head on it: from inputs to scores in units of the targets.
 
-        Parameters
-        ----------
-        linear : LinearMap
-            With which the head begins.
-        objective : Objective
-        """
-        units = replace(
-            linear,
-            kernel=linear.kernel / objective.spread,
-            bias=(linear.bias - objective.center) / objective.spread,
-        )
-        taken = [layer.name for layer in self.features._flatten_layers()]
-        scaling, self._dense = units.layers(taken)
-        scores = self._dense(scaling(self.features.outputs[0]))
-        return keras.Model(as_keras_inputs(self.features.inputs), scores)
+class _InferenceMode(keras.Layer):
+    """A model that is always called as in inference."""
 
-    def finish(self, linear: LinearMap, objective: Objective) -> LinearMap:
-        """Give the network the trained weights, and return the trained head."""
-        if self._working is not self._network:
-            self._network.set_weights(self._working.get_weights())
-        kernel, bias = (np.asarray(array, np.float64) for array in self._dense.get_weights())
-        return replace(
-            linear,
-            kernel=kernel * objective.spread,
-            bias=bias * objective.spread + objective.center,
-        )
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(autocast=False, dtype="float32")
+        self._model = model
+
+    def call(self, inputs: Any) -> Any:
+        return self._model(inputs, training=False)
 
 
 def _frozen_copy(preprocessing: Any, input_shape: tuple[int, ...]) -> Any:
-    """Return preprocessing that training cannot change: the caller's layer is copied."""
+    """Return preprocessing that training cannot change: a layer of the caller is copied."""
     if not isinstance(preprocessing, keras.Layer):
         return preprocessing
     copied = type(preprocessing).from_config(preprocessing.get_config())
@@ -199,3 +116,96 @@ def _frozen_copy(preprocessing: Any, input_shape: tuple[int, ...]) -> Any:
 
 def _n_numbers(variables: Sequence[Any]) -> int:
     return int(sum(np.prod(variable.shape) for variable in variables))
+
+
+def predict(model: keras.Model, read: Reader, rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """Compute the output of a model for samples, in their order."""
+    return predict_in_batches(model, read, rows, batch_size=batch_size, n_threads=read.n_threads)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTask:
+    """A model, the samples it is trained on, and those it is validated on.
+
+    Attributes
+    ----------
+    model : keras.Model
+        Model from what `read` returns to scores in units of the targets; its ``trainable``
+        attributes are set.
+    depths : dict
+        From the names of the backbone's trained layers to the number of blocks above them.
+    read : Reader
+    objective : Objective
+    train_rows, validation_rows : ndarray of int64
+    mixing : callable or None
+        See :class:`Batches`.
+    n_versions : int
+        See :class:`Batches`.
+    """
+
+    model: keras.Model
+    depths: dict[str, int]
+    read: Reader
+    objective: Objective
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+    mixing: Callable[..., Any] | None = None
+    n_versions: int = 0
+
+    def batches(self, batch_size: int, seed: int) -> Batches:
+        """Make batches of the training samples."""
+        return Batches(
+            self.read,
+            self.train_rows,
+            self.objective.training_targets,
+            self.objective.weights,
+            batch_size=batch_size,
+            seed=seed,
+            mixing=self.mixing,
+            n_versions=self.n_versions,
+        )
+
+    def training_loss(self, label_smoothing: float) -> keras.losses.Loss:
+        """Make the loss of scores, given the training targets."""
+        objective = self.objective
+        loss = objective.loss(label_smoothing)
+        if objective.teacher_targets is None:
+            return loss
+        return DistillationLoss(loss, objective.loss(), objective.temperature)
+
+    def scores(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
+        """Compute the scores of samples, (len(rows), n_scores) in units of the targets."""
+        return predict(self.model, self.read, rows, batch_size)
+
+    def evaluate(self, batch_size: int) -> tuple[float, float]:
+        """Compute validation score and loss; 0 without samples, NaN if scores are not finite."""
+        rows, objective = self.validation_rows, self.objective
+        if not len(rows):
+            return 0.0, 0.0
+        scores = self.scores(rows, batch_size)
+        if not np.isfinite(scores).all():
+            return np.nan, np.nan
+        return objective.score(scores, rows), objective.mean_loss(scores, rows)
+
+
+class DistillationLoss(keras.losses.Loss):
+    """The mean of a loss of the labels and one of the teacher targets.
+
+    As in Hinton, Vinyals and Dean (2015), "Distilling the Knowledge in a Neural Network" (arXiv
+    1503.02531): scores are divided by the temperature, and the loss is multiplied by its square,
+    which keeps the size of its gradients.
+    """
+
+    def __init__(
+        self, label_loss: keras.losses.Loss, teacher_loss: keras.losses.Loss, temperature: float
+    ) -> None:
+        super().__init__("distillation")
+        self._label_loss, self._teacher_loss = label_loss, teacher_loss
+        self._temperature = temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each sample; `y_true` holds labels and teacher targets abreast."""
+        labels, teacher_targets = ops.split(y_true, 2, axis=-1)
+        by_labels = self._label_loss.call(labels, y_pred)
+        by_teacher = self._teacher_loss.call(teacher_targets, y_pred / self._temperature)
+        return (by_labels + self._temperature**2 * by_teacher) / 2

@@ -1,8 +1,8 @@
-"""What training minimises, and what it is judged by.
+"""The objective of a training: its targets, its loss, and its validation score.
 
-The loss follows the head: cross-entropy of its probabilities where it has any, squared hinge where
-it has scores only, mean squared error for numbers, whose targets are standardised so that one
-learning rate suits them all. The score is the head's own: accuracy, or R².
+The loss follows the head: cross-entropy if the head has probabilities, squared hinge if it has
+scores only, mean squared error for regressors, whose targets are standardized so that one learning
+rate suits them all. The score is that of the head: accuracy, or R².
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from featx.finetune.params import FineTune
 if TYPE_CHECKING:
     import keras
 
-_TINY = 1e-12  # a probability below it is taken for it
-_FOR_CLASSES = ("cross_entropy", "binary_cross_entropy", "squared_hinge")
-_FOR_LINKS = {
+    from featx._training_data import Data
+    from featx.heads.linear_map import LinearMap
+
+_SMALLEST_PROBABILITY = 1e-12
+_TEMPERATURE = 2.0  # of distillation
+_CLASSIFIER_LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_hinge")
+_LOSS_OF_LINK = {
     "softmax": "cross_entropy",
     "sigmoid": "binary_cross_entropy",
     "normalized sigmoid": "binary_cross_entropy",
@@ -33,72 +37,83 @@ _FOR_LINKS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class TeacherTargets:
-    """What a teacher says of the samples.
+def check_objective(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> None:
+    """Check that loss and class weights suit the labels or values, as far as these tell.
 
-    Attributes
-    ----------
-    targets : ndarray of shape (n_samples, n_scores), float32
-        Probabilities at the temperature, or values in units of the targets.
-    temperature : float
-        1 for values.
+    Raises
+    ------
+    ParameterError
+        They do not; the message lists all faults.
     """
-
-    targets: np.ndarray
-    temperature: float
+    faults = ParameterFaults("FineTune")
+    loss, weight = params.loss, params.class_weight
+    if not is_classifier:
+        faults.check_option("loss", loss, ("auto", "mse", "huber"))
+        if weight is not None:
+            faults.add("class_weight", weight, "None for a regressor.")
+        faults.raise_any()
+        return
+    options = ["auto", "squared_hinge"]
+    options += ["binary_cross_entropy"] if np.ndim(y) == 2 or len(np.unique(y)) == 2 else []
+    options += ["cross_entropy"] if np.ndim(y) == 1 and len(np.unique(y)) > 2 else []
+    faults.check_option("loss", loss, options)
+    if params.distill_to is not None and loss == "squared_hinge":
+        faults.add("loss", loss, "one of probabilities where distill_to is used.")
+    if weight is not None:
+        try:
+            compute_sample_weight(weight, y)
+        except ValueError as exc:
+            faults.add("class_weight", weight, f"weights of the classes of y: {exc}.")
+    faults.raise_any()
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The task, in numbers that Keras can train on.
+    """Targets, weights and loss of all samples, as Keras takes them.
+
+    "Units of the targets" are ``(values - center) / spread``, with 0 and 1 for classes.
 
     Attributes
     ----------
     loss_name : str
-        One of the names that :class:`FineTune` knows, but for "auto".
+        Value of ``FineTune.loss`` other than "auto".
     targets : ndarray of shape (n_samples, n_scores), float32
-        One-hot, 0 and 1, -1 and 1, or standardised numbers.
+        One-hot, 0 and 1, -1 and 1, or standardized values.
     weights : ndarray of shape (n_samples,), float32
-        Of samples, those of classes included.
+        Weights in the loss: those of samples times those of classes.
+    sample_weight : ndarray of shape (n_samples,)
+        Weights in the score.
     classes : ndarray or None
-        None for regressors.
+        Classes in the order of their scores; None for regressors.
     center, spread : ndarray of shape (n_scores,)
-        Scores in units of the targets are ``(scores - center) / spread``; 0 and 1 for classes.
-    weights_of_score : ndarray of shape (n_samples,)
-        Of samples, those of classes left out.
+    teacher_targets : ndarray of shape (n_samples, n_scores), float32, or None
+        Distillation targets: probabilities at the temperature, or values in units of the targets.
     is_multilabel : bool
-    lesson : TeacherTargets or None
-        What a teacher says, of which half of the loss is made.
     """
 
     loss_name: str
     targets: np.ndarray
     weights: np.ndarray
+    sample_weight: np.ndarray
     classes: np.ndarray | None
     center: np.ndarray
     spread: np.ndarray
-    weights_of_score: np.ndarray
+    teacher_targets: np.ndarray | None
     is_multilabel: bool
-    lesson: TeacherTargets | None = None
 
     @property
     def training_targets(self) -> np.ndarray:
-        """The targets, and those of a teacher beside them."""
-        if self.lesson is None:
+        """Targets, with those of a teacher beside them."""
+        if self.teacher_targets is None:
             return self.targets
-        return np.hstack([self.targets, self.lesson.targets])
+        return np.hstack([self.targets, self.teacher_targets])
 
-    def training_loss(self, label_smoothing: float) -> keras.losses.Loss:
-        """Make the loss of scores in units of the targets, given the training targets."""
-        loss = self.loss(label_smoothing)
-        if self.lesson is None:
-            return loss
-        from featx.finetune.distillation_loss import DistillationLoss
+    @property
+    def temperature(self) -> float:
+        """Temperature of the distillation targets."""
+        return 1.0 if self.classes is None else _TEMPERATURE
 
-        return DistillationLoss(loss, self.loss(0.0), self.lesson.temperature)
-
-    def loss(self, label_smoothing: float) -> keras.losses.Loss:
+    def loss(self, label_smoothing: float = 0.0) -> keras.losses.Loss:
         """Make the loss of scores in units of the targets."""
         import keras
 
@@ -114,47 +129,39 @@ class Objective:
         }
         return kinds[self.loss_name]()
 
-    def loss_of(self, scores: np.ndarray, rows: np.ndarray) -> float:
-        """Compute the loss of scores, (n, n_scores) in units of the targets, of some samples."""
-        return float(self.loss(0.0)(self.targets[rows], scores, sample_weight=self.weights[rows]))
+    def mean_loss(self, scores: np.ndarray, rows: np.ndarray) -> float:
+        """Compute the weighted loss of scores, (n, n_scores) in units of the targets."""
+        return float(self.loss()(self.targets[rows], scores, sample_weight=self.weights[rows]))
 
     def losses(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Compute the losses, (n,), of scores sample by sample, without their weights."""
+        """Compute the loss of each sample, (n,), without weights."""
         from keras import ops
 
-        loss = self.loss(0.0)
-        return np.asarray(ops.convert_to_numpy(loss.call(self.targets[rows], scores)))
+        return np.asarray(ops.convert_to_numpy(self.loss().call(self.targets[rows], scores)))
 
     def calibrated(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Multiply scores, (n, n_scores), by the one number with which their loss is least.
+        """Return scores, (n, n_scores), times the one factor at which their loss is lowest.
 
         References
         ----------
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: temperature scaling.
         """
-        weights = self.weights_of_score[rows]
+        weights = self.sample_weight[rows]
 
-        def loss(logarithm: float) -> float:
-            return float(weights @ self.losses(scores * np.exp(logarithm), rows))
+        def loss(log_factor: float) -> float:
+            return float(weights @ self.losses(scores * np.exp(log_factor), rows))
 
         return scores * np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
 
     def score(self, scores: np.ndarray, rows: np.ndarray) -> float:
-        """Judge scores, (n, n_scores) in units of the targets, of some of the samples."""
-        weights = self.weights_of_score[rows]
+        """Compute the accuracy or R² of scores, (n, n_scores) in units of the targets."""
+        weights = self.sample_weight[rows]
         if self.classes is None:
             return float(r2_score(self.targets[rows], scores, sample_weight=weights))
         return float(np.average(self.merits(scores, rows), weights=weights))
 
     def merits(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Say how well scores do sample by sample: 1 if all is right, or minus the squared error.
-
-        Parameters
-        ----------
-        scores : ndarray of shape (n, n_scores)
-            In units of the targets.
-        rows : ndarray of shape (n,), int64
-        """
+        """Return for each sample 1 if all labels are right, else 0; or minus the squared error."""
         expected = self.targets[rows]
         if self.classes is None:
             return -((scores - expected) ** 2).sum(axis=1)
@@ -163,153 +170,94 @@ class Objective:
         return (scores.argmax(axis=1) == expected.argmax(axis=1)).astype(float)
 
 
-def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
-    """Tell whether a mean is above zero by more than its standard error.
-
-    The one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees",
-    section 3.4.3, on paired samples: of two models between which there is only noise, the simpler.
-
-    Parameters
-    ----------
-    gains : ndarray of shape (n,)
-        How much better the less simple model is, sample by sample.
-    weights : ndarray of shape (n,)
-
-    Examples
-    --------
-    >>> is_clearly_positive(np.array([0.0, 1, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
-    True
-    >>> is_clearly_positive(np.array([0.0, 0, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
-    False
-    """
-    n_samples = np.count_nonzero(weights)
-    if n_samples < 2:
-        return False
-    gain = np.average(gains, weights=weights)
-    error = np.sqrt((weights**2 * (gains - gain) ** 2).sum()) / weights.sum()
-    error *= np.sqrt(n_samples / (n_samples - 1))
-    return bool(gain > error * (1 + 1e-9))  # of one sample alone, both are the same
-
-
-def check_task(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> None:
-    """Check that loss and weights suit labels or values, as far as these tell.
+def make_objective(
+    params: FineTune, data: Data, *, classes: np.ndarray | None, linear: LinearMap
+) -> Objective:
+    """Make the objective of a training from the head with which it starts.
 
     Parameters
     ----------
     params : FineTune
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    is_classifier : bool
-
-    Raises
-    ------
-    ParameterError
-        All that does not suit.
-    """
-    faults = ParameterFaults("FineTune")
-    loss, weight = params.loss, params.class_weight
-    if not is_classifier:
-        faults.check_option("loss", loss, ("auto", "mse", "huber"))
-        if weight is not None:
-            faults.add("class_weight", weight, "None for a regressor.")
-        faults.raise_any()
-        return
-    wanted = ["auto", "squared_hinge"]
-    wanted += ["binary_cross_entropy"] if np.ndim(y) == 2 or len(np.unique(y)) == 2 else []
-    wanted += ["cross_entropy"] if np.ndim(y) == 1 and len(np.unique(y)) > 2 else []
-    faults.check_option("loss", loss, wanted)
-    if params.distill_to is not None and loss == "squared_hinge":
-        faults.add("loss", loss, "one of probabilities where distill_to is used.")
-    if weight is not None:
-        try:
-            compute_sample_weight(weight, y)
-        except ValueError as exc:
-            faults.add("class_weight", weight, f"weights of the classes of y: {exc}.")
-    faults.raise_any()
-
-
-def make_objective(
-    y: np.ndarray,
-    *,
-    classes: np.ndarray | None,
-    link: str | None,
-    n_scores: int,
-    sample_weight: np.ndarray | None,
-    class_weight: Any,
-    loss: str,
-    taught: np.ndarray | None = None,
-    temperature: float = 1.0,
-) -> Objective:
-    """Turn labels or values into targets.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    data : Data
     classes : ndarray or None
-        Of a classifier, in the order of its scores.
-    link : str or None
-        See :class:`LinearMap`.
-    n_scores : int
-    sample_weight : ndarray of shape (n_samples,) or None
-    class_weight : None, "balanced" or dict
-    loss : str
-        See :class:`FineTune`.
-    taught : ndarray of shape (n_samples, n_classes) or (n_samples, n_outputs), default=None
-        Probabilities or values that a teacher gives the samples.
-    temperature : float, default=1.0
-        At which student and teacher are compared.
+        Classes of the head, in the order of its scores; None for regressors.
+    linear : LinearMap
+        Affine map of the head.
 
     Raises
     ------
     ParameterError
-        The loss is not one for this task.
+        The loss does not suit the classes.
     """
-    lesson = None
-    given = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if classes is None:
-        values = np.asarray(y, np.float64).reshape(len(y), -1)
-        center, spread = values.mean(axis=0), values.std(axis=0)
-        spread[spread == 0] = 1.0
-        targets = (values - center) / spread
-        if taught is not None:
-            taught = (taught.reshape(values.shape) - center) / spread
-            lesson = TeacherTargets(taught.astype(np.float32), 1.0)
-        name, is_multilabel = "mse" if loss == "auto" else loss, False
+        parts = _regression_parts(params.loss, data)
     else:
-        name = _FOR_LINKS[link] if loss == "auto" else loss
-        if name not in _FOR_CLASSES or (name == "cross_entropy" and n_scores == 1):
-            raise ParameterError(
-                f"loss={loss!r}: these classes, with {n_scores} scores, take "
-                f"{'binary_cross_entropy' if n_scores == 1 else 'cross_entropy'!r} or "
-                "'squared_hinge'"
-            )
-        is_multilabel = np.ndim(y) == 2
-        targets = y > 0 if is_multilabel else np.asarray(y)[:, np.newaxis] == classes
-        targets = targets[:, -1:] if n_scores == 1 and not is_multilabel else targets
-        targets = np.where(targets, 1.0, -1.0 if name == "squared_hinge" else 0.0)
-        center, spread = np.zeros(n_scores), np.ones(n_scores)
-        if taught is not None:
-            lesson = _lesson(taught, name, n_scores, temperature)
-    weights = given * (1.0 if class_weight is None else compute_sample_weight(class_weight, y))
+        parts = _classification_parts(params.loss, data, classes, linear)
+    weights = np.ones(len(data.y)) if data.sample_weight is None else data.sample_weight
+    sample_weight = np.asarray(weights, np.float64)
+    weights = sample_weight
+    if params.class_weight is not None:
+        weights = weights * compute_sample_weight(params.class_weight, data.y)
     return Objective(
-        loss_name=name,
-        targets=targets.astype(np.float32),
+        **parts,
         weights=weights.astype(np.float32),
+        sample_weight=sample_weight,
         classes=classes,
-        center=center,
-        spread=spread,
-        weights_of_score=given,
-        is_multilabel=is_multilabel,
-        lesson=lesson,
     )
 
 
-def _lesson(
-    taught: np.ndarray, loss_name: str, n_scores: int, temperature: float
-) -> TeacherTargets:
-    """Turn the probabilities that a teacher gives into those at a temperature."""
+def _regression_parts(loss: str, data: Data) -> dict[str, Any]:
+    values = np.asarray(data.y, np.float64).reshape(len(data.y), -1)
+    center, spread = values.mean(axis=0), values.std(axis=0)
+    spread[spread == 0] = 1.0
+    teacher_targets = data.teacher_predictions
+    if teacher_targets is not None:
+        teacher_targets = (teacher_targets.reshape(values.shape) - center) / spread
+        teacher_targets = teacher_targets.astype(np.float32)
+    return {
+        "loss_name": "mse" if loss == "auto" else loss,
+        "targets": ((values - center) / spread).astype(np.float32),
+        "center": center,
+        "spread": spread,
+        "teacher_targets": teacher_targets,
+        "is_multilabel": False,
+    }
+
+
+def _classification_parts(
+    loss: str, data: Data, classes: np.ndarray, linear: LinearMap
+) -> dict[str, Any]:
+    n_scores = linear.n_scores
+    name = _LOSS_OF_LINK[linear.link] if loss == "auto" else loss
+    if name not in _CLASSIFIER_LOSSES or (name == "cross_entropy" and n_scores == 1):
+        suitable = "binary_cross_entropy" if n_scores == 1 else "cross_entropy"
+        raise ParameterError(
+            f"loss={loss!r}: these classes, with {n_scores} scores, take {suitable!r} or "
+            "'squared_hinge'"
+        )
+    is_multilabel = np.ndim(data.y) == 2
+    is_class = data.y > 0 if is_multilabel else np.asarray(data.y)[:, np.newaxis] == classes
+    if n_scores == 1 and not is_multilabel:
+        is_class = is_class[:, -1:]
+    targets = np.where(is_class, 1.0, -1.0 if name == "squared_hinge" else 0.0)
+    teacher_targets = data.teacher_predictions
+    if teacher_targets is not None:
+        teacher_targets = _at_temperature(teacher_targets, name, n_scores)
+    return {
+        "loss_name": name,
+        "targets": targets.astype(np.float32),
+        "center": np.zeros(n_scores),
+        "spread": np.ones(n_scores),
+        "teacher_targets": teacher_targets,
+        "is_multilabel": is_multilabel,
+    }
+
+
+def _at_temperature(probabilities: np.ndarray, loss_name: str, n_scores: int) -> np.ndarray:
+    """Return the probabilities of a teacher at the temperature of distillation."""
     if loss_name == "cross_entropy":
-        targets = softmax(np.log(np.maximum(taught, _TINY)) / temperature, axis=1)
-    else:
-        shares = np.clip(taught[:, -n_scores:], _TINY, 1 - _TINY)
-        targets = expit(logit(shares) / temperature)
-    return TeacherTargets(targets.astype(np.float32), temperature)
+        log_probs = np.log(np.maximum(probabilities, _SMALLEST_PROBABILITY))
+        return softmax(log_probs / _TEMPERATURE, axis=1).astype(np.float32)
+    limits = _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY
+    clipped = np.clip(probabilities[:, -n_scores:], *limits)
+    return expit(logit(clipped) / _TEMPERATURE).astype(np.float32)

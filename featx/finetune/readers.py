@@ -1,6 +1,7 @@
-"""What the model that is trained is given, in whatever order: activations in the cache, or pixels.
+"""Readers of the inputs of the trained model: activations in the cache, or pixels.
 
-A reader is asked for samples and a version: 0 is the samples themselves, the others are augmented.
+A reader returns the inputs of samples in a version: 0 is the sample itself, the others are
+augmented.
 """
 
 from __future__ import annotations
@@ -17,28 +18,29 @@ from featx.inputs.samples import Samples
 
 
 class Reader(Protocol):
-    """Reads the inputs of samples.
+    """Function that returns the inputs of samples, (len(rows), ...), tensor by tensor.
 
     Attributes
     ----------
     n_threads : int
-        In which it is worth reading.
+        Number of threads in which reading is worthwhile.
     """
 
     n_threads: int
 
     def __call__(self, rows: np.ndarray, version: int = 0) -> list[np.ndarray]:
-        """Return the inputs of samples, (len(rows), ...), tensor by tensor."""
+        """Return the inputs of samples."""
 
 
 class ActivationReader:
-    """Reads activations of some samples; each row was checked.
+    """Reads activations of samples from the cache, which checks each row.
 
     Parameters
     ----------
     stores : sequence of SpaceStore
-        One for each tensor.
+        Stores of the activations, one for each tensor.
     shapes : sequence of tuple of int
+        Shapes of one sample's activations, one for each tensor.
     keys : ndarray of shape (1 + n_versions, n_samples), dtype S16
     """
 
@@ -47,9 +49,7 @@ class ActivationReader:
     def __init__(
         self, stores: Sequence[SpaceStore], shapes: Sequence[tuple[int, ...]], keys: np.ndarray
     ) -> None:
-        self._stores = stores
-        self._shapes = shapes
-        self._keys = keys
+        self._stores, self._shapes, self._keys = stores, shapes, keys
 
     def __call__(self, rows: np.ndarray, version: int = 0) -> list[np.ndarray]:
         """Return the activations of samples, (len(rows), *shape) float32, tensor by tensor.
@@ -57,10 +57,10 @@ class ActivationReader:
         Raises
         ------
         MissingRowsError
-            Some were removed, or damaged, since they were stored.
+            Some were removed or damaged since they were stored.
         """
         keys = self._keys[version, rows]
-        read = []
+        activations = []
         for store, shape in zip(self._stores, self._shapes, strict=True):
             flat, found = store.find(keys)
             if not found.all():
@@ -68,20 +68,20 @@ class ActivationReader:
                     f"{int((~found).sum())} of {len(keys)} activations of {store.space.label} are "
                     "no longer stored: fit again"
                 )
-            read.append(flat.reshape(len(rows), *shape))
-        return read
+            activations.append(flat.reshape(len(rows), *shape))
+        return activations
 
 
 class PixelReader:
-    """Reads samples as the backbone takes them, which have no kept versions.
+    """Reads samples as the backbone takes them; they have no stored versions.
 
     Parameters
     ----------
     samples : Samples
     rows : ndarray of int64
-        Of the samples that may be asked for.
+        Rows, in `samples`, of those that could be read.
     shape : tuple of int
-        Of one input.
+        Shape of one input.
     """
 
     n_threads = joblib.cpu_count()
@@ -90,7 +90,7 @@ class PixelReader:
         self._samples, self._rows, self._shape = samples, rows, shape
 
     def __call__(self, rows: np.ndarray, version: int = 0) -> list[np.ndarray]:
-        """Return inputs of samples, (len(rows), *shape) float32, alone in a list.
+        """Return the inputs of samples, (len(rows), *shape) float32, in a list of one.
 
         Raises
         ------
@@ -99,9 +99,9 @@ class PixelReader:
         """
         wanted = self._rows[rows]
         order = np.argsort(wanted, kind="stable")
-        _, inputs, faults = self._samples.batch(wanted[order], self._shape)
+        _, ordered, faults = self._samples.batch(wanted[order], self._shape)
         if faults:
             raise BadSampleError(faults, len(self._samples))
-        read = np.empty((len(rows), *self._shape), np.float32)
-        read[order] = inputs
-        return [read]
+        inputs = np.empty((len(rows), *self._shape), np.float32)
+        inputs[order] = ordered
+        return [inputs]

@@ -1,10 +1,8 @@
-"""The head against the model that is trained from it: the better of both is kept.
-
-The fine-tuning stage: from samples, labels and a head to what is kept.
+"""Fine-tuning: from samples, labels and a head to the better of head and fine-tuned model.
 
 embeddings and activations at the frontier, in one pass, through the cache
 -> head on the training part -> the same head in Keras -> trained above the frontier
--> judged on the held-out part: the tuned backbone with its head, or the head on all samples
+-> evaluated on the validation part: the tuned backbone with its head, or the head on all samples
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
@@ -32,7 +30,7 @@ from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, InputError
 from featx.extractor import FeatureExtractor
 from featx.finetune.initial_head import InitialHead
-from featx.finetune.objective import check_task
+from featx.finetune.objective import check_objective
 from featx.finetune.params import FineTune
 from featx.finetune.plan import Plan
 from featx.finetune.readers import PixelReader, Reader
@@ -43,22 +41,22 @@ from featx.inputs.samples import Samples
 
 if TYPE_CHECKING:
     from featx.finetune.model import TrainingTask
-    from featx.finetune.train import Trained
+    from featx.finetune.train import TrainingResult
     from featx.finetune.trial import TrialResult
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What is kept.
+    """The estimator that is kept.
 
     Attributes
     ----------
     extractor : FeatureExtractor
-        Fitted; of the tuned backbone, or the one that was passed in.
+        Fitted extractor of the tuned backbone, or the one that was passed in.
     head : estimator
-        Fitted.
+        Fitted head.
     head_on_training_part : estimator
-        The same, if the backbone was tuned; else fitted without what was held out.
+        The same head, if the backbone was tuned; else one fitted without the validation samples.
     report : dict
         Plain data: see :class:`TransferClassifier`.
     """
@@ -67,242 +65,6 @@ class Outcome:
     head: BaseEstimator
     head_on_training_part: BaseEstimator
     report: dict[str, Any]
-
-
-class FineTuneRun:
-    """One fine-tuning, on the samples that could be read, and what is kept after it.
-
-    Parameters
-    ----------
-    plan : Plan
-    new_head : callable
-    keys : ndarray of shape (n_samples,), dtype S16
-    read : Reader
-    data : Data
-        Split, without `X`.
-    seed : int
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        new_head: Callable[[], BaseEstimator],
-        keys: np.ndarray,
-        read: Reader,
-        data: Data,
-        *,
-        seed: int,
-    ) -> None:
-        # Keras is needed from here on.
-        from featx.finetune.model import TrainedModel, predict
-
-        self.plan, self.keys, self.read, self.seed = plan, keys, read, seed
-        start_s = time.perf_counter()
-        with fixed_seed():  # layers without a seed draw one from Python's own generator
-            self.model = TrainedModel(plan)
-        rows = np.arange(len(data.y))
-        features = predict(self.model.features, read, rows, plan.params.batch_size)
-        if not np.isfinite(features).all():
-            raise BackboneError(
-                f"{plan.backbone.spec.label} gives NaN or infinite values in the precision "
-                f"{plan.params.precision!r} of the training: pass fine_tune__precision='float32'"
-            )
-        self.seconds = {"features": time.perf_counter() - start_s}
-        start_s = time.perf_counter()
-        self._new_start = partial(InitialHead, new_head, plan.params, features=features)
-        self._data = data
-        self.start = self._new_start(data)
-        self.seconds["head"] = time.perf_counter() - start_s
-
-    def run(self, embeddings: np.ndarray, folder: Path | None, verbose: Any) -> Outcome:
-        """Train, judge, and return what is kept.
-
-        Parameters
-        ----------
-        embeddings : ndarray of shape (n_samples, n_features)
-            As the extractor gives them.
-        folder : Path or None
-            Where the training is saved, so that it can be resumed.
-        verbose : int or callable
-        """
-        from featx.finetune.checkpoint import Checkpoint, values_of
-        from featx.finetune.train import train
-
-        plan, params, start = self.plan, self.plan.params, self.start
-        untrained = values_of(self.model.features.weights) if params.refit else []
-        trainee = self._trainee(start)
-        first = trainee.scores(start.held, params.batch_size)
-        gap = start.handover_gap(first)
-        start_s = time.perf_counter()
-        can_resume = plan.frontier.embedding.is_cacheable
-        folder = folder if can_resume else None
-        checkpoint = Checkpoint(folder, self._subject(start))
-        judgement = self._judgement(trainee, verbose)
-        if judgement and not judgement.is_worth_it:
-            params = clone(params).set_params(epochs=0)
-        trained = train(trainee, params, seed=self.seed, checkpoint=checkpoint, verbose=verbose)
-        self.seconds["fine_tune"] = time.perf_counter() - start_s
-        is_tuned = trained.best_epoch > 0 and start.is_beaten_by(
-            trainee.scores(start.held, trained.batch_size), first
-        )
-        report = self._report(trained, gap, is_tuned)
-        report["judgement"] = judgement.to_plain() if judgement else None
-        say(_verdict(report, has_stand_in=start.head is not start.asked_for), verbose=verbose)
-        if is_tuned:
-            head = head_with(self.model.finish(start.linear, start.objective), start.head)
-            if params.refit and not trained.was_interrupted:
-                start_s = time.perf_counter()
-                again, refitted = self._refit(trained, untrained, folder, verbose)
-                head = refitted or head
-                report["was_interrupted"] = again.was_interrupted
-                report["seconds"]["refit"] = time.perf_counter() - start_s
-            outcome = Outcome(plan.tuned_extractor(), head, head, report)
-        else:
-            start_s = time.perf_counter()
-            head = start.head_on_all(embeddings)
-            report["seconds"]["head"] += time.perf_counter() - start_s
-            outcome = Outcome(plan.extractor, head, start.asked_for, report)
-        if not report["was_interrupted"]:
-            checkpoint.remove()
-        return outcome
-
-    def _refit(
-        self, trained: Trained, untrained: list[np.ndarray], folder: Path | None, verbose: Any
-    ) -> tuple[Trained, BaseEstimator | None]:
-        """Train the same again on all samples; the head is None, and nothing changed, if it failed.
-
-        Parameters
-        ----------
-        trained : Trained
-            The first training.
-        untrained : list of ndarray
-            The weights with which it began.
-        folder : Path or None
-        verbose : int or callable
-        """
-        from featx.finetune.checkpoint import Checkpoint, assign, values_of
-        from featx.finetune.train import train
-
-        say(f"training again, on all {len(self.keys)} samples", verbose=verbose)
-        start = self._new_start(self._data.without_validation())
-        params = clone(self.plan.params).set_params(epochs=trained.best_epoch, patience=None)
-        if trained.learning_rate is not None:
-            params.set_params(learning_rate=trained.learning_rate)
-        weights = self.model.features.weights
-        tuned = values_of(weights)
-        assign(weights, untrained)
-        trainee = self._trainee(start)
-        checkpoint = Checkpoint(folder, {**self._subject(start), "epochs": trained.best_epoch})
-        again = train(trainee, params, seed=self.seed, checkpoint=checkpoint, verbose=verbose)
-        if again.best_epoch < params.epochs:  # it ended early, of which a warning said why
-            assign(weights, tuned)
-            return again, None
-        checkpoint.remove()
-        return again, head_with(self.model.finish(start.linear, start.objective), start.head)
-
-    def _judgement(self, trainee: TrainingTask, verbose: Any) -> TrialResult | None:
-        """Judge whether to go on, if that was asked for, and say so."""
-        from featx.finetune.trial import judge
-
-        params, start = self.plan.params, self.start
-        if params.strategy != "auto":
-            return None
-        rng = np.random.default_rng(self.seed)
-        half = np.sort(rng.permutation(start.train)[: len(start.train) // 2])
-        scores = {len(start.train): start.head_score}
-        with contextlib.suppress(ValueError):  # too few of a class
-            scores = {len(half): start.score_with(half), **scores}
-        judgement = judge(trainee, params, head_scores=scores, seed=self.seed)
-        say(judgement.describe(), verbose=verbose)
-        return judgement
-
-    def _trainee(self, start: InitialHead) -> TrainingTask:
-        from featx.finetune.batches import cutmix, mixup
-        from featx.finetune.model import TrainingTask
-
-        params = self.plan.params
-        mixing = mixup(params.mixup) if params.mixup else None
-        if params.cutmix:
-            mixing = cutmix(params.cutmix)
-        return TrainingTask(
-            model=self.model.with_head(start.linear, start.objective),
-            depths=self.plan.unfrozen.layers,
-            read=self.read,
-            objective=start.objective,
-            train_rows=start.train,
-            held_rows=start.held,
-            mixing=mixing,
-            n_versions=max(0, self.plan.n_kept - 1),
-        )
-
-    def _subject(self, start: InitialHead) -> dict[str, Any]:
-        """Say in plain data what decides the training."""
-        from featx.finetune.checkpoint import described
-
-        plan = self.plan
-        params = {
-            name: described(value)
-            for name, value in plan.params.get_params(deep=False).items()
-            if name not in ("callbacks", "max_cache_bytes", "distill_to")
-        }
-        arrays = {
-            "keys": self.keys,
-            "targets": start.objective.training_targets,
-            "weights": start.objective.weights,
-            "train": start.train,
-            "held": start.held,
-            "kernel": start.linear.kernel,
-            "bias": start.linear.bias,
-        }
-        return {
-            "space": plan.frontier.embedding.space.digest,
-            "params": digest_of_json(params),
-            "from": "pixels" if plan.frontier_skipped_because else "frontier",
-            "seed": self.seed,
-            **{name: digest_of_array(array).hex() for name, array in arrays.items()},
-        }
-
-    def _report(self, trained: Trained, gap: float, is_tuned: bool) -> dict[str, Any]:
-        plan, model = self.plan, self.model
-        extraction = plan.extractor.report_
-        return {
-            **extraction,
-            "seconds": {**extraction.seconds, **self.seconds},
-            "history": trained.history,
-            "best_epoch": trained.best_epoch,
-            "epoch_s": trained.epoch_s,
-            "handover_gap": gap,
-            "head_score": self.start.head_score,
-            "tuned_score": trained.tuned_score,
-            "was_interrupted": trained.was_interrupted,
-            "kept": "tuned" if is_tuned else "head",
-            "unfrozen": list(plan.unfrozen.layers),
-            "n_params_trained": model.n_trained,
-            "n_params_frozen": model.n_frozen,
-            "frontier": "pixels" if plan.frontier_skipped_because else "cache",
-            "frontier_layers": plan.frontier_layers,
-            "frontier_skipped_because": plan.frontier_skipped_because,
-            "frontier_bytes": plan.n_bytes(len(self.keys)),
-            "learning_rate": trained.learning_rate,
-            "tuning_batch_size": trained.batch_size,
-        }
-
-
-def _verdict(report: dict[str, Any], *, has_stand_in: bool) -> str:
-    kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples"
-    tuned = report["tuned_score"]
-    scores = f"head {report['head_score']:.3f}"
-    why = ""
-    if tuned is not None:
-        scores += f", fine-tuned {tuned:.3f}"
-        if report["kept"] == "head" and tuned > report["head_score"]:
-            why = ", since the difference may be chance"
-            if has_stand_in and report["best_epoch"] == 0:
-                why = (
-                    ", since no epoch made the linear head better that is trained in its place: "
-                    "what scored so is that one, untrained. Ask for it as the head"
-                )
-    return f"held-out score: {scores}; {kept} is kept{why}"
 
 
 def fine_tune(
@@ -320,94 +82,326 @@ def fine_tune(
     ----------
     params : FineTune
     extractor : FeatureExtractor
-        Not fitted.
+        Unfitted extractor.
     new_head : callable
-        Makes an unfitted head.
+        Function that makes an unfitted head.
     data : Data
-        Split here if it is not yet.
+        Samples, which are split here if they are not yet.
     random_state : int, RandomState or None
     verbose : int or callable
 
     Raises
     ------
     ParameterError, InputError, BackboneError
-        Before anything is computed, as far as that can be known.
+        Raised before anything is computed, as far as faults can be known then.
     """
     check_can_run()
-    classifies, seed = is_classifier(new_head()), seed_of(random_state)
-    check_task(params, data.y, is_classifier=classifies)
-    if not len(data.held):
+    classifies, seed = is_classifier(new_head()), draw_seed(random_state)
+    check_objective(params, data.y, is_classifier=classifies)
+    if not len(data.validation):
         data = data.split(params.validation, is_classifier=classifies, seed=seed)
-    kept_in = extractor.cache
+    given_cache = extractor.cache
+    can_resume = random_state is not None and given_cache is not None
     with undisturbed_seed():  # Keras draws from Python's own generator
         with _with_cache(extractor.fit(data.X)) as (extractor, cache):
             check_vectors(extractor)
             plan = Plan(params, extractor)
             samples = data.X.for_inputs(plan.backbone.input_shape)
-            plan.look_at(cache, len(samples))
+            plan.choose_start(cache, len(samples))
             say(plan.describe(len(samples)), verbose=verbose)
             others = () if plan.frontier_skipped_because else plan.frontier.activations
             embeddings = np.asarray(
                 extractor.extract_also(samples, others, source=plan.frontier.embedding)
             )
             rows = np.flatnonzero(rows_that_were_read(embeddings))
-            data_read = data.take(rows)
-            if not (len(data_read.train) and len(data_read.held)):
-                raise InputError("no sample could be read of those to train on, or to judge by")
-            keys, read = _inputs(plan, samples, rows, cache)
-            can_resume = random_state is not None and kept_in is not None
+            readable = data.take(rows)
+            if not (len(readable.train) and len(readable.validation)):
+                raise InputError("no training sample, or no validation sample, could be read")
+            inputs = _make_inputs(plan, samples, rows, cache)
             folder = cache.path / "tuning" if can_resume else None
             with plan.backbone.settings.applied():
-                contest = FineTuneRun(plan, new_head, keys, read, data_read, seed=seed)
-                outcome = contest.run(as_head_input(embeddings[rows]), folder, verbose)
+                run = FineTuneRun(plan, new_head, readable, inputs, seed=seed)
+                outcome = run.run(as_head_input(embeddings[rows]), folder, verbose)
         if outcome.extractor is not extractor:
-            outcome.extractor.set_params(cache=kept_in).fit(data.X)
+            outcome.extractor.set_params(cache=given_cache).fit(data.X)
             outcome.extractor.frontier_ = plan.stored_frontier()
     return outcome
 
 
-def seed_of(random_state: Any) -> int:
+def draw_seed(random_state: Any) -> int:
     """Draw a seed."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _inputs(
-    plan: Plan, samples: Samples, rows: np.ndarray, cache: EmbeddingCache
-) -> tuple[np.ndarray, Reader]:
-    """Return keys and reader of the samples that could be read; their versions are made."""
+class FineTuneRun:
+    """One fine-tuning, on the readable samples.
+
+    Parameters
+    ----------
+    plan : Plan
+    new_head : callable
+        Function that makes an unfitted head.
+    data : Data
+        Samples, split, without `X`.
+    inputs : Inputs
+    seed : int
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        new_head: Callable[[], BaseEstimator],
+        data: Data,
+        inputs: Inputs,
+        *,
+        seed: int,
+    ) -> None:
+        # Keras is needed from here on.
+        from featx.finetune.checkpoint import values_of
+        from featx.finetune.model import TrainedModel, predict
+
+        self._plan, self._data, self._inputs, self._seed = plan, data, inputs, seed
+        start_s = time.perf_counter()
+        with fixed_seed():  # layers without a seed draw one from Python's own generator
+            self._model = TrainedModel(plan)
+        rows, batch_size = np.arange(len(data.y)), plan.params.batch_size
+        features = predict(self._model.features, inputs.read, rows, batch_size)
+        if not np.isfinite(features).all():
+            raise BackboneError(
+                f"{plan.backbone.spec.label} gives NaN or infinite values in the precision "
+                f"{plan.params.precision!r} of the training: pass fine_tune__precision='float32'"
+            )
+        self._untrained = values_of(self._model.features.weights) if plan.params.refit else []
+        self._seconds = {"features": time.perf_counter() - start_s}
+        start_s = time.perf_counter()
+        self._new_initial = partial(InitialHead, new_head, plan.params, features=features)
+        self._initial = self._new_initial(data)
+        self._seconds["head"] = time.perf_counter() - start_s
+
+    def run(self, embeddings: np.ndarray, folder: Path | None, verbose: Any) -> Outcome:
+        """Train, evaluate, and return the estimator that is kept.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n_samples, n_features)
+            Embeddings as the extractor computes them.
+        folder : Path or None
+            Folder in which the training is saved, so that it can be resumed.
+        verbose : int or callable
+        """
+        from featx.finetune.checkpoint import Checkpoint
+        from featx.finetune.train import train
+
+        plan, params, initial = self._plan, self._plan.params, self._initial
+        task = self._task(initial)
+        first = task.scores(task.validation_rows, params.batch_size)
+        gap = initial.handover_gap(first)
+        start_s = time.perf_counter()
+        folder = folder if plan.frontier.embedding.is_cacheable else None
+        checkpoint = Checkpoint(folder, self._checkpoint_key(initial))
+        trial = self._trial(task, verbose) if params.strategy == "auto" else None
+        if trial and not trial.is_worth_it:
+            params = clone(params).set_params(epochs=0)
+        trained = train(task, params, seed=self._seed, checkpoint=checkpoint, verbose=verbose)
+        self._seconds["fine_tune"] = time.perf_counter() - start_s
+        is_tuned = trained.best_epoch > 0 and initial.tuned_model_is_better(
+            task.scores(task.validation_rows, trained.batch_size), first
+        )
+        report = self._report(trained, gap, is_tuned)
+        report["trial"] = trial.to_plain() if trial else None
+        has_stand_in = initial.head is not initial.requested
+        say(_selection_message(report, has_stand_in=has_stand_in), verbose=verbose)
+        if is_tuned:
+            outcome = self._tuned_outcome(trained, report, folder, verbose)
+        else:
+            start_s = time.perf_counter()
+            head = initial.fit_on_all(embeddings)
+            report["seconds"]["head"] += time.perf_counter() - start_s
+            outcome = Outcome(plan.extractor, head, initial.requested, report)
+        if not report["was_interrupted"]:
+            checkpoint.remove()
+        return outcome
+
+    def _tuned_outcome(
+        self, trained: TrainingResult, report: dict[str, Any], folder: Path | None, verbose: Any
+    ) -> Outcome:
+        head = self._trained_head(self._initial)
+        if self._plan.params.refit and not trained.was_interrupted:
+            start_s = time.perf_counter()
+            again, refitted = self._refit(trained, folder, verbose)
+            head = refitted or head
+            report["was_interrupted"] = again.was_interrupted
+            report["seconds"]["refit"] = time.perf_counter() - start_s
+        return Outcome(self._plan.tuned_extractor(), head, head, report)
+
+    def _refit(
+        self, trained: TrainingResult, folder: Path | None, verbose: Any
+    ) -> tuple[TrainingResult, BaseEstimator | None]:
+        """Train again on all samples; if that fails, the head is None and no weight changes."""
+        from featx.finetune.checkpoint import Checkpoint, assign, values_of
+        from featx.finetune.train import train
+
+        say(f"training again, on all {len(self._inputs.keys)} samples", verbose=verbose)
+        initial = self._new_initial(self._data.without_validation())
+        params = clone(self._plan.params).set_params(epochs=trained.best_epoch, patience=None)
+        if isinstance(params.optimizer, str):
+            params.set_params(learning_rate=trained.learning_rate)
+        weights = self._model.features.weights
+        tuned = values_of(weights)
+        assign(weights, self._untrained)
+        task = self._task(initial)
+        key = {**self._checkpoint_key(initial), "epochs": trained.best_epoch}
+        checkpoint = Checkpoint(folder, key)
+        again = train(task, params, seed=self._seed, checkpoint=checkpoint, verbose=verbose)
+        if again.best_epoch < params.epochs:  # it ended early, with a warning
+            assign(weights, tuned)
+            return again, None
+        checkpoint.remove()
+        return again, self._trained_head(initial)
+
+    def _trial(self, task: TrainingTask, verbose: Any) -> TrialResult:
+        """Estimate whether fine-tuning is worth its time, and report it."""
+        from featx.finetune.trial import run_trial
+
+        train = task.train_rows
+        half = np.sort(np.random.default_rng(self._seed).permutation(train)[: len(train) // 2])
+        scores = {len(train): self._initial.score}
+        with contextlib.suppress(ValueError):  # too few samples of a class
+            scores = {len(half): self._initial.score_with(half), **scores}
+        trial = run_trial(task, self._plan.params, head_scores=scores, seed=self._seed)
+        say(trial.describe(), verbose=verbose)
+        return trial
+
+    def _task(self, initial: InitialHead) -> TrainingTask:
+        from featx.finetune.batches import mixup
+        from featx.finetune.model import TrainingTask
+
+        params = self._plan.params
+        return TrainingTask(
+            model=self._model.with_head(initial.linear, initial.objective),
+            depths=self._plan.unfrozen.layers,
+            read=self._inputs.read,
+            objective=initial.objective,
+            train_rows=initial.data.train,
+            validation_rows=initial.data.validation,
+            mixing=mixup(params.mixup) if params.mixup else None,
+            n_versions=max(0, self._plan.n_stored - 1),
+        )
+
+    def _trained_head(self, initial: InitialHead) -> BaseEstimator:
+        return head_with(self._model.finish(initial.linear, initial.objective), initial.head)
+
+    def _checkpoint_key(self, initial: InitialHead) -> dict[str, Any]:
+        """Return everything that decides the training, as plain data."""
+        from featx.finetune.checkpoint import described
+
+        plan = self._plan
+        params = {
+            name: described(value)
+            for name, value in plan.params.get_params(deep=False).items()
+            if name not in ("callbacks", "max_cache_bytes", "distill_to")
+        }
+        arrays = {
+            "keys": self._inputs.keys,
+            "targets": initial.objective.training_targets,
+            "weights": initial.objective.weights,
+            "train": initial.data.train,
+            "validation": initial.data.validation,
+            "kernel": initial.linear.kernel,
+            "bias": initial.linear.bias,
+        }
+        return {
+            "space": plan.frontier.embedding.space.digest,
+            "params": digest_of_json(params),
+            "from": "pixels" if plan.frontier_skipped_because else "frontier",
+            "seed": self._seed,
+            **{name: digest_of_array(array).hex() for name, array in arrays.items()},
+        }
+
+    def _report(self, trained: TrainingResult, gap: float, is_tuned: bool) -> dict[str, Any]:
+        plan, model = self._plan, self._model
+        extraction = plan.extractor.report_
+        return {
+            **extraction,
+            "seconds": {**extraction.seconds, **self._seconds},
+            "history": trained.history,
+            "best_epoch": trained.best_epoch,
+            "epoch_s": trained.epoch_s,
+            "handover_gap": gap,
+            "head_score": self._initial.score,
+            "tuned_score": trained.tuned_score,
+            "was_interrupted": trained.was_interrupted,
+            "kept": "tuned" if is_tuned else "head",
+            "unfrozen": list(plan.unfrozen.layers),
+            "n_params_trained": model.n_trained,
+            "n_params_frozen": model.n_frozen,
+            "frontier": "pixels" if plan.frontier_skipped_because else "cache",
+            "frontier_layers": plan.frontier_layers,
+            "frontier_skipped_because": plan.frontier_skipped_because,
+            "frontier_bytes": plan.n_bytes(len(self._inputs.keys)),
+            "learning_rate": trained.learning_rate,
+            "tuning_batch_size": trained.batch_size,
+        }
+
+
+def _selection_message(report: dict[str, Any], *, has_stand_in: bool) -> str:
+    kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples"
+    tuned = report["tuned_score"]
+    scores = f"head {report['head_score']:.3f}"
+    reason = ""
+    if tuned is not None:
+        scores += f", fine-tuned {tuned:.3f}"
+        if report["kept"] == "head" and tuned > report["head_score"]:
+            reason = ", since the difference may be chance"
+            if has_stand_in and report["best_epoch"] == 0:
+                reason = (
+                    ", since no epoch improved the linear head that is trained in its place; that "
+                    "linear head, untrained, has the higher score: pass it as the head"
+                )
+    return f"held-out score: {scores}; {kept} is kept{reason}"
+
+
+class Inputs(NamedTuple):
+    """The keys of the readable samples, (n_samples,) dtype S16, and the reader of their inputs."""
+
+    keys: np.ndarray
+    read: Reader
+
+
+def _make_inputs(plan: Plan, samples: Samples, rows: np.ndarray, cache: EmbeddingCache) -> Inputs:
+    """Return the inputs of readable samples, after storing their augmented versions."""
     keys = samples.keys(cache.files)[0][rows]
     shape = plan.backbone.input_shape
     if plan.frontier_skipped_because:
-        return keys, PixelReader(samples, rows, shape)
+        return Inputs(keys, PixelReader(samples, rows, shape))
     all_keys = keys[np.newaxis]
     if plan.params.views:
-        all_keys = np.concatenate([all_keys, _stored_versions(plan, samples, rows, keys, cache)])
+        all_keys = np.concatenate([all_keys, _store_versions(plan, samples, rows, keys, cache)])
     if not all(plan.frontier.are_stored(cache, each) for each in all_keys):
-        plan.frontier_skipped_because = (
-            "the activations could not be stored"  # of which a warning said why
-        )
-        return keys, PixelReader(samples, rows, shape)
-    return keys, plan.frontier.reader(cache, all_keys)
+        # A warning gave the reason.
+        plan.frontier_skipped_because = "the activations could not be stored"
+        return Inputs(keys, PixelReader(samples, rows, shape))
+    return Inputs(keys, plan.frontier.reader(cache, all_keys))
 
 
-def _stored_versions(
+def _store_versions(
     plan: Plan, samples: Samples, rows: np.ndarray, keys: np.ndarray, cache: EmbeddingCache
 ) -> np.ndarray:
-    """Store the activations of versions; return their keys, (n_versions, n_samples)."""
-    extractor, frontier, n_versions = plan.extractor, plan.frontier, plan.n_kept - 1
+    """Store the activations of augmented versions; return their keys, (n_versions, n_samples)."""
+    extractor, frontier, n_versions = plan.extractor, plan.frontier, plan.n_stored - 1
     augmentation = Augmentation(plan.params.augment, plan.backbone.input_shape, cache)
-    report, of_versions = extractor.report_, []
-    for _, changed in versions_of(samples, rows, keys, augmentation, n_versions):
-        extractor.extract_also(changed, frontier.activations, source=frontier.embedding)
-        of_versions.append(changed.keys(cache.files)[0].reshape(-1, n_versions).T)
+    report, version_keys = extractor.report_, []
+    for _, versions in versions_of(samples, rows, keys, augmentation, n_versions):
+        extractor.extract_also(versions, frontier.activations, source=frontier.embedding)
+        version_keys.append(versions.keys(cache.files)[0].reshape(-1, n_versions).T)
         report.n_forward += extractor.report_.n_forward
     extractor.report_ = report
-    return np.concatenate(of_versions, axis=1)
+    return np.concatenate(version_keys, axis=1)
 
 
 @contextlib.contextmanager
 def _with_cache(extractor: FeatureExtractor) -> Iterator[tuple[FeatureExtractor, EmbeddingCache]]:
-    """Lend an extractor that keeps nothing a cache for as long as this takes."""
+    """Lend a temporary cache to an extractor that has none."""
     cache = extractor.resolved_cache()
     if cache is not None:
         yield extractor, cache

@@ -1,7 +1,7 @@
-"""Whether fine-tuning is worth its minutes, judged before they are spent.
+"""The trial of ``strategy="auto"``: whether fine-tuning is worth its time, before it is spent.
 
-Three things are looked at: what is left to gain, how the head's score grew when it was given twice
-the samples, and what a trial of a few epochs on some of them does to the held-out loss.
+Three things count: what is left to gain, how much the head's score grew with twice the samples, and
+how a training of a few epochs on some of them changes the validation loss.
 """
 
 from __future__ import annotations
@@ -18,85 +18,83 @@ from featx.finetune.model import TrainingTask
 from featx.finetune.params import FineTune
 from featx.finetune.train import train
 
-_TRIAL_EPOCHS = 2
-_TRIAL_STEPS = 40  # at least, where samples are few
-_TRIAL_SAMPLES = 1000
-_LEAST_GAIN = 0.02  # of the loss, in a trial
+_MIN_EPOCHS = 2
+_MIN_STEPS = 40
+_MAX_SAMPLES = 1000
+_SMALLEST_GAIN = 0.02  # as a fraction of the loss
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What was found, and what follows from it.
+    """The result of a trial.
 
     Attributes
     ----------
     is_worth_it : bool
-    why : str
+        Whether to fine-tune.
+    reason : str
     head_scores : dict
-        From numbers of training samples to the head's held-out score.
+        From the number of training samples to the validation score of a head fitted on them.
     losses : tuple of float, or None
-        Of held-out samples before and after the trial; None if there was none.
+        Validation losses before and after the trial; None if nothing was trained.
     minutes : float or None
-        That all epochs would take, at most; None if there was no trial.
+        Estimated duration of all epochs, at most; None if nothing was trained.
     """
 
     is_worth_it: bool
-    why: str
+    reason: str
     head_scores: dict[int, float]
-    losses: tuple[float, float] | None
-    minutes: float | None
+    losses: tuple[float, float] | None = None
+    minutes: float | None = None
 
     def describe(self) -> str:
-        """Say the decision and its reasons in a sentence."""
+        """Return the decision and its reasons as a sentence."""
         curve = ", ".join(f"{score:.3f} with {n} samples" for n, score in self.head_scores.items())
         decision = "fine-tuning" if self.is_worth_it else "not fine-tuning"
         minutes = "" if self.minutes is None else f" (at most {self.minutes:.1f} min)"
-        return f"{decision}{minutes}: {self.why}; the head has {curve}"
+        return f"{decision}{minutes}: {self.reason}; the head has {curve}"
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the result as plain data."""
         return asdict(self)
 
 
-def judge(
-    trainee: TrainingTask, params: FineTune, *, head_scores: dict[int, float], seed: int
+def run_trial(
+    task: TrainingTask, params: FineTune, *, head_scores: dict[int, float], seed: int
 ) -> TrialResult:
-    """Judge whether fine-tuning is worth it; the model is left as it was.
+    """Estimate whether fine-tuning is worth its time; the model ends as it began.
 
     Parameters
     ----------
-    trainee : TrainingTask
+    task : TrainingTask
     params : FineTune
     head_scores : dict
-        From numbers of training samples to the head's held-out score; the last is of all.
+        From numbers of training samples to validation scores of the head; all samples last.
     seed : int
     """
-    n_held = len(trainee.held_rows)
+    n_validation = len(task.validation_rows)
     score = list(head_scores.values())[-1]
-    if trainee.objective.classes is not None and (1 - score) * n_held < 1:
-        why = f"the head is right on all {n_held} held-out samples"
-        return TrialResult(False, why, head_scores, None, None)
-    rng = np.random.default_rng(seed)
-    some = trainee.train_rows
-    if len(some) > _TRIAL_SAMPLES:
-        some = np.sort(rng.choice(some, _TRIAL_SAMPLES, replace=False))
-    before = trainee.held_loss(params.batch_size)
-    variables = model_state(trainee.model)
+    if task.objective.classes is not None and (1 - score) * n_validation < 1:
+        reason = f"the head is right on all {n_validation} held-out samples"
+        return TrialResult(False, reason, head_scores)
+    rows = task.train_rows
+    if len(rows) > _MAX_SAMPLES:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_SAMPLES, replace=False))
+    n_steps = -(-len(rows) // params.batch_size)
+    n_epochs = min(params.epochs, max(_MIN_EPOCHS, -(-_MIN_STEPS // n_steps)))
+    few_epochs = clone(params).set_params(epochs=n_epochs, patience=None, callbacks=())
+    _, before = task.evaluate(params.batch_size)
+    variables = model_state(task.model)
     values = values_of(variables)
-    n_steps = -(-len(some) // params.batch_size)
-    n_epochs = min(params.epochs, max(_TRIAL_EPOCHS, -(-_TRIAL_STEPS // n_steps)))
-    trial = clone(params).set_params(epochs=n_epochs, patience=None, callbacks=())
-    trained = train(
-        replace(trainee, train_rows=some), trial, seed=seed, checkpoint=Checkpoint(None, {})
-    )
+    no_checkpoint = Checkpoint(None, {})
+    trained = train(replace(task, train_rows=rows), few_epochs, seed=seed, checkpoint=no_checkpoint)
     assign(variables, values)
     if trained.was_interrupted:
-        return TrialResult(False, "the trial was interrupted", head_scores, None, None)
+        return TrialResult(False, "the trial was interrupted", head_scores)
     after = min(trained.history.get("val_loss", [math.inf]))
     epoch_s = trained.epoch_s or math.nan
-    minutes = epoch_s * len(trainee.train_rows) / len(some) * params.epochs / 60
-    gains = after < before * (1 - _LEAST_GAIN) or trained.best_epoch > 0
-    why = (
-        f"in a trial on {len(some)} samples the held-out loss went from {before:.3g} to {after:.3g}"
-    )
-    return TrialResult(bool(gains), why, head_scores, (before, after), minutes)
+    minutes = epoch_s * len(task.train_rows) / len(rows) * params.epochs / 60
+    is_worth_it = after < before * (1 - _SMALLEST_GAIN) or trained.best_epoch > 0
+    losses = f"{before:.3g} to {after:.3g}"
+    reason = f"in a trial on {len(rows)} samples the held-out loss went from {losses}"
+    return TrialResult(bool(is_worth_it), reason, head_scores, (before, after), minutes)

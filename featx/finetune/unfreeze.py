@@ -1,7 +1,7 @@
-"""What of a backbone is trained, and the frontier: the place below the first of it.
+"""The layers of a backbone that are trained, and the frontier below the first of them.
 
-Batch normalisations stay frozen unless asked otherwise, by ``trainable=False`` on the layer: in
-Keras 3 calling a model with ``training=False`` does not keep them still (keras#20285).
+Batch normalizations stay frozen, unless requested otherwise, by ``trainable=False`` on the layer:
+in Keras 3 calling a model with ``training=False`` does not keep their statistics (keras#20285).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import keras
 
 _MAX_LIVE = 3
-_RANDOM = ("Dropout", "Noise", "Random")  # in the names of layers that differ while training
+_RANDOM = ("Dropout", "Noise", "Random")  # in the names of layers that are random in training
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Unfrozen:
     Attributes
     ----------
     frontier : Cut
-        Where it begins.
+        Place where it begins.
     layers : dict
-        From the name of each layer with trained weights to how many blocks lie above it.
+        From the name of each layer with trained weights to the number of blocks above it.
     only : {None, "norm", "bias"}
-        Whether only some of the weights of these layers are trained.
+        Kind of weights to which training is limited.
     batch_norm : {"frozen", "trained"}
     """
 
@@ -44,7 +44,7 @@ class Unfrozen:
     batch_norm: str
 
     def apply(self, model: keras.Model) -> None:
-        """Set what is trainable in a flat copy of the model."""
+        """Set ``trainable`` on the layers of a flat copy of the model."""
         for layer in model.layers:
             is_norm = _is_batch_norm(layer)
             keeps_statistics = is_norm and (self.only is not None or self.batch_norm == "frozen")
@@ -57,31 +57,30 @@ class Unfrozen:
 def choose_unfrozen(
     model: keras.Model, unfreeze: int | float | str, *, batch_norm: str, label: str
 ) -> Unfrozen:
-    """Find what is to be trained.
+    """Find the part of a model that a parameter names.
 
     Parameters
     ----------
     model : keras.Model
-        Functional and flat.
+        Functional and flat model.
     unfreeze : int, float or str
         See :class:`FineTune`.
     batch_norm : {"frozen", "trained"}
     label : str
-        What the model is called in messages.
+        Name of the model in messages.
 
     Raises
     ------
     ParameterError
-        Nothing in the model is meant by it.
+        The model has no such part, or nothing in it can be trained.
     """
     blocks = blocks_of(model)
     calls = calls_of(model)
     only = unfreeze if unfreeze in ("norm", "bias") else None
-    meant = _meant_calls(calls, blocks, unfreeze, label=label)
     depth = _depths(calls, blocks)
     trained = {
         calls[position].operation.name: depth[position]
-        for position in meant
+        for position in _named_calls(calls, blocks, unfreeze, label=label)
         if _has_trained_weights(calls[position].operation, only, batch_norm)
     }
     if not trained:
@@ -93,10 +92,10 @@ def choose_unfrozen(
     return Unfrozen(_frontier_below(first, calls, cuts_of(model)), trained, only, batch_norm)
 
 
-def _meant_calls(
+def _named_calls(
     calls: list[Any], blocks: list[Block], unfreeze: int | float | str, *, label: str
 ) -> list[int]:
-    """Return the positions of the calls that are meant."""
+    """Return the positions of the calls that a parameter names."""
     if not isinstance(unfreeze, str):
         number = unfreeze if unfreeze >= 1 else math.ceil(unfreeze * len(blocks))
         if not blocks:
@@ -122,14 +121,14 @@ def _meant_calls(
         raise ParameterError.of(
             "unfreeze",
             unfreeze,
-            f"{label} has no layer of this name, and none in whose name it is found."
+            f"{label} has no layer of this name, and none whose name it matches."
             f"{did_you_mean(unfreeze, names)}",
         )
     return found
 
 
 def _depths(calls: list[Any], blocks: list[Block]) -> list[int]:
-    """Count, for each call, the blocks above its own."""
+    """Return the number of blocks above that of each call."""
     starts = [block.start.position for block in blocks[1:]]
     return [sum(start > position for start in starts) for position in range(len(calls))]
 
@@ -142,7 +141,7 @@ def _has_trained_weights(layer: Any, only: str | None, batch_norm: str) -> bool:
         return False
     if not weights:
         return False
-    before = layer.trainable  # which may be False in the model that was copied
+    before = layer.trainable  # it may be False in the model that was copied
     try:
         layer.trainable = True
         return bool(layer.trainable_weights)
@@ -163,10 +162,10 @@ def _is_of_kind(layer: Any, variable: Any, kind: str) -> bool:
 
 
 def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
-    """Choose where to cut: as high as possible, and there where the fewest numbers are.
+    """Choose the cut: as high as possible, and there the one with the fewest numbers.
 
-    Layers without weights between the last frozen and the first trained one, such as pooling, and
-    normalisations may lie on either side, unless they are random while training.
+    Layers without weights, such as pooling, and normalizations between the last frozen and the
+    first trained layer may lie on either side, unless they are random in training.
     """
     below = [cut for cut in cuts[: first + 1] if len(cut.tensors) <= _MAX_LIVE]
     best = below[-1]
@@ -180,7 +179,7 @@ def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
 
 
 def _below_random_layers(best: Cut, calls: list[Any], below: list[Cut]) -> Cut:
-    """Leave what is random while training above the frontier, if it is just below it."""
+    """Move the frontier below layers that are random in training, if they end at it."""
     for cut in reversed([cut for cut in below if cut.position < best.position]):
         call = calls[cut.position]
         if not any(word in type(call.operation).__name__ for word in _RANDOM):

@@ -1,11 +1,10 @@
 """A linear head as Keras layers, and trained Keras layers as a scikit-learn head again.
 
-Whether a head is linear is found out by asking it, not from a list of classes: its scores are
-taken at the mean of the embeddings and one step away from it along each feature, which gives an
-affine map; if the head's scores on real embeddings are those of the map, it is linear, whatever
-scalers, projections or searches it is made of. The map is kept around the mean, in units of each
-feature's spread: one ``Dense`` on raw embeddings loses digits where a mean is large beside the
-spread.
+Whether a head is linear is tested on its scores, not looked up in a list of classes: the scores at
+the mean of the embeddings, and one step away along each feature, define an affine map. If the
+head's scores of real embeddings agree with the map, it is linear, whatever scalers, projections or
+searches it consists of. The map is centered at the mean, in units of each feature's spread: one
+``Dense`` on raw embeddings loses digits where a mean is large compared with the spread.
 
 Fine-tuning starts from these layers, as in Kumar et al. (2022), "Fine-Tuning can Distort Pretrained
 Features and Underperform Out-of-Distribution" (arXiv 2202.10054).
@@ -43,8 +42,8 @@ class LinearMap:
     kernel : ndarray of shape (n_features, n_scores), float64
     bias : ndarray of shape (n_scores,), float64
     link : {"softmax", "sigmoid", "normalized sigmoid", None}
-        What turns scores into probabilities; None where the head has none. Several scores with
-        "sigmoid" are several labels.
+        Function from scores to probabilities; None if the head has no probabilities. Several scores
+        with "sigmoid" are several labels.
     """
 
     mean: np.ndarray
@@ -55,32 +54,26 @@ class LinearMap:
 
     @property
     def n_scores(self) -> int:
-        """How many scores a sample has: one for two classes."""
+        """Number of scores of a sample: one for two classes."""
         return len(self.bias)
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """Return the scores of embeddings; shape (n_samples, n_scores), float64."""
+        """Return the scores of embeddings, (n_samples, n_scores) float64."""
         return (embeddings - self.mean) / self.spread @ self.kernel + self.bias
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Turn scores (n_samples, n_scores) into probabilities (n_samples, n_classes)."""
+        """Return the probabilities, (n_samples, n_classes), of scores (n_samples, n_scores)."""
         if self.link == "softmax":
             return softmax(scores, axis=1)
-        shares = expit(scores)
+        proba = expit(scores)
         if self.n_scores == 1:
-            return np.hstack([1 - shares, shares])
+            return np.hstack([1 - proba, proba])
         if self.link == "sigmoid":
-            return shares
-        return shares / shares.sum(axis=1, keepdims=True)
+            return proba
+        return proba / proba.sum(axis=1, keepdims=True)
 
     def layers(self, taken: Iterable[str] = ()) -> tuple[keras.layers.Layer, keras.layers.Dense]:
-        """Make the layers that compute the scores in float32.
-
-        Parameters
-        ----------
-        taken : iterable of str, default=()
-            Names of layers in the model that they will be part of.
-        """
+        """Make the layers that compute the scores in float32; their names are not in `taken`."""
         import keras
 
         name = "head"
@@ -98,40 +91,40 @@ class LinearMap:
 
 
 def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
-    """Find the affine map that a fitted head is; None if it is none.
+    """Return the affine map that a fitted head computes; None if it is not linear.
 
     Parameters
     ----------
     head : estimator
         Fitted classifier or regressor.
     embeddings : ndarray of shape (n_samples, n_features), float64
-        Of the samples that it was fitted on.
+        Embeddings on which it was fitted.
     """
     if is_classifier(head) and not hasattr(head, "decision_function"):
         return None
     if is_classifier(head) and not isinstance(head.classes_, np.ndarray):
         return None  # several outputs
     embeddings = np.asarray(embeddings, np.float64)
-    # What Keras subtracts and divides by is float32; so is what the map is kept around.
+    # Keras subtracts and divides by float32 numbers, so the map is centered at such numbers.
     mean = embeddings.mean(axis=0).astype(np.float32).astype(np.float64)
     spread = embeddings.std(axis=0).astype(np.float32).astype(np.float64)
     spread[spread < _SMALLEST_SPREAD] = 1.0
-    bias = scores_of(head, mean[np.newaxis])[0]
+    bias = _scores_of(head, mean[np.newaxis])[0]
     kernel = np.empty((len(mean), len(bias)))
     for start in range(0, len(mean), _ROWS_AT_ONCE):
         steps = slice(start, start + _ROWS_AT_ONCE)
         n_steps = len(mean[steps])
         probes = np.repeat(mean[np.newaxis], n_steps, axis=0)
         probes[np.arange(n_steps), np.arange(start, start + n_steps)] += spread[steps]
-        kernel[steps] = scores_of(head, probes) - bias
-    shown = embeddings[:_ROWS_AT_ONCE]
+        kernel[steps] = _scores_of(head, probes) - bias
+    checked = embeddings[:_ROWS_AT_ONCE]
     found = LinearMap(mean, spread, kernel, bias, None)
-    expected = scores_of(head, shown)
-    if not _close(found.scores(shown), expected):
+    expected = _scores_of(head, checked)
+    if not _close(found.scores(checked), expected):
         return None
     if not hasattr(head, "predict_proba"):
         return found
-    probabilities = head.predict_proba(shown)
+    probabilities = head.predict_proba(checked)
     for link in ("softmax", "normalized sigmoid", "sigmoid"):
         linked = replace(found, link="sigmoid" if found.n_scores == 1 else link)
         if _close(linked.probabilities(expected), probabilities):
@@ -139,8 +132,8 @@ def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
     return None
 
 
-def scores_of(head: BaseEstimator, embeddings: np.ndarray) -> np.ndarray:
-    """Return what a head computes before it decides: (n_samples, n_scores)."""
+def _scores_of(head: BaseEstimator, embeddings: np.ndarray) -> np.ndarray:
+    """Return decision values or predictions of a head, (n_samples, n_scores)."""
     method = head.decision_function if is_classifier(head) else head.predict
     scores = np.asarray(method(embeddings), np.float64)
     return scores.reshape(len(embeddings), -1)
@@ -149,23 +142,20 @@ def scores_of(head: BaseEstimator, embeddings: np.ndarray) -> np.ndarray:
 def handover_gap(
     scores: np.ndarray, head: BaseEstimator, embeddings: np.ndarray, linear: LinearMap
 ) -> float:
-    """Measure how far computed scores, and their probabilities, are from those of a head.
+    """Return the largest difference between Keras' scores and those of a head.
+
+    It is relative to the largest score, or 1; or that of the probabilities, if that is larger.
 
     Parameters
     ----------
     scores : ndarray of shape (n_samples, n_scores)
-        What Keras computed.
+        Scores computed by Keras.
     head : estimator
     embeddings : ndarray of shape (n_samples, n_features)
     linear : LinearMap
-        Of the head.
-
-    Returns
-    -------
-    float
-        Largest difference of scores, relative to the largest score or 1; or of probabilities.
+        Affine map of the head.
     """
-    expected = scores_of(head, embeddings)
+    expected = _scores_of(head, embeddings)
     gap = np.abs(scores - expected).max() / max(1.0, np.abs(expected).max())
     if linear.link:
         computed = linear.probabilities(np.asarray(scores, np.float64))
@@ -174,20 +164,19 @@ def handover_gap(
 
 
 def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
-    """Make a scikit-learn head that computes other scores.
+    """Make a scikit-learn head that computes the scores of a map.
 
     Parameters
     ----------
     linear : LinearMap
-        What it shall compute.
     head : estimator
-        The fitted head whose map was trained further.
+        Fitted head from whose map the training started.
 
     Returns
     -------
     Pipeline
-        A ``StandardScaler`` with mean and spread of the map, and the last step of `head` with its
-        coefficients.
+        A ``StandardScaler`` with mean and spread of the map, and the last step of `head` with the
+        coefficients of the map.
     """
     name, last = _last_step(head)
     last = copy.deepcopy(last)
@@ -208,13 +197,13 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
 
 
 def can_take_back(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
-    """Tell whether what :func:`head_with` makes of a head computes the scores of a map."""
+    """Return whether :func:`head_with` can put a map into a head."""
     last = _last_step(head)[1]
     parts = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
     if not all({"coef_", "intercept_"} <= vars(part).keys() for part in parts):
         return False
-    shown = embeddings[:_ROWS_AT_ONCE]
-    return _close(scores_of(head_with(linear, head), shown), linear.scores(shown))
+    checked = embeddings[:_ROWS_AT_ONCE]
+    return _close(_scores_of(head_with(linear, head), checked), linear.scores(checked))
 
 
 def _last_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:

@@ -111,8 +111,9 @@ def test_transform_under_other_policy_poisons_no_rows(images, restored):
     mobilenet().fit_transform(images)
     set_all("float32", "float32", 1e-7, "channels_last")
     read = mobilenet()
-    # Another engine may have computed a batch; float16 would flush rows this small to zero.
-    np.testing.assert_allclose(read.fit_transform(images), expected, rtol=5e-4)
+    # Batches of one image and of several round differently; float16 is off by 1e-3.
+    gaps = np.linalg.norm(read.fit_transform(images) - expected, axis=1)
+    assert (gaps <= 1e-5 * np.linalg.norm(expected, axis=1)).all()
     assert read.report_.n_forward == 0
 
 

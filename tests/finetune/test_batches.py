@@ -1,4 +1,4 @@
-"""Batches to train on: what one holds follows from epoch and number, however it is asked for."""
+"""Batches: their content follows from epoch and number, in whatever order they are read."""
 
 import threading
 from contextlib import closing
@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from featx.finetune.batches import Batches
+from featx.finetune.batches import Batches, mixup
 
 N_SAMPLES, SIZE = 23, 4
 
@@ -38,7 +38,7 @@ def epoch_of(batches):
     return [rows_of(batches[number]) for number in range(len(batches))]
 
 
-def test_epochs_hold_each_sample_once_in_orders_of_their_own():
+def test_batches_epochs_hold_each_sample_once():
     with closing(batches_of(Reader())) as batches:
         first = epoch_of(batches)
         batches.start_epoch(1)
@@ -51,7 +51,7 @@ def test_epochs_hold_each_sample_once_in_orders_of_their_own():
         assert [len(rows) for rows in epoch] == [4, 4, 4, 4, 4, 3]
 
 
-def test_what_was_read_ahead_for_another_epoch_is_dropped():
+def test_start_epoch_drops_prefetched_batches():
     with closing(batches_of(Reader())) as batches, closing(batches_of(Reader())) as others:
         assert rows_of(batches[0]) == rows_of(others[0])  # the next are read ahead
         others.start_epoch(1)
@@ -61,16 +61,28 @@ def test_what_was_read_ahead_for_another_epoch_is_dropped():
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_batches_are_the_same_after_the_end(number):
+def test_batches_after_close_are_the_same(number):
     batches = batches_of(Reader())
     before = rows_of(batches[number])
     batches.close()
     assert rows_of(batches[number]) == before
 
 
-def test_threads_read_and_end():
+def test_close_ends_the_reading_threads():
     reader = Reader()
     with closing(batches_of(reader)) as batches:
         epoch_of(batches)
     assert threading.current_thread() not in reader.threads
     assert not any(thread.is_alive() for thread in reader.threads)
+
+
+def test_mixup_sample_without_weight_has_no_effect():
+    rng = np.random.default_rng(0)
+    inputs, targets = [np.eye(6, dtype=np.float32)], np.eye(6, dtype=np.float32)
+    weights = np.array([1, 1, 1, 0, 1, 1], np.float32)
+    (mixed,), mixed_targets, mixed_weights = mixup(0.5)(rng, inputs, targets, weights)
+    np.testing.assert_allclose(mixed.sum(axis=1), 1)
+    assert (mixed_targets[mixed_weights > 0, 3] == 0).all()
+    whole = mixup(0.5)(np.random.default_rng(0), inputs, targets, np.ones(6, np.float32))
+    np.testing.assert_array_equal(whole[0][0], mixed)
+    np.testing.assert_allclose(whole[1], mixed, rtol=1e-6)

@@ -1,23 +1,12 @@
-"""With ``refit``, what was found on held-out samples is trained once more on all of them."""
+"""``refit``: a model that is kept is trained again on all samples."""
 
 import keras
 import numpy as np
 import pytest
 from digit_tuning import classifier
-from sample_digits import first_digits
 
 from featx import EmbeddingCache, TransferClassifier
 from featx.exceptions import FineTuneWarning
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return first_digits(160, n_classes=4)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return EmbeddingCache(tmp_path_factory.mktemp("cache"))
 
 
 class InterruptingRefit(keras.callbacks.Callback):
@@ -39,7 +28,7 @@ def refitting(**params):
     return {"unfreeze": 3, "epochs": 6, "learning_rate": 3e-3, "refit": True, **params}
 
 
-def test_fit_refit_trains_once_more_on_all_samples(digits, cache):
+def test_refit_trains_again_on_all_samples(digits, cache):
     images, labels = digits
     once = classifier(cache, **refitting(refit=False)).fit(images, labels)
     clock = InterruptingRefit()
@@ -57,7 +46,7 @@ def test_fit_refit_trains_once_more_on_all_samples(digits, cache):
     np.testing.assert_array_equal(again.predict_proba(images), twice.predict_proba(images))
 
 
-def test_fit_refit_interrupted_keeps_the_first_training_and_goes_on_next_time(digits, tmp_path):
+def test_refit_interrupted_keeps_first_and_resumes(digits, tmp_path):
     images, labels = digits
     cache = EmbeddingCache(tmp_path / "interrupted")
     estimator = classifier(cache, **refitting(callbacks=[InterruptingRefit()]))
@@ -75,7 +64,7 @@ def test_fit_refit_interrupted_keeps_the_first_training_and_goes_on_next_time(di
     assert not list((tmp_path / "interrupted" / "tuning").iterdir())
 
 
-def test_fit_refit_of_a_head_that_is_kept_is_none(digits, cache):
+def test_refit_with_kept_head_is_skipped(digits, cache):
     images, labels = digits
     fitted = classifier(cache, **refitting(learning_rate=1e-9)).fit(images, labels)
     assert fitted.report_.kept == "head"

@@ -1,12 +1,11 @@
-"""What fine-tuning trains is what was asked for, in a copy: all else stays as it is."""
+"""Unfreezing trains the requested layers, in a copy, and nothing else."""
 
 import json
 import random
 
 import keras
 import pytest
-from digit_tuning import UNFROZEN, changed_by_tuning, report_of, tuning
-from sample_digits import first_digits
+from digit_tuning import UNFROZEN, changed_by_tuning, fit_network, tuning
 from sample_networks import small_network
 from sklearn.linear_model import RidgeClassifier
 
@@ -16,13 +15,8 @@ from featx.exceptions import ParameterError
 from featx.finetune.unfreeze import choose_unfrozen
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return first_digits(160, n_classes=4)
-
-
 @pytest.mark.parametrize(("unfreeze", "changed"), UNFROZEN, ids=str)
-def test_fit_trains_what_was_asked_for_and_nothing_else(digits, unfreeze, changed):
+def test_unfreeze_trains_requested_layers_only(digits, unfreeze, changed):
     report, in_network, in_copy = changed_by_tuning(digits, unfreeze)
     assert set(report.unfrozen) == set(changed)
     assert report.kept == "tuned"
@@ -32,13 +26,13 @@ def test_fit_trains_what_was_asked_for_and_nothing_else(digits, unfreeze, change
     assert sum("moving" in weight.path for weight in small_network().weights) == 8
 
 
-def test_fit_batch_norm_is_trained_where_that_is_asked_for(digits):
+def test_unfreeze_batch_norm_trained_on_request(digits):
     model = small_network()
-    fitted = report_of(digits, model=model, unfreeze=1, batch_norm="trained", learning_rate=1e-2)
+    fitted = fit_network(digits, model=model, unfreeze=1, batch_norm="trained", learning_rate=1e-2)
     assert fitted.report_.unfrozen == ["conv_3", "norm_3"]
 
 
-def test_fit_leaves_model_head_and_parameters_alone(digits):
+def test_fine_tune_leaves_objects_of_caller_unchanged(digits):
     images, labels = digits
     model, head = small_network(), RidgeClassifier()
     model.trainable = False
@@ -57,7 +51,7 @@ def test_fit_leaves_model_head_and_parameters_alone(digits):
     assert {name: repr(value) for name, value in tune.get_params().items()} == params
 
 
-def test_fit_transfer_of_structure_trains_random_weights(digits):
+def test_unfreeze_all_trains_random_weights(digits):
     images, labels = digits
     extractor = FeatureExtractor("tiny", weights=None, cache=None)
     tune = tuning(unfreeze="all", epochs=1)
@@ -68,16 +62,16 @@ def test_fit_transfer_of_structure_trains_random_weights(digits):
 
 
 @pytest.mark.parametrize("unfreeze", ["stage9", "norm_of_what", "("])
-def test_fit_a_layer_that_is_not_there_is_named(digits, unfreeze):
+def test_unfreeze_unknown_layer_raises(digits, unfreeze):
     with pytest.raises(ParameterError, match="unfreeze="):
-        report_of(digits, unfreeze=unfreeze)
+        fit_network(digits, unfreeze=unfreeze)
 
 
 def test_fit_more_blocks_than_there_are_raises(digits):
     with pytest.raises(
         ParameterError, match=r"unfreeze=99: .* has 4 blocks: expected 1 to 4, or 'all'"
     ):
-        report_of(digits, unfreeze=99)
+        fit_network(digits, unfreeze=99)
 
 
 @pytest.mark.parametrize("unfreeze", [1, 0.5])
