@@ -27,7 +27,7 @@ from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_holds_whole_samples_out
 from featx.heads.named import CLASSIFIER_HEADS, for_labels, make_head, seed_head
 from featx.inputs.recognize import as_samples
-from featx.probes._arrays import numpy_if_foreign
+from featx.probes._arrays import numpy_if_array_api
 
 _ROUNDING = 1e-12  # of a score
 
@@ -240,7 +240,7 @@ def compare_heads(
     for head in heads:
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
-    X, y, groups = (numpy_if_foreign(each) for each in (X, y, groups))
+    X, y, groups = (numpy_if_array_api(each) for each in (X, y, groups))
     X = check_array(X, dtype=[np.float64, np.float32])
     y, groups = _checked(len(X), y, groups)
     _check_heads(heads, y, groups, n_views=1)

@@ -187,9 +187,10 @@ def test_predict_precision_of_rows_may_be_another(name, elsewhere):
 
 def test_rotation_rows_elsewhere_are_centred_in_double_precision(elsewhere):
     X = np.random.default_rng(0).normal(size=(50, 4)) + 1e6
-    rotation = Rotation.of(X, np.ones(50), fit_intercept=True)
+    rotation = Rotation.fit(X, np.ones(50), fit_intercept=True)
     here, there = (
-        rotation.rows(rows, np.dtype(np.float32)).take(np.arange(50)) for rows in (X, elsewhere(X))
+        rotation.project(rows, np.dtype(np.float32)).take(np.arange(50))
+        for rows in (X, elsewhere(X))
     )
     np.testing.assert_allclose(to_numpy(there), here, atol=1e-5)
 

@@ -94,7 +94,7 @@ def test_fit_many_rows_in_parts_agree(digits, monkeypatch):
 
 
 def test_fit_faults_are_told_at_once(digits):
-    with pytest.raises(ParameterError, match=r"n_neighbors=\[0\].*; temperature=-1"):
+    with pytest.raises(ParameterError, match=r"(?s)n_neighbors=\[0\].*temperature=-1"):
         KNNProbe([0], temperature=-1).fit(*digits)
 
 

@@ -12,7 +12,7 @@ from featx import EmbeddingCache, LinearProbe, MomentPCA, RidgeProbe, RidgeProbe
 from featx.digests.key_table import keys_from_matrix
 from featx.digests.space import Space
 from featx.exceptions import InputError, ParameterError
-from featx.probes import _arrays
+from featx.probes import _arrays, _base, _whitening
 
 N_ROWS, N_FEATURES = 900, 30
 
@@ -20,9 +20,10 @@ N_ROWS, N_FEATURES = 900, 30
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Treat views of any size as larger than memory, and read little at a time."""
-    monkeypatch.setattr(_arrays, "_MAX_BYTES_READ_ONCE", 0)
+    monkeypatch.setattr(_base, "_MAX_BYTES_READ_ONCE", 0)
     monkeypatch.setattr(_arrays, "_ROWS_AT_ONCE", 128)
-    for module in ("logistic_losses", "logistic_path", "moments", "ridge_choice", "rotation"):
+    monkeypatch.setattr(_whitening, "_LAZY_ROWS_AT_ONCE", 100)
+    for module in ("_logistic", "_ridge_solver", "ridge", "_whitening"):
         monkeypatch.setattr(f"featx.probes.{module}._ROWS_AT_ONCE", 100)
 
 
@@ -202,7 +203,7 @@ def test_fit_labels_are_checked_and_views_that_are_not_fitted_on_told(view, labe
 def test_fit_small_views_and_those_of_few_rows_are_read_at_once(
     n_rows, rows, labels, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(_arrays, "_MAX_BYTES_READ_ONCE", 2**20 if n_rows == N_ROWS else 0)
+    monkeypatch.setattr(_base, "_MAX_BYTES_READ_ONCE", 2**20 if n_rows == N_ROWS else 0)
     view = view_of(rows[:n_rows], tmp_path)
     probe = LinearProbe([0.1, 1.0], cv=2, scoring="neg_log_loss")
     streamed = probe.fit(view, labels[:n_rows]).coef_
