@@ -147,7 +147,8 @@ class KNNProbe(ClassifierMixin, BaseProbe):
         -------
         array of shape (n_samples,)
         """
-        return take(self.classes_, self._vote_fractions(X, "predict").argmax(axis=1))
+        fractions = self._vote_fractions(X, "predict")
+        return take(self.classes_, fractions.argmax(axis=1))
 
     def _votes(
         self, rows: Any, voters: np.ndarray | None, counts: np.ndarray

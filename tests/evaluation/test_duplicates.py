@@ -108,7 +108,7 @@ def test_near_duplicates_of_what_are_no_embeddings_is_told(samples):
 def test_compare_heads_warns_of_near_duplicates_that_part(rows):
     labels = np.arange(60) % 2
     rows[8] = rows[2]
-    rows[30] = rows[1] * 1.001  # has another label, which no fold can mend
+    rows[30] = rows[1] * 1.001  # has another label, which no fold can repair
     with pytest.warns(NearDuplicateWarning, match=r"row 2 and row 8 \(1\.000\)") as caught:
         compare_heads(rows, labels, heads=["ridge"], random_state=1)
     assert len(caught) == 1

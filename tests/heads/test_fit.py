@@ -164,8 +164,7 @@ def test_train_further_weights_reach_the_head_of_each_class():
     assert not np.allclose(weighted.decision_function(X), plain.decision_function(X))
 
 
-def test_as_head_input_is_float64_until_it_is_large(monkeypatch):
+def test_as_head_input_large_matrix_stays_float32():
     embeddings = np.ones((4, 4), np.float32)
     assert fit.as_head_input(embeddings).dtype == np.float64
-    monkeypatch.setattr(fit, "_MAX_FLOAT64_BYTES", 100)
-    assert fit.as_head_input(embeddings) is embeddings
+    assert fit.as_head_input(embeddings, max_bytes=100) is embeddings
