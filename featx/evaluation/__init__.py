@@ -1,1 +1,1 @@
-"""How good predictions are, how sure one can be of that, and which of several is best."""
+"""Metrics of predictions with intervals and calibration, comparisons of heads, near-duplicates."""

@@ -1,4 +1,4 @@
-"""Tables of cross-validations: heads on ready features, or heads and backbones on images."""
+"""Cross-validations side by side: heads on embeddings, or backbones and heads on images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import stats
@@ -26,23 +26,23 @@ from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_holds_whole_samples_out
 from featx.heads.named import CLASSIFIER_HEADS, for_labels, make_head, seed_head
 from featx.inputs.recognize import as_samples
-from featx.probes._arrays import numpy_if_foreign
+from featx.probes._arrays import numpy_if_array_api
 
 _ROUNDING = 1e-12  # of a score
 
 
 class Comparison(NamedTuple):
-    """One line of a table of cross-validations.
+    """Accuracy of a head on the embeddings of a backbone, over folds.
 
     Attributes
     ----------
     backbone, head : str
     mean, spread : float
-        Accuracy over the folds, and its standard deviation.
+        Mean accuracy over the folds, and its standard deviation.
     seconds : float
         Wall time, embedding included.
     n_forward : int
-        Samples that went through the backbone.
+        Number of samples that went through the backbone.
     scores : list of float
         Accuracy of each fold.
     """
@@ -54,27 +54,6 @@ class Comparison(NamedTuple):
     seconds: float
     n_forward: int
     scores: list[float]
-
-
-def check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
-    """Check, before any long work, that every class has a sample for each fold.
-
-    Raises
-    ------
-    InputError
-        Classes are too small, all of them named, or there are fewer groups than folds.
-    """
-    if n_folds < 2:
-        raise InputError(f"n_folds={n_folds}: expected at least 2")
-    small = [f"{str(name)!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]
-    if small:
-        raise InputError(
-            f"{n_folds} folds need {n_folds} samples of each class, but there are fewer of "
-            f"{', '.join(small[:10])}: ask for fewer folds, or add samples"
-        )
-    n_groups = n_folds if groups is None else len(set(groups))
-    if n_groups < n_folds:
-        raise InputError(f"{n_folds} folds need as many groups, but there are {n_groups}")
 
 
 def compare(
@@ -89,8 +68,8 @@ def compare(
 ) -> Iterator[Comparison]:
     """Cross-validate each head on the embeddings of each extractor.
 
-    Samples that cannot be read are left out with ``on_error="nan"``, from training and test alike.
-    A warning names samples in different folds that are nearly the same to the first extractor.
+    Samples that cannot be read are left out of training and test with ``on_error="nan"``. A warning
+    names near-duplicates in different folds, by the embeddings of the first extractor.
 
     Parameters
     ----------
@@ -99,23 +78,23 @@ def compare(
     extractors : sequence of FeatureExtractor
     heads : sequence of str or estimator
     n_folds : int, default=5
-        Stratified, shuffled.
+        Number of folds, stratified and shuffled.
     groups : array-like of shape (n_samples,), default=None
-        Samples of one group never part between training and test.
+        Groups whose samples stay together in training or test.
     random_state : int, default=0
-        Of the shuffling, and of heads that take one.
+        Seed of the folds, and of heads that take one.
 
     Yields
     ------
     Comparison
-        One by one, as they are done.
+        Each as soon as it is done.
 
     Raises
     ------
     ParameterError
-        Extractors or heads are faulty: all faults at once, before any long work.
+        Extractors or heads have faults, all of which are named before any pass.
     InputError
-        Likewise; see :func:`check_folds`.
+        Labels or groups have faults, or there are too few of a class or group for the folds.
     """
     faults = ParameterFaults("compare")
     for extractor in extractors:
@@ -125,26 +104,29 @@ def compare(
     faults.raise_any()
     X = list(X) if isinstance(X, Iterator) else X
     y, groups = _checked(len(as_samples(X)), y, groups)
-    check_folds(y, n_folds=n_folds, groups=groups)
+    _check_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
     samples = as_samples(X)
-    # A backbone that cannot be had is known before another has done its work.
+    # A backbone that cannot be loaded raises before the pass of another.
     embedders = [clone(extractor).fit(samples) for extractor in extractors]
     for embedder in embedders:
         start_s = time.perf_counter()
         views = training_views(embedder, samples)
         rows = np.flatnonzero(readable_mask(views))
-        labels = y[rows]
-        of_rows = None if groups is None else groups[rows]
-        folds = list(_folds(labels, of_rows, n_folds=n_folds, random_state=random_state))
+        cv = _CrossValidation.split(
+            y[rows],
+            None if groups is None else groups[rows],
+            n_folds=n_folds,
+            random_state=random_state,
+        )
         views = views[rows]
         n_forward = embedder.report_.n_forward
         if embedder is embedders[0]:
             names = [f"[{row}] {one_line(samples.name(row))}" for row in rows.tolist()]
-            warn_of_duplicates(views[:, 0], folds, names.__getitem__)
+            warn_of_duplicates(views[:, 0], cv.folds, names.__getitem__)
         for head in heads:
-            scores = _scores(head, views, labels, of_rows, folds=folds, random_state=random_state)
+            scores = cv.scores(head, views)
             yield Comparison(
                 backbone=embedder.label,
                 head=_name_of(head),
@@ -158,20 +140,20 @@ def compare(
 
 
 class HeadComparison(NamedTuple):
-    """One line of a table of heads.
+    """Accuracy of a head over folds.
 
     Attributes
     ----------
     head : str
     mean, spread : float
-        Accuracy over the folds, and its standard deviation.
+        Mean accuracy over the folds, and its standard deviation.
     seconds : float
         Wall time.
     scores : list of float
         Accuracy of each fold.
     p_value : float
-        How likely a difference to the best head's scores at least as large is by chance; 1 for the
-        best itself. See :func:`p_values`.
+        Probability of a difference from the best head at least as large by chance; 1 for the best
+        itself. See :func:`p_values`.
     """
 
     head: str
@@ -191,37 +173,37 @@ def compare_heads(
     groups: Any = None,
     random_state: int = 0,
 ) -> list[HeadComparison]:
-    """Cross-validate heads on the same folds of ready features, which are read once.
+    """Cross-validate heads on the same folds of embeddings.
 
-    A warning names samples in different folds that are nearly the same, since whoever has learnt
-    one knows the other: see :func:`near_duplicates`.
+    A warning names near-duplicates in different folds, since a head that has learnt one knows the
+    other: see :func:`near_duplicates`.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Embeddings, say.
+        Embeddings or other features.
     y : array-like of shape (n_samples,)
     heads : sequence of str or estimator
     n_folds : int, default=5
-        Stratified, shuffled.
+        Number of folds, stratified and shuffled.
     groups : array-like of shape (n_samples,), default=None
-        Samples of one group never part between training and test.
+        Groups whose samples stay together in training or test.
     random_state : int, default=0
-        Of the shuffling, and of heads that take one.
+        Seed of the folds, and of heads that take one.
 
     Returns
     -------
     list of HeadComparison
-        In the order of the heads.
+        Results in the order of the heads.
 
     Raises
     ------
     ParameterError
-        Heads are faulty: all faults at once.
+        Heads have faults, all of which are named.
     InputError
-        See :func:`check_folds`.
+        Labels or groups have faults, or there are too few of a class or group for the folds.
     ValueError
-        Lengths differ, or numbers are missing.
+        Lengths differ, or values are missing or infinite.
 
     Examples
     --------
@@ -239,18 +221,16 @@ def compare_heads(
     for head in heads:
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
-    X, y, groups = (numpy_if_foreign(each) for each in (X, y, groups))
+    X, y, groups = (numpy_if_array_api(each) for each in (X, y, groups))
     X = check_array(X, dtype=[np.float64, np.float32])
     y, groups = _checked(len(X), y, groups)
     _check_heads(heads, y, groups, n_views=1)
-    folds = list(_folds(y, groups, n_folds=n_folds, random_state=random_state))
-    warn_of_duplicates(X, folds, "row {}".format)
+    cv = _CrossValidation.split(y, groups, n_folds=n_folds, random_state=random_state)
+    warn_of_duplicates(X, cv.folds, "row {}".format)
     scores, seconds = [], []
     for head in heads:
         start_s = time.perf_counter()
-        scores.append(
-            _scores(head, X[:, np.newaxis], y, groups, folds=folds, random_state=random_state)
-        )
+        scores.append(cv.scores(head, X[:, np.newaxis]))
         seconds.append(time.perf_counter() - start_s)
     return [
         HeadComparison(
@@ -263,11 +243,11 @@ def compare_heads(
 def p_values(scores: Sequence[Sequence[float]]) -> list[float]:
     """Test each candidate of a cross-validation against the best, fold by fold.
 
-    The t test of Nadeau and Bengio 2003, "Inference for the Generalization Error": folds share what
-    they train on, so that the plain paired test finds differences too easily. Where the gap is the
-    same in all folds, which leaves it nothing to estimate from, the sign test. Nothing is corrected
-    for how many candidates there are, nor for the best being chosen by the same scores: among many
-    that are equally good, some will be below 0.05.
+    The t test of Nadeau and Bengio 2003, "Inference for the Generalization Error": folds share
+    training samples, so that the plain paired test finds differences too easily. Where the gap is
+    the same in all folds, the sign test takes its place. There is no correction for the number of
+    candidates, nor for the best being selected by the same scores: among many that are equally
+    good, some will be below 0.05.
 
     Parameters
     ----------
@@ -276,7 +256,7 @@ def p_values(scores: Sequence[Sequence[float]]) -> list[float]:
     Returns
     -------
     list of n_candidates floats
-        From two sides; 1 for the best.
+        Two-sided p-values; 1 for the best.
 
     Examples
     --------
@@ -296,26 +276,51 @@ def p_values(scores: Sequence[Sequence[float]]) -> list[float]:
     return np.where(differs, by_t, by_sign).tolist()
 
 
-def _scores(
-    head: Any,
-    views: np.ndarray,
-    y: np.ndarray,
-    groups: Any,
-    *,
-    folds: list[tuple[np.ndarray, np.ndarray]],
-    random_state: int,
-) -> list[float]:
-    """Return the accuracy of each fold; heads learn from all views, (n, n_views, d)."""
-    scores = []
-    for train, test in folds:
-        estimator = for_labels(make_head(head, CLASSIFIER_HEADS), y)
-        seed_head(estimator, random_state)
-        of_train = None if groups is None else groups[train]
-        fit_on_views(estimator, views[train], y[train], sample_weight=None, groups=of_train)
-        means = as_head_input(views[test].mean(axis=1))
-        with blas_threads_for(means.nbytes):
-            scores.append(float(np.mean(predict(estimator, means) == y[test])))
-    return scores
+class _CrossValidation(NamedTuple):
+    """Labels and groups of samples, and the folds in which heads are scored."""
+
+    y: np.ndarray
+    groups: np.ndarray | None
+    folds: list[tuple[np.ndarray, np.ndarray]]
+    random_state: int
+
+    @classmethod
+    def split(
+        cls, y: np.ndarray, groups: np.ndarray | None, *, n_folds: int, random_state: int
+    ) -> Self:
+        """Split samples into stratified, shuffled folds."""
+        _check_folds(y, n_folds=n_folds, groups=groups)
+        splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+        folds = splitter(n_folds, shuffle=True, random_state=random_state)
+        return cls(y, groups, list(folds.split(np.zeros(len(y)), y, groups)), random_state)
+
+    def scores(self, head: Any, views: np.ndarray) -> list[float]:
+        """Return the accuracy of each fold; heads learn from all views (n, n_views, d)."""
+        scores = []
+        for train, test in self.folds:
+            estimator = for_labels(make_head(head, CLASSIFIER_HEADS), self.y)
+            seed_head(estimator, self.random_state)
+            groups = None if self.groups is None else self.groups[train]
+            fit_on_views(estimator, views[train], self.y[train], sample_weight=None, groups=groups)
+            means = as_head_input(views[test].mean(axis=1))
+            with blas_threads_for(means.nbytes):
+                scores.append(float(np.mean(predict(estimator, means) == self.y[test])))
+        return scores
+
+
+def _check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
+    """Raise an InputError if classes, all of them named, or groups are too few for the folds."""
+    if n_folds < 2:
+        raise InputError(f"n_folds={n_folds}: expected at least 2")
+    small = [f"{str(name)!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]
+    if small:
+        raise InputError(
+            f"{n_folds} folds need {n_folds} samples of each class, but there are fewer of "
+            f"{', '.join(small[:10])}: ask for fewer folds, or add samples"
+        )
+    n_groups = n_folds if groups is None else len(set(groups))
+    if n_groups < n_folds:
+        raise InputError(f"{n_folds} folds need as many groups, but there are {n_groups}")
 
 
 def _checked(n_samples: int, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -329,7 +334,7 @@ def _checked(n_samples: int, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarra
 
 
 def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> None:
-    """Check that heads which hold samples out themselves keep groups and views together."""
+    """Check that heads which make folds of their own keep groups and augmented views together."""
     for head in heads:
         check_holds_whole_samples_out(
             make_head(head, CLASSIFIER_HEADS), np.asarray(y), groups, n_views=n_views
@@ -338,12 +343,3 @@ def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> 
 
 def _name_of(head: Any) -> str:
     return head if isinstance(head, str) else type(head).__name__
-
-
-def _folds(
-    y: np.ndarray, groups: np.ndarray | None, *, n_folds: int, random_state: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    check_folds(y, n_folds=n_folds, groups=groups)
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    folds = splitter(n_folds, shuffle=True, random_state=random_state)
-    return folds.split(np.zeros(len(y)), y, groups)

@@ -1,10 +1,9 @@
-"""Samples that are nearly the same: a score is too high if one is trained on and one judged by.
+"""Samples that are nearly the same, which raise a score if one is trained on and one tested on.
 
-How near is too near depends on network and images: of 600 X-rays each has another at a cosine of
-0.9 in the embeddings of one network, of 600 photographs of flowers none in those of another. So the
-measure is taken from the samples themselves. Copies of photographs that were compressed anew, or
-made smaller, are found in four of five cases or more; those of 28 to 64 pixels seldom
-(benchmarks/README.md).
+The threshold is measured on the samples, since it depends on network and images: of 600 X-rays each
+has another at a cosine of 0.9 in the embeddings of one network, of 600 photographs of flowers none
+has in those of another. Copies of photographs that were recompressed or made smaller are found in
+four of five cases or more; those of 28 to 64 pixels seldom (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -22,24 +21,17 @@ from sklearn.utils import Bunch, check_array
 from featx._warning import warn_caller
 from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
 
-_SHARE = 1 / 8  # of the median distance to a near neighbour
+_FRACTION = 1 / 8  # of the median distance to a near neighbour
 _NEIGHBOUR = 5  # or a hundredth of all samples: further than the copies of an image
-_LARGEST_THRESHOLD = 0.985  # where there are more copies than that
+_LARGEST_THRESHOLD = 0.985  # also where an image has more copies than that
 _N_MEASURED = 1000  # samples, evenly spread, from which that distance is taken
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
-_MAX_ROWS_LOOKED_AT = 20_000  # by a comparison of its own accord: seconds, on two cores
+_MAX_ROWS_COMPARED = 20_000  # unasked, in a comparison of heads: seconds on two cores
 _SHOWN = 3
 
 
 class _Pairs(NamedTuple):
-    """Pairs of rows that are nearly the same, some of them.
-
-    Attributes
-    ----------
-    first, second : ndarray of shape (n_pairs,), int64
-        The first is the smaller.
-    similarity : ndarray of shape (n_pairs,), float32
-    """
+    """Some pairs of rows that are nearly the same, each row index `first` below its `second`."""
 
     first: np.ndarray
     second: np.ndarray
@@ -49,32 +41,31 @@ class _Pairs(NamedTuple):
 def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
     """Find samples whose embeddings are nearly the same.
 
-    Embeddings are compared by the cosine of the angle between them, after their mean was
-    subtracted, which they all share.
+    Embeddings are compared by their cosine, after the mean of all embeddings was subtracted.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
         Embeddings. The time grows with the square of their number.
     threshold : float or "auto", default="auto"
-        The least cosine, over 0 and at most 1. "auto" is where the distance, 1 minus the cosine, is
-        an eighth of what it is, in the median, between a sample and its fifth nearest neighbour, or
-        that at a hundredth of all; 0.985 at most. Of an image with more copies than that, only the
-        closest are found.
+        Smallest cosine of near-duplicates, over 0 and at most 1. "auto" is the cosine at which the
+        distance, 1 minus the cosine, is an eighth of the median distance between a sample and its
+        fifth nearest neighbour (or the one at a hundredth of all samples); 0.985 at most. Of an
+        image with more copies than that, only the closest are found.
 
     Returns
     -------
     Bunch
         ``pairs`` (n_pairs, 2), int64, the most similar first; ``similarity`` (n_pairs,), float32;
-        ``groups`` (n_samples,), int64: samples that are linked by pairs have the same number, so
-        that ``groups=`` keeps them together wherever samples are held out; ``threshold``, float.
+        ``groups`` (n_samples,), int64, the same for samples that are linked by pairs, so that
+        ``groups=`` keeps them together wherever samples are held out; ``threshold``, float.
 
     Raises
     ------
     ParameterError
-        The threshold is no such number.
+        The threshold is not "auto" and not over 0 and at most 1.
     InputError
-        `X` is no matrix of finite numbers.
+        `X` is not a matrix of finite numbers.
 
     Examples
     --------
@@ -111,20 +102,12 @@ def warn_of_duplicates(
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
     name: Callable[[int], str],
 ) -> None:
-    """Warn, once and by name, of samples that are nearly the same and in different folds.
+    """Warn, once, of near-duplicates in different folds, with the names of the closest.
 
-    More than 20,000 samples are not looked at.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Embeddings.
-    folds : sequence of (train, test)
-        Rows; each sample is in one test.
-    name : callable
-        From a row to what a person calls the sample.
+    Each sample is in the test part of one fold; `name` returns the name of a row for people. More
+    than 20,000 samples are not compared.
     """
-    if len(X) > _MAX_ROWS_LOOKED_AT:
+    if len(X) > _MAX_ROWS_COMPARED:
         return
     fold = np.empty(len(X), np.int64)
     for number, (_, test) in enumerate(folds):
@@ -160,13 +143,13 @@ def _checked_embeddings(X: Any) -> np.ndarray:
         return check_array(X, dtype=[np.float32, np.float64])
     except (TypeError, ValueError) as exc:
         raise InputError(
-            "X is no matrix of embeddings: expected what FeatureExtractor().fit_transform(images) "
-            f"gives, shape (n_samples, n_features). {exc}"
+            "X is no matrix of embeddings: expected those of "
+            f"FeatureExtractor().fit_transform(images), shape (n_samples, n_features). {exc}"
         ) from exc
 
 
 def _directions(X: np.ndarray) -> np.ndarray:
-    """Return rows of length 1 whose products are cosines; rows that are the mean are alike."""
+    """Return unit vectors whose products are cosines; rows that equal the mean are duplicates."""
     centred = np.asarray(X, np.float32) - X.mean(axis=0, dtype=np.float64).astype(np.float32)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     directions = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
@@ -176,7 +159,7 @@ def _directions(X: np.ndarray) -> np.ndarray:
 
 
 def _measured_threshold(directions: np.ndarray) -> float:
-    """Return the cosine from which on samples are nearer than they usually are."""
+    """Return the cosine above which samples are nearer than near neighbours usually are."""
     n_samples = len(directions)
     rank = max(_NEIGHBOUR, n_samples // 100)
     if n_samples <= rank:
@@ -187,12 +170,12 @@ def _measured_threshold(directions: np.ndarray) -> float:
         cosines = directions[some] @ directions[start : start + _BLOCK_COLUMNS].T
         both = np.hstack([nearest, cosines])
         nearest = np.partition(both, -rank - 1, axis=1)[:, -rank - 1 :]
-    measured = 1 - _SHARE * (1 - float(np.median(nearest[:, 0])))
+    measured = 1 - _FRACTION * (1 - float(np.median(nearest[:, 0])))
     return min(measured, _LARGEST_THRESHOLD)
 
 
 def _similar(directions: np.ndarray, threshold: float) -> Iterator[_Pairs]:
-    """Yield the pairs of similar rows, some rows after others."""
+    """Yield the pairs of similar rows block by block."""
     for start in range(0, len(directions), _BLOCK_ROWS):
         some = directions[start : start + _BLOCK_ROWS]
         for others in range(start, len(directions), _BLOCK_COLUMNS):

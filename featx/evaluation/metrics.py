@@ -1,4 +1,4 @@
-"""Numbers that a colleague can check: scikit-learn's metrics of predictions, as plain data."""
+"""Metrics of a classifier's predictions, with intervals and calibration, as plain data."""
 
 from __future__ import annotations
 
@@ -17,234 +17,12 @@ from sklearn.utils.multiclass import type_of_target
 from featx._targets import as_labels
 from featx.exceptions import InputError, ParameterError
 
+_MEASURES = ("precision", "recall", "f1-score", "support")
 _N_BINS = 15
-_LARGEST_TEMPERATURE = 100.0
+_MAX_TEMPERATURE = 100.0
 _ROUNDING = 1e-9  # of a log loss
-
-
-def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -> dict[str, Any]:
-    """Measure how far the probabilities of predictions are from the shares that are right.
-
-    The expected calibration error of Guo et al. 2017 (arXiv 1706.04599): samples are put into 15
-    bins by the probability of the class that is predicted; of each bin, the mean probability is
-    compared with the share of right predictions, and the gaps are averaged by samples. The same
-    paper divides scores by a temperature; the one that would suit these very samples best tells in
-    which direction probabilities are wrong.
-
-    Parameters
-    ----------
-    y_true : ndarray of shape (n_samples,)
-    proba : ndarray of shape (n_samples, n_classes)
-    classes : ndarray of shape (n_classes,), sorted
-        The labels of the columns.
-
-    Returns
-    -------
-    dict
-        Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, over 1 where
-        probabilities are too sure, under 1 where they are too careful, None where any would do or
-        none is high or low enough, as where all predictions are right; ``log_loss_at_temperature``;
-        ``bins``, for each with samples in it their ``n_samples``, mean ``probability`` and
-        ``accuracy``, as a reliability diagram shows them.
-
-    Examples
-    --------
-    >>> y = np.array([0, 0, 0, 1])
-    >>> sure = calibration(y, np.tile([0.99, 0.01], (4, 1)), classes=np.array([0, 1]))
-    >>> round(sure["error"], 2), sure["temperature"] > 1
-    (0.24, True)
-    """
-    places = np.searchsorted(classes, y_true)
-    sureness = proba.max(axis=1)
-    is_right = proba.argmax(axis=1) == places
-    bins = np.minimum((sureness * _N_BINS).astype(int), _N_BINS - 1)
-    filled = [
-        {
-            "n_samples": int(np.sum(bins == number)),
-            "probability": float(sureness[bins == number].mean()),
-            "accuracy": float(is_right[bins == number].mean()),
-        }
-        for number in np.unique(bins)
-    ]
-    gaps = [part["n_samples"] * abs(part["probability"] - part["accuracy"]) for part in filled]
-    temperature = best_temperature(places, proba)
-    mended = proba if temperature is None else at_temperature(proba, temperature)
-    labels = np.arange(len(classes))
-    return {
-        "error": float(sum(gaps) / len(places)),
-        "log_loss": float(log_loss(places, proba, labels=labels)),
-        "temperature": temperature,
-        "log_loss_at_temperature": float(log_loss(places, mended, labels=labels)),
-        "bins": filled,
-    }
-
-
-def at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
-    """Return what probabilities would be if the scores behind them were divided by a temperature.
-
-    Parameters
-    ----------
-    proba : ndarray of shape (n_samples, n_classes)
-    temperature : float
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_classes), float64
-
-    Examples
-    --------
-    >>> at_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
-    array([[0.667, 0.333]])
-    """
-    scores = np.log(np.maximum(np.asarray(proba, np.float64), np.finfo(np.float64).tiny))
-    scores = (scores - scores.max(axis=1, keepdims=True)) / temperature
-    powers = np.exp(scores)
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def best_temperature(places: np.ndarray, proba: np.ndarray) -> float | None:
-    """Return the temperature between 0.01 and 100 at which samples have the lowest log loss.
-
-    None if it is lowest at an end, or the same at both.
-
-    Parameters
-    ----------
-    places : ndarray of shape (n_samples,), int
-        Columns of the true classes.
-    proba : ndarray of shape (n_samples, n_classes)
-    """
-
-    def loss(log_temperature: float) -> float:
-        chances = at_temperature(proba, float(np.exp(log_temperature)))
-        true = np.take_along_axis(chances, places[:, np.newaxis], axis=1)
-        return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
-
-    end = np.log(_LARGEST_TEMPERATURE)
-    found = minimize_scalar(loss, bounds=(-end, end), method="bounded")
-    is_inside = found.fun < min(loss(-end), loss(end)) - _ROUNDING
-    return float(np.exp(found.x)) if is_inside else None
-
-
 _N_RESAMPLES = 2000
 _CELLS_AT_ONCE = 4_000_000
-
-
-class _Measures(NamedTuple):
-    """What follows from confusion matrices, each of shape (n_resamples, n_classes).
-
-    NaN where nothing is predicted, or nothing is there.
-    """
-
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-
-
-def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]:
-    """Estimate intervals of confidence for what follows from a confusion matrix.
-
-    Shares (accuracy; precision and recall of each class) have Wilson's score intervals (1927),
-    which stay honest where all of a few samples are right. F1 scores and averages have the
-    percentiles of a bootstrap (Efron 1979): samples are drawn anew, with replacement, 2,000 times;
-    with few samples these are too narrow. To draw samples is to draw cells of the confusion matrix,
-    which takes the same time for a million samples as for a hundred.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (n_classes, n_classes), int
-        Rows are true classes, columns predicted ones.
-    confidence : float, default=0.95
-
-    Returns
-    -------
-    dict
-        ``"confidence"``; from ``"accuracy"``, and ``"macro"`` of ``"precision"``, ``"recall"`` and
-        ``"f1-score"``, to the two ends; in ``"classes"`` a list of the latter for each class.
-
-    Examples
-    --------
-    >>> low, high = intervals(np.array([[45, 5], [5, 45]]))["accuracy"]
-    >>> round(low, 3), round(high, 3)
-    (0.826, 0.945)
-    """
-    draws = _resampled(counts)
-    tail = 100 * (1 - confidence) / 2
-    right, there, told = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-
-    def percentiles(values: np.ndarray) -> list[float]:
-        if np.isnan(values).all():
-            return [0.0, 1.0]
-        return [float(end) for end in np.nanpercentile(values, [tail, 100 - tail])]
-
-    def share(n_right: int, n_samples: int) -> list[float]:
-        if not n_samples:
-            return [0.0, 1.0]
-        found = binomtest(n_right, n_samples).proportion_ci(confidence, method="wilson")
-        return [float(found.low), float(found.high)]
-
-    return {
-        "confidence": confidence,
-        "accuracy": share(int(right.sum()), int(counts.sum())),
-        "macro": {
-            "precision": percentiles(_means(draws.precision)),
-            "recall": percentiles(_means(draws.recall)),
-            "f1-score": percentiles(_means(draws.f1)),
-        },
-        "classes": [
-            {
-                "precision": share(int(right[label]), int(told[label])),
-                "recall": share(int(right[label]), int(there[label])),
-                "f1-score": percentiles(draws.f1[:, label]),
-            }
-            for label in range(len(counts))
-        ],
-    }
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-    """Return the means over the classes that a resample has."""
-    known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-
-
-def _resampled(counts: np.ndarray) -> _Measures:
-    """Return what follows from confusion matrices of as many samples, drawn from these."""
-    rng = np.random.default_rng(0)
-    n_classes, n_samples = len(counts), int(counts.sum())
-    true, predicted = np.nonzero(counts)
-    shares = counts[true, predicted] / n_samples
-    n_at_once = max(1, _CELLS_AT_ONCE // len(shares))
-    parts = []
-    for start in range(0, _N_RESAMPLES, n_at_once):
-        size = min(n_at_once, _N_RESAMPLES - start)
-        drawn = rng.multinomial(n_samples, shares, size=size).astype(np.float64)
-        is_right = true == predicted
-        parts.append(
-            _measures(
-                _summed(drawn[:, is_right], true[is_right], n_classes),
-                _summed(drawn, true, n_classes),
-                _summed(drawn, predicted, n_classes),
-            )
-        )
-    return _Measures(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-
-
-def _summed(drawn: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Add up the cells of each class: (n_resamples, n_classes)."""
-    places = (np.arange(len(labels)), labels)
-    is_of = sparse.csr_array((np.ones(len(labels)), places), shape=(len(labels), n_classes))
-    return drawn @ is_of
-
-
-def _measures(right: np.ndarray, there: np.ndarray, told: np.ndarray) -> _Measures:
-    return _Measures(_share(right, told), _share(right, there), _share(2 * right, there + told))
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
-
-
-_MEASURES = ("precision", "recall", "f1-score", "support")
 
 
 def evaluate(
@@ -255,21 +33,21 @@ def evaluate(
     classes: Any = None,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
-    """Measure how well labels were predicted, how sure that is, and what probabilities are worth.
+    """Compute metrics of predicted labels, confidence intervals, and the calibration.
 
-    It is for classifiers, of one label for each sample.
+    It is for classifiers with one label for each sample.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_samples,)
-        Labels, those predicted as ``predict`` gives them.
+        True labels, and those that ``predict`` returned.
     proba : array-like of shape (n_samples, n_classes), default=None
-        Probabilities, as ``predict_proba`` gives them.
+        Probabilities that ``predict_proba`` returned.
     classes : array-like of shape (n_classes,), default=None
-        The labels of the columns of `proba`, as in ``classes_``; None is all that are in `y_true`
-        or `y_pred`, sorted.
+        Labels of the columns of `proba`, as in ``classes_``; None is all labels in `y_true` and
+        `y_pred`, sorted.
     confidence : float, default=0.95
-        Of the intervals.
+        Confidence level of the intervals, between 0 and 1.
 
     Returns
     -------
@@ -283,9 +61,9 @@ def evaluate(
     Raises
     ------
     ParameterError
-        `confidence` is no such share.
+        `confidence` is not between 0 and 1.
     InputError
-        There are no samples, labels are no labels, or `proba` does not suit them.
+        There are no samples, values are no labels, or `proba` does not fit them.
     ValueError
         Lengths differ.
 
@@ -297,7 +75,7 @@ def evaluate(
     (0.667, [[1, 1], [0, 1]])
     """
     if not (isinstance(confidence, Real) and 0 < confidence < 1):
-        raise ParameterError(f"confidence={confidence!r}: expected a share between 0 and 1")
+        raise ParameterError(f"confidence={confidence!r}: expected a fraction between 0 and 1")
     y_true, y_pred = _checked_labels(y_true, "y_true"), _checked_labels(y_pred, "y_pred")
     check_consistent_length(y_true, y_pred, proba)
     if not len(y_true):
@@ -365,4 +143,206 @@ def _checked_proba(proba: Any, classes: np.ndarray, y_true: np.ndarray) -> np.nd
         raise InputError(f"proba has no column for the labels {unknown[:10].tolist()}")
     if (proba < 0).any() or not np.allclose(proba.sum(axis=1), 1.0, atol=1e-3):
         raise InputError("proba has rows that are no probabilities: expected sums of 1")
-    return proba / proba.sum(axis=1, keepdims=True)  # which float32 is not exact about
+    return proba / proba.sum(axis=1, keepdims=True)  # which are not exact in float32
+
+
+def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -> dict[str, Any]:
+    """Measure how far the probabilities of predictions are from the fractions that are right.
+
+    The expected calibration error of Guo et al. 2017 (arXiv 1706.04599): samples are put into 15
+    bins by the probability of the predicted class; the mean probability of each bin is compared
+    with its accuracy, and the gaps are averaged over samples. The same paper divides scores by a
+    temperature; the one with the lowest log loss on these samples shows in which direction
+    probabilities are wrong.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n_samples,)
+    proba : ndarray of shape (n_samples, n_classes)
+    classes : ndarray of shape (n_classes,), sorted
+        Labels of the columns.
+
+    Returns
+    -------
+    dict
+        Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, over 1 where
+        predictions are overconfident, under 1 where they are underconfident, None where no
+        temperature from 0.01 to 100 is best, as where all predictions are right;
+        ``log_loss_at_temperature``; ``bins``, for each that is not empty its ``n_samples``, mean
+        ``probability`` and ``accuracy``, as in a reliability diagram.
+
+    Examples
+    --------
+    >>> y = np.array([0, 0, 0, 1])
+    >>> sure = calibration(y, np.tile([0.99, 0.01], (4, 1)), classes=np.array([0, 1]))
+    >>> round(sure["error"], 2), sure["temperature"] > 1
+    (0.24, True)
+    """
+    class_indices = np.searchsorted(classes, y_true)
+    confidences = proba.max(axis=1)
+    is_right = proba.argmax(axis=1) == class_indices
+    bins = np.minimum((confidences * _N_BINS).astype(int), _N_BINS - 1)
+    filled = [
+        {
+            "n_samples": int(np.sum(bins == number)),
+            "probability": float(confidences[bins == number].mean()),
+            "accuracy": float(is_right[bins == number].mean()),
+        }
+        for number in np.unique(bins)
+    ]
+    gaps = [part["n_samples"] * abs(part["probability"] - part["accuracy"]) for part in filled]
+    temperature = _best_temperature(class_indices, proba)
+    calibrated = proba if temperature is None else _at_temperature(proba, temperature)
+    labels = np.arange(len(classes))
+    return {
+        "error": float(sum(gaps) / len(class_indices)),
+        "log_loss": float(log_loss(class_indices, proba, labels=labels)),
+        "temperature": temperature,
+        "log_loss_at_temperature": float(log_loss(class_indices, calibrated, labels=labels)),
+        "bins": filled,
+    }
+
+
+def _at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
+    """Return probabilities (n_samples, n_classes) with their logits divided by a temperature.
+
+    Examples
+    --------
+    >>> _at_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
+    array([[0.667, 0.333]])
+    """
+    scores = np.log(np.maximum(np.asarray(proba, np.float64), np.finfo(np.float64).tiny))
+    scores = (scores - scores.max(axis=1, keepdims=True)) / temperature
+    powers = np.exp(scores)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _best_temperature(class_indices: np.ndarray, proba: np.ndarray) -> float | None:
+    """Return the temperature between 0.01 and 100 with the lowest log loss.
+
+    None if the log loss is lowest at an end, or the same at both.
+    """
+
+    def loss(log_temperature: float) -> float:
+        calibrated = _at_temperature(proba, float(np.exp(log_temperature)))
+        true = np.take_along_axis(calibrated, class_indices[:, np.newaxis], axis=1)
+        return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
+
+    end = np.log(_MAX_TEMPERATURE)
+    found = minimize_scalar(loss, bounds=(-end, end), method="bounded")
+    is_inside = found.fun < min(loss(-end), loss(end)) - _ROUNDING
+    return float(np.exp(found.x)) if is_inside else None
+
+
+def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]:
+    """Return confidence intervals for metrics from a confusion matrix.
+
+    Fractions (accuracy; precision and recall of each class) have Wilson's score intervals (1927),
+    which hold even where all of a few samples are right. F1 scores and averages have percentiles of
+    a bootstrap (Efron 1979) with 2,000 resamples, which are too narrow with few samples. The
+    bootstrap draws cells of the confusion matrix, so that a million samples take as long as a
+    hundred.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_classes, n_classes), int
+        Rows are true classes, columns predicted ones.
+    confidence : float, default=0.95
+
+    Returns
+    -------
+    dict
+        ``"confidence"``; the two ends for ``"accuracy"`` and for ``"precision"``, ``"recall"`` and
+        ``"f1-score"`` in ``"macro"``; in ``"classes"`` a list of the latter for each class.
+
+    Examples
+    --------
+    >>> low, high = intervals(np.array([[45, 5], [5, 45]]))["accuracy"]
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
+    draws = _resampled(counts)
+    tail = 100 * (1 - confidence) / 2
+    right, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+
+    def percentiles(values: np.ndarray) -> list[float]:
+        if np.isnan(values).all():
+            return [0.0, 1.0]
+        return [float(end) for end in np.nanpercentile(values, [tail, 100 - tail])]
+
+    def wilson(n_right: int, n_samples: int) -> list[float]:
+        if not n_samples:
+            return [0.0, 1.0]
+        found = binomtest(n_right, n_samples).proportion_ci(confidence, method="wilson")
+        return [float(found.low), float(found.high)]
+
+    return {
+        "confidence": confidence,
+        "accuracy": wilson(int(right.sum()), int(counts.sum())),
+        "macro": {
+            "precision": percentiles(_means(draws.precision)),
+            "recall": percentiles(_means(draws.recall)),
+            "f1-score": percentiles(_means(draws.f1)),
+        },
+        "classes": [
+            {
+                "precision": wilson(int(right[label]), int(predicted[label])),
+                "recall": wilson(int(right[label]), int(actual[label])),
+                "f1-score": percentiles(draws.f1[:, label]),
+            }
+            for label in range(len(counts))
+        ],
+    }
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """Return the means over the classes in each resample."""
+    known = ~np.isnan(values)
+    return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+
+
+class _Measures(NamedTuple):
+    """Measures (n_resamples, n_classes) from confusion matrices, NaN without any sample."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+
+def _resampled(counts: np.ndarray) -> _Measures:
+    """Return the measures of bootstrap resamples."""
+    rng = np.random.default_rng(0)
+    n_classes, n_samples = len(counts), int(counts.sum())
+    true, predicted = np.nonzero(counts)
+    fractions = counts[true, predicted] / n_samples
+    n_at_once = max(1, _CELLS_AT_ONCE // len(fractions))
+    parts = []
+    for start in range(0, _N_RESAMPLES, n_at_once):
+        size = min(n_at_once, _N_RESAMPLES - start)
+        drawn = rng.multinomial(n_samples, fractions, size=size).astype(np.float64)
+        is_right = true == predicted
+        parts.append(
+            _measures(
+                _summed(drawn[:, is_right], true[is_right], n_classes),
+                _summed(drawn, true, n_classes),
+                _summed(drawn, predicted, n_classes),
+            )
+        )
+    return _Measures(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def _summed(drawn: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the sums of the cells of each class, (n_resamples, n_classes)."""
+    places = (np.arange(len(labels)), labels)
+    is_of = sparse.csr_array((np.ones(len(labels)), places), shape=(len(labels), n_classes))
+    return drawn @ is_of
+
+
+def _measures(right: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> _Measures:
+    return _Measures(
+        _ratio(right, predicted), _ratio(right, actual), _ratio(2 * right, actual + predicted)
+    )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)

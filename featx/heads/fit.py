@@ -1,4 +1,8 @@
-"""Heads are trained on embeddings, with weights of samples handed to every part that takes them."""
+"""Fit heads on embeddings, and predict with them.
+
+Sample weights reach every part of a head that takes them: the steps of a pipeline by their names,
+the parts of other meta-estimators by scikit-learn's metadata routing.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +26,21 @@ from featx._threads import blas_threads_for
 from featx.exceptions import InputError
 from featx.heads.folds import holding_whole_samples_out
 
-_MAX_FLOAT64_BYTES = 2**30
 _WEIGHT = "sample_weight"
 
 
-def as_head_input(embeddings: np.ndarray) -> np.ndarray:
-    """Give embeddings the precision in which heads are trained.
+def as_head_input(embeddings: np.ndarray, *, max_bytes: int = 2**30) -> np.ndarray:
+    """Return float32 embeddings as float64, unless these take more than 1 GiB.
 
-    Heads are given float64, in which weighting a sample twice equals repeating it, as
-    scikit-learn requires; a matrix over 1 GiB in float64 stays float32.
+    In float64, weighting a sample twice equals repeating it, as scikit-learn requires.
     """
-    if 2 * embeddings.nbytes > _MAX_FLOAT64_BYTES:
+    if 2 * embeddings.nbytes > max_bytes:
         return embeddings
     return embeddings.astype(np.float64)
 
 
 def takes_sample_weight(head: BaseEstimator) -> bool:
-    """Tell whether a head, its last step, or what these are made of can be fitted with weights.
+    """Return whether a head can be fitted with weights, by its last step or the parts of that.
 
     Examples
     --------
@@ -51,20 +53,20 @@ def takes_sample_weight(head: BaseEstimator) -> bool:
     False
     """
     last = _last_step(head)
-    if not _hands_on(last):
+    if not _routes_to_parts(last):
         return has_fit_parameter(last, _WEIGHT)
-    # Named scores and estimators in a grid ask for nothing; self-training gives some samples the
-    # weights of all.
-    is_deaf = isinstance(last, SelfTrainingClassifier)
-    if is_deaf or _has_scoring(last) or _searches_estimators(last):
+    # Named scores and estimators in a grid request nothing; self-training passes the weights of all
+    # samples to a fit on some.
+    is_self_training = isinstance(last, SelfTrainingClassifier)
+    if is_self_training or _has_scoring(last) or _searches_estimators(last):
         return False
     copy = clone(last)
     _request_weights(copy, ["fit"])
-    return _asks_for_weights(copy)
+    return _requests_weights(copy)
 
 
 def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) -> None:
-    """Fit a head; where there are weights, each part of it that takes them gets them.
+    """Fit a head, and pass weights, if there are any, to each part that takes them.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
 def predict(head: BaseEstimator, X: np.ndarray) -> np.ndarray:
     """Return the predictions of a head, shape (n_samples,) or (n_samples, n_outputs).
 
-    Some heads, such as CatBoost's, return a column where scikit-learn's return one dimension.
+    Some heads, such as CatBoost's, predict a column where scikit-learn's predict one dimension.
     """
     predicted = np.asarray(head.predict(X))
     return predicted[:, 0] if predicted.ndim == 2 and predicted.shape[1] == 1 else predicted
@@ -98,14 +100,14 @@ def train_further(head: BaseEstimator, X: np.ndarray, y: Any, **params: Any) -> 
 
 
 def _train(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict) -> None:
-    is_routed = _WEIGHT in params and _hands_on(_last_step(head))
+    is_routed = _WEIGHT in params and _routes_to_parts(_last_step(head))
     if is_routed:
         _request_weights(head, ["fit", "partial_fit", "score"])
     elif _WEIGHT in params and isinstance(head, Pipeline):
         weights = params.pop(_WEIGHT)
         weighed = [name for name, step in head.steps if has_fit_parameter(step, _WEIGHT)]
         params |= {f"{name}__{_WEIGHT}": weights for name in weighed}
-    # What is said step by step needs no routing, whether or not that is switched on.
+    # Weights for named steps need no routing, whether or not that is switched on.
     with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=is_routed):
         getattr(head, method)(X, y, **params)
 
@@ -114,26 +116,23 @@ def _last_step(head: BaseEstimator) -> BaseEstimator:
     return head.steps[-1][1] if isinstance(head, Pipeline) else head
 
 
-def _hands_on(head: BaseEstimator) -> bool:
-    """Tell whether a head is made of others, to which metadata routing leads."""
-    made_of_others = any(isinstance(part, BaseEstimator) for part in head.get_params().values())
-    return made_of_others and _routing_of(head) is not None
+def _routes_to_parts(head: BaseEstimator) -> bool:
+    """Return whether metadata routing leads from a head to estimators that are its parts."""
+    has_parts = any(isinstance(part, BaseEstimator) for part in head.get_params().values())
+    return has_parts and _routing_of(head) is not None
 
 
 def _routing_of(head: BaseEstimator) -> MetadataRouter | MetadataRequest | None:
     try:
         with config_context(enable_metadata_routing=True):
             return get_routing_for_object(head)
-    except NotImplementedError:  # some of scikit-learn's own hand nothing on
+    except NotImplementedError:  # of some estimators of scikit-learn
         return None
 
 
 def _request_weights(head: BaseEstimator, methods: list[str]) -> None:
-    """Let each part of a head ask for weights by metadata routing, unless some part does already.
-
-    The parts are those that take weights in a method of that name.
-    """
-    if _asks_for_weights(head):
+    """Let each part request weights for methods that take them, unless some part already does."""
+    if _requests_weights(head):
         return
     with config_context(enable_metadata_routing=True):
         for part in [head, *head.get_params().values()]:
@@ -143,13 +142,13 @@ def _request_weights(head: BaseEstimator, methods: list[str]) -> None:
                     getattr(part, f"set_{method}_request")(sample_weight=True)
 
 
-def _asks_for_weights(head: BaseEstimator) -> bool:
+def _requests_weights(head: BaseEstimator) -> bool:
     routing = _routing_of(head)
     return routing is not None and bool(routing.consumes("fit", [_WEIGHT]))
 
 
 def _searches_estimators(head: BaseEstimator) -> bool:
-    """Tell whether a search tries estimators, which ask for nothing, in place of a part."""
+    """Return whether a search tries estimators, which request nothing, in place of a part."""
     params = head.get_params(deep=False)
     grids = params.get("param_grid", params.get("param_distributions", []))
     grids = [grids] if isinstance(grids, Mapping) else grids
@@ -158,7 +157,7 @@ def _searches_estimators(head: BaseEstimator) -> bool:
 
 
 def _has_scoring(head: BaseEstimator) -> bool:
-    """Tell whether scores are named in a head, whose scorers do not say what they ask for."""
+    """Return whether a head has named scores, whose scorers do not declare what they request."""
     params = head.get_params()
     return any(
         value is not None
@@ -168,19 +167,10 @@ def _has_scoring(head: BaseEstimator) -> bool:
 
 
 def as_rows(views: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Turn views into rows for a head.
+    """Return augmented views (n_samples, n_views, n_features) as rows for a head, float64.
 
-    Parameters
-    ----------
-    views : ndarray of shape (n_samples, n_views, n_features), float32
-    *others : ndarray of shape (n_samples, ...)
-        What belongs to the samples.
-
-    Returns
-    -------
-    rows : ndarray of shape (n_samples * n_views, n_features)
-        Of one sample after another.
-    *others : ndarray of shape (n_samples * n_views, ...)
+    The rows (n_samples * n_views, n_features) are those of one sample after another; other arrays,
+    one entry a sample, are repeated to match.
 
     Examples
     --------
@@ -201,15 +191,9 @@ def fit_on_views(
     sample_weight: np.ndarray | None,
     groups: np.ndarray | None,
 ) -> None:
-    """Fit a head on all views of samples.
+    """Fit a head on all augmented views (n_samples, n_views, n_features) of samples, float32.
 
-    Parameters
-    ----------
-    head : estimator
-    views : ndarray of shape (n_samples, n_views, n_features), float32
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    sample_weight, groups : ndarray of shape (n_samples,) or None
-        Samples of one group never part where the head holds samples out.
+    Where the head makes folds, those of one sample, and samples of one group, stay together.
     """
     n_views = views.shape[1]
     rows, labels = as_rows(views, y)

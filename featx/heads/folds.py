@@ -1,7 +1,8 @@
-"""Folds that heads make inside: of whole samples, or of groups of them, instead of rows.
+"""Folds that heads make inside, of whole samples or groups of them instead of rows.
 
-A head that chooses by cross-validation would be judged by a view of the very sample that it was
-trained on. While it is fitted, its parameters `cv` are therefore other ones.
+A head that selects by cross-validation would be scored on an augmented view of the very sample that
+it was trained on. While it is fitted, its parameters `cv` are therefore replaced by folds that keep
+all augmented views of a sample, and all samples of a group, together.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from sklearn.pipeline import Pipeline
 from featx._validation import InputFaults
 from featx.exceptions import InputError, ParameterError
 
-# They hand all rows to what is inside them, in their order.
-_HANDING_ALL_ON = (Pipeline, OneVsRestClassifier, MultiOutputClassifier, MultiOutputRegressor)
+# They pass all rows, in order, to the estimators inside.
+_PASSING_ALL_ROWS = (Pipeline, OneVsRestClassifier, MultiOutputClassifier, MultiOutputRegressor)
 _N_FOLDS = 5
 _MANY_ROWS = 10_000  # from which on early_stopping="auto" holds rows out
 
@@ -42,22 +43,14 @@ def check_holds_whole_samples_out(
     *,
     n_views: int,
 ) -> None:
-    """Check, before any pass, that a head can hold out whole groups, or samples with all views.
-
-    Parameters
-    ----------
-    head : estimator
-        Not fitted.
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    groups : ndarray of shape (n_samples,) or None
-    n_views : int
+    """Check, before any pass, that an unfitted head can hold out whole groups or samples.
 
     Raises
     ------
     ParameterError
-        Some part of it would be judged by what it was trained on; all such are named.
+        Parts of the head would be scored on what they are trained on; all are named.
     InputError
-        There are too few samples or groups for its folds.
+        There are too few samples or groups for the folds of the head.
 
     Examples
     --------
@@ -74,21 +67,21 @@ views of one sample, or samples of one group, would part
         _check_folds(head, whole, y, groups, n_views)
         return
     parts = [("", head), *head.get_params().items()]
-    parting = [
+    splitting = [
         f"{prefix}{'__' if prefix else ''}{name}"
         for prefix, part in parts
         if isinstance(part, BaseEstimator)
-        for name in _holding_rows_out(part, len(y) * n_views)
+        for name in _row_splits(part, len(y) * n_views)
     ]
-    parting += [
+    splitting += [
         f"{name}={value!r}"
         for name, value in head.get_params().items()
         if _is_splitter(name, value) and name not in whole
     ]
-    if parting:
+    if splitting:
         raise ParameterError(
-            f"head has {' and '.join(parting)}, which holds single rows out: views of one sample, "
-            "or samples of one group, would part"
+            f"head has {' and '.join(splitting)}, which holds single rows out: views of one "
+            "sample, or samples of one group, would part"
         )
     _check_folds(head, whole, y, groups, n_views)
 
@@ -100,20 +93,20 @@ def _check_folds(
     groups: np.ndarray | None,
     n_views: int,
 ) -> None:
-    """Check that splitters can make their folds, and that calibration has enough of each class."""
+    """Check that splitters can make folds, and calibration too, from the samples of each class."""
     params, faults = head.get_params(), InputFaults()
     for name in splitters:
-        with warnings.catch_warnings(action="ignore"):  # the head itself gives them
+        with warnings.catch_warnings(action="ignore"):  # the head will give them
             try:
                 _split(params[name], y, groups, n_views, is_classifier(head))
             except ValueError as exc:
                 faults.messages.append(f"the folds of head__{name} cannot be made: {exc}")
     if y.ndim == 1:
-        faults.messages += _faults_of_calibration(head, y)
+        faults.messages += _calibration_faults(head, y)
     faults.raise_any()
 
 
-def _faults_of_calibration(head: BaseEstimator, y: np.ndarray) -> Iterator[str]:
+def _calibration_faults(head: BaseEstimator, y: np.ndarray) -> Iterator[str]:
     """Yield a message for each part that calibrates in more folds than a class has samples."""
     labels, counts = np.unique(y, return_counts=True)
     for name, part in {"": head, **head.get_params()}.items():
@@ -132,8 +125,8 @@ def _faults_of_calibration(head: BaseEstimator, y: np.ndarray) -> Iterator[str]:
             )
 
 
-def _holding_rows_out(part: BaseEstimator, n_rows: int) -> Iterator[str]:
-    """Say by which parameters an estimator holds out rows of its own choice."""
+def _row_splits(part: BaseEstimator, n_rows: int) -> Iterator[str]:
+    """Yield the parameters by which an estimator holds out rows of its own choice."""
     params = part.get_params(deep=False)
     stops_early = params.get("early_stopping", False)
     if stops_early is True or (stops_early == "auto" and n_rows > _MANY_ROWS):
@@ -141,7 +134,7 @@ def _holding_rows_out(part: BaseEstimator, n_rows: int) -> Iterator[str]:
     n_iter = params.get("n_iter_no_change")
     if "early_stopping" not in params and "validation_fraction" in params and n_iter is not None:
         yield f"n_iter_no_change={n_iter!r}"  # of gradient boosting
-    for name in ("oob_score", "probability"):  # SVC has its probabilities from folds
+    for name in ("oob_score", "probability"):  # SVC gets its probabilities from folds
         if params.get(name) is True:
             yield f"{name}=True"
 
@@ -150,19 +143,13 @@ def _holding_rows_out(part: BaseEstimator, n_rows: int) -> Iterator[str]:
 def holding_whole_samples_out(
     head: BaseEstimator, y: np.ndarray, groups: np.ndarray | None, n_views: int
 ) -> Iterator[None]:
-    """Let the parameters `cv` of a head be folds of whole samples or groups for a while.
+    """Replace the parameters `cv` of a head by folds of whole samples or groups for a while.
 
-    Parameters
-    ----------
-    head : estimator
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    groups : ndarray of shape (n_samples,) or None
-    n_views : int
-        The rows on which the head is fitted are the views of one sample after another.
+    The rows on which the head is fitted are the augmented views of one sample after another.
     """
     params = head.get_params()
     given = {name: params[name] for name in _splitters(head)}
-    # Without a reason set_params is not called: some heads refuse it once they are fitted.
+    # set_params is not called without need: some heads refuse it once they are fitted.
     if not given or (n_views == 1 and groups is None):
         yield
         return
@@ -176,11 +163,11 @@ def holding_whole_samples_out(
 
 
 def _splitters(head: BaseEstimator) -> Iterator[str]:
-    """Name the parameters that split all rows."""
+    """Yield the names of parameters that split all rows."""
     for name, value in head.get_params(deep=False).items():
-        if _is_splitter(name, value) and not isinstance(value, float):  # a share of the rows
+        if _is_splitter(name, value) and not isinstance(value, float):  # a fraction of the rows
             yield name
-        elif isinstance(head, _HANDING_ALL_ON) and isinstance(value, BaseEstimator):
+        elif isinstance(head, _PASSING_ALL_ROWS) and isinstance(value, BaseEstimator):
             yield from (f"{name}__{inner}" for inner in _splitters(value))
     if isinstance(head, Pipeline):
         for step, part in head.steps:
@@ -193,13 +180,7 @@ def _is_splitter(name: str, value: Any) -> bool:
 
 
 class SampleFolds:
-    """Folds of rows that were made beforehand, as a splitter of scikit-learn.
-
-    Parameters
-    ----------
-    folds : sequence of (train, test)
-        Row numbers.
-    """
+    """A splitter that yields given folds, as (train, test) row indices."""
 
     def __init__(self, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         self.folds = folds
@@ -207,51 +188,51 @@ class SampleFolds:
     def split(
         self, X: Any = None, y: Any = None, groups: Any = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the rows to train on and to be judged by."""
+        """Yield the training and the test rows of each fold."""
         yield from self.folds
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Return how many folds there are."""
+        """Return the number of folds."""
         return len(self.folds)
 
 
 def _split(
     cv: Any, y: np.ndarray, groups: np.ndarray | None, n_views: int, is_class: bool
 ) -> SampleFolds:
-    kinds = _kinds(y) if is_class else None
+    strata = _class_combinations(y) if is_class else None
     if cv is None or isinstance(cv, Integral):
         n_folds = _N_FOLDS if cv is None else int(cv)
         if groups is not None:
             n_groups = len(np.unique(groups))
             if n_groups < n_folds:  # of which scikit-learn 1.7 makes folds without samples
                 raise InputError(f"{n_folds} folds need as many groups, but there are {n_groups}")
-            cv = GroupKFold(n_folds) if kinds is None else StratifiedGroupKFold(n_folds)
+            cv = GroupKFold(n_folds) if strata is None else StratifiedGroupKFold(n_folds)
         elif y.ndim == 2:  # which scikit-learn would split in order
-            cv = KFold(n_folds) if kinds is None else StratifiedKFold(n_folds)
-            kinds = kinds if kinds is None else _common(kinds, n_folds)
+            cv = KFold(n_folds) if strata is None else StratifiedKFold(n_folds)
+            strata = strata if strata is None else _merge_rare(strata, n_folds)
     splitter = check_cv(cv, y, classifier=is_class)
     samples = np.zeros((len(y), 1))
     return SampleFolds(
         [
             (_rows(train, n_views), _rows(test, n_views))
-            for train, test in splitter.split(samples, y if kinds is None else kinds, groups)
+            for train, test in splitter.split(samples, y if strata is None else strata, groups)
         ]
     )
 
 
-def _kinds(y: np.ndarray) -> np.ndarray:
-    """Return a number for each class, or combination of classes, of the samples."""
+def _class_combinations(y: np.ndarray) -> np.ndarray:
+    """Return the index of the class, or combination of classes, of each sample."""
     return np.unique(y, axis=0, return_inverse=True)[1].reshape(len(y))
 
 
-def _common(kinds: np.ndarray, n_folds: int) -> np.ndarray:
-    """Make one kind of all that are too rare to be in each fold."""
-    is_rare = np.bincount(kinds)[kinds] < n_folds
-    return np.where(is_rare, kinds.max() + 1, kinds)
+def _merge_rare(strata: np.ndarray, n_folds: int) -> np.ndarray:
+    """Merge the strata that are too rare to be in each fold into one."""
+    is_rare = np.bincount(strata)[strata] < n_folds
+    return np.where(is_rare, strata.max() + 1, strata)
 
 
 def _rows(samples: np.ndarray, n_views: int) -> np.ndarray:
-    """Return the rows of the views of samples."""
+    """Return the rows of the augmented views of samples."""
     samples = np.asarray(samples)
     if samples.dtype == bool:
         samples = np.flatnonzero(samples)

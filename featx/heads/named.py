@@ -1,10 +1,14 @@
-"""Heads by name or as given: made, seeded, and one for each output where they know one only."""
+"""Heads by name or as scikit-learn estimators: made, checked, seeded and wrapped.
+
+A new name is a line in a table. Wrappers give a head class indices where it misreads labels, and a
+copy for each output where it supports only one.
+"""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,76 +31,6 @@ from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
 from featx.probes.linear import LinearProbe
 from featx.probes.nearest_mean import NearestMeanProbe
-
-_MAX_SOUND = 10_000
-# Parameters of heads in which nothing was found; asking scikit-learn takes milliseconds, and a
-# search asks for each fold.
-_sound: set[Hashable] = set()
-
-
-def check_head_params(head: BaseEstimator) -> None:
-    """Check the parameters of a head before there are embeddings.
-
-    scikit-learn's estimators check them before they look at the samples, of which there are none
-    here. Others are not called.
-
-    Raises
-    ------
-    ParameterError
-        Some have faulty values.
-
-    Examples
-    --------
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> check_head_params(LogisticRegression(C=-1))
-    Traceback (most recent call last):
-        ...
-    featx.exceptions.ParameterError: The 'C' parameter of LogisticRegression must be a float in \
-the range (0.0, inf]. Got -1 instead.
-    """
-    try:
-        params = _plain(head)
-    except TypeError:
-        params = None
-    if params in _sound or get_config()["skip_parameter_validation"]:
-        return
-    parts = [part for part in (head, *head.get_params().values()) if _is_of_scikit_learn(part)]
-    faults = [fault for part in parts if (fault := _fault_of(part))]
-    if faults:
-        raise ParameterError("\n".join(faults), faults)
-    if params is not None:
-        if len(_sound) >= _MAX_SOUND:
-            _sound.clear()
-        _sound.add(params)
-
-
-def _plain(value: Any) -> Hashable:
-    """Say in plain, hashable data what decides the verdict; a TypeError tells that it cannot."""
-    if value is None or isinstance(value, (str, int, float)):
-        return type(value), value
-    if isinstance(value, (list, tuple)):
-        return type(value), *map(_plain, value)
-    if _is_of_scikit_learn(value):
-        params = value.get_params(deep=False)
-        return type(value), *((name, _plain(inner)) for name, inner in params.items())
-    raise TypeError(f"{type(value)} is not plain")
-
-
-def _is_of_scikit_learn(part: Any) -> bool:
-    is_estimator = hasattr(part, "fit") and not isinstance(part, type)
-    return is_estimator and type(part).__module__.startswith("sklearn.")
-
-
-def _fault_of(part: BaseEstimator) -> str:
-    """Say what is wrong with the parameters of an estimator; an empty string if nothing is."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            clone(part).fit(np.empty((0, 1)), np.empty(0))
-    except Exception as exc:
-        # What scikit-learn raises for a parameter is both, and nothing else is.
-        if isinstance(exc, ValueError) and isinstance(exc, TypeError):
-            return str(exc)
-    return ""
 
 
 def _scaled(head: BaseEstimator) -> Pipeline:
@@ -123,19 +57,12 @@ REGRESSOR_HEADS: dict[str, Callable[[], BaseEstimator]] = {
 
 
 def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
-    """Find what a head stands for.
-
-    Parameters
-    ----------
-    head : str or estimator
-        A name, or a scikit-learn estimator, which is returned as it is.
-    options : dict
-        ``CLASSIFIER_HEADS`` or ``REGRESSOR_HEADS``.
+    """Return the head that a name in `options` stands for; an estimator is returned as it is.
 
     Raises
     ------
     ParameterError
-        It is neither; near names are suggested.
+        `head` is neither a name nor an estimator; near names are suggested.
     """
     if isinstance(head, str):
         if head not in options:
@@ -147,7 +74,7 @@ def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
             )
         return options[head]()
     is_head = hasattr(head, "fit") and hasattr(head, "get_params")
-    # Some have a method `predict` once they are fitted.
+    # Some heads have a method `predict` only once they are fitted.
     predicts = hasattr(head, "predict") or (is_head and (is_classifier(head) or is_regressor(head)))
     if isinstance(head, type) or not (is_head and predicts):
         expected = "a name or a scikit-learn estimator, with fit, predict and get_params"
@@ -156,7 +83,7 @@ def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
 
 
 def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
-    """Make a new, unfitted head, from what :func:`find_head` takes.
+    """Return a new, unfitted head, as :func:`find_head` finds it.
 
     Examples
     --------
@@ -166,12 +93,57 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     found = find_head(head, options)
     try:
         return clone(found)
-    except RuntimeError:  # of heads that convert their parameters, as CatBoost its class_weights
+    except RuntimeError:  # of heads that convert parameters, as CatBoost does class_weights
         return copy.deepcopy(found)
 
 
+def check_head_params(head: BaseEstimator) -> None:
+    """Check the parameters of a head before there are embeddings.
+
+    scikit-learn's estimators check them before the samples, of which none are passed here.
+    Estimators of other libraries are not called.
+
+    Raises
+    ------
+    ParameterError
+        Some parameters have faulty values.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> check_head_params(LogisticRegression(C=-1))
+    Traceback (most recent call last):
+        ...
+    featx.exceptions.ParameterError: The 'C' parameter of LogisticRegression must be a float in \
+the range (0.0, inf]. Got -1 instead.
+    """
+    if get_config()["skip_parameter_validation"]:
+        return
+    parts = [part for part in (head, *head.get_params().values()) if _is_of_scikit_learn(part)]
+    faults = [fault for part in parts if (fault := _fault_of(part))]
+    if faults:
+        raise ParameterError("\n".join(faults), faults)
+
+
+def _is_of_scikit_learn(part: Any) -> bool:
+    is_estimator = hasattr(part, "fit") and not isinstance(part, type)
+    return is_estimator and type(part).__module__.startswith("sklearn.")
+
+
+def _fault_of(part: BaseEstimator) -> str:
+    """Return what scikit-learn reports of an estimator's parameters, empty if they are sound."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            clone(part).fit(np.empty((0, 1)), np.empty(0))
+    except Exception as exc:
+        # Only the error for a parameter is both.
+        if isinstance(exc, ValueError) and isinstance(exc, TypeError):
+            return str(exc)
+    return ""
+
+
 def seed_head(head: BaseEstimator, random_state: Any) -> None:
-    """Give a random state to each part of a head that has none."""
+    """Set the random state of each part of a head that has none."""
     if random_state is None:
         return
     unseeded = {
@@ -186,18 +158,8 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
 def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
     """Wrap a head that does not take labels as they are, so that it gets class indices.
 
-    XGBoost takes consecutive integers from 0 only, and CatBoost compares integers as floats.
-
-    Parameters
-    ----------
-    head : estimator
-        Not fitted.
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-
-    Returns
-    -------
-    estimator
-        `head`, or a ``VotingClassifier`` of this single head, which encodes the labels.
+    XGBoost takes consecutive integers from 0 only, and CatBoost compares integers as floats. Such a
+    head is returned as the only one in a ``VotingClassifier``, which encodes the labels.
 
     Examples
     --------
@@ -223,19 +185,10 @@ def _misreads(part: Any, y: np.ndarray) -> bool:
 
 
 def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
-    """Give a head that knows one output only one copy of itself for each column of `y`.
+    """Wrap a head that supports only one output, so that each column of `y` has a copy.
 
-    Parameters
-    ----------
-    head : estimator
-        Not fitted.
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-
-    Returns
-    -------
-    estimator
-        `head`, its last step in a ``OneVsRestClassifier`` for several labels, or in a
-        ``MultiOutputClassifier`` or ``MultiOutputRegressor`` where it has to be.
+    The head, or its last step, is wrapped in a ``OneVsRestClassifier`` for several labels, else in
+    a ``MultiOutputClassifier`` or ``MultiOutputRegressor``.
 
     Examples
     --------

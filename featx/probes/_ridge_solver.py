@@ -5,23 +5,13 @@ normal equations as in Hastie, Tibshirani and Friedman (2009), "The Elements of 
 Learning", section 3.4.1. The dual form solves in the space of the samples, where those are fewer
 than the features.
 
-Weighted first and second moments of samples and targets, which add up over parts of the data.
+Least squares needs only weighted first and second moments, which add up over parts of the data: the
+moments of the training part of a fold are those of all samples less those of its test part.
 
-All that least squares asks of data is in them: the moments of what a fold trains on are those of
-everything, less those of the fold.
-
-Linear systems that differ by a multiple of the identity, for many multiples.
-
-A symmetric matrix is brought to tridiagonal form once (Golub and Van Loan 2013, "Matrix
-Computations", 4th edition, section 8.3.1); there a system of any multiple costs a sweep over the
-diagonal, and the way back one product for all. It is the way of Eldén (1977), "Algorithms for the
-regularization of ill-conditioned least squares problems", with the matrix in place of its root. It
-costs half of an eigendecomposition, which is the way where a multiple is lost in rounding.
-
-Numpy and scipy each bring a BLAS with threads of its own, and those of the one go on spinning for a
-tenth of a second after their work: a decomposition by scipy's after a product by numpy's takes
-twice as long (160 ms instead of 72, 1,280 columns, 2 cores, 2026-11). So large products between
-decompositions are scipy's, too.
+NumPy and SciPy each bring a BLAS with threads of its own, and those of one keep spinning for a
+tenth of a second after their work: a decomposition by SciPy after a product by NumPy takes twice as
+long (160 ms instead of 72, 1,280 columns, 2 cores, 2026-11). So large products between
+decompositions are SciPy's too.
 """
 
 from __future__ import annotations
@@ -29,9 +19,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from operator import add
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import linalg
@@ -40,10 +30,10 @@ from scipy.linalg import blas, lapack
 from featx._threads import blas_threads_for
 from featx.exceptions import InputError
 from featx.probes._arrays import (
-    NUMBERS_AT_ONCE,
+    MAX_GPU_ELEMENTS,
+    as_array_like,
     cast,
-    is_foreign,
-    like,
+    is_array_api,
     namespace,
     take,
     to_numpy,
@@ -52,33 +42,214 @@ from featx.probes._arrays import (
 from featx.probes._validation import Fold
 
 _ROWS_AT_ONCE = 1024
-_LEAST_LEFT = 1e-6  # of what was subtracted from: six digits are lost, ten are left
+_MAX_BYTES_HELD = 2**30  # in Gram matrices of folds; more are computed one by one
+_MIN_FRACTION_LEFT = 1e-6  # after subtraction: six digits are lost, ten are left
 _CONSTANT = 1e-20  # of the largest sum of squares
+_LAPACK_BLOCK = 64  # columns; more work space brings nothing
+_WORK = 16  # times that of a product of its size: threads pay from 512 rows on
+_SMALL = 3  # rows, below which there is nothing to bring to tridiagonal form
 
 
-def rows_of(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return some rows; those that follow one another without copying them.
+def solve(
+    X: Any,
+    Y: np.ndarray,
+    weights: np.ndarray,
+    folds: Sequence[Fold],
+    *,
+    fit_intercept: bool,
+) -> Iterator[Solutions]:
+    """Yield the solutions for the training part of each fold, and then for all samples.
 
     Parameters
     ----------
-    X : ndarray or view of shape (n, d)
-    rows : ndarray of int of shape (m,)
-        One or more, from 0 on.
+    X : array or lazy array of shape (n, d)
+    Y : ndarray of shape (n, t), float64
+    weights : ndarray of shape (n,), float64
+    folds : sequence of (train, test)
+        Row indices.
+    fit_intercept : bool
 
-    Examples
-    --------
-    >>> X = np.arange(4)
-    >>> rows_of(X, np.array([1, 2])), rows_of(X, np.array([2, 1]))
-    (array([1, 2]), array([2, 1]))
+    Yields
+    ------
+    Solutions
+        The last is for one strength at a time.
     """
-    first = rows[0]
-    is_slice = np.array_equal(rows, np.arange(first, first + len(rows)))
-    return X[first : first + len(rows)] if is_slice else X[rows]
+    shift = weighted_mean(X, weights) if fit_intercept else np.zeros(X.shape[1])
+    solve_form = _solve_dual if len(Y) < X.shape[1] else _solve_primal
+    yield from solve_form(_Problem(X, Y, weights, shift, fit_intercept), folds)
+
+
+class _Problem(NamedTuple):
+    """Rows (n, d), targets (n, t) and weights (n,), and a shift (d,) to subtract from the rows."""
+
+    X: Any
+    Y: np.ndarray
+    weights: np.ndarray
+    shift: np.ndarray
+    fit_intercept: bool
+
+    def moments(self, rows: np.ndarray) -> Moments:
+        return Moments.of(self.X, self.Y, self.weights, rows, shift=self.shift)
+
+
+def _solve_dual(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solutions]:
+    """Yield solutions from the products of samples, in NumPy: too few to be worth a GPU."""
+    X, Y, weights = to_numpy(problem.X), problem.Y, problem.weights
+    centered = X - problem.shift
+    kernel = centered @ centered.T
+    _check_finite(kernel, Y)
+    for rows in [*(train for train, _ in folds), np.arange(len(Y))]:
+        part, fit_intercept = kernel[np.ix_(rows, rows)], problem.fit_intercept
+        yield _DualSolutions(X[rows], Y[rows], weights[rows], part, fit_intercept=fit_intercept)
+
+
+def _solve_primal(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solutions]:
+    """Yield solutions from the moments of samples."""
+    every = np.arange(len(problem.Y))
+    tests = [test for _, test in folds]
+    test_moments: Iterable[Moments]
+    if len(folds) * problem.X.shape[1] ** 2 * 8 > _MAX_BYTES_HELD:
+        total, test_moments = problem.moments(every), map(problem.moments, tests)
+    else:
+        test_moments = [problem.moments(test) for test in tests]
+        are_parts = np.array_equal(np.sort(np.concatenate(tests)), every)
+        total = reduce(add, test_moments) if are_parts else problem.moments(every)
+    _check_finite(total.xx, total.xy)
+    yield from map(partial(_solve_fold, problem, total), folds, test_moments)
+    yield _PrimalSolution(total, problem.shift, fit_intercept=problem.fit_intercept)
+
+
+def _solve_fold(
+    problem: _Problem, total: Moments, fold: Fold, test_moments: Moments
+) -> _PrimalSolutions:
+    """Return the solutions for the training part of a fold from the moments of its test part."""
+    train, test = fold
+    fit_intercept = problem.fit_intercept
+    n_samples = len(problem.Y)
+    both = np.concatenate([train, test])  # a split may repeat rows, or leave some out
+    if len(both) == n_samples and np.array_equal(np.sort(both), np.arange(n_samples)):
+        rest = total - test_moments
+        if rest.survives_cancellation(total, centered=fit_intercept):
+            return _PrimalSolutions(rest, problem.shift, fit_intercept=fit_intercept)
+    # The test part may be far from the others: a mean of their own leaves more digits.
+    if fit_intercept:
+        counted = np.bincount(train, problem.weights[train], n_samples)
+        problem = problem._replace(shift=weighted_mean(problem.X, counted))
+    return _PrimalSolutions(problem.moments(train), problem.shift, fit_intercept=fit_intercept)
+
+
+class Solutions(ABC):
+    """Coefficients and intercepts of ridge regression for any strength."""
+
+    n_targets: int
+    x_mean: np.ndarray  # (d,)
+    _y_mean: np.ndarray  # (t,)
+    _fit_intercept: bool
+
+    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
+        coefs = self._coefficients(alphas)
+        if not self._fit_intercept:
+            return coefs, np.zeros(coefs.shape[1:])
+        at_mean = product(self.x_mean[np.newaxis], coefs.reshape(len(coefs), -1))
+        return coefs, self._y_mean - at_mean.reshape(coefs.shape[1:])
+
+    @abstractmethod
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
+        """Return coefficients (d, n_alphas, t)."""
+
+
+def _check_finite(products: np.ndarray, targets: np.ndarray) -> None:
+    if not (np.isfinite(products).all() and np.isfinite(targets).all()):
+        raise InputError("X or y holds NaN, or numbers that are infinite or too large")
+
+
+class _PrimalSolutions(Solutions):
+    """Solutions from the moments of the training part, less a shift (zero without intercept)."""
+
+    def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
+        self.x_mean, self._y_mean = _means(moments, shift)
+        self._fit_intercept, self.n_targets = fit_intercept, len(moments.y)
+        xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
+        self._systems = ShiftedSystems(xx, xy)
+
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
+        return self._systems.at(alphas)
+
+
+class _PrimalSolution(Solutions):
+    """Solutions from moments for one strength at a time, by Cholesky decomposition."""
+
+    def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
+        self._moments, self._shift, self._fit_intercept = moments, shift, fit_intercept
+        self.x_mean, self._y_mean = _means(moments, shift)
+        self.n_targets = len(moments.y)
+
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
+        (alpha,) = alphas
+        moments = self._moments
+        xx, xy = moments.centered() if self._fit_intercept else (moments.xx, moments.xy)
+        try:
+            shifted = xx + alpha * np.eye(len(xx))
+            factor = linalg.cho_factor(shifted, lower=True, overwrite_a=True)
+        except linalg.LinAlgError:  # dependent features, and a tiny alpha
+            every = _PrimalSolutions(moments, self._shift, fit_intercept=self._fit_intercept)
+            return every._coefficients(alphas)
+        return linalg.cho_solve(factor, xy)[:, np.newaxis]
+
+
+class _DualSolutions(Solutions):
+    """Solutions from the products of training samples.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    Y : ndarray of shape (n, t), float64
+    weights : ndarray of shape (n,), float64
+    kernel : ndarray of shape (n, n)
+        ``Z @ Z.T``, where Z is X less any row, which is zero without an intercept.
+    fit_intercept : bool
+    """
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weights: np.ndarray,
+        kernel: np.ndarray,
+        *,
+        fit_intercept: bool,
+    ) -> None:
+        self._fit_intercept, self.n_targets = fit_intercept, Y.shape[1]
+        fractions = weights / weights.sum()
+        self.x_mean, self._y_mean = fractions @ X, fractions @ Y
+        self._roots = np.sqrt(weights)[:, np.newaxis]
+        self._centered = X
+        if fit_intercept:
+            self._centered = X - self.x_mean
+            to_mean = kernel @ fractions
+            kernel = kernel - to_mean - to_mean[:, np.newaxis] + fractions @ to_mean
+            Y = Y - self._y_mean
+        self._systems = ShiftedSystems(kernel * self._roots * self._roots.T, Y * self._roots)
+
+    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
+        return _times((self._centered * self._roots).T, self._systems.at(alphas))
+
+
+def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of the features (d,), with their shift added, and of the targets (t,)."""
+    return moments.x / moments.weight + shift, moments.y / moments.weight
+
+
+def _times(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
+    """Multiply (k, m) by (m, n_alphas, t) in one product."""
+    flat = product(matrix, stack.reshape(len(stack), -1))
+    return flat.reshape(len(matrix), *stack.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over samples, all in float64.
+    """Weighted sums over samples, all in float64.
 
     Attributes
     ----------
@@ -89,9 +260,9 @@ class Moments:
     y : ndarray of shape (t,)
         Weighted sum of the targets.
     xx : ndarray of shape (d, d)
-        Gram matrix of the weighted samples, its lower triangle.
+        Lower triangle of the Gram matrix of the weighted samples.
     xy : ndarray of shape (d, t)
-        Their products with the targets.
+        Weighted products of samples and targets.
     """
 
     weight: float
@@ -103,25 +274,17 @@ class Moments:
     @classmethod
     def of(
         cls,
-        X: np.ndarray,
+        X: Any,
         Y: np.ndarray,
         weights: np.ndarray,
         rows: np.ndarray,
         *,
         shift: np.ndarray | float = 0.0,
     ) -> Self:
-        """Sum up samples, a few thousand at a time.
+        """Return the moments of some rows, summed in blocks.
 
-        Parameters
-        ----------
-        X : array or view of shape (n, d)
-        Y : ndarray of shape (n, t), float64
-        weights : ndarray of shape (n,), float64
-        rows : ndarray of shape (m,)
-            Which of them.
-        shift : ndarray of shape (d,) or float, default=0.0
-            Subtracted from the samples first. Their mean, even about, saves the digits that a Gram
-            matrix loses where a mean is large beside the spread.
+        A shift (d,) is subtracted from the rows first. Their approximate mean saves the digits that
+        a Gram matrix loses where a mean is large beside the spread.
 
         Examples
         --------
@@ -129,9 +292,9 @@ class Moments:
         >>> Moments.of(X, Y, np.ones(3), np.array([1, 2])).x
         array([6., 8.])
         """
-        if is_foreign(X):
-            return cls._of_foreign(X, Y, weights, rows, shift)
-        # Samples and ones side by side: their products hold all of the sums.
+        if is_array_api(X):
+            return cls._of_array_api(X, Y, weights, rows, shift)
+        # The products of samples and ones side by side hold all the sums.
         n_columns = X.shape[1] + 1
         shifts = np.zeros(n_columns)
         shifts[:-1] = shift
@@ -141,9 +304,9 @@ class Moments:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
             part, targets = parts[: len(some)], Y[some]
-            part[:, :-1] = rows_of(X, some)
+            part[:, :-1] = slice_or_take(X, some)
             part[:, -1] = 1
-            part -= shifts  # of whole rows, which is faster
+            part -= shifts  # from whole rows, which is faster
             if (weights[some] != 1).any():
                 roots = np.sqrt(weights[some, np.newaxis])
                 part *= roots
@@ -155,7 +318,7 @@ class Moments:
         return cls._from(gram, products)
 
     @classmethod
-    def _of_foreign(
+    def _of_array_api(
         cls,
         X: Any,
         Y: np.ndarray,
@@ -163,23 +326,23 @@ class Moments:
         rows: np.ndarray,
         shift: np.ndarray | float,
     ) -> Self:
-        """Sum up samples where they are, on a GPU: a few large products."""
+        """Return the moments of rows on a GPU from a few large products there."""
         xp, double = namespace(X), np.dtype(np.float64)
-        shift = like(np.asarray(shift), X, double)
+        shift = as_array_like(np.asarray(shift), X, double)
         gram, products = 0.0, 0.0
-        n_at_once = max(1, NUMBERS_AT_ONCE // (X.shape[1] + Y.shape[1]))
+        n_at_once = max(1, MAX_GPU_ELEMENTS // (X.shape[1] + Y.shape[1]))
         for start in range(0, len(rows), n_at_once):
             some = rows[start : start + n_at_once]
-            roots = like(np.sqrt(weights[some, np.newaxis]), X)
+            roots = as_array_like(np.sqrt(weights[some, np.newaxis]), X)
             part = xp.concat([cast(take(X, some), double) - shift, xp.ones_like(roots)], axis=1)
             part = part * roots
             gram = gram + part.T @ part
-            products = products + part.T @ (like(Y[some], X) * roots)
+            products = products + part.T @ (as_array_like(Y[some], X) * roots)
         return cls._from(np.asfortranarray(to_numpy(gram)), to_numpy(products))
 
     @classmethod
     def _from(cls, gram: np.ndarray, products: np.ndarray) -> Self:
-        """Take apart what samples and ones give: Gram matrix, its lower triangle, and targets."""
+        """Return moments from the Gram matrix of samples and ones, and products with targets."""
         sums = gram[-1]
         return cls(float(sums[-1]), sums[:-1], products[-1], gram[:-1, :-1], products[:-1])
 
@@ -201,67 +364,41 @@ class Moments:
             self.xy - other.xy,
         )
 
-    def has_digits_beside(self, whole: Self, *, centered: bool) -> bool:
-        """Tell whether these moments, which are what was left of `whole`, are more than rounding.
+    def survives_cancellation(self, whole: Self, *, centered: bool) -> bool:
+        """Return True if these moments, a difference from `whole`, are more than rounding errors.
 
-        Parameters
-        ----------
-        whole : Moments
-        centered : bool
-            Whether those around the means are asked for. Features that hardly vary do not count.
+        `centered` checks the moments around the means. Constant features do not count.
         """
-        if not self.weight >= _LEAST_LEFT * whole.weight:
+        if not self.weight >= _MIN_FRACTION_LEFT * whole.weight:
             return False
         left, before = np.diag(self.xx), np.diag(whole.xx)
         if centered:
             left = left - self.x**2 / self.weight
         varies = before > _CONSTANT * before.max()
-        return bool((left >= _LEAST_LEFT * before)[varies].all())
+        return bool((left >= _MIN_FRACTION_LEFT * before)[varies].all())
 
     def centered(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return Gram matrix (d, d), its lower triangle, and products (d, t) around the means."""
+        """Return the lower triangle of the Gram matrix and the products (d, t) around the means."""
         return (
             blas.dsyr(-1 / self.weight, self.x, lower=1, a=self.xx),
             self.xy - np.outer(self.x, self.y / self.weight),
         )
 
 
-_LAPACK_BLOCK = 64  # columns; more work space brings nothing
-_WORK = 16  # times what a product of its size takes: threads pay from 512 rows on
-_SMALL = 3  # rows, below which there is nothing to bring to tridiagonal form
-
-
-def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Multiply two matrices with scipy's BLAS.
-
-    Parameters
-    ----------
-    left : ndarray of shape (m, k)
-    right : ndarray of shape (k, n)
-        Both are copied if they are not C-contiguous, and unless both are float32 or float64.
-
-    Returns
-    -------
-    ndarray of shape (m, n), C-contiguous, float64, or float32 if both are
-
-    Examples
-    --------
-    >>> product(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
-    array([[1., 2.],
-           [3., 4.]])
-    """
-    are_single = left.dtype == right.dtype == np.float32
-    gemm = blas.sgemm if are_single else blas.dgemm
-    return gemm(1.0, right.T, left.T).T
-
-
 class ShiftedSystems:
-    """Solves ``(A + alpha * I) Z = B`` for many alphas.
+    """Linear systems ``(A + alpha * I) Z = B`` that are solved for many alphas.
+
+    A is brought to tridiagonal form once (Golub and Van Loan 2013, "Matrix Computations", 4th
+    edition, section 8.3.1). There each system costs a sweep over the diagonal, and one product
+    transforms all solutions back. This is the method of Eldén (1977), "Algorithms for the
+    regularization of ill-conditioned least squares problems", with the matrix in place of its root.
+    It costs half of an eigendecomposition, which is used where an alpha is lost in rounding.
 
     Parameters
     ----------
     matrix : ndarray of shape (n, n), float64
-        A, symmetric, without negative eigenvalues but by rounding; its lower triangle is read.
+        A, of which the lower triangle is read; symmetric and, but for rounding, positive
+        semidefinite.
     right : ndarray of shape (n, t), float64
         B.
 
@@ -281,19 +418,10 @@ class ShiftedSystems:
                 matrix, lower=1, lwork=_LAPACK_BLOCK * len(matrix)
             )
         self._reflectors = np.asfortranarray(packed[1:, :-1])
-        self._turned = self._reflected(right, "T")
+        self._projected = self._reflected(right, "T")
 
     def at(self, alphas: np.ndarray) -> np.ndarray:
-        """Solve for some alphas over 0.
-
-        Parameters
-        ----------
-        alphas : ndarray of shape (n_alphas,)
-
-        Returns
-        -------
-        ndarray of shape (n, n_alphas, t), float64
-        """
+        """Return the solutions (n, n_alphas, t), float64, for alphas (n_alphas,) over 0."""
         if len(self._matrix) < _SMALL:
             return self._by_eigenvalues(alphas)
         size = np.abs(self._diagonal).max() + 2 * np.abs(self._beside).max()
@@ -301,12 +429,12 @@ class ShiftedSystems:
         n_targets = self._right.shape[1]
         solved = np.empty((len(self._matrix), len(alphas) * n_targets), order="F")
         is_lost = np.zeros(len(alphas), bool)
-        for number, alpha in enumerate(alphas):
+        for index, alpha in enumerate(alphas):
             pivots, factors, fault = lapack.dpttrf(self._diagonal + alpha, self._beside)
-            columns = slice(number * n_targets, (number + 1) * n_targets)
-            is_lost[number] = fault or not pivots.min() >= least  # NaN is lost, too
+            columns = slice(index * n_targets, (index + 1) * n_targets)
+            is_lost[index] = fault or not pivots.min() >= least  # NaN is lost too
             solved[:, columns] = (
-                0 if is_lost[number] else lapack.dpttrs(pivots, factors, self._turned)[0]
+                0 if is_lost[index] else lapack.dpttrs(pivots, factors, self._projected)[0]
             )
         found = self._reflected(solved, "N").reshape(len(solved), len(alphas), n_targets)
         if is_lost.any():
@@ -314,7 +442,7 @@ class ShiftedSystems:
         return found
 
     def _reflected(self, columns: np.ndarray, transposed: str) -> np.ndarray:
-        """Turn columns into the basis of the tridiagonal form ("T") or back ("N")."""
+        """Project columns onto the basis of the tridiagonal form ("T"), or lift them back ("N")."""
         reflected = np.asfortranarray(columns)
         lwork = _LAPACK_BLOCK * max(1, columns.shape[1])
         below, _, _ = lapack.dormqr(
@@ -334,199 +462,31 @@ class ShiftedSystems:
         return np.maximum(values, 0), vectors
 
 
-_MAX_BYTES_HELD = 2**30  # in Gram matrices of folds; more are made when they are due
+def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Multiply two matrices by SciPy's BLAS, in float32 if both are, else in float64.
 
+    Matrices that are not C-contiguous are copied; the product is C-contiguous.
 
-class Solutions(ABC):
-    """Coefficients and intercepts of ridge regression for any strengths."""
-
-    n_targets: int
-    x_mean: np.ndarray  # (d,)
-    _y_mean: np.ndarray  # (t,)
-    _fit_intercept: bool
-
-    def at(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients (d, n_alphas, t) and intercepts (n_alphas, t)."""
-        coefs = self._coefficients(alphas)
-        if not self._fit_intercept:
-            return coefs, np.zeros(coefs.shape[1:])
-        at_mean = product(self.x_mean[np.newaxis], coefs.reshape(len(coefs), -1))
-        return coefs, self._y_mean - at_mean.reshape(coefs.shape[1:])
-
-    @abstractmethod
-    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
-        """Return coefficients (d, n_alphas, t)."""
-
-
-def solve(
-    X: np.ndarray,
-    Y: np.ndarray,
-    weights: np.ndarray,
-    folds: Sequence[Fold],
-    *,
-    fit_intercept: bool,
-) -> Iterator[Solutions]:
-    """Solve ridge regression on what each fold trains on, and then on everything.
-
-    Parameters
-    ----------
-    X : array or view of shape (n, d)
-    Y : ndarray of shape (n, t), float64
-    weights : ndarray of shape (n,), float64
-    folds : sequence of (train, test)
-        Row numbers.
-    fit_intercept : bool
-
-    Yields
-    ------
-    Solutions
-        One for each fold, and the last of all samples.
+    Examples
+    --------
+    >>> product(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([[1., 2.],
+           [3., 4.]])
     """
-    shift = np.zeros(X.shape[1])
-    if fit_intercept:
-        shift = weighted_mean(X, weights)
-    n_samples = len(Y)
-    if n_samples < X.shape[1]:
-        X = to_numpy(X)  # too few to be worth the way to a GPU
-        centered = X - shift
-        kernel = centered @ centered.T
-        _check_finite(kernel, Y)
-        for rows in [*(train for train, _ in folds), np.arange(n_samples)]:
-            part = kernel[np.ix_(rows, rows)]
-            yield DualSolutions(X[rows], Y[rows], weights[rows], part, fit_intercept=fit_intercept)
-        return
-
-    def moments_of(rows: np.ndarray) -> Moments:
-        return Moments.of(X, Y, weights, rows, shift=shift)
-
-    tests = [test for _, test in folds]
-    held: Iterable[Moments]
-    every = np.arange(n_samples)
-    if len(folds) * X.shape[1] ** 2 * 8 > _MAX_BYTES_HELD:
-        total, held = moments_of(every), map(moments_of, tests)  # one by one, when they are due
-    else:
-        held = [moments_of(test) for test in tests]
-        are_parts = np.array_equal(np.sort(np.concatenate(tests)), every)
-        total = reduce(add, held) if are_parts else moments_of(every)
-    _check_finite(total.xx, total.xy)
-
-    def solutions_of(fold: Fold, moments: Moments) -> PrimalSolutions:
-        train, test = fold
-        both = np.concatenate([train, test])  # a split may repeat rows, or leave some out
-        if len(both) == len(every) and np.array_equal(np.sort(both), every):
-            rest = total - moments
-            if rest.has_digits_beside(total, centered=fit_intercept):
-                return PrimalSolutions(rest, shift, fit_intercept=fit_intercept)
-        # What was held out may be far from the others: their own mean leaves more digits.
-        own = shift
-        if fit_intercept:
-            trained = np.bincount(train, weights[train], n_samples)
-            own = weighted_mean(X, trained)
-        moments = Moments.of(X, Y, weights, train, shift=own)
-        return PrimalSolutions(moments, own, fit_intercept=fit_intercept)
-
-    yield from map(solutions_of, folds, held)
-    yield PrimalSolution(total, shift, fit_intercept=fit_intercept)  # of one strength
+    are_single = left.dtype == right.dtype == np.float32
+    gemm = blas.sgemm if are_single else blas.dgemm
+    return gemm(1.0, right.T, left.T).T
 
 
-def _check_finite(products: np.ndarray, targets: np.ndarray) -> None:
-    if not (np.isfinite(products).all() and np.isfinite(targets).all()):
-        raise InputError("X or y holds NaN, or numbers that are infinite or too large")
+def slice_or_take(X: Any, rows: np.ndarray) -> np.ndarray:
+    """Return rows by one or more indices from 0 on, without a copy if these are consecutive.
 
-
-class PrimalSolutions(Solutions):
-    """From the moments of what is trained on.
-
-    Parameters
-    ----------
-    moments : Moments
-        Of samples from which `shift` was subtracted: nothing, where there is no intercept.
-    shift : ndarray of shape (d,)
-    fit_intercept : bool
+    Examples
+    --------
+    >>> X = np.arange(4)
+    >>> slice_or_take(X, np.array([1, 2])), slice_or_take(X, np.array([2, 1]))
+    (array([1, 2]), array([2, 1]))
     """
-
-    def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
-        self.x_mean, self._y_mean = _means(moments, shift)
-        self._fit_intercept, self.n_targets = fit_intercept, len(moments.y)
-        xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
-        self._systems = ShiftedSystems(xx, xy)
-
-    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
-        return self._systems.at(alphas)
-
-
-class PrimalSolution(Solutions):
-    """The same for one strength at a time, by Cholesky decomposition.
-
-    Parameters
-    ----------
-    moments : Moments
-    shift : ndarray of shape (d,)
-    fit_intercept : bool
-    """
-
-    def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
-        self._moments, self._shift, self._fit_intercept = moments, shift, fit_intercept
-        self.x_mean, self._y_mean = _means(moments, shift)
-        self.n_targets = len(moments.y)
-
-    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
-        (alpha,) = alphas
-        moments = self._moments
-        xx, xy = moments.centered() if self._fit_intercept else (moments.xx, moments.xy)
-        try:
-            shifted = xx + alpha * np.eye(len(xx))
-            factor = linalg.cho_factor(shifted, lower=True, overwrite_a=True)
-        except linalg.LinAlgError:  # features repeat one another, and alpha is tiny
-            every = PrimalSolutions(moments, self._shift, fit_intercept=self._fit_intercept)
-            return every._coefficients(alphas)
-        return linalg.cho_solve(factor, xy)[:, np.newaxis]
-
-
-class DualSolutions(Solutions):
-    """From the products of each two samples that are trained on.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, d)
-    Y : ndarray of shape (n, t), float64
-    weights : ndarray of shape (n,), float64
-    kernel : ndarray of shape (n, n)
-        ``Z @ Z.T``, where Z is X less any row, which has to be zero where there is no intercept.
-    fit_intercept : bool
-    """
-
-    def __init__(
-        self,
-        X: np.ndarray,
-        Y: np.ndarray,
-        weights: np.ndarray,
-        kernel: np.ndarray,
-        *,
-        fit_intercept: bool,
-    ) -> None:
-        self._fit_intercept, self.n_targets = fit_intercept, Y.shape[1]
-        shares = weights / weights.sum()
-        self.x_mean, self._y_mean = shares @ X, shares @ Y
-        self._roots = np.sqrt(weights)[:, np.newaxis]
-        self._centered = X
-        if fit_intercept:
-            self._centered = X - self.x_mean
-            to_mean = kernel @ shares
-            kernel = kernel - to_mean - to_mean[:, np.newaxis] + shares @ to_mean
-            Y = Y - self._y_mean
-        self._systems = ShiftedSystems(kernel * self._roots * self._roots.T, Y * self._roots)
-
-    def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
-        return _times((self._centered * self._roots).T, self._systems.at(alphas))
-
-
-def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means of the features (d,), of which `shift` was subtracted, and targets (t,)."""
-    return moments.x / moments.weight + shift, moments.y / moments.weight
-
-
-def _times(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
-    """Multiply (k, m) by (m, n_alphas, t), in one product."""
-    flat = product(matrix, stack.reshape(len(stack), -1))
-    return flat.reshape(len(matrix), *stack.shape[1:])
+    first = rows[0]
+    is_slice = np.array_equal(rows, np.arange(first, first + len(rows)))
+    return X[first : first + len(rows)] if is_slice else X[rows]

@@ -1,49 +1,57 @@
-"""Rows as the losses see them, centred and turned: in memory, or read whenever they are needed.
+"""Rows projected onto uncorrelated features, in which the losses are minimized.
 
-Rows that do not fit in memory are not turned, but only centred: it is the coefficients and the
-gradients that are turned, of which there are few.
+There, the second derivatives of a loss are nearly diagonal, and L-BFGS has a good preconditioner.
+Lazy rows are only centred when they are read; in place of them, the coefficients are projected and
+the gradients lifted back, of which there are few.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from featx.probes._arrays import (
+    as_array_like,
     cast,
+    float_dtype,
     in_blocks,
-    is_foreign,
-    is_streamed,
-    like,
+    is_array_api,
+    is_lazy,
     namespace,
-    precision,
     take,
     to_numpy,
     weighted_mean,
 )
+from featx.probes._validation import predict_class_indices
+
+_ROWS_AT_ONCE = 2048
+_LAZY_ROWS_AT_ONCE = 8192
+_DOUBLE = np.dtype(np.float64)
 
 
 class ProjectedRows:
-    """Rows of new features, in memory.
+    """Projected rows in memory.
 
     Parameters
     ----------
     rows : array of shape (n, p)
-        With a last column of ones if there is an intercept. Of numpy, or of another library.
+        Rows of a NumPy array or one of another library, with a last column of ones if there is an
+        intercept.
 
     Attributes
     ----------
     n_columns : int
-        How many new features there are, p.
-    is_foreign : bool
-        Whether they are in memory as an array of another library than numpy.
+        Number of columns, p.
+    is_array_api : bool
+        Whether the array is one of another library than NumPy.
     """
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
         self.n_columns: int = rows.shape[1]
-        self.is_foreign = not isinstance(rows, np.ndarray)
+        self.is_array_api = not isinstance(rows, np.ndarray)
 
     def __len__(self) -> int:
         return self._rows.shape[0]
@@ -52,102 +60,111 @@ class ProjectedRows:
         return self._rows[rows, :]
 
     def take(self, rows: np.ndarray) -> Any:
-        """Return rows by their numbers."""
+        """Return rows by their indices."""
         return take(self._rows, rows)
 
-    def like(self, array: np.ndarray, dtype: np.dtype | None = None) -> Any:
-        """Move an array to where the rows are."""
-        return like(array, self._rows, dtype)
+    def as_array_like(self, array: np.ndarray, dtype: np.dtype | None = None) -> Any:
+        """Move a NumPy array to where the rows are."""
+        return as_array_like(array, self._rows, dtype)
 
-    def project_coef(self, points: np.ndarray, dtype: np.dtype) -> Any:
-        """Turn coefficients (p, m) into those that multiply the rows, and move them there."""
-        return self.like(points, dtype)
+    def project_coef(self, coef: np.ndarray, dtype: np.dtype) -> Any:
+        """Return coefficients (p, m) as those that multiply the rows, and where the rows are."""
+        return self.as_array_like(coef, dtype)
 
-    def lift_gradient(self, gradients: np.ndarray) -> np.ndarray:
-        """Turn derivatives by those back into derivatives by the coefficients."""
-        return gradients
+    def lift_gradient(self, gradient: np.ndarray) -> np.ndarray:
+        """Return the gradient by the coefficients (p, m) from that by the projected ones."""
+        return gradient
 
-    def scores(self, some: Any, coefs: Any) -> Any:
-        """Multiply some of the rows with coefficients that were turned: (n_some, m)."""
-        return some @ coefs
+    def scores(self, some: Any, coef: Any) -> Any:
+        """Return the scores (n_some, m) of some rows by projected coefficients."""
+        return some @ coef
 
     def gradient(self, some: Any, residuals: Any) -> Any:
-        """Return the derivatives by such coefficients, from those by the scores."""
+        """Return the gradient by the projected coefficients from the residuals (n_some, m)."""
         return some.T @ residuals
+
+    def predict(self, tests: Sequence[np.ndarray], coefs: Sequence[Any]) -> list[np.ndarray]:
+        """Return class indices for the test rows of each fold by its projected coefficients."""
+        return [
+            to_numpy(predict_class_indices(self.scores(self.take(test), coef)))
+            for test, coef in zip(tests, coefs, strict=True)
+        ]
 
 
 class LazyProjectedRows(ProjectedRows):
-    """Rows of a view, read and centred whenever they are asked for.
+    """Rows of a lazy array, read and centred when they are sliced.
 
     Parameters
     ----------
-    X : view of shape (n, d)
-    center : ndarray of shape (d,)
-    basis : ndarray of shape (d, r)
-    fit_intercept : bool
+    X : lazy array of shape (n, d)
+    rotation : Rotation
     """
 
-    def __init__(
-        self, X: Any, center: np.ndarray, basis: np.ndarray, *, fit_intercept: bool
-    ) -> None:
-        self._rows, self._center = X, center.astype(X.dtype)
-        self._basis, self._fit_intercept = basis, fit_intercept
-        self.n_columns, self.is_foreign = basis.shape[1] + fit_intercept, False
+    def __init__(self, X: Any, rotation: Rotation) -> None:
+        self._rows, self._center = X, rotation.center.astype(X.dtype)
+        self._basis, self._fit_intercept = rotation.basis, rotation.fit_intercept
+        self.n_columns, self.is_array_api = rotation.rank + rotation.fit_intercept, False
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         read = self._rows[rows]
-        read -= self._center  # which changes an array of its own
+        read -= self._center  # a copy, since it was read
         return read
 
-    def like(self, array: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
-        """Return an array, of another dtype if one is given: the rows are read into memory."""
-        return array if dtype is None else array.astype(dtype, copy=False)
-
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows by their numbers."""
+        """Read rows by their indices."""
         return self[rows]
 
-    def project_coef(self, points: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Turn coefficients; the last are the intercepts."""
+    def project_coef(self, coef: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Return coefficients by the features, and the intercepts as the last row."""
         rank = self._basis.shape[1]
-        return self.like(np.concatenate([self._basis @ points[:rank], points[rank:]]), dtype)
+        return self.as_array_like(np.concatenate([self._basis @ coef[:rank], coef[rank:]]), dtype)
 
-    def lift_gradient(self, gradients: np.ndarray) -> np.ndarray:
-        """Turn derivatives; the last are by the intercepts."""
+    def lift_gradient(self, gradient: np.ndarray) -> np.ndarray:
+        """Return the gradient by the coefficients; its last row is by the intercepts."""
         n_features = len(self._basis)
-        return np.concatenate([self._basis.T @ gradients[:n_features], gradients[n_features:]])
+        return np.concatenate([self._basis.T @ gradient[:n_features], gradient[n_features:]])
 
-    def scores(self, some: np.ndarray, coefs: np.ndarray) -> np.ndarray:
-        """Multiply, and add the intercepts."""
+    def scores(self, some: np.ndarray, coef: np.ndarray) -> np.ndarray:
+        """Return the scores, intercepts included."""
         n_features = len(self._basis)
-        scores = some @ coefs[:n_features]
-        return scores + coefs[n_features] if self._fit_intercept else scores
+        scores = some @ coef[:n_features]
+        return scores + coef[n_features] if self._fit_intercept else scores
 
     def gradient(self, some: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-        """Return the derivatives by coefficients, and by intercepts."""
-        by_coefs = some.T @ residuals
+        """Return the gradient by projected coefficients and intercepts."""
+        by_coef = some.T @ residuals
         if not self._fit_intercept:
-            return by_coefs
-        return np.concatenate([by_coefs, residuals.sum(axis=0, keepdims=True)])
+            return by_coef
+        return np.concatenate([by_coef, residuals.sum(axis=0, keepdims=True)])
 
-
-_ROWS_AT_ONCE = 2048
-_DOUBLE = np.dtype(np.float64)
+    def predict(self, tests: Sequence[np.ndarray], coefs: Sequence[Any]) -> list[np.ndarray]:
+        """Return class indices for the test rows of each fold in one pass over all rows."""
+        found = [np.empty(len(test), np.int64) for test in tests]
+        orders = [np.argsort(test, kind="stable") for test in tests]
+        for start in range(0, len(self), _LAZY_ROWS_AT_ONCE):
+            some = self[start : start + _LAZY_ROWS_AT_ONCE]
+            for test, order, coef, class_indices in zip(tests, orders, coefs, found, strict=True):
+                ends = np.searchsorted(test, [start, start + len(some)], sorter=order)
+                places = order[slice(*ends)]
+                if len(places):
+                    scores = self.scores(some[test[places] - start], coef)
+                    class_indices[places] = predict_class_indices(scores)
+        return found
 
 
 class Rotation(NamedTuple):
-    """Centres rows and turns them so that their features are uncorrelated, about.
+    """Centre and principal axes of rows: the new features are uncorrelated, except for weights.
 
     Attributes
     ----------
     basis : ndarray of shape (d, r), float64
-        Orthonormal; r is d, or the number of rows where these are fewer.
+        Orthonormal columns; r is d, or the number of rows where there are fewer.
     center : ndarray of shape (d,), float64
-        Zero without an intercept.
+        Zeros without an intercept.
     spreads : ndarray of shape (r,) or (r + 1,), float64
         Sums of squares of the new features.
     fit_intercept : bool
-        Whether rows get a last column of ones.
+        Whether projected rows have a last column of ones.
     """
 
     basis: np.ndarray
@@ -156,62 +173,50 @@ class Rotation(NamedTuple):
     fit_intercept: bool
 
     @classmethod
-    def of(cls, X: np.ndarray, weights: np.ndarray, *, fit_intercept: bool) -> Self:
-        """Find the rotation of some rows.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, d)
-        weights : ndarray of shape (n,)
-        fit_intercept : bool
-        """
-        center = np.zeros(X.shape[1])
-        if fit_intercept:
-            center = weighted_mean(X, weights)
-        if X.shape[0] <= X.shape[1]:  # which is no view, and of numpy
-            _, lengths, turned = np.linalg.svd(X - center, full_matrices=False)
-            basis, spreads = turned.T, lengths**2
+    def fit(cls, X: Any, weights: np.ndarray, *, fit_intercept: bool) -> Self:
+        """Return the rotation of rows (n, d) with weights (n,) in their mean."""
+        center = weighted_mean(X, weights) if fit_intercept else np.zeros(X.shape[1])
+        if X.shape[0] <= X.shape[1]:  # a NumPy array
+            _, lengths, axes = np.linalg.svd(X - center, full_matrices=False)
+            basis, spreads = axes.T, lengths**2
         else:
             gram = np.zeros((X.shape[1], X.shape[1]))
             for _, rows in in_blocks(X):
-                part = rows - like(center, rows, precision(rows))
-                gram += to_numpy(part.T @ part)
+                centered = rows - as_array_like(center, rows, float_dtype(rows))
+                gram += to_numpy(centered.T @ centered)
             spreads, basis = np.linalg.eigh(gram)
         if fit_intercept:
             spreads = np.append(spreads, X.shape[0])
         return cls(basis, center, np.maximum(spreads, 0), fit_intercept)
 
-    def rows(self, X: np.ndarray, dtype: np.dtype) -> ProjectedRows:
-        """Return the new features (n, r), with an intercept (n, r + 1), of rows."""
-        if is_streamed(X):
-            return LazyProjectedRows(X, self.center, self.basis, fit_intercept=self.fit_intercept)
-        rank = self.basis.shape[1]
-        if is_foreign(X):
-            return ProjectedRows(self._foreign_rows(X, dtype))
-        rows = np.ones((len(X), rank + self.fit_intercept), dtype)
+    @property
+    def rank(self) -> int:
+        """Number of new features."""
+        return self.basis.shape[1]
+
+    def project(self, X: Any, dtype: np.dtype) -> ProjectedRows:
+        """Return rows projected onto the new features."""
+        if is_lazy(X):
+            return LazyProjectedRows(X, self)
+        if is_array_api(X):
+            return ProjectedRows(self._project_array_api(X, dtype))
+        rows = np.ones((len(X), self.rank + self.fit_intercept), dtype)
         basis = self.basis.astype(dtype)
         for start in range(0, len(X), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            rows[part, :rank] = (X[part] - self.center).astype(dtype) @ basis
+            rows[part, : self.rank] = (X[part] - self.center).astype(dtype) @ basis
         return ProjectedRows(rows)
 
-    def _foreign_rows(self, X: Any, dtype: np.dtype) -> Any:
-        xp, basis = namespace(X), like(self.basis, X, dtype)
-        center = like(self.center, X)
+    def _project_array_api(self, X: Any, dtype: np.dtype) -> Any:
+        xp, basis = namespace(X), as_array_like(self.basis, X, dtype)
+        center = as_array_like(self.center, X)
         parts = [cast(cast(rows, _DOUBLE) - center, dtype) @ basis for _, rows in in_blocks(X)]
-        ones = like(np.ones((X.shape[0], int(self.fit_intercept))), X, dtype)
+        ones = as_array_like(np.ones((X.shape[0], int(self.fit_intercept))), X, dtype)
         return xp.concat([xp.concat(parts, axis=0), ones], axis=1)
 
-    def coefficients(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn what was found for the new features, (r or r + 1, k), back.
-
-        Returns
-        -------
-        coef : ndarray of shape (k, d)
-        intercept : ndarray of shape (k,)
-        """
-        rank = self.basis.shape[1]
-        coef = np.ascontiguousarray((self.basis @ point[:rank]).T)
+    def lift_coef(self, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (k, d) and intercepts (k,) by the features, from (r or r + 1, k)."""
+        lifted = np.ascontiguousarray((self.basis @ coef[: self.rank]).T)
         if not self.fit_intercept:
-            return coef, np.zeros(len(coef))
-        return coef, point[rank] - coef @ self.center
+            return lifted, np.zeros(len(lifted))
+        return lifted, coef[self.rank] - lifted @ self.center

@@ -3,59 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
-from sklearn.utils import check_consistent_length
 
-from featx.exceptions import ParameterError
+from featx._validation import ParameterFaults
 from featx.probes._arrays import (
-    ArrayApiMixin,
-    check_same_place,
     in_memory,
     inner_products,
     namespace,
-    numpy_if_foreign,
-    rows_for,
     take,
     to_numpy,
     to_same_device,
-    validated,
+    validate_rows,
 )
-from featx.probes._validation import encode_classes, last_of_best, split_folds
+from featx.probes._base import BaseProbe
+from featx.probes._validation import encode_classes, last_best, split_folds
 
 _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 
 
-class KNNProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
-    """Nearest neighbours by cosine that vote by how near they are; how many vote is chosen.
+class KNNProbe(ClassifierMixin, BaseProbe):
+    """Nearest neighbours by cosine, with votes weighted by similarity and their number selected.
 
     A neighbour of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv
-    1805.01978). The numbers of neighbours tried are those of Caron et al. 2021 (arXiv 2104.14294).
-    Nothing is trained, so that the score tells about the embeddings alone. All numbers of
-    neighbours are scored from one list of neighbours for each sample that a fold holds out.
+    1805.01978). The numbers of neighbours that are tried are those of Caron et al. 2021 (arXiv
+    2104.14294). Nothing is trained, so the score measures the embeddings alone. One list of
+    neighbours for each held-out sample scores all numbers of neighbours.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU: they are compared there, and answers are there, too, but for classes that are words.
+    a GPU. They are compared on their device; predictions are on it too, unless classes are strings.
 
     Parameters
     ----------
     n_neighbors : int or list of int, default=(10, 20, 100, 200)
-        What is tried; where fewer samples are at hand, all of them vote.
+        Numbers of neighbours to try; with fewer samples than that, all of them vote.
     temperature : float, default=0.07
-        Over 0; the lower, the more the nearest decide.
+        Temperature of the votes, over 0; a lower one gives the nearest more weight.
     cv : int, splitter, iterable of (train, test) or None, default=None
-        How samples are held out to choose by; None is five folds, of equal shares of each class.
+        Cross-validation by which the number is selected; None is five stratified folds.
 
     Attributes
     ----------
     n_neighbors_ : int
-        The number with the best mean accuracy; of equals the largest.
+        Number with the best mean accuracy; of equals the largest.
     best_score_ : float
-        Mean accuracy over the folds with it.
+        Mean accuracy of `n_neighbors_` over the folds.
     path_ : dict
         ``"n_neighbors"`` (n_candidates,), increasing, and ``"scores"`` (n_candidates, n_folds).
     classes_ : ndarray of shape (n_classes,)
@@ -79,15 +75,15 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         self.cv = cv
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Keep the samples, and choose how many neighbours vote.
+        """Store the samples, and select the number of neighbours.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Kept with rows of length 1, in float32 or float64 as given.
+            Embeddings, stored as unit vectors in their own precision.
         y : array-like of shape (n_samples,)
         groups : array-like of shape (n_samples,), default=None
-            For a splitter that holds groups out.
+            Groups for a splitter that keeps them together.
 
         Returns
         -------
@@ -96,33 +92,32 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            `n_neighbors` or `temperature` is no number, or no list of numbers, over 0.
+            Parameters have faulty values, all of which are named.
         ValueError
-            Lengths differ, numbers are missing, there is one class only, and so on.
+            Lengths differ, values are missing or infinite, there is only one class, and so on.
         """
-        candidates = self._checked_params()
-        groups = numpy_if_foreign(groups)
-        X, y = validated(self, in_memory(X), y)
-        check_consistent_length(y, groups)
-        self.classes_, numbers = encode_classes(y)
-        # scikit-learn wants all that is fitted in one place, though the votes are numpy's.
-        self._rows, self._class_numbers = normalize(X), to_same_device(numbers, X)
-        folds = split_folds(self.cv, X, y, groups, classes=True)
+        candidates = self._check_params()
+        X, y = self._validate_fit(in_memory(X), y)
+        self.classes_, class_indices = encode_classes(y)
+        # scikit-learn wants all fitted arrays on one device, though votes are counted by NumPy. The
+        # names are those in saved files.
+        self._rows, self._class_numbers = normalize(X), to_same_device(class_indices, X)
+        folds = split_folds(self.cv, X, y, groups, stratified=True)
         scores = np.empty((len(candidates), len(folds)))
-        for column, (train, test) in enumerate(folds):
+        for fold, (train, test) in enumerate(folds):
             hits = np.zeros(len(candidates))
             for part, votes in self._votes(take(self._rows, test), train, candidates):
-                hits += (votes.argmax(2) == numbers[test[part]]).sum(1)
-            scores[:, column] = hits / len(test)
+                hits += (votes.argmax(2) == class_indices[test[part]]).sum(1)
+            scores[:, fold] = hits / len(test)
         means = scores.mean(axis=1)
-        best = last_of_best(means)
+        best = last_best(means)
         self.n_neighbors_, self.best_score_ = int(candidates[best]), float(means[best])
         self.path_ = {"n_neighbors": candidates, "scores": scores}
         self.classes_ = to_same_device(self.classes_, X)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the share of the votes that each class has.
+        """Return the fraction of the votes for each class.
 
         Parameters
         ----------
@@ -132,17 +127,17 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         -------
         array of shape (n_samples, n_classes), float64
         """
-        return to_same_device(self._shares(X, "predict_proba"), X)
+        return to_same_device(self._vote_fractions(X, "predict_proba"), X)
 
-    def _shares(self, X: Any, method: str) -> np.ndarray:
-        rows = rows_for(self, X)
-        check_same_place(self, rows, self._rows, method)
+    def _vote_fractions(self, X: Any, method: str) -> np.ndarray:
+        rows = validate_rows(self, X)
+        self._check_same_device(rows, self._rows, method)
         votes = self._votes(normalize(rows), None, np.array([self.n_neighbors_]))
-        shares = np.concatenate([each[0] for _, each in votes])
-        return shares / shares.sum(axis=1, keepdims=True)
+        sums = np.concatenate([each[0] for _, each in votes])
+        return sums / sums.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict the class with most votes.
+        """Predict the class with the most votes.
 
         Parameters
         ----------
@@ -152,31 +147,31 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         -------
         array of shape (n_samples,)
         """
-        shares = self._shares(X, "predict")
-        return take(self.classes_, shares.argmax(axis=1))
+        fractions = self._vote_fractions(X, "predict")
+        return take(self.classes_, fractions.argmax(axis=1))
 
     def _votes(
         self, rows: Any, voters: np.ndarray | None, counts: np.ndarray
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield a part of the rows, and what the nearest voters give the classes; None is everyone.
+        """Yield slices of the rows, each with its votes (n_counts, n_rows, n_classes).
 
-        The votes are of shape (n_counts, n_rows, n_classes); `counts` increases.
+        `voters` are row indices of the stored samples, None for all; `counts` increases.
         """
-        theirs, class_numbers = self._rows, to_numpy(self._class_numbers)
+        stored, class_indices = self._rows, to_numpy(self._class_numbers)
         if voters is not None:
-            theirs, class_numbers = take(theirs, voters), class_numbers[voters]
-        counts = np.minimum(counts, len(class_numbers))
-        n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(class_numbers))
+            stored, class_indices = take(stored, voters), class_indices[voters]
+        counts = np.minimum(counts, len(class_indices))
+        n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(class_indices))
         n_rows = rows.shape[0]
         for start in range(0, n_rows, n_at_once):
             part = slice(start, min(start + n_at_once, n_rows))
-            nearest, near = _largest(inner_products(rows[part, :], theirs), int(counts[-1]))
-            # The nearest has a vote of 1: shares stay the same, and nothing overflows.
+            nearest, near = _largest(inner_products(rows[part, :], stored), int(counts[-1]))
+            # The nearest has a vote of 1, so that nothing overflows; fractions stay the same.
             weights = np.exp((near - near[:, :1]).astype(np.float64) / self.temperature)
-            yield part, self._sums(class_numbers[nearest], weights, counts)
+            yield part, self._sums(class_indices[nearest], weights, counts)
 
     def _sums(self, voted: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Add up the votes (n_rows, k) for classes, of the first few as of all."""
+        """Return the sums of votes (n_rows, k) for each class, over the first of each count."""
         n_rows, n_classes = len(voted), self.classes_.shape[0]
         places = voted + n_classes * np.arange(n_rows)[:, np.newaxis]
         sums = [
@@ -187,27 +182,23 @@ class KNNProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         ]
         return np.stack(sums).reshape(len(counts), n_rows, n_classes)
 
-    def _checked_params(self) -> np.ndarray:
-        """Return the numbers of neighbours, increasing, or raise with all faults."""
-        faults = []
+    def _check_params(self) -> np.ndarray:
+        """Return the numbers of neighbours in increasing order, or raise with all faults."""
+        faults = ParameterFaults(type(self).__name__)
         given = self.n_neighbors
         candidates: Any = [given] if isinstance(given, Integral) else given
         is_list = isinstance(candidates, (list, tuple, np.ndarray)) and len(candidates)
-        if not is_list or not all(
-            isinstance(each, Integral) and int(each) > 0 for each in candidates
-        ):
-            faults.append(f"n_neighbors={given!r}: expected a number over 0, or a list of them")
-        if not isinstance(self.temperature, Real) or not 0 < self.temperature < np.inf:
-            faults.append(f"temperature={self.temperature!r}: expected a number over 0")
-        if faults:
-            raise ParameterError("; ".join(faults))
+        if not is_list or not all(isinstance(n, Integral) and int(n) > 0 for n in candidates):
+            faults.add("n_neighbors", given, "a number over 0, or a list of them.")
+        faults.check_number("temperature", self.temperature, lambda t: 0 < t < np.inf, "over 0")
+        faults.raise_any()
         return np.unique(np.asarray(candidates, np.int64))
 
 
 def _largest(values: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the largest of each row are, and these, (n_rows, count), from the largest on."""
+    """Return the columns of the largest values of each row, and these, in decreasing order."""
     if not isinstance(values, np.ndarray):
-        xp = namespace(values)  # which has no partition: all are sorted
+        xp = namespace(values)  # without partition, all are sorted
         places = xp.argsort(values, axis=1, descending=True)[:, :count]
         return to_numpy(places), to_numpy(xp.take_along_axis(values, places, axis=1))
     places = np.argpartition(-values, count - 1)[:, :count]

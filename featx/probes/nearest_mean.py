@@ -5,40 +5,38 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
 
 from featx.probes._arrays import (
-    ArrayApiMixin,
-    check_same_place,
+    as_array_like,
+    float_dtype,
     in_memory,
     inner_products,
-    like,
-    precision,
-    rows_for,
     take,
     to_numpy,
     to_same_device,
-    validated,
+    validate_rows,
 )
-from featx.probes._validation import checked_weights, encode_classes, predict_class_indices
+from featx.probes._base import BaseProbe
+from featx.probes._validation import check_weights, encode_classes, predict_class_indices
 
 
-class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
+class NearestMeanProbe(ClassifierMixin, BaseProbe):
     """Nearest class mean by cosine, which learns from one sample of a class as from thousands.
 
-    Rows of length 1 are averaged for each class (Mensink et al. 2013, "Distance-Based Image
-    Classification"), and a sample is of the class whose mean has the largest cosine with it.
-    scikit-learn's ``NearestCentroid`` takes no weights and warns of features that are zero in a
+    The unit vectors of each class are averaged (Mensink et al. 2013, "Distance-Based Image
+    Classification"), and the class whose mean has the largest cosine with a sample is predicted.
+    scikit-learn's ``NearestCentroid`` takes no weights, and warns of features that are zero in a
     class, of which embeddings have many.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU; answers are there, too, but for classes that are words.
+    a GPU; predictions are on their device too, unless classes are strings.
 
     Attributes
     ----------
     means_ : ndarray of shape (n_classes, n_features)
-        Of length 1; zeros for a class whose samples have weight 0.
+        Means of length 1; zeros for a class whose samples have weight 0.
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
 
@@ -67,14 +65,13 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            Lengths differ, numbers are missing, there is one class only, and so on.
+            Lengths differ, values are missing or infinite, there is only one class, and so on.
         """
-        X, y = validated(self, in_memory(X), y)
-        self.classes_, numbers = encode_classes(y)
-        weights = checked_weights(sample_weight, len(y))
-        shares = np.zeros((len(self.classes_), len(y)), precision(X))
-        shares[numbers, np.arange(len(y))] = weights
-        self.means_ = normalize(like(shares, X) @ normalize(X))
+        X, y = self._validate_fit(in_memory(X), y)
+        self.classes_, class_indices = encode_classes(y)
+        weights = np.zeros((len(self.classes_), len(y)), float_dtype(X))
+        weights[class_indices, np.arange(len(y))] = check_weights(sample_weight, len(y))
+        self.means_ = normalize(as_array_like(weights, X) @ normalize(X))
         self.classes_ = to_same_device(self.classes_, X)
         return self
 
@@ -88,7 +85,7 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         array of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes by how much that of the second is larger.
+            Cosines; for two classes the cosine with the second less that with the first.
         """
         cosines = self._cosines(X, "decision_function")
         return cosines[:, 1] - cosines[:, 0] if self.means_.shape[0] == 2 else cosines
@@ -108,6 +105,6 @@ class NearestMeanProbe(ArrayApiMixin, ClassifierMixin, BaseEstimator):
         return take(self.classes_, to_numpy(predict_class_indices(cosines)))
 
     def _cosines(self, X: Any, method: str) -> Any:
-        rows = rows_for(self, X)
-        check_same_place(self, rows, self.means_, method)
+        rows = validate_rows(self, X)
+        self._check_same_device(rows, self.means_, method)
         return inner_products(normalize(rows), self.means_)

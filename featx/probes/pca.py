@@ -1,4 +1,4 @@
-"""MomentPCA: principal components from moments, which need not have all rows at once."""
+"""MomentPCA: principal components from moments, for more rows than fit in memory."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from featx.exceptions import InputError, ParameterError
 from featx.probes._arrays import (
     apply_in_blocks,
     in_blocks,
-    is_streamed,
-    numpy_if_foreign,
+    is_lazy,
+    numpy_if_array_api,
     weighted_mean,
 )
 
 
 class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Principal components of more rows than fit in memory, and whitening; exact.
+    """Exact principal components, with whitening, of more rows than fit in memory.
 
-    What scikit-learn's ``PCA`` finds, from the covariance (Hastie et al. 2009, section 14.5.1),
-    which adds up over blocks of rows: two passes over them, and one decomposition. `X` may be a
-    view of the cache (:meth:`EmbeddingCache.open`).
+    The components are those of scikit-learn's ``PCA``, from the covariance (Hastie et al. 2009,
+    section 14.5.1), which adds up over blocks of rows: two passes over them and one decomposition.
+    `X` may be a lazy array of the cache (:meth:`EmbeddingCache.open`).
 
     Parameters
     ----------
     n_components : int or None, default=None
-        None keeps as many as there are features, or samples if these are fewer.
+        Number of components; None is the number of features, or of samples if these are fewer.
     whiten : bool, default=False
         Whether components are divided by their standard deviations.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features), float64
-        Directions, those of most variance first. Of each, the largest number is positive.
+        Directions in order of decreasing variance; the largest number of each is positive.
     explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,), float64
     mean_ : ndarray of shape (n_features,)
     n_features_in_ : int
@@ -56,7 +56,7 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self.whiten = whiten
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Find the components.
+        """Compute the components.
 
         Parameters
         ----------
@@ -70,24 +70,24 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Raises
         ------
         ParameterError
-            `n_components` is no number of components that there are.
+            `n_components` is not from 1 to the smaller of features and samples.
         ValueError
-            Numbers are missing, or there is one sample only.
+            Values are missing or infinite, or there is only one sample.
         """
-        X = numpy_if_foreign(X)
-        if is_streamed(X):
+        X = numpy_if_array_api(X)
+        if is_lazy(X):
             validate_data(self, X[:1])
         else:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         n_samples, n_features = X.shape
         if n_samples < 2:
             raise InputError("X has 1 sample: expected 2 or more")
-        n_components = self._checked_count(min(n_samples, n_features))
+        n_components = self._check_n_components(min(n_samples, n_features))
         self.mean_ = weighted_mean(X, np.ones(n_samples))
         gram = np.zeros((n_features, n_features))
         for _, rows in in_blocks(X):
-            centred = rows - self.mean_
-            gram += centred.T @ centred
+            centered = rows - self.mean_
+            gram += centered.T @ centered
         variances, directions = np.linalg.eigh(gram / (n_samples - 1))
         variances = np.maximum(variances[::-1], 0)
         components = directions.T[::-1][:n_components]
@@ -111,27 +111,27 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
 
         def components_of(rows: np.ndarray) -> np.ndarray:
-            turn = self.components_.T
+            basis = self.components_.T
             if self.whiten:
                 least = np.finfo(np.float64).eps * self.explained_variance_.max(initial=0)
-                turn = turn / np.sqrt(np.maximum(self.explained_variance_, least))
-            return (rows - self.mean_.astype(rows.dtype)) @ turn.astype(rows.dtype)
+                basis = basis / np.sqrt(np.maximum(self.explained_variance_, least))
+            return (rows - self.mean_.astype(rows.dtype)) @ basis.astype(rows.dtype)
 
-        X = numpy_if_foreign(X)
+        X = numpy_if_array_api(X)
         return apply_in_blocks(self, X, components_of)
 
     @property
     def _n_features_out(self) -> int:
-        """How many components there are, for ``get_feature_names_out``."""
+        """Number of components, for ``get_feature_names_out``."""
         return len(self.components_)
 
-    def _checked_count(self, n_most: int) -> int:
+    def _check_n_components(self, n_most: int) -> int:
         if self.n_components is None:
             return n_most
         is_count = isinstance(self.n_components, Integral)
         if not is_count or not 0 < int(self.n_components) <= n_most:
             raise ParameterError(
                 f"n_components={self.n_components!r}: expected None, or a number from 1 to "
-                f"{n_most}, of features or of samples if these are fewer"
+                f"{n_most}, the smaller of features and samples"
             )
         return int(self.n_components)

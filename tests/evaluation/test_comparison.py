@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from featx import EmbeddingCache, FeatureExtractor, KNNProbe, NearestMeanProbe, compare_heads
 from featx.engines.keras_engine import KerasEngine
-from featx.evaluation.comparison import check_folds, compare, p_values
+from featx.evaluation.comparison import _check_folds, compare, p_values
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
 from featx.heads.named import CLASSIFIER_HEADS, make_head
 
@@ -35,7 +35,7 @@ def labels():
     return np.array(["light", "dark"] * 10)
 
 
-def test_compare_faults_of_all_parts_are_listed_before_the_pass(images, labels):
+def test_compare_faults_are_listed_before_pass(images, labels):
     extractors = [FeatureExtractor("tiny"), FeatureExtractor("tinny")]
     with pytest.raises(ParameterError, match="3 faulty parameters") as caught:
         next(compare(images, labels, extractors=extractors, heads=["ridge", "rigde", 3]))
@@ -53,12 +53,12 @@ def test_compare_faults_of_all_parts_are_listed_before_the_pass(images, labels):
         ("aaabbb", 3, [0, 0, 0, 1, 1, 1], "3 folds need as many groups, but there are 2"),
     ],
 )
-def test_check_folds_too_few_samples_or_groups_raises(y, n_folds, groups, message):
+def test_check_folds_too_few_samples_raises(y, n_folds, groups, message):
     with pytest.raises(InputError, match=message):
-        check_folds(list(y), n_folds=n_folds, groups=groups)
+        _check_folds(list(y), n_folds=n_folds, groups=groups)
 
 
-def test_compare_heads_share_the_pass_of_their_extractor(images, labels):
+def test_compare_heads_share_one_pass(images, labels):
     extractors = [FeatureExtractor("tiny"), FeatureExtractor("tiny", layer="stage4")]
     heads = ["logistic", RidgeClassifier()]
     rows = list(compare(images, labels, extractors=extractors, heads=heads, n_folds=2))
@@ -79,7 +79,7 @@ def test_compare_groups_never_part(images, labels):
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_compare_on_error_nan_leaves_unreadable_samples_out_once(images, labels, grouped):
+def test_compare_unreadable_samples_are_left_out(images, labels, grouped):
     samples = [*images[:19], b"no image"]
     extractor = FeatureExtractor("tiny", on_error="nan")
     groups = np.arange(20) // 2 if grouped else None
@@ -100,7 +100,7 @@ def test_compare_too_few_readable_samples_raises(images, labels):
         next(rows)
 
 
-def test_compare_too_many_folds_raises_before_the_pass(images, labels, cache_folder):
+def test_compare_too_many_folds_raises_early(images, labels, cache_folder):
     rows = compare(
         images, labels, extractors=[FeatureExtractor("tiny")], heads=["ridge"], n_folds=11
     )
@@ -109,14 +109,14 @@ def test_compare_too_many_folds_raises_before_the_pass(images, labels, cache_fol
     assert not cache_folder.exists()
 
 
-def test_compare_backbone_that_cannot_be_had_raises_before_any_pass(images, labels):
+def test_compare_missing_backbone_raises_early(images, labels):
     gone = FeatureExtractor("vgg16", input_size=32)  # no network, no weights
     with pytest.raises(WeightsError):
         list(compare(images, labels, extractors=[FeatureExtractor("tiny"), gone], heads=["knn"]))
     assert EmbeddingCache().info()["n_rows"] == 0
 
 
-def test_compare_without_a_cache_forwards_each_image_once(images, labels, monkeypatch):
+def test_compare_uncached_forwards_each_once(images, labels, monkeypatch):
     batches = []
     padded = KerasEngine.padded
 
@@ -175,7 +175,7 @@ def test_compare_heads_faults_are_all_named(features):
         compare_heads(X, y[:-1], heads=["ridge"])
 
 
-def test_p_values_are_those_of_the_corrected_t_test():
+def test_p_values_equal_the_corrected_t_test():
     best, other = np.array([0.9, 0.92, 0.91, 0.95]), np.array([0.85, 0.9, 0.86, 0.93])
     gaps = best - other
     plain = stats.ttest_rel(best, other)
@@ -192,6 +192,6 @@ def test_p_values_without_any_spread():
     assert p_values([[0.75, 0.5, 0.5], [0.5, 0.25, 0.25]]) == [1, 0.25]
 
 
-def test_compare_heads_none_at_all_are_told():
+def test_compare_heads_none_raises():
     with pytest.raises(ParameterError, match="at least one"):
         compare_heads(np.eye(10), np.arange(10) % 2, heads=[])

@@ -1,4 +1,4 @@
-"""Samples that are nearly the same are found, kept together, and told of."""
+"""Near-duplicates are found, kept together and warned of."""
 
 import io
 import warnings
@@ -33,7 +33,7 @@ def rows():
     return np.random.default_rng(0).standard_normal((60, 40)) + 5
 
 
-def test_near_duplicates_recompressed_and_smaller_copies_of_images_are_found():
+def test_near_duplicates_recompressed_copies_are_found():
     images = photographs(40)
     samples = [compressed(image, 95) for image in images]
     samples += [compressed(image, 60) for image in images[:5]]
@@ -68,31 +68,31 @@ def test_near_duplicates_does_not_depend_on_blocks(rows, monkeypatch):
 
 
 @pytest.mark.parametrize("n_copies", [4, 8, 20])
-def test_near_duplicates_images_with_many_copies_are_found(n_copies, rows):
+def test_near_duplicates_many_copies_are_found(n_copies, rows):
     noise = np.random.default_rng(1).normal(0, 0.03, (60 * n_copies, 40))
     found = near_duplicates(np.repeat(rows, n_copies, axis=0) + noise)
     assert len(found.pairs) == 60 * n_copies * (n_copies - 1) / 2
     np.testing.assert_array_equal(found.groups, np.repeat(np.arange(60), n_copies))
 
 
-def test_near_duplicates_rows_that_are_all_the_same():
+def test_near_duplicates_equal_rows_are_found():
     assert len(near_duplicates(np.ones((8, 3))).pairs) == 28
 
 
-def test_near_duplicates_a_set_that_is_there_twice_is_found(rows):
+def test_near_duplicates_repeated_set_is_found(rows):
     twice = np.concatenate([rows, rows + np.random.default_rng(1).normal(0, 0.05, rows.shape)])
     assert len(near_duplicates(twice).pairs) == 60
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 5])
-def test_near_duplicates_few_samples_must_be_the_same(n_samples):
+def test_near_duplicates_few_samples_must_be_equal(n_samples):
     rows = np.eye(6)[:n_samples]
     assert len(near_duplicates(rows).pairs) == 0
     assert near_duplicates(rows).groups.tolist() == list(range(n_samples))
 
 
 @pytest.mark.parametrize("threshold", [0, 1.5, "most", None])
-def test_near_duplicates_faulty_threshold_is_told(threshold, rows):
+def test_near_duplicates_faulty_threshold_raises(threshold, rows):
     with pytest.raises(ParameterError, match="threshold="):
         near_duplicates(rows, threshold=threshold)
 
@@ -100,15 +100,15 @@ def test_near_duplicates_faulty_threshold_is_told(threshold, rows):
 @pytest.mark.parametrize(
     "samples", [["photos/a.jpg"] * 3, [Image.new("L", (2, 2))] * 3, [[np.nan]]]
 )
-def test_near_duplicates_of_what_are_no_embeddings_is_told(samples):
+def test_near_duplicates_no_embeddings_raises(samples):
     with pytest.raises(InputError, match=r"no matrix of embeddings: .*fit_transform\(images\)"):
         near_duplicates(samples)
 
 
-def test_compare_heads_warns_of_near_duplicates_that_part(rows):
+def test_compare_heads_near_duplicates_warn(rows):
     labels = np.arange(60) % 2
     rows[8] = rows[2]
-    rows[30] = rows[1] * 1.001  # has another label, which no fold can mend
+    rows[30] = rows[1] * 1.001  # has another label, which no fold can repair
     with pytest.warns(NearDuplicateWarning, match=r"row 2 and row 8 \(1\.000\)") as caught:
         compare_heads(rows, labels, heads=["ridge"], random_state=1)
     assert len(caught) == 1
@@ -119,7 +119,7 @@ def test_compare_heads_warns_of_near_duplicates_that_part(rows):
         compare_heads(rows, labels, heads=["ridge"], groups=groups)
 
 
-def test_compare_names_the_files_that_are_nearly_the_same(tmp_path):
+def test_compare_near_duplicates_names_the_files(tmp_path):
     images = photographs(20)
     paths = []
     for number, image in enumerate([*images, images[4]]):

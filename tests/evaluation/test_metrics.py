@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from featx.cli import output
-from featx.evaluation.metrics import at_temperature, evaluate
+from featx.evaluation.metrics import _at_temperature, evaluate
 
 
 def test_evaluate_agrees_with_scikit_learn():
@@ -32,7 +32,7 @@ def test_evaluate_agrees_with_scikit_learn():
     json.dumps(result)
 
 
-def test_evaluate_class_that_is_never_predicted_or_never_true():
+def test_evaluate_class_never_predicted_or_true():
     result = evaluate(["a", "a", "b"], ["a", "c", "a"])
     assert list(result["classes"]) == ["a", "b", "c"]
     assert result["classes"]["b"]["precision"] == 0
@@ -41,7 +41,7 @@ def test_evaluate_class_that_is_never_predicted_or_never_true():
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro", "macro avg", "weighted"])
-def test_evaluate_class_that_is_called_as_a_measure_is(name, capsys):
+def test_evaluate_class_named_as_a_measure(name, capsys):
     result = evaluate([name] * 3 + ["other"] * 2, [name] * 4 + ["other"])
     assert result["classes"][name]["support"] == 3
     assert result["macro"]["recall"] == 0.75
@@ -80,7 +80,7 @@ def test_intervals_are_those_of_resampled_samples():
     np.testing.assert_allclose(found["macro"]["recall"], macro, atol=0.01)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+def test_intervals_cover_at_their_confidence():
     # In a population where 80 % is right, nine of ten intervals at 0.9 hold 0.8.
     rng = np.random.default_rng(0)
     held = []
@@ -93,7 +93,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert 0.83 <= np.mean(held) <= 0.96
 
 
-def test_intervals_are_the_same_each_time_and_narrower_for_more_samples():
+def test_intervals_repeat_and_narrow_with_samples():
     few, many = evaluate(*labels_and_guesses(100)), evaluate(*labels_and_guesses(10_000))
     assert evaluate(*labels_and_guesses(100)) == few
     assert np.ptp(many["intervals"]["accuracy"]) < np.ptp(few["intervals"]["accuracy"]) / 5
@@ -105,7 +105,7 @@ def probabilities(y_true, temperature, n_classes=4, seed=0):
     scores = rng.normal(0, 1.5, (len(y_true), n_classes))
     chances = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     drawn = (chances.cumsum(axis=1) > rng.random((len(y_true), 1))).argmax(axis=1)
-    return drawn, at_temperature(chances, 1 / temperature)
+    return drawn, _at_temperature(chances, 1 / temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
@@ -121,7 +121,7 @@ def test_calibration_finds_the_temperature(temperature):
         assert found["error"] > 0.08
 
 
-def test_calibration_error_is_the_mean_gap_of_bins():
+def test_calibration_error_is_the_mean_gap():
     y_true, proba = probabilities(np.zeros(500), 2.0)
     found = evaluate(y_true, proba.argmax(axis=1), proba=proba)["calibration"]
     sure, right = proba.max(axis=1), proba.argmax(axis=1) == y_true
@@ -144,7 +144,7 @@ def test_calibration_columns_go_by_their_classes():
         assert named["calibration"][name] == pytest.approx(plain[name])
 
 
-def test_calibration_of_a_sure_and_right_classifier_is_perfect():
+def test_calibration_of_right_predictions_is_perfect():
     found = evaluate([0, 1, 1], [0, 1, 1], proba=[[1, 0], [0, 1], [0, 1]])["calibration"]
     assert (found["error"], found["temperature"]) == (0, None)
     assert found["log_loss_at_temperature"] == found["log_loss"]
@@ -158,13 +158,13 @@ def test_calibration_takes_probabilities_in_float32():
     assert found["log_loss"] == pytest.approx(plain["log_loss"], rel=1e-5)
 
 
-def test_intervals_of_few_samples_that_are_all_right_leave_room():
+def test_intervals_of_few_right_samples_are_wide():
     found = evaluate(["a"] * 3 + ["b"] * 2, ["a"] * 3 + ["b"] * 2)["intervals"]
     assert found["accuracy"] == pytest.approx([0.566, 1.0], abs=1e-3)
     assert found["classes"]["b"]["recall"] == pytest.approx([0.342, 1.0], abs=1e-3)
 
 
-def test_intervals_of_a_class_that_is_never_predicted_say_nothing_of_its_precision():
+def test_intervals_of_unpredicted_class_are_full():
     found = evaluate(["a", "a", "b"], ["a", "a", "a"])["intervals"]["classes"]["b"]
     assert found["precision"] == [0.0, 1.0]
     assert found["recall"][0] == 0.0
@@ -198,7 +198,7 @@ def test_evaluate_faulty_input_is_told(given, message):
     tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
     reason="temperature scaling is there from scikit-learn 1.8 on",
 )
-def test_a_head_at_its_temperature_is_better_calibrated():
+def test_evaluate_at_temperature_is_better_calibrated():
     X, y = load_digits(return_X_y=True)
     X = X + np.random.default_rng(0).normal(0, 12, X.shape)
     head = LogisticRegression(C=100.0, max_iter=5000)

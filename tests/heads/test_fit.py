@@ -43,13 +43,6 @@ OF_CLASSES = [
 ]
 
 
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1], 20)
-    return rng.normal(size=(40, 5)) + 2 * y[:, np.newaxis], y
-
-
 @pytest.mark.parametrize("head", [GaussianNB(), make_pipeline(StandardScaler(), GaussianNB())])
 def test_fit_head_weights_reach_the_head(head, data):
     X, y = data
@@ -61,7 +54,7 @@ def test_fit_head_weights_reach_the_head(head, data):
 
 @pytest.mark.parametrize("is_on", [False, True], ids=["routing off", "routing on"])
 @pytest.mark.parametrize("number", range(len(OF_LABELS)))
-def test_fit_head_weights_reach_the_head_of_each_label(number, is_on):
+def test_fit_head_weights_reach_each_label(number, is_on):
     """Weighting nothing but one half of the samples is leaving out the other."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 5))
@@ -82,7 +75,7 @@ def test_fit_head_weights_reach_the_head_of_each_label(number, is_on):
 
 
 @pytest.mark.parametrize("number", range(len(OF_CLASSES)))
-def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
+def test_fit_head_weights_reach_the_parts(number, data):
     """Doubled weights of one class pull the border of all of them away from it."""
     X, y = data
     X = X - 1.5 * y[:, np.newaxis]  # or there would be nothing to pull at
@@ -114,13 +107,13 @@ def test_fit_head_weights_reach_what_a_head_is_made_of(number, data):
         "search over heads",
     ],
 )
-def test_takes_sample_weight_nothing_inside_does(head):
+def test_takes_sample_weight_nowhere_is_false(head):
     assert not fit.takes_sample_weight(head)
     assert not fit.takes_sample_weight(make_pipeline(StandardScaler(), head))
 
 
 @pytest.mark.parametrize("inner", [LOGISTIC, SCALED, OF_CLASSES[3]], ids=["head", "pipe", "search"])
-def test_fit_head_weights_reach_the_head_of_each_output(inner, data):
+def test_fit_head_weights_reach_each_output(inner, data):
     X, y = data
     X = X - 1.5 * y[:, np.newaxis]
     weights = np.where(y == 0, 9.0, 1.0)
@@ -131,7 +124,7 @@ def test_fit_head_weights_reach_the_head_of_each_output(inner, data):
     assert (weighted.predict(X)[:, 0] == 0).sum() > (plain.predict(X)[:, 0] == 0).sum()
 
 
-def test_fit_head_that_routes_nothing_takes_weights_itself(data):
+def test_fit_head_without_routing_takes_weights(data):
     head = AdaBoostClassifier(clone(LOGISTIC), n_estimators=3)
     assert fit.takes_sample_weight(head)
     fit.fit_head(head, *data, sample_weight=np.ones(40))
@@ -145,7 +138,7 @@ def test_takes_sample_weight_leaves_the_head_alone(data):
         assert head.estimator.get_metadata_routing().fit.requests["sample_weight"] is None
 
 
-def test_fit_head_keeps_what_a_part_asks_for(data):
+def test_fit_head_keeps_own_metadata_requests(data):
     X, y = data
     with config_context(enable_metadata_routing=True):
         scaler = StandardScaler().set_fit_request(sample_weight=False)
@@ -155,7 +148,7 @@ def test_fit_head_keeps_what_a_part_asks_for(data):
     np.testing.assert_allclose(head[0].mean_, X.mean(axis=0))
 
 
-def test_train_further_weights_reach_the_head_of_each_class():
+def test_train_further_weights_reach_each_class():
     X, y = load_iris(return_X_y=True)
     weighted, plain = (OneVsRestClassifier(SGDClassifier(random_state=0)) for _ in range(2))
     weights = np.where(y == 2, 9.0, 1.0)
@@ -164,8 +157,7 @@ def test_train_further_weights_reach_the_head_of_each_class():
     assert not np.allclose(weighted.decision_function(X), plain.decision_function(X))
 
 
-def test_as_head_input_is_float64_until_it_is_large(monkeypatch):
+def test_as_head_input_large_matrix_stays_float32():
     embeddings = np.ones((4, 4), np.float32)
     assert fit.as_head_input(embeddings).dtype == np.float64
-    monkeypatch.setattr(fit, "_MAX_FLOAT64_BYTES", 100)
-    assert fit.as_head_input(embeddings) is embeddings
+    assert fit.as_head_input(embeddings, max_bytes=100) is embeddings

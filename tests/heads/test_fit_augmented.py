@@ -1,4 +1,4 @@
-"""Heads on several views of each sample: trained on all, scored on whole samples, averaged."""
+"""Heads on augmented views: trained on all, scored on whole samples, averaged."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ def extractor(tmp_path):
     return FeatureExtractor("tiny", views=3, augment="standard", cache=tmp_path / "cache")
 
 
-def test_head_is_trained_on_all_views_and_predicts_from_their_mean(extractor, digits):
+def test_fit_all_views_predict_their_mean(extractor, digits):
     images, labels = digits
     head = LogisticRegression(max_iter=2000)
     classifier = TransferClassifier(extractor, head).fit(images[:40], labels[:40])
@@ -56,7 +56,7 @@ def test_head_is_trained_on_all_views_and_predicts_from_their_mean(extractor, di
     np.testing.assert_allclose(classifier.decision_function(images), scores, rtol=1e-4, atol=1e-4)
 
 
-def test_weights_of_samples_are_those_of_all_their_views(extractor, digits):
+def test_fit_weights_count_for_all_views(extractor, digits):
     images, labels = digits
     weights = np.where(np.arange(60) < 40, 1.0, 0.0)
     weighted = TransferClassifier(extractor, "ridge").fit(images, labels, sample_weight=weights)
@@ -89,7 +89,7 @@ def test_partial_fit_and_regression_take_all_views(extractor, digits):
     ],
     ids=lambda head: type(head).__name__,
 )
-def test_heads_that_cross_validate_hold_out_whole_samples(head):
+def test_fit_search_holds_out_whole_samples(head):
     # Two views of a sample are equal, and labels follow nothing: whoever has seen one view of a
     # sample knows the label of the other.
     rng = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_heads_that_cross_validate_hold_out_whole_samples(head):
 
 
 @pytest.mark.parametrize("cv", [None, 4, np.int64(4), GroupKFold(4)])
-def test_groups_stay_together_in_heads_that_cross_validate(cv):
+def test_fit_search_keeps_groups_together(cv):
     rng = np.random.default_rng(0)
     groups = np.tile(np.arange(20), 3)
     of_group = rng.integers(0, 2, 20)
@@ -128,9 +128,7 @@ def test_groups_stay_together_in_heads_that_cross_validate(cv):
     ],
     ids=["early stopping", "boosting", "pipeline", "cv inside"],
 )
-def test_heads_that_would_part_views_or_groups_are_refused_before_the_pass(
-    head, named, how, extractor, digits, tmp_path
-):
+def test_fit_head_that_splits_rows_raises(head, named, how, extractor, digits, tmp_path):
     groups = np.arange(60) // 2 if how == "groups" else None
     if how == "groups":
         extractor.set_params(views=1, augment=None)
@@ -139,14 +137,14 @@ def test_heads_that_would_part_views_or_groups_are_refused_before_the_pass(
     assert EmbeddingCache(tmp_path / "cache").info()["n_rows"] == 0
 
 
-def test_heads_whose_early_stopping_is_off_for_so_few_rows_are_taken(extractor, digits):
+def test_fit_inactive_early_stopping_is_accepted(extractor, digits):
     head = HistGradientBoostingClassifier(max_iter=2)
     classifier = TransferClassifier(extractor.set_params(views=2), head).fit(*digits)
     assert classifier.head_.n_iter_ == 2
 
 
 @pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)])
-def test_fewer_groups_than_folds_are_told_before_the_pass(fine_tune, digits, tmp_path):
+def test_fit_fewer_groups_than_folds_raises(fine_tune, digits, tmp_path):
     extractor = FeatureExtractor("tiny", cache=tmp_path)
     classifier = TransferClassifier(extractor, "probe", fine_tune)
     with pytest.raises(
@@ -188,7 +186,7 @@ def test_saved_estimator_predicts_the_same(augment, extractor, digits, tmp_path)
     assert again.extractor_.report_.n_forward == 0
 
 
-def test_compare_trains_on_all_views_as_the_estimators_do(extractor, digits):
+def test_compare_trains_on_all_views(extractor, digits):
     images, labels = digits
     (row,) = compare(images, labels, extractors=[extractor], heads=["lda"], n_folds=3)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
@@ -206,7 +204,7 @@ def test_search_may_try_no_views_at_all(extractor, digits):
 
 
 @pytest.mark.parametrize("head", ["probe", KNNProbe(5), RidgeProbe([1.0])])
-def test_several_labels_in_the_order_of_folders_are_held_out_by_kind(head, extractor, digits):
+def test_fit_sorted_labels_are_stratified(head, extractor, digits):
     images, labels = digits
     order = np.argsort(labels, kind="stable")
     several = (labels[order, np.newaxis] == np.arange(3)).astype(int)
@@ -215,7 +213,7 @@ def test_several_labels_in_the_order_of_folders_are_held_out_by_kind(head, extra
     assert min(each.best_score_ for each in heads) > 0.85
 
 
-def test_saved_search_that_was_fitted_on_views_is_trusted_as_another(extractor, digits, tmp_path):
+def test_saved_search_keeps_its_own_cv(extractor, digits, tmp_path):
     search = GridSearchCV(RidgeClassifier(), {"alpha": [1.0, 10.0]}, cv=3)
     classifier = TransferClassifier(extractor, search).fit(*digits)
     trusted = ("sklearn.metrics._scorer._PassthroughScorer",)

@@ -12,13 +12,6 @@ from featx.exceptions import ParameterError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, for_outputs, make_head, seed_head
 
 
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1], 20)
-    return rng.normal(size=(40, 5)) + 2 * y[:, np.newaxis], y
-
-
 @pytest.mark.parametrize("name", CLASSIFIER_HEADS)
 def test_make_head_classifier_name_learns(name, data):
     head = make_head(name, CLASSIFIER_HEADS)
@@ -64,11 +57,11 @@ def test_seed_head_none_changes_nothing():
     assert head.random_state is None
 
 
-def test_make_head_stacking_without_a_last_estimator_is_a_head(data):
+def test_make_head_stacking_without_final_estimator(data):
     stack = StackingClassifier([("forest", RandomForestClassifier(10, random_state=0))])
     assert make_head(stack, CLASSIFIER_HEADS).fit(*data).score(*data) > 0.8
 
 
-def test_for_outputs_a_head_that_searches_its_own_strength_gets_a_copy_for_each_column():
+def test_for_outputs_logistic_cv_copies_each_column():
     head = for_outputs(LogisticRegressionCV(cv=2), np.array([[0, 1], [1, 1]]))
     assert isinstance(head, OneVsRestClassifier)

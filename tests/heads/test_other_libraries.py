@@ -151,7 +151,7 @@ def test_library_keyword_is_set_cloned_and_searched(library, extractor, vectors)
     assert clone(best).get_params()[f"head__{name}"] == value
 
 
-def test_keyword_in_a_pipeline_reaches_the_last_step(extractor):
+def test_set_params_keyword_reaches_last_step(extractor):
     head = make_pipeline(StandardScaler(), lightgbm())
     classifier = TransferClassifier(extractor, head).set_params(head__feature_fraction=0.5)
     assert classifier.head[-1].get_params()["feature_fraction"] == 0.5

@@ -1,4 +1,4 @@
-"""Probes on arrays of other libraries do what they do on numpy's, and answer in kind."""
+"""Probes agree on NumPy arrays and arrays of other libraries, and predict arrays of their kind."""
 
 import copy
 
@@ -60,7 +60,7 @@ def digits(dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("load", [load_digits, load_breast_cancer])
 @pytest.mark.parametrize("name", PROBES)
-def test_fit_elsewhere_finds_what_it_finds_here(name, load, dtype, elsewhere):
+def test_fit_elsewhere_agrees_with_numpy(name, load, dtype, elsewhere):
     X, y = load(return_X_y=True)
     X, y = (X / X.max(axis=0).clip(1)).astype(dtype)[:400], y[:400]
     weights = np.random.default_rng(0).uniform(0.5, 2, len(y))
@@ -87,7 +87,7 @@ def test_fit_elsewhere_finds_what_it_finds_here(name, load, dtype, elsewhere):
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_classes_that_are_words_stay_with_numpy(name, elsewhere):
+def test_predict_string_classes_elsewhere_are_numpy(name, elsewhere):
     X, y = digits(np.float32)
     words = np.array(list("abcdefghij"))[y]
     probe = clone(CLASSIFIERS[name]).fit(elsewhere(X), words)
@@ -97,7 +97,7 @@ def test_classes_that_are_words_stay_with_numpy(name, elsewhere):
 
 
 @pytest.mark.parametrize("name", ["linear", "ridge"])
-def test_fit_groups_elsewhere_hold_out_what_they_hold_out_here(name, elsewhere):
+def test_fit_groups_elsewhere_give_same_scores(name, elsewhere):
     X, y = digits(np.float64)
     groups = np.arange(len(y)) // 20
     probe = clone(CLASSIFIERS[name]).set_params(cv=GroupKFold(4))
@@ -107,7 +107,7 @@ def test_fit_groups_elsewhere_hold_out_what_they_hold_out_here(name, elsewhere):
 
 
 @pytest.mark.parametrize("name", ["linear", "ridge", "ridge regression"])
-def test_fit_fewer_samples_than_features_elsewhere_answers_there(name, elsewhere):
+def test_fit_wide_rows_elsewhere_answers_there(name, elsewhere):
     X, y = digits(np.float64)
     probe = clone(PROBES[name]).fit(elsewhere(X[:40]), y[:40] % 2)
     expected = clone(PROBES[name]).fit(X[:40], y[:40] % 2)
@@ -142,27 +142,27 @@ def test_predict_arrays_from_another_place_are_refused(name, elsewhere):
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_fit_without_dispatch_takes_what_numpy_can_read(name):
+def test_fit_without_dispatch_reads_as_numpy(name):
     torch = pytest.importorskip("torch")
     X, y = digits(np.float32)
     probe = clone(PROBES[name]).fit(torch.asarray(X), torch.asarray(y))
     assert isinstance(probe.predict(torch.asarray(X)), np.ndarray)
 
 
-def test_fit_view_of_the_cache_is_read_while_arrays_are_let_through(tmp_path):
+def test_fit_lazy_array_with_dispatch_is_read(tmp_path):
     cache = EmbeddingCache(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     rows = FeatureExtractor("tiny", cache=cache).fit_transform(images)
-    view = cache.open(X=images)
+    lazy_rows = cache.open(X=images)
     labels = np.arange(40) % 2
     with config_context(array_api_dispatch=True):
         for probe in CLASSIFIERS.values():
-            answer = clone(probe).fit(view, labels).predict(view)
+            answer = clone(probe).fit(lazy_rows, labels).predict(lazy_rows)
             np.testing.assert_array_equal(answer, clone(probe).fit(rows, labels).predict(rows))
 
 
 @pytest.mark.parametrize("name", ["linear", "ridge", "means"])
-def test_fit_weights_that_go_backwards_or_cannot_be_written_to(name, elsewhere):
+def test_fit_weights_negative_stride_read_only(name, elsewhere):
     X, y = digits(np.float64)
     weights = np.linspace(1, 2, len(y))[::-1]
     weights.flags.writeable = False
@@ -185,11 +185,12 @@ def test_predict_precision_of_rows_may_be_another(name, elsewhere):
                 np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_rotation_rows_elsewhere_are_centred_in_double_precision(elsewhere):
+def test_rotation_rows_elsewhere_centred_in_float64(elsewhere):
     X = np.random.default_rng(0).normal(size=(50, 4)) + 1e6
-    rotation = Rotation.of(X, np.ones(50), fit_intercept=True)
+    rotation = Rotation.fit(X, np.ones(50), fit_intercept=True)
     here, there = (
-        rotation.rows(rows, np.dtype(np.float32)).take(np.arange(50)) for rows in (X, elsewhere(X))
+        rotation.project(rows, np.dtype(np.float32)).take(np.arange(50))
+        for rows in (X, elsewhere(X))
     )
     np.testing.assert_allclose(to_numpy(there), here, atol=1e-5)
 

@@ -1,8 +1,7 @@
-"""KNNProbe is weighted nearest neighbours by cosine, their number chosen for them."""
+"""KNNProbe is weighted nearest neighbours by cosine, with their number selected."""
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -16,12 +15,6 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    X, y = load_digits(return_X_y=True)
-    return X[:600], np.array(list("abcdefghij"))[y[:600]]
-
-
 def by_scikit_learn(temperature=0.07):
     """The same votes: exp(similarity / temperature), similarity being 1 less the distance."""
     return KNeighborsClassifier(
@@ -30,7 +23,7 @@ def by_scikit_learn(temperature=0.07):
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_fit_scores_are_those_of_a_grid_search(digits, temperature):
+def test_fit_scores_equal_a_grid_search(digits, temperature):
     X, y = digits
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     search = GridSearchCV(by_scikit_learn(temperature), {"n_neighbors": [1, 5, 20]}, cv=cv)
@@ -44,7 +37,7 @@ def test_fit_scores_are_those_of_a_grid_search(digits, temperature):
     np.testing.assert_allclose(probe.predict_proba(X[::7] + 1), expected, atol=1e-9)
 
 
-def test_fit_of_equals_the_largest_number_is_chosen():
+def test_fit_equal_scores_select_the_largest():
     X, y = np.repeat([[1.0, 0.0], [0.0, 1.0]], 20, axis=0), np.repeat([0, 1], 20)
     assert KNNProbe([1, 3, 5]).fit(X, y).n_neighbors_ == 5
 
@@ -67,7 +60,7 @@ def test_fit_groups_and_validation_split_are_kept(digits):
     assert one.best_score_ == pytest.approx(right)
 
 
-def test_fit_folds_that_draw_rows_again_keep_their_classes(digits):
+def test_fit_folds_with_repeated_rows_keep_classes(digits):
     X, y = digits
     drawn = np.random.default_rng(0).integers(0, len(X), len(X))  # as many as there are, shuffled
     test = np.setdiff1d(np.arange(len(X)), drawn)
@@ -76,7 +69,7 @@ def test_fit_folds_that_draw_rows_again_keep_their_classes(digits):
     assert probe.best_score_ == pytest.approx(right)
 
 
-def test_predict_proba_low_temperature_and_zero_rows_stay_finite(digits):
+def test_predict_proba_zero_rows_stay_finite(digits):
     X, y = digits
     X = X.copy()
     X[3] = 0
@@ -93,8 +86,8 @@ def test_fit_many_rows_in_parts_agree(digits, monkeypatch):
     np.testing.assert_allclose(parts.predict_proba(X), whole.predict_proba(X))
 
 
-def test_fit_faults_are_told_at_once(digits):
-    with pytest.raises(ParameterError, match=r"n_neighbors=\[0\].*; temperature=-1"):
+def test_fit_faulty_parameters_raise_one_error(digits):
+    with pytest.raises(ParameterError, match=r"(?s)n_neighbors=\[0\].*temperature=-1"):
         KNNProbe([0], temperature=-1).fit(*digits)
 
 

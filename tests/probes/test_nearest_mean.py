@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -13,12 +12,6 @@ from featx import NearestMeanProbe
 @parametrize_with_checks([NearestMeanProbe()])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    X, y = load_digits(return_X_y=True)
-    return X, np.array(list("abcdefghij"))[y]
 
 
 @pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")

@@ -1,4 +1,4 @@
-"""RidgeProbe and RidgeProbeRegressor are scikit-learn's ridge, their strength chosen for them."""
+"""RidgeProbe and RidgeProbeRegressor are scikit-learn's ridge, with their strength selected."""
 
 import tracemalloc
 from unittest.mock import patch
@@ -19,7 +19,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx import FineTune, RidgeProbe, RidgeProbeRegressor, TransferClassifier, load, save
 from featx.exceptions import InputError, ParameterError
-from featx.probes._ridge_solver import Moments
 
 REASON = "weights do not change which samples a fold holds out, as in LogisticRegressionCV"
 WEIGHT_CHECKS = {
@@ -106,7 +105,7 @@ def test_regressor_is_ridge(shape, alpha, n_targets):
     ],
     ids=["default", "three", "shuffled", "random splits", "one part is never held out"],
 )
-def test_path_is_that_of_a_grid_search(shape, cv):
+def test_path_equals_a_grid_search(shape, cv):
     X, y = (each[:60] for each in samples(*shape, 3))
     probe = RidgeProbe(cv=cv).fit(X, y)
     search = GridSearchCV(RidgeClassifier(), {"alpha": probe.path_["alphas"]}, cv=cv).fit(X, y)
@@ -116,7 +115,7 @@ def test_path_is_that_of_a_grid_search(shape, cv):
     assert probe.alpha_ == probe.path_["alphas"][means >= means.max() - 1e-12].max()
 
 
-def test_path_of_a_regressor_is_that_of_a_grid_search():
+def test_regressor_path_equals_a_grid_search():
     X, y = load_diabetes(return_X_y=True)
     probe = RidgeProbeRegressor().fit(X, y)
     search = GridSearchCV(Ridge(), {"alpha": probe.path_["alphas"]}).fit(X, y)
@@ -203,7 +202,7 @@ def test_several_labels():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_embeddings_of_single_precision_lose_nothing_in_the_sums(dtype):
+def test_fit_large_mean_keeps_the_digits(dtype):
     """Features with a mean that is large beside the spread are what sums lose digits by."""
     X, y = samples(400, 20, 3)
     X = (X + 1000).astype(dtype)
@@ -213,7 +212,7 @@ def test_embeddings_of_single_precision_lose_nothing_in_the_sums(dtype):
 
 
 @pytest.mark.parametrize("alphas", [[], [0], [-1.0, 1.0], ["a"], 3.0, [np.nan], [[1.0]]], ids=str)
-def test_strengths_that_are_none_raise(alphas):
+def test_fit_faulty_strengths_raise(alphas):
     X, y = samples(50, 5, 2)
     with pytest.raises(ParameterError, match="expected a list of numbers over 0"):
         RidgeProbe(alphas).fit(X, y)
@@ -223,13 +222,13 @@ def test_strengths_that_are_none_raise(alphas):
     ("weights", "message"),
     [(np.ones(3), "shape"), (-np.ones(50), "no weight below 0"), (np.zeros(50), "all are zero")],
 )
-def test_weights_that_are_none_raise(weights, message):
+def test_fit_faulty_weights_raise(weights, message):
     X, y = samples(50, 5, 2)
     with pytest.raises(ValueError, match=message):
         RidgeProbe().fit(X, y, sample_weight=weights)
 
 
-def test_fit_folds_that_count_from_the_end_score_as_any():
+def test_fit_folds_with_negative_indices_score_alike():
     X, y = samples(60, 5, 2)
     last = [(np.arange(50), np.arange(-10, 0)), (np.arange(-50, 0), np.arange(10))]
     same = [(np.arange(50), np.arange(50, 60)), (np.arange(10, 60), np.arange(10))]
@@ -243,7 +242,7 @@ def test_fit_no_folds_raises():
         RidgeProbe(cv=[]).fit(X, y)
 
 
-def test_fit_fold_that_outweighs_the_rest_is_not_lost_in_rounding():
+def test_fit_heavy_fold_survives_cancellation():
     X, y = samples(60, 5, 2)
     X[3] *= 1e9
     values = (y == y[0]).astype(float)
@@ -260,32 +259,15 @@ def test_fit_numbers_whose_products_are_infinite_raise(n_rows):
         RidgeProbeRegressor([1.0]).fit(X, np.arange(n_rows, dtype=float))
 
 
-def test_moments_of_the_parts_add_up(monkeypatch):
-    monkeypatch.setattr("featx.probes._ridge_solver._ROWS_AT_ONCE", 7)
-    rng = np.random.default_rng(0)
-    X, Y, weights = rng.normal(size=(30, 4)), rng.normal(size=(30, 2)), rng.random(30)
-    some, others = np.arange(11), np.arange(11, 30)
-    whole = Moments.of(X, Y, weights, np.arange(30))
-    parts = [Moments.of(X, Y, weights, rows) for rows in (some, others)]
-    for total in (parts[0] + parts[1], whole):
-        np.testing.assert_allclose(np.tril(total.xx), np.tril(X.T @ (X * weights[:, np.newaxis])))
-        np.testing.assert_allclose(total.xy, X.T @ (Y * weights[:, np.newaxis]))
-        np.testing.assert_allclose(total.x, weights @ X)
-        np.testing.assert_allclose(total.weight, weights.sum())
-        np.testing.assert_allclose(total.y, weights @ Y)
-    np.testing.assert_allclose((whole - parts[0]).xx, parts[1].xx)
-    np.testing.assert_allclose((whole - parts[0]).centered()[0], parts[1].centered()[0])
-
-
 @pytest.fixture(scope="module")
-def digits():
+def digit_images():
     digits = load_digits()
     images = digits.images[:200, ..., np.newaxis].repeat(8, 1).repeat(8, 2).repeat(3, 3) * 15
     return images.astype(np.uint8), digits.target[:200]
 
 
-def test_as_the_head_of_a_classifier(digits, tmp_path):
-    images, labels = digits
+def test_as_the_head_of_a_classifier(digit_images, tmp_path):
+    images, labels = digit_images
     classifier = TransferClassifier("tiny", RidgeProbe(cv=3))
     classifier.fit(images[:150], labels[:150], sample_weight=np.ones(150))
     assert classifier.score(images[150:], labels[150:]) > 0.8
@@ -297,15 +279,15 @@ def test_as_the_head_of_a_classifier(digits, tmp_path):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-def test_as_a_head_that_is_fine_tuned(digits):
-    images, labels = digits
+def test_as_a_head_that_is_fine_tuned(digit_images):
+    images, labels = digit_images
     tuned = TransferClassifier("tiny", RidgeProbe(cv=3), FineTune(1, epochs=1), random_state=0)
     report = tuned.fit(images[:100], labels[:100]).report_
     assert report.handover_gap < 1e-5
 
 
-def test_as_the_head_of_several_labels(digits):
-    images, labels = digits
+def test_as_the_head_of_several_labels(digit_images):
+    images, labels = digit_images
     several = np.column_stack([labels % 2, labels > 4]).astype(int)
     classifier = TransferClassifier("tiny", RidgeProbe(cv=3)).fit(images, several)
     assert isinstance(classifier.head_, RidgeProbe)
@@ -313,7 +295,7 @@ def test_as_the_head_of_several_labels(digits):
 
 
 @pytest.mark.parametrize(("offset", "spread"), [(1.7e9, 0.5), (0.0, 1.0), (1e7, 1.0)])
-def test_regressor_of_float32_rows_is_scored_as_by_a_scorer(offset, spread):
+def test_regressor_float32_scores_equal_a_scorer(offset, spread):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 20)).astype(np.float32)
     y = offset + spread * (X @ rng.normal(size=20)) + 0.01 * rng.normal(size=400)
@@ -322,26 +304,15 @@ def test_regressor_of_float32_rows_is_scored_as_by_a_scorer(offset, spread):
     np.testing.assert_allclose(own.path_["scores"], named.path_["scores"], atol=1e-6)
 
 
-def test_classifier_of_float32_rows_far_from_zero_is_scored_around_their_mean():
+def test_classifier_float32_scores_equal_a_scorer():
     X, y = make_classification(600, 20, n_informative=10, n_classes=3, random_state=0)
     X = (X + 1e4).astype(np.float32)
     own, named = RidgeProbe().fit(X, y), RidgeProbe(scoring="accuracy").fit(X, y)
     np.testing.assert_array_equal(own.path_["scores"], named.path_["scores"])
 
 
-def test_moments_of_many_targets_hold_no_products_of_targets():
-    rng = np.random.default_rng(0)
-    X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2000))
-    tracemalloc.start()
-    moments = Moments.of(X, Y, np.ones(30), np.arange(30))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 4 * Y.nbytes
-    np.testing.assert_allclose(moments.xy, X.T @ Y)
-
-
 @pytest.mark.parametrize("cv", [KFold(5), ShuffleSplit(4, random_state=0)])
-def test_fit_many_folds_hold_no_gram_matrix_each(cv, monkeypatch):
+def test_fit_folds_one_by_one_score_alike(cv, monkeypatch):
     X, y = load_digits(return_X_y=True)
     expected = RidgeProbe(cv=cv).fit(X, y)
     monkeypatch.setattr("featx.probes._ridge_solver._MAX_BYTES_HELD", 0)
@@ -350,7 +321,7 @@ def test_fit_many_folds_hold_no_gram_matrix_each(cv, monkeypatch):
     np.testing.assert_allclose(probe.coef_, expected.coef_, rtol=1e-6)
 
 
-def test_fit_many_folds_need_the_memory_of_few():
+def test_fit_many_folds_need_little_memory():
     X, y = make_classification(900, 300, random_state=0)
 
     def peak(n_folds, limit):
