@@ -1,7 +1,7 @@
 """Measure what it costs to keep embeddings, beside what is bare and what people use.
 
 Rows of 1,280 random float32 numbers, in temporary files that lie in the page cache. Every method
-opens its files anew; methods take turns, the tables show medians. featx's figures include looking
+opens its files again; methods take turns, the tables show medians. featx's figures include looking
 keys up and checking each row against its checksum.
 
     store       shards of 64 MiB, each synced, against np.save and fsync
@@ -96,7 +96,7 @@ def save(path, rows):
 
 
 def find(folder, keys):
-    """Read rows with everything opened anew; all of them have to be there."""
+    """Read rows with everything opened again; all of them have to be there."""
     rows, found = EmbeddingCache(folder).store(SPACE).find(keys)
     assert found.all()
     return rows
@@ -108,11 +108,11 @@ def measure_files(work, n_rows, repeats):
     npy, cache = work / "rows.npy", work / "cache"
     subset = np.random.default_rng(1).permutation(n_rows)[: n_rows * 8 // 10]
 
-    def store_anew():
+    def store_in_new_cache():
         shutil.rmtree(cache, ignore_errors=True)
         store(cache, keys, rows)
 
-    seconds = take_turns({"np.save": lambda: save(npy, rows), "store": store_anew}, repeats)
+    seconds = take_turns({"np.save": lambda: save(npy, rows), "store": store_in_new_cache}, repeats)
     assert (find(cache, keys[subset]) == np.load(npy, mmap_mode="r")[subset]).all()
     seconds |= take_turns(
         {

@@ -222,7 +222,7 @@ def measure(args):
         options += ["--weights", weights] if weights else []
         options += ["--smoke"] if args.smoke else []
         np.savez(work / "photos.npz", paths=paths, labels=labels)
-        # Files that changed a moment ago are hashed anew each time, which would not be a warm run.
+        # Files that changed a moment ago are hashed again each time, which would not be a warm run.
         time.sleep(0 if args.shared.is_dir() else 3)
         for _ in range(1 if args.smoke else args.repeats):
             for name in ("cache", "memory"):

@@ -1,6 +1,6 @@
 """Measure how many copies of images `near_duplicates` finds, and how many it takes for copies.
 
-Sixty images of each set are copied: compressed anew (JPEG, quality 60), made smaller (0.7 times),
+Sixty images of each set are copied: compressed again (JPEG, quality 60), made smaller (0.7 times),
 trimmed by 4 % on each side, mirrored. Found is a copy whose cosine to its original reaches the
 threshold that the set itself sets. Pairs among the originals are false alarms, or true copies that
 the set holds: the closest is named, to be looked at.

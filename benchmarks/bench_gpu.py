@@ -1,7 +1,7 @@
 """Measure the frozen pass on a GPU beside what the GPU can do.
 
     arrays     images in memory: featx, images identified, against a bare loop over the same
-               compiled graph (uint8 to the device, embeddings back, two batches under way), against
+               compiled graph (uint8 to the device, embeddings back, two batches pending), against
                the graph alone on a batch that lies on the device, and against torchvision's network
                where there is one
     sizes      images/s of the bare loop by batch size, and the seconds of the first run, which

@@ -155,7 +155,7 @@ def measure(args):
     with tempfile.TemporaryDirectory() as folder:
         paths, labels = find_photos(args.shared, Path(folder), 40 if args.smoke else 500)
         np.savez(Path(folder) / "photos.npz", paths=paths, labels=labels)
-        # Files that changed a moment ago are hashed anew each time.
+        # Files that changed a moment ago are hashed again each time.
         time.sleep(0 if args.shared.is_dir() else 3)
         options = ["--work", folder, "--folds", args.folds]
         options += ["--weights", weights] if weights else []

@@ -97,8 +97,8 @@ def time_distributed():
 def shared_and_nested():
     one, other = keras.Input((4,)), keras.Input((4,))
     shared = functional((4,), layers.Dense(3), layers.Dense(3))
-    twins = [shared(one), shared(other, training=False)]
-    outputs = [layers.Subtract()(twins), layers.Concatenate()(twins)]
+    calls = [shared(one), shared(other, training=False)]
+    outputs = [layers.Subtract()(calls), layers.Concatenate()(calls)]
     return seeded(keras.Model([one, other], outputs))
 
 

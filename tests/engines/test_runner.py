@@ -89,7 +89,7 @@ def test_run_out_of_memory_halves_the_batch(capacity):
     assert rows.tolist() == list(range(50))
     np.testing.assert_array_equal(outputs[:, 0], 2 * rows)
     assert runs.batch_size <= capacity
-    assert engine.sizes.count(16) <= 2  # those that were under way
+    assert engine.sizes.count(16) <= 2  # those that were pending
 
 
 def test_run_single_sample_beyond_memory_raises():
