@@ -29,7 +29,7 @@ from featx.extraction.write import RowWriter
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Identified, Identities, ReadBlock, Samples
 
-_STORE_FILES_EVERY_S = 5.0
+_FLUSH_EVERY_S = 5.0
 _IDENTIFY_FAULTY_S = 10.0
 
 
@@ -329,7 +329,7 @@ class IdentifiedRows(MissingRows):
         """Identify all samples, unless the network need not wait for that."""
         if self._started is None or self._started.wait(seconds=0):
             self._distinct.identify_all()
-            self._store_files()
+            self._flush_file_index()
         self._check_faults()
 
     def look_up(self, out: np.ndarray | None) -> None:
@@ -370,10 +370,10 @@ class IdentifiedRows(MissingRows):
         return self._all_faults(faults)
 
     def close(self) -> None:
-        """Stop identifying, and store what was learnt of files."""
+        """Stop identifying, and store the digests of files."""
         if self._started is not None:
             self._started.close()
-        self._store_files()
+        self._flush_file_index()
 
     def _blocks(self) -> Iterator[Identified]:
         """Identify samples; digests of files are stored every few seconds, and once all are known.
@@ -386,8 +386,8 @@ class IdentifiedRows(MissingRows):
         last_s = time.monotonic()
         for block in self._started:
             is_last = block.rows.stop == len(self.samples)
-            if is_last or time.monotonic() - last_s >= _STORE_FILES_EVERY_S:
-                self._store_files()
+            if is_last or time.monotonic() - last_s >= _FLUSH_EVERY_S:
+                self._flush_file_index()
                 last_s = time.monotonic()
             yield block
 
@@ -410,7 +410,8 @@ class IdentifiedRows(MissingRows):
         n_unseen += len(self.samples) - self.identities.n_known
         raise BadSampleError(faults, len(self.samples), n_unseen=n_unseen)
 
-    def _store_files(self) -> None:
+    def _flush_file_index(self) -> None:
+        """Store the digests of files that were hashed."""
         try:
             self._files.flush()
         except OSError as exc:

@@ -1,4 +1,4 @@
-"""What notebooks show of an estimator, and where it leads to."""
+"""What notebooks show of an estimator."""
 
 import numpy as np
 import pytest
