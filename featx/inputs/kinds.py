@@ -1,8 +1,8 @@
 """What kind of sample a backbone takes, decided by the shape of one input.
 
-What differs between kinds is asked of the object that :func:`kind_of` returns. A new kind is one class and its entry in
-:data:`KINDS`. What a kind adds to the description of a space is part of the digest of the space:
-changing it makes all rows of that kind unreachable.
+What differs between kinds is asked of the object that :func:`kind_of` returns. A new kind is one
+class and its entry in :data:`KINDS`. What a kind adds to the description of a space is part of the
+digest of the space: changing it makes all rows of that kind unreachable.
 """
 
 from __future__ import annotations
