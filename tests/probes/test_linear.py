@@ -28,7 +28,6 @@ CV = StratifiedKFold(3, shuffle=True, random_state=0)
 REASON = "folds hold rows, and a row that weighs twice is one row"
 EXPECTED = {
     "check_sample_weight_equivalence_on_dense_data": REASON,
-    "check_sample_weight_equivalence_on_sparse_data": REASON,
 }
 
 
