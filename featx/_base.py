@@ -1,8 +1,8 @@
-"""The base of featx's estimators: parameter names, cloning, the last report, tasks of a fit.
+"""Base class of featx's estimators: parameter names, cloning, the last report, tasks of a fit.
 
-Clones share frozen Keras models. scikit-learn's ``clone`` copies each parameter that is no
-estimator; copies of a constant model would only cost seconds and memory, so featx's estimators
-share it, as ``sklearn.frozen.FrozenEstimator`` shares its estimator.
+Clones share frozen Keras models. scikit-learn's ``clone`` copies each parameter that is not an
+estimator. Copies of a constant model would cost seconds and memory for nothing, so featx's
+estimators share it, as ``sklearn.frozen.FrozenEstimator`` shares its estimator.
 
 scikit-learn has callbacks, such as its ``ProgressBar``, from 1.9 on. With an older version, the
 tasks of a fit are not reported.
@@ -25,7 +25,7 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stand in for scikit-learn's class, without any method."""
+        """Replace scikit-learn's class, without its methods."""
 
     def with_callbacks(method: Any) -> Any:
         """Return a method as it is."""
@@ -56,7 +56,7 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            There is no such parameter; near names are suggested, and nothing was set.
+            There is no such parameter; similar names are suggested, and nothing was set.
         """
         self._check_param_names(params, self.get_params())
         return super().set_params(**params)
@@ -77,14 +77,14 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
 
     @property
     def report_(self) -> Bunch:
-        """What was done last."""
+        """Report of the last call."""
         if not getattr(self, "_reports", None):
             raise AttributeError("there is no report_ yet")
         return self._reports[-1]
 
     @report_.setter
     def report_(self, report: Bunch) -> None:
-        # In a list, since scikit-learn asks that no attribute of a fitted estimator changes.
+        # In a list, since scikit-learn requires that no attribute of a fitted estimator changes.
         self.__dict__.setdefault("_reports", [])[:] = [report]
 
     @contextlib.contextmanager
@@ -154,7 +154,7 @@ def clone_sharing_models(estimator: T) -> T:
 
 
 def _share_models(value: Any) -> Any:
-    """Mark what of a value is constant, wherever scikit-learn's ``clone`` would copy it."""
+    """Mark Keras objects and callables in a value, which scikit-learn's ``clone`` would copy."""
     if hasattr(value, "get_params") and not isinstance(value, type):
         return value
     if callable(value) or _is_of_keras(value):

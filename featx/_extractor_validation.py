@@ -73,7 +73,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     faults.check_option("on_error", params["on_error"], ("raise", "nan"))
     verbose = params["verbose"]
     if not (isinstance(verbose, Integral) or callable(verbose)):
-        faults.add("verbose", verbose, "a number, or a function of the numbers done and to do.")
+        faults.add("verbose", verbose, "a number, or a function of the number done and the total.")
     n_jobs = params["n_jobs"]
     if n_jobs is not None and (not isinstance(n_jobs, Integral) or not n_jobs):
         faults.add("n_jobs", n_jobs, "a number of threads other than 0, or None.")
@@ -115,7 +115,7 @@ def _check_views(views: Any, augment: Any, faults: ParameterFaults) -> None:
     faults.check_positive_int("views", views)
     check_augment(augment, faults)
     if len(faults.faults) == n_before and augment is None and views != 1:
-        faults.add("views", views, "1 where nothing is augmented: pass augment='standard'.")
+        faults.add("views", views, "1 with augment=None: pass augment='standard'.")
 
 
 def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:
@@ -142,7 +142,7 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
         faults.add("backbone", backbone, "a name, a .keras file, a model or a callable.")
     elif is_file(backbone):
         if not Path(backbone).expanduser().is_file():
-            faults.add("backbone", os.fspath(backbone), "a .keras file that is there.")
+            faults.add("backbone", os.fspath(backbone), "an existing .keras file.")
     elif isinstance(backbone, str):
         try:
             network = find_network(backbone)
@@ -166,7 +166,7 @@ def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> 
         expected = "'imagenet', since a backbone without a name brings its own."
         faults.add("weights", os.fspath(weights), expected)
     elif not Path(weights).expanduser().is_file():
-        faults.add("weights", os.fspath(weights), "'imagenet', None, or a file that is there.")
+        faults.add("weights", os.fspath(weights), "'imagenet', None, or an existing file.")
 
 
 def _check_constructor_params(
@@ -242,7 +242,7 @@ def check_out(out: Any, shape: tuple[int, ...]) -> None:
     Raises
     ------
     ParameterError
-        `out` is no such array.
+        `out` is not a writable, C-contiguous float32 array of that shape.
     """
     expected = f"a writable, C-contiguous float32 array of shape {shape}"
     if not isinstance(out, np.ndarray):

@@ -23,8 +23,17 @@ MAX_EXACT_INT = 2**53  # beyond it, float64 does not hold all integers
 _REFUSED = {"S": "bytes", "c": "complex numbers", "V": "records"}
 _FIXES = {
     "bytes": "decode them, such as with numpy.char.decode",
-    "complex numbers": "Complex data not supported",  # as scikit-learn says it
+    "complex numbers": "Complex data not supported",  # scikit-learn's words, which its tests match
 }
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool, np.bool_),
+    "int": (int, np.integer),
+    "float": (float, np.floating),
+    "str": (str,),
+    "bytes": (bytes,),
+}
+_PLAIN = {bool, int, float, str, bytes, type(None)}
+_NUMBERS = {bool, int, float}  # arrays of these show missing entries as NaN
 
 
 def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
@@ -172,7 +181,7 @@ def _unpacked(y: Any) -> Any:
         # Variable-width strings have a dtype that few libraries know.
         return y.tolist() if y.dtype.kind == "T" else np.asarray(y)
     if isinstance(y, (list, tuple)):
-        # Scalars of pyarrow, of which NumPy would take strings for sequences of bytes.
+        # Scalars of pyarrow: NumPy would take its strings for sequences of bytes.
         are_foreign = any(hasattr(kind, "as_py") for kind in set(map(type, y)))
         return list(map(_scalar, y)) if are_foreign else y
     if hasattr(y, "compute"):  # Dask
@@ -217,12 +226,12 @@ def _of_objects(values: Any, name: str) -> np.ndarray:
     try:
         array = np.array(values, dtype=object)
     except ValueError as exc:  # NumPy's, of rows of different lengths
-        raise InputError(_of_ragged(name)) from exc
+        raise InputError(_ragged_message(name)) from exc
     if _types(array) <= _PLAIN:
         return array
     for row, value in enumerate(array if array.ndim == 1 else ()):
         if isinstance(value, (list, tuple, Set)) or getattr(value, "ndim", 0) != 0:
-            raise InputError(_of_ragged(name, row, value))
+            raise InputError(_ragged_message(name, row, value))
     flat = [_scalar(value) for value in array.ravel()]
     scalars = np.empty(len(flat), dtype=object)
     scalars[:] = flat
@@ -237,11 +246,11 @@ def _scalar(value: Any) -> Any:
         return None if value is np.ma.masked else value
     if not hasattr(value, "__array__"):
         return value
-    held = value.numpy() if hasattr(value, "numpy") else np.asarray(value)[()]
-    return held.decode() if isinstance(held, bytes) else held
+    plain = value.numpy() if hasattr(value, "numpy") else np.asarray(value)[()]
+    return plain.decode() if isinstance(plain, bytes) else plain
 
 
-def _of_ragged(name: str, row: int | None = None, value: Any = None) -> str:
+def _ragged_message(name: str, row: int | None = None, value: Any = None) -> str:
     shown = "" if row is None else f" (row {row}: {str(value)[:60]})"
     return (
         f"{name} has lists of different lengths, or sets, as labels{shown}: expected one label, or "
@@ -264,7 +273,9 @@ def _of_one_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np.ndar
             )
         return _natural(array)
     if len(found) > 1:
-        raise InputError(f"{name} has labels of several types: {_firsts(array)}: expected one type")
+        raise InputError(
+            f"{name} has labels of several types: {_types_by_row(array)}: expected one type"
+        )
     if found == {"str"}:
         # Fixed-width strings lose NULs at their end, so that two labels could become one.
         is_exact = not any(value.endswith("\0") for value in array.ravel().tolist())
@@ -287,7 +298,7 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
     return np.array(values, dtype=np.uint64).reshape(array.shape)
 
 
-def _firsts(array: np.ndarray) -> str:
+def _types_by_row(array: np.ndarray) -> str:
     """Return the types of labels as text, each with the first row that has it."""
     rows: dict[str, int] = {}
     for row, values in enumerate(array.reshape(len(array), -1).tolist()):
@@ -302,17 +313,6 @@ def _types(array: np.ndarray) -> set[type]:
 
 def _kind(of: type) -> str:
     return next((kind for kind, types in _KINDS.items() if issubclass(of, types)), of.__name__)
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "bool": (bool, np.bool_),
-    "int": (int, np.integer),
-    "float": (float, np.floating),
-    "str": (str,),
-    "bytes": (bytes,),
-}
-_PLAIN = {bool, int, float, str, bytes, type(None)}
-_NUMBERS = {bool, int, float}  # of which arrays of floats show what is missing
 
 
 def _are_whole(array: np.ndarray) -> bool:

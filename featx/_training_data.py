@@ -1,4 +1,4 @@
-"""Training data of heads: samples, labels, weights and groups, checked first, and embeddings."""
+"""Training data of heads: samples, labels, weights and groups, their checks and their split."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from featx.exceptions import InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import takes_sample_weight
 
+_N_SHOWN = 10
+
 
 def hold_out(
     y: np.ndarray,
@@ -30,7 +32,7 @@ def hold_out(
     is_classifier: bool,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split samples into those to train on and those to judge by.
+    """Split samples into a training part and a validation part.
 
     Parameters
     ----------
@@ -43,40 +45,40 @@ def hold_out(
 
     Returns
     -------
-    train, held : ndarray of int64, increasing
+    train, held_out : ndarray of int64, increasing
 
     Raises
     ------
     InputError
-        They are too few, or a class is not among those to train on.
+        There are too few samples, or the training part lacks a class.
 
     Examples
     --------
     >>> y = np.repeat([0, 1], 10)
-    >>> train, held = hold_out(y, validation=0.2, groups=None, is_classifier=True, seed=0)
-    >>> y[held].tolist()
+    >>> train, held_out = hold_out(y, validation=0.2, groups=None, is_classifier=True, seed=0)
+    >>> y[held_out].tolist()
     [0, 0, 1, 1]
     """
     splitter = validation
     if not hasattr(validation, "split"):
         splitter = _splitter(y, float(validation), groups, is_classifier=is_classifier, seed=seed)
     try:
-        train, held = next(iter(splitter.split(np.zeros(len(y)), y, groups)))
+        train, held_out = next(iter(splitter.split(np.zeros(len(y)), y, groups)))
     except (ValueError, StopIteration) as exc:
         raise InputError(
-            f"validation={validation!r}: nothing can be held out of {len(y)} samples to judge "
-            f"fine-tuning by: {exc}"
+            f"validation={validation!r}: {len(y)} samples cannot be split into a training and a "
+            f"validation part: {exc}"
         ) from exc
-    train, held = np.sort(train), np.sort(held)
-    if not len(held) or not len(train):
+    train, held_out = np.sort(train), np.sort(held_out)
+    if not len(held_out) or not len(train):
         raise InputError(f"validation={validation!r}: one part of {len(y)} samples is empty")
     for column in _columns(y) if is_classifier else ():
         if len(lost := np.setdiff1d(column, column[train])):
             raise InputError(
-                f"validation={validation!r}: all samples of {lost.tolist()[:10]} are held out, so "
-                "nothing could be learnt of them: pass another splitter, or add samples"
+                f"validation={validation!r}: all samples of {lost.tolist()[:_N_SHOWN]} are held "
+                "out, so nothing could be trained on them: pass another splitter, or add samples"
             )
-    return train, held
+    return train, held_out
 
 
 def _splitter(
@@ -94,13 +96,13 @@ def _splitter(
         n_folds = max(2, round(1 / fraction))
         return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     if is_classifier and not stratified:
-        return _FewOfSome(fraction, seed)
+        return _SplitKeepingEachClass(fraction, seed)
     if stratified:
         counts = np.unique(y, return_counts=True)[1]
-        n_held = round(fraction * len(y))
-        if counts.min() > 1 and len(counts) <= n_held <= len(y) - len(counts):
+        n_held_out = round(fraction * len(y))
+        if counts.min() > 1 and len(counts) <= n_held_out <= len(y) - len(counts):
             return StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
-        return _FewOfSome(fraction, seed)
+        return _SplitKeepingEachClass(fraction, seed)
     return ShuffleSplit(1, test_size=fraction, random_state=seed)
 
 
@@ -109,7 +111,7 @@ def _columns(y: np.ndarray) -> np.ndarray:
     return np.asarray(y).reshape(len(y), -1).T
 
 
-class _FewOfSome:
+class _SplitKeepingEachClass:
     """A split that never holds out the last sample of a class, nor of a binary label."""
 
     def __init__(self, fraction: float, seed: int) -> None:
@@ -119,20 +121,20 @@ class _FewOfSome:
         order = np.random.default_rng(self._seed).permutation(len(y))
         firsts = [order[np.unique(column[order], return_index=True)[1]] for column in _columns(y)]
         others = np.setdiff1d(order, np.concatenate(firsts))
-        n_held = max(1, round(self._fraction * len(y)))
+        n_held_out = max(1, round(self._fraction * len(y)))
         if not len(others):
             raise ValueError("there is one sample of each class")
-        held = order[np.isin(order, others)][:n_held]
-        yield np.setdiff1d(order, held), held
+        held_out = order[np.isin(order, others)][:n_held_out]
+        yield np.setdiff1d(order, held_out), held_out
 
 
-def _none() -> np.ndarray:
+def _no_rows() -> np.ndarray:
     return np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What an estimator is fitted on.
+    """Samples, labels or values, weights and groups on which an estimator is fitted.
 
     Attributes
     ----------
@@ -150,8 +152,8 @@ class Data:
     y: np.ndarray
     sample_weight: np.ndarray | None
     groups: np.ndarray | None
-    train: np.ndarray = field(default_factory=_none)
-    validation: np.ndarray = field(default_factory=_none)
+    train: np.ndarray = field(default_factory=_no_rows)
+    validation: np.ndarray = field(default_factory=_no_rows)
     teacher_predictions: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Data:
@@ -172,25 +174,22 @@ class Data:
 
     def without_validation(self) -> Data:
         """Return the same samples, with nothing held out."""
-        return replace(self, train=np.arange(len(self.y)), validation=_none())
+        return replace(self, train=np.arange(len(self.y)), validation=_no_rows())
 
     def split(self, validation: Any, *, is_classifier: bool, seed: int) -> Data:
-        """Choose what is held out: see :func:`hold_out`."""
-        train, held = hold_out(
+        """Choose the validation samples: see :func:`hold_out`."""
+        train, held_out = hold_out(
             self.y,
             validation=validation,
             groups=self.groups,
             is_classifier=is_classifier,
             seed=seed,
         )
-        return replace(self, train=train, validation=held)
-
-
-_N_SHOWN = 10
+        return replace(self, train=train, validation=held_out)
 
 
 def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
-    """Fit an extractor and embed views as vectors: (n_samples, n_views, n_features), float32.
+    """Fit an extractor, and embed augmented views as float32, (n_samples, n_views, n_features).
 
     Raises
     ------
@@ -203,7 +202,7 @@ def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
 
 
 def views_of(extractor: FeatureExtractor, X: Any) -> np.ndarray:
-    """Embed views with a fitted extractor: (n_samples, n_views, n_features), float32.
+    """Embed augmented views with a fitted extractor: (n_samples, n_views, n_features), float32.
 
     Raises
     ------
@@ -241,9 +240,9 @@ def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> 
     """
     if not takes_sample_weight(head):
         raise InputError(
-            f"sample_weight was passed, but the head {type(head).__name__} takes no weights, nor "
-            "does what is inside it (a search with `scoring` hands none on): leave them out, or "
-            "take another head"
+            f"sample_weight was passed, but the head {type(head).__name__} takes no weights, and "
+            "no estimator inside it does (a search with `scoring` passes none on): leave them out, "
+            "or take another head"
         )
     return as_weights(sample_weight, n_samples)
 

@@ -1,4 +1,4 @@
-"""The base of classifier and regressor: an extractor, a head, and the way to predictions."""
+"""Base class of TransferClassifier and TransferRegressor: an extractor and a head."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 class TransferParams(FeatxEstimator, ABC):
-    """Parameters of classifier and regressor; those of a named part can be set as well."""
+    """Parameters of classifier and regressor, and of an extractor or head given by name."""
 
     _heads: dict[str, Callable[[], BaseEstimator]]
 
@@ -110,7 +110,7 @@ class TransferParams(FeatxEstimator, ABC):
         Parameters
         ----------
         deep : bool, default=True
-            Whether to return the parameters of the extractor and the head too.
+            True if the parameters of the extractor and the head are returned too.
 
         Returns
         -------
@@ -143,7 +143,7 @@ class TransferParams(FeatxEstimator, ABC):
         Raises
         ------
         ParameterError
-            There is no such parameter; near names are suggested, and nothing was set.
+            There is no such parameter; similar names are suggested, and nothing was set.
         """
         changed = copy.copy(self)
         for part in {"extractor", "head", "fine_tune"} & params.keys():
@@ -159,7 +159,7 @@ class TransferParams(FeatxEstimator, ABC):
         known = changed.get_params()
         short = changed._short_names(known)
         full = {name: changed._full_name(name, known) for name in params}
-        listed = [name for name in params if not _is_open(full[name], known)]
+        listed = [name for name in params if not _accepts_more_params(full[name], known)]
         self._check_param_names(listed, [*short, *known])
         BaseEstimator.set_params(changed, **{full[name]: value for name, value in params.items()})
         self.__dict__.update(vars(changed))
@@ -182,7 +182,7 @@ class TransferParams(FeatxEstimator, ABC):
         return f"head__{self.head.steps[-1][0]}__{inner}"
 
     def _named_extractor(self) -> FeatureExtractor | None:
-        """Return the extractor that a name, a model or None stands for, else None."""
+        """Return the extractor of a backbone or of None; None if `extractor` is an extractor."""
         if hasattr(self.extractor, "get_params"):
             return None
         return FeatureExtractor() if self.extractor is None else FeatureExtractor(self.extractor)
@@ -205,11 +205,11 @@ class TransferParams(FeatxEstimator, ABC):
         return extractor
 
 
-def _is_open(name: str, known: Mapping[str, Any]) -> bool:
-    """Return True for a parameter of an estimator that accepts more than it lists.
+def _accepts_more_params(name: str, known: Mapping[str, Any]) -> bool:
+    """Return True for a parameter of an estimator that accepts more parameters than it lists.
 
-    Estimators of CatBoost, LightGBM, XGBoost and skorch accept many by keyword: their own
-    ``set_params`` checks the name, as within scikit-learn's ``Pipeline``.
+    Estimators of CatBoost, LightGBM, XGBoost and skorch accept many keywords, and their own
+    ``set_params`` checks the names.
     """
     parts = name.split("__")
     prefixes = ("__".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
@@ -250,8 +250,8 @@ class TransferEstimator(TransformerMixin, TransferParams):
         sample_weight : array-like of shape (n_samples,), default=None
             Weights for the head and for fine-tuning.
         groups : array-like of shape (n_samples,), default=None
-            Groups of samples that stay together where fine-tuning holds samples out, or a head
-            cross-validates (by a number of folds, or a splitter of groups).
+            Groups of samples that stay together where fine-tuning holds samples out, or where a
+            head cross-validates (with a number of folds, or a splitter that takes groups).
 
         Returns
         -------
@@ -286,7 +286,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
             else:
                 with task.part("fine-tune"):
                     self._fine_tune(extractor, data)
-        self._take_names()
+        self._set_column_names()
         return self
 
     def _fit_head(
@@ -320,20 +320,20 @@ class TransferEstimator(TransformerMixin, TransferParams):
         self.extractor_, self.head_ = outcome.extractor, outcome.head
         self.report_ = Bunch(**outcome.report)
 
-    def _take_names(self) -> None:
+    def _set_column_names(self) -> None:
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(self.extractor_, name):
                 setattr(self, name, getattr(self.extractor_, name))
 
     def _partial_fit(self, X: Any, y: Any, **params: Any) -> Self:
-        """Embed more samples, and train the head further with the parameters of its method."""
+        """Embed more samples, and pass them and `params` to ``partial_fit`` of the head."""
         self.check_params()
         if self.fine_tune is not None:
             raise ParameterError("partial_fit trains the head only: pass fine_tune=None")
         samples = as_samples(X)
         is_first = not hasattr(self, "head_")
-        y, head, params = self._checked_part(y, len(samples), params)
+        y, head, params = self._checked_batch(y, len(samples), params)
         extractor = self._new_extractor().fit(samples) if is_first else self.extractor_
         views = views_of(extractor, samples)
         kept = rows_that_were_read(views)
@@ -344,13 +344,13 @@ class TransferEstimator(TransformerMixin, TransferParams):
         train_further(head, rows, labels, **params)
         self.extractor_, self.head_ = extractor, head
         self._report_head(time.perf_counter() - start_s)
-        self._take_names()
+        self._set_column_names()
         return self
 
-    def _checked_part(
+    def _checked_batch(
         self, y: Any, n_samples: int, params: dict[str, Any]
     ) -> tuple[np.ndarray, BaseEstimator, dict[str, Any]]:
-        """Return some labels or values, the head to train on them, and its parameters."""
+        """Return checked labels or values, the head to train on them, and checked parameters."""
         faults = InputFaults()
         y = faults.check(self._checked_target, y, n_samples, is_all=False)
         head = self.head_ if hasattr(self, "head_") else self.new_head(y)
@@ -393,7 +393,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         return self._head_output("score_samples", X)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the embeddings from which the head predicts: the mean over views.
+        """Return the embeddings from which the head predicts: the mean over augmented views.
 
         Parameters
         ----------
@@ -453,8 +453,8 @@ class TransferEstimator(TransformerMixin, TransferParams):
         format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
             Format of the file. All but "keras" need Keras to run on TensorFlow. The file holds the
             class names and the settings for full float32 precision, which OpenVINO needs on CPUs
-            with bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. ``featx/export.py`` lists where
-            they are.
+            with bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. ``featx/export.py`` describes
+            where the file holds them.
 
         Raises
         ------
@@ -474,7 +474,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
     def _checked_target(self, y: Any, n_samples: int, *, is_all: bool = True) -> np.ndarray:
         """Return labels or values; raise if no head can be trained on them.
 
-        `is_all` is True if there will be no further ones.
+        `is_all` is True if no further samples will follow.
         """
 
     def _head_output(self, method: str, X: Any) -> np.ndarray:
@@ -486,8 +486,8 @@ class TransferEstimator(TransformerMixin, TransferParams):
                 f"{len(unread)} of {len(embeddings)} samples could not be read (rows "
                 f"{unread[:10].tolist()}), and there is no prediction for them: leave them out"
             )
-        ask = partial(predict, self.head_) if method == "predict" else getattr(self.head_, method)
-        return ask(as_head_input(embeddings))
+        call = partial(predict, self.head_) if method == "predict" else getattr(self.head_, method)
+        return call(as_head_input(embeddings))
 
     def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Check labels and weights; leave out unreadable samples with ``on_error="nan"``."""
@@ -499,7 +499,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         if sample_weight is not None:
             sample_weight = faults.check(as_weights, sample_weight, n_samples)
         faults.raise_any()
-        self.extractor_.check_params()  # which ready samples leave out
+        self.extractor_.check_params()  # `transform` does not check them for ready samples
         if self.extractor_.on_error == "raise":
             return samples, y, sample_weight
         embeddings = np.asarray(self.extractor_.transform(samples))

@@ -52,7 +52,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
         multi-output estimator of one head for each column.
     report_ : Bunch
-        Report of ``fit``: see :class:`FeatureExtractor`; ``seconds`` has ``"head"`` too. After
+        Report of ``fit``: see :class:`FeatureExtractor`; ``seconds`` also has ``"head"``. After
         fine-tuning also: ``kept`` ("head", or "tuned" if its score, or at no lower score its loss,
         is better by more than a standard error); ``head_score`` and ``tuned_score`` on the
         validation split; ``handover_gap``, the largest difference between the scores of the head
@@ -98,7 +98,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         ParameterError
             ``fine_tune`` is not None, or other parameters have faulty values.
         InputError
-            `y` is of a kind that no head learns, or `classes` is missing; raised before the pass.
+            `y` is of a type that no head can be trained on, or `classes` is missing; raised before
+            the pass.
 
         Examples
         --------
@@ -121,7 +122,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 
     @property
     def classes_(self) -> np.ndarray:
-        """The labels, in the order of the columns of ``predict_proba``."""
+        """Class labels, in the order of the columns of ``predict_proba``."""
         check_is_fitted(self, "head_")
         return self.head_.classes_
 
@@ -168,7 +169,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         return self._head_output("decision_function", X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on samples; of several labels, all must be right.
+        """Return the accuracy on samples; a sample with several labels counts if all are right.
 
         Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
         ``"nan"``.
@@ -184,7 +185,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         float
         """
         X, y, sample_weight = self._scorable(X, y, sample_weight)
-        if type_of_target(y) == "multiclass-multioutput":  # of which accuracy_score knows nothing
+        if type_of_target(y) == "multiclass-multioutput":  # accuracy_score does not support it
             is_right = (np.asarray(y) == self.predict(X)).all(axis=1)
             return float(np.average(is_right, weights=sample_weight))
         return super().score(X, y, sample_weight)
@@ -194,7 +195,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         check_classification_targets(y)
         if is_all and y.ndim == 1 and len(np.unique(y)) < 2:
             raise InputError(
-                f"y holds one class only, {y.tolist()[0]!r}: expected samples of 2 classes or more"
+                f"y has one class only, {y.tolist()[0]!r}: expected samples of 2 classes or more"
             )
         return y
 

@@ -76,20 +76,20 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         the network. Samples that can no longer be read are left out there.
     views : int, default=1
         Number of embeddings of each sample: its own, and those of augmented views that `augment`
-        makes. A view is determined by sample and number, so each is embedded once.
-        :meth:`transform` returns their mean, for which a linear head gives the mean of their
-        scores; estimators train heads on all of them. 1 is the sample alone. It may be changed
-        after `fit`, to predict from more or fewer views.
+        makes. Sample and number determine an augmented view, so each is embedded once.
+        :meth:`transform` returns the mean of the embeddings, for which a linear head predicts the
+        mean of their scores; estimators train heads on all of them. 1 is the sample alone. `views`
+        may be changed after `fit`, to predict from more or fewer of them.
     augment : None, "standard", keras.Layer or sequence of them, default=None
         Layers that make augmented views from pixels from 0 to 255; "standard" flips, shifts, zooms,
-        rotates and changes contrast a little. `fit` warns if ``views=1`` leaves it without use.
+        rotates and changes contrast a little. `fit` warns if ``views=1``, which does not use it.
     on_error : {"raise", "nan"}, default="raise"
         Samples that cannot be read raise an error, or give rows of NaN and one warning.
     n_jobs : int, default=None
         Number of threads that decode images; None is one per core.
     verbose : int or callable, default=0
-        Numbers other than 0 show a progress bar for passes of more than two seconds; a function is
-        called with the number of samples done and the total.
+        Progress bar for passes of more than two seconds, if it is not 0; a function is called with
+        the number of samples done and the total.
 
     Attributes
     ----------
@@ -217,8 +217,9 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            Embeddings in the order of the samples, `out` if it was passed; the mean over views, if
-            there are several. With ``pooling=None``, (n_samples, *feature_shape).
+            Embeddings in the order of the samples, `out` if it was passed; the mean over augmented
+            views, if there are several. The shape is (n_samples, *feature_shape) with
+            ``pooling=None``.
 
         Raises
         ------
@@ -233,7 +234,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         return self._extract(inputs, source, out=out)
 
     def transform_views(self, X: Any) -> np.ndarray:
-        """Embed each view of samples; the network runs only for those that the cache lacks.
+        """Embed each augmented view of samples; the network runs only for missing ones.
 
         Parameters
         ----------
@@ -248,7 +249,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         Raises
         ------
         BadSampleError, BackboneError
-            As in :meth:`transform`.
+            The same faults as in :meth:`transform`.
 
         Examples
         --------
@@ -330,7 +331,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
 
     @property
     def space_digest_(self) -> str:
-        """The digest of `space_`, which names its rows in the cache."""
+        """Digest of `space_`, by which the cache finds its rows."""
         return self.space_.digest
 
     @property
@@ -339,7 +340,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         return "/".join(filter(None, (self._spec().label, self.layer)))
 
     def has_named_weights(self) -> bool:
-        """Return True if name and weights suffice to get the backbone elsewhere."""
+        """Return True if another machine can build the backbone from its name and weights."""
         return self._spec().network is not None and self.weights == "imagenet"
 
     def resolved_cache(self) -> EmbeddingCache | None:
@@ -377,7 +378,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         return self._extract(inputs, source or own, also=others)
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
-        """Recognise `X`; whoever passes `Samples` has done so, and has checked the parameters."""
+        """Recognise `X` and check the parameters, unless the caller did so and passes `Samples`."""
         if not isinstance(X, Samples):
             self.check_params()
         samples = as_samples(X)
@@ -393,7 +394,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         return samples.for_inputs(source.input_shape), source
 
     def _learn(self, samples: Samples, source: EmbeddingSource) -> Samples:
-        """Set what `fit` learns, and return samples as the backbone takes them."""
+        """Set the fitted attributes, and return samples as the backbone takes them."""
         inputs = samples.for_inputs(source.input_shape)
         float_range = inputs.float_range()
         check_channels_first(samples, source, label=self._spec().label)
@@ -419,7 +420,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
             )
 
     def _check_unchanged(self, source: EmbeddingSource) -> None:
-        """Raise if what was fitted would now give other embeddings than a head has seen."""
+        """Check that the backbone computes the same embeddings as when `fit` was called."""
         if not (hasattr(self, "space_") and source.is_cacheable):
             return
         if not source.space.is_equal_but_for_storage(self.space_):
@@ -473,10 +474,10 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
             self.report_ = forward.report
             yield view
         if not is_range_known:
-            inputs.float_range()  # of a lazy sequence, all of which was read now
+            inputs.float_range()  # again, since a lazy sequence has been read to its end now
 
     def _augmentation(self, source: EmbeddingSource) -> Augmentation | None:
-        """Return what makes augmented views, if there are any."""
+        """Return the augmentation that makes the augmented views; None if there are none."""
         if self.views == 1:
             return None
         if source.space.description.get("channels_first"):
@@ -510,11 +511,11 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         )
 
     def _path_params(self) -> dict[str, Any]:
-        """Return the parameters that may be paths, relative ones as they were first resolved.
+        """Return the parameters that may be paths, with relative paths as they were first resolved.
 
         A relative path is resolved when it is first used, pickled or passed to another process, so
-        that fitted estimators, their clones and their copies in workers keep to the same files
-        after a change of the working directory.
+        that fitted estimators, their clones and their copies in workers find the same files after
+        a change of the working directory.
         """
         first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
         return {

@@ -381,7 +381,7 @@ def test_fit_missing_labels_are_named(missing, images):
         (
             GridSearchCV(LogisticRegression(), {"C": [1]}, scoring="f1"),
             np.ones(8),
-            "the head GridSearchCV takes no weights, nor does what is inside it",
+            "the head GridSearchCV takes no weights, and no estimator inside it does",
         ),
         ("logistic", np.ones(5), r"sample_weight.shape == \(5,\), expected \(8,\)"),
     ],

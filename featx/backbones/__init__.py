@@ -1,1 +1,1 @@
-"""Frozen Keras networks: which one, which layer of it, and who runs it."""
+"""Backbones: frozen Keras networks with their layers, preprocessing and spaces."""

@@ -1,8 +1,8 @@
 """Augmentation: layers that change images at random, and augmented views of single images.
 
-While a network is trained, the layers change images differently in each epoch. An augmented view
-follows from the pixels and a version number instead, so that it is the same in every process and
-however the image was passed.
+While a network is trained, the layers change images differently in each epoch. An augmented view,
+however, is determined by the pixels and its number, so that it is the same in every process and
+does not depend on how the image was passed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 AUGMENTATIONS = ("standard",)
-_SEEDING = "by pixels"  # to be changed when views get their seeds in another way
-_DRAWS = 10  # some layers change one image in eight, or choose one of a few ways
+_SEEDING = "by pixels"  # to be changed when augmented views get their seeds in another way
+_DRAWS = 10  # enough to see a change by layers that change one image in eight
 _STANDARD_VERSION = 2  # to be raised when "standard" gets other layers
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # fractions of size, size, turn, contrast
 
@@ -54,8 +54,8 @@ def check_augment(augment: Any, faults: ParameterFaults) -> None:
         ):
             faults.add("augment", augment, "'standard', Keras layers or None.")
         elif any(getattr(layer, "weights", None) for layer in given):
-            expected = "layers without weights, since copies change the images; what was learnt "
-            expected += "belongs in their configurations, as in Normalization(mean=, variance=)."
+            expected = "layers without weights, since copies of them change the images; constants "
+            expected += "belong in their configurations, as in Normalization(mean=, variance=)."
             faults.add("augment", augment, expected)
 
 
@@ -93,7 +93,7 @@ def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
 
 
 class Augmentation:
-    """Makes augmented views of single images, which follow from their pixels and a number.
+    """Makes augmented views of single images, determined by their pixels and a number.
 
     Parameters
     ----------
@@ -110,15 +110,15 @@ class Augmentation:
         self._augment, self._input_shape, self._cache = augment, input_shape, cache
 
     def check(self) -> None:
-        """Check that the layers can change such images, before any work.
+        """Check that the layers can change images of this shape, before any work.
 
         Raises
         ------
         ParameterError
-            They cannot, return another shape, or draw random numbers that do not follow from a
-            seed.
+            The layers cannot, return another shape, or draw random numbers that do not follow from
+            a seed.
         EngineError
-            They are custom layers, and Keras cannot run in this process.
+            The layers are custom, and Keras cannot run in this process.
         """
         given = "'standard'" if isinstance(self._augment, str) else self._augment
         if isinstance(self._augment, str):
@@ -138,12 +138,12 @@ class Augmentation:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """Digest of everything that decides a view except the image and the version number.
+        """Digest of everything that decides an augmented view except the image and the number.
 
-        The random generators of Keras' backends differ, so the backend is part of it.
+        The random generators of Keras' backends differ, so the digest covers the backend.
         """
         facts = self._cache.facts if self._cache and isinstance(self._augment, str) else None
-        known = facts.recall(self._subject()) if facts else None
+        known = facts.recall(self._fact_key()) if facts else None
         with contextlib.suppress(TypeError, ValueError):
             if len(remembered := bytes.fromhex(str(known))) == DIGEST_BYTES:
                 return remembered
@@ -152,24 +152,24 @@ class Augmentation:
             parts.append(digest_of_json(departures))
         digest = digest_of(*(part.encode() for part in parts))
         if facts:
-            with contextlib.suppress(OSError):  # the next run finds out once more
-                facts.remember(self._subject(), digest.hex())
+            with contextlib.suppress(OSError):  # the next run computes it again
+                facts.remember(self._fact_key(), digest.hex())
         return digest
 
-    def key(self, key: bytes, version: int) -> bytes:
+    def key(self, key: bytes, number: int) -> bytes:
         """Return the key of an augmented view of the image with this key."""
-        return digest_of(key, self.digest, str(version).encode())
+        return digest_of(key, self.digest, str(number).encode())
 
-    def __call__(self, image: np.ndarray, version: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, number: int) -> np.ndarray:
         """Return an augmented view of an image, float32."""
-        seed = digest_of(np.ascontiguousarray(image).data.cast("B"), str(version).encode())
+        seed = digest_of(np.ascontiguousarray(image).data.cast("B"), str(number).encode())
         return self._changer(image, seed=int.from_bytes(seed[:4], "little"))
 
     @functools.cached_property
     def _changer(self) -> _Changer:
-        return _changer_of(_Given.of(self._augment), self._input_shape)
+        return _changer_of(_AugmentKey.of(self._augment), self._input_shape)
 
-    def _subject(self) -> dict[str, Any]:
+    def _fact_key(self) -> dict[str, Any]:
         return {
             "augmentation": self._augment,
             "version": [_STANDARD_VERSION, _SEEDING],
@@ -198,8 +198,8 @@ class _Changer:
         self._lock = threading.RLock()
 
     def fault(self) -> str:
-        """Describe why the layers cannot be used, as the rest of a sentence; empty if they can."""
-        with self._lock:  # else a second thread would check at the same time
+        """Return the reason why the layers cannot be used, as a predicate; empty if they can."""
+        with self._lock:  # else a second thread would repeat the check
             return self._fault
 
     @functools.cached_property
@@ -215,15 +215,15 @@ class _Changer:
                 "draws random numbers that do not follow from a seed: layers must draw them from "
                 "a keras.random.SeedGenerator of their own"
             )
-        self(_noise(self._input_shape)[0], seed=0)  # layers may run, and not compile
+        self(_noise(self._input_shape)[0], seed=0)  # some layers run, but cannot be compiled
         return ""
 
     def _follows_seeds(self) -> bool:
         """Return True if layers that start from the same states always give the same images."""
         import keras
 
-        # A copy, since layers may learn from their inputs. Not compiled: a compiled one draws from
-        # foreign generators once and for all.
+        # A copy, since layers may change their state with each call. Not compiled, since a compiled
+        # function draws from the generators of Python and NumPy only once, when it is traced.
         copy = _model_of(self._augment, self._input_shape, self.settings)
         images = _noise(self._input_shape)
 
@@ -235,7 +235,7 @@ class _Changer:
             first = changed()
             return all(np.array_equal(changed(), first) for _ in range(_DRAWS - 1))
 
-        return _apart(are_equal, self.settings)
+        return _with_own_generators(are_equal, self.settings)
 
     def __call__(self, image: np.ndarray, *, seed: int) -> np.ndarray:
         import keras
@@ -265,14 +265,14 @@ def _model_of(augment: Any, input_shape: tuple[int, ...], settings: KerasSetting
                 changed = layer(changed)
             return keras.Model(inputs, changed)
 
-        return _apart(chained, settings)
+        return _with_own_generators(chained, settings)
 
 
-def _apart(function: Callable[[], _Result], settings: KerasSettings) -> _Result:
+def _with_own_generators(function: Callable[[], _Result], settings: KerasSettings) -> _Result:
     """Call a function that calls layers, and leave the caller's random generators unchanged.
 
-    Layers without a seed draw from the generators of Python, NumPy or Keras, of which Keras has
-    one for each thread.
+    Layers without a seed draw from the generators of Python, NumPy or Keras. Keras has one for each
+    thread, so the function runs in a new thread; the states of the others are restored.
     """
 
     def call() -> _Result:
@@ -294,15 +294,15 @@ def _noise(shape: tuple[int, ...]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Given:
-    """An augmentation, compared by its name, or by its layers and their present settings."""
+class _AugmentKey:
+    """The key of an augmentation: its name, or its layers and their present settings."""
 
     key: Hashable
     settings: KerasSettings
     augment: Any = field(compare=False)  # keeps the objects alive whose ids are in the key
 
     @classmethod
-    def of(cls, augment: Any) -> _Given:
+    def of(cls, augment: Any) -> _AugmentKey:
         if isinstance(augment, str):
             return cls(augment, STANDARD, augment)
         layers = tuple(augment) if isinstance(augment, Sequence) else (augment,)
@@ -310,18 +310,18 @@ class _Given:
         return cls(key, current_settings(), layers)
 
 
-_making = threading.Lock()  # lru_cache would let two threads make the same
+_making = threading.Lock()  # lru_cache would let two threads make the same changer
 
 
-def _changer_of(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
+def _changer_of(key: _AugmentKey, input_shape: tuple[int, ...]) -> _Changer:
     """Return the changer that an earlier call made and compiled, or a new one."""
     with _making:
-        return _kept_changer(given, input_shape)
+        return _kept_changer(key, input_shape)
 
 
 @functools.lru_cache(maxsize=8)
-def _kept_changer(given: _Given, input_shape: tuple[int, ...]) -> _Changer:
-    return _Changer(given.augment, input_shape, given.settings)
+def _kept_changer(key: _AugmentKey, input_shape: tuple[int, ...]) -> _Changer:
+    return _Changer(key.augment, input_shape, key.settings)
 
 
 def generator_states(model: keras.Model) -> list[Any]:
@@ -330,7 +330,7 @@ def generator_states(model: keras.Model) -> list[Any]:
 
 
 def _states_from(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
-    """Return an initial state for each of these variables, all different."""
+    """Return a different initial state for each of these variables."""
     return [
         np.array([seed % 2**31, number], np.int64).astype(variable.dtype)
         for number, variable in enumerate(variables)

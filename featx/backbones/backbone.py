@@ -1,4 +1,4 @@
-"""The frozen Keras model with its layer, pooling and preprocessing, and its space.
+"""Backbones: frozen Keras models with layer, pooling, preprocessing and space.
 
 :class:`BackboneSpec` holds the parameters of an extractor, :class:`Backbone` the model that was
 built for them. Nothing that the caller passed in is changed: truncated models and pooling are new
@@ -54,7 +54,7 @@ class BackboneSpec:
 
     @cached_property
     def network(self) -> Network | None:
-        """The network of this name; None if the backbone is no name."""
+        """Network of this name; None if the backbone is not a name."""
         named = isinstance(self.backbone, str) and not is_file(self.backbone)
         return find_network(self.backbone) if named else None
 
@@ -75,7 +75,7 @@ class BackboneSpec:
 
     @property
     def label(self) -> str:
-        """A short name of the backbone, for people."""
+        """Short name of the backbone, for messages."""
         if self.network:
             return self.network.name
         if is_file(self.backbone):
@@ -91,14 +91,14 @@ class Backbone:
     Attributes
     ----------
     model : keras.Model
-        The whole model, as it was passed in or built.
+        Complete model, as it was passed or built.
     spec : BackboneSpec
     input_shape : tuple of int
         Shape of one input.
     settings : KerasSettings
         Settings of Keras under which the model is called.
     agreed : set of str
-        Digests of remembered spaces that were found equal to its own.
+        Digests of the remembered spaces that turned out to be equal to its own.
     """
 
     model: keras.Model
@@ -109,17 +109,17 @@ class Backbone:
 
     @property
     def kind(self) -> InputKind:
-        """The kind of sample that it takes."""
+        """Kind of sample that the backbone takes."""
         return kind_of(self.input_shape)
 
     @cached_property
     def tensor(self) -> keras.KerasTensor | None:
-        """The layer output in the model's graph; None if the model does more than run one.
+        """Layer output in the model's graph; None if the model has no graph.
 
         Raises
         ------
         ParameterError
-            There is no layer of that name; near names are suggested.
+            There is no layer of that name; similar names are suggested.
         """
         layer = self.spec.layer
         if not getattr(self.model, "inputs", None):
@@ -146,7 +146,7 @@ class Backbone:
 
     @cached_property
     def truncated_model(self) -> keras.Model:
-        """The model up to the layer that is read."""
+        """Model up to the layer that is read."""
         import keras
 
         if self.tensor is None:
@@ -174,7 +174,7 @@ class Backbone:
 
     @cached_property
     def channel_axis(self) -> int:
-        """Axis of the channels in the layer output, counting the samples as axis 0.
+        """Axis of the channels in the layer output; axis 0 is that of the samples.
 
         Raises
         ------
@@ -216,7 +216,7 @@ class Backbone:
         return shape
 
     def space(self, digester: Digester | None = None) -> Space:
-        """Describe what decides the numbers; each call hashes the weights again.
+        """Return the space of the embeddings; each call hashes the weights again.
 
         Raises
         ------
@@ -278,7 +278,7 @@ class Backbone:
         )
 
     def _departures(self) -> list[str]:
-        """Return the other differences between the backbone and the network of its name."""
+        """Return the parameters that differ from the defaults of the named network."""
         spec = self.spec
         departures = []
         if spec.network:
@@ -297,8 +297,8 @@ class Backbone:
 def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
     """Make the model from inputs of a dtype to the embeddings of several layers.
 
-    The backbones differ in layer and pooling only. The output has shape (n, sum of the features),
-    float32: flat embeddings side by side. Blocks below several layers are in the graph once.
+    The backbones differ in layer and pooling only. The output is float32 of shape (n, sum of the
+    features): flat embeddings side by side. Layers that several backbones share run once.
     """
     import keras
     from keras import ops
@@ -313,7 +313,6 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
         read = [backbone.truncated_model(x, training=False) for backbone in backbones]
     flat = []
     for backbone, activations in zip(backbones, read, strict=True):
-        # Means are taken in float32 in every precision.
         vectors = backbone.pooled(activations)
         if len(vectors.shape) > 2:
             vectors = pooled(vectors, "flatten")
@@ -329,9 +328,9 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
     Raises
     ------
     WeightsError, BackboneError
-        It cannot be loaded or built, or does not have exactly one input of a known shape.
+        The model cannot be loaded or built, or does not have exactly one input of a known shape.
     EngineError
-        It cannot be built in this process.
+        The model cannot be built in this process.
     """
     if not hasattr(spec.backbone, "layers"):
         check_can_run()
@@ -388,16 +387,16 @@ def _input_shape(
     if kind_of(shape).is_resized and takes_channels_first(model):
         return _channels_first_shape(spec, shape, array_shape)
     if None in shape:
-        asked = _shape_from_samples(spec, array_shape)
-        if len(asked) != len(shape):
+        given = _shape_from_samples(spec, array_shape)
+        if len(given) != len(shape):
             raise BackboneError(
-                f"{spec.label} takes inputs of shape {shape}, but the samples have {asked}"
+                f"{spec.label} takes inputs of shape {shape}, but the samples have shape {given}"
             )
-        return tuple(a if own is None else own for own, a in zip(shape, asked, strict=True))
+        return tuple(side if own is None else own for own, side in zip(shape, given, strict=True))
     if spec.size and kind_of(shape).is_resized and spec.size != shape[:2]:
         raise BackboneError(
-            f"input_size={spec.size}, but {spec.label} takes {shape[:2]} and nothing else: leave "
-            "input_size out, or build the model with inputs of shape (None, None, c)"
+            f"input_size={spec.size}, but {spec.label} takes only {shape[:2]}: leave input_size "
+            "out, or build the model with inputs of shape (None, None, c)"
         )
     return shape
 
@@ -407,9 +406,9 @@ def _channels_first_shape(
 ) -> tuple[int, ...]:
     """Return the shape of one input (c, h, w); samples must have it, since none is resized."""
     if array_shape is not None and len(array_shape) == len(shape):
-        asked = (array_shape[0], *(spec.size or array_shape[1:]))
-        pairs = zip(shape, asked, strict=True)
-        if asked == array_shape and all(own in (None, side) for own, side in pairs):
+        given = (array_shape[0], *(spec.size or array_shape[1:]))
+        pairs = zip(shape, given, strict=True)
+        if given == array_shape and all(own in (None, side) for own, side in pairs):
             return array_shape
     raise BackboneError(channels_first_message(spec.label, shape, array_shape))
 
@@ -429,10 +428,9 @@ def channels_first_message(
 
 
 def why_not_finite(backbone: Backbone, inputs: np.ndarray) -> str:
-    """Return a message on the first layer whose output is not finite, and on the cure.
+    """Return a message that names the first layer whose output is not finite, and a cure.
 
-    `inputs` has shape (1, *backbone.input_shape), uint8 or float32; for these inputs the network
-    gives NaN or infinite values.
+    `inputs` has shape (1, *backbone.input_shape), uint8 or float32; its embedding is not finite.
     """
     layer = f"The layer that is read is {backbone.layer_name!r}"
     try:

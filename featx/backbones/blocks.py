@@ -1,10 +1,10 @@
-"""The blocks of a network, found in its graph: what fine-tuning unfreezes as one.
+"""Blocks of a network, found in its graph; fine-tuning unfreezes a block as a whole.
 
-At each moment of a forward pass some tensors are *live*: computed, and still to be read. A graph
-can be cut where few are. A block ends where a merge (of a shortcut or of branches) leaves one
-tensor live; in networks without such merges, before the resolution drops; in those that carry
-several tensors along (NASNet), where a merge leaves two or three. A chain of layers without any of
-these has a block for each layer with weights.
+At each moment of a forward pass some tensors are *live*: they were computed, and will be read. A
+graph can be cut where few tensors are live. The end of a block is found by the first of these rules
+that gives several blocks: a merge (of a shortcut or of branches) leaves one tensor live; the
+resolution drops after it; a merge leaves two or three tensors live (NASNet); a layer with weights
+follows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from featx.digests.graph import calls_of
 if TYPE_CHECKING:
     import keras
 
-_FEWEST = 3
+_MIN_BLOCKS = 3
 _MAX_LIVE = 3
 
 
@@ -30,9 +30,9 @@ class Cut:
     Attributes
     ----------
     position : int
-        Number of the model's calls below it.
+        Number of calls below the cut.
     tensors : tuple of KerasTensor
-        The live tensors.
+        Tensors that are live there.
     """
 
     position: int
@@ -40,20 +40,20 @@ class Cut:
 
     @property
     def n_numbers(self) -> int:
-        """Numbers that one sample has there; unknown sizes count as 1."""
+        """Number of values that one sample has at the cut; unknown sizes count as 1."""
         shapes = (tensor.shape[1:] for tensor in self.tensors)
         return sum(math.prod(size or 1 for size in shape) for shape in shapes)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of a graph, up to the start of the next block.
+    """A part of a graph, up to the start of the next block.
 
     Attributes
     ----------
     start : Cut
     layers : tuple of str
-        Names of its layers that have weights, from below.
+        Names of its layers that have weights, from inputs to outputs.
     n_params : int
     """
 
@@ -63,7 +63,7 @@ class Block:
 
 
 class LayerInfo(NamedTuple):
-    """A layer, as ``layer=`` and ``unfreeze=`` may name it.
+    """A layer that ``layer=`` and ``unfreeze=`` can name.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class LayerInfo(NamedTuple):
     kind : str
         Name of its class.
     block : int
-        Block that it belongs to, counted from the top, as ``unfreeze=`` counts.
+        Number of its block, counted from the top as in ``unfreeze=``.
     shape : tuple of (int or None)
         Shape of its output for one sample.
     n_params : int
@@ -143,14 +143,14 @@ def blocks_of(model: keras.Model) -> list[Block]:
     most: list[Block] = []
     for ends in _divisions(calls, cuts):
         blocks = _blocks(calls, [cuts[0], *ends, cuts[-1]])
-        if len(blocks) >= _FEWEST:
+        if len(blocks) >= _MIN_BLOCKS:
             return blocks
         most = max(most, blocks, key=len)
     return most
 
 
 def _divisions(calls: Sequence[Any], cuts: Sequence[Cut]) -> Iterator[list[Cut]]:
-    """Yield the ends of blocks by one rule after the other."""
+    """Yield the ends of blocks for each rule: see the module."""
 
     def ends(n_live: int, is_end: Callable[[int], bool]) -> list[Cut]:
         inner = cuts[1:-1]
@@ -197,12 +197,12 @@ def is_normalization(layer: Any) -> bool:
 
 
 def _is_light(call: Any) -> bool:
-    """Return True if a call has no weights but those of a normalization."""
+    """Return True if a call has no weights, or only those of a normalization."""
     return not _n_params([call]) or is_normalization(call.operation)
 
 
 def _is_merge(call: Any) -> bool:
-    """Return True if a call joins tensors of one resolution, and is no gate of channels."""
+    """Return True if a call joins tensors of one resolution, and does not only gate channels."""
     tensors = {id(tensor): tensor for tensor in call.input_tensors}
     is_gate = type(call.operation).__name__ == "Multiply"
     shapes = {tensor.shape[1:-1] for tensor in tensors.values()}

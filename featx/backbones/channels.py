@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CHANNEL, _LOST, _OTHER = "channel", "lost", "other"
 _FIRST, _LAST = "channels_first", "channels_last"
-# Layers whose features lie along the last axis.
+# Layers whose features are along the last axis.
 _ON_LAST_AXIS = (
     *("Dense", "EinsumDense", "Embedding", "MultiHeadAttention", "GroupedQueryAttention"),
     *("GroupQueryAttention", "Attention", "AdditiveAttention", "LSTM", "GRU", "SimpleRNN", "RNN"),
@@ -29,10 +29,10 @@ _Marks = tuple[Any, ...]
 
 
 def channel_axis(model: keras.Model, tensor: keras.KerasTensor | None) -> int | None:
-    """Return the axis of the channels in a layer output, the samples being axis 0.
+    """Return the axis of the channels in a layer output; axis 0 is that of the samples.
 
-    The tensor None is the output of a model without a graph. The axis is -1 if no layer declares
-    another, and None if channels come first somewhere and later operations lose track of them.
+    `tensor` is None for a model without a graph. The axis is -1 if no layer declares another one,
+    and None if channels come first in some layer and a later operation makes their axis unclear.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def takes_channels_first(model: keras.Model) -> bool:
 
 
 class _Walk:
-    """The marks of all tensors upstream of some.
+    """Marks of all tensors that some tensors depend on.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class _Walk:
         operation, rank = call.operation, len(output.shape)
         axis = _declared_axis(operation, rank)
         if axis is not None and before:
-            # Of the input: global pooling leaves fewer axes in the output.
+            # Counted in the input, since global pooling leaves fewer axes in the output.
             taken = _declared_axis(operation, len(before[0])) or 0
             if len(before[0]) > taken and isinstance(before[0][taken], tuple):
                 self._note_input(before[0][taken][1])
@@ -140,7 +140,7 @@ def _declared_axis(operation: Any, rank: int) -> int | None:
     if rank < 3 or formats == {_LAST}:
         return rank - 1
     if isinstance(getattr(operation, "rank", None), int):
-        return rank - operation.rank - 1  # a sequence of images has an axis more in front
+        return rank - operation.rank - 1  # a sequence of images has one more axis in front
     return 2 if type(operation).__name__ == "TimeDistributed" else 1
 
 
@@ -165,7 +165,7 @@ def _moved(operation: Any, marks: _Marks) -> _Marks | None:
         order = operation.axes if operation.axes is not None else axes[::-1]
         return tuple(marks[axis] for axis in order)
     places = np.arange(len(marks)).reshape(1, -1)[0]
-    stand_in = np.empty(tuple(range(1, len(marks) + 1)))  # each axis has a length of its own
+    stand_in = np.empty(tuple(range(1, len(marks) + 1)))  # axes of different lengths, to tell them
     if name == "Moveaxis":
         stand_in = np.moveaxis(stand_in, operation.source, operation.destination)
     elif name in ("Swapaxes", "SwapAxes"):

@@ -1,4 +1,4 @@
-"""A copy of a network for training, while the original stays as it is.
+"""Flat copies of networks for training, which leave the originals unchanged.
 
 The copy is flat: nested models are expanded into their layers, so that a network wrapped in another
 model can be cut and unfrozen like any other. Its digest is checked against that of the original.
@@ -37,8 +37,8 @@ def flat_copy(
 ) -> FlatCopy:
     """Copy a functional or Sequential model of one input and output; no weights are shared.
 
-    `input_shape` fills in sizes that the model leaves open, `name` is that of the copy, and `label`
-    names the model in messages.
+    `input_shape` fills in sizes that the model leaves open, `name` is the name of the copy, and
+    `label` names the model in messages.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def flat_copy(
     except Exception as exc:
         raise BackboneError(
             f"{label} cannot be copied for fine-tuning: {exc}. Custom layers need a get_config() "
-            "from which they can be made again."
+            "from which they can be rebuilt."
         ) from exc
     _check_equal(copy, model, label)
     originals = {id(copied): original for original, copied in copying.outermost}
@@ -132,7 +132,7 @@ class _Copying:
             if getattr(original, "weights", None):
                 copied.set_weights(original.get_weights())
             if hasattr(copied, "finalize_state"):
-                copied.finalize_state()  # it computes with the statistics from then on
+                copied.finalize_state()  # else it would not use the new statistics
 
 
 def _fits(model: keras.Model, given: list[Any]) -> bool:

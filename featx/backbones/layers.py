@@ -1,7 +1,7 @@
 """Layers of a model by name, and the pooling of their outputs.
 
-A layer may be called in other models as well, or twice in this one; its output here is found in the
-graph of this model. Layers of a model that is a layer are named ``"outer/inner"``.
+A layer may be called in other models too, or twice in one model, so its output is looked up in the
+graph of the model. Layers of a nested model are named ``"outer/inner"``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POOLINGS = ("avg", "max", "avgmax", "flatten", None)
 
 
 class LayerSpec(NamedTuple):
-    """Where embeddings are read: a layer, None for the output of the model, and a pooling."""
+    """A layer, None for the output of the model, and a pooling, which select an embedding."""
 
     layer: str | None
     pooling: str | None
@@ -31,7 +31,8 @@ class LayerSpec(NamedTuple):
 def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) -> keras.KerasTensor:
     """Pool activations, (n, ..., c), to vectors, as operations of a Keras graph.
 
-    A mean or maximum keeps `channel_axis`. Vectors stay as they are, and with None all activations.
+    A mean or maximum keeps `channel_axis`. Vectors are not changed; with ``pooling=None``, nothing
+    is.
     """
     from keras import ops
 
@@ -52,7 +53,7 @@ def pooled_shape(
 ) -> tuple[int, ...]:
     """Return the shape of one embedding, given the shape of one sample's activations.
 
-    `channel_axis` counts the samples as axis 0, as in :func:`pooled`.
+    Axis 0 is that of the samples for `channel_axis`, as in :func:`pooled`.
 
     Examples
     --------

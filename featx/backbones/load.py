@@ -1,6 +1,6 @@
-"""Models of backbones from a name, a file or a callable.
+"""Models of backbones, built from a name, a file or a callable.
 
-Every failure of Keras to build or load a model becomes one error that names the ways out.
+Every failure of Keras to build or load a model becomes one error that names the possible cures.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def named_model(
 ) -> keras.Model:
     """Build a network of ``keras.applications``, or the embedded one.
 
-    Weights that are None are drawn from a fixed seed, which leaves the caller's random state alone.
-    `params` go to the constructor, beside ``include_top=False``.
+    With ``weights=None`` they are drawn from a fixed seed; the caller's random state is unchanged.
+    `params` go to the constructor, besides ``include_top=False``.
 
     Raises
     ------
@@ -50,11 +50,11 @@ def named_model(
         if weights not in (None, "imagenet") and _scales_for_imagenet_only(network):
             warn_caller(
                 WeightsWarning(
-                    f"{network.constructor} with weights={os.fspath(weights)!r}: Keras scales the "
-                    "pixels once more with weights='imagenet' only, so a published ImageNet file "
-                    "gives other embeddings when it is named by its path. For such a file, put it "
-                    "into ~/.keras/models and pass weights='imagenet'; a file of a network that "
-                    "was trained with weights=None is right as it is"
+                    f"{network.constructor} with weights={os.fspath(weights)!r}: only with "
+                    "weights='imagenet' does Keras scale the pixels once more, so the path of a "
+                    "published ImageNet file gives other embeddings. Put such a file into "
+                    "~/.keras/models and pass weights='imagenet'. A file of a network that was "
+                    "trained with weights=None needs no change"
                 )
             )
         return _application(network, input_shape, weights, params)
@@ -62,7 +62,7 @@ def named_model(
 
 
 def network_graph(network: Network) -> keras.Model:
-    """Build a network at its default size, with its layers but without values of its weights."""
+    """Build the layers of a network at its default size, without values of its weights."""
     import keras
 
     if not network.constructor:
@@ -108,9 +108,9 @@ def _download_error(network: Network, exc: Exception) -> Exception:
         file = ""
     return WeightsError(
         f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
-        f"downloaded ({exc}). Ways out: run once where there is a network, and copy "
-        f"~/.keras/models from there; {file}take backbone='tiny', which needs no download; or "
-        "weights=None for random weights."
+        f"downloaded ({exc}). Run once on a machine with internet access and copy ~/.keras/models "
+        f"from there; {file}pass backbone='tiny', which needs no download; or pass weights=None "
+        "for random weights."
     )
 
 
@@ -118,9 +118,9 @@ def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
     if weights == "imagenet":
         return BackboneError(f"{network.constructor} cannot be built with ImageNet weights: {exc}")
     return WeightsError(
-        f"the weights in {os.fspath(weights)!r} do not fit {network.constructor} as it was asked "
-        f"for: {exc}. Check that the file is of this network without its classifier, and that "
-        "backbone_params (alpha and the like) are those it was trained with."
+        f"the weights in {os.fspath(weights)!r} do not fit {network.constructor} with these "
+        f"parameters: {exc}. Check that the file is of this network without its classifier, and "
+        "that backbone_params (such as alpha) are those that it was trained with."
     )
 
 
@@ -155,7 +155,7 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
     Raises
     ------
     WeightsError
-        It is missing or damaged, or holds code that Keras refuses to run.
+        The file is missing or damaged, or holds code that Keras refuses to run.
     """
     import keras
 
@@ -198,10 +198,10 @@ _seeding = threading.RLock()
 
 @contextlib.contextmanager
 def fixed_seed() -> Iterator[None]:
-    """Make Keras' initializers draw the same weights each time, inside the block.
+    """Make Keras' initializers draw the same weights each time inside the context.
 
-    Initializers without a seed take one from Python's own generator, which all threads share: one
-    thread at a time runs such a block, so a block must not wait for another thread.
+    Initializers without a seed draw one from Python's own generator, which all threads share. So
+    only one thread at a time is inside this context, and it must not wait for another thread.
     """
     with _seeding:
         state = random.getstate()

@@ -1,9 +1,9 @@
-"""The networks that have a name: every one of ``keras.applications``, and the embedded ``"tiny"``.
+"""Networks by name: all of ``keras.applications``, and the embedded ``"tiny"``.
 
-The table needs no Keras. Each network scales pixels from 0 to 255 in its own way, by the names of
-Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, then standardized with the mean and
-standard deviation of ImageNet's channels; ``"caffe"`` turns RGB into BGR and subtracts ImageNet's
-mean; ``"unit"`` is x / 255.
+The table needs no Keras. Each network has its own scaling of pixels from 0 to 255; the names of the
+scalings are those of Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, then standardized
+with the mean and standard deviation of ImageNet's channels; ``"caffe"`` turns RGB into BGR and
+subtracts ImageNet's mean; ``"unit"`` is x / 255.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 PREPROCESSINGS = ("tf", "torch", "caffe", "unit", None)
-_EFFICIENTNET_V2 = "x / 128 - 1"  # what EfficientNetV2S, M and L do themselves
+_EFFICIENTNET_V2 = "x / 128 - 1"  # the scaling inside EfficientNetV2S, M and L
 
 _TORCH_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _TORCH_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -133,7 +133,7 @@ def find_network(name: str) -> Network:
     Raises
     ------
     ParameterError
-        No network has this name; near names are suggested.
+        No network has this name; similar names are suggested.
     """
     network = _BY_SPELLING.get(name.lower().replace("_", "").replace("-", ""))
     if network is None:
@@ -141,7 +141,7 @@ def find_network(name: str) -> Network:
         raise ParameterError.of(
             "backbone",
             name,
-            "no network has this name, and no .keras file of this path is there."
+            "neither the name of a network nor the path of an existing .keras file."
             f"{did_you_mean(name.lower(), names)} list_backbones() and `featx backbones` list all.",
         )
     return network
@@ -153,7 +153,7 @@ def list_backbones() -> list[Network]:
     Returns
     -------
     list of Network
-        Each with ``name``, ``input_size`` (pixels), ``n_features`` and ``n_parameters``.
+        Networks, each with ``name``, ``input_size`` (pixels), ``n_features`` and ``n_parameters``.
 
     Examples
     --------
@@ -194,5 +194,5 @@ def preprocess(
     shape = (3,) if channel_axis == -1 else (3, *(1,) * (len(inputs.shape) - 1 - channel_axis))
     if preprocessing == "torch":
         return (x / 255.0 - _TORCH_MEAN.reshape(shape)) / _TORCH_STD.reshape(shape)
-    # Taken, not flipped: OpenVINO fuses this with the convolution that follows.
+    # `take` rather than `flip`, since OpenVINO fuses it with the convolution that follows.
     return ops.take(x, _BGR, axis=channel_axis) - _CAFFE_MEAN_BGR.reshape(shape)

@@ -1,8 +1,8 @@
 """The space of a backbone, found without building the backbone where that is possible.
 
-A *recipe* describes in plain data what a backbone is made from: a network's name and the digest of
-its weight file, the digest of a ``.keras`` file, the code of a callable, and all options. The cache
-remembers the space of each recipe, so that a warm run with a named backbone, or one from a file,
+A *recipe* is plain data that determine a backbone: the name of a network and the digest of its
+weight file, the digest of a ``.keras`` file, or the code of a callable, and all options. The cache
+remembers the space of each recipe, so that a later run with a named backbone, or one from a file,
 needs no Keras at all. A model object has no recipe: its graph and weights are hashed each time.
 """
 
@@ -44,15 +44,15 @@ _MAX_BUILT = 8
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingSource:
-    """A space, and the way to the backbone that computes it.
+    """A space, and a function that loads the backbone whose embeddings it describes.
 
     Attributes
     ----------
     space : Space
     load_backbone : callable
-        Returns the :class:`Backbone`; the first call may take seconds.
+        Function that returns the :class:`Backbone`; the first call may take seconds.
     is_cacheable : bool
-        False if what computes the embeddings cannot be identified.
+        False if the code that computes the embeddings cannot be identified.
     """
 
     space: Space
@@ -130,7 +130,7 @@ def _resolve_from(
                 "the model and pass the path of the .keras file."
             )
         )
-    # User code may change while the file that names it stays the same.
+    # User code may change while the file that refers to it stays the same.
     is_fixed_by_recipe = callable(spec.backbone) or not backbone.runs_user_code
     if recipe and remembered != space and is_fixed_by_recipe:
         _remember(cache, recipe, space)
@@ -148,7 +148,7 @@ def _built_as(
     Raises
     ------
     BackboneError
-        It computes other rows. Its own space is remembered from then on.
+        The backbone computes other rows. Its own space is remembered from then on.
     """
     backbone = build()
     if remembered.digest in backbone.agreed:
@@ -166,8 +166,8 @@ def _built_as(
         raise BackboneError(
             f"{backbone.spec.label} differs from the backbone that {place} remembers under this "
             f"name and parameters, in: {', '.join(differing)}. A weight file was replaced, or "
-            "a library changed. No stored row was used. The backbone as built now is remembered "
-            "instead: repeat the call to embed all samples with it"
+            "a library changed. No stored row was used. The new backbone is remembered from now "
+            "on: repeat the call to embed all samples with it"
         )
     backbone.agreed.add(remembered.digest)
     return backbone
@@ -195,14 +195,14 @@ def resolve_layers(
     return list(found.values())[1:]
 
 
-# Spaces of recipes in this process, where there is no cache.
+# Spaces of recipes in this process, for callers without a cache.
 _KNOWN: dict[str, Space] = {}
 
 
 def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
     if cache is None:
         return _KNOWN.get(digest_of_json(recipe))
-    with contextlib.suppress(ValueError):  # a fact of another form counts as unknown
+    with contextlib.suppress(ValueError):  # a damaged fact counts as unknown
         return Space.from_json(cache.facts.recall({"space of": recipe}))
     return None
 
@@ -215,14 +215,14 @@ def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space
         cache.facts.remember({"space of": recipe}, space.to_json())
         cache.files.flush()
     except OSError:
-        # The next run builds the backbone again; storing rows reports the fault.
+        # The next run builds the backbone again; the warning comes when rows are stored.
         return
 
 
 def _source(
     spec: BackboneSpec, array_shape: tuple[int, ...] | None, files: FileIndex
 ) -> dict[str, Any] | None:
-    """Describe, without Keras, where a model comes from; None if that cannot be identified."""
+    """Describe, without Keras, the source of a model; None if it cannot be identified."""
     source: dict[str, Any]
     if spec.network:
         weights = _weights_identity(spec.network.name, spec.weights, files)
@@ -250,7 +250,7 @@ def _source(
 
 
 def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Describe, without Keras, what decides embeddings; None if that cannot be identified."""
+    """Return, without Keras, the recipe of a backbone; None if it cannot be identified."""
     if source is None or not (spec.preprocessing is None or isinstance(spec.preprocessing, str)):
         return None
     reading = {
@@ -270,7 +270,7 @@ def _keras_version() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a recipe as JSON would give it back."""
+    """Return a recipe as it would be read from JSON."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -301,7 +301,7 @@ def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
     return digest.hex()
 
 
-# Backbones of each model, by layer, pooling, preprocessing and precision.
+# Backbones by model, then by layer, pooling, preprocessing and precision.
 _BUILT: OrderedDict[Hashable, dict[Hashable, Backbone]] = OrderedDict()
 _building = threading.RLock()
 

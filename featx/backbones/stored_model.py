@@ -1,12 +1,12 @@
-"""A model inside a saved file, which a stranger may have made: checked before Keras sees it.
+"""A model inside a saved file of unknown origin, which is checked before Keras reads it.
 
 A ``.keras`` file is an archive of a configuration and weights. The configuration names classes and
 functions that Keras looks up and calls; several public advisories are about names that load code or
 files, or open URLs. So it may name only classes and functions that do nothing but compute, and
 custom layers that the application registered with ``keras.saving.register_keras_serializable``.
-Weights may only be plain arrays (``cache/plain_hdf5.py``), and no more may be declared than are
-stored. Keras reads the file in a thread of its own, in which settings of the application, such as
-``keras.config.enable_unsafe_deserialization()``, have no effect.
+Weights may only be plain arrays (``cache/plain_hdf5.py``), and the configuration may not declare
+more of them than the file stores. Keras reads the file in a new thread, in which settings of the
+application, such as ``keras.config.enable_unsafe_deserialization()``, have no effect.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _CONFIGURATION, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_BYTES = {_CONFIGURATION: 2**26, "metadata.json": 2**16, _WEIGHTS: 2**34}
 _MAX_ACTIVATIONS = 2**28  # numbers in one tensor of one sample: 1 GiB
-_SPARE_WEIGHTS = 2**20  # that layers need not store
+_SPARE_WEIGHTS = 2**20  # weights that layers declare without storing them
 
 
 class StoredModel:
@@ -59,8 +59,8 @@ class StoredModel:
         Raises
         ------
         SavedFileError
-            It is damaged, or names anything but layers of Keras and classes that the application
-            registered.
+            The file is damaged, or names anything but layers of Keras and classes that the
+            application registered.
         """
         try:
             file = io.BytesIO(self.data)
@@ -75,9 +75,9 @@ class StoredModel:
             raise SavedFileError(f"the Keras model in it is damaged: {exc}") from exc
         except ConfigurationError as exc:
             raise SavedFileError(
-                f"the Keras model in it is not made of Keras' own layers alone: {exc}. Layers of "
-                "your own have to be registered with keras.saving.register_keras_serializable "
-                "before the file is loaded; a Lambda cannot be saved."
+                f"the Keras model in it does not consist of Keras' own layers alone: {exc}. "
+                "Register your own layers with keras.saving.register_keras_serializable before "
+                "loading the file; a Lambda cannot be saved."
             ) from exc
 
     def load(self) -> keras.Model:
@@ -100,13 +100,13 @@ class StoredModel:
             with zipfile.ZipFile(archive, "w") as members:
                 members.writestr(_CONFIGURATION, json.dumps(config))
                 members.write(file, _WEIGHTS)
-            # Seeded by this thread, for which the other one would wait.
+            # Seeded here, since the new thread would wait for the lock that this one may hold.
             with fixed_seed():
                 return _in_new_thread(partial(_load, archive, config, len(weights)))
 
 
 def _in_new_thread(job: Callable[[], keras.Model]) -> keras.Model:
-    """Run a job in a new thread, where Keras' settings of threads have their defaults."""
+    """Run a job in a new thread, where Keras' thread-local settings have their defaults."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(job).result()
 
@@ -155,7 +155,7 @@ def _check_activation(size: int) -> None:
 
 
 def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
-    """Check the tensors of a model for one sample, where its configuration leaves sizes open.
+    """Check the sizes of a model's tensors for one sample, if its configuration leaves them open.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def check_configuration(data: bytes) -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        It is not a configuration, or names a class or function that is not listed here.
+        The data are not a configuration, or name a class or function that is not listed here.
     """
     try:
         config = json.loads(data.decode("utf-8"), object_hook=_not_compiled)
@@ -349,7 +349,7 @@ def _check_calls(config: dict[str, Any]) -> None:
             # Keras takes the first object with an id, whatever the others are.
             meaning = [part.get(name) for name in ("class_name", "config")]
             if shared.setdefault(str(part["shared_object_id"]), meaning) != meaning:
-                raise ConfigurationError("its configuration has an id for two objects")
+                raise ConfigurationError("its configuration gives one id to two objects")
     n_calls = _n_calls(config)
     if n_calls > _MAX_CALLS:
         raise ConfigurationError(
@@ -408,7 +408,7 @@ def _names_registered(config: dict[str, Any]) -> bool:
 def _is_registered(config: dict[str, Any]) -> bool:
     """Return True if the application registered the named class or function.
 
-    This needs no import of Keras, before which nothing is registered.
+    Keras is not imported for this: without it, nothing is registered.
     """
     keras = sys.modules.get("keras")
     is_function = config["class_name"] == "function"

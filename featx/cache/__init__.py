@@ -1,1 +1,1 @@
-"""The cache of embeddings, from what a person sees of it down to the bytes on disk."""
+"""The cache of embeddings, from its public interface down to the bytes on disk."""

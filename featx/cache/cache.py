@@ -1,18 +1,18 @@
 """The cache of embeddings: a folder that never holds a wrong row.
 
-What lies where::
+The folder holds::
 
     CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shard.py``)
     CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
     CACHE/notes/<digest>.json                           other facts (``facts.py``)
     CACHE/files/files-<id>.index                        contents of files (``file_index.py``)
     CACHE/tuning/                                       checkpoints (``finetune/checkpoint.py``)
-    CACHE/damaged/                                      what was quarantined (``damage.py``)
+    CACHE/damaged/                                      quarantined files (``damage.py``)
 
-Whatever is missing is computed again, so a cache may be deleted, in whole or in part, at any time.
-Any number of processes and threads, on one machine or on several that share a file system, may
-read, write and compact it at once without a lock. All that is assumed is that renaming a file
-replaces another whole, as POSIX, NFS and NTFS promise.
+Missing rows are computed again, so all or parts of a cache may be deleted at any time. Any number
+of processes and threads, on one machine or on several that share a file system, may read, write and
+compact it at once without a lock. The only assumption is that renaming a file replaces another
+atomically, as POSIX, NFS and NTFS guarantee.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class EmbeddingCache:
     Parameters
     ----------
     path : str or Path, default=None
-        The folder; it is made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in
+        Folder, which is made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in
         the user's cache folder.
     dtype : {"float32", "float16"}, default="float32"
         Dtype in which rows are stored. float16 takes half the space on disk and keeps three digits,
-        which few heads notice. Such rows are a space of their own, and are read as float32.
+        which is enough for most heads. Such rows have their own space, and are read as float32.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class EmbeddingCache:
 
     @cached_property
     def facts(self) -> FactStore:
-        """Facts such as the space that a backbone leads to, or the batch size that suits it."""
+        """Facts such as the space of a backbone, or its best batch size."""
         return FactStore(self._part("notes"))
 
     @cached_property
@@ -132,7 +132,7 @@ class EmbeddingCache:
         return {}
 
     def store(self, space: Space) -> SpaceStore:
-        """Return the rows of a space; one object per space, so that indexes stay in memory."""
+        """Return the store of a space, always the same object, so that indexes stay in memory."""
         if space.digest not in self._stores:
             folder = self._part("spaces", space.digest)
             damaged_folder = self.path / "damaged"
@@ -176,12 +176,12 @@ class EmbeddingCache:
     def verify(
         self, repair: bool = False, *, sample: int = 0, extractor: Any = None, X: Any = None
     ) -> dict[str, Any]:
-        """Check every row against its checksum and, if asked, compute some again.
+        """Check every row against its checksum and, optionally, compute some rows again.
 
         Parameters
         ----------
         repair : bool, default=False
-            Whether to quarantine damaged shards, keeping their sound rows.
+            True if damaged shards are quarantined, and their sound rows stored again.
         sample : int, default=0
             Number of rows to compute again, drawn at random from those stored for `X`.
         extractor : FeatureExtractor, default=None
@@ -194,7 +194,7 @@ class EmbeddingCache:
         dict
             ``n_rows`` that were checked; ``damaged``: the fault of each damaged shard, by its path;
             ``n_sampled``, ``largest_difference`` (relative, of a row) and ``differing`` (the names
-            of samples whose rows the network no longer gives).
+            of samples for which the network now computes other rows).
 
         Raises
         ------
@@ -224,7 +224,7 @@ class EmbeddingCache:
         Raises
         ------
         OSError
-            They could not be written; nothing is lost.
+            Shards cannot be written; nothing is lost.
         """
         for folder in (self.files.folder, self.facts.folder):
             if folder is not None:
@@ -236,7 +236,7 @@ class EmbeddingCache:
     def evictable(
         self, *, max_bytes: int | None = None, older_than: timedelta | None = None
     ) -> list[Eviction]:
-        """Return what :meth:`evict` would remove, without removing it.
+        """Return the shards that :meth:`evict` would remove, without removing them.
 
         Parameters
         ----------
@@ -259,19 +259,19 @@ class EmbeddingCache:
         Parameters
         ----------
         max_bytes : int, default=None
-            Largest size of what stays.
+            Largest size of the remaining rows, in bytes.
         older_than : timedelta, default=None
-            Age of the last use beyond which a space is removed as a whole.
+            Time since the last use after which all rows of a space are removed.
 
         Returns
         -------
         list of Eviction
-            Shards that were removed, summed up for each space.
+            Removed shards, summed up for each space.
 
         Raises
         ------
         ParameterError
-            Neither was given, or one is negative.
+            Neither parameter was passed, or one is negative.
         """
         stores = self._all_stores()
         chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
@@ -286,8 +286,8 @@ class EmbeddingCache:
         Parameters
         ----------
         space : str or Space, default=None
-            The space, as in ``extractor.space_``, its digest, or the first digits of it; None if
-            there is only one.
+            Space, such as ``extractor.space_``, its digest, or the first digits of the digest; None
+            if there is only one space.
         X : samples, default=None
             Samples whose rows to open, in their order, without augmented views; None opens all.
 
@@ -298,7 +298,7 @@ class EmbeddingCache:
         Raises
         ------
         ParameterError
-            There is no such space, or not only one.
+            There is no such space, or more than one.
         MissingRowsError
             Rows of `X` are not stored.
         """
@@ -325,14 +325,15 @@ class EmbeddingCache:
         X: Any = None,
         y: Any = None,
     ) -> None:
-        """Write the rows of a space as one file for others.
+        """Write the rows of a space to one file for other programs.
 
         Parameters
         ----------
         path : str or Path
-            An existing regular file is replaced once the new one is complete; permissions are kept.
+            Path of the file. An existing regular file is replaced once the new one is complete;
+            its permissions are kept.
         format : {"h5", "npz", "parquet", "csv"}, default=None
-            None goes by the suffix. Parquet needs ``featx[parquet]``.
+            Format; None is that of the suffix. Parquet needs ``featx[parquet]``.
         space, X
             Rows to write, in their order: see :meth:`open`. With `X`, the names of the samples are
             written as well.
@@ -358,7 +359,7 @@ class EmbeddingCache:
         write_table(table, Path(path), format)
 
     def import_(self, path: str | os.PathLike[str]) -> Imported:
-        """Add rows that another cache exported as HDF5, or all those of a cache folder.
+        """Add rows that another cache exported as HDF5, or all rows of a cache folder.
 
         A child process with limits on time and memory inspects the files, and each row is checked
         against its checksum. Whether a row belongs to its key is not checked: :meth:`verify` with
@@ -376,7 +377,7 @@ class EmbeddingCache:
         Raises
         ------
         InputError
-            A file is no export, or of a structure that is not safe to read; nothing was added.
+            A file was not exported by featx, or is not safe to read; nothing was added.
         OSError
             Rows cannot be stored.
         """
@@ -424,7 +425,7 @@ _SHARED: dict[Path, EmbeddingCache] = {}
 
 
 def resolve_cache(cache: Any) -> EmbeddingCache | None:
-    """Return the cache that the `cache` parameter of an extractor stands for; None for none."""
+    """Return the cache for the `cache` parameter of an extractor; None if nothing is cached."""
     if cache is None or isinstance(cache, EmbeddingCache):
         return cache
     path = default_cache_path() if cache == "auto" else Path(cache).expanduser().absolute()

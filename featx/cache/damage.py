@@ -15,14 +15,14 @@ from featx.exceptions import CacheDamageWarning
 
 
 class DamageLog:
-    """The damage found since it was last reported.
+    """Damage that was found since the last report.
 
     Parameters
     ----------
     folder : Path
-        Quarantine: the folder to which damaged files are moved.
+        Folder of the quarantine, to which damaged files are moved.
     prefix : str
-        Start of their names there, which distinguishes them from those of other folders.
+        Prefix of their names there, which distinguishes them from files of other folders.
     """
 
     def __init__(self, folder: Path, *, prefix: str) -> None:
@@ -65,18 +65,18 @@ class DamageLog:
 
     def _target(self, path: Path) -> Path:
         target = self.folder / f"{self.prefix}-{path.name}"
-        if os.path.lexists(target):  # it may be a folder, which no rename replaces
+        if os.path.lexists(target):  # a folder, for example, cannot be replaced by renaming
             return target.with_name(f"{target.name}.{uuid.uuid4().hex}")
         return target
 
     def taken(self) -> list[tuple[Path, str]]:
-        """Return the damage found, as (path, reason), and forget it."""
+        """Return the damage found, as (path, reason), and clear the log."""
         found, self._found = self._found, []
         return found
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
-        """Warn once of all damage that is found in a ``with`` block."""
+        """Warn once of all damage that is found inside the context."""
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
-"""Rows of one space as one file for others (HDF5, .npz, Parquet or CSV), and back from HDF5.
+"""Export of the rows of a space to one file (HDF5, .npz, Parquet, CSV), and import from HDF5.
 
-Rows are read and written a block at a time. The HDF5 form is a shard (``schema.py``) with names and
-labels in it; it alone can be imported again.
+Rows are read and written block by block. The HDF5 file is a shard (``schema.py``) with names and
+labels in it; only this format can be imported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BLOCK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The content of a file: rows, and names and labels of the samples as far as known."""
+    """The content of a file: rows, and names and labels of the samples if they are known."""
 
     rows: LazyEmbeddings
     space: Space
@@ -50,7 +50,7 @@ def check_target(path: Path, format: str | None) -> None:
     Raises
     ------
     ParameterError
-        The format is not known, or the path is that of something other than a regular file.
+        The format is not known, or the path exists and is not a regular file.
     MissingExtraError
         The format is Parquet, and pyarrow is missing.
     """
@@ -59,7 +59,7 @@ def check_target(path: Path, format: str | None) -> None:
 
 
 def write_table(table: Table, path: Path, format: str | None) -> None:
-    """Write rows as one file, which replaces an existing one once it is complete.
+    """Write rows to one file, which replaces an existing one once it is complete.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def _writer_of(path: Path, format: str | None) -> Callable[[Table, Path], None]:
 def check_pyarrow() -> None:
     """Raise MissingExtraError if pyarrow, which writes Parquet, is not installed."""
     try:
-        import pyarrow  # noqa: F401 - only to know whether it is there
+        import pyarrow  # noqa: F401 - only to find out if it is installed
     except ImportError as exc:
         raise MissingExtraError(
             "Parquet files need pyarrow: pip install pyarrow, or write .csv, .h5 or .npz"
@@ -122,7 +122,7 @@ def _write_h5(table: Table, path: Path) -> None:
 
 
 def _write_at(file: Any, offset: int, data: Any) -> None:
-    """Write at an offset of a file that may take less than it is given."""
+    """Write at an offset of a raw file, whose ``write`` may write only a part."""
     file.seek(offset)
     rest = memoryview(data).cast("B")
     while len(rest):
@@ -164,7 +164,7 @@ def _write_parquet(table: Table, path: Path) -> None:
 
 
 def string_array(values: Iterable[str]) -> pa.Array:
-    """Return strings as an Arrow column, with escapes for what is not UTF-8."""
+    """Return strings as an Arrow column; characters that UTF-8 cannot encode are escaped."""
     import pyarrow as pa
 
     return pa.array(map(as_utf8, values), pa.string())
@@ -178,8 +178,8 @@ def _write_csv(table: Table, path: Path) -> None:
 def write_csv(path: Path, texts: Mapping[str, Sequence[str]], blocks: Iterable[np.ndarray]) -> None:
     """Write a CSV file of quoted texts, and a column for each feature.
 
-    Texts are unchanged: quotes keep line breaks and separators in their cell. A spreadsheet that
-    opens the file still takes a cell that begins with ``=`` for a formula, unless the columns are
+    Texts are unchanged; they are quoted, so that line breaks and separators stay in their cell. A
+    spreadsheet still takes a cell that begins with ``=`` for a formula, unless the columns are
     imported as text.
 
     Parameters
@@ -217,7 +217,7 @@ class Imported(NamedTuple):
     n_rows : int
         Number of rows in the files.
     n_added : int
-        Number of rows that were sound and not stored before.
+        Number of sound rows that were not stored before.
     n_damaged : int
         Number of rows left out because they disagree with their checksums or are not finite.
     """
@@ -228,12 +228,12 @@ class Imported(NamedTuple):
 
 
 def read_shards(path: Path) -> list[Shard]:
-    """Return the shard in a file, or those of a cache folder, inspected by a child process.
+    """Return the shard in a file, or the shards of a cache folder; a child process inspects them.
 
     Raises
     ------
     InputError
-        There are none, or some files are not shards; the message names them.
+        There are no files, or some are not shards; the message names them.
     """
     rows = path / "spaces" if (path / "spaces").is_dir() else path
     paths = sorted(rows.rglob("*.h5")) if path.is_dir() else [path]
@@ -252,10 +252,7 @@ def read_shards(path: Path) -> list[Shard]:
 
 
 def _fault_of(found: Shard | Exception) -> str:
-    """Return why a shard cannot be imported; empty if it can.
-
-    The digest of its space, which names the folder, is computed here and not read from the file.
-    """
+    """Return the reason why a shard cannot be imported; empty if it can."""
     if not isinstance(found, Shard):
         return str(found)
     if "input_shape" not in found.space.description:
@@ -264,7 +261,7 @@ def _fault_of(found: Shard | Exception) -> str:
 
 
 def add_rows(shard: Shard, store: SpaceStore) -> Imported:
-    """Store the rows of a shard from elsewhere that are sound and not stored yet."""
+    """Store the sound rows of an imported shard that are not stored yet."""
     n_added = n_damaged = 0
     for keys, rows, sound in _blocks_of(shard):
         fresh = sound & ~store.holds(keys)
@@ -281,11 +278,11 @@ def _blocks_of(shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
         numbers = np.arange(start, min(start + n_rows, len(shard)))
         rows = np.empty((len(numbers), shard.space.n_features), shard.dtype)
         sound = shard.read(numbers, rows, np.arange(len(numbers)))
-        sound &= np.isfinite(rows).all(axis=1)  # such rows are never stored
+        sound &= np.isfinite(rows).all(axis=1)  # as in a pass, which stores finite rows only
         yield shard.keys[numbers], rows, sound
 
 
 def text_columns(names: Sequence[str] | None, labels: Any) -> dict[str, list[str]]:
-    """Return names and labels of samples as text, those that are there."""
+    """Return names and labels of samples as text; None is left out."""
     given = {"names": names, "labels": labels}
     return {key: list(map(str, values)) for key, values in given.items() if values is not None}

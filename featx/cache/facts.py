@@ -1,6 +1,6 @@
-"""Small facts remembered on disk, each in a file of its own.
+"""The fact store: small facts on disk, each in its own file.
 
-A fact that is lost or damaged counts as unknown, and whoever needs it determines it again.
+A lost or damaged fact counts as unknown, and is determined again when it is needed.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class FactStore:
         Raises
         ------
         OSError
-            It could not be written.
+            The fact could not be written.
         """
+        # The names are those of files that earlier versions stored.
         entry = {"subject": key, "note": fact, "digest": digest_of_json([key, fact])}
         check_folder(self.folder)
         write_atomically(self._path(key), json.dumps(entry, indent=1).encode())

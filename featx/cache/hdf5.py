@@ -1,10 +1,10 @@
-"""HDF5 files written in memory: the frame of a shard, which leaves room for its rows.
+"""HDF5 files written in memory: the frame of a shard, which has gaps for its rows.
 
-A shard is plain HDF5 that a stranger reads with h5py alone; ``schema.py`` lists what it holds. An
-exported file may hold ``names`` and ``labels`` of the samples as well.
+A shard is plain HDF5, readable with h5py alone; ``schema.py`` lists its fields. An exported file may
+also hold ``names`` and ``labels`` of the samples.
 
-libhdf5 makes the frame in memory, and featx puts the rows into it and writes it, because h5py on a
-full disk leaves an unreadable file and a process that dies at exit.
+libhdf5 makes the frame in memory, and featx fills in the rows and writes the file, because h5py on
+a full disk leaves an unreadable file and a process that crashes at exit.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _PAGE_BYTES = 4096
 
 
 class ShardFrame(NamedTuple):
-    """A shard file without its arrays, for which it leaves room."""
+    """A shard file with gaps in place of its arrays."""
 
     file: PagedFile
     places: dict[str, Place]
 
     def filled(self, arrays: Mapping[str, np.ndarray]) -> list[Any]:
-        """Return the whole file as buffers in the order of their places; nothing is copied."""
+        """Return the complete file as buffers in order, without copying the arrays."""
         around = [part for _, part in self.rest()]
         inside = [arrays[name] for name in sorted(self.places, key=self.places.__getitem__)]
         pairs = zip(around, inside, strict=False)
         return [*itertools.chain.from_iterable(pairs), around[-1]]
 
     def rest(self) -> list[tuple[int, bytes]]:
-        """Return what lies around the arrays, as (offset, bytes)."""
+        """Return the parts of the file around the arrays, as (offset, bytes)."""
         places = sorted(self.places.values())
         starts = [0, *(place.stop for place in places)]
         stops = [*(place.offset for place in places), self.file.size]
@@ -55,10 +55,10 @@ def shard_frame(
     dtype: str,
     texts: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> ShardFrame:
-    """Make a shard file that leaves room for its arrays.
+    """Make a shard file with gaps in place of its arrays.
 
-    libhdf5 never sees the rows: they are neither copied in memory, however many there are, nor
-    written by it to a disk that may be full.
+    The rows do not go through libhdf5, so they are neither copied in memory nor written by it to a
+    disk that may be full.
 
     Parameters
     ----------
@@ -104,14 +104,14 @@ def plain_file(embeddings: np.ndarray, texts: Mapping[str, Sequence[str]]) -> me
 
 
 def _write_strings(file: h5py.File, texts: Mapping[str, Sequence[str]]) -> None:
-    """Write datasets of strings, with escapes for what HDF5 strings cannot hold."""
+    """Write datasets of strings; characters that HDF5 strings cannot hold are escaped."""
     for name, values in texts.items():
         plain = [as_utf8(value).replace("\0", r"\x00") for value in values]
         file.create_dataset(name, data=plain, dtype=h5py.string_dtype())
 
 
 class PagedFile(io.RawIOBase):
-    r"""A seekable binary file whose untouched pages are zero and take no room.
+    r"""A seekable binary file in memory, whose unwritten pages are zero and take no memory.
 
     Examples
     --------
@@ -157,7 +157,7 @@ class PagedFile(io.RawIOBase):
         return self._size
 
     def write(self, data: Any) -> int:
-        """Write at the position, and move behind it."""
+        """Write at the position, and advance it."""
         rest = memoryview(data).cast("B")
         n_bytes = len(rest)
         while len(rest):
@@ -171,7 +171,7 @@ class PagedFile(io.RawIOBase):
         return n_bytes
 
     def readinto(self, buffer: Any) -> int:
-        """Read from the position as much as fits, and move behind it."""
+        """Read from the position as much as fits, and advance it."""
         target = memoryview(buffer).cast("B")
         stop = min(self._position + len(target), self._size)
         data = self.part(self._position, stop)

@@ -1,10 +1,10 @@
-"""Untrusted HDF5 files, shards or weights, inspected by a child process.
+"""Inspection of untrusted HDF5 files, shards or weights, in a child process.
 
-Damaged or hostile metadata can crash libhdf5, or make it hang or take all memory (2026-11: 1,000
-random flips, one crash, two hangs). So a file without an index is opened by a child with limits on
-time and memory. It answers with a line of JSON for each file: the layout of a shard, null for
-weights that are plain arrays, or a fault. If the child dies, the file that it was at is to blame,
-and another child continues with the next.
+Damaged or hostile metadata can crash libhdf5, or make it hang or take all memory (1,000 random bit
+flips: one crash, two hangs; 2026-11). So a file without an index is opened by a child process with
+limits on time and memory. It prints a line of JSON for each file: the layout of a shard, null for
+weights that are plain arrays, or a fault. If the child dies, the file that it was reading counts as
+damaged, and another child continues with the next.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SECONDS_PER_FILE = 10
 _STARTUP_S = 60
 _MEMORY_BYTES = 2 * 2**30
 _READY = "ready"
-# -P: whatever lies in the working directory is not to be imported.
+# -P: no module in the working directory may be imported.
 _COMMAND = ("-P", "-m", "featx.cache.inspect_hdf5")
 
 
 class Fault(NamedTuple):
-    """The reason why a file is refused; no damage if the file only cannot be read for now."""
+    """The reason why a file is refused; `is_damage` is False if it just cannot be read now."""
 
     reason: str
     is_damage: bool
@@ -41,7 +41,7 @@ _Question = tuple[str, str]
 
 
 def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
-    """Return the layout of each shard, or why it has none, whatever the files are."""
+    """Return the layout of each shard, or the fault of the file."""
     answers = _answers([("shard", str(path)) for path in paths])
     return [
         found if isinstance(found, Fault) else ShardLayout.from_json(found) for found in answers
@@ -77,7 +77,7 @@ def _answers(questions: Sequence[_Question]) -> list[Any]:
 
 
 def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
-    """Return the answers that a child gave, one line each, and how it ended."""
+    """Return the answers of a child process, one line each, and a message on its end."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "OPENBLAS_NUM_THREADS": "1",
@@ -101,7 +101,7 @@ def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
     ready, *answers = output.split("\n")
     if ready != _READY:
         raise OSError(f"no process can be started to inspect {questions[0][1]}: it {end}")
-    # What follows the last newline is half an answer, or nothing.
+    # After the last newline there is an incomplete answer, or nothing.
     return answers[:-1], end
 
 
@@ -123,9 +123,9 @@ def answer(lines: Iterable[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _limited_time() -> Iterator[None]:
-    """Let the system kill this process if it stays too long inside, in C code too."""
+    """Let the system kill this process if the context takes too long, even inside C code."""
     if not hasattr(signal, "setitimer"):
-        yield  # on Windows the parent's own limit has to do
+        yield  # on Windows there is only the limit of the parent process
         return
     signal.setitimer(signal.ITIMER_REAL, _SECONDS_PER_FILE)
     try:
@@ -143,7 +143,7 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
-    """Answer the questions on standard input, as the child."""
+    """Answer the questions on standard input; the child process runs this."""
     import featx.cache.plain_hdf5  # noqa: F401 - loaded before memory is limited
 
     _limit_memory()

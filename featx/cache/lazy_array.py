@@ -1,4 +1,4 @@
-"""Stored rows as lazy arrays, which are read when they are sliced: for more than fits in memory."""
+"""Lazy arrays of stored rows, which are read when they are sliced and need not fit in memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LazyRows(ABC):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("the rows of a lazy array lie on disk: copy=False is not possible")
+            raise ValueError("the rows of a lazy array are on disk: copy=False is not possible")
         rows = self[:]
         return rows if dtype is None else rows.astype(dtype, copy=False)
 
@@ -57,7 +57,7 @@ class LazyRows(ABC):
             yield start, self[start : start + n_rows]
 
     def map(self, transformer: Any) -> LazyRows:
-        """Return a lazy array whose rows a fitted transformer changes whenever they are read.
+        """Return a lazy array whose rows a fitted transformer transforms when they are read.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class LazyRows(ABC):
 
 
 class _MappedRows(LazyRows):
-    """Rows of another lazy array, changed by a transformer."""
+    """Rows of another lazy array, transformed when they are read."""
 
     def __init__(self, rows: LazyRows, transformer: Any) -> None:
         self._rows, self._transformer = rows, transformer
@@ -111,7 +111,7 @@ class _MappedRows(LazyRows):
 class LazyEmbeddings(LazyRows):
     """Embeddings on disk that are sliced like an array.
 
-    :meth:`EmbeddingCache.open` returns it. Each row is checked when it is read.
+    :meth:`EmbeddingCache.open` returns such an array. Each row is checked when it is read.
 
     Parameters
     ----------

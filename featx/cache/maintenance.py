@@ -1,9 +1,9 @@
 """Maintenance of a cache: compaction, description, repair, eviction, recomputing of rows.
 
 Compaction merges many small shards into few. Merged shards are in place before the old ones are
-removed, so neither a kill at any moment nor a concurrent reader loses a row. Processes that merge
-the same shards at once write one shard, whose name follows from its content. If they merge
-overlapping sets of shards, rows are stored twice until the next merge.
+removed, so no row is lost if the process is killed, and none is missing for concurrent readers.
+Processes that merge the same shards at once write the same shard, whose name is a digest of its
+content. If they merge overlapping sets of shards, rows are stored twice until the next merge.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _MERGED_BYTES = 128 * 2**20  # size of a merged shard; merging holds three times
 _MAX_TINY = 16
 _TINY_BYTES = 8 * 2**20
 _GROWTH = 2  # a shard is merged with smaller ones that hold half as many rows together
-_SHOWN = 8  # digits of a digest
+_N_SHOWN_DIGITS = 8  # of a digest
 
 
 def compact(store: SpaceStore) -> None:
-    """Merge the small shards of a space, and those that hold rows of others, into few.
+    """Merge the small shards of a space, and those that share rows with others, into few.
 
-    Rows keep the order in which they came. While a row cannot be read, no shard is removed.
+    Rows keep the order in which they were stored. If a row cannot be read, no shard is removed.
 
     Raises
     ------
     OSError
-        The merged shards could not be written; nothing is lost.
+        The merged shards cannot be written; nothing is lost.
     """
     _sweep(store)
     with store.damage.reported():
@@ -70,7 +70,7 @@ def merge_tiny(store: SpaceStore) -> None:
     Raises
     ------
     OSError
-        The merged shard could not be written; nothing is lost.
+        The merged shard cannot be written; nothing is lost.
     """
     if not store.merging.acquire(blocking=False):
         return
@@ -117,11 +117,10 @@ def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
 
 
 def _worth_merging(snapshot: Snapshot) -> list[Shard]:
-    """Choose the shards that are small, or hold a row that another holds too.
+    """Choose the shards that are small, or share a row with another shard.
 
-    All shards with such a row are chosen, so that whoever removes a shard has written each of its
-    rows again: what another process that compacts at the same time does with the other shards does
-    not matter.
+    All shards with such a row are chosen. So a process that removes a shard has written each of its
+    rows again, whatever another process that compacts at the same time does with other shards.
     """
     twice = snapshot.repeated()
     ends = zip(snapshot.starts[:-1], snapshot.starts[1:], strict=True)
@@ -135,7 +134,7 @@ def _worth_merging(snapshot: Snapshot) -> list[Shard]:
 
 
 def _sweep(store: SpaceStore) -> None:
-    """Remove what writers and compactions that were killed left, a day ago or longer."""
+    """Remove unfinished files of writers that were killed a day ago or longer."""
     remove_abandoned_parts(store.folder)
     for index in store.folder.glob(f"{SHARD_PREFIX}*{INDEX_SUFFIX}"):
         if not index.with_suffix(DATA_SUFFIX).exists():
@@ -143,7 +142,7 @@ def _sweep(store: SpaceStore) -> None:
 
 
 def _blocks(store: SpaceStore, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the keys and rows of distinct keys whose row is sound, in blocks that fit in memory."""
+    """Yield the keys and rows of those keys whose row is sound, in blocks that fit in memory."""
     n_rows = max(1, _MERGED_BYTES // (store.space.dtype.itemsize * store.space.n_features))
     for start in range(0, len(keys), n_rows):
         block = keys[start : start + n_rows]
@@ -166,12 +165,12 @@ def space_of(folder: Path) -> Space | None:
 
 
 def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> SpaceStore:
-    """Return the space whose digest starts so; the only one there is if `digest` is empty.
+    """Return the store of the space whose digest starts with `digest`, which may be empty.
 
     Raises
     ------
     ParameterError
-        There is no such space, or not only one.
+        There is no such space, or more than one.
     """
     chosen = [store for store in stores if store.space.digest.startswith(digest)]
     if len(chosen) == 1:
@@ -179,7 +178,7 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
     if not stores:
         raise ParameterError(f"nothing is stored in {one_line(folder)} yet")
     labels = {store.space.digest: store.space.label for store in chosen or stores}
-    n_shown = _SHOWN
+    n_shown = _N_SHOWN_DIGITS
     while len({digest[:n_shown] for digest in labels}) < len(labels):
         n_shown += 1
     listed = {digest[:n_shown]: label for digest, label in labels.items()}
@@ -194,7 +193,7 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
 
 
 def describe(store: SpaceStore) -> dict[str, Any]:
-    """Describe a space and what is stored of it, in plain data: see :meth:`EmbeddingCache.info`."""
+    """Return plain data on a space and its stored rows: see :meth:`EmbeddingCache.info`."""
     shards = store.shards()
     usage = read_usage(store.folder)
     times_s = [time_s for shard in shards for time_s in shard.times_s]
@@ -214,7 +213,7 @@ def describe(store: SpaceStore) -> dict[str, Any]:
 
 
 def find_damage(store: SpaceStore) -> dict[Path, str]:
-    """Return the fault of each damaged file, or why it cannot be read."""
+    """Return the fault of each file that is damaged or cannot be read."""
     shards = store.snapshot().shards
     damage = dict(store.damage.taken())
     for shard in shards:
@@ -225,7 +224,7 @@ def find_damage(store: SpaceStore) -> dict[Path, str]:
             elif not shard.has_sound_frame():
                 damage[shard.path] = "the bytes around its rows are damaged"
         except FileNotFoundError:
-            continue  # just merged into another
+            continue  # another process has just merged or removed it
         except OSError as exc:
             damage[shard.path] = f"cannot be read ({exc.strerror or exc})"
     return damage
@@ -237,12 +236,12 @@ def repair_shards(store: SpaceStore, damage: dict[Path, str]) -> None:
     with store.damage.reported():
         for shard in store.snapshot().shards:
             if shard.path in damage:
-                with contextlib.suppress(OSError):  # it was reported as not to be read
+                with contextlib.suppress(OSError):  # `damage` names it as unreadable
                     store.salvage(shard, damage[shard.path])
 
 
 class Eviction(NamedTuple):
-    """The shards of a space that are removed, summed up.
+    """A summary of the shards of a space that are removed.
 
     Attributes
     ----------
@@ -264,15 +263,15 @@ class Eviction(NamedTuple):
 def choose_evictions(
     stores: Sequence[SpaceStore], *, max_bytes: int | None, older_than: timedelta | None
 ) -> list[tuple[SpaceStore, list[Shard]]]:
-    """Choose what is removed: spaces not used for long, then the least recently used.
+    """Choose the shards to remove: of spaces unused for long, then of the least recently used.
 
     Raises
     ------
     ParameterError
-        Neither limit was given, or one is negative.
+        Neither limit was passed, or one is negative.
     """
     if max_bytes is None and older_than is None:
-        raise ParameterError("expected max_bytes or older_than, the limit of what stays")
+        raise ParameterError("expected max_bytes, older_than or both")
     if max_bytes is not None and max_bytes < 0:
         raise ParameterError(f"max_bytes={max_bytes}: expected a size in bytes, 0 or more")
     if older_than is not None and older_than < timedelta(0):
@@ -348,7 +347,7 @@ def recheck(
     samples : Samples
     extractor : FeatureExtractor
     n_sampled : int
-        Number of rows, drawn from those that are stored, always in the same way.
+        Number of rows, drawn with a fixed seed from those that are stored.
     """
     stored = np.flatnonzero(store.holds(keys))
     rng = np.random.default_rng(0)
@@ -369,7 +368,7 @@ def recheck(
 
 
 def _last_used_s(store: SpaceStore) -> float:
-    """Return the time of the last look-up, or, if none is recorded, when rows were stored."""
+    """Return the time of the last look-up or, if none is recorded, of the last storage."""
     stored_s = (shard.times_s[1] for shard in store.shards() if is_past(shard.times_s[1]))
     return read_usage(store.folder).last_used_s or max(stored_s, default=0.0)
 

@@ -1,7 +1,8 @@
-"""Checks that an HDF5 file is plain: a shard, or weights, with nothing but arrays of its own.
+"""Checks that an HDF5 file, a shard or weights, is plain and stores all of its arrays itself.
 
-HDF5 can point elsewhere (soft and external links, external and virtual storage), which reads files
-of this machine, and can declare far more than it stores. Neither featx nor Keras writes such files.
+HDF5 can refer to other files (external links, external and virtual storage), so that reading it
+reads files of this machine, and it can declare arrays that are far larger than what it stores.
+Neither featx nor Keras writes such files.
 The checks read metadata only, and run in a child process (``inspect_hdf5.py``), since hostile
 metadata can crash libhdf5 or make it hang. The arrays of a shard are never read through libhdf5.
 """
@@ -33,7 +34,7 @@ class HDF5StructureError(ValueError):
 
 @contextlib.contextmanager
 def _opened(path: Path, fault: str) -> Iterator[h5py.File]:
-    """Open a file; what libhdf5 raises of damaged metadata is a fault of its structure."""
+    """Open a file, and raise errors of libhdf5 on damaged metadata as HDF5StructureError."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -49,7 +50,7 @@ def read_layout(path: Path) -> ShardLayout:
     Raises
     ------
     HDF5StructureError
-        It is not a shard, is cut short, or has links, filters, external or virtual storage.
+        The file is not a shard, is truncated, or has links, filters, external or virtual storage.
     OSError
         The file cannot be opened.
     """
@@ -73,7 +74,7 @@ def read_layout(path: Path) -> ShardLayout:
 
 
 def _plain_attributes(file: h5py.File) -> dict[str, Any]:
-    """Read the root attributes of a shard, once their types and sizes are found plain."""
+    """Read the root attributes of a shard, after checking their types and sizes."""
     for name, kind in ATTRIBUTES.items():
         attribute = file.attrs.get_id(name)
         is_text = attribute.get_type().get_class() == h5py.h5t.STRING
@@ -85,7 +86,7 @@ def _plain_attributes(file: h5py.File) -> dict[str, Any]:
 
 
 def _place_of(file: h5py.File, name: str, field: Field, size_bytes: int) -> Place:
-    """Return the place of a dataset whose bytes lie, plain and contiguous, in this very file."""
+    """Return the place of a dataset whose bytes are plain and contiguous in this file."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise HDF5StructureError(f"{name} is a link")
     dataset = file[name]
@@ -133,10 +134,10 @@ def check_plain(path: Path) -> None:
     Raises
     ------
     HDF5StructureError
-        It has links, external or virtual storage, filters, types other than numbers, or arrays that
-        declare more than is stored.
+        The file has links, external or virtual storage, filters, types other than numbers, or
+        arrays that declare more than is stored.
     OSError
-        It cannot be opened.
+        The file cannot be opened.
     """
     size_bytes = path.stat().st_size
     with _opened(path, "damaged") as file:
@@ -144,7 +145,7 @@ def check_plain(path: Path) -> None:
 
 
 class _Walk:
-    """A walk through all objects of a file that checks that each is met once."""
+    """A walk through all objects of a file, which checks each, and that none is met twice."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes

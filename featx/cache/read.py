@@ -1,12 +1,11 @@
-"""Rows of a matrix in a file, read into an array and checked on the way.
+"""Rows of a matrix in a file, read into an array and checked.
 
-They are read, not mapped: where a disk or a mount is gone, a read is an error, and a touched page
-is the end of the process. What is read at once stays in the processor's cache until it is checked
-and copied to its target. Reading and checking let other threads run.
+Files are read, not memory-mapped: if a disk or a mount is gone, a read raises an error, but access
+to a mapped page kills the process. Rows are read in windows that stay in the processor's cache
+until they are checked and copied. Reading and checking release the GIL.
 
-Rows that were asked for one by one are checked one by one. Where a whole block of neighbours was
-read, one checksum of all its bytes proves the same at half the cost; if it disagrees, each of its
-rows is checked.
+Scattered rows are checked one by one. Where a complete block of neighbours was read, the checksum
+of the block proves the same at half the cost; if it disagrees, each of its rows is checked.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _DENSE = 2
 
 @dataclass(frozen=True, eq=False)
 class Checksums:
-    """The checksums of a matrix: one of each row, and one of each block of rows.
+    """Checksums of a matrix: one for each row, and one for each block of rows.
 
     Attributes
     ----------
     rows : ndarray of shape (n,), uint64
     blocks : ndarray of shape (ceil(n / rows_of_a_block),), uint64
-        Checksums of the blocks in order; empty where they are not known.
+        Checksums of the blocks in order; empty if they are not known.
     rows_of_a_block : int
         Number of rows of each block but the last, which may have fewer.
     """
@@ -67,11 +66,11 @@ class Checksums:
 
     @classmethod
     def of_rows_alone(cls, rows: np.ndarray) -> Self:
-        """Return the checksums of rows, shape (n,), where those of blocks are not known."""
+        """Return the checksums of rows, shape (n,), without those of blocks."""
         return cls(rows, np.empty(0, np.uint64), 1)
 
     def widened(self, first: int, stop: int, *, max_more: int) -> tuple[int, int]:
-        """Widen a range of rows to whole blocks, if these are so few rows more at each end."""
+        """Widen a range of rows to complete blocks, by at most `max_more` rows at each end."""
         step = self.rows_of_a_block
         start, end = first // step * step, min(-(-stop // step) * step, len(self.rows))
         return (
@@ -85,9 +84,9 @@ class Checksums:
         The first of them is expected to be the row `first` of the matrix.
         """
         step, stop = self.rows_of_a_block, first + len(found)
-        n_whole = -(-stop // step) if stop == len(self.rows) else stop // step
+        n_complete = -(-stop // step) if stop == len(self.rows) else stop // step
         sound = np.zeros(len(found), bool)
-        for block in range(-(-first // step), min(n_whole, len(self.blocks))):
+        for block in range(-(-first // step), min(n_complete, len(self.blocks))):
             span = slice(block * step - first, (block + 1) * step - first)
             sound[span] = checksum_of(found[span]) == int(self.blocks[block])
         if not sound.any():
@@ -113,16 +112,16 @@ def read_rows(
     ----------
     path : Path
     rows : ndarray of shape (m,), int64
-        Rows of the file, in any order, repeated or not.
+        Rows of the matrix, in any order; they may repeat.
     offset : int
         Offset of the matrix in the file, in bytes.
     dtype : dtype
         Dtype of the matrix in the file.
     checksums : Checksums
-        Checksums of all rows of the file.
+        Checksums of all rows of the matrix.
     out : ndarray of shape (n, n_features)
     targets : ndarray of shape (m,), int64
-        Rows of `out` that they become.
+        Rows of `out` to which they are copied.
 
     Returns
     -------
@@ -182,16 +181,16 @@ def _windows(
     for start, end in pairwise([0, *breaks.tolist(), len(rows)]):
         while start < end:
             full = int(rows[start]) + max_rows
-            whole = full // rows_of_a_block * rows_of_a_block
-            last = whole if whole > rows[start] else full
+            boundary = full // rows_of_a_block * rows_of_a_block
+            last = boundary if boundary > rows[start] else full
             stop = start + int(np.searchsorted(rows[start:end], last))
-            stop = min(stop, start + max_rows)  # rows may be asked for more than once
+            stop = min(stop, start + max_rows)  # rows may repeat
             yield slice(start, stop)
             start = stop
 
 
 def _fill(block: np.ndarray, file: FileIO, offset: int) -> int:
-    """Read bytes from an offset into a block; return how many there were."""
+    """Read bytes from an offset into a block, and return their number."""
     target = block.data.cast("B")
     file.seek(offset)
     n_read = 0

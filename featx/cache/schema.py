@@ -1,10 +1,9 @@
-"""The schema of a shard: its root attributes and the fields of each row, in one place.
+"""The schema of a shard: its root attributes, and the fields of each row.
 
-The ``.h5`` file has the attributes and a contiguous, unfiltered dataset for each field: it is
-written by ``hdf5.py`` and checked by ``plain_hdf5.py``. The index, written and read by
-``shard.py``, has a copy of all but the embeddings. A field that is added here is in both files, and
-each mismatch of its shape or dtype is damage; where its values come from is decided in
-``Shard.row_arrays``.
+The ``.h5`` file has the attributes and a contiguous, unfiltered dataset for each field; ``hdf5.py``
+writes it, and ``plain_hdf5.py`` checks it. The index, which ``shard.py`` writes and reads, has a
+copy of all fields but the embeddings. A field that is added here is in both files, and a wrong
+shape or dtype of it counts as damage; ``Shard.row_arrays`` returns its values.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ class Field(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """The usual dtype, little-endian, as in the index."""
+        """Usual dtype, little-endian, as in the index."""
         return np.dtype(self.dtypes[0]).newbyteorder("<")
 
     @property
     def entry_bytes(self) -> int:
-        """Bytes of an entry of the usual dtype."""
+        """Size of an entry of the usual dtype in bytes."""
         return math.prod(self.entry_shape) * self.dtype.itemsize
 
 
-# What belongs to a row beside its embedding: the digest of its sample, and the xxh3 of its bytes.
+# Fields of a row besides its embedding: the digest of its sample, and the xxh3 of its bytes.
 ROW_FIELDS = {
     "keys": Field((DIGEST_BYTES,), ("uint8",)),
     "checksums": Field((), ("uint64",)),
@@ -62,7 +61,7 @@ def fields_of(space: Space) -> dict[str, Field]:
 
 
 def attributes_of(space: Space) -> dict[str, Any]:
-    """Return the values of the root attributes; ``space`` says in words what made the rows."""
+    """Return the values of the root attributes; ``space`` describes the space as JSON."""
     description = json.dumps(space.to_json(), sort_keys=True)
     return {"format_version": FORMAT_VERSION, "space": description}
 
@@ -76,12 +75,12 @@ class Place(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the array."""
+        """Size of the array in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def stop(self) -> int:
-        """Offset of the first byte behind the array."""
+        """Offset of the first byte after the array."""
         return self.offset + self.n_bytes
 
 

@@ -1,10 +1,10 @@
-"""One immutable shard: a block of embeddings on disk, and the index that guarantees it.
+"""Immutable shards: blocks of embeddings on disk, each with an index of its rows.
 
-``shard-<id>.h5`` holds the rows (see ``schema.py``). ``shard-<id>.index`` beside it holds the keys,
-the checksums, and where the embeddings lie in the file, closed by a digest of its own; it is
-moved into place last and is the commit. Ids are ordered by time. Rows are read straight from the
+``shard-<id>.h5`` holds the rows (see ``schema.py``). ``shard-<id>.index`` holds the keys, the
+checksums, the offset of the embeddings in the file, and a digest of itself. The index is moved into
+place last, which commits the shard. Ids are ordered by time. Rows are read directly from the
 ``.h5`` file at the recorded offset, and all are checked (see ``read.py``), so that libhdf5, which
-damaged metadata can crash, is not on the read path.
+damaged metadata can crash, is not needed for reading.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _LAST_S = 253402300799.0  # the end of the year 9999: Python has no later dates
 
 
 class DamagedShardError(ValueError):
-    """A shard or its index is not what it was when it was written."""
+    """A shard or its index has changed since it was written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Shard:
     Attributes
     ----------
     path : Path
-        The ``.h5`` file.
+        Path of the ``.h5`` file.
     space : Space
     keys : ndarray of shape (n,), dtype S16
     checksums : Checksums
@@ -72,7 +72,7 @@ class Shard:
     dtype : dtype
         Dtype of the stored embeddings: that of the space, or float32 where it cannot hold them.
     frame_digest : str
-        Digest of all bytes of the file but the embeddings, which have checksums of their own.
+        Digest of all bytes of the file except the embeddings, which have checksums.
     times_s : tuple of float
         Times when the oldest and the newest row were first stored, in seconds since 1970.
     """
@@ -102,12 +102,12 @@ class Shard:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that one embedding takes on disk."""
+        """Size of one embedding on disk in bytes."""
         return self.space.n_features * self.dtype.itemsize
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that its embeddings take on disk."""
+        """Size of all embeddings on disk in bytes."""
         return len(self) * self.row_bytes
 
     def read(self, rows: np.ndarray, out: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ class Shard:
         return embeddings, self.read(rows, embeddings, rows)
 
     def has_sound_frame(self) -> bool:
-        """Check the bytes around the embeddings, which featx does not need to read them."""
+        """Return True if the bytes around the embeddings, which only HDF5 needs, are unchanged."""
         with BufferedReader(open_regular(self.path)) as file:
             return _frame_digest(file, self.offset, self.size_bytes) == self.frame_digest
 
@@ -147,7 +147,7 @@ def write_shard(
     times_s: tuple[float, float] | None = None,
     stamp_ns: int | None = None,
 ) -> Shard:
-    """Store rows as a new shard of a space's folder; once it returns they are safe.
+    """Store rows as a new shard in the folder of a space; they are on disk when it returns.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def write_shard(
         Rows to store, in their dtype.
     space : Space
     times_s : tuple of float, default=None
-        Times when the oldest and the newest of them were first stored; None is now.
+        Times when the oldest and the newest row were first stored; None is now.
     stamp_ns : int, default=None
         Time stamp that orders the shards by name, in nanoseconds since 1970; None is now. Shards
         with the same stamp and content have the same name.
@@ -165,9 +165,9 @@ def write_shard(
     Raises
     ------
     OSError
-        The shard could not be written; nothing of it is seen.
+        The shard cannot be written; no reader sees any of it.
     """
-    # Loading h5py takes 0.15 s, which a run that finds every row stored need not pay.
+    # Loading h5py takes 0.15 s, which a run that finds all rows in the cache saves.
     from featx.cache.hdf5 import shard_frame
 
     rows = np.ascontiguousarray(embeddings)
@@ -222,7 +222,7 @@ def open_shard(index_path: Path) -> Shard:
         The index is damaged, foreign or of another format version, or contradicts itself or its
         file.
     OSError
-        It is gone, or not to be read.
+        The index or its file is gone, or cannot be read.
     """
     path = index_path.with_suffix(DATA_SUFFIX)
     data_bytes = os.lstat(path).st_size
@@ -287,23 +287,23 @@ def _checked(shard: Shard, shape: Any, data_bytes: int) -> Shard:
 def remove_shard(shard: Shard) -> None:
     """Remove a shard.
 
-    The data go first: a reader in between finds an index without data, which it skips, and not
-    data without an index, which it would take for a lost index and rebuild.
+    The data are removed first: a concurrent reader skips an index without data, but would rebuild
+    the index of data without one.
     """
     try:
         shard.path.unlink(missing_ok=True)
         shard.index_path.unlink(missing_ok=True)
     except PermissionError:
-        # Windows removes no file that somebody reads: the next compaction does.
+        # Windows does not remove a file that is being read; the next compaction will.
         if os.name != "nt":
             raise
 
 
 def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError | OSError]:
-    """Return shards from their ``.h5`` files alone, wherever those come from.
+    """Return shards from their ``.h5`` files alone, which may come from anywhere.
 
-    The result has for each file a shard, or why it is not a sound one, or why it cannot be read
-    for now. Rows that disagree with their checksums are found when they are read, as ever.
+    The result has for each file a shard, or the error that makes it unsound or unreadable. Rows
+    that disagree with their checksums are found when they are read.
     """
     regular = list(filter(is_regular, paths))
     layouts = dict(zip(regular, inspect_shards(regular), strict=True)) if regular else {}
@@ -317,9 +317,9 @@ def examine_shards(paths: Sequence[Path]) -> list[Shard | DamagedShardError | OS
 
 
 def store_index(shard: Shard) -> None:
-    """Store the index of a shard that has lost its own.
+    """Store the index of a shard whose index was lost.
 
-    In a folder that cannot be written nothing is stored, and the next reader examines it again.
+    In a read-only folder nothing is stored, and the next reader examines the shard again.
     """
     with contextlib.suppress(OSError):
         write_atomically(shard.index_path, _index_of(shard))

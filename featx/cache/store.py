@@ -1,11 +1,11 @@
-"""The rows of one space on disk: look up, append, quarantine damage.
+"""The stored rows of one space: looking up, appending, quarantine of damage.
 
 The folder ``CACHE/spaces/<space digest>`` holds immutable shards. A reader keeps a snapshot of
-their indexes in memory and renews it when the folder's listing changed. Nobody holds a lock, and
-the snapshots that threads share are replaced whole, never changed. What a look-up returns was
-checked row by row, so the worst that damage can do is cost a new pass. A look-up repairs what it
-finds: it rebuilds lost indexes and quarantines damaged and foreign files. Where that fails, it
-hides the unusable rows from this process.
+their indexes in memory, and makes a new one when the listing of the folder has changed. There are
+no locks between readers and writers: threads share snapshots, which are replaced and never changed.
+A look-up checks each row that it returns, so damage costs no more than a new pass. It rebuilds lost
+indexes, and quarantines damaged and foreign files. If that fails, it hides the unusable rows from
+this process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from featx.cache.usage import USAGE_FILE, note_use
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct, first_places
 from featx.digests.space import Space
 
-_GROWTH = 2  # a table is built again with newer ones that hold half as many keys together
+_GROWTH = 2  # a table is rebuilt once newer tables together hold half as many keys
 _ATTEMPTS = 3
 _ROUNDING = 1e-3  # float16 rounds to half of that, except for tiny numbers
 _BYTES_OF_A_PIECE = 64 * 2**20
@@ -70,7 +70,7 @@ class Snapshot:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """The keys of all shards in order; repeated ones included, hidden ones blank."""
+        """Keys of all shards in order; repeated ones included, hidden ones blank."""
         keys = np.concatenate([np.empty(0, KEY_DTYPE), *(shard.keys for shard in self.shards)])
         for shard, start in zip(self.shards, self.starts.tolist(), strict=False):
             if shard.path in self.hidden:
@@ -101,11 +101,11 @@ class Snapshot:
         return Snapshot(names, shards, hidden, kept)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the position in `keys` of each of these, int64; -1 if it is missing."""
+        """Return the position in :attr:`keys` of each key, int64; -1 if it is missing."""
         places = np.full(len(keys), -1, np.int64)
         for start, table in self.tables:
             if not start:
-                places = table.find(keys)  # with a single table nothing is copied
+                places = table.find(keys)  # without a copy, since there is often only one table
                 continue
             missing = np.flatnonzero(places < 0)
             found = table.find(keys[missing])
@@ -119,13 +119,13 @@ class Snapshot:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """The position in `keys` where each shard starts, and where the last ends."""
+        """Position in `keys` at which each shard starts, and at which the last ends."""
         return np.cumsum([0, *map(len, self.shards)])
 
     def locate(
         self, places: np.ndarray, *, max_rows: int
     ) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
-        """Yield each shard that holds some of these positions in `keys`, large ones in parts.
+        """Yield the shards that hold the keys at some positions, large ones in parts.
 
         Yields
         ------
@@ -186,14 +186,14 @@ class SpaceStore:
         Warns
         -----
         CacheDamageWarning
-            Something in the folder was damaged or cannot be read; it counts as missing.
+            A file in the folder is damaged or cannot be read; its rows count as missing.
         """
         if out is None:
             out = np.empty((len(keys), self.space.n_features), np.float32)
         found = np.zeros(len(keys), bool)
         with self.damage.reported():
-            # A compaction or clear() may remove a shard after the listing, and a damaged row may
-            # be stored twice: then look again.
+            # Repeated, since a compaction or clear() may remove a shard after the listing, and a
+            # damaged row may have a second copy.
             for is_last in (False,) * (_ATTEMPTS - 1) + (True,):
                 if self._read(self.snapshot(), keys, out, found, is_last):
                     break
@@ -222,7 +222,7 @@ class SpaceStore:
         times_s: tuple[float, float] | None = None,
         stamp_ns: int | None = None,
     ) -> list[Shard]:
-        """Store rows as a new shard; once it returns they are safe.
+        """Store rows as a new shard; they are on disk when it returns.
 
         Rows that the dtype of the space cannot hold form a second shard, in float32. See
         :func:`write_shard` for `times_s` and `stamp_ns`.
@@ -230,14 +230,14 @@ class SpaceStore:
         Raises
         ------
         OSError
-            They could not be written; what was stored before is unharmed.
+            The rows cannot be written; rows stored before are unharmed.
         """
         check_folder(self.folder)
-        rows, held = rounded(embeddings, self.space.dtype)
+        rows, fits = rounded(embeddings, self.space.dtype)
         parts = [(keys, rows)]
-        if not held.all():
-            half = rows[held].astype(self.space.dtype)
-            parts = [(keys[~held], rows[~held]), *([(keys[held], half)] if len(half) else [])]
+        if not fits.all():
+            half = rows[fits].astype(self.space.dtype)
+            parts = [(keys[~fits], rows[~fits]), *([(keys[fits], half)] if len(half) else [])]
         shards = [
             write_shard(self.folder, *part, space=self.space, times_s=times_s, stamp_ns=stamp_ns)
             for part in parts
@@ -248,20 +248,20 @@ class SpaceStore:
     def append_together(self, keys: np.ndarray, embeddings: np.ndarray) -> None:
         """Store rows in one shard with those that other threads store at the same time.
 
-        A thread that finds another one writing waits for it; the first to continue then writes the
-        rows of all that waited. So the threads of a service wait for the disk together.
+        If another thread is writing, this one waits; the first to continue then writes the rows of
+        all waiting threads. So many threads that store few rows each do not write many shards.
 
         Raises
         ------
         OSError
-            They could not be written; what was stored before is unharmed.
+            The rows cannot be written; rows stored before are unharmed.
         """
-        mine: Future[None] = Future()
-        self._waiting.append((keys, embeddings, mine))
+        own: Future[None] = Future()
+        self._waiting.append((keys, embeddings, own))
         with self._writing:
-            if not mine.done():
+            if not own.done():
                 self._append_waiting()
-        mine.result()
+        own.result()
 
     def _append_waiting(self) -> None:
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
@@ -280,22 +280,22 @@ class SpaceStore:
                 future.set_result(None)
 
     def shards(self) -> tuple[Shard, ...]:
-        """Return the shards as they are now, oldest first."""
+        """Return the present shards, oldest first."""
         with self.damage.reported():
             return self.snapshot().shards
 
     def keys(self) -> np.ndarray:
-        """Return the distinct keys that are stored, in the order in which they came."""
+        """Return the distinct stored keys, in the order in which they were stored."""
         with self.damage.reported():
             keys = self.snapshot().keys
         return distinct(keys[keys != NO_KEY])
 
     def note_use(self, *, n_hits: int) -> None:
-        """Record a look-up, and how many rows it found."""
+        """Record a look-up and the number of rows that it found."""
         note_use(self.folder, n_hits=n_hits)
 
     def snapshot(self) -> Snapshot:
-        """Return the shards as they are now; damage that is found goes to the log."""
+        """Return a snapshot of the present shards; damage that is found goes to the log."""
         snapshot = self._snapshot
         names = _names_in(self.folder)
         if names != snapshot.names:
@@ -307,17 +307,17 @@ class SpaceStore:
     def salvage(self, shard: Shard, reason: str = "") -> None:
         """Quarantine a damaged shard and store its sound rows again.
 
-        If either fails, it stays, and its damaged rows are hidden from this process. The default
-        of `reason` names how many rows are damaged.
+        If either fails, the shard stays, and its damaged rows are hidden from this process. The
+        default `reason` is the number of damaged rows.
 
         Raises
         ------
         OSError
-            It is gone, or cannot be read.
+            The shard is gone, or cannot be read.
         """
         embeddings, sound = shard.read_all()
         if sound.all() and not reason:
-            return  # it was read wrongly the first time only
+            return  # only the first read was faulty
         reason = reason or f"{int((~sound).sum())} of {len(shard)} rows are damaged"
         files = (shard.path, shard.index_path)
         if not self.damage.move(*files):
@@ -347,7 +347,7 @@ class SpaceStore:
         found: np.ndarray,
         is_last: bool,
     ) -> bool:
-        """Read what was not found yet; return False if another attempt may find more."""
+        """Read the rows that were not found yet; return False if another attempt may find more."""
         missing = np.flatnonzero(~found)
         places = snapshot.find(keys[missing])
         stored = places >= 0
@@ -365,7 +365,7 @@ class SpaceStore:
             found[which] = result
             if not result.all():
                 is_done = False
-                with contextlib.suppress(OSError):  # just removed: the next look finds it elsewhere
+                with contextlib.suppress(OSError):  # just merged: the next attempt finds its rows
                     self.salvage(shard)
         return is_done
 
@@ -378,7 +378,7 @@ class SpaceStore:
         )
         opened = dict(known)
         reasons: dict[str, str] = {}
-        # A writer may just have been between its two renames: a second look finds its index.
+        # Twice, since a writer may be between its two renames: the second time there is an index.
         for _ in range(2):
             for stem in stems:
                 if stem not in opened:
@@ -440,9 +440,9 @@ class SpaceStore:
 def _read_pieces(
     pieces: Iterable[tuple[Shard, np.ndarray, np.ndarray]], targets: np.ndarray, out: np.ndarray
 ) -> Iterator[tuple[Shard, np.ndarray, np.ndarray | OSError]]:
-    """Read pieces of shards in threads; yield the rows of `out` that each fills, and its outcome.
+    """Read pieces of shards in threads; yield the shard, its rows of `out`, and the outcome.
 
-    The outcome is a mask of the sound rows, or why they could not be read.
+    The outcome is a mask of the sound rows, or the error that was raised.
     """
 
     def read(piece: tuple[Shard, np.ndarray, np.ndarray]) -> Any:
@@ -461,18 +461,18 @@ def _read_pieces(
 
 
 def _names_in(folder: Path) -> frozenset[str]:
-    """List a folder, unfinished files left out."""
+    """Return the names in a folder without unfinished files."""
     try:
         check_folder(folder)
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError:
-        # Missing or unreadable: rows are computed again, and storing them reports the fault.
+        # Missing or unreadable: rows are computed again, and storing them gives the warning.
         return frozenset()
 
 
 def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Round rows to the dtype in which they are stored, except those that it cannot hold.
+    """Round rows to the dtype of a space, except rows that it cannot represent.
 
     Parameters
     ----------
@@ -483,15 +483,15 @@ def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     rows : ndarray of shape (n, d), C-contiguous
-        Rows in that dtype if it holds all of them, else in float32.
-    held : ndarray of shape (n,), bool
-        False where a value would become infinite or zero, or where the whole row would be less
-        precise than float16 usually is.
+        Rows in `dtype` if it can represent all of them, else in float32.
+    fits : ndarray of shape (n,), bool
+        False where a value would become infinite or zero, or where the row would be less precise
+        than float16 usually is.
 
     Examples
     --------
-    >>> rows, held = rounded(np.float32([[0.1, 2], [1e5, 2], [0.1, 1e-9]]), np.dtype("float16"))
-    >>> held, rows[1:]
+    >>> rows, fits = rounded(np.float32([[0.1, 2], [1e5, 2], [0.1, 1e-9]]), np.dtype("float16"))
+    >>> fits, rows[1:]
     (array([ True, False, False]), array([[1.e+05, 2.e+00],
            [1.e-01, 1.e-09]], dtype=float32))
     """
@@ -505,7 +505,7 @@ def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
             np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64) for matrix in (gaps, exact)
         )
         lost = (np.isinf(half) & np.isfinite(exact)) | ((half == 0) & (exact != 0))
-        held = ~(lost.any(axis=1) | (squares > _ROUNDING**2 * lengths))
-    if held.all():
-        return half, held
-    return np.where(held[:, np.newaxis], half.astype(np.float32), exact), held
+        fits = ~(lost.any(axis=1) | (squares > _ROUNDING**2 * lengths))
+    if fits.all():
+        return half, fits
+    return np.where(fits[:, np.newaxis], half.astype(np.float32), exact), fits

@@ -1,8 +1,9 @@
-"""How often and when the rows of a space were used: a line for each look-up.
+"""The usage log of a space: a line for each look-up, with its time and number of hits.
 
-Lines are appended in one write, which needs no lock. The file only shows what is worth keeping: a
-line that is lost or garbled, on a file system where appending is not atomic, costs a count. So does
-an impossible line, such as one with a time in the future. Only the end of a huge file is read.
+Each line is appended by a single write, without a lock. Only descriptions and evictions use the
+log, so a line that is lost or garbled, on a file system where appending is not atomic, costs just a
+count. Impossible lines, such as one with a time in the future, are ignored. Only the end of a huge
+file is read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _CLOCKS_APART_S = 24 * 3600.0
 
 
 class _Usage(NamedTuple):
-    """The number of rows found instead of computed, and the last use (s since 1970; 0 if none)."""
+    """The number of rows that were found, and the last use (s since 1970; 0 if there is none)."""
 
     n_hits: int
     last_used_s: float

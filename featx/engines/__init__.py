@@ -1,1 +1,1 @@
-"""Who runs the graph of a backbone: compiled Keras, OpenVINO or ONNX Runtime."""
+"""Engines, which run the graph of a backbone: compiled Keras, OpenVINO or ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""The interface of all engines: batches of one size in, embeddings out."""
+"""Interface of all engines: from batches of one size to embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Engine(ABC):
     Parameters
     ----------
     model : keras.Model
-        From inputs ``(n, ...)`` to float32 embeddings.
+        Model from inputs ``(n, ...)`` to float32 embeddings.
     batch_size : int
     precision : str, default="float32"
         One of `precisions`.
@@ -25,12 +25,12 @@ class Engine(ABC):
     Attributes
     ----------
     name : str
-        What ``FeatureExtractor(engine=...)`` calls it.
+        Name that ``FeatureExtractor(engine=...)`` takes.
     precisions : tuple of str
         Precisions in which it can compute.
     n_in_flight : int
-        Number of batches to start before the first is waited for: while the device works on one,
-        the next is copied to it.
+        Number of batches to start before waiting for the first: while the device works on one, the
+        next is copied to it.
     """
 
     name: str

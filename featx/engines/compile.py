@@ -1,4 +1,4 @@
-"""Compilation by Keras' backend, and whether a GPU may use TensorFloat-32.
+"""Compilation by Keras' backend, and its switch for TensorFloat-32 on GPUs.
 
 TensorFlow, JAX and torch differ in both; no other module imports TensorFlow. Several threads may
 call a compiled function at once. It runs under the settings of Keras that were in force when it
@@ -119,7 +119,7 @@ def _compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
     import tensorflow as tf
 
     given = keras.tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), specs)
-    # XLA makes a network ten times slower on a CPU (facts of 2026-11: 1088 -> 110 images/s).
+    # XLA makes a network ten times slower on a CPU (1088 -> 110 images/s, 2026-11).
     traced = tf.function(function, autograph=False, jit_compile=False)
     concrete = traced.get_concrete_function(*given)
 
@@ -145,9 +145,9 @@ def _run_by_torch(function: Callable[..., Any], settings: KerasSettings) -> Call
 class _ForOneThreadEach:
     """Copies of one function, each called by one thread at a time.
 
-    A convolution of TensorFlow's oneDNN that adds another tensor to its result keeps that tensor in
-    itself while it computes: two threads in one function may add each other's, or end the process
-    (TensorFlow 2.21). `make` returns a function with operations of its own.
+    A convolution of TensorFlow's oneDNN that adds a tensor to its result stores that tensor in the
+    operation while it computes. Two threads in one function may add each other's tensor, or crash
+    the process (TensorFlow 2.21). `make` returns a function with its own operations.
     """
 
     def __init__(self, make: Callable[[], Callable[..., Any]]) -> None:
@@ -168,7 +168,7 @@ class _ForOneThreadEach:
 def _compiled_by_one_thread(
     function: Callable[..., Any], settings: KerasSettings
 ) -> Callable[..., Any]:
-    """Let one thread make the first call with each shape; else JAX compiles in every thread."""
+    """Make one thread at a time call with a new shape; else JAX compiles in every thread."""
     known: set[tuple[int, ...]] = set()
     compiling = threading.Lock()
 
@@ -189,7 +189,7 @@ _switches = threading.Lock()
 
 @contextlib.contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Forbid TensorFloat-32, which keeps 10 bits of each factor, in ``"float32"`` only."""
+    """Switch TensorFloat-32, which keeps 10 bits of each factor, off for ``"float32"`` only."""
     import keras
 
     is_exact = precision == "float32"
@@ -236,5 +236,5 @@ def _switched_in_torch(is_allowed: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        for operation, its_own in zip(operations, before, strict=True):
-            setattr(operation, name, its_own)
+        for operation, value in zip(operations, before, strict=True):
+            setattr(operation, name, value)

@@ -1,7 +1,7 @@
-"""The device that Keras' backend runs on, and whether it can run in this process at all.
+"""The device that Keras' backend runs on, and checks that it can run in this process.
 
-A process that was forked from one in which TensorFlow ran cannot run it. A fork copies only the
-thread that called it, and TensorFlow would wait forever for its other threads.
+TensorFlow cannot run in a process that was forked after it ran. A fork copies only the thread that
+called it, and TensorFlow would wait forever for its other threads.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def check_device(precision: str) -> None:
     Raises
     ------
     EngineError
-        It is for GPUs, and there is none, or float32 would be computed in fewer bits.
+        The precision is for GPUs, and there is none, or float32 would be computed in fewer bits.
     """
     if precision in _FOR_GPUS and not has_accelerator():
         raise EngineError(
@@ -59,8 +59,8 @@ def check_device(precision: str) -> None:
         )
     if precision == "float32" and not has_accelerator() and (rounding := _rounding()):
         raise EngineError(
-            f"{', '.join(rounding)} is set, with which a CPU computes float32 in fewer bits: leave "
-            "it out, or pass precision='bfloat16'"
+            f"{', '.join(rounding)} is set, which makes a CPU compute float32 in fewer bits: unset "
+            "it, or pass precision='bfloat16'"
         )
 
 

@@ -1,7 +1,7 @@
 """A Keras graph rewritten so that compilers run it faster; the numbers stay the same.
 
 - Batch normalization is folded into the convolution or dense layer before it.
-- A convolution with a group for each channel runs as the depthwise convolution that it is: grouped
+- A convolution with one group per channel runs as a depthwise convolution, since grouped
   convolutions are slow on CPUs (ConvNeXtTiny: 5 -> 29 images/s, 2 cores, 2026-11).
 - SiLU and the exact GELU are spelled out: TensorFlow's custom gradient hides SiLU from OpenVINO
   (EfficientNetB0: 90 -> 250 images/s), and ONNX has no ``erfc`` for GELU.
@@ -38,8 +38,8 @@ _LINEAR = (*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, layers.Dense)
 def rewritten(model: keras.Model) -> keras.Model:
     """Rewrite a functional model of one input for inference.
 
-    Its outputs stay the same up to rounding. Folded weights are copies as they are now; all others
-    are shared with `model`, which is not changed.
+    Its outputs stay the same up to rounding. Folded weights are copies of their present values; all
+    others are shared with `model`, which is not changed.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class _Graph(layers.Layer):
     def _plan(self) -> list[_Step]:
         calls = calls_of(self.model)
         if any(map(_makes_mask, self.model._flatten_layers())):
-            # The functions that replace calls would lose the mask that a tensor carries.
+            # The functions that replace calls would lose the mask of a tensor.
             return [_Step(call, call.operation) for call in calls]
         folded = _foldable(calls, self.model.outputs)
         return [_Step(call, self._replacement(call, folded)) for call in calls]
@@ -187,7 +187,7 @@ def _is_linear(call: Any) -> bool:
 
 
 def _foldable(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, Any]:
-    """Map the id of a linear call that only a batch normalization reads, and back, to the other."""
+    """Map linear calls and the batch normalizations that alone read them to each other, by id."""
     readers = Counter(id(tensor) for call in calls for tensor in call.input_tensors)
     readers.update(map(id, outputs))
     pairs = {}
@@ -233,7 +233,7 @@ def _fold(weights: _Weights, norm: layers.BatchNormalization, layer: Any) -> _We
     if norm.center:
         bias = bias + _exact(norm.beta)
     kernel = _exact(weights.kernel)
-    # The outputs of a depthwise kernel lie along its last two axes: channels and multipliers.
+    # The outputs of a depthwise kernel are along its last two axes: channels and multipliers.
     kernel = kernel * (scale.reshape(kernel.shape[-2:]) if isinstance(layer, _DEPTHWISE) else scale)
     return _Weights(kernel.astype(np.float32), bias.astype(np.float32), weights.depthwise_kernel)
 

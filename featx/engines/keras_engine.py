@@ -1,12 +1,12 @@
 """Keras as an engine: one compiled function from batches of any size to embeddings.
 
-A thread runs each batch and copies its rows back; else a GPU waits for the copies
+A thread runs each batch and copies its rows back; otherwise a GPU would wait for the copies
 (benchmarks/NOTES.md).
 
 TensorFlow on a CPU leaves cores idle between two layers, and the output of a layer may not fit into
-their caches. Parts of a batch that run side by side keep the cores busy and fit the caches; whole
-batches side by side keep them busy too, with larger matrices. Which is faster depends on the
-network and the CPU (benchmarks/NOTES.md), and is measured while batches follow one another.
+their caches. Parts of a batch that run in parallel keep the cores busy and fit the caches; entire
+batches in parallel keep them busy too, with larger matrices. Which is faster depends on the network
+and the CPU (benchmarks/NOTES.md), and is measured during the pass.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ if TYPE_CHECKING:
 
 _Rows = list["Future[np.ndarray]"]
 
-# One is computed, one comes back, two are sent: a thread copies more slowly than a GPU computes.
+# One is computed, one copied back, two are copied to the GPU, since copying is the slower part.
 _BATCHES_ON_ACCELERATORS = 4
+_NUMBERS_PER_PART = 600_000  # of the inputs: 4 images of 224x224 pixels, 21 of 96x96
+_TRIALS = 3  # of entire batches, and of batches in parts; the first includes the set-up
 
 
 class KerasEngine(Engine):
     """Runs a Keras model in inference mode.
 
-    In "float32" TensorFloat-32 is off on a GPU while the engine runs.
+    With ``precision="float32"``, TensorFloat-32 is off on a GPU while the engine runs.
     """
 
     name = "keras"
@@ -98,13 +100,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of its threads
 
 
-_NUMBERS_PER_PART = 600_000  # of the inputs: 4 images of 224x224 pixels, 21 of 96x96
-_TRIALS = 3  # of whole batches, and of batches in parts; the first also sets things up
-
-
 @dataclass
 class _Trial:
-    """Pending batches of one size, all whole or all in parts."""
+    """Pending batches of one size, either all entire or all in parts."""
 
     in_parts: bool
     size: int
@@ -113,9 +111,9 @@ class _Trial:
 
 
 class BatchSplitter:
-    """Hands batches to threads, in parts or whole, whichever is faster.
+    """Hands batches to threads, in parts or entire, whichever is faster.
 
-    Until that is known, whole batches and batches in parts take turns, a trial of each. Only the
+    Until that is known, trials with entire batches and with batches in parts take turns. Only the
     batches of one trial are pending at once.
 
     Parameters
@@ -123,7 +121,7 @@ class BatchSplitter:
     n_in_trial : int
         Number of batches that a pass keeps pending.
     clock : callable, default=time.perf_counter
-        Returns the seconds that went by.
+        Function that returns the time in seconds.
     """
 
     def __init__(self, *, n_in_trial: int, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -138,10 +136,10 @@ class BatchSplitter:
     def start(
         self, inputs: np.ndarray, submit: Callable[[np.ndarray], Future[np.ndarray]]
     ) -> _Rows:
-        """Hand a batch to threads; wait for the batches of a trial when it is complete.
+        """Hand a batch to threads; once a trial is complete, wait for its batches.
 
-        `submit` turns inputs, (m, ...), into the future of their rows. The list of futures goes to
-        :meth:`finish`.
+        `submit` starts work on inputs, (m, ...), and returns a future of their rows. The list of
+        futures goes to :meth:`finish`.
         """
         n_parts = max(1, min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART)))
         is_tried = n_parts > 1 and not self._is_decided
@@ -161,7 +159,7 @@ class BatchSplitter:
         return done[0] if len(done) == 1 else np.concatenate(done)
 
     def _add_to_trial(self, rows: _Rows, own: _Trial) -> None:
-        """Add a batch to the trial, or begin another with it if it is of another kind."""
+        """Add a batch to the present trial, or start a new trial if it differs from its batches."""
         with self._lock:
             trial = self._trial
             if trial is None or (trial.in_parts, trial.size) != (own.in_parts, own.size):
@@ -181,9 +179,9 @@ class BatchSplitter:
             if self._is_decided:
                 return
             self._seconds[tried.in_parts, tried.size].append(seconds)
-            whole, parts = self._seconds[False, tried.size], self._seconds[True, tried.size]
-            self._is_decided = min(len(whole), len(parts)) >= _TRIALS
+            entire, parts = self._seconds[False, tried.size], self._seconds[True, tried.size]
+            self._is_decided = min(len(entire), len(parts)) >= _TRIALS
             if self._is_decided:
-                self._in_parts = min(parts) < min(whole)
+                self._in_parts = min(parts) < min(entire)
             else:
-                self._in_parts = len(parts) <= len(whole)
+                self._in_parts = len(parts) <= len(entire)

@@ -39,7 +39,7 @@ class OpenVINOEngine(Engine):
         import openvino
 
         core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})  # the file is gone when the graph runs
+        core.set_property({"ENABLE_MMAP": False})  # the file is removed before the graph runs
         with tempfile.TemporaryDirectory() as folder:
             file = str(Path(folder) / "graph.xml")
             model.export(file, format="openvino", verbose=False)
@@ -65,7 +65,7 @@ class OpenVINOEngine(Engine):
         options = {
             "PERFORMANCE_HINT": hint,
             "INFERENCE_PRECISION_HINT": self._hint,
-            # Threads that load the next batches want the cores too (files: 370 -> 396 images/s).
+            # Threads that load the next batches need cores too (files: 370 -> 396 images/s).
             "ENABLE_CPU_PINNING": False,
         }
         self._compiled = self._core.compile_model(graph, "CPU", options)
@@ -94,8 +94,7 @@ class OpenVINOEngine(Engine):
 def transpose_late(graph: openvino.Model) -> None:
     """Move the transpose of a graph's input behind the arithmetic with constants that follows it.
 
-    The graph is changed in place, and its numbers stay the same. A graph of another form stays as
-    it is.
+    The graph is changed in place; its outputs stay the same. Other graphs are not changed.
     """
     node = graph.inputs[0].node
     while node and node.get_type_name() in ("Parameter", "Convert"):

@@ -1,6 +1,6 @@
-"""The engines by name, the fastest one for the device, and models in other precisions.
+"""Engines by name, the fastest one for the device, and models in other precisions.
 
-The embeddings of two samples are compared with Keras' before another engine is used.
+Before another engine is used, its embeddings of two samples are compared with those of Keras.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PACKAGES = {"openvino": ("openvino",), "onnx": ("onnxruntime", "tf2onnx")}
 # Engines agree within 1e-4 in float32. 16-bit numbers have 8 (bfloat16) or 11 bits of precision.
 # Rounding adds up, more on some images than on others: photographs through MobileNet 0.25 differ by
 # 0.12 in the median and by up to 0.35. A faulty engine differs by about 1 on all images. So in 16
-# bits the closer of the two rows counts.
+# bits only the closer of the two rows has to agree.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 
 
@@ -74,9 +74,9 @@ def make_engine(
     batch_size : int
     precision : {"float32", "tf32", "bfloat16", "float16"}
     probe : ndarray of shape (n, ...)
-        Inputs, two of which are tried unless Keras runs the graph in float32.
+        Inputs, two of which are compared unless Keras runs the graph in float32.
     widths : sequence of int, default=None
-        Number of features of each layer whose embeddings stand side by side; None is one layer.
+        Number of features of each layer, whose embeddings are side by side; None for one layer.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def make_engine(
             return KerasEngine(plain, batch_size, precision=precision)
         ready = rewritten(in_precision(graph, precision)) if name == "keras" else plain
         engine = ENGINES[name](ready, batch_size, precision=precision)
-        # Compiled: layer by layer, JAX compiles each operation by itself.
+        # Compiled as one graph, since JAX would otherwise compile each operation by itself.
         expected = KerasEngine(plain, len(probe[:2])).run(probe[:2])
         in_16_bits = precision in ("bfloat16", "float16")
         difference = _difference(engine.run(probe[:2]), expected, widths, of_closest=in_16_bits)
@@ -114,14 +114,14 @@ def make_engine(
 def _difference(
     rows: np.ndarray, expected: np.ndarray, widths: Sequence[int] | None, *, of_closest: bool
 ) -> float:
-    """Return the difference of rows, relative to their length, in the layer where it is largest.
+    """Return the largest difference of any layer, relative to the length of its rows.
 
-    In each layer it is that of the farthest row, or of the closest one that is not all zeros.
+    The difference of a layer is that of the farthest row, or of the closest nonzero one.
     """
     is_finite = np.isfinite(expected).all(axis=1)
     rows, expected = rows[is_finite], expected[is_finite]
     if not len(expected):
-        return 0.0  # the fault of the network, reported by check_finite
+        return 0.0  # the network is faulty, not the engine; `check_finite` reports it
     if not np.isfinite(rows).all():
         return np.inf
     ends = np.cumsum(widths or [rows.shape[1]])[:-1]
@@ -138,7 +138,7 @@ def _difference(
 def in_precision(model: keras.Model, precision: str) -> keras.Model:
     """Return a functional model that computes in a precision; weights stay float32.
 
-    That is the model itself in float32 and TensorFloat-32, else a copy.
+    It is the model itself for float32 and TensorFloat-32, else a copy.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
         copy.set_weights(model.get_weights())
         for layer in copy._flatten_layers():
             if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()  # statistics become what it computes with
+                layer.finalize_state()  # else it would not use the new statistics
     except Exception as exc:
         raise EngineError(
             f"this network cannot be copied to compute in {precision}: {exc}"

@@ -1,8 +1,8 @@
-"""Batches of samples through engines: their size, the engine, and running out of memory.
+"""The runner, which embeds batches of samples: batch size, engine, and running out of memory.
 
 A runner starts with the engine that is ready first. It measures the first batches to find a batch
-size; where much is left to do, it then changes to an engine that is faster, but takes seconds to
-convert the network. The embeddings of the batches that were measured are kept.
+size; if many samples are left, it then changes to a faster engine, which takes seconds to convert
+the network. The embeddings of the measured batches are kept.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from featx.exceptions import EngineError, EngineWarning
 _NUMBERS_PER_BATCH = 5_000_000
 _TIMES_ON_ACCELERATORS = 8
 LARGEST_BATCH = 4096
-_GAIN = 1.03  # in samples a second, for which a batch size may double
-# To convert a network takes 3 to 6 seconds, and saves a tenth to a half of the time.
+_GAIN = 1.03  # least gain in samples per second for which a batch size may double
+# Converting a network takes 3 to 6 seconds, and saves a tenth to a half of the time.
 _WORTH_CONVERTING_S = 30.0
 _WORTH_SEARCHING_BATCHES = 40
-_SETUP_FRACTION = 0.1  # of the time left, that setting up another batch size may take
-_TRIALS = 3  # the first of some size also sets things up
+_SETUP_FRACTION = 0.1  # largest fraction of the time left for setting up another batch size
+_TRIALS = 3  # the first with each batch size includes the set-up
 
 
 def batch_size_for(shape: tuple[int, ...], *, on_accelerator: bool = False) -> int:
     """Choose a batch size from the shape of one input.
 
-    A batch has about five million numbers, 32 images of 224x224: on 2 CPU cores MobileNetV2 runs a
-    quarter faster so than with 8 images, and no slower than with 64 (2026-11). A GPU gets up to
-    eight times as many, but no more than 256 samples: ResNet50 ran on an H200 at 9,500 images/s in
+    A batch has about five million numbers, 32 images of 224x224: MobileNetV2 then runs a quarter
+    faster on 2 CPU cores than with 8 images, and as fast as with 64 (2026-11). A GPU gets up to
+    eight times as many, but at most 256 samples: ResNet50 ran on an H200 at 9,500 images/s in
     batches of 32, at 15,000 in batches of 128, at 18,600 in batches of 256.
 
     Examples
@@ -50,12 +50,12 @@ def batch_size_for(shape: tuple[int, ...], *, on_accelerator: bool = False) -> i
 
 
 class BatchSizeSearch:
-    """Finds a good batch size by trying: doubled while that pays, else halved.
+    """Finds a good batch size: it is doubled while that is faster, else halved.
 
     Attributes
     ----------
     best : int
-        The best size so far; at first the one to start from.
+        Best size so far; at first the size to start from.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class BatchSizeSearch:
             yield self.best // 2
 
     def note(self, size: int, *, rate: float) -> None:
-        """Note the samples per second at a size; larger batches have to earn their memory."""
+        """Record the samples per second at a size; larger batches need a clear gain."""
         best_rate = self._rates.get(self.best, 0.0)
         self._rates[size] = rate
         if rate > best_rate * (_GAIN if size > self.best else 1 / _GAIN if size < self.best else 1):
@@ -104,11 +104,11 @@ class Feed(Protocol):
         """Number of samples that are expected to come."""
 
     def take(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows and inputs, of one dtype, of up to so many samples; none at the end."""
+        """Return rows and inputs, of one dtype, of up to `n_samples` samples; none at the end."""
 
 
 class RunnerOptions(NamedTuple):
-    """The start of a runner.
+    """Options of a runner.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class Runner:
         ``(name, probe, batch_size) -> Engine`` for inputs like those of `probe`.
     options : RunnerOptions
     on_batch_size : callable, default=None
-        Called with a batch size that was found by trying.
+        Function that is called with the batch size that the search found.
 
     Attributes
     ----------
@@ -220,13 +220,13 @@ class Runner:
             setup_s = max(setup_s, speed.setup_s)
             if speed.rate * setup_s >= _SETUP_FRACTION * feed.n_left:
                 self.batch_size = search.best
-                return  # a longer pass would search on, so this size is not remembered
+                return  # a longer pass would search further, so this size is not remembered
         self.batch_size = search.best
         if self._on_batch_size:
             self._on_batch_size(self.batch_size)
 
     def _change_if_faster(self, feed: Feed) -> Iterator[_Done]:
-        """Change to the faster engine if what is left would take long enough."""
+        """Change to the faster engine if the remaining samples are worth the conversion."""
         if self._options.faster is None or feed.n_left < _TRIALS * self.batch_size:
             return
         speed = yield from self._measure(feed)
@@ -250,7 +250,7 @@ class Runner:
         return _Speed(best, seconds[0] - min(seconds) if seconds else 0.0)
 
     def _stream(self, feed: Feed) -> Iterator[_Done]:
-        """Embed the rest, with the next batches started before the last is waited for."""
+        """Embed the rest; the next batches are started before the result of a batch is awaited."""
         pending: deque[tuple[np.ndarray, _Pending]] = deque()
         while True:
             rows, inputs = feed.take(self.batch_size)
@@ -263,7 +263,7 @@ class Runner:
                 yield first, self._finish(started)
 
     def _start(self, inputs: np.ndarray) -> _Pending:
-        """Start work on a batch; an error is raised when the batch is waited for."""
+        """Start work on a batch; an error is raised by :meth:`_finish`."""
         engine = self._engine(inputs)
         try:
             return _Pending(inputs, engine, engine.start(engine.padded(inputs)))

@@ -1,1 +1,1 @@
-"""The pass: what the cache lacks goes through the frozen network, once."""
+"""Extraction: samples without a row in the cache go through the frozen network, once."""

@@ -1,4 +1,4 @@
-"""Outputs of a Keras model for many samples, in batches of one size that are read ahead."""
+"""Outputs of a Keras model for many samples, in prefetched batches of one size."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def predict_in_batches(
 def as_keras_inputs(tensors: Sequence[Any]) -> Any:
     """Return a single tensor as it is, and several as a tuple.
 
-    featx makes and calls its models alike: Keras warns if the structure differs.
+    Models are built and called with the same structure, since Keras warns if it differs.
     """
     return tensors[0] if len(tensors) == 1 else tuple(tensors)

@@ -1,4 +1,4 @@
-"""The engines of a backbone, which are kept for the next pass, and the runner of a pass."""
+"""Engines of a backbone, which are kept for the next pass, and the runner of a pass."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def make_runner(
     faster = faster_engine(engines.precision) if engine == "auto" else None
     if faster and engines.is_known_to_fail(faster):
         faster = None
-    # Engines round 16 bits in ways of their own: there, a pass is done by one of them.
+    # Engines round 16 bits differently, so one engine computes all rows of such a pass.
     starts_with_faster = faster is not None and engines.precision != "float32"
-    subject = {
+    fact_key = {
         "batch size of": [source.space.digest for source in sources],
         "engine": engine,
         "device": device_name(),
     }
-    known = cache.facts.recall(subject) if cache and batch_size == "auto" else None
+    known = cache.facts.recall(fact_key) if cache and batch_size == "auto" else None
     if not (type(known) is int and 0 < known <= LARGEST_BATCH):
         known = None
     size = _first_batch_size(batch_size, known, sources[0].input_shape)
@@ -95,7 +95,7 @@ def make_runner(
         if cache:
             # Without it, the next pass searches again.
             with contextlib.suppress(OSError):
-                cache.facts.remember(subject, found)
+                cache.facts.remember(fact_key, found)
 
     return Runner(engines.get, options, on_batch_size=remember)
 
@@ -140,9 +140,9 @@ class _Engines:
             return self._key(name) in _ENGINES
 
     def _key(self, name: str, dtype: str | None = None) -> Hashable:
-        # The space names the weights, so that a model that was changed in place gets another
-        # engine. The id of the model, since engines read its weights, and those of an equal model
-        # may change.
+        # The digest of the space covers the weights: a model that was changed in place gets another
+        # engine. The id is needed because engines read the weights of this very model, and those
+        # of an equal model may change.
         spaces = tuple(source.space.digest for source in self._sources)
         return (name, dtype, self.precision, spaces, id(self._backbones[0].model))
 
@@ -156,9 +156,9 @@ class _Engines:
                 _ENGINES.popitem(last=False)
 
 
-def _first_batch_size(asked: int | str, known: int | None, input_shape: tuple[int, ...]) -> int:
-    if not isinstance(asked, str):
-        return int(asked)
+def _first_batch_size(given: int | str, known: int | None, input_shape: tuple[int, ...]) -> int:
+    if not isinstance(given, str):
+        return int(given)
     if known is not None:
         return known
     return batch_size_for(input_shape, on_accelerator=has_accelerator())

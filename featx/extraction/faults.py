@@ -1,4 +1,4 @@
-"""Faults of samples: find all, extend them to duplicates, report them in one message."""
+"""Faults of samples: all are found, extended to duplicates, and reported in one message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def search_faults(
     shape: tuple[int, ...],
     n_jobs: int | None,
 ) -> tuple[list[SampleFault], int]:
-    """Decode the other samples too, for some seconds: whoever repairs files wants the whole list.
+    """Decode the other samples for some seconds, to list as many faults as possible at once.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def search_faults(
 def with_duplicates(
     faults: list[SampleFault], samples: Samples, keys: np.ndarray
 ) -> list[SampleFault]:
-    """Return faults with those of all samples of the same content, sorted by position."""
+    """Return faults, and those of all samples with the same content, sorted by position."""
     if not faults:
         return []
     first = {keys[fault.position]: fault for fault in reversed(faults) if keys[fault.position]}
@@ -81,7 +81,7 @@ def with_duplicates(
 
 
 def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:
-    """Raise or warn, as `on_error` says ("raise" or "nan"), if there are faults.
+    """Raise or warn if there are faults, depending on `on_error` ("raise" or "nan").
 
     Raises
     ------
@@ -95,7 +95,7 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
         raise BadSampleError(faults, n_samples)
     if faults:
         message = describe_faults(faults, n_samples)
-        message += "\nTheir embeddings are NaN, which featx leaves out where it trains or scores."
+        message += "\nTheir embeddings are NaN; featx leaves these rows out of training and scores."
         warn_caller(BadSampleWarning(message))
 
 

@@ -1,10 +1,11 @@
-"""The pass: each distinct sample that the cache does not hold goes through the backbone, once.
+"""The forward pass: each distinct sample without a row in the cache goes through the backbone.
 
-    samples -> keys -> the cache answers what it has -> the rest is decoded in threads, embedded
-    in batches, and stored every few seconds -> embeddings in the order of the samples
+    samples -> keys -> stored rows are read from the cache -> the missing ones are decoded in
+    threads, embedded in batches, and stored every few seconds -> embeddings in the order of the
+    samples
 
-Whether the backbone runs follows from what is missing; when nothing is, it is not even built. One
-pass may store several layers: a sample goes through if any of them lacks it.
+If no row is missing, the backbone is not even built. A pass may store several layers: a sample goes
+through the backbone if a row of any of them is missing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from featx.extraction.faults import report_faults
 from featx.extraction.frontier import FrontierEntry, StoredFrontier
 from featx.extraction.load import LoadedFeed
 from featx.extraction.missing import LayerOutput, MissingRows, PassSettings, find_missing
-from featx.inputs.augmented import Augmenter, versions_of
+from featx.inputs.augmented import Augmenter, augmented_views
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Samples
 
@@ -46,12 +47,12 @@ class ForwardPass:
     cache : EmbeddingCache or None
     settings : PassSettings
     frontier : StoredFrontier, default=None
-        Where the backbone can be entered with stored activations.
+        Point where the backbone can be entered with stored activations.
 
     Attributes
     ----------
     report : Bunch
-        Plain data of what was done so far, augmented views included.
+        Counts and times of the pass so far, augmented views included.
     """
 
     def __init__(
@@ -94,10 +95,10 @@ class ForwardPass:
         Raises
         ------
         BadSampleError
-            Samples could not be read and `on_error` is ``"raise"``. None was embedded if that was
-            known before the pass, and all others if decoding showed it. Where samples are
-            identified while the pass goes on, those were that had gone through when it was met.
-            They are stored.
+            Samples could not be read and `on_error` is ``"raise"``. If identifying found the fault
+            before the pass, nothing was embedded. If decoding found it, all other samples were
+            embedded and stored. If samples were identified during the pass, those that went
+            through before the fault were.
         """
         with self.find(samples, out=out) as missing:
             self.run(missing)
@@ -123,7 +124,7 @@ class ForwardPass:
             yield missing
 
     def run(self, missing: MissingRows) -> None:
-        """Run the backbone for what any source lacks, store it, and fill in the embeddings.
+        """Run the backbone for missing rows, store them, and fill in the embeddings.
 
         Raises
         ------
@@ -155,13 +156,13 @@ class ForwardPass:
         *,
         out: np.ndarray | None = None,
     ) -> Iterator[tuple[int, Any, np.ndarray]]:
-        """Embed samples, and then augmented views of them: all views of some samples at a time.
+        """Embed samples, then their augmented views: all views of some samples at a time.
 
         Parameters
         ----------
         samples : Samples
         augmenter : Augmenter or None
-            None if `n_views` is 1.
+            Source of the augmented views; None if `n_views` is 1.
         n_views : int
             Number of embeddings of each sample, its own included.
         out : ndarray of shape (n_samples, n_features), float32, default=None
@@ -170,7 +171,7 @@ class ForwardPass:
         Yields
         ------
         number : int
-            Number of the view; 0 is the sample itself.
+            Number of the augmented view; 0 is the sample itself.
         rows : slice or ndarray of shape (m,)
             Rows of samples; those that cannot be read have no views.
         embeddings : ndarray of shape (m, n_features), float32
@@ -182,14 +183,14 @@ class ForwardPass:
         unread = [fault.position for fault in self._faults]
         readable = np.setdiff1d(np.arange(len(samples)), unread)
         keys = samples.keys(self._files)[0][readable]
-        for rows, changed in versions_of(samples, readable, keys, augmenter, n_views - 1):
+        for rows, changed in augmented_views(samples, readable, keys, augmenter, n_views - 1):
             views = self.embed(changed).reshape(len(rows), n_views - 1, -1)
             for number in range(1, n_views):
                 yield number, rows, views[:, number - 1]
 
     @property
     def report(self) -> Bunch:
-        """Plain data of what was done so far, augmented views included."""
+        """Counts and times of the pass so far, augmented views included."""
         return Bunch(
             n_samples=self._n_samples,
             **self._counts,
@@ -212,8 +213,8 @@ class ForwardPass:
             for rows, outputs in runner.run(feed):
                 missing.keep(rows, outputs.reshape(len(rows), -1))
                 n_forward += len(rows)
-                advance(len(rows))  # which may end the pass: rows that are reported are kept
-            if n_forward < n_total:  # the others are faulty, or the same as one before
+                advance(len(rows))  # last, since a callback may raise: counted rows are kept
+            if n_forward < n_total:  # the others are faulty, or duplicates of earlier samples
                 advance(n_total - n_forward)
         return n_forward, feed.faults
 

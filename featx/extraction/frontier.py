@@ -1,7 +1,7 @@
 """Embeddings of a fine-tuned backbone, from the activations that fine-tuning left in the cache.
 
-What lies below the frontier is that of the backbone before it was tuned, so that a sample whose
-activations are stored needs to go through the layers above only.
+Fine-tuning does not change the layers below the frontier, so a sample whose activations are stored
+goes through the layers above it only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BATCH_SIZE = 32
 
 
 class StoredFrontier(NamedTuple):
-    """Where a backbone can be entered.
+    """A point in a backbone where stored activations can enter it.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class FrontierEntry:
         return np.all([store.holds(keys) for store in self._stores], axis=0)
 
     def embed(self, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Run what lies above the frontier for samples whose activations are stored.
+        """Run the layers above the frontier for samples whose activations are stored.
 
         Yields
         ------
@@ -77,13 +77,13 @@ class FrontierEntry:
             above = keras.Model(as_keras_inputs(tensors), outputs)
         for start in range(0, len(keys), _ROWS_AT_ONCE):
             some = keys[start : start + _ROWS_AT_ONCE]
-            answers = [store.find(some) for store in self._stores]
-            found = np.flatnonzero(np.all([found for _, found in answers], axis=0))
+            stored = [store.find(some) for store in self._stores]
+            found = np.flatnonzero(np.all([found for _, found in stored], axis=0))
             if not len(found):
                 continue
             inputs = [
                 rows[found].reshape(len(found), *store.space.feature_shape)
-                for (rows, _), store in zip(answers, self._stores, strict=True)
+                for (rows, _), store in zip(stored, self._stores, strict=True)
             ]
             read, places = partial(_rows_of, inputs), np.arange(len(found))
             with backbone.settings.applied():

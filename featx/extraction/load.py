@@ -1,8 +1,8 @@
 """Loading: rows are taken from front to back, read in threads, and handed out in batches.
 
-``Rows`` are what is still to be loaded: known from the start, or found while samples are
-identified. :func:`load` reads them in threads that run ahead; :class:`LoadedFeed` cuts what was
-read into batches of the size that an engine asks for.
+``Rows`` are still to be loaded: they are known from the start, or found while samples are
+identified. :func:`load` prefetches them in threads; :class:`LoadedFeed` cuts the loaded groups into
+batches of the size that an engine needs.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class DistinctRows:
     Parameters
     ----------
     blocks : iterator of Identified
-        In the order of the samples: see :meth:`Samples.start_identifying`.
+        Blocks in the order of the samples: see :meth:`Samples.start_identifying`.
     n_samples : int
     ends_at_fault : bool
         True if the rows end once a fault is known.
@@ -185,7 +185,7 @@ def load(
     batch_size: Callable[[], int],
     n_jobs: int | None,
 ) -> Generator[Loaded]:
-    """Load samples in groups, in threads that run ahead: see :meth:`Samples.batch`.
+    """Load samples in groups, prefetched in threads: see :meth:`Samples.batch`.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def load(
         Shape of one input of the network.
     batch_size : callable
         Function that returns the current batch size of the network. Groups that are only sliced
-        are as large, so that nothing is copied; groups that are decoded are smaller.
+        have this size, so that nothing is copied; groups that are decoded are smaller.
     n_jobs : int or None
         Threads; None is one per core.
 
@@ -225,7 +225,7 @@ def load(
 
 
 class LoadedFeed:
-    """Loaded samples in batches of the size that is asked for.
+    """Loaded samples, in batches of any size.
 
     Parameters
     ----------

@@ -1,9 +1,8 @@
-"""What a pass lacks: samples are identified and looked up, and the missing ones are loaded.
+"""Missing rows: samples are identified and looked up, and those without a row are loaded.
 
-Two kinds of samples need two ways. Files and arrays can be read twice: :class:`IdentifiedRows`
-hashes them first, or ahead of the network, and loads what the cache lacks. A lazy sequence makes an
-item each time it is indexed: :class:`ReadOnceRows` hashes, looks up and loads each item in one go.
-:func:`find_missing` chooses.
+Files and arrays can be read twice: :class:`IdentifiedRows` hashes them before the network runs, or
+while it runs, and loads the missing ones. A lazy sequence makes an item each time it is indexed:
+:class:`ReadOnceRows` hashes, looks up and loads each item at once. :func:`find_missing` chooses.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _IDENTIFY_FAULTY_S = 10.0
 
 
 class PassSettings(NamedTuple):
-    """How a pass runs; no setting changes an embedding.
+    """Settings of a pass, none of which changes an embedding.
 
     Attributes
     ----------
@@ -54,13 +53,13 @@ class PassSettings(NamedTuple):
 
 
 class LayerOutput:
-    """A source in a pass: its stored rows, and the samples that lack one.
+    """A source in a pass: its stored rows, and the samples without one.
 
     Parameters
     ----------
     source : EmbeddingSource
     store : SpaceStore or None
-        None if nothing is cached.
+        Store of the source's rows; None if nothing is cached.
     n_samples : int
 
     Attributes
@@ -106,7 +105,7 @@ class MissingRows(ABC):
     ----------
     samples : Samples
     outputs : sequence of LayerOutput
-        The first is the one whose embeddings are returned.
+        Outputs; the embeddings of the first are returned.
     settings : PassSettings
     entry : FrontierEntry or None
         Way to embeddings from stored activations.
@@ -114,7 +113,7 @@ class MissingRows(ABC):
     Attributes
     ----------
     embeddings : ndarray of shape (n_samples, n_features), float32
-        Rows of the first output in the order of the samples; NaN where there is none yet.
+        Rows of the first output in the order of the samples; NaN where a row is still missing.
     found : ndarray of shape (n_samples,), bool
         True where the first output had a stored row.
     n_above : int
@@ -137,7 +136,7 @@ class MissingRows(ABC):
 
     @property
     def sources(self) -> list[EmbeddingSource]:
-        """The sources of all outputs."""
+        """Sources of all outputs."""
         return [output.source for output in self.outputs]
 
     @property
@@ -161,7 +160,7 @@ class MissingRows(ABC):
         """Number of samples whose progress is reported."""
 
     def identify(self) -> None:  # noqa: B027
-        """Identify samples, as far as that is done before the look-up.
+        """Identify the samples that have to be known before the look-up.
 
         Raises
         ------
@@ -182,7 +181,7 @@ class MissingRows(ABC):
         """Load the samples that need the network: see :func:`featx.extraction.load.load`."""
 
     def keep(self, rows: np.ndarray, outputs: np.ndarray) -> None:
-        """Store what the network computed for some rows, and fill in the embeddings.
+        """Store the outputs of the network for some rows, and fill in the embeddings.
 
         Parameters
         ----------
@@ -195,8 +194,8 @@ class MissingRows(ABC):
         for output, columns in zip(self.outputs, np.split(outputs, ends[:-1], axis=1), strict=True):
             lacking: Any = output.lacks[rows]
             if lacking.all():
-                lacking = slice(None)  # which copies nothing
-            # What is stored in float16 is rounded the first time as well.
+                lacking = slice(None)  # a slice copies nothing
+            # Rows as the cache will return them, so that a second pass gives the same numbers.
             stored = output.writer.add(keys[rows[lacking]], columns[lacking])
             if output is self.outputs[0]:
                 self.embeddings[rows[lacking]] = stored
@@ -214,7 +213,7 @@ class MissingRows(ABC):
         """
 
     def close(self) -> None:  # noqa: B027
-        """Stop what runs ahead, and keep what was learnt."""
+        """Stop prefetching, and store the digests of files."""
 
     def _embed_above(self, rows: np.ndarray) -> None:
         """Fill in and store the rows whose activations are stored."""
@@ -248,7 +247,7 @@ class MissingRows(ABC):
         return origins
 
     def _all_faults(self, faults: list[SampleFault]) -> list[SampleFault]:
-        # What another layer lacks, and cannot be read any more, is no fault of these rows.
+        # A sample that became unreadable, but has a row here, is missing from other layers only.
         new = [fault for fault in faults if not self.found[fault.position]]
         return sorted(self.identities.faults + new)
 
@@ -260,7 +259,7 @@ def find_missing(
     entry: FrontierEntry | None,
     files: FileIndex,
 ) -> MissingRows:
-    """Return the rows of samples, which are read twice if they can be, else once."""
+    """Return the missing rows of samples, which are read twice where possible, else once."""
     stores = [output.store for output in outputs if output.store is not None]
     blocks = samples.read(
         outputs[0].source.input_shape,
@@ -279,7 +278,7 @@ def _is_lacking(stores: Sequence[SpaceStore], key: bytes) -> bool:
 
 
 class IdentifiedRows(MissingRows):
-    """Rows of samples that are identified first, or ahead of the network if all are missing.
+    """Rows of samples that are identified first, or while the network runs if all are missing.
 
     Parameters
     ----------
@@ -326,7 +325,7 @@ class IdentifiedRows(MissingRows):
         return self._queue.n_untaken
 
     def identify(self) -> None:
-        """Identify all samples, unless the network need not wait for that."""
+        """Identify all samples, unless the network can start without that."""
         if self._started is None or self._started.wait(seconds=0):
             self._distinct.identify_all()
             self._flush_file_index()
@@ -376,7 +375,7 @@ class IdentifiedRows(MissingRows):
         self._flush_file_index()
 
     def _blocks(self) -> Iterator[Identified]:
-        """Identify samples; digests of files are stored every few seconds, and once all are known.
+        """Identify samples, and store the digests of files every few seconds and at the end.
 
         A generator, so that nothing is read before :meth:`identify`.
         """
@@ -418,8 +417,8 @@ class IdentifiedRows(MissingRows):
             if self._files.is_first_failure():
                 warn_caller(
                     CacheWriteWarning(
-                        f"what files contain cannot be remembered ({exc}): they are read again the "
-                        "next time. Pass another folder: cache=PATH, or FEATX_CACHE."
+                        f"the digests of files cannot be stored ({exc}): the files will be read "
+                        "again the next time. Pass another folder: cache=PATH, or FEATX_CACHE."
                     )
                 )
 
@@ -469,7 +468,7 @@ class ReadOnceRows(MissingRows):
         return len(self.samples)
 
     def look_up(self, out: np.ndarray | None) -> None:
-        """Begin with no row; samples are looked up as they are read."""
+        """Start without stored rows; samples are looked up as they are read."""
         self.embeddings = self.outputs[0].blank_rows(len(self.samples), out=out)
         self.found = np.zeros(len(self.samples), bool)
 
@@ -503,7 +502,8 @@ class ReadOnceRows(MissingRows):
             self._n_missing += len(rows)
             is_missing = np.isin(block.loaded, rows)
             yield block.loaded[is_missing], block.inputs[is_missing], []
-            damaged = np.setdiff1d(rows, block.loaded)  # samples, or rows of the cache
+            # Faulty samples, and samples that were not loaded since their row seemed to be intact.
+            damaged = np.setdiff1d(rows, block.loaded)
             if len(damaged):
                 yield self.samples.batch(damaged, self.input_shape)
 

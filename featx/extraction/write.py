@@ -1,4 +1,4 @@
-"""Writing rows to the cache while the pass goes on."""
+"""Writing rows to the cache during a pass."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _STORE_EVERY_BYTES = 32 * 2**20
 class RowWriter:
     """Store rows every few seconds, and the rest on closing, also after an error.
 
-    Rows are written in a thread, so that the network does not wait for the disk; one shard at a
-    time, so that no more than two of them are in memory.
+    A thread writes the rows, so that the network does not wait for the disk. It writes one shard at
+    a time, so that at most two are in memory.
 
     Parameters
     ----------
@@ -64,10 +64,10 @@ class RowWriter:
         """
         if self.store is None or not len(keys):
             return rows
-        exact, (rows, held) = rows, rounded(rows, self.store.space.dtype)
+        exact, (rows, fits) = rows, rounded(rows, self.store.space.dtype)
         self._n_rows += len(rows)
-        if not held.all():
-            self._beyond.add(exact[~held])
+        if not fits.all():
+            self._beyond.add(exact[~fits])
         self._keys.append(keys)
         self._rows.append(rows)
         self._size_bytes += rows.nbytes
@@ -98,7 +98,7 @@ class RowWriter:
         try:
             self.bytes_written += pending.result()
         except OSError as exc:
-            # What comes later may find room again; the warning is given once.
+            # Later shards are tried as well, since the disk may have room again: one warning.
             if not self._has_failed:
                 _warn_not_stored(exc)
             self._has_failed = True

@@ -1,1 +1,1 @@
-"""Fine-tuning: from the head that was fitted to a backbone whose top was trained with Keras."""
+"""Fine-tuning: the top of a backbone is trained with Keras, starting from a fitted head."""

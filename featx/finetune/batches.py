@@ -1,8 +1,8 @@
-"""Batches for Keras: samples in an order that follows from seed and epoch; and mixup.
+"""Batches for Keras: samples in an order that seed and epoch determine; and mixup.
 
-Threads prefetch batches while a step runs; Keras' own threads, where there are several, may return
-the second batch first (3.15 on JAX). The content of a batch depends on its number and epoch only,
-so that a resumed run sees the same batches.
+Threads prefetch batches while a step runs. Keras' own threads are not used, since several of them
+may return the second batch first (3.15 on JAX). The content of a batch depends only on its number
+and epoch, so that a resumed run sees the same batches.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Batches(keras.utils.PyDataset):
         Seed of order and mixing.
     mixing : callable, default=None
         Function from (rng, inputs, targets, weights) to the mixed inputs, targets and weights.
-    n_versions : int, default=0
-        Number of augmented versions of each sample, which epochs take one after the other.
+    n_augmented : int, default=0
+        Number of augmented views of each sample; each epoch takes the next one.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Batches(keras.utils.PyDataset):
         batch_size: int,
         seed: int,
         mixing: Callable[..., Any] | None = None,
-        n_versions: int = 0,
+        n_augmented: int = 0,
     ) -> None:
         super().__init__()
         self._read, self._rows, self._targets, self._weights = read, rows, targets, weights
         self._batch_size, self._seed, self._mixing = batch_size, seed, mixing
-        self._n_versions = n_versions
+        self._n_augmented = n_augmented
         self._threads = ThreadPoolExecutor(read.n_threads, thread_name_prefix="featx-batches")
         self._pending: dict[int, Future[tuple[Any, ...]]] = {}
         self._lock = threading.Lock()  # Keras reads in a thread of its own, even after the end
@@ -101,8 +101,8 @@ class Batches(keras.utils.PyDataset):
     def _read_batch(self, number: int) -> tuple[Any, ...]:
         start = number * self._batch_size
         rows = self._order[start : start + self._batch_size]
-        version = 1 + self._epoch % self._n_versions if self._n_versions else 0
-        inputs = self._read(rows, version)
+        view = 1 + self._epoch % self._n_augmented if self._n_augmented else 0
+        inputs = self._read(rows, view)
         targets, weights = self._targets[rows], self._weights[rows]
         if self._mixing:
             rng = np.random.default_rng((self._seed, self._epoch, number))

@@ -1,8 +1,8 @@
 """The state of a training, written to disk after each epoch: weights, optimizer, history.
 
 When the same fit is called again after it was killed, the training resumes at its last epoch and
-ends, on a CPU, with the very same bits. A run is named by everything that decides it: space,
-samples, labels, split, head and parameters.
+ends, on a CPU, with the very same bits. The file is named after a digest of everything that decides
+the run: space, samples, labels, split, head and parameters.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Progress:
     Attributes
     ----------
     epoch : int
-        Number of epochs that ended.
+        Number of finished epochs.
     history : dict
         Lists of losses and scores, one number per epoch.
     best_epoch : int
-        Number of epochs of the best model; 0 is the head itself.
+        Number of epochs after which the model was best; 0 is the head itself.
     best_score, best_loss : float
     best_weights : list of ndarray
         See :func:`trained_weights`.
@@ -72,7 +72,7 @@ class Checkpoint:
     folder : Path or None
         Folder of the file; None keeps nothing.
     key : dict
-        Plain data that name the run.
+        Plain data that identify the run.
     """
 
     def __init__(self, folder: Path | None, key: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ class Checkpoint:
 
     @property
     def is_kept(self) -> bool:
-        """Whether anything is kept."""
+        """True if the progress is written to a file."""
         return self._path is not None
 
     def load(self) -> Progress | None:
@@ -94,12 +94,12 @@ class Checkpoint:
         return None
 
     def save(self, progress: Progress) -> None:
-        """Save the progress in place of the one before.
+        """Save the progress, and replace what was saved before.
 
         Raises
         ------
         OSError
-            It cannot be written; the progress before is unharmed.
+            The file cannot be written; the one saved before is unharmed.
         """
         if self._path is not None:
             write_atomically(self._path, seal(_packed(progress)))
@@ -147,7 +147,7 @@ def model_state(model: keras.Model) -> list[Any]:
 
 def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:
     for layer in model._flatten_layers(include_self=False):
-        # A frozen layer may hold trained variables, which it does not list itself.
+        # Its own `trainable_weights` is empty, even if some of its variables are trained.
         if not layer.trainable and not any(weight.trainable for weight in layer.weights):
             yield layer
 
@@ -160,7 +160,7 @@ def values_of(variables: list[Any]) -> list[np.ndarray]:
 
 
 def assign(variables: list[Any], values: list[np.ndarray]) -> None:
-    """Assign values to variables; ValueError if they are not as many."""
+    """Assign values to variables; raise ValueError if their numbers differ."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 

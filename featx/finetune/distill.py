@@ -1,4 +1,4 @@
-"""Distillation: a smaller backbone is trained on what a larger one predicts."""
+"""Distillation: a smaller backbone is trained on the predictions of a larger one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SHARED = ("cache", "engine", "on_error", "n_jobs", "verbose")
 
 
 def check_teacher(head: BaseEstimator) -> None:
-    """Check that a head predicts what a student can learn from.
+    """Check that the predictions of a head can be distilled.
 
     Raises
     ------
     ParameterError
-        It is a classifier without probabilities.
+        The head is a classifier without probabilities.
     """
     if is_classifier(head) and not hasattr(head, "predict_proba"):
         raise ParameterError(
@@ -44,7 +44,7 @@ def distill(
     random_state: Any,
     verbose: Any,
 ) -> Outcome:
-    """Fine-tune the larger backbone, and train the smaller one on what it predicts.
+    """Fine-tune the larger backbone, and train the smaller one on its predictions.
 
     The teacher is fitted on the training part only, as the student is, so that both are evaluated
     on samples that neither has seen.
@@ -64,7 +64,7 @@ def distill(
     Raises
     ------
     ParameterError, InputError, BackboneError
-        Raised for teacher or student before anything is computed, as far as faults can be known.
+        Teacher or student cannot be trained; raised before anything is computed where possible.
     KeyboardInterrupt
         The teacher's training was interrupted; the student's did not begin.
     """

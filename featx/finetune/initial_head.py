@@ -39,14 +39,14 @@ class InitialHead:
     data : Data
         Samples, split, without `X`.
     features : ndarray of shape (n_samples, n_features), float32
-        Embeddings as the trained model computes them, so that not even the rounding of another
-        engine, or of stored activations, comes between the two.
+        Embeddings as the trained model computes them, so that head and model do not differ by the
+        rounding of another engine or of stored activations.
 
     Attributes
     ----------
     embeddings : ndarray of shape (n_samples, n_features)
     requested : estimator
-        Head that the caller asked for.
+        Head that the caller passed.
     score : float
         Validation score of the requested head, accuracy or R²; NaN without validation samples.
     head : estimator
@@ -77,20 +77,20 @@ class InitialHead:
         Raises
         ------
         ValueError
-            They are too few.
+            The samples are too few.
         """
         return self._score(self._fit(self._new_head(), self.embeddings, rows))
 
     def fit_on_all(self, embeddings: np.ndarray) -> BaseEstimator:
-        """Fit a requested head on the extractor's embeddings of all samples."""
+        """Fit a new head on the extractor's embeddings of all samples."""
         return self._fit(self._new_head(), embeddings, np.arange(len(embeddings)))
 
     def tuned_model_is_better(self, scores: np.ndarray, first: np.ndarray) -> bool:
         """Return whether the trained model is clearly better than the requested head.
 
-        It is, if it predicts more samples right; or as many, with a loss that is lower by at least
-        a hundredth. The loss is compared with that of the calibrated head, since a head that only
-        needs other confidence does not need training.
+        It is better if it predicts more samples right, or as many with a loss that is lower by at
+        least a hundredth. The loss is compared with that of the calibrated head, since a change of
+        confidence alone needs no training.
 
         Parameters
         ----------
@@ -168,7 +168,7 @@ class InitialHead:
         head = self._fit(make_pipeline(StandardScaler(), model), self.embeddings, self.data.train)
         linear = linear_map(head, train)
         if linear is None:
-            raise InputError(f"the labels cannot be told apart by {head}: is one of them constant?")
+            raise InputError(f"{head} cannot separate the labels: is one of them constant?")
         return head, linear
 
 
@@ -178,7 +178,7 @@ def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
     Parameters
     ----------
     gains : ndarray of shape (n,)
-        Gains of the less simple model, sample by sample.
+        Gain of the more complex model for each sample.
     weights : ndarray of shape (n,)
 
     Examples

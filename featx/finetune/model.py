@@ -1,4 +1,4 @@
-"""The model that is trained: unfrozen layers, pooling and head; and the task it is trained on."""
+"""The trained model: unfrozen layers, pooling and head; and the task on which it is trained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrainedModel:
     Parameters
     ----------
     plan : Plan
-        Plan of the training; its copy of the backbone gets the trained weights in the end.
+        Plan of the training; its copy of the backbone gets the trained weights at the end.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class TrainedModel:
 
 
 class _InferenceMode(keras.Layer):
-    """A model that is always called as in inference."""
+    """A model that is always called in inference mode."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(autocast=False, dtype="float32")
@@ -130,16 +130,16 @@ class TrainingTask:
     Attributes
     ----------
     model : keras.Model
-        Model from what `read` returns to scores in units of the targets; its ``trainable``
-        attributes are set.
+        Model from the arrays that `read` returns to scores in units of the targets; its
+        ``trainable`` attributes are set.
     depths : dict
-        From the names of the backbone's trained layers to the number of blocks above them.
+        Number of blocks above each trained layer of the backbone, by layer name.
     read : Reader
     objective : Objective
     train_rows, validation_rows : ndarray of int64
     mixing : callable or None
         See :class:`Batches`.
-    n_versions : int
+    n_augmented : int
         See :class:`Batches`.
     """
 
@@ -150,7 +150,7 @@ class TrainingTask:
     train_rows: np.ndarray
     validation_rows: np.ndarray
     mixing: Callable[..., Any] | None = None
-    n_versions: int = 0
+    n_augmented: int = 0
 
     def batches(self, batch_size: int, seed: int) -> Batches:
         """Make batches of the training samples."""
@@ -162,7 +162,7 @@ class TrainingTask:
             batch_size=batch_size,
             seed=seed,
             mixing=self.mixing,
-            n_versions=self.n_versions,
+            n_augmented=self.n_augmented,
         )
 
     def training_loss(self, label_smoothing: float) -> keras.losses.Loss:
@@ -204,7 +204,7 @@ class DistillationLoss(keras.losses.Loss):
         self._temperature = temperature
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each sample; `y_true` holds labels and teacher targets abreast."""
+        """Return the loss of each sample; teacher targets follow the labels in `y_true`."""
         labels, teacher_targets = ops.split(y_true, 2, axis=-1)
         by_labels = self._label_loss.call(labels, y_pred)
         by_teacher = self._teacher_loss.call(teacher_targets, y_pred / self._temperature)

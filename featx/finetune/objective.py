@@ -1,8 +1,8 @@
 """The objective of a training: its targets, its loss, and its validation score.
 
-The loss follows the head: cross-entropy if the head has probabilities, squared hinge if it has
-scores only, mean squared error for regressors, whose targets are standardized so that one learning
-rate suits them all. The score is that of the head: accuracy, or R².
+The head decides the loss: cross-entropy if it has probabilities, squared hinge if it has scores
+only, mean squared error for regressors. Their targets are standardized, so that one learning rate
+suits them all. The score is accuracy or R², as for the head.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _LOSS_OF_LINK = {
 
 
 def check_objective(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> None:
-    """Check that loss and class weights suit the labels or values, as far as these tell.
+    """Check that loss and class weights suit the labels or values.
 
     Raises
     ------
     ParameterError
-        They do not; the message lists all faults.
+        Loss or class weights do not suit them; the message lists all faults.
     """
     faults = ParameterFaults("FineTune")
     loss, weight = params.loss, params.class_weight
@@ -58,7 +58,7 @@ def check_objective(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> 
     options += ["cross_entropy"] if np.ndim(y) == 1 and len(np.unique(y)) > 2 else []
     faults.check_option("loss", loss, options)
     if params.distill_to is not None and loss == "squared_hinge":
-        faults.add("loss", loss, "one of probabilities where distill_to is used.")
+        faults.add("loss", loss, "a cross-entropy with distill_to.")
     if weight is not None:
         try:
             compute_sample_weight(weight, y)
@@ -103,7 +103,7 @@ class Objective:
 
     @property
     def training_targets(self) -> np.ndarray:
-        """Targets, with those of a teacher beside them."""
+        """Targets, and distillation targets as further columns, if there is a teacher."""
         if self.teacher_targets is None:
             return self.targets
         return np.hstack([self.targets, self.teacher_targets])
@@ -161,7 +161,7 @@ class Objective:
         return float(np.average(self.merits(scores, rows), weights=weights))
 
     def merits(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return for each sample 1 if all labels are right, else 0; or minus the squared error."""
+        """Return 1 or 0 for each sample, 1 if all labels are right; or minus the squared error."""
         expected = self.targets[rows]
         if self.classes is None:
             return -((scores - expected) ** 2).sum(axis=1)
@@ -173,7 +173,7 @@ class Objective:
 def make_objective(
     params: FineTune, data: Data, *, classes: np.ndarray | None, linear: LinearMap
 ) -> Objective:
-    """Make the objective of a training from the head with which it starts.
+    """Make the objective of a training that starts from a head.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Optimizers, schedules of learning rates, and rates that differ from block to block."""
+"""Optimizers and learning rates: schedules, and rates that differ from block to block."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def new_optimizer(
     schedule: schedules.LearningRateSchedule | None,
     n_accumulated: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """Make an optimizer by its name, or copy one; None keeps the schedule that it has."""
+    """Make an optimizer by name, or copy one; with ``schedule=None`` it keeps its own."""
     options: dict[str, Any] = {} if schedule is None else {"learning_rate": schedule}
     if n_accumulated > 1:
         options["gradient_accumulation_steps"] = n_accumulated
@@ -105,7 +105,7 @@ def make_schedule(kind: str, peak: float, *, n_steps: int) -> schedules.Learning
     fraction = _ONE_CYCLE_WARMUP if kind == "one-cycle" else _WARMUP
     n_rising = min(round(fraction * n_steps), n_steps - 1)
     if kind == "constant":
-        # A polynomial of degree 1 that stays at its end.
+        # Keras has no constant schedule with warm-up; a polynomial of degree 1 stays at its end.
         start = peak / (n_rising + 1)
         return schedules.PolynomialDecay(start, max(1, n_rising), end_learning_rate=peak)
     if not n_rising:
@@ -115,9 +115,9 @@ def make_schedule(kind: str, peak: float, *, n_steps: int) -> schedules.Learning
 
 @keras.saving.register_keras_serializable("featx")
 class _WarmUp(schedules.LearningRateSchedule):
-    """A schedule that starts after some steps in which its first rate is reached linearly.
+    """A schedule after a linear warm-up to its first rate.
 
-    The warm-up of Keras' own schedules traces two branches for each variable whose weights decay.
+    The warm-up of Keras' own schedules traces two branches for each variable with weight decay.
     """
 
     def __init__(self, schedule: schedules.LearningRateSchedule, n_rising: int) -> None:
@@ -140,7 +140,7 @@ class _WarmUp(schedules.LearningRateSchedule):
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Give a model, for a while, the averages of its weights, if its optimizer keeps them."""
+    """Give a model the averages of its weights inside the context, if its optimizer keeps them."""
     optimizer = model.optimizer
     parts = optimizer.optimizers if hasattr(optimizer, "optimizers") else [optimizer]
     pairs = [

@@ -20,23 +20,23 @@ _LOSSES = ("auto", "cross_entropy", "binary_cross_entropy", "squared_hinge", "ms
 
 
 class FineTune(FeatxEstimator):
-    """How the top of a backbone is trained with Keras, after the head.
+    """Parameters of fine-tuning: the top of a backbone is trained with Keras, after the head.
 
-    Passed to :class:`TransferClassifier` and :class:`TransferRegressor` as ``fine_tune=``; its
-    parameters nest: ``fine_tune__learning_rate``. Training starts exactly from the head (linear
+    It is passed to :class:`TransferClassifier` and :class:`TransferRegressor` as ``fine_tune=``;
+    its parameters nest: ``fine_tune__learning_rate``. Training starts exactly from the head (linear
     probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054). If the head is not linear, a
     logistic regression, or ridge for regressors, takes its place. Without augmentation, the inputs
-    of the first unfrozen layer are computed once and kept in the cache, and an epoch trains only
-    the layers above.
+    of the first unfrozen layer are computed once and kept in the cache, and an epoch runs only the
+    layers above.
 
     Parameters
     ----------
     unfreeze : int, float or str, default=1
-        The part that is trained: a number of blocks from the top, at most all of them; a fraction
-        of the blocks, above 0 and below 1; the name of a layer, from which on everything is
-        trained; a regular expression that is searched for in the names of layers; "all"; "norm",
-        the scales and offsets of all normalizations; or "bias", the biases of all layers. The
-        command ``featx backbones NAME`` lists the blocks.
+        Part of the backbone that is trained: a number of blocks from the top; a fraction of the
+        blocks, above 0 and below 1; the name of the lowest trained layer; a regular expression that
+        is searched for in the names of layers; "all"; "norm", the scales and offsets of all
+        normalizations; or "bias", the biases of all layers. The command ``featx backbones NAME``
+        lists the blocks.
     epochs : int, default=10
         Number of epochs, at most.
     learning_rate : float or "find", default=1e-4
@@ -44,9 +44,9 @@ class FineTune(FeatxEstimator):
         a tenth of the rate at which the loss is lowest (Smith 2017, arXiv 1506.01186).
     optimizer : {"adamw", "adam", "sgd", "rmsprop", "adagrad"} or keras.optimizers.Optimizer, \
 default="adamw"
-        "sgd" has Nesterov momentum of 0.9. Of an optimizer object a copy is used. Its own learning
-        rate replaces `learning_rate`; if that is a schedule of Keras, it replaces `schedule` too.
-        Weights do not decay in biases and normalizations.
+        Optimizer by name, or an optimizer object, which is copied. "sgd" has Nesterov momentum of
+        0.9. The learning rate of an object replaces `learning_rate`; if it is a schedule of Keras,
+        it replaces `schedule` too. Biases and normalizations have no weight decay.
     schedule : {"cosine", "one-cycle", "constant"}, default="cosine"
         Course of the learning rate. It rises for the first 10 % of all steps, and for 30 % with
         "one-cycle" (Smith 2018, arXiv 1803.09820).
@@ -64,8 +64,8 @@ default="adamw"
         zooms and rotates them and changes their contrast a little. Without `views`, each epoch then
         starts from pixels.
     views : int or None, default=None
-        Number of augmented versions of each image that are kept in the cache. Epochs train on one
-        after the other, and only on the layers above. None makes new versions in each epoch.
+        Number of augmented views of each image that are kept in the cache. Each epoch takes the
+        next view, and runs only the layers above. None makes new views in each epoch.
     class_weight : None, "balanced" or dict, default=None
         Weights of the classes, as in scikit-learn.
     loss : {"auto", "cross_entropy", "binary_cross_entropy", "squared_hinge", "mse", "huber"}, \
@@ -78,24 +78,26 @@ default="auto"
         Fraction of the samples that is held out to select the best epoch, and to decide between
         the head and the fine-tuned model: the latter is kept if its score, or at no lower score its
         loss, is better by more than the standard error of the difference. The split is stratified
-        for classifiers, and keeps groups together. Or an object with ``split``, of which the first
-        split is taken.
+        for classifiers, and keeps groups together. A cross-validator gives its first split.
     patience : int or None, default=5
-        Epochs without a better validation score, or a lower loss at the same score, after which
-        training stops; None never stops it.
+        Number of epochs without a better validation score, or a lower loss at the same score, after
+        which training stops; None never stops it.
     refit : bool, default=False
-        Whether a fine-tuned model that is kept is trained again on all samples, from the head
-        fitted on all of them, up to the best epoch. It takes as long again, and helps on small
-        sets. The scores in `report_` remain those of the first training.
+        True if a fine-tuned model that is kept is trained again on all samples, from a head fitted
+        on all of them, up to the best epoch. This takes as long as the first training, and helps
+        with few samples. The scores in `report_` remain those of the first training.
     batch_norm : {"frozen", "trained"}, default="frozen"
-        Whether batch normalizations in unfrozen blocks keep their statistics and scales.
+        Treatment of batch normalizations in unfrozen blocks; "frozen" keeps their statistics and
+        scales.
     precision : {"float32", "bfloat16"}, default="float32"
         Precision in which the unfrozen layers compute; weights are float32.
     max_cache_bytes : int, default=20 GB
-        Most bytes that activations may take in the cache; with more, each epoch starts from pixels.
+        Largest size of the activations in the cache, in bytes; if they are larger, each epoch
+        starts from pixels.
     strategy : {"always", "auto"}, default="always"
-        "auto" first estimates, from the learning curve of the head and a short trial, whether
-        fine-tuning is worth its time, reports it, and keeps the head if it is not.
+        Decision whether to fine-tune. "auto" first estimates, from the learning curve of the head
+        and a short trial, whether fine-tuning is worth its time; it reports the estimate, and keeps
+        the head if it is not.
     distill_to : backbone, FeatureExtractor or None, default=None
         Smaller backbone that is trained, as a whole, half on the labels and half on the
         probabilities, at temperature 2, or values that the head or the fine-tuned model predicts
@@ -258,7 +260,7 @@ default="auto"
         if not isinstance(self.callbacks, Sequence) or isinstance(self.callbacks, str):
             faults.add("callbacks", self.callbacks, "a list of Keras callbacks.")
         if self.views and self.augment is None:
-            faults.add("views", self.views, "None where nothing is augmented.")
+            faults.add("views", self.views, "None with augment=None.")
         if not isinstance(self.refit, (bool, np.bool_)):
             faults.add("refit", self.refit, "True or False.")
         elif self.refit and self.distill_to is not None:
@@ -270,7 +272,7 @@ default="auto"
 
 
 def as_extractor(backbone: Any, **params: Any) -> FeatureExtractor:
-    """Return the extractor that a backbone is short for; one that is passed, as a clone."""
+    """Return a new extractor of a backbone, or a clone of an extractor."""
     if isinstance(backbone, FeatureExtractor):
         return clone(backbone)
     return FeatureExtractor(backbone, **params)

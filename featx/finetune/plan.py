@@ -1,9 +1,9 @@
-"""The plan of a training, made before anything is computed: what is trained, and from where.
+"""The plan of a training, made before anything is computed: trained layers and starting point.
 
 The activations at the frontier come from the same pass as the embeddings and are kept in the cache.
-Each tensor at the frontier has a space of its own, so that several depths, and models that share
-their lower blocks, share rows. Batches are read from disk when they are needed; all of them are
-never in memory.
+Each tensor at the frontier has its own space, so that different depths, and models with the same
+lower blocks, share rows. Batches are read from disk when they are needed, so that the activations
+need not fit into memory.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def n_stored(self) -> int:
-        """Number of rows that a sample has at the frontier: itself and its augmented versions."""
+        """Number of rows that a sample has at the frontier: its own and its augmented views'."""
         return 0 if self.frontier_skipped_because else 1 + (self.params.views or 0)
 
     @property
@@ -118,7 +118,7 @@ class Plan:
             self.frontier_skipped_because = self.frontier.why_not_stored(cache, n_rows, limit)
 
     def describe(self, n_samples: int) -> str:
-        """Return, as a sentence, what is trained, from where, and its size on disk."""
+        """Return a sentence on the trained layers, the starting point and the size on disk."""
         layers = list(self.unfrozen.layers)
         where = (
             f"from pixels in each epoch, since {self.frontier_skipped_because}"
@@ -129,9 +129,9 @@ class Plan:
         return f"training {len(layers)} layers, {first} to {last}, {where}"
 
     def stored_frontier(self) -> StoredFrontier | None:
-        """Return where samples with stored activations can enter the tuned backbone."""
+        """Return the point where stored activations can enter the tuned backbone, or None."""
         if self.frontier_skipped_because or self.extractor.precision != "float32":
-            return None  # the rows would be rougher than their space states
+            return None  # its space promises float32, and stored activations are less precise
         spaces = tuple(source.space for source in self.frontier.activations)
         return StoredFrontier(spaces, self.unfrozen.frontier.position)
 
@@ -214,12 +214,12 @@ def find_frontier(
     if all(original is not None for original in originals):
         tensors: list[Any] = originals
     else:
-        # The cut is inside a nested model, where only the copy, being flat, can be cut.
+        # The cut is inside a nested model, which only the flat copy can be cut at.
         tensors = list(cut.tensors)
         spec = replace(backbone.spec, layer=copy.model.outputs[0])
         backbone = replace(backbone, model=copy.model, spec=spec, agreed=set())
-        whole = backbone
-        embedding = replace(embedding, load_backbone=lambda: whole)
+        entire = backbone
+        embedding = replace(embedding, load_backbone=lambda: entire)
     digester = Digester()
     sources = []
     for tensor in tensors:

@@ -1,7 +1,7 @@
 """Readers of the inputs of the trained model: activations in the cache, or pixels.
 
-A reader returns the inputs of samples in a version: 0 is the sample itself, the others are
-augmented.
+A reader returns the inputs for one view of samples: 0 is the sample itself, 1 and above are
+augmented views.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Reader(Protocol):
 
     n_threads: int
 
-    def __call__(self, rows: np.ndarray, version: int = 0) -> list[np.ndarray]:
+    def __call__(self, rows: np.ndarray, view: int = 0) -> list[np.ndarray]:
         """Return the inputs of samples."""
 
 
@@ -41,7 +41,7 @@ class ActivationReader:
         Stores of the activations, one for each tensor.
     shapes : sequence of tuple of int
         Shapes of one sample's activations, one for each tensor.
-    keys : ndarray of shape (1 + n_versions, n_samples), dtype S16
+    keys : ndarray of shape (1 + n_augmented, n_samples), dtype S16
     """
 
     n_threads = 1
@@ -51,15 +51,15 @@ class ActivationReader:
     ) -> None:
         self._stores, self._shapes, self._keys = stores, shapes, keys
 
-    def __call__(self, rows: np.ndarray, version: int = 0) -> list[np.ndarray]:
+    def __call__(self, rows: np.ndarray, view: int = 0) -> list[np.ndarray]:
         """Return the activations of samples, (len(rows), *shape) float32, tensor by tensor.
 
         Raises
         ------
         MissingRowsError
-            Some were removed or damaged since they were stored.
+            Activations were removed or damaged after they had been stored.
         """
-        keys = self._keys[version, rows]
+        keys = self._keys[view, rows]
         activations = []
         for store, shape in zip(self._stores, self._shapes, strict=True):
             flat, found = store.find(keys)
@@ -73,7 +73,7 @@ class ActivationReader:
 
 
 class PixelReader:
-    """Reads samples as the backbone takes them; they have no stored versions.
+    """Reads samples as the backbone takes them; `view` is ignored.
 
     Parameters
     ----------
@@ -89,13 +89,13 @@ class PixelReader:
     def __init__(self, samples: Samples, rows: np.ndarray, shape: tuple[int, ...]) -> None:
         self._samples, self._rows, self._shape = samples, rows, shape
 
-    def __call__(self, rows: np.ndarray, version: int = 0) -> list[np.ndarray]:
+    def __call__(self, rows: np.ndarray, view: int = 0) -> list[np.ndarray]:
         """Return the inputs of samples, (len(rows), *shape) float32, in a list of one.
 
         Raises
         ------
         BadSampleError
-            Some can no longer be read, or have changed.
+            Some samples can no longer be read, or have changed.
         """
         wanted = self._rows[rows]
         order = np.argsort(wanted, kind="stable")

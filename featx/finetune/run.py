@@ -1,8 +1,9 @@
 """Fine-tuning: from samples, labels and a head to the better of head and fine-tuned model.
 
-embeddings and activations at the frontier, in one pass, through the cache
--> head on the training part -> the same head in Keras -> trained above the frontier
--> evaluated on the validation part: the tuned backbone with its head, or the head on all samples
+embeddings, and activations at the frontier, in one pass through the cache
+-> head fitted on the training part -> the same head in Keras -> layers above the frontier
+trained -> evaluation on the validation part -> the tuned backbone with its head, or the head
+fitted on all samples
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from featx.finetune.plan import Plan
 from featx.finetune.readers import PixelReader, Reader
 from featx.heads.fit import as_head_input
 from featx.heads.linear_map import head_with
-from featx.inputs.augmented import versions_of
+from featx.inputs.augmented import augmented_views
 from featx.inputs.samples import Samples
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The estimator that is kept.
+    """The better of head and fine-tuned model, which is kept.
 
     Attributes
     ----------
@@ -93,7 +94,8 @@ def fine_tune(
     Raises
     ------
     ParameterError, InputError, BackboneError
-        Raised before anything is computed, as far as faults can be known then.
+        Parameters, inputs or backbone are unsuitable; raised before anything is computed where
+        possible.
     """
     check_can_run()
     classifies, seed = is_classifier(new_head()), draw_seed(random_state)
@@ -129,7 +131,7 @@ def fine_tune(
 
 
 def draw_seed(random_state: Any) -> int:
-    """Draw a seed."""
+    """Draw an int32 seed from a random state."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
@@ -156,7 +158,7 @@ class FineTuneRun:
         *,
         seed: int,
     ) -> None:
-        # Keras is needed from here on.
+        # Imported here, since `fit` checks parameters before Keras is loaded.
         from featx.finetune.checkpoint import values_of
         from featx.finetune.model import TrainedModel, predict
 
@@ -285,7 +287,7 @@ class FineTuneRun:
             train_rows=initial.data.train,
             validation_rows=initial.data.validation,
             mixing=mixup(params.mixup) if params.mixup else None,
-            n_versions=max(0, self._plan.n_stored - 1),
+            n_augmented=max(0, self._plan.n_stored - 1),
         )
 
     def _trained_head(self, initial: InitialHead) -> BaseEstimator:
@@ -355,8 +357,8 @@ def _selection_message(report: dict[str, Any], *, has_stand_in: bool) -> str:
             reason = ", since the difference may be chance"
             if has_stand_in and report["best_epoch"] == 0:
                 reason = (
-                    ", since no epoch improved the linear head that is trained in its place; that "
-                    "linear head, untrained, has the higher score: pass it as the head"
+                    ", since no epoch improved the linear head from which training starts; that "
+                    "linear head has the higher score: pass it as the head"
                 )
     return f"held-out score: {scores}; {kept} is kept{reason}"
 
@@ -369,14 +371,14 @@ class Inputs(NamedTuple):
 
 
 def _make_inputs(plan: Plan, samples: Samples, rows: np.ndarray, cache: EmbeddingCache) -> Inputs:
-    """Return the inputs of readable samples, after storing their augmented versions."""
+    """Return the inputs of readable samples, after storing their augmented views."""
     keys = samples.keys(cache.files)[0][rows]
     shape = plan.backbone.input_shape
     if plan.frontier_skipped_because:
         return Inputs(keys, PixelReader(samples, rows, shape))
     all_keys = keys[np.newaxis]
     if plan.params.views:
-        all_keys = np.concatenate([all_keys, _store_versions(plan, samples, rows, keys, cache)])
+        all_keys = np.concatenate([all_keys, _store_views(plan, samples, rows, keys, cache)])
     if not all(plan.frontier.are_stored(cache, each) for each in all_keys):
         # A warning gave the reason.
         plan.frontier_skipped_because = "the activations could not be stored"
@@ -384,19 +386,19 @@ def _make_inputs(plan: Plan, samples: Samples, rows: np.ndarray, cache: Embeddin
     return Inputs(keys, plan.frontier.reader(cache, all_keys))
 
 
-def _store_versions(
+def _store_views(
     plan: Plan, samples: Samples, rows: np.ndarray, keys: np.ndarray, cache: EmbeddingCache
 ) -> np.ndarray:
-    """Store the activations of augmented versions; return their keys, (n_versions, n_samples)."""
-    extractor, frontier, n_versions = plan.extractor, plan.frontier, plan.n_stored - 1
+    """Store the activations of augmented views; return their keys, (n_augmented, n_samples)."""
+    extractor, frontier, n_augmented = plan.extractor, plan.frontier, plan.n_stored - 1
     augmentation = Augmentation(plan.params.augment, plan.backbone.input_shape, cache)
-    report, version_keys = extractor.report_, []
-    for _, versions in versions_of(samples, rows, keys, augmentation, n_versions):
-        extractor.extract_also(versions, frontier.activations, source=frontier.embedding)
-        version_keys.append(versions.keys(cache.files)[0].reshape(-1, n_versions).T)
+    report, view_keys = extractor.report_, []
+    for _, views in augmented_views(samples, rows, keys, augmentation, n_augmented):
+        extractor.extract_also(views, frontier.activations, source=frontier.embedding)
+        view_keys.append(views.keys(cache.files)[0].reshape(-1, n_augmented).T)
         report.n_forward += extractor.report_.n_forward
     extractor.report_ = report
-    return np.concatenate(version_keys, axis=1)
+    return np.concatenate(view_keys, axis=1)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """Training with Keras' own ``fit``, evaluated after each epoch on the validation samples.
 
-The best epoch is kept; epoch 0 is the head with which training began. After each epoch the state is
-written to disk. A loss that is not finite, an interruption or a lack of patience end the training
-with the best weights so far. When memory runs out, the batch is halved and gradients are
-accumulated.
+The best epoch is kept; epoch 0 is the head from which training started. After each epoch the state
+is written to disk. Training ends early, with the best weights so far, if the loss is not finite, if
+it is interrupted, or after `patience` epochs without a better score. When memory runs out, the
+batch size is halved and gradients are accumulated.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class TrainingResult:
     history : dict
         Lists of ``loss``, ``val_loss`` and ``val_score``, one number per epoch.
     best_epoch : int
-        Number of epochs of the best model; 0 is the head with which training began.
+        Number of epochs after which the model was best; 0 is the head from which training started.
     batch_size : int
         Batch size that fitted into memory.
     learning_rate : float or None
         Highest learning rate; None for an optimizer that has a schedule.
     epoch_s : float or None
-        Median duration of an epoch in seconds; None if none ended.
+        Median duration of an epoch in seconds; None if no epoch was finished.
     was_interrupted : bool
-        Whether Ctrl-C ended the training.
+        True if Ctrl-C ended the training.
     """
 
     history: dict[str, list[float]]
@@ -75,7 +75,7 @@ class TrainingResult:
 
     @property
     def tuned_score(self) -> float | None:
-        """Best score of the epochs, which may be below that of the head; None if none ended."""
+        """Best score of all epochs, which may be below that of the head; None without epochs."""
         return max(self.history["val_score"]) if self.history else None
 
 
@@ -96,7 +96,7 @@ def train(
     seed : int
         Seed of order, mixing and the model's generators; a resumed run continues with its own.
     checkpoint : Checkpoint
-        Written after each epoch; the caller removes it.
+        Checkpoint that is written after each epoch; the caller removes it.
     verbose : int or callable, default=0
         See :class:`FeatureExtractor`.
 
@@ -185,7 +185,7 @@ def _fit(task: TrainingTask, params: FineTune, keeper: _BestEpochCallback, verbo
         params,
         task,
         learning_rate=progress.learning_rate,
-        # Where gradients are accumulated, Keras' schedules count batches all the same.
+        # Batches, not steps: Keras' schedules count batches even where gradients are accumulated.
         n_steps=params.epochs * len(batches),
         n_accumulated=params.batch_size // progress.batch_size,
     )
@@ -240,7 +240,7 @@ class _BestEpochCallback(keras.callbacks.Callback):
                 variable.assign(kept[name])
 
     def is_out_of_patience(self) -> bool:
-        """Return whether the score has not risen for too many epochs."""
+        """Return True if the score has not risen for `patience` epochs."""
         patience = self._params.patience
         return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
 
@@ -292,8 +292,8 @@ class _BestEpochCallback(keras.callbacks.Callback):
         for name in ("loss", "val_loss", "val_score"):
             progress.history.setdefault(name, []).append(float(logs[name]))
         score, loss = logs["val_score"], logs["val_loss"]
-        # Of two epochs with the same score, the one with the lower loss; without validation
-        # samples, the last.
+        # The loss decides between equal scores, since accuracy on few samples often ties. Without
+        # validation samples there is no score, and the last epoch is kept.
         has_validation = len(self._task.validation_rows) > 0
         is_better = (score, -loss) > (progress.best_score, -progress.best_loss)
         if is_better or not has_validation:

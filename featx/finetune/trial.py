@@ -1,7 +1,7 @@
-"""The trial of ``strategy="auto"``: whether fine-tuning is worth its time, before it is spent.
+"""The trial of ``strategy="auto"``, which estimates whether fine-tuning is worth its time.
 
-Three things count: what is left to gain, how much the head's score grew with twice the samples, and
-how a training of a few epochs on some of them changes the validation loss.
+A few epochs on some samples show whether the validation loss falls. No trial is run if the head is
+right on all validation samples. The learning curve of the head is reported beside the estimate.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class TrialResult:
     Attributes
     ----------
     is_worth_it : bool
-        Whether to fine-tune.
+        True if fine-tuning is worth its time.
     reason : str
     head_scores : dict
-        From the number of training samples to the validation score of a head fitted on them.
+        Validation scores of heads, by the number of samples on which they were fitted.
     losses : tuple of float, or None
         Validation losses before and after the trial; None if nothing was trained.
     minutes : float or None
@@ -69,7 +69,8 @@ def run_trial(
     task : TrainingTask
     params : FineTune
     head_scores : dict
-        From numbers of training samples to validation scores of the head; all samples last.
+        Validation scores of heads, by the number of samples on which they were fitted; the one
+        fitted on all training samples is the last.
     seed : int
     """
     n_validation = len(task.validation_rows)

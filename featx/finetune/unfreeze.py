@@ -30,9 +30,9 @@ class Unfrozen:
     Attributes
     ----------
     frontier : Cut
-        Place where it begins.
+        Cut below the trained part.
     layers : dict
-        From the name of each layer with trained weights to the number of blocks above it.
+        Number of blocks above each layer with trained weights, by layer name.
     only : {None, "norm", "bias"}
         Kind of weights to which training is limited.
     batch_norm : {"frozen", "trained"}
@@ -85,9 +85,9 @@ def choose_unfrozen(
     }
     if not trained:
         raise ParameterError.of(
-            "unfreeze", unfreeze, f"there are no weights in {label} that this would train"
+            "unfreeze", unfreeze, f"this selects no trainable weights of {label}"
         )
-    # A layer that is called in several places changes what all of them compute.
+    # The first call of any trained layer: a layer that is called in several places changes all.
     first = min(p for p, call in enumerate(calls) if call.operation.name in trained)
     return Unfrozen(_frontier_below(first, calls, cuts_of(model)), trained, only, batch_norm)
 
@@ -128,7 +128,7 @@ def _named_calls(
 
 
 def _depths(calls: list[Any], blocks: list[Block]) -> list[int]:
-    """Return the number of blocks above that of each call."""
+    """Return, for each call, the number of blocks above its block."""
     starts = [block.start.position for block in blocks[1:]]
     return [sum(start > position for start in starts) for position in range(len(calls))]
 
@@ -162,10 +162,11 @@ def _is_of_kind(layer: Any, variable: Any, kind: str) -> bool:
 
 
 def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
-    """Choose the cut: as high as possible, and there the one with the fewest numbers.
+    """Choose the highest cut below the first trained call that stores few numbers per sample.
 
     Layers without weights, such as pooling, and normalizations between the last frozen and the
-    first trained layer may lie on either side, unless they are random in training.
+    first trained layer may be on either side of it, unless they are random in training. The
+    smallest of these cuts is chosen.
     """
     below = [cut for cut in cuts[: first + 1] if len(cut.tensors) <= _MAX_LIVE]
     best = below[-1]
@@ -179,7 +180,7 @@ def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
 
 
 def _below_random_layers(best: Cut, calls: list[Any], below: list[Cut]) -> Cut:
-    """Move the frontier below layers that are random in training, if they end at it."""
+    """Move the frontier below layers that are random in training and directly below it."""
     for cut in reversed([cut for cut in below if cut.position < best.position]):
         call = calls[cut.position]
         if not any(word in type(call.operation).__name__ for word in _RANDOM):

@@ -17,7 +17,7 @@ from featx.exceptions import SampleFault
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Samples
 
-_VERSIONS_AT_ONCE = 32_768  # in one pass, which keeps their embeddings in memory
+_VIEWS_AT_ONCE = 32_768  # in one pass, which keeps their embeddings in memory
 
 
 class Augmenter(Protocol):
@@ -41,7 +41,7 @@ class AugmentedSamples(Samples):
     keys : ndarray of shape (n_images,), dtype S16
         Their keys.
     augmentation : Augmenter
-    n_versions : int
+    n_augmented : int
     """
 
     array_shape = None
@@ -52,19 +52,19 @@ class AugmentedSamples(Samples):
         rows: np.ndarray,
         keys: np.ndarray,
         augmentation: Augmenter,
-        n_versions: int,
+        n_augmented: int,
     ) -> None:
         self._samples, self._rows = samples, rows
-        self._augmentation, self._n_versions = augmentation, n_versions
+        self._augmentation, self._n_augmented = augmentation, n_augmented
         versions = (
             augmentation.key(key.tobytes(), number)
             for key in matrix_from_keys(keys)
-            for number in range(1, n_versions + 1)
+            for number in range(1, n_augmented + 1)
         )
         self._keys = keys_from(versions, count=len(self))
 
     def __len__(self) -> int:
-        return len(self._rows) * self._n_versions
+        return len(self._rows) * self._n_augmented
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself."""
@@ -73,12 +73,12 @@ class AugmentedSamples(Samples):
     def name(self, row: int) -> str:
         """Return the name of the image that was augmented."""
         return (
-            f"an augmented view of {self._samples.name(int(self._rows[row // self._n_versions]))}"
+            f"an augmented view of {self._samples.name(int(self._rows[row // self._n_augmented]))}"
         )
 
     def take(self, rows: np.ndarray) -> Any:
         """Return the images themselves."""
-        return self._samples.take(self._rows[rows // self._n_versions])
+        return self._samples.take(self._rows[rows // self._n_augmented])
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Return the keys of all views."""
@@ -88,7 +88,7 @@ class AugmentedSamples(Samples):
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load each image once, and augment it."""
-        of_images, numbers = np.divmod(rows, self._n_versions)
+        of_images, numbers = np.divmod(rows, self._n_augmented)
         wanted, places = np.unique(self._rows[of_images], return_inverse=True)
         good, images, found = self._samples.batch(wanted, shape)
         reasons = {fault.position: fault.reason for fault in found}
@@ -106,18 +106,18 @@ class AugmentedSamples(Samples):
         return rows[is_read], changed, faults
 
 
-def versions_of(
+def augmented_views(
     samples: Samples,
     rows: np.ndarray,
     keys: np.ndarray,
     augmentation: Augmenter,
-    n_versions: int,
+    n_augmented: int,
 ) -> Iterator[tuple[np.ndarray, AugmentedSamples]]:
     """Yield some of the rows at a time, and the :class:`AugmentedSamples` of their images."""
-    n_rows = max(1, _VERSIONS_AT_ONCE // n_versions)
+    n_rows = max(1, _VIEWS_AT_ONCE // n_augmented)
     for start in range(0, len(rows), n_rows):
         some = slice(start, start + n_rows)
         yield (
             rows[some],
-            AugmentedSamples(samples, rows[some], keys[some], augmentation, n_versions),
+            AugmentedSamples(samples, rows[some], keys[some], augmentation, n_augmented),
         )

@@ -117,7 +117,7 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
     )
     params = _check_fields("params.", fields.get("params", {}), _PARAMS, faults)
     if params.get("views", 1) > 1 and params.get("augment") is None:
-        faults.add("params.views", params["views"], "1 where nothing is augmented.")
+        faults.add("params.views", params["views"], "1 with augment=None.")
     space = _check_fields("space.", fields.get("space", {}), _SPACE, faults)
     identity = _check_fields(
         "space.identity.", space.get("identity", {}), _IDENTITY, faults, is_open=True

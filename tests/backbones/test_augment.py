@@ -22,11 +22,11 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
 
 
-def versions(images, tmp_path, *, n_versions=1, augment="standard"):
+def versions(images, tmp_path, *, n_augmented=1, augment="standard"):
     samples = as_samples(images)
     rows = np.arange(len(images))
     keys, _ = samples.keys(Cache(tmp_path).files)
-    return AugmentedSamples(samples, rows, keys, Augmentation(augment, SHAPE), n_versions)
+    return AugmentedSamples(samples, rows, keys, Augmentation(augment, SHAPE), n_augmented)
 
 
 def pixels_of(samples, rows):
@@ -42,18 +42,18 @@ def test_view_does_not_depend_on_its_batch(images, tmp_path):
 
 
 def test_views_differ_and_have_own_keys(images, tmp_path):
-    both = versions(images, tmp_path, n_versions=2)
+    both = versions(images, tmp_path, n_augmented=2)
     keys, _ = both.keys(Cache(tmp_path).files)
     assert len(both) == len(np.unique(keys)) == 12
     whole = pixels_of(both, range(12))
     assert not np.array_equal(whole[0::2], whole[1::2])
-    first = versions(images, tmp_path, n_versions=1)
+    first = versions(images, tmp_path, n_augmented=1)
     np.testing.assert_array_equal(keys[0::2], first.keys(Cache(tmp_path).files)[0])
     np.testing.assert_array_equal(whole[0::2], pixels_of(first, range(6)))
 
 
 def test_views_of_batch_read_image_once(images, tmp_path, monkeypatch):
-    samples = versions(images, tmp_path, n_versions=3)
+    samples = versions(images, tmp_path, n_augmented=3)
     load, loaded = samples._samples.batch, []
 
     def batch(rows, shape):
@@ -85,7 +85,7 @@ class Restyle(keras.layers.Layer):
 
 @pytest.mark.parametrize("augment", ["standard", Restyle()], ids=["standard", "network"])
 def test_views_made_in_several_threads_are_equal(images, tmp_path, augment):
-    samples = versions(images, tmp_path, n_versions=20, augment=augment)
+    samples = versions(images, tmp_path, n_augmented=20, augment=augment)
     expected = pixels_of(samples, range(len(samples)))
     with ThreadPoolExecutor(4) as threads:
         parts = threads.map(lambda row: pixels_of(samples, [row]), range(len(samples)))

@@ -141,8 +141,8 @@ def two_inputs():
     [
         (conv_model(), {}, None, "input shape of mine is not known.*pass input_size"),
         (conv_model, {}, None, "input shape of conv_model is not known"),
-        (conv_model((9, 7, 3)), {"input_size": 8}, None, r"takes \(9, 7\) and nothing else"),
-        (conv_model(), {}, (5,), r"takes inputs of shape .* but the samples have \(5,\)"),
+        (conv_model((9, 7, 3)), {"input_size": 8}, None, r"takes only \(9, 7\)"),
+        (conv_model(), {}, (5,), r"takes inputs of shape .* but the samples have shape \(5,\)"),
         (two_inputs(), {}, None, "has 2 inputs: expected one"),
     ],
 )

@@ -134,7 +134,7 @@ def test_check_configuration_endless_step_raises():
 def test_check_configuration_id_for_two_objects_raises():
     same = layer("Dense", units=1) | {"shared_object_id": 1}
     check(same, same)
-    with pytest.raises(ConfigurationError, match="an id for two objects"):
+    with pytest.raises(ConfigurationError, match="one id to two objects"):
         check(same, same | {"config": {}})
 
 

@@ -106,7 +106,7 @@ def test_engine_without_package_names_its_cure(run, photos, monkeypatch):
 
 def test_unknown_backbone_names_the_listing_command(run, photos):
     _, _, err = run("cv", photos, "--backbone", "mobilnet", "-q")
-    assert "--backbone 'mobilnet': no network has this name" in err
+    assert "--backbone 'mobilnet': neither the name of a network" in err
     assert "`featx backbones` list all" in err
 
 

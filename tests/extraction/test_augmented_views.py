@@ -101,7 +101,7 @@ def test_custom_layers_are_copied_and_identified(digits, tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"views": 2}, "views=2: expected 1 where nothing is augmented"),
+        ({"views": 2}, "views=2: expected 1 with augment=None"),
         ({"views": 2, "augment": []}, r"augment=\[\]"),
         ({"views": 2, "augment": "mirror"}, "augment='mirror'"),
         ({"views": 2, "augment": lambda image: image}, "Keras layers"),
@@ -163,7 +163,7 @@ def test_views_keep_the_callers_random_state(extractor, digits):
 def test_transform_views_of_many_samples_in_parts(extractor, digits, monkeypatch):
     images, _ = digits
     expected = extractor.fit(images).transform_views(images)
-    monkeypatch.setattr("featx.inputs.augmented._VERSIONS_AT_ONCE", 7)
+    monkeypatch.setattr("featx.inputs.augmented._VIEWS_AT_ONCE", 7)
     np.testing.assert_array_equal(extractor.transform_views(images), expected)
     np.testing.assert_allclose(extractor.transform(images), expected.mean(axis=1), rtol=1e-5)
     report = extractor.report_

@@ -78,5 +78,5 @@ def test_fit_more_blocks_than_there_are_raises(digits):
 def test_choose_unfrozen_network_without_weights_raises(unfreeze):
     inputs = keras.Input((4, 4, 3))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
-    with pytest.raises(ParameterError, match="there are no weights in it"):
+    with pytest.raises(ParameterError, match="this selects no trainable weights of it"):
         choose_unfrozen(model, unfreeze, batch_norm="frozen", label="it")
