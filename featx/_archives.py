@@ -1,7 +1,7 @@
 """Untrusted zip archives: expected members only, within limits of size.
 
 The directory of an archive is checked before anything is decompressed, so that neither a
-decompression bomb nor a member that lies about its size takes memory.
+decompression bomb nor a member with a false size takes memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import IO
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _LOCAL_HEADER_BYTES = 30
-# Weights and arrays hardly compress; a bomb shrinks a thousandfold.
+# Weights and arrays hardly compress, a bomb a thousandfold.
 _MAX_EXPANSION = 100
 _FREE_BYTES = 2**20
 _SHOWN = 5
@@ -52,7 +52,7 @@ def read_members(
     Parameters
     ----------
     file : binary file
-        Seekable.
+        Seekable file.
     max_bytes : callable
         Function from the name of a member to its largest size, None for an unknown name.
     max_members : int

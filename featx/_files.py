@@ -1,9 +1,9 @@
-"""Files that are either whole or not there.
+"""Atomic writing of files, and careful opening of files.
 
-What featx stores goes through :func:`write_atomically`, and a file that the user named through
-:func:`replaced_atomically`: written beside its place under a name of its own, flushed to the disk,
-moved into place with one rename. Readers never see half a file, writers need no lock, and a full
-disk is a plain ``OSError`` that leaves nothing behind.
+featx writes its own files with :func:`write_atomically`, and files that the user named with
+:func:`replaced_atomically`: the file is written beside its place under a unique name, flushed to
+the disk, and moved into place with one rename. Readers never see a part of a file, writers need no
+lock, and a full disk is a plain ``OSError`` that leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ _KINDS = (
     (stat.S_ISCHR, "device"),
     (stat.S_ISBLK, "device"),
 )
-# A pipe may have replaced the file since it was looked at: do not wait for a writer.
+# A pipe may have replaced the file after the check: opening it must not wait for a writer.
 _UNFOLLOWED = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")
 )
 _CLEARED_SUFFIX = ".cleared"
 _ATTEMPTS = 10
-_PATIENCE_S = 10.0  # with processes that clear again and again what is being written
+_PATIENCE_S = 10.0  # with processes that clear the folder repeatedly
 _PAUSE_S = 0.01
 _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
 
 
 def write_atomically(path: Path, data: Buffer) -> None:
-    """Write a file so that it is seen whole or not at all, also after a power cut.
+    """Write a file so that readers see all of it or none, even after a power cut.
 
     Its folder is made if it is missing.
 
     Raises
     ------
     OSError
-        The disk is full, the folder cannot be written, and so on; nothing is left behind.
+        The disk is full or the folder is read-only, for example; nothing is left behind.
     """
     write_in_order({path: [data]})
 
@@ -62,14 +62,14 @@ def write_atomically(path: Path, data: Buffer) -> None:
 def check_replaceable(path: Path) -> None:
     """Check, before any work, that a path is free or that of a regular file.
 
-    A rename would replace a link, a device or a named pipe by a file: as root, even ``/dev/null``.
+    A rename would replace a link, a device or a named pipe by a file; as root, even ``/dev/null``.
 
     Raises
     ------
     ParameterError
-        The path is that of something else.
+        The path exists and is not a regular file.
     OSError
-        No file can have this path: its name is too long, its folder is not writable, and so on.
+        No file can have this path; its name is too long or its folder read-only, for example.
     """
     folder = path.absolute().parent
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
@@ -108,7 +108,7 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     """Yield a path to write a file to, and move it to its place when it is complete.
 
     An existing regular file is replaced by one with the same permissions. If writing fails or is
-    interrupted, it stays as it was, and nothing is left beside it.
+    interrupted, the existing file is unharmed, and nothing is left beside it.
 
     Parameters
     ----------
@@ -118,16 +118,16 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        The same name in a folder that no other user can read.
+        Path of the same name in a folder that no other user can read.
 
     Raises
     ------
     ParameterError
-        The path is that of something other than a regular file.
+        The path exists and is not a regular file.
     """
     check_replaceable(path)
     folder = path.absolute().parent
-    # The folder has a short name: that of the file may be as long as names can be.
+    # The folder has a short name, since the name of the file may have the maximum length.
     with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as private:
         beside = Path(private) / path.name
         yield beside
@@ -155,7 +155,7 @@ def check_can_write(path: Path) -> None:
     Raises
     ------
     ParameterError
-        The path is that of something other than a regular file.
+        The path exists and is not a regular file.
     OSError
         The folder is not writable.
     """
@@ -168,22 +168,22 @@ def check_can_write(path: Path) -> None:
 def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     """Write files of one folder, each as :func:`write_atomically` does; the last is the commit.
 
-    All are on the disk before the first is moved into place, so that hardly a moment passes in
-    which some are seen and others not.
+    All are on the disk before the first is moved into place, so that readers see some without the
+    others only for a moment.
 
     Parameters
     ----------
     contents : mapping of Path to sequence of bytes-like
-        The whole content of each file, in parts; the files are moved into place in this order.
+        Complete content of each file, in parts; the files are moved into place in this order.
 
     Raises
     ------
     OSError
-        The last file is not written, and nothing unfinished is left.
+        The last file is not written, and no unfinished file is left.
     """
     deadline_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline_s:
-        # If a folder that was just made is missing, another process cleared it.
+        # Repeated, since another process may clear the folder that was just made.
         with contextlib.suppress(FileNotFoundError):
             return _write_in_order(contents)
         time.sleep(_PAUSE_S)
@@ -231,19 +231,19 @@ def remove_if_abandoned(path: Path) -> None:
 def remove_tree(folder: Path) -> None:
     """Remove a folder with its contents, while others may write to it or remove it as well.
 
-    It is renamed first, so that it is gone at once, and a concurrent writer loses only one attempt.
+    It is renamed first, so that it is gone at once and a concurrent writer has to repeat only once.
 
     Raises
     ------
     OSError
-        Something cannot be removed.
+        A file cannot be removed.
     """
     try:
         os.replace(folder, folder.parent / f".{folder.name}.{uuid.uuid4().hex}{_CLEARED_SUFFIX}")
-    except OSError:  # missing; and Windows renames no folder in which a file is open
+    except OSError:  # missing, or on Windows a folder in which a file is open
         _remove_tree(folder)
     for cleared in folder.parent.glob(f".{folder.name}.*{_CLEARED_SUFFIX}"):
-        _remove_tree(cleared)  # also what a killed process had only renamed
+        _remove_tree(cleared)  # also folders that a killed process had renamed
 
 
 def _remove_tree(folder: Path) -> None:
@@ -266,7 +266,7 @@ def _make_folder(folder: Path) -> None:
             with _hopeless_if_it_stays(place.parent):
                 place.mkdir()
         except FileExistsError:  # another process made it, and may clear it
-            if place.is_symlink() and not place.exists():  # which waiting does not change
+            if place.is_symlink() and not place.exists():  # waiting would not help
                 raise NotADirectoryError(
                     errno.ENOTDIR, "a link to a folder that is not there", str(place)
                 ) from None
@@ -277,8 +277,8 @@ def _make_folder(folder: Path) -> None:
 def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
     """Raise PermissionError in a folder where nothing can be made, such as /proc.
 
-    There, as in a folder that was just cleared, making something is a ``FileNotFoundError``, but
-    waiting helps only in the latter.
+    Making a file raises ``FileNotFoundError`` there, as in a folder that was just cleared, where
+    waiting helps.
     """
     descriptor = _open_folder(folder)
     if descriptor is None:
@@ -288,7 +288,7 @@ def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
         opened = os.fstat(descriptor)
         yield
     except FileNotFoundError as exc:
-        # While it is open, no other folder gets its inode, so it existed all the time.
+        # The open descriptor keeps the inode from being reused, so the folder has existed.
         if os.path.samestat(opened, os.stat(folder)):
             raise PermissionError(
                 errno.EPERM, "a folder in which nothing can be made", str(folder)
@@ -299,7 +299,7 @@ def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
 
 
 def _open_folder(folder: Path) -> int | None:
-    """Open a folder, or return None: Windows cannot, and some may be written to but not read."""
+    """Open a folder; return None on Windows, and for a folder that is writable but unreadable."""
     try:
         return os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     except PermissionError:
@@ -307,7 +307,7 @@ def _open_folder(folder: Path) -> int | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = _open_folder(folder)  # the rename itself lives in it
+    descriptor = _open_folder(folder)  # a rename is stored in the folder
     if descriptor is None:
         return
     try:
@@ -321,14 +321,14 @@ class IrregularFileError(OSError):
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> FileIO:
-    """Open a file of featx's own, unbuffered; follow no link, open no pipe or device.
+    """Open a file that featx wrote, unbuffered; follow no link, open no pipe or device.
 
     Raises
     ------
     IrregularFileError
-        It is not a regular file.
+        The file is not a regular file.
     OSError
-        It is missing or cannot be opened.
+        The file is missing or cannot be opened.
     """
     path = os.fspath(path)
     try:
@@ -354,9 +354,9 @@ def open_given(path: str | os.PathLike[str]) -> BufferedReader:
     Raises
     ------
     IrregularFileError
-        It is not a regular file.
+        The file is not a regular file.
     OSError
-        It is missing or cannot be opened.
+        The file is missing or cannot be opened.
 
     Examples
     --------
@@ -371,22 +371,22 @@ def open_given(path: str | os.PathLike[str]) -> BufferedReader:
 def read_regular(
     path: str | os.PathLike[str], *, start: bytes = b"", max_bytes: int | None = None
 ) -> bytes:
-    """Read a file of featx's own; follow no link, open no pipe or device.
+    """Read a file that featx wrote; follow no link, open no pipe or device.
 
     Parameters
     ----------
     path : path
     start : bytes, default=b""
-        Expected first bytes; the rest of a file that begins otherwise is not read.
+        Expected first bytes; the rest of a file with other first bytes is not read.
     max_bytes : int, default=None
         Largest size that featx writes; larger files are not read. None reads any size.
 
     Raises
     ------
     IrregularFileError
-        It is not a regular file.
+        The file is not a regular file.
     OSError
-        It is missing, unreadable or too large.
+        The file is missing, unreadable or too large.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -404,12 +404,12 @@ def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Check that a path of featx's own is free, or a folder and not a link to one.
+    """Check that a path is free, or a folder and not a link to one.
 
     Raises
     ------
     NotADirectoryError
-        It is a link or a file.
+        The path is a link or a file.
     """
     try:
         mode = os.lstat(folder).st_mode

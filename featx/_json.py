@@ -1,4 +1,4 @@
-"""Plain data that JSON can hold, and objects of JSON whose names are distinct."""
+"""Conversion to plain data that JSON can hold, and JSON objects without repeated names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 def as_plain(value: Any) -> Any:
     """Return parameters, fitted attributes or reports as values that JSON can hold.
 
-    NaN and infinity, which JSON lacks, become None.
+    NaN and infinity, which JSON does not have, become None.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def as_plain(value: Any) -> Any:
 
 
 class RepeatedNameError(Exception):
-    """A name is given twice."""
+    """A name occurs twice."""
 
 
 def dict_without_repeats(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

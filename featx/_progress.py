@@ -1,4 +1,4 @@
-"""Progress bars and messages on standard error, as `verbose` asks for."""
+"""Progress bars and messages on standard error, depending on `verbose`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featx._text import without_controls
 _SHOWN_AFTER_S = 2.0
 
 
-def say(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> None:
+def print_message(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> None:
     """Print a message on standard error if `verbose` is a number other than zero."""
     if verbose and not callable(verbose):
         print(without_controls(text), file=sys.stderr)
@@ -22,7 +22,7 @@ def say(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> Non
 def progress_bar(
     description: str, *, total: int, verbose: int | bool | Callable[[int, int], object]
 ) -> Iterator[Callable[[int], None]]:
-    """Show the number of samples done, their rate and the time left.
+    """Show the number of processed samples, their rate and the time left.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ def progress_bar(
     total : int
         Number of samples.
     verbose : int or callable
-        Zero shows nothing; another number shows a bar if the work takes more than two seconds. A
-        function is called with the number of samples done and the total.
+        Progress bar for work of more than two seconds, if it is not 0; a function is called with
+        the number of processed samples and the total.
 
     Yields
     ------
     callable
-        Function to call with the number of samples done since the last call.
+        Function to call with the number of samples processed since the last call.
 
     Examples
     --------

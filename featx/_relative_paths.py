@@ -1,4 +1,4 @@
-"""Relative paths that keep their first meaning after a change of the working directory."""
+"""Relative paths that refer to the same files after a change of the working directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def path_at_first(
     Parameters
     ----------
     first : dict of str to (given, absolute path)
-        Relative paths as first resolved, by the name of the parameter; updated.
+        Relative paths as first resolved, by the name of the parameter; new ones are added.
     name : str
         Name of the parameter.
     given : object
@@ -55,6 +55,6 @@ def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
 
 
 def _is_relative(path: str | os.PathLike[str]) -> bool:
-    # Without pathlib, which takes several times as long: each prediction asks this 18 times.
+    # Without pathlib, which takes several times as long: each prediction calls this 18 times.
     text = os.fspath(path)
     return not (text.startswith("~") or os.path.isabs(text))

@@ -1,9 +1,9 @@
-r"""Names and labels from files, shown as text.
+r"""Text that is safe to show, from names and labels of any origin.
 
-The name of a file, a class or a space may hold anything: an escape that clears the terminal or sets
-its title, an override that shows ``gpj.exe`` as ``exe.jpg``, a line break that forges a line of a
-log, bytes that are not UTF-8. Where featx shows a name, such characters become Python escapes:
-``\x1b``, ``\u202e``, ``\n``, ``\udcff``. What is stored or written to files stays unchanged.
+The name of a file, a class or a space may hold any characters: an escape that clears the terminal
+or sets its title, an override that shows ``gpj.exe`` as ``exe.jpg``, a line break that forges a
+line of a log, bytes that are not UTF-8. In messages and tables, such characters become Python
+escapes: ``\x1b``, ``\u202e``, ``\n``, ``\udcff``. Data that featx stores or writes are unchanged.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def one_line(value: object, *, max_chars: int | None = None) -> str:
     Parameters
     ----------
     value : object
-        A name, a label, a path.
+        Value such as a name, a label or a path.
     max_chars : int, default=None
-        Length beyond which the middle is left out; None shows all.
+        Length beyond which the middle is left out; None leaves nothing out.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def without_controls(text: str) -> str:
 
 
 def as_utf8(text: str) -> str:
-    r"""Return text that UTF-8 can encode, with escapes for what it cannot.
+    r"""Return text with escapes for characters that UTF-8 cannot encode.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""Threads: work that runs ahead of its consumer, and the number of threads of linear algebra.
+"""Threads that prefetch results, and the number of threads of linear algebra.
 
 On small matrices the threads of a BLAS spend their time waiting for one another: a logistic
 regression on 400 rows of 1,280 features took 7 ms with one thread and 48 ms with two (2 cores,
-2026-11, quiet machine), and twenty times as long with two on a busy machine. Large factorisations
-gain from them. So the size decides, and the setting of the user is restored afterwards.
+2026-11, idle machine), and twenty times as long with two on a busy machine. Large factorisations
+gain from threads. So the size decides, and the setting of the user is restored afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-_AHEAD = 2  # items per thread
+_PREFETCHED_PER_THREAD = 2
+_SMALL_BYTES = 32 * 2**20
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -28,10 +29,9 @@ _Result = TypeVar("_Result")
 def run_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
 ) -> Iterator[_Result]:
-    """Call a function with one item after another, in threads that run a few items ahead.
+    """Call a function with one item after another, in threads that prefetch a few results.
 
-    joblib has threads too, but none that wait for the consumer of the results. A single item needs
-    no thread.
+    joblib's threads do not wait for the consumer of the results. A single item needs no thread.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def run_ahead(
         return threads.submit(function, item)
 
     try:
-        # Only a few items ahead, since results take memory.
+        # Only a few items, since results take memory.
         left = itertools.chain(first, left)
-        pending = deque(map(start, itertools.islice(left, _AHEAD * n_threads)))
+        pending = deque(map(start, itertools.islice(left, _PREFETCHED_PER_THREAD * n_threads)))
         while pending:
             result = pending.popleft().result()
             pending.extend(map(start, itertools.islice(left, 1)))
@@ -72,9 +72,9 @@ def run_ahead(
 
 
 class Prefetcher(Generic[_Result]):
-    """Iterator over the results of a function, computed in threads that start at once.
+    """Iterator over the results of a function, computed in threads that start immediately.
 
-    The threads run as far ahead of the consumer as they can.
+    The threads do not wait for the consumer of the results.
 
     Parameters
     ----------
@@ -110,11 +110,9 @@ class Prefetcher(Generic[_Result]):
         return not wait(self._pending, timeout=seconds).not_done
 
     def close(self) -> None:
-        """Cancel the items that are not begun."""
+        """Cancel the items that are not started."""
         self._threads.shutdown(cancel_futures=True)
 
-
-_SMALL_BYTES = 32 * 2**20
 
 _lock = threading.Lock()
 _limited = contextlib.ExitStack()
@@ -123,10 +121,10 @@ _n_inside = 0
 
 @contextlib.contextmanager
 def blas_threads_for(size_bytes: int) -> Iterator[None]:
-    """Give BLAS one thread while a small matrix is worked on.
+    """Limit BLAS to one thread inside the context, if the matrix is small.
 
-    The limit applies to the whole process, so the first thread that enters sets it and the last
-    one that leaves lifts it: if each restored what it found, the limit could stay.
+    The limit applies to the process, so the first thread that enters sets it and the last one that
+    leaves lifts it: if each restored the setting that it found, the limit could stay.
 
     Parameters
     ----------

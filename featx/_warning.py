@@ -6,7 +6,7 @@ import sys
 import warnings
 from types import FrameType
 
-# A search or a pipeline of scikit-learn may lie between the caller's line and the warning.
+# A search or a pipeline of scikit-learn may be between the caller's line and the warning.
 _PACKAGES = ("featx", "sklearn", "joblib", "keras")
 _BETWEEN = (*_PACKAGES, "contextlib", "concurrent", "threading", "multiprocessing")
 

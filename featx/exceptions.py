@@ -1,9 +1,9 @@
 """All errors and warnings of featx.
 
-Each error is a :class:`FeatxError` and also the builtin type that a caller would catch without
-knowing featx. Messages state what was passed, what was expected and what to do. Errors and
-warnings keep the parts of their message as attributes, from which the command makes a message for
-the shell. Several faults make one message.
+Each error is a :class:`FeatxError`, and also of the builtin type that a caller would catch without
+knowing featx. Messages state what was passed, what was expected and a cure. Errors and warnings
+keep the parts of their message as attributes, from which the command makes a message for the shell.
+Several faults are raised as one error.
 
 Names of files and classes may hold anything, so control characters are shown as Python escapes
 (see :mod:`featx._text`).
@@ -27,16 +27,16 @@ class FeatxError(Exception):
 
 
 class ParameterFault(NamedTuple):
-    """One parameter whose value cannot work.
+    """A fault of one parameter.
 
     Attributes
     ----------
     name : str
-        Name of the parameter; empty where `reason` is the whole message.
+        Name of the parameter; empty if `reason` is the complete message.
     value : str
         Representation of the value that was passed.
     reason : str
-        What was expected, or why the value cannot work.
+        Expected values, or the reason why the value is faulty.
 
     Examples
     --------
@@ -53,13 +53,13 @@ class ParameterFault(NamedTuple):
 
 
 class ParameterError(FeatxError, ValueError):
-    """A parameter of an estimator or function has a value that cannot work.
+    """A parameter of an estimator or function has a faulty value.
 
     Parameters
     ----------
     message : str
     faults : iterable of ParameterFault or str, default=None
-        The faults that the message lists; None for one fault, which is the message.
+        Faults that the message lists; None for one fault, which is the message.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class ParameterError(FeatxError, ValueError):
 
     @classmethod
     def of(cls, name: str, value: object, reason: str) -> ParameterError:
-        """Return the error of one parameter, with its value and what is wrong with it.
+        """Return the error for one parameter, its value and the reason why it is faulty.
 
         Examples
         --------
@@ -91,7 +91,7 @@ class InputError(FeatxError, ValueError):
 
 
 class SampleFault(NamedTuple):
-    """One sample that could not be read.
+    """A fault of one sample, which could not be read.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class SampleFault(NamedTuple):
     name : str
         Path of the file, or the kind of object that the sample is.
     reason : str
-        What is wrong with the sample.
+        Reason why the sample cannot be read.
     """
 
     position: int
@@ -121,14 +121,14 @@ class BadSampleError(InputError):
     n_samples : int
         Number of samples in `X`.
     n_unseen : int, default=0
-        Number of samples that were not decoded yet, and may be faulty too.
+        Number of samples that were not decoded, and may be faulty too.
 
     Attributes
     ----------
     faults : list of SampleFault
-        The faulty samples, ordered by position; the message shows the first ten.
+        Faulty samples, ordered by position; the message shows the first ten.
     finding : str
-        The message without the advice at its end.
+        Message without the cure at its end.
     """
 
     def __init__(self, faults: Iterable[SampleFault], n_samples: int, n_unseen: int = 0) -> None:
@@ -147,7 +147,7 @@ class BadSampleError(InputError):
 
 
 class MissingRowsError(FeatxError, LookupError):
-    """The cache does not hold, or no longer holds, the embeddings that were asked for."""
+    """The cache does not hold, or no longer holds, the requested embeddings."""
 
 
 class UnreadableImageError(InputError):
@@ -167,14 +167,14 @@ class WeightsError(FeatxError, OSError):
 
 
 class UntrustedTypesError(FeatxError, TypeError):
-    """A saved estimator holds types that are not trusted; nothing of it was loaded.
+    """A saved estimator holds types that are not trusted; nothing was loaded from it.
 
     Parameters
     ----------
     finding : str
-        Which types there are, and where.
+        Untrusted types, and the place where they are.
     types : sequence of str, default=()
-        Their names, as `trusted` takes them.
+        Names of the types, as `trusted` takes them.
     """
 
     def __init__(self, finding: str, types: Sequence[str] = ()) -> None:
@@ -220,9 +220,9 @@ class NearDuplicateWarning(FeatxWarning):
     Parameters
     ----------
     finding : str
-        How many near-duplicates there are, and which.
+        Number and names of the near-duplicates.
     cure : str, default=""
-        What to do about them.
+        Advice on how to treat them.
     """
 
     def __init__(self, finding: str, cure: str = "") -> None:

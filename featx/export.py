@@ -89,16 +89,16 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
     Parameters
     ----------
     extractor : FeatureExtractor
-        Fitted.
+        Fitted extractor.
     head : estimator
         Linear classifier or regressor, fitted on embeddings of the extractor.
 
     Returns
     -------
     keras.Model
-        Model from pixels to the head's predictions, see the module. Its layers are copies, which
-        may be trained; but a backbone without a graph, such as a subclassed model, is not copied.
-        With a classifier it has ``class_names``, a list of str.
+        Model from pixels to the head's predictions; see the module. Its layers are copies, which
+        may be trained; a backbone without a graph, such as a subclassed model, is not copied. The
+        model of a classifier has ``class_names``, a list of str.
 
     Raises
     ------
@@ -141,11 +141,12 @@ def export(
     extractor, head
         See :func:`to_keras`.
     path : str or Path
-        The folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, which
-        gets a second file ``.bin``) or ``.tflite``. Existing regular files, or a folder that holds
-        only a SavedModel, are replaced once the new ones are complete; permissions are kept.
+        Folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, with a second
+        file ``.bin``) or ``.tflite``. Existing regular files, or a folder that holds only a
+        SavedModel, are replaced once the new ones are complete; permissions are kept.
     format : {"keras", "saved_model", "onnx", "openvino", "litert"}
-        All but "keras" need Keras to run on TensorFlow, and can hold layers that cannot be copied.
+        Format of the file. All but "keras" need Keras to run on TensorFlow, and can hold layers
+        that cannot be copied.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def export(
     EngineError
         The format cannot hold the network.
     OSError
-        The disk is full, the folder cannot be written, and so on; existing files are unharmed.
+        The disk is full or the folder is read-only, for example; existing files are unharmed.
     """
     path = Path(path)
     check_target(path, format)
@@ -191,7 +192,7 @@ def export(
 
 
 def describe_precision(format: str) -> str:
-    """Return a sentence on the settings with which a file reproduces the estimator's numbers.
+    """Return a hint at the settings with which a file reproduces the estimator's numbers.
 
     Examples
     --------
@@ -218,7 +219,7 @@ def check_target(path: Path, format: str) -> None:
         cure = "".join(f", or {other}" for other in others)
         faults.add("path", str(path), f"a name that ends with {_SUFFIXES[format]!r}{cure}.")
     if format == "saved_model" and os.path.lexists(path) and not _is_saved_model(path):
-        expected = "a new name, or a folder that holds only a SavedModel, to replace."
+        expected = "a new name, or a folder that holds only a SavedModel, which is replaced."
         faults.add("path", str(path), expected)
     if format in FORMATS[1:]:
         import keras
@@ -236,14 +237,14 @@ def check_target(path: Path, format: str) -> None:
 
 
 def files_of(path: Path, format: str) -> list[Path]:
-    """Return the files that an export writes; none for a SavedModel, a folder."""
+    """Return the files that an export writes; empty for a SavedModel, which is a folder."""
     if format == "saved_model":
         return []
     return [path.with_suffix(".bin"), path] if format == "openvino" else [path]
 
 
 def _is_saved_model(path: Path) -> bool:
-    """Return True for a folder, not a link to one, that holds only a SavedModel."""
+    """Return True for a folder that holds only a SavedModel; False for a link to one."""
     if path.is_symlink() or not (path / "saved_model.pb").is_file():
         return False
     return {entry.name for entry in path.iterdir()} <= _SAVED_MODEL_PARTS
@@ -265,7 +266,7 @@ def _embedding_graph(backbone: Backbone) -> keras.Model:
 
 
 def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
-    """Put a head on a graph of embeddings."""
+    """Append the layers of a head to a graph of embeddings."""
     import keras
 
     check_is_fitted(head)
@@ -274,7 +275,7 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
     if linear is None:
         raise ParameterError(
             f"the head {type([*_steps(head)][-1]).__name__} is not linear, or its probabilities "
-            "are neither softmax nor sigmoid, so it cannot become Keras layers: take a linear one "
+            "are neither softmax nor sigmoid, so it cannot become Keras layers: pass a linear one "
             "such as head='logistic', or fine-tune"
         )
     scaling, dense = linear.layers(layer.name for layer in graph._flatten_layers())
@@ -300,7 +301,7 @@ def _link_scores(scores: keras.KerasTensor, link: str | None) -> keras.KerasTens
 def _stand_ins(head: BaseEstimator, n_features: int) -> np.ndarray:
     """Draw rows like the embeddings on which a head was fitted."""
     rng = np.random.default_rng(0)
-    # Many are near the mean: far from it all links give 0 and 1 and cannot be distinguished.
+    # Many are near the mean, since far from it all links give 0 and 1.
     lengths = 10 ** rng.uniform(-4, 0, (_N_STAND_INS, 1))
     rows = lengths * rng.standard_normal((_N_STAND_INS, n_features))
     scaler = next((step for step in _steps(head) if isinstance(step, StandardScaler)), None)
@@ -335,14 +336,14 @@ def _write(model: keras.Model, path: Path, format: str) -> None:
         return
     given = model.inputs[0]
     signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape, name="inputs")]
-    if format in ("onnx", "openvino"):  # TensorFlow's own formats need none of it
+    if format in ("onnx", "openvino"):  # TensorFlow's own formats need no rewriting
         model = rewritten(model)
     name = "tf_saved_model" if format == "saved_model" else format
     model.export(str(path), format=name, verbose=False, input_signature=signature)
 
 
 def _annotate_archive(path: Path, entries: dict[str, str]) -> None:
-    with zipfile.ZipFile(path, "a") as archive:  # appended to a file that is no archive
+    with zipfile.ZipFile(path, "a") as archive:  # appended to a model that is not an archive
         for name, text in entries.items():
             archive.writestr(f"{name}.json", text)
 

@@ -1,8 +1,8 @@
-"""Embeddings on several GPUs: one process per GPU, all of which store into one cache.
+"""Embedding on several GPUs, with one process per GPU and one cache for all.
 
-A process that starts with a single visible GPU computes on it, whatever the backend of Keras.
-Samples are sent in parts, so that a faster GPU gets more of them. Each process stores what it
-embeds, so that an interrupted run continues where it stopped.
+A process that starts with a single visible GPU computes on it with any backend of Keras. Samples
+are sent in parts, so that a faster GPU gets more of them. Each process stores its embeddings, so
+that an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_SAMPLES_PER_PART = 16384  # a GPU takes some seconds for them
+_SAMPLES_PER_PART = 16384  # some seconds of work for a GPU
 _BYTES_PER_PART = 2**28  # of images and arrays; paths are small
-_PARTS_PER_GPU = 4  # at least, so that no GPU waits long for the others
+_PARTS_PER_GPU = 4  # at least, so that no GPU is idle for long at the end
 _NOT_SHARED = (NotCachedWarning, UnstableBackboneWarning, CacheWriteWarning)
 
 
@@ -63,13 +63,13 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     Parameters
     ----------
     extractor : FeatureExtractor
-        An extractor with a cache. It is not changed, and need not be fitted. Its `n_jobs` is the
+        Extractor with a cache. It is not changed, and need not be fitted. Its `n_jobs` is the
         number of decoding threads per process; None divides the cores among the processes.
     X : samples
         Samples as for :meth:`FeatureExtractor.transform`.
     gpus : int or sequence of int
-        Number of GPUs, or the indices of those to use, as CUDA counts them. If
-        ``CUDA_VISIBLE_DEVICES`` is set, indices refer to the GPUs that it lists.
+        Number of GPUs, or their indices, as CUDA counts them. If ``CUDA_VISIBLE_DEVICES`` is set,
+        indices refer to the GPUs that it lists.
 
     Returns
     -------
@@ -100,8 +100,8 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     Notes
     -----
     A script needs no ``if __name__ == "__main__"``. Pass your own network as the path of a
-    ``.keras`` file, or as a callable that seeds its initialisers: a network that was built in this
-    process has reserved memory of a GPU already.
+    ``.keras`` file, or as a callable that seeds its initialisers, since building a network in this
+    process reserves memory of a GPU.
 
     Duplicates of an image in two parts may be embedded twice.
 
@@ -116,7 +116,7 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     devices = _checked_devices(extractor, gpus)
     samples = as_samples(X)
     worker = clone(extractor).set_params(verbose=0)
-    # Of all samples; those of a part may differ.
+    # Determined from all samples, since those of a part may differ.
     worker.array_shape_ = samples.array_shape
     worker.float_range_ = _float_range(extractor, samples)
     if worker.n_jobs is None:
@@ -129,7 +129,7 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     ):
         for gpu, part, result in run:
             total.add(gpu, part, result)
-            if result.error:  # no further part is sent
+            if result.error:  # `on_error` is "raise": the remaining parts are not sent
                 total.n_unseen += sum(map(len, parts))
                 parts.clear()
             advance(len(part))
@@ -146,12 +146,12 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
 
 def _float_range(extractor: FeatureExtractor, samples: Samples) -> tuple[float, float] | None:
     """Return the range of floating-point pixels, or None to leave the check to the processes."""
-    learned = getattr(extractor, "float_range_", None)
-    if learned is None:
+    fitted = getattr(extractor, "float_range_", None)
+    if fitted is None:
         # Only the processes know whether the network takes pixels.
         with contextlib.suppress(InputError):
             return samples.float_range()
-    return learned
+    return fitted
 
 
 def _checked_devices(extractor: Any, gpus: Any) -> dict[int, str]:
@@ -233,8 +233,8 @@ class _Total:
         self.spaces.add(result.space)
         if len(self.spaces) > 1:
             raise BackboneError(
-                "the network differs between the processes, which cannot share what they embed: "
-                "pass the path of a .keras file, or a callable that seeds its initialisers"
+                "the network differs between the processes, so they cannot share embeddings: pass "
+                "the path of a .keras file, or a callable that seeds its initialisers"
             )
         if result.has_gpu is False and gpu not in self.without_gpu:
             self.without_gpu.add(gpu)
@@ -254,7 +254,7 @@ def _run(
     worker: FeatureExtractor, samples: Samples, parts: deque[range], devices: dict[int, str]
 ) -> Generator[tuple[int, range, _PartResult]]:
     """Send each part to the process that is free first, and yield the results."""
-    context = get_context("loky")  # whose processes do not run the script of their parent again
+    context = get_context("loky")  # its processes do not run the script of their parent again
     processes = {}
     pending: dict[Connection, range] = {}
 
@@ -266,13 +266,13 @@ def _run(
 
     try:
         for name in devices.values():
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, worker), env={_VISIBLE: name})
+            connection, end = context.Pipe()
+            process = context.Process(target=_work, args=(end, worker), env={_VISIBLE: name})
             process.start()
-            theirs.close()
-            processes[ours] = process
+            end.close()
+            processes[connection] = process
         gpu_of = dict(zip(processes, devices, strict=True))
-        for connection in processes:  # once all are starting: sending waits for the process
+        for connection in processes:  # after all were started, since sending waits for the process
             send_part(connection)
         while pending:
             ready = wait(list(pending))
@@ -282,7 +282,7 @@ def _run(
                 send_part(connection)
     finally:
         for connection, process in processes.items():
-            if connection in pending:  # Ctrl-C need not wait: shards are complete
+            if connection in pending:  # on Ctrl-C or an error: stored shards are complete
                 process.terminate()
             connection.close()
         for process in processes.values():
@@ -296,7 +296,8 @@ def _receive(connection: Connection, gpu: int, part: range) -> _PartResult:
     except (EOFError, ConnectionError) as exc:
         raise EngineError(
             f"the process of GPU {gpu} ended while it embedded samples {part.start} to "
-            f"{part.stop - 1}; perhaps memory ran out. The next run finds what it stored"
+            f"{part.stop - 1}; perhaps memory ran out. The next run continues from the rows that "
+            "it stored"
         ) from exc
     if isinstance(result, Exception):
         raise result
@@ -320,7 +321,7 @@ def _embed_part(worker: FeatureExtractor, items: Any) -> _PartResult | Exception
         try:
             worker.transform(items)
         except _NOT_SHARED as exc:
-            return BackboneError(f"the processes cannot share what they embed: {exc}")
+            return BackboneError(f"the processes cannot share embeddings: {exc}")
         except BadSampleError as exc:
             error = exc
         except Exception as exc:

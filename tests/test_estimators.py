@@ -276,7 +276,7 @@ def test_fit_on_error_nan_warns_of_rows(paths, labels):
         classifier = TransferClassifier(extractor).fit(paths, labels, sample_weight=np.ones(20))
     assert len(caught) == 1
     assert "1 of 20 samples cannot be read:" in str(caught[0].message)
-    assert "leaves out where it trains or scores" in str(caught[0].message)
+    assert "leaves these rows out of training and scores" in str(caught[0].message)
     assert classifier.report_.n_unread == 1
     assert classifier.score(np.delete(paths, 3), np.delete(labels, 3)) == 1
 
@@ -346,7 +346,7 @@ def test_score_on_error_nan_warns(with_bad_file):
     with pytest.warns(BadSampleWarning) as caught:
         assert classifier.score(paths, labels, sample_weight=np.ones(12)) == 1
     assert len(caught) == 1
-    assert "leaves out where it trains or scores" in str(caught[0].message)
+    assert "leaves these rows out of training and scores" in str(caught[0].message)
     assert classifier.score(paths[:4], labels[:4]) == 1
 
 

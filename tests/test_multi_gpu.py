@@ -86,7 +86,7 @@ def test_embed_on_gpus_interrupted_run_continues(no_gpus_listed, tmp_path, monke
     ("network", "n_gpus"), [(Opaque(), 1), (Unseeded(), 2)], ids=["opaque", "unseeded"]
 )
 def test_embed_on_gpus_unshareable_network_is_refused(network, n_gpus, no_gpus_listed):
-    with pytest.raises(BackboneError, match="cannot share what they embed"):
+    with pytest.raises(BackboneError, match="cannot share embeddings"):
         embed_on_gpus(FeatureExtractor(network), ROWS, gpus=n_gpus)
 
 
@@ -101,7 +101,7 @@ def test_embed_on_gpus_unwritable_cache_is_refused(no_gpus_listed, tmp_path):
     (tmp_path / "file").touch()
     extractor = FeatureExtractor("tiny", cache=tmp_path / "file")
     images = np.zeros((4, 64, 64, 3), np.uint8)
-    with pytest.raises(BackboneError, match="cannot share what they embed"):
+    with pytest.raises(BackboneError, match="cannot share embeddings"):
         embed_on_gpus(extractor, images, gpus=1)
 
 

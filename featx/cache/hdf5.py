@@ -1,7 +1,7 @@
 """HDF5 files written in memory: the frame of a shard, which has gaps for its rows.
 
-A shard is plain HDF5, readable with h5py alone; ``schema.py`` lists its fields. An exported file may
-also hold ``names`` and ``labels`` of the samples.
+A shard is plain HDF5, readable with h5py alone; ``schema.py`` lists its fields. An exported file
+may also hold ``names`` and ``labels`` of the samples.
 
 libhdf5 makes the frame in memory, and featx fills in the rows and writes the file, because h5py on
 a full disk leaves an unreadable file and a process that crashes at exit.

@@ -1,1 +1,1 @@
-"""The ``featx`` command: its jobs, options, tables and demo."""
+"""The ``featx`` command: its subcommands, options, output and demo."""

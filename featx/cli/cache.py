@@ -38,9 +38,9 @@ def _open_existing(
 
 
 def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
-    """Check that a named cache exists, so that a typing error is not taken for an empty cache.
+    """Check that a named cache exists, so that a mistyped path is not taken for an empty cache.
 
-    The default cache may be missing: then nothing was stored yet.
+    The default cache may be missing if nothing has been stored yet.
     """
     named = f"--cache {path}" if path not in (None, "", "auto") else ""
     if not named and os.environ.get("FEATX_CACHE"):
@@ -50,7 +50,7 @@ def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
     from featx.cache.cache import CACHE_PARTS
 
     if not cache.path.is_dir():
-        raise InputError(f"{named}: there is no such cache; {cache.path} is no folder")
+        raise InputError(f"{named}: there is no such cache; {cache.path} is not a folder")
     names = {path.name for path in cache.path.iterdir() if not path.name.startswith(".")}
     names -= {"lost+found"}
     if names and names.isdisjoint(CACHE_PARTS):
@@ -156,7 +156,7 @@ def compact(store: EmbeddingCache, as_json: bool) -> None:
 
 @cache.command()
 @_CACHE
-@click.option("--max-bytes", default=None, help="Size that may stay, as in 500MB or 10GB.")
+@click.option("--max-bytes", default=None, help="Largest size to keep, as in 500MB or 10GB.")
 @click.option("--older-than", default=None, help="Remove spaces not used for this long: 30d, 12h.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
@@ -169,7 +169,7 @@ def evict(
 ) -> None:
     """Remove rows, from the least recently used spaces first, until the rest fits."""
     if max_bytes is None and older_than is None:
-        raise click.UsageError("--max-bytes or --older-than: what may stay")
+        raise click.UsageError("pass --max-bytes, --older-than or both")
     limits: dict[str, Any] = {
         "max_bytes": None if max_bytes is None else _size_bytes(max_bytes),
         "older_than": None if older_than is None else _length_of_time(older_than),

@@ -1,7 +1,7 @@
-"""What ``featx demo`` runs: a complete example on two real image sets, offline.
+"""The demo of ``featx demo``: a complete example on two real image sets, offline.
 
-Raw pixels are compared with the embeddings of ``"tiny"``, and these with what fine-tuning makes of
-them. A first run embeds each image once; a second run embeds none.
+Raw pixels are compared with the embeddings of ``"tiny"``, and these with a fine-tuned ``"tiny"``. A
+first run embeds each image once; a second run embeds none.
 
 The images come with the dependencies, and are written as a folder of PNG files per class. *Digits*:
 scikit-learn's handwritten digits, 8x8 pixels of gray, enlarged. *Letters*: A to J, drawn in the
@@ -49,12 +49,12 @@ _PIXELS = 32  # side of the images whose pixels are features
 _LABELS_PER_CLASS = 20
 _N_SPLITS = 2  # fine-tuning takes ten seconds for each
 _FINE_TUNE = FineTune("all", epochs=12, learning_rate=1e-3, batch_size=16, patience=None)
-# Typefaces with signs, or nothing, in the place of letters; so are those named "Display".
+# Typefaces with signs or nothing in place of letters, as in those named "Display".
 _NO_LETTERS = ("LastResort", "STIXNonUni", "STIXSiz", "cmex", "cmmi", "cmsy")
 
 
 class DemoRow(NamedTuple):
-    """One line of the table: the accuracy of some features on some images.
+    """A row of the table: the accuracy of some features on some images.
 
     Attributes
     ----------
@@ -95,11 +95,11 @@ def run_demo(
     Parameters
     ----------
     folder : Path
-        A new folder, or that of an earlier demo, which is cleared.
+        New folder, or that of an earlier demo, which is cleared.
     n_per_letter : int
         Number of images of each letter.
     on_step : callable
-        Called with a description of each step before it starts.
+        Function that is called with a description of each step before it starts.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def run_demo(
     Raises
     ------
     InputError
-        The folder holds files that no demo wrote.
+        The folder holds files that are not from a demo.
     MissingExtraError
         matplotlib is not installed.
     """
@@ -156,8 +156,8 @@ def _check_own(folder: Path) -> None:
         foreign = set(os.listdir(place)) - set(known) if place.is_dir() else set()
         if foreign:
             raise InputError(
-                f"{str(place)!r} holds files that no demo wrote, such as {min(foreign)!r}: the "
-                "demo clears its folder. Expected a new name or a demo's folder"
+                f"{str(place)!r} holds files that are not from a demo, such as {min(foreign)!r}. "
+                "The demo clears its folder: expected a new name or a demo's folder"
             )
 
 
@@ -236,7 +236,7 @@ def write_letters(folder: Path, *, n_per_letter: int) -> None:
 
 
 def typefaces() -> list[Path]:
-    """Return the files of the typefaces in which letters are drawn; matplotlib brings them."""
+    """Return the files of the typefaces in which letters are drawn, which are matplotlib's."""
     try:
         import matplotlib
     except ImportError as exc:

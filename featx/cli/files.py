@@ -1,8 +1,8 @@
-r"""The folders that commands read, and the file that ``featx extract`` writes.
+r"""Folders that commands read, and the file that ``featx extract`` writes.
 
-The file holds embeddings, with the path and label of each image. In .npz and .h5 these are the
-arrays ``embeddings``, ``paths`` and ``labels``; in .csv a column for each feature, ``embedding_0``
-and so on, follows ``path`` and ``label``; in .parquet the columns are ``path``, ``label`` and
+The file holds embeddings, with the path and label of each image. A .npz or .h5 file has the arrays
+``embeddings``, ``paths`` and ``labels``; a .csv file the columns ``path``, ``label`` and one for
+each feature, ``embedding_0`` and so on; a .parquet file the columns ``path``, ``label`` and
 ``embedding``. Labels are left out if no image is in a class folder. Paths and labels are written
 unchanged, in quotes in .csv; bytes that are not UTF-8, which only .npz can hold, become ``\udcff``.
 """
@@ -28,8 +28,9 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     """Return all images of a folder, with or without a folder per class.
 
     With class folders and no images beside them, ``data`` and ``target`` are those of
-    :func:`load_image_folder`. Otherwise ``data`` is the paths of all images below the folder, and
-    ``target`` the name of the subfolder of each, empty for a loose image; None if all are loose.
+    :func:`load_image_folder`. Otherwise ``data`` holds the paths of all images below the folder,
+    and ``target`` the name of the subfolder of each, empty for an image outside of subfolders;
+    ``target`` is None if there are no images in subfolders.
 
     Examples
     --------
@@ -42,7 +43,7 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        return load_image_folder(root)  # which raises the error
+        return load_image_folder(root)  # raises the error
     entries = [
         entry
         for entry in root.iterdir()
@@ -58,7 +59,7 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
 
 
 class EmbeddingFile(NamedTuple):
-    """The contents of an embedding file; labels are None if no image is in a class folder."""
+    """The content of an embedding file; labels are None if no image is in a class folder."""
 
     embeddings: np.ndarray
     paths: Sequence[str]

@@ -1,13 +1,13 @@
-"""The ``featx`` command: the jobs of the library from the shell.
+"""The ``featx`` command: the functions of the library from the shell.
 
-Exit codes: 0 success; 1 the job ran and found something wrong (damaged rows in a cache);
-2 wrong usage; 3 bad input or parameters; 4 a backbone or its weights cannot be loaded; 5 a saved
-file cannot be loaded or holds types that are not trusted; 6 an error of the disk; 70 a bug of
-featx, with its traceback; 130 interrupted; 141 the reader of the output is gone, as in
-``featx ... | head``; 129 and 143 ended by SIGHUP and SIGTERM.
+Exit codes: 0 success; 1 the command found damaged rows in a cache; 2 wrong usage; 3 bad input or
+parameters; 4 a backbone or its weights cannot be loaded; 5 a saved file cannot be loaded or holds
+types that are not trusted; 6 an error of the disk; 70 a bug of featx, with its traceback;
+130 interrupted; 141 the output is no longer read, as in ``featx ... | head``; 129 and 143 ended by
+SIGHUP and SIGTERM.
 
 With ``--json`` the result is one JSON document on standard output. Progress, warnings and errors
-always go to standard error. Heavy packages are imported when a job needs them.
+always go to standard error. Heavy packages are imported when a command needs them.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def extract(
 ) -> None:
     """Embed all images of a folder, and write embeddings, paths and labels to one file.
 
-    The label of an image is the name of its class folder; it is empty for a loose image.
+    The label of an image is the name of its class folder, empty for an image outside of one.
     """
     from featx.cli.files import ENDINGS, EmbeddingFile, check_packages, list_folder
 
@@ -212,9 +212,9 @@ def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
 @click.argument("name", required=False)
 @AS_JSON
 def backbones(name: str | None, as_json: bool) -> None:
-    """List the networks that can be named, or the layers and blocks of NAME.
+    """List the networks, or the layers and blocks of the network NAME.
 
-    --layer and --fine-tune take these names of layers, and --fine-tune N the top N blocks.
+    --layer and --fine-tune take the names of layers, and --fine-tune N selects the top N blocks.
     """
     from featx.backbones.registry import list_backbones
 
@@ -278,7 +278,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         return cli.main(arguments, standalone_mode=False) or 0
     except click.exceptions.Abort:
-        # Also what click makes of Ctrl-C.
+        # Ctrl-C, which click converts, or no answer to a question.
         echo("interrupted", err=True)
         return 130
     except click.ClickException as exc:
@@ -296,7 +296,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Replace closed streams, whose descriptors files would get, and let streams take any text."""
+    """Replace closed streams, whose descriptors files would get, and make streams take any text."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until Python ends
@@ -307,7 +307,7 @@ def _prepare_streams() -> None:
 
 @contextlib.contextmanager
 def _unwound_by_signals() -> Iterator[None]:
-    """Let signals that end the process unwind it, so that no unfinished file is left behind."""
+    """Make signals that end the process raise SystemExit, so that unfinished files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -330,10 +330,10 @@ def _unwound_by_signals() -> Iterator[None]:
 
 
 class _QuietTensorFlow(importlib.abc.MetaPathFinder):
-    """Hides what TensorFlow's libraries print while they are loaded.
+    """Hides the output of TensorFlow's libraries while they are loaded.
 
-    They write lines about processors and drivers straight to standard error, before any of their
-    settings is read. A run whose rows are all cached never loads them.
+    They write lines about processors and drivers directly to standard error, before they read any
+    setting. A run whose rows are all cached never loads them.
     """
 
     def find_spec(
@@ -367,9 +367,9 @@ _quiet_tensorflow = _QuietTensorFlow()
 
 
 def _keep_tensorflow_quiet() -> None:
-    """Hide the greetings of TensorFlow, if it is imported at all, and its remarks on retracing."""
+    """Hide the output of TensorFlow's import, if it is imported, and its warnings of retracing."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # It takes each network beyond the fifth for one that is traced again and again.
+    # TensorFlow warns of retracing from the fifth network on, although each is traced once.
     logging.getLogger(_TENSORFLOW).setLevel(logging.ERROR)
     if _TENSORFLOW not in sys.modules and _quiet_tensorflow not in sys.meta_path:
         sys.meta_path.insert(0, _quiet_tensorflow)

@@ -49,7 +49,7 @@ _ON_ERROR = click.option(
     "--on-error",
     type=click.Choice(["raise", "nan"]),
     default=None,
-    help="What to do with unreadable images; default: as the model was fitted.",
+    help="Treatment of unreadable images; default: that of the saved model.",
 )
 
 
@@ -79,7 +79,7 @@ def fit(
 ) -> None:
     """Train a classifier on a folder per class and save it as one file.
 
-    With --fine-tune the top of the network is trained as well, and kept if that helps.
+    With --fine-tune the top of the network is trained as well, and kept if it is better.
     """
     check_ending(out, (".featx",), or_none=True)
     check_out(out, force=force)
@@ -127,7 +127,7 @@ def predict(
 ) -> None:
     """Predict the class of images, or of all images below folders, with a saved model.
 
-    Images that cannot be read have no label with --on-error nan. Control characters in names are
+    With --on-error nan, images that cannot be read have no label. Control characters in names are
     printed as Python escapes, and with --json as JSON escapes.
     """
     from featx.heads.fit import predict as labels_of
@@ -136,7 +136,7 @@ def predict(
     paths = list_images(images)
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
-        raise InputError(f"the head of {model!r} gives no probabilities: leave --proba out")
+        raise InputError(f"the head of {model!r} has no probabilities: leave --proba out")
     is_read, rows = _readable_rows(classifier, paths)
     predictions: list[dict[str, Any]] = [{"image": path, "label": None} for path in paths]
     readable = list(itertools.compress(predictions, is_read))
@@ -236,7 +236,7 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
 def _load_classifier(
     model: str, *, trusted: tuple[str, ...], cache: str, on_error: str | None
 ) -> TransferClassifier:
-    """Load a saved classifier, to be used with this cache and this treatment of bad images."""
+    """Load a saved classifier with a cache and a treatment of unreadable images."""
     from featx.estimators import TransferClassifier
     from featx.saving.persistence import load
 
@@ -253,7 +253,7 @@ def _load_classifier(
 def _readable_rows(
     classifier: TransferClassifier, paths: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return True for each image that could be read, and the input of the head for those images."""
+    """Return a mask of the images that could be read, and the input of the head for those."""
     import numpy as np
 
     from featx._training_data import readable_mask

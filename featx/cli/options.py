@@ -20,7 +20,7 @@ FOLDER = click.argument("folder", type=click.Path())
 
 
 class Command(click.Command):
-    """A command that rejects repeated options, of which click would use the last value only.
+    """A command that rejects repeated options, of which click would use only the last value.
 
     Standard output is for results; what libraries print goes to standard error.
     """
@@ -51,7 +51,7 @@ class Group(click.Group):
 
 
 class _LazyHelpOption(click.Option):
-    """An option whose help lists a table of the library, which is loaded when help is shown."""
+    """An option whose help lists names of the library, which is loaded when help is shown."""
 
     def __init__(self, *args: Any, make_help: Callable[[], str], **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -105,7 +105,7 @@ def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=1,
             help="Augmented views of each image to train on, with the image.",
         ),
-        click.option("--augment", default="none", help="standard or none: how views are made."),
+        click.option("--augment", default="none", help="standard or none, for augmented views."),
         click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
         click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
         click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
@@ -187,7 +187,7 @@ def make_fine_tune(options: dict[str, Any]) -> Any:
     for name in params.keys() - set(known):
         hint = did_you_mean(name, known)
         raise click.BadParameter(
-            f"{name!r} is no parameter of FineTune.{hint}", param_hint="--tune"
+            f"{name!r} is not a parameter of FineTune.{hint}", param_hint="--tune"
         )
     return FineTune(_value(options["unfreeze"]), **params)
 

@@ -1,7 +1,7 @@
-"""What the commands write: text and tables for people, JSON for machines, messages.
+"""Output of the commands: text and tables, JSON, messages.
 
 Results go to standard output; progress, warnings and errors go to standard error. Errors of the
-library name parameters; their parts are formatted here with the options that a person types.
+library name parameters; their parts are formatted here with the options of the command.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _READER_GONE = 141
 _MAX_CELL_CHARS = 1_000
-_UNCUT_CHARS = 10_000  # of a line; where no terminal sets a width, rich takes 80
+_UNCUT_CHARS = 10_000  # width of a line in a file or pipe, where rich would use 80
 
 
 def at_the_shell(problem: Exception) -> str:
@@ -108,14 +108,14 @@ def _write(text: str, *, err: bool = False) -> None:
     try:
         click.echo(text, stream, nl=False, color=True)
     except BrokenPipeError:
-        # Python flushes standard output when it ends, and would complain.
+        # Python flushes standard output when it exits, which would raise the error again.
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
         raise click.exceptions.Exit(_READER_GONE) from None
 
 
 def show(result: Any, as_json: bool, text: str) -> None:
-    """Print the result for machines, or else its text for people."""
+    """Print a result as JSON, or as text."""
     if as_json:
         print_json(result)
     else:
@@ -163,15 +163,15 @@ def check_out(*paths: Path, force: bool) -> None:
             raise InputError(f"{str(folder)!r}: no such folder to write to")
         check_replaceable(path)
         if not force and path.exists():
-            raise InputError(f"{str(path)!r} is there already: pass --force to replace it")
+            raise InputError(f"{str(path)!r} exists already: pass --force to replace it")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns whose name begins with ``#`` are aligned right.
 
-    Names are shown as text, without markup or emoji codes. The title is one line, however long, so
-    that a path in it can be copied. In a file or a pipe, each cell is one line, and is shown whole
-    below 1,000 characters.
+    Names are shown as text, without markup or emoji codes. The title is not wrapped, so that a path
+    in it can be copied. In a file or a pipe, each cell is one line, and is not shortened below
+    1,000 characters.
     """
     console = Console(file=_results())
     if not console.file.isatty():  # rich takes a pipe for a terminal if colour is forced
@@ -199,7 +199,7 @@ def _as_cell(value: Any) -> Text:
 
 @contextlib.contextmanager
 def status(title: str) -> Iterator[Callable[[str], None]]:
-    """Show on standard error what is being done; yields the function that shows each step."""
+    """Show the present step on standard error; yield the function to call with each step."""
     console = Console(stderr=True)
     with console.status(Text(title)) as spinner:
 
@@ -261,8 +261,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
         error, temperature = (result["calibration"][name] for name in ("error", "temperature"))
         shown = f"calibration error {error:.3f}"
         if temperature is not None:
-            side = "sure" if temperature > 1 else "careful"
-            shown += f" (temperature {temperature:.2f}: probabilities are too {side})"
+            fault = "overconfident" if temperature > 1 else "underconfident"
+            shown += f" (temperature {temperature:.2f}: predictions are {fault})"
         echo(shown)
     labels = result["confusion"]["labels"]
     counts = zip(labels, result["confusion"]["counts"], strict=True)
@@ -276,7 +276,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
 def print_comparisons(
     rows: Sequence[Comparison], p_values: Sequence[float], *, n_folds: int
 ) -> None:
-    """Print a table of cross-validations, each with the p value of its difference to the best."""
+    """Print a table of cross-validations, each with the p-value of its difference from the best."""
     accuracy = f"#accuracy, {n_folds} folds"
     columns = ("backbone", "head", accuracy, "#p, best", "#passes", "#seconds")
     lines = [
@@ -294,7 +294,7 @@ def print_comparisons(
 
 
 def print_backbones(networks: Sequence[Network]) -> None:
-    """Print the networks that can be named."""
+    """Print the networks that have a name."""
     columns = ("name", "#input, pixels", "#features", "#parameters", "preprocessing")
     rows = [
         (
@@ -310,7 +310,7 @@ def print_backbones(networks: Sequence[Network]) -> None:
 
 
 def print_network(network: Network, layers: Sequence[LayerInfo], blocks: Sequence[Block]) -> None:
-    """Print the layers of a network, from its input on, and its blocks, from the top."""
+    """Print the layers of a network, from its input, and its blocks, from the top."""
     size = f"{network.input_size} x {network.input_size} pixels"
     lines = [
         (layer.name, layer.kind, _sides(layer.shape), f"{layer.n_params:,}", layer.block)
@@ -336,7 +336,7 @@ def _sides(shape: Sequence[int | None]) -> str:
 
 
 def print_cache(result: dict[str, Any]) -> None:
-    """Print what a cache holds."""
+    """Print the content of a cache."""
     columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "last used")
     rows = [
         (

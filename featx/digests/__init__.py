@@ -1,1 +1,1 @@
-"""What makes two embeddings comparable: digests of graphs, code and content."""
+"""Digests of graphs, code and content, which make embeddings comparable."""

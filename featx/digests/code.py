@@ -1,9 +1,9 @@
-"""Digest of code: what a function, class or object computes, equal in every process.
+"""Digests of code, which identify what a function, class or object computes in every process.
 
 Keras configs name a `Lambda` or a custom layer but do not show what it does, so two that compute
 different things can look alike. The digest made here follows the code itself:
 
-- **A function** is its bytecode, constants, names, defaults and closure, and whatever it reaches
+- **A function** is its bytecode, constants, names, defaults and closure, and all that it reaches
   through global names: plain data by value, functions and classes by their own code. Its file,
   line numbers, name and annotations do not count; its docstring, a constant, does.
 - **A class** is the code and data in its body, and its bases.
@@ -12,9 +12,10 @@ different things can look alike. The digest made here follows the code itself:
   identified by its name alone, and the walk stops there. A new release may compute slightly
   other numbers; that does not count as other code.
 
-What cannot be followed raises :class:`UnhashableCodeError`. Not noticed are names looked up as
-strings (`getattr(module, name)`, `eval`) and what files hold. Each minor version of Python has
-bytecode of its own, hence other digests: that costs a new pass, never a wrong row.
+Objects that cannot be followed raise :class:`UnhashableCodeError`. The digest does not cover names
+that are looked up as strings (`getattr(module, name)`, `eval`), nor the contents of files. Each
+minor version of Python has its own bytecode, hence other digests: that costs a new pass, never a
+wrong row.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
     Parameters
     ----------
     obj : object
-        A function, class, callable object, or plain data that may hold such.
+        Function, class, callable object, or plain data that may hold such objects.
     known : callable, default=None
-        Function that returns the digest of an object of a kind that it knows, and None for
-        others. It is asked first, except about numbers, strings and the like; so Keras layers
-        within closures get their digests.
+        Function that returns the digest of an object of a kind that it knows, and None for others.
+        It is called first, except for numbers, strings and the like; so Keras layers in closures
+        get their digests.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
     Raises
     ------
     UnhashableCodeError
-        Something that `obj` reaches can be neither followed nor identified by name.
+        An object that `obj` reaches can be neither followed nor identified by name.
 
     Examples
     --------
@@ -126,7 +127,7 @@ class _Stream:
 
 @functools.singledispatch
 def _write(value: Any, out: _Stream) -> None:
-    """Spell out any object for which no other writer is registered below."""
+    """Write an object for which no other writer is registered below."""
     if (name := library_name(value)) is not None:
         out.put("library", name)
     elif out.is_new(value) and not _write_content(value, out):
@@ -134,7 +135,7 @@ def _write(value: Any, out: _Stream) -> None:
 
 
 def _write_content(value: Any, out: _Stream) -> bool:
-    """Spell out a library's wrapper by what it wraps, and a tensor by its elements."""
+    """Write the content of a library's wrapper, or the elements of a tensor."""
     if not is_library(type(value).__module__):
         return False
     for attribute in ("__wrapped__", "python_function"):
@@ -162,7 +163,7 @@ def _write_as_pickled(value: Any, out: _Stream) -> None:
     if isinstance(reduced, str):
         _refuse(value, "pickle would keep no more than its name")
     build, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
-    # Attributes in the order of their names: code may set them in any.
+    # Sorted by name, since code may set attributes in any order.
     state = sorted(state.items()) if isinstance(state, dict) else state
     out.put("object")
     _write_sequence((build, arguments, state, [*(items or ())], [*(pairs or ())]), out)
@@ -189,12 +190,12 @@ def _write_dict(value: dict, out: _Stream) -> None:
 def _write_set(value: set | frozenset, out: _Stream) -> None:
     _write_subclass(value, out)
     out.put("set")
-    # A set has an order of its own in each process.
+    # Sorted, since the order of a set differs between processes.
     _write_sequence(sorted(code_digest(item, known=out.known) for item in value), out)
 
 
 def _write_subclass(value: Any, out: _Stream) -> None:
-    """Spell out what a user's subclass of a common type adds."""
+    """Write the class and attributes of an instance of a user's subclass of a common type."""
     if not is_library(type(value).__module__):
         out.write(type(value))
         out.write(sorted(getattr(value, "__dict__", {}).items()))
@@ -215,7 +216,7 @@ def _write_array(value: np.ndarray | np.generic, out: _Stream) -> None:
 @_write.register
 def _write_module(value: types.ModuleType, out: _Stream) -> None:
     if not is_library(value.__name__):
-        _refuse(value, "a whole module has no digest; use the functions that are meant")
+        _refuse(value, "a module has no digest; refer to its functions instead")
     out.put("module", value.__name__)
 
 
@@ -268,7 +269,7 @@ def _write_function(value: types.FunctionType, out: _Stream) -> None:
 
 @_write.register
 def _write_code(value: types.CodeType, out: _Stream) -> None:
-    # Being defined within another function changes nothing in what a function does.
+    # Without this flag, since a definition inside another function computes the same.
     flags = value.co_flags & ~inspect.CO_NESTED
     counts = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, flags)
     names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
@@ -286,7 +287,7 @@ def _write_cell(cell: types.CellType, out: _Stream) -> None:
 
 
 def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _Stream) -> None:
-    """Spell out what `name.attribute...` means to a function, as far as it leads into modules."""
+    """Write the value of a global `name.attribute...` of a function, followed through modules."""
     missing = object()
     value = function.__globals__.get(path[0], missing)
     for attribute in path[1:]:

@@ -1,4 +1,4 @@
-"""The graph of a Keras model, as the history of its tensors holds it."""
+"""The graph of a Keras model, read from the history of its tensors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
     """Return the call that made a tensor, and the index of the tensor in its outputs.
 
-    Keras shows a graph publicly only as a config, which cannot be had with custom layers that
-    have none and is slow; the history of the tensors is what `keras.Model` itself reads.
+    Publicly, Keras gives a graph only as a config, which is slow and fails for custom layers
+    without a config; `keras.Model` itself reads the history of the tensors.
     """
     operation, node_index, tensor_index = tensor._keras_history
     return operation._inbound_nodes[node_index], tensor_index
@@ -27,8 +27,8 @@ def upstream(
     """Yield the tensors upstream of some tensors, inputs first, without recursion.
 
     `known` holds the ids of the tensors at which the walk ends; the caller adds the id of each
-    tensor before it asks for the next. With a tensor come the call that made it, whose inputs are
-    all known, and the index of the tensor in the outputs of the call.
+    tensor before it requests the next. Each item is a tensor, the call that made it, whose inputs
+    are all known, and the index of the tensor in the outputs of the call.
     """
     pending = list(tensors)
     while pending:
@@ -44,7 +44,7 @@ def upstream(
 
 
 def calls_of(model: keras.Model) -> list[Any]:
-    """Return the calls that lead from the inputs of a model to its outputs, in their order."""
+    """Return the calls between the inputs and the outputs of a model, in order."""
     known = {id(tensor) for tensor in model.inputs}
     calls: list[Any] = []
     for _, call, _ in upstream(model.outputs, known):
@@ -54,7 +54,7 @@ def calls_of(model: keras.Model) -> list[Any]:
 
 
 def has_graph(operation: keras.Operation) -> bool:
-    """Return True for a model with a graph of its own."""
+    """Return True for a model that has a graph, even if it does more than run it."""
     import keras
 
     return isinstance(operation, keras.Model) and getattr(operation, "inputs", None) is not None

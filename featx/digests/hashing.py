@@ -1,7 +1,7 @@
-"""The hash of featx: xxh3, 128 bits for identities, 64 bits for checksums.
+"""Hashing with xxh3: 128 bits for digests, 64 bits for checksums.
 
 It runs at the speed of memory (22 to 27 GB/s on one core), so that hashing a sample costs nothing
-beside reading it. It guards against accidents, not against an attacker who crafts collisions.
+compared with reading it. It guards against accidents, not against attackers who make collisions.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ def digest_of_array(array: np.ndarray) -> bytes:
 def digests_of_rows(rows: np.ndarray) -> list[bytes]:
     """Digest each row of an array as :func:`digest_of_array` does, several times as fast.
 
-    The interpreter's lock is released once for each row: more often, threads that hash at the same
-    time wait for each other.
+    The interpreter's lock is released only once for each row, since threads that hash at the same
+    time would otherwise wait for each other.
 
     Examples
     --------
     >>> digests_of_rows(np.eye(2)) == [digest_of_array(row) for row in np.eye(2)]
     True
     """
-    begun = xxhash.xxh3_128(f"{rows.dtype.str}{rows.shape[1:]}".encode())
+    started = xxhash.xxh3_128(f"{rows.dtype.str}{rows.shape[1:]}".encode())
     contiguous = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:]))
     digests = []
     for row in contiguous.view(np.uint8):
-        state = begun.copy()
+        state = started.copy()
         state.update(row.data)
         digests.append(state.digest())
     return digests

@@ -1,19 +1,20 @@
-"""Digest of a Keras graph: what decides the numbers that a model computes, and nothing else.
+"""Digests of Keras graphs, which cover what decides the numbers of a model, and nothing else.
 
-A Merkle hash, operation by operation, over what lies upstream of the outputs: the digest of a
-tensor is made from the operation that computes it (class, config, code that is not Keras's own,
-the bytes of each weight), its call arguments and the digests of its inputs. Hence:
+It is a Merkle hash of the operations upstream of the outputs: the digest of a tensor covers the
+operation that computes it (class, config, code that is not Keras' own, the bytes of each weight),
+its call arguments and the digests of its inputs. Hence:
 
-- What lies downstream of a layer output does not count, and two models that share their lower
-  blocks have equal digests for each layer output in those blocks.
+- Layers downstream of a layer output do not count, and two models that share their lower blocks
+  have equal digests for each layer output in those blocks.
 - A nested model counts as its operations do, so that nested and flattened graphs are equal.
 - Names, `trainable`, initialisers, regularisers, constraints and seeds are left out, and so is
   the shape of the inputs; the dtype policy of each layer stays, since it decides the numbers.
-- `training=False` and `training=None` are one: embeddings are inference.
+- `training=False` and `training=None` are equal, since embeddings are computed by inference.
 
-A config leaves out code and, in custom layers, whatever its author forgot; attributes fill the
-gap. Nothing is remembered between calls, as users change weights and attributes in place. Reading
-the weights and configs takes 30 ms for MobileNetV2, 45 ms for ResNet50, 150 ms for NASNetMobile.
+A config lacks code and, in custom layers, all that its author forgot; the attributes of the layer
+are hashed too. Nothing is remembered between calls, since users change weights and attributes in
+place. Reading the weights and configs takes 30 ms for MobileNetV2, 45 ms for ResNet50, 150 ms for
+NASNetMobile.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def graph_digest(model: keras.Model, *, digester: Digester | None = None) -> str
     Parameters
     ----------
     model : keras.Model
-        Functional, Sequential or subclassed; built.
+        Functional, Sequential or subclassed model, built.
     digester : Digester, default=None
-        A digester of other parts of the same model, so that no weight is hashed twice.
+        Digester of other parts of the same model, so that no weight is hashed twice.
 
     Returns
     -------
@@ -95,7 +96,7 @@ class Digester:
     """Digest operations and graphs, as they are at one moment; hash no weight twice."""
 
     def __init__(self) -> None:
-        # Each is kept beside its digest so that no other can get the same id.
+        # Each operation is kept beside its digest, so that no other can get the same id.
         self._operations: dict[int, tuple[str, keras.Operation]] = {}
         self._classes: dict[type, str] = {}
 
@@ -114,13 +115,13 @@ class Digester:
         return digest_of_json([self._tensor(tensor, known) for tensor in outputs])
 
     def _tensor(self, tensor: keras.KerasTensor, known: dict[int, str]) -> str:
-        """Digest a tensor and, in `known`, all upstream of it."""
+        """Digest a tensor, and add the digests of all tensors upstream of it to `known`."""
         for current, node, index in upstream([tensor], known):
             known[id(current)] = self._output(node, index, known)
         return known[id(tensor)]
 
     def _output(self, node: Any, index: int, known: dict[int, str]) -> str:
-        """Digest one output of one call, the inputs being known."""
+        """Digest one output of a call whose inputs are known."""
         arguments, keywords = node.arguments.args, _without_defaults(node.arguments.kwargs)
         if is_graph(node.operation):
             inner = self._nested_output(node, index, arguments[0], known)
@@ -133,7 +134,7 @@ class Digester:
     def _nested_output(self, node: Any, index: int, argument: Any, known: dict[int, str]) -> str:
         model = node.operation
         inputs = zip(model.inputs, _flat_inputs(model, argument), strict=True)
-        # Of its own for each call: a shared model computes other tensors from other inputs.
+        # Separate for each call, since a shared model computes other tensors from other inputs.
         inner_known = {id(inner): self._entry(inner, outer, known) for inner, outer in inputs}
         return self._tensor(model.outputs[index], inner_known)
 
@@ -212,13 +213,13 @@ _LEFT_OUT = frozenset(
     {
         *("name", "trainable", "seed", "batch_shape", "batch_input_shape", "input_shape"),
         *("build_config", "registered_name", "shared_object_id"),
-        # Terms learnt by `adapt` are in no config, so that all are read from the layer.
+        # Terms from `adapt` are in no config, so all terms are read from the layer.
         *("vocabulary", "vocabulary_size", "has_input_vocabulary", "idf_weights"),
     }
 )
 _NOISE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 _NOISE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
-# What `compile`, `fit`, `evaluate`, `predict` and `export` leave in a model or in its layers.
+# Attributes that `compile`, `fit`, `evaluate`, `predict` and `export` leave in models and layers.
 _FUNCTIONS = frozenset({"train_function", "test_function", "predict_function"})
 _TRAINING = frozenset(
     {
@@ -230,7 +231,7 @@ _TRAINING = frozenset(
 
 
 def _config_of(operation: keras.Operation) -> dict[str, Any] | None:
-    """Return a config without what has no part in inference; None if the class has none."""
+    """Return a config without entries that do not affect inference; None if there is no config."""
     try:
         with warnings.catch_warnings():
             # Lambdas make configs that are unsafe to load; here they are only hashed.
@@ -308,7 +309,7 @@ def _members(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
         if name not in bookkeeping and not name.startswith("_self_") and not _is_noise(name):
             yield name, value
     if is_model:
-        yield "layers", operation.layers  # a Sequential has them in no attribute of its own
+        yield "layers", operation.layers  # they are in no attribute of a Sequential
 
 
 @functools.cache
@@ -316,7 +317,7 @@ def _bookkeeping_of_layers() -> frozenset[str]:
     """Return the attributes that each layer has before its class sets any."""
     import keras
 
-    # With a name of its own it does not advance Keras's counters for automatic names.
+    # With a name, so that Keras' counters for automatic names do not advance.
     return _FUNCTIONS.union(vars(keras.layers.Layer(name="featx_plain")))
 
 
@@ -358,8 +359,8 @@ def _weights_of(operation: keras.Operation, attributes: dict[str, Any]) -> list[
     import keras
 
     if isinstance(operation, keras.layers.Normalization) and operation.built:
-        # Not its weights: one is a counter that backends keep differently, and the others go
-        # into these only when adapted or loaded.
+        # Instead of its weights: one is a counter that differs between backends, and the others
+        # are copied into these attributes only when the layer is adapted or loaded.
         return [np.asarray(operation.mean), np.asarray(operation.variance)]
     elsewhere = {id(weight) for layer in _layers_in(attributes) for weight in layer.weights}
     weights = getattr(operation, "weights", ())

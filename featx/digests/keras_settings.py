@@ -1,9 +1,9 @@
-"""Global settings of Keras that change embeddings, and code that runs under given settings.
+"""Global settings of Keras that change embeddings, and contexts that apply them.
 
 Keras reads its dtype policy, ``floatx``, ``epsilon`` and data format while layers are built, and
-some layers read them again when they are called. What featx builds itself, such as a named network,
-is built and compiled under the default settings, whatever the caller has set. A model that the
-caller built runs under the caller's settings, which are then part of its identity.
+some layers read them again when they are called. featx builds and compiles its own models, such as
+named networks, under the default settings, whatever the caller has set. A model that the caller
+built runs under the caller's settings, which are then part of its space.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class KerasSettings:
     epsilon : float
     image_data_format : str
     policy : DTypePolicy or str
-        The policy itself.
+        Policy object.
 
     Examples
     --------
@@ -59,16 +59,16 @@ class KerasSettings:
 
     @contextlib.contextmanager
     def applied(self, *, in_helper: bool = False) -> Iterator[None]:
-        """Run a block under these settings, and restore the earlier ones, whatever happens.
+        """Apply these settings inside the context, and restore the earlier ones afterwards.
 
-        Each thread has its own dtype policy; the other settings belong to the process. Where these
-        have to change, one thread at a time runs such a block. `in_helper` is True in a thread that
-        works for another one, which may wait for it in such a block.
+        Each thread has its own dtype policy; the other settings belong to the process. If these
+        have to change, one thread at a time is inside the context. `in_helper` is True in a thread
+        that works for another one, which may wait for it inside the context.
         """
         import keras
 
         policy = keras.config.dtype_policy()
-        with _process_wide.held_at(self._of_process, in_helper=in_helper):
+        with _process_wide.kept_at(self._of_process, in_helper=in_helper):
             keras.config.set_dtype_policy(self.policy)
             try:
                 yield
@@ -95,7 +95,7 @@ def current_settings() -> KerasSettings:
 
 
 class _ProcessWide:
-    """The process-wide settings, and the threads that hold them at given values."""
+    """The process-wide settings, and the threads that keep them at given values."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -103,20 +103,20 @@ class _ProcessWide:
         self._before = STANDARD._of_process
 
     def as_seen_here(self) -> tuple[str, float, str]:
-        """Return the settings of this thread, without those that other threads hold."""
+        """Return the settings for this thread, without temporary ones of other threads."""
         with self._changed:
             is_holder = threading.get_ident() in self._holders
             return _read() if is_holder or not self._holders else self._before
 
     @contextlib.contextmanager
-    def held_at(self, asked: tuple[str, float, str], *, in_helper: bool) -> Iterator[None]:
-        """Hold the settings at given values: alone, unless nothing has to be restored."""
+    def kept_at(self, wanted: tuple[str, float, str], *, in_helper: bool) -> Iterator[None]:
+        """Keep the settings at given values; wait for other threads if they have to change."""
         thread = threading.get_ident()
 
         def is_free() -> bool:
             if not self._holders or thread in self._holders:
                 return True
-            return _read() == asked and (in_helper or self._before == asked)
+            return _read() == wanted and (in_helper or self._before == wanted)
 
         with self._changed:
             self._changed.wait_for(is_free)
@@ -124,12 +124,12 @@ class _ProcessWide:
             if not self._holders:
                 self._before = found
             self._holders[thread] += 1
-            _write(asked)
+            _write(wanted)
         try:
             yield
         finally:
             with self._changed:
-                if found != asked:  # helpers may have come in
+                if found != wanted:  # helpers may have entered the context
                     self._changed.wait_for(lambda: set(self._holders) == {thread})
                     _write(found)
                 self._holders[thread] -= 1

@@ -1,7 +1,6 @@
-"""Tables of 16-byte digests, in which many are looked up at a time.
+"""Tables of 16-byte digests, in which many keys are looked up at once.
 
-Digests travel as numpy arrays of dtype ``S16``; sorting and binary search are numpy's own, on their
-first halves as integers.
+Keys are numpy arrays of dtype ``S16``; numpy sorts and searches their first halves as integers.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import numpy as np
 from featx.digests.hashing import DIGEST_BYTES
 
 KEY_DTYPE = np.dtype(f"S{DIGEST_BYTES}")
-NO_KEY = bytes(DIGEST_BYTES)  # of a sample that cannot be read; no row is stored under it
-_LONGEST_SCAN = 16  # table rows per key that are scanned for the keys in one run
+NO_KEY = bytes(DIGEST_BYTES)  # key of a sample that cannot be read; no row is stored under it
+_LONGEST_SCAN = 16  # largest ratio of table rows to keys for which a table is scanned
 
 
 def keys_from(digests: Iterable[bytes], *, count: int) -> np.ndarray:
@@ -49,16 +48,16 @@ def distinct(keys: np.ndarray) -> np.ndarray:
 
 
 class KeyTable:
-    """An immutable map from keys to the position at which each was given.
+    """An immutable map from keys to their positions in an array.
 
-    Keys are sorted by their first eight bytes, as integers: two random digests hardly ever share
-    those, and where two do, the rest decides. Most keys are looked up in the order in which they
-    were given; then nothing is sorted.
+    Keys are sorted by their first eight bytes, as integers, which two random digests hardly ever
+    share; if they do, the other eight decide. Most keys are looked up in the order of the array; in
+    this case nothing is sorted.
 
     Parameters
     ----------
     keys : ndarray of shape (n,), dtype S16
-        A key may occur more than once; `find` then returns any of its positions.
+        Keys; for a key that occurs more than once, `find` returns any of its positions.
 
     Examples
     --------
@@ -78,7 +77,7 @@ class KeyTable:
         heads, tails = self._words.T
         order = np.argsort(heads)
         if (np.diff(heads[order]) == 0).any():
-            # By both halves: keys that are alike then stand side by side.
+            # By both halves, so that equal keys are neighbours.
             order = np.lexsort((tails, heads))
         return order
 
@@ -98,7 +97,7 @@ class KeyTable:
             return np.arange(start, start + len(words))
         found = np.full(len(words), -1, np.int64)
         heads, tails = np.ascontiguousarray(words.T)
-        # In order, so that the search walks through the table instead of jumping about in it.
+        # Sorted, so that the search accesses the table in order, which the processor caches.
         open_keys = np.argsort(heads)
         places = np.searchsorted(self._heads, heads[open_keys])
         while len(open_keys):
@@ -112,7 +111,7 @@ class KeyTable:
         return found
 
     def repeated(self) -> np.ndarray:
-        """Return True for each position whose key was given more than once, (n,) bool."""
+        """Return True for each position whose key occurs more than once, (n,) bool."""
         twice = np.zeros(len(self), bool)
         alike = (self._heads[1:] == self._heads[:-1]) & (self._tails[1:] == self._tails[:-1])
         twice[self._order[1:][alike]] = True
@@ -120,8 +119,8 @@ class KeyTable:
         return twice
 
     def _start_of(self, words: np.ndarray) -> int:
-        """Return the position at which these keys follow one another, -1 if they do not."""
-        # Scanning a large table for the first of few keys takes longer than looking all of them up.
+        """Return the position from which the table has these keys in a row; -1 if there is none."""
+        # Scanning a large table for the first of few keys takes longer than a search for all.
         if not len(words) or len(self) > _LONGEST_SCAN * len(words):
             return -1
         starts = np.flatnonzero(self._words[:, 0] == words[0, 0])

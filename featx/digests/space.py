@@ -1,8 +1,8 @@
-"""A space: what makes two embeddings comparable.
+"""Spaces, which make embeddings comparable.
 
-Everything that decides the numbers of an embedding except the sample: the graph with its weights,
-preprocessing, input size, decoder, pooling, precision. Two rows may be compared, and used for one
-another, exactly when their spaces have the same digest.
+A space describes everything that decides the numbers of an embedding except the sample: the graph
+with its weights, preprocessing, input size, decoder, pooling, precision. Two rows are comparable
+exactly if their spaces have the same digest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_RANK = 32
 
 
 def is_shape(value: Any) -> bool:
-    """Check that plain data is the shape of a sample or an embedding.
+    """Return True if plain data is the shape of a sample or an embedding.
 
     Examples
     --------
@@ -41,15 +41,15 @@ def is_shape(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Space:
-    """An embedding space, described in plain words.
+    """An embedding space.
 
     Parameters
     ----------
     description : dict
         Plain data (JSON) that decides the numbers, ``"feature_shape"`` included.
     label : str, default=""
-        The same in words, for people; it may name what does not decide the numbers. Shown as one
-        line of text, since it may come from a stranger's file.
+        Short description for messages, which is not part of the digest. It becomes a single line
+        of text, since it may come from an untrusted file.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class Space:
 
     @cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits that name the space."""
+        """Digest of the description, 32 hexadecimal digits."""
         return digest_of_json(self.description)
 
     @property
@@ -118,7 +118,7 @@ class Space:
 
     @property
     def stored_dtypes(self) -> tuple[str, ...]:
-        """Dtypes in which rows of this space may be stored, its own first.
+        """Dtypes in which rows of this space may be stored; the first is `dtype`.
 
         Rows that float16 cannot hold are stored in float32.
         """

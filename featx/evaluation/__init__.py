@@ -1,1 +1,1 @@
-"""Metrics of predictions with intervals and calibration, comparisons of heads, near-duplicates."""
+"""Evaluation: metrics with intervals and calibration, comparisons of heads, near-duplicates."""

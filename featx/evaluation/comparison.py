@@ -1,4 +1,4 @@
-"""Cross-validations side by side: heads on embeddings, or backbones and heads on images."""
+"""Comparison of heads on embeddings, and of backbones and heads on images, on the same folds."""
 
 from __future__ import annotations
 
@@ -68,8 +68,9 @@ def compare(
 ) -> Iterator[Comparison]:
     """Cross-validate each head on the embeddings of each extractor.
 
-    Samples that cannot be read are left out of training and test with ``on_error="nan"``. A warning
-    names near-duplicates in different folds, by the embeddings of the first extractor.
+    With ``on_error="nan"``, samples that cannot be read are left out of training and test. A
+    warning names near-duplicates in different folds, which the embeddings of the first extractor
+    show.
 
     Parameters
     ----------
@@ -87,14 +88,14 @@ def compare(
     Yields
     ------
     Comparison
-        Each as soon as it is done.
+        Result of a head on the embeddings of an extractor, as soon as it is known.
 
     Raises
     ------
     ParameterError
-        Extractors or heads have faults, all of which are named before any pass.
+        Extractors or heads are faulty; the message, before any pass, lists all faults.
     InputError
-        Labels or groups have faults, or there are too few of a class or group for the folds.
+        Labels or groups are faulty, or a class has too few samples or there are too few groups.
     """
     faults = ParameterFaults("compare")
     for extractor in extractors:
@@ -108,7 +109,7 @@ def compare(
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
     samples = as_samples(X)
-    # A backbone that cannot be loaded raises before the pass of another.
+    # All are fitted first, so that a backbone that cannot be loaded raises before any pass.
     embedders = [clone(extractor).fit(samples) for extractor in extractors]
     for embedder in embedders:
         start_s = time.perf_counter()
@@ -152,8 +153,8 @@ class HeadComparison(NamedTuple):
     scores : list of float
         Accuracy of each fold.
     p_value : float
-        Probability of a difference from the best head at least as large by chance; 1 for the best
-        itself. See :func:`p_values`.
+        Probability that the difference from the best head is at least as large by chance; 1 for the
+        best itself. See :func:`p_values`.
     """
 
     head: str
@@ -175,8 +176,8 @@ def compare_heads(
 ) -> list[HeadComparison]:
     """Cross-validate heads on the same folds of embeddings.
 
-    A warning names near-duplicates in different folds, since a head that has learnt one knows the
-    other: see :func:`near_duplicates`.
+    A warning names near-duplicates in different folds, since a head that was trained on one of them
+    predicts the other too easily: see :func:`near_duplicates`.
 
     Parameters
     ----------
@@ -199,9 +200,9 @@ def compare_heads(
     Raises
     ------
     ParameterError
-        Heads have faults, all of which are named.
+        Heads are faulty; the message lists all faults.
     InputError
-        Labels or groups have faults, or there are too few of a class or group for the folds.
+        Labels or groups are faulty, or a class has too few samples or there are too few groups.
     ValueError
         Lengths differ, or values are missing or infinite.
 
@@ -243,11 +244,11 @@ def compare_heads(
 def p_values(scores: Sequence[Sequence[float]]) -> list[float]:
     """Test each candidate of a cross-validation against the best, fold by fold.
 
-    The t test of Nadeau and Bengio 2003, "Inference for the Generalization Error": folds share
-    training samples, so that the plain paired test finds differences too easily. Where the gap is
-    the same in all folds, the sign test takes its place. There is no correction for the number of
-    candidates, nor for the best being selected by the same scores: among many that are equally
-    good, some will be below 0.05.
+    It is the t test of Nadeau and Bengio 2003, "Inference for the Generalization Error": folds
+    share training samples, so that the plain paired test finds differences too easily. If the gap
+    is the same in all folds, the sign test is used instead. There is no correction for the number
+    of candidates, nor for the selection of the best by the same scores: among many equally good
+    candidates, some will be below 0.05.
 
     Parameters
     ----------
@@ -295,7 +296,7 @@ class _CrossValidation(NamedTuple):
         return cls(y, groups, list(folds.split(np.zeros(len(y)), y, groups)), random_state)
 
     def scores(self, head: Any, views: np.ndarray) -> list[float]:
-        """Return the accuracy of each fold; heads learn from all views (n, n_views, d)."""
+        """Return the accuracy of each fold; heads train on all augmented views (n, n_views, d)."""
         scores = []
         for train, test in self.folds:
             estimator = for_labels(make_head(head, CLASSIFIER_HEADS), self.y)
@@ -316,7 +317,7 @@ def _check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
     if small:
         raise InputError(
             f"{n_folds} folds need {n_folds} samples of each class, but there are fewer of "
-            f"{', '.join(small[:10])}: ask for fewer folds, or add samples"
+            f"{', '.join(small[:10])}: pass fewer folds, or add samples"
         )
     n_groups = n_folds if groups is None else len(set(groups))
     if n_groups < n_folds:
@@ -334,7 +335,7 @@ def _checked(n_samples: int, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarra
 
 
 def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> None:
-    """Check that heads which make folds of their own keep groups and augmented views together."""
+    """Check that heads that cross-validate keep groups and augmented views together."""
     for head in heads:
         check_holds_whole_samples_out(
             make_head(head, CLASSIFIER_HEADS), np.asarray(y), groups, n_views=n_views

@@ -1,9 +1,10 @@
-"""Samples that are nearly the same, which raise a score if one is trained on and one tested on.
+"""Near-duplicates, which raise a score if one is in the training part and one in the test part.
 
-The threshold is measured on the samples, since it depends on network and images: of 600 X-rays each
-has another at a cosine of 0.9 in the embeddings of one network, of 600 photographs of flowers none
-has in those of another. Copies of photographs that were recompressed or made smaller are found in
-four of five cases or more; those of 28 to 64 pixels seldom (benchmarks/README.md).
+The threshold is measured on the samples, since it depends on network and images: each of 600 X-rays
+has a neighbour at a cosine of 0.9 in the embeddings of one network, and none of 600 photographs of
+flowers has one in those of another. Copies of photographs that were recompressed or made smaller
+are found in four of five cases or more; copies of 28 to 64 pixels are rarely found
+(benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from featx._warning import warn_caller
 from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
 
 _FRACTION = 1 / 8  # of the median distance to a near neighbour
-_NEIGHBOUR = 5  # or a hundredth of all samples: further than the copies of an image
-_LARGEST_THRESHOLD = 0.985  # also where an image has more copies than that
-_N_MEASURED = 1000  # samples, evenly spread, from which that distance is taken
+_NEIGHBOUR = 5  # or a hundredth of all samples, so that copies of an image are usually nearer
+_LARGEST_THRESHOLD = 0.985  # for images with so many copies that the neighbour is one, too
+_N_MEASURED = 1000  # samples, evenly spread, from which the median is computed
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
-_MAX_ROWS_COMPARED = 20_000  # unasked, in a comparison of heads: seconds on two cores
-_SHOWN = 3
+_MAX_ROWS_COMPARED = 20_000  # in a comparison of heads, where it takes seconds on two cores
+_N_SHOWN = 3
 
 
 class _Pairs(NamedTuple):
@@ -50,15 +51,16 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
     threshold : float or "auto", default="auto"
         Smallest cosine of near-duplicates, over 0 and at most 1. "auto" is the cosine at which the
         distance, 1 minus the cosine, is an eighth of the median distance between a sample and its
-        fifth nearest neighbour (or the one at a hundredth of all samples); 0.985 at most. Of an
-        image with more copies than that, only the closest are found.
+        fifth nearest neighbour (with more than 500 samples, the neighbour whose rank is a hundredth
+        of their number), and at most 0.985. If an image has more copies than that rank, only the
+        closest are found.
 
     Returns
     -------
     Bunch
         ``pairs`` (n_pairs, 2), int64, the most similar first; ``similarity`` (n_pairs,), float32;
-        ``groups`` (n_samples,), int64, the same for samples that are linked by pairs, so that
-        ``groups=`` keeps them together wherever samples are held out; ``threshold``, float.
+        ``groups`` (n_samples,), int64, equal for samples that pairs connect, so that ``groups=``
+        keeps them together where samples are held out; ``threshold``, float.
 
     Raises
     ------
@@ -102,10 +104,10 @@ def warn_of_duplicates(
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
     name: Callable[[int], str],
 ) -> None:
-    """Warn, once, of near-duplicates in different folds, with the names of the closest.
+    """Warn once of near-duplicates in different folds, with the names of the closest.
 
-    Each sample is in the test part of one fold; `name` returns the name of a row for people. More
-    than 20,000 samples are not compared.
+    Each sample is in the test part of one fold; `name` returns the name of a row for the message.
+    More than 20,000 samples are not compared.
     """
     if len(X) > _MAX_ROWS_COMPARED:
         return
@@ -119,9 +121,9 @@ def warn_of_duplicates(
     for block in _similar(directions, threshold):
         parted = np.flatnonzero(fold[block.first] != fold[block.second])
         n_found += len(parted)
-        closest = parted[np.argsort(-block.similarity[parted], kind="stable")[:_SHOWN]]
+        closest = parted[np.argsort(-block.similarity[parted], kind="stable")[:_N_SHOWN]]
         rows = (part[closest].tolist() for part in (block.similarity, block.first, block.second))
-        shown = heapq.nlargest(_SHOWN, [*shown, *zip(*rows, strict=True)])
+        shown = heapq.nlargest(_N_SHOWN, [*shown, *zip(*rows, strict=True)])
     if not n_found:
         return
     pairs = "; ".join(
@@ -131,7 +133,7 @@ def warn_of_duplicates(
     warn_caller(
         NearDuplicateWarning(
             f"{n_found} pairs of samples are nearly the same (cosine of centred embeddings of "
-            f"{threshold:.3f} or more) and lie in different folds, so that scores may be too high: "
+            f"{threshold:.3f} or more) but in different folds, so that scores may be too high: "
             f"{pairs}.",
             cure="near_duplicates(embeddings).groups, passed as groups=, keeps them together.",
         )
@@ -143,8 +145,8 @@ def _checked_embeddings(X: Any) -> np.ndarray:
         return check_array(X, dtype=[np.float32, np.float64])
     except (TypeError, ValueError) as exc:
         raise InputError(
-            "X is no matrix of embeddings: expected those of "
-            f"FeatureExtractor().fit_transform(images), shape (n_samples, n_features). {exc}"
+            "X is not a matrix of embeddings: expected an array of shape (n_samples, n_features), "
+            f"as from FeatureExtractor().fit_transform(images). {exc}"
         ) from exc
 
 
@@ -159,7 +161,7 @@ def _directions(X: np.ndarray) -> np.ndarray:
 
 
 def _measured_threshold(directions: np.ndarray) -> float:
-    """Return the cosine above which samples are nearer than near neighbours usually are."""
+    """Return the cosine above which samples are much nearer than usual neighbours."""
     n_samples = len(directions)
     rank = max(_NEIGHBOUR, n_samples // 100)
     if n_samples <= rank:

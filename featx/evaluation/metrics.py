@@ -40,7 +40,7 @@ def evaluate(
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_samples,)
-        True labels, and those that ``predict`` returned.
+        True and predicted labels.
     proba : array-like of shape (n_samples, n_classes), default=None
         Probabilities that ``predict_proba`` returned.
     classes : array-like of shape (n_classes,), default=None
@@ -52,8 +52,8 @@ def evaluate(
     Returns
     -------
     dict
-        Plain data: ``accuracy``; ``classes``, for each its ``precision``, ``recall``, ``f1-score``
-        and ``support``; ``macro`` and ``weighted``, the same averaged; ``confusion``, with
+        Plain data: ``accuracy``; ``classes``, the ``precision``, ``recall``, ``f1-score`` and
+        ``support`` of each; ``macro`` and ``weighted``, their averages; ``confusion``, with
         ``labels`` and ``counts`` (rows are true classes, columns predicted ones); ``intervals``,
         see :func:`~featx.evaluation.metrics.intervals`; with probabilities,
         ``calibration``, see :func:`~featx.evaluation.metrics.calibration`.
@@ -63,7 +63,7 @@ def evaluate(
     ParameterError
         `confidence` is not between 0 and 1.
     InputError
-        There are no samples, values are no labels, or `proba` does not fit them.
+        There are no samples, values are not labels, or `proba` does not fit them.
     ValueError
         Lengths differ.
 
@@ -123,8 +123,8 @@ def _checked_labels(y: Any, name: str) -> np.ndarray:
     y = y.ravel()
     if y.dtype.kind == "f" and len(y) and type_of_target(y, input_name=name) == "continuous":
         raise InputError(
-            f"{name} holds numbers such as {y[y != np.trunc(y)][0]:.6g}, which are no labels: "
-            "evaluate is for classifiers. Regressors have score(), and sklearn.metrics."
+            f"{name} has numbers such as {y[y != np.trunc(y)][0]:.6g}, which are not labels: "
+            "evaluate is for classifiers. For regressors, use score() or sklearn.metrics."
         )
     return y
 
@@ -136,24 +136,24 @@ def _checked_proba(proba: Any, classes: np.ndarray, y_true: np.ndarray) -> np.nd
     if proba.ndim != 2 or proba.shape[1] != len(classes):
         raise InputError(
             f"proba has shape {proba.shape}: expected a column for each of the {len(classes)} "
-            "classes; pass classes= if some are in no label"
+            "classes; pass classes= if some have no samples"
         )
     unknown = np.setdiff1d(y_true, classes)
     if len(unknown):
         raise InputError(f"proba has no column for the labels {unknown[:10].tolist()}")
     if (proba < 0).any() or not np.allclose(proba.sum(axis=1), 1.0, atol=1e-3):
-        raise InputError("proba has rows that are no probabilities: expected sums of 1")
-    return proba / proba.sum(axis=1, keepdims=True)  # which are not exact in float32
+        raise InputError("proba has rows that are not probabilities: expected sums of 1")
+    return proba / proba.sum(axis=1, keepdims=True)  # the sums of float32 rows are not exact
 
 
 def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -> dict[str, Any]:
-    """Measure how far the probabilities of predictions are from the fractions that are right.
+    """Measure the gap between the probabilities of predictions and their accuracy.
 
-    The expected calibration error of Guo et al. 2017 (arXiv 1706.04599): samples are put into 15
-    bins by the probability of the predicted class; the mean probability of each bin is compared
-    with its accuracy, and the gaps are averaged over samples. The same paper divides scores by a
-    temperature; the one with the lowest log loss on these samples shows in which direction
-    probabilities are wrong.
+    It is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599): samples are sorted
+    into 15 bins by the probability of the predicted class; the mean probability of each bin is
+    compared with its accuracy, and the gaps are averaged over samples. The same paper divides
+    scores by a temperature; the temperature with the lowest log loss on these samples shows whether
+    probabilities are too high or too low.
 
     Parameters
     ----------
@@ -165,11 +165,11 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     Returns
     -------
     dict
-        Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, over 1 where
-        predictions are overconfident, under 1 where they are underconfident, None where no
-        temperature from 0.01 to 100 is best, as where all predictions are right;
-        ``log_loss_at_temperature``; ``bins``, for each that is not empty its ``n_samples``, mean
-        ``probability`` and ``accuracy``, as in a reliability diagram.
+        Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, above 1 for
+        overconfident predictions, below 1 for underconfident ones, None if no temperature from 0.01
+        to 100 is best, for example if all predictions are right; ``log_loss_at_temperature``;
+        ``bins``, the ``n_samples``, mean ``probability`` and ``accuracy`` of each bin that is not
+        empty, as in a reliability diagram.
 
     Examples
     --------
@@ -238,15 +238,15 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]
     """Return confidence intervals for metrics from a confusion matrix.
 
     Fractions (accuracy; precision and recall of each class) have Wilson's score intervals (1927),
-    which hold even where all of a few samples are right. F1 scores and averages have percentiles of
-    a bootstrap (Efron 1979) with 2,000 resamples, which are too narrow with few samples. The
+    which are valid even if all of a few samples are right. F1 scores and averages have percentiles
+    of a bootstrap (Efron 1979) with 2,000 resamples, which are too narrow with few samples. The
     bootstrap draws cells of the confusion matrix, so that a million samples take as long as a
     hundred.
 
     Parameters
     ----------
     counts : ndarray of shape (n_classes, n_classes), int
-        Rows are true classes, columns predicted ones.
+        Confusion matrix; rows are true classes, columns predicted ones.
     confidence : float, default=0.95
 
     Returns
@@ -344,5 +344,5 @@ def _measures(right: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> _
     )
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(part, total, out=np.full_like(part, np.nan), where=total > 0)

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import check_random_state
 
-from featx._progress import say
+from featx._progress import print_message
 from featx._training_data import Data, check_vectors, rows_that_were_read
 from featx.backbones.augment import Augmentation
 from featx.backbones.load import fixed_seed, undisturbed_seed
@@ -110,7 +110,7 @@ def fine_tune(
             plan = Plan(params, extractor)
             samples = data.X.for_inputs(plan.backbone.input_shape)
             plan.choose_start(cache, len(samples))
-            say(plan.describe(len(samples)), verbose=verbose)
+            print_message(plan.describe(len(samples)), verbose=verbose)
             others = () if plan.frontier_skipped_because else plan.frontier.activations
             embeddings = np.asarray(
                 extractor.extract_also(samples, others, source=plan.frontier.embedding)
@@ -212,7 +212,7 @@ class FineTuneRun:
         report = self._report(trained, gap, is_tuned)
         report["trial"] = trial.to_plain() if trial else None
         has_stand_in = initial.head is not initial.requested
-        say(_selection_message(report, has_stand_in=has_stand_in), verbose=verbose)
+        print_message(_selection_message(report, has_stand_in=has_stand_in), verbose=verbose)
         if is_tuned:
             outcome = self._tuned_outcome(trained, report, folder, verbose)
         else:
@@ -243,7 +243,7 @@ class FineTuneRun:
         from featx.finetune.checkpoint import Checkpoint, assign, values_of
         from featx.finetune.train import train
 
-        say(f"training again, on all {len(self._inputs.keys)} samples", verbose=verbose)
+        print_message(f"training again, on all {len(self._inputs.keys)} samples", verbose=verbose)
         initial = self._new_initial(self._data.without_validation())
         params = clone(self._plan.params).set_params(epochs=trained.best_epoch, patience=None)
         if isinstance(params.optimizer, str):
@@ -271,7 +271,7 @@ class FineTuneRun:
         with contextlib.suppress(ValueError):  # too few samples of a class
             scores = {len(half): self._initial.score_with(half), **scores}
         trial = run_trial(task, self._plan.params, head_scores=scores, seed=self._seed)
-        say(trial.describe(), verbose=verbose)
+        print_message(trial.describe(), verbose=verbose)
         return trial
 
     def _task(self, initial: InitialHead) -> TrainingTask:

@@ -1,1 +1,1 @@
-"""Heads: found by name, checked, and fitted on embeddings with weights, views and groups."""
+"""Heads: found by name, checked, and fitted with sample weights, augmented views and groups."""

@@ -1,4 +1,4 @@
-"""Fit heads on embeddings, and predict with them.
+"""Fitting of heads on embeddings, and prediction with them.
 
 Sample weights reach every part of a head that takes them: the steps of a pipeline by their names,
 the parts of other meta-estimators by scikit-learn's metadata routing.
@@ -30,9 +30,9 @@ _WEIGHT = "sample_weight"
 
 
 def as_head_input(embeddings: np.ndarray, *, max_bytes: int = 2**30) -> np.ndarray:
-    """Return float32 embeddings as float64, unless these take more than 1 GiB.
+    """Return float32 embeddings as float64, unless they would take more than 1 GiB.
 
-    In float64, weighting a sample twice equals repeating it, as scikit-learn requires.
+    In float64, a sample of weight 2 equals two samples, as scikit-learn requires.
     """
     if 2 * embeddings.nbytes > max_bytes:
         return embeddings
@@ -40,7 +40,7 @@ def as_head_input(embeddings: np.ndarray, *, max_bytes: int = 2**30) -> np.ndarr
 
 
 def takes_sample_weight(head: BaseEstimator) -> bool:
-    """Return whether a head can be fitted with weights, by its last step or the parts of that.
+    """Return True if the last step of a head, or a part of it, can be fitted with weights.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
     Raises
     ------
     InputError
-        The head merged classes.
+        The head has fewer classes than `y`.
     """
     _train(head, "fit", X, y, {} if sample_weight is None else {_WEIGHT: sample_weight})
     known = getattr(head, "classes_", None)
@@ -81,7 +81,7 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
         if 0 < len(known) < len(labels) - n_unlabelled:
             raise InputError(
                 f"the head {type(head).__name__} has {len(known)} classes after fit, but y has "
-                f"{len(labels)}: it merges such labels. Pass others, such as short strings"
+                f"{len(labels)}: it merges labels of this kind. Pass others, such as short strings"
             )
 
 
@@ -107,7 +107,7 @@ def _train(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict
         weights = params.pop(_WEIGHT)
         weighed = [name for name, step in head.steps if has_fit_parameter(step, _WEIGHT)]
         params |= {f"{name}__{_WEIGHT}": weights for name in weighed}
-    # Weights for named steps need no routing, whether or not that is switched on.
+    # Weights for named steps need no routing, even if the caller has enabled it.
     with blas_threads_for(X.nbytes), config_context(enable_metadata_routing=is_routed):
         getattr(head, method)(X, y, **params)
 
@@ -117,7 +117,7 @@ def _last_step(head: BaseEstimator) -> BaseEstimator:
 
 
 def _routes_to_parts(head: BaseEstimator) -> bool:
-    """Return whether metadata routing leads from a head to estimators that are its parts."""
+    """Return True if a head routes metadata to estimators that are its parts."""
     has_parts = any(isinstance(part, BaseEstimator) for part in head.get_params().values())
     return has_parts and _routing_of(head) is not None
 
@@ -131,7 +131,7 @@ def _routing_of(head: BaseEstimator) -> MetadataRouter | MetadataRequest | None:
 
 
 def _request_weights(head: BaseEstimator, methods: list[str]) -> None:
-    """Let each part request weights for methods that take them, unless some part already does."""
+    """Make each part request weights for methods that take them, unless a part already does."""
     if _requests_weights(head):
         return
     with config_context(enable_metadata_routing=True):
@@ -148,7 +148,7 @@ def _requests_weights(head: BaseEstimator) -> bool:
 
 
 def _searches_estimators(head: BaseEstimator) -> bool:
-    """Return whether a search tries estimators, which request nothing, in place of a part."""
+    """Return True if a search tries estimators as parts, which would not request weights."""
     params = head.get_params(deep=False)
     grids = params.get("param_grid", params.get("param_distributions", []))
     grids = [grids] if isinstance(grids, Mapping) else grids
@@ -157,7 +157,7 @@ def _searches_estimators(head: BaseEstimator) -> bool:
 
 
 def _has_scoring(head: BaseEstimator) -> bool:
-    """Return whether a head has named scores, whose scorers do not declare what they request."""
+    """Return True if a head has scores by name, whose scorers do not request weights."""
     params = head.get_params()
     return any(
         value is not None
@@ -169,8 +169,8 @@ def _has_scoring(head: BaseEstimator) -> bool:
 def as_rows(views: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return augmented views (n_samples, n_views, n_features) as rows for a head, float64.
 
-    The rows (n_samples * n_views, n_features) are those of one sample after another; other arrays,
-    one entry a sample, are repeated to match.
+    The result has shape (n_samples * n_views, n_features), sample by sample. The entries of other
+    arrays, one per sample, are repeated to match.
 
     Examples
     --------
@@ -193,7 +193,8 @@ def fit_on_views(
 ) -> None:
     """Fit a head on all augmented views (n_samples, n_views, n_features) of samples, float32.
 
-    Where the head makes folds, those of one sample, and samples of one group, stay together.
+    If the head cross-validates, its folds keep the views of a sample and the samples of a group
+    together.
     """
     n_views = views.shape[1]
     rows, labels = as_rows(views, y)

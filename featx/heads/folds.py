@@ -1,6 +1,6 @@
-"""Folds that heads make inside, of whole samples or groups of them instead of rows.
+"""Folds of heads that cross-validate, which consist of samples or groups instead of single rows.
 
-A head that selects by cross-validation would be scored on an augmented view of the very sample that
+A head that selects by cross-validation would otherwise be scored on augmented views of samples that
 it was trained on. While it is fitted, its parameters `cv` are therefore replaced by folds that keep
 all augmented views of a sample, and all samples of a group, together.
 """
@@ -30,10 +30,10 @@ from sklearn.pipeline import Pipeline
 from featx._validation import InputFaults
 from featx.exceptions import InputError, ParameterError
 
-# They pass all rows, in order, to the estimators inside.
+# Estimators that pass all rows, in order, to the estimators inside.
 _PASSING_ALL_ROWS = (Pipeline, OneVsRestClassifier, MultiOutputClassifier, MultiOutputRegressor)
 _N_FOLDS = 5
-_MANY_ROWS = 10_000  # from which on early_stopping="auto" holds rows out
+_MANY_ROWS = 10_000  # with more rows, early_stopping="auto" of scikit-learn holds rows out
 
 
 def check_holds_whole_samples_out(
@@ -43,12 +43,12 @@ def check_holds_whole_samples_out(
     *,
     n_views: int,
 ) -> None:
-    """Check, before any pass, that an unfitted head can hold out whole groups or samples.
+    """Check, before any pass, that an unfitted head can hold out entire groups or samples.
 
     Raises
     ------
     ParameterError
-        Parts of the head would be scored on what they are trained on; all are named.
+        Parts of the head would be scored on samples that they are trained on; all are named.
     InputError
         There are too few samples or groups for the folds of the head.
 
@@ -126,7 +126,7 @@ def _calibration_faults(head: BaseEstimator, y: np.ndarray) -> Iterator[str]:
 
 
 def _row_splits(part: BaseEstimator, n_rows: int) -> Iterator[str]:
-    """Yield the parameters by which an estimator holds out rows of its own choice."""
+    """Yield the parameters that make an estimator hold out single rows."""
     params = part.get_params(deep=False)
     stops_early = params.get("early_stopping", False)
     if stops_early is True or (stops_early == "auto" and n_rows > _MANY_ROWS):
@@ -143,13 +143,13 @@ def _row_splits(part: BaseEstimator, n_rows: int) -> Iterator[str]:
 def holding_whole_samples_out(
     head: BaseEstimator, y: np.ndarray, groups: np.ndarray | None, n_views: int
 ) -> Iterator[None]:
-    """Replace the parameters `cv` of a head by folds of whole samples or groups for a while.
+    """Replace the parameters `cv` of a head by folds of samples or groups inside the context.
 
-    The rows on which the head is fitted are the augmented views of one sample after another.
+    The rows on which the head is fitted are augmented views, sample by sample.
     """
     params = head.get_params()
     given = {name: params[name] for name in _splitters(head)}
-    # set_params is not called without need: some heads refuse it once they are fitted.
+    # `set_params` is called only if needed, since some fitted heads refuse it.
     if not given or (n_views == 1 and groups is None):
         yield
         return
@@ -204,10 +204,10 @@ def _split(
         n_folds = _N_FOLDS if cv is None else int(cv)
         if groups is not None:
             n_groups = len(np.unique(groups))
-            if n_groups < n_folds:  # of which scikit-learn 1.7 makes folds without samples
+            if n_groups < n_folds:  # scikit-learn 1.7 would make folds without samples
                 raise InputError(f"{n_folds} folds need as many groups, but there are {n_groups}")
             cv = GroupKFold(n_folds) if strata is None else StratifiedGroupKFold(n_folds)
-        elif y.ndim == 2:  # which scikit-learn would split in order
+        elif y.ndim == 2:  # scikit-learn would not stratify it
             cv = KFold(n_folds) if strata is None else StratifiedKFold(n_folds)
             strata = strata if strata is None else _merge_rare(strata, n_folds)
     splitter = check_cv(cv, y, classifier=is_class)
@@ -226,7 +226,7 @@ def _class_combinations(y: np.ndarray) -> np.ndarray:
 
 
 def _merge_rare(strata: np.ndarray, n_folds: int) -> np.ndarray:
-    """Merge the strata that are too rare to be in each fold into one."""
+    """Merge the strata with fewer samples than folds into one."""
     is_rare = np.bincount(strata)[strata] < n_folds
     return np.where(is_rare, strata.max() + 1, strata)
 

@@ -1,10 +1,10 @@
-"""A linear head as Keras layers, and trained Keras layers as a scikit-learn head again.
+"""Conversion of a linear head to Keras layers, and of trained Keras layers to a scikit-learn head.
 
-Whether a head is linear is tested on its scores, not looked up in a list of classes: the scores at
-the mean of the embeddings, and one step away along each feature, define an affine map. If the
-head's scores of real embeddings agree with the map, it is linear, whatever scalers, projections or
-searches it consists of. The map is centered at the mean, in units of each feature's spread: one
-``Dense`` on raw embeddings loses digits where a mean is large compared with the spread.
+A head is tested for linearity by its scores, not by a list of classes: the scores at the mean of
+the embeddings, and one step away along each feature, define an affine map. If the scores of real
+embeddings agree with the map, the head is linear, whatever scalers, projections or searches it
+consists of. The map is centered at the mean, in units of each feature's spread, since a ``Dense``
+on raw embeddings loses digits if a mean is large compared with the spread.
 
 Fine-tuning starts from these layers, as in Kumar et al. (2022), "Fine-Tuning can Distort Pretrained
 Features and Underperform Out-of-Distribution" (arXiv 2202.10054).
@@ -144,7 +144,8 @@ def handover_gap(
 ) -> float:
     """Return the largest difference between Keras' scores and those of a head.
 
-    It is relative to the largest score, or 1; or that of the probabilities, if that is larger.
+    The difference is relative to the largest score, or to 1 if that is larger. If the largest
+    difference between probabilities is larger, it is returned instead.
 
     Parameters
     ----------
@@ -170,13 +171,13 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
     ----------
     linear : LinearMap
     head : estimator
-        Fitted head from whose map the training started.
+        Fitted head from which training started.
 
     Returns
     -------
     Pipeline
-        A ``StandardScaler`` with mean and spread of the map, and the last step of `head` with the
-        coefficients of the map.
+        Pipeline of a ``StandardScaler`` with mean and spread of the map, and the last step of
+        `head` with the coefficients of the map.
     """
     name, last = _last_step(head)
     last = copy.deepcopy(last)
@@ -197,7 +198,7 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
 
 
 def can_take_back(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
-    """Return whether :func:`head_with` can put a map into a head."""
+    """Return True if :func:`head_with` can give a head the coefficients of a map."""
     last = _last_step(head)[1]
     parts = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
     if not all({"coef_", "intercept_"} <= vars(part).keys() for part in parts):

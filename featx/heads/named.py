@@ -1,7 +1,7 @@
-"""Heads by name or as scikit-learn estimators: made, checked, seeded and wrapped.
+"""Heads, by name or as scikit-learn estimators: made, checked, seeded and wrapped.
 
-A new name is a line in a table. Wrappers give a head class indices where it misreads labels, and a
-copy for each output where it supports only one.
+A new name is a line in a table. A head that misreads labels is wrapped so that it gets class
+indices, and a head that supports one output so that each output has a copy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _scaled(head: BaseEstimator) -> Pipeline:
     return make_pipeline(StandardScaler(), head)
 
 
-# Nearest neighbours by brute force, because a tree cannot be saved without pickle.
+# Nearest neighbours by brute force, since a tree cannot be saved without pickle.
 CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "logistic": lambda: _scaled(LogisticRegression(max_iter=1000)),
     "ridge": lambda: _scaled(RidgeClassifier()),
@@ -57,12 +57,12 @@ REGRESSOR_HEADS: dict[str, Callable[[], BaseEstimator]] = {
 
 
 def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
-    """Return the head that a name in `options` stands for; an estimator is returned as it is.
+    """Return the head that has a name in `options`; an estimator is returned unchanged.
 
     Raises
     ------
     ParameterError
-        `head` is neither a name nor an estimator; near names are suggested.
+        `head` is neither a name nor an estimator; similar names are suggested.
     """
     if isinstance(head, str):
         if head not in options:
@@ -83,7 +83,7 @@ def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
 
 
 def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
-    """Return a new, unfitted head, as :func:`find_head` finds it.
+    """Return a new, unfitted copy of the head that :func:`find_head` returns.
 
     Examples
     --------
@@ -100,8 +100,8 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
 def check_head_params(head: BaseEstimator) -> None:
     """Check the parameters of a head before there are embeddings.
 
-    scikit-learn's estimators check them before the samples, of which none are passed here.
-    Estimators of other libraries are not called.
+    scikit-learn's estimators check their parameters before the samples, so they are fitted on no
+    samples. Estimators of other libraries are not called.
 
     Raises
     ------
@@ -131,19 +131,19 @@ def _is_of_scikit_learn(part: Any) -> bool:
 
 
 def _fault_of(part: BaseEstimator) -> str:
-    """Return what scikit-learn reports of an estimator's parameters, empty if they are sound."""
+    """Return scikit-learn's message on an estimator's parameters; empty if they are sound."""
     try:
         with warnings.catch_warnings(action="ignore"):
             clone(part).fit(np.empty((0, 1)), np.empty(0))
     except Exception as exc:
-        # Only the error for a parameter is both.
+        # Only the error for a parameter is of both types.
         if isinstance(exc, ValueError) and isinstance(exc, TypeError):
             return str(exc)
     return ""
 
 
 def seed_head(head: BaseEstimator, random_state: Any) -> None:
-    """Set the random state of each part of a head that has none."""
+    """Set the random state of each part of a head whose own is None."""
     if random_state is None:
         return
     unseeded = {
@@ -156,10 +156,10 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
 
 
 def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
-    """Wrap a head that does not take labels as they are, so that it gets class indices.
+    """Wrap a head that does not support labels of this kind, so that it gets class indices.
 
-    XGBoost takes consecutive integers from 0 only, and CatBoost compares integers as floats. Such a
-    head is returned as the only one in a ``VotingClassifier``, which encodes the labels.
+    XGBoost takes only consecutive integers from 0, and CatBoost compares integers as floats. Such a
+    head is wrapped in a ``VotingClassifier`` of one classifier, which encodes the labels.
 
     Examples
     --------

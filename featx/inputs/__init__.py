@@ -1,1 +1,1 @@
-"""What a person passes as ``X``: order, identity and pixels of samples."""
+"""Inputs: the samples in ``X``, their order, identity and pixels."""

@@ -1,8 +1,8 @@
-"""Augmented views of images, each a sample of its own.
+"""Augmented views of images, each of which is a sample.
 
-A view follows from the image, the augmentation and its number, and has a key made of these, so that
-it goes through the network once. All views of an image are neighbours, so that a batch reads the
-image once.
+Image, augmentation and number determine an augmented view, and its key is a digest of the three, so
+that each view goes through the network once. The views of an image are neighbours, so that a batch
+reads the image once.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from featx.exceptions import SampleFault
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Samples
 
-_VIEWS_AT_ONCE = 32_768  # in one pass, which keeps their embeddings in memory
+_VIEWS_AT_ONCE = 32_768  # in one pass, since their embeddings stay in memory
 
 
 class Augmenter(Protocol):
     """A function that augments single images: see ``featx/backbones/augment.py``."""
 
-    def key(self, key: bytes, version: int) -> bytes:
+    def key(self, key: bytes, number: int) -> bytes:
         """Return the key of an augmented view of the image with this key."""
 
-    def __call__(self, image: np.ndarray, version: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, number: int) -> np.ndarray:
         """Return an augmented view of an image, float32."""
 
 
@@ -39,9 +39,10 @@ class AugmentedSamples(Samples):
     rows : ndarray of shape (n_images,), int64, increasing
         Rows of the images in `samples`.
     keys : ndarray of shape (n_images,), dtype S16
-        Their keys.
+        Keys of the images.
     augmentation : Augmenter
     n_augmented : int
+        Number of augmented views of each image.
     """
 
     array_shape = None
@@ -56,12 +57,12 @@ class AugmentedSamples(Samples):
     ) -> None:
         self._samples, self._rows = samples, rows
         self._augmentation, self._n_augmented = augmentation, n_augmented
-        versions = (
+        view_keys = (
             augmentation.key(key.tobytes(), number)
             for key in matrix_from_keys(keys)
             for number in range(1, n_augmented + 1)
         )
-        self._keys = keys_from(versions, count=len(self))
+        self._keys = keys_from(view_keys, count=len(self))
 
     def __len__(self) -> int:
         return len(self._rows) * self._n_augmented
@@ -81,7 +82,7 @@ class AugmentedSamples(Samples):
         return self._samples.take(self._rows[rows // self._n_augmented])
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Return the keys of all views."""
+        """Return the keys of all augmented views."""
         return self._keys, []
 
     def batch(

@@ -1,4 +1,4 @@
-"""Convert arrays, columns and frames of other libraries to numpy arrays, lists or lazy arrays.
+"""Conversion of arrays, columns and frames of other libraries to numpy arrays or lists.
 
 They are recognised by their methods, so that none of these libraries is imported.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from featx.exceptions import InputError
 
-_NO_SEQUENCES = "expected samples that can be counted and come in a fixed order"
+_EXPECTED_SEQUENCE = "expected samples of a known number and in a fixed order"
 
 
 def as_numpy(array: Any) -> np.ndarray:
@@ -21,7 +21,7 @@ def as_numpy(array: Any) -> np.ndarray:
     Raises
     ------
     InputError
-        numpy cannot hold it.
+        The array cannot be converted.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def as_numpy(array: Any) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError, AttributeError, BufferError) as exc:
         reason = str(exc).rstrip(".")
         raise InputError(
-            f"a {type_name(array)} cannot be turned into a numpy array: {reason}. Pass a numpy "
+            f"a {type_name(array)} cannot be converted to a numpy array: {reason}. Pass a numpy "
             "array"
         ) from exc
     if converted.dtype.kind == "O" and hasattr(array, "dtype") and hasattr(array, "numpy"):
@@ -50,12 +50,12 @@ def as_numpy(array: Any) -> np.ndarray:
 def _strings_of_tensor(values: np.ndarray, tensor: Any) -> np.ndarray:
     """Return the strings of a TensorFlow tensor, as text or as bytes.
 
-    TensorFlow keeps text as bytes. Here strings are paths if all of them decode to text without
-    zero bytes, which no encoded image does.
+    TensorFlow keeps text as bytes. The strings are taken for paths if all of them decode to text
+    without zero bytes, which no encoded image does.
     """
     if not all(isinstance(value, bytes) for value in values.flat):
         raise InputError(
-            f"a {type_name(tensor)} cannot be turned into a numpy array: its rows differ in "
+            f"a {type_name(tensor)} cannot be converted to a numpy array: its rows differ in "
             "length, or it is sparse. Pass a numpy array"
         )
     try:
@@ -68,7 +68,7 @@ def _strings_of_tensor(values: np.ndarray, tensor: Any) -> np.ndarray:
 
 
 def type_name(value: Any) -> str:
-    """Return the name of a value's type, after that of its library.
+    """Return the name of a value's library, unless it is Python's, and of its type.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def type_name(value: Any) -> str:
 
 
 def is_numeric(array: Any) -> bool:
-    """Return True for an array of real numbers, or an object that is read like one."""
+    """Return True for an array of real numbers, or an object that is sliced like one."""
     dtype = getattr(array, "dtype", None)
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
@@ -124,18 +124,19 @@ def check_is_sequence(X: Any) -> None:
     name = type_name(X)
     if hasattr(X, "toPandas"):
         raise InputError(
-            f"X is a {name}, whose rows lie on a cluster: expected samples in this process. Pass a "
+            f"X is a {name}, whose rows are on a cluster: expected samples in this process. Pass a "
             "column of paths, as in X.select('path').toPandas()['path']"
         )
     if hasattr(X, "element_spec"):
         raise InputError(
-            f"X is a {name} of TensorFlow, a stream: {_NO_SEQUENCES}. Pass the paths or arrays it "
-            "was made from, or, if it gives (x, y) batches, np.concatenate([x for x, y in X])"
+            f"X is a {name} of TensorFlow, a stream: {_EXPECTED_SEQUENCE}. Pass the paths or "
+            "arrays it was made from, or, if it gives (x, y) batches, "
+            "np.concatenate([x for x, y in X])"
         )
     if hasattr(X, "dataset") and hasattr(X, "batch_size"):
         raise InputError(
-            f"X is a {name}, which gives batches: {_NO_SEQUENCES}. Pass X.dataset, if its items "
-            "are images; featx makes batches itself"
+            f"X is a {name}, which gives batches: {_EXPECTED_SEQUENCE}. Pass X.dataset, if its "
+            "items are images; featx makes batches itself"
         )
     if hasattr(X, "collect") and hasattr(X, "lazy"):
         raise InputError(f"X is a {name}, which holds no rows yet: pass X.collect()")
@@ -147,7 +148,9 @@ def check_is_sequence(X: Any) -> None:
         return
     is_stream = hasattr(X, "__iter__") or hasattr(X, "__getitem__")
     if is_stream and not _has_length(X):
-        raise InputError(f"X is a {name}, a stream without length: {_NO_SEQUENCES}. Pass list(X)")
+        raise InputError(
+            f"X is a {name}, a stream without length: {_EXPECTED_SEQUENCE}. Pass list(X)"
+        )
 
 
 def _has_length(X: Any) -> bool:
@@ -286,7 +289,7 @@ def _checked(X: Any) -> Any:
 
 
 def _are_numbers(X: np.ndarray) -> bool:
-    """Return True for an array of objects that are numbers, some of them perhaps missing."""
+    """Return True for an array of objects that are numbers or, some of them, None."""
     kinds = {type(x) for x in X.flat}
     numbers = {kind for kind in kinds if issubclass(kind, (int, float, np.number, np.bool_))}
     return bool(numbers) and all(kind is type(None) for kind in kinds - numbers)

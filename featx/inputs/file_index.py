@@ -1,17 +1,17 @@
 """Digests of files that were hashed before, found by what ``stat`` returns for the file.
 
-A warm pass over a million files should cost a million ``stat`` calls, not a terabyte of reading.
+A pass over a million known files should cost a million ``stat`` calls, not a terabyte of reading.
 The index maps (path, size, times of modification and change, inode) to the digest of the content.
 An entry is made only if the file was already old when it was hashed: a file that changes twice
 within the resolution of its clock would otherwise keep its first digest (git calls such entries
 racy).
 
-On disk it is a folder of immutable sealed segments, each an array of (key, digest) pairs with
-distinct keys. Segments of similar sizes are merged, so that there are few, and each entry is
-rewritten only a few times. The name of a segment follows from the set of its pairs: processes that
-merge the same segments at once write one file. A process removes only segments that it has read,
-and only once another segment holds all their entries, so no entry is lost when several processes
-merge. Where their merges overlap, the segments with common entries are merged in turn.
+On disk, the index is a folder of immutable sealed segments, each an array of (key, digest) pairs
+with distinct keys. Segments of similar sizes are merged, so that there are few, and each entry is
+rewritten only a few times. The name of a segment is a digest of the set of its pairs: processes
+that merge the same segments at once write the same file. A process removes only segments that it
+has read, and only once another segment holds all their entries, so no entry is lost when several
+processes merge. If their merges overlap, the segments with common entries are merged later.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _MAGIC = b"featx-file-index-1\n"
 _SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
 _MAX_SEGMENTS = 16
 _GROWTH = 2  # a segment is merged with smaller ones that hold half as many entries together
-_MAX_OVERLAP = 1 / 4  # of a segment's entries: if more are in others, too, they are merged
-_LEAST_OVERLAP = 16  # entries: smaller segments are merged soon anyway
+_MAX_OVERLAP = 1 / 4  # fraction of a segment's entries that may be in others without a merge
+_MIN_OVERLAP_ENTRIES = 16  # smaller segments are not compared, since they are merged soon anyway
 _MAX_ROUNDS = 8
 _PAIR_BYTES = 2 * DIGEST_BYTES
 _PREFIX = "files-"
@@ -99,7 +99,7 @@ class FileIndex:
         return type(self), (self.folder,)
 
     def is_first_failure(self) -> bool:
-        """Return True the first time that added entries could not be stored."""
+        """Return True at the first call only: the warning of a failure is given once."""
         is_first, self._has_failed = not self._has_failed, True
         return is_first
 
@@ -112,13 +112,13 @@ class FileIndex:
         return digests
 
     def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
-        """Remember a digest if the file is old enough; `modified_s` is its last time of change."""
+        """Remember a digest if the file, last changed at `modified_s`, is old enough."""
         if time.time() - modified_s >= _SETTLED_S:
             self._added[key] = digest
             self._unclaimed.add(key)
 
     def flush(self) -> None:
-        """Store what was added as a segment, and merge segments when there are many.
+        """Store added entries as a segment, and merge segments if there are many.
 
         Entries that another thread is storing are left to it.
 
@@ -183,7 +183,7 @@ class FileIndex:
         if self.folder is not None and names != stored.by_name.keys():
             new = sorted(names - stored.by_name.keys())
             read = {name: _Segment(_read_pairs(self.folder / name)) for name in new}
-            # Threads share one object that is replaced whole.
+            # Threads share one immutable object, which is replaced.
             stored = self._stored = stored.limited_to(names).joined(read)
         return stored
 
@@ -226,7 +226,7 @@ class _Segments:
 
     @property
     def keys(self) -> np.ndarray:
-        """All keys, one segment after another, dtype S16."""
+        """Keys of all segments, one segment after another, dtype S16."""
         pairs = [np.empty((0, _PAIR_BYTES), np.uint8)]
         pairs += [segment.pairs for segment in self.by_name.values()]
         return keys_from_matrix(np.concatenate(pairs)[:, :DIGEST_BYTES])
@@ -250,11 +250,11 @@ class _Segments:
         by_name, overlaps = dict(self.by_name), set(self.overlaps)
         for name, segment in others.items():
             keys = keys_from_matrix(segment.pairs[:, :DIGEST_BYTES])
-            others_of = by_name.items() if len(segment) >= _LEAST_OVERLAP else ()
+            compared = by_name.items() if len(segment) >= _MIN_OVERLAP_ENTRIES else ()
             known = {
-                other: held
-                for other, one in others_of
-                if other != name and (held := int((one.table.find(keys) >= 0).sum()))
+                other: n_common
+                for other, one in compared
+                if other != name and (n_common := int((one.table.find(keys) >= 0).sum()))
             }
             if sum(known.values()) > _MAX_OVERLAP * len(segment):
                 overlaps |= {(name, other) for other in known}
@@ -275,9 +275,9 @@ class _Segments:
             return set(itertools.chain(*self.overlaps))
         if len(self.by_name) <= _MAX_SEGMENTS:
             return set()
-        # A segment without entries may only be unreadable for now.
-        held = (name for name, segment in self.by_name.items() if len(segment))
-        by_size = sorted(held, key=lambda name: len(self.by_name[name]))
+        # Without empty segments, which may just be unreadable at the moment.
+        filled = (name for name, segment in self.by_name.items() if len(segment))
+        by_size = sorted(filled, key=lambda name: len(self.by_name[name]))
         group, n_entries = by_size[:2], sum(len(self.by_name[name]) for name in by_size[:2])
         for name in by_size[2:]:
             if len(self.by_name[name]) > _GROWTH * n_entries:
@@ -303,7 +303,7 @@ def _segment_names(folder: Path) -> frozenset[str]:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.name.startswith(_PREFIX))
     except OSError:
-        # Missing or unreadable: files are hashed again, and storing reports the reason.
+        # Missing or unreadable: files are hashed again, and storing gives the warning.
         return frozenset()
 
 

@@ -1,4 +1,4 @@
-"""Lists of the images in folders: one folder per class, or any files and folders."""
+"""Lists of images in folders: one folder per class, or any files and folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featx.exceptions import FolderWarning, InputError
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
-# Files and folders that operating systems, file servers and tools leave behind, never samples.
+# Files and folders that operating systems, file servers and tools leave behind; never samples.
 _LITTER = frozenset(
     (
         "#recycle",
@@ -74,13 +74,13 @@ _SPLITS = frozenset(
     )
 )
 _SHOWN = 10
-_FOREIGN = "files or folders were left out, being hidden or not images"
+_FOREIGN = "files or folders were left out, since they are hidden or not images"
 _LOCKED = "files or folders were left out, since they cannot be read"
 _BROKEN = "links were left out, since they lead nowhere"
-_SPECIAL = "files were left out, being pipes, sockets or devices"
+_SPECIAL = "files were left out, since they are pipes, sockets or devices"
 _UPWARD = "links were left out, since they lead to a folder above, or to images of other classes"
-_SHARED = "images are links to images of other classes, so that these have two labels"
-_TWICE = "folders belong to several classes, so that their images have several labels"
+_SHARED = "images are links to images of other classes, which thus have two labels"
+_TWICE = "folders belong to several classes, so their images have several labels"
 
 
 def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
@@ -200,8 +200,8 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
         faults.append(f"{len(empty)} folders hold no image ({suffixes}): {_named(empty)}")
     if patterns:
         faults.append(
-            f"no such file: {_named(patterns)}. A shell leaves a pattern as it is where nothing "
-            "matches or where it is in quotes: take the quotes off, or name a folder"
+            f"no such file: {_named(patterns)}. A shell does not expand a pattern that matches "
+            "nothing or is in quotes: remove the quotes, or pass a folder"
         )
     if faults:
         raise InputError("\n".join(faults))
@@ -214,7 +214,7 @@ class _LeftOut:
     Parameters
     ----------
     root : str
-        The listed folder, relative to which entries are named.
+        Listed folder; the names of entries are relative to it.
     """
 
     def __init__(self, root: str) -> None:
@@ -294,7 +294,7 @@ class _Walk:
     ----------
     folder : str
     left_out : _LeftOut
-        Receives entries that are not images or cannot be read.
+        Log of entries that are not images or cannot be read.
     others : iterable of str
         Folders of other classes, with links resolved, to which links must not lead.
     owners : dict, default=None
@@ -362,7 +362,7 @@ class _Walk:
             self._links.append(path)
 
     def _is_of_other_class(self, real: str) -> bool:
-        """Return True if another class has this place; else record it as one of this class."""
+        """Return True if another class has this place; else record it for this class."""
         return self._owners.setdefault(real, self._folder) != self._folder
 
     def _is_near_others(self, target: str) -> bool:
@@ -399,7 +399,7 @@ def is_litter(name: str) -> bool:
 
 
 def _contains(folder: str, place: str) -> bool:
-    """Return True if a path is a folder or lies below it; links of both are resolved."""
+    """Return True if a path is a folder or is below it; links of both are resolved."""
     return place == folder or place.startswith(os.path.join(folder, ""))
 
 
@@ -410,11 +410,11 @@ def _add_confusable_names(folders: list[str], left_out: _LeftOut) -> None:
         label = label_of(folder)
         spellings[unicodedata.normalize("NFKC", label).casefold().strip()].append(folder)
         if not os.path.basename(folder).isprintable():
-            left_out.add("names of classes hold characters that cannot be shown", folder)
+            left_out.add("names of classes contain characters that cannot be printed", folder)
     for alike in spellings.values():
         labels = {label_of(folder) for folder in alike}
         reason = (
-            "class folders have one name in two spellings of Unicode, and are taken as one class"
+            "class folders have the same name in two Unicode forms, and are taken as one class"
             if len(labels) == 1
             else "class folders have names that differ in case, width or spaces only; rename them "
             "if they are one class"

@@ -1,6 +1,6 @@
-"""Decode encoded images, and resize pixels to the input of a backbone.
+"""Decoding of images, and resizing of pixels to the input of a backbone.
 
-Images come out as a person would see them: EXIF orientation is applied, transparency lies on white,
+Images are decoded as a viewer shows them: EXIF orientation is applied, transparency becomes white,
 16 bits become 8 (see ``pixels.py``), and palettes, gray, CMYK and other colour spaces become RGB.
 Any bytes give an array or an :class:`UnreadableImageError` whose message is the reason; no other
 program is started. Decoder and resizing decide embeddings, so their names are part of the space.
@@ -39,9 +39,9 @@ from featx.inputs.pixels import (
 # Change these when the same bytes or pixels give other inputs than before.
 DECODER = "pillow-3"
 RESIZE = "lanczos-stretch-1"
-# The only formats that are opened. Photos of phones that Pillow calls MPO are JPEGs.
+# The only formats that are opened; photos of phones, which Pillow calls MPO, are JPEGs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-_REDUCING_GAP = 2  # as in Pillow's thumbnails: the filter halves the image at least
+_REDUCING_GAP = 2  # as in Pillow's thumbnails, so that the filter at least halves the image
 # Longer sides, which no camera has, are reduced first: the filter takes 50 bytes per pixel.
 _LONGEST_SIDE = 2**16
 _TURNS = {
@@ -65,21 +65,21 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """Decode an image, and give it the size and channels that a backbone takes.
 
     A JPEG of more than twice that size is decoded at a half, a quarter or an eighth of its own
-    size, which saves most of the time for a photograph of twelve megapixels. Nothing between the
-    file and the result is copied: a copy into fresh memory takes a tenth of the decoding time.
+    size, which saves most of the time for a photograph of twelve megapixels. No intermediate result
+    is copied, since a copy takes a tenth of the decoding time.
 
     Parameters
     ----------
     data : bytes
-        JPEG, PNG, BMP, GIF (its first frame), WebP (likewise) or TIFF (its first page).
+        JPEG, PNG, BMP, GIF or WebP (the first frame), or TIFF (the first page).
     shape : tuple of int
         Height, width, channels.
 
     Raises
     ------
     UnreadableImageError
-        The image is damaged, no image or implausibly large, the range of its pixels is not known,
-        or its channels cannot be converted.
+        The data are damaged, are not an image or an implausibly large one, the range of the pixels
+        is not known, or the channels cannot be converted.
 
     Examples
     --------
@@ -88,14 +88,14 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     >>> decode_to(buffer.getvalue(), (224, 224, 3)).shape
     (224, 224, 3)
     """
-    side = _REDUCING_GAP * max(shape[:2])  # the image may lie on its side
+    side = _REDUCING_GAP * max(shape[:2])  # the longer side, since EXIF may turn the image
 
     def reduced(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
         image.draft(None, (side, side))
         return _loaded_file(image, orientation)
 
-    whole = _read(data, reduced)
-    return _resized(on_white(whole), shape) if shape[2] == 3 else conform(np.asarray(whole), shape)
+    image = _read(data, reduced)
+    return _resized(on_white(image), shape) if shape[2] == 3 else conform(np.asarray(image), shape)
 
 
 def check_header(data: bytes) -> None:
@@ -106,7 +106,7 @@ def check_header(data: bytes) -> None:
 def pixels_of(image: Image.Image) -> np.ndarray:
     """Return the pixels of a PIL image, (h, w), (h, w, 3) or (h, w, 4) uint8, upright.
 
-    Its file may not have been read yet; the image itself is not changed.
+    The image is loaded if it has not been; its pixels and metadata are not changed.
     """
     return np.asarray(_of_caller(image))
 
@@ -155,8 +155,8 @@ def _reason(data: bytes, exc: Exception) -> str:
         )
     if isinstance(exc, UnidentifiedImageError):
         return (
-            f"damaged header: no {kind} file that Pillow reads. Convert it, or pass its pixels as "
-            "an array"
+            f"damaged header: not a {kind} file that Pillow can read. Convert it, or pass its "
+            "pixels as an array"
         )
     return f"damaged {kind}: {str(exc) or type(exc).__name__}"
 
@@ -170,7 +170,7 @@ def _check_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     for width, height in (image.size, tile_size(image)):
         if limit is not None and width * height > limit:
-            # Pillow itself only warns up to twice its limit, and does not look at tiles.
+            # Pillow itself only warns up to twice its limit, and does not check tiles.
             raise UnreadableImageError(
                 f"decompression bomb: {width}x{height} pixels exceed {limit}. {_RAISE_LIMIT}"
             )
@@ -201,7 +201,7 @@ def _of_caller(image: Image.Image) -> Image.Image:
 
 
 def _first_frame(image: Image.Image) -> bytes:
-    """Return the file of an image that shows its first frame, if it is still open."""
+    """Return the bytes of an image's file, if it is open and at its first frame; else b""."""
     try:
         if image.tell() or not isinstance(image, ImageFile.ImageFile):
             return b""
@@ -270,8 +270,8 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     if image.dtype == np.uint8 and n_channels in (1, 3):
-        whole = Image.fromarray(np.ascontiguousarray(image[..., 0] if n_channels == 1 else image))
-        return _resized(whole, shape).reshape(shape)
+        picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if n_channels == 1 else image))
+        return _resized(picture, shape).reshape(shape)
     layers = (Image.fromarray(np.ascontiguousarray(layer)) for layer in np.moveaxis(image, -1, 0))
     # The filter overshoots at edges; Pillow clips integers itself.
     return np.clip(np.stack([_resized(layer, shape) for layer in layers], axis=-1), 0, 255)

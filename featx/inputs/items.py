@@ -1,6 +1,6 @@
-"""One item of a sequence: a path, an encoded image, a PIL image or an array.
+"""Items of sequences: paths, encoded images, PIL images and arrays.
 
-:func:`as_item` turns what other libraries make into one of these, :func:`content_of` reads it.
+:func:`as_item` converts objects of other libraries to one of these, :func:`content_of` reads it.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def as_item(item: Any) -> Any:
 
 
 def _dense(nested: np.ndarray) -> np.ndarray:
-    """Return an array of arrays, as in a column of nested lists, as one array of numbers."""
+    """Convert an array of arrays, as in a column of nested lists, to one array of numbers."""
     if not nested.dtype.hasobject or not len(nested):
         return nested
     try:
         parts = [_dense(part) if isinstance(part, np.ndarray) else part for part in nested]
         return np.asarray(parts)
     except ValueError as exc:
-        raise UnreadableImageError(f"an array of objects that make no image: {exc}") from exc
+        raise UnreadableImageError(f"an array of objects that is not an image: {exc}") from exc
 
 
 def name_of(item: Any) -> str:
@@ -147,7 +147,7 @@ def file_status(path: str | os.PathLike[str]) -> os.stat_result:
 
 
 def _content_of_file(path: str | os.PathLike[str]) -> bytes:
-    file_status(path)  # even to open a pipe would wake a process that waits to write into it
+    file_status(path)  # before opening, which would wake a process that waits to write into a pipe
     try:
         with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
             _check_regular(os.fstat(file.fileno()).st_mode)

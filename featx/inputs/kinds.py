@@ -1,8 +1,8 @@
-"""What kind of sample a backbone takes, decided by the shape of one input.
+"""Sample kinds: images, vectors and signals; the shape of one input decides the kind.
 
-What differs between kinds is asked of the object that :func:`kind_of` returns. A new kind is one
-class and its entry in :data:`KINDS`. What a kind adds to the description of a space is part of the
-digest of the space: changing it makes all rows of that kind unreachable.
+All code that depends on the kind uses the object that :func:`kind_of` returns. A new kind is one
+class and its entry in :data:`KINDS`. `reader` is part of the digest of a space: changing it makes
+all stored rows of that kind unreachable.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class InputKind(ABC):
     Attributes
     ----------
     name : str
-        The word for it in messages.
+        Name of the kind in messages.
     n_axes : int or None
-        Axes of one input; None is any number that no other kind has.
+        Number of axes of one input; None is any number that no other kind has.
     dtype : str
         Dtype in which an exported network takes a batch.
     reader : dict
-        Names and versions of what turns a sample into an input, as a space describes them.
+        Names and versions of the reader's parts, which are in the description of a space.
     is_resized : bool
         True if samples of any height and width are resized to those of the input.
     is_augmentable : bool
@@ -54,11 +54,11 @@ class InputKind(ABC):
 
     @abstractmethod
     def digest_of(self, content: np.ndarray | bytes) -> bytes:
-        """Return the digest of what was read, after the checks that are cheap."""
+        """Return the digest of the content, after the checks that are cheap."""
 
     @abstractmethod
     def load(self, content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
-        """Return one input of a backbone, uint8 or float32, made of what was read."""
+        """Convert the content to one input of a backbone, uint8 or float32."""
 
     def peak(self, content: np.ndarray | bytes) -> float:
         """Return the largest floating-point pixel; -inf if there is none."""
@@ -76,11 +76,11 @@ class Image(InputKind):
     is_augmentable = True
 
     def content_of(self, item: Any) -> np.ndarray | bytes:
-        """Return the pixels of an array or a PIL image, or the bytes of a file or of others."""
+        """Return the pixels of an array or a PIL image, or the encoded bytes of other items."""
         return content_of(item)
 
     def digest_of(self, content: np.ndarray | bytes) -> bytes:
-        """Return the digest of pixels in a known range, or of bytes with the header of an image."""
+        """Return the digest of pixels or bytes, after checking their range or header."""
         if isinstance(content, np.ndarray):
             check_range(content)
             return digest_of_array(content)
@@ -101,7 +101,7 @@ class Image(InputKind):
 
 
 class _Values(InputKind):
-    """Numbers that are no pixels: arrays of exactly the shape of the input."""
+    """Numbers that are not pixels: arrays of exactly the shape of the input."""
 
     def content_of(self, item: Any) -> np.ndarray:
         """Return the item, which has to be an array."""
@@ -138,7 +138,7 @@ class Signal(_Values):
 
 
 IMAGE = Image()
-KINDS: tuple[InputKind, ...] = (IMAGE, Vector(), Signal())  # the first that fits is it
+KINDS: tuple[InputKind, ...] = (IMAGE, Vector(), Signal())  # the first that fits is chosen
 
 
 def kind_of(input_shape: Sequence[int | None]) -> InputKind:
@@ -158,6 +158,6 @@ def kind_of(input_shape: Sequence[int | None]) -> InputKind:
 
 
 def as_values(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers that are no pixels as float32, infinite where that cannot hold them."""
+    """Return numbers as float32; they become infinite where float32 cannot hold them."""
     with np.errstate(over="ignore"):
         return numbers.astype(np.float32, copy=False)

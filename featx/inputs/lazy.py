@@ -44,7 +44,7 @@ class _Taken(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What is kept of an item: `peak` is its largest float, `inputs` is None if not needed."""
+    """An item after reading: `peak` is its largest float, `inputs` is None if not needed."""
 
     row: int
     key: bytes
@@ -61,7 +61,7 @@ class LazySamples(Samples):
     items : object with ``__len__`` and ``__getitem__``
         Sequence of PIL images, arrays, paths or encoded images, in any mixture.
     first : object
-        First item, which was read to recognise the sequence; the first pass does not read it again.
+        First item, which was read to recognise the sequence; the first pass uses it.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class LazySamples(Samples):
         return len(self._keys)
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself if the first item is one that the backbone can take."""
+        """Return itself if the backbone takes samples like the first item."""
         self._kind = kind_of(shape)
         if self._kind.is_resized:
             check_several(len(self), self.array_shape)
@@ -199,7 +199,7 @@ def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(item: Any) -> Any:
-    """Return an item as a sample; raise if it is none, or is the error that reading raised."""
+    """Return an item as a sample; raise if it is not a sample, or the error of reading it."""
     if isinstance(item, Exception):
         raise UnreadableImageError(f"{type(item).__name__}: {item}") from item
     item = as_item(item)
@@ -225,7 +225,7 @@ def _check_unchanged(key: bytes, known: bytes) -> None:
     if known not in (NO_KEY, key):
         raise UnreadableImageError(
             "has other pixels than when it was read before: a sequence must give the same item "
-            "each time. Leave random transforms out; augment= makes them"
+            "each time. Remove random transforms, and pass augment= instead"
         )
 
 

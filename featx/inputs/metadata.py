@@ -1,11 +1,12 @@
-"""Orientation in the metadata of image files, files without metadata, and strict reading.
+"""Metadata of image files: reading the orientation, removing metadata; and strict decoding.
 
-Broken metadata must not cost the pixels. So the orientation is read here and not by Pillow, which
-reads all metadata or none, and a file that Pillow refuses is read again without its metadata.
+An image with broken metadata must still be readable. So the orientation is read here and not by
+Pillow, which reads all metadata or none, and a file that Pillow refuses is read again without its
+metadata.
 
 Other libraries set ``ImageFile.LOAD_TRUNCATED_IMAGES`` when they are imported. Damaged files would
 then become half gray images, cached under the key of the file. The setting belongs to the
-application, so it is not changed; reading is made strict in spite of it.
+application and is not changed; :func:`make_strict` makes decoding strict in spite of it.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def _bare_tiff(data: bytes) -> BareFile:
     last = min(first + n_entries * entry_bytes, len(data) - entry_bytes + 1)
     entries = [data[here : here + entry_bytes] for here in range(first, last, entry_bytes)]
     kept = [each for each in entries if struct.unpack_from(f"{order}H", each)[0] in _TIFF_TAGS]
-    # The entries move up within their place, so that all offsets stay valid.
+    # The kept entries move up inside the directory, so that all offsets stay valid.
     directory = struct.pack(order + counter, len(kept)) + b"".join(kept)
     directory += bytes(struct.calcsize(pointer))
     room = len(data) - start
@@ -210,7 +211,7 @@ class _StrictDecoder:
         return n_bytes, error
 
     def cleanup(self) -> None:
-        """Free the decoder, and check that it has decoded the whole image."""
+        """Free the decoder, and check that it has decoded the complete image."""
         self._decoder.cleanup()
         if not self._is_complete:
             raise OSError("image file is truncated")
@@ -220,8 +221,8 @@ Image.register_decoder(_DECODER, _StrictDecoder)  # type: ignore[arg-type]
 
 
 def make_strict(image: ImageFile.ImageFile) -> None:
-    """Let loading an opened file fail if its data are truncated or damaged."""
-    if image.format in ("JPEG", "MPO"):  # whose load_read adds a missing end to the file
+    """Make loading an opened file raise an error if its data are truncated or damaged."""
+    if image.format in ("JPEG", "MPO"):  # their `load_read` would add a missing end of the file
         image.load_read = image.fp.read  # type: ignore[attr-defined, union-attr]
     image.tile = [
         tile

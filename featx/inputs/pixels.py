@@ -1,6 +1,6 @@
-"""Pixel values of any dtype, turned into levels from 0 (black) to 255 (white).
+"""Conversion of pixel values of any dtype to levels from 0 (black) to 255 (white).
 
-There is one rule for files, PIL images and arrays:
+The same rules hold for files, PIL images and arrays:
 
 ======================  ==========================================================================
 values                  levels
@@ -26,17 +26,15 @@ from PIL import Image, TiffImagePlugin
 from featx.exceptions import InputError, UnreadableImageError
 
 _UINT16_WHITE = 65535
-_DARK = 4096  # uint16 below it may be 12 bits or fewer, of which 8 bits would keep 16 levels
-UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never as far
+_DARK = 4096  # uint16 below it may be of 12 bits or fewer, and would become 16 levels
+UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never that far
 _BLOCK = 2**20  # values that are scaled at once
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
 _MAX_SAMPLE_VALUE = 281  # of TIFF
 _SIGNED = 2  # as TIFF's sample format
 _RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
-_WAY_OUT = (
-    "Scale all images alike before you pass them: np.clip((X - low) / (high - low), 0, 1) * 255"
-)
+_CURE = "Scale all images alike before you pass them: np.clip((X - low) / (high - low), 0, 1) * 255"
 
 
 def as_levels(values: np.ndarray, *, white: int | None = None) -> np.ndarray:
@@ -65,15 +63,15 @@ def as_levels(values: np.ndarray, *, white: int | None = None) -> np.ndarray:
 def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     """Check that the values of black and white pixels are known.
 
-    A uint16 image that never reaches 4096, a sixteenth of its range, may be dark, or hold 8, 10 or
-    12 bits and come out nearly black: it is an error, unless it is all black, or all its values
-    are multiples of 257, as those of an 8-bit image that was widened.
+    A uint16 image that never reaches 4096, a sixteenth of its range, may be dark, or have 8, 10 or
+    12 bits, and would then become nearly black. It is refused, unless it is all black, or all its
+    values are multiples of 257, as in an 8-bit image that was converted to 16 bits.
 
     Raises
     ------
     UnreadableImageError
-        The values are not numbers, are NaN or infinite, lie outside 0..255 (floating-point numbers
-        that round to these are accepted), or have an unknown range.
+        The values are not numbers, are NaN or infinite, are outside 0..255 (floating-point numbers
+        are rounded for this check), or have an unknown range.
     """
     if not values.size:
         raise UnreadableImageError(f"has shape {values.shape}: expected (h, w) or (h, w, c)")
@@ -93,7 +91,7 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
             raise UnreadableImageError(f"has values up to {high}, but its file states {white}")
     elif low < -0.5 or high > 255.5:
         raise UnreadableImageError(
-            f"has {values.dtype} values from {low:.6g} to {high:.6g}: expected 0 to 255. {_WAY_OUT}"
+            f"has {values.dtype} values from {low:.6g} to {high:.6g}: expected 0 to 255. {_CURE}"
         )
 
 
@@ -109,12 +107,12 @@ def dark_uint16(highest: int) -> UnreadableImageError:
 def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
     """Return ``(0.0, 255.0)`` for floating-point pixels, None for others or if all are black.
 
-    No more images, or blocks of them, are read than needed.
+    Images, or blocks of them, are read only until the range is known.
 
     Raises
     ------
     InputError
-        No pixel exceeds 2: they seem to be scaled to 0..1.
+        No pixel exceeds 2: the pixels seem to be scaled to 0..1.
 
     Examples
     --------
@@ -186,7 +184,7 @@ def in_own_channels(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         try:
             return image.convert("RGBA")
-        except (TypeError, ValueError):  # something other than a colour is named as transparent
+        except (TypeError, ValueError):  # the transparent colour in the metadata is not a colour
             image = image.copy()
             del image.info["transparency"]
     if image.mode in ("1", "L"):
@@ -203,7 +201,7 @@ def _gray(image: Image.Image) -> Image.Image:
         values = values.view(np.uint32)
     levels = as_levels(values, white=_stated_white(image, values))
     if image.mode != "I" and _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        levels = 255 - levels  # 0 is white, which Pillow obeys in 8 bits only
+        levels = 255 - levels  # 0 is white, which Pillow heeds in images of 8 bits only
     gray = Image.fromarray(levels)
     if not isinstance(image.info.get("transparency"), int):
         return gray
@@ -263,8 +261,8 @@ def check_wide_colours(image: Image.Image) -> None:
     white = _tag(image, _MAX_SAMPLE_VALUE) or 0
     if white in [2**n - 1 for n in range(8, 16)] and 256 * highest < white:
         raise UnreadableImageError(
-            f"has 16 bits a colour, and its file states that white is {white}, of which Pillow "
-            f"loses the lower 8 bits: pass X / {white} * 255 as an array"
+            f"has 16 bits per channel and, by its file, white at {white}, but Pillow drops the "
+            f"lower 8 bits: pass X / {white} * 255 as an array"
         )
 
 
@@ -295,6 +293,6 @@ def check_mode(image: Image.Image) -> None:
         and (image.mode == "LAB" or (is_wide and image.mode not in _WIDE_MODES))
     ):  # Pillow 13 takes each byte for a pixel, and signed colours for unsigned ones
         raise UnreadableImageError(
-            "keeps its channels apart, uncompressed, which Pillow reads wrongly: convert it, or "
-            "pass its pixels as an array"
+            "stores its channels separately and uncompressed, which Pillow reads wrongly: convert "
+            "it, or pass its pixels as an array"
         )

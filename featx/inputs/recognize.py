@@ -1,4 +1,4 @@
-"""Recognise whatever is passed as ``X``: see :func:`as_samples`."""
+"""Recognition of the samples in ``X``: see :func:`as_samples`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) ->
     Parameters
     ----------
     estimator : estimator
-        Gets ``n_features_in_``, and ``feature_names_in_`` from a frame.
+        Estimator that gets ``n_features_in_`` and, from a frame, ``feature_names_in_``.
     samples : Samples
     reset : bool
-        True stores the columns, False checks them.
+        True if the columns are stored, False if they are checked.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) ->
 
 
 def as_samples(X: Any) -> Samples:
-    """Return whatever is passed as ``X`` as samples.
+    """Return the samples in ``X``, of any supported type.
 
     `X` may be a list, array, Series or one-column DataFrame of paths; a list of encoded bytes, PIL
     images or arrays; an array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p); a
@@ -75,13 +75,13 @@ def as_samples(X: Any) -> Samples:
     _check_several(X)
     if isinstance(X, Iterator):
         X = _all_of(X)
-    held = unwrapped(X)
-    if hasattr(held, "dtype") and hasattr(held, "shape"):
-        samples = _samples_of_array(held)
-    elif _is_lazy(held):
-        samples = _samples_of_lazy(held)
+    content = unwrapped(X)
+    if hasattr(content, "dtype") and hasattr(content, "shape"):
+        samples = _samples_of_array(content)
+    elif _is_lazy(content):
+        samples = _samples_of_lazy(content)
     else:
-        samples = _samples_of_sequence(held)
+        samples = _samples_of_sequence(content)
     if not len(samples):
         raise InputError(
             f"Found array with 0 sample(s) (shape={np.shape(X)}) while a minimum of 1 is required."
@@ -181,15 +181,15 @@ def _samples_of_lazy(X: Any) -> Samples:
 
 
 def _all_of(X: Iterator[Any]) -> list[Any]:
-    """Return the items of an iterator; check the first one before, since it may be endless."""
+    """Return the items of an iterator; check the first item first, since it may be endless."""
     first = list(itertools.islice(X, 1))
     for item in first:
         _check_item(X, item)
     items = [*first, *X]
     if len(items) > 1 and items[1] is items[0] and isinstance(items[0], Image.Image):
         raise InputError(
-            f"X is a {type_name(X)} that gives one image object again and again, whose pixels are "
-            "now those of the last: pass [frame.copy() for frame in X]"
+            f"X is a {type_name(X)} that returns the same image object each time, which now has "
+            "the pixels of the last: pass [frame.copy() for frame in X]"
         )
     return items
 
@@ -248,8 +248,8 @@ def _samples_of_sequence(X: Any) -> Samples:
             _check_item(X, first)
             if any(map(is_missing, items)):  # images of nested lists, some of them missing
                 return ItemSamples([None if is_missing(x) else as_item(_array(x)) for x in items])
-            raise InputError(f"X is a list of lists that make no array: {exc}") from exc
-        array = unwrapped(array)  # numbers, of which some are missing
+            raise InputError(f"X is a list of lists that is not an array: {exc}") from exc
+        array = unwrapped(array)  # converts None among numbers to NaN
         if is_numeric(array):
             return _samples_of_array(array)
         _check_item(X, first)
@@ -266,7 +266,7 @@ def _array(nested: Any) -> np.ndarray:
     try:
         return np.asarray(nested)
     except ValueError as exc:
-        raise InputError(f"X is a list of lists that make no array: {exc}") from exc
+        raise InputError(f"X is a list of lists that is not an array: {exc}") from exc
 
 
 def _converted(items: list[Any]) -> list[Any]:
@@ -282,7 +282,7 @@ def _converted(items: list[Any]) -> list[Any]:
     if foreign:
         shown = ", ".join(f"[{row}] {type(items[row]).__name__}" for row in foreign[:10])
         raise InputError(
-            f"{len(foreign)} of {len(items)} samples are of no known kind: {shown}. Expected "
+            f"{len(foreign)} of {len(items)} samples are of unknown types: {shown}. Expected "
             "paths, encoded bytes, PIL images or arrays."
         )
     return converted

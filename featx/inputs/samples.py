@@ -1,10 +1,10 @@
-"""Samples in order: who they are, and their inputs for the backbone.
+"""Samples in order: their keys, and their inputs for the backbone.
 
 Here are the base class :class:`Samples` and samples in one array (in memory, memory-mapped or HDF5;
-read in blocks, never whole). ``sequence.py`` and ``lazy.py`` hold items of sequences.
+read in blocks). Items of sequences are in ``sequence.py`` and ``lazy.py``.
 
-The key of a sample is a hash of its content, never of a path. Whoever hashes a sample also does the
-checks that are cheap, so that most faults are known before the backbone runs.
+The key of a sample is a digest of its content, never of a path. The checks that are cheap are done
+when a sample is hashed, so that most faults are known before the backbone runs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ from featx.inputs.file_index import FileIndex
 from featx.inputs.kinds import NOT_FINITE, as_values, kind_of
 from featx.inputs.pixels import check_range, float_range
 
+_MAX_THREADS = 4  # more of them wait for the interpreter's lock (16 cores, 2026-11)
+_BLOCK_BYTES = 16 * 2**20
+_INPUT_DTYPES = (np.uint8, np.float32)  # dtypes that the network takes without conversion
+_ALL_PIXELS = (np.bool_, np.uint8)  # dtypes in which every value is a valid pixel
+
+_Result = TypeVar("_Result")
+
 
 class Identified(NamedTuple):
     """The keys, (m,) S16, and the faults of some consecutive samples."""
@@ -39,10 +46,10 @@ class Identities:
     Attributes
     ----------
     keys : ndarray of shape (n_samples,), dtype S16
-        All zero for samples that have a fault or are not identified yet.
+        Keys of the samples; all zero if they have a fault or are not identified yet.
     faults : list of SampleFault
     n_known : int
-        Number of samples, from the first on, that are identified.
+        Number of samples, counted from the first, that are identified.
 
     Examples
     --------
@@ -65,14 +72,6 @@ class Identities:
         self.n_known = block.rows.stop
 
 
-_MAX_THREADS = 4  # more of them wait for the interpreter's lock (16 cores, 2026-11)
-_BLOCK_BYTES = 16 * 2**20
-_DTYPES = (np.uint8, np.float32)  # that the network takes as they are
-_ALL_PIXELS = (np.bool_, np.uint8)  # whose every value is a pixel
-
-_Result = TypeVar("_Result")
-
-
 class ReadBlock(NamedTuple):
     """Some consecutive samples, identified and loaded in one pass.
 
@@ -80,9 +79,9 @@ class ReadBlock(NamedTuple):
     ----------
     identified : Identified
     loaded : ndarray of shape (k,), int64
-        Rows that were wanted and could be read.
+        Wanted rows that could be read.
     inputs : ndarray of shape (k, ...), uint8 or float32
-        Their inputs.
+        Inputs of these rows.
     """
 
     identified: Identified
@@ -98,7 +97,7 @@ class Samples(ABC):
     array_shape : tuple of int or None
         Shape of each sample; None for files, and for samples of several shapes.
     given : object
-        The `X` that they were recognised in; None if there was none.
+        `X` as the caller passed it; None if it was not passed.
     """
 
     array_shape: tuple[int, ...] | None = None
@@ -120,7 +119,7 @@ class Samples(ABC):
     def float_range(self) -> tuple[float, float] | None:
         """Return the range of floating-point pixels: see :func:`featx.inputs.pixels.float_range`.
 
-        Only those samples of a lazy sequence count that were read so far.
+        For a lazy sequence, it is the range of the samples read so far.
 
         Raises
         ------
@@ -130,7 +129,7 @@ class Samples(ABC):
         return None
 
     def check_values(self) -> None:  # noqa: B027
-        """Raise :class:`BadSampleError` if numbers that are no pixels are not finite."""
+        """Raise :class:`BadSampleError` if vectors or signals are not finite."""
 
     @abstractmethod
     def name(self, row: int) -> str:
@@ -147,7 +146,7 @@ class Samples(ABC):
         Returns
         -------
         keys : ndarray of shape (n_samples,), dtype S16
-            All zero for samples with a fault.
+            Keys of the samples; all zero for those with a fault.
         faults : list of SampleFault
             Faults that are found without decoding.
         """
@@ -204,7 +203,7 @@ class Samples(ABC):
         """
 
     def fault(self, row: int, reason: object) -> SampleFault:
-        """Describe what is wrong with a sample."""
+        """Return a fault of a sample."""
         return SampleFault(int(row), self.name(row), str(reason))
 
 
@@ -276,14 +275,14 @@ class ArraySamples(Samples):
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Return True for an array in memory of the right shape and dtype."""
         in_memory = isinstance(self.array, np.ndarray) and not isinstance(self.array, np.memmap)
-        return in_memory and self.array_shape == shape and self.array.dtype in _DTYPES
+        return in_memory and self.array_shape == shape and self.array.dtype in _INPUT_DTYPES
 
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load images; slice the array if it has the right shape and dtype."""
         images = _take(self.array, rows)
-        if images.shape[1:] == shape and images.dtype in _DTYPES:
+        if images.shape[1:] == shape and images.dtype in _INPUT_DTYPES:
             return rows, images, []
         read = dict(zip(rows.tolist(), images, strict=True)).__getitem__
         return load_rows(self, rows, read, shape)
@@ -311,7 +310,7 @@ class ArraySamples(Samples):
 
 
 class ValueSamples(ArraySamples):
-    """Rows of an array whose numbers are no pixels: vectors ``(n, p)``, signals ``(n, t, c)``."""
+    """Rows of an array of numbers that are not pixels: vectors (n, p) or signals (n, t, c)."""
 
     def float_range(self) -> None:
         """Return None, since the numbers are not pixels."""
@@ -387,7 +386,7 @@ def load_rows(
     read: Callable[[int], np.ndarray | bytes],
     shape: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-    """Make inputs of what `read` returns for each row: see :meth:`Samples.batch`."""
+    """Convert the content that `read` returns for each row: see :meth:`Samples.batch`."""
     kind = kind_of(shape)
     good, inputs, faults = [], [], []
     for row in rows.tolist():
@@ -396,6 +395,6 @@ def load_rows(
             good.append(row)
         except UnreadableImageError as exc:
             faults.append(samples.fault(row, exc))
-    # Images of both dtypes in one batch are stacked as floats, which changes no number.
+    # uint8 and float32 images in one batch are stacked as float32, which changes no value.
     stacked = np.stack(inputs) if inputs else np.empty((0, *shape), np.uint8)
     return np.array(good, np.int64), stacked, faults

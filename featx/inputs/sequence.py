@@ -21,7 +21,7 @@ from featx.inputs.samples import Identified, Samples, ValueSamples, check_severa
 
 _UNREAD = bytes(DIGEST_BYTES)
 _FILES_AT_ONCE = 256  # in a block
-_PATIENCE_S = 0.2  # wait for all files before a pass starts on some
+_PATIENCE_S = 0.2  # time to hash all files, after which a pass starts with those that are hashed
 
 
 class _File(NamedTuple):
@@ -43,7 +43,7 @@ class ItemSamples(Samples):
     Parameters
     ----------
     items : sequence of str, Path, bytes, PIL.Image.Image or ndarray
-        Missing values, such as None and NaN, are samples that cannot be read.
+        Items; missing values, such as None and NaN, are samples that cannot be read.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
@@ -56,7 +56,7 @@ class ItemSamples(Samples):
         return len(self.items)
 
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself for images, and otherwise the items as rows of one array."""
+        """Return itself for images, and the items as rows of one array for other kinds."""
         if kind_of(shape).is_resized:
             check_several(len(self), self.array_shape)
             return self
@@ -88,7 +88,7 @@ class ItemSamples(Samples):
         return float_range(item for item in self.items if isinstance(item, np.ndarray))
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples; check that what is read is an image."""
+        """Identify all samples, and check that they are images."""
         digests: list[bytes] = [_UNREAD] * len(self)
         faults: list[SampleFault] = []
         paths: list[tuple[int, str]] = []
@@ -190,13 +190,13 @@ class ItemSamples(Samples):
             return content
         if self._keys[row] != keys_from([digest_of(content)], count=1)[0]:
             raise UnreadableImageError(
-                "changed after it was hashed: run it again when nothing writes to it"
+                "changed after it was hashed: repeat the call when nothing writes to the file"
             )
         return content
 
 
 def _absolute(path: str) -> str:
-    # Another spelling of a path only means that the file is hashed once more.
+    # Without normalization, which is slower: another spelling of a path costs one more hash.
     return path if path.startswith(os.sep) else os.path.abspath(path)
 
 

@@ -1,4 +1,4 @@
-"""Rows wherever they are: NumPy arrays, arrays of another library, or lazy arrays on disk.
+"""Operations on rows in NumPy arrays, in arrays of other libraries, and in lazy arrays.
 
 Arrays of another library, such as torch tensors on a GPU, are those that scikit-learn's Array API
 dispatch accepts (``array_api_dispatch=True``). Products of rows are computed where the rows are;
@@ -20,12 +20,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featx.cache.lazy_array import LazyRows
 from featx.exceptions import InputError
 
-MAX_GPU_ELEMENTS = 2**27  # of the rows in a block and of what is computed from them
+MAX_GPU_ELEMENTS = 2**27  # in the rows of a block and in the results computed from them
 _ROWS_AT_ONCE = 8192
 
 
 def is_array_api(X: Any) -> bool:
-    """Return True for an array of another library than NumPy that dispatch lets through."""
+    """Return True for an array of another library than NumPy, if dispatch is enabled."""
     if isinstance(X, np.ndarray) or not sklearn.get_config()["array_api_dispatch"]:
         return False
     import array_api_compat
@@ -82,7 +82,7 @@ def as_array_like(array: np.ndarray, X: Any, dtype: np.dtype | None = None) -> A
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """Copy an array from any device to NumPy; a NumPy array is returned as it is."""
+    """Copy an array from any device to NumPy; a NumPy array is returned unchanged."""
     if isinstance(array, np.ndarray):
         return array
     import array_api_compat
@@ -105,7 +105,7 @@ def to_same_device(array: Any, X: Any) -> Any:
 
 
 def without_gradients(X: Any) -> Any:
-    """Return an array that torch does not differentiate through."""
+    """Return an array without the gradients of torch."""
     if not is_array_api(X):
         return X
     import array_api_compat
@@ -114,7 +114,7 @@ def without_gradients(X: Any) -> Any:
 
 
 def in_memory(X: Any) -> Any:
-    """Read all rows of a lazy array; anything else is returned as it is."""
+    """Read all rows of a lazy array; other arrays are returned unchanged."""
     return np.asarray(X) if is_lazy(X) else X
 
 
@@ -171,7 +171,7 @@ def validate_rows(estimator: BaseEstimator, X: Any) -> Any:
 
 
 def apply_in_blocks(estimator: BaseEstimator, X: Any, function: Callable[[Any], Any]) -> Any:
-    """Return what a function computes from the validated rows, block by block if they are lazy."""
+    """Apply a function to validated rows, block by block if they are lazy."""
     if not is_lazy(X) or not len(X):
         return function(validate_rows(estimator, X))
     return np.concatenate([function(validate_rows(estimator, rows)) for _, rows in in_blocks(X)])

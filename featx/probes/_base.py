@@ -1,4 +1,4 @@
-"""What the probes share: checks of rows and targets, and the search along a path of strengths."""
+"""Base classes of the probes: checks of rows and targets, and the path of strengths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from featx.probes._validation import (
     split_folds,
 )
 
-_MAX_BYTES_READ_ONCE = 256 * 2**20  # of a lazy array, which is then in memory like any other
+_MAX_BYTES_READ_ONCE = 256 * 2**20  # of a lazy array that is read into memory
 
 
 class BaseProbe(BaseEstimator):
@@ -94,9 +94,9 @@ class FitData:
     X : array of shape (n, d)
         Rows as a NumPy array, an array of another library or a lazy array.
     y : ndarray of shape (n,) or (n, n_outputs)
-        Labels or values as scorers get them.
+        Labels or values for scorers.
     targets : ndarray
-        Labels or values as the solver gets them: class indices (n,), or columns (n, t), float64.
+        Labels or values for the solver: class indices (n,), or columns (n, t), float64.
     weights : ndarray of shape (n,), float64
         Weights in training.
     score_weights : ndarray of shape (n,), float64, or None
@@ -147,10 +147,10 @@ class LinearPathProbe(BaseProbe, ABC):
         Raises
         ------
         ParameterError
-            Parameters have faulty values, all of which are named.
+            Parameters have faulty values; the message lists all of them.
         ValueError
-            Lengths differ, values are missing or infinite, there is only one class in all samples
-            or in those that a fold trains on, and so on.
+            Lengths differ, values are missing or infinite, or there is only one class in all
+            samples or in the training part of a fold.
 
         Warns
         -----
@@ -198,7 +198,7 @@ class LinearPathProbe(BaseProbe, ABC):
     def _score_by_scorer(
         self, data: FitData, test: np.ndarray, coef: np.ndarray, intercept: np.ndarray
     ) -> float:
-        """Return the score, by `scoring`, that coefficients get on held-out rows."""
+        """Return the score of coefficients on held-out rows, by `scoring`."""
         scorer = check_scoring(self, scoring=self.scoring)
         trained = copy.copy(self)
         if hasattr(trained, "feature_names_in_"):  # rows are arrays here
@@ -209,7 +209,7 @@ class LinearPathProbe(BaseProbe, ABC):
         return scorer(trained, to_numpy(take(data.X, test)), data.y[test], **given)
 
     def _linear_scores(self, X: Any, method: str) -> Any:
-        """Return the scores (n_samples, t) for a public method, which errors name."""
+        """Return the scores (n_samples, t); errors name `method`."""
 
         def scores_of(rows: Any) -> Any:
             self._check_same_device(rows, self.coef_, method)

@@ -1,8 +1,9 @@
 """Losses of logistic regression for several weightings of the same rows, minimized together.
 
-The loss is scikit-learn's: the weighted log-losses, and half the squared length of the coefficients
-over ``C``; two classes have one vector of coefficients, more have one for each. A pass over the
-rows serves all weightings: one product with all their coefficients side by side, one back.
+The loss is scikit-learn's: the sum of the weighted log-losses, and half the squared length of the
+coefficients over ``C``. Two classes have one vector of coefficients; more have one for each. A pass
+over the rows serves all weightings by two products, with all their coefficients side by side for
+the scores, and with all residuals for the gradients.
 
 scipy's L-BFGS calls a function, one minimization at a time. Here each minimization is a generator,
 which yields a point and is sent the value and the gradient there, so that many share each pass.
@@ -33,8 +34,8 @@ from featx.probes._whitening import ProjectedRows, Rotation
 
 _ROWS_AT_ONCE = 2048
 _COLUMNS_AT_ONCE = 1024
-_LEAST_CURVATURE = 1e-6  # of the loss of a sample: it is at most 1/4
-_MAX_MARGIN = 60.0  # of a score over that of the own class; exp of it is far from overflow
+_LEAST_CURVATURE = 1e-6  # of the loss of a sample, which is at most 1/4
+_MAX_MARGIN = 60.0  # of a score above that of the true class; its exp is far from overflow
 
 _N_PAIRS = 10  # the memory of L-BFGS
 _SHORTEST_STEP = 1e-4  # of a line search, relative to its first
@@ -120,7 +121,7 @@ class Losses:
                 inverses[index],
                 tolerances,
                 known[index].at(C, self._rank),
-                n_measured=self._rank,  # beside a large intercept, small coefficients are nothing
+                n_measured=self._rank,  # a large intercept would hide changes of coefficients
             )
             for index, point in points.items()
         }
@@ -261,7 +262,7 @@ class Memory(NamedTuple):
         return pairs
 
 
-# A step, how the gradient changed over it, and the product of both.
+# A step, the change of the gradient over it, and the product of both.
 Pair = tuple[np.ndarray, np.ndarray, float]
 
 
@@ -275,7 +276,8 @@ class Tolerances(NamedTuple):
     decrease : float
         Decrease of the value by such a step, relative to it.
     rounding : float
-        Relative rounding error of the value; a few steps in a row that gain no more are the last.
+        Relative rounding error of the value; the minimization ends after a few steps in a row that
+        gain no more than this.
     max_iter : int
     """
 
@@ -286,7 +288,7 @@ class Tolerances(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Value of a convex function at a point, and gradient, of the shape of the point."""
+    """Value of a convex function at a point, and its gradient, of the shape of the point."""
 
     value: float
     gradient: np.ndarray
@@ -301,7 +303,7 @@ class Minimum(NamedTuple):
     pairs : list of Pair
         Memory of the second derivatives, the latest last.
     is_converged : bool
-        Whether it ended before the iterations were used up.
+        True if it ended before the limit of iterations.
     """
 
     point: np.ndarray
@@ -322,8 +324,8 @@ def minimize(
     ----------
     start : ndarray, float64
     precondition : callable
-        Approximate product of the inverse second derivatives and a gradient. It is called after the
-        first evaluation.
+        Function that returns an approximate product of the inverse second derivatives and a
+        gradient. It is called after the first evaluation.
     tolerances : Tolerances
     pairs : sequence of Pair, default=()
         Memory of the second derivatives, the latest last.
@@ -333,7 +335,7 @@ def minimize(
     Yields
     ------
     ndarray
-        A point; the generator is sent the :class:`Evaluation` there.
+        Point for which the generator is then sent the :class:`Evaluation`.
 
     Returns
     -------
@@ -389,7 +391,7 @@ def _two_loop(
     gradient: np.ndarray,
     precondition: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Return the product of the inverse second derivatives, as known from pairs, and a gradient.
+    """Return the product of the inverse second derivatives, approximated by pairs, and a gradient.
 
     The two-loop recursion, algorithm 7.4 of Nocedal and Wright 2006.
     """
@@ -446,7 +448,8 @@ def losses_and_residuals(scores: Any, is_own: Any) -> tuple[Any, Any]:
         scores -= top
     # Subnormal numbers of float32 would make the products ten times slower.
     powers = xp.exp(xp.clip(scores, min=-_MAX_MARGIN))
-    # The residual of the own class comes from the others: 1 - p is 0 in float32 for p near 1.
+    # The residual of the true class is computed from the others, since 1 - p would be 0 in float32
+    # for p near 1.
     others = xp.linalg.vecdot(powers, 1 - own)[:, :, None]
     unit = xp.exp(-top)
     losses = top + xp.log1p(unit - 1 + others)

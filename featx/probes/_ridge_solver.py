@@ -8,10 +8,10 @@ than the features.
 Least squares needs only weighted first and second moments, which add up over parts of the data: the
 moments of the training part of a fold are those of all samples less those of its test part.
 
-NumPy and SciPy each bring a BLAS with threads of its own, and those of one keep spinning for a
-tenth of a second after their work: a decomposition by SciPy after a product by NumPy takes twice as
-long (160 ms instead of 72, 1,280 columns, 2 cores, 2026-11). So large products between
-decompositions are SciPy's too.
+NumPy and SciPy each bring a BLAS with its own threads, which keep spinning for a tenth of a second
+after their work: a decomposition by SciPy after a product by NumPy takes twice as long (160 ms
+instead of 72, 1,280 columns, 2 cores, 2026-11). So SciPy also computes large products between
+decompositions.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from featx.probes._arrays import (
 from featx.probes._validation import Fold
 
 _ROWS_AT_ONCE = 1024
-_MAX_BYTES_HELD = 2**30  # in Gram matrices of folds; more are computed one by one
-_MIN_FRACTION_LEFT = 1e-6  # after subtraction: six digits are lost, ten are left
+_MAX_GRAM_BYTES = 2**30  # of the Gram matrices of all folds; if larger, one is in memory at a time
+_MIN_FRACTION_LEFT = 1e-6  # after a subtraction that loses six digits, of which ten are left
 _CONSTANT = 1e-20  # of the largest sum of squares
-_LAPACK_BLOCK = 64  # columns; more work space brings nothing
-_WORK = 16  # times that of a product of its size: threads pay from 512 rows on
-_SMALL = 3  # rows, below which there is nothing to bring to tridiagonal form
+_LAPACK_BLOCK = 64  # columns; more work space is not faster
+_WORK = 16  # relative to a product of this size, so that threads are used from 512 rows on
+_SMALL = 3  # matrices with fewer rows are tridiagonal already
 
 
 def solve(
@@ -72,7 +72,7 @@ def solve(
     Yields
     ------
     Solutions
-        The last is for one strength at a time.
+        Solutions; the last accept one strength at a time.
     """
     shift = weighted_mean(X, weights) if fit_intercept else np.zeros(X.shape[1])
     solve_form = _solve_dual if len(Y) < X.shape[1] else _solve_primal
@@ -93,7 +93,7 @@ class _Problem(NamedTuple):
 
 
 def _solve_dual(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solutions]:
-    """Yield solutions from the products of samples, in NumPy: too few to be worth a GPU."""
+    """Yield solutions from the products of samples, in NumPy, since they are too few for a GPU."""
     X, Y, weights = to_numpy(problem.X), problem.Y, problem.weights
     centered = X - problem.shift
     kernel = centered @ centered.T
@@ -108,7 +108,7 @@ def _solve_primal(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solution
     every = np.arange(len(problem.Y))
     tests = [test for _, test in folds]
     test_moments: Iterable[Moments]
-    if len(folds) * problem.X.shape[1] ** 2 * 8 > _MAX_BYTES_HELD:
+    if len(folds) * problem.X.shape[1] ** 2 * 8 > _MAX_GRAM_BYTES:
         total, test_moments = problem.moments(every), map(problem.moments, tests)
     else:
         test_moments = [problem.moments(test) for test in tests]
@@ -131,7 +131,7 @@ def _solve_fold(
         rest = total - test_moments
         if rest.survives_cancellation(total, centered=fit_intercept):
             return _PrimalSolutions(rest, problem.shift, fit_intercept=fit_intercept)
-    # The test part may be far from the others: a mean of their own leaves more digits.
+    # The test part may be far from the rest, whose own mean leaves more digits.
     if fit_intercept:
         counted = np.bincount(train, problem.weights[train], n_samples)
         problem = problem._replace(shift=weighted_mean(problem.X, counted))
@@ -283,8 +283,8 @@ class Moments:
     ) -> Self:
         """Return the moments of some rows, summed in blocks.
 
-        A shift (d,) is subtracted from the rows first. Their approximate mean saves the digits that
-        a Gram matrix loses where a mean is large beside the spread.
+        A shift (d,) is subtracted from the rows first. It is their approximate mean, since a Gram
+        matrix loses digits if a mean is large compared with the spread.
 
         Examples
         --------
@@ -306,7 +306,7 @@ class Moments:
             part, targets = parts[: len(some)], Y[some]
             part[:, :-1] = slice_or_take(X, some)
             part[:, -1] = 1
-            part -= shifts  # from whole rows, which is faster
+            part -= shifts  # from contiguous rows, which is faster
             if (weights[some] != 1).any():
                 roots = np.sqrt(weights[some, np.newaxis])
                 part *= roots
@@ -364,14 +364,14 @@ class Moments:
             self.xy - other.xy,
         )
 
-    def survives_cancellation(self, whole: Self, *, centered: bool) -> bool:
-        """Return True if these moments, a difference from `whole`, are more than rounding errors.
+    def survives_cancellation(self, total: Self, *, centered: bool) -> bool:
+        """Return True if these moments, a difference from `total`, are more than rounding errors.
 
         `centered` checks the moments around the means. Constant features do not count.
         """
-        if not self.weight >= _MIN_FRACTION_LEFT * whole.weight:
+        if not self.weight >= _MIN_FRACTION_LEFT * total.weight:
             return False
-        left, before = np.diag(self.xx), np.diag(whole.xx)
+        left, before = np.diag(self.xx), np.diag(total.xx)
         if centered:
             left = left - self.x**2 / self.weight
         varies = before > _CONSTANT * before.max()
@@ -397,8 +397,8 @@ class ShiftedSystems:
     Parameters
     ----------
     matrix : ndarray of shape (n, n), float64
-        A, of which the lower triangle is read; symmetric and, but for rounding, positive
-        semidefinite.
+        A, symmetric and, except for rounding, positive semidefinite; only the lower triangle is
+        read.
     right : ndarray of shape (n, t), float64
         B.
 

@@ -16,7 +16,7 @@ from featx.probes._arrays import namespace, numpy_if_array_api
 
 Fold = tuple[np.ndarray, np.ndarray]
 
-# Means of the same scores in another order differ by this much.
+# Means of the same scores in another order differ by less.
 _ROUNDING = 1e-12
 
 
@@ -54,7 +54,7 @@ def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def check_two_classes(classes: np.ndarray, y: np.ndarray) -> None:
     """Raise an InputError if labels have only one class."""
     if len(classes) < 2:
-        raise InputError(f"y holds one class only, {y.tolist()[0]!r}: expected 2 or more")
+        raise InputError(f"y has one class only, {y.tolist()[0]!r}: expected 2 or more")
 
 
 def predict_class_indices(scores: Any) -> Any:
@@ -88,12 +88,12 @@ def split_folds(cv: Any, X: Any, y: np.ndarray, groups: Any, *, stratified: bool
     Parameters
     ----------
     cv : int, splitter, iterable of (train, test) or None
-        None makes five folds.
+        Cross-validation; None makes five folds.
     X : array of shape (n_samples, n_features)
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     groups : array-like of shape (n_samples,) or None
     stratified : bool
-        Whether each fold gets the same fraction of each class.
+        True if each fold gets the same fraction of each class.
 
     Raises
     ------
@@ -122,12 +122,12 @@ def check_fold_weights(
 ) -> None:
     """Raise an InputError that names the folds in which all weights (n_samples,) are zero."""
     faults = [
-        f"what fold {number} {part}"
+        f"the {part} part of fold {number}"
         for number, fold in enumerate(folds)
-        for part, rows, theirs in zip(
-            ("trains on", "is scored by"), fold, (weights, score_weights), strict=True
+        for part, rows, own in zip(
+            ("training", "test"), fold, (weights, score_weights), strict=True
         )
-        if not len(rows) or (theirs is not None and not theirs[rows].any())
+        if not len(rows) or (own is not None and not own[rows].any())
     ]
     if faults:
         raise InputError(f"all weights are zero in {', '.join(faults)}")

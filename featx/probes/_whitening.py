@@ -1,8 +1,8 @@
 """Rows projected onto uncorrelated features, in which the losses are minimized.
 
-There, the second derivatives of a loss are nearly diagonal, and L-BFGS has a good preconditioner.
-Lazy rows are only centred when they are read; in place of them, the coefficients are projected and
-the gradients lifted back, of which there are few.
+In this basis, the second derivatives of a loss are nearly diagonal, so that L-BFGS has a good
+preconditioner. Lazy rows are only centred when they are read: instead of the many rows, the few
+coefficients are projected, and the gradients lifted back.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ProjectedRows:
     n_columns : int
         Number of columns, p.
     is_array_api : bool
-        Whether the array is one of another library than NumPy.
+        True for an array of another library than NumPy.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -68,7 +68,7 @@ class ProjectedRows:
         return as_array_like(array, self._rows, dtype)
 
     def project_coef(self, coef: np.ndarray, dtype: np.dtype) -> Any:
-        """Return coefficients (p, m) as those that multiply the rows, and where the rows are."""
+        """Return coefficients (p, m) for multiplication with the rows, on their device."""
         return self.as_array_like(coef, dtype)
 
     def lift_gradient(self, gradient: np.ndarray) -> np.ndarray:
@@ -153,7 +153,7 @@ class LazyProjectedRows(ProjectedRows):
 
 
 class Rotation(NamedTuple):
-    """Centre and principal axes of rows: the new features are uncorrelated, except for weights.
+    """Centre and principal axes of rows; without weights, the projected features are uncorrelated.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class Rotation(NamedTuple):
     spreads : ndarray of shape (r,) or (r + 1,), float64
         Sums of squares of the new features.
     fit_intercept : bool
-        Whether projected rows have a last column of ones.
+        True if projected rows have a last column of ones.
     """
 
     basis: np.ndarray

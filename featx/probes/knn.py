@@ -27,7 +27,7 @@ _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 
 
 class KNNProbe(ClassifierMixin, BaseProbe):
-    """Nearest neighbours by cosine, with votes weighted by similarity and their number selected.
+    """Nearest neighbours by cosine, whose number is selected and whose votes are weighted.
 
     A neighbour of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv
     1805.01978). The numbers of neighbours that are tried are those of Caron et al. 2021 (arXiv
@@ -40,16 +40,16 @@ class KNNProbe(ClassifierMixin, BaseProbe):
     Parameters
     ----------
     n_neighbors : int or list of int, default=(10, 20, 100, 200)
-        Numbers of neighbours to try; with fewer samples than that, all of them vote.
+        Numbers of neighbours to try; if there are fewer samples, all of them vote.
     temperature : float, default=0.07
-        Temperature of the votes, over 0; a lower one gives the nearest more weight.
+        Temperature of the votes, above 0; a lower one gives the nearest more weight.
     cv : int, splitter, iterable of (train, test) or None, default=None
         Cross-validation by which the number is selected; None is five stratified folds.
 
     Attributes
     ----------
     n_neighbors_ : int
-        Number with the best mean accuracy; of equals the largest.
+        Number with the best mean accuracy; the largest of equal ones.
     best_score_ : float
         Mean accuracy of `n_neighbors_` over the folds.
     path_ : dict
@@ -92,15 +92,15 @@ class KNNProbe(ClassifierMixin, BaseProbe):
         Raises
         ------
         ParameterError
-            Parameters have faulty values, all of which are named.
+            Parameters have faulty values; the message lists all of them.
         ValueError
-            Lengths differ, values are missing or infinite, there is only one class, and so on.
+            Lengths differ, values are missing or infinite, or there is only one class.
         """
         candidates = self._check_params()
         X, y = self._validate_fit(in_memory(X), y)
         self.classes_, class_indices = encode_classes(y)
-        # scikit-learn wants all fitted arrays on one device, though votes are counted by NumPy. The
-        # names are those in saved files.
+        # scikit-learn requires all fitted arrays on one device, although NumPy counts the votes.
+        # Saved files hold these attributes by name.
         self._rows, self._class_numbers = normalize(X), to_same_device(class_indices, X)
         folds = split_folds(self.cv, X, y, groups, stratified=True)
         scores = np.empty((len(candidates), len(folds)))
@@ -166,7 +166,7 @@ class KNNProbe(ClassifierMixin, BaseProbe):
         for start in range(0, n_rows, n_at_once):
             part = slice(start, min(start + n_at_once, n_rows))
             nearest, near = _largest(inner_products(rows[part, :], stored), int(counts[-1]))
-            # The nearest has a vote of 1, so that nothing overflows; fractions stay the same.
+            # Scaled so that the nearest has a vote of 1: fractions stay the same, without overflow.
             weights = np.exp((near - near[:, :1]).astype(np.float64) / self.temperature)
             yield part, self._sums(class_indices[nearest], weights, counts)
 

@@ -19,7 +19,7 @@ from featx.probes._validation import check_strengths, encode_classes, last_best
 from featx.probes._whitening import Rotation
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-# In float32 a value is known to about seven digits.
+# float32 values have about seven digits.
 _FOLD_TOLERANCES = Tolerances(step=1e-3, decrease=1e-6, rounding=1e-7)
 _FINAL_TOLERANCES = Tolerances(step=1e-5, decrease=1e-11, rounding=1e-15, max_iter=5000)
 
@@ -28,13 +28,13 @@ class LinearProbe(LinearPathClassifier):
     """Logistic regression that tries many strengths; all folds share each pass over the data.
 
     The linear probe of Kornblith et al. 2019 (arXiv 1805.08974) and of DINOv2 (Oquab et al. 2023,
-    arXiv 2304.07193): a path of strengths, the best by cross-validation, fitted on all samples. It
-    then equals scikit-learn's ``LogisticRegression`` with the `C` it selected, multinomial for more
-    than two classes.
+    arXiv 2304.07193) selects a strength along a path by cross-validation, and is fitted on all
+    samples with it. It then equals scikit-learn's ``LogisticRegression`` with the selected `C`,
+    multinomial for more than two classes.
 
-    The path goes from strong to weak regularization. Each strength starts from the optima of the
-    ones before, on uncorrelated features, and one matrix product serves all folds. Folds are
-    computed in float32 and the final fit in float64; float32 rows stay float32.
+    The path goes from strong to weak regularization. Each strength starts from the optima of those
+    before it, on uncorrelated features, and one matrix product serves all folds. Folds are computed
+    in float32 and the final fit in float64; float32 rows stay float32.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
     a GPU that supports float64. They are multiplied on their device; coefficients agree with those
@@ -44,8 +44,8 @@ class LinearProbe(LinearPathClassifier):
     Parameters
     ----------
     Cs : array-like of shape (n_Cs,) or None, default=None
-        Inverse strengths of the regularization, over 0, as in ``LogisticRegression(C=...)``. None
-        tries 45 from 1e-6 to 1e5, evenly spaced on a logarithmic scale.
+        Inverse strengths of the regularization, above 0, as in ``LogisticRegression(C=...)``. None
+        is 45 strengths from 1e-6 to 1e5, evenly spaced on a logarithmic scale.
     fit_intercept : bool, default=True
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in training, not in scores.
@@ -54,13 +54,13 @@ class LinearProbe(LinearPathClassifier):
     scoring : str, callable or None, default=None
         Score by which the strength is selected; None is accuracy.
     patience : int or None, default=8
-        Number of strengths in a row after which the path ends, if the mean score of each is below
-        the best by more than the standard error of the best over its folds. None tries all.
+        Number of strengths in a row after which the path ends, if each mean score is below the best
+        one by more than the standard error of the best over its folds. None tries all strengths.
 
     Attributes
     ----------
     C_ : float
-        Strength with the best mean score; of equals the strongest, which has the smallest `C`.
+        Inverse strength with the best mean score; the smallest of equal ones.
     best_score_ : float
         Mean score of `C_` over the folds.
     path_ : dict
@@ -145,7 +145,7 @@ class LinearProbe(LinearPathClassifier):
             by_class = compute_class_weight(
                 self.class_weight, classes=self.classes_, y=y, sample_weight=weights
             )
-        # "balanced" gives a class without any weight an infinite one.
+        # "balanced" gives an infinite weight to a class whose samples have weight 0.
         return weights * np.where(np.isfinite(by_class), by_class, 0)[targets]
 
     def _fit_path(self, data: FitData, strengths: np.ndarray) -> None:
@@ -185,9 +185,9 @@ class LinearProbe(LinearPathClassifier):
 class _LogisticPath:
     """Optima of logistic regression from strong to weak regularization, for all folds together.
 
-    Rows are projected onto uncorrelated features, where the spread of each tells the step for its
-    coefficient at any strength. Each strength starts where a straight line through the optima of
-    the last two ends.
+    Rows are projected onto uncorrelated features, whose spreads determine good steps for their
+    coefficients at any strength. The start for each strength is extrapolated linearly from the
+    optima of the last two.
 
     Attributes
     ----------
@@ -197,7 +197,7 @@ class _LogisticPath:
 
     def __init__(self, data: FitData, *, fit_intercept: bool) -> None:
         X = data.X
-        if X.shape[0] <= X.shape[1]:  # too few to be worth a GPU
+        if X.shape[0] <= X.shape[1]:  # too few rows for a GPU
             X = to_numpy(X)
         self._X, self._data = X, data
         self._rotation = Rotation.fit(X, data.weights, fit_intercept=fit_intercept)
@@ -242,7 +242,7 @@ class _LogisticPath:
             warn_caller(ConvergenceWarning(message))
         coef, intercept = self._rotation.lift_coef(minimum.point)
         if len(intercept) > 1:
-            intercept -= intercept.mean()  # which changes no probability
+            intercept -= intercept.mean()  # as in scikit-learn; it does not change probabilities
         return coef, intercept
 
 
@@ -254,7 +254,7 @@ def _check_fold_classes(data: FitData) -> None:
         if len(np.unique(data.targets[train][data.weights[train] > 0])) < 2
     ]
     if faults:
-        raise InputError(f"what folds train on holds one class only, in folds {', '.join(faults)}")
+        raise InputError(f"the training parts of folds {', '.join(faults)} have one class only")
 
 
 def _first_best(scores: list[np.ndarray]) -> int:

@@ -23,12 +23,12 @@ from featx.probes._validation import check_weights, encode_classes, predict_clas
 
 
 class NearestMeanProbe(ClassifierMixin, BaseProbe):
-    """Nearest class mean by cosine, which learns from one sample of a class as from thousands.
+    """Nearest class mean by cosine, which works with one sample per class as with thousands.
 
     The unit vectors of each class are averaged (Mensink et al. 2013, "Distance-Based Image
     Classification"), and the class whose mean has the largest cosine with a sample is predicted.
     scikit-learn's ``NearestCentroid`` takes no weights, and warns of features that are zero in a
-    class, of which embeddings have many.
+    class, as many features of embeddings are.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
     a GPU; predictions are on their device too, unless classes are strings.
@@ -65,7 +65,7 @@ class NearestMeanProbe(ClassifierMixin, BaseProbe):
         Raises
         ------
         ValueError
-            Lengths differ, values are missing or infinite, there is only one class, and so on.
+            Lengths differ, values are missing or infinite, or there is only one class.
         """
         X, y = self._validate_fit(in_memory(X), y)
         self.classes_, class_indices = encode_classes(y)

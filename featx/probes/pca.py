@@ -20,7 +20,7 @@ from featx.probes._arrays import (
 
 
 class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Exact principal components, with whitening, of more rows than fit in memory.
+    """Exact principal components, optionally whitened, of more rows than fit in memory.
 
     The components are those of scikit-learn's ``PCA``, from the covariance (Hastie et al. 2009,
     section 14.5.1), which adds up over blocks of rows: two passes over them and one decomposition.
@@ -31,12 +31,12 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     n_components : int or None, default=None
         Number of components; None is the number of features, or of samples if these are fewer.
     whiten : bool, default=False
-        Whether components are divided by their standard deviations.
+        True if components are divided by their standard deviations.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features), float64
-        Directions in order of decreasing variance; the largest number of each is positive.
+        Directions in order of decreasing variance; the entry of largest magnitude is positive.
     explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,), float64
     mean_ : ndarray of shape (n_features,)
     n_features_in_ : int

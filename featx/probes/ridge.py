@@ -1,4 +1,4 @@
-"""RidgeProbe and RidgeProbeRegressor: ridge regression, all strengths and folds tried together."""
+"""RidgeProbe and RidgeProbeRegressor: ridge regression with all strengths and folds at once."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class _RidgePathProbe(LinearPathProbe):
         parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
         n_at_once = max(1, _SCORES_AT_ONCE // solutions.n_targets)
         dtype = self._score_dtype(X)
-        # Float32 has digits for what is around the mean only.
+        # Rows are centred in float32, which would lose digits of large means.
         center = solutions.x_mean.astype(dtype) if dtype == np.float32 else None
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
@@ -121,7 +121,7 @@ class _RidgePathProbe(LinearPathProbe):
 
 
 def _products(X: Any, rows: np.ndarray, center: np.ndarray | None, columns: Any) -> np.ndarray:
-    """Multiply rows, less a centre, by columns where the rows are."""
+    """Multiply centred rows by columns, on the device of the rows."""
     if is_array_api(X):
         part = cast(take(X, rows), float_dtype(columns))
         return to_numpy((part if center is None else part - as_array_like(center, X)) @ columns)
@@ -132,12 +132,12 @@ def _products(X: Any, rows: np.ndarray, center: np.ndarray | None, columns: Any)
 class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
     """Ridge classification that tries many strengths in all folds at the price of a few fits.
 
-    After ``fit`` it behaves like scikit-learn's ``RidgeClassifier`` with the `alpha` it selected:
+    After ``fit`` it behaves like scikit-learn's ``RidgeClassifier`` with the selected `alpha`:
     least squares on targets of -1 and 1. The moments of the training part of a fold are those of
-    all samples less those of the test part, and one decomposition of them gives the coefficients
+    all samples minus those of the test part, and one decomposition of them gives the coefficients
     for every strength (Hastie et al. 2009, section 3.4.1; Eldén 1977). With fewer samples than
-    features the products of samples take their place. Held-out float32 rows are scored in float32,
-    around their mean.
+    features, the products of samples are decomposed instead. Held-out float32 rows are centred and
+    scored in float32.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
     a GPU that supports float64. They are multiplied on their device; coefficients agree with those
@@ -147,21 +147,21 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
     Parameters
     ----------
     alphas : array-like of shape (n_alphas,) or None, default=None
-        Strengths of the regularization, over 0. None tries 45 from 1e-6 to 1e5, evenly spaced on a
-        logarithmic scale, as Kornblith et al. 2019 (arXiv 1805.08974) do.
+        Strengths of the regularization, above 0. None is 45 strengths from 1e-6 to 1e5, evenly
+        spaced on a logarithmic scale, as in Kornblith et al. 2019 (arXiv 1805.08974).
     fit_intercept : bool, default=True
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in training, not in scores.
     cv : int, splitter, iterable of (train, test) or None, default=None
         Cross-validation by which the strength is selected; None is five stratified folds.
     scoring : str, callable or None, default=None
-        Score by which the strength is selected; None is accuracy. Others take longer, since each
-        strength is scored by itself.
+        Score by which the strength is selected; None is accuracy. Others take longer, since they
+        score the strengths one by one.
 
     Attributes
     ----------
     alpha_ : float
-        Strength with the best mean score; of equals the strongest.
+        Strength with the best mean score; the largest of equal ones.
     best_score_ : float
         Mean score of `alpha_` over the folds.
     path_ : dict
@@ -227,7 +227,7 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
         return float(np.average(right, weights=weights))
 
     def _score_dtype(self, X: Any) -> np.dtype:
-        return float_dtype(X)  # the largest score decides, which rounding changes in near ties only
+        return float_dtype(X)  # rounding changes the class of the largest score in near ties only
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -238,13 +238,13 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
 class RidgeProbeRegressor(RegressorMixin, _RidgePathProbe):
     """Ridge regression that tries many strengths in all folds at the price of a few fits.
 
-    After ``fit`` it behaves like scikit-learn's ``Ridge`` with the `alpha` it selected. See
+    After ``fit`` it behaves like scikit-learn's ``Ridge`` with the selected `alpha`. See
     :class:`RidgeProbe` for the method, and for rows on a GPU.
 
     Parameters
     ----------
     alphas : array-like of shape (n_alphas,) or None, default=None
-        Strengths of the regularization, over 0; None tries 45 from 1e-6 to 1e5.
+        Strengths of the regularization, above 0; None is 45 strengths from 1e-6 to 1e5.
     fit_intercept : bool, default=True
     cv : int, splitter, iterable of (train, test) or None, default=None
         Cross-validation by which the strength is selected; None is five folds.
@@ -254,7 +254,7 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePathProbe):
     Attributes
     ----------
     alpha_ : float
-        Strength with the best mean score; of equals the strongest.
+        Strength with the best mean score; the largest of equal ones.
     best_score_ : float
         Mean score of `alpha_` over the folds.
     path_ : dict

@@ -1,1 +1,1 @@
-"""Fitted estimators as one file without pickle."""
+"""Saving: fitted estimators as one file without pickle."""

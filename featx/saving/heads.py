@@ -1,12 +1,13 @@
 """Heads inside saved files, read by skops, which builds no untrusted types.
 
-Types are not enough. An array may declare more than it holds, a node of a tree may point outside
-its arrays (scikit-learn follows it, and the process dies), and a path in a parameter may lead to
-files of this machine. So the file is checked before skops builds anything, and the result before it
-is used.
+Trusted types are not enough. An array may declare more than it holds, a node of a tree may point
+outside its arrays (scikit-learn follows it, and the process crashes), and a path in a parameter may
+lead to files of this machine. So the file is checked before skops builds anything, and the result
+before it is used.
 
-skops names each class by its module. Files name featx' own classes without theirs, as in
-``featx.KNNProbe``, so that modules may move; files that name an older module are read as well.
+skops names each class with its module. In saved files, featx' own classes have the name of the
+package, as in ``featx.KNNProbe``, so that modules may move; files with an older module are read
+too.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from featx.probes.nearest_mean import NearestMeanProbe
 from featx.probes.pca import MomentPCA
 from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
 
-# Heads of featx, which skops does not know.
+# Classes of featx in heads, which skops does not know.
 _OWN_CLASSES = {
     kind.__name__: kind
     for kind in (
@@ -53,8 +54,8 @@ _OWN_CLASSES = {
     )
 }
 _OWN_ROOT = "featx"
-# The arrays of a tree are checked here for these estimators; others of scikit-learn pass it to code
-# that checks less.
+# Estimators whose trees are allowed, after a check of their arrays; other estimators pass a tree to
+# code that checks less.
 _TREE = "sklearn.tree._tree.Tree"
 _TREE_OWNERS = frozenset(
     {
@@ -72,7 +73,7 @@ _TREE_MODULES = ("sklearn.ensemble.", "sklearn.tree.")
 _LIBSVM_CLASSIFIERS = (SVC, NuSVC)
 _LIBSVM = (*_LIBSVM_CLASSIFIERS, SVR, NuSVR, OneClassSVM)
 _SCHEMA = "schema.json"
-_PROTOCOL = 2  # of skops 0.16, with which featx began
+_PROTOCOL = 2  # of skops 0.16, the oldest that featx has used
 _MAX_SCHEMA_BYTES = 2**28
 _MAX_PART_BYTES = 2**34
 _MAX_PARTS = 1_000_000
@@ -92,13 +93,13 @@ def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
     """
     parts = copy.deepcopy({"head": head, "head_": fitted})
     for part in _objects_in(parts, set()):
-        # Requests of metadata routing matter to `fit` only, and refer to the part itself: skops
-        # would follow them without end.
+        # Requests of metadata routing matter to `fit` only, and refer to the part itself, which
+        # skops would follow endlessly.
         for name in _request_attributes():
             vars(part).pop(name, None)
     try:
         data = skops.io.dumps(parts)
-    except Exception as exc:  # skops calls whatever the types define
+    except Exception as exc:  # skops calls methods of the types, which may raise anything
         raise ParameterError(f"the head cannot be saved: {exc}") from exc
     members = _members_of(data)
     schema = _schema_of(members)
@@ -115,7 +116,7 @@ def load_head(
     ----------
     data : bytes
     trusted : sequence of str
-        Types to trust; see :func:`featx.load`.
+        Trusted types; see :func:`featx.load`.
     n_features : int
         Length of an embedding.
     heads : mapping of str
@@ -148,7 +149,7 @@ def load_head(
         raise SavedFileError(f"the head in it is damaged: {exc!r}") from exc
     for part in _objects_in(parts, set()):
         if isinstance(getattr(part, "memory", None), str):
-            part.memory = None  # a folder of pickles, on the machine where it was saved
+            part.memory = None  # a folder of pickles on the machine where the head was saved
     return parts
 
 
@@ -163,7 +164,7 @@ def _max_bytes(name: str) -> int | None:
 
 
 def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
-    """Return the schema of a skops file; raise if an id stands for two objects."""
+    """Return the schema of a skops file; raise if two objects have the same id."""
     schema = json.loads(members[_SCHEMA])
     if not isinstance(schema, dict) or type(schema.get("protocol")) is not int:
         raise ValueError("it has no schema")
@@ -174,7 +175,7 @@ def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
         # skops takes the first object with an id, whatever a later node holds.
         meaning = _meaning_of(node)
         if known.setdefault(node.get("__id__"), meaning) != meaning and "__id__" in node:
-            raise ValueError("an id stands for two objects")
+            raise ValueError("two objects have the same id")
     return schema
 
 
@@ -184,7 +185,7 @@ def _with_modules(
     schema: dict[str, Any],
     module_of: Callable[[type], str],
 ) -> bytes:
-    """Return a skops file, and change its schema, with other modules of featx' own classes."""
+    """Change the modules of featx' own classes in a schema, and return a skops file with it."""
     own = [
         node
         for node in _nodes_in(schema)
@@ -227,7 +228,7 @@ def _meaning_of(node: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_arrays(members: dict[str, bytes]) -> None:
-    """Check that arrays hold as much as they declare, before memory is allocated for them."""
+    """Check that arrays hold as much data as they declare, before memory is allocated."""
     for name, data in members.items():
         if name.endswith(".npz"):
             inner = read_members(
@@ -238,7 +239,7 @@ def _check_arrays(members: dict[str, bytes]) -> None:
             _check_arrays(inner)
             sparse = scipy.sparse.load_npz(io.BytesIO(data))
             if hasattr(sparse, "check_format"):
-                sparse.check_format(full_check=True)  # indices that lead out of it
+                sparse.check_format(full_check=True)  # its indices may point outside it
         elif name.endswith(".npy"):
             _check_array(data)
 
@@ -269,7 +270,7 @@ def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) 
     untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(types))
     if untrusted:
         raise UntrustedTypesError(
-            f"the head holds types that skops does not know to be safe: {', '.join(untrusted)}.",
+            f"the head holds types that are not known to be safe: {', '.join(untrusted)}.",
             untrusted,
         )
     return types

@@ -1,9 +1,9 @@
 """The manifest of a saved file, plain JSON, checked field by field before anything is built.
 
-It may hold only what :func:`featx.save` writes. In particular it names no file, device or URL: a
-backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and weights are
-those of ImageNet or in that member. :func:`featx.save` checks its own manifests in the same way, so
-that whatever it writes can be loaded.
+It may hold only what :func:`featx.save` writes. In particular, it names no file, device or URL: the
+backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and the weights
+are those of ImageNet or in that member. :func:`featx.save` checks its own manifests in the same
+way, so that all files that it writes can be loaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_BATCH = 2**16
 _MAX_VIEWS = 2**12
 _MAX_THREADS = 2**12
 _MAX_DEPTH = 32
-# Parameters of the constructors of named networks that lead to nothing outside the network.
+# Parameters of the constructors of named networks that refer to nothing outside the network.
 _CONSTRUCTOR_PARAMS = (
     "alpha",
     "classes",
@@ -57,12 +57,13 @@ _CONSTRUCTOR_PARAMS = (
 
 
 def parse_manifest(data: bytes) -> Any:
-    """Parse a manifest that nobody has checked.
+    """Parse an unchecked manifest.
 
     Raises
     ------
     ParameterError
-        It is not UTF-8 or not JSON, is nested too deeply, or holds NaN, infinity or a name twice.
+        The data are not UTF-8 or not JSON, are nested too deeply, or hold NaN, infinity or a
+        repeated name.
     """
     try:
         value = json.loads(
@@ -98,7 +99,7 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
     Parameters
     ----------
     manifest : object
-        The parsed manifest.
+        Parsed manifest.
     classes : collection of str
         Names of the estimators that can be saved; the first is the extractor.
 
@@ -139,11 +140,11 @@ class _Field(NamedTuple):
     Attributes
     ----------
     is_valid : callable
-        Check of a value.
+        Function that returns True for a valid value.
     expected : str
-        The rule in words, for messages.
+        Description of the valid values, for messages.
     is_optional : bool
-        Whether the field may be missing.
+        True if the field may be missing.
     """
 
     is_valid: Callable[[Any], bool]

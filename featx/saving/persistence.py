@@ -1,12 +1,12 @@
-"""Save a fitted estimator as one file without pickle, and load it again.
+"""Saving of a fitted estimator as one file without pickle, and loading of it.
 
-The file is a zip archive: ``featx.json`` (class, parameters, what `fit` set, space; see
+The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space; see
 ``manifest.py``), ``head.skops`` (the head; see ``heads.py``) and, unless the weights are
 ``"imagenet"`` or those of ``"tiny"``, ``backbone.keras`` (see ``backbones/stored_model.py``). On
-loading, the digest of the space is checked: a head is never put on embeddings of another kind than
-those it was trained on.
+loading, the digest of the space is checked, so that a head never gets other embeddings than those
+it was trained on.
 
-The maker of the file is not trusted: each part is checked before it is built. A file that is
+The origin of the file is not trusted: each part is checked before it is built. A file that is
 damaged, or holds anything that :func:`save` does not write, raises a :class:`SavedFileError`.
 """
 
@@ -72,7 +72,7 @@ _MAX_BYTES = {
     LAYER: 2**30,
     AUGMENT: 2**30,
 }
-# Neither where this machine keeps its cache nor the objects that are saved on their own.
+# Parameters that are saved in other members, or that depend on the machine, as the cache does.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
 
 
@@ -87,10 +87,11 @@ def save(
     Parameters
     ----------
     estimator : FeatureExtractor, TransferClassifier or TransferRegressor
-        Fitted estimator. After fine-tuning, the tuned backbone and its head are saved; how they
-        were trained is not.
+        Fitted estimator. After fine-tuning, the tuned backbone and its head are saved; the
+        parameters of the training are not.
     path : str or Path
-        An existing regular file is replaced once the new one is complete; permissions are kept.
+        Path of the file. An existing regular file is replaced once the new one is complete; its
+        permissions are kept.
     trusted : sequence of str, default=()
         Types inside the head that you trust, although neither skops nor featx knows them to be
         safe. Named heads need none.
@@ -109,13 +110,13 @@ def save(
         hashed, or a custom layer that is not registered with
         ``keras.saving.register_keras_serializable`` or whose ``get_config`` is incomplete.
     OSError
-        The file cannot be written; one that was there is unharmed.
+        The file cannot be written; an existing file is unharmed.
 
     Notes
     -----
     The file keeps the parameters, the attributes that `fit` set, and the report. It does not keep
     `cache`, `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as
-    `random_state`, or the place of activations that fine-tuning left in the cache.
+    `random_state`, or the reference to activations that fine-tuning left in the cache.
 
     Examples
     --------
@@ -160,15 +161,15 @@ def _check_trusted(trusted: Any) -> None:
     is_list = isinstance(trusted, list | tuple | set | frozenset)
     if not (is_list and all(isinstance(name, str) for name in trusted)):
         raise ParameterError(
-            f"trusted={trusted!r}: expected a list of names of types, as the message of an "
-            "UntrustedTypesError gives it"
+            f"trusted={trusted!r}: expected a list of names of types, as in the message of an "
+            "UntrustedTypesError"
         )
 
 
 def _check_loads(
     entries: dict[str, bytes], extractor: FeatureExtractor, trusted: Sequence[str]
 ) -> None:
-    """Check that the file about to be written can be loaded and gives the same embeddings."""
+    """Check that the file to be written can be loaded, and gives the same embeddings."""
     manifest = parse_manifest(entries[MANIFEST])
     check_manifest(manifest, _CLASSES)
     try:
@@ -197,18 +198,18 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     trusted : sequence of str, default=()
         Types inside the head that you trust; see :func:`save`.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
-        The cache of the loaded extractor; a saved file does not name one.
+        Cache of the loaded extractor; a saved file does not name one.
 
     Returns
     -------
     FeatureExtractor, TransferClassifier or TransferRegressor
-        The fitted estimator.
+        Fitted estimator.
 
     Raises
     ------
     SavedFileError
-        The file is no saved estimator, is damaged, or its backbone makes other embeddings than
-        the head was trained on.
+        The file is not a saved estimator, is damaged, or its backbone computes other embeddings
+        than the head was trained on.
     UntrustedTypesError
         The head holds types that are not trusted; nothing of it was loaded.
     WeightsError
@@ -296,7 +297,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
 
 
 def _checked_source(extractor: FeatureExtractor) -> EmbeddingSource:
-    """Return the source of the embeddings, if it can be saved and `fit` saw the same."""
+    """Return the source of the embeddings; raise if it cannot be saved or changed after `fit`."""
     source = extractor.current_source()
     check_verifiable(source, label=extractor.label)
     if not source.space.is_equal_but_for_storage(extractor.space_):
@@ -383,9 +384,9 @@ def _check_space(extractor: FeatureExtractor) -> None:
     space = extractor.current_source().space
     if not space.is_equal_but_for_storage(extractor.space_):
         raise SavedFileError(
-            f"it was made for embeddings of the space {extractor.space_digest_}, but its backbone "
-            f"makes those of {space.digest}: the weights or the versions of Keras differ. Fit it "
-            "again here."
+            f"it was fitted on embeddings of the space {extractor.space_digest_}, but its backbone "
+            f"now computes those of {space.digest}: the weights or the versions of Keras differ. "
+            "Fit it again here."
         )
 
 
@@ -409,7 +410,7 @@ def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) 
     estimator : TransferClassifier or TransferRegressor
         Unfitted estimator.
     trusted : sequence of str, default=()
-        Types to trust; see :func:`save`.
+        Trusted types; see :func:`save`.
 
     Raises
     ------

@@ -84,7 +84,7 @@ def test_named_model_efficientnet_file_warns_of_scaling(tmp_path):
     path = tmp_path / "b0.weights.h5"
     random_model = named_model(network, weights=None, **size)
     random_model.save_weights(path)
-    with pytest.warns(WeightsWarning, match=r"put it into ~/\.keras/models"):
+    with pytest.warns(WeightsWarning, match=r"into ~/\.keras/models"):
         from_file = named_model(network, weights=path, **size)
     np.testing.assert_array_equal(from_file.get_weights()[3], random_model.get_weights()[3])
 

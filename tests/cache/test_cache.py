@@ -258,7 +258,7 @@ def test_evict_removes_spaces_unused_for_long(cache):
     [
         ({"max_bytes": -1}, "max_bytes=-1"),
         ({"older_than": timedelta(days=-1)}, "older_than=-1 day"),
-        ({}, "expected max_bytes or older_than"),
+        ({}, "expected max_bytes, older_than or both"),
     ],
 )
 def test_evict_invalid_limits_raise(limits, message, cache):

@@ -50,7 +50,7 @@ def test_lazy_array_converts_to_array(cache, images, embeddings):
     np.testing.assert_array_equal(np.asarray(lazy), embeddings)
     assert np.asarray(lazy, np.float64).dtype == np.float64
     assert "tiny" in repr(lazy)
-    with pytest.raises(ValueError, match="lie on disk"):
+    with pytest.raises(ValueError, match="are on disk"):
         np.array(lazy, copy=False)
 
 

@@ -144,7 +144,7 @@ def test_unreadable_images_are_errors_unless_nan(run, photos, model):
 def test_predict_pattern_without_files_is_an_error(run, photos, model):
     code, _, err = run("predict", model, photos / "*" / "*.jpg", "--on-error", "nan")
     assert code == CODES["input"]
-    assert "*.jpg'. A shell leaves a pattern as it is" in err
+    assert "*.jpg'. A shell does not expand a pattern" in err
 
 
 def test_evaluate_unknown_class_is_named(run, photos, model):

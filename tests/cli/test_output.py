@@ -72,7 +72,7 @@ def test_print_evaluation_shows_direction_of_miscalibration(capsys):
     proba = [[0.99, 0.01], [0.01, 0.99], [0.01, 0.99]]
     output.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
     assert "calibration error 0.3" in (out := capsys.readouterr().out)
-    assert "probabilities are too sure)" in out
+    assert "predictions are overconfident)" in out
 
 
 def test_print_comparisons_shows_mean_and_spread(capsys):

@@ -101,7 +101,7 @@ def test_near_duplicates_faulty_threshold_raises(threshold, rows):
     "samples", [["photos/a.jpg"] * 3, [Image.new("L", (2, 2))] * 3, [[np.nan]]]
 )
 def test_near_duplicates_no_embeddings_raises(samples):
-    with pytest.raises(InputError, match=r"no matrix of embeddings: .*fit_transform\(images\)"):
+    with pytest.raises(InputError, match=r"not a matrix of embeddings: .*fit_transform\(images\)"):
         near_duplicates(samples)
 
 

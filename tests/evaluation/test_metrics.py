@@ -181,7 +181,7 @@ def test_intervals_of_unpredicted_class_are_full():
         ({"y_true": [1, 2, 3], "y_pred": [0.9, 2.1, 3]}, "y_pred holds numbers such as 0.9"),
         ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "b", "c"]}, "a column for each of the 3"),
         ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "c"]}, r"no column for the labels \['b'\]"),
-        ({"proba": [[0.5, 0.1]] * 3}, "no probabilities"),
+        ({"proba": [[0.5, 0.1]] * 3}, "not probabilities"),
         ({"confidence": 1.5}, "confidence=1.5"),
         ({"confidence": "0.9"}, "confidence='0.9'"),
         ({"proba": [[0.5, 0.5]] * 3, "classes": ["a", "a"]}, "each once"),

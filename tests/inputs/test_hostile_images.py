@@ -180,7 +180,7 @@ def test_pixels_of_unloadable_image_names_reason(error):
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "reason"), [(0, "empty file"), (12, "no PNG file that Pillow")]
+    ("n_bytes", "reason"), [(0, "empty file"), (12, "not a PNG file that Pillow")]
 )
 def test_decode_cut_header_names_the_format(n_bytes, reason):
     with pytest.raises(UnreadableImageError, match=reason):

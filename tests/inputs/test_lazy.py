@@ -111,7 +111,7 @@ def test_read_reused_object_keeps_pixels(tmp_path):
             _, blocks = read(Lazy(make, 40))
             images = np.stack([pixels(row, 8) for row in range(40)])
             np.testing.assert_array_equal(blocks[0].inputs, images)
-        with pytest.raises(InputError, match=r"one image object .*frame.copy\(\)"):
+        with pytest.raises(InputError, match=r"the same image object .*frame.copy\(\)"):
             as_samples(ImageSequence.Iterator(file))
 
 
@@ -290,7 +290,7 @@ def test_fit_transform_different_shapes_names_cure():
         (lambda row: (pil(row), row), r"a .* Lazy of \(PIL Image, int\) tuples: .*X\[i\]\[0\]"),
         (lambda row: {"image": pil(row), "label": 1}, r"rows with 'image', 'label'.*X\['image'\]"),
         (lambda row: np.zeros((2, *SHAPE)), "which are batches"),
-        (lambda row: object(), r"3 of 3 samples are of no known kind: \[0\] object"),
+        (lambda row: object(), r"3 of 3 samples are of unknown types: \[0\] object"),
     ],
 )
 def test_as_samples_lazy_other_items_raise(make, message):

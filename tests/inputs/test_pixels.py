@@ -145,11 +145,11 @@ def test_decode_wide_channels_apart_are_refused():
     colours = np.stack([ramp(0, 65535, "<u2")] * 3, axis=-1)
     data = colour_tiff(colours, are_apart=True)
     for read in (decode, lambda data: pixels_of(Image.open(io.BytesIO(data)))):
-        with pytest.raises(UnreadableImageError, match=r"channels apart.*as an array"):
+        with pytest.raises(UnreadableImageError, match=r"channels separately.*as an array"):
             read(data)
     narrow = (colours // 257).astype("u1")
     np.testing.assert_array_equal(decode(colour_tiff(narrow, are_apart=True)), narrow)
-    with pytest.raises(UnreadableImageError, match="channels apart"):
+    with pytest.raises(UnreadableImageError, match="channels separately"):
         decode(colour_tiff(narrow, photometric=8, are_apart=True))
 
 

@@ -231,7 +231,7 @@ def test_fit_one_class_is_refused():
 
 
 def test_fit_folds_with_one_class_are_named():
-    with pytest.raises(InputError, match="one class only, in folds 0, 1"):
+    with pytest.raises(InputError, match="folds 0, 1 have one class only"):
         LinearProbe(cv=KFold(2)).fit(np.eye(20), np.repeat([0, 1], 10))
 
 

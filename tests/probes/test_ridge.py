@@ -143,7 +143,7 @@ def test_folds_without_any_weight_are_named():
     X, y = samples(60, 8, 2)
     weights = np.repeat([1.0, 0.0], 30)
     cv = [(np.arange(0, 60, 2), np.arange(1, 60, 2)), (np.arange(30), np.arange(30, 60))]
-    with pytest.raises(ValueError, match="are zero in what fold 1 is scored by"):
+    with pytest.raises(ValueError, match="are zero in the test part of fold 1"):
         RidgeProbe(cv=cv).fit(X, y, sample_weight=weights)
 
 
@@ -307,7 +307,7 @@ def test_classifier_float32_scores_equal_a_scorer():
 def test_fit_folds_one_by_one_score_alike(cv, monkeypatch):
     X, y = load_digits(return_X_y=True)
     expected = RidgeProbe(cv=cv).fit(X, y)
-    monkeypatch.setattr("featx.probes._ridge_solver._MAX_BYTES_HELD", 0)
+    monkeypatch.setattr("featx.probes._ridge_solver._MAX_GRAM_BYTES", 0)
     probe = RidgeProbe(cv=cv).fit(X, y)
     np.testing.assert_allclose(probe.path_["scores"], expected.path_["scores"], atol=1e-12)
     np.testing.assert_allclose(probe.coef_, expected.coef_, rtol=1e-6)
@@ -317,7 +317,7 @@ def test_fit_many_folds_need_little_memory():
     X, y = make_classification(900, 300, random_state=0)
 
     def peak(n_folds, limit):
-        with patch("featx.probes._ridge_solver._MAX_BYTES_HELD", limit):
+        with patch("featx.probes._ridge_solver._MAX_GRAM_BYTES", limit):
             tracemalloc.start()
             RidgeProbe([1.0], cv=n_folds).fit(X, y)
             found = tracemalloc.get_traced_memory()[1]

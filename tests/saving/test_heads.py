@@ -317,7 +317,7 @@ def test_load_head_id_for_two_objects_raises(linear):
         second["__id__"] = first["__id__"]
         assert first["file"] != second["file"]
 
-    with pytest.raises(SavedFileError, match="an id stands for two objects"):
+    with pytest.raises(SavedFileError, match="two objects have the same id"):
         load(crafted(linear, change))
 
 

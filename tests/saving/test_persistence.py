@@ -201,7 +201,7 @@ def test_load_other_weights_than_trained_on_raises(images, labels, path):
         for name, data in entries.items():
             content = json.dumps(manifest) if name == "featx.json" else data
             archive.writestr(name, content)
-    with pytest.raises(SavedFileError, match="made for embeddings of the space"):
+    with pytest.raises(SavedFileError, match="fitted on embeddings of the space"):
         load(path)
 
 
