@@ -20,7 +20,7 @@ _LOCAL_HEADER_BYTES = 30
 # Weights and arrays hardly compress, a bomb a thousandfold.
 _MAX_EXPANSION = 100
 _FREE_BYTES = 2**20
-_SHOWN = 5
+_N_SHOWN = 5
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -87,8 +87,8 @@ def read_members(
 
 def _raise_any(faults: Sequence[str]) -> None:
     if faults:
-        shown = "; ".join(faults[:_SHOWN])
-        raise ArchiveError(shown if len(faults) <= _SHOWN else f"{shown}; and more")
+        shown = "; ".join(faults[:_N_SHOWN])
+        raise ArchiveError(shown if len(faults) <= _N_SHOWN else f"{shown}; and more")
 
 
 def _missing(members: Sequence[zipfile.ZipInfo], required: Collection[str]) -> list[str]:

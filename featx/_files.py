@@ -161,7 +161,10 @@ def check_can_write(path: Path) -> None:
     """
     check_replaceable(path)
     folder = path.absolute().parent
-    with _hopeless_if_it_stays(folder), tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder):
+    with (
+        _failing_if_unwritable(folder),
+        tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder),
+    ):
         pass
 
 
@@ -208,7 +211,7 @@ def _write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
 
 def _write_through(path: Path, parts: Sequence[Buffer]) -> None:
     _make_folder(path.parent)
-    with _hopeless_if_it_stays(path.parent), open(path, "xb") as file:
+    with _failing_if_unwritable(path.parent), open(path, "xb") as file:
         for part in parts:
             file.write(part)
         file.flush()
@@ -263,7 +266,7 @@ def _make_folder(folder: Path) -> None:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         try:
-            with _hopeless_if_it_stays(place.parent):
+            with _failing_if_unwritable(place.parent):
                 place.mkdir()
         except FileExistsError:  # another process made it, and may clear it
             if place.is_symlink() and not place.exists():  # waiting would not help
@@ -274,7 +277,7 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _hopeless_if_it_stays(folder: Path) -> Iterator[None]:
+def _failing_if_unwritable(folder: Path) -> Iterator[None]:
     """Raise PermissionError in a folder where nothing can be made, such as /proc.
 
     Making a file raises ``FileNotFoundError`` there, as in a folder that was just cleared, where

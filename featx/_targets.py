@@ -67,7 +67,7 @@ expected one type
     array = _as_array(y, name)
     if array.dtype == object:
         _check_complete(array, name, noun)
-        array = _of_one_type(array, name, keep_objects=_holds_objects(y))
+        array = _with_common_type(array, name, keep_objects=_holds_objects(y))
     if array.dtype.kind in _REFUSED:
         _refuse(_REFUSED[array.dtype.kind], name)
     _check_complete(array, name, noun)
@@ -163,7 +163,7 @@ def _as_array(y: Any, name: str) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
         array = values
     else:
-        array = _of_objects(values, name)
+        array = _as_objects(values, name)
     if array.ndim == 0:
         raise InputError(f"{name} has shape (): expected one entry for each sample")
     if array.ndim > 2 or array.shape[1:] == (0,):
@@ -221,7 +221,7 @@ def _decoded(values: np.ndarray) -> np.ndarray:
     return np.array(texts, dtype=object).reshape(values.shape)
 
 
-def _of_objects(values: Any, name: str) -> np.ndarray:
+def _as_objects(values: Any, name: str) -> np.ndarray:
     """Return an array of objects from an array or nested sequences of equal lengths."""
     try:
         array = np.array(values, dtype=object)
@@ -259,14 +259,14 @@ def _ragged_message(name: str, row: int | None = None, value: Any = None) -> str
     )
 
 
-def _of_one_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np.ndarray:
+def _with_common_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np.ndarray:
     """Return labels of dtype object with the dtype of their common type."""
     found = {_kind(each) for each in _types(array)}
     if found <= {"bool", "int"}:
         return _integers(array, name)
     if found <= {"bool", "int", "float"}:
-        whole = [v for v in array.ravel().tolist() if not isinstance(v, (float, np.floating))]
-        if any(abs(int(v)) > MAX_EXACT_INT for v in whole):
+        integers = [v for v in array.ravel().tolist() if not isinstance(v, (float, np.floating))]
+        if any(abs(int(v)) > MAX_EXACT_INT for v in integers):
             raise InputError(
                 f"{name} has floats beside integers above 2**53, which floats do not hold exactly: "
                 "pass only integers, or strings"

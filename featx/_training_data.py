@@ -173,7 +173,7 @@ class Data:
         )
 
     def without_validation(self) -> Data:
-        """Return the same samples, with nothing held out."""
+        """Return the same samples, all in the training part."""
         return replace(self, train=np.arange(len(self.y)), validation=_no_rows())
 
     def split(self, validation: Any, *, is_classifier: bool, seed: int) -> Data:

@@ -37,7 +37,7 @@ from featx.finetune.distill import check_teacher, distill
 from featx.finetune.params import FineTune
 from featx.finetune.run import fine_tune
 from featx.heads.fit import as_head_input, as_rows, fit_on_views, predict, train_further
-from featx.heads.folds import check_holds_whole_samples_out
+from featx.heads.folds import check_keeps_samples_together
 from featx.heads.named import (
     check_head_params,
     find_head,
@@ -277,7 +277,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
             groups = faults.check(as_groups, groups, n_samples)
         faults.raise_any()
         extractor = self._new_extractor()
-        check_holds_whole_samples_out(head, y, groups, n_views=extractor.views)
+        check_keeps_samples_together(head, y, groups, n_views=extractor.views)
         data = Data(samples, y, sample_weight, groups)
         n_parts = 2 if self.fine_tune is None else 1
         with self._fit_task(samples.given, y, n_parts=n_parts) as task:

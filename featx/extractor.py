@@ -198,7 +198,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         return self
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Embed samples; the network runs only for those that the cache lacks.
+        """Embed samples; the network runs only for those without a row in the cache.
 
         Parameters
         ----------
@@ -344,7 +344,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         return self._spec().network is not None and self.weights == "imagenet"
 
     def resolved_cache(self) -> EmbeddingCache | None:
-        """Return the cache that `cache` stands for; None if nothing is cached."""
+        """Return the cache that the parameter `cache` selects; None if nothing is cached."""
         return resolve_cache(self._path_params()["cache"])
 
     def current_source(self) -> EmbeddingSource:

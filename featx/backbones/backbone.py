@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import keras
 
 
-_SPACE_VERSION = 2  # raise it when the same description stands for other numbers
+_SPACE_VERSION = 2  # to be raised when the same description leads to other numbers
 
 
 @dataclass(frozen=True, eq=False)

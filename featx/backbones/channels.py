@@ -165,7 +165,7 @@ def _moved(operation: Any, marks: _Marks) -> _Marks | None:
         order = operation.axes if operation.axes is not None else axes[::-1]
         return tuple(marks[axis] for axis in order)
     places = np.arange(len(marks)).reshape(1, -1)[0]
-    stand_in = np.empty(tuple(range(1, len(marks) + 1)))  # axes of different lengths, to tell them
+    stand_in = np.empty(tuple(range(1, len(marks) + 1)))  # each axis has another length
     if name == "Moveaxis":
         stand_in = np.moveaxis(stand_in, operation.source, operation.destination)
     elif name in ("Swapaxes", "SwapAxes"):

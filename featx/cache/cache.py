@@ -5,7 +5,7 @@ The folder holds::
     CACHE/spaces/<space digest>/shard-<id>.h5, .index   rows (``store.py``, ``shard.py``)
     CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
     CACHE/notes/<digest>.json                           other facts (``facts.py``)
-    CACHE/files/files-<id>.index                        contents of files (``file_index.py``)
+    CACHE/files/files-<id>.index                        contents of files (``inputs/file_index.py``)
     CACHE/tuning/                                       checkpoints (``finetune/checkpoint.py``)
     CACHE/damaged/                                      quarantined files (``damage.py``)
 

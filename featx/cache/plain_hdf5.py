@@ -116,7 +116,7 @@ def _check_plain_storage(dataset: h5py.Dataset, where: str) -> None:
         where,
         {
             "is virtual": dataset.is_virtual,
-            "lies in another file": creation.get_external_count() > 0,
+            "is stored in another file": creation.get_external_count() > 0,
             "has filters": creation.get_nfilters() > 0,
         },
     )
@@ -155,7 +155,7 @@ class _Walk:
     def check_group(self, group: h5py.Group, where: str, depth: int) -> None:
         self._meet(group, where)
         if depth > _MAX_DEPTH:
-            raise HDF5StructureError(f"{where} lies too deep")
+            raise HDF5StructureError(f"{where} is nested too deeply")
         for name in group:
             place = f"{where}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):

@@ -183,7 +183,7 @@ def _compiled_by_one_thread(
     return call
 
 
-# The switches of TensorFlow and torch apply to the whole process.
+# The switches of TensorFlow and torch apply to the process.
 _switches = threading.Lock()
 
 

@@ -68,7 +68,7 @@ class KerasEngine(Engine):
         return engine
 
     def start(self, inputs: np.ndarray) -> Any:
-        """Hand the batch, whole or in parts, to threads."""
+        """Hand the batch, entire or in parts, to threads."""
         return (
             self._splitter.start(inputs, self._submit) if self._splitter else self._submit(inputs)
         )

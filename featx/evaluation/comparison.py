@@ -23,7 +23,7 @@ from featx.evaluation.duplicates import warn_of_duplicates
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import as_head_input, fit_on_views, predict
-from featx.heads.folds import check_holds_whole_samples_out
+from featx.heads.folds import check_keeps_samples_together
 from featx.heads.named import CLASSIFIER_HEADS, for_labels, make_head, seed_head
 from featx.inputs.recognize import as_samples
 from featx.probes._arrays import numpy_if_array_api
@@ -337,7 +337,7 @@ def _checked(n_samples: int, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarra
 def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> None:
     """Check that heads that cross-validate keep groups and augmented views together."""
     for head in heads:
-        check_holds_whole_samples_out(
+        check_keeps_samples_together(
             make_head(head, CLASSIFIER_HEADS), np.asarray(y), groups, n_views=n_views
         )
 

@@ -106,12 +106,12 @@ class ForwardPass:
 
     @contextlib.contextmanager
     def find(self, samples: Samples, *, out: np.ndarray | None = None) -> Iterator[MissingRows]:
-        """Identify samples, read their stored rows, and yield what is missing.
+        """Identify samples, read their stored rows, and yield the missing rows.
 
         Raises
         ------
         BadSampleError
-            As :meth:`embed`.
+            Samples could not be read: see :meth:`embed`.
         """
         self._lap_start_s = time.perf_counter()
         outputs = [LayerOutput(source, store, len(samples)) for source, store in self._stores]
@@ -129,7 +129,7 @@ class ForwardPass:
         Raises
         ------
         BadSampleError
-            As :meth:`embed`.
+            Samples could not be read: see :meth:`embed`.
         """
         runner: Runner | None = None
         faults: list[SampleFault] = []

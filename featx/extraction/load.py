@@ -18,6 +18,10 @@ from featx._threads import run_ahead
 from featx.exceptions import SampleFault
 from featx.inputs.samples import Identified, Identities, Samples
 
+GROUP_SIZE = 64  # largest number of samples that a thread decodes or resizes at once
+
+Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]  # rows, inputs and faults
+
 
 class Rows(Protocol):
     """Rows that are to be loaded.
@@ -76,6 +80,22 @@ class KnownRows:
         start = self._n_taken
         self._n_taken = min(start + n_rows, len(self._rows))
         return self._rows[start : self._n_taken]
+
+
+def first_of_content(keys: np.ndarray, seen: set[bytes]) -> np.ndarray:
+    """Return the positions of keys that are not in `seen`, int64, and add all keys to it.
+
+    Examples
+    --------
+    >>> seen = {b"a"}
+    >>> first_of_content(np.array([b"a", b"b", b"b"]), seen), len(seen)
+    (array([1]), 2)
+    """
+    is_first = []
+    for key in keys.tolist():
+        is_first.append(key not in seen)
+        seen.add(key)
+    return np.flatnonzero(is_first)
 
 
 class DistinctRows:
@@ -142,12 +162,8 @@ class DistinctRows:
         self._identify_until(end)
         if self._is_ended():
             return np.empty(0, np.int64)
-        is_first = []
-        for key in self.identities.keys[start:end].tolist():
-            is_first.append(key not in self._seen)
-            self._seen.add(key)
         self._n_seen = end
-        return start + np.flatnonzero(is_first)
+        return start + first_of_content(self.identities.keys[start:end], self._seen)
 
     @property
     def are_known(self) -> bool:
@@ -170,11 +186,6 @@ class DistinctRows:
 
     def _is_ended(self) -> bool:
         return self._ends_at_fault and bool(self.identities.faults)
-
-
-GROUP_SIZE = 64  # samples that a thread decodes or resizes at once, at most
-
-Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]
 
 
 def load(

@@ -23,7 +23,7 @@ from featx.digests.key_table import first_places, keys_from
 from featx.exceptions import BadSampleError, CacheWriteWarning, SampleFault
 from featx.extraction.faults import check_finite, search_faults, with_duplicates
 from featx.extraction.frontier import FrontierEntry
-from featx.extraction.load import DistinctRows, KnownRows, Loaded, Rows, load
+from featx.extraction.load import DistinctRows, KnownRows, Loaded, Rows, first_of_content, load
 from featx.extraction.write import RowWriter
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Identified, Identities, ReadBlock, Samples
@@ -272,7 +272,7 @@ def find_missing(
 
 
 def _is_lacking(stores: Sequence[SpaceStore], key: bytes) -> bool:
-    """Return True if any store lacks a key, or if there is no store."""
+    """Return True if a key is missing in any store, or if there is no store."""
     keys = keys_from([key], count=1)
     return not stores or not all(store.holds(keys)[0] for store in stores)
 
@@ -509,11 +509,7 @@ class ReadOnceRows(MissingRows):
 
     def _new_rows(self, rows: slice) -> np.ndarray:
         """Return the rows whose content no earlier sample has."""
-        is_new = []
-        for key in self.identities.keys[rows].tolist():
-            is_new.append(key not in self._seen)
-            self._seen.add(key)
-        return rows.start + np.flatnonzero(is_new)
+        return rows.start + first_of_content(self.identities.keys[rows], self._seen)
 
     def _look_up_rows(self, rows: np.ndarray) -> np.ndarray:
         """Fill in stored rows; return those that need the network."""

@@ -24,7 +24,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from featx._threads import blas_threads_for
 from featx.exceptions import InputError
-from featx.heads.folds import holding_whole_samples_out
+from featx.heads.folds import keeping_samples_together
 
 _WEIGHT = "sample_weight"
 
@@ -199,5 +199,5 @@ def fit_on_views(
     n_views = views.shape[1]
     rows, labels = as_rows(views, y)
     weights = None if sample_weight is None else np.repeat(sample_weight, n_views)
-    with holding_whole_samples_out(head, y, groups, n_views):
+    with keeping_samples_together(head, y, groups, n_views):
         fit_head(head, rows, labels, sample_weight=weights)

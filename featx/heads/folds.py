@@ -36,7 +36,7 @@ _N_FOLDS = 5
 _MANY_ROWS = 10_000  # with more rows, early_stopping="auto" of scikit-learn holds rows out
 
 
-def check_holds_whole_samples_out(
+def check_keeps_samples_together(
     head: BaseEstimator,
     y: np.ndarray,
     groups: np.ndarray | None,
@@ -56,15 +56,15 @@ def check_holds_whole_samples_out(
     --------
     >>> from sklearn.neural_network import MLPClassifier
     >>> head, y = MLPClassifier(early_stopping=True), np.array([0, 1] * 4)
-    >>> check_holds_whole_samples_out(head, y, None, n_views=2)
+    >>> check_keeps_samples_together(head, y, None, n_views=2)
     Traceback (most recent call last):
         ...
     featx.exceptions.ParameterError: head has early_stopping=True, which holds single rows out: \
-views of one sample, or samples of one group, would part
+views of one sample, or samples of one group, would be separated
     """
-    whole = set(_splitters(head))
+    replaceable = set(_splitters(head))
     if n_views == 1 and groups is None:
-        _check_folds(head, whole, y, groups, n_views)
+        _check_folds(head, replaceable, y, groups, n_views)
         return
     parts = [("", head), *head.get_params().items()]
     splitting = [
@@ -76,14 +76,14 @@ views of one sample, or samples of one group, would part
     splitting += [
         f"{name}={value!r}"
         for name, value in head.get_params().items()
-        if _is_splitter(name, value) and name not in whole
+        if _is_splitter(name, value) and name not in replaceable
     ]
     if splitting:
         raise ParameterError(
             f"head has {' and '.join(splitting)}, which holds single rows out: views of one "
-            "sample, or samples of one group, would part"
+            "sample, or samples of one group, would be separated"
         )
-    _check_folds(head, whole, y, groups, n_views)
+    _check_folds(head, replaceable, y, groups, n_views)
 
 
 def _check_folds(
@@ -140,7 +140,7 @@ def _row_splits(part: BaseEstimator, n_rows: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def holding_whole_samples_out(
+def keeping_samples_together(
     head: BaseEstimator, y: np.ndarray, groups: np.ndarray | None, n_views: int
 ) -> Iterator[None]:
     """Replace the parameters `cv` of a head by folds of samples or groups inside the context.

@@ -129,7 +129,7 @@ class FileIndex:
         """
         if self.folder is None:
             return
-        claimed = list(_taken(self._unclaimed))
+        claimed = list(_pop_all(self._unclaimed))
         if claimed:
             try:
                 self._store(self.folder, claimed)
@@ -188,7 +188,7 @@ class FileIndex:
         return stored
 
 
-def _taken(keys: set[bytes]) -> Iterable[bytes]:
+def _pop_all(keys: set[bytes]) -> Iterable[bytes]:
     """Yield and remove all keys of a set; threads that share it get different keys."""
     with contextlib.suppress(KeyError):
         while True:

@@ -73,7 +73,7 @@ _SPLITS = frozenset(
         *("dev", "eval", "evaluation", "holdout"),
     )
 )
-_SHOWN = 10
+_N_SHOWN = 10
 _FOREIGN = "files or folders were left out, since they are hidden or not images"
 _LOCKED = "files or folders were left out, since they cannot be read"
 _BROKEN = "links were left out, since they lead nowhere"
@@ -231,8 +231,8 @@ class _LeftOut:
         """Return all entries as text after a prefix; empty if there are none."""
         parts = []
         for reason, names in self._names.items():
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            parts.append(f"{len(names)} {reason}: {', '.join(sorted(names)[:_SHOWN])}{more}")
+            more = f" and {len(names) - _N_SHOWN} more" if len(names) > _N_SHOWN else ""
+            parts.append(f"{len(names)} {reason}: {', '.join(sorted(names)[:_N_SHOWN])}{more}")
         return f"{prefix}{'; '.join(parts)}" if parts else ""
 
     def warn(self) -> None:
@@ -247,7 +247,7 @@ def _is_pattern(place: str) -> bool:
 
 
 def _named(places: list[str]) -> str:
-    return ", ".join(map(repr, places[:_SHOWN]))
+    return ", ".join(map(repr, places[:_N_SHOWN]))
 
 
 def label_of(folder: str) -> str:

@@ -213,7 +213,7 @@ def test_load_external_weights_raise(tmp_path):
         del group["0"]
         group.create_dataset("0", (4, 3), np.float32, external=[(str(secret), 0, 48)])
     weights = (tmp_path / "model.weights.h5").read_bytes()
-    with pytest.raises(SavedFileError, match="/layers/dense/vars/0 lies in another file"):
+    with pytest.raises(SavedFileError, match="/layers/dense/vars/0 is stored in another file"):
         stored(network, tmp_path, **{"model.weights.h5": weights}).load()
 
 

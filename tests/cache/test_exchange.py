@@ -252,7 +252,7 @@ def texts(file):
     ("change", "fault"),
     [
         (soft_link, "keys is a link"),
-        (external_storage, "embeddings lies in another file"),
+        (external_storage, "embeddings is stored in another file"),
         (giant_shape, "embeddings is not contiguous"),
         (texts, "embeddings has another dtype"),
     ],

@@ -193,7 +193,7 @@ def foreign(path):
         (soft_link, "embeddings is a link"),
         (external_link, "embeddings is a link"),
         (group, "is not a dataset"),
-        (external_storage, "lies in another file"),
+        (external_storage, "is stored in another file"),
         (virtual, "is virtual"),
         (chunked, "is not contiguous"),
         (filtered, "is not contiguous|has filters"),
@@ -324,7 +324,7 @@ def no_shape(file):
     [
         (weight_soft_link, "is a link"),
         (weight_external_link, "is a link"),
-        (weight_external_storage, "lies in another file"),
+        (weight_external_storage, "is stored in another file"),
         (weight_virtual, "is virtual"),
         (shape_bomb, "declares more than it stores"),
         (compressed_bomb, "has filters"),
@@ -334,7 +334,7 @@ def no_shape(file):
         (committed_type, "is a Datatype"),
         (cycle, "is there twice"),
         (twice, "is there twice"),
-        (deep, "lies too deep"),
+        (deep, "is nested too deeply"),
         (large_attribute, "is not a plain value"),
         (no_shape, "has no shape"),
     ],
@@ -356,5 +356,5 @@ def test_inspect_weights_reports_the_fault(path):
     with h5py.File(path, "r+") as file:
         weight_external_storage(file)
     fault = inspect_weights(path)
-    assert "lies in another file" in fault.reason
+    assert "is stored in another file" in fault.reason
     assert fault.is_damage
