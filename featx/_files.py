@@ -271,7 +271,7 @@ def _make_folder(folder: Path) -> None:
         except FileExistsError:  # another process made it, and may clear it
             if place.is_symlink() and not place.exists():  # waiting would not help
                 raise NotADirectoryError(
-                    errno.ENOTDIR, "a link to a folder that is not there", str(place)
+                    errno.ENOTDIR, "a link to a missing folder", str(place)
                 ) from None
         _sync_folder(place.parent)
 
@@ -294,7 +294,7 @@ def _failing_if_unwritable(folder: Path) -> Iterator[None]:
         # The open descriptor keeps the inode from being reused, so the folder has existed.
         if os.path.samestat(opened, os.stat(folder)):
             raise PermissionError(
-                errno.EPERM, "a folder in which nothing can be made", str(folder)
+                errno.EPERM, "a folder in which no files can be created", str(folder)
             ) from exc
         raise
     finally:

@@ -54,7 +54,7 @@ def run_ahead(
     if len(first) < 2:
         yield from map(function, first)
         return
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-ahead")
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="featx-prefetch")
 
     def start(item: _Item) -> Future[_Result]:
         return threads.submit(function, item)

@@ -123,7 +123,7 @@ class _SplitKeepingEachClass:
         others = np.setdiff1d(order, np.concatenate(firsts))
         n_held_out = max(1, round(self._fraction * len(y)))
         if not len(others):
-            raise ValueError("there is one sample of each class")
+            raise ValueError("each class has only one sample")
         held_out = order[np.isin(order, others)][:n_held_out]
         yield np.setdiff1d(order, held_out), held_out
 
@@ -242,7 +242,7 @@ def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> 
         raise InputError(
             f"sample_weight was passed, but the head {type(head).__name__} takes no weights, and "
             "no estimator inside it does (a search with `scoring` passes none on): leave them out, "
-            "or take another head"
+            "or pass another head"
         )
     return as_weights(sample_weight, n_samples)
 
@@ -269,7 +269,9 @@ def checked_target(
         raise InputError(f"{owner} requires y to be passed, but the target y is None")
     target = convert(y)
     if len(target) != n_samples:
-        raise InputError(f"X has {n_samples} samples and y has {len(target)}: expected as many")
+        raise InputError(
+            f"X has {n_samples} samples and y has {len(target)}: expected the same number"
+        )
     is_column = target.ndim == 2 and target.shape[1] == 1
     return column_or_1d(target, warn=True) if is_column else target
 

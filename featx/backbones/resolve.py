@@ -125,9 +125,9 @@ def _resolve_from(
     if remembered and remembered != space:
         warn_caller(
             UnstableBackboneWarning(
-                f"{spec.label} gave a model with other weights than the last time it was called, "
-                "so embeddings stored before cannot be used again. Seed its initialisers, or save "
-                "the model and pass the path of the .keras file."
+                f"{spec.label} returned a model with other weights than at its last call, so its "
+                "stored embeddings cannot be used. Seed its initialisers, or save the model and "
+                "pass the path of the .keras file."
             )
         )
     # User code may change while the file that refers to it stays the same.

@@ -349,7 +349,7 @@ class EmbeddingCache:
         """
         check_target(Path(path), format)
         if y is not None and (X is None or len(y) != len(X)):
-            raise InputError("y holds the labels of X: expected X, and as many of both")
+            raise InputError("y holds the labels of X: pass X too, with as many samples")
         rows = self.open(space, X=X)
         names = None
         if X is not None:

@@ -253,6 +253,8 @@ def read_shards(path: Path) -> list[Shard]:
 
 def _fault_of(found: Shard | Exception) -> str:
     """Return the reason why a shard cannot be imported; empty if it can."""
+    # The folder is named after the digest of the space, which is computed and not read from the
+    # file: a file cannot choose it.
     if not isinstance(found, Shard):
         return str(found)
     if "input_shape" not in found.space.description:

@@ -171,7 +171,7 @@ class _Walk:
     def _meet(self, found: h5py.Group | h5py.Dataset, where: str) -> None:
         address = h5py.h5o.get_info(found.id).addr
         if address in self._met:
-            raise HDF5StructureError(f"{where} is there twice")
+            raise HDF5StructureError(f"{where} is linked twice")
         self._met.add(address)
         if len(self._met) > _MAX_OBJECTS:
             raise HDF5StructureError(f"more than {_MAX_OBJECTS} objects")

@@ -237,9 +237,9 @@ def open_shard(index_path: Path) -> Shard:
         arrays = memoryview(payload)[header_end + 1 :]
         return _checked(_shard_of(path, header, arrays), header["shape"], data_bytes)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as exc:
-        raise DamagedShardError(f"{index_path} makes no sense: {exc!r}") from exc
+        raise DamagedShardError(f"{index_path} is inconsistent: {exc!r}") from exc
     except ValueError as exc:
-        raise DamagedShardError(f"{index_path} makes no sense: {exc}") from exc
+        raise DamagedShardError(f"{index_path} is inconsistent: {exc}") from exc
 
 
 def _shard_of(path: Path, header: dict[str, Any], arrays: memoryview) -> Shard:
@@ -355,5 +355,5 @@ def _read_array(file: BinaryIO, place: Place) -> np.ndarray:
     file.seek(place.offset)
     data = file.read(place.n_bytes)
     if len(data) != place.n_bytes:
-        raise DamagedShardError("it was cut off while it was read")
+        raise DamagedShardError("the file was truncated while it was read")
     return np.frombuffer(data, place.dtype).reshape(place.shape)

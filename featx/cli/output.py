@@ -134,7 +134,7 @@ def confirm(question: str) -> bool:
         return click.confirm(without_controls(question), err=True)
     except click.Abort as exc:
         if isinstance(exc.__context__, EOFError):
-            raise click.UsageError("standard input holds no answer: pass --yes") from None
+            raise click.UsageError("there is no answer on standard input: pass --yes") from None
         raise
 
 

@@ -98,8 +98,8 @@ def check_can_run() -> None:
         raise EngineError(
             "this process was forked from one in which TensorFlow ran, and TensorFlow would wait "
             "here forever. Embed the samples before forking: cached rows are found in any process. "
-            "Or start processes another way: n_jobs of scikit-learn and joblib does, and so does "
-            "multiprocessing.get_context('spawn')."
+            "Or start processes without forking, as n_jobs of scikit-learn and joblib and "
+            "multiprocessing.get_context('spawn') do."
         )
 
 

@@ -152,7 +152,7 @@ class _BeyondFloat16:
 def _warn_not_stored(exc: OSError) -> None:
     warn_caller(
         CacheWriteWarning(
-            f"the cache cannot be written ({exc}); embeddings are returned but not kept. Free "
+            f"the cache cannot be written ({exc}); embeddings are returned but not stored. Free "
             "some space, or pass another folder: cache=PATH, or FEATX_CACHE in the environment."
         )
     )

@@ -1,8 +1,8 @@
 """Batches for Keras: samples in an order that seed and epoch determine; and mixup.
 
-Threads prefetch batches while a step runs. Keras' own threads are not used, since several of them
-may return the second batch first (3.15 on JAX). The content of a batch depends only on its number
-and epoch, so that a resumed run sees the same batches.
+Threads prefetch batches while a step runs. Keras runs only one thread of its own, since several of
+them may return the second batch first (3.15 on JAX). The content of a batch depends only on its
+number and epoch, so that a resumed run sees the same batches.
 """
 
 from __future__ import annotations

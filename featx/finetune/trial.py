@@ -1,7 +1,7 @@
 """The trial of ``strategy="auto"``, which estimates whether fine-tuning is worth its time.
 
-A few epochs on some samples show whether the validation loss falls. No trial is run if the head is
-right on all validation samples. The learning curve of the head is reported beside the estimate.
+A few epochs on some samples show whether the validation loss or score improves. There is no trial
+if the head is right on all validation samples. The learning curve of the head is reported too.
 """
 
 from __future__ import annotations

@@ -321,6 +321,6 @@ def _read_pairs(path: Path) -> np.ndarray:
                 return pairs[pairs[:, DIGEST_BYTES:].any(axis=1)]
             path.unlink()
         warn_caller(
-            CacheDamageWarning(f"{path} was damaged and is removed: files are hashed again")
+            CacheDamageWarning(f"{path} was damaged and has been removed: files are hashed again")
         )
     return np.empty((0, _PAIR_BYTES), np.uint8)

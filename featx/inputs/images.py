@@ -201,7 +201,7 @@ def _of_caller(image: Image.Image) -> Image.Image:
 
 
 def _first_frame(image: Image.Image) -> bytes:
-    """Return the bytes of an image's file, if it is open and at its first frame; else b""."""
+    """Return the bytes of an image's file, if it is open and at its first frame, else none."""
     try:
         if image.tell() or not isinstance(image, ImageFile.ImageFile):
             return b""

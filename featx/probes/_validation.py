@@ -27,7 +27,7 @@ def check_strengths(faults: ParameterFaults, name: str, values: Any) -> np.ndarr
     strengths = np.asarray(values)
     is_list = strengths.ndim == 1 and len(strengths) and strengths.dtype.kind in "iuf"
     if not is_list or not (np.isfinite(strengths) & (strengths > 0)).all():
-        faults.add(name, values, "a list of numbers over 0, or None for 45 from 1e-6 to 1e5.")
+        faults.add(name, values, "a list of numbers above 0, or None for 45 from 1e-6 to 1e5.")
         return np.empty(0)
     return np.sort(strengths.astype(np.float64))
 

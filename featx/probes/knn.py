@@ -189,7 +189,7 @@ class KNNProbe(ClassifierMixin, BaseProbe):
         candidates: Any = [given] if isinstance(given, Integral) else given
         is_list = isinstance(candidates, (list, tuple, np.ndarray)) and len(candidates)
         if not is_list or not all(isinstance(n, Integral) and int(n) > 0 for n in candidates):
-            faults.add("n_neighbors", given, "a number over 0, or a list of them.")
+            faults.add("n_neighbors", given, "a number above 0, or a list of them.")
         faults.check_number("temperature", self.temperature, lambda t: 0 < t < np.inf, "over 0")
         faults.raise_any()
         return np.unique(np.asarray(candidates, np.int64))

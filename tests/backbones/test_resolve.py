@@ -98,7 +98,7 @@ def test_resolve_seeded_callable_is_one_space(images):
 def test_resolve_callable_that_gives_other_weights_warns(images):
     first, _ = run(images, build_unseeded)
     forget_built()
-    with pytest.warns(UnstableBackboneWarning, match="build_unseeded gave a model with other"):
+    with pytest.warns(UnstableBackboneWarning, match="build_unseeded returned a model with other"):
         second, report = run(images, build_unseeded)
     assert report.n_forward == 4
     assert not np.allclose(first, second)

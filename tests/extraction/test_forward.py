@@ -197,7 +197,7 @@ def test_pass_keeps_rows_that_it_reported(paths, patience_s, monkeypatch):
     assert not [
         one
         for one in threading.enumerate()
-        if one.name.startswith(("featx-ahead", "featx-started"))
+        if one.name.startswith(("featx-prefetch", "featx-started"))
     ]
     assert EmbeddingCache().info()["n_rows"] == counts[-1] == 12
     extractor.set_params(verbose=0).fit_transform(paths)

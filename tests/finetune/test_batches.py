@@ -17,7 +17,7 @@ class Reader:
     def __init__(self):
         self.threads = set()
 
-    def __call__(self, rows, version=0):
+    def __call__(self, rows, view=0):
         self.threads.add(threading.current_thread())
         return [rows[:, np.newaxis] * np.float32(1)]
 

@@ -80,7 +80,7 @@ def test_find_damaged_segment_only_means_hashing_again(damage, tmp_path):
         "foreign": b"x" * 99,
     }
     first.write_bytes(content[damage])
-    with pytest.warns(CacheDamageWarning, match="was damaged and is removed"):
+    with pytest.warns(CacheDamageWarning, match="was damaged and has been removed"):
         assert FileIndex(tmp_path).find([key(1), key(2)]) == [None, DIGEST]
     assert FileIndex(tmp_path).find([key(1), key(2)]) == [None, DIGEST]
 
@@ -225,7 +225,7 @@ SENSELESS = {
 def test_find_invalid_segment_is_removed(content, tmp_path):
     (tmp_path / "files-x.index").write_bytes(content)
     index = FileIndex(tmp_path)
-    with pytest.warns(CacheDamageWarning, match="was damaged and is removed"):
+    with pytest.warns(CacheDamageWarning, match="was damaged and has been removed"):
         assert index.find([key(1)]) == [None]
     assert index.find([key(1)]) == [None]
 

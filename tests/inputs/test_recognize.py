@@ -349,7 +349,9 @@ def test_as_samples_foreign_dtypes_load(wrap, images):
 
 
 def test_as_samples_tensor_numpy_cannot_hold_raises(images):
-    with pytest.raises(InputError, match=r"Tensor cannot be turned .*Sparse layout.*numpy array"):
+    with pytest.raises(
+        InputError, match=r"Tensor cannot be converted .*Sparse layout.*numpy array"
+    ):
         as_samples(Tensor(images, "torch.sparse"))
 
 

@@ -206,7 +206,7 @@ def test_fit_large_mean_keeps_the_digits(dtype):
 @pytest.mark.parametrize("alphas", [[], [0], [-1.0, 1.0], ["a"], 3.0, [np.nan], [[1.0]]], ids=str)
 def test_fit_faulty_strengths_raise(alphas):
     X, y = samples(50, 5, 2)
-    with pytest.raises(ParameterError, match="expected a list of numbers over 0"):
+    with pytest.raises(ParameterError, match="expected a list of numbers above 0"):
         RidgeProbe(alphas).fit(X, y)
 
 
