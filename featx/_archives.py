@@ -21,7 +21,7 @@ _LOCAL_HEADER_BYTES = 30
 _MAX_EXPANSION = 100
 _FREE_BYTES = 2**20
 _N_SHOWN = 5
-_DAMAGE = (
+_DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -81,7 +81,7 @@ def read_members(
             return {member.filename: archive.read(member) for member in members}
     except ArchiveError:
         raise
-    except _DAMAGE as exc:
+    except _DAMAGE_ERRORS as exc:
         raise ArchiveError(str(exc) or type(exc).__name__) from exc
 
 

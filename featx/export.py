@@ -73,7 +73,7 @@ FULL_PRECISION = {
     "openvino": {"EXECUTION_MODE_HINT": "ACCURACY"},
     "litert": {"precision_loss_allowed": False},
 }
-_HOW = {
+_PRECISION_HINTS = {
     "keras": "on a GPU, set the environment variables",
     "saved_model": "on a GPU, set the environment variables",
     "onnx": "on a GPU, pass the provider options",
@@ -199,7 +199,7 @@ def describe_precision(format: str) -> str:
     >>> print(describe_precision("openvino"))
     for full precision, call compile_model with the config {"EXECUTION_MODE_HINT": "ACCURACY"}
     """
-    return f"for full precision, {_HOW[format]} {json.dumps(FULL_PRECISION[format])}"
+    return f"for full precision, {_PRECISION_HINTS[format]} {json.dumps(FULL_PRECISION[format])}"
 
 
 def check_target(path: Path, format: str) -> None:

@@ -38,7 +38,7 @@ _Result = TypeVar("_Result")
 
 AUGMENTATIONS = ("standard",)
 _SEEDING = "by pixels"  # to be changed when augmented views get their seeds in another way
-_DRAWS = 10  # enough to see a change by layers that change one image in eight
+_N_DRAWS = 10  # enough to see a change by layers that change one image in eight
 _STANDARD_VERSION = 2  # to be raised when "standard" gets other layers
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # fractions of size, size, turn, contrast
 
@@ -130,7 +130,7 @@ class Augmentation:
             return
         check_can_run()
         try:
-            fault = self._changer.fault()
+            fault = self._seeded.fault()
         except Exception as exc:  # whatever custom layers may raise
             fault = f"cannot change inputs of shape {self._input_shape}: {exc}"
         if fault:
@@ -147,8 +147,8 @@ class Augmentation:
         with contextlib.suppress(TypeError, ValueError):
             if len(remembered := bytes.fromhex(str(known))) == DIGEST_BYTES:
                 return remembered
-        parts = [graph_digest(self._changer.layers), backend_name(), _SEEDING]
-        if departures := self._changer.settings.departures():
+        parts = [graph_digest(self._seeded.layers), backend_name(), _SEEDING]
+        if departures := self._seeded.settings.departures():
             parts.append(digest_of_json(departures))
         digest = digest_of(*(part.encode() for part in parts))
         if facts:
@@ -163,11 +163,11 @@ class Augmentation:
     def __call__(self, image: np.ndarray, number: int) -> np.ndarray:
         """Return an augmented view of an image, float32."""
         seed = digest_of(np.ascontiguousarray(image).data.cast("B"), str(number).encode())
-        return self._changer(image, seed=int.from_bytes(seed[:4], "little"))
+        return self._seeded(image, seed=int.from_bytes(seed[:4], "little"))
 
     @functools.cached_property
-    def _changer(self) -> _Changer:
-        return _changer_of(_AugmentKey.of(self._augment), self._input_shape)
+    def _seeded(self) -> _SeededLayers:
+        return _seeded_layers_of(_AugmentKey.of(self._augment), self._input_shape)
 
     def _fact_key(self) -> dict[str, Any]:
         return {
@@ -180,13 +180,13 @@ class Augmentation:
         }
 
 
-class _Changer:
-    """Changes images by a seed, in several threads at once.
+class _SeededLayers:
+    """Augmentation layers that change images by a seed, in several threads at once.
 
     Attributes
     ----------
     layers : keras.Model
-        The layers, which change images in training mode only.
+        Model of the layers, which change images in training mode only.
     settings : KerasSettings
         Settings of Keras under which the layers are called.
     """
@@ -233,7 +233,7 @@ class _Changer:
 
         def are_equal() -> bool:
             first = changed()
-            return all(np.array_equal(changed(), first) for _ in range(_DRAWS - 1))
+            return all(np.array_equal(changed(), first) for _ in range(_N_DRAWS - 1))
 
         return _with_own_generators(are_equal, self.settings)
 
@@ -310,18 +310,18 @@ class _AugmentKey:
         return cls(key, current_settings(), layers)
 
 
-_making = threading.Lock()  # lru_cache would let two threads make the same changer
+_making = threading.Lock()  # lru_cache would let two threads make the same layers
 
 
-def _changer_of(key: _AugmentKey, input_shape: tuple[int, ...]) -> _Changer:
-    """Return the changer that an earlier call made and compiled, or a new one."""
+def _seeded_layers_of(key: _AugmentKey, input_shape: tuple[int, ...]) -> _SeededLayers:
+    """Return the layers that an earlier call made and compiled, or new ones."""
     with _making:
-        return _kept_changer(key, input_shape)
+        return _kept_seeded_layers(key, input_shape)
 
 
 @functools.lru_cache(maxsize=8)
-def _kept_changer(key: _AugmentKey, input_shape: tuple[int, ...]) -> _Changer:
-    return _Changer(key.augment, input_shape, key.settings)
+def _kept_seeded_layers(key: _AugmentKey, input_shape: tuple[int, ...]) -> _SeededLayers:
+    return _SeededLayers(key.augment, input_shape, key.settings)
 
 
 def generator_states(model: keras.Model) -> list[Any]:

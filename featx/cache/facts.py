@@ -53,7 +53,7 @@ class FactStore:
         OSError
             The fact could not be written.
         """
-        # The names are those of files that earlier versions stored.
+        # "subject" and "note" are kept for the files of existing caches.
         entry = {"subject": key, "note": fact, "digest": digest_of_json([key, fact])}
         check_folder(self.folder)
         write_atomically(self._path(key), json.dumps(entry, indent=1).encode())

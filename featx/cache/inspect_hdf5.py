@@ -66,7 +66,7 @@ def _answers(questions: Sequence[_Question]) -> list[Any]:
         answers += [Fault(**each) if isinstance(each, dict) else each for each in found]
         if len(answers) == len(questions):
             break
-        # A child that ran out of time or memory may only have been unlucky once.
+        # Twice for each file, since a child may run out of time or memory for another reason.
         has_failed = has_failed and not lines
         if has_failed:
             kind, _ = questions[len(answers)]

@@ -27,7 +27,7 @@ _BLOCK_BYTES = 4 * 2**20
 _WINDOW_BYTES = 4 * 2**20
 _GAP_BYTES = 128 * 2**10
 # Checking a row in its block costs about half of checking it alone.
-_DENSE = 2
+_MAX_ROWS_PER_WANTED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ def read_rows(
                 first, stop = checksums.widened(first, stop, max_more=max_gap)
             block = out[places[0] : places[-1] + 1] if fits else buffer[: stop - first]
             n_read = _fill(block, file, offset + first * row_bytes) // row_bytes
-            if is_increasing and len(block) <= _DENSE * len(wanted):
+            if is_increasing and len(block) <= _MAX_ROWS_PER_WANTED * len(wanted):
                 if not fits:
                     # A row that is not wanted is overwritten by the next wanted one.
                     n_rows = int(wanted[-1]) + 1 - first

@@ -16,7 +16,7 @@ from featx.exceptions import EngineError
 
 _FOR_GPUS = ("tf32", "float16")
 # Variables of oneDNN, the library of TensorFlow and torch for CPUs.
-_ROUNDING = (
+_FPMATH_VARIABLES = (
     "TF_SET_ONEDNN_FPMATH_MODE",
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "DNNL_DEFAULT_FPMATH_MODE",
@@ -57,20 +57,20 @@ def check_device(precision: str) -> None:
             f"precision={precision!r} is for GPUs, and Keras finds none: pass 'float32' or "
             "'bfloat16'"
         )
-    if precision == "float32" and not has_accelerator() and (rounding := _rounding()):
+    if precision == "float32" and not has_accelerator() and (rounding := _fpmath_settings()):
         raise EngineError(
             f"{', '.join(rounding)} is set, which makes a CPU compute float32 in fewer bits: unset "
             "it, or pass precision='bfloat16'"
         )
 
 
-def _rounding() -> list[str]:
+def _fpmath_settings() -> list[str]:
     """Return the settings that let oneDNN round float32 to fewer bits on a CPU."""
     import keras
 
     found = [
         f"{name}={os.environ[name]}"
-        for name in _ROUNDING
+        for name in _FPMATH_VARIABLES
         if os.environ.get(name, "").upper() not in ("", "STRICT")
     ]
     if keras.backend.backend() == "torch":

@@ -98,7 +98,7 @@ class RowWriter:
         try:
             self.bytes_written += pending.result()
         except OSError as exc:
-            # Later shards are tried as well, since the disk may have room again: one warning.
+            # Later shards are tried as well, since the disk may have room again; so one warning.
             if not self._has_failed:
                 _warn_not_stored(exc)
             self._has_failed = True

@@ -214,7 +214,7 @@ def find_frontier(
     if all(original is not None for original in originals):
         tensors: list[Any] = originals
     else:
-        # The cut is inside a nested model, which only the flat copy can be cut at.
+        # The cut is inside a nested model, where only the flat copy can be cut.
         tensors = list(cut.tensors)
         spec = replace(backbone.spec, layer=copy.model.outputs[0])
         backbone = replace(backbone, model=copy.model, spec=spec, agreed=set())

@@ -87,7 +87,7 @@ def choose_unfrozen(
         raise ParameterError.of(
             "unfreeze", unfreeze, f"this selects no trainable weights of {label}"
         )
-    # The first call of any trained layer: a layer that is called in several places changes all.
+    # The first call of any trained layer, since a layer may be called in several places.
     first = min(p for p, call in enumerate(calls) if call.operation.name in trained)
     return Unfrozen(_frontier_below(first, calls, cuts_of(model)), trained, only, batch_norm)
 

@@ -116,7 +116,7 @@ def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Resu
     if not data:
         raise UnreadableImageError("empty file (0 bytes)")
     failure = Exception()
-    for file, orientation in _versions(data):
+    for file, orientation in _readable_forms(data):
         try:
             return read(_opened(file), orientation)
         except UnreadableImageError:
@@ -126,7 +126,7 @@ def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Resu
     raise UnreadableImageError(_reason(data, failure)) from failure
 
 
-def _versions(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
+def _readable_forms(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
     """Yield a file as it is, and then without metadata, each with its orientation function."""
     # With this setting, Pillow skips checks of the chunks of a PNG file.
     is_lax = bool(ImageFile.LOAD_TRUNCATED_IMAGES) and data.startswith(b"\x89PNG")

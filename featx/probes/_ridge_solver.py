@@ -46,8 +46,8 @@ _MAX_GRAM_BYTES = 2**30  # of the Gram matrices of all folds; if larger, one is 
 _MIN_FRACTION_LEFT = 1e-6  # after a subtraction that loses six digits, of which ten are left
 _CONSTANT = 1e-20  # of the largest sum of squares
 _LAPACK_BLOCK = 64  # columns; more work space is not faster
-_WORK = 16  # relative to a product of this size, so that threads are used from 512 rows on
-_SMALL = 3  # matrices with fewer rows are tridiagonal already
+_WORK_FACTOR = 16  # relative to a product of this size, so that threads are used from 512 rows on
+_MIN_ROWS = 3  # matrices with fewer rows are tridiagonal already
 
 
 def solve(
@@ -411,9 +411,9 @@ class ShiftedSystems:
 
     def __init__(self, matrix: np.ndarray, right: np.ndarray) -> None:
         self._matrix, self._right = matrix, right
-        if len(matrix) < _SMALL:
+        if len(matrix) < _MIN_ROWS:
             return
-        with blas_threads_for(_WORK * matrix.nbytes):
+        with blas_threads_for(_WORK_FACTOR * matrix.nbytes):
             packed, self._diagonal, self._beside, self._taus, _ = lapack.dsytrd(
                 matrix, lower=1, lwork=_LAPACK_BLOCK * len(matrix)
             )
@@ -422,7 +422,7 @@ class ShiftedSystems:
 
     def at(self, alphas: np.ndarray) -> np.ndarray:
         """Return the solutions (n, n_alphas, t), float64, for alphas (n_alphas,) over 0."""
-        if len(self._matrix) < _SMALL:
+        if len(self._matrix) < _MIN_ROWS:
             return self._by_eigenvalues(alphas)
         size = np.abs(self._diagonal).max() + 2 * np.abs(self._beside).max()
         least = 8 * np.finfo(np.float64).eps * size

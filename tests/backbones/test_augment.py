@@ -92,7 +92,7 @@ def test_views_made_in_several_threads_are_equal(images, tmp_path, augment):
         np.testing.assert_array_equal(np.concatenate(list(parts)), expected)
 
 
-def test_changer_is_checked_by_one_thread():
+def test_layers_are_checked_by_one_thread():
     layers = [keras.layers.RandomTranslation(0.1, 0.1), keras.layers.RandomContrast(0.2)]
     with ThreadPoolExecutor(4) as threads:
         checks = [threads.submit(Augmentation(layers, SHAPE).check) for _ in range(40)]
@@ -152,11 +152,11 @@ def test_fit_with_views_keeps_augmented_frontier(tmp_path):
     assert again.history == first.history
 
 
-def test_changer_compiles_once_until_settings_change(images):
+def test_layers_compile_once_until_settings_change(images):
     layer = keras.layers.RandomContrast(0.5)
-    first = Augmentation(layer, SHAPE)._changer
-    assert Augmentation([layer], SHAPE)._changer is first
+    first = Augmentation(layer, SHAPE)._seeded
+    assert Augmentation([layer], SHAPE)._seeded is first
     before = Augmentation(layer, SHAPE)(images[0].astype(np.float32), 1)
     layer.factor = 0.1
-    assert Augmentation(layer, SHAPE)._changer is not first
+    assert Augmentation(layer, SHAPE)._seeded is not first
     assert not np.array_equal(Augmentation(layer, SHAPE)(images[0].astype(np.float32), 1), before)
