@@ -153,7 +153,7 @@ def test_transform_stored_sample_that_vanished_is_sound(images, tmp_path):
 
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featx.inputs.items.decode_to", unreadable)
+        patch.setattr("featx.inputs.kinds.decode_to", unreadable)
         np.testing.assert_array_equal(extractor.fit_transform(paths), own)
 
 

@@ -12,7 +12,7 @@ from featx.digests.key_table import NO_KEY, keys_from
 from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import BadSampleError, BadSampleWarning, CacheWriteWarning
 from featx.extraction.faults import with_duplicates
-from featx.inputs import items, samples
+from featx.inputs import samples, sequence
 from featx.inputs.recognize import as_samples
 
 
@@ -75,7 +75,7 @@ def test_pass_on_a_full_disk_warns_once(images, monkeypatch):
 @pytest.mark.parametrize("size", [64, 40])  # sliced; resized
 @pytest.mark.parametrize("cache", ["auto", None])
 def test_pass_runs_late_duplicates_once(images, size, cache, monkeypatch):
-    monkeypatch.setattr(samples, "_BLOCK_BYTES", 1)
+    monkeypatch.setitem(samples.ArraySamples.__init__.__kwdefaults__, "block_bytes", 1)
     places = np.array([0, 1, 1, 2, 0, 3, 4, 4, 4, 5, 6, 7, 8, 8, 0])
     extractor = FeatureExtractor("tiny", batch_size=4, cache=cache)
     rows = extractor.fit_transform(images[places, :size])
@@ -108,7 +108,7 @@ class NetworkBegins:
 
 
 def test_pass_identifies_arrays_ahead(monkeypatch):
-    monkeypatch.setattr(samples, "_BLOCK_BYTES", 1)
+    monkeypatch.setitem(samples.ArraySamples.__init__.__kwdefaults__, "block_bytes", 1)
     digest = NetworkBegins(monkeypatch, samples.digests_of_rows, n_free=16)
     monkeypatch.setattr(samples, "digests_of_rows", digest)
     images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
@@ -121,11 +121,11 @@ def test_pass_identifies_arrays_ahead(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Files are identified ahead of the pass, two at a time, however few there are."""
-    monkeypatch.setattr(items, "_PATIENCE_S", 0.0)
-    monkeypatch.setattr(items, "_FILES_AT_ONCE", 2)
+    monkeypatch.setattr(sequence, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(sequence, "_FILES_AT_ONCE", 2)
     monkeypatch.setattr("featx.extraction.load.GROUP_SIZE", 2)
-    digest = NetworkBegins(monkeypatch, items._digest_of_file, n_free=8)
-    monkeypatch.setattr(items, "_digest_of_file", digest)
+    digest = NetworkBegins(monkeypatch, sequence._digest_of_file, n_free=8)
+    monkeypatch.setattr(sequence, "_digest_of_file", digest)
     return digest
 
 
@@ -183,7 +183,7 @@ def test_pass_stores_file_digests_while_it_runs(paths, impatient, monkeypatch):
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
 def test_pass_keeps_rows_that_it_reported(paths, patience_s, monkeypatch):
-    monkeypatch.setattr(items, "_PATIENCE_S", patience_s)
+    monkeypatch.setattr(sequence, "_PATIENCE_S", patience_s)
     counts = []
 
     def interrupt(n_done, n_samples):
@@ -206,10 +206,10 @@ def test_pass_keeps_rows_that_it_reported(paths, patience_s, monkeypatch):
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
 def test_pass_file_changed_before_decoding_is_faulty(paths, patience_s, monkeypatch):
-    monkeypatch.setattr(items, "_PATIENCE_S", patience_s)
+    monkeypatch.setattr(sequence, "_PATIENCE_S", patience_s)
     expected = FeatureExtractor("tiny", cache=None).fit_transform(paths)
     before, other = Path(paths[7]).read_bytes(), Path(paths[8]).read_bytes()
-    batch = items.ItemSamples.batch
+    batch = sequence.ItemSamples.batch
 
     def changing(samples, rows, shape):
         Path(paths[7]).write_bytes(other)
@@ -217,7 +217,7 @@ def test_pass_file_changed_before_decoding_is_faulty(paths, patience_s, monkeypa
 
     extractor = FeatureExtractor("tiny")
     with monkeypatch.context() as patch:
-        patch.setattr(items.ItemSamples, "batch", changing)
+        patch.setattr(sequence.ItemSamples, "batch", changing)
         with pytest.raises(BadSampleError, match="changed") as caught:
             extractor.fit_transform(paths)
     assert [fault.position for fault in caught.value.faults] == [7]
@@ -230,13 +230,13 @@ def test_pass_file_changed_before_decoding_is_faulty(paths, patience_s, monkeypa
 def test_pass_duplicate_of_missing_file_names_it(paths, monkeypatch):
     duplicate = str(Path(paths[0]).with_name("duplicate.png"))
     Path(duplicate).write_bytes(Path(paths[3]).read_bytes())
-    batch = items.ItemSamples.batch
+    batch = sequence.ItemSamples.batch
 
     def losing(samples, rows, shape):
         Path(paths[3]).unlink(missing_ok=True)
         return batch(samples, rows, shape)
 
-    monkeypatch.setattr(items.ItemSamples, "batch", losing)
+    monkeypatch.setattr(sequence.ItemSamples, "batch", losing)
     extractor = FeatureExtractor("tiny", on_error="nan")
     with pytest.warns(BadSampleWarning, match=r"duplicate\.png: no such file \(found in .*03\.png"):
         extractor.fit_transform([*paths, duplicate])
