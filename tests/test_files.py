@@ -81,7 +81,7 @@ def test_write_atomically_outlasts_repeated_clearing(tmp_path, monkeypatch):
 def test_write_atomically_into_dangling_link_raises(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", Mock(side_effect=AssertionError("waited")))
     (tmp_path / "rows").symlink_to(tmp_path / "gone")
-    with pytest.raises(NotADirectoryError, match=r"a link to a folder that is not there: .*rows'"):
+    with pytest.raises(NotADirectoryError, match=r"a link to a missing folder: .*rows'"):
         write_atomically(tmp_path / "rows" / "inside" / "a", b"rows")
     assert os.listdir(tmp_path) == ["rows"]
 
@@ -90,7 +90,7 @@ def test_write_atomically_into_dangling_link_raises(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", ["/proc/rows/a", "/proc/a"])
 def test_write_atomically_into_proc_raises_at_once(path, monkeypatch):
     monkeypatch.setattr("time.sleep", Mock(side_effect=AssertionError("waited")))
-    with pytest.raises(PermissionError, match=r"nothing can be made: '/proc'"):
+    with pytest.raises(PermissionError, match=r"no files can be created: '/proc'"):
         write_atomically(Path(path), b"rows")
 
 
