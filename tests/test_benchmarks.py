@@ -5,15 +5,24 @@ The gate only sees that each starts; their smoke runs, a minute each, are long f
 
 import importlib.util
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.filterwarnings("default")  # what others' packages warn of
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Undo what a benchmark sets for its process, such as another backend of Keras."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture
