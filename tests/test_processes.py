@@ -26,7 +26,6 @@ LABELS = np.arange(24) % 2
 BACKBONES = {"name": lambda: "tiny", "model": lambda: small_network((64, 64, 3))}
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("when", ["before fit", "after fit"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -95,7 +94,6 @@ def embed(data, images, answers):
         answers.put(str(exc))
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_pass_in_a_fork_of_a_process_that_ran_tensorflow_is_an_error(backbone):
     """TensorFlow would wait there forever."""

@@ -15,7 +15,6 @@ from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.cache.maintenance import compact
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_find_rows_of_each_other(method, tmp_path):
     context = multiprocessing.get_context(method)

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -146,14 +145,12 @@ def test_flush_by_threads_keeps_each_entry_once(n_flushes, tmp_path, hasty_disk)
 def test_flush_by_processes_keeps_each_entry_once(n_flushes, tmp_path, hasty_disk):
     processes = multiprocessing.get_context("fork")
     firsts = range(0, 4 * n_flushes, n_flushes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
-        workers = [
-            processes.Process(target=add_and_flush, args=(FileIndex(tmp_path), first, n_flushes))
-            for first in firsts
-        ]
-        for worker in workers:
-            worker.start()
+    workers = [
+        processes.Process(target=add_and_flush, args=(FileIndex(tmp_path), first, n_flushes))
+        for first in firsts
+    ]
+    for worker in workers:
+        worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4

@@ -134,7 +134,7 @@ def test_decode_wide_inks_unknown_range_are_refused():
 
 def test_decode_wide_colours_stated_white_are_refused():
     colours = np.stack([ramp(0, 16383, "<u2")] * 3, axis=-1)
-    with pytest.raises(UnreadableImageError, match=r"white is 16383.*X / 16383"):
+    with pytest.raises(UnreadableImageError, match=r"white at 16383.*X / 16383"):
         decode(colour_tiff(colours, more=[(281, (16383,) * 3)]))
     pixels = decode(colour_tiff(colours * 4, more=[(281, (16383,) * 3)]))  # no such white
     np.testing.assert_allclose(pixels, colours / 64.25, atol=1)
