@@ -160,12 +160,13 @@ def _content_of_file(path: str | os.PathLike[str]) -> bytes:
 
 def _check_regular(mode: int) -> None:
     """Raise if a file is not a regular one."""
+    if stat.S_ISREG(mode):
+        return
     if stat.S_ISDIR(mode):
         raise UnreadableImageError(
             "a folder, not a file; load_image_folder(path).data lists the images in it"
         )
-    if not stat.S_ISREG(mode):
-        raise UnreadableImageError(f"a {kind_of(mode)}, not a file; nothing was read from it")
+    raise UnreadableImageError(f"a {kind_of(mode)}, not a file; nothing was read from it")
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -31,7 +31,7 @@ class _File(NamedTuple):
     path: str
     state: bytes
     changed_s: float
-    digest: bytes | None = None
+    digest: bytes | None
 
 
 class ItemSamples(Samples):
@@ -125,7 +125,7 @@ class ItemSamples(Samples):
         self, paths: list[tuple[int, str]], files: FileIndex
     ) -> tuple[list[_File], list[SampleFault]]:
         """Return the files that exist, with the digests that the index knows, and the faults."""
-        found: list[_File] = []
+        found: list[tuple[int, str, bytes, float]] = []
         faults: list[SampleFault] = []
         for row, path in paths:
             try:
@@ -134,10 +134,9 @@ class ItemSamples(Samples):
                 faults.append(self.fault(row, exc))
                 continue
             changed_s = max(status.st_mtime, status.st_ctime)
-            found.append(_File(row, path, file_key(path, status), changed_s))
-        known = files.find([file.state for file in found])
-        found = [file._replace(digest=one) for file, one in zip(found, known, strict=True)]
-        return found, faults
+            found.append((row, path, file_key(path, status), changed_s))
+        digests = files.find([state for _, _, state, _ in found])
+        return [_File(*file, digest) for file, digest in zip(found, digests, strict=True)], faults
 
     def _read(self, found: list[_File], files: FileIndex) -> tuple[list[bytes], list[SampleFault]]:
         """Return the digest of each file, and the faults; add what was read to the index."""
