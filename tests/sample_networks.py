@@ -69,6 +69,17 @@ def transformer():
     return keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
 
 
+def convolutions():
+    """Make a network of pixels that every engine converts at once."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3), dtype="uint8")
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    for width in (8, 16):
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        x = layers.ReLU(6)(layers.BatchNormalization()(x))
+    return with_statistics(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+
+
 def small_network(input_shape=(16, 16, 3)):
     """Make a network with all that training may disturb."""
     keras.utils.set_random_seed(0)
