@@ -47,23 +47,10 @@ def read_members(
     max_members: int,
     required: Collection[str] = (),
 ) -> dict[str, bytes]:
-    """Read an archive whose directory lists expected members only.
+    """Return the contents of an archive whose directory lists expected members only, by name.
 
-    Parameters
-    ----------
-    file : binary file
-        Seekable file.
-    max_bytes : callable
-        Function from the name of a member to its largest size, None for an unknown name.
-    max_members : int
-        Largest number of members.
-    required : collection of str, default=()
-        Names of members that must not be missing.
-
-    Returns
-    -------
-    dict of str to bytes
-        Contents of the members by name.
+    `file` is seekable. `max_bytes` returns the largest size of the member with a name, None for an
+    unknown name. `required` members must not be missing.
 
     Raises
     ------

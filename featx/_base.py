@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
@@ -33,8 +33,6 @@ except ImportError:
 
 
 __all__ = ["FeatxEstimator", "FitTask", "with_callbacks"]
-
-T = TypeVar("T", bound=BaseEstimator)
 
 
 class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
@@ -73,7 +71,11 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
             raise ParameterError(" ".join([*faults, f"Valid parameters are: {shown}."]), faults)
 
     def __sklearn_clone__(self) -> Self:
-        return clone_sharing_models(self)
+        stand_in: Any = object.__new__(type(self))
+        params = self.get_params(deep=False)
+        shared = {name: _share_models(value) for name, value in params.items()}
+        vars(stand_in).update({**vars(self), **shared})
+        return BaseEstimator.__sklearn_clone__(stand_in)
 
     @property
     def report_(self) -> Bunch:
@@ -100,14 +102,7 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
 
 
 class FitTask:
-    """A fit of an estimator, whose parts are reported to callbacks.
-
-    Parameters
-    ----------
-    estimator : estimator
-    context : sklearn.callback.CallbackContext or None
-        None if scikit-learn has no callbacks.
-    """
+    """A fit of an estimator, whose parts are reported to callbacks, if scikit-learn has them."""
 
     def __init__(self, estimator: Any, context: Any) -> None:
         self._estimator, self._context = estimator, context
@@ -142,15 +137,6 @@ class _Shared:
 
     def __sklearn_clone__(self) -> Any:
         return self.value
-
-
-def clone_sharing_models(estimator: T) -> T:
-    """Return an unfitted clone of an estimator that shares Keras objects and callables with it."""
-    stand_in = object.__new__(type(estimator))
-    params = estimator.get_params(deep=False)
-    shared = {name: _share_models(value) for name, value in params.items()}
-    vars(stand_in).update({**vars(estimator), **shared})
-    return BaseEstimator.__sklearn_clone__(stand_in)
 
 
 def _share_models(value: Any) -> Any:

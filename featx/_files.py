@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # of the standard library from Python 3.12 on
 
 PART_SUFFIX = ".part"
-_KINDS = (
+_FILE_TYPES = (
     (stat.S_ISDIR, "folder"),
     (stat.S_ISFIFO, "named pipe"),
     (stat.S_ISSOCK, "socket"),
@@ -49,12 +49,8 @@ _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may
 def write_atomically(path: Path, data: Buffer) -> None:
     """Write a file so that readers see all of it or none, even after a power cut.
 
-    Its folder is made if it is missing.
-
-    Raises
-    ------
-    OSError
-        The disk is full or the folder is read-only, for example; nothing is left behind.
+    Its folder is made if it is missing. If the disk is full, or the folder is read-only, for
+    example, OSError is raised, and nothing is left behind.
     """
     write_in_order({path: [data]})
 
@@ -88,37 +84,22 @@ def check_replaceable(path: Path) -> None:
             "the link"
         )
     if not stat.S_ISREG(found.st_mode):
-        kind = kind_of(found.st_mode)
-        raise ParameterError(f"{shown} is a {kind}: expected the name of a file")
+        file_type = describe_file_type(found.st_mode)
+        raise ParameterError(f"{shown} is a {file_type}: expected the name of a file")
 
 
-def kind_of(mode: int) -> str:
-    """Return the kind of an irregular file from its mode.
-
-    Examples
-    --------
-    >>> kind_of(stat.S_IFIFO)
-    'named pipe'
-    """
-    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "special file")
+def describe_file_type(mode: int) -> str:
+    """Return the type of an irregular file, such as "named pipe", from its mode."""
+    return next((name for is_type, name in _FILE_TYPES if is_type(mode)), "special file")
 
 
 @contextlib.contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
     """Yield a path to write a file to, and move it to its place when it is complete.
 
-    An existing regular file is replaced by one with the same permissions. If writing fails or is
-    interrupted, the existing file is unharmed, and nothing is left beside it.
-
-    Parameters
-    ----------
-    path : Path
-        Path in an existing folder.
-
-    Yields
-    ------
-    Path
-        Path of the same name in a folder that no other user can read.
+    The yielded path has the same name, in a folder that no other user can read. An existing regular
+    file is replaced by one with the same permissions. If writing fails or is interrupted, the
+    existing file is unharmed, and nothing is left beside it.
 
     Raises
     ------
@@ -152,12 +133,7 @@ def _copy_permissions(path: Path, beside: Path) -> None:
 def check_can_write(path: Path) -> None:
     """Check, before any work, that a file can be written, by writing to its folder.
 
-    Raises
-    ------
-    ParameterError
-        The path exists and is not a regular file.
-    OSError
-        The folder is not writable.
+    It raises what :func:`check_replaceable` raises, and OSError if the folder is not writable.
     """
     check_replaceable(path)
     folder = path.absolute().parent
@@ -171,18 +147,9 @@ def check_can_write(path: Path) -> None:
 def write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     """Write files of one folder, each as :func:`write_atomically` does; the last is the commit.
 
-    All are on the disk before the first is moved into place, so that readers see some without the
-    others only for a moment.
-
-    Parameters
-    ----------
-    contents : mapping of Path to sequence of bytes-like
-        Complete content of each file, in parts; the files are moved into place in this order.
-
-    Raises
-    ------
-    OSError
-        The last file is not written, and no unfinished file is left.
+    `contents` has the parts of each file; the files are moved into place in its order. All are on
+    the disk before the first is moved, so that readers see some without the others only for a
+    moment. If it raises OSError, the last file is not written, and no unfinished file is left.
     """
     deadline_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline_s:
@@ -235,11 +202,6 @@ def remove_tree(folder: Path) -> None:
     """Remove a folder with its contents, while others may write to it or remove it as well.
 
     It is renamed first, so that it is gone at once and a concurrent writer has to repeat only once.
-
-    Raises
-    ------
-    OSError
-        A file cannot be removed.
     """
     try:
         os.replace(folder, folder.parent / f".{folder.name}.{uuid.uuid4().hex}{_CLEARED_SUFFIX}")
@@ -342,8 +304,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
     descriptor = os.open(path, flags | _UNFOLLOWED, 0o666)
     try:
         _check_regular(os.fstat(descriptor).st_mode, path)
-        mode = "ab" if flags & os.O_WRONLY else "rb"
-        return FileIO(descriptor, mode)
+        return FileIO(descriptor, "ab" if flags & os.O_WRONLY else "rb")
     except BaseException:
         os.close(descriptor)
         raise
@@ -352,21 +313,8 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
 def open_given(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file that the user named; follow links, open no pipe or device.
 
-    Opening a named pipe would wait for a writer, and reading a device may never end.
-
-    Raises
-    ------
-    IrregularFileError
-        The file is not a regular file.
-    OSError
-        The file is missing or cannot be opened.
-
-    Examples
-    --------
-    >>> open_given(os.curdir)
-    Traceback (most recent call last):
-        ...
-    featx._files.IrregularFileError: [Errno 22] not a regular file: '...'
+    Opening a named pipe would wait for a writer, and reading a device may never end. The errors are
+    those of :func:`open_regular`.
     """
     return BufferedReader(open_regular(os.path.realpath(path)))
 
@@ -376,20 +324,8 @@ def read_regular(
 ) -> bytes:
     """Read a file that featx wrote; follow no link, open no pipe or device.
 
-    Parameters
-    ----------
-    path : path
-    start : bytes, default=b""
-        Expected first bytes; the rest of a file with other first bytes is not read.
-    max_bytes : int, default=None
-        Largest size that featx writes; larger files are not read. None reads any size.
-
-    Raises
-    ------
-    IrregularFileError
-        The file is not a regular file.
-    OSError
-        The file is missing, unreadable or too large.
+    A file whose first bytes are not `start` reads as empty. OSError is raised for a file that is
+    larger than `max_bytes` (None: any size), besides what :func:`open_regular` raises.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -407,19 +343,21 @@ def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Check that a path is free, or a folder and not a link to one.
-
-    Raises
-    ------
-    NotADirectoryError
-        The path is a link or a file.
-    """
+    """Raise NotADirectoryError unless a path is free, or a folder and not a link to one."""
     try:
         mode = os.lstat(folder).st_mode
     except (FileNotFoundError, NotADirectoryError):  # the latter: a parent is a file
         return
     if not stat.S_ISDIR(mode):
         raise NotADirectoryError(errno.ENOTDIR, "not a folder, or a link", os.fspath(folder))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder; none if it is missing, unreadable or a link."""
+    with contextlib.suppress(OSError):
+        check_folder(folder)
+        return os.listdir(folder)
+    return []
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:

@@ -35,15 +35,7 @@ class RepeatedNameError(Exception):
 
 
 def dict_without_repeats(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return a dict; raise RepeatedNameError if a name is repeated.
-
-    Examples
-    --------
-    >>> dict_without_repeats([("a", 1), ("a", 2)])
-    Traceback (most recent call last):
-        ...
-    featx._json.RepeatedNameError: 'a'
-    """
+    """Return a dict; raise RepeatedNameError if a name is repeated."""
     made: dict[Any, Any] = {}
     for name, value in pairs:
         if name in made:

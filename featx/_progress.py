@@ -22,21 +22,11 @@ def print_message(text: str, *, verbose: int | bool | Callable[[int, int], objec
 def progress_bar(
     description: str, *, total: int, verbose: int | bool | Callable[[int, int], object]
 ) -> Iterator[Callable[[int], None]]:
-    """Show the number of processed samples, their rate and the time left.
+    """Show the number of processed samples of a total, their rate and the time left.
 
-    Parameters
-    ----------
-    description : str
-    total : int
-        Number of samples.
-    verbose : int or callable
-        Progress bar for work of more than two seconds, if it is not 0; a function is called with
-        the number of processed samples and the total.
-
-    Yields
-    ------
-    callable
-        Function to call with the number of samples processed since the last call.
+    Yield a function to call with the number of samples processed since the last call. If `verbose`
+    is a number other than zero, a bar is shown for work of more than two seconds; a function is
+    called with the number of processed samples and the total.
 
     Examples
     --------
@@ -48,23 +38,17 @@ def progress_bar(
     """
     n_done = 0
     with contextlib.ExitStack() as stack:
-        if callable(verbose):
-            show: Callable[[int, int], object] = verbose
-        elif verbose:
-            show = _Bar(description, stack)
-        else:
-            show = _nothing
+        is_shown = callable(verbose) or bool(verbose)
+        show: Callable[[int, int], object]
+        show = verbose if callable(verbose) else _Bar(description, stack)
 
         def advance(n_more: int) -> None:
             nonlocal n_done
             n_done += n_more
-            show(n_done, total)
+            if is_shown:
+                show(n_done, total)
 
         yield advance
-
-
-def _nothing(n_done: int, n_total: int) -> None:
-    """Show nothing."""
 
 
 class _Bar:

@@ -14,18 +14,10 @@ def path_at_first(
     *,
     is_path: Callable[[Any], bool],
 ) -> Any:
-    """Return a parameter, with a relative path as it was first resolved.
+    """Return the parameter `name`, with a relative path as it was first resolved.
 
-    Parameters
-    ----------
-    first : dict of str to (given, absolute path)
-        Relative paths as first resolved, by the name of the parameter; new ones are added.
-    name : str
-        Name of the parameter.
-    given : object
-        Value of the parameter.
-    is_path : callable
-        Check that a value is the path of an existing file.
+    `first` holds, by name, the relative paths that were given and their absolute paths; new ones
+    are added. `is_path` checks that a value is the path of an existing file.
 
     Examples
     --------

@@ -25,12 +25,7 @@ _UNSAFE_IN_TEXT = re.compile(rf"(?![\n\t])[{_CHARACTERS}]")
 def one_line(value: object, *, max_chars: int | None = None) -> str:
     r"""Return a value as one line of text without control characters.
 
-    Parameters
-    ----------
-    value : object
-        Value such as a name, a label or a path.
-    max_chars : int, default=None
-        Length beyond which the middle is left out; None leaves nothing out.
+    Of a text longer than `max_chars`, the middle is left out.
 
     Examples
     --------
@@ -47,14 +42,7 @@ def one_line(value: object, *, max_chars: int | None = None) -> str:
 
 
 def without_controls(text: str) -> str:
-    r"""Return a message with its control characters escaped, line breaks and tabs excepted.
-
-    Examples
-    --------
-    >>> print(without_controls("two\nlines\x07"))
-    two
-    lines\x07
-    """
+    """Return a message with its control characters escaped, line breaks and tabs excepted."""
     return _UNSAFE_IN_TEXT.sub(_escape, text)
 
 

@@ -2,7 +2,7 @@
 
 On small matrices the threads of a BLAS spend their time waiting for one another: a logistic
 regression on 400 rows of 1,280 features took 7 ms with one thread and 48 ms with two (2 cores,
-2026-11, idle machine), and twenty times as long with two on a busy machine. Large factorisations
+2026-11, idle machine), and twenty times as long with two on a busy machine. Large factorizations
 gain from threads. So the size decides, and the setting of the user is restored afterwards.
 """
 
@@ -29,20 +29,9 @@ _Result = TypeVar("_Result")
 def run_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
 ) -> Iterator[_Result]:
-    """Call a function with one item after another, in threads that prefetch a few results.
+    """Yield the results of a function of items, in their order, from threads that prefetch a few.
 
     joblib's threads do not wait for the consumer of the results. A single item needs no thread.
-
-    Parameters
-    ----------
-    function : callable
-    items : iterable
-    n_threads : int
-
-    Yields
-    ------
-    object
-        Results of the function, in the order of the items.
 
     Examples
     --------
@@ -75,12 +64,6 @@ class Prefetcher(Generic[_Result]):
     """Iterator over the results of a function, computed in threads that start immediately.
 
     The threads do not wait for the consumer of the results.
-
-    Parameters
-    ----------
-    function : callable
-    items : iterable
-    n_threads : int
 
     Examples
     --------
@@ -121,45 +104,26 @@ _n_inside = 0
 
 @contextlib.contextmanager
 def blas_threads_for(size_bytes: int) -> Iterator[None]:
-    """Limit BLAS to one thread inside the context, if the matrix is small.
+    """Limit BLAS to one thread inside the context, if the matrix is smaller than 32 MiB.
 
     The limit applies to the process, so the first thread that enters sets it and the last one that
     leaves lifts it: if each restored the setting that it found, the limit could stay.
-
-    Parameters
-    ----------
-    size_bytes : int
-        Size of the matrix; there is no limit from 32 MiB on.
-
-    Examples
-    --------
-    >>> with blas_threads_for(4 * 400 * 1280):
-    ...     pass
     """
+    global _n_inside
     if size_bytes >= _SMALL_BYTES:
         yield
         return
-    _enter()
-    try:
-        yield
-    finally:
-        _leave()
-
-
-def _enter() -> None:
-    global _n_inside
     with _lock:
         if not _n_inside:
             _limited.enter_context(_controller().limit(limits=1, user_api="blas"))
         _n_inside += 1
-
-
-def _leave() -> None:
-    global _n_inside
-    with _lock:
-        _n_inside -= 1
-        if not _n_inside:
-            _limited.close()
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_inside -= 1
+            if not _n_inside:
+                _limited.close()
 
 
 @cache

@@ -13,13 +13,7 @@ _MAX_CHARS = 80  # of a value that is shown
 
 
 def did_you_mean(name: object, options: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return a sentence with up to three options like a mistyped name; empty if none is near.
-
-    Examples
-    --------
-    >>> did_you_mean("mobilnet", ["mobilenet", "vgg16"])
-    " Did you mean 'mobilenet'?"
-    """
+    """Return a sentence with up to three options like a mistyped name; empty if none is near."""
     near = difflib.get_close_matches(str(name), list(options), cutoff=cutoff)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 

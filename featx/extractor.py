@@ -190,7 +190,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         """
         samples = self._samples(X, reset=True)
         if self.on_error == "raise":
-            samples.check_values()
+            samples.check_finite()
         with self._fit_task(X, y):
             source = self._source(samples.array_shape)
             self._learn(samples, source)

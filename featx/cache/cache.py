@@ -54,7 +54,7 @@ from featx.cache.maintenance import (
     remove,
     repair_shards,
     space_of,
-    summarise,
+    summarize,
 )
 from featx.cache.store import SpaceStore
 from featx.digests.space import STORED_DTYPES, Space
@@ -134,9 +134,8 @@ class EmbeddingCache:
     def store(self, space: Space) -> SpaceStore:
         """Return the store of a space, always the same object, so that indexes stay in memory."""
         if space.digest not in self._stores:
-            folder = self._part("spaces", space.digest)
-            damaged_folder = self.path / "damaged"
-            self._stores[space.digest] = SpaceStore(folder, space, damaged_folder=damaged_folder)
+            folder, damaged = self._part("spaces", space.digest), self.path / "damaged"
+            self._stores[space.digest] = SpaceStore(folder, space, damaged_folder=damaged)
         return self._stores[space.digest]
 
     def _part(self, *names: str) -> Path:
@@ -249,7 +248,7 @@ class EmbeddingCache:
         """
         stores = self._all_stores()
         chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
-        return [summarise(store, shards) for store, shards in chosen]
+        return [summarize(store, shards) for store, shards in chosen]
 
     def evict(
         self, *, max_bytes: int | None = None, older_than: timedelta | None = None
@@ -275,7 +274,7 @@ class EmbeddingCache:
         """
         stores = self._all_stores()
         chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
-        evictions = [summarise(store, shards) for store, shards in chosen]
+        evictions = [summarize(store, shards) for store, shards in chosen]
         for store, shards in chosen:
             remove(store, shards)
         return evictions

@@ -15,14 +15,10 @@ from featx.exceptions import CacheDamageWarning
 
 
 class DamageLog:
-    """Damage that was found since the last report.
+    """Damage found since the last report.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the quarantine, to which damaged files are moved.
-    prefix : str
-        Prefix of their names there, which distinguishes them from files of other folders.
+    Damaged files are moved to the quarantine `folder`, where the prefix of their names
+    distinguishes them from files of other folders.
     """
 
     def __init__(self, folder: Path, *, prefix: str) -> None:
@@ -82,9 +78,7 @@ class DamageLog:
         finally:
             found = self.taken()
             if found:
-                reasons = "; ".join(
-                    f"{one_line(path)}: {one_line(reason)}" for path, reason in found
-                )
+                reasons = "; ".join(f"{one_line(path)}: {one_line(why)}" for path, why in found)
                 warn_caller(
                     CacheDamageWarning(
                         f"damage in the cache: {reasons}. Quarantined files are in "

@@ -47,12 +47,8 @@ class Table:
 def check_target(path: Path, format: str | None) -> None:
     """Check, before any work, that rows can be written to a path in a format.
 
-    Raises
-    ------
-    ParameterError
-        The format is not known, or the path exists and is not a regular file.
-    MissingExtraError
-        The format is Parquet, and pyarrow is missing.
+    ParameterError is raised if the format is not known, or the path exists and is not a regular
+    file; MissingExtraError if the format is Parquet, and pyarrow is missing.
     """
     _writer_of(path, format)
     check_replaceable(path)
@@ -61,12 +57,8 @@ def check_target(path: Path, format: str | None) -> None:
 def write_table(table: Table, path: Path, format: str | None) -> None:
     """Write rows to one file, which replaces an existing one once it is complete.
 
-    Raises
-    ------
-    ParameterError, MissingExtraError
-        See :func:`check_target`.
-    OSError
-        There is no room, or the folder cannot be written; nothing is left behind.
+    It raises what :func:`check_target` raises, and OSError if there is no room, or the folder
+    cannot be written; nothing is left behind.
     """
     writer = _writer_of(path, format)
     path = path.absolute()
@@ -176,20 +168,11 @@ def _write_csv(table: Table, path: Path) -> None:
 
 
 def write_csv(path: Path, texts: Mapping[str, Sequence[str]], blocks: Iterable[np.ndarray]) -> None:
-    """Write a CSV file of quoted texts, and a column for each feature.
+    """Write a new CSV file of quoted columns of text, by name, and a column for each feature.
 
     Texts are unchanged; they are quoted, so that line breaks and separators stay in their cell. A
     spreadsheet still takes a cell that begins with ``=`` for a formula, unless the columns are
-    imported as text.
-
-    Parameters
-    ----------
-    path : Path
-        Path of a new file.
-    texts : mapping of str to sequence of str
-        Columns of text by name.
-    blocks : iterable of ndarray of shape (n_some, ...)
-        Embeddings of all samples, in blocks.
+    imported as text. `blocks` are the embeddings of all samples.
     """
     rows = (row.ravel() for block in blocks for row in block)
     with open(path, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
@@ -230,10 +213,7 @@ class Imported(NamedTuple):
 def read_shards(path: Path) -> list[Shard]:
     """Return the shard in a file, or the shards of a cache folder; a child process inspects them.
 
-    Raises
-    ------
-    InputError
-        There are no files, or some are not shards; the message names them.
+    If there are no files, or some are not shards, InputError is raised, which names them.
     """
     rows = path / "spaces" if (path / "spaces").is_dir() else path
     paths = sorted(rows.rglob("*.h5")) if path.is_dir() else [path]

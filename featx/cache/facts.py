@@ -18,10 +18,7 @@ _MAX_BYTES = 2**20
 class FactStore:
     """A folder of facts, such as a batch size, each stored under a key of plain data.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the files; it is made when the first fact is stored.
+    The folder is made when the first fact is stored.
 
     Examples
     --------
@@ -46,13 +43,7 @@ class FactStore:
             return None
 
     def remember(self, key: dict[str, Any], fact: Any) -> None:
-        """Store a fact, plain data, under a key.
-
-        Raises
-        ------
-        OSError
-            The fact could not be written.
-        """
+        """Store a fact, plain data, under a key; raise OSError if it cannot be written."""
         # "subject" and "note" are kept for the files of existing caches.
         entry = {"subject": key, "note": fact, "digest": digest_of_json([key, fact])}
         check_folder(self.folder)

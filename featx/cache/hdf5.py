@@ -55,20 +55,11 @@ def shard_frame(
     dtype: str,
     texts: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> ShardFrame:
-    """Make a shard file with gaps in place of its arrays.
+    """Make a shard file with gaps in place of its arrays, for one row or more.
 
     The rows do not go through libhdf5, so they are neither copied in memory nor written by it to a
-    disk that may be full.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows, positive.
-    space : Space
-    dtype : {"float32", "float16"}
-        Dtype of the embeddings.
-    texts : mapping of str to sequence of str
-        Further datasets of strings, such as ``names`` and ``labels``.
+    disk that may be full. `dtype` is that of the embeddings; `texts` are further datasets of
+    strings, such as ``names`` and ``labels``.
     """
     memory = PagedFile()
     with h5py.File(memory, "w") as file:
@@ -76,10 +67,8 @@ def shard_frame(
         _write_strings(file, texts)
         places = {}
         for name, field in fields_of(space).items():
-            shape = (n_rows, *field.entry_shape)
-            places[name] = _allocate(
-                file, name, shape, dtype if name == "embeddings" else field.dtypes[0]
-            )
+            field_dtype = dtype if name == "embeddings" else field.dtypes[0]
+            places[name] = _allocate(file, name, (n_rows, *field.entry_shape), field_dtype)
         return ShardFrame(memory, places)
 
 
@@ -111,39 +100,22 @@ def _write_strings(file: h5py.File, texts: Mapping[str, Sequence[str]]) -> None:
 
 
 class PagedFile(io.RawIOBase):
-    r"""A seekable binary file in memory, whose unwritten pages are zero and take no memory.
-
-    Examples
-    --------
-    >>> file = PagedFile()
-    >>> file.seek(10**12)
-    1000000000000
-    >>> file.write(b"far away")
-    8
-    >>> file.part(10**12 - 2, 10**12 + 3)
-    b'\x00\x00far'
-    """
+    """A binary file of `size` bytes in memory; unwritten pages are zero and take no memory."""
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
         self._position = 0
-        self._size = 0
+        self.size = 0
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
+    writable = seekable = readable
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position, counted from the start, the current position or the end."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = start + offset
         return self._position
 
@@ -153,8 +125,8 @@ class PagedFile(io.RawIOBase):
 
     def truncate(self, size: int | None = None) -> int:
         """Set the size; None is the position."""
-        self._size = self._position if size is None else size
-        return self._size
+        self.size = self._position if size is None else size
+        return self.size
 
     def write(self, data: Any) -> int:
         """Write at the position, and advance it."""
@@ -167,13 +139,13 @@ class PagedFile(io.RawIOBase):
             page[start : start + n_here] = rest[:n_here]
             rest = rest[n_here:]
             self._position += n_here
-        self._size = max(self._size, self._position)
+        self.size = max(self.size, self._position)
         return n_bytes
 
     def readinto(self, buffer: Any) -> int:
         """Read from the position as much as fits, and advance it."""
         target = memoryview(buffer).cast("B")
-        stop = min(self._position + len(target), self._size)
+        stop = min(self._position + len(target), self.size)
         data = self.part(self._position, stop)
         target[: len(data)] = data
         self._position += len(data)
@@ -184,13 +156,7 @@ class PagedFile(io.RawIOBase):
         parts = []
         while start < stop:
             number, first = divmod(start, _PAGE_BYTES)
-            n_here = min(stop - start, _PAGE_BYTES - first)
             page = self._pages.get(number, bytes(_PAGE_BYTES))
-            parts.append(bytes(page[first : first + n_here]))
-            start += n_here
+            parts.append(page[first : first + stop - start])
+            start += len(parts[-1])
         return b"".join(parts)
-
-    @property
-    def size(self) -> int:
-        """Size of the file in bytes."""
-        return self._size

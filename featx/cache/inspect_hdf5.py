@@ -42,10 +42,8 @@ _Question = tuple[str, str]
 
 def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
     """Return the layout of each shard, or the fault of the file."""
-    answers = _answers([("shard", str(path)) for path in paths])
-    return [
-        found if isinstance(found, Fault) else ShardLayout.from_json(found) for found in answers
-    ]
+    found = _answers([("shard", str(path)) for path in paths])
+    return [each if isinstance(each, Fault) else ShardLayout.from_json(each) for each in found]
 
 
 def inspect_weights(path: Path) -> Fault | None:

@@ -15,13 +15,7 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 class LazyRows(ABC):
-    """Rows of float32 numbers that are read when they are sliced.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Numbers of rows and features.
-    """
+    """Rows of float32 numbers that are read when they are sliced."""
 
     ndim = 2
     dtype = np.dtype(np.float32)
@@ -112,11 +106,6 @@ class LazyEmbeddings(LazyRows):
     """Embeddings on disk that are sliced like an array.
 
     :meth:`EmbeddingCache.open` returns such an array. Each row is checked when it is read.
-
-    Parameters
-    ----------
-    store : SpaceStore
-    keys : ndarray of shape (n_rows,), dtype S16
 
     Attributes
     ----------

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,12 +49,8 @@ _N_SHOWN_DIGITS = 8  # of a digest
 def compact(store: SpaceStore) -> None:
     """Merge the small shards of a space, and those that share rows with others, into few.
 
-    Rows keep the order in which they were stored. If a row cannot be read, no shard is removed.
-
-    Raises
-    ------
-    OSError
-        The merged shards cannot be written; nothing is lost.
+    Rows keep the order in which they were stored. If a row cannot be read, no shard is removed. If
+    the merged shards cannot be written, OSError is raised, and nothing is lost.
     """
     _sweep(store)
     with store.damage.reported():
@@ -66,11 +63,7 @@ def merge_tiny(store: SpaceStore) -> None:
 
     Each row is rewritten only a few times, since a shard is not merged with smaller ones that
     together hold less than half of its rows. One thread of a process merges; no other waits for it.
-
-    Raises
-    ------
-    OSError
-        The merged shard cannot be written; nothing is lost.
+    If the merged shard cannot be written, OSError is raised, and nothing is lost.
     """
     if not store.merging.acquire(blocking=False):
         return
@@ -103,12 +96,10 @@ def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
     times_s = min(shard.times_s[0] for shard in old), max(shard.times_s[1] for shard in old)
     stamp_ns = max(shard.stamp_ns for shard in old)
     n_merged, kept = 0, set()
-    for number, (block_keys, embeddings) in enumerate(_blocks(store, keys)):
-        if len(block_keys):
-            merged = store.append(
-                block_keys, embeddings, times_s=times_s, stamp_ns=stamp_ns + number
-            )
-            n_merged += len(block_keys)
+    for number, block in enumerate(_blocks(store, keys)):
+        if len(block[0]):
+            merged = store.append(*block, times_s=times_s, stamp_ns=stamp_ns + number)
+            n_merged += len(block[0])
             kept |= {shard.path for shard in merged}
     if n_merged == len(keys):
         for shard in old:
@@ -123,8 +114,7 @@ def _worth_merging(snapshot: Snapshot) -> list[Shard]:
     rows again, whatever another process that compacts at the same time does with other shards.
     """
     twice = snapshot.repeated()
-    ends = zip(snapshot.starts[:-1], snapshot.starts[1:], strict=True)
-    has_repeated = [bool(twice[start:stop].any()) for start, stop in ends]
+    has_repeated = [bool(twice[start:stop].any()) for start, stop in pairwise(snapshot.starts)]
     chosen = [
         shard
         for shard, is_repeated in zip(snapshot.shards, has_repeated, strict=True)
@@ -167,10 +157,7 @@ def space_of(folder: Path) -> Space | None:
 def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> SpaceStore:
     """Return the store of the space whose digest starts with `digest`, which may be empty.
 
-    Raises
-    ------
-    ParameterError
-        There is no such space, or more than one.
+    If there is no such space, or more than one, ParameterError is raised.
     """
     chosen = [store for store in stores if store.space.digest.startswith(digest)]
     if len(chosen) == 1:
@@ -265,10 +252,7 @@ def choose_evictions(
 ) -> list[tuple[SpaceStore, list[Shard]]]:
     """Choose the shards to remove: of spaces unused for long, then of the least recently used.
 
-    Raises
-    ------
-    ParameterError
-        Neither limit was passed, or one is negative.
+    If neither limit was passed, or one is negative, ParameterError is raised.
     """
     if max_bytes is None and older_than is None:
         raise ParameterError("expected max_bytes, older_than or both")
@@ -294,7 +278,7 @@ def choose_evictions(
     return chosen
 
 
-def summarise(store: SpaceStore, shards: Sequence[Shard]) -> Eviction:
+def summarize(store: SpaceStore, shards: Sequence[Shard]) -> Eviction:
     """Sum up the removal of some shards of a space."""
     return Eviction(
         digest=store.space.digest,
@@ -319,14 +303,8 @@ def remove(store: SpaceStore, shards: Sequence[Shard]) -> None:
 class Recheck(NamedTuple):
     """The outcome of computing stored rows again.
 
-    Attributes
-    ----------
-    n_sampled : int
-        Number of rows that were computed again.
-    largest_difference : float
-        Largest ||computed - stored|| / ||computed|| of a row.
-    differing : list of str
-        Names of the samples whose rows differ by more than the storage can explain.
+    `largest_difference` is the largest ||computed - stored|| / ||computed|| of a row; `differing`
+    names the samples whose rows differ by more than the storage can explain.
     """
 
     n_sampled: int
@@ -337,18 +315,7 @@ class Recheck(NamedTuple):
 def recheck(
     store: SpaceStore, keys: np.ndarray, samples: Samples, extractor: Any, *, n_sampled: int
 ) -> Recheck:
-    """Compute stored rows again and compare.
-
-    Parameters
-    ----------
-    store : SpaceStore
-    keys : ndarray of shape (n_samples,), dtype S16
-        Keys of the samples.
-    samples : Samples
-    extractor : FeatureExtractor
-    n_sampled : int
-        Number of rows, drawn with a fixed seed from those that are stored.
-    """
+    """Compute rows again and compare; they are drawn with a fixed seed from the stored ones."""
     stored = np.flatnonzero(store.holds(keys))
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(stored, min(n_sampled, len(stored)), replace=False))

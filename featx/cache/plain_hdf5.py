@@ -47,12 +47,8 @@ def _opened(path: Path, fault: str) -> Iterator[h5py.File]:
 def read_layout(path: Path) -> ShardLayout:
     """Return the places of the fields of a shard, if its structure is sound.
 
-    Raises
-    ------
-    HDF5StructureError
-        The file is not a shard, is truncated, or has links, filters, external or virtual storage.
-    OSError
-        The file cannot be opened.
+    HDF5StructureError is raised if the file is not a shard, is truncated, or has links, filters,
+    external or virtual storage; OSError if it cannot be opened.
     """
     size_bytes = path.stat().st_size
     with _opened(path, "not a sound shard") as file:
@@ -131,21 +127,16 @@ def _check(where: str, faults: Mapping[str, bool]) -> None:
 def check_plain(path: Path) -> None:
     """Check that a file holds only groups, and arrays of numbers stored in the file itself.
 
-    Raises
-    ------
-    HDF5StructureError
-        The file has links, external or virtual storage, filters, types other than numbers, or
-        arrays that declare more than is stored.
-    OSError
-        The file cannot be opened.
+    HDF5StructureError is raised if the file has links, external or virtual storage, filters, types
+    other than numbers, or arrays that declare more than is stored; OSError if it cannot be opened.
     """
     size_bytes = path.stat().st_size
     with _opened(path, "damaged") as file:
-        _Walk(size_bytes).check_group(file, "", 0)
+        _ObjectChecker(size_bytes).check_group(file, "", 0)
 
 
-class _Walk:
-    """A walk through all objects of a file, which checks each, and that none is met twice."""
+class _ObjectChecker:
+    """Checks of all objects of a file, none of which may be met twice."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes

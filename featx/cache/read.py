@@ -32,15 +32,10 @@ _MAX_ROWS_PER_WANTED = 2
 
 @dataclass(frozen=True, eq=False)
 class Checksums:
-    """Checksums of a matrix: one for each row, and one for each block of rows.
+    """The xxh3 checksums of a matrix: one for each row, and one for each block of rows.
 
-    Attributes
-    ----------
-    rows : ndarray of shape (n,), uint64
-    blocks : ndarray of shape (ceil(n / rows_of_a_block),), uint64
-        Checksums of the blocks in order; empty if they are not known.
-    rows_of_a_block : int
-        Number of rows of each block but the last, which may have fewer.
+    `rows` and `blocks` are uint64; `blocks` is empty if those checksums are not known. Each block
+    has `rows_of_a_block` rows, the last possibly fewer.
     """
 
     rows: np.ndarray
@@ -49,16 +44,7 @@ class Checksums:
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> Self:
-        """Compute the checksums of a C-contiguous matrix (n, d).
-
-        Examples
-        --------
-        >>> matrix = np.eye(4)
-        >>> Checksums.of(matrix).agree(matrix[1:3], first=1)
-        array([ True,  True])
-        >>> Checksums.of(matrix).agree(matrix[2:], first=1)
-        array([False, False])
-        """
+        """Compute the checksums of a C-contiguous matrix (n, d)."""
         step = max(1, _BLOCK_BYTES // max(1, matrix[:1].nbytes))
         starts = range(0, len(matrix), step)
         blocks = [checksum_of(matrix[start : start + step]) for start in starts]
@@ -106,33 +92,12 @@ def read_rows(
     out: np.ndarray,
     targets: np.ndarray,
 ) -> np.ndarray:
-    """Copy rows of a matrix in a file to rows of an array, checking each.
+    """Copy rows of a matrix in a file to the rows `targets` of an array, checking each.
 
-    Parameters
-    ----------
-    path : Path
-    rows : ndarray of shape (m,), int64
-        Rows of the matrix, in any order; they may repeat.
-    offset : int
-        Offset of the matrix in the file, in bytes.
-    dtype : dtype
-        Dtype of the matrix in the file.
-    checksums : Checksums
-        Checksums of all rows of the matrix.
-    out : ndarray of shape (n, n_features)
-    targets : ndarray of shape (m,), int64
-        Rows of `out` to which they are copied.
-
-    Returns
-    -------
-    ndarray of shape (m,), bool
-        True for rows that agree with their checksums. The others may have been written to `out` as
-        well, and must not be used.
-
-    Raises
-    ------
-    OSError
-        The file is gone, or cannot be read.
+    `rows` (m,) may be in any order and repeat. The matrix has `dtype` and starts `offset` bytes
+    into the file; `checksums` are those of all its rows. Return a mask, (m,) bool, of the rows that
+    agree with them. The others may have been written to `out` as well, and must not be used.
+    OSError is raised if the file is gone, or cannot be read.
     """
     out = np.asarray(out)  # each row of a memmap is a memmap, which takes time to make
     order = np.argsort(rows, kind="stable")
@@ -140,12 +105,8 @@ def read_rows(
     row_bytes = out.shape[1] * dtype.itemsize
     steps = np.diff(rows)
     is_increasing = bool((steps > 0).all())
-    is_direct = (
-        is_increasing
-        and out.dtype == dtype
-        and out.flags.c_contiguous
-        and bool((np.diff(targets) > 0).all())
-    )
+    is_direct = is_increasing and out.dtype == dtype and out.flags.c_contiguous
+    is_direct = is_direct and bool((np.diff(targets) > 0).all())
     n_at_once = max(1, _WINDOW_BYTES // row_bytes)
     max_gap = max(1, _GAP_BYTES // row_bytes)
     buffer, picked = np.empty((2, n_at_once + 2 * max_gap, out.shape[1]), dtype)

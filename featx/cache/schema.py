@@ -22,14 +22,7 @@ ATTRIBUTES: dict[str, type] = {"format_version": int, "space": str}
 
 
 class Field(NamedTuple):
-    """A dataset with an entry for each row.
-
-    Attributes
-    ----------
-    entry_shape : tuple of int
-    dtypes : tuple of str
-        Allowed dtypes, the usual one first.
-    """
+    """A dataset with an entry for each row; the usual one of the allowed dtypes comes first."""
 
     entry_shape: tuple[int, ...]
     dtypes: tuple[str, ...]
@@ -93,11 +86,8 @@ class ShardLayout(NamedTuple):
     @classmethod
     def from_json(cls, value: Any) -> ShardLayout:
         """Return the layout that was dumped as JSON."""
-        space, places = value
-        return cls(
-            space,
-            {
-                name: Place(start, tuple(shape), dtype)
-                for name, (start, shape, dtype) in places.items()
-            },
-        )
+        space, fields = value
+        places = {
+            name: Place(at, tuple(shape), dtype) for name, (at, shape, dtype) in fields.items()
+        }
+        return cls(space, places)

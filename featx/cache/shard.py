@@ -60,21 +60,10 @@ class DamagedShardError(ValueError):
 class Shard:
     """A shard whose index was found sound.
 
-    Attributes
-    ----------
-    path : Path
-        Path of the ``.h5`` file.
-    space : Space
-    keys : ndarray of shape (n,), dtype S16
-    checksums : Checksums
-    offset : int
-        Offset of the embeddings in the file, in bytes.
-    dtype : dtype
-        Dtype of the stored embeddings: that of the space, or float32 where it cannot hold them.
-    frame_digest : str
-        Digest of all bytes of the file except the embeddings, which have checksums.
-    times_s : tuple of float
-        Times when the oldest and the newest row were first stored, in seconds since 1970.
+    `path` is that of the ``.h5`` file, in which the embeddings start at the byte `offset`. `dtype`
+    is that of the space, or float32 where it cannot hold them. `frame_digest` covers all bytes of
+    the file except the embeddings, which have checksums. `times_s` are the times when the oldest
+    and the newest row were first stored, in seconds since 1970.
     """
 
     path: Path
@@ -149,23 +138,10 @@ def write_shard(
 ) -> Shard:
     """Store rows as a new shard in the folder of a space; they are on disk when it returns.
 
-    Parameters
-    ----------
-    folder : Path
-    keys : ndarray of shape (n,), dtype S16
-    embeddings : ndarray of shape (n, n_features), float32 or float16
-        Rows to store, in their dtype.
-    space : Space
-    times_s : tuple of float, default=None
-        Times when the oldest and the newest row were first stored; None is now.
-    stamp_ns : int, default=None
-        Time stamp that orders the shards by name, in nanoseconds since 1970; None is now. Shards
-        with the same stamp and content have the same name.
-
-    Raises
-    ------
-    OSError
-        The shard cannot be written; no reader sees any of it.
+    Rows, (n, n_features), are stored in their dtype, float32 or float16. `times_s` are the times
+    when the oldest and the newest row were first stored, and `stamp_ns`, in nanoseconds since 1970,
+    orders the shards by name; None is now. Shards with the same stamp and content have the same
+    name. If OSError is raised, no reader sees any of the shard.
     """
     # Loading h5py takes 0.15 s, which a run that finds all rows in the cache saves.
     from featx.cache.hdf5 import shard_frame
@@ -216,18 +192,12 @@ def _index_of(shard: Shard) -> bytes:
 def open_shard(index_path: Path) -> Shard:
     """Read the index of a shard.
 
-    Raises
-    ------
-    DamagedShardError
-        The index is damaged, foreign or of another format version, or contradicts itself or its
-        file.
-    OSError
-        The index or its file is gone, or cannot be read.
+    DamagedShardError is raised if the index is damaged, foreign or of another format version, or
+    contradicts itself or its file; OSError if either is gone, or cannot be read.
     """
     path = index_path.with_suffix(DATA_SUFFIX)
     data_bytes = os.lstat(path).st_size
-    # The file holds the keys and checksums too.
-    max_bytes = data_bytes + _MAX_HEADER_BYTES
+    max_bytes = data_bytes + _MAX_HEADER_BYTES  # the file holds the keys and checksums too
     payload = unseal(read_regular(index_path, start=_MAGIC, max_bytes=max_bytes))
     if payload is None or not payload.startswith(_MAGIC):
         raise DamagedShardError(f"{index_path} is damaged or not an index of this format")

@@ -25,7 +25,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from featx._files import check_folder, is_regular
+from featx._files import check_folder, is_regular, names_in
 from featx.cache.damage import DamageLog
 from featx.cache.shard import (
     DATA_SUFFIX,
@@ -54,13 +54,8 @@ _MAX_THREADS = 4  # more do not make memory faster
 class Snapshot:
     """The shards that a listing of the folder showed, oldest first.
 
-    Attributes
-    ----------
-    names : frozenset of str
-        The listing.
-    shards : tuple of Shard
-    hidden : mapping of Path to ndarray of bool
-        Masks of the rows that are not to be used, by the path of their shard.
+    `names` is the listing. `hidden` has masks of the rows that are not to be used, by the path of
+    their shard.
     """
 
     names: frozenset[str]
@@ -69,8 +64,8 @@ class Snapshot:
     known_tables: tuple[tuple[int, KeyTable], ...] = ()
 
     @cached_property
-    def keys(self) -> np.ndarray:
-        """Keys of all shards in order; repeated ones included, hidden ones blank."""
+    def row_keys(self) -> np.ndarray:
+        """Key of each row of all shards in order; those of hidden rows are blank."""
         keys = np.concatenate([np.empty(0, KEY_DTYPE), *(shard.keys for shard in self.shards)])
         for shard, start in zip(self.shards, self.starts.tolist(), strict=False):
             if shard.path in self.hidden:
@@ -79,15 +74,15 @@ class Snapshot:
 
     @cached_property
     def tables(self) -> tuple[tuple[int, KeyTable], ...]:
-        """Tables of consecutive parts of `keys`, each with the position of its start."""
+        """Tables of consecutive parts of `row_keys`, each with the position of its start."""
         n_known = sum(len(table) for _, table in self.known_tables)
-        if n_known == len(self.keys):
+        if n_known == len(self.row_keys):
             return self.known_tables
         tables, start = list(self.known_tables), n_known
         # A table is rebuilt only once half as many keys as it holds were added.
-        while tables and len(tables[-1][1]) <= _GROWTH * (len(self.keys) - start):
+        while tables and len(tables[-1][1]) <= _GROWTH * (len(self.row_keys) - start):
             start = tables.pop()[0]
-        return (*tables, (start, KeyTable(self.keys[start:])))
+        return (*tables, (start, KeyTable(self.row_keys[start:])))
 
     def followed_by(
         self, names: frozenset[str], shards: tuple[Shard, ...], hidden: Mapping[Path, np.ndarray]
@@ -101,7 +96,7 @@ class Snapshot:
         return Snapshot(names, shards, hidden, kept)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the position in :attr:`keys` of each key, int64; -1 if it is missing."""
+        """Return the position in `row_keys` of each key, int64; -1 if it is missing."""
         places = np.full(len(keys), -1, np.int64)
         for start, table in self.tables:
             if not start:
@@ -114,12 +109,12 @@ class Snapshot:
         return places
 
     def repeated(self) -> np.ndarray:
-        """Return a mask of the keys that occur more than once in `keys`, shape (n,), bool."""
-        return KeyTable(self.keys).repeated() & (self.keys != NO_KEY)
+        """Return a mask of the keys that occur more than once in `row_keys`, shape (n,), bool."""
+        return KeyTable(self.row_keys).repeated() & (self.row_keys != NO_KEY)
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Position in `keys` at which each shard starts, and at which the last ends."""
+        """Position in `row_keys` at which each shard starts, and at which the last ends."""
         return np.cumsum([0, *map(len, self.shards)])
 
     def locate(
@@ -127,13 +122,7 @@ class Snapshot:
     ) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
         """Yield the shards that hold the keys at some positions, large ones in parts.
 
-        Yields
-        ------
-        shard : Shard
-        rows : ndarray of shape (m,), m at most `max_rows`
-            Rows of the shard.
-        which : ndarray of shape (m,)
-            Positions in `places`.
+        With each shard come its rows, `max_rows` at most, and their positions in `places`.
         """
         order = np.argsort(places, kind="stable")
         bounds = np.searchsorted(places[order], self.starts)
@@ -148,13 +137,8 @@ class Snapshot:
 class SpaceStore:
     """The stored rows of one space.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the shards; it is made when the first row is stored.
-    space : Space
-    damaged_folder : Path
-        Folder to which damaged and foreign files are moved.
+    The folder of the shards is made when the first row is stored. Damaged and foreign files are
+    moved to `damaged_folder`.
     """
 
     def __init__(self, folder: Path, space: Space, *, damaged_folder: Path) -> None:
@@ -169,19 +153,9 @@ class SpaceStore:
     def find(
         self, keys: np.ndarray, *, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Read the rows that are stored.
+        """Return the stored rows, with NaN where one is missing, and a mask of the found ones.
 
-        Parameters
-        ----------
-        keys : ndarray of shape (n,), dtype S16
-        out : ndarray of shape (n, n_features), float32 or float64, default=None
-            Array for the rows; None makes a float32 array.
-
-        Returns
-        -------
-        embeddings : ndarray of shape (n, n_features)
-            `out`, if it was passed, with NaN where a row is missing.
-        found : ndarray of shape (n,), bool
+        Rows are read into `out`, (n, n_features) float32 or float64; None makes a float32 array.
 
         Warns
         -----
@@ -195,7 +169,7 @@ class SpaceStore:
             # Repeated, since a compaction or clear() may remove a shard after the listing, and a
             # damaged row may have a second copy.
             for is_last in (False,) * (_ATTEMPTS - 1) + (True,):
-                if self._read(self.snapshot(), keys, out, found, is_last):
+                if self._read(keys, out, found, is_last):
                     break
         if not found.all():
             out[~found] = np.nan
@@ -225,12 +199,8 @@ class SpaceStore:
         """Store rows as a new shard; they are on disk when it returns.
 
         Rows that the dtype of the space cannot hold form a second shard, in float32. See
-        :func:`write_shard` for `times_s` and `stamp_ns`.
-
-        Raises
-        ------
-        OSError
-            The rows cannot be written; rows stored before are unharmed.
+        :func:`write_shard` for `times_s` and `stamp_ns`. If OSError is raised, rows stored before
+        are unharmed.
         """
         check_folder(self.folder)
         rows, fits = rounded(embeddings, self.space.dtype)
@@ -250,11 +220,7 @@ class SpaceStore:
 
         If another thread is writing, this one waits; the first to continue then writes the rows of
         all waiting threads. So many threads that store few rows each do not write many shards.
-
-        Raises
-        ------
-        OSError
-            The rows cannot be written; rows stored before are unharmed.
+        Errors are those of :meth:`append`.
         """
         own: Future[None] = Future()
         self._waiting.append((keys, embeddings, own))
@@ -287,7 +253,7 @@ class SpaceStore:
     def keys(self) -> np.ndarray:
         """Return the distinct stored keys, in the order in which they were stored."""
         with self.damage.reported():
-            keys = self.snapshot().keys
+            keys = self.snapshot().row_keys
         return distinct(keys[keys != NO_KEY])
 
     def note_use(self, *, n_hits: int) -> None:
@@ -297,7 +263,9 @@ class SpaceStore:
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the present shards; damage that is found goes to the log."""
         snapshot = self._snapshot
-        names = _names_in(self.folder)
+        # In a folder that cannot be read there are none; storing rows again gives the warning.
+        # Names of unfinished files start with a dot.
+        names = frozenset(name for name in names_in(self.folder) if not name.startswith("."))
         if names != snapshot.names:
             known = {shard.path.stem: shard for shard in snapshot.shards}
             shards = self._open_all(names, known)
@@ -308,12 +276,8 @@ class SpaceStore:
         """Quarantine a damaged shard and store its sound rows again.
 
         If either fails, the shard stays, and its damaged rows are hidden from this process. The
-        default `reason` is the number of damaged rows.
-
-        Raises
-        ------
-        OSError
-            The shard is gone, or cannot be read.
+        default `reason` is the number of damaged rows. OSError is raised if the shard is gone, or
+        cannot be read.
         """
         embeddings, sound = shard.read_all()
         if sound.all() and not reason:
@@ -339,15 +303,9 @@ class SpaceStore:
         hidden = {**self._snapshot.hidden, shard.path: rows}
         self._snapshot = Snapshot(self._snapshot.names, self._snapshot.shards, hidden)
 
-    def _read(
-        self,
-        snapshot: Snapshot,
-        keys: np.ndarray,
-        out: np.ndarray,
-        found: np.ndarray,
-        is_last: bool,
-    ) -> bool:
+    def _read(self, keys: np.ndarray, out: np.ndarray, found: np.ndarray, is_last: bool) -> bool:
         """Read the rows that were not found yet; return False if another attempt may find more."""
+        snapshot = self.snapshot()
         missing = np.flatnonzero(~found)
         places = snapshot.find(keys[missing])
         stored = places >= 0
@@ -460,33 +418,12 @@ def _read_pieces(
         yield from threads.map(read, itertools.chain(first_two, pieces))
 
 
-def _names_in(folder: Path) -> frozenset[str]:
-    """Return the names in a folder without unfinished files."""
-    try:
-        check_folder(folder)
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if not entry.name.startswith("."))
-    except OSError:
-        # Missing or unreadable: rows are computed again, and storing them gives the warning.
-        return frozenset()
-
-
 def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Round rows to the dtype of a space, except rows that it cannot represent.
+    """Round rows to the dtype of a space, float32 or float16, except rows that it cannot represent.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n, d), float32 or `dtype`
-    dtype : dtype
-        float32 or float16.
-
-    Returns
-    -------
-    rows : ndarray of shape (n, d), C-contiguous
-        Rows in `dtype` if it can represent all of them, else in float32.
-    fits : ndarray of shape (n,), bool
-        False where a value would become infinite or zero, or where the row would be less precise
-        than float16 usually is.
+    Return rows, in `dtype` if it can represent all of them, else in float32, and a mask of those
+    that it represents: no value becomes infinite or zero, and the row is as precise as float16
+    usually is.
 
     Examples
     --------

@@ -45,8 +45,8 @@ _TRUSTED = frozenset(
         *("numpy", "scipy", "sklearn", "PIL"),
     }
 )
-_IMPLIED_KINDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
-_IMPLIED_NAMES = frozenset({"_abc_impl", "__annotate__", "__annotate_func__"})
+_IMPLICIT_TYPES = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_IMPLICIT_NAMES = frozenset({"_abc_impl", "__annotate__", "__annotate_func__"})
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range}
 )
@@ -58,33 +58,17 @@ class UnhashableCodeError(FeatxError, TypeError):
 
 
 def code_digest(obj: Any, *, known: Known | None = None) -> str:
-    """Digest what an object computes.
+    """Digest what an object computes, as 32 hexadecimal digits.
 
-    Parameters
-    ----------
-    obj : object
-        Function, class, callable object, or plain data that may hold such objects.
-    known : callable, default=None
-        Function that returns the digest of an object of a kind that it knows, and None for others.
-        It is called first, except for numbers, strings and the like; so Keras layers in closures
-        get their digests.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
+    `obj` is a function, a class, a callable object, or plain data that may hold such objects.
+    `known` returns the digest of an object of a kind that it knows, and None for others. It is
+    called first, except for numbers, strings and the like; so Keras layers in closures get their
+    digests.
 
     Raises
     ------
     UnhashableCodeError
         An object that `obj` reaches can be neither followed nor identified by name.
-
-    Examples
-    --------
-    >>> code_digest(lambda x: x * 2) == code_digest(lambda x: x * 2)
-    True
-    >>> code_digest(lambda x: x * 2) == code_digest(lambda x: x * 3)
-    False
     """
     stream = _Stream(known)
     try:
@@ -130,17 +114,17 @@ def _write(value: Any, out: _Stream) -> None:
     """Write an object for which no other writer is registered below."""
     if (name := library_name(value)) is not None:
         out.put("library", name)
-    elif out.is_new(value) and not _write_content(value, out):
+    elif out.is_new(value) and not _write_wrapped_or_tensor(value, out):
         _write_as_pickled(value, out)
 
 
-def _write_content(value: Any, out: _Stream) -> bool:
-    """Write the content of a library's wrapper, or the elements of a tensor."""
+def _write_wrapped_or_tensor(value: Any, out: _Stream) -> bool:
+    """Write the content of a library's wrapper or tensor; return False for other objects."""
     if not is_library(type(value).__module__):
         return False
     for attribute in ("__wrapped__", "python_function"):
         if (inner := getattr(value, attribute, None)) is not None:
-            out.put("wrapper", _describe(type(value)))
+            out.put("wrapper", _name_of(type(value)))
             out.write(inner)
             return True
     if not hasattr(value, "__array__"):
@@ -246,7 +230,7 @@ def _write_class(value: type, out: _Stream) -> None:
         out.put("library", name)
     elif out.is_new(value):
         out.put("class")
-        _write_sequence((value.__bases__, _written_members(value)), out)
+        _write_sequence((value.__bases__, _authored_members(value)), out)
 
 
 @_write.register
@@ -263,7 +247,7 @@ def _write_function(value: types.FunctionType, out: _Stream) -> None:
         _write_sequence((value.__defaults__, value.__kwdefaults__, public), out)
         for cell in value.__closure__ or ():
             _write_cell(cell, out)
-        for path in _global_paths(value.__code__):
+        for path in _dotted_globals(value.__code__):
             _write_global(path, value, out)
 
 
@@ -302,20 +286,14 @@ def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _Str
 
 def _refuse(obj: Any, reason: str, cause: Exception | None = None) -> NoReturn:
     raise UnhashableCodeError(
-        f"{_describe(obj)} cannot be identified: {reason}. Code is identified by its functions, "
+        f"{_name_of(obj)} cannot be identified: {reason}. Code is identified by its functions, "
         "classes, plain data and arrays; keep other objects out of it."
     ) from cause
 
 
 @functools.cache
 def is_library(module: str) -> bool:
-    """Return True if a module belongs to a trusted library.
-
-    Examples
-    --------
-    >>> is_library("numpy.linalg"), is_library("json"), is_library("__main__")
-    (True, True, False)
-    """
+    """Return True if a module belongs to a trusted library."""
     top = module.partition(".")[0]
     if top in _TRUSTED:
         return True
@@ -327,13 +305,7 @@ def is_library(module: str) -> bool:
 
 
 def is_keras(kind: type) -> bool:
-    """Return True if Keras itself defines a class.
-
-    Examples
-    --------
-    >>> is_keras(dict)
-    False
-    """
+    """Return True if Keras itself defines a class."""
     return kind.__module__.partition(".")[0] == "keras"
 
 
@@ -342,10 +314,8 @@ def library_name(obj: Any) -> str | None:
 
     Examples
     --------
-    >>> library_name(len)
-    'builtins:len'
-    >>> library_name(lambda x: x) is None
-    True
+    >>> library_name(len), library_name(lambda x: x)
+    ('builtins:len', None)
     """
     module = getattr(obj, "__module__", None)
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
@@ -357,10 +327,10 @@ def library_name(obj: Any) -> str | None:
         # `functools.wraps` copies the name of the wrapped function, but not its globals.
         home = obj.__globals__.get("__name__", "")
         return f"{module}:{name}@{home}" if is_library(home) else None
-    return f"{module}:{name}" if _resolve(module, name) is obj else None
+    return f"{module}:{name}" if _object_named(module, name) is obj else None
 
 
-def _resolve(module: str, name: str) -> Any:
+def _object_named(module: str, name: str) -> Any:
     try:
         return operator.attrgetter(name)(sys.modules.get(module))
     except AttributeError:
@@ -368,18 +338,18 @@ def _resolve(module: str, name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _global_paths(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+def _dotted_globals(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
     """Return the global names that code reads, each with the attributes that follow.
 
     Examples
     --------
     >>> import math
-    >>> _global_paths((lambda x: [math.sin(x) for _ in "ab"]).__code__)
+    >>> _dotted_globals((lambda x: [math.sin(x) for _ in "ab"]).__code__)
     (('math', 'sin'),)
     """
     paths: dict[tuple[str, ...], None] = {}
     path: tuple[str, ...] = ()
-    for step in _instructions(code):
+    for step in _all_instructions(code):
         if path and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             path = (*path, step.argval)
             continue
@@ -391,54 +361,32 @@ def _global_paths(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
 
 @functools.lru_cache(maxsize=1024)
 def _foreign_imports(code: types.CodeType) -> tuple[str, ...]:
-    """Return the modules outside the trusted libraries that code imports when it runs.
-
-    Examples
-    --------
-    >>> _foreign_imports(compile("import numpy, mine", "", "exec"))
-    ('mine',)
-    """
-    imports = (step.argval for step in _instructions(code) if step.opname == "IMPORT_NAME")
+    """Return the modules outside the trusted libraries that code imports when it runs."""
+    imports = (step.argval for step in _all_instructions(code) if step.opname == "IMPORT_NAME")
     return tuple(module for module in imports if not is_library(module))
 
 
-def _instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
+def _all_instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
     yield from dis.get_instructions(code)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _instructions(constant)
+            yield from _all_instructions(constant)
 
 
-def _written_members(kind: type) -> list[tuple[str, Any]]:
-    """Return the members of a class that somebody wrote and Python did not set, by name.
-
-    Examples
-    --------
-    >>> class Doubling:
-    ...     factor = 2
-    >>> _written_members(Doubling)
-    [('factor', 2)]
-    """
-    return [
-        (name, member) for name, member in sorted(vars(kind).items()) if _is_written(name, member)
-    ]
+def _authored_members(kind: type) -> list[tuple[str, Any]]:
+    """Return the members of a class that somebody wrote and Python did not set, by name."""
+    return [each for each in sorted(vars(kind).items()) if _is_authored(*each)]
 
 
-def _is_written(name: str, member: Any) -> bool:
-    if isinstance(member, _IMPLIED_KINDS) or name in _IMPLIED_NAMES:
+def _is_authored(name: str, member: Any) -> bool:
+    if isinstance(member, _IMPLICIT_TYPES) or name in _IMPLICIT_NAMES:
         return False
     is_dunder = name.startswith("__") and name.endswith("__")
     return not is_dunder or isinstance(member, types.FunctionType | staticmethod | classmethod)
 
 
-def _describe(obj: Any) -> str:
-    """Return a name for an object, without its address in memory.
-
-    Examples
-    --------
-    >>> _describe(len), _describe({})
-    ("builtin_function_or_method 'len'", 'builtins.dict')
-    """
+def _name_of(obj: Any) -> str:
+    """Return a name for an object, without its address in memory."""
     kind = obj if isinstance(obj, type) else type(obj)
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
     if kind is obj or not isinstance(name, str):

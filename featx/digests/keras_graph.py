@@ -7,7 +7,7 @@ its call arguments and the digests of its inputs. Hence:
 - Layers downstream of a layer output do not count, and two models that share their lower blocks
   have equal digests for each layer output in those blocks.
 - A nested model counts as its operations do, so that nested and flattened graphs are equal.
-- Names, `trainable`, initialisers, regularisers, constraints and seeds are left out, and so is
+- Names, `trainable`, initializers, regularizers, constraints and seeds are left out, and so is
   the shape of the inputs; the dtype policy of each layer stays, since it decides the numbers.
 - `training=False` and `training=None` are equal, since embeddings are computed by inference.
 
@@ -35,20 +35,10 @@ if TYPE_CHECKING:
 
 
 def graph_digest(model: keras.Model, *, digester: Digester | None = None) -> str:
-    """Digest what computes the outputs of a model.
+    """Digest what computes the outputs of a built model, as 32 hexadecimal digits.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional, Sequential or subclassed model, built.
-    digester : Digester, default=None
-        Digester of other parts of the same model, so that no weight is hashed twice.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits; equal across processes, renames, rebuilds with the same weights
-        and round trips through a ``.keras`` file.
+    The digest is equal across processes, renames, rebuilds with the same weights and round trips
+    through a ``.keras`` file. A `digester` of other parts of the same model hashes no weight twice.
 
     Raises
     ------
@@ -69,7 +59,7 @@ def graph_digest(model: keras.Model, *, digester: Digester | None = None) -> str
             f"The model {model.name!r} has no weights to identify it by: it is not built. Call it "
             "on a batch, or give it an Input, first."
         )
-    return (digester or Digester()).model(model)
+    return (digester or Digester()).model_digest(model)
 
 
 def runs_user_code(layer: keras.Operation) -> bool:
@@ -87,7 +77,7 @@ def runs_user_code(layer: keras.Operation) -> bool:
     graphs = [each for each in operations if is_graph(each)]
     operations += [call.operation for graph in graphs for call in calls_of(graph)]
     return any(
-        library_name(type(each)) is None or _holds_function(_code_attributes_of(each))
+        library_name(type(each)) is None or _holds_function(_code_attributes(each))
         for each in operations
     )
 
@@ -100,95 +90,101 @@ class Digester:
         self._operations: dict[int, tuple[str, keras.Operation]] = {}
         self._classes: dict[type, str] = {}
 
-    def model(self, model: keras.Model) -> str:
+    def model_digest(self, model: keras.Model) -> str:
         """Digest a model by its graph, or as a layer if it does more than run its graph."""
         if is_graph(model):
-            return self.graph(model, model.outputs)
-        return self.operation(model)
+            return self._graph_digest(model, model.outputs)
+        return self._operation_digest(model)
 
-    def graph(self, model: keras.Model, outputs: list[keras.KerasTensor]) -> str:
+    def _graph_digest(self, model: keras.Model, outputs: list[keras.KerasTensor]) -> str:
         """Digest tensors of a functional or Sequential model."""
         known = {
             id(tensor): digest_of_json(["input", position, tensor.dtype])
             for position, tensor in enumerate(model.inputs)
         }
-        return digest_of_json([self._tensor(tensor, known) for tensor in outputs])
+        return digest_of_json([self._tensor_digest(tensor, known) for tensor in outputs])
 
-    def _tensor(self, tensor: keras.KerasTensor, known: dict[int, str]) -> str:
+    def _tensor_digest(self, tensor: keras.KerasTensor, known: dict[int, str]) -> str:
         """Digest a tensor, and add the digests of all tensors upstream of it to `known`."""
         for current, node, index in upstream([tensor], known):
-            known[id(current)] = self._output(node, index, known)
+            known[id(current)] = self._output_digest(node, index, known)
         return known[id(tensor)]
 
-    def _output(self, node: Any, index: int, known: dict[int, str]) -> str:
+    def _output_digest(self, node: Any, index: int, known: dict[int, str]) -> str:
         """Digest one output of a call whose inputs are known."""
-        arguments, keywords = node.arguments.args, _without_defaults(node.arguments.kwargs)
+        arguments, keywords = node.arguments.args, _keywords_that_count(node.arguments.kwargs)
         if is_graph(node.operation):
-            inner = self._nested_output(node, index, arguments[0], known)
-            called = ["called", inner, self._value(keywords, known)]
+            inner = self._nested_output_digest(node, index, arguments[0], known)
+            called = ["called", inner, self._value_digest(keywords, known)]
             return digest_of_json(called) if keywords else inner
-        call = self._value(_as_saved([arguments, keywords]), known)
+        call = self._value_digest(_as_saved([arguments, keywords]), known)
         dtype = node.outputs[index].dtype
-        return digest_of_json([self.operation(node.operation), call, index, dtype])
+        return digest_of_json([self._operation_digest(node.operation), call, index, dtype])
 
-    def _nested_output(self, node: Any, index: int, argument: Any, known: dict[int, str]) -> str:
+    def _nested_output_digest(
+        self, node: Any, index: int, argument: Any, known: dict[int, str]
+    ) -> str:
         model = node.operation
-        inputs = zip(model.inputs, _flat_inputs(model, argument), strict=True)
+        inputs = zip(model.inputs, _arguments_by_input(model, argument), strict=True)
         # Separate for each call, since a shared model computes other tensors from other inputs.
-        inner_known = {id(inner): self._entry(inner, outer, known) for inner, outer in inputs}
-        return self._tensor(model.outputs[index], inner_known)
+        inner_known = {
+            id(inner): self._nested_input_digest(inner, outer, known) for inner, outer in inputs
+        }
+        return self._tensor_digest(model.outputs[index], inner_known)
 
-    def _entry(self, inner: keras.KerasTensor, outer: Any, known: dict[int, str]) -> str:
+    def _nested_input_digest(
+        self, inner: keras.KerasTensor, outer: Any, known: dict[int, str]
+    ) -> str:
         """Digest an input of a nested model, which casts it and adjusts its rank."""
-        digest = known.get(id(outer)) or self._value(outer, known)
+        digest = known.get(id(outer)) or self._value_digest(outer, known)
         expected = (inner.dtype, len(inner.shape))
         got = (getattr(outer, "dtype", None), len(getattr(outer, "shape", ())))
         return digest if got == expected else digest_of_json([digest, *expected])
 
-    def _value(self, value: Any, tensors: dict[int, str]) -> str:
-        return code_digest(value, known=lambda x: tensors.get(id(x)) or self.known(x))
+    def _value_digest(self, value: Any, tensors: dict[int, str]) -> str:
+        return code_digest(value, known=lambda x: tensors.get(id(x)) or self._keras_digest(x))
 
-    def operation(self, operation: keras.Operation) -> str:
+    def _operation_digest(self, operation: keras.Operation) -> str:
         """Digest a layer, or another operation, with its weights."""
         if id(operation) not in self._operations:
             self._operations[id(operation)] = ("cycle", operation)  # if it refers to itself
-            digest = code_digest(self._record(operation), known=self.known)
+            digest = code_digest(self._operation_content(operation), known=self._keras_digest)
             self._operations[id(operation)] = (digest, operation)
         return self._operations[id(operation)][0]
 
-    def _record(self, operation: keras.Operation) -> list[Any]:
+    def _operation_content(self, operation: keras.Operation) -> list[Any]:
         config = _config_of(operation)
         by_keras = config is not None and is_keras(type(operation))
-        attributes = (_code_attributes_of if by_keras else _attributes_of)(operation)
+        attributes = (_code_attributes if by_keras else _attributes_but_weights)(operation)
         return [
-            self._class(type(operation)),
+            self._class_digest(type(operation)),
             {key: value for key, value in (config or {}).items() if key not in attributes},
             attributes,
-            self.graph(operation, operation.outputs) if has_graph(operation) else None,
+            self._graph_digest(operation, operation.outputs) if has_graph(operation) else None,
             _weights_of(operation, attributes),
             _vocabulary_of(operation),
             getattr(getattr(operation, "dtype_policy", None), "name", None),
             getattr(operation, "autocast", None),
         ]
 
-    def _class(self, kind: type) -> str:
+    def _class_digest(self, kind: type) -> str:
         if kind not in self._classes:
-            self._classes[kind] = library_name(kind) or code_digest(kind, known=self.known)
+            self._classes[kind] = library_name(kind) or code_digest(kind, known=self._keras_digest)
         return self._classes[kind]
 
-    def known(self, value: Any) -> str | None:
-        """Digest Keras objects, wherever the walk over code and data meets them."""
+    def _keras_digest(self, value: Any) -> str | None:
+        """Digest a Keras object that code or data hold; return None for other objects."""
         import keras
 
         if isinstance(value, keras.Operation):
-            return self.model(value)
+            return self.model_digest(value)
         if isinstance(value, keras.DTypePolicy):
             return str(value.name)
         return "left out" if isinstance(value, _types_without_effect()) else None
 
 
-def _flat_inputs(model: keras.Model, argument: Any) -> list[Any]:
-    """List the arguments of a nested model, in the order of its inputs."""
+def _arguments_by_input(model: keras.Model, argument: Any) -> list[Any]:
+    """Return the arguments of a nested model, in the order of its inputs."""
     import keras
 
     names = [tensor.name for tensor in model.inputs]
@@ -197,8 +193,8 @@ def _flat_inputs(model: keras.Model, argument: Any) -> list[Any]:
     return keras.tree.flatten(argument)
 
 
-def _without_defaults(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Leave out arguments that mean inference without masks."""
+def _keywords_that_count(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments, except those that mean inference without masks."""
     import keras
 
     return {
@@ -209,7 +205,7 @@ def _without_defaults(keywords: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_LEFT_OUT = frozenset(
+_KEYS_WITHOUT_EFFECT = frozenset(
     {
         *("name", "trainable", "seed", "batch_shape", "batch_input_shape", "input_shape"),
         *("build_config", "registered_name", "shared_object_id"),
@@ -220,8 +216,8 @@ _LEFT_OUT = frozenset(
 _NOISE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 _NOISE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
 # Attributes that `compile`, `fit`, `evaluate`, `predict` and `export` leave in models and layers.
-_FUNCTIONS = frozenset({"train_function", "test_function", "predict_function"})
-_TRAINING = frozenset(
+_FUNCTION_ATTRIBUTES = frozenset({"train_function", "test_function", "predict_function"})
+_TRAINING_ATTRIBUTES = frozenset(
     {
         *("optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting"),
         *("_compile_config", "_compiled_trainable_state", "_epoch_iterator"),
@@ -246,35 +242,31 @@ def _config_of(operation: keras.Operation) -> dict[str, Any] | None:
         ) from exc
     if hasattr(operation, "dtype_policy"):
         config.pop("dtype", None)  # the policy holds it, and an operation's own `dtype` counts
-    return _cleaned(config)
+    return _without_noise(config)
 
 
-def _cleaned(value: Any) -> Any:
-    """Leave out noise at all levels; return lists for tuples, since files do not keep tuples."""
+def _without_noise(value: Any) -> Any:
+    """Return a config without noise at all levels, with lists for tuples, as files keep it."""
     if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in value]
+        return [_without_noise(item) for item in value]
     if not isinstance(value, dict):
         return _as_saved(value)
-    if "class_name" in value and not _counts(value):
+    if "class_name" in value and not _affects_inference(value):
         return None
     items = sorted(value.items(), key=lambda item: str(item[0]))
     return {
-        key: _cleaned(item)
+        key: _without_noise(item)
         for key, item in items
-        if key not in _LEFT_OUT and not _is_noise(str(key))
+        if key not in _KEYS_WITHOUT_EFFECT and not str(key).endswith(_NOISE_ENDINGS)
     }
 
 
-def _counts(serialized: dict[str, Any]) -> bool:
-    """Return True if a serialised object counts; functions of users count by their code."""
+def _affects_inference(serialized: dict[str, Any]) -> bool:
+    """Return True if a serialized object counts; functions of users count by their code."""
     module = serialized.get("module") or ""
     if serialized["class_name"] in ("function", "__lambda__"):
         return module.startswith("keras")
     return module not in _NOISE_MODULES
-
-
-def _is_noise(key: str) -> bool:
-    return key.endswith(_NOISE_ENDINGS)
 
 
 def _as_saved(value: Any) -> Any:
@@ -286,27 +278,28 @@ def _as_saved(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _attributes_of(operation: keras.Operation) -> dict[str, Any]:
+def _attributes_but_weights(operation: keras.Operation) -> dict[str, Any]:
     """Return all attributes that an author may have set, by name, without weights."""
     weights = {id(weight) for weight in getattr(operation, "weights", ())}
-    return {
-        name: _as_saved(value) for name, value in _members(operation) if id(value) not in weights
-    }
+    attributes = _attributes_set_by_author(operation)
+    return {name: _as_saved(value) for name, value in attributes if id(value) not in weights}
 
 
-def _code_attributes_of(operation: keras.Operation) -> dict[str, Any]:
+def _code_attributes(operation: keras.Operation) -> dict[str, Any]:
     """Return the attributes that no config of Keras holds: functions and layers."""
-    return {name: _as_saved(value) for name, value in _members(operation) if _holds_code(value)}
+    attributes = _attributes_set_by_author(operation)
+    return {name: _as_saved(value) for name, value in attributes if _holds_code(value)}
 
 
-def _members(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
+def _attributes_set_by_author(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
     import keras
 
     is_model = isinstance(operation, keras.Model)
     bookkeeping = _bookkeeping_of_models() if is_model else _bookkeeping_of_layers()
     for name, value in sorted(vars(operation).items()):
         # Names in `_self_` are TensorFlow's object tracking.
-        if name not in bookkeeping and not name.startswith("_self_") and not _is_noise(name):
+        is_noise = name.startswith("_self_") or name.endswith(_NOISE_ENDINGS)
+        if name not in bookkeeping and not is_noise:
             yield name, value
     if is_model:
         yield "layers", operation.layers  # they are in no attribute of a Sequential
@@ -318,7 +311,7 @@ def _bookkeeping_of_layers() -> frozenset[str]:
     import keras
 
     # With a name, so that Keras' counters for automatic names do not advance.
-    return _FUNCTIONS.union(vars(keras.layers.Layer(name="featx_plain")))
+    return _FUNCTION_ATTRIBUTES.union(vars(keras.layers.Layer(name="featx_plain")))
 
 
 @functools.cache
@@ -328,7 +321,7 @@ def _bookkeeping_of_models() -> frozenset[str]:
     inputs = keras.Input((1,), name="featx_plain")
     functional = keras.Model(inputs, inputs, name="featx_plain")
     subclassed = keras.Model(name="featx_plain")
-    return _TRAINING.union(vars(functional), vars(subclassed))
+    return _TRAINING_ATTRIBUTES.union(vars(functional), vars(subclassed))
 
 
 def _holds_function(value: Any) -> bool:

@@ -22,22 +22,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KerasSettings:
-    """Global settings of Keras.
+    """Global settings of Keras; `policy` is the object that `dtype_policy` names.
 
-    Parameters
-    ----------
-    dtype_policy : str
-        Name of the policy, or JSON of a map of policies.
-    floatx : str
-    epsilon : float
-    image_data_format : str
-    policy : DTypePolicy or str
-        Policy object.
+    The name of a map of policies is its JSON.
 
     Examples
     --------
-    >>> STANDARD.departures()
-    {}
     >>> KerasSettings("float32", "float32", 1e-3, "channels_last").departures()
     {'epsilon': 0.001}
     """
@@ -50,11 +40,11 @@ class KerasSettings:
 
     def departures(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults, as plain data."""
-        names = ("dtype_policy", "floatx", "epsilon", "image_data_format")
+        standard = vars(STANDARD)
         return {
-            name: getattr(self, name)
-            for name in names
-            if getattr(self, name) != getattr(STANDARD, name)
+            name: value
+            for name, value in vars(self).items()
+            if name != "policy" and value != standard[name]
         }
 
     @contextlib.contextmanager

@@ -37,8 +37,7 @@ def first_places(keys: np.ndarray) -> np.ndarray:
     heads, tails = _words_of(keys).T
     order = np.lexsort((tails, heads))  # stable: of equal keys the first comes first
     is_first = np.ones(len(order), bool)
-    alike = (np.diff(heads[order]) == 0) & (np.diff(tails[order]) == 0)
-    is_first[1:] = ~alike
+    is_first[1:] = (np.diff(heads[order]) != 0) | (np.diff(tails[order]) != 0)
     return np.sort(order[is_first])
 
 
@@ -48,16 +47,12 @@ def distinct(keys: np.ndarray) -> np.ndarray:
 
 
 class KeyTable:
-    """An immutable map from keys to their positions in an array.
+    """An immutable map from keys, (n,) S16, to their positions in an array.
 
     Keys are sorted by their first eight bytes, as integers, which two random digests hardly ever
     share; if they do, the other eight decide. Most keys are looked up in the order of the array; in
-    this case nothing is sorted.
-
-    Parameters
-    ----------
-    keys : ndarray of shape (n,), dtype S16
-        Keys; for a key that occurs more than once, `find` returns any of its positions.
+    this case nothing is sorted. For a key that occurs more than once, `find` returns any of its
+    positions.
 
     Examples
     --------

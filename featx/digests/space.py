@@ -24,13 +24,7 @@ _MAX_RANK = 32
 
 
 def is_shape(value: Any) -> bool:
-    """Return True if plain data is the shape of a sample or an embedding.
-
-    Examples
-    --------
-    >>> is_shape([224, 224, 3]), is_shape([]), is_shape([4.0]), is_shape([2**20, 2**20])
-    (True, False, False, False)
-    """
+    """Return True if plain data is the shape of a sample or an embedding."""
     return (
         isinstance(value, list)
         and 0 < len(value) <= _MAX_RANK
@@ -66,13 +60,7 @@ class Space:
 
     @classmethod
     def from_json(cls, value: Any) -> Space:
-        """Return a space from the output of :meth:`to_json`.
-
-        Raises
-        ------
-        ValueError
-            `value` is not such an output.
-        """
+        """Return a space from the output of :meth:`to_json`; raise ValueError for other values."""
         identity = value.get("identity") if isinstance(value, dict) else None
         if not isinstance(identity, dict) or not isinstance(value.get("label"), str):
             raise ValueError("a description of another form")  # noqa: TRY004 - data, not arguments
@@ -129,11 +117,5 @@ class Space:
         return self.stored_as("float32") == other.stored_as("float32")
 
     def stored_as(self, dtype: str) -> Space:
-        """Return the space of the same embeddings, rounded to a dtype.
-
-        Examples
-        --------
-        >>> Space({"feature_shape": [400]}).stored_as("float16").dtype
-        dtype('float16')
-        """
+        """Return the space of the same embeddings, rounded to a dtype."""
         return Space({**self.description, "dtype": dtype}, label=self.label)

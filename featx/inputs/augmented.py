@@ -33,16 +33,7 @@ class Augmenter(Protocol):
 class AugmentedSamples(Samples):
     """Augmented views 1 to n of some images, image by image.
 
-    Parameters
-    ----------
-    samples : Samples
-    rows : ndarray of shape (n_images,), int64, increasing
-        Rows of the images in `samples`.
-    keys : ndarray of shape (n_images,), dtype S16
-        Keys of the images.
-    augmentation : Augmenter
-    n_augmented : int
-        Number of augmented views of each image.
+    `rows`, increasing, are those of the images in `samples`, and `keys` are their keys.
     """
 
     array_shape = None
@@ -73,9 +64,8 @@ class AugmentedSamples(Samples):
 
     def name(self, row: int) -> str:
         """Return the name of the image that was augmented."""
-        return (
-            f"an augmented view of {self._samples.name(int(self._rows[row // self._n_augmented]))}"
-        )
+        image = int(self._rows[row // self._n_augmented])
+        return f"an augmented view of {self._samples.name(image)}"
 
     def take(self, rows: np.ndarray) -> Any:
         """Return the images themselves."""
@@ -117,8 +107,5 @@ def augmented_views(
     """Yield some of the rows at a time, and the :class:`AugmentedSamples` of their images."""
     n_rows = max(1, _VIEWS_AT_ONCE // n_augmented)
     for start in range(0, len(rows), n_rows):
-        some = slice(start, start + n_rows)
-        yield (
-            rows[some],
-            AugmentedSamples(samples, rows[some], keys[some], augmentation, n_augmented),
-        )
+        some, its_keys = rows[start : start + n_rows], keys[start : start + n_rows]
+        yield some, AugmentedSamples(samples, some, its_keys, augmentation, n_augmented)

@@ -1,6 +1,6 @@
 """Conversion of arrays, columns and frames of other libraries to numpy arrays or lists.
 
-They are recognised by their methods, so that none of these libraries is imported.
+They are recognized by their methods, so that none of these libraries is imported.
 """
 
 from __future__ import annotations
@@ -18,15 +18,7 @@ _EXPECTED_SEQUENCE = "expected samples of a known number and in a fixed order"
 def as_numpy(array: Any) -> np.ndarray:
     """Return an array or tensor of another library as a numpy array, without a copy if possible.
 
-    Raises
-    ------
-    InputError
-        The array cannot be converted.
-
-    Examples
-    --------
-    >>> as_numpy(memoryview(b"ab")).tolist()
-    [97, 98]
+    InputError is raised if it cannot be converted.
     """
     if hasattr(array, "detach") and hasattr(array, "cpu"):  # torch
         array = array.detach().cpu()
@@ -89,12 +81,8 @@ def unwrapped(X: Any) -> Any:
     """Return the contents of a container of another library, and anything else unchanged.
 
     Contents are an array, a list, or an object with numpy's ``dtype``, ``shape`` and slices; those
-    of a frame are its only column, or the matrix of its numbers.
-
-    Raises
-    ------
-    InputError
-        `X` has several columns, masked values, named fields or a dtype that cannot be used.
+    of a frame are its only column, or the matrix of its numbers. InputError is raised if `X` has
+    several columns, masked values, named fields or a dtype that cannot be used.
     """
     if hasattr(X, "__dask_graph__"):
         is_masked = isinstance(getattr(X, "_meta", None), np.ma.MaskedArray)
@@ -217,14 +205,12 @@ def _plain(column: Any) -> np.ndarray:
 
 def _values_of_arrow(column: Any) -> Any:
     """Return the values of a pyarrow array: numbers and images as an array, others as a list."""
-    if hasattr(column, "combine_chunks"):
-        if _has_numbers(column):
-            return _numbers_with_nan(column)
-        return [value for chunk in column.chunks for value in _values_of_arrow(chunk)]
     if hasattr(column, "to_numpy_ndarray"):
         return _images_of_tensors(column)
     if _has_numbers(column):
         return _numbers_with_nan(column)
+    if hasattr(column, "combine_chunks"):
+        return [value for chunk in column.chunks for value in _values_of_arrow(chunk)]
     return column.to_pylist()
 
 

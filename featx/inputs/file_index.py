@@ -32,6 +32,7 @@ import numpy as np
 from featx._files import (
     IrregularFileError,
     check_folder,
+    names_in,
     read_regular,
     seal,
     unseal,
@@ -70,12 +71,7 @@ def file_key(path: str, status: os.stat_result) -> bytes:
 
 
 class FileIndex:
-    """Digests of files that were hashed before.
-
-    Parameters
-    ----------
-    folder : Path or None
-        Folder of the segments; None keeps the index in memory only.
+    """Digests of files that were hashed before, in memory only if the folder is None.
 
     Examples
     --------
@@ -120,12 +116,8 @@ class FileIndex:
     def flush(self) -> None:
         """Store added entries as a segment, and merge segments if there are many.
 
-        Entries that another thread is storing are left to it.
-
-        Raises
-        ------
-        OSError
-            The folder cannot be written; added entries stay in memory.
+        Entries that another thread is storing are left to it. If the folder cannot be written,
+        OSError is raised, and added entries stay in memory.
         """
         if self.folder is None:
             return
@@ -211,25 +203,14 @@ class _Segment:
 
 @dataclass(frozen=True, eq=False)
 class _Segments:
-    """The segments of a listing.
+    """The segments of a listing by name.
 
-    Attributes
-    ----------
-    by_name : dict of str to _Segment
-    overlaps : frozenset of (str, str)
-        Names of two segments of which one holds many entries of the other; the same name twice for
-        a segment with repeated entries.
+    `overlaps` has the names of two segments of which one holds many entries of the other; the same
+    name twice for a segment with repeated entries.
     """
 
     by_name: dict[str, _Segment]
     overlaps: frozenset[tuple[str, str]]
-
-    @property
-    def keys(self) -> np.ndarray:
-        """Keys of all segments, one segment after another, dtype S16."""
-        pairs = [np.empty((0, _PAIR_BYTES), np.uint8)]
-        pairs += [segment.pairs for segment in self.by_name.values()]
-        return keys_from_matrix(np.concatenate(pairs)[:, :DIGEST_BYTES])
 
     def find(self, keys: np.ndarray) -> Iterable[tuple[int, bytes]]:
         """Yield the position and the digest of each known key."""
@@ -298,13 +279,8 @@ def _without_duplicates(pairs: np.ndarray) -> np.ndarray:
 
 
 def _segment_names(folder: Path) -> frozenset[str]:
-    try:
-        check_folder(folder)
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.name.startswith(_PREFIX))
-    except OSError:
-        # Missing or unreadable: files are hashed again, and storing gives the warning.
-        return frozenset()
+    # In a folder that cannot be read there are none; storing entries again gives the warning.
+    return frozenset(name for name in names_in(folder) if name.startswith(_PREFIX))
 
 
 def _read_pairs(path: Path) -> np.ndarray:

@@ -20,51 +20,16 @@ IMAGE_SUFFIXES = frozenset(
 )
 # Files and folders that operating systems, file servers and tools leave behind; never samples.
 _LITTER = frozenset(
-    (
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        ".@__thumb",
-        ".appledb",
-        ".appledesktop",
-        ".appledouble",
-        ".apdisk",
-        ".directory",
-        ".documentrevisions-v100",
-        ".ds_store",
-        ".fseventsd",
-        ".gitkeep",
-        ".ipynb_checkpoints",
-        ".keep",
-        ".localized",
-        ".nomedia",
-        ".picasa.ini",
-        ".snapshot",
-        ".spotlight-v100",
-        ".temporaryitems",
-        ".thumbnails",
-        ".trashes",
-        ".volumeicon.icns",
-        "@eadir",
-        "@recently-snapshot",
-        "@recycle",
-        "@tmp",
-        "__macosx",
-        "__pycache__",
-        "desktop.ini",
-        "ehthumbs.db",
-        "ehthumbs_vista.db",
-        "icon\r",
-        "lost+found",
-        "network trash folder",
-        "picasa.ini",
-        "recycler",
-        "system volume information",
-        "temporary items",
-        "thumbs.db",
-        "thumbs.db:encryptable",
-        "~snapshot",
-    )
+    {
+        *(".appledb", ".appledesktop", ".appledouble", ".apdisk", ".documentrevisions-v100"),
+        *(".ds_store", ".fseventsd", ".localized", ".spotlight-v100", ".temporaryitems"),
+        *(".trashes", ".volumeicon.icns", "__macosx", "icon\r", "network trash folder"),
+        *("temporary items", "$recycle.bin", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db"),
+        *("recycler", "system volume information", "thumbs.db", "thumbs.db:encryptable"),
+        *("#recycle", "#snapshot", ".@__thumb", ".snapshot", "@eadir", "@recently-snapshot"),
+        *("@recycle", "@tmp", "~snapshot", ".directory", ".nomedia", ".thumbnails", "lost+found"),
+        *(".gitkeep", ".ipynb_checkpoints", ".keep", ".picasa.ini", "__pycache__", "picasa.ini"),
+    }
 )
 _LITTER_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden", "found.0")
 _SPLITS = frozenset(
@@ -133,7 +98,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     owners: dict[str, str] = {}
     for folder, place in places.items():
         others = [other for other in places.values() if other != place]
-        found = _Walk(folder, left_out, others, owners).images()
+        found = _ImageFinder(folder, left_out, others, owners).images()
         images[label_of(folder)] = sorted(images.get(label_of(folder), []) + found)
     empty = [name for name, found in images.items() if not found]
     if empty:
@@ -154,23 +119,8 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
 def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     """List images: files as they are named, and folders as the sorted images below them.
 
-    Parameters
-    ----------
-    places : iterable of str or Path
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    InputError
-        Folders hold no image, or patterns such as ``*.jpg`` name no file; all of them are named.
-
-    Warns
-    -----
-    FolderWarning
-        Files, folders or links below a folder were left out.
+    A FolderWarning for each folder names what was left out below it. InputError is raised, and
+    names all of them, if folders hold no image, or patterns such as ``*.jpg`` name no file.
 
     Examples
     --------
@@ -190,7 +140,7 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
             (patterns if _is_pattern(place) else found).append(place)
             continue
         left_out = _LeftOut(place)
-        images = sorted(_Walk(place, left_out).images())
+        images = sorted(_ImageFinder(place, left_out).images())
         found += images
         empty += [] if images else [place]
         left_out.warn()
@@ -209,13 +159,7 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 class _LeftOut:
-    """Entries that a listing left out, or that may be mistakes, by reason.
-
-    Parameters
-    ----------
-    root : str
-        Listed folder; the names of entries are relative to it.
-    """
+    """Entries below a root that a listing left out, or that may be mistakes, by reason."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -267,13 +211,14 @@ def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
         raise InputError(f"{root!r} cannot be read: {exc.strerror or exc}") from exc
     folders = []
     for entry in entries:
-        kind = _kind_of(entry, left_out)
-        if kind == "folder" and _contains(os.path.realpath(entry.path), os.path.realpath(root)):
-            left_out.add(_UPWARD, entry.path)
-        elif kind == "folder":
-            folders.append(entry.path)
-        elif kind == "file":
+        entry_type = _entry_type(entry, left_out)
+        if entry_type == "file":
             left_out.add(_FOREIGN, entry.path)
+        elif entry_type == "folder":
+            if _contains(os.path.realpath(entry.path), os.path.realpath(root)):
+                left_out.add(_UPWARD, entry.path)
+            else:
+                folders.append(entry.path)
     names = [os.path.basename(folder) for folder in folders]
     if not names:
         raise InputError(
@@ -287,18 +232,11 @@ def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
     return folders
 
 
-class _Walk:
-    """A walk through the folder of a class that finds each image once.
+class _ImageFinder:
+    """A search for the images in the folder of a class that finds each once.
 
-    Parameters
-    ----------
-    folder : str
-    left_out : _LeftOut
-        Log of entries that are not images or cannot be read.
-    others : iterable of str
-        Folders of other classes, with links resolved, to which links must not lead.
-    owners : dict, default=None
-        Class of each folder and link target found so far, with links resolved.
+    Links must not lead to `others`, the folders of other classes. `owners` has the class of each
+    folder and link target found so far. Links in both are resolved.
     """
 
     def __init__(
@@ -335,12 +273,12 @@ class _Walk:
             self._left_out.add(_LOCKED, place, exc.strerror or str(exc))
             return
         for entry in entries:
-            kind = _kind_of(entry, self._left_out)
-            if kind == "file":
+            entry_type = _entry_type(entry, self._left_out)
+            if entry_type == "file":
                 self._add_file(entry)
-            elif kind == "folder" and entry.is_symlink():
+            elif entry_type == "folder" and entry.is_symlink():
                 self._add_link(entry.path)
-            elif kind == "folder":
+            elif entry_type == "folder":
                 self._folders.append(entry.path)
 
     def _add_file(self, entry: os.DirEntry[str]) -> None:
@@ -372,7 +310,7 @@ class _Walk:
         return any(_contains(other, target) or _contains(target, other) for other in self._others)
 
 
-def _kind_of(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:
+def _entry_type(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:
     """Return "folder" or "file"; None for an entry that is left out with all below it."""
     if is_litter(entry.name):
         return None

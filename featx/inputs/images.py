@@ -62,31 +62,18 @@ _Result = TypeVar("_Result")
 
 
 def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode an image, and give it the size and channels that a backbone takes.
+    """Decode an image, and give it the size and channels, (h, w, c), that a backbone takes.
 
-    A JPEG of more than twice that size is decoded at a half, a quarter or an eighth of its own
-    size, which saves most of the time for a photograph of twelve megapixels. No intermediate result
-    is copied, since a copy takes a tenth of the decoding time.
-
-    Parameters
-    ----------
-    data : bytes
-        JPEG, PNG, BMP, GIF or WebP (the first frame), or TIFF (the first page).
-    shape : tuple of int
-        Height, width, channels.
+    The data are a JPEG, PNG, BMP, GIF or WebP (the first frame), or a TIFF (the first page). A JPEG
+    of more than twice the size is decoded at a half, a quarter or an eighth of its own size, which
+    saves most of the time for a photograph of twelve megapixels. No intermediate result is copied,
+    since a copy takes a tenth of the decoding time.
 
     Raises
     ------
     UnreadableImageError
         The data are damaged, are not an image or an implausibly large one, the range of the pixels
         is not known, or the channels cannot be converted.
-
-    Examples
-    --------
-    >>> buffer = io.BytesIO()
-    >>> Image.new("RGB", (400, 300), "white").save(buffer, "JPEG")
-    >>> decode_to(buffer.getvalue(), (224, 224, 3)).shape
-    (224, 224, 3)
     """
     side = _REDUCING_GAP * max(shape[:2])  # the longer side, since EXIF may turn the image
 
@@ -131,7 +118,7 @@ def _readable_forms(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
     # With this setting, Pillow skips checks of the chunks of a PNG file.
     is_lax = bool(ImageFile.LOAD_TRUNCATED_IMAGES) and data.startswith(b"\x89PNG")
     if not is_lax:
-        yield data, _orientation_of_file
+        yield data, lambda image: orientation_of(image.info)
     bare = without_metadata(data)
     if is_lax or bare.data != data:
         yield bare.data, lambda _: exif_orientation(bare.exif)
@@ -219,10 +206,6 @@ def _orientation_of_caller(image: Image.Image) -> int:
         return orientation_of(image.info)
 
 
-def _orientation_of_file(image: Image.Image) -> int:
-    return orientation_of(image.info)
-
-
 def _loaded_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         make_strict(image)
@@ -243,27 +226,16 @@ def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
 
 
 def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Give pixels the size and channels that a backbone takes.
+    """Give pixels, (h, w) or (h, w, c), the size and channels, (h, w, c), that a backbone takes.
 
     Images are stretched with Pillow's Lanczos filter, which is antialiased. An array that has the
-    size and the channels is returned without a copy.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (h, w) or (h, w, c), values from 0 to 255
-        Integers or floating-point numbers; uint16 is scaled from 0..65535: see ``pixels.py``.
-    shape : tuple of int
-        Height, width, channels.
+    size and the channels is returned without a copy. Values are from 0 to 255; uint16 is scaled
+    from 0..65535: see ``pixels.py``.
 
     Raises
     ------
     UnreadableImageError
         The range of the values is not known, or the channels cannot be converted.
-
-    Examples
-    --------
-    >>> conform(np.zeros((8, 8), np.uint8), (4, 4, 3)).shape
-    (4, 4, 3)
     """
     height, width, n_channels = shape
     image = _with_channels(_as_pixels(pixels), n_channels)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featx._files import kind_of
+from featx._files import describe_file_type
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import as_numpy
 from featx.inputs.images import pixels_of
@@ -39,10 +39,7 @@ def _is_foreign(array: np.ndarray) -> bool:
 def as_item(item: Any) -> Any:
     """Return a tensor or scalar of another library as an array or a Python object.
 
-    Raises
-    ------
-    UnreadableImageError
-        The tensor cannot be converted to a numpy array.
+    UnreadableImageError is raised if a tensor cannot be converted to a numpy array.
 
     Examples
     --------
@@ -131,13 +128,7 @@ def is_missing(item: Any) -> bool:
 
 
 def file_status(path: str | os.PathLike[str]) -> os.stat_result:
-    """Return the status of a regular file.
-
-    Raises
-    ------
-    UnreadableImageError
-        There is no such file, or it is a folder, a pipe or the like.
-    """
+    """Return the status of a regular file; raise UnreadableImageError for others."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as exc:
@@ -166,7 +157,9 @@ def _check_regular(mode: int) -> None:
         raise UnreadableImageError(
             "a folder, not a file; load_image_folder(path).data lists the images in it"
         )
-    raise UnreadableImageError(f"a {kind_of(mode)}, not a file; nothing was read from it")
+    raise UnreadableImageError(
+        f"a {describe_file_type(mode)}, not a file; nothing was read from it"
+    )
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

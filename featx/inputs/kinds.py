@@ -23,30 +23,14 @@ NOT_FINITE = "has NaN or infinite values, or some beyond float32 (3.4e38)"
 
 
 class InputKind(ABC):
-    """A kind of sample.
-
-    Attributes
-    ----------
-    name : str
-        Name of the kind in messages.
-    n_axes : int or None
-        Number of axes of one input; None is any number that no other kind has.
-    dtype : str
-        Dtype in which an exported network takes a batch.
-    reader : dict
-        Names and versions of the reader's parts, which are in the description of a space.
-    is_resized : bool
-        True if samples of any height and width are resized to those of the input.
-    is_augmentable : bool
-        True if ``augment="standard"`` and cutmix can change inputs of this kind.
-    """
+    """A kind of sample."""
 
     name: ClassVar[str]
-    n_axes: ClassVar[int | None] = None
-    dtype: ClassVar[str] = "float32"
-    reader: ClassVar[dict[str, str]] = {}
-    is_resized: ClassVar[bool] = False
-    is_augmentable: ClassVar[bool] = False
+    n_axes: ClassVar[int | None] = None  # of one input; None is any number that no other kind has
+    dtype: ClassVar[str] = "float32"  # in which an exported network takes a batch
+    reader: ClassVar[dict[str, str]] = {}  # names and versions of its parts, which spaces describe
+    is_resized: ClassVar[bool] = False  # True if samples of any size become inputs of one size
+    is_augmentable: ClassVar[bool] = False  # by ``augment="standard"`` and cutmix
 
     @abstractmethod
     def content_of(self, item: Any) -> np.ndarray | bytes:
@@ -142,12 +126,7 @@ KINDS: tuple[InputKind, ...] = (IMAGE, Vector(), Signal())  # the first that fit
 
 
 def kind_of(input_shape: Sequence[int | None]) -> InputKind:
-    """Return the kind of sample that a backbone takes.
-
-    Parameters
-    ----------
-    input_shape : sequence of int or None
-        Shape of one input, without the batch axis.
+    """Return the kind of sample that a backbone takes, from the shape of one input.
 
     Examples
     --------

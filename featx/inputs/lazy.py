@@ -23,12 +23,7 @@ from featx.inputs.file_index import FileIndex
 from featx.inputs.items import as_item, is_missing, is_sample, name_of
 from featx.inputs.kinds import IMAGE, InputKind, kind_of
 from featx.inputs.pixels import UNIT_PEAK, check_scale
-from featx.inputs.samples import (
-    Identified,
-    ReadBlock,
-    Samples,
-    check_several,
-)
+from featx.inputs.samples import Identified, ReadBlock, Samples, check_several
 
 _GROUP_SIZE = 64  # items in a block
 # Errors of decoders. Anything else is a fault of the sequence, not of a sample.
@@ -56,17 +51,9 @@ class _Read(NamedTuple):
 class LazySamples(Samples):
     """Samples of a sequence that makes its items when it is indexed.
 
-    Parameters
-    ----------
-    items : object with ``__len__`` and ``__getitem__``
-        Sequence of PIL images, arrays, paths or encoded images, in any mixture.
-    first : object
-        First item, which was read to recognise the sequence; the first pass uses it.
-
-    Attributes
-    ----------
-    array_shape : tuple of int or None
-        Shape of all items read so far; None if they are not arrays of one shape.
+    Items are PIL images, arrays, paths or encoded images, in any mixture. The `first` was read to
+    recognize the sequence; the first pass uses it. `array_shape` is the shape of all items read so
+    far; None if they are not arrays of one shape.
     """
 
     def __init__(self, items: Any, first: Any) -> None:

@@ -67,11 +67,8 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     12 bits, and would then become nearly black. It is refused, unless it is all black, or all its
     values are multiples of 257, as in an 8-bit image that was converted to 16 bits.
 
-    Raises
-    ------
-    UnreadableImageError
-        The values are not numbers, are NaN or infinite, are outside 0..255 (floating-point numbers
-        are rounded for this check), or have an unknown range.
+    UnreadableImageError is raised too if values are not numbers, are NaN or infinite, or are
+    outside 0..255 (floating-point numbers are rounded for this check).
     """
     if not values.size:
         raise UnreadableImageError(f"has shape {values.shape}: expected (h, w) or (h, w, c)")
@@ -107,17 +104,8 @@ def dark_uint16(highest: int) -> UnreadableImageError:
 def float_range(images: Iterable[np.ndarray]) -> tuple[float, float] | None:
     """Return ``(0.0, 255.0)`` for floating-point pixels, None for others or if all are black.
 
-    Images, or blocks of them, are read only until the range is known.
-
-    Raises
-    ------
-    InputError
-        No pixel exceeds 2: the pixels seem to be scaled to 0..1.
-
-    Examples
-    --------
-    >>> float_range([np.array([[0.0, 40.0]])])
-    (0.0, 255.0)
+    Images, or blocks of them, are read only until the range is known. InputError is raised if no
+    pixel exceeds 2: the pixels seem to be scaled to 0..1.
     """
     largest = 0.0
     for image in images:
@@ -162,15 +150,7 @@ def _levels_of(white: int) -> np.ndarray:
 def in_own_channels(image: Image.Image) -> Image.Image:
     """Return a loaded image of any mode in mode L, RGB or RGBA; it may be the image itself.
 
-    Raises
-    ------
-    UnreadableImageError
-        The range of its pixels is not known.
-
-    Examples
-    --------
-    >>> in_own_channels(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
-    255
+    UnreadableImageError is raised if the range of its pixels is not known.
     """
     if image.mode in _WIDE_MODES or _is_signed(image):
         return _gray(image)

@@ -23,20 +23,9 @@ from featx.inputs.sequence import ItemSamples
 def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) -> None:
     """Store the columns of vectors and frames on an estimator, or check that they are the same.
 
-    Other samples have no columns. A list of images may follow a frame of images.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Estimator that gets ``n_features_in_`` and, from a frame, ``feature_names_in_``.
-    samples : Samples
-    reset : bool
-        True if the columns are stored, False if they are checked.
-
-    Raises
-    ------
-    ValueError
-        The number or the names of the columns differ.
+    They become ``n_features_in_`` and, from a frame, ``feature_names_in_``. Other samples have no
+    columns. A list of images may follow a frame of images. If the number or the names of the
+    columns differ, and `reset` is False, ValueError is raised.
     """
     if reset:
         for name in ("n_features_in_", "feature_names_in_"):
@@ -56,12 +45,8 @@ def as_samples(X: Any) -> Samples:
 
     `X` may be a list, array, Series or one-column DataFrame of paths; a list of encoded bytes, PIL
     images or arrays; an array, memmap or h5py dataset of shape (n, h, w), (n, h, w, c) or (n, p); a
-    tensor or column of another library; a lazy sequence of such items; or samples.
-
-    Raises
-    ------
-    InputError
-        `X` is none of these, or is empty.
+    tensor or column of another library; a lazy sequence of such items; or samples. InputError is
+    raised if it is none of these, or is empty.
 
     Examples
     --------
@@ -243,12 +228,12 @@ def _samples_of_sequence(X: Any) -> Samples:
     first = next((item for item in items if not is_missing(item)), None)
     if isinstance(first, (list, tuple, int, float, np.number)):
         try:
-            array = np.asarray(items)
-        except ValueError as exc:
+            array = _array(items)
+        except InputError:
             _check_item(X, first)
             if any(map(is_missing, items)):  # images of nested lists, some of them missing
                 return ItemSamples([None if is_missing(x) else as_item(_array(x)) for x in items])
-            raise InputError(f"X is a list of lists that is not an array: {exc}") from exc
+            raise
         array = unwrapped(array)  # converts None among numbers to NaN
         if is_numeric(array):
             return _samples_of_array(array)

@@ -41,15 +41,9 @@ class Identified(NamedTuple):
 
 
 class Identities:
-    """The keys and faults of the samples identified so far.
+    """The keys and faults of the first `n_known` samples, which were identified so far.
 
-    Attributes
-    ----------
-    keys : ndarray of shape (n_samples,), dtype S16
-        Keys of the samples; all zero if they have a fault or are not identified yet.
-    faults : list of SampleFault
-    n_known : int
-        Number of samples, counted from the first, that are identified.
+    Keys, (n_samples,) S16, are all zero for samples with a fault or not identified yet.
 
     Examples
     --------
@@ -75,13 +69,7 @@ class Identities:
 class ReadBlock(NamedTuple):
     """Some consecutive samples, identified and loaded in one pass.
 
-    Attributes
-    ----------
-    identified : Identified
-    loaded : ndarray of shape (k,), int64
-        Wanted rows that could be read.
-    inputs : ndarray of shape (k, ...), uint8 or float32
-        Inputs of these rows.
+    `loaded`, int64, are the wanted rows that could be read; `inputs`, uint8 or float32, are theirs.
     """
 
     identified: Identified
@@ -92,12 +80,8 @@ class ReadBlock(NamedTuple):
 class Samples(ABC):
     """Samples in the order that they were passed.
 
-    Attributes
-    ----------
-    array_shape : tuple of int or None
-        Shape of each sample; None for files, and for samples of several shapes.
-    given : object
-        `X` as the caller passed it; None if it was not passed.
+    `array_shape` is the shape of each sample; None for files, and for samples of several shapes.
+    `given` is `X` as the caller passed it; None if it was not passed.
     """
 
     array_shape: tuple[int, ...] | None = None
@@ -110,25 +94,17 @@ class Samples(ABC):
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return these samples for a backbone whose inputs have this shape.
 
-        Raises
-        ------
-        InputError
-            The backbone does not take such samples.
+        InputError is raised if the backbone does not take such samples.
         """
 
     def float_range(self) -> tuple[float, float] | None:
         """Return the range of floating-point pixels: see :func:`featx.inputs.pixels.float_range`.
 
         For a lazy sequence, it is the range of the samples read so far.
-
-        Raises
-        ------
-        InputError
-            The pixels seem to be scaled to 0..1.
         """
         return None
 
-    def check_values(self) -> None:  # noqa: B027
+    def check_finite(self) -> None:  # noqa: B027
         """Raise :class:`BadSampleError` if vectors or signals are not finite."""
 
     @abstractmethod
@@ -143,12 +119,8 @@ class Samples(ABC):
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; `files` holds the digests of files that were hashed before.
 
-        Returns
-        -------
-        keys : ndarray of shape (n_samples,), dtype S16
-            Keys of the samples; all zero for those with a fault.
-        faults : list of SampleFault
-            Faults that are found without decoding.
+        Return keys, (n_samples,) S16, all zero for samples with a fault, and the faults that are
+        found without decoding.
         """
 
     def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
@@ -163,17 +135,9 @@ class Samples(ABC):
     ) -> Iterator[ReadBlock] | None:
         """Identify and load all samples in one pass, in order, each read only once.
 
-        Return None for samples that :meth:`keys` and :meth:`batch` read in two passes.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Shape of one input of the backbone.
-        is_wanted : callable
-            Function that returns True for the key of a sample whose input is needed; it is called
-            in threads.
-        n_jobs : int or None
-            Number of threads that decode and resize; None is one per core.
+        Return None for samples that :meth:`keys` and :meth:`batch` read in two passes. `is_wanted`
+        returns True for the key of a sample whose input, of this shape, is needed; it is called in
+        threads. `n_jobs` threads decode and resize; None is one per core.
         """
         return None
 
@@ -185,21 +149,10 @@ class Samples(ABC):
     def batch(
         self, rows: np.ndarray, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Load samples as inputs of the backbone.
+        """Load samples in increasing rows as inputs of the backbone, of this shape.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (m,), int64, increasing
-        shape : tuple of int
-            Shape of one input.
-
-        Returns
-        -------
-        rows : ndarray of shape (k,)
-            Rows that could be read.
-        inputs : ndarray of shape (k, *shape), uint8 or float32
-        faults : list of SampleFault
-            Faults of the other rows.
+        Return the rows that could be read, their inputs, (k, *shape) uint8 or float32, and the
+        faults of the other rows.
         """
 
     def fault(self, row: int, reason: object) -> SampleFault:
@@ -208,12 +161,9 @@ class Samples(ABC):
 
 
 def identify(samples: Samples, files: FileIndex) -> np.ndarray:
-    """Return the keys of samples, (n_samples,) S16; raise if one of them cannot be read.
+    """Return the keys of samples, (n_samples,) S16.
 
-    Raises
-    ------
-    BadSampleError
-        Samples are missing or unreadable; all of them are listed.
+    If samples are missing or unreadable, BadSampleError is raised, which lists all of them.
     """
     keys, faults = samples.keys(files)
     if faults:
@@ -319,13 +269,11 @@ class ValueSamples(ArraySamples):
         """Return itself if its rows have this shape."""
         if self.array_shape == shape:
             return self
-        got = (
-            f"X has {self.array_shape[0]} features"
-            if len(self.array_shape) == 1
-            else f"X has samples of shape {self.array_shape}"
-        )
+        got = f"samples of shape {self.array_shape}"
+        if len(self.array_shape) == 1:
+            got = f"{self.array_shape[0]} features"
         raise InputError(
-            f"{got}, but the backbone takes inputs of shape {shape}. Images are passed as "
+            f"X has {got}, but the backbone takes inputs of shape {shape}. Images are passed as "
             "(n, h, w) or (n, h, w, c) arrays or as paths."
         )
 
@@ -339,7 +287,7 @@ class ValueSamples(ArraySamples):
         """Return False, since rows are converted."""
         return False
 
-    def check_values(self) -> None:
+    def check_finite(self) -> None:
         """Check that all numbers are finite."""
         blocks = self._each_block(lambda rows: self._faults_of(np.asarray(self.array[rows]), rows))
         faults = [fault for found in blocks for fault in found]

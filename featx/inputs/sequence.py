@@ -37,13 +37,9 @@ class _File(NamedTuple):
 class ItemSamples(Samples):
     """A sequence of paths, encoded images, PIL images and single arrays, in any mixture.
 
-    A file may change after it is hashed and before it is decoded. So it is hashed again when it is
-    decoded, and is a fault if the digests differ.
-
-    Parameters
-    ----------
-    items : sequence of str, Path, bytes, PIL.Image.Image or ndarray
-        Items; missing values, such as None and NaN, are samples that cannot be read.
+    Missing values, such as None and NaN, are samples that cannot be read. A file may change after
+    it is hashed and before it is decoded. So it is hashed again when it is decoded, and is a fault
+    if the digests differ.
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
@@ -61,10 +57,10 @@ class ItemSamples(Samples):
             check_several(len(self), self.array_shape)
             return self
         for row, item in enumerate(self.items):
-            self._check_values(row, item, shape)
+            self._check_numbers(row, item, shape)
         return ValueSamples(np.stack(self.items))
 
-    def _check_values(self, row: int, item: Any, shape: tuple[int, ...]) -> None:
+    def _check_numbers(self, row: int, item: Any, shape: tuple[int, ...]) -> None:
         """Check that an item is an array of numbers of this shape."""
         is_array = isinstance(item, np.ndarray)
         if not is_array or item.shape != shape or item.dtype.kind not in "biuf":
@@ -94,32 +90,23 @@ class ItemSamples(Samples):
         paths: list[tuple[int, str]] = []
         for row, item in enumerate(self.items):
             if isinstance(item, (str, os.PathLike)):
-                path = os.fspath(item)
-                if not path:
+                if path := os.fspath(item):
+                    paths.append((row, _absolute(path)))
+                else:
                     faults.append(self.fault(row, "an empty path"))
-                    continue
-                paths.append((row, _absolute(path)))
-                continue
-            if is_missing(item):
+            elif is_missing(item):
                 faults.append(self.fault(row, "missing value (None or NaN)"))
-                continue
-            try:
-                digests[row] = IMAGE.digest_of(content_of(item))
-            except UnreadableImageError as exc:
-                faults.append(self.fault(row, exc))
-        faults += self._add_files(paths, digests, files)
-        self._keys = keys_from(digests, count=len(digests))
-        return self._keys, faults
-
-    def _add_files(
-        self, paths: list[tuple[int, str]], digests: list[bytes], files: FileIndex
-    ) -> list[SampleFault]:
-        """Fill in the digests of files; read only files that the index does not know."""
+            else:
+                try:
+                    digests[row] = IMAGE.digest_of(content_of(item))
+                except UnreadableImageError as exc:
+                    faults.append(self.fault(row, exc))
         found, missing = self._look_for(paths, files)
-        read, faults = self._read(found, files)
+        read, unreadable = self._read(found, files)
         for file, digest in zip(found, read, strict=True):
             digests[file.row] = digest
-        return missing + faults
+        self._keys = keys_from(digests, count=len(digests))
+        return self._keys, faults + missing + unreadable
 
     def _look_for(
         self, paths: list[tuple[int, str]], files: FileIndex

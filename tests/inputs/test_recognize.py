@@ -1,4 +1,4 @@
-"""Whatever is passed as ``X`` is recognised, in its order, or refused with a cure."""
+"""Whatever is passed as ``X`` is recognized, in its order, or refused with a cure."""
 
 import collections
 import io

@@ -106,7 +106,7 @@ def test_values_beyond_float32_are_faults():
     faults = ValueSamples(X).keys(FileIndex(None))[1]
     assert [(fault.position, "beyond float32" in fault.reason) for fault in faults] == [(0, True)]
     with pytest.raises(BadSampleError, match="beyond float32"):
-        ValueSamples(X).check_values()
+        ValueSamples(X).check_finite()
 
 
 def test_for_inputs_images_for_vector_backbone_raises(images):
