@@ -1,4 +1,7 @@
-"""What featx gives on the backend of Keras that KERAS_BACKEND names, as JSON."""
+"""Print as JSON what featx gives on the backend of Keras that KERAS_BACKEND names.
+
+The arguments are rows of UNFROZEN: what to unfreeze when a network is fine-tuned.
+"""
 
 import json
 import sys
@@ -17,7 +20,7 @@ class NoTensorFlow(MetaPathFinder, Loader):
         raise ImportError("TensorFlow is not to be needed here")
 
 
-def main():
+def main(choices):
     import keras
     import numpy as np
     from digit_tuning import UNFROZEN, changed_by_tuning, classifier
@@ -46,11 +49,11 @@ def main():
         "views": [rows(**views, n_jobs=n_jobs) for n_jobs in (1, 4)],
         "from pixels": losses(max_cache_bytes=1),
         "from the frontier": losses(),
-        "changed": [changed_by_tuning(digits, unfreeze)[1:] for unfreeze, _ in UNFROZEN],
+        "changed": [changed_by_tuning(digits, UNFROZEN[choice][0])[1:] for choice in choices],
     }
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
     sys.meta_path.insert(0, NoTensorFlow())
-    main()
+    main([int(choice) for choice in sys.argv[1:]])
