@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
 
 class FlatCopy(NamedTuple):
-    """A copy of a model, and the originals of its tensors.
-
-    Attributes
-    ----------
-    model : keras.Model
-    originals : dict
-        Tensors in the outermost graph of the original, by the ids of their copies.
-    """
+    """A copy of a model, and the originals of its tensors, by the ids of the copies."""
 
     model: keras.Model
     originals: dict[int, keras.KerasTensor]
@@ -38,12 +31,8 @@ def flat_copy(
     """Copy a functional or Sequential model of one input and output; no weights are shared.
 
     `input_shape` fills in sizes that the model leaves open, `name` is the name of the copy, and
-    `label` names the model in messages.
-
-    Raises
-    ------
-    BackboneError
-        The model has no graph, or layers that cannot be copied.
+    `label` names the model in messages. Raise BackboneError if the model has no graph, or layers
+    that cannot be copied.
     """
     import keras
 

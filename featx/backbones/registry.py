@@ -130,10 +130,7 @@ _BY_SPELLING = {network.name.replace("_", ""): network for network in NETWORKS}
 def find_network(name: str) -> Network:
     """Return the network of a name in any spelling: ``"MobileNetV2"`` is ``"mobilenet_v2"``.
 
-    Raises
-    ------
-    ParameterError
-        No network has this name; similar names are suggested.
+    Raise ParameterError, with similar names, if there is none.
     """
     network = _BY_SPELLING.get(name.lower().replace("_", "").replace("-", ""))
     if network is None:
