@@ -192,10 +192,7 @@ def _is_size(size: Any) -> bool:
 
 
 def check_verifiable(source: EmbeddingSource, *, label: str) -> None:
-    """Check that loading a saved extractor can verify that it computes the same embeddings.
-
-    Raise BackboneError if it cannot be identified, or depends on settings of this process.
-    """
+    """Check that loading a saved extractor can verify that it computes the same embeddings."""
     if not source.is_cacheable:
         raise BackboneError(
             f"{label} cannot be saved: what it computes cannot be identified (a warning gave the "

@@ -105,10 +105,7 @@ class Backbone:
 
     @cached_property
     def tensor(self) -> keras.KerasTensor | None:
-        """Layer output in the model's graph; None if the model has no graph.
-
-        Raise ParameterError, with similar names, if there is no layer of that name.
-        """
+        """Layer output in the model's graph; None if the model has no graph."""
         layer = self.spec.layer
         if not getattr(self.model, "inputs", None):
             if layer is not None:
@@ -162,10 +159,7 @@ class Backbone:
 
     @cached_property
     def channel_axis(self) -> int:
-        """Axis of the channels in the layer output; axis 0 is that of the samples.
-
-        Raise BackboneError if `pooling` needs the axes to pool over, and they are unknown.
-        """
+        """Axis of the channels in the layer output; axis 0 is that of the samples."""
         axis = channel_axis(self.model, self.tensor)
         averages = self.spec.pooling in ("avg", "max", "avgmax") and len(self.activation_shape) > 1
         if axis is None and averages:
@@ -201,10 +195,7 @@ class Backbone:
         return shape
 
     def space(self, digester: Digester | None = None) -> Space:
-        """Return the space of the embeddings; each call hashes the weights again.
-
-        Raise UnhashableCodeError if part of the graph is code that cannot be hashed.
-        """
+        """Return the space of the embeddings; each call hashes the weights again."""
         description = {
             "version": _SPACE_VERSION,
             "graph": graph_digest(self.truncated_model, digester=digester),
@@ -297,11 +288,9 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
 
 
 def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> Backbone:
-    """Build or load the model of a spec.
+    """Build or load the model of a spec, which has to have one input.
 
-    `array_shape` is the shape of one sample, if the samples are arrays of one shape. Raise
-    WeightsError or BackboneError if the model cannot be loaded or built, or does not have exactly
-    one input of a known shape; EngineError if it cannot be built in this process.
+    `array_shape` is the shape of one sample, if the samples are arrays of one shape.
     """
     if not hasattr(spec.backbone, "layers"):
         check_can_run()

@@ -31,8 +31,7 @@ def flat_copy(
     """Copy a functional or Sequential model of one input and output; no weights are shared.
 
     `input_shape` fills in sizes that the model leaves open, `name` is the name of the copy, and
-    `label` names the model in messages. Raise BackboneError if the model has no graph, or layers
-    that cannot be copied.
+    `label` names the model in messages.
     """
     import keras
 

@@ -71,8 +71,7 @@ def pooled_shape(
 def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.KerasTensor:
     """Return the output of a layer of a functional or Sequential model, connected to its inputs.
 
-    The name may be ``"outer/inner"``; messages call the model `label`. Raise ParameterError if
-    there is no such layer, or it has several outputs.
+    The name may be ``"outer/inner"``; messages call the model `label`.
     """
     calls = [node for node in calls_of(model) if node.operation.name == name]
     if len(calls) == 1 and len(calls[0].outputs) == 1:

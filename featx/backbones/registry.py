@@ -128,10 +128,7 @@ _BY_SPELLING = {network.name.replace("_", ""): network for network in NETWORKS}
 
 
 def find_network(name: str) -> Network:
-    """Return the network of a name in any spelling: ``"MobileNetV2"`` is ``"mobilenet_v2"``.
-
-    Raise ParameterError, with similar names, if there is none.
-    """
+    """Return the network of a name, in any spelling, or raise ParameterError with similar names."""
     network = _BY_SPELLING.get(name.lower().replace("_", "").replace("-", ""))
     if network is None:
         names = [known.name for known in NETWORKS]

@@ -73,8 +73,7 @@ def resolve(
 ) -> EmbeddingSource:
     """Find the space of a backbone, building it only if its recipe is unknown.
 
-    `array_shape` is the shape of one sample, if the samples are arrays of one shape. Raise
-    WeightsError, BackboneError or ParameterError if the backbone cannot be loaded or built.
+    `array_shape` is the shape of one sample, if the samples are arrays of one shape.
     """
     source = _source(spec, array_shape, cache.files if cache else FileIndex(None))
     return _resolve_from(source, spec, array_shape, cache, Digester())

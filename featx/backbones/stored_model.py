@@ -55,11 +55,7 @@ class StoredModel:
         return self
 
     def check(self) -> tuple[dict[str, Any], bytes]:
-        """Check the file without Keras, and return its configuration and its weights.
-
-        Raise SavedFileError if the file is damaged, or names anything but layers of Keras and
-        classes that the application registered.
-        """
+        """Check the file without Keras, and return its configuration and weights."""
         try:
             file = io.BytesIO(self.data)
             members = read_members(
@@ -79,11 +75,7 @@ class StoredModel:
             ) from exc
 
     def load(self) -> keras.Model:
-        """Read the model.
-
-        Raise SavedFileError if :meth:`check` fails, the weights are not plain arrays or fewer than
-        the configuration declares, or Keras cannot read the file.
-        """
+        """Read the model; raise SavedFileError if it is damaged, or names or declares too much."""
         config, weights = self.check()
         with tempfile.TemporaryDirectory(prefix="featx-") as folder:
             file = Path(folder) / _WEIGHTS
@@ -145,10 +137,7 @@ def _check_activation(size: int) -> None:
 
 
 def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
-    """Check the sizes of a model's tensors for one sample, if its configuration leaves them open.
-
-    Raise SavedFileError if one has too many numbers, or the model takes no samples of this shape.
-    """
+    """Check the sizes of a model's tensors for one sample, which configurations may leave open."""
     import keras
 
     if not is_graph(model):
@@ -207,11 +196,7 @@ class ConfigurationError(ValueError):
 
 
 def check_configuration(data: bytes) -> dict[str, Any]:
-    """Parse and check the configuration of a model, and drop its settings of ``compile``.
-
-    Raise ConfigurationError if the data are not a configuration, or name a class or function that
-    ``data/keras_names.toml`` does not list.
-    """
+    """Parse and check the configuration of a model, and drop its settings of ``compile``."""
     try:
         config = json.loads(data.decode("utf-8"), object_hook=_not_compiled)
         if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):

@@ -127,8 +127,7 @@ def _difference(
 def in_precision(model: keras.Model, precision: str) -> keras.Model:
     """Return a functional model that computes in a precision; weights stay float32.
 
-    It is the model itself for float32 and TensorFloat-32, else a copy. Raise EngineError if a layer
-    cannot be copied.
+    It is the model itself for float32 and TensorFloat-32, else a copy.
     """
     policy = _POLICIES.get(precision)
     if policy is None:

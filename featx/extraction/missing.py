@@ -124,10 +124,7 @@ class MissingRows(ABC):
         """Number of samples whose progress is reported."""
 
     def identify(self) -> None:  # noqa: B027
-        """Identify the samples that have to be known before the look-up.
-
-        Raise BadSampleError if some are faulty, and `on_error` is "raise".
-        """
+        """Identify the samples that have to be known before the look-up; faulty ones may raise."""
 
     @abstractmethod
     def look_up(self, out: np.ndarray | None) -> None:

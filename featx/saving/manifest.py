@@ -57,11 +57,7 @@ _CONSTRUCTOR_PARAMS = {
 
 
 def parse_manifest(data: bytes) -> Any:
-    """Parse an unchecked manifest.
-
-    Raise ParameterError if the data are not UTF-8 or not JSON, are nested too deeply, or hold NaN,
-    infinity or a repeated name.
-    """
+    """Parse an unchecked manifest, which has to be plain JSON of limited depth."""
     try:
         value = json.loads(
             data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=dict_without_repeats
