@@ -38,19 +38,9 @@ _DECIDED_BY = {
 
 
 def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
-    """Check the parameters of an extractor.
+    """Raise ParameterError, which lists all faults, if parameters of an extractor are faulty.
 
-    Parameters
-    ----------
-    owner : str
-        Name of the estimator, for the message.
-    params : dict
-        Parameters by name; other entries are ignored.
-
-    Raises
-    ------
-    ParameterError
-        Some have faulty values; the message lists all of them.
+    `owner` names the estimator in the message; `params` may hold other entries, which are ignored.
     """
     faults = ParameterFaults(owner)
     _check_backbone(params, faults)
@@ -202,13 +192,7 @@ def _is_size(size: Any) -> bool:
 
 
 def check_verifiable(source: EmbeddingSource, *, label: str) -> None:
-    """Check that loading a saved extractor can verify that it computes the same embeddings.
-
-    Raises
-    ------
-    BackboneError
-        The extractor cannot be identified, or depends on settings of this process.
-    """
+    """Check that loading a saved extractor can verify that it computes the same embeddings."""
     if not source.is_cacheable:
         raise BackboneError(
             f"{label} cannot be saved: what it computes cannot be identified (a warning gave the "
@@ -224,26 +208,14 @@ def check_verifiable(source: EmbeddingSource, *, label: str) -> None:
 
 
 def check_channels_first(samples: Samples, source: EmbeddingSource, *, label: str) -> None:
-    """Check the shape of samples for a backbone that takes images of shape (c, h, w).
-
-    Raises
-    ------
-    InputError
-        The samples have another shape, and would be resized along the wrong axes.
-    """
+    """Raise InputError if samples of another shape would be resized along the wrong axes."""
     shape = source.input_shape
     if source.space.description.get("channels_first") and samples.array_shape != shape:
         raise InputError(channels_first_message(label, shape, samples.array_shape))
 
 
 def check_out(out: Any, shape: tuple[int, ...]) -> None:
-    """Check that embeddings of a shape can be written into `out`.
-
-    Raises
-    ------
-    ParameterError
-        `out` is not a writable, C-contiguous float32 array of that shape.
-    """
+    """Raise ParameterError unless `out` is a writable, C-contiguous float32 array of a shape."""
     expected = f"a writable, C-contiguous float32 array of shape {shape}"
     if not isinstance(out, np.ndarray):
         raise ParameterError(f"out is a {type(out).__name__}: expected {expected}")

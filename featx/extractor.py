@@ -75,11 +75,12 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         them needs one pass in all. A layer alone has the pooling `pooling`; None is the output of
         the network. Samples that can no longer be read are left out there.
     views : int, default=1
-        Number of embeddings of each sample: its own, and those of augmented views that `augment`
-        makes. Sample and number determine an augmented view, so each is embedded once.
-        :meth:`transform` returns the mean of the embeddings, for which a linear head predicts the
-        mean of their scores; estimators train heads on all of them. 1 is the sample alone. `views`
-        may be changed after `fit`, to predict from more or fewer of them.
+        Number of embeddings of each sample, with its own: the sample unchanged, and ``views - 1``
+        augmented views that `augment` makes. 1 is the sample alone. (The `views` of
+        :class:`FineTune` counts augmented views only.) Sample and number determine an augmented
+        view, so each is embedded once. :meth:`transform` returns the mean of the embeddings, for
+        which a linear head predicts the mean of their scores; estimators train heads on all of
+        them. `views` may be changed after `fit`, to predict from more or fewer of them.
     augment : None, "standard", keras.Layer or sequence of them, default=None
         Layers that make augmented views from pixels from 0 to 255; "standard" flips, shifts, zooms,
         rotates and changes contrast a little. `fit` warns if ``views=1``, which does not use it.
@@ -360,25 +361,15 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
     ) -> np.ndarray:
         """Embed samples, and store other layers of the backbone in the same pass.
 
-        Parameters
-        ----------
-        inputs : Samples
-            Samples as the backbone takes them: see :meth:`Samples.for_inputs`.
-        others : sequence of EmbeddingSource
-            The other layers.
-        source : EmbeddingSource, default=None
-            Source of the embeddings, if the other layers are those of a copy of the backbone.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features), float32
+        `inputs` are as the backbone takes them: see :meth:`Samples.for_inputs`. `source` is that of
+        the embeddings, if the other layers are those of a copy of the backbone.
         """
         own = self.current_source()
         self._check_unchanged(own)
         return self._extract(inputs, source or own, also=others)
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
-        """Recognise `X` and check the parameters, unless the caller did so and passes `Samples`."""
+        """Recognize `X` and check the parameters, unless the caller did so and passes `Samples`."""
         if not isinstance(X, Samples):
             self.check_params()
         samples = as_samples(X)

@@ -100,7 +100,7 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     Notes
     -----
     A script needs no ``if __name__ == "__main__"``. Pass your own network as the path of a
-    ``.keras`` file, or as a callable that seeds its initialisers, since building a network in this
+    ``.keras`` file, or as a callable that seeds its initializers, since building a network in this
     process reserves memory of a GPU.
 
     Duplicates of an image in two parts may be embedded twice.
@@ -234,7 +234,7 @@ class _Total:
         if len(self.spaces) > 1:
             raise BackboneError(
                 "the network differs between the processes, so they cannot share embeddings: pass "
-                "the path of a .keras file, or a callable that seeds its initialisers"
+                "the path of a .keras file, or a callable that seeds its initializers"
             )
         if result.has_gpu is False and gpu not in self.without_gpu:
             self.without_gpu.add(gpu)

@@ -95,13 +95,7 @@ def augmentation_layers(augment: Any) -> Sequence[keras.Layer]:
 class Augmentation:
     """Makes augmented views of single images, determined by their pixels and a number.
 
-    Parameters
-    ----------
-    augment : "standard", keras.Layer or sequence of them
-    input_shape : tuple of int
-        Shape of one image.
-    cache : EmbeddingCache, default=None
-        Cache that remembers the digest of a named augmentation, so that it needs no Keras.
+    The cache remembers the digest of a named augmentation, so that it needs no Keras.
     """
 
     def __init__(
@@ -112,19 +106,13 @@ class Augmentation:
     def check(self) -> None:
         """Check that the layers can change images of this shape, before any work.
 
-        Raises
-        ------
-        ParameterError
-            The layers cannot, return another shape, or draw random numbers that do not follow from
-            a seed.
-        EngineError
-            The layers are custom, and Keras cannot run in this process.
+        Raise ParameterError if they cannot, return another shape, or draw random numbers that do
+        not follow from a seed; EngineError if they are custom and Keras cannot run in this process.
         """
-        given = "'standard'" if isinstance(self._augment, str) else self._augment
         if isinstance(self._augment, str):
             if not kind_of(self._input_shape).is_augmentable:
                 raise ParameterError(
-                    f"augment={given} changes images, but the inputs of the backbone have shape "
+                    f"augment='standard' changes images, but the inputs of the backbone have shape "
                     f"{self._input_shape}: pass Keras layers that can change those"
                 )
             return
@@ -134,7 +122,7 @@ class Augmentation:
         except Exception as exc:  # whatever custom layers may raise
             fault = f"cannot change inputs of shape {self._input_shape}: {exc}"
         if fault:
-            raise ParameterError(f"augment={given} {fault}")
+            raise ParameterError(f"augment={self._augment} {fault}")
 
     @functools.cached_property
     def digest(self) -> bytes:
@@ -181,19 +169,11 @@ class Augmentation:
 
 
 class _SeededLayers:
-    """Augmentation layers that change images by a seed, in several threads at once.
-
-    Attributes
-    ----------
-    layers : keras.Model
-        Model of the layers, which change images in training mode only.
-    settings : KerasSettings
-        Settings of Keras under which the layers are called.
-    """
+    """Augmentation layers that change images by a seed, in several threads at once."""
 
     def __init__(self, augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> None:
         self._augment, self._input_shape, self.settings = augment, input_shape, settings
-        self.layers = _model_of(augment, input_shape, settings)
+        self.layers = _model_of(augment, input_shape, settings)  # change images in training mode
         self._states = generator_states(self.layers)
         self._lock = threading.RLock()
 

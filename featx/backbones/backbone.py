@@ -88,17 +88,8 @@ class BackboneSpec:
 class Backbone:
     """A frozen model with its layer, pooling and preprocessing.
 
-    Attributes
-    ----------
-    model : keras.Model
-        Complete model, as it was passed or built.
-    spec : BackboneSpec
-    input_shape : tuple of int
-        Shape of one input.
-    settings : KerasSettings
-        Settings of Keras under which the model is called.
-    agreed : set of str
-        Digests of the remembered spaces that turned out to be equal to its own.
+    `model` is complete, as it was passed or built, and called under `settings`. `agreed` holds the
+    digests of the remembered spaces that turned out to be equal to its own.
     """
 
     model: keras.Model
@@ -114,13 +105,7 @@ class Backbone:
 
     @cached_property
     def tensor(self) -> keras.KerasTensor | None:
-        """Layer output in the model's graph; None if the model has no graph.
-
-        Raises
-        ------
-        ParameterError
-            There is no layer of that name; similar names are suggested.
-        """
+        """Layer output in the model's graph; None if the model has no graph."""
         layer = self.spec.layer
         if not getattr(self.model, "inputs", None):
             if layer is not None:
@@ -174,13 +159,7 @@ class Backbone:
 
     @cached_property
     def channel_axis(self) -> int:
-        """Axis of the channels in the layer output; axis 0 is that of the samples.
-
-        Raises
-        ------
-        BackboneError
-            `pooling` needs the axes to pool over, and they are unknown.
-        """
+        """Axis of the channels in the layer output; axis 0 is that of the samples."""
         axis = channel_axis(self.model, self.tensor)
         averages = self.spec.pooling in ("avg", "max", "avgmax") and len(self.activation_shape) > 1
         if axis is None and averages:
@@ -216,13 +195,7 @@ class Backbone:
         return shape
 
     def space(self, digester: Digester | None = None) -> Space:
-        """Return the space of the embeddings; each call hashes the weights again.
-
-        Raises
-        ------
-        UnhashableCodeError
-            Part of the graph is code that cannot be hashed.
-        """
+        """Return the space of the embeddings; each call hashes the weights again."""
         description = {
             "version": _SPACE_VERSION,
             "graph": graph_digest(self.truncated_model, digester=digester),
@@ -267,15 +240,9 @@ class Backbone:
         return producer(self.tensor)[0].operation.name
 
     def _space_label(self) -> str:
-        return ", ".join(
-            (
-                self.spec.label,
-                f"layer {self.layer_name!r}",
-                f"pooling {self.spec.pooling}",
-                f"preprocessing {self.preprocessing}",
-                *self._departures(),
-            )
-        )
+        reading = f"layer {self.layer_name!r}, pooling {self.spec.pooling}"
+        scaling = f"preprocessing {self.preprocessing}"
+        return ", ".join([self.spec.label, reading, scaling, *self._departures()])
 
     def _departures(self) -> list[str]:
         """Return the parameters that differ from the defaults of the named network."""
@@ -321,28 +288,17 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
 
 
 def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> Backbone:
-    """Build or load the model of a spec.
+    """Build or load the model of a spec, which has to have one input.
 
     `array_shape` is the shape of one sample, if the samples are arrays of one shape.
-
-    Raises
-    ------
-    WeightsError, BackboneError
-        The model cannot be loaded or built, or does not have exactly one input of a known shape.
-    EngineError
-        The model cannot be built in this process.
     """
     if not hasattr(spec.backbone, "layers"):
         check_can_run()
     settings = spec.settings
     if spec.network:
-        height, width = spec.size or (0, 0)
-        shape = (height, width, 3)
+        shape = (*(spec.size or (0, 0)), 3)
         model = named_model(
-            spec.network,
-            input_shape=shape,
-            weights=spec.weights,
-            params=spec.backbone_params or {},
+            spec.network, input_shape=shape, weights=spec.weights, params=spec.backbone_params or {}
         )
         return Backbone(model, spec, shape)
     if is_file(spec.backbone):

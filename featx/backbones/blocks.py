@@ -25,15 +25,7 @@ _MAX_LIVE = 3
 
 @dataclass(frozen=True)
 class Cut:
-    """A place where a graph can be cut.
-
-    Attributes
-    ----------
-    position : int
-        Number of calls below the cut.
-    tensors : tuple of KerasTensor
-        Tensors that are live there.
-    """
+    """A place to cut a graph: the number of calls below it, and the tensors that are live there."""
 
     position: int
     tensors: tuple[keras.KerasTensor, ...]
@@ -47,53 +39,25 @@ class Cut:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a graph, up to the start of the next block.
-
-    Attributes
-    ----------
-    start : Cut
-    layers : tuple of str
-        Names of its layers that have weights, from inputs to outputs.
-    n_params : int
-    """
+    """A part of a graph, up to the start of the next block."""
 
     start: Cut
-    layers: tuple[str, ...]
+    layers: tuple[str, ...]  # names of those with weights, from inputs to outputs
     n_params: int
 
 
 class LayerInfo(NamedTuple):
-    """A layer that ``layer=`` and ``unfreeze=`` can name.
-
-    Attributes
-    ----------
-    name : str
-    kind : str
-        Name of its class.
-    block : int
-        Number of its block, counted from the top as in ``unfreeze=``.
-    shape : tuple of (int or None)
-        Shape of its output for one sample.
-    n_params : int
-    """
+    """A layer that ``layer=`` and ``unfreeze=`` can name."""
 
     name: str
-    kind: str
-    block: int
-    shape: tuple[int | None, ...]
+    kind: str  # name of its class
+    block: int  # counted from the top, as in ``unfreeze=``
+    shape: tuple[int | None, ...]  # of its output for one sample
     n_params: int
 
 
 def layers_of(model: keras.Model) -> list[LayerInfo]:
-    """List the layers of a functional or Sequential model, from inputs to outputs.
-
-    Examples
-    --------
-    >>> import keras
-    >>> dense = keras.layers.Dense(3, name="hidden")
-    >>> layers_of(keras.Sequential([keras.Input((4,)), dense]))
-    [LayerInfo(name='hidden', kind='Dense', block=1, shape=(3,), n_params=15)]
-    """
+    """List the layers of a functional or Sequential model, from inputs to outputs."""
     starts = [block.start.position for block in blocks_of(model)[1:]]
     return [
         LayerInfo(
@@ -127,17 +91,6 @@ def blocks_of(model: keras.Model) -> list[Block]:
     """Divide a functional or Sequential model into blocks, from inputs to outputs.
 
     Each block has weights other than those of a normalization.
-
-    Examples
-    --------
-    >>> import keras
-    >>> inputs = keras.Input((8, 8, 3))
-    >>> x = keras.layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
-    >>> for number in range(3):
-    ...     y = keras.layers.Conv2D(4, 3, padding="same", name=f"conv_{number}")(x)
-    ...     x = keras.layers.Add()([x, y])
-    >>> [block.layers for block in blocks_of(keras.Model(inputs, x))]
-    [('stem', 'conv_0'), ('conv_1',), ('conv_2',)]
     """
     calls, cuts = calls_of(model), cuts_of(model)
     most: list[Block] = []

@@ -33,18 +33,6 @@ def channel_axis(model: keras.Model, tensor: keras.KerasTensor | None) -> int | 
 
     `tensor` is None for a model without a graph. The axis is -1 if no layer declares another one,
     and None if channels come first in some layer and a later operation makes their axis unclear.
-
-    Examples
-    --------
-    >>> import keras
-    >>> inputs = keras.Input((3, 8, 8))
-    >>> x = keras.layers.Conv2D(5, 3, data_format="channels_first")(inputs)
-    >>> model = keras.Model(inputs, keras.layers.ReLU()(x))
-    >>> channel_axis(model, model.outputs[0])
-    1
-    >>> moved = keras.layers.Permute((2, 3, 1))(x)
-    >>> channel_axis(keras.Model(inputs, moved), moved)
-    3
     """
     if tensor is None:
         return None if _FIRST in _formats_in(model) else -1
@@ -65,15 +53,7 @@ def takes_channels_first(model: keras.Model) -> bool:
 
 
 class _Walk:
-    """Marks of all tensors that some tensors depend on.
-
-    Attributes
-    ----------
-    marks : dict
-        Marks of the axes of a tensor, by the id of the tensor.
-    input_axis : int or None
-        Axis of the input that the first layer with a data format takes for the channels.
-    """
+    """Marks of all tensors that some tensors depend on, by the ids of the tensors."""
 
     def __init__(
         self,
@@ -83,6 +63,7 @@ class _Walk:
     ) -> None:
         given = given or [_marks_of_input(tensor) for tensor in model.inputs]
         self.marks = dict(zip(map(id, model.inputs), given, strict=True))
+        # Axis of the input that the first layer with a data format takes for the channels.
         self.input_axis: int | None = None
         for _, call, _ in upstream(tensors, self.marks):
             for output, marks in zip(call.outputs, self._marks_after(call), strict=True):

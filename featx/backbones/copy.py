@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
 
 class FlatCopy(NamedTuple):
-    """A copy of a model, and the originals of its tensors.
-
-    Attributes
-    ----------
-    model : keras.Model
-    originals : dict
-        Tensors in the outermost graph of the original, by the ids of their copies.
-    """
+    """A copy of a model, and the originals of its tensors, by the ids of the copies."""
 
     model: keras.Model
     originals: dict[int, keras.KerasTensor]
@@ -39,11 +32,6 @@ def flat_copy(
 
     `input_shape` fills in sizes that the model leaves open, `name` is the name of the copy, and
     `label` names the model in messages.
-
-    Raises
-    ------
-    BackboneError
-        The model has no graph, or layers that cannot be copied.
     """
     import keras
 

@@ -72,11 +72,6 @@ def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.Ker
     """Return the output of a layer of a functional or Sequential model, connected to its inputs.
 
     The name may be ``"outer/inner"``; messages call the model `label`.
-
-    Raises
-    ------
-    ParameterError
-        There is no such layer, or it has several outputs.
     """
     calls = [node for node in calls_of(model) if node.operation.name == name]
     if len(calls) == 1 and len(calls[0].outputs) == 1:

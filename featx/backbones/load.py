@@ -38,13 +38,6 @@ def named_model(
 
     With ``weights=None`` they are drawn from a fixed seed; the caller's random state is unchanged.
     `params` go to the constructor, besides ``include_top=False``.
-
-    Raises
-    ------
-    WeightsError
-        The weights cannot be downloaded, or the file is not of this network.
-    BackboneError
-        The network cannot be built with these parameters.
     """
     if network.constructor:
         if weights not in (None, "imagenet") and _scales_for_imagenet_only(network):
@@ -150,13 +143,7 @@ def _without_seeds(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a ``.keras`` file.
-
-    Raises
-    ------
-    WeightsError
-        The file is missing or damaged, or holds code that Keras refuses to run.
-    """
+    """Load a ``.keras`` file; raise WeightsError if it is missing, damaged, or holds code."""
     import keras
 
     try:

@@ -128,13 +128,7 @@ _BY_SPELLING = {network.name.replace("_", ""): network for network in NETWORKS}
 
 
 def find_network(name: str) -> Network:
-    """Return the network of a name in any spelling: ``"MobileNetV2"`` is ``"mobilenet_v2"``.
-
-    Raises
-    ------
-    ParameterError
-        No network has this name; similar names are suggested.
-    """
+    """Return the network of a name, in any spelling, or raise ParameterError with similar names."""
     network = _BY_SPELLING.get(name.lower().replace("_", "").replace("-", ""))
     if network is None:
         names = [known.name for known in NETWORKS]

@@ -44,20 +44,11 @@ _MAX_BUILT = 8
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingSource:
-    """A space, and a function that loads the backbone whose embeddings it describes.
-
-    Attributes
-    ----------
-    space : Space
-    load_backbone : callable
-        Function that returns the :class:`Backbone`; the first call may take seconds.
-    is_cacheable : bool
-        False if the code that computes the embeddings cannot be identified.
-    """
+    """A space, and a function that loads the backbone whose embeddings it describes."""
 
     space: Space
-    load_backbone: Callable[[], Backbone]
-    is_cacheable: bool = True
+    load_backbone: Callable[[], Backbone]  # the first call may take seconds
+    is_cacheable: bool = True  # False if the code that computes them cannot be identified
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -78,19 +69,11 @@ def unique_sources(
 
 
 def resolve(
-    spec: BackboneSpec,
-    *,
-    array_shape: tuple[int, ...] | None,
-    cache: EmbeddingCache | None,
+    spec: BackboneSpec, *, array_shape: tuple[int, ...] | None, cache: EmbeddingCache | None
 ) -> EmbeddingSource:
     """Find the space of a backbone, building it only if its recipe is unknown.
 
     `array_shape` is the shape of one sample, if the samples are arrays of one shape.
-
-    Raises
-    ------
-    WeightsError, BackboneError, ParameterError
-        The backbone cannot be loaded or built, or not with these parameters.
     """
     source = _source(spec, array_shape, cache.files if cache else FileIndex(None))
     return _resolve_from(source, spec, array_shape, cache, Digester())
@@ -126,7 +109,7 @@ def _resolve_from(
         warn_caller(
             UnstableBackboneWarning(
                 f"{spec.label} returned a model with other weights than at its last call, so its "
-                "stored embeddings cannot be used. Seed its initialisers, or save the model and "
+                "stored embeddings cannot be used. Seed its initializers, or save the model and "
                 "pass the path of the .keras file."
             )
         )
@@ -145,10 +128,7 @@ def _built_as(
 ) -> Backbone:
     """Build a backbone, and check that it computes the rows of the remembered space.
 
-    Raises
-    ------
-    BackboneError
-        The backbone computes other rows. Its own space is remembered from then on.
+    If it computes other rows, raise BackboneError, and remember its own space from then on.
     """
     backbone = build()
     if remembered.digest in backbone.agreed:
@@ -156,12 +136,8 @@ def _built_as(
     space = backbone.space()
     if space != remembered:
         _remember(cache, recipe, space)
-        names = space.description.keys() | remembered.description.keys()
-        differing = sorted(
-            name
-            for name in names
-            if space.description.get(name) != remembered.description.get(name)
-        )
+        new, old = space.description, remembered.description
+        differing = sorted(name for name in new | old if new.get(name) != old.get(name))
         place = f"the cache {os.fspath(cache.path)!r}" if cache else "this process"
         raise BackboneError(
             f"{backbone.spec.label} differs from the backbone that {place} remembers under this "

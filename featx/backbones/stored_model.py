@@ -2,11 +2,12 @@
 
 A ``.keras`` file is an archive of a configuration and weights. The configuration names classes and
 functions that Keras looks up and calls; several public advisories are about names that load code or
-files, or open URLs. So it may name only classes and functions that do nothing but compute, and
-custom layers that the application registered with ``keras.saving.register_keras_serializable``.
-Weights may only be plain arrays (``cache/plain_hdf5.py``), and the configuration may not declare
-more of them than the file stores. Keras reads the file in a new thread, in which settings of the
-application, such as ``keras.config.enable_unsafe_deserialization()``, have no effect.
+files, or open URLs. So it may name only classes and functions that do nothing but compute, which
+``data/keras_names.toml`` lists, and custom layers that the application registered with
+``keras.saving.register_keras_serializable``. Weights may only be plain arrays
+(``cache/plain_hdf5.py``), and the configuration may not declare more of them than the file stores.
+Keras reads the file in a new thread, in which settings of the application, such as
+``keras.config.enable_unsafe_deserialization()``, have no effect.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import json
 import math
 import sys
 import tempfile
+import tomllib
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +55,7 @@ class StoredModel:
         return self
 
     def check(self) -> tuple[dict[str, Any], bytes]:
-        """Check the file without Keras, and return its configuration and its weights.
-
-        Raises
-        ------
-        SavedFileError
-            The file is damaged, or names anything but layers of Keras and classes that the
-            application registered.
-        """
+        """Check the file without Keras, and return its configuration and weights."""
         try:
             file = io.BytesIO(self.data)
             members = read_members(
@@ -81,14 +75,7 @@ class StoredModel:
             ) from exc
 
     def load(self) -> keras.Model:
-        """Read the model.
-
-        Raises
-        ------
-        SavedFileError
-            :meth:`check` fails, the weights are not plain arrays or fewer than the configuration
-            declares, or Keras cannot read the file.
-        """
+        """Read the model; raise SavedFileError if it is damaged, or names or declares too much."""
         config, weights = self.check()
         with tempfile.TemporaryDirectory(prefix="featx-") as folder:
             file = Path(folder) / _WEIGHTS
@@ -100,15 +87,10 @@ class StoredModel:
             with zipfile.ZipFile(archive, "w") as members:
                 members.writestr(_CONFIGURATION, json.dumps(config))
                 members.write(file, _WEIGHTS)
-            # Seeded here, since the new thread would wait for the lock that this one may hold.
-            with fixed_seed():
-                return _in_new_thread(partial(_load, archive, config, len(weights)))
-
-
-def _in_new_thread(job: Callable[[], keras.Model]) -> keras.Model:
-    """Run a job in a new thread, where Keras' thread-local settings have their defaults."""
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(job).result()
+            # In a new thread, Keras' thread-local settings have their defaults. Seeded here, since
+            # that thread would wait for the lock that this one may hold.
+            with fixed_seed(), ThreadPoolExecutor(1) as threads:
+                return threads.submit(_load, archive, config, len(weights)).result()
 
 
 def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model:
@@ -155,13 +137,7 @@ def _check_activation(size: int) -> None:
 
 
 def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
-    """Check the sizes of a model's tensors for one sample, if its configuration leaves them open.
-
-    Raises
-    ------
-    SavedFileError
-        A tensor has too many numbers, or the model takes no samples of this shape.
-    """
+    """Check the sizes of a model's tensors for one sample, which configurations may leave open."""
     import keras
 
     if not is_graph(model):
@@ -205,89 +181,9 @@ def _size(tensor: Any) -> int:
     return math.prod(side for side in tensor.shape if side is not None)
 
 
-# Left out on purpose: Lambda, wrappers of foreign code (TFSMLayer, TorchModuleWrapper, JaxLayer,
-# FlaxLayer), and layers that read a vocabulary (StringLookup, IntegerLookup, TextVectorization).
-_LAYERS = frozenset(
-    """
-    Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
-    AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D Add
-    AdditiveAttention AlphaDropout Attention AugMix AutoContrast Average AveragePooling1D
-    AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CategoryEncoding CenterCrop
-    Concatenate ContrastLimitedAdaptiveHistogramEqualization Conv1D Conv1DTranspose Conv2D
-    Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM1D ConvLSTM2D ConvLSTM3D Cropping1D Cropping2D
-    Cropping3D CutMix Dense DepthwiseConv1D DepthwiseConv2D Discretization Dot Dropout ELU
-    EinsumDense Embedding Equalization Flatten GRU GRUCell GaussianDropout GaussianNoise
-    GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
-    GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization GroupQueryAttention HashedCrossing
-    Hashing Identity InputLayer InputSpec LSTM LSTMCell LayerNormalization LeakyReLU Masking
-    MaxPooling1D MaxPooling2D MaxPooling3D Maximum MelSpectrogram Minimum MixUp MultiHeadAttention
-    Multiply Normalization PReLU Permute Pipeline RMSNormalization RNN RandAugment
-    RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop
-    RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue
-    RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation
-    RandomSharpness RandomShear RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape
-    Resizing ReversibleEmbedding STFTSpectrogram SeparableConv1D SeparableConv2D SimpleRNN
-    SimpleRNNCell Softmax Solarization SpatialDropout1D SpatialDropout2D SpatialDropout3D
-    SpectralNormalization StackedRNNCells Subtract TimeDistributed UnitNormalization UpSampling1D
-    UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
-    """.split()  # noqa: SIM905
-)
-# Of keras.ops.core, those that call no function.
-_CORE_OPS = frozenset(
-    """
-    Cast ConvertToTensor SaturateCast Scatter ScatterUpdate Slice SliceUpdate StopGradient Unstack
-    """.split()  # noqa: SIM905
-)
-_CLASSES: dict[str, frozenset[str] | None] = {  # None: all classes of the module
-    "keras": frozenset({"DTypePolicy", "Functional", "Model", "Sequential"}),
-    "keras.models": frozenset({"Functional", "Model", "Sequential"}),
-    "keras.src.applications.convnext": frozenset({"LayerScale"}),
-    "keras.src.models.functional": frozenset({"Functional"}),
-    "keras.src.models.sequential": frozenset({"Sequential"}),
-    "keras.layers": _LAYERS,
-    "keras.initializers": None,
-    "keras.regularizers": None,
-    "keras.constraints": None,
-    "keras.dtype_policies": None,
-    "keras.losses": None,
-    "keras.metrics": None,
-    "keras.optimizers": None,
-    "keras.optimizers.schedules": None,
-    "keras.quantizers": frozenset(
-        {
-            "AbsMaxQuantizer",
-            "Float8QuantizationConfig",
-            "Int4QuantizationConfig",
-            "Int8QuantizationConfig",
-        }
-    ),
-    "keras.random": frozenset({"SeedGenerator"}),
-    "keras.src.random.seed_generator": frozenset({"SeedGenerator"}),
-    "keras.src.ops.core": _CORE_OPS,
-    "keras.src.ops.einops": None,
-    "keras.src.ops.image": None,
-    "keras.src.ops.linalg": None,
-    "keras.src.ops.math": None,
-    "keras.src.ops.nn": None,
-    "keras.src.ops.numpy": None,
-}
-_FUNCTIONS = frozenset(
-    """
-    celu elu exponential gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh
-    leaky_relu linear log_sigmoid log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax
-    softplus softsign sparse_plus sparse_sigmoid sparsemax squareplus swish tanh tanh_shrink
-    threshold
-    """.split()  # noqa: SIM905
-)
+# Names that are allowed in a configuration.
+_NAMES = tomllib.loads((Path(__file__).parents[1] / "data" / "keras_names.toml").read_text("utf-8"))
 _FUNCTION_MODULES = ("builtins", "keras.activations")
-# Names that stand for plain values, not for classes.
-_VALUES = frozenset({"__keras_tensor__", "__bytes__", "__ellipsis__", "__slice__"})
-_ARRAYS = frozenset({"__tensor__", "__numpy__"})
-_DTYPES = frozenset(
-    """
-    bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64
-    """.split()  # noqa: SIM905
-)
 _MAX_NUMBER = 2**63
 _MAX_CALLS = 2**14
 # Parameters of RandAugment, AugMix and SpectralNormalization: repetitions of a step in each call.
@@ -300,13 +196,7 @@ class ConfigurationError(ValueError):
 
 
 def check_configuration(data: bytes) -> dict[str, Any]:
-    """Parse and check the configuration of a model, and drop its settings of ``compile``.
-
-    Raises
-    ------
-    ConfigurationError
-        The data are not a configuration, or name a class or function that is not listed here.
-    """
+    """Parse and check the configuration of a model, and drop its settings of ``compile``."""
     try:
         config = json.loads(data.decode("utf-8"), object_hook=_not_compiled)
         if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
@@ -375,20 +265,20 @@ def _fault_of(config: dict[str, Any]) -> str:
     kind, module, inner = config["class_name"], config.get("module"), config.get("config")
     if not isinstance(kind, str) or not isinstance(module, str | None):
         return f"class {kind!r} of module {module!r}"
-    if module is None and kind in _VALUES:
+    if module is None and kind in _NAMES["values"]:
         return ""
-    if module is None and kind in _ARRAYS:
+    if module is None and kind in _NAMES["arrays"]:
         dtype = inner.get("dtype") if isinstance(inner, dict) else None
-        return "" if dtype in _DTYPES else f"an array of dtype {dtype!r}"
+        return "" if dtype in _NAMES["dtypes"] else f"an array of dtype {dtype!r}"
     if kind.startswith("__"):
         return f"{kind}, which is code"
     if _is_registered(config):
         return ""
     if kind == "function":
-        is_known = module in _FUNCTION_MODULES and inner in _FUNCTIONS
+        is_known = module in _FUNCTION_MODULES and inner in _NAMES["functions"]
         return "" if is_known else f"the function {inner!r} of {module}"
-    names = _CLASSES.get(module or "", frozenset())
-    if not (kind[:1].isupper() and kind.isidentifier() and (names is None or kind in names)):
+    names = _NAMES["classes"].get(module or "", ())
+    if not (kind[:1].isupper() and kind.isidentifier() and (names == "all" or kind in names)):
         return f"{kind} of {module or 'an unknown module'}"
     # Keras would take the class that is registered under that name.
     if config.get("registered_name") not in (None, kind):

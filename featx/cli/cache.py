@@ -105,12 +105,7 @@ def info(store: EmbeddingCache, as_json: bool) -> None:
 @extractor_options
 @AS_JSON
 def verify(
-    repair: bool,
-    sample: int,
-    folder: str | None,
-    backbone: str,
-    as_json: bool,
-    **options: Any,
+    repair: bool, sample: int, folder: str | None, backbone: str, as_json: bool, **options: Any
 ) -> None:
     """Check every row; exit code 1 if any is damaged."""
     from featx.cache.cache import resolve_cache
@@ -161,11 +156,7 @@ def compact(store: EmbeddingCache, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
 def evict(
-    store: EmbeddingCache,
-    max_bytes: str | None,
-    older_than: str | None,
-    yes: bool,
-    as_json: bool,
+    store: EmbeddingCache, max_bytes: str | None, older_than: str | None, yes: bool, as_json: bool
 ) -> None:
     """Remove rows, from the least recently used spaces first, until the rest fits."""
     if max_bytes is None and older_than is None:

@@ -54,23 +54,13 @@ _NO_LETTERS = ("LastResort", "STIXNonUni", "STIXSiz", "cmex", "cmmi", "cmsy")
 
 
 class DemoRow(NamedTuple):
-    """A row of the table: the accuracy of some features on some images.
-
-    Attributes
-    ----------
-    images, features : str
-    mean, spread : float
-        Mean and standard deviation of the accuracy over two splits.
-    n_forward : int
-        Number of images that went through the backbone.
-    seconds : float
-    """
+    """A row of the table: the accuracy of some features on some images."""
 
     images: str
     features: str
-    mean: float
+    mean: float  # of the accuracy over two splits
     spread: float
-    n_forward: int
+    n_forward: int  # images that went through the backbone
     seconds: float
 
 
@@ -84,35 +74,15 @@ class _ImageSet(NamedTuple):
     splits: BaseShuffleSplit
 
 
-def run_demo(
-    folder: Path,
-    *,
-    n_per_letter: int,
-    on_step: Callable[[str], None],
-) -> dict[str, Any]:
+def run_demo(folder: Path, *, n_per_letter: int, on_step: Callable[[str], None]) -> dict[str, Any]:
     """Write images, cache and model below a folder, and return the scores.
 
-    Parameters
-    ----------
-    folder : Path
-        New folder, or that of an earlier demo, which is cleared.
-    n_per_letter : int
-        Number of images of each letter.
-    on_step : callable
-        Function that is called with a description of each step before it starts.
+    The folder is new or that of an earlier demo, which is cleared. `on_step` is called with a
+    description of each step before it starts. Return ``rows`` (list of :class:`DemoRow`), the paths
+    ``images``, ``cache``, ``model`` and ``example``, and ``prediction``.
 
-    Returns
-    -------
-    dict
-        ``rows`` (list of :class:`DemoRow`), ``images``, ``cache`` and ``model`` (paths),
-        ``example`` (a path), ``prediction``.
-
-    Raises
-    ------
-    InputError
-        The folder holds files that are not from a demo.
-    MissingExtraError
-        matplotlib is not installed.
+    Raise InputError if the folder holds files that are not from a demo, MissingExtraError if
+    matplotlib is not installed.
     """
     _check_own(folder)
     on_step("writing images")
@@ -253,13 +223,7 @@ def typefaces() -> list[Path]:
 
 
 def typeface_of(path: str) -> str:
-    """Return the typeface in the name of a letter's file.
-
-    Examples
-    --------
-    >>> typeface_of("letters/A/DejaVuSans-Bold-003.png")
-    'DejaVuSans-Bold'
-    """
+    """Return the typeface in the name of a letter's file, as in ``DejaVuSans-Bold-003.png``."""
     return Path(path).stem.rpartition("-")[0]
 
 

@@ -189,12 +189,9 @@ def cv(
     try:
         for row in comparisons:
             rows.append(row)
-    except BaseException:
-        # Finished rows are shown even if a later backbone fails or the run is interrupted.
+    finally:  # finished rows are shown even if a later backbone fails or the run is interrupted
         if rows:
             _show_comparisons(rows, n_folds=folds, as_json=as_json)
-        raise
-    _show_comparisons(rows, n_folds=folds, as_json=as_json)
 
 
 def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:

@@ -77,42 +77,48 @@ def _head_help() -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def extractor_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the extractor."""
-    options = (
-        click.option("--weights", default="imagenet", help="imagenet, none or a file."),
-        click.option(
-            "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."
-        ),
-        click.option("--preprocessing", default="auto", help="auto, tf, torch, caffe, unit, none."),
-        click.option("--layer", default=None, help="Name of the layer to read; default: output."),
-        click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
-        click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
-        click.option("--cache", default="auto", help="A folder, or none."),
-        click.option("--batch-size", type=click.IntRange(min=1), default=None),
-        click.option(
-            "--engine", default="auto", help="auto, keras, openvino or onnx; same embeddings."
-        ),
-        click.option(
-            "--precision", default="float32", help="float32 or bfloat16; tf32, float16 on GPUs."
-        ),
-        click.option(
-            "--also-cache", multiple=True, metavar="LAYER", help="Store this layer in one pass."
-        ),
-        click.option(
-            "--views",
-            type=int,
-            default=1,
-            help="Augmented views of each image to train on, with the image.",
-        ),
-        click.option("--augment", default="none", help="standard or none, for augmented views."),
-        click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
-        click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
-        click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _added(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds options to a command, in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+extractor_options = _added(
+    click.option("--weights", default="imagenet", help="imagenet, none or a file."),
+    click.option(
+        "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."
+    ),
+    click.option("--preprocessing", default="auto", help="auto, tf, torch, caffe, unit, none."),
+    click.option("--layer", default=None, help="Name of the layer to read; default: output."),
+    click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
+    click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
+    click.option("--cache", default="auto", help="A folder, or none."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=None),
+    click.option(
+        "--engine", default="auto", help="auto, keras, openvino or onnx; same embeddings."
+    ),
+    click.option(
+        "--precision", default="float32", help="float32 or bfloat16; tf32, float16 on GPUs."
+    ),
+    click.option(
+        "--also-cache", multiple=True, metavar="LAYER", help="Store this layer in one pass."
+    ),
+    click.option(
+        "--views",
+        type=int,
+        default=1,
+        help="Augmented views of each image to train on, with the image.",
+    ),
+    click.option("--augment", default="none", help="standard or none, for augmented views."),
+    click.option("--on-error", type=click.Choice(["raise", "nan"]), default="raise"),
+    click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
+    click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
+)
 
 
 def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
@@ -140,29 +146,6 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
     )
 
 
-def fine_tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of fine-tuning."""
-    options = (
-        click.option(
-            "--fine-tune",
-            "unfreeze",
-            metavar="WHAT",
-            default=None,
-            help="Blocks from the top, a fraction of them, a layer, all, norm or bias.",
-        ),
-        click.option(
-            "--tune",
-            multiple=True,
-            metavar="NAME=VALUE",
-            cls=_LazyHelpOption,
-            make_help=_tune_help,
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 def _tune_help() -> str:
     return f"As in epochs=20; may be repeated. Names: {', '.join(_tunable())}."
 
@@ -172,6 +155,20 @@ def _tunable() -> list[str]:
     from featx.finetune.params import FineTune
 
     return [name for name in FineTune().get_params() if name != "unfreeze"]
+
+
+fine_tune_options = _added(
+    click.option(
+        "--fine-tune",
+        "unfreeze",
+        metavar="WHAT",
+        default=None,
+        help="Blocks from the top, a fraction of them, a layer, all, norm or bias.",
+    ),
+    click.option(
+        "--tune", multiple=True, metavar="NAME=VALUE", cls=_LazyHelpOption, make_help=_tune_help
+    ),
+)
 
 
 def make_fine_tune(options: dict[str, Any]) -> Any:

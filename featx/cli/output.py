@@ -180,9 +180,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     for column in columns:
         right = column.startswith("#")
         table.add_column(
-            _as_cell(column.removeprefix("#")),
-            justify="right" if right else "left",
-            no_wrap=right,
+            _as_cell(column.removeprefix("#")), justify="right" if right else "left", no_wrap=right
         )
     for row in rows:
         table.add_row(*map(_as_cell, row))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -14,23 +15,10 @@ if TYPE_CHECKING:
 class Engine(ABC):
     """Runs a frozen graph on batches of a fixed size; the last one is padded.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Model from inputs ``(n, ...)`` to float32 embeddings.
-    batch_size : int
-    precision : str, default="float32"
-        One of `precisions`.
-
-    Attributes
-    ----------
-    name : str
-        Name that ``FeatureExtractor(engine=...)`` takes.
-    precisions : tuple of str
-        Precisions in which it can compute.
-    n_in_flight : int
-        Number of batches to start before waiting for the first: while the device works on one, the
-        next is copied to it.
+    The model maps inputs (n, ...) to float32 embeddings. `name` is what
+    ``FeatureExtractor(engine=...)`` takes, `precisions` are those in which the engine can compute.
+    `n_in_flight` batches are started before the first is awaited: while the device works on one,
+    the next is copied to it.
     """
 
     name: str
@@ -46,9 +34,11 @@ class Engine(ABC):
     def _load(self, model: keras.Model) -> None:
         """Compile or convert the model."""
 
-    @abstractmethod
-    def resized(self, batch_size: int) -> Engine:
-        """Return an engine for batches of another size."""
+    def resized(self, batch_size: int) -> Self:
+        """Return an engine for batches of another size, which shares what was loaded."""
+        engine = copy.copy(self)
+        engine.batch_size = batch_size
+        return engine
 
     @abstractmethod
     def start(self, inputs: np.ndarray) -> Any:

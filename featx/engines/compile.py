@@ -38,14 +38,6 @@ def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
 
     Returns a function from a batch of any size, (n, ...), to a tensor of outputs. The model has to
     live as long as the function.
-
-    Examples
-    --------
-    >>> import keras
-    >>> inputs = keras.Input((2,))
-    >>> double = compiled_inference(keras.Model(inputs, 2 * inputs))
-    >>> np.asarray(double(np.ones((3, 2), np.float32))).sum()
-    np.float32(12.0)
     """
     import keras
 
@@ -68,26 +60,9 @@ def compiled_training(
 ) -> Callable[[np.ndarray, Sequence[np.ndarray]], Any]:
     """Compile layers in training mode, without the updates of their own variables.
 
-    Parameters
-    ----------
-    layers : keras.Model
-        Model of one input and one output; it has to live as long as the function.
-    states : sequence of keras.Variable
-        Variables of the layers' random generators.
-
-    Returns
-    -------
-    callable
-        Function from a batch of one, (1, ...), float32, and the generators' states, to a tensor of
-        the shape of the batch.
-
-    Examples
-    --------
-    >>> import keras
-    >>> inputs = keras.Input((2,))
-    >>> double = compiled_training(keras.Model(inputs, 2 * inputs), [])
-    >>> np.asarray(double(np.ones((1, 2), np.float32), [])).sum()
-    np.float32(4.0)
+    `layers` is a model of one input and one output, which has to live as long as the function;
+    `states` are the variables of its random generators. The function takes one input in a batch,
+    float32, and the generators' states, and returns a tensor of the shape of the batch.
     """
     import keras
 

@@ -45,12 +45,10 @@ def device_name() -> str:
 
 
 def check_device(precision: str) -> None:
-    """Check that a precision makes sense on this device.
+    """Raise EngineError if a precision makes no sense on this device.
 
-    Raises
-    ------
-    EngineError
-        The precision is for GPUs, and there is none, or float32 would be computed in fewer bits.
+    Without a GPU, that is a precision for GPUs, or float32 where it would be computed in fewer
+    bits.
     """
     if precision in _FOR_GPUS and not has_accelerator():
         raise EngineError(
@@ -87,13 +85,7 @@ _ran_before_fork = False
 
 
 def check_can_run() -> None:
-    """Check that a network can run in this process.
-
-    Raises
-    ------
-    EngineError
-        TensorFlow ran already when the process was forked.
-    """
+    """Raise EngineError if TensorFlow ran already when this process was forked."""
     if _ran_before_fork:
         raise EngineError(
             "this process was forked from one in which TensorFlow ran, and TensorFlow would wait "

@@ -11,7 +11,6 @@ and the CPU (benchmarks/NOTES.md), and is measured during the pass.
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 import threading
@@ -61,17 +60,10 @@ class KerasEngine(Engine):
         elif keras.backend.backend() == "tensorflow":
             self._splitter = BatchSplitter(n_in_trial=self.n_in_flight)
 
-    def resized(self, batch_size: int) -> KerasEngine:
-        """Return an engine with the same function."""
-        engine = copy.copy(self)
-        engine.batch_size = batch_size
-        return engine
-
     def start(self, inputs: np.ndarray) -> Any:
         """Hand the batch, entire or in parts, to threads."""
-        return (
-            self._splitter.start(inputs, self._submit) if self._splitter else self._submit(inputs)
-        )
+        splitter = self._splitter
+        return splitter.start(inputs, self._submit) if splitter else self._submit(inputs)
 
     def finish(self, pending: Any) -> np.ndarray:
         """Wait for the threads."""
@@ -114,14 +106,7 @@ class BatchSplitter:
     """Hands batches to threads, in parts or entire, whichever is faster.
 
     Until that is known, trials with entire batches and with batches in parts take turns. Only the
-    batches of one trial are pending at once.
-
-    Parameters
-    ----------
-    n_in_trial : int
-        Number of batches that a pass keeps pending.
-    clock : callable, default=time.perf_counter
-        Function that returns the time in seconds.
+    batches of one trial are pending at once: `n_in_trial`, as many as a pass keeps pending.
     """
 
     def __init__(self, *, n_in_trial: int, clock: Callable[[], float] = time.perf_counter) -> None:

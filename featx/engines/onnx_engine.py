@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import tempfile
 import warnings
@@ -37,12 +36,6 @@ class ONNXEngine(Engine):
                 model.export(file, format="onnx", verbose=False, input_signature=signature)
             self._session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-
-    def resized(self, batch_size: int) -> ONNXEngine:
-        """Return an engine with the same session."""
-        engine = copy.copy(self)
-        engine.batch_size = batch_size
-        return engine
 
     def start(self, inputs: np.ndarray) -> Any:
         """Run a batch to its end; other threads can work meanwhile."""

@@ -66,22 +66,11 @@ def make_engine(
 ) -> Engine:
     """Make an engine and check its embeddings.
 
-    Parameters
-    ----------
-    name : {"keras", "openvino", "onnx"}
-    graph : keras.Model
-        Model from inputs to float32 embeddings of shape (n, n_features); not changed.
-    batch_size : int
-    precision : {"float32", "tf32", "bfloat16", "float16"}
-    probe : ndarray of shape (n, ...)
-        Inputs, two of which are compared unless Keras runs the graph in float32.
-    widths : sequence of int, default=None
-        Number of features of each layer, whose embeddings are side by side; None for one layer.
+    `graph` maps inputs to float32 embeddings (n, n_features), and is not changed. Two inputs of
+    `probe` are compared, unless Keras runs the graph in float32. `widths` are the numbers of
+    features of layers whose embeddings are side by side; None for one layer.
 
-    Raises
-    ------
-    EngineError
-        The graph cannot be converted, or its embeddings differ from Keras'.
+    Raise EngineError if the graph cannot be converted, or its embeddings differ from Keras'.
     """
     from featx.engines.fold import rewritten
 
@@ -139,11 +128,6 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     """Return a functional model that computes in a precision; weights stay float32.
 
     It is the model itself for float32 and TensorFloat-32, else a copy.
-
-    Raises
-    ------
-    EngineError
-        A layer cannot be copied.
     """
     policy = _POLICIES.get(precision)
     if policy is None:

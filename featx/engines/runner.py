@@ -52,18 +52,7 @@ def batch_size_for(shape: tuple[int, ...], *, on_accelerator: bool = False) -> i
 class BatchSizeSearch:
     """Finds a good batch size: it is doubled while that is faster, else halved.
 
-    Attributes
-    ----------
-    best : int
-        Best size so far; at first the size to start from.
-
-    Examples
-    --------
-    >>> search = BatchSizeSearch(32)
-    >>> for size in search:
-    ...     search.note(size, rate={16: 90, 32: 100, 64: 120, 128: 121}[size])
-    >>> search.best
-    64
+    `best` is the best size so far, at first the size to start from.
     """
 
     def __init__(self, start: int) -> None:
@@ -108,38 +97,19 @@ class Feed(Protocol):
 
 
 class RunnerOptions(NamedTuple):
-    """Options of a runner.
-
-    Attributes
-    ----------
-    engine : str
-        Engine of the first batches.
-    faster : str or None
-        Engine to which it may change.
-    batch_size : int
-    is_fixed : bool
-        True if the batch size stays as it is.
-    """
+    """Options of a runner: engine of the first batches, and one to change to."""
 
     engine: str
     faster: str | None
     batch_size: int
-    is_fixed: bool
+    is_fixed: bool  # whether the batch size stays as it is
 
 
 class _Speed(NamedTuple):
-    """The speed of batches of one size.
-
-    Attributes
-    ----------
-    rate : float
-        Samples per second, at best.
-    setup_s : float
-        Additional seconds of the first batch: JAX compiles a network for each size.
-    """
+    """The speed of batches of one size: samples per second at best, and the set-up of the first."""
 
     rate: float
-    setup_s: float
+    setup_s: float  # JAX compiles a network for each size
 
 
 class _Pending(NamedTuple):
@@ -160,20 +130,9 @@ class _Pending(NamedTuple):
 class Runner:
     """Runs samples through engines.
 
-    Parameters
-    ----------
-    make_engine : callable
-        ``(name, probe, batch_size) -> Engine`` for inputs like those of `probe`.
-    options : RunnerOptions
-    on_batch_size : callable, default=None
-        Function that is called with the batch size that the search found.
-
-    Attributes
-    ----------
-    batch_size : int
-        Batch size in use.
-    engines : list of str
-        Names of the engines that were used, in order.
+    `make_engine` takes the name of an engine, a probe of the inputs and a batch size.
+    `on_batch_size` is called with the batch size that the search found. `batch_size` is the one in
+    use, `engines` are the names of the engines that were used, in order.
     """
 
     def __init__(
@@ -192,13 +151,7 @@ class Runner:
         self.engines: list[str] = []
 
     def run(self, feed: Feed) -> Iterator[_Done]:
-        """Embed all samples of a feed.
-
-        Yields
-        ------
-        rows : ndarray of shape (m,)
-        embeddings : ndarray of shape (m, ...), float32
-        """
+        """Yield the rows and float32 embeddings, (m, ...), of all samples of a feed, in batches."""
         yield from self._search_batch_size(feed)
         yield from self._change_if_faster(feed)
         yield from self._stream(feed)

@@ -21,26 +21,11 @@ def predict_in_batches(
     batch_size: int,
     n_threads: int = 1,
 ) -> np.ndarray:
-    """Return the outputs of a model for samples, in their order.
+    """Return the outputs of a model with one output for samples, (n, ...), in their order.
 
-    Keras' own ``predict`` sets up a data pipeline at each call and traces the last batch again,
-    which takes longer than a few samples do.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Model with one output.
-    read : callable
-        Function from some of the rows to the inputs of the model, tensor by tensor.
-    rows : ndarray of shape (n,), int64
-        Rows to predict, at least one.
-    batch_size : int
-    n_threads : int, default=1
-        Number of threads that call `read`.
-
-    Returns
-    -------
-    ndarray of shape (n, ...)
+    `read` turns some of the rows, at least one in all, into the inputs of the model, tensor by
+    tensor; `n_threads` call it. Keras' own ``predict`` sets up a data pipeline at each call and
+    traces the last batch again, which takes longer than a few samples do.
     """
     batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
     outputs = []

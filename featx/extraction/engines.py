@@ -42,28 +42,11 @@ def make_runner(
     batch_size: int | str,
     cache: EmbeddingCache | None,
 ) -> Runner:
-    """Return the runner of a pass.
+    """Return the runner of a pass, whose outputs are the embeddings of all sources side by side.
 
-    Parameters
-    ----------
-    sources : sequence of EmbeddingSource
-        Layers and poolings of one backbone, which is built now.
-    n_samples : int
-        Number of samples for the network.
-    engine : {"auto", "keras", "openvino", "onnx"}
-    batch_size : int or "auto"
-    cache : EmbeddingCache or None
-        Cache that remembers batch sizes.
-
-    Returns
-    -------
-    Runner
-        Runner whose outputs are the flat embeddings of all sources, side by side.
-
-    Raises
-    ------
-    WeightsError, BackboneError, EngineError
-        The backbone is not available, or not in this precision on this device.
+    The sources are layers and poolings of one backbone, which is built now. `n_samples` go through
+    it, and `cache` remembers batch sizes. Raise WeightsError, BackboneError or EngineError if the
+    backbone is not available, or not in this precision on this device.
     """
     check_can_run()
     check_is_eager()
@@ -82,7 +65,10 @@ def make_runner(
     known = cache.facts.recall(fact_key) if cache and batch_size == "auto" else None
     if not (type(known) is int and 0 < known <= LARGEST_BATCH):
         known = None
-    size = _first_batch_size(batch_size, known, sources[0].input_shape)
+    if not isinstance(batch_size, str):
+        size = int(batch_size)
+    else:
+        size = known or batch_size_for(sources[0].input_shape, on_accelerator=has_accelerator())
     options = RunnerOptions(
         engine=faster if starts_with_faster and faster else "keras" if engine == "auto" else engine,
         faster=None if starts_with_faster else faster,
@@ -109,13 +95,7 @@ class _Engines:
         self.precision = self._backbones[0].spec.precision
 
     def get(self, name: str, probe: np.ndarray, batch_size: int) -> Engine:
-        """Return an engine for inputs like `probe`, and keep it for the next pass.
-
-        Raises
-        ------
-        EngineError
-            The engine cannot run this network.
-        """
+        """Return an engine for inputs like `probe`, and keep it for the next pass."""
         key = self._key(name, probe.dtype.name)
         with _lock:
             kept = _ENGINES.get(key)
@@ -154,11 +134,3 @@ class _Engines:
             _ENGINES.move_to_end(key)
             while len(_ENGINES) > _MAX_ENGINES:
                 _ENGINES.popitem(last=False)
-
-
-def _first_batch_size(given: int | str, known: int | None, input_shape: tuple[int, ...]) -> int:
-    if not isinstance(given, str):
-        return int(given)
-    if known is not None:
-        return known
-    return batch_size_for(input_shape, on_accelerator=has_accelerator())

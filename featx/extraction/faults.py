@@ -34,22 +34,8 @@ def search_faults(
 ) -> tuple[list[SampleFault], int]:
     """Decode the other samples for some seconds, to list as many faults as possible at once.
 
-    Parameters
-    ----------
-    samples : Samples
-    keys : ndarray of shape (n_samples,), dtype S16
-    faults : list of SampleFault
-        Known faults.
-    shape : tuple of int
-        Shape of one input of the network.
-    n_jobs : int or None
-        Threads; None is one per core.
-
-    Returns
-    -------
-    faults : list of SampleFault
-    n_unseen : int
-        Number of samples for which there was no time.
+    `faults` are known already; `shape` is that of one input of the network. Return all faults, and
+    the number of samples for which there was no time.
     """
     start_s = time.monotonic()
     healthy = np.setdiff1d(np.flatnonzero(keys), [fault.position for fault in faults])
@@ -81,16 +67,7 @@ def with_duplicates(
 
 
 def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> None:
-    """Raise or warn if there are faults, depending on `on_error` ("raise" or "nan").
-
-    Raises
-    ------
-    BadSampleError
-
-    Warns
-    -----
-    BadSampleWarning
-    """
+    """Raise BadSampleError for faults, or warn if `on_error` is "nan"."""
     if faults and on_error == "raise":
         raise BadSampleError(faults, n_samples)
     if faults:
@@ -102,20 +79,9 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
 def check_finite(
     rows: np.ndarray, outputs: np.ndarray, samples: Samples, sources: Sequence[EmbeddingSource]
 ) -> None:
-    """Check that the outputs of a network are finite.
+    """Raise BackboneError, which names the layer, if outputs of a network are NaN or infinite.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n,), int64
-    outputs : ndarray of shape (n, sum of the features of all sources)
-        Embeddings of all sources, side by side.
-    samples : Samples
-    sources : sequence of EmbeddingSource
-
-    Raises
-    ------
-    BackboneError
-        Some outputs are NaN or infinite; the message names the layer.
+    `outputs` of shape (n, sum of the features of all sources) holds their embeddings side by side.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(outputs.sum()):

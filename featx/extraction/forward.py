@@ -39,20 +39,9 @@ _COUNTS = ("n_unread", "n_hits", "n_forward", "n_above_frontier", "bytes_read", 
 class ForwardPass:
     """Embed samples, and augmented views of them, with one backbone and one cache.
 
-    Parameters
-    ----------
-    sources : sequence of EmbeddingSource
-        The source whose embeddings are returned, then other layers and poolings of the same
-        backbone whose embeddings are stored as well.
-    cache : EmbeddingCache or None
-    settings : PassSettings
-    frontier : StoredFrontier, default=None
-        Point where the backbone can be entered with stored activations.
-
-    Attributes
-    ----------
-    report : Bunch
-        Counts and times of the pass so far, augmented views included.
+    The embeddings of the first source are returned; those of the others, which are layers and
+    poolings of the same backbone, are stored as well. At the `frontier`, the backbone can be
+    entered with stored activations.
     """
 
     def __init__(
@@ -81,24 +70,13 @@ class ForwardPass:
     def embed(self, samples: Samples, *, out: np.ndarray | None = None) -> np.ndarray:
         """Embed samples, running the backbone for those that are missing.
 
-        Parameters
-        ----------
-        samples : Samples
-        out : ndarray of shape (n_samples, n_features), float32, default=None
-            Array for the embeddings; None makes one.
+        Return `out` or a new array (n_samples, n_features), float32, in the order of the samples,
+        with NaN where one could not be read.
 
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features), float32
-            `out`, if it was passed. In the order of the samples; NaN where one could not be read.
-
-        Raises
-        ------
-        BadSampleError
-            Samples could not be read and `on_error` is ``"raise"``. If identifying found the fault
-            before the pass, nothing was embedded. If decoding found it, all other samples were
-            embedded and stored. If samples were identified during the pass, those that went
-            through before the fault were.
+        If `on_error` is ``"raise"``, such a sample raises BadSampleError. If identifying found the
+        fault before the pass, nothing was embedded. If decoding found it, all other samples were
+        embedded and stored. If samples were identified during the pass, those that went through
+        before the fault were.
         """
         with self.find(samples, out=out) as missing:
             self.run(missing)
@@ -106,13 +84,7 @@ class ForwardPass:
 
     @contextlib.contextmanager
     def find(self, samples: Samples, *, out: np.ndarray | None = None) -> Iterator[MissingRows]:
-        """Identify samples, read their stored rows, and yield the missing rows.
-
-        Raises
-        ------
-        BadSampleError
-            Samples could not be read: see :meth:`embed`.
-        """
+        """Identify samples, read stored rows, and yield the missing ones: see :meth:`embed`."""
         self._lap_start_s = time.perf_counter()
         outputs = [LayerOutput(source, store, len(samples)) for source, store in self._stores]
         missing = find_missing(samples, outputs, self._settings, self._entry, self._files)
@@ -124,13 +96,7 @@ class ForwardPass:
             yield missing
 
     def run(self, missing: MissingRows) -> None:
-        """Run the backbone for missing rows, store them, and fill in the embeddings.
-
-        Raises
-        ------
-        BadSampleError
-            Samples could not be read: see :meth:`embed`.
-        """
+        """Run the backbone for missing rows, store them, and fill in the embeddings."""
         runner: Runner | None = None
         faults: list[SampleFault] = []
         n_forward = 0
@@ -158,24 +124,12 @@ class ForwardPass:
     ) -> Iterator[tuple[int, Any, np.ndarray]]:
         """Embed samples, then their augmented views: all views of some samples at a time.
 
-        Parameters
-        ----------
-        samples : Samples
-        augmenter : Augmenter or None
-            Source of the augmented views; None if `n_views` is 1.
-        n_views : int
-            Number of embeddings of each sample, its own included.
-        out : ndarray of shape (n_samples, n_features), float32, default=None
-            Array for the embeddings of the samples themselves.
+        `augmenter` is None if `n_views`, the number of embeddings of each sample with its own, is
+        1. `out` takes the embeddings of the samples themselves.
 
-        Yields
-        ------
-        number : int
-            Number of the augmented view; 0 is the sample itself.
-        rows : slice or ndarray of shape (m,)
-            Rows of samples; those that cannot be read have no views.
-        embeddings : ndarray of shape (m, n_features), float32
-            NaN where a sample could not be read. The caller may change it.
+        Yield the number of the view, 0 for the sample itself; the rows of samples, without those
+        that cannot be read; and the embeddings (m, n_features), float32, which the caller may
+        change. Those of samples that cannot be read are NaN.
         """
         yield 0, slice(None), self.embed(samples, out=out)
         if augmenter is None:

@@ -22,30 +22,14 @@ _BATCH_SIZE = 32
 
 
 class StoredFrontier(NamedTuple):
-    """A point in a backbone where stored activations can enter it.
+    """A point in a backbone where stored activations can enter it."""
 
-    Attributes
-    ----------
-    spaces : tuple of Space
-        Spaces of the activations, tensor by tensor, float32.
-    position : int
-        Position of the cut in the backbone's graph.
-    """
-
-    spaces: tuple[Space, ...]
-    position: int
+    spaces: tuple[Space, ...]  # of the activations, tensor by tensor, float32
+    position: int  # of the cut in the backbone's graph
 
 
 class FrontierEntry:
-    """Embeddings of one source that are computed from stored activations.
-
-    Parameters
-    ----------
-    frontier : StoredFrontier
-    source : EmbeddingSource
-    cache : EmbeddingCache
-        Cache that holds the activations.
-    """
+    """Embeddings of one source, computed from the activations that a cache holds."""
 
     def __init__(
         self, frontier: StoredFrontier, source: EmbeddingSource, cache: EmbeddingCache
@@ -60,11 +44,8 @@ class FrontierEntry:
     def embed(self, keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Run the layers above the frontier for samples whose activations are stored.
 
-        Yields
-        ------
-        places : ndarray of int64
-            Positions in `keys`; those of rows that turn out to be damaged are left out.
-        embeddings : ndarray of shape (len(places), n_features), float32
+        Yield positions in `keys`, without those of rows that turn out to be damaged, and their
+        embeddings (n, n_features), float32.
         """
         import keras
 

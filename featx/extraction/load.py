@@ -24,15 +24,9 @@ Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]  # rows, inputs and fa
 
 
 class Rows(Protocol):
-    """Rows that are to be loaded.
+    """Rows that are to be loaded."""
 
-    Attributes
-    ----------
-    are_consecutive : bool
-        True if each row follows the one before, except for duplicates.
-    """
-
-    are_consecutive: bool
+    are_consecutive: bool  # each row follows the one before, except for duplicates
 
     @property
     def n_untaken(self) -> int:
@@ -47,18 +41,7 @@ class Rows(Protocol):
 
 
 class KnownRows:
-    """Rows that are known from the start.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (m,), int64, increasing
-
-    Examples
-    --------
-    >>> rows = KnownRows(np.array([2, 3, 5]))
-    >>> rows.take(2), rows.take(2), rows.n_untaken, rows.n_expected
-    (array([2, 3]), array([5]), 0, 3)
-    """
+    """Rows that are known from the start, int64, increasing."""
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows
@@ -101,34 +84,10 @@ def first_of_content(keys: np.ndarray, seen: set[bytes]) -> np.ndarray:
 class DistinctRows:
     """Rows of samples whose content no earlier sample has.
 
-    Samples are identified while the network works on earlier ones; :meth:`take` identifies the
-    rows that it returns.
-
-    Parameters
-    ----------
-    blocks : iterator of Identified
-        Blocks in the order of the samples: see :meth:`Samples.start_identifying`.
-    n_samples : int
-    ends_at_fault : bool
-        True if the rows end once a fault is known.
-
-    Attributes
-    ----------
-    identities : Identities
-        Keys and faults of the samples that are identified so far.
-
-    Examples
-    --------
-    >>> a, b = b"a" * 16, b"b" * 16
-    >>> blocks = [
-    ...     Identified(slice(0, 3), np.array([a, a, b]), []),
-    ...     Identified(slice(3, 5), np.array([a, b]), []),
-    ... ]
-    >>> rows = DistinctRows(iter(blocks), n_samples=5, ends_at_fault=True)
-    >>> rows.take(2), rows.n_expected
-    (array([0]), 2)
-    >>> rows.take(3), rows.n_untaken
-    (array([2]), 0)
+    Samples are identified while the network works on earlier ones: :meth:`take` identifies the rows
+    that it returns. `blocks` come in the order of the samples, from
+    :meth:`Samples.start_identifying`. `identities` holds the keys and faults so far; with
+    `ends_at_fault` the rows end once there is one.
     """
 
     are_consecutive = True
@@ -198,23 +157,11 @@ def load(
 ) -> Generator[Loaded]:
     """Load samples in groups, prefetched in threads: see :meth:`Samples.batch`.
 
-    Parameters
-    ----------
-    samples : Samples
-    rows : Rows
-    shape : tuple of int
-        Shape of one input of the network.
-    batch_size : callable
-        Function that returns the current batch size of the network. Groups that are only sliced
-        have this size, so that nothing is copied; groups that are decoded are smaller.
-    n_jobs : int or None
-        Threads; None is one per core.
+    `shape` is that of one input of the network, and `batch_size` returns the network's present
+    batch size. Groups that are only sliced have this size, so that nothing is copied; groups that
+    are decoded are smaller. `n_jobs` threads decode; None is one per core.
 
-    Yields
-    ------
-    rows : ndarray of shape (k,), int64
-    inputs : ndarray of shape (k, *shape), uint8 or float32
-    faults : list of SampleFault
+    Yield rows, int64, inputs (k, *shape), uint8 or float32, and the faults of other rows.
     """
     is_sliced = samples.is_ready(shape) and rows.are_consecutive
     largest = rows.n_untaken if is_sliced else GROUP_SIZE
@@ -238,18 +185,8 @@ def load(
 class LoadedFeed:
     """Loaded samples, in batches of any size.
 
-    Parameters
-    ----------
-    groups : iterator
-        Groups as :func:`load` yields them.
-    n_expected : callable
-        Function that returns the number of samples in all, faulty ones included, as far as it is
-        known.
-
-    Attributes
-    ----------
-    faults : list of SampleFault
-        Faults of samples that could not be loaded.
+    `groups` are those of :func:`load`, `n_expected` returns the number of samples in all, faulty
+    ones included, as far as it is known. `faults` are those of samples that could not be loaded.
     """
 
     def __init__(self, groups: Iterator[Loaded], *, n_expected: Callable[[], int]) -> None:

@@ -11,7 +11,6 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,17 +32,7 @@ _IDENTIFY_FAULTY_S = 10.0
 
 
 class PassSettings(NamedTuple):
-    """Settings of a pass, none of which changes an embedding.
-
-    Attributes
-    ----------
-    batch_size : int or "auto"
-    engine : {"auto", "keras", "openvino", "onnx"}
-    n_jobs : int or None
-        Threads that decode; None is one per core.
-    on_error : {"raise", "nan"}
-    verbose : int or callable
-    """
+    """Settings of a pass, as in FeatureExtractor; none of them changes an embedding."""
 
     batch_size: Any = "auto"
     engine: str = "auto"
@@ -53,26 +42,12 @@ class PassSettings(NamedTuple):
 
 
 class LayerOutput:
-    """A source in a pass: its stored rows, and the samples without one.
-
-    Parameters
-    ----------
-    source : EmbeddingSource
-    store : SpaceStore or None
-        Store of the source's rows; None if nothing is cached.
-    n_samples : int
-
-    Attributes
-    ----------
-    writer : RowWriter
-    lacks : ndarray of shape (n_samples,), bool
-        True where the store has no row for the sample; all True before the look-up.
-    """
+    """A source in a pass: its stored rows, if anything is cached, and the samples without one."""
 
     def __init__(self, source: EmbeddingSource, store: SpaceStore | None, n_samples: int) -> None:
         self.source, self.store = source, store
         self.writer = RowWriter(store)
-        self.lacks = np.ones(n_samples, bool)
+        self.lacks = np.ones(n_samples, bool)  # no stored row is known before the look-up
 
     def find(
         self, keys: np.ndarray, *, out: np.ndarray | None = None
@@ -101,23 +76,12 @@ class LayerOutput:
 class MissingRows(ABC):
     """The samples of a pass: which rows are stored, and which need the network.
 
-    Parameters
-    ----------
-    samples : Samples
-    outputs : sequence of LayerOutput
-        Outputs; the embeddings of the first are returned.
-    settings : PassSettings
-    entry : FrontierEntry or None
-        Way to embeddings from stored activations.
+    The embeddings of the first of the `outputs` are returned. `entry` is the way to them from
+    stored activations.
 
-    Attributes
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features), float32
-        Rows of the first output in the order of the samples; NaN where a row is still missing.
-    found : ndarray of shape (n_samples,), bool
-        True where the first output had a stored row.
-    n_above : int
-        Number of rows that were computed from stored activations.
+    `embeddings`, (n_samples, n_features), float32, are NaN where a row is still missing; `found`,
+    (n_samples,), is True where the first output had a stored row; `n_above` counts the rows that
+    were computed from stored activations.
     """
 
     embeddings: np.ndarray
@@ -160,13 +124,7 @@ class MissingRows(ABC):
         """Number of samples whose progress is reported."""
 
     def identify(self) -> None:  # noqa: B027
-        """Identify the samples that have to be known before the look-up.
-
-        Raises
-        ------
-        BadSampleError
-            Some are faulty, and `on_error` is "raise".
-        """
+        """Identify the samples that have to be known before the look-up; faulty ones may raise."""
 
     @abstractmethod
     def look_up(self, out: np.ndarray | None) -> None:
@@ -183,10 +141,7 @@ class MissingRows(ABC):
     def keep(self, rows: np.ndarray, outputs: np.ndarray) -> None:
         """Store the outputs of the network for some rows, and fill in the embeddings.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (n,), int64
-        outputs : ndarray of shape (n, sum of the features of all outputs)
+        `outputs` of shape (n, sum of the features of all outputs) holds them side by side.
         """
         check_finite(rows, outputs, self.samples, self.sources)
         keys = self.identities.keys
@@ -204,12 +159,7 @@ class MissingRows(ABC):
     def complete(self, faults: list[SampleFault], n_forward: int) -> list[SampleFault]:
         """Fill in duplicates after the pass, and return the faults of all samples.
 
-        Parameters
-        ----------
-        faults : list of SampleFault
-            Faults that loading found.
-        n_forward : int
-            Number of samples that went through the network.
+        `faults` are those that loading found; `n_forward` samples went through the network.
         """
 
     def close(self) -> None:  # noqa: B027
@@ -232,13 +182,7 @@ class MissingRows(ABC):
         self.n_above += int((~output.lacks[rows]).sum())
 
     def _copy_to_duplicates(self, rows: np.ndarray) -> np.ndarray:
-        """Copy embeddings from the first of the rows of one content to the others.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,), int64
-            The first row of the same content for each row.
-        """
+        """Copy embeddings from the first row of each content to the others; return first rows."""
         keys = self.identities.keys[rows]
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         origins = rows[first[inverse]]
@@ -260,33 +204,20 @@ def find_missing(
     files: FileIndex,
 ) -> MissingRows:
     """Return the missing rows of samples, which are read twice where possible, else once."""
-    stores = [output.store for output in outputs if output.store is not None]
-    blocks = samples.read(
-        outputs[0].source.input_shape,
-        is_wanted=partial(_is_lacking, stores),
-        n_jobs=settings.n_jobs,
-    )
+
+    def is_wanted(key: bytes) -> bool:
+        keys = keys_from([key], count=1)
+        return any(output.missing(keys)[0] for output in outputs)
+
+    shape = outputs[0].source.input_shape
+    blocks = samples.read(shape, is_wanted=is_wanted, n_jobs=settings.n_jobs)
     if blocks is None:
         return IdentifiedRows(samples, outputs, settings, entry, files)
     return ReadOnceRows(samples, outputs, settings, entry, blocks)
 
 
-def _is_lacking(stores: Sequence[SpaceStore], key: bytes) -> bool:
-    """Return True if a key is missing in any store, or if there is no store."""
-    keys = keys_from([key], count=1)
-    return not stores or not all(store.holds(keys)[0] for store in stores)
-
-
 class IdentifiedRows(MissingRows):
-    """Rows of samples that are identified first, or while the network runs if all are missing.
-
-    Parameters
-    ----------
-    samples, outputs, settings, entry
-        See :class:`MissingRows`.
-    files : FileIndex
-        Digests of files that were hashed before.
-    """
+    """Rows of samples that are identified first, or while the network runs if all are missing."""
 
     def __init__(
         self,
@@ -298,13 +229,11 @@ class IdentifiedRows(MissingRows):
     ) -> None:
         super().__init__(samples, outputs, settings, entry)
         self._files = files
-        stores = [output.store for output in outputs if output.store is not None]
-        is_all_missing = entry is None and not any(store.shards() for store in stores)
-        self._started = samples.start_identifying(files) if is_all_missing else None
+        has_rows = any(output.store.shards() for output in outputs if output.store)
+        can_overlap = entry is None and not has_rows
+        self._started = samples.start_identifying(files) if can_overlap else None
         self._distinct = DistinctRows(
-            self._blocks(),
-            n_samples=len(samples),
-            ends_at_fault=settings.on_error == "raise",
+            self._blocks(), n_samples=len(samples), ends_at_fault=settings.on_error == "raise"
         )
         self._missing = np.empty(0, np.int64)
         self._queue: Rows = self._distinct
@@ -424,15 +353,7 @@ class IdentifiedRows(MissingRows):
 
 
 class ReadOnceRows(MissingRows):
-    """Rows of samples that are identified, looked up and loaded in one pass, each read once.
-
-    Parameters
-    ----------
-    samples, outputs, settings, entry
-        See :class:`MissingRows`.
-    blocks : iterator of ReadBlock
-        See :meth:`Samples.read`.
-    """
+    """Rows of samples that are identified, looked up and loaded in one pass, each read once."""
 
     def __init__(
         self,
@@ -498,7 +419,8 @@ class ReadOnceRows(MissingRows):
         """Yield the rows and inputs of missing samples, and fill in stored rows."""
         for block in self._blocks:
             self.identities.add(block.identified)
-            rows = self._look_up_rows(self._new_rows(block.identified.rows))
+            start, keys = block.identified.rows.start, self.identities.keys[block.identified.rows]
+            rows = self._look_up_rows(start + first_of_content(keys, self._seen))
             self._n_missing += len(rows)
             is_missing = np.isin(block.loaded, rows)
             yield block.loaded[is_missing], block.inputs[is_missing], []
@@ -506,10 +428,6 @@ class ReadOnceRows(MissingRows):
             damaged = np.setdiff1d(rows, block.loaded)
             if len(damaged):
                 yield self.samples.batch(damaged, self.input_shape)
-
-    def _new_rows(self, rows: slice) -> np.ndarray:
-        """Return the rows whose content no earlier sample has."""
-        return rows.start + first_of_content(self.identities.keys[rows], self._seen)
 
     def _look_up_rows(self, rows: np.ndarray) -> np.ndarray:
         """Fill in stored rows; return those that need the network."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import numpy as np
 
@@ -21,16 +20,7 @@ class RowWriter:
     """Store rows every few seconds, and the rest on closing, also after an error.
 
     A thread writes the rows, so that the network does not wait for the disk. It writes one shard at
-    a time, so that at most two are in memory.
-
-    Parameters
-    ----------
-    store : SpaceStore or None
-        Store for the rows; None stores nothing.
-
-    Attributes
-    ----------
-    bytes_written : int
+    a time, so that at most two are in memory. With None for the store, nothing is stored.
     """
 
     def __init__(self, store: SpaceStore | None) -> None:
@@ -52,15 +42,7 @@ class RowWriter:
     def add(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Queue rows for storage, and return them as they will be read back.
 
-        Parameters
-        ----------
-        keys : ndarray of shape (n,), dtype S16
-        rows : ndarray of shape (n, n_features), float32
-
-        Returns
-        -------
-        ndarray of shape (n, n_features)
-            Rows rounded to the dtype of the store where it can hold them; not to be changed.
+        They are rounded to the dtype of the store where it can hold them, and must not be changed.
         """
         if self.store is None or not len(keys):
             return rows
@@ -103,12 +85,7 @@ class RowWriter:
                 _warn_not_stored(exc)
             self._has_failed = True
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with self._thread:
             self._flush()
             self._await()

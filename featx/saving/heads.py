@@ -18,6 +18,7 @@ import io
 import json
 import math
 import re
+import reprlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -84,12 +85,8 @@ _PARTS = re.compile(r"\d+\.np[yz]|[0-9a-f-]{36}\.bin")
 def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
     """Return a head, as it was passed and as it was fitted, as the bytes of a skops file.
 
-    Raises
-    ------
-    UntrustedTypesError
-        The head holds types that neither skops nor featx nor the caller trusts.
-    ParameterError
-        The head holds objects that skops cannot write.
+    Raise UntrustedTypesError if the head holds types that neither skops nor featx nor the caller
+    trusts; ParameterError if it holds objects that skops cannot write.
     """
     parts = copy.deepcopy({"head": head, "head_": fitted})
     for part in _objects_in(parts, set()):
@@ -112,27 +109,12 @@ def load_head(
 ) -> dict[str, Any]:
     """Read a head from the bytes of an untrusted file.
 
-    Parameters
-    ----------
-    data : bytes
-    trusted : sequence of str
-        Trusted types; see :func:`featx.load`.
-    n_features : int
-        Length of an embedding.
-    heads : mapping of str
-        Heads by name.
+    `trusted` types are those of :func:`featx.load`, `n_features` is the length of an embedding, and
+    `heads` are those by name. Return ``"head"``, a name or an estimator, and ``"head_"``, the
+    fitted estimator.
 
-    Returns
-    -------
-    dict
-        ``"head"``, a name or an estimator, and ``"head_"``, the fitted estimator.
-
-    Raises
-    ------
-    UntrustedTypesError
-        The file holds types that are not trusted; nothing was built.
-    SavedFileError
-        The file is damaged, or its head does not predict from such embeddings.
+    Raise UntrustedTypesError, before anything is built, if the file holds types that are not
+    trusted; SavedFileError if it is damaged, or its head does not predict from such embeddings.
     """
     try:
         members = _members_of(data)
@@ -146,7 +128,8 @@ def load_head(
     except UntrustedTypesError:
         raise
     except Exception as exc:  # whatever skops, or a class that it builds, raises on damaged data
-        raise SavedFileError(f"the head in it is damaged: {exc!r}") from exc
+        reason = exc if isinstance(exc, ValueError) else repr(exc)
+        raise SavedFileError(f"the head in it is damaged: {reason}") from exc
     for part in _objects_in(parts, set()):
         if isinstance(getattr(part, "memory", None), str):
             part.memory = None  # a folder of pickles on the machine where the head was saved
@@ -167,23 +150,22 @@ def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
     """Return the schema of a skops file; raise if two objects have the same id."""
     schema = json.loads(members[_SCHEMA])
     if not isinstance(schema, dict) or type(schema.get("protocol")) is not int:
-        raise ValueError("it has no schema")
+        raise ValueError(f"{_SCHEMA} holds {reprlib.repr(schema)}, expected a schema of skops")
     if schema["protocol"] < _PROTOCOL:
-        raise ValueError(f"protocol {schema['protocol']}, expected {_PROTOCOL} or later")
+        raise ValueError(
+            f"it has protocol {schema['protocol']} of skops, expected {_PROTOCOL} or later"
+        )
     known: dict[Any, Any] = {}
     for node in _nodes_in(schema):
         # skops takes the first object with an id, whatever a later node holds.
         meaning = _meaning_of(node)
         if known.setdefault(node.get("__id__"), meaning) != meaning and "__id__" in node:
-            raise ValueError("two objects have the same id")
+            raise ValueError(f"two objects have the same id {node['__id__']!r}")
     return schema
 
 
 def _with_modules(
-    data: bytes,
-    members: dict[str, bytes],
-    schema: dict[str, Any],
-    module_of: Callable[[type], str],
+    data: bytes, members: dict[str, bytes], schema: dict[str, Any], module_of: Callable[[type], str]
 ) -> bytes:
     """Change the modules of featx' own classes in a schema, and return a skops file with it."""
     own = [
@@ -208,7 +190,9 @@ def _nodes_in(schema: Any) -> Iterator[dict[str, Any]]:
     while waiting:
         value, depth = waiting.pop()
         if depth > _MAX_DEPTH:
-            raise ValueError("it is nested too deeply")
+            raise ValueError(
+                f"{_SCHEMA} is nested too deeply, expected {_MAX_DEPTH} levels at most"
+            )
         if isinstance(value, dict):
             if "__loader__" in value or "__id__" in value:
                 yield value
@@ -220,9 +204,11 @@ def _nodes_in(schema: Any) -> Iterator[dict[str, Any]]:
 def _meaning_of(node: dict[str, Any]) -> tuple[Any, ...]:
     kind = tuple(node.get(name) for name in ("__loader__", "__module__", "__class__"))
     if not all(isinstance(name, str) for name in kind) or kind[0] == "CachedNode":
-        raise ValueError(f"a node of {kind}")
-    is_array = kind[0] == "NdArrayNode"
-    if is_array:
+        raise ValueError(
+            f"an object has the loader, module and class {kind}, expected three names, and a "
+            "loader other than CachedNode"
+        )
+    if kind[0] == "NdArrayNode":
         return (*kind, node.get("file"))
     return (*kind, node.get("content")) if kind[0] == "JsonNode" else kind
 
@@ -248,12 +234,15 @@ def _check_array(data: bytes) -> None:
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"an array in version {version}")
+        raise ValueError(f"an array has version {version} of the .npy format, expected 1.0 or 2.0")
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     shape, _, dtype = read[version[0]](file)
     n_bytes = functools.reduce(lambda a, b: a * b, shape, 1) * dtype.itemsize
-    if dtype.hasobject or n_bytes != len(data) - file.tell():
-        raise ValueError(f"an array that does not hold {shape} numbers of {dtype}")
+    n_held = len(data) - file.tell()
+    if dtype.hasobject or n_bytes != n_held:
+        raise ValueError(
+            f"an array holds {n_held:,} bytes, expected numbers of {dtype} in the shape {shape}"
+        )
 
 
 def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) -> list[str]:
@@ -284,14 +273,19 @@ def _check_trees(schema: dict[str, Any], members: dict[str, bytes]) -> None:
         seen[node.get("__id__")] = seen.get(node.get("__id__"), 0) + 1
         is_tree = f"{node['__module__']}.{node['__class__']}" == _TREE
         if is_tree != (node["__loader__"] == "TreeNode"):
-            raise ValueError(f"a tree by {node['__loader__']}")
+            raise ValueError(
+                f"a {node['__class__']} has the loader {node['__loader__']}, expected TreeNode for "
+                "trees and nothing else"
+            )
         if is_tree:
             trees.append(node)
     for tree in trees:
         args, state = tree["__reduce__"]["args"], tree["content"]
         for node, loader in ((args, "TupleNode"), (state, "DictNode")):
             if node["__loader__"] != loader or seen[node.get("__id__")] > 1:
-                raise ValueError("a tree of other parts")
+                raise ValueError(
+                    f"a tree has a {node['__loader__']}, expected a {loader} of its own"
+                )
         _check_tree(
             [_value_of(node, members) for node in args["content"]],
             {name: _value_of(node, members) for name, node in state["content"].items()},
@@ -302,7 +296,7 @@ def _value_of(node: dict[str, Any], members: dict[str, bytes]) -> Any:
     if node["__loader__"] == "JsonNode":
         return json.loads(node["content"])
     if node["__loader__"] != "NdArrayNode" or node.get("type") != "numpy":
-        raise ValueError(f"a tree with a {node['__loader__']}")
+        raise ValueError(f"a tree holds a {node['__loader__']}, expected an array of NumPy")
     return np.load(io.BytesIO(members[node["file"]]), allow_pickle=False)
 
 
@@ -323,7 +317,10 @@ def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
         and values.dtype == np.float64
     )
     if not is_sound:
-        raise ValueError("a tree whose parts do not fit together")
+        raise ValueError(
+            f"the parts of a tree do not fit together: nodes of shape {nodes.shape}, values of "
+            f"{values.shape}, for {n_nodes} nodes, {n_outputs} outputs and classes {n_classes}"
+        )
     _check_nodes(nodes, n_features=n_features, max_depth=max_depth)
 
 
@@ -341,7 +338,10 @@ def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
         and _depth_of(left, right) <= max_depth <= n_nodes
     )
     if not is_sound:
-        raise ValueError("a tree whose nodes point outside it")
+        raise ValueError(
+            f"the nodes of a tree do not form one of {n_nodes} nodes, {n_features} features and "
+            f"depth {max_depth}"
+        )
 
 
 def _depth_of(left: np.ndarray, right: np.ndarray) -> int:
@@ -355,7 +355,8 @@ def _depth_of(left: np.ndarray, right: np.ndarray) -> int:
 def _check_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
     """Check that a file holds a head, and a fitted one that predicts from an embedding."""
     if not isinstance(parts, dict) or parts.keys() != {"head", "head_"}:
-        raise ValueError("it holds something other than a head")
+        held = list(parts) if isinstance(parts, dict) else type(parts).__name__
+        raise ValueError(f"it holds {held}, expected 'head' and 'head_'")
     find_head(parts["head"], dict(heads))
     head = parts["head_"]
     for part in _objects_in(head, set()):
@@ -363,12 +364,12 @@ def _check_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
         for tree in trees if type(part).__name__ in _TREE_OWNERS else []:
             counts = {part.n_features_in_, tree.n_features_in_, tree.tree_.n_features}
             if len(counts) > 1:
-                raise ValueError("trees for other numbers of features")
+                raise ValueError(f"its trees take {sorted(counts)} features, expected one number")
         if isinstance(part, _LIBSVM) and hasattr(part, "support_"):
             _check_support_vectors(part)
     predicted = np.asarray(head.predict(np.zeros((1, n_features))))
     if len(predicted) != 1:
-        raise ValueError(f"it predicts {len(predicted)} values for one sample")
+        raise ValueError(f"it predicts {len(predicted)} values for one sample, expected 1")
 
 
 def _check_support_vectors(svm: Any) -> None:
@@ -391,7 +392,10 @@ def _check_support_vectors(svm: Any) -> None:
     if isinstance(svm, _LIBSVM_CLASSIFIERS):
         is_sound = is_sound and (n_support >= 0).all() and n_support.sum() == n_vectors
     if not is_sound:
-        raise ValueError("a support vector machine whose parts do not fit together")
+        raise ValueError(
+            f"the parts of a {type(svm).__name__} do not fit together: {n_vectors} support "
+            f"vectors, coefficients of shape {dual.shape}, for {n_classes} classes"
+        )
 
 
 @functools.cache

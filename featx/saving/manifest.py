@@ -43,7 +43,7 @@ _MAX_VIEWS = 2**12
 _MAX_THREADS = 2**12
 _MAX_DEPTH = 32
 # Parameters of the constructors of named networks that refer to nothing outside the network.
-_CONSTRUCTOR_PARAMS = (
+_CONSTRUCTOR_PARAMS = {
     "alpha",
     "classes",
     "classifier_activation",
@@ -53,18 +53,11 @@ _CONSTRUCTOR_PARAMS = (
     "include_preprocessing",
     "minimalistic",
     "name",
-)
+}
 
 
 def parse_manifest(data: bytes) -> Any:
-    """Parse an unchecked manifest.
-
-    Raises
-    ------
-    ParameterError
-        The data are not UTF-8 or not JSON, are nested too deeply, or hold NaN, infinity or a
-        repeated name.
-    """
+    """Parse an unchecked manifest, which has to be plain JSON of limited depth."""
     try:
         value = json.loads(
             data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=dict_without_repeats
@@ -94,19 +87,10 @@ def _check_depth(value: Any) -> None:
 
 
 def check_manifest(manifest: Any, classes: Collection[str]) -> None:
-    """Check that a manifest holds only what :func:`featx.save` writes.
+    """Raise ParameterError unless a manifest holds only what :func:`featx.save` writes.
 
-    Parameters
-    ----------
-    manifest : object
-        Parsed manifest.
-    classes : collection of str
-        Names of the estimators that can be saved; the first is the extractor.
-
-    Raises
-    ------
-    ParameterError
-        Some fields are faulty; the message lists all of them.
+    `classes` are the names of the estimators that can be saved, the extractor first. The message
+    lists all faulty fields.
     """
     faults = ParameterFaults(MANIFEST)
     is_known = partial(_is_in, options=classes)
@@ -124,7 +108,7 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
         "space.identity.", space.get("identity", {}), _IDENTITY, faults, is_open=True
     )
     fitted = _check_fields("fitted.", fields.get("fitted", {}), _FITTED, faults)
-    around = _check_fields("estimator.fitted.", estimator.get("fitted", {}), _AROUND, faults)
+    around = _check_fields("estimator.fitted.", estimator.get("fitted", {}), _COLUMNS, faults)
     if fitted.get("feature_shape_") != identity.get("feature_shape"):
         faults.add("fitted.feature_shape_", fitted.get("feature_shape_"), "that of space.identity.")
     for prefix, part in (("fitted", fitted), ("estimator.fitted", around)):
@@ -135,17 +119,7 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
 
 
 class _Field(NamedTuple):
-    """The rule for one field.
-
-    Attributes
-    ----------
-    is_valid : callable
-        Function that returns True for a valid value.
-    expected : str
-        Description of the valid values, for messages.
-    is_optional : bool
-        True if the field may be missing.
-    """
+    """The rule for one field; messages describe the valid values as `expected`."""
 
     is_valid: Callable[[Any], bool]
     expected: str
@@ -187,28 +161,12 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _MAX_TEXT
 
 
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
 def _is_int(value: Any, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
 
 
-def _is_n_jobs(value: Any) -> bool:
-    return value is None or (_is_int(value, -_MAX_THREADS, _MAX_THREADS) and value != 0)
-
-
-def _is_verbose(value: Any) -> bool:
-    return isinstance(value, bool) or _is_int(value, -1000, 1000)
-
-
-def _is_member(value: Any, name: str) -> bool:
-    return isinstance(value, dict) and value == {"file": name}
-
-
 def _is_backbone(value: Any) -> bool:
-    if _is_member(value, BACKBONE):
+    if value == {"file": BACKBONE}:
         return True
     if not (isinstance(value, dict) and value.keys() == {"name"} and _is_text(value["name"])):
         return False
@@ -234,40 +192,44 @@ def _is_range(value: Any) -> bool:
     )
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
 def _are_constructor_params(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, dict) and all(
-        name in _CONSTRUCTOR_PARAMS and isinstance(param, (str, int, float, bool, type(None)))
-        for name, param in value.items()
+    return value is None or (
+        isinstance(value, dict)
+        and value.keys() <= _CONSTRUCTOR_PARAMS
+        and all(isinstance(param, str | int | float | None) for param in value.values())
     )
 
 
+_OBJECT = _Field(lambda value: isinstance(value, dict), "an object")
+_OPTIONAL_OBJECT = _OBJECT._replace(is_optional=True)
+_VERBOSE = _Field(
+    lambda value: isinstance(value, bool) or _is_int(value, -1000, 1000), "a small number"
+)
 _SHAPE = f"a shape of {MAX_SIZE} numbers at most"
 _NAME = "a known name"
 _COLUMNS = {
     "n_features_in_": _Field(
         partial(_is_int, low=1, high=_MAX_COLUMNS), "a number of columns", is_optional=True
     ),
-    "feature_names_in_": _Field(_are_names, "names of columns", is_optional=True),
+    "feature_names_in_": _Field(
+        lambda value: isinstance(value, list) and all(map(_is_text, value)),
+        "names of columns",
+        is_optional=True,
+    ),
 }
 _TOP = {
-    "format": _Field(partial(_is_int, low=FORMAT, high=FORMAT), f"{FORMAT}"),
+    "format": _Field(partial(_is_int, low=FORMAT, high=FORMAT), str(FORMAT)),
     "featx": _Field(_is_text, "a version"),
     "backbone": _Field(_is_backbone, f"a name of list_backbones(), or the member {BACKBONE!r}"),
     "preprocessing": _Field(
-        lambda value: _is_in(value, ("auto", *PREPROCESSINGS)) or _is_member(value, LAYER),
+        lambda value: _is_in(value, ("auto", *PREPROCESSINGS)) or value == {"file": LAYER},
         f"a known name, None or the member {LAYER!r}",
     ),
-    "params": _Field(_is_object, "an object"),
-    "fitted": _Field(_is_object, "an object"),
-    "space": _Field(_is_object, "an object"),
-    "report": _Field(_is_object, "an object", is_optional=True),
-    "estimator": _Field(_is_object, "an object", is_optional=True),
+    "params": _OBJECT,
+    "fitted": _OBJECT,
+    "space": _OBJECT,
+    "report": _OPTIONAL_OBJECT,
+    "estimator": _OPTIONAL_OBJECT,
 }
 _PARAMS = {
     "weights": _Field(partial(_is_in, options=("imagenet",)), "'imagenet'"),
@@ -283,17 +245,17 @@ _PARAMS = {
     "engine": _Field(partial(_is_in, options=("auto", *ENGINES)), _NAME),
     "views": _Field(partial(_is_int, low=1, high=_MAX_VIEWS), f"1 to {_MAX_VIEWS}"),
     "augment": _Field(
-        lambda value: _is_in(value, (None, *AUGMENTATIONS)) or _is_member(value, AUGMENT),
+        lambda value: _is_in(value, (None, *AUGMENTATIONS)) or value == {"file": AUGMENT},
         f"a known name, None or the member {AUGMENT!r}",
     ),
     "on_error": _Field(partial(_is_in, options=("raise", "nan")), "'raise' or 'nan'"),
-    "n_jobs": _Field(_is_n_jobs, f"None, or a number up to {_MAX_THREADS} other than 0"),
-    "verbose": _Field(_is_verbose, "a small number"),
+    "n_jobs": _Field(
+        lambda value: value is None or (value != 0 and _is_int(value, -_MAX_THREADS, _MAX_THREADS)),
+        f"None, or a number up to {_MAX_THREADS} other than 0",
+    ),
+    "verbose": _VERBOSE,
 }
-_SPACE = {
-    "label": _Field(_is_text, "text"),
-    "identity": _Field(_is_object, "an object"),
-}
+_SPACE = {"label": _Field(_is_text, "text"), "identity": _OBJECT}
 _IDENTITY = {
     "dtype": _Field(partial(_is_in, options=("float32", "float16")), _NAME),
     "input_shape": _Field(is_shape, _SHAPE),
@@ -309,8 +271,7 @@ _ESTIMATOR = {
     "random_state": _Field(
         lambda value: value is None or _is_int(value, 0, 2**32 - 1), "None, or 32 bits"
     ),
-    "verbose": _Field(_is_verbose, "a small number", is_optional=True),
-    "report": _Field(_is_object, "an object", is_optional=True),
-    "fitted": _Field(_is_object, "an object", is_optional=True),
+    "verbose": _VERBOSE._replace(is_optional=True),
+    "report": _OPTIONAL_OBJECT,
+    "fitted": _OPTIONAL_OBJECT,
 }
-_AROUND = _COLUMNS

@@ -65,13 +65,7 @@ if TYPE_CHECKING:
 _CLASSES: dict[str, Any] = {
     kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
 }
-_MAX_BYTES = {
-    MANIFEST: 2**24,
-    HEAD: 2**35,
-    BACKBONE: 2**34,
-    LAYER: 2**30,
-    AUGMENT: 2**30,
-}
+_MAX_BYTES = {MANIFEST: 2**24, HEAD: 2**35, BACKBONE: 2**34, LAYER: 2**30, AUGMENT: 2**30}
 # Parameters that are saved in other members, or that depend on the machine, as the cache does.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
 
@@ -232,10 +226,17 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         check_manifest(manifest, _CLASSES)
         _check_members(manifest, entries)
         extractor = _load_extractor(manifest, entries, cache)
-        loaded = _load_around(extractor, manifest, entries, trusted)
     except (ParameterError, SavedFileError) as exc:
         raise SavedFileError(
             f"{shown} is not a saved featx estimator of this version: {exc}"
+        ) from exc
+    try:
+        loaded = _load_around(extractor, manifest, entries, trusted)
+    except SavedFileError as exc:
+        finding = str(exc).rstrip(".")
+        raise SavedFileError(
+            f"{shown} is not a saved featx estimator of this version: {finding}. Restore the file "
+            "from a copy, or save the estimator again with this version of featx."
         ) from exc
     try:
         _check_space(extractor)
@@ -401,21 +402,11 @@ def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) -> None:
-    """Check, before any long work, that an estimator can be saved once it is fitted.
+    """Check, before any long work, that an unfitted estimator can be saved once it is fitted.
 
-    A copy of the head is fitted on a few random numbers, since some types exist only then.
-
-    Parameters
-    ----------
-    estimator : TransferClassifier or TransferRegressor
-        Unfitted estimator.
-    trusted : sequence of str, default=()
-        Trusted types; see :func:`save`.
-
-    Raises
-    ------
-    UntrustedTypesError
-        The head will hold other types; the message names them.
+    A copy of the head is fitted on a few random numbers, since some types exist only then. Raise
+    UntrustedTypesError, which names them, if they are neither known nor `trusted`: see
+    :func:`save`.
     """
     rng = np.random.default_rng(0)
     head = estimator.new_head()

@@ -82,9 +82,6 @@ class Overflowing(Engine):
     def _load(self, model):
         pass
 
-    def resized(self, batch_size):
-        return self
-
     def start(self, inputs):
         return np.full((len(inputs), 3), np.inf, np.float32)
 

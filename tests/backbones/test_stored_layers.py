@@ -99,7 +99,9 @@ def test_check_configuration_looks_at_every_depth():
         ({"class_name": "__typespec__", "config": {}}, "__typespec__"),
         ({"class_name": "__numpy__", "config": {"value": [1], "dtype": "O"}}, "dtype 'O'"),
         ({"class_name": "__tensor__", "config": [1]}, "dtype None"),
+        ({"class_name": "__numpy__", "config": {"dtype": ["O"]}}, r"dtype \['O'\]"),
         (function("relu", module="os"), "function 'relu' of os"),
+        (function(["relu"]), r"function \['relu'\]"),
         (layer("MyLayer", module="mine"), "MyLayer of mine"),
     ],
 )

@@ -329,7 +329,7 @@ def test_run_threads_share_one_engine():
             assert difference(rows, expected) < 1e-5
 
 
-def test_bfloat16_statistics_of_a_normalisation_are_kept():
+def test_bfloat16_statistics_of_a_normalization_are_kept():
     inputs = keras.Input((6,))
     norm = keras.layers.Normalization()
     norm.adapt(np.random.default_rng(0).normal(1, 1, (200, 6)).astype(np.float32))

@@ -44,7 +44,7 @@ LINEAR = {
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_rewritten_normalisation_is_folded(name):
+def test_rewritten_normalization_is_folded(name):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((9, 9, 4))
     x = layers.BatchNormalization()(LINEAR[name]()(inputs))

@@ -28,11 +28,6 @@ class Doubling(Engine):
     def _load(self, model):
         self.sizes = []
 
-    def resized(self, batch_size):
-        engine = Doubling(None, batch_size)
-        engine.sizes, engine.capacity = self.sizes, self.capacity
-        return engine
-
     def start(self, inputs):
         assert len(inputs) == self.batch_size
         self.sizes.append(len(inputs))

@@ -11,11 +11,6 @@ from featx.exceptions import ParameterError, UnreadableImageError
 TAPS = ["stage2", ("stage3", "max"), (None, "avg"), ("stage2", "flatten")]
 
 
-@pytest.fixture
-def images():
-    return np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
-
-
 def test_transform_stores_every_layer(images):
     extractor = FeatureExtractor("tiny", also_cache=TAPS)
     own = extractor.fit_transform(images)

@@ -16,11 +16,6 @@ from featx.inputs import samples, sequence
 from featx.inputs.recognize import as_samples
 
 
-@pytest.fixture
-def images():
-    return np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
-
-
 def test_pass_stores_rows_while_it_runs(images, monkeypatch):
     monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
     FeatureExtractor("tiny", batch_size=3).fit_transform(images)

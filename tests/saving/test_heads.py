@@ -486,7 +486,7 @@ def test_load_head_support_vector_machine_predicts_equally(head):
 def test_load_head_support_vectors_outside_raise(name, change):
     head = SVC().fit(X, LABELS)
     setattr(head, name, change(getattr(head, name)))
-    with pytest.raises(SavedFileError, match="support vector machine whose parts"):
+    with pytest.raises(SavedFileError, match="parts of a SVC do not fit together"):
         load(head_bytes(head, head, ()))
 
 

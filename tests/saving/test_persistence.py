@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -36,11 +37,6 @@ def images():
 @pytest.fixture
 def labels():
     return np.array(["a", "b", "c"] * 4)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.featx"
 
 
 def model(n_channels=3):
@@ -258,10 +254,14 @@ def test_load_warm_own_weights_needs_no_tensorflow(images, labels, path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("head.skops", None), ("head.skops", b"junk"), ("featx.json", b'{"format": 99}')],
+    ("name", "content", "fault"),
+    [
+        ("head.skops", None, "it has the members"),
+        ("head.skops", b"junk", "the head in it is damaged: .*Restore the file from a copy"),
+        ("featx.json", b'{"format": 99}', "format=99: expected 2"),
+    ],
 )
-def test_load_file_with_a_damaged_part_raises(name, content, images, labels, path):
+def test_load_file_with_a_damaged_part_raises(name, content, fault, images, labels, path):
     save(TransferClassifier("tiny").fit(images, labels), path)
     with zipfile.ZipFile(path) as archive:
         entries = {entry: archive.read(entry) for entry in archive.namelist()}
@@ -270,8 +270,9 @@ def test_load_file_with_a_damaged_part_raises(name, content, images, labels, pat
         for entry, data in entries.items():
             if data is not None:
                 archive.writestr(entry, data)
-    with pytest.raises(SavedFileError, match="is not a saved featx estimator of this version"):
+    with pytest.raises(SavedFileError, match="is not a saved featx estimator of this") as caught:
         load(path)
+    assert re.search(fault, str(caught.value), re.DOTALL)
 
 
 def test_load_model_of_keras_names_the_way(path):

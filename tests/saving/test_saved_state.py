@@ -32,11 +32,6 @@ def dense(*layers, **kwargs):
     return keras.Sequential([keras.Input((5,)), first, *layers])
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.featx"
-
-
 def fitted(head="logistic", **kwargs):
     extractor = FeatureExtractor(dense(), cache=None)
     return TransferClassifier(extractor, head, **kwargs).fit(COLUMNS, LABELS)
