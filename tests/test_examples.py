@@ -79,6 +79,7 @@ def test_regression_measures_angles(run, folder):
     assert shown["error"] < shown["guess_error"] / 3
 
 
+@pytest.mark.long
 def test_few_labels_gain_by_self_training(run):
     accuracy = run("few_labels")["accuracy"]
     assert accuracy["few labels"] < accuracy["self-training"] < accuracy["all labels"]

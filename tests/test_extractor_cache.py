@@ -167,7 +167,9 @@ def test_transform_warm_run_imports_no_tensorflow(paths):
     assert child.returncode == 0, errors
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_transform_killed_run_resumes(how, tmp_path):
     images = np.random.default_rng(2).integers(0, 256, (400, 64, 64, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)

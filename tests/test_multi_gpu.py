@@ -83,7 +83,11 @@ def test_embed_on_gpus_interrupted_run_continues(no_gpus_listed, tmp_path, monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("network", "n_gpus"), [(Opaque(), 1), (Unseeded(), 2)], ids=["opaque", "unseeded"]
+    ("network", "n_gpus"),
+    [
+        pytest.param(Opaque(), 1, id="opaque", marks=pytest.mark.long),
+        pytest.param(Unseeded(), 2, id="unseeded"),
+    ],
 )
 def test_embed_on_gpus_unshareable_network_is_refused(network, n_gpus, no_gpus_listed):
     with pytest.raises(BackboneError, match="cannot share embeddings"):
@@ -96,7 +100,7 @@ def test_embed_on_gpus_ended_process_is_named(no_gpus_listed):
         embed_on_gpus(FeatureExtractor(Exits()), ROWS, gpus=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_embed_on_gpus_unwritable_cache_is_refused(no_gpus_listed, tmp_path):
     (tmp_path / "file").touch()
     extractor = FeatureExtractor("tiny", cache=tmp_path / "file")

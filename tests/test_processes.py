@@ -48,7 +48,7 @@ def test_child_predicts_the_same(method, backbone, when):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["name", "file"])
+@pytest.mark.parametrize("kind", [pytest.param("name", marks=pytest.mark.long), "file"])
 def test_workers_of_a_search_on_a_warm_cache_import_no_tensorflow(kind, tmp_path):
     backbone = "tiny"
     if kind == "file":

@@ -40,8 +40,8 @@ def images_of(*folders):
     ("folders", "accuracy"),
     [
         (("flower_photos/train", "flower_photos/val"), 0.83),
-        (("dogs_cats",), 0.95),
-        (("sign_digits",), 0.84),
+        pytest.param(("dogs_cats",), 0.95, marks=pytest.mark.long),
+        pytest.param(("sign_digits",), 0.84, marks=pytest.mark.long),
     ],
     ids=["flower_photos", "dogs_cats", "sign_digits"],
 )

@@ -7,6 +7,7 @@ import unittest
 
 import keras
 import pytest
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
@@ -45,21 +46,39 @@ def test_frozen_estimator_passes(estimator, check):
     run(check, estimator)
 
 
-FINE_TUNED_CLASSIFIER, FINE_TUNED_REGRESSOR = estimators(
-    fine_tune=FineTune(epochs=1), random_state=0
-)
+# What fine-tuning might change; the others, with a training each, run in the long form.
+GATE = {
+    "check_classifiers_classes",
+    "check_classifiers_one_label",
+    "check_classifiers_train",
+    "check_dict_unchanged",
+    "check_dont_overwrite_attributes",
+    "check_estimators_overwrite_params",
+    "check_estimators_pickle",
+    "check_fit2d_1sample",
+    "check_fit_idempotent",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_n_features_in_after_fitting",
+    "check_readonly_memmap_input",
+}
 
 
-@pytest.mark.slow
-@parametrize_with_checks([FINE_TUNED_CLASSIFIER])
-def test_fine_tuned_classifier_passes(estimator, check):
-    run(check, estimator)
+def fine_tuned_checks():
+    """Return all checks of a fine-tuned classifier and regressor, as pytest's parameters."""
+    for estimator in estimators(fine_tune=FineTune(epochs=1), random_state=0):
+        for _, check in estimator_checks_generator(estimator):
+            name = check.func.__name__
+            in_gate = isinstance(estimator, TransferClassifier) and name in GATE
+            mark = pytest.mark.slow if in_gate else pytest.mark.long
+            yield pytest.param(
+                estimator, check, id=f"{type(estimator).__name__}-{name}", marks=mark
+            )
 
 
-@pytest.mark.long
-@parametrize_with_checks([FINE_TUNED_REGRESSOR])
-def test_fine_tuned_regressor_passes(estimator, check):
-    run(check, estimator)
+@pytest.mark.parametrize(("estimator", "check"), fine_tuned_checks())
+def test_fine_tuned_estimator_passes(estimator, check):
+    run(check, clone(estimator))
 
 
 @pytest.mark.parametrize(

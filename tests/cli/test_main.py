@@ -54,7 +54,7 @@ def test_extract_writes_embeddings_paths_and_labels(run, photos, tmp_path):
         assert arrays["paths"][0] == str(photos / "dark" / "0.png")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Keras finds no GPU:featx.exceptions.EngineWarning")
 def test_extract_on_gpus_reports_their_passes(run, photos, tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

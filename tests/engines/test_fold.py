@@ -11,13 +11,17 @@ from sample_networks import FAMILIES, difference, family, pixels, transformer, w
 from featx.digests.keras_graph import graph_digest
 from featx.engines.fold import rewritten
 
-LARGE = ("InceptionResNetV2", "NASNetMobile")
+# Large ones, and those whose blocks are like another's.
+LONG = (
+    *("DenseNet121", "EfficientNetB0", "InceptionResNetV2", "InceptionV3"),
+    *("MobileNetV2", "NASNetMobile", "ResNet50"),
+)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "params", "size"),
-    [pytest.param(*each, marks=pytest.mark.long if each[0] in LARGE else ()) for each in FAMILIES],
+    [pytest.param(*each, marks=pytest.mark.long if each[0] in LONG else ()) for each in FAMILIES],
 )
 def test_rewritten_family_gives_the_same_embeddings(name, params, size):
     model = family(name, params, size)
