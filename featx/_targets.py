@@ -39,12 +39,8 @@ _NUMBERS = {bool, int, float}  # arrays of these show missing entries as NaN
 def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
     """Return labels as an array of booleans, integers, floats, dates or strings, all unchanged.
 
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        A list, an array, a tensor, or a column of pandas, polars, pyarrow and others.
-    name, noun : str
-        Name of the argument and word for one label, for messages.
+    They may be a list, an array, a tensor, or a column of pandas, polars, pyarrow and others.
+    `noun` is the word for one label in messages.
 
     Raises
     ------
@@ -62,7 +58,7 @@ def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
     Traceback (most recent call last):
         ...
     featx.exceptions.InputError: y has labels of several types: int (row 0) and str (row 1): \
-expected one type
+    expected one type
     """
     array = _as_array(y, name)
     if array.dtype == object:
@@ -76,11 +72,6 @@ expected one type
 
 def as_values(y: Any, *, name: str = "y") -> np.ndarray:
     """Return values to predict, in any container, as an array of booleans, integers or floats.
-
-    Raises
-    ------
-    InputError
-        Values are missing, infinite, or not numbers.
 
     Examples
     --------

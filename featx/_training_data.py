@@ -14,6 +14,7 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedShuffleSplit,
 )
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
 from featx._targets import as_labels, as_weights
@@ -32,20 +33,7 @@ def hold_out(
     is_classifier: bool,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split samples into a training part and a validation part.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    validation : float or cross-validator
-        See :class:`FineTune`.
-    groups : ndarray of shape (n_samples,) or None
-    is_classifier : bool
-    seed : int
-
-    Returns
-    -------
-    train, held_out : ndarray of int64, increasing
+    """Split samples into a training part and a validation part, increasing row indices.
 
     Raises
     ------
@@ -95,15 +83,14 @@ def _splitter(
             return GroupShuffleSplit(1, test_size=fraction, random_state=seed)
         n_folds = max(2, round(1 / fraction))
         return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    if is_classifier and not stratified:
-        return _SplitKeepingEachClass(fraction, seed)
+    if not is_classifier:
+        return ShuffleSplit(1, test_size=fraction, random_state=seed)
     if stratified:
         counts = np.unique(y, return_counts=True)[1]
         n_held_out = round(fraction * len(y))
         if counts.min() > 1 and len(counts) <= n_held_out <= len(y) - len(counts):
             return StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
-        return _SplitKeepingEachClass(fraction, seed)
-    return ShuffleSplit(1, test_size=fraction, random_state=seed)
+    return _SplitKeepingEachClass(fraction, seed)
 
 
 def _columns(y: np.ndarray) -> np.ndarray:
@@ -136,25 +123,16 @@ def _no_rows() -> np.ndarray:
 class Data:
     """Samples, labels or values, weights and groups on which an estimator is fitted.
 
-    Attributes
-    ----------
-    X : Samples
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    sample_weight : ndarray of shape (n_samples,) or None
-    groups : ndarray of shape (n_samples,) or None
-    train, validation : ndarray of int64, increasing
-        Training and validation samples; empty before they are chosen.
-    teacher_predictions : ndarray of shape (n_samples, n_classes) or (n_samples, n_outputs), or None
-        Probabilities or values that a teacher predicts for the samples.
+    The rows of training and validation samples increase; there are none before they are chosen.
     """
 
     X: Any
-    y: np.ndarray
+    y: np.ndarray  # (n_samples,) or (n_samples, n_outputs)
     sample_weight: np.ndarray | None
     groups: np.ndarray | None
     train: np.ndarray = field(default_factory=_no_rows)
     validation: np.ndarray = field(default_factory=_no_rows)
-    teacher_predictions: np.ndarray | None = None
+    teacher_predictions: np.ndarray | None = None  # (n_samples, n_classes or n_outputs)
 
     def take(self, rows: np.ndarray) -> Data:
         """Return some of the samples, `rows` increasing, without `X`."""
@@ -188,27 +166,20 @@ class Data:
         return replace(self, train=train, validation=held_out)
 
 
-def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
-    """Fit an extractor, and embed augmented views as float32, (n_samples, n_views, n_features).
+def draw_seed(random_state: Any) -> int:
+    """Draw an int32 seed from a random state."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
-    Raises
-    ------
-    ParameterError
-        The embeddings are no vectors; raised before they are computed.
-    """
+
+def training_views(extractor: FeatureExtractor, X: Any) -> np.ndarray:
+    """Fit an extractor, and embed augmented views as float32, (n_samples, n_views, n_features)."""
     if extractor.views > 1 or extractor.pooling is None:
         return views_of(extractor.fit(X), X)
     return np.asarray(extractor.fit_transform(X))[:, np.newaxis]
 
 
 def views_of(extractor: FeatureExtractor, X: Any) -> np.ndarray:
-    """Embed augmented views with a fitted extractor: (n_samples, n_views, n_features), float32.
-
-    Raises
-    ------
-    ParameterError
-        The embeddings are no vectors; raised before they are computed.
-    """
+    """Embed augmented views with a fitted extractor: (n_samples, n_views, n_features), float32."""
     check_vectors(extractor)
     if extractor.views == 1:
         return np.asarray(extractor.transform(X))[:, np.newaxis]
@@ -216,13 +187,7 @@ def views_of(extractor: FeatureExtractor, X: Any) -> np.ndarray:
 
 
 def check_vectors(extractor: FeatureExtractor) -> None:
-    """Check that the embeddings of a fitted extractor are vectors.
-
-    Raises
-    ------
-    ParameterError
-        They are not vectors, so no head can be trained on them.
-    """
+    """Raise a ParameterError if the embeddings of a fitted extractor are not vectors."""
     if len(extractor.feature_shape_) != 1:
         raise ParameterError(
             f"extractor has pooling=None, which gives embeddings of shape "
@@ -231,13 +196,7 @@ def check_vectors(extractor: FeatureExtractor) -> None:
 
 
 def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> np.ndarray:
-    """Return the weights of samples, shape (n_samples,), float64.
-
-    Raises
-    ------
-    InputError
-        Some weights are faulty, see :func:`~featx._targets.as_weights`, or the head takes none.
-    """
+    """Return the weights of samples, (n_samples,) float64, unless the head takes none."""
     if not takes_sample_weight(head):
         raise InputError(
             f"sample_weight was passed, but the head {type(head).__name__} takes no weights, and "
@@ -250,15 +209,7 @@ def checked_weights(sample_weight: Any, head: BaseEstimator, n_samples: int) -> 
 def checked_target(
     y: Any, n_samples: int, *, convert: Callable[[Any], np.ndarray], owner: str
 ) -> np.ndarray:
-    """Return labels or values, shape (n_samples,) or (n_samples, n_outputs).
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-    n_samples : int
-    convert : {as_labels, as_values}
-    owner : str
-        Name of the estimator, for messages.
+    """Return labels or values, (n_samples,) or (n_samples, n_outputs), by as_labels or as_values.
 
     Raises
     ------
@@ -277,26 +228,14 @@ def checked_target(
 
 
 def checked_classes(classes: Any, y: np.ndarray) -> np.ndarray:
-    """Return all class labels, shape (n_classes,), sorted.
-
-    Raises
-    ------
-    InputError
-        `classes` are not labels, or lack some labels of `y`.
-    """
+    """Return all class labels, (n_classes,), sorted; `y` may hold no others."""
     known = np.unique(as_labels(classes, name="classes"))
     check_known(y, known, source="classes")
     return known
 
 
 def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
-    """Check that labels are among the classes of a head.
-
-    Raises
-    ------
-    InputError
-        Some labels are not.
-    """
+    """Raise an InputError if labels are not among the classes of a head."""
     is_text = [array.dtype.kind in "OU" for array in (y, classes)]
     unknown = y if is_text[0] != is_text[1] else np.setdiff1d(y, classes)
     if len(unknown):
@@ -305,12 +244,7 @@ def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
 
 
 def readable_mask(embeddings: np.ndarray) -> np.ndarray:
-    """Return True for each sample that could be read, with all of its augmented views.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features) or (n_samples, n_views, n_features)
-    """
+    """Return True for each sample that could be read, with all of its augmented views."""
     unread = np.isnan(embeddings[..., 0])
     return ~unread.any(axis=tuple(range(1, unread.ndim)))
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone, is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.metaestimators import available_if
@@ -24,6 +24,7 @@ from featx._training_data import (
     check_known,
     checked_classes,
     checked_weights,
+    draw_seed,
     readable_mask,
     rows_that_were_read,
     training_views,
@@ -33,9 +34,7 @@ from featx._validation import InputFaults, ParameterFaults
 from featx.exceptions import InputError, ParameterError
 from featx.export import export, to_keras
 from featx.extractor import FeatureExtractor
-from featx.finetune.distill import check_teacher, distill
 from featx.finetune.params import FineTune
-from featx.finetune.run import fine_tune
 from featx.heads.fit import as_head_input, as_rows, fit_on_views, predict, train_further
 from featx.heads.folds import check_keeps_samples_together
 from featx.heads.named import (
@@ -94,7 +93,7 @@ class TransferParams(FeatxEstimator, ABC):
         if isinstance(self.fine_tune, FineTune):
             faults.check_part(self.fine_tune.check_params, prefix="fine_tune__")
             if self.fine_tune.distill_to is not None:
-                faults.check_part(lambda: check_teacher(make_head(self.head, self._heads)))
+                faults.check_part(lambda: _check_teacher(make_head(self.head, self._heads)))
         elif self.fine_tune is not None:
             faults.add("fine_tune", self.fine_tune, "a FineTune, or None.")
         if self.fine_tune is not None and getattr(extractor, "views", 1) != 1:
@@ -131,19 +130,7 @@ class TransferParams(FeatxEstimator, ABC):
         ``head__C`` reaches the classifier of a head that is a pipeline with scaling. Keyword
         parameters of heads of other libraries can be set as well, such as
         ``head__feature_fraction`` of LightGBM.
-
-        Parameters
-        ----------
-        **params : dict
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ParameterError
-            There is no such parameter; similar names are suggested, and nothing was set.
+        Other names are an error, as in :meth:`FeatureExtractor.set_params`.
         """
         changed = copy.copy(self)
         for part in {"extractor", "head", "fine_tune"} & params.keys():
@@ -203,6 +190,15 @@ class TransferParams(FeatxEstimator, ABC):
         if self.verbose:
             extractor.set_params(verbose=self.verbose)
         return extractor
+
+
+def _check_teacher(head: BaseEstimator) -> None:
+    """Raise a ParameterError if the predictions of a head cannot be distilled."""
+    if is_classifier(head) and not hasattr(head, "predict_proba"):
+        raise ParameterError(
+            f"fine_tune__distill_to needs a head with probabilities, but {head} has none: pass "
+            "head='logistic', for example"
+        )
 
 
 def _accepts_more_params(name: str, known: Mapping[str, Any]) -> bool:
@@ -308,15 +304,19 @@ class TransferEstimator(TransformerMixin, TransferParams):
         self.report_ = Bunch(**{**report, "seconds": {**report.seconds, "head": head_s}})
 
     def _fine_tune(self, extractor: FeatureExtractor, data: Data) -> None:
-        tune = fine_tune if self.fine_tune.distill_to is None else distill
-        outcome = tune(
-            self.fine_tune,
-            extractor,
-            partial(self.new_head, data.y),
-            data,
-            random_state=self.random_state,
-            verbose=self.verbose,
-        )
+        # Imported here, since these modules load Keras. The seed is drawn before, since TensorFlow
+        # draws from NumPy's global generator when it is imported (2026-11).
+        args = self.fine_tune, extractor, partial(self.new_head, data.y), data
+        state, verbose = self.random_state, self.verbose
+        if self.fine_tune.distill_to is None:
+            seed = draw_seed(state)
+            from featx.finetune.run import fine_tune
+
+            outcome = fine_tune(*args, seed=seed, is_seeded=state is not None, verbose=verbose)
+        else:
+            from featx.finetune.distill import distill
+
+            outcome = distill(*args, random_state=state, verbose=verbose)
         self.extractor_, self.head_ = outcome.extractor, outcome.head
         self.report_ = Bunch(**outcome.report)
 

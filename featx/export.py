@@ -84,21 +84,10 @@ _N_STAND_INS = 256
 
 
 def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
-    """Make one Keras model of an extractor and a head.
+    """Make one Keras model of a fitted extractor and a linear head: see the module.
 
-    Parameters
-    ----------
-    extractor : FeatureExtractor
-        Fitted extractor.
-    head : estimator
-        Linear classifier or regressor, fitted on embeddings of the extractor.
-
-    Returns
-    -------
-    keras.Model
-        Model from pixels to the head's predictions; see the module. Its layers are copies, which
-        may be trained; a backbone without a graph, such as a subclassed model, is not copied. The
-        model of a classifier has ``class_names``, a list of str.
+    Its layers are copies, which may be trained; a backbone without a graph, such as a subclassed
+    model, is not copied. The model of a classifier has ``class_names``, a list of str.
 
     Raises
     ------
@@ -134,32 +123,9 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
 def export(
     extractor: FeatureExtractor, head: BaseEstimator, path: str | os.PathLike[str], *, format: str
 ) -> None:
-    """Write an extractor and a head as one model, for a runtime without featx.
+    """Write an extractor and a head as one model: see :meth:`TransferClassifier.export`.
 
-    Parameters
-    ----------
-    extractor, head
-        See :func:`to_keras`.
-    path : str or Path
-        Folder of a SavedModel; else a file ``.keras``, ``.onnx``, ``.xml`` (OpenVINO, with a second
-        file ``.bin``) or ``.tflite``. Existing regular files, or a folder that holds only a
-        SavedModel, are replaced once the new ones are complete; permissions are kept.
-    format : {"keras", "saved_model", "onnx", "openvino", "litert"}
-        Format of the file. All but "keras" need Keras to run on TensorFlow, and can hold layers
-        that cannot be copied.
-
-    Raises
-    ------
-    ParameterError
-        The format is unknown, the path does not suit it, or the head is not linear.
-    MissingExtraError
-        Packages that write the format are missing.
-    NotFittedError, BackboneError
-        See :func:`to_keras`.
-    EngineError
-        The format cannot hold the network.
-    OSError
-        The disk is full or the folder is read-only, for example; existing files are unharmed.
+    All formats but "keras" can hold layers that cannot be copied.
     """
     path = Path(path)
     check_target(path, format)
@@ -203,13 +169,7 @@ def describe_precision(format: str) -> str:
 
 
 def check_target(path: Path, format: str) -> None:
-    """Check, before any work, that a model can be exported to a path in a format.
-
-    Raises
-    ------
-    ParameterError, MissingExtraError
-        See :func:`export`.
-    """
+    """Check, before any work, that a model can be exported to a path in a format."""
     faults = ParameterFaults("export")
     faults.check_option("format", format, FORMATS)
     if not path.absolute().parent.is_dir():

@@ -1,4 +1,4 @@
-"""What child processes do with an estimator that came to them as bytes."""
+"""A child process that fits or predicts with an estimator that came to it as bytes."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What is exported in tests: images, and a small network with its head."""
+"""Images, and a small network with its head, that tests export."""
 
 import keras
 import numpy as np

@@ -29,19 +29,6 @@ from featx.exceptions import (
 
 
 @pytest.fixture
-def images():
-    """Dark and light noise: two classes that any head can tell apart."""
-    noise = np.random.default_rng(0).integers(0, 128, (20, 64, 64, 3), dtype=np.uint8)
-    noise[::2] += 127
-    return noise
-
-
-@pytest.fixture
-def labels():
-    return np.array(["light", "dark"] * 10)
-
-
-@pytest.fixture
 def paths(images, tmp_path):
     names = [tmp_path / f"{number}.png" for number in range(len(images))]
     for image, name in zip(images, names, strict=True):

@@ -1,4 +1,4 @@
-"""What scikit-learn's checks ask of estimators, asked on images: arrays and paths."""
+"""The contract of scikit-learn's checks, on images: arrays and paths."""
 
 import copy
 import pickle
@@ -69,7 +69,7 @@ def test_predicting_changes_no_attribute(estimator, X, y):
     assert vars(fitted) == before
 
 
-def test_each_sample_alone_gives_the_same_as_all_together(estimator, X, y):
+def test_sample_alone_is_predicted_as_among_others(estimator, X, y):
     fitted = estimator.fit(X, y)
     together = output(fitted, X)
     alone = np.concatenate([output(fitted, taken(X, [row])) for row in range(N_SAMPLES)])

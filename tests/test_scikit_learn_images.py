@@ -254,7 +254,7 @@ def test_weights_and_groups_through_metadata_routing(extractor, X, y):
 
 
 @pytest.mark.parametrize("how", ["pandas", "polars"])
-def test_embeddings_are_frames_where_that_is_asked_for(how, extractor, classifier, X, y):
+def test_set_output_makes_embeddings_frames(how, extractor, classifier, X, y):
     pytest.importorskip(how)
     frame = extractor.set_output(transform=how).fit_transform(X)
     assert next(iter(frame.columns)) == "tiny_avg_0"

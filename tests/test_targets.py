@@ -113,7 +113,7 @@ def test_several_labels_with_weights_are_saved(images, labels, tmp_path):
 
 
 def test_calibrated_labels_with_weights_are_saved(images, labels, tmp_path):
-    """What scikit-learn keeps its calibrated heads in is no estimator."""
+    """scikit-learn keeps its calibrated heads in an object that is no estimator."""
     head = OneVsRestClassifier(CalibratedClassifierCV(LogisticRegression(), cv=2))
     classifier = TransferClassifier("tiny", head)
     classifier.fit(images, labels, sample_weight=np.arange(24) % 3 + 1)

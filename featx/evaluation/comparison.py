@@ -32,28 +32,15 @@ _ROUNDING = 1e-12  # of a score
 
 
 class Comparison(NamedTuple):
-    """Accuracy of a head on the embeddings of a backbone, over folds.
-
-    Attributes
-    ----------
-    backbone, head : str
-    mean, spread : float
-        Mean accuracy over the folds, and its standard deviation.
-    seconds : float
-        Wall time, embedding included.
-    n_forward : int
-        Number of samples that went through the backbone.
-    scores : list of float
-        Accuracy of each fold.
-    """
+    """Accuracy of a head on the embeddings of a backbone, over folds."""
 
     backbone: str
     head: str
-    mean: float
-    spread: float
-    seconds: float
-    n_forward: int
-    scores: list[float]
+    mean: float  # mean accuracy
+    spread: float  # standard deviation of the accuracy
+    seconds: float  # wall time, embedding included
+    n_forward: int  # number of samples that went through the backbone
+    scores: list[float]  # accuracy of each fold
 
 
 def compare(
@@ -66,36 +53,15 @@ def compare(
     groups: Any = None,
     random_state: int = 0,
 ) -> Iterator[Comparison]:
-    """Cross-validate each head on the embeddings of each extractor.
+    """Cross-validate each head on the embeddings of each extractor, and yield each result at once.
 
-    With ``on_error="nan"``, samples that cannot be read are left out of training and test. A
-    warning names near-duplicates in different folds, which the embeddings of the first extractor
-    show.
+    Samples of a group stay together in training or test. `random_state` seeds the folds, and heads
+    that take one. With ``on_error="nan"``, samples that cannot be read are left out of training and
+    test. A warning names near-duplicates in different folds, which the embeddings of the first
+    extractor show.
 
-    Parameters
-    ----------
-    X : samples
-    y : array-like of shape (n_samples,)
-    extractors : sequence of FeatureExtractor
-    heads : sequence of str or estimator
-    n_folds : int, default=5
-        Number of folds, stratified and shuffled.
-    groups : array-like of shape (n_samples,), default=None
-        Groups whose samples stay together in training or test.
-    random_state : int, default=0
-        Seed of the folds, and of heads that take one.
-
-    Yields
-    ------
-    Comparison
-        Result of a head on the embeddings of an extractor, as soon as it is known.
-
-    Raises
-    ------
-    ParameterError
-        Extractors or heads are faulty; the message, before any pass, lists all faults.
-    InputError
-        Labels or groups are faulty, or a class has too few samples or there are too few groups.
+    All faults of extractors and heads make one error, and those of labels and groups another,
+    before any pass.
     """
     faults = ParameterFaults("compare")
     for extractor in extractors:
@@ -103,12 +69,11 @@ def compare(
     for head in heads:
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
-    X = list(X) if isinstance(X, Iterator) else X
-    y, groups = _checked(len(as_samples(X)), y, groups)
+    samples = as_samples(X)
+    y, groups = _checked(len(samples), y, groups)
     _check_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
-    samples = as_samples(X)
     # All are fitted first, so that a backbone that cannot be loaded raises before any pass.
     embedders = [clone(extractor).fit(samples) for extractor in extractors]
     for embedder in embedders:
@@ -242,22 +207,13 @@ def compare_heads(
 
 
 def p_values(scores: Sequence[Sequence[float]]) -> list[float]:
-    """Test each candidate of a cross-validation against the best, fold by fold.
+    """Return the two-sided p-value of each candidate against the best one; 1 for the best.
 
     It is the t test of Nadeau and Bengio 2003, "Inference for the Generalization Error": folds
     share training samples, so that the plain paired test finds differences too easily. If the gap
     is the same in all folds, the sign test is used instead. There is no correction for the number
     of candidates, nor for the selection of the best by the same scores: among many equally good
     candidates, some will be below 0.05.
-
-    Parameters
-    ----------
-    scores : sequence of n_candidates sequences of n_folds floats
-
-    Returns
-    -------
-    list of n_candidates floats
-        Two-sided p-values; 1 for the best.
 
     Examples
     --------
@@ -337,9 +293,8 @@ def _checked(n_samples: int, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarra
 def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> None:
     """Check that heads that cross-validate keep groups and augmented views together."""
     for head in heads:
-        check_keeps_samples_together(
-            make_head(head, CLASSIFIER_HEADS), np.asarray(y), groups, n_views=n_views
-        )
+        made = make_head(head, CLASSIFIER_HEADS)
+        check_keeps_samples_together(made, y, groups, n_views=n_views)
 
 
 def _name_of(head: Any) -> str:

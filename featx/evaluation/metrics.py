@@ -153,14 +153,7 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     into 15 bins by the probability of the predicted class; the mean probability of each bin is
     compared with its accuracy, and the gaps are averaged over samples. The same paper divides
     scores by a temperature; the temperature with the lowest log loss on these samples shows whether
-    probabilities are too high or too low.
-
-    Parameters
-    ----------
-    y_true : ndarray of shape (n_samples,)
-    proba : ndarray of shape (n_samples, n_classes)
-    classes : ndarray of shape (n_classes,), sorted
-        Labels of the columns.
+    probabilities are too high or too low. `classes` are the labels of the columns, sorted.
 
     Returns
     -------
@@ -218,10 +211,7 @@ def _at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _best_temperature(class_indices: np.ndarray, proba: np.ndarray) -> float | None:
-    """Return the temperature between 0.01 and 100 with the lowest log loss.
-
-    None if the log loss is lowest at an end, or the same at both.
-    """
+    """Return the temperature from 0.01 to 100 with the lowest log loss; None if it is at an end."""
 
     def loss(log_temperature: float) -> float:
         calibrated = _at_temperature(proba, float(np.exp(log_temperature)))
@@ -235,19 +225,13 @@ def _best_temperature(class_indices: np.ndarray, proba: np.ndarray) -> float | N
 
 
 def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]:
-    """Return confidence intervals for metrics from a confusion matrix.
+    """Return confidence intervals for metrics from a confusion matrix; rows are true classes.
 
     Fractions (accuracy; precision and recall of each class) have Wilson's score intervals (1927),
     which are valid even if all of a few samples are right. F1 scores and averages have percentiles
     of a bootstrap (Efron 1979) with 2,000 resamples, which are too narrow with few samples. The
     bootstrap draws cells of the confusion matrix, so that a million samples take as long as a
     hundred.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (n_classes, n_classes), int
-        Confusion matrix; rows are true classes, columns predicted ones.
-    confidence : float, default=0.95
 
     Returns
     -------
@@ -321,13 +305,10 @@ def _resampled(counts: np.ndarray) -> _Measures:
         size = min(n_at_once, _N_RESAMPLES - start)
         drawn = rng.multinomial(n_samples, fractions, size=size).astype(np.float64)
         is_right = true == predicted
-        parts.append(
-            _measures(
-                _summed(drawn[:, is_right], true[is_right], n_classes),
-                _summed(drawn, true, n_classes),
-                _summed(drawn, predicted, n_classes),
-            )
-        )
+        right = _summed(drawn[:, is_right], true[is_right], n_classes)
+        actual, guessed = (_summed(drawn, labels, n_classes) for labels in (true, predicted))
+        ratios = _ratio(right, guessed), _ratio(right, actual), _ratio(2 * right, actual + guessed)
+        parts.append(ratios)
     return _Measures(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
@@ -336,12 +317,6 @@ def _summed(drawn: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray
     places = (np.arange(len(labels)), labels)
     is_of = sparse.csr_array((np.ones(len(labels)), places), shape=(len(labels), n_classes))
     return drawn @ is_of
-
-
-def _measures(right: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> _Measures:
-    return _Measures(
-        _ratio(right, predicted), _ratio(right, actual), _ratio(2 * right, actual + predicted)
-    )
 
 
 def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -22,22 +22,11 @@ _N_PREFETCHED = 4
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of some samples: inputs, targets and weights.
+    """Batches of some samples, `rows`: inputs, targets and weights.
 
-    Parameters
-    ----------
-    read : Reader
-    rows : ndarray of shape (m,), int64
-        Samples in the batches.
-    targets : ndarray of shape (n_samples, n_scores), float32
-    weights : ndarray of shape (n_samples,), float32
-    batch_size : int
-    seed : int
-        Seed of order and mixing.
-    mixing : callable, default=None
-        Function from (rng, inputs, targets, weights) to the mixed inputs, targets and weights.
-    n_augmented : int, default=0
-        Number of augmented views of each sample; each epoch takes the next one.
+    Targets (n_samples, n_scores) and weights (n_samples,) are those of all samples. `seed`
+    determines order and mixing. `mixing` gets (rng, inputs, targets, weights) and returns the mixed
+    ones. Of `n_augmented` augmented views, each epoch takes the next.
     """
 
     def __init__(
@@ -113,8 +102,6 @@ class Batches(keras.utils.PyDataset):
 def mixup(alpha: float) -> Callable[..., Any]:
     """Make a function that mixes each sample of a batch with another one.
 
-    References
-    ----------
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412).
     """
 

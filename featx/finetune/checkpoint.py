@@ -13,67 +13,35 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
 from featx._files import read_regular, seal, unseal, write_atomically
 from featx.backbones.augment import generator_states
 from featx.digests.hashing import digest_of_json
 
-if TYPE_CHECKING:
-    import keras
-
 
 @dataclass
 class Progress:
-    """The progress of a training.
+    """The progress of a training."""
 
-    Attributes
-    ----------
-    epoch : int
-        Number of finished epochs.
-    history : dict
-        Lists of losses and scores, one number per epoch.
-    best_epoch : int
-        Number of epochs after which the model was best; 0 is the head itself.
-    best_score, best_loss : float
-    best_weights : list of ndarray
-        See :func:`trained_weights`.
-    state : list of ndarray
-        See :func:`model_state`; after the first epoch, the optimizer's variables follow.
-    seed : int
-    batch_size : int
-        Batch size that fitted into memory.
-    learning_rate : float or None
-        Highest learning rate; None for an optimizer that has a schedule.
-    names : list of str
-        Names of the optimizer's variables.
-    """
-
-    epoch: int
-    history: dict[str, list[float]]
-    best_epoch: int
+    epoch: int  # number of finished epochs
+    history: dict[str, list[float]]  # losses and scores, one number per epoch
+    best_epoch: int  # 0 is the head itself
     best_score: float
     best_loss: float
-    best_weights: list[np.ndarray]
-    state: list[np.ndarray]
+    best_weights: list[np.ndarray]  # values of `trained_weights`
+    state: list[np.ndarray]  # values of `model_state`, then those of the optimizer
     seed: int
-    batch_size: int
-    learning_rate: float | None = None
-    names: list[str] = field(default_factory=list)
+    batch_size: int  # the one that fitted into memory
+    learning_rate: float | None = None  # the highest; None for an optimizer that has a schedule
+    names: list[str] = field(default_factory=list)  # names of the optimizer's variables
 
 
 class Checkpoint:
-    """The file that keeps the progress of one run.
-
-    Parameters
-    ----------
-    folder : Path or None
-        Folder of the file; None keeps nothing.
-    key : dict
-        Plain data that identify the run.
-    """
+    """The file in a folder, or none, that keeps the progress of the run that `key` identifies."""
 
     def __init__(self, folder: Path | None, key: dict[str, Any]) -> None:
         self._path = folder / f"{digest_of_json(key)}.tuning" if folder else None
@@ -94,13 +62,7 @@ class Checkpoint:
         return None
 
     def save(self, progress: Progress) -> None:
-        """Save the progress, and replace what was saved before.
-
-        Raises
-        ------
-        OSError
-            The file cannot be written; the one saved before is unharmed.
-        """
+        """Replace what was saved before; an OSError leaves it unharmed."""
         if self._path is not None:
             write_atomically(self._path, seal(_packed(progress)))
 
@@ -154,8 +116,6 @@ def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 def values_of(variables: list[Any]) -> list[np.ndarray]:
     """Return copies of the values of variables."""
-    import keras
-
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 

@@ -9,30 +9,14 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 
-from featx._training_data import Data, check_vectors, readable_mask
-from featx.exceptions import ParameterError
+from featx._training_data import Data, check_vectors, draw_seed, readable_mask
 from featx.extractor import FeatureExtractor
 from featx.finetune.params import FineTune, as_extractor
 from featx.finetune.plan import Plan
-from featx.finetune.run import Outcome, draw_seed, fine_tune
+from featx.finetune.run import Outcome, fine_tune
 from featx.heads.fit import as_head_input
 
 _SHARED = ("cache", "engine", "on_error", "n_jobs", "verbose")
-
-
-def check_teacher(head: BaseEstimator) -> None:
-    """Check that the predictions of a head can be distilled.
-
-    Raises
-    ------
-    ParameterError
-        The head is a classifier without probabilities.
-    """
-    if is_classifier(head) and not hasattr(head, "predict_proba"):
-        raise ParameterError(
-            f"fine_tune__distill_to needs a head with probabilities, but {head} has none: pass "
-            "head='logistic', for example"
-        )
 
 
 def distill(
@@ -44,29 +28,12 @@ def distill(
     random_state: Any,
     verbose: Any,
 ) -> Outcome:
-    """Fine-tune the larger backbone, and train the smaller one on its predictions.
+    """Fine-tune the larger backbone, and train the smaller one, ``distill_to``, on its predictions.
 
     The teacher is fitted on the training part only, as the student is, so that both are evaluated
-    on samples that neither has seen.
-
-    Parameters
-    ----------
-    params : FineTune
-        Parameters with ``distill_to``.
-    extractor, new_head, data, random_state, verbose
-        See :func:`fine_tune`.
-
-    Returns
-    -------
-    Outcome
-        Outcome of the student; ``"teacher"`` in its report is the report of the teacher.
-
-    Raises
-    ------
-    ParameterError, InputError, BackboneError
-        Teacher or student cannot be trained; raised before anything is computed where possible.
-    KeyboardInterrupt
-        The teacher's training was interrupted; the student's did not begin.
+    on samples that neither has seen. Its report is ``"teacher"`` in that of the student. What
+    cannot be trained raises before anything is computed where possible. KeyboardInterrupt is
+    raised if the teacher's training was interrupted, since the student's did not begin.
     """
     shared = {name: getattr(extractor, name) for name in _SHARED}
     student = as_extractor(params.distill_to, **shared)
@@ -75,12 +42,13 @@ def distill(
     Plan(student_params, student)
     seed = draw_seed(random_state)
     data = data.split(params.validation, is_classifier=is_classifier(new_head()), seed=seed)
-    options = {"random_state": None if random_state is None else seed, "verbose": verbose}
-    teacher = fine_tune(params, extractor, new_head, data, **options)
+    state = None if random_state is None else seed
+    options = {"is_seeded": state is not None, "verbose": verbose}
+    teacher = fine_tune(params, extractor, new_head, data, seed=draw_seed(state), **options)
     if teacher.report["was_interrupted"]:
         raise KeyboardInterrupt
     data = replace(data, teacher_predictions=_predictions(teacher, data.X))
-    outcome = fine_tune(student_params, student, new_head, data, **options)
+    outcome = fine_tune(student_params, student, new_head, data, seed=draw_seed(state), **options)
     outcome.report["teacher"] = teacher.report
     return outcome
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import keras
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -31,20 +32,12 @@ _SMALLEST_LOSS_GAIN = 0.01  # as a fraction of the loss
 class InitialHead:
     """Heads fitted on the training part and scored on the validation part.
 
-    Parameters
-    ----------
-    new_head : callable
-        Function that makes an unfitted head.
-    params : FineTune
-    data : Data
-        Samples, split, without `X`.
-    features : ndarray of shape (n_samples, n_features), float32
-        Embeddings as the trained model computes them, so that head and model do not differ by the
-        rounding of another engine or of stored activations.
+    `features` are float32 embeddings as the trained model computes them, so that head and model do
+    not differ by the rounding of another engine or of stored activations. `data` is split, without
+    `X`.
 
     Attributes
     ----------
-    embeddings : ndarray of shape (n_samples, n_features)
     requested : estimator
         Head that the caller passed.
     score : float
@@ -53,7 +46,6 @@ class InitialHead:
         Head from which training starts: the requested one, if it is linear, or another.
     linear : LinearMap
         Affine map of that head.
-    objective : Objective
     """
 
     def __init__(
@@ -72,13 +64,7 @@ class InitialHead:
         self.objective = make_objective(params, data, classes=classes, linear=self.linear)
 
     def score_with(self, rows: np.ndarray) -> float:
-        """Return the validation score of a head fitted on some of the training samples.
-
-        Raises
-        ------
-        ValueError
-            The samples are too few.
-        """
+        """Return the validation score of a head fitted on some samples; ValueError if too few."""
         return self._score(self._fit(self._new_head(), self.embeddings, rows))
 
     def fit_on_all(self, embeddings: np.ndarray) -> BaseEstimator:
@@ -90,13 +76,8 @@ class InitialHead:
 
         It is better if it predicts more samples right, or as many with a loss that is lower by at
         least a hundredth. The loss is compared with that of the calibrated head, since a change of
-        confidence alone needs no training.
-
-        Parameters
-        ----------
-        scores, first : ndarray of shape (n_validation, n_scores)
-            Scores of the model for the validation samples, now and before the first step, in units
-            of the targets.
+        confidence alone needs no training. The model's validation scores, now and before the first
+        step, are in units of the targets.
         """
         objective, rows = self.objective, self.data.validation
         weights = objective.sample_weight[rows]
@@ -111,13 +92,7 @@ class InitialHead:
         return bool(weights @ gains >= 0 and is_large) and is_clearly_positive(loss_gains, weights)
 
     def handover_gap(self, scores: np.ndarray) -> float:
-        """Return the largest difference between Keras' validation scores and those of the head.
-
-        Parameters
-        ----------
-        scores : ndarray of shape (n_validation, n_scores)
-            Scores in units of the targets.
-        """
+        """Return the gap between the head and Keras' validation scores, in units of the targets."""
         scores = scores * self.objective.spread + self.objective.center
         return handover_gap(scores, self.head, self.embeddings[self.data.validation], self.linear)
 
@@ -175,12 +150,6 @@ class InitialHead:
 def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
     """Return whether a weighted mean exceeds zero by more than its standard error.
 
-    Parameters
-    ----------
-    gains : ndarray of shape (n,)
-        Gain of the more complex model for each sample.
-    weights : ndarray of shape (n,)
-
     Examples
     --------
     >>> is_clearly_positive(np.array([0.0, 1, 0, 0, 1, 0, 0, 0, 0, 0]), np.ones(10))
@@ -198,8 +167,6 @@ def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
 
 
 def _is_exact(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
-    import keras
-
     scaling, dense = linear.layers()
     scores = dense(scaling(embeddings.astype(np.float32)))
     computed = keras.ops.convert_to_numpy(scores)

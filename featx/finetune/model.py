@@ -23,19 +23,10 @@ from featx.heads.linear_map import LinearMap
 
 
 class TrainedModel:
-    """A copy of a backbone that is trained, and the head on it.
+    """A copy of a backbone that is trained, whose weights the plan's copy gets at the end.
 
-    Parameters
-    ----------
-    plan : Plan
-        Plan of the training; its copy of the backbone gets the trained weights at the end.
-
-    Attributes
-    ----------
-    features : keras.Model
-        Model from inputs to embeddings, (n, n_features) float32.
-    n_trained, n_frozen : int
-        Numbers of trained and frozen parameters of the backbone.
+    `features` is the model from inputs to float32 embeddings. `n_trained` and `n_frozen` are the
+    numbers of parameters of the backbone.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -125,26 +116,10 @@ def predict(model: keras.Model, read: Reader, rows: np.ndarray, batch_size: int)
 
 @dataclass(frozen=True, eq=False)
 class TrainingTask:
-    """A model, the samples it is trained on, and those it is validated on.
+    """A model, the samples it is trained on, and those it is validated on."""
 
-    Attributes
-    ----------
-    model : keras.Model
-        Model from the arrays that `read` returns to scores in units of the targets; its
-        ``trainable`` attributes are set.
-    depths : dict
-        Number of blocks above each trained layer of the backbone, by layer name.
-    read : Reader
-    objective : Objective
-    train_rows, validation_rows : ndarray of int64
-    mixing : callable or None
-        See :class:`Batches`.
-    n_augmented : int
-        See :class:`Batches`.
-    """
-
-    model: keras.Model
-    depths: dict[str, int]
+    model: keras.Model  # from inputs to scores in units of the targets; its ``trainable`` are set
+    depths: dict[str, int]  # number of blocks above each trained layer, by its name
     read: Reader
     objective: Objective
     train_rows: np.ndarray

@@ -8,23 +8,21 @@ suits them all. The score is accuracy or R², as for the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, softmax
 from sklearn.metrics import r2_score
 from sklearn.utils.class_weight import compute_sample_weight
 
+from featx._training_data import Data
 from featx._validation import ParameterFaults
 from featx.exceptions import ParameterError
 from featx.finetune.params import FineTune
-
-if TYPE_CHECKING:
-    import keras
-
-    from featx._training_data import Data
-    from featx.heads.linear_map import LinearMap
+from featx.heads.linear_map import LinearMap
 
 _SMALLEST_PROBABILITY = 1e-12
 _TEMPERATURE = 2.0  # of distillation
@@ -38,13 +36,7 @@ _LOSS_OF_LINK = {
 
 
 def check_objective(params: FineTune, y: np.ndarray, *, is_classifier: bool) -> None:
-    """Check that loss and class weights suit the labels or values.
-
-    Raises
-    ------
-    ParameterError
-        Loss or class weights do not suit them; the message lists all faults.
-    """
+    """Raise a ParameterError if loss or class weights do not suit the labels or values."""
     faults = ParameterFaults("FineTune")
     loss, weight = params.loss, params.class_weight
     if not is_classifier:
@@ -72,33 +64,16 @@ class Objective:
     """Targets, weights and loss of all samples, as Keras takes them.
 
     "Units of the targets" are ``(values - center) / spread``, with 0 and 1 for classes.
-
-    Attributes
-    ----------
-    loss_name : str
-        Value of ``FineTune.loss`` other than "auto".
-    targets : ndarray of shape (n_samples, n_scores), float32
-        One-hot, 0 and 1, -1 and 1, or standardized values.
-    weights : ndarray of shape (n_samples,), float32
-        Weights in the loss: those of samples times those of classes.
-    sample_weight : ndarray of shape (n_samples,)
-        Weights in the score.
-    classes : ndarray or None
-        Classes in the order of their scores; None for regressors.
-    center, spread : ndarray of shape (n_scores,)
-    teacher_targets : ndarray of shape (n_samples, n_scores), float32, or None
-        Distillation targets: probabilities at the temperature, or values in units of the targets.
-    is_multilabel : bool
     """
 
-    loss_name: str
-    targets: np.ndarray
-    weights: np.ndarray
-    sample_weight: np.ndarray
-    classes: np.ndarray | None
-    center: np.ndarray
-    spread: np.ndarray
-    teacher_targets: np.ndarray | None
+    loss_name: str  # a value of ``FineTune.loss`` other than "auto"
+    targets: np.ndarray  # (n_samples, n_scores) float32: one-hot, 0 and 1, -1 and 1, or values
+    weights: np.ndarray  # (n_samples,) float32, in the loss, class weights included
+    sample_weight: np.ndarray  # (n_samples,), in the score, without class weights
+    classes: np.ndarray | None  # in the order of their scores; None for regressors
+    center: np.ndarray  # (n_scores,)
+    spread: np.ndarray  # (n_scores,)
+    teacher_targets: np.ndarray | None  # like `targets`, with probabilities at the temperature
     is_multilabel: bool
 
     @property
@@ -115,8 +90,6 @@ class Objective:
 
     def loss(self, label_smoothing: float = 0.0) -> keras.losses.Loss:
         """Make the loss of scores in units of the targets."""
-        import keras
-
         losses = keras.losses
         if self.loss_name == "cross_entropy":
             return losses.CategoricalCrossentropy(True, label_smoothing=label_smoothing)
@@ -135,16 +108,12 @@ class Objective:
 
     def losses(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Compute the loss of each sample, (n,), without weights."""
-        from keras import ops
-
         return np.asarray(ops.convert_to_numpy(self.loss().call(self.targets[rows], scores)))
 
     def calibrated(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return scores, (n, n_scores), times the one factor at which their loss is lowest.
+        """Return scores times the one factor at which their loss is lowest: temperature scaling.
 
-        References
-        ----------
-        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: temperature scaling.
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
         """
         weights = self.sample_weight[rows]
 
@@ -173,16 +142,7 @@ class Objective:
 def make_objective(
     params: FineTune, data: Data, *, classes: np.ndarray | None, linear: LinearMap
 ) -> Objective:
-    """Make the objective of a training that starts from a head.
-
-    Parameters
-    ----------
-    params : FineTune
-    data : Data
-    classes : ndarray or None
-        Classes of the head, in the order of its scores; None for regressors.
-    linear : LinearMap
-        Affine map of the head.
+    """Make the objective of a training that starts from a head of some classes, None for values.
 
     Raises
     ------

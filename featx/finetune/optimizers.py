@@ -37,18 +37,9 @@ def make_optimizer(
     n_steps: int,
     n_accumulated: int,
 ) -> keras.optimizers.Optimizer:
-    """Make the optimizer of a training.
+    """Make the optimizer of a training of `n_steps` batches, `n_accumulated` of which make a step.
 
-    Parameters
-    ----------
-    params : FineTune
-    task : TrainingTask
-    learning_rate : float or None
-        Highest rate of the topmost block; None for an optimizer that has a schedule.
-    n_steps : int
-        Number of batches of the whole training.
-    n_accumulated : int
-        Number of batches whose gradients make one step.
+    `learning_rate` is the highest rate of the topmost block; None keeps the optimizer's schedule.
     """
     if learning_rate is None:
         return new_optimizer(params.optimizer, None, n_accumulated)
@@ -167,8 +158,6 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
 def rate_from_trial(rates: np.ndarray, losses: np.ndarray) -> float:
     """Return a tenth of the rate at which the smoothed loss of a trial with rising rates is lowest.
 
-    References
-    ----------
     Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017 (arXiv 1506.01186).
 
     Examples

@@ -36,26 +36,8 @@ _MAX_DISK_FRACTION = 0.9
 class Plan:
     """The layers that are trained, and whether epochs start from the frontier or from pixels.
 
-    Parameters
-    ----------
-    params : FineTune
-    extractor : FeatureExtractor
-        Fitted extractor.
-
-    Attributes
-    ----------
-    backbone : Backbone
-    copy : FlatCopy
-        Copy of the backbone's truncated model.
-    unfrozen : Unfrozen
-    frontier : Frontier
-    frontier_skipped_because : str or None
-        Reason why each epoch starts from pixels; None if it starts from the frontier.
-
-    Raises
-    ------
-    ParameterError, BackboneError
-        The backbone has no such part, or cannot be copied.
+    `copy` is a copy of the backbone's truncated model. `frontier_skipped_because` is the reason why
+    each epoch starts from pixels, None if it starts from the frontier.
     """
 
     def __init__(self, params: FineTune, extractor: FeatureExtractor) -> None:
@@ -150,18 +132,10 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """The spaces of the inputs of the first unfrozen layers.
+    """The spaces of the inputs of the first unfrozen layers."""
 
-    Attributes
-    ----------
-    embedding : EmbeddingSource
-        Embeddings, computed in the same pass.
-    activations : tuple of EmbeddingSource
-        Activations, one source for each tensor.
-    """
-
-    embedding: EmbeddingSource
-    activations: tuple[EmbeddingSource, ...]
+    embedding: EmbeddingSource  # computed in the same pass
+    activations: tuple[EmbeddingSource, ...]  # one for each tensor
 
     @property
     def row_bytes(self) -> int:
@@ -198,18 +172,7 @@ class Frontier:
 def find_frontier(
     cut: Cut, backbone: Backbone, copy: FlatCopy, embedding: EmbeddingSource
 ) -> Frontier:
-    """Return the spaces of a cut of a backbone's copy.
-
-    Parameters
-    ----------
-    cut : Cut
-        Cut in the copy.
-    backbone : Backbone
-    copy : FlatCopy
-        Copy of the backbone's truncated model.
-    embedding : EmbeddingSource
-        Source of the backbone's embeddings.
-    """
+    """Return the spaces of a cut in `copy`, the copy of a backbone's truncated model."""
     originals = [copy.originals.get(id(tensor)) for tensor in cut.tensors]
     if all(original is not None for original in originals):
         tensors: list[Any] = originals

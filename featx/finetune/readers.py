@@ -18,15 +18,9 @@ from featx.inputs.samples import Samples
 
 
 class Reader(Protocol):
-    """Function that returns the inputs of samples, (len(rows), ...), tensor by tensor.
+    """Function that returns the inputs of samples, (len(rows), ...), tensor by tensor."""
 
-    Attributes
-    ----------
-    n_threads : int
-        Number of threads in which reading is worthwhile.
-    """
-
-    n_threads: int
+    n_threads: int  # number in which reading is worthwhile
 
     def __call__(self, rows: np.ndarray, view: int = 0) -> list[np.ndarray]:
         """Return the inputs of samples."""
@@ -35,13 +29,7 @@ class Reader(Protocol):
 class ActivationReader:
     """Reads activations of samples from the cache, which checks each row.
 
-    Parameters
-    ----------
-    stores : sequence of SpaceStore
-        Stores of the activations, one for each tensor.
-    shapes : sequence of tuple of int
-        Shapes of one sample's activations, one for each tensor.
-    keys : ndarray of shape (1 + n_augmented, n_samples), dtype S16
+    There is a store and a shape for each tensor; keys have the shape (1 + n_augmented, n_samples).
     """
 
     n_threads = 1
@@ -73,16 +61,7 @@ class ActivationReader:
 
 
 class PixelReader:
-    """Reads samples as the backbone takes them; `view` is ignored.
-
-    Parameters
-    ----------
-    samples : Samples
-    rows : ndarray of int64
-        Rows, in `samples`, of those that could be read.
-    shape : tuple of int
-        Shape of one input.
-    """
+    """Reads samples, at `rows` of `samples`, as the backbone takes them; `view` is ignored."""
 
     n_threads = joblib.cpu_count()
 

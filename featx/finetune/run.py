@@ -12,14 +12,13 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
-from sklearn.utils import check_random_state
 
 from featx._progress import print_message
 from featx._training_data import Data, check_vectors, rows_that_were_read
@@ -30,42 +29,30 @@ from featx.digests.hashing import digest_of_array, digest_of_json
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, InputError
 from featx.extractor import FeatureExtractor
+from featx.finetune.batches import mixup
+from featx.finetune.checkpoint import Checkpoint, assign, described, values_of
 from featx.finetune.initial_head import InitialHead
+from featx.finetune.model import TrainedModel, TrainingTask, predict
 from featx.finetune.objective import check_objective
 from featx.finetune.params import FineTune
 from featx.finetune.plan import Plan
 from featx.finetune.readers import PixelReader, Reader
+from featx.finetune.train import TrainingResult, train
+from featx.finetune.trial import TrialResult, run_trial
 from featx.heads.fit import as_head_input
 from featx.heads.linear_map import head_with
 from featx.inputs.augmented import augmented_views
 from featx.inputs.samples import Samples
 
-if TYPE_CHECKING:
-    from featx.finetune.model import TrainingTask
-    from featx.finetune.train import TrainingResult
-    from featx.finetune.trial import TrialResult
-
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The better of head and fine-tuned model, which is kept.
+    """The better of head and fine-tuned model, which is kept."""
 
-    Attributes
-    ----------
-    extractor : FeatureExtractor
-        Fitted extractor of the tuned backbone, or the one that was passed in.
-    head : estimator
-        Fitted head.
-    head_on_training_part : estimator
-        The same head, if the backbone was tuned; else one fitted without the validation samples.
-    report : dict
-        Plain data: see :class:`TransferClassifier`.
-    """
-
-    extractor: FeatureExtractor
+    extractor: FeatureExtractor  # that of the tuned backbone, or the one that was passed in
     head: BaseEstimator
-    head_on_training_part: BaseEstimator
-    report: dict[str, Any]
+    head_on_training_part: BaseEstimator  # the same, unless the head alone is kept
+    report: dict[str, Any]  # see `TransferClassifier`
 
 
 def fine_tune(
@@ -74,36 +61,23 @@ def fine_tune(
     new_head: Callable[[], BaseEstimator],
     data: Data,
     *,
-    random_state: Any,
+    seed: int,
+    is_seeded: bool,
     verbose: Any,
 ) -> Outcome:
     """Fit a head, fine-tune the top of the backbone from it, and keep the better of both.
 
-    Parameters
-    ----------
-    params : FineTune
-    extractor : FeatureExtractor
-        Unfitted extractor.
-    new_head : callable
-        Function that makes an unfitted head.
-    data : Data
-        Samples, which are split here if they are not yet.
-    random_state : int, RandomState or None
-    verbose : int or callable
-
-    Raises
-    ------
-    ParameterError, InputError, BackboneError
-        Parameters, inputs or backbone are unsuitable; raised before anything is computed where
-        possible.
+    The extractor is unfitted, and `new_head` makes an unfitted head. Samples are split here if they
+    are not yet. A training can be resumed if the caller chose the seed: `is_seeded`. Unsuitable
+    parameters, inputs or backbones raise before anything is computed where possible.
     """
     check_can_run()
-    classifies, seed = is_classifier(new_head()), draw_seed(random_state)
+    classifies = is_classifier(new_head())
     check_objective(params, data.y, is_classifier=classifies)
     if not len(data.validation):
         data = data.split(params.validation, is_classifier=classifies, seed=seed)
     given_cache = extractor.cache
-    can_resume = random_state is not None and given_cache is not None
+    can_resume = is_seeded and given_cache is not None
     with undisturbed_seed():  # Keras draws from Python's own generator
         with _with_cache(extractor.fit(data.X)) as (extractor, cache):
             check_vectors(extractor)
@@ -130,24 +104,8 @@ def fine_tune(
     return outcome
 
 
-def draw_seed(random_state: Any) -> int:
-    """Draw an int32 seed from a random state."""
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
 class FineTuneRun:
-    """One fine-tuning, on the readable samples.
-
-    Parameters
-    ----------
-    plan : Plan
-    new_head : callable
-        Function that makes an unfitted head.
-    data : Data
-        Samples, split, without `X`.
-    inputs : Inputs
-    seed : int
-    """
+    """One fine-tuning, on the readable samples, which are split and without `X`."""
 
     def __init__(
         self,
@@ -158,10 +116,6 @@ class FineTuneRun:
         *,
         seed: int,
     ) -> None:
-        # Imported here, since `fit` checks parameters before Keras is loaded.
-        from featx.finetune.checkpoint import values_of
-        from featx.finetune.model import TrainedModel, predict
-
         self._plan, self._data, self._inputs, self._seed = plan, data, inputs, seed
         start_s = time.perf_counter()
         with fixed_seed():  # layers without a seed draw one from Python's own generator
@@ -183,17 +137,9 @@ class FineTuneRun:
     def run(self, embeddings: np.ndarray, folder: Path | None, verbose: Any) -> Outcome:
         """Train, evaluate, and return the estimator that is kept.
 
-        Parameters
-        ----------
-        embeddings : ndarray of shape (n_samples, n_features)
-            Embeddings as the extractor computes them.
-        folder : Path or None
-            Folder in which the training is saved, so that it can be resumed.
-        verbose : int or callable
+        The embeddings are those that the extractor computes. A training saved in a folder can be
+        resumed.
         """
-        from featx.finetune.checkpoint import Checkpoint
-        from featx.finetune.train import train
-
         plan, params, initial = self._plan, self._plan.params, self._initial
         task = self._task(initial)
         first = task.scores(task.validation_rows, params.batch_size)
@@ -210,7 +156,7 @@ class FineTuneRun:
             task.scores(task.validation_rows, trained.batch_size), first
         )
         report = self._report(trained, gap, is_tuned)
-        report["trial"] = trial.to_plain() if trial else None
+        report["trial"] = asdict(trial) if trial else None
         has_stand_in = initial.head is not initial.requested
         print_message(_selection_message(report, has_stand_in=has_stand_in), verbose=verbose)
         if is_tuned:
@@ -240,9 +186,6 @@ class FineTuneRun:
         self, trained: TrainingResult, folder: Path | None, verbose: Any
     ) -> tuple[TrainingResult, BaseEstimator | None]:
         """Train again on all samples; if that fails, the head is None and no weight changes."""
-        from featx.finetune.checkpoint import Checkpoint, assign, values_of
-        from featx.finetune.train import train
-
         print_message(f"training again, on all {len(self._inputs.keys)} samples", verbose=verbose)
         initial = self._new_initial(self._data.without_validation())
         params = clone(self._plan.params).set_params(epochs=trained.best_epoch, patience=None)
@@ -263,11 +206,9 @@ class FineTuneRun:
 
     def _trial(self, task: TrainingTask, verbose: Any) -> TrialResult:
         """Estimate whether fine-tuning is worth its time, and report it."""
-        from featx.finetune.trial import run_trial
-
-        train = task.train_rows
-        half = np.sort(np.random.default_rng(self._seed).permutation(train)[: len(train) // 2])
-        scores = {len(train): self._initial.score}
+        rows = task.train_rows
+        half = np.sort(np.random.default_rng(self._seed).permutation(rows)[: len(rows) // 2])
+        scores = {len(rows): self._initial.score}
         with contextlib.suppress(ValueError):  # too few samples of a class
             scores = {len(half): self._initial.score_with(half), **scores}
         trial = run_trial(task, self._plan.params, head_scores=scores, seed=self._seed)
@@ -275,9 +216,6 @@ class FineTuneRun:
         return trial
 
     def _task(self, initial: InitialHead) -> TrainingTask:
-        from featx.finetune.batches import mixup
-        from featx.finetune.model import TrainingTask
-
         params = self._plan.params
         return TrainingTask(
             model=self._model.with_head(initial.linear, initial.objective),
@@ -295,8 +233,6 @@ class FineTuneRun:
 
     def _checkpoint_key(self, initial: InitialHead) -> dict[str, Any]:
         """Return everything that decides the training, as plain data."""
-        from featx.finetune.checkpoint import described
-
         plan = self._plan
         params = {
             name: described(value)
@@ -373,17 +309,15 @@ class Inputs(NamedTuple):
 def _make_inputs(plan: Plan, samples: Samples, rows: np.ndarray, cache: EmbeddingCache) -> Inputs:
     """Return the inputs of readable samples, after storing their augmented views."""
     keys = samples.keys(cache.files)[0][rows]
-    shape = plan.backbone.input_shape
-    if plan.frontier_skipped_because:
-        return Inputs(keys, PixelReader(samples, rows, shape))
-    all_keys = keys[np.newaxis]
-    if plan.params.views:
-        all_keys = np.concatenate([all_keys, _store_views(plan, samples, rows, keys, cache)])
-    if not all(plan.frontier.are_stored(cache, each) for each in all_keys):
+    if not plan.frontier_skipped_because:
+        all_keys = keys[np.newaxis]
+        if plan.params.views:
+            all_keys = np.concatenate([all_keys, _store_views(plan, samples, rows, keys, cache)])
+        if all(plan.frontier.are_stored(cache, each) for each in all_keys):
+            return Inputs(keys, plan.frontier.reader(cache, all_keys))
         # A warning gave the reason.
         plan.frontier_skipped_because = "the activations could not be stored"
-        return Inputs(keys, PixelReader(samples, rows, shape))
-    return Inputs(keys, plan.frontier.reader(cache, all_keys))
+    return Inputs(keys, PixelReader(samples, rows, plan.backbone.input_shape))
 
 
 def _store_views(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,6 @@ from featx.backbones.augment import seed_generators
 from featx.engines.devices import has_accelerator
 from featx.engines.runner import is_out_of_memory
 from featx.exceptions import CacheWriteWarning, FineTuneWarning
-from featx.finetune.batches import Batches
 from featx.finetune.checkpoint import (
     Checkpoint,
     Progress,
@@ -48,30 +46,14 @@ _FIND_RATES = (1e-7, 1e-1)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training.
+    """The result of a training; see also :class:`Progress`."""
 
-    Attributes
-    ----------
-    history : dict
-        Lists of ``loss``, ``val_loss`` and ``val_score``, one number per epoch.
-    best_epoch : int
-        Number of epochs after which the model was best; 0 is the head from which training started.
-    batch_size : int
-        Batch size that fitted into memory.
-    learning_rate : float or None
-        Highest learning rate; None for an optimizer that has a schedule.
-    epoch_s : float or None
-        Median duration of an epoch in seconds; None if no epoch was finished.
-    was_interrupted : bool
-        True if Ctrl-C ended the training.
-    """
-
-    history: dict[str, list[float]]
+    history: dict[str, list[float]]  # ``loss``, ``val_loss`` and ``val_score``, one per epoch
     best_epoch: int
     batch_size: int
     learning_rate: float | None
-    epoch_s: float | None
-    was_interrupted: bool
+    epoch_s: float | None  # median; None if no epoch was finished
+    was_interrupted: bool  # True if Ctrl-C ended the training
 
     @property
     def tuned_score(self) -> float | None:
@@ -89,16 +71,8 @@ def train(
 ) -> TrainingResult:
     """Train a model, and leave it with the weights of its best epoch.
 
-    Parameters
-    ----------
-    task : TrainingTask
-    params : FineTune
-    seed : int
-        Seed of order, mixing and the model's generators; a resumed run continues with its own.
-    checkpoint : Checkpoint
-        Checkpoint that is written after each epoch; the caller removes it.
-    verbose : int or callable, default=0
-        See :class:`FeatureExtractor`.
+    `seed` is that of order, mixing and the model's generators; a resumed run continues with its
+    own. The checkpoint is written after each epoch; the caller removes it.
 
     Warns
     -----
@@ -195,14 +169,17 @@ def _fit(task: TrainingTask, params: FineTune, keeper: _BestEpochCallback, verbo
     n_left = (params.epochs - progress.epoch) * len(batches)
     bar = progress_bar("fine-tuning", total=n_left, verbose=verbose)
     with contextlib.closing(batches), bar as advance:
-        own = [_EpochShuffler(batches), keeper, _ProgressCallback(advance)]
+        bookkeeping = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: batches.start_epoch(epoch),  # before the first read
+            on_train_batch_end=lambda batch, logs: advance(1),
+        )
         model.fit(
             batches,
             epochs=params.epochs,
             initial_epoch=progress.epoch,
             verbose=0,
             shuffle=False,
-            callbacks=[*own, *params.callbacks],
+            callbacks=[bookkeeping, keeper, *params.callbacks],
         )
 
 
@@ -315,28 +292,6 @@ class _BestEpochCallback(keras.callbacks.Callback):
                         "starts again from the head"
                     )
                 )
-
-
-class _EpochShuffler(keras.callbacks.Callback):
-    """Puts the samples in the order of each epoch, before the first is read."""
-
-    def __init__(self, batches: Batches) -> None:
-        super().__init__()
-        self._batches = batches
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._batches.start_epoch(epoch)
-
-
-class _ProgressCallback(keras.callbacks.Callback):
-    """Advances a progress bar by one for each batch."""
-
-    def __init__(self, advance: Callable[[int], object]) -> None:
-        super().__init__()
-        self._advance = advance
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._advance(1)
 
 
 def _named_variables(variables: list[Any]) -> list[tuple[str, Any]]:

@@ -7,8 +7,7 @@ if the head is right on all validation samples. The learning curve of the head i
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.base import clone
@@ -26,26 +25,13 @@ _SMALLEST_GAIN = 0.02  # as a fraction of the loss
 
 @dataclass(frozen=True)
 class TrialResult:
-    """The result of a trial.
-
-    Attributes
-    ----------
-    is_worth_it : bool
-        True if fine-tuning is worth its time.
-    reason : str
-    head_scores : dict
-        Validation scores of heads, by the number of samples on which they were fitted.
-    losses : tuple of float, or None
-        Validation losses before and after the trial; None if nothing was trained.
-    minutes : float or None
-        Estimated duration of all epochs, at most; None if nothing was trained.
-    """
+    """The result of a trial; losses and minutes are None if nothing was trained."""
 
     is_worth_it: bool
     reason: str
-    head_scores: dict[int, float]
-    losses: tuple[float, float] | None = None
-    minutes: float | None = None
+    head_scores: dict[int, float]  # validation scores by the number of training samples
+    losses: tuple[float, float] | None = None  # validation losses before and after the trial
+    minutes: float | None = None  # estimated duration of all epochs, at most
 
     def describe(self) -> str:
         """Return the decision and its reasons as a sentence."""
@@ -54,24 +40,13 @@ class TrialResult:
         minutes = "" if self.minutes is None else f" (at most {self.minutes:.1f} min)"
         return f"{decision}{minutes}: {self.reason}; the head has {curve}"
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return the result as plain data."""
-        return asdict(self)
-
 
 def run_trial(
     task: TrainingTask, params: FineTune, *, head_scores: dict[int, float], seed: int
 ) -> TrialResult:
     """Estimate whether fine-tuning is worth its time; the model ends as it began.
 
-    Parameters
-    ----------
-    task : TrainingTask
-    params : FineTune
-    head_scores : dict
-        Validation scores of heads, by the number of samples on which they were fitted; the one
-        fitted on all training samples is the last.
-    seed : int
+    The last of the head scores is that of the head fitted on all training samples.
     """
     n_validation = len(task.validation_rows)
     score = list(head_scores.values())[-1]

@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import keras
 
 from featx._validation import did_you_mean
 from featx.backbones.blocks import Block, Cut, blocks_of, cuts_of, is_normalization
 from featx.digests.graph import calls_of
 from featx.exceptions import ParameterError
-
-if TYPE_CHECKING:
-    import keras
 
 _MAX_LIVE = 3
 _RANDOM = ("Dropout", "Noise", "Random")  # in the names of layers that are random in training
@@ -25,23 +24,12 @@ _RANDOM = ("Dropout", "Noise", "Random")  # in the names of layers that are rand
 
 @dataclass(frozen=True)
 class Unfrozen:
-    """The part of a model that is trained.
+    """The part of a model that is trained."""
 
-    Attributes
-    ----------
-    frontier : Cut
-        Cut below the trained part.
-    layers : dict
-        Number of blocks above each layer with trained weights, by layer name.
-    only : {None, "norm", "bias"}
-        Kind of weights to which training is limited.
-    batch_norm : {"frozen", "trained"}
-    """
-
-    frontier: Cut
-    layers: dict[str, int]
-    only: str | None
-    batch_norm: str
+    frontier: Cut  # below the trained part
+    layers: dict[str, int]  # number of blocks above each layer with trained weights, by its name
+    only: str | None  # "norm" or "bias", if training is limited to these weights
+    batch_norm: str  # "frozen" or "trained"
 
     def apply(self, model: keras.Model) -> None:
         """Set ``trainable`` on the layers of a flat copy of the model."""
@@ -57,22 +45,12 @@ class Unfrozen:
 def choose_unfrozen(
     model: keras.Model, unfreeze: int | float | str, *, batch_norm: str, label: str
 ) -> Unfrozen:
-    """Find the part of a model that a parameter names.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Functional and flat model.
-    unfreeze : int, float or str
-        See :class:`FineTune`.
-    batch_norm : {"frozen", "trained"}
-    label : str
-        Name of the model in messages.
+    """Find the part of a functional and flat model that ``FineTune.unfreeze`` names.
 
     Raises
     ------
     ParameterError
-        The model has no such part, or nothing in it can be trained.
+        The model, `label` in messages, has no such part, or nothing in it can be trained.
     """
     blocks = blocks_of(model)
     calls = calls_of(model)
@@ -150,8 +128,6 @@ def _has_trained_weights(layer: Any, only: str | None, batch_norm: str) -> bool:
 
 
 def _is_batch_norm(layer: Any) -> bool:
-    import keras
-
     return isinstance(layer, keras.layers.BatchNormalization)
 
 

@@ -45,12 +45,8 @@ def check_keeps_samples_together(
 ) -> None:
     """Check, before any pass, that an unfitted head can hold out entire groups or samples.
 
-    Raises
-    ------
-    ParameterError
-        Parts of the head would be scored on samples that they are trained on; all are named.
-    InputError
-        There are too few samples or groups for the folds of the head.
+    A ParameterError names the parts that would be scored on samples that they are trained on. An
+    InputError is raised for too few samples or groups for the folds of the head.
 
     Examples
     --------

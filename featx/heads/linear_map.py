@@ -34,22 +34,16 @@ _SMALLEST_SPREAD = 1e-6  # Keras divides by 1e-7 at least
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """Scores as an affine map of embeddings: ``(x - mean) / spread @ kernel + bias``.
+    """Scores as an affine map of embeddings: ``(x - mean) / spread @ kernel + bias``, in float64.
 
-    Attributes
-    ----------
-    mean, spread : ndarray of shape (n_features,), float64
-    kernel : ndarray of shape (n_features, n_scores), float64
-    bias : ndarray of shape (n_scores,), float64
-    link : {"softmax", "sigmoid", "normalized sigmoid", None}
-        Function from scores to probabilities; None if the head has no probabilities. Several scores
-        with "sigmoid" are several labels.
+    The link from scores to probabilities is "softmax", "sigmoid" (several scores are several
+    labels), "normalized sigmoid", or None if the head has no probabilities.
     """
 
-    mean: np.ndarray
-    spread: np.ndarray
-    kernel: np.ndarray
-    bias: np.ndarray
+    mean: np.ndarray  # (n_features,)
+    spread: np.ndarray  # (n_features,)
+    kernel: np.ndarray  # (n_features, n_scores)
+    bias: np.ndarray  # (n_scores,)
     link: str | None
 
     @property
@@ -91,15 +85,7 @@ class LinearMap:
 
 
 def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
-    """Return the affine map that a fitted head computes; None if it is not linear.
-
-    Parameters
-    ----------
-    head : estimator
-        Fitted classifier or regressor.
-    embeddings : ndarray of shape (n_samples, n_features), float64
-        Embeddings on which it was fitted.
-    """
+    """Return the affine map of a head fitted on these embeddings; None if it is not linear."""
     if is_classifier(head) and not hasattr(head, "decision_function"):
         return None
     if is_classifier(head) and not isinstance(head.classes_, np.ndarray):
@@ -146,15 +132,6 @@ def handover_gap(
 
     The difference is relative to the largest score, or to 1 if that is larger. If the largest
     difference between probabilities is larger, it is returned instead.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples, n_scores)
-        Scores computed by Keras.
-    head : estimator
-    embeddings : ndarray of shape (n_samples, n_features)
-    linear : LinearMap
-        Affine map of the head.
     """
     expected = _scores_of(head, embeddings)
     gap = np.abs(scores - expected).max() / max(1.0, np.abs(expected).max())
@@ -167,17 +144,8 @@ def handover_gap(
 def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
     """Make a scikit-learn head that computes the scores of a map.
 
-    Parameters
-    ----------
-    linear : LinearMap
-    head : estimator
-        Fitted head from which training started.
-
-    Returns
-    -------
-    Pipeline
-        Pipeline of a ``StandardScaler`` with mean and spread of the map, and the last step of
-        `head` with the coefficients of the map.
+    It is a ``StandardScaler`` with mean and spread of the map, and the last step of `head`, the
+    fitted head from which training started, with the coefficients of the map.
     """
     name, last = _last_step(head)
     last = copy.deepcopy(last)

@@ -59,10 +59,7 @@ REGRESSOR_HEADS: dict[str, Callable[[], BaseEstimator]] = {
 def find_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> BaseEstimator:
     """Return the head that has a name in `options`; an estimator is returned unchanged.
 
-    Raises
-    ------
-    ParameterError
-        `head` is neither a name nor an estimator; similar names are suggested.
+    A ParameterError suggests similar names.
     """
     if isinstance(head, str):
         if head not in options:

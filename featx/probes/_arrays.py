@@ -135,13 +135,7 @@ def inner_products(rows: Any, others: Any) -> Any:
 
 
 def in_blocks(X: Any) -> Iterator[tuple[slice, Any]]:
-    """Yield all rows, a few thousand at a time, each block after its slice.
-
-    Raises
-    ------
-    InputError
-        A block of a lazy array holds NaN or infinite values.
-    """
+    """Yield all rows, a few thousand at a time, each block after its slice; check lazy ones."""
     for start in range(0, X.shape[0], _ROWS_AT_ONCE):
         part = slice(start, min(start + _ROWS_AT_ONCE, X.shape[0]))
         rows = X[part, :] if is_array_api(X) else np.asarray(X[part])

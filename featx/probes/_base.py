@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.metrics import check_scoring
+from sklearn.preprocessing import normalize
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 
@@ -27,12 +28,14 @@ from featx.probes._arrays import (
     take,
     to_numpy,
     to_same_device,
+    validate_rows,
     without_gradients,
 )
 from featx.probes._validation import (
     Fold,
     check_fold_weights,
     check_weights,
+    encode_classes,
     predict_class_indices,
     split_folds,
 )
@@ -40,8 +43,12 @@ from featx.probes._validation import (
 _MAX_BYTES_READ_ONCE = 256 * 2**20  # of a lazy array that is read into memory
 
 
-class BaseProbe(BaseEstimator):
+class BaseProbe(BaseEstimator, ABC):
     """A probe, which takes NumPy arrays, arrays of other libraries and lazy arrays."""
+
+    @abstractmethod
+    def _compute_scores(self, X: Any, method: str) -> Any:
+        """Return the scores (n_samples, n_scores) of rows; errors name `method`."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -67,7 +74,7 @@ class BaseProbe(BaseEstimator):
         return X, y
 
     def _check_same_device(self, X: Any, fitted: Any, method: str) -> None:
-        """Raise an InputError if rows are not where a fitted array is."""
+        """Raise an InputError that names `method` if rows are not where a fitted array is."""
         if isinstance(X, np.ndarray) and isinstance(fitted, np.ndarray):
             return
         import array_api_compat
@@ -87,29 +94,13 @@ class BaseProbe(BaseEstimator):
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """Validated rows, targets, weights and folds.
+    """Validated rows, targets, weights and folds."""
 
-    Attributes
-    ----------
-    X : array of shape (n, d)
-        Rows as a NumPy array, an array of another library or a lazy array.
-    y : ndarray of shape (n,) or (n, n_outputs)
-        Labels or values for scorers.
-    targets : ndarray
-        Labels or values for the solver: class indices (n,), or columns (n, t), float64.
-    weights : ndarray of shape (n,), float64
-        Weights in training.
-    score_weights : ndarray of shape (n,), float64, or None
-        Weights in scores.
-    folds : list of (train, test)
-        Row indices.
-    """
-
-    X: Any
-    y: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-    score_weights: np.ndarray | None
+    X: Any  # (n, d), a NumPy array, an array of another library or a lazy array
+    y: np.ndarray  # (n,) or (n, n_outputs), for scorers
+    targets: np.ndarray  # for the solver: class indices (n,), or columns (n, t), float64
+    weights: np.ndarray  # (n,) float64, in training
+    score_weights: np.ndarray | None  # (n,) float64, in scores
     folds: list[Fold]
 
     def test_weights(self, test: np.ndarray) -> np.ndarray | None:
@@ -117,7 +108,47 @@ class FitData:
         return None if self.score_weights is None else self.score_weights[test]
 
 
-class LinearPathProbe(BaseProbe, ABC):
+class ProbeClassifier(ClassifierMixin, BaseProbe):
+    """A probe that predicts the class with the largest score."""
+
+    classes_: Any
+
+    def predict(self, X: Any) -> Any:
+        """Predict the classes of samples, or the labels of a `RidgeProbe` fitted on several.
+
+        Parameters
+        ----------
+        X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+
+        Returns
+        -------
+        array of shape (n_samples,) or (n_samples, n_labels)
+        """
+        return self._decide(self._compute_scores(X, "predict"))
+
+    def _decide(self, scores: Any) -> Any:
+        """Return the classes that scores (n, t) predict."""
+        return take(self.classes_, to_numpy(predict_class_indices(scores)))
+
+
+class CosineProbe(ProbeClassifier):
+    """A classifier by the cosines of rows, which are unit vectors in memory."""
+
+    def _fit_classes(self, X: Any, y: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Set `classes_`, and return validated rows and labels, and class indices."""
+        X, y = self._validate_fit(in_memory(X), y)
+        classes, class_indices = encode_classes(y)
+        self.classes_ = to_same_device(classes, X)
+        return X, y, class_indices
+
+    def _unit_rows(self, X: Any, attribute: str, method: str) -> Any:
+        """Return rows as unit vectors, which have to be where a fitted attribute is."""
+        rows = validate_rows(self, X)
+        self._check_same_device(rows, getattr(self, attribute), method)
+        return normalize(rows)
+
+
+class LinearPathProbe(BaseProbe):
     """A linear model whose strength of regularization is selected along a path."""
 
     cv: Any
@@ -208,9 +239,7 @@ class LinearPathProbe(BaseProbe, ABC):
         given = {} if weights is None else {"sample_weight": weights}
         return scorer(trained, to_numpy(take(data.X, test)), data.y[test], **given)
 
-    def _linear_scores(self, X: Any, method: str) -> Any:
-        """Return the scores (n_samples, t); errors name `method`."""
-
+    def _compute_scores(self, X: Any, method: str) -> Any:
         def scores_of(rows: Any) -> Any:
             self._check_same_device(rows, self.coef_, method)
             coef = self.coef_ if self.coef_.ndim == 2 else self.coef_[None, :]
@@ -219,10 +248,8 @@ class LinearPathProbe(BaseProbe, ABC):
         return apply_in_blocks(self, X, scores_of)
 
 
-class LinearPathClassifier(ClassifierMixin, LinearPathProbe):
+class LinearPathClassifier(ProbeClassifier, LinearPathProbe):
     """A linear classifier whose strength of regularization is selected along a path."""
-
-    classes_: Any
 
     def decision_function(self, X: Any) -> Any:
         """Return the scores of the classes.
@@ -237,23 +264,6 @@ class LinearPathClassifier(ClassifierMixin, LinearPathProbe):
         """
         return self._decisions(X, "decision_function")
 
-    def predict(self, X: Any) -> Any:
-        """Predict the classes of samples, or the labels of a `RidgeProbe` fitted on several.
-
-        Parameters
-        ----------
-        X : array-like or LazyEmbeddings of shape (n_samples, n_features)
-
-        Returns
-        -------
-        array of shape (n_samples,) or (n_samples, n_labels)
-        """
-        return self._decide(self._linear_scores(X, "predict"))
-
     def _decisions(self, X: Any, method: str) -> Any:
-        scores = self._linear_scores(X, method)
+        scores = self._compute_scores(X, method)
         return scores[:, 0] if scores.shape[1] == 1 else scores
-
-    def _decide(self, scores: Any) -> Any:
-        """Return the classes that scores (n, t) predict."""
-        return take(self.classes_, to_numpy(predict_class_indices(scores)))

@@ -46,18 +46,9 @@ _Result = TypeVar("_Result")
 
 
 class Losses:
-    """Losses of several weightings of the same rows, evaluated together.
+    """Losses of weightings (n_weightings, n) of the same n rows, evaluated together.
 
-    Parameters
-    ----------
-    rows : ProjectedRows
-        n rows with p columns.
-    rotation : Rotation
-    class_indices : ndarray of shape (n,), int64
-    weightings : ndarray of shape (n_weightings, n)
-        Weights of the rows in each weighting.
-    dtype : dtype
-        Precision of the losses, float32 or float64.
+    They are computed in `dtype`, float32 or float64.
     """
 
     def __init__(
@@ -218,14 +209,9 @@ class Losses:
 
 
 class _InverseHessian:
-    """Approximate inverse of the second derivatives, for features that are uncorrelated.
+    """Approximate inverse of the second derivatives, for features that are uncorrelated."""
 
-    Attributes
-    ----------
-    curvature : ndarray of shape (k, k)
-        Mean of the second derivatives of the losses by the scores, set after the first evaluation.
-    """
-
+    # (k, k), the mean of the second derivatives by the scores, set after the first evaluation.
     curvature: np.ndarray
 
     def __init__(self, spreads: np.ndarray, rank: int, C: float) -> None:
@@ -267,23 +253,11 @@ Pair = tuple[np.ndarray, np.ndarray, float]
 
 
 class Tolerances(NamedTuple):
-    """Limits at which a minimization ends.
+    """Limits at which a minimization ends, also after a few steps that gain mere rounding."""
 
-    Attributes
-    ----------
-    step : float
-        Length of a full step, relative to that of the point.
-    decrease : float
-        Decrease of the value by such a step, relative to it.
-    rounding : float
-        Relative rounding error of the value; the minimization ends after a few steps in a row that
-        gain no more than this.
-    max_iter : int
-    """
-
-    step: float
-    decrease: float
-    rounding: float
+    step: float  # length of a full step, relative to that of the point
+    decrease: float  # decrease of the value by such a step, relative to it
+    rounding: float  # relative rounding error of the value
     max_iter: int = 500
 
 
@@ -295,20 +269,11 @@ class Evaluation(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """Point where a minimization ended.
-
-    Attributes
-    ----------
-    point : ndarray
-    pairs : list of Pair
-        Memory of the second derivatives, the latest last.
-    is_converged : bool
-        True if it ended before the limit of iterations.
-    """
+    """Point where a minimization ended."""
 
     point: np.ndarray
-    pairs: list[Pair]
-    is_converged: bool
+    pairs: list[Pair]  # the memory of the second derivatives, the latest last
+    is_converged: bool  # True if it ended before the limit of iterations
 
 
 def minimize(
@@ -320,26 +285,10 @@ def minimize(
 ) -> Generator[np.ndarray, Evaluation, Minimum]:
     """Minimize a convex function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5).
 
-    Parameters
-    ----------
-    start : ndarray, float64
-    precondition : callable
-        Function that returns an approximate product of the inverse second derivatives and a
-        gradient. It is called after the first evaluation.
-    tolerances : Tolerances
-    pairs : sequence of Pair, default=()
-        Memory of the second derivatives, the latest last.
-    n_measured : int, default=None
-        Number of first rows of a point that count in its length; None counts all.
-
-    Yields
-    ------
-    ndarray
-        Point for which the generator is then sent the :class:`Evaluation`.
-
-    Returns
-    -------
-    Minimum
+    For each point that the generator yields, it is sent the :class:`Evaluation` there. After the
+    first, `precondition` returns an approximate product of the inverse second derivatives and a
+    gradient. `pairs` are a memory of these, the latest last. `n_measured` first rows of a point
+    count in its length, all if None.
 
     Examples
     --------
@@ -410,21 +359,11 @@ def _two_loop(
 
 
 def losses_and_residuals(scores: Any, is_own: Any) -> tuple[Any, Any]:
-    """Return log-losses, and their derivatives by the scores.
+    """Return log-losses (m, f) of samples, and their derivatives by the scores, (m, f, k).
 
-    Parameters
-    ----------
-    scores : array of shape (m, f, k), float32 or float64
-        Scores of m samples by f sets of coefficients, overwritten; k is the number of classes, or 1
-        for two.
-    is_own : array of shape (m, k), of the same dtype
-        1 for the class of a sample, else 0; for two classes 1 for the second.
-
-    Returns
-    -------
-    losses : array of shape (m, f)
-    residuals : array of shape (m, f, k)
-        Derivatives of the losses by the scores.
+    Scores (m, f, k) of m samples by f sets of coefficients are overwritten; k is the number of
+    classes, or 1 for two. `is_own` (m, k), of the same dtype, is 1 for the class of a sample, else
+    0; for two classes it is 1 for the second.
 
     Examples
     --------

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
-from operator import add
+from operator import add, sub
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -60,19 +60,7 @@ def solve(
 ) -> Iterator[Solutions]:
     """Yield the solutions for the training part of each fold, and then for all samples.
 
-    Parameters
-    ----------
-    X : array or lazy array of shape (n, d)
-    Y : ndarray of shape (n, t), float64
-    weights : ndarray of shape (n,), float64
-    folds : sequence of (train, test)
-        Row indices.
-    fit_intercept : bool
-
-    Yields
-    ------
-    Solutions
-        Solutions; the last accept one strength at a time.
+    Targets Y (n, t) and weights (n,) are float64. The last solutions accept one strength at a time.
     """
     shift = weighted_mean(X, weights) if fit_intercept else np.zeros(X.shape[1])
     solve_form = _solve_dual if len(Y) < X.shape[1] else _solve_primal
@@ -201,14 +189,7 @@ class _PrimalSolution(Solutions):
 class _DualSolutions(Solutions):
     """Solutions from the products of training samples.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n, d)
-    Y : ndarray of shape (n, t), float64
-    weights : ndarray of shape (n,), float64
-    kernel : ndarray of shape (n, n)
-        ``Z @ Z.T``, where Z is X less any row, which is zero without an intercept.
-    fit_intercept : bool
+    `kernel` is ``Z @ Z.T``, where Z is X less any row, which is zero without an intercept.
     """
 
     def __init__(
@@ -233,7 +214,9 @@ class _DualSolutions(Solutions):
         self._systems = ShiftedSystems(kernel * self._roots * self._roots.T, Y * self._roots)
 
     def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
-        return _times((self._centered * self._roots).T, self._systems.at(alphas))
+        solved = self._systems.at(alphas)
+        coefs = product((self._centered * self._roots).T, solved.reshape(len(solved), -1))
+        return coefs.reshape(len(coefs), *solved.shape[1:])
 
 
 def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,35 +224,15 @@ def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return moments.x / moments.weight + shift, moments.y / moments.weight
 
 
-def _times(matrix: np.ndarray, stack: np.ndarray) -> np.ndarray:
-    """Multiply (k, m) by (m, n_alphas, t) in one product."""
-    flat = product(matrix, stack.reshape(len(stack), -1))
-    return flat.reshape(len(matrix), *stack.shape[1:])
-
-
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Weighted sums over samples, all in float64.
-
-    Attributes
-    ----------
-    weight : float
-        Sum of the weights.
-    x : ndarray of shape (d,)
-        Weighted sum of the samples.
-    y : ndarray of shape (t,)
-        Weighted sum of the targets.
-    xx : ndarray of shape (d, d)
-        Lower triangle of the Gram matrix of the weighted samples.
-    xy : ndarray of shape (d, t)
-        Weighted products of samples and targets.
-    """
+    """Weighted sums over samples and targets, all in float64."""
 
     weight: float
-    x: np.ndarray
-    y: np.ndarray
-    xx: np.ndarray
-    xy: np.ndarray
+    x: np.ndarray  # (d,)
+    y: np.ndarray  # (t,)
+    xx: np.ndarray  # (d, d), the lower triangle of the Gram matrix
+    xy: np.ndarray  # (d, t)
 
     @classmethod
     def of(
@@ -347,22 +310,10 @@ class Moments:
         return cls(float(sums[-1]), sums[:-1], products[-1], gram[:-1, :-1], products[:-1])
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(
-            self.weight + other.weight,
-            self.x + other.x,
-            self.y + other.y,
-            self.xx + other.xx,
-            self.xy + other.xy,
-        )
+        return type(self)(*map(add, vars(self).values(), vars(other).values()))
 
     def __sub__(self, other: Self) -> Self:
-        return type(self)(
-            self.weight - other.weight,
-            self.x - other.x,
-            self.y - other.y,
-            self.xx - other.xx,
-            self.xy - other.xy,
-        )
+        return type(self)(*map(sub, vars(self).values(), vars(other).values()))
 
     def survives_cancellation(self, total: Self, *, centered: bool) -> bool:
         """Return True if these moments, a difference from `total`, are more than rounding errors.
@@ -386,21 +337,14 @@ class Moments:
 
 
 class ShiftedSystems:
-    """Linear systems ``(A + alpha * I) Z = B`` that are solved for many alphas.
+    """Linear systems ``(A + alpha * I) Z = B`` that are solved for many alphas, in float64.
 
-    A is brought to tridiagonal form once (Golub and Van Loan 2013, "Matrix Computations", 4th
+    A is symmetric and, except for rounding, positive semidefinite; only its lower triangle is read.
+    It is brought to tridiagonal form once (Golub and Van Loan 2013, "Matrix Computations", 4th
     edition, section 8.3.1). There each system costs a sweep over the diagonal, and one product
     transforms all solutions back. This is the method of Eldén (1977), "Algorithms for the
     regularization of ill-conditioned least squares problems", with the matrix in place of its root.
     It costs half of an eigendecomposition, which is used where an alpha is lost in rounding.
-
-    Parameters
-    ----------
-    matrix : ndarray of shape (n, n), float64
-        A, symmetric and, except for rounding, positive semidefinite; only the lower triangle is
-        read.
-    right : ndarray of shape (n, t), float64
-        B.
 
     Examples
     --------

@@ -35,11 +35,6 @@ def check_strengths(faults: ParameterFaults, name: str, values: Any) -> np.ndarr
 def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted classes of labels (n_samples,), and the class index of each, int64.
 
-    Raises
-    ------
-    ValueError
-        `y` has only one class, or holds no classes.
-
     Examples
     --------
     >>> encode_classes(np.array(["b", "a", "b"]))
@@ -83,22 +78,9 @@ def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
 
 
 def split_folds(cv: Any, X: Any, y: np.ndarray, groups: Any, *, stratified: bool) -> list[Fold]:
-    """Return the folds of a splitter, as (train, test) row indices from 0 on.
+    """Return the folds of a splitter, five if it is None, as (train, test) row indices from 0 on.
 
-    Parameters
-    ----------
-    cv : int, splitter, iterable of (train, test) or None
-        Cross-validation; None makes five folds.
-    X : array of shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    groups : array-like of shape (n_samples,) or None
-    stratified : bool
-        True if each fold gets the same fraction of each class.
-
-    Raises
-    ------
-    InputError
-        There are no folds.
+    If `stratified`, each fold gets the same fraction of each class.
     """
     groups = None if groups is None else as_groups(numpy_if_array_api(groups), len(y))
     splitter = check_cv(cv, y, classifier=stratified)

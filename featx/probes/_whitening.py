@@ -32,21 +32,7 @@ _DOUBLE = np.dtype(np.float64)
 
 
 class ProjectedRows:
-    """Projected rows in memory.
-
-    Parameters
-    ----------
-    rows : array of shape (n, p)
-        Rows of a NumPy array or one of another library, with a last column of ones if there is an
-        intercept.
-
-    Attributes
-    ----------
-    n_columns : int
-        Number of columns, p.
-    is_array_api : bool
-        True for an array of another library than NumPy.
-    """
+    """Projected rows (n, p) in memory; the last column is ones if there is an intercept."""
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
@@ -92,13 +78,7 @@ class ProjectedRows:
 
 
 class LazyProjectedRows(ProjectedRows):
-    """Rows of a lazy array, read and centred when they are sliced.
-
-    Parameters
-    ----------
-    X : lazy array of shape (n, d)
-    rotation : Rotation
-    """
+    """Rows of a lazy array, read and centred when they are sliced."""
 
     def __init__(self, X: Any, rotation: Rotation) -> None:
         self._rows, self._center = X, rotation.center.astype(X.dtype)
@@ -155,22 +135,13 @@ class LazyProjectedRows(ProjectedRows):
 class Rotation(NamedTuple):
     """Centre and principal axes of rows; without weights, the projected features are uncorrelated.
 
-    Attributes
-    ----------
-    basis : ndarray of shape (d, r), float64
-        Orthonormal columns; r is d, or the number of rows where there are fewer.
-    center : ndarray of shape (d,), float64
-        Zeros without an intercept.
-    spreads : ndarray of shape (r,) or (r + 1,), float64
-        Sums of squares of the new features.
-    fit_intercept : bool
-        True if projected rows have a last column of ones.
+    Arrays are float64. The rank r is d, or the number of rows where there are fewer.
     """
 
-    basis: np.ndarray
-    center: np.ndarray
-    spreads: np.ndarray
-    fit_intercept: bool
+    basis: np.ndarray  # (d, r), with orthonormal columns
+    center: np.ndarray  # (d,), zeros without an intercept
+    spreads: np.ndarray  # (r,) or (r + 1,), sums of squares of the new features
+    fit_intercept: bool  # True if projected rows have a last column of ones
 
     @classmethod
     def fit(cls, X: Any, weights: np.ndarray, *, fit_intercept: bool) -> Self:

@@ -7,26 +7,17 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
 
 from featx._validation import ParameterFaults
-from featx.probes._arrays import (
-    in_memory,
-    inner_products,
-    namespace,
-    take,
-    to_numpy,
-    to_same_device,
-    validate_rows,
-)
-from featx.probes._base import BaseProbe
-from featx.probes._validation import encode_classes, last_best, split_folds
+from featx.probes._arrays import inner_products, namespace, take, to_numpy, to_same_device
+from featx.probes._base import CosineProbe
+from featx.probes._validation import last_best, split_folds
 
 _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 
 
-class KNNProbe(ClassifierMixin, BaseProbe):
+class KNNProbe(CosineProbe):
     """Nearest neighbours by cosine, whose number is selected and whose votes are weighted.
 
     A neighbour of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv
@@ -97,8 +88,7 @@ class KNNProbe(ClassifierMixin, BaseProbe):
             Lengths differ, values are missing or infinite, or there is only one class.
         """
         candidates = self._check_params()
-        X, y = self._validate_fit(in_memory(X), y)
-        self.classes_, class_indices = encode_classes(y)
+        X, y, class_indices = self._fit_classes(X, y)
         # scikit-learn requires all fitted arrays on one device, although NumPy counts the votes.
         # Saved files hold these attributes by name.
         self._rows, self._class_numbers = normalize(X), to_same_device(class_indices, X)
@@ -113,7 +103,6 @@ class KNNProbe(ClassifierMixin, BaseProbe):
         best = last_best(means)
         self.n_neighbors_, self.best_score_ = int(candidates[best]), float(means[best])
         self.path_ = {"n_neighbors": candidates, "scores": scores}
-        self.classes_ = to_same_device(self.classes_, X)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -127,28 +116,13 @@ class KNNProbe(ClassifierMixin, BaseProbe):
         -------
         array of shape (n_samples, n_classes), float64
         """
-        return to_same_device(self._vote_fractions(X, "predict_proba"), X)
+        return to_same_device(self._compute_scores(X, "predict_proba"), X)
 
-    def _vote_fractions(self, X: Any, method: str) -> np.ndarray:
-        rows = validate_rows(self, X)
-        self._check_same_device(rows, self._rows, method)
-        votes = self._votes(normalize(rows), None, np.array([self.n_neighbors_]))
+    def _compute_scores(self, X: Any, method: str) -> np.ndarray:
+        rows = self._unit_rows(X, "_rows", method)
+        votes = self._votes(rows, None, np.array([self.n_neighbors_]))
         sums = np.concatenate([each[0] for _, each in votes])
         return sums / sums.sum(axis=1, keepdims=True)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the class with the most votes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        array of shape (n_samples,)
-        """
-        fractions = self._vote_fractions(X, "predict")
-        return take(self.classes_, fractions.argmax(axis=1))
 
     def _votes(
         self, rows: Any, voters: np.ndarray | None, counts: np.ndarray

@@ -187,12 +187,7 @@ class _LogisticPath:
 
     Rows are projected onto uncorrelated features, whose spreads determine good steps for their
     coefficients at any strength. The start for each strength is extrapolated linearly from the
-    optima of the last two.
-
-    Attributes
-    ----------
-    points : list of ndarray
-        Projected coefficients of each fold at the optimum of the last strength.
+    optima of the last two. `points` are the projected coefficients of each fold at the last one.
     """
 
     def __init__(self, data: FitData, *, fit_intercept: bool) -> None:

@@ -5,24 +5,14 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import normalize
 
-from featx.probes._arrays import (
-    as_array_like,
-    float_dtype,
-    in_memory,
-    inner_products,
-    take,
-    to_numpy,
-    to_same_device,
-    validate_rows,
-)
-from featx.probes._base import BaseProbe
-from featx.probes._validation import check_weights, encode_classes, predict_class_indices
+from featx.probes._arrays import as_array_like, float_dtype, inner_products
+from featx.probes._base import CosineProbe
+from featx.probes._validation import check_weights
 
 
-class NearestMeanProbe(ClassifierMixin, BaseProbe):
+class NearestMeanProbe(CosineProbe):
     """Nearest class mean by cosine, which works with one sample per class as with thousands.
 
     The unit vectors of each class are averaged (Mensink et al. 2013, "Distance-Based Image
@@ -67,12 +57,10 @@ class NearestMeanProbe(ClassifierMixin, BaseProbe):
         ValueError
             Lengths differ, values are missing or infinite, or there is only one class.
         """
-        X, y = self._validate_fit(in_memory(X), y)
-        self.classes_, class_indices = encode_classes(y)
-        weights = np.zeros((len(self.classes_), len(y)), float_dtype(X))
+        X, y, class_indices = self._fit_classes(X, y)
+        weights = np.zeros((self.classes_.shape[0], len(y)), float_dtype(X))
         weights[class_indices, np.arange(len(y))] = check_weights(sample_weight, len(y))
         self.means_ = normalize(as_array_like(weights, X) @ normalize(X))
-        self.classes_ = to_same_device(self.classes_, X)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -87,24 +75,8 @@ class NearestMeanProbe(ClassifierMixin, BaseProbe):
         array of shape (n_samples, n_classes), or (n_samples,) for two classes
             Cosines; for two classes the cosine with the second less that with the first.
         """
-        cosines = self._cosines(X, "decision_function")
+        cosines = self._compute_scores(X, "decision_function")
         return cosines[:, 1] - cosines[:, 0] if self.means_.shape[0] == 2 else cosines
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the class whose mean is nearest.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        array of shape (n_samples,)
-        """
-        cosines = self._cosines(X, "predict")
-        return take(self.classes_, to_numpy(predict_class_indices(cosines)))
-
-    def _cosines(self, X: Any, method: str) -> Any:
-        rows = validate_rows(self, X)
-        self._check_same_device(rows, self.means_, method)
-        return inner_products(normalize(rows), self.means_)
+    def _compute_scores(self, X: Any, method: str) -> Any:
+        return inner_products(self._unit_rows(X, "means_", method), self.means_)

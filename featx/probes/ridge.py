@@ -285,7 +285,7 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePathProbe):
         -------
         array of shape (n_samples,) or (n_samples, n_targets)
         """
-        return self._decide(self._linear_scores(X, "predict"))
+        return self._decide(self._compute_scores(X, "predict"))
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self._is_flat = y.ndim == 1

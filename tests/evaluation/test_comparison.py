@@ -23,18 +23,6 @@ def features():
     return X[:300], y[:300]
 
 
-@pytest.fixture
-def images():
-    noise = np.random.default_rng(0).integers(0, 128, (20, 64, 64, 3), dtype=np.uint8)
-    noise[::2] += 127
-    return noise
-
-
-@pytest.fixture
-def labels():
-    return np.array(["light", "dark"] * 10)
-
-
 def test_compare_faults_are_listed_before_pass(images, labels):
     extractors = [FeatureExtractor("tiny"), FeatureExtractor("tinny")]
     with pytest.raises(ParameterError, match="3 faulty parameters") as caught:
