@@ -273,7 +273,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     """Run the command and return its exit code."""
     try:
-        return cli.main(arguments, standalone_mode=False) or 0
+        # Without colors, click would remove escapes from messages; `echo` shows them as text.
+        return cli.main(arguments, standalone_mode=False, color=True) or 0
     except click.exceptions.Abort:
         # Ctrl-C, which click converts, or no answer to a question.
         echo("interrupted", err=True)
