@@ -4,7 +4,7 @@
               from pixels (``base(x, training=False)``, top layers unfrozen, images decoded and in
               memory), by turns; for the last stage of ResNet50 and the last block of MobileNetV2
     search    the workload of Nautilus (Nakandala and Kumar, SIGMOD 2022): 3 depths x 3 learning
-              rates x 3 folds x 5 epochs, and all of it again after 20 % more labelled images, with
+              rates x 3 folds x 5 epochs, and all of it again after 20 % more labeled images, with
               MobileNetV2 0.35 at 224 px; the recipe's runs of one depth are all alike, so one of
               each depth and round is run and stands for nine
     accuracy  held-out accuracy of the head, of the fine-tuned model, and of what fine-tuning from a
@@ -46,8 +46,8 @@ from featx.inputs.recognize import as_samples
 BATCH_SIZE = 32
 
 
-class LabelledSet(NamedTuple):
-    """Labelled images, how they are fine-tuned on, and the gain over the head that is aimed at."""
+class LabeledSet(NamedTuple):
+    """Labeled images, how they are fine-tuned on, and the gain over the head that is aimed at."""
 
     folders: list[str]
     input_size: int
@@ -60,17 +60,17 @@ class LabelledSet(NamedTuple):
 
 # Each is trained once more on all its images: a fifth held out is 42 of 210, or 210 of 1,050.
 SETS = {
-    "sign_digits": LabelledSet(["sign_digits"], 96, goal=0.06, batch_size=16, refit=True),
-    "cifar10_jpg": LabelledSet(
+    "sign_digits": LabeledSet(["sign_digits"], 96, goal=0.06, batch_size=16, refit=True),
+    "cifar10_jpg": LabeledSet(
         ["cifar10_jpg/train", "cifar10_jpg/test"], 96, goal=0.05, batch_size=16, refit=True
     ),
-    "fashion_mnist_png": LabelledSet(
+    "fashion_mnist_png": LabeledSet(
         ["fashion_mnist_png/train", "fashion_mnist_png/test"], 96, goal=0.02, refit=True
     ),
-    "dogs_cats": LabelledSet(
+    "dogs_cats": LabeledSet(
         ["dogs_cats"], 160, goal=0.0, unfreeze=3, learning_rate=1e-4, refit=True
     ),
-    "flower_photos": LabelledSet(
+    "flower_photos": LabeledSet(
         ["flower_photos/train", "flower_photos/val"],
         160,
         goal=0.0,
@@ -82,7 +82,7 @@ SETS = {
 
 
 class RandomHead(LogisticRegression):
-    """A linear head that nobody trained, as Keras initialises it; what LP-FT is compared with."""
+    """A linear head that nobody trained, as Keras initializes it; what LP-FT is compared with."""
 
     def fit(self, X, y, sample_weight=None):
         """Learn the classes only."""
@@ -290,19 +290,19 @@ def measure_accuracy(args, work):
     """Compare head, fine-tuned model and fine-tuning from a random head on real sets."""
     results = {}
     for name in args.sets:
-        labelled = SETS[name]
-        size = 64 if args.smoke else labelled.input_size
-        paths, labels = images_of(args, labelled.folders, work)
+        labeled = SETS[name]
+        size = 64 if args.smoke else labeled.input_size
+        paths, labels = images_of(args, labeled.folders, work)
         cache = EmbeddingCache(work / f"cache-{name}")
         backbone = "tiny" if args.smoke else "mobilenet_v2"
         extractor = extractor_of(args, backbone, size, cache)
         tune = FineTune(
-            labelled.unfreeze,
+            labeled.unfreeze,
             epochs=2 if args.smoke else 20,
             patience=None,
-            learning_rate=labelled.learning_rate,
-            batch_size=labelled.batch_size,
-            refit=labelled.refit,
+            learning_rate=labeled.learning_rate,
+            batch_size=labeled.batch_size,
+            refit=labeled.refit,
         )
         scores = {"head": [], "tuned": [], "random head": []}
         seconds, kept = [], []
@@ -328,7 +328,7 @@ def measure_accuracy(args, work):
             "scores": scores,
             "mean": means,
             "gain": means["tuned"] - means["head"],
-            "goal": labelled.goal,
+            "goal": labeled.goal,
             "kept": kept,
             "minutes": mean(seconds) / 60,
         }

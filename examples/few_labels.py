@@ -21,9 +21,9 @@ folder = load_image_folder(image_folder())
 y = LabelEncoder().fit_transform(folder.target)
 X, test, y, y_test = train_test_split(folder.data, y, test_size=0.25, stratify=y, random_state=0)
 rng = np.random.default_rng(0)
-labelled = np.concatenate([rng.permutation(np.flatnonzero(y == label))[:4] for label in set(y)])
+labeled = np.concatenate([rng.permutation(np.flatnonzero(y == label))[:4] for label in set(y)])
 few = np.full(len(y), -1)
-few[labelled] = y[labelled]
+few[labeled] = y[labeled]
 
 extractor = FeatureExtractor("tiny")
 head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -31,7 +31,7 @@ head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 all_rows = np.arange(len(y))
 accuracy = {}
 for name, last, rows, labels in [
-    ("few labels", head, labelled, few),
+    ("few labels", head, labeled, few),
     ("self-training", SelfTrainingClassifier(head, threshold=0.9), all_rows, few),
     ("all labels", head, all_rows, y),
 ]:
@@ -40,4 +40,4 @@ for name, last, rows, labels in [
     print(f"{name:13}  accuracy {accuracy[name]:.3f}")
     if name == "self-training":
         n_more = int((model[-1].labeled_iter_ > 0).sum())
-        print(f"{'':13}  {len(labelled)} labels of {len(y)}, {n_more} more from the head")
+        print(f"{'':13}  {len(labeled)} labels of {len(y)}, {n_more} more from the head")

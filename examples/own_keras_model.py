@@ -1,7 +1,7 @@
 """Your own Keras model as the backbone: weights trained on one task serve another.
 
 A small network is trained on the digits 0 to 5. Frozen, it then classifies the digits 6 to 9, which
-it never saw, from five labelled images of each. The same network with random weights shows the gain
+it never saw, from five labeled images of each. The same network with random weights shows the gain
 of that training.
 
 Usage: python examples/own_keras_model.py

@@ -14,7 +14,7 @@ _CHARACTERS = (
     r"\x00-\x1f\x7f-\x9f"  # control characters: line breaks, tabs, terminal escapes
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction of writing
     r"\u2028\u2029"  # line breaks
-    # Characters without width; but Persian and emoji are spelt with joiners (U+200C, U+200D).
+    # Characters without width; but Persian and emoji are spelled with joiners (U+200C, U+200D).
     r"\u00ad\u180e\u200b\u2060-\u2064\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
     r"\ud800-\udfff"  # bytes of file names that are not UTF-8
 )

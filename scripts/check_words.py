@@ -29,6 +29,9 @@ BETTER_WORDS = {
     "taught": "trained; teacher probabilities",
     "under way": "pending, running",
     "note books?": "fact store",
+    "(behavi|col|neighb)ours?": "behavior, color, neighbor: spelling is American",
+    "centre[ds]?|labelled|learnt|spelt": "center, labeled, learned, spelled",
+    "(factor|initial|normal|recogn|regular|standard)is(e[ds]?|ing|ations?)": "-ize",
 }
 BETTER_OPENINGS = {
     "Of ": "a noun phrase, such as 'Shape of ...'",

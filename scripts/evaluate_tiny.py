@@ -5,7 +5,7 @@ scaled logistic regression: 5-fold accuracy, mean and standard deviation over fi
 one split of 300 images is uncertain by two points. The strength is chosen by cross-validation
 inside the training part of each fold, from 0.0001 to 1, for all features alike (the linear probe of
 Kornblith et al. 2019, arXiv 1805.08974). None of these images was used in training, apart from the
-photos in ``flower_photos/train``, which were seen as unlabelled crops; the row "flower_photos, val
+photos in ``flower_photos/train``, which were seen as unlabeled crops; the row "flower_photos, val
 only" leaves them out.
 
     python scripts/evaluate_tiny.py --shared ../shared --model featx/data/tiny.keras

@@ -50,7 +50,7 @@ TEACHER_SIZE = 128
 VIEW = (TEACHER_SIZE, TEACHER_SIZE)
 N_TARGETS = 256
 N_CLASSES = 10
-UNLABELLED = -1
+UNLABELED = -1
 BATCH_SIZE = 128
 VIEWS_PER_CIFAR_IMAGE = 8
 VIEWS_PER_FLOWER_PHOTO = 200
@@ -65,7 +65,7 @@ TEACHER_FILES = (
 
 
 class Source(NamedTuple):
-    """A training image, its CIFAR-10 label or `UNLABELLED`, and how many views to take of it."""
+    """A training image, its CIFAR-10 label or `UNLABELED`, and how many views to take of it."""
 
     image: Image.Image
     label: int
@@ -143,16 +143,16 @@ def sources(shared: Path) -> list[Source]:
     """Return every image that is trained on: none of them measures the network."""
     cifar = list(cifar_images(shared))
     classes = sorted({name for _, name in cifar})
-    labelled = [Source(img, classes.index(name), VIEWS_PER_CIFAR_IMAGE) for img, name in cifar]
+    labeled = [Source(img, classes.index(name), VIEWS_PER_CIFAR_IMAGE) for img, name in cifar]
     flowers = [
-        Source(Image.open(path).convert("RGB"), UNLABELLED, VIEWS_PER_FLOWER_PHOTO)
+        Source(Image.open(path).convert("RGB"), UNLABELED, VIEWS_PER_FLOWER_PHOTO)
         for path in image_files(shared / "data" / "flower_photos" / "train")
     ]
     samples = [
-        Source(Image.fromarray(photo), UNLABELLED, VIEWS_PER_SAMPLE_IMAGE)
+        Source(Image.fromarray(photo), UNLABELED, VIEWS_PER_SAMPLE_IMAGE)
         for photo in load_sample_images().images
     ]
-    return labelled + flowers + samples
+    return labeled + flowers + samples
 
 
 def random_box(image: Image.Image, rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -221,7 +221,7 @@ def draw_all(
             yield np.asarray(view), source.label
     images = [source.image for source in everything]
     for _ in range(N_MOSAICS):
-        yield np.asarray(draw_mosaic(images, rng)), UNLABELLED
+        yield np.asarray(draw_mosaic(images, rng)), UNLABELED
 
 
 def load_teachers(shared: Path) -> list[keras.Model]:
@@ -241,7 +241,7 @@ def load_teachers(shared: Path) -> list[keras.Model]:
 def distillation_targets(features: list[np.ndarray]) -> np.ndarray:
     """Return unit vectors (n, 256) that hold what the teachers' features have in common.
 
-    Features are standardised, each teacher weighs the same, and the 256 leading principal
+    Features are standardized, each teacher weighs the same, and the 256 leading principal
     components are half-whitened: divided by the square root of their spread.
     """
     scaled = [(f - f.mean(0)) / (f.std(0) + 1e-6) / np.sqrt(f.shape[1]) for f in features]
@@ -301,7 +301,7 @@ def batches(views: Views) -> Iterator[tuple[np.ndarray, tuple, tuple]]:
         for start in range(0, len(order) - BATCH_SIZE + 1, BATCH_SIZE):
             rows = np.sort(order[start : start + BATCH_SIZE])
             labels = views.labels[rows]
-            has_label = (labels != UNLABELLED).astype("float32")
+            has_label = (labels != UNLABELED).astype("float32")
             targets = (views.targets[rows], np.maximum(labels, 0))
             yield augment(views.images[rows], rng), targets, (np.ones_like(has_label), has_label)
 

@@ -57,7 +57,7 @@ def tiff(values, *, white_is_zero=False, sample_format=1, bits=None, width=None,
     return start + values.tobytes() + count + directory + bytes(4)
 
 
-def colour_tiff(values, *, photometric=2, are_apart=False, more=()):
+def color_tiff(values, *, photometric=2, are_apart=False, more=()):
     """Return an uncompressed TIFF file of the channels of an array.
 
     Parameters
@@ -87,10 +87,10 @@ def png_chunk(kind, data, *, is_sound=True):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
-def png(values, *, colour_type=0, before=b"", after=b""):
+def png(values, *, color_type=0, before=b"", after=b""):
     """Return a PNG file with the pixels of an array, and chunks before and after them."""
     depth = 8 * values.itemsize
-    header = struct.pack(">IIBBBBB", values.shape[1], len(values), depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", values.shape[1], len(values), depth, color_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(values.dtype.newbyteorder(">")).tobytes() for row in values)
     chunks = png_chunk(b"IHDR", header), before, png_chunk(b"IDAT", zlib.compress(rows)), after
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + png_chunk(b"IEND", b"")

@@ -24,7 +24,7 @@ FAMILIES = [
 
 
 def with_statistics(model):
-    """Give the normalisations of a model statistics that are not the ones they start with."""
+    """Give the normalizations of a model statistics that are not the ones they start with."""
     rng = np.random.default_rng(0)
     for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):

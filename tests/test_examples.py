@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
     sys.modules.pop("digits", None)
 
 
-def test_image_folder_is_learnt_and_saved(run, folder):
+def test_image_folder_is_learned_and_saved(run, folder):
     shown = run("image_folder", folder)
     assert shown["scores"].mean() > 0.9
     assert shown["classifier"].report_.n_forward == 0
@@ -59,7 +59,7 @@ def test_layer_and_head_search_takes_one_pass(run, folder):
     assert shown["search"].best_score_ > 0.85
 
 
-def test_own_keras_model_transfers_what_it_learnt(run, folder):
+def test_own_keras_model_transfers_what_it_learned(run, folder):
     shown = run("own_keras_model", folder)
     random, trained = shown["accuracy"].values()
     assert trained > random + 0.01

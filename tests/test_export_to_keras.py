@@ -44,7 +44,7 @@ CLASSIFIERS = {
     "searched": searched,
     "bare": lambda: LogisticRegression(C=0.1, max_iter=5000),
     "after PCA": lambda: make_pipeline(PCA(5), StandardScaler(), LogisticRegression()),
-    "not centred": lambda: make_pipeline(
+    "not centered": lambda: make_pipeline(
         StandardScaler(with_mean=False, with_std=False), LinearRegression()
     ),
 }

@@ -14,7 +14,7 @@ from digit_tuning import UNFROZEN
 from featx import FeatureExtractor
 
 WORKER = Path(__file__).with_name("backend_worker.py")
-GATE = [3, 4]  # rows of UNFROZEN: two layers of several, and all normalisations
+GATE = [3, 4]  # rows of UNFROZEN: two layers of several, and all normalizations
 REST = [0, 1, 2, 5, 6]
 pytestmark = pytest.mark.slow
 

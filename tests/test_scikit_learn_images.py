@@ -112,10 +112,10 @@ TOOLS = {
     ),
     "calibrated": lambda own: CalibratedClassifierCV(own, cv=2),
     "stacking": lambda own: StackingClassifier(
-        [("linear", own), ("neighbours", TransferClassifier(own.extractor, "knn"))], cv=2
+        [("linear", own), ("neighbors", TransferClassifier(own.extractor, "knn"))], cv=2
     ),
     "voting": lambda own: VotingClassifier(
-        [("linear", own), ("neighbours", TransferClassifier(own.extractor, "knn"))], voting="soft"
+        [("linear", own), ("neighbors", TransferClassifier(own.extractor, "knn"))], voting="soft"
     ),
     "one against the rest": OneVsRestClassifier,
 }
@@ -218,14 +218,12 @@ def test_target_is_transformed(extractor, X, y):
 
 
 def test_images_beside_numbers_and_categories(extractor, paths, y):
-    frame = pd.DataFrame(
-        {"image": paths, "weight": np.arange(60.0), "colour": ["red", "blue"] * 30}
-    )
+    frame = pd.DataFrame({"image": paths, "weight": np.arange(60.0), "color": ["red", "blue"] * 30})
     columns = ColumnTransformer(
         [
             ("image", extractor, ["image"]),
             ("weight", StandardScaler(), ["weight"]),
-            ("colour", OneHotEncoder(), ["colour"]),
+            ("color", OneHotEncoder(), ["color"]),
         ]
     )
     model = make_pipeline(columns, LogisticRegression(max_iter=1000)).fit(frame, y)
@@ -234,7 +232,7 @@ def test_images_beside_numbers_and_categories(extractor, paths, y):
     assert importance.importances_mean.argmax() == 0
     names = columns.get_feature_names_out()
     assert names[0].startswith("image__tiny_avg_")
-    assert names[-3:].tolist() == ["weight__weight", "colour__colour_blue", "colour__colour_red"]
+    assert names[-3:].tolist() == ["weight__weight", "color__color_blue", "color__color_red"]
 
 
 def test_weights_and_groups_through_metadata_routing(extractor, X, y):

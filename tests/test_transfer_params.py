@@ -82,7 +82,7 @@ def test_set_params_fine_tune_with_its_parameter():
     ],
     ids=str,
 )
-def test_set_params_misspelt_name_sets_nothing(estimator, name, message):
+def test_set_params_misspelled_name_sets_nothing(estimator, name, message):
     before = repr(estimator)
     with pytest.raises(ParameterError, match=message):
         estimator.set_params(**{name: 1})
@@ -94,7 +94,7 @@ def test_set_params_lists_all_unknown_names():
         TransferClassifier("tiny").set_params(haed=1, extractor__bckbone=1, verbose=2)
 
 
-def test_misspelt_name_in_a_search_is_corrected():
+def test_misspelled_name_in_a_search_is_corrected():
     search = GridSearchCV(TransferClassifier("tiny"), {"head__c": [1]}, cv=2)
     with pytest.raises(ParameterError, match="Did you mean 'head__C'"):
         search.fit(IMAGES, LABELS)

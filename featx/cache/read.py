@@ -4,7 +4,7 @@ Files are read, not memory-mapped: if a disk or a mount is gone, a read raises a
 to a mapped page kills the process. Rows are read in windows that stay in the processor's cache
 until they are checked and copied. Reading and checking release the GIL.
 
-Scattered rows are checked one by one. Where a complete block of neighbours was read, the checksum
+Scattered rows are checked one by one. Where a complete block of neighbors was read, the checksum
 of the block proves the same at half the cost; if it disagrees, each of its rows is checked.
 """
 
@@ -65,7 +65,7 @@ class Checksums:
         )
 
     def agree(self, found: np.ndarray, *, first: int) -> np.ndarray:
-        """Return a mask of the sound rows among neighbours, shape (m, d), C-contiguous.
+        """Return a mask of the sound rows among neighbors, shape (m, d), C-contiguous.
 
         The first of them is expected to be the row `first` of the matrix.
         """

@@ -65,7 +65,7 @@ class DemoRow(NamedTuple):
 
 
 class _ImageSet(NamedTuple):
-    """Labelled images with the splits on which they are scored."""
+    """Labeled images with the splits on which they are scored."""
 
     name: str
     paths: np.ndarray
@@ -232,8 +232,8 @@ def draw_letter(letter: str, typeface: Path, rng: np.random.Generator) -> Image.
     paper, ink = _grays(rng)
     font = _font(typeface, int(rng.integers(24, 45)))
     image = Image.new("L", (_SIDE, _SIDE), paper)
-    centre = (_SIDE / 2 + rng.uniform(-8, 8), _SIDE / 2 + rng.uniform(-8, 8))
-    ImageDraw.Draw(image).text(centre, letter, fill=ink, font=font, anchor="mm")
+    center = (_SIDE / 2 + rng.uniform(-8, 8), _SIDE / 2 + rng.uniform(-8, 8))
+    ImageDraw.Draw(image).text(center, letter, fill=ink, font=font, anchor="mm")
     return image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=paper)
 
 

@@ -174,7 +174,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     1,000 characters.
     """
     console = Console(file=_results())
-    if not console.file.isatty():  # rich takes a pipe for a terminal if colour is forced
+    if not console.file.isatty():  # rich takes a pipe for a terminal if color is forced
         console.width = _UNCUT_CHARS
     table = Table()
     for column in columns:

@@ -72,7 +72,7 @@ class KeyTable:
         heads, tails = self._words.T
         order = np.argsort(heads)
         if (np.diff(heads[order]) == 0).any():
-            # By both halves, so that equal keys are neighbours.
+            # By both halves, so that equal keys are neighbors.
             order = np.lexsort((tails, heads))
         return order
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import openvino
 
 
-_SMALL_INPUT = 50_000  # numbers: 129x129 pixels in colour
+_SMALL_INPUT = 50_000  # numbers: 129x129 pixels in color
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 _ELEMENTWISE = {"Add": "add", "Subtract": "subtract", "Multiply": "multiply", "Divide": "divide"}
 

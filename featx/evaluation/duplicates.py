@@ -1,7 +1,7 @@
 """Near-duplicates, which raise a score if one is in the training part and one in the test part.
 
 The threshold is measured on the samples, since it depends on network and images: each of 600 X-rays
-has a neighbour at a cosine of 0.9 in the embeddings of one network, and none of 600 photographs of
+has a neighbor at a cosine of 0.9 in the embeddings of one network, and none of 600 photographs of
 flowers has one in those of another. Copies of photographs that were recompressed or made smaller
 are found in four of five cases or more; copies of 28 to 64 pixels are rarely found
 (benchmarks/README.md).
@@ -22,9 +22,9 @@ from sklearn.utils import Bunch, check_array
 from featx._warning import warn_caller
 from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
 
-_FRACTION = 1 / 8  # of the median distance to a near neighbour
-_NEIGHBOUR = 5  # or a hundredth of all samples, so that copies of an image are usually nearer
-_LARGEST_THRESHOLD = 0.985  # for images with so many copies that the neighbour is one, too
+_FRACTION = 1 / 8  # of the median distance to a near neighbor
+_NEIGHBOR = 5  # or a hundredth of all samples, so that copies of an image are usually nearer
+_LARGEST_THRESHOLD = 0.985  # for images with so many copies that the neighbor is one, too
 _N_MEASURED = 1000  # samples, evenly spread, from which the median is computed
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
 _MAX_ROWS_COMPARED = 20_000  # in a comparison of heads, where it takes seconds on two cores
@@ -51,7 +51,7 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
     threshold : float or "auto", default="auto"
         Smallest cosine of near-duplicates, over 0 and at most 1. "auto" is the cosine at which the
         distance, 1 minus the cosine, is an eighth of the median distance between a sample and its
-        fifth nearest neighbour (with more than 500 samples, the neighbour whose rank is a hundredth
+        fifth nearest neighbor (with more than 500 samples, the neighbor whose rank is a hundredth
         of their number), and at most 0.985. If an image has more copies than that rank, only the
         closest are found.
 
@@ -132,7 +132,7 @@ def warn_of_duplicates(
     )
     warn_caller(
         NearDuplicateWarning(
-            f"{n_found} pairs of samples are nearly the same (cosine of centred embeddings of "
+            f"{n_found} pairs of samples are nearly the same (cosine of centered embeddings of "
             f"{threshold:.3f} or more) but in different folds, so that scores may be too high: "
             f"{pairs}.",
             cure="near_duplicates(embeddings).groups, passed as groups=, keeps them together.",
@@ -152,18 +152,18 @@ def _checked_embeddings(X: Any) -> np.ndarray:
 
 def _directions(X: np.ndarray) -> np.ndarray:
     """Return unit vectors whose products are cosines; rows that equal the mean are duplicates."""
-    centred = np.asarray(X, np.float32) - X.mean(axis=0, dtype=np.float64).astype(np.float32)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    directions = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
+    centered = np.asarray(X, np.float32) - X.mean(axis=0, dtype=np.float64).astype(np.float32)
+    lengths = np.linalg.norm(centered, axis=1, keepdims=True)
+    directions = np.divide(centered, lengths, out=np.zeros_like(centered), where=lengths > 0)
     if lengths.all():
         return directions
     return np.hstack([directions, lengths == 0])
 
 
 def _measured_threshold(directions: np.ndarray) -> float:
-    """Return the cosine above which samples are much nearer than usual neighbours."""
+    """Return the cosine above which samples are much nearer than usual neighbors."""
     n_samples = len(directions)
-    rank = max(_NEIGHBOUR, n_samples // 100)
+    rank = max(_NEIGHBOR, n_samples // 100)
     if n_samples <= rank:
         return _LARGEST_THRESHOLD
     some = np.unique(np.linspace(0, n_samples - 1, _N_MEASURED).astype(int))

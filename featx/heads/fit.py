@@ -77,8 +77,8 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
     known = getattr(head, "classes_", None)
     if np.ndim(y) == 1 and known is not None:
         labels = np.unique(y)
-        n_unlabelled = int(labels.dtype.kind == "i" and -1 in labels)  # of semi-supervised heads
-        if 0 < len(known) < len(labels) - n_unlabelled:
+        n_unlabeled = int(labels.dtype.kind == "i" and -1 in labels)  # of semi-supervised heads
+        if 0 < len(known) < len(labels) - n_unlabeled:
             raise InputError(
                 f"the head {type(head).__name__} has {len(known)} classes after fit, but y has "
                 f"{len(labels)}: it merges labels of this kind. Pass others, such as short strings"

@@ -37,7 +37,7 @@ def _scaled(head: BaseEstimator) -> Pipeline:
     return make_pipeline(StandardScaler(), head)
 
 
-# Nearest neighbours by brute force, since a tree cannot be saved without pickle.
+# Nearest neighbors by brute force, since a tree cannot be saved without pickle.
 CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "logistic": lambda: _scaled(LogisticRegression(max_iter=1000)),
     "ridge": lambda: _scaled(RidgeClassifier()),

@@ -1,7 +1,7 @@
 """Augmented views of images, each of which is a sample.
 
 Image, augmentation and number determine an augmented view, and its key is a digest of the three, so
-that each view goes through the network once. The views of an image are neighbours, so that a batch
+that each view goes through the network once. The views of an image are neighbors, so that a batch
 reads the image once.
 """
 

@@ -1,7 +1,7 @@
 """Decoding of images, and resizing of pixels to the input of a backbone.
 
 Images are decoded as a viewer shows them: EXIF orientation is applied, transparency becomes white,
-16 bits become 8 (see ``pixels.py``), and palettes, gray, CMYK and other colour spaces become RGB.
+16 bits become 8 (see ``pixels.py``), and palettes, gray, CMYK and other color spaces become RGB.
 Any bytes give an array or an :class:`UnreadableImageError` whose message is the reason; no other
 program is started. Decoder and resizing decide embeddings, so their names are part of the space.
 """
@@ -29,8 +29,8 @@ from featx.inputs.metadata import exif_orientation, make_strict, orientation_of,
 from featx.inputs.pixels import (
     as_levels,
     check_mode,
-    check_wide_colours,
-    has_wide_colours,
+    check_wide_colors,
+    has_wide_colors,
     in_own_channels,
     on_white,
     tile_size,
@@ -216,11 +216,11 @@ def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
     """Return an image in mode L, RGB or RGBA, upright; it may be the image itself."""
     _check_size(image)
     check_mode(image)
-    is_wide = has_wide_colours(image)
+    is_wide = has_wide_colors(image)
     image.load()
     own = in_own_channels(image)
     if is_wide:
-        check_wide_colours(image)
+        check_wide_colors(image)
     turn = _TURNS.get(orientation(image) or 1)
     return own if turn is None else own.transpose(turn)
 

@@ -109,7 +109,7 @@ def _xmp_orientation(xmp: Any) -> int | None:
 
 
 def _bare_jpeg(data: bytes) -> BareFile:
-    """Drop comments and APP1 to APP15, except a valid APP14, which names the colour space."""
+    """Drop comments and APP1 to APP15, except a valid APP14, which names the color space."""
     kept, exif, at = [data[:2]], b"", 2
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
@@ -143,9 +143,9 @@ def _bare_png(data: bytes) -> BareFile:
     return BareFile(b"".join(kept), exif)
 
 
-def _is_valid_transparency(chunk: bytes, colour_type: bytes) -> bool:
+def _is_valid_transparency(chunk: bytes, color_type: bytes) -> bool:
     n_bytes = len(chunk) - 12
-    is_long_enough = n_bytes >= {b"\0": 2, b"\2": 6, b"\3": 1}.get(colour_type, 1)
+    is_long_enough = n_bytes >= {b"\0": 2, b"\2": 6, b"\3": 1}.get(color_type, 1)
     return is_long_enough and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 

@@ -30,7 +30,7 @@ _DARK = 4096  # uint16 below it may be of 12 bits or fewer, and would become 16 
 UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never that far
 _BLOCK = 2**20  # values that are scaled at once
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_WIDE_COLOURS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
+_WIDE_COLORS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
 _MAX_SAMPLE_VALUE = 281  # of TIFF
 _SIGNED = 2  # as TIFF's sample format
 _RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
@@ -80,9 +80,9 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UnreadableImageError("has NaN or infinite pixels")
     if _is_uint16(values):
-        colours = values[..., :3] if values.ndim == 3 else values  # the fourth may be opacity
-        high = colours.max()
-        if white is None and 0 < high < _DARK and (colours % 257).any():
+        colors = values[..., :3] if values.ndim == 3 else values  # the fourth may be opacity
+        high = colors.max()
+        if white is None and 0 < high < _DARK and (colors % 257).any():
             raise dark_uint16(int(high))
         if white is not None and high > white:
             raise UnreadableImageError(f"has values up to {high}, but its file states {white}")
@@ -164,7 +164,7 @@ def in_own_channels(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         try:
             return image.convert("RGBA")
-        except (TypeError, ValueError):  # the transparent colour in the metadata is not a colour
+        except (TypeError, ValueError):  # the transparent color in the metadata is not a color
             image = image.copy()
             del image.info["transparency"]
     if image.mode in ("1", "L"):
@@ -190,10 +190,10 @@ def _gray(image: Image.Image) -> Image.Image:
 
 
 def _palette_of_8_bits(image: Image.Image) -> bytes | None:
-    """Return the palette of a TIFF file that was written with 8 bits a colour instead of 16."""
+    """Return the palette of a TIFF file that was written with 8 bits a color instead of 16."""
     try:
-        colours = image.tag_v2.get(TiffImagePlugin.COLORMAP)  # type: ignore[attr-defined]
-        return bytes(colours) if any(colours) else None
+        colors = image.tag_v2.get(TiffImagePlugin.COLORMAP)  # type: ignore[attr-defined]
+        return bytes(colors) if any(colors) else None
     except Exception:  # no TIFF file, a damaged tag, or 16 bits
         return None
 
@@ -222,18 +222,18 @@ def _tag(image: Any, tag: int) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def has_wide_colours(image: Image.Image) -> bool:
+def has_wide_colors(image: Image.Image) -> bool:
     """Return True if channels are known to have 16 bits, of which Pillow keeps the upper 8."""
     if image.mode not in ("RGB", "RGBA", "CMYK"):
         return False
     if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16:
         return True
     tiles = getattr(image, "tile", None) or ()
-    return any(kind in str(tile.args) for tile in tiles for kind in _WIDE_COLOURS)
+    return any(kind in str(tile.args) for tile in tiles for kind in _WIDE_COLORS)
 
 
-def check_wide_colours(image: Image.Image) -> None:
-    """Check the range of a colour image that Pillow has reduced from 16 bits a channel to 8."""
+def check_wide_colors(image: Image.Image) -> None:
+    """Check the range of a color image that Pillow has reduced from 16 bits a channel to 8."""
     bands = image.getextrema()
     highest = int(np.max(bands if image.mode == "CMYK" else bands[:3]))
     if 0 < highest < 16:
@@ -271,7 +271,7 @@ def check_mode(image: Image.Image) -> None:
         _tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
         and _tag(image, TiffImagePlugin.COMPRESSION) in (None, _RAW)
         and (image.mode == "LAB" or (is_wide and image.mode not in _WIDE_MODES))
-    ):  # Pillow 13 takes each byte for a pixel, and signed colours for unsigned ones
+    ):  # Pillow 13 takes each byte for a pixel, and signed colors for unsigned ones
         raise UnreadableImageError(
             "stores its channels separately and uncompressed, which Pillow reads wrongly: convert "
             "it, or pass its pixels as an array"

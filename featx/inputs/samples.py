@@ -305,10 +305,10 @@ class ValueSamples(ArraySamples):
 
 
 def check_several(n_samples: int, shape: tuple[int, ...] | None) -> None:
-    """Raise :class:`InputError` if `X` looks like one image in colour instead of several images."""
+    """Raise :class:`InputError` if `X` looks like one image in color instead of several images."""
     if shape is not None and len(shape) == 2 and shape[1] in (1, 3, 4):
         raise InputError(
-            f"X has shape {(n_samples, *shape)}, which looks like one image in colour where "
+            f"X has shape {(n_samples, *shape)}, which looks like one image in color where "
             "several are expected: pass X[np.newaxis], or [X]"
         )
 

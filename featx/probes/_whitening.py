@@ -1,7 +1,7 @@
 """Rows projected onto uncorrelated features, in which the losses are minimized.
 
 In this basis, the second derivatives of a loss are nearly diagonal, so that L-BFGS has a good
-preconditioner. Lazy rows are only centred when they are read: instead of the many rows, the few
+preconditioner. Lazy rows are only centered when they are read: instead of the many rows, the few
 coefficients are projected, and the gradients lifted back.
 """
 
@@ -78,7 +78,7 @@ class ProjectedRows:
 
 
 class LazyProjectedRows(ProjectedRows):
-    """Rows of a lazy array, read and centred when they are sliced."""
+    """Rows of a lazy array, read and centered when they are sliced."""
 
     def __init__(self, X: Any, rotation: Rotation) -> None:
         self._rows, self._center = X, rotation.center.astype(X.dtype)
@@ -133,7 +133,7 @@ class LazyProjectedRows(ProjectedRows):
 
 
 class Rotation(NamedTuple):
-    """Centre and principal axes of rows; without weights, the projected features are uncorrelated.
+    """Center and principal axes of rows; without weights, the projected features are uncorrelated.
 
     Arrays are float64. The rank r is d, or the number of rows where there are fewer.
     """

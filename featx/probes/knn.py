@@ -1,4 +1,4 @@
-"""KNNProbe: weighted nearest neighbours, by the protocol of self-supervised learning."""
+"""KNNProbe: weighted nearest neighbors, by the protocol of self-supervised learning."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 
 
 class KNNProbe(CosineProbe):
-    """Nearest neighbours by cosine, whose number is selected and whose votes are weighted.
+    """Nearest neighbors by cosine, whose number is selected and whose votes are weighted.
 
-    A neighbour of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv
-    1805.01978). The numbers of neighbours that are tried are those of Caron et al. 2021 (arXiv
+    A neighbor of similarity ``s`` has a vote of ``exp(s / temperature)`` (Wu et al. 2018, arXiv
+    1805.01978). The numbers of neighbors that are tried are those of Caron et al. 2021 (arXiv
     2104.14294). Nothing is trained, so the score measures the embeddings alone. One list of
-    neighbours for each held-out sample scores all numbers of neighbours.
+    neighbors for each held-out sample scores all numbers of neighbors.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
     a GPU. They are compared on their device; predictions are on it too, unless classes are strings.
@@ -31,7 +31,7 @@ class KNNProbe(CosineProbe):
     Parameters
     ----------
     n_neighbors : int or list of int, default=(10, 20, 100, 200)
-        Numbers of neighbours to try; if there are fewer samples, all of them vote.
+        Numbers of neighbors to try; if there are fewer samples, all of them vote.
     temperature : float, default=0.07
         Temperature of the votes, above 0; a lower one gives the nearest more weight.
     cv : int, splitter, iterable of (train, test) or None, default=None
@@ -66,7 +66,7 @@ class KNNProbe(CosineProbe):
         self.cv = cv
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Store the samples, and select the number of neighbours.
+        """Store the samples, and select the number of neighbors.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class KNNProbe(CosineProbe):
         return np.stack(sums).reshape(len(counts), n_rows, n_classes)
 
     def _check_params(self) -> np.ndarray:
-        """Return the numbers of neighbours in increasing order, or raise with all faults."""
+        """Return the numbers of neighbors in increasing order, or raise with all faults."""
         faults = ParameterFaults(type(self).__name__)
         given = self.n_neighbors
         candidates: Any = [given] if isinstance(given, Integral) else given

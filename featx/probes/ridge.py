@@ -90,7 +90,7 @@ class _RidgePathProbe(LinearPathProbe):
         parts = np.split(test, range(_ROWS_AT_ONCE, len(test), _ROWS_AT_ONCE))
         n_at_once = max(1, _SCORES_AT_ONCE // solutions.n_targets)
         dtype = self._score_dtype(X)
-        # Rows are centred in float32, which would lose digits of large means.
+        # Rows are centered in float32, which would lose digits of large means.
         center = solutions.x_mean.astype(dtype) if dtype == np.float32 else None
         for start in range(0, len(alphas), n_at_once):
             coefs, intercepts = solutions.at(alphas[start : start + n_at_once])
@@ -121,7 +121,7 @@ class _RidgePathProbe(LinearPathProbe):
 
 
 def _products(X: Any, rows: np.ndarray, center: np.ndarray | None, columns: Any) -> np.ndarray:
-    """Multiply centred rows by columns, on the device of the rows."""
+    """Multiply centered rows by columns, on the device of the rows."""
     if is_array_api(X):
         part = cast(take(X, rows), float_dtype(columns))
         return to_numpy((part if center is None else part - as_array_like(center, X)) @ columns)
@@ -136,7 +136,7 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
     least squares on targets of -1 and 1. The moments of the training part of a fold are those of
     all samples minus those of the test part, and one decomposition of them gives the coefficients
     for every strength (Hastie et al. 2009, section 3.4.1; Eldén 1977). With fewer samples than
-    features, the products of samples are decomposed instead. Held-out float32 rows are centred and
+    features, the products of samples are decomposed instead. Held-out float32 rows are centered and
     scored in float32.
 
     With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on

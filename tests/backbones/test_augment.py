@@ -130,9 +130,9 @@ def test_augmentation_layers_are_copies():
 
 
 def test_fit_augmentation_with_weights_is_a_fault(images):
-    learnt = keras.layers.Normalization()
-    learnt.adapt(images.astype(np.float32))
-    for augment in (learnt, [keras.layers.RandomFlip(), keras.Sequential([learnt])]):
+    learned = keras.layers.Normalization()
+    learned.adapt(images.astype(np.float32))
+    for augment in (learned, [keras.layers.RandomFlip(), keras.Sequential([learned])]):
         with pytest.raises(ParameterError, match=r"layers without weights.*Normalization"):
             FeatureExtractor("tiny", views=2, augment=augment, cache=None).fit(images)
 

@@ -19,7 +19,7 @@ def block(request, monkeypatch):
 
 
 @pytest.mark.parametrize("changed", [None, 0, 7, 22])
-def test_agree_any_neighbours(changed, matrix):
+def test_agree_any_neighbors(changed, matrix):
     expected = Checksums.of(matrix)
     found = matrix.copy()
     if changed is not None:

@@ -51,7 +51,7 @@ def test_find_sees_rows_of_other_store(tmp_path, stored):
     np.testing.assert_array_equal(reader.find(keys)[0], rows)
 
 
-def test_find_damaged_row_keeps_its_neighbours(tmp_path, stored):
+def test_find_damaged_row_keeps_its_neighbors(tmp_path, stored):
     keys, rows = stored
     store = open_store(tmp_path)
     shard = store.shards()[0]

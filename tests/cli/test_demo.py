@@ -59,8 +59,8 @@ def test_write_digits_writes_those_of_scikit_learn(tmp_path):
     assert [np.sum(images.target == name) for name in images.target_names] == counts.tolist()
     first = np.asarray(Image.open(tmp_path / str(digits.target[0]) / "0000.png"))
     assert first.shape == (64, 64)
-    centres = first[4::8, 4::8].astype(float)
-    assert np.corrcoef(centres.ravel(), digits.images[0].ravel())[0, 1] > 0.95
+    centers = first[4::8, 4::8].astype(float)
+    assert np.corrcoef(centers.ravel(), digits.images[0].ravel())[0, 1] > 0.95
 
 
 def test_write_letters_twice_gives_equal_files(tmp_path):

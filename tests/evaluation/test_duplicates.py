@@ -15,7 +15,7 @@ from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
 
 
 def photographs(n_images, seed=0):
-    """Images that are as smooth as photographs, in colours of their own."""
+    """Images that are as smooth as photographs, in colors of their own."""
     rng = np.random.default_rng(seed)
     noise = gaussian_filter(rng.standard_normal((n_images, 96, 96, 3)), (0, 6, 6, 0))
     levels = rng.uniform(80, 170, (n_images, 1, 1, 3))

@@ -191,8 +191,8 @@ def test_views_depend_on_pixels_only(extractor, digits, tmp_path):
         paths.append(str(tmp_path / f"{number}.png"))
         Image.fromarray(image).save(paths[-1])
     expected = extractor.fit(paths).transform_views(paths)
-    in_colour = np.repeat(images[:3, :, :, np.newaxis], 3, axis=3)
-    for same in (images[:3], in_colour, [Path(path).read_bytes() for path in paths]):
+    in_color = np.repeat(images[:3, :, :, np.newaxis], 3, axis=3)
+    for same in (images[:3], in_color, [Path(path).read_bytes() for path in paths]):
         np.testing.assert_allclose(extractor.transform_views(same), expected, atol=1e-5)
 
 

@@ -107,5 +107,5 @@ def test_transform_empty_float_image_is_a_fault(images):
 
 
 def test_transform_rows_of_one_image_raise(images):
-    with pytest.raises(InputError, match="looks like one image in colour"):
+    with pytest.raises(InputError, match="looks like one image in color"):
         FeatureExtractor("tiny").transform(list(images[0]))

@@ -98,7 +98,7 @@ def test_fit_head_weights_reach_the_parts(number, data):
         GridSearchCV(SCALED, {"logisticregression": [LOGISTIC, KNeighborsClassifier()]}),
     ],
     ids=[
-        "neighbours",
+        "neighbors",
         "of each label",
         "search",
         "search by a named score",

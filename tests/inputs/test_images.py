@@ -51,7 +51,7 @@ def test_decode_format_gives_the_pixels(kind, options, tolerance, photo):
 
 
 def test_decode_gif_gives_its_first_frame():
-    frames = [Image.new("RGB", (6, 5), colour) for colour in (RED, (0, 0, 255))]
+    frames = [Image.new("RGB", (6, 5), color) for color in (RED, (0, 0, 255))]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(data).reshape(-1, 3).tolist() == [list(RED)] * 30
 
@@ -76,7 +76,7 @@ def test_decode_png_mode_becomes_rgb(image, left, right):
     assert np.abs(pixels[-1, -1].astype(int) - right).max() <= 1
 
 
-def test_decode_palette_transparent_colour_lies_on_white():
+def test_decode_palette_transparent_color_lies_on_white():
     image = two_halves(RED, (0, 0, 255), "RGB").quantize(2)
     pixels = decode(encoded(image, transparency=image.getpixel((7, 0))))
     assert pixels[0, 0].tolist() == list(RED)
@@ -240,7 +240,7 @@ def test_pixels_of_does_not_change_the_image(photo):
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "HSV"])
-def test_pixels_of_other_colour_spaces_become_rgb(mode):
+def test_pixels_of_other_color_spaces_become_rgb(mode):
     image = Image.new("RGB", (4, 4), RED).convert(mode)
     assert np.abs(pixels_of(image)[0, 0].astype(int) - RED).max() <= 4
 

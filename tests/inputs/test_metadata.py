@@ -67,7 +67,7 @@ def test_decode_jpeg_broken_segments_are_left_out(segments):
 
 CHUNKS = {
     "text of a wrong checksum": png_chunk(b"tEXt", b"a\0b", is_sound=False),
-    "text that names a transparent colour": png_chunk(b"tEXt", b"transparency\0abc"),
+    "text that names a transparent color": png_chunk(b"tEXt", b"transparency\0abc"),
     "text that names a frame": png_chunk(b"tEXt", b"bbox\0abc"),
     "EXIF as text": png_chunk(b"tEXt", b"exif\0abc"),
     "raw profile of letters": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + BOMB[:20]),

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from image_files import colour_tiff, decode, encoded, png, png_chunk, ramp, tiff
+from image_files import color_tiff, decode, encoded, png, png_chunk, ramp, tiff
 from PIL import Image
 
 from featx.exceptions import UnreadableImageError
@@ -112,11 +112,11 @@ def test_decode_white_is_zero_gives_white():
     assert decode(tiff(np.zeros((4, 4), "u1"), white_is_zero=True)).min() == 255
 
 
-@pytest.mark.parametrize(("colour_type", "n_channels"), [(2, 3), (4, 2), (6, 4)])
-def test_decode_sixteen_bit_colours_unknown_range_refused(colour_type, n_channels):
+@pytest.mark.parametrize(("color_type", "n_channels"), [(2, 3), (4, 2), (6, 4)])
+def test_decode_sixteen_bit_colors_unknown_range_refused(color_type, n_channels):
     values = np.full((4, 4, n_channels), 1800, np.uint16)
     values[..., 1:] = 65535 if n_channels == 2 else 1700
-    data = png(values, colour_type=colour_type)
+    data = png(values, color_type=color_type)
     for read in (decode, lambda data: pixels_of(Image.open(io.BytesIO(data)))):
         with pytest.raises(UnreadableImageError, match="16-bit values up to 2047"):
             read(data)
@@ -125,42 +125,40 @@ def test_decode_sixteen_bit_colours_unknown_range_refused(colour_type, n_channel
 def test_decode_wide_inks_unknown_range_are_refused():
     inks = np.full((4, 4, 4), 1800, "<u2")
     with pytest.raises(UnreadableImageError, match="16-bit values up to 2047"):
-        decode(colour_tiff(inks, photometric=5))
-    expected = decode(colour_tiff(np.full((4, 4, 4), 200, "u1"), photometric=5))
-    np.testing.assert_array_equal(
-        decode(colour_tiff(inks * 0 + 200 * 257, photometric=5)), expected
-    )
+        decode(color_tiff(inks, photometric=5))
+    expected = decode(color_tiff(np.full((4, 4, 4), 200, "u1"), photometric=5))
+    np.testing.assert_array_equal(decode(color_tiff(inks * 0 + 200 * 257, photometric=5)), expected)
 
 
-def test_decode_wide_colours_stated_white_are_refused():
-    colours = np.stack([ramp(0, 16383, "<u2")] * 3, axis=-1)
+def test_decode_wide_colors_stated_white_are_refused():
+    colors = np.stack([ramp(0, 16383, "<u2")] * 3, axis=-1)
     with pytest.raises(UnreadableImageError, match=r"white at 16383.*X / 16383"):
-        decode(colour_tiff(colours, more=[(281, (16383,) * 3)]))
-    pixels = decode(colour_tiff(colours * 4, more=[(281, (16383,) * 3)]))  # no such white
-    np.testing.assert_allclose(pixels, colours / 64.25, atol=1)
+        decode(color_tiff(colors, more=[(281, (16383,) * 3)]))
+    pixels = decode(color_tiff(colors * 4, more=[(281, (16383,) * 3)]))  # no such white
+    np.testing.assert_allclose(pixels, colors / 64.25, atol=1)
 
 
 def test_decode_wide_channels_apart_are_refused():
     # Pillow takes each byte of an uncompressed file for a pixel.
-    colours = np.stack([ramp(0, 65535, "<u2")] * 3, axis=-1)
-    data = colour_tiff(colours, are_apart=True)
+    colors = np.stack([ramp(0, 65535, "<u2")] * 3, axis=-1)
+    data = color_tiff(colors, are_apart=True)
     for read in (decode, lambda data: pixels_of(Image.open(io.BytesIO(data)))):
         with pytest.raises(UnreadableImageError, match=r"channels separately.*as an array"):
             read(data)
-    narrow = (colours // 257).astype("u1")
-    np.testing.assert_array_equal(decode(colour_tiff(narrow, are_apart=True)), narrow)
+    narrow = (colors // 257).astype("u1")
+    np.testing.assert_array_equal(decode(color_tiff(narrow, are_apart=True)), narrow)
     with pytest.raises(UnreadableImageError, match="channels separately"):
-        decode(colour_tiff(narrow, photometric=8, are_apart=True))
+        decode(color_tiff(narrow, photometric=8, are_apart=True))
 
 
 @pytest.mark.parametrize("highest", [255, 65535])
 def test_decode_palette_eight_bits_is_not_black(highest):
     places = np.arange(256, dtype="u1").reshape(16, 16, 1)
-    colours = np.concatenate([np.arange(256), np.arange(256)[::-1], np.full(256, 7)])
-    palette = tuple((colours * (highest // 255)).tolist())
-    data = colour_tiff(places, photometric=3, more=[(320, palette)])
+    colors = np.concatenate([np.arange(256), np.arange(256)[::-1], np.full(256, 7)])
+    palette = tuple((colors * (highest // 255)).tolist())
+    data = color_tiff(places, photometric=3, more=[(320, palette)])
     for pixels in (decode(data), pixels_of(Image.open(io.BytesIO(data)))):
-        np.testing.assert_array_equal(pixels.reshape(256, 3), colours.reshape(3, 256).T)
+        np.testing.assert_array_equal(pixels.reshape(256, 3), colors.reshape(3, 256).T)
 
 
 def test_decode_sixteen_bit_transparency_lies_on_white():
@@ -169,7 +167,7 @@ def test_decode_sixteen_bit_transparency_lies_on_white():
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("1", 1, (255, 255, 255)),
         ("La", (100, 255), (100, 100, 100)),
@@ -184,8 +182,8 @@ def test_decode_sixteen_bit_transparency_lies_on_white():
         ("I", 200, (200, 200, 200)),
     ],
 )
-def test_pixels_of_any_mode_becomes_rgb(mode, colour, expected):
-    pixels = conform(pixels_of(Image.new(mode, (3, 2), colour)), (2, 3, 3))
+def test_pixels_of_any_mode_becomes_rgb(mode, color, expected):
+    pixels = conform(pixels_of(Image.new(mode, (3, 2), color)), (2, 3, 3))
     assert pixels[0, 0].tolist() == list(expected)
 
 

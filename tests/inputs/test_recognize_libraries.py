@@ -65,9 +65,9 @@ def test_tensorflow_tensors_and_strings_load(images, paths):
         check_loads(tf.constant(X), images)
         check_loads(list(tf.constant(X)), images)
     check_loads(tf.Variable(images), images)
-    labelled = tf.data.Dataset.from_tensor_slices((images, range(6)))
+    labeled = tf.data.Dataset.from_tensor_slices((images, range(6)))
     with pytest.raises(InputError, match=r"BatchDataset of TensorFlow, a stream: .*\(x, y\)"):
-        as_samples(labelled.batch(2))
+        as_samples(labeled.batch(2))
     with pytest.raises(InputError, match="its rows differ in length, or it is sparse"):
         as_samples(tf.ragged.constant([[1], [2, 3]]))
 
@@ -92,11 +92,11 @@ def test_torch_tensors_and_data_sets_load(images, paths):
         assert isinstance(as_samples(Images(make)), LazySamples)
         check_loads(Images(make), images)
     check_loads(torch.utils.data.Subset(Images(paths.__getitem__), range(6)), images)
-    labelled = Images(lambda row: (tensor[row], row))
+    labeled = Images(lambda row: (tensor[row], row))
     with pytest.raises(InputError, match="tuples: expected samples without labels"):
-        as_samples(labelled)
+        as_samples(labeled)
     with pytest.raises(InputError, match=r"DataLoader, which gives batches: .*X.dataset"):
-        as_samples(torch.utils.data.DataLoader(labelled))
+        as_samples(torch.utils.data.DataLoader(labeled))
 
 
 def test_datasets_columns_load(images, paths):

@@ -92,7 +92,7 @@ def test_float_range_scaled_to_one_names_cure(wrap, largest, images):
 @pytest.mark.parametrize(
     ("factor", "expected"), [(1.0, (0, 255)), (1 / 6, (0, 255)), (0.0, None), (np.uint8(1), None)]
 )
-def test_float_range_is_learnt_from_floats(wrap, factor, expected, images):
+def test_float_range_is_learned_from_floats(wrap, factor, expected, images):
     assert as_samples(wrap(images * factor)).float_range() == expected
 
 
@@ -145,7 +145,7 @@ def test_for_inputs_signals_are_no_pixels(wrap):
 
 
 @pytest.mark.parametrize("n_channels", [1, 3, 4])
-def test_for_inputs_single_colour_image_raises(n_channels):
+def test_for_inputs_single_color_image_raises(n_channels):
     image = np.zeros((64, 48, n_channels), np.uint8)
     with pytest.raises(InputError, match=r"looks like one image .* X\[np.newaxis\]"):
         as_samples(image).for_inputs(SHAPE)

@@ -26,7 +26,7 @@ from featx.probes._whitening import Rotation
 CLASSIFIERS = {
     "linear": LinearProbe([0.01, 1.0], cv=3),
     "ridge": RidgeProbe([0.1, 10.0], cv=3),
-    "neighbours": KNNProbe([3, 9], cv=3),
+    "neighbors": KNNProbe([3, 9], cv=3),
     "means": NearestMeanProbe(),
 }
 PROBES = {**CLASSIFIERS, "ridge regression": RidgeProbeRegressor([0.1, 10.0], cv=3)}
@@ -64,13 +64,13 @@ def test_fit_elsewhere_agrees_with_numpy(name, load, dtype, elsewhere):
     X, y = load(return_X_y=True)
     X, y = (X / X.max(axis=0).clip(1)).astype(dtype)[:400], y[:400]
     weights = np.random.default_rng(0).uniform(0.5, 2, len(y))
-    given = {} if name == "neighbours" else {"sample_weight": weights}
+    given = {} if name == "neighbors" else {"sample_weight": weights}
     here = clone(PROBES[name]).fit(X, y, **given)
     moved = {key: elsewhere(values) for key, values in given.items()}
     there = clone(PROBES[name])
     there.fit(elsewhere(X), elsewhere(y), **moved)
     kind = type(elsewhere(X))
-    if name not in ("means", "neighbours"):
+    if name not in ("means", "neighbors"):
         assert isinstance(there.coef_, kind)
         gaps = to_numpy(there.coef_) - here.coef_
         assert np.abs(gaps).max() < 1e-5 * np.abs(here.coef_).max()
@@ -185,7 +185,7 @@ def test_predict_precision_of_rows_may_be_another(name, elsewhere):
                 np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_rotation_rows_elsewhere_centred_in_float64(elsewhere):
+def test_rotation_rows_elsewhere_centered_in_float64(elsewhere):
     X = np.random.default_rng(0).normal(size=(50, 4)) + 1e6
     rotation = Rotation.fit(X, np.ones(50), fit_intercept=True)
     here, there = (

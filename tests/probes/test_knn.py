@@ -1,4 +1,4 @@
-"""KNNProbe is weighted nearest neighbours by cosine, with their number selected."""
+"""KNNProbe is weighted nearest neighbors by cosine, with their number selected."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_fit_equal_scores_select_the_largest():
     assert KNNProbe([1, 3, 5]).fit(X, y).n_neighbors_ == 5
 
 
-def test_fit_fewer_samples_than_neighbours_all_vote(digits):
+def test_fit_fewer_samples_than_neighbors_all_vote(digits):
     X, y = digits
     probe = KNNProbe([10_000], cv=3).fit(X, y)
     expected = by_scikit_learn().set_params(n_neighbors=len(X)).fit(X, y).predict_proba(X[:9])
