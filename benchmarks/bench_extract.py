@@ -156,7 +156,7 @@ def measure_arrays(args, work):
         options = {"weights": None, "backbone_params": params, "input_size": size}
         extractor = FeatureExtractor(backbone, batch_size=batch_size, cache=None, **options)
         plain = embedding_graph(
-            [extractor.fit(images).current_resolution().load_backbone()], "uint8"
+            [extractor.fit(images).current_source().load_backbone()], "uint8"
         )
         folded = rewritten(plain)
 

@@ -166,7 +166,7 @@ def keras_epochs(model, inputs, targets, train, held, epochs, learning_rate=1e-4
 
 def usual_recipe(extractor, unfrozen, n_classes):
     """Build the model of Keras' guide to fine-tuning, from pixels."""
-    backbone = extractor.current_resolution().load_backbone()
+    backbone = extractor.current_source().load_backbone()
     base = keras.models.clone_model(backbone.model)
     base.set_weights(backbone.model.get_weights())
     for layer in base.layers:

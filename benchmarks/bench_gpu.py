@@ -84,7 +84,7 @@ def compiled_graph(extractor, precision, device=None):
     from featx.engines.fold import rewritten
     from featx.engines.registry import in_precision
 
-    graph = embedding_graph([extractor.current_resolution().load_backbone()], "uint8")
+    graph = embedding_graph([extractor.current_source().load_backbone()], "uint8")
     model = rewritten(in_precision(graph, precision))
     variables = (model.trainable_variables, model.non_trainable_variables)
     weights = [jax.device_put([one.value for one in kind], device) for kind in variables]
