@@ -155,9 +155,7 @@ def measure_arrays(args, work):
         images = np.random.default_rng(0).integers(0, 256, (n_images, size, size, 3), np.uint8)
         options = {"weights": None, "backbone_params": params, "input_size": size}
         extractor = FeatureExtractor(backbone, batch_size=batch_size, cache=None, **options)
-        plain = embedding_graph(
-            [extractor.fit(images).current_source().load_backbone()], "uint8"
-        )
+        plain = embedding_graph([extractor.fit(images).current_source().load_backbone()], "uint8")
         folded = rewritten(plain)
 
         def featx(engine, precision="float32", extractor=extractor, images=images):
