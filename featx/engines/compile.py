@@ -196,8 +196,9 @@ def _switched_in_tensorflow(is_allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _switched_in_torch(is_allowed: bool) -> Iterator[None]:
-    from torch import backends
+    import torch
 
+    backends: Any = torch.backends  # sets attributes of which type checkers know nothing
     values: tuple[object, object]
     if hasattr(backends, "fp32_precision"):  # torch 2.9 on
         operations = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
