@@ -4,10 +4,12 @@ import io
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import image_files
 import numpy as np
 import pytest
+from cykooz_resizer import CpuExtensions, Resizer
 from image_files import decode, encoded
 from PIL import Image, ImageFilter
 
@@ -251,12 +253,36 @@ def test_conform_fitting_image_is_not_copied():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_conform_resizes_as_pillow_does(dtype, photo):
+def test_conform_resizes_nearly_as_pillow_does(dtype, photo):
     pixels = np.asarray(photo).astype(dtype)
     expected = np.asarray(photo.resize((20, 30), Image.Resampling.LANCZOS))
     resized = conform(pixels, (30, 20, 3))
     assert resized.dtype == dtype
     assert np.abs(resized.astype(float) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(5, 300), (224, 224), (700, 90)])
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["gray", "colors"])
+def test_conform_is_equal_with_any_instruction_set(channels, size, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (375, 500, *channels), dtype=np.uint8)
+    shape = (*size, *(channels or (1,)))
+    expected = conform(pixels, shape)
+
+    def portable():
+        resizer = Resizer()
+        resizer.cpu_extensions = CpuExtensions.none
+        return resizer
+
+    monkeypatch.setattr("featx.inputs.images.Resizer", portable)
+    np.testing.assert_array_equal(conform(pixels, shape), expected)
+
+
+def test_conform_resizes_in_many_threads_at_once(photo):
+    images = [np.roll(np.asarray(photo), number, axis=1) for number in range(64)]
+    expected = [conform(image, (30, 20, 3)) for image in images]
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(lambda image: conform(image, (30, 20, 3)), images))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_conform_floats_never_leave_the_range():
