@@ -21,10 +21,10 @@ from featx.backbones.layers import find_layer_output, pooled, pooled_shape
 from featx.backbones.load import called_model, file_model, is_file, named_model
 from featx.backbones.registry import Network, find_network, preprocess
 from featx.backbones.stored_model import StoredModel, check_activations
-from featx.digests.graph import calls_of, is_graph, producer
 from featx.digests.keras_graph import Digester, graph_digest, runs_user_code
 from featx.digests.keras_settings import STANDARD, KerasSettings, current_settings
 from featx.digests.space import Space
+from featx.digests.tensor_history import calls_of, is_graph, producer
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, ParameterError
 from featx.inputs.kinds import InputKind, kind_of

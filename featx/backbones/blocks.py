@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from featx.digests.graph import calls_of
+from featx.digests.tensor_history import calls_of
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.digests.graph import is_graph, upstream
+from featx.digests.tensor_history import is_graph, upstream
 
 if TYPE_CHECKING:
     import keras

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featx.backbones.load import fixed_seed
 from featx.digests.code import UnhashableCodeError
-from featx.digests.graph import calls_of, is_graph
 from featx.digests.keras_graph import graph_digest
+from featx.digests.tensor_history import calls_of, is_graph
 from featx.exceptions import BackboneError
 
 if TYPE_CHECKING:

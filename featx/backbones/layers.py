@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featx._validation import did_you_mean
-from featx.digests.graph import calls_of, is_graph
+from featx.digests.tensor_history import calls_of, is_graph
 from featx.exceptions import ParameterError
 
 if TYPE_CHECKING:

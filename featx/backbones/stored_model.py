@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from featx._archives import ArchiveError, read_members
 from featx.backbones.load import KERAS_SUFFIX, fixed_seed
 from featx.cache.inspect_hdf5 import inspect_weights
-from featx.digests.graph import calls_of, is_graph
 from featx.digests.hashing import digest_of
+from featx.digests.tensor_history import calls_of, is_graph
 from featx.exceptions import SavedFileError
 
 if TYPE_CHECKING:

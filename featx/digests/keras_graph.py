@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.digests.code import UnhashableCodeError, code_digest, is_keras, is_library, library_name
-from featx.digests.graph import calls_of, has_graph, is_graph, upstream
 from featx.digests.hashing import digest_of_json
+from featx.digests.tensor_history import calls_of, has_graph, is_graph, upstream
 
 if TYPE_CHECKING:
     import keras

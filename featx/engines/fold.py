@@ -27,7 +27,7 @@ import numpy as np
 from keras import layers, ops
 
 from featx.digests.code import is_keras
-from featx.digests.graph import calls_of, is_graph, producer
+from featx.digests.tensor_history import calls_of, is_graph, producer
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)

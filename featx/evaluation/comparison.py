@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import check_array
+from sklearn.utils.multiclass import type_of_target
 
 from featx._targets import as_groups, as_labels
 from featx._text import one_line
@@ -149,7 +150,9 @@ def compare_heads(
     X : array-like of shape (n_samples, n_features)
         Embeddings or other features.
     y : array-like of shape (n_samples,)
+        Class of each sample.
     heads : sequence of str or estimator
+        Classifiers.
     n_folds : int, default=5
         Number of folds, stratified and shuffled.
     groups : array-like of shape (n_samples,), default=None
@@ -269,6 +272,8 @@ def _check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
     """Raise an InputError if classes, all of them named, or groups are too few for the folds."""
     if n_folds < 2:
         raise InputError(f"n_folds={n_folds}: expected at least 2")
+    if type_of_target(y) == "continuous":
+        raise InputError("y holds values, not classes: compare_heads compares classifiers")
     small = [f"{str(name)!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]
     if small:
         raise InputError(

@@ -24,7 +24,7 @@ from featx.cache.cache import EmbeddingCache
 from featx.cache.store import SpaceStore
 from featx.engines.runner import Runner
 from featx.exceptions import SampleFault
-from featx.extraction.engines import make_runner
+from featx.extraction.engine_cache import make_runner
 from featx.extraction.faults import report_faults
 from featx.extraction.frontier import FrontierEntry, StoredFrontier
 from featx.extraction.load import LoadedFeed

@@ -15,7 +15,7 @@ import keras
 
 from featx._validation import did_you_mean
 from featx.backbones.blocks import Block, Cut, blocks_of, cuts_of, is_normalization
-from featx.digests.graph import calls_of
+from featx.digests.tensor_history import calls_of
 from featx.exceptions import ParameterError
 
 _MAX_LIVE = 3

@@ -40,6 +40,7 @@ _SPLITS = frozenset(
 )
 _N_SHOWN = 10
 _FOREIGN = "files or folders were left out, since they are hidden or not images"
+_UNLABELED = "images were left out, since they lie in no folder of a class"
 _LOCKED = "files or folders were left out, since they cannot be read"
 _BROKEN = "links were left out, since they lead nowhere"
 _SPECIAL = "files were left out, since they are pipes, sockets or devices"
@@ -213,7 +214,7 @@ def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
     for entry in entries:
         entry_type = _entry_type(entry, left_out)
         if entry_type == "file":
-            left_out.add(_FOREIGN, entry.path)
+            left_out.add(_UNLABELED if _is_image(entry) else _FOREIGN, entry.path)
         elif entry_type == "folder":
             if _contains(os.path.realpath(entry.path), os.path.realpath(root)):
                 left_out.add(_UPWARD, entry.path)
@@ -222,7 +223,8 @@ def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
     names = [os.path.basename(folder) for folder in folders]
     if not names:
         raise InputError(
-            f"{root!r} has no folders in it: expected one per class{left_out.described('. ')}"
+            f"{root!r} has no folders in it: expected one per class{left_out.described('. ')}. To "
+            "predict images without labels, pass a list of their paths"
         )
     if {name.lower() for name in names} <= _SPLITS:
         raise InputError(
@@ -282,7 +284,7 @@ class _ImageFinder:
                 self._folders.append(entry.path)
 
     def _add_file(self, entry: os.DirEntry[str]) -> None:
-        if os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+        if not _is_image(entry):
             self._left_out.add(_FOREIGN, entry.path)
             return
         self._images.append(entry.path)
@@ -308,6 +310,10 @@ class _ImageFinder:
         if _contains(self._place, target):
             return False
         return any(_contains(other, target) or _contains(target, other) for other in self._others)
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _entry_type(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:

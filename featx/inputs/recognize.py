@@ -81,7 +81,10 @@ def _check_several(X: Any) -> None:
     if isinstance(X, ONE_SAMPLE) or is_bytes:
         cure = "Pass [X] for one sample, or load_image_folder(path).data for a folder of images."
         if isinstance(X, (str, os.PathLike)) and os.path.isdir(X):
-            cure = "It is a folder: pass load_image_folder(X).data for the images in it."
+            cure = (
+                "It is a folder: pass load_image_folder(X).data if it holds one folder per class, "
+                "else a list of its files, as in sorted(pathlib.Path(X).glob('*.jpg'))."
+            )
         raise InputError(f"X is a single {type(X).__name__}: expected several samples. {cure}")
     if isinstance(X, Mapping):
         shown = ", ".join(map(repr, list(X)[:5]))

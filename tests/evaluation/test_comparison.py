@@ -180,6 +180,12 @@ def test_p_values_without_any_spread():
     assert p_values([[0.75, 0.5, 0.5], [0.5, 0.25, 0.25]]) == [1, 0.25]
 
 
+def test_compare_heads_of_values_raises(features):
+    X, _ = features
+    with pytest.raises(InputError, match="values, not classes"):
+        compare_heads(X, X[:, 3] + 0.5, heads=["ridge"])
+
+
 def test_compare_heads_none_raises():
     with pytest.raises(ParameterError, match="at least one"):
         compare_heads(np.eye(10), np.arange(10) % 2, heads=[])
