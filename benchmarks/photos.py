@@ -67,11 +67,16 @@ def find_weights(shared):
 def decoded(paths):
     """Decode and resize photos, in a thread for each core, as featx does."""
     import joblib
+    from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
     from PIL import Image
+
+    lanczos = ResizeOptions(ResizeAlg.convolution(FilterType.lanczos3))
 
     def pixels(path):
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+            resized = Image.new("RGB", (SIZE, SIZE))
+            Resizer().resize_pil(image.convert("RGB"), resized, lanczos)
+        return np.asarray(resized)
 
     in_threads = joblib.Parallel(n_jobs=joblib.cpu_count(), backend="threading")
     return np.stack(in_threads(joblib.delayed(pixels)(path) for path in paths))
