@@ -35,6 +35,7 @@ UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never that far
 _BLOCK = 2**20  # values that are scaled at once
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+_UNUSED_OPACITY = ("BMP", "DIB")  # formats whose writers leave it 0, which viewers show opaque
 _MAX_SAMPLE_VALUE = 281  # of TIFF
 _SIGNED = 2  # as TIFF's sample format
 _RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
@@ -229,7 +230,8 @@ def in_own_channels(image: Image.Image, stored: StoredChannels) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode == "RGBA":
-        return image
+        is_unused = image.format in _UNUSED_OPACITY and image.getextrema()[3] == (0, 0)
+        return image if not is_unused else _opaque(image)
     if image.has_transparency_data:
         try:
             return _with_opacity(image, stored)
@@ -239,6 +241,12 @@ def in_own_channels(image: Image.Image, stored: StoredChannels) -> Image.Image:
     if image.mode in ("1", "L"):
         return image.convert("L")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.putalpha(255)
+    return image
 
 
 def _with_opacity(image: Image.Image, stored: StoredChannels) -> Image.Image:

@@ -225,6 +225,19 @@ def test_decode_transparent_gray_lies_on_white(bits, gray):
     assert levels[0, :2, 3].tolist() == [0, 255]
 
 
+@pytest.mark.parametrize(
+    ("opacity", "expected"), [((0, 0), [30, 30]), ((0, 255), [255, 30]), ((255, 255), [30, 30])]
+)
+def test_decode_bmp_without_opacity_is_opaque(opacity, expected):
+    pixels = b"".join(bytes([10, 20, 30, each]) for each in opacity)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0) + masks
+    data = b"BM" + struct.pack("<IHHI", 130, 0, 0, 122) + header.ljust(108, b"\0") + pixels
+    assert decode(data)[0, :, 0].tolist() == expected
+    shown = conform(pixels_of(Image.open(io.BytesIO(data))), (1, 2, 3))
+    assert shown[0, :, 0].tolist() == expected
+
+
 @pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 1), (np.uint16, 257)])
 def test_decode_transparent_color_lies_on_white(dtype, scale):
     colors = np.array([[(200, 100, 50), (200, 100, 51), (0, 0, 0)]]) * scale
