@@ -200,11 +200,18 @@ def _listed(y: Any) -> Any:
 
 def _rows_of(table: Any) -> Any:
     dtypes = list(table.dtypes)
-    if all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in dtypes):
+    are_plain = all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in dtypes)
+    if are_plain and not _lose_integers(dtypes):
         return np.asarray(table)
     if hasattr(table, "itertuples"):
         return list(table.itertuples(index=False, name=None))
     return table.rows()
+
+
+def _lose_integers(dtypes: list[np.dtype]) -> bool:
+    """Return True if the dtype that columns have in common does not hold all their integers."""
+    are_wide = any(dtype.kind in "iu" and dtype.itemsize == 8 for dtype in dtypes)
+    return are_wide and len({dtype.kind for dtype in dtypes}) > 1
 
 
 def _decoded(values: np.ndarray) -> np.ndarray:

@@ -119,6 +119,20 @@ def test_as_labels_keeps_dtype_of_labels(labels, dtype):
     assert converted.tolist() == np.array(list(dense), dtype=dtype).tolist()
 
 
+def test_as_labels_table_keeps_large_ids():
+    signed, unsigned = np.array(IDS), np.array([1, 2, 2**63 + 1], np.uint64)
+    nonnegative = as_labels(pd.DataFrame({"a": signed, "b": unsigned}))
+    assert nonnegative.tolist() == [[2**62, 1], [2**62 + 1, 2], [7, 2**63 + 1]]
+    with pytest.raises(InputError, match=r"floats beside integers above 2\*\*53"):
+        as_labels(pd.DataFrame({"a": signed, "b": [1.0, 2.0, 3.0]}))
+    with pytest.raises(InputError, match="no 64-bit dtype holds together"):
+        as_labels(pd.DataFrame({"a": -signed, "b": unsigned}))
+    small = pd.DataFrame({"a": [1, 2, 3], "b": [1.5, 2.0, 3.0], "c": [True, False, True]})
+    assert as_labels(small[["a", "b"]]).tolist() == [[1, 1.5], [2, 2], [3, 3]]
+    assert as_labels(small[["a", "c"]]).tolist() == [[1, 1], [2, 0], [3, 1]]
+    assert as_values(pd.DataFrame({"a": signed, "b": [0.5, 2, 3]}))[:, 1].tolist() == [0.5, 2, 3]
+
+
 @pytest.mark.parametrize(
     "table",
     [
