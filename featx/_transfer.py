@@ -358,7 +358,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         if "sample_weight" in params:
             given = params["sample_weight"]
             params["sample_weight"] = faults.check(checked_weights, given, head, n_samples)
-        known = getattr(head, "classes_", None)
+        known: Any = getattr(head, "classes_", None)
         if y is not None and y.ndim == 1 and "classes" in params:
             known = params["classes"] = faults.check(checked_classes, params["classes"], y)
         elif y is not None and y.ndim == 1 and known is not None:

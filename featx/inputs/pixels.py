@@ -230,8 +230,8 @@ def in_own_channels(image: Image.Image, stored: StoredChannels) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode == "RGBA":
-        is_unused = image.format in _UNUSED_OPACITY and image.getextrema()[3] == (0, 0)
-        return image if not is_unused else _opaque(image)
+        is_unused = image.format in _UNUSED_OPACITY and image.getchannel("A").getextrema() == (0, 0)
+        return _opaque(image) if is_unused else image
     if image.has_transparency_data:
         try:
             return _with_opacity(image, stored)
