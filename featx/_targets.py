@@ -18,6 +18,7 @@ import numpy as np
 from featx.exceptions import InputError
 
 _N_SHOWN = 10
+_FAMILIES = {"O": "text", "U": "text", "M": "dates", "m": "durations"}  # others are numbers
 _LISTS = ("tolist", "to_list", "to_pylist")  # pandas and torch, polars, pyarrow
 MAX_EXACT_INT = 2**53  # beyond it, float64 does not hold all integers
 _REFUSED = {"S": "bytes", "c": "complex numbers", "V": "records"}
@@ -68,6 +69,48 @@ def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
         _refuse(_REFUSED[array.dtype.kind], name)
     _check_complete(array, name, noun)
     return array
+
+
+def comparable(**labels: np.ndarray) -> list[np.ndarray]:
+    """Return arrays of labels, by their names in messages, with dtypes that compare exactly.
+
+    NumPy compares int64 with uint64, and with floats, as float64 when it sorts or joins arrays.
+
+    Raises
+    ------
+    InputError
+        Labels of one array are text and those of another are not, or no dtype holds them all.
+
+    Examples
+    --------
+    >>> ids = np.array([2**60, 2**60 + 1])
+    >>> np.unique(np.concatenate(comparable(y_true=ids, y_pred=ids.astype(np.uint64)))).tolist()
+    [1152921504606846976, 1152921504606846977]
+    >>> comparable(y_true=np.array(["1", "2"]), y_pred=np.array([1, 2]))
+    Traceback (most recent call last):
+        ...
+    featx.exceptions.InputError: y_true has labels of type str, such as '1', and y_pred of type \
+    int, such as 1: expected one type. Pass y_true.astype(int), for example, or \
+    classes_[i] for class indices i
+    """
+    arrays = list(labels.values())
+    filled = {name: array.ravel() for name, array in labels.items() if array.size}
+    families = {name: _FAMILIES.get(flat.dtype.kind, "numbers") for name, flat in filled.items()}
+    if len(set(families.values())) > 1:
+        first, *others = filled
+        other = next(name for name in others if families[name] != families[first])
+        types = {name: _kind(type(filled[name][0])) for name in (first, other)}
+        raise InputError(
+            f"{first} has labels of type {types[first]}, such as {filled[first].tolist()[0]!r}, "
+            f"and {other} of type {types[other]}, such as {filled[other].tolist()[0]!r}: expected "
+            f"one type. Pass {first}.astype({types[other]}), for example, or classes_[i] for class "
+            "indices i"
+        )
+    if not _lose_integers([array.dtype for array in arrays]):
+        return arrays
+    joined = np.concatenate([array.ravel().astype(object) for array in arrays])
+    common = _with_common_type(joined, " and ".join(labels), keep_objects=False).dtype
+    return [array.astype(common) for array in arrays]
 
 
 def as_values(y: Any, *, name: str = "y") -> np.ndarray:
@@ -200,11 +243,18 @@ def _listed(y: Any) -> Any:
 
 def _rows_of(table: Any) -> Any:
     dtypes = list(table.dtypes)
-    if all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in dtypes):
+    are_plain = all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in dtypes)
+    if are_plain and not _lose_integers(dtypes):
         return np.asarray(table)
     if hasattr(table, "itertuples"):
         return list(table.itertuples(index=False, name=None))
     return table.rows()
+
+
+def _lose_integers(dtypes: list[np.dtype]) -> bool:
+    """Return True if the dtype that columns have in common does not hold all their integers."""
+    are_wide = any(dtype.kind in "iu" and dtype.itemsize == 8 for dtype in dtypes)
+    return are_wide and len({dtype.kind for dtype in dtypes}) > 1
 
 
 def _decoded(values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from sklearn.model_selection import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
-from featx._targets import as_labels, as_weights
+from featx._targets import as_labels, as_weights, comparable
 from featx.exceptions import InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import takes_sample_weight
@@ -237,7 +237,10 @@ def checked_classes(classes: Any, y: np.ndarray) -> np.ndarray:
 def check_known(y: np.ndarray, classes: np.ndarray, *, source: str) -> None:
     """Raise an InputError if labels are not among the classes of a head."""
     is_text = [array.dtype.kind in "OU" for array in (y, classes)]
-    unknown = y if is_text[0] != is_text[1] else np.setdiff1d(y, classes)
+    unknown = y
+    if is_text[0] == is_text[1]:
+        labels, known = comparable(y=y, classes=classes)
+        unknown = np.setdiff1d(labels, known)
     if len(unknown):
         shown = unknown[:_N_SHOWN].tolist()
         raise InputError(f"y has labels that are not in {source}: {shown}")

@@ -358,11 +358,14 @@ class TransferEstimator(TransformerMixin, TransferParams):
         if "sample_weight" in params:
             given = params["sample_weight"]
             params["sample_weight"] = faults.check(checked_weights, given, head, n_samples)
+        known: Any = getattr(head, "classes_", None)
         if y is not None and y.ndim == 1 and "classes" in params:
-            params["classes"] = faults.check(checked_classes, params["classes"], y)
-        elif y is not None and y.ndim == 1 and hasattr(head, "classes_"):
-            faults.check(check_known, y, head.classes_, source="the classes of the first call")
+            known = params["classes"] = faults.check(checked_classes, params["classes"], y)
+        elif y is not None and y.ndim == 1 and known is not None:
+            faults.check(check_known, y, known, source="the classes of the first call")
         faults.raise_any()
+        if y.ndim == 1 and {y.dtype.kind, getattr(known, "dtype", y.dtype).kind} == {"i", "u"}:
+            y = y.astype(known.dtype)  # NumPy searches uint64 in int64 as floats
         return y, head, params
 
     def predict(self, X: Any) -> np.ndarray:
@@ -489,13 +492,17 @@ class TransferEstimator(TransformerMixin, TransferParams):
         call = partial(predict, self.head_) if method == "predict" else getattr(self.head_, method)
         return call(as_head_input(embeddings))
 
+    def _checked_scored(self, y: Any, n_samples: int) -> np.ndarray:
+        """Return the labels or values to compare with predictions."""
+        return self._checked_target(y, n_samples, is_all=False)
+
     def _scorable(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         """Check labels and weights; leave out unreadable samples with ``on_error="nan"``."""
         check_is_fitted(self, "head_")
         samples = as_samples(X)
         n_samples = len(samples)
         faults = InputFaults()
-        y = faults.check(self._checked_target, y, n_samples, is_all=False)
+        y = faults.check(self._checked_scored, y, n_samples)
         if sample_weight is not None:
             sample_weight = faults.check(as_weights, sample_weight, n_samples)
         faults.raise_any()

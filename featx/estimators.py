@@ -6,11 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from featx._targets import as_labels, as_values
+from featx._targets import as_labels, as_values, comparable
 from featx._training_data import checked_target
 from featx._transfer import TransferEstimator, head_has
 from featx.exceptions import InputError
@@ -185,10 +186,17 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         float
         """
         X, y, sample_weight = self._scorable(X, y, sample_weight)
+        y, predicted = comparable(y=y, predictions=self.predict(X))
         if type_of_target(y) == "multiclass-multioutput":  # accuracy_score does not support it
-            is_right = (np.asarray(y) == self.predict(X)).all(axis=1)
+            is_right = (y == predicted).all(axis=1)
             return float(np.average(is_right, weights=sample_weight))
-        return super().score(X, y, sample_weight)
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def _checked_scored(self, y: Any, n_samples: int) -> np.ndarray:
+        y = super()._checked_scored(y, n_samples)
+        classes = getattr(self, "classes_", y[:0])
+        comparable(y=y, classes_=np.asarray(classes[0] if isinstance(classes, list) else classes))
+        return y
 
     def _checked_target(self, y: Any, n_samples: int, *, is_all: bool = True) -> np.ndarray:
         y = checked_target(y, n_samples, convert=as_labels, owner=type(self).__name__)

@@ -57,8 +57,8 @@ def tiff(values, *, white_is_zero=False, sample_format=1, bits=None, width=None,
     return start + values.tobytes() + count + directory + bytes(4)
 
 
-def color_tiff(values, *, photometric=2, are_apart=False, more=()):
-    """Return an uncompressed TIFF file of the channels of an array.
+def color_tiff(values, *, photometric=2, are_apart=False, is_deflated=False, more=()):
+    """Return a TIFF file of the channels of an array.
 
     Parameters
     ----------
@@ -71,15 +71,17 @@ def color_tiff(values, *, photometric=2, are_apart=False, more=()):
     """
     height, width, n_channels = values.shape
     parts = np.moveaxis(values, -1, 0) if are_apart else values[np.newaxis]
-    sizes = [part.nbytes for part in parts]
-    tags = {256: width, 257: height, 258: (8 * values.itemsize,) * n_channels, 259: 1}
+    parts = [zlib.compress(part.tobytes()) if is_deflated else part.tobytes() for part in parts]
+    sizes = list(map(len, parts))
+    tags = {256: width, 257: height, 258: (8 * values.itemsize,) * n_channels}
+    tags[259] = 8 if is_deflated else 1
     tags |= {262: photometric, 277: n_channels, 278: height, 279: tuple(sizes)}
     tags |= {273: tuple(sum(sizes[:part]) for part in range(len(parts))), **dict(more)}
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in {**tags, 284: 1 + are_apart}.items():
         directory[tag] = value
     start = b"II*\0" + struct.pack("<I", 8)
-    return start + directory.tobytes(8) + b"".join(map(np.ndarray.tobytes, parts))
+    return start + directory.tobytes(8) + b"".join(parts)
 
 
 def png_chunk(kind, data, *, is_sound=True):

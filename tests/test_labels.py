@@ -119,6 +119,20 @@ def test_as_labels_keeps_dtype_of_labels(labels, dtype):
     assert converted.tolist() == np.array(list(dense), dtype=dtype).tolist()
 
 
+def test_as_labels_table_keeps_large_ids():
+    signed, unsigned = np.array(IDS), np.array([1, 2, 2**63 + 1], np.uint64)
+    nonnegative = as_labels(pd.DataFrame({"a": signed, "b": unsigned}))
+    assert nonnegative.tolist() == [[2**62, 1], [2**62 + 1, 2], [7, 2**63 + 1]]
+    with pytest.raises(InputError, match=r"floats beside integers above 2\*\*53"):
+        as_labels(pd.DataFrame({"a": signed, "b": [1.0, 2.0, 3.0]}))
+    with pytest.raises(InputError, match="no 64-bit dtype holds together"):
+        as_labels(pd.DataFrame({"a": -signed, "b": unsigned}))
+    small = pd.DataFrame({"a": [1, 2, 3], "b": [1.5, 2.0, 3.0], "c": [True, False, True]})
+    assert as_labels(small[["a", "b"]]).tolist() == [[1, 1.5], [2, 2], [3, 3]]
+    assert as_labels(small[["a", "c"]]).tolist() == [[1, 1], [2, 0], [3, 1]]
+    assert as_values(pd.DataFrame({"a": signed, "b": [0.5, 2, 3]}))[:, 1].tolist() == [0.5, 2, 3]
+
+
 @pytest.mark.parametrize(
     "table",
     [
@@ -343,3 +357,76 @@ def test_fit_rare_class_raises_before_pass(head, message, extractor, vectors):
     with pytest.raises(InputError, match=message):
         TransferClassifier(extractor, head).fit(vectors, y)
     assert EmbeddingCache().info()["n_forward"] == 0
+
+
+def test_evaluate_ids_of_two_dtypes_differ():
+    y_true, y_pred = np.array(IDS, np.uint64), np.array([IDS[1], IDS[1], 7])
+    result = evaluate(y_true, y_pred)
+    assert result["accuracy"] == pytest.approx(2 / 3)
+    assert list(result["classes"]) == ["7", str(IDS[0]), str(IDS[1])]
+    assert result["confusion"]["counts"] == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
+    proba = np.eye(3)[[1, 1, 2]]
+    calibrated = evaluate(y_true, y_pred, proba=proba, classes=np.array(IDS))["calibration"]
+    assert calibrated["bins"][0]["accuracy"] == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match=r"no column for the labels \[4611686018427387905\]"):
+        evaluate(y_true, y_true, proba=np.eye(2)[[0, 0, 1]], classes=np.array([IDS[0], 7]))
+    with pytest.raises(InputError, match="floats beside integers above"):
+        evaluate(y_true, y_pred.astype(float))
+
+
+def test_score_ids_of_other_dtype_differ(vectors, extractor):
+    ids = np.array(IDS * (N // 3))
+    classifier = TransferClassifier(extractor, "nearest_mean").fit(vectors, ids)
+    swapped = np.array([IDS[1], IDS[0], 7] * (N // 3))
+    assert classifier.score(vectors, ids.astype(np.uint64)) == 1
+    assert classifier.score(vectors, swapped.astype(np.uint64)) == pytest.approx(1 / 3)
+
+
+def test_partial_fit_ids_of_other_dtype_differ(vectors, extractor):
+    ids = np.array(IDS * (N // 3))
+    classifier = TransferClassifier(extractor, SGDClassifier(random_state=0))
+    for _ in range(5):
+        classifier.partial_fit(vectors, ids.astype(np.uint64), classes=np.array(IDS))
+    assert classifier.classes_.tolist() == sorted(IDS)
+    assert classifier.score(vectors, ids) == 1
+    with pytest.raises(InputError, match=r"not in the classes.*4611686018427387906"):
+        classifier.partial_fit(vectors, np.full(N, IDS[1] + 1, np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "scored", "message"),
+    [
+        (
+            [0, 1],
+            ["0", "1"],
+            r"y has labels of type str, such as '0'.*int, such as 0.*astype\(int\)",
+        ),
+        (
+            ["0", "1"],
+            [0, 1],
+            r"y has labels of type int, such as 0.*str, such as '0'.*astype\(str\)",
+        ),
+        ([[0, 1], [1, 0]], [["0", "1"], ["1", "0"]], "y has labels of type str.*of type int"),
+        ([False, True], ["no", "yes"], "y has labels of type str.*of type bool"),
+    ],
+)
+def test_score_text_against_numbers_raises(fitted, scored, message, vectors, extractor):
+    classifier = TransferClassifier(extractor).fit(vectors, fitted * (N // 2))
+    with pytest.raises(InputError, match=message):
+        classifier.score(vectors, scored * (N // 2))
+
+
+def test_probe_score_compares_labels_of_two_types(vectors):
+    ids = np.array(IDS * (N // 3))
+    for probe in (KNNProbe(), LinearProbe(), NearestMeanProbe(), RidgeProbe()):
+        probe.fit(vectors, ids)
+        assert probe.score(vectors, ids.astype(np.uint64)) == 1
+        with pytest.raises(InputError, match=r"y has labels of type str, .*classes_ of type int"):
+            probe.score(vectors, ids.astype(str))
+
+
+def test_evaluate_text_against_numbers_raises():
+    with pytest.raises(InputError, match=r"y_true has.*str, such as 'a', and y_pred of type int"):
+        evaluate(["a", "b"], [0, 1])
+    with pytest.raises(InputError, match=r"y_true has.*int, such as 0, and classes of type str"):
+        evaluate([0, 1], [0, 1], proba=np.eye(2), classes=["a", "b"])

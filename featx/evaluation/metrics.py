@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from featx._targets import as_labels
+from featx._targets import as_labels, comparable
 from featx.exceptions import InputError, ParameterError
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
@@ -63,7 +63,8 @@ def evaluate(
     ParameterError
         `confidence` is not between 0 and 1.
     InputError
-        There are no samples, values are not labels, or `proba` does not fit them.
+        There are no samples, values are not labels, those of `y_true`, `y_pred` and `classes` are
+        of several types, or `proba` does not fit them.
     ValueError
         Lengths differ.
 
@@ -76,8 +77,12 @@ def evaluate(
     """
     if not (isinstance(confidence, Real) and 0 < confidence < 1):
         raise ParameterError(f"confidence={confidence!r}: expected a fraction between 0 and 1")
-    y_true, y_pred = _checked_labels(y_true, "y_true"), _checked_labels(y_pred, "y_pred")
-    check_consistent_length(y_true, y_pred, proba)
+    given = {"y_true": _checked_labels(y_true, "y_true")}
+    given["y_pred"] = _checked_labels(y_pred, "y_pred")
+    check_consistent_length(*given.values(), proba)
+    if proba is not None and classes is not None:
+        given["classes"] = as_labels(classes, name="classes")
+    y_true, y_pred, *columns_of_proba = comparable(**given)
     if not len(y_true):
         raise InputError("there are no samples to evaluate")
     labels = np.unique(np.concatenate([y_true, y_pred]))
@@ -106,7 +111,7 @@ def evaluate(
         "intervals": ends,
     }
     if proba is not None:
-        columns = labels if classes is None else as_labels(classes, name="classes")
+        columns = columns_of_proba[0] if columns_of_proba else labels
         proba = _checked_proba(proba, columns, y_true)
         order = np.argsort(columns)
         result["calibration"] = calibration(y_true, proba[:, order], classes=columns[order])

@@ -28,17 +28,18 @@ from PIL import (
 from featx.exceptions import UnreadableImageError
 from featx.inputs.metadata import exif_orientation, make_strict, orientation_of, without_metadata
 from featx.inputs.pixels import (
+    StoredChannels,
     as_levels,
     check_mode,
     check_wide_colors,
-    has_wide_colors,
+    file_bytes,
     in_own_channels,
     on_white,
     tile_size,
 )
 
 # Change these when the same bytes or pixels give other inputs than before.
-DECODER = "pillow-3"
+DECODER = "pillow-4"
 RESIZE = "lanczos-stretch-2"
 # The only formats that are opened; photos of phones, which Pillow calls MPO, are JPEGs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
@@ -196,10 +197,9 @@ def _first_frame(image: Image.Image) -> bytes:
     try:
         if image.tell() or not isinstance(image, ImageFile.ImageFile):
             return b""
-        image.fp.seek(0)  # type: ignore[union-attr]
-        return image.fp.read()  # type: ignore[union-attr]
     except Exception:
         return b""
+    return file_bytes(image)
 
 
 def _orientation_of_caller(image: Image.Image) -> int:
@@ -220,11 +220,10 @@ def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
     """Return an image in mode L, RGB or RGBA, upright; it may be the image itself."""
     _check_size(image)
     check_mode(image)
-    is_wide = has_wide_colors(image)
+    stored = StoredChannels(image)
     image.load()
-    own = in_own_channels(image)
-    if is_wide:
-        check_wide_colors(image)
+    own = in_own_channels(image, stored)
+    check_wide_colors(image, stored)
     turn = _TURNS.get(orientation(image) or 1)
     return own if turn is None else own.transpose(turn)
 

@@ -16,7 +16,11 @@ floating-point numbers  0..255 as they are; an error beyond, or if they seem sca
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,7 +34,8 @@ _DARK = 4096  # uint16 below it may be of 12 bits or fewer, and would become 16 
 UNIT_PEAK = 2.0  # cubic and Lanczos filters overshoot 0..1, but never that far
 _BLOCK = 2**20  # values that are scaled at once
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_WIDE_COLORS = (";16B", ";16L", ";16N")  # in Pillow's raw modes of 16 bits a channel
+_OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+_UNUSED_OPACITY = ("BMP", "DIB")  # formats whose writers leave it 0, which viewers show opaque
 _MAX_SAMPLE_VALUE = 281  # of TIFF
 _SIGNED = 2  # as TIFF's sample format
 _RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
@@ -147,7 +152,72 @@ def _levels_of(white: int) -> np.ndarray:
     return np.rint(np.arange(white + 1) * 255 / white).astype(np.uint8)
 
 
-def in_own_channels(image: Image.Image) -> Image.Image:
+class StoredChannels:
+    """The channels of an image as its file stores them, which Pillow drops when it loads them.
+
+    Attributes
+    ----------
+    are_wide : bool
+        True if colors are known to have 16 bits a channel, of which Pillow keeps the upper 8.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        tiles = getattr(image, "tile", None) or ()
+        found = re.search(r"\w+;\w+", str(tiles[0].args)) if tiles else None
+        self._raw_mode = found[0] if found else ""  # of Pillow, such as "L;4"
+        self._is_png = bool(tiles) and image.format == "PNG"
+        is_wide = self._raw_mode[-4:-1] == ";16"
+        self.are_wide = image.mode in ("RGB", "RGBA", "CMYK") and (
+            is_wide or _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
+        )
+        self._frame = image.tell() if self.are_wide else 0
+        self._data = file_bytes(image) if self.are_wide and is_wide else b""
+
+    def lower_bytes(self, image: Image.Image) -> Image.Image | None:
+        """Return the lower 8 bits of each channel as an image; None if they cannot be read."""
+        is_apart = _tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
+        is_animation = image.format != "TIFF" and self._frame
+        if not self._data or image.format not in ("PNG", "TIFF") or is_apart or is_animation:
+            return None
+        # Pillow takes the other byte of each channel for the upper one.
+        raw_mode = self._raw_mode[:-1] + _OTHER_BYTE[self._raw_mode[-1]]
+        raw_mode = "RGBA" if raw_mode == "LA;16L" else raw_mode.replace("RGBa", "RGBA")
+        lower = Image.open(io.BytesIO(self._data), formats=[image.format])
+        lower.seek(self._frame)
+        lower.tile = [_with_raw_mode(tile, raw_mode) for tile in lower.tile]
+        lower.load()
+        return lower.getchannel("G").convert("RGB") if raw_mode == "RGBA" else lower
+
+    def transparent_color(self, image: Image.Image) -> Any:
+        """Return the transparent color of an image in levels of its mode, None if it has none."""
+        color = image.info.get("transparency")
+        if not self._is_png or self.are_wide:
+            return color
+        if isinstance(color, tuple):
+            return tuple(value & 255 for value in color)
+        if self._raw_mode in ("L;2", "L;4"):
+            highest = 2 ** int(self._raw_mode[-1]) - 1
+            return (color & highest) * 255 // highest
+        return color
+
+
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    is_name = isinstance(tile.args, str)
+    return tile._replace(args=raw_mode if is_name else (raw_mode, *tile.args[1:]))
+
+
+def file_bytes(image: Any) -> bytes:
+    """Return the bytes of the file of an image, none if it is closed."""
+    with contextlib.suppress(Exception):
+        position = image.fp.tell()
+        image.fp.seek(0)
+        data: bytes = image.fp.read()
+        image.fp.seek(position)
+        return data
+    return b""
+
+
+def in_own_channels(image: Image.Image, stored: StoredChannels) -> Image.Image:
     """Return a loaded image of any mode in mode L, RGB or RGBA; it may be the image itself.
 
     UnreadableImageError is raised if the range of its pixels is not known.
@@ -160,16 +230,39 @@ def in_own_channels(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode == "RGBA":
-        return image
+        is_unused = image.format in _UNUSED_OPACITY and image.getchannel("A").getextrema() == (0, 0)
+        return _opaque(image) if is_unused else image
     if image.has_transparency_data:
         try:
-            return image.convert("RGBA")
+            return _with_opacity(image, stored)
         except (TypeError, ValueError):  # the transparent color in the metadata is not a color
             image = image.copy()
             del image.info["transparency"]
     if image.mode in ("1", "L"):
         return image.convert("L")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.putalpha(255)
+    return image
+
+
+def _with_opacity(image: Image.Image, stored: StoredChannels) -> Image.Image:
+    """Return an image with transparency in RGBA."""
+    color = stored.transparent_color(image)
+    lower = stored.lower_bytes(image) if isinstance(color, tuple) and stored.are_wide else None
+    if lower is not None:
+        values = np.asarray(image) * np.uint16(256) + np.asarray(lower)
+        opacity = np.where((values == color).all(axis=-1), 0, 255).astype(np.uint8)
+        image = image.copy()
+        image.putalpha(Image.fromarray(opacity))
+        return image
+    if color != image.info.get("transparency"):
+        image = image.copy()
+        image.info["transparency"] = color
+    return image.convert("RGBA")
 
 
 def _gray(image: Image.Image) -> Image.Image:
@@ -222,20 +315,17 @@ def _tag(image: Any, tag: int) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def has_wide_colors(image: Image.Image) -> bool:
-    """Return True if channels are known to have 16 bits, of which Pillow keeps the upper 8."""
-    if image.mode not in ("RGB", "RGBA", "CMYK"):
-        return False
-    if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16:
-        return True
-    tiles = getattr(image, "tile", None) or ()
-    return any(kind in str(tile.args) for tile in tiles for kind in _WIDE_COLORS)
-
-
-def check_wide_colors(image: Image.Image) -> None:
-    """Check the range of a color image that Pillow has reduced from 16 bits a channel to 8."""
+def check_wide_colors(image: Image.Image, stored: StoredChannels) -> None:
+    """Check the range of a loaded image that has, or may have, 16 bits a channel in its file."""
+    if not stored.are_wide:
+        return
     bands = image.getextrema()
     highest = int(np.max(bands if image.mode == "CMYK" else bands[:3]))
+    if highest == 0:
+        lower = stored.lower_bytes(image)
+        bands = ((0, 255),) if lower is None else lower.getextrema()
+        if lowest_8_bits := int(np.max(bands if image.mode == "CMYK" else bands[:3])):
+            raise dark_uint16(lowest_8_bits)
     if 0 < highest < 16:
         raise dark_uint16(256 * highest + 255)
     white = _tag(image, _MAX_SAMPLE_VALUE) or 0

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featx._targets import as_labels, as_values
+from featx._targets import as_labels, as_values, comparable
 from featx.exceptions import InputError, ParameterError
 from featx.probes._arrays import (
     apply_in_blocks,
@@ -125,6 +125,24 @@ class ProbeClassifier(ClassifierMixin, BaseProbe):
         array of shape (n_samples,) or (n_samples, n_labels)
         """
         return self._decide(self._compute_scores(X, "predict"))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on samples; a sample with several labels counts if all are right.
+
+        Parameters
+        ----------
+        X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        if not is_array_api(y) and isinstance(self.classes_, np.ndarray):
+            y, _ = comparable(y=as_labels(y), classes_=self.classes_)
+        return super().score(X, y, sample_weight)
 
     def _decide(self, scores: Any) -> Any:
         """Return the classes that scores (n, t) predict."""

@@ -1,6 +1,8 @@
 """Pixels of more than 8 bits: one rule for files, PIL images and arrays."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -122,6 +124,40 @@ def test_decode_sixteen_bit_colors_unknown_range_refused(color_type, n_channels)
             read(data)
 
 
+def file_of_colors(values, kind):
+    """Return a PNG or a TIFF of 16 bits a channel."""
+    if kind == "PNG":
+        return png(values, color_type={2: 4, 3: 2, 4: 6}[values.shape[2]])
+    return color_tiff(values.astype("<u2"), is_deflated=kind == "deflated TIFF")
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_channels"),
+    [
+        ("PNG", 2),
+        ("PNG", 3),
+        ("PNG", 4),
+        ("TIFF", 3),
+        ("TIFF", 4),
+        ("deflated TIFF", 3),
+        ("deflated TIFF", 4),
+    ],
+)
+def test_decode_sixteen_bit_colors_to_255_refused(kind, n_channels):
+    values = np.zeros((4, 4, n_channels), np.uint16)
+    values[1, 2, 0] = 255
+    if n_channels != 3:
+        values[..., -1] = 65535
+    data = file_of_colors(values, kind)
+    for read in (decode, lambda data: pixels_of(Image.open(io.BytesIO(data)))):
+        with pytest.raises(UnreadableImageError, match="16-bit values up to 255 only"):
+            read(data)
+    values[1, 2, 0] = 0
+    assert decode(file_of_colors(values, kind)).max() == 0
+    values[1, 2, 0] = 51 * 257
+    assert decode(file_of_colors(values, kind))[1, 2, 0] == 51
+
+
 def test_decode_wide_inks_unknown_range_are_refused():
     inks = np.full((4, 4, 4), 1800, "<u2")
     with pytest.raises(UnreadableImageError, match="16-bit values up to 2047"):
@@ -151,6 +187,14 @@ def test_decode_wide_channels_apart_are_refused():
         decode(color_tiff(narrow, photometric=8, are_apart=True))
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_decode_black_channels_apart_are_refused(value):
+    # Their lower bytes cannot be read, so that black and 8 bits in 16 look the same.
+    data = color_tiff(np.full((4, 4, 3), value, "<u2"), are_apart=True, is_deflated=True)
+    with pytest.raises(UnreadableImageError, match="16-bit values up to 255 only"):
+        decode(data)
+
+
 @pytest.mark.parametrize("highest", [255, 65535])
 def test_decode_palette_eight_bits_is_not_black(highest):
     places = np.arange(256, dtype="u1").reshape(16, 16, 1)
@@ -164,6 +208,46 @@ def test_decode_palette_eight_bits_is_not_black(highest):
 def test_decode_sixteen_bit_transparency_lies_on_white():
     data = png(np.array([[0, 30000, 65535]], np.uint16), before=png_chunk(b"tRNS", b"\x75\x30"))
     assert decode(data)[0, :, 0].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize(("bits", "gray"), [(1, 1), (2, 1), (2, 2), (4, 8), (8, 8), (8, 0x188)])
+def test_decode_transparent_gray_lies_on_white(bits, gray):
+    highest = 2**bits - 1
+    pixels = [gray & highest, highest - (gray & highest)] * 8
+    row = np.packbits([int(bit) for each in pixels for bit in f"{each:0{bits}b}"])
+    header = struct.pack(">IIBBBBB", 16, 1, bits, 0, 0, 0, 0)
+    content = zlib.compress(b"\0" + row.tobytes())
+    color = png_chunk(b"tRNS", struct.pack(">H", gray))
+    chunks = png_chunk(b"IHDR", header) + color + png_chunk(b"IDAT", content)
+    data = b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
+    assert decode(data)[0, :2, 0].tolist() == [255, pixels[1] * 255 // highest]
+    levels = pixels_of(Image.open(io.BytesIO(data)))
+    assert levels[0, :2, 3].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("opacity", "expected"), [((0, 0), [30, 30]), ((0, 255), [255, 30]), ((255, 255), [30, 30])]
+)
+def test_decode_bmp_without_opacity_is_opaque(opacity, expected):
+    pixels = b"".join(bytes([10, 20, 30, each]) for each in opacity)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0) + masks
+    data = b"BM" + struct.pack("<IHHI", 130, 0, 0, 122) + header.ljust(108, b"\0") + pixels
+    assert decode(data)[0, :, 0].tolist() == expected
+    shown = conform(pixels_of(Image.open(io.BytesIO(data))), (1, 2, 3))
+    assert shown[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 1), (np.uint16, 257)])
+def test_decode_transparent_color_lies_on_white(dtype, scale):
+    colors = np.array([[(200, 100, 50), (200, 100, 51), (0, 0, 0)]]) * scale
+    if scale == 257:
+        colors[0, 1] = colors[0, 0] + 1  # which has the same upper bytes
+    color = png_chunk(b"tRNS", struct.pack(">HHH", *colors[0, 0]))
+    data = png(colors.astype(dtype), color_type=2, before=color)
+    expected = [[255, 255, 255], [200, 100, 51 if scale == 1 else 50], [0, 0, 0]]
+    assert decode(data)[0].tolist() == expected
+    assert pixels_of(Image.open(io.BytesIO(data)))[0, :, 3].tolist() == [0, 255, 255]
 
 
 @pytest.mark.parametrize(
