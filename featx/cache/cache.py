@@ -18,6 +18,7 @@ atomically, as POSIX, NFS and NTFS guarantee.
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,7 +28,13 @@ import numpy as np
 import platformdirs
 from sklearn.base import clone
 
-from featx._files import check_folder, remove_abandoned_parts, remove_tree
+from featx._files import (
+    PART_NAME,
+    check_folder,
+    names_in,
+    remove_abandoned_parts,
+    remove_written,
+)
 from featx._text import one_line
 from featx.cache.damage import DamageLog
 from featx.cache.exchange import (
@@ -57,13 +64,30 @@ from featx.cache.maintenance import (
     summarize,
 )
 from featx.cache.store import SpaceStore
+from featx.cache.usage import USAGE_FILE
 from featx.digests.space import STORED_DTYPES, Space
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import identify
 
-CACHE_PARTS = ("spaces", "notes", "files", "damaged", "tuning")
+_DIGEST = "[0-9a-f]{32}"
+_SHARD = "shard-[0-9a-f-]+"
+# The first bytes of the files that featx writes to each part, by a pattern of their names. Those
+# of quarantined files may be damaged.
+_WRITTEN = {
+    "spaces": {
+        rf"{_SHARD}\.h5": b"\x89HDF",
+        rf"{_SHARD}\.index": b"featx-shard-index-",
+        re.escape(USAGE_FILE): b"",
+        PART_NAME: b"",
+    },
+    "notes": {rf"{_DIGEST}\.json": b"{", PART_NAME: b""},
+    "files": {rf"files-{_DIGEST}\.index": b"featx-file-index-", PART_NAME: b""},
+    "damaged": {rf"{_DIGEST}-{_SHARD}\.(h5|index)(\.{_DIGEST})?": b"", PART_NAME: b""},
+    "tuning": {rf"{_DIGEST}\.tuning": b"PK", PART_NAME: b""},
+}
+CACHE_PARTS = tuple(_WRITTEN)
 
 
 class EmbeddingCache:
@@ -384,18 +408,31 @@ class EmbeddingCache:
         self.compact()
         return Imported(*map(sum, zip(*outcomes, strict=True)))
 
-    def clear(self) -> None:
-        """Remove everything that is stored, damaged files included; foreign files stay.
+    def clear(self) -> int:
+        """Remove everything that featx stored, damaged files included; foreign files stay.
+
+        A file is removed if it has a name and the first bytes that featx gives to files of its
+        folder, and a folder if nothing is left in it.
+
+        Returns
+        -------
+        int
+            Size of the removed files in bytes.
 
         Raises
         ------
         OSError
             Something cannot be removed.
         """
-        for name in CACHE_PARTS:
-            remove_tree(self.path / name)
+        freed_bytes = 0
+        for name, starts in _WRITTEN.items():
+            # Earlier releases renamed a folder before they removed it, and may have been killed.
+            renamed = re.compile(rf"\.{name}\.{_DIGEST}\.cleared")
+            for folder in (name, *filter(renamed.fullmatch, names_in(self.path))):
+                freed_bytes += _clear_part(self.path / folder, starts)
         self.__dict__.pop("files", None)
         self._stores.clear()
+        return freed_bytes
 
     def _chosen_store(self, space: str | Space | None) -> SpaceStore:
         digest = space.digest if isinstance(space, Space) else space or ""
@@ -410,6 +447,13 @@ class EmbeddingCache:
             return []
         spaces = map(space_of, folders)
         return [self.store(space) for space in spaces if space is not None]
+
+
+def _clear_part(folder: Path, starts: dict[str, bytes]) -> int:
+    """Remove what featx wrote to a folder and to those of spaces in it; return the freed bytes."""
+    spaces = filter(re.compile(_DIGEST).fullmatch, names_in(folder))
+    freed_bytes = sum(remove_written(folder / space, starts) for space in spaces)
+    return freed_bytes + remove_written(folder, starts)
 
 
 def default_cache_path() -> Path:
