@@ -17,6 +17,7 @@ atomically, as POSIX, NFS and NTFS guarantee.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from datetime import timedelta
@@ -88,6 +89,7 @@ _WRITTEN = {
     "tuning": {rf"{_DIGEST}\.tuning": b"PK", PART_NAME: b""},
 }
 CACHE_PARTS = tuple(_WRITTEN)
+_EXPECTED = "expected a folder, or the default cache by leaving it out"
 
 
 class EmbeddingCache:
@@ -97,7 +99,7 @@ class EmbeddingCache:
     ----------
     path : str or Path, default=None
         Folder, which is made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in
-        the user's cache folder.
+        the user's cache folder; an empty string is refused.
     dtype : {"float32", "float16"}, default="float32"
         Dtype in which rows are stored. float16 takes half the space on disk and keeps three digits,
         which is enough for most heads. Such rows have their own space, and are read as float32.
@@ -118,7 +120,8 @@ class EmbeddingCache:
             raise ParameterError(
                 f"dtype={dtype!r}: expected one of {', '.join(map(repr, STORED_DTYPES))}"
             )
-        self.path = Path(path).expanduser().absolute() if path else default_cache_path()
+        self.path = default_cache_path() if path is None else _absolute(path)
+        _check_possible(self.path)
         self.dtype = dtype
 
     def __repr__(self) -> str:
@@ -456,6 +459,26 @@ def _clear_part(folder: Path, starts: dict[str, bytes]) -> int:
     return freed_bytes + remove_written(folder, starts)
 
 
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a cache; an empty string is not the current folder."""
+    if not os.fspath(path):
+        raise ParameterError.of("cache", path, _EXPECTED)
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as exc:  # a user without a home
+        raise ParameterError.of("cache", os.fspath(path), f"{exc}: {_EXPECTED}") from exc
+
+
+def _check_possible(folder: Path) -> None:
+    """Raise ParameterError if no folder can have this path."""
+    try:
+        os.lstat(folder / CACHE_PARTS[0])
+    except (ValueError, OSError) as exc:  # a null character, or too long a name
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        if isinstance(exc, ValueError) or exc.errno == errno.ENAMETOOLONG:
+            raise ParameterError.of("cache", str(folder), f"{reason}: {_EXPECTED}") from exc
+
+
 def default_cache_path() -> Path:
     """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
     path = os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx")
@@ -471,7 +494,7 @@ def resolve_cache(cache: Any) -> EmbeddingCache | None:
     """Return the cache for the `cache` parameter of an extractor; None if nothing is cached."""
     if cache is None or isinstance(cache, EmbeddingCache):
         return cache
-    path = default_cache_path() if cache == "auto" else Path(cache).expanduser().absolute()
+    path = default_cache_path() if cache == "auto" else _absolute(cache)
     if path not in _SHARED:
         _SHARED.setdefault(path, EmbeddingCache(path))
     return _SHARED[path]

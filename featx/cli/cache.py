@@ -42,7 +42,7 @@ def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
 
     The default cache may be missing if nothing has been stored yet.
     """
-    named = f"--cache {path}" if path not in (None, "", "auto") else ""
+    named = f"--cache {path}" if path not in (None, "auto") else ""
     if not named and os.environ.get("FEATX_CACHE"):
         named = f"FEATX_CACHE={os.environ['FEATX_CACHE']}"
     if not named:

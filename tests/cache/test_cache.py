@@ -336,3 +336,20 @@ def test_clear_returns_bytes_of_all_files(cache):
     assert cache.clear() == n_bytes - 4
     left = [path for path in cache.path.rglob("*") if path.is_file()]
     assert [path.read_text() for path in left] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "path, reason",
+    [("", "cache=''"), ("a\0b", "null"), ("x" * 300, "too long"), ("~nobody-here/rows", "home")],
+)
+def test_cache_impossible_path_raises(path, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    with pytest.raises(ParameterError, match=reason):
+        EmbeddingCache(path)
+    with pytest.raises(ParameterError, match="2 faulty parameters") as caught:
+        FeatureExtractor("tiny", pooling="min", cache=path).fit(images)
+    assert [fault.name for fault in caught.value.faults] == ["pooling", "cache"]
+    with pytest.raises(ParameterError, match=reason):
+        FeatureExtractor("tiny", cache=path).fit_transform(images)
+    assert list(tmp_path.iterdir()) == []
