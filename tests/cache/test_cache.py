@@ -339,7 +339,7 @@ def test_clear_returns_bytes_of_all_files(cache):
 
 
 @pytest.mark.parametrize(
-    "path, reason",
+    ("path", "reason"),
     [("", "cache=''"), ("a\0b", "null"), ("x" * 300, "too long"), ("~nobody-here/rows", "home")],
 )
 def test_cache_impossible_path_raises(path, reason, tmp_path, monkeypatch):
