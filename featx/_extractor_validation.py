@@ -21,7 +21,7 @@ from featx.backbones.load import is_file
 from featx.backbones.registry import PREPROCESSINGS, Network, find_network
 from featx.backbones.resolve import EmbeddingSource
 from featx.backbones.stored_model import StoredModel
-from featx.cache.cache import EmbeddingCache
+from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES, missing_packages
 from featx.exceptions import BackboneError, InputError, ParameterError
@@ -56,6 +56,8 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     cache = params["cache"]
     if not (cache is None or isinstance(cache, (str, os.PathLike, EmbeddingCache))):
         faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
+    else:
+        faults.check_part(lambda: resolve_cache(cache))
     faults.check_positive_int("batch_size", params["batch_size"], also=("auto",))
     _check_engine(params["engine"], params["precision"], faults)
     _check_also_cache(params["also_cache"], faults)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
+import re
 import stat
 import tempfile
 import time
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # of the standard library from Python 3.12 on
 
 PART_SUFFIX = ".part"
+PART_NAME = r"\..+\.[0-9a-f]{32}\.part"  # pattern
 _FILE_TYPES = (
     (stat.S_ISDIR, "folder"),
     (stat.S_ISFIFO, "named pipe"),
@@ -39,8 +40,6 @@ _FILE_TYPES = (
 _UNFOLLOWED = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")
 )
-_CLEARED_SUFFIX = ".cleared"
-_ATTEMPTS = 10
 _PATIENCE_S = 10.0  # with processes that clear the folder repeatedly
 _PAUSE_S = 0.01
 _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
@@ -188,7 +187,8 @@ def _write_through(path: Path, parts: Sequence[Buffer]) -> None:
 def remove_abandoned_parts(folder: Path) -> None:
     """Remove unfinished files that killed writers left a day ago or longer."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
-        remove_if_abandoned(part)
+        if re.fullmatch(PART_NAME, part.name):
+            remove_if_abandoned(part)
 
 
 def remove_if_abandoned(path: Path) -> None:
@@ -198,29 +198,40 @@ def remove_if_abandoned(path: Path) -> None:
             path.unlink()
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder with its contents, while others may write to it or remove it as well.
+def remove_written(folder: Path, starts: Mapping[str, bytes]) -> int:
+    """Remove the files that featx wrote to a folder, and the folder if it is empty then.
 
-    It is renamed first, so that it is gone at once and a concurrent writer has to repeat only once.
+    `starts` has the first bytes of such files by a pattern of their names. All other files, and
+    folders, links, pipes and devices stay. Others may write to the folder, or remove it as well.
+
+    Returns
+    -------
+    int
+        Size of the removed files in bytes.
     """
-    try:
-        os.replace(folder, folder.parent / f".{folder.name}.{uuid.uuid4().hex}{_CLEARED_SUFFIX}")
-    except OSError:  # missing, or on Windows a folder in which a file is open
-        _remove_tree(folder)
-    for cleared in folder.parent.glob(f".{folder.name}.*{_CLEARED_SUFFIX}"):
-        _remove_tree(cleared)  # also folders that a killed process had renamed
+    freed_bytes = 0
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        check_folder(folder)
+        for name in sorted(os.listdir(folder)):  # the data of a shard before its index
+            matching = (start for pattern, start in starts.items() if re.fullmatch(pattern, name))
+            start = next(matching, None)
+            if start is not None:
+                freed_bytes += _remove_if_starting(folder / name, start)
+    with contextlib.suppress(OSError):  # not empty, missing, or a link
+        folder.rmdir()
+    return freed_bytes
 
 
-def _remove_tree(folder: Path) -> None:
-    for _ in range(_ATTEMPTS):
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            if not folder.exists():
-                return
-        except OSError as exc:
-            if exc.errno != errno.ENOTEMPTY:
-                raise
+def _remove_if_starting(path: Path, start: bytes) -> int:
+    """Remove a regular file that is empty or has these first bytes; return its size."""
+    with contextlib.suppress(FileNotFoundError, IrregularFileError):
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if file.read(len(start)) not in (b"", start):
+                return 0
+        path.unlink()
+        return size
+    return 0
 
 
 def _make_folder(folder: Path) -> None:

@@ -43,7 +43,7 @@ def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
         if not from_environment or not _is_relative(from_environment):
             return given
         given = from_environment
-    return path_at_first(first, "cache", given, is_path=lambda path: True)
+    return path_at_first(first, "cache", given, is_path=bool)  # an empty string is refused
 
 
 def _is_relative(path: str | os.PathLike[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -189,13 +190,14 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         WeightsError, BackboneError
             The backbone is not available, or cannot be used.
         """
-        samples = self._samples(X, reset=True)
-        if self.on_error == "raise":
-            samples.check_finite()
-        with self._fit_task(X, y):
-            source = self._source(samples.array_shape)
-            self._learn(samples, source)
-            self._other_sources(source, samples.array_shape)  # raises if a layer is not there
+        with self._state_kept_on_failure():
+            samples = self._samples(X, reset=True)
+            if self.on_error == "raise":
+                samples.check_finite()
+            with self._fit_task(X, y):
+                source = self._source(samples.array_shape)
+                self._learn(samples, source)
+                self._other_sources(source, samples.array_shape)  # raises if a layer is not there
         return self
 
     def transform(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -282,18 +284,19 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         -------
         ndarray of shape (n_samples, n_features), float32
         """
-        samples = self._samples(X, reset=True)
-        with self._fit_task(X, y):
-            shape = samples.array_shape
-            source = self._source(shape)
-            inputs = self._learn(samples, source)
-            embeddings = self._extract(inputs, source)
-            # Only the first item of a lazy sequence was known so far.
-            self.float_range_ = inputs.float_range()
-            if samples.array_shape != shape:
-                self.array_shape_ = samples.array_shape
-                self._source(samples.array_shape)  # raises if the input shape depends on it
-            return embeddings
+        with self._state_kept_on_failure():
+            samples = self._samples(X, reset=True)
+            with self._fit_task(X, y):
+                shape = samples.array_shape
+                source = self._source(shape)
+                inputs = self._learn(samples, source)
+                embeddings = self._extract(inputs, source)
+                # Only the first item of a lazy sequence was known so far.
+                self.float_range_ = inputs.float_range()
+                if samples.array_shape != shape:
+                    self.array_shape_ = samples.array_shape
+                    self._source(samples.array_shape)  # raises if the input shape depends on it
+                return embeddings
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the features after backbone, layer and pooling.
@@ -383,6 +386,22 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         self._check_unchanged(source)
         check_channels_first(samples, source, label=self._spec().label)
         return samples.for_inputs(source.input_shape), source
+
+    @contextlib.contextmanager
+    def _state_kept_on_failure(self) -> Iterator[None]:
+        """Restore the fitted attributes if a fit fails."""
+        before = self._fitted_state()
+        try:
+            yield
+        except BaseException:
+            for name in self._fitted_state().keys() - before.keys():
+                delattr(self, name)
+            self.__dict__.update(before)
+            raise
+
+    def _fitted_state(self) -> dict[str, Any]:
+        state = vars(self).items()
+        return {name: value for name, value in state if name.endswith("_") or name == "_reports"}
 
     def _learn(self, samples: Samples, source: EmbeddingSource) -> Samples:
         """Set the fitted attributes, and return samples as the backbone takes them."""

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from featx import FeatureExtractor
-from featx.exceptions import BackboneError, ParameterError
+from featx.exceptions import BackboneError, InputError, ParameterError
 
 
 @pytest.fixture
@@ -188,3 +188,22 @@ def test_transform_other_size_resizes_as_fit():
 def test_feature_names_before_fit_raise():
     with pytest.raises(NotFittedError):
         FeatureExtractor("tiny").get_feature_names_out()
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_transform"])
+def test_fit_that_fails_changes_no_state(method):
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    extractor = FeatureExtractor("tiny").fit(images)
+    before = {name: value for name, value in vars(extractor).items() if name.endswith("_")}
+    extractor.set_params(also_cache=["nope"], pooling="max")
+    with pytest.raises(ParameterError, match="nope"):
+        getattr(extractor, method)(images[:, :8])
+    with pytest.raises(InputError):
+        getattr(extractor, method)(np.zeros((0, 4)))
+    after = {name: value for name, value in vars(extractor).items() if name.endswith("_")}
+    assert after == before
+    unfitted = FeatureExtractor("tiny", also_cache=["nope"])
+    with pytest.raises(ParameterError, match="nope"):
+        getattr(unfitted, method)(images)
+    with pytest.raises(NotFittedError):
+        unfitted.get_feature_names_out()

@@ -10,7 +10,7 @@ import pytest
 
 from featx._files import (
     check_replaceable,
-    remove_tree,
+    remove_written,
     replaced_atomically,
     seal,
     unseal,
@@ -70,7 +70,7 @@ def test_write_atomically_outlasts_repeated_clearing(tmp_path, monkeypatch):
         real_fsync(descriptor)
         if n_cleared < 20:
             n_cleared += 1
-            remove_tree(tmp_path / "rows")
+            remove_written(tmp_path / "rows", {".*": b""})
 
     monkeypatch.setattr("os.fsync", clear_meanwhile)
     write_atomically(tmp_path / "rows" / "a", b"rows")
@@ -96,21 +96,21 @@ def test_write_atomically_into_proc_raises_at_once(path, monkeypatch):
 
 def test_write_atomically_gives_up_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr("featx._files._PATIENCE_S", 0.05)
-    monkeypatch.setattr("os.fsync", lambda _: remove_tree(tmp_path / "rows"))
+    monkeypatch.setattr("os.fsync", lambda _: remove_written(tmp_path / "rows", {".*": b""}))
     with pytest.raises(FileNotFoundError, match="rows"):
         write_atomically(tmp_path / "rows" / "a", b"rows")
 
 
-def test_remove_tree_removes_renamed_leftovers(tmp_path, monkeypatch):
-    write_atomically(tmp_path / "rows" / "a", b"rows")
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            remove_tree(tmp_path / "rows")
-    assert not (tmp_path / "rows").exists()
-    assert len(os.listdir(tmp_path)) == 1
-    remove_tree(tmp_path / "rows")
-    assert os.listdir(tmp_path) == []
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+def test_remove_written_leaves_irregular_files(tmp_path):
+    (tmp_path / "rows" / "a").mkdir(parents=True)
+    (tmp_path / "rows" / "b").symlink_to(tmp_path / "mine")
+    os.mkfifo(tmp_path / "rows" / "c")
+    (tmp_path / "rows" / "d").write_bytes(b"rows")
+    (tmp_path / "link").symlink_to(tmp_path / "rows")
+    assert remove_written(tmp_path / "link", {".": b""}) == 0
+    assert remove_written(tmp_path / "rows", {".": b"ro"}) == 4
+    assert sorted(os.listdir(tmp_path / "rows")) == ["a", "b", "c"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs permissions")

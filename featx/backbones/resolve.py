@@ -42,13 +42,22 @@ _RECIPE_VERSION = 2
 _MAX_BUILT = 8
 
 
+def _nothing() -> None:
+    """Do nothing, for a backbone that belongs to featx."""
+
+
 @dataclass(frozen=True, eq=False)
 class EmbeddingSource:
-    """A space, and a function that loads the backbone whose embeddings it describes."""
+    """A space, and a function that loads the backbone whose embeddings it describes.
+
+    `check_unchanged` raises BackboneError if a model or layer that the caller can change no longer
+    computes these embeddings; it hashes the weights again.
+    """
 
     space: Space
     load_backbone: Callable[[], Backbone]  # the first call may take seconds
     is_cacheable: bool = True  # False if the code that computes them cannot be identified
+    check_unchanged: Callable[[], None] = _nothing
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -117,7 +126,23 @@ def _resolve_from(
     is_fixed_by_recipe = callable(spec.backbone) or not backbone.runs_user_code
     if recipe and remembered != space and is_fixed_by_recipe:
         _remember(cache, recipe, space)
-    return EmbeddingSource(space.stored_as(dtype), build)
+    is_of_caller = callable(spec.backbone) or callable(spec.preprocessing)
+    check = functools.partial(_check_unchanged, backbone, space) if is_of_caller else _nothing
+    return EmbeddingSource(space.stored_as(dtype), build, check_unchanged=check)
+
+
+def _check_unchanged(backbone: Backbone, space: Space) -> None:
+    """Raise BackboneError if a backbone has another space than before."""
+    try:
+        is_unchanged = backbone.space() == space
+    except UnhashableCodeError:
+        is_unchanged = False
+    if not is_unchanged:
+        raise BackboneError(
+            f"{backbone.spec.label} was changed while it embedded samples, such as by a training "
+            "in another thread. Embeddings computed since the last check are not stored. Repeat "
+            "the call while nothing changes the model"
+        )
 
 
 def _built_as(

@@ -17,7 +17,9 @@ atomically, as POSIX, NFS and NTFS guarantee.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,7 +29,13 @@ import numpy as np
 import platformdirs
 from sklearn.base import clone
 
-from featx._files import check_folder, remove_abandoned_parts, remove_tree
+from featx._files import (
+    PART_NAME,
+    check_folder,
+    names_in,
+    remove_abandoned_parts,
+    remove_written,
+)
 from featx._text import one_line
 from featx.cache.damage import DamageLog
 from featx.cache.exchange import (
@@ -57,13 +65,31 @@ from featx.cache.maintenance import (
     summarize,
 )
 from featx.cache.store import SpaceStore
+from featx.cache.usage import USAGE_FILE
 from featx.digests.space import STORED_DTYPES, Space
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import identify
 
-CACHE_PARTS = ("spaces", "notes", "files", "damaged", "tuning")
+_DIGEST = "[0-9a-f]{32}"
+_SHARD = "shard-[0-9a-f-]+"
+# The first bytes of the files that featx writes to each part, by a pattern of their names. Those
+# of quarantined files may be damaged.
+_WRITTEN = {
+    "spaces": {
+        rf"{_SHARD}\.h5": b"\x89HDF",
+        rf"{_SHARD}\.index": b"featx-shard-index-",
+        re.escape(USAGE_FILE): b"",
+        PART_NAME: b"",
+    },
+    "notes": {rf"{_DIGEST}\.json": b"{", PART_NAME: b""},
+    "files": {rf"files-{_DIGEST}\.index": b"featx-file-index-", PART_NAME: b""},
+    "damaged": {rf"{_DIGEST}-{_SHARD}\.(h5|index)(\.{_DIGEST})?": b"", PART_NAME: b""},
+    "tuning": {rf"{_DIGEST}\.tuning": b"PK", PART_NAME: b""},
+}
+CACHE_PARTS = tuple(_WRITTEN)
+_EXPECTED = "expected a folder, or the default cache by leaving it out"
 
 
 class EmbeddingCache:
@@ -73,7 +99,7 @@ class EmbeddingCache:
     ----------
     path : str or Path, default=None
         Folder, which is made when something is stored. None is ``$FEATX_CACHE``, or ``featx`` in
-        the user's cache folder.
+        the user's cache folder; an empty string is refused.
     dtype : {"float32", "float16"}, default="float32"
         Dtype in which rows are stored. float16 takes half the space on disk and keeps three digits,
         which is enough for most heads. Such rows have their own space, and are read as float32.
@@ -94,7 +120,8 @@ class EmbeddingCache:
             raise ParameterError(
                 f"dtype={dtype!r}: expected one of {', '.join(map(repr, STORED_DTYPES))}"
             )
-        self.path = Path(path).expanduser().absolute() if path else default_cache_path()
+        self.path = default_cache_path() if path is None else _absolute(path)
+        _check_possible(self.path)
         self.dtype = dtype
 
     def __repr__(self) -> str:
@@ -384,18 +411,31 @@ class EmbeddingCache:
         self.compact()
         return Imported(*map(sum, zip(*outcomes, strict=True)))
 
-    def clear(self) -> None:
-        """Remove everything that is stored, damaged files included; foreign files stay.
+    def clear(self) -> int:
+        """Remove everything that featx stored, damaged files included; foreign files stay.
+
+        A file is removed if it has a name and the first bytes that featx gives to files of its
+        folder, and a folder if nothing is left in it.
+
+        Returns
+        -------
+        int
+            Size of the removed files in bytes.
 
         Raises
         ------
         OSError
             Something cannot be removed.
         """
-        for name in CACHE_PARTS:
-            remove_tree(self.path / name)
+        freed_bytes = 0
+        for name, starts in _WRITTEN.items():
+            # Earlier releases renamed a folder before they removed it, and may have been killed.
+            renamed = re.compile(rf"\.{name}\.{_DIGEST}\.cleared")
+            for folder in (name, *filter(renamed.fullmatch, names_in(self.path))):
+                freed_bytes += _clear_part(self.path / folder, starts)
         self.__dict__.pop("files", None)
         self._stores.clear()
+        return freed_bytes
 
     def _chosen_store(self, space: str | Space | None) -> SpaceStore:
         digest = space.digest if isinstance(space, Space) else space or ""
@@ -410,6 +450,33 @@ class EmbeddingCache:
             return []
         spaces = map(space_of, folders)
         return [self.store(space) for space in spaces if space is not None]
+
+
+def _clear_part(folder: Path, starts: dict[str, bytes]) -> int:
+    """Remove what featx wrote to a folder and to those of spaces in it; return the freed bytes."""
+    spaces = filter(re.compile(_DIGEST).fullmatch, names_in(folder))
+    freed_bytes = sum(remove_written(folder / space, starts) for space in spaces)
+    return freed_bytes + remove_written(folder, starts)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a cache; an empty string is not the current folder."""
+    if not os.fspath(path):
+        raise ParameterError.of("cache", path, _EXPECTED)
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as exc:  # a user without a home
+        raise ParameterError.of("cache", os.fspath(path), f"{exc}: {_EXPECTED}") from exc
+
+
+def _check_possible(folder: Path) -> None:
+    """Raise ParameterError if no folder can have this path."""
+    try:
+        os.lstat(folder / CACHE_PARTS[0])
+    except (ValueError, OSError) as exc:  # a null character, or too long a name
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        if isinstance(exc, ValueError) or exc.errno == errno.ENAMETOOLONG:
+            raise ParameterError.of("cache", str(folder), f"{reason}: {_EXPECTED}") from exc
 
 
 def default_cache_path() -> Path:
@@ -427,7 +494,7 @@ def resolve_cache(cache: Any) -> EmbeddingCache | None:
     """Return the cache for the `cache` parameter of an extractor; None if nothing is cached."""
     if cache is None or isinstance(cache, EmbeddingCache):
         return cache
-    path = default_cache_path() if cache == "auto" else Path(cache).expanduser().absolute()
+    path = default_cache_path() if cache == "auto" else _absolute(cache)
     if path not in _SHARED:
         _SHARED.setdefault(path, EmbeddingCache(path))
     return _SHARED[path]

@@ -42,7 +42,7 @@ def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
 
     The default cache may be missing if nothing has been stored yet.
     """
-    named = f"--cache {path}" if path not in (None, "", "auto") else ""
+    named = f"--cache {path}" if path not in (None, "auto") else ""
     if not named and os.environ.get("FEATX_CACHE"):
         named = f"FEATX_CACHE={os.environ['FEATX_CACHE']}"
     if not named:
@@ -235,13 +235,12 @@ def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
 def clear(store: EmbeddingCache, yes: bool, as_json: bool) -> None:
-    """Remove everything that is stored."""
+    """Remove everything that featx stored; other files stay."""
     before = store.info()
     size = filesize.decimal(before["size_bytes"])
     echo(f"{size}, {before['n_rows']} rows of {len(before['spaces'])} spaces", err=True)
-    if yes or confirm(f"Remove all embeddings in {one_line(store.path)}?"):
-        store.clear()
-    freed_bytes = before["size_bytes"] - store.info()["size_bytes"]
+    is_wanted = yes or confirm(f"Remove all embeddings in {one_line(store.path)}?")
+    freed_bytes = store.clear() if is_wanted else 0
     show({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")
 
 

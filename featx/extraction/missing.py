@@ -46,7 +46,7 @@ class LayerOutput:
 
     def __init__(self, source: EmbeddingSource, store: SpaceStore | None, n_samples: int) -> None:
         self.source, self.store = source, store
-        self.writer = RowWriter(store)
+        self.writer = RowWriter(store, source.check_unchanged)
         self.lacks = np.ones(n_samples, bool)  # no stored row is known before the look-up
 
     def find(
@@ -173,7 +173,7 @@ class MissingRows(ABC):
         rows = rows[self._entry.holds(keys[rows])]
         if not len(rows):
             return
-        with RowWriter(output.store) as writer:
+        with RowWriter(output.store, output.source.check_unchanged) as writer:
             for places, embeddings in self._entry.embed(keys[rows]):
                 done = rows[places]
                 check_finite(done, embeddings, self.samples, [output.source])

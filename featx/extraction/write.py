@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from featx._warning import warn_caller
 from featx.cache.maintenance import MAX_SHARDS, compact, merge_tiny
 from featx.cache.store import SpaceStore, rounded
-from featx.exceptions import CacheDtypeWarning, CacheWriteWarning
+from featx.exceptions import BackboneError, CacheDtypeWarning, CacheWriteWarning
 
 _STORE_EVERY_S = 5.0
 _STORE_EVERY_BYTES = 32 * 2**20
@@ -21,10 +23,14 @@ class RowWriter:
 
     A thread writes the rows, so that the network does not wait for the disk. It writes one shard at
     a time, so that at most two are in memory. With None for the store, nothing is stored.
+
+    `check_unchanged` is that of the source of the rows. It is called before rows are stored and at
+    the end: where it raises, the rows since its last call are dropped.
     """
 
-    def __init__(self, store: SpaceStore | None) -> None:
+    def __init__(self, store: SpaceStore | None, check_unchanged: Callable[[], None]) -> None:
         self.store = store
+        self._check_unchanged = check_unchanged
         self.bytes_written = 0
         self._keys: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
@@ -63,8 +69,9 @@ class RowWriter:
         if self.store is None or not self._size_bytes:
             return
         keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
-        self._pending = self._thread.submit(self._store, self.store, keys, rows)
         self._keys, self._rows, self._size_bytes = [], [], 0
+        self._check_unchanged()
+        self._pending = self._thread.submit(self._store, self.store, keys, rows)
         self._last_s = time.monotonic()
 
     @staticmethod
@@ -87,7 +94,12 @@ class RowWriter:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with self._thread:
-            self._flush()
+            if self.store is None and error is None:
+                self._check_unchanged()
+            # The first error is raised, and the rows of a changed model are dropped after it, too.
+            dropped = (BackboneError,) if error else ()
+            with contextlib.suppress(*dropped):
+                self._flush()
             self._await()
         if self.store and self._beyond.n_rows:
             label = self.store.space.label or self.store.space.digest

@@ -57,7 +57,7 @@ _MAX_OVERLAP = 1 / 4  # fraction of a segment's entries that may be in others wi
 _MIN_OVERLAP_ENTRIES = 16  # smaller segments are not compared, since they are merged soon anyway
 _MAX_ROUNDS = 8
 _PAIR_BYTES = 2 * DIGEST_BYTES
-_PREFIX = "files-"
+_PREFIX, _SUFFIX = "files-", ".index"
 _STATE = struct.Struct("<qqqQ")
 _LOW_64_BITS = 2**64 - 1
 
@@ -163,7 +163,7 @@ class FileIndex:
     def _write(self, folder: Path, pairs: np.ndarray) -> str:
         """Write a segment and return its name, the same for the same pairs in any order."""
         sums = pairs.view(np.uint64).sum(axis=0)
-        name = f"{_PREFIX}{digest_of(len(pairs).to_bytes(8, 'little'), sums).hex()}.index"
+        name = f"{_PREFIX}{digest_of(len(pairs).to_bytes(8, 'little'), sums).hex()}{_SUFFIX}"
         check_folder(folder)
         write_atomically(folder / name, seal(_MAGIC + pairs.tobytes()))
         self._stored = self._stored.joined({name: _Segment(pairs)})
@@ -280,18 +280,26 @@ def _without_duplicates(pairs: np.ndarray) -> np.ndarray:
 
 def _segment_names(folder: Path) -> frozenset[str]:
     # In a folder that cannot be read there are none; storing entries again gives the warning.
-    return frozenset(name for name in names_in(folder) if name.startswith(_PREFIX))
+    return frozenset(
+        name for name in names_in(folder) if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+    )
 
 
 def _read_pairs(path: Path) -> np.ndarray:
-    """Read a segment; remove it if it is damaged, so that its files are hashed again."""
+    """Read a segment; remove it if it is damaged, so that its files are hashed again.
+
+    A file that does not begin as a segment does is foreign, and stays.
+    """
     with contextlib.suppress(OSError):
         try:
-            payload = unseal(read_regular(path, start=_MAGIC)) or b""
+            data = read_regular(path, start=_MAGIC)
         except IrregularFileError:
             os.replace(path, path.with_name(f".{path.name}.damaged"))
-            payload = b""
         else:
+            if not data and path.stat().st_size:
+                warn_caller(CacheDamageWarning(f"{path} was not written by featx and is ignored"))
+                return np.empty((0, _PAIR_BYTES), np.uint8)
+            payload = unseal(data) or b""
             if (len(payload) - len(_MAGIC)) % _PAIR_BYTES == 0 and payload:
                 pairs = np.frombuffer(payload[len(_MAGIC) :], np.uint8).reshape(-1, _PAIR_BYTES)
                 return pairs[pairs[:, DIGEST_BYTES:].any(axis=1)]

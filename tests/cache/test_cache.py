@@ -192,10 +192,10 @@ def test_verify_names_quarantined_shards(cache):
 def test_clear_failing_to_remove_raises(cache, monkeypatch):
     fill(cache, SMALL)
 
-    def refuse(folder):
+    def refuse(path):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("shutil.rmtree", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
     with pytest.raises(OSError, match="Read-only"):
         cache.clear()
 
@@ -288,3 +288,68 @@ def test_clear_keeps_foreign_files(cache):
     assert cache.files.find([b"k" * 16]) == [None]
     cache.store(SMALL).append(keys, rows)
     assert cache.info()["n_rows"] == 3
+
+
+FOREIGN = [
+    "notes/thesis.txt",
+    "notes/0123.json",
+    f"notes/.{'a' * 32}.part",
+    f"files/files-{'a' * 32}.index",
+    "files/report.pdf",
+    "spaces/plan.h5",
+    f"spaces/{'a' * 32}/shard-1.h5",
+    "spaces/rooms/shard-1.h5",
+    "damaged/car.jpg",
+    "tuning/piano.txt",
+    f".notes.{'a' * 32}.cleared/thesis.txt",
+]
+
+
+def test_clear_files_of_others_stay(tmp_path):
+    for name in FOREIGN:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    assert EmbeddingCache(tmp_path).clear() == 0
+    found = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    }
+    assert found == set(FOREIGN)
+
+
+def test_clear_returns_bytes_of_all_files(cache):
+    fill(cache, SMALL)
+    cache.facts.remember({"name": "vgg16"}, SMALL.to_json())
+    cache.files.add(b"k" * 16, b"d" * 16, modified_s=0)
+    cache.files.flush()
+    folder = cache.store(SMALL).folder
+    (folder / "thesis.txt").write_text("mine")  # quarantined, and kept there
+    (folder / f".a.{'a' * 32}.part").write_text("unfinished")
+    fill(cache, LARGE)
+    shard = cache.store(LARGE).shards()[0]
+    shard.path.write_bytes(b"x")
+    shard.index_path.unlink()
+    fresh = EmbeddingCache(cache.path)
+    with pytest.warns(CacheDamageWarning):
+        assert [len(fresh.store(space).shards()) for space in (SMALL, LARGE)] == [1, 0]
+    assert cache.info()["damaged_bytes"] == 5
+    n_bytes = sum(path.stat().st_size for path in cache.path.rglob("*") if path.is_file())
+    assert cache.clear() == n_bytes - 4
+    left = [path for path in cache.path.rglob("*") if path.is_file()]
+    assert [path.read_text() for path in left] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("", "cache=''"), ("a\0b", "null"), ("x" * 300, "too long"), ("~nobody-here/rows", "home")],
+)
+def test_cache_impossible_path_raises(path, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    with pytest.raises(ParameterError, match=reason):
+        EmbeddingCache(path)
+    with pytest.raises(ParameterError, match="2 faulty parameters") as caught:
+        FeatureExtractor("tiny", pooling="min", cache=path).fit(images)
+    assert [fault.name for fault in caught.value.faults] == ["pooling", "cache"]
+    with pytest.raises(ParameterError, match=reason):
+        FeatureExtractor("tiny", cache=path).fit_transform(images)
+    assert list(tmp_path.iterdir()) == []

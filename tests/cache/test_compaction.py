@@ -140,7 +140,7 @@ def test_compact_full_disk_loses_nothing(store, stored, monkeypatch):
 
 
 def test_compact_removes_old_unfinished_files(store, stored):
-    old, new = (store.folder / f".shard-{name}.h5.1.part" for name in ("old", "new"))
+    old, new = (store.folder / f".shard-{name}.h5.{'1' * 32}.part" for name in ("old", "new"))
     for part in (old, new):
         part.write_bytes(b"unfinished")
     os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)

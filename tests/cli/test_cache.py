@@ -140,3 +140,13 @@ def test_cache_clear_asks_first(run, model, monkeypatch):
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: "n")
     assert run("cache", "clear")[:2] == (0, "0 bytes freed\n")
     assert EmbeddingCache().info()["n_rows"] == 12
+
+
+def test_cache_option_empty_is_refused(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    extract = ("extract", photos, "--backbone", "tiny", "--out", "rows.npz")
+    for command in (("cache", "clear", "--yes"), extract):
+        code, _, err = run(*command, "--cache", "")
+        assert (code, "--cache ''" in err) == (CODES["input"], True)
+    assert set(tmp_path.iterdir()) == before

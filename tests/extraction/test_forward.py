@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from featx import EmbeddingCache, FeatureExtractor
 from featx.digests.key_table import NO_KEY, keys_from
 from featx.engines.keras_engine import KerasEngine
-from featx.exceptions import BadSampleError, BadSampleWarning, CacheWriteWarning
+from featx.exceptions import BackboneError, BadSampleError, BadSampleWarning, CacheWriteWarning
 from featx.extraction.faults import with_duplicates
 from featx.inputs import samples, sequence
 from featx.inputs.recognize import as_samples
@@ -288,3 +289,71 @@ def test_pass_order_is_independent_of_threads(n_jobs, images):
     other = FeatureExtractor("tiny", cache=None, n_jobs=n_jobs, batch_size=2)
     rows = other.fit_transform(list(images))
     assert np.linalg.norm(rows - reference) <= 1e-5 * np.linalg.norm(reference)
+
+
+class Changing:
+    """A lazy sequence that changes the weights of a model while an item is read."""
+
+    def __init__(self, images, model, at):
+        self.images, self.model, self.at = images, model, at
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, position):
+        if position == self.at:
+            self.model.set_weights([-weight for weight in self.model.get_weights()])
+        return self.images[position]
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3), keras.layers.ReLU()], name="mine"
+    )
+
+
+@pytest.mark.parametrize("every_s", [0.0, 60.0])
+@pytest.mark.parametrize("options", [{}, {"also_cache": ["conv"]}, {"views": 2}])
+def test_pass_model_changed_meanwhile_stores_nothing_wrong(model, every_s, options, monkeypatch):
+    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", every_s)
+    model.layers[0].name = "conv"
+    options = {"augment": "standard", **options} if "views" in options else options
+    X = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+    before = model.get_weights()
+    extractor = FeatureExtractor(model, batch_size=8, **options)
+    with pytest.raises(BackboneError, match="mine was changed while it embedded samples"):
+        extractor.fit_transform(Changing(X, model, at=200))
+    model.set_weights(before)
+    rows = FeatureExtractor(model, batch_size=8).fit_transform(X)
+    right = FeatureExtractor(model, batch_size=8, cache=None).fit_transform(X)
+    np.testing.assert_allclose(rows, right, rtol=1e-4, atol=1e-3)
+
+
+def test_pass_preprocessing_changed_meanwhile_raises(model):
+    scaled = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 1)])
+    X = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+    extractor = FeatureExtractor(lambda shape: model, preprocessing=scaled, input_size=16)
+    with pytest.raises(BackboneError, match="was changed while"):
+        extractor.fit_transform(Changing(X, scaled, at=200))
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_pass_without_cache_model_changed_raises(model):
+    X = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+    with pytest.raises(BackboneError, match="was changed while"):
+        FeatureExtractor(model, cache=None).fit_transform(Changing(X, model, at=200))
+
+
+def test_pass_that_fails_drops_rows_of_changed_model(model):
+    X = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+
+    def fail(n_done, n_samples):
+        if n_done >= 200:
+            model.set_weights([-weight for weight in model.get_weights()])
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        FeatureExtractor(model, batch_size=8, verbose=fail).fit_transform(X)
+    assert EmbeddingCache().info()["n_rows"] == 0

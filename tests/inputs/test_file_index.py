@@ -63,7 +63,7 @@ def test_flush_many_segments_are_merged(tmp_path):
     assert FileIndex(tmp_path).find([key(number) for number in range(40)]) == [DIGEST] * 40
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "foreign"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
 def test_find_damaged_segment_only_means_hashing_again(damage, tmp_path):
     index = FileIndex(tmp_path)
     for number in (1, 2):
@@ -76,7 +76,6 @@ def test_find_damaged_segment_only_means_hashing_again(damage, tmp_path):
         "flip": bytes(data),
         "truncate": bytes(data[:-1]),
         "empty": b"",
-        "foreign": b"x" * 99,
     }
     first.write_bytes(content[damage])
     with pytest.warns(CacheDamageWarning, match="was damaged and has been removed"):
@@ -213,8 +212,7 @@ def test_flush_merge_that_another_did_loses_nothing(tmp_path):
 
 SENSELESS = {
     "odd length": seal(b"featx-file-index-1\n" + b"x" * 33),
-    "nothing": seal(b""),
-    "no magic": seal(b"x" * 64),
+    "no pairs": seal(b"featx-file-index-1\n")[:-1],
 }
 
 
@@ -225,6 +223,18 @@ def test_find_invalid_segment_is_removed(content, tmp_path):
     with pytest.warns(CacheDamageWarning, match="was damaged and has been removed"):
         assert index.find([key(1)]) == [None]
     assert index.find([key(1)]) == [None]
+
+
+def test_flush_foreign_segment_stays(tmp_path):
+    paths = tmp_path / "files-mine.index", tmp_path / "files-list.txt"
+    for path in paths:
+        path.write_text("mine")
+    index = FileIndex(tmp_path)
+    with pytest.warns(CacheDamageWarning, match="not written by featx and is ignored") as caught:
+        add_and_flush(index, 1, 1)
+    add_and_flush(index, 2, 40)
+    assert len(caught) == 1
+    assert [path.read_text() for path in paths] == ["mine", "mine"]
 
 
 def test_find_digest_of_zeros_is_not_known(tmp_path):
