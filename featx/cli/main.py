@@ -35,7 +35,14 @@ from featx._text import one_line
 from featx._version import __version__
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
-from featx.cli.options import FOLDER, Group, extractor_options, head_option, make_extractor
+from featx.cli.options import (
+    FOLDER,
+    GivenPath,
+    Group,
+    extractor_options,
+    head_option,
+    make_extractor,
+)
 from featx.cli.output import (
     AS_JSON,
     FORCE,
@@ -82,7 +89,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--out", default="featx-demo", type=click.Path(path_type=Path), show_default=True)
+@click.option("--out", default="featx-demo", type=GivenPath(path_type=Path), show_default=True)
 @click.option(
     "--letters",
     default=40,
@@ -114,7 +121,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(path_type=Path),
     help="A .npz, .csv, .parquet or .h5 file.",
 )
 @FORCE

@@ -13,6 +13,7 @@ from featx._text import one_line
 from featx.cli.options import (
     FOLDER,
     Command,
+    GivenPath,
     extractor_options,
     fine_tune_options,
     head_option,
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier
 
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
-_IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
-_MODEL = click.argument("model", type=click.Path())
+_IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath())
+_MODEL = click.argument("model", type=GivenPath())
 _TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
-_CACHE = click.option("--cache", default="auto", help="A folder, or none.")
+_CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
 _ON_ERROR = click.option(
     "--on-error",
     type=click.Choice(["raise", "nan"]),
@@ -56,7 +57,7 @@ _ON_ERROR = click.option(
 @click.command(cls=Command)
 @FOLDER
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The saved model, a .featx file."
+    "--out", required=True, type=GivenPath(path_type=Path), help="The saved model, a .featx file."
 )
 @FORCE
 @head_option("--head", default="logistic")
@@ -208,7 +209,7 @@ def evaluate(
 
 @click.command(cls=Command)
 @_MODEL
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=GivenPath(path_type=Path))
 @FORCE
 @_TRUSTED
 @AS_JSON
