@@ -128,7 +128,8 @@ def predict(
 ) -> None:
     """Predict the class of images, or of all images below folders, with a saved model.
 
-    With --on-error nan, images that cannot be read have no label. Control characters in names are
+    With --on-error nan, images that cannot be read have no label. A model of several outputs gives
+    each image a label, and probabilities, for each output. Control characters in names are
     printed as Python escapes, and with --json as JSON escapes.
     """
     from featx.heads.fit import predict as labels_of
@@ -142,21 +143,49 @@ def predict(
     predictions: list[dict[str, Any]] = [{"image": path, "label": None} for path in paths]
     readable = list(itertools.compress(predictions, is_read))
     if readable:
-        labels = labels_of(classifier.head_, rows).tolist()
+        labels = _as_plain_labels(labels_of(classifier.head_, rows))
         for prediction, label in zip(readable, labels, strict=True):
             prediction["label"] = label
     if readable and proba:
-        names = list(map(str, classifier.classes_))
-        probabilities = classifier.head_.predict_proba(rows).tolist()
-        for prediction, values in zip(readable, probabilities, strict=True):
-            prediction["proba"] = dict(zip(names, values, strict=True))
+        for prediction, by_class in zip(readable, _probabilities(classifier, rows), strict=True):
+            prediction["proba"] = by_class
     if as_json:
         print_json(predictions)
         return
     for prediction in predictions:
         label = "" if prediction["label"] is None else prediction["label"]
-        shown = (f"{name}={value:.3f}" for name, value in prediction.get("proba", {}).items())
+        shown = _shown_probabilities(prediction.get("proba", {}))
         echo("\t".join(map(one_line, (prediction["image"], label, *shown))))
+
+
+def _as_plain_labels(labels: np.ndarray) -> list[Any]:
+    """Return labels as numbers and text; dates are text, since NumPy makes numbers of some."""
+    return (labels.astype(str) if labels.dtype.kind in "mM" else labels).tolist()
+
+
+def _probabilities(classifier: TransferClassifier, rows: np.ndarray) -> list[Any]:
+    """Return the probabilities of each image by class; with several outputs, a list of these."""
+    probabilities, classes = classifier.head_.predict_proba(rows), classifier.classes_
+    if not isinstance(probabilities, list):
+        return _by_class(probabilities, classes)
+    outputs = map(_by_class, probabilities, classes)
+    return [list(of_image) for of_image in zip(*outputs, strict=True)]
+
+
+def _by_class(probabilities: np.ndarray, classes: np.ndarray) -> list[dict[str, float]]:
+    names = list(map(str, classes))
+    return [dict(zip(names, values, strict=True)) for values in probabilities.tolist()]
+
+
+def _shown_probabilities(proba: Any) -> list[str]:
+    """Return probabilities as ``name=0.500``, after the number of the output, if any."""
+    if isinstance(proba, list):
+        return [
+            f"{number}:{shown}"
+            for number, by_class in enumerate(proba, start=1)
+            for shown in _shown_probabilities(by_class)
+        ]
+    return [f"{name}={value:.3f}" for name, value in proba.items()]
 
 
 @click.command(cls=Command)

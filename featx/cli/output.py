@@ -123,8 +123,11 @@ def show(result: Any, as_json: bool, text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print plain data as one JSON document in ASCII, with null for NaN and infinity."""
-    document = json.dumps(as_plain(value), indent=1, allow_nan=False)
+    """Print data as one JSON document in ASCII, with null for NaN and infinity.
+
+    What is neither plain data nor of NumPy, such as a label that is a date, is written as text.
+    """
+    document = json.dumps(as_plain(value), indent=1, allow_nan=False, default=str)
     _write(document.replace("\x7f", "\\u007f") + "\n")
 
 
