@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from featx.exceptions import InputError, ParameterError, ParameterFault
@@ -23,6 +25,13 @@ def did_you_mean(name: object, options: Iterable[str], *, cutoff: float = 0.6) -
 def has_methods(value: object, *names: str) -> bool:
     """Return True for an object, other than a class, with methods of these names."""
     return all(hasattr(value, name) for name in names) and not isinstance(value, type)
+
+
+def as_path(path: Any) -> Path:
+    """Return the parameter `path` as a Path; raise ParameterError for another type."""
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
+        raise ParameterError.of("path", path, "expected the path of a file, a str or Path.")
+    return Path(path)
 
 
 class ParameterFaults:

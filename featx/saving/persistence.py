@@ -32,6 +32,7 @@ from featx._extractor_validation import check_verifiable
 from featx._files import check_can_write, open_given, replaced_atomically
 from featx._json import as_plain
 from featx._transfer import TransferEstimator
+from featx._validation import as_path
 from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
 from featx.backbones.resolve import EmbeddingSource
@@ -99,8 +100,8 @@ def save(
     NotFittedError
         The estimator was not fitted.
     ParameterError
-        `path` is a folder, a link or a device, or its folder is missing; or a parameter, the head
-        or a layer cannot be saved.
+        `path` is of another type, a folder, a link or a device, or its folder is missing; or a
+        parameter, the head or a layer cannot be saved.
     BackboneError
         The backbone cannot be identified or loaded again: it has a ``Lambda``, code that cannot be
         hashed, or a custom layer that is not registered with
@@ -133,7 +134,7 @@ def save(
         )
     check_is_fitted(estimator)
     _check_trusted(trusted)
-    path = Path(path)
+    path = as_path(path)
     if not path.absolute().parent.is_dir():
         raise ParameterError(f"{str(path)!r}: no such folder to write to")
     check_can_write(path)
@@ -204,6 +205,8 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
 
     Raises
     ------
+    ParameterError
+        `path` is of another type, or `trusted` is no list of names.
     SavedFileError
         The file is not a saved estimator, is damaged, or its backbone computes other embeddings
         than the head was trained on.
@@ -222,6 +225,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     (4, 400)
     """
     _check_trusted(trusted)
+    as_path(path)
     entries = _read_entries(path)
     shown = repr(os.fspath(path))
     try:
