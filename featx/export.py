@@ -192,7 +192,7 @@ def check_target(path: Path, format: str) -> None:
     missing = missing_packages(format)
     if missing:
         raise MissingExtraError(
-            f"format={format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+            f"the format {format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         )
 
 

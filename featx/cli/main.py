@@ -37,6 +37,7 @@ from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
 from featx.cli.options import (
     FOLDER,
+    SEED,
     GivenPath,
     Group,
     extractor_options,
@@ -166,7 +167,7 @@ def extract(
 @click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
 @head_option("--head", "heads", multiple=True, default=["logistic"])
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
-@click.option("--seed", default=0, show_default=True)
+@SEED
 @extractor_options
 @AS_JSON
 def cv(

@@ -12,6 +12,7 @@ import click
 from featx._text import one_line
 from featx.cli.options import (
     FOLDER,
+    SEED,
     Command,
     GivenPath,
     extractor_options,
@@ -61,7 +62,7 @@ _ON_ERROR = click.option(
 )
 @FORCE
 @head_option("--head", default="logistic")
-@click.option("--seed", default=0, show_default=True)
+@SEED
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @_TRUSTED
 @fine_tune_options
@@ -213,6 +214,7 @@ def evaluate(
 
     images = load_image_folder(folder)
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    _check_has_one_output(classifier, model)
     unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
     if unknown:
         raise InputError(
@@ -278,6 +280,19 @@ def _load_classifier(
     if on_error:
         classifier.extractor_.set_params(on_error=on_error)
     return classifier
+
+
+def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
+    """Check that a classifier predicts one label per image, as a folder per class has."""
+    import numpy as np
+
+    embedding = np.zeros((1, classifier.extractor_.space_.n_features), np.float32)
+    shape = np.shape(classifier.head_.predict(embedding))
+    if len(shape) > 1:
+        raise InputError(
+            f"{model!r} predicts {shape[1]} labels for each image, but a folder per class has one: "
+            "evaluate it in Python, with score or sklearn.metrics"
+        )
 
 
 def _readable_rows(

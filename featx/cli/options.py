@@ -75,6 +75,11 @@ class _LazyHelpOption(click.Option):
         return super().get_help_record(context)
 
 
+SEED = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), metavar="INTEGER"
+)
+
+
 def head_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     """Return the option that names a head; its help lists the heads."""
     return click.option(

@@ -187,6 +187,20 @@ def test_predict_pattern_without_files_is_an_error(run, photos, model):
     assert "*.jpg'. A shell does not expand a pattern" in err
 
 
+@pytest.mark.parametrize("labels", [["dark"] * 6 + ["light"] * 6, [0] * 6 + [1] * 6])
+def test_evaluate_several_outputs_is_an_error(labels, run, photos, saved):
+    model = saved(np.c_[labels, labels[::-1]])
+    code, _, err = run("evaluate", model, photos)
+    assert code == CODES["input"]
+    assert "predicts 2 labels for each image, but a folder per class has one" in err
+
+
+def test_export_onto_other_folder_shows_path(run, model, photos):
+    code, _, err = run("export", model, photos)
+    assert code == CODES["input"]
+    assert f"error: {str(photos)!r}: expected a new name, or a folder that holds only" in err
+
+
 def test_evaluate_unknown_class_is_named(run, photos, model):
     (photos / "dark").rename(photos / "dusk")
     code, _, err = run("evaluate", model, photos)

@@ -120,12 +120,17 @@ def test_unknown_backbone_names_the_listing_command(run, photos):
         ("cache", "verify", "--sample", "-5"),
         ("demo", "--letters", "0"),
         ("cv", "photos", "--folds", "1"),
+        ("cv", "photos", "--seed", "-3"),
+        ("fit", "photos", "--out", "m.featx", "--seed", "-1"),
+        ("fit", "photos", "--out", "m.featx", "--seed", "4294967296"),
     ],
     ids=" ".join,
 )
 def test_impossible_options_are_wrong_usage(arguments, run, cache_folder):
     cache_folder.mkdir()
-    assert run(*arguments)[0] == 2
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert arguments[-2] in err
 
 
 @pytest.mark.parametrize(
