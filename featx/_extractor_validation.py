@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from featx._validation import ParameterFaults
-from featx.backbones.augment import check_augment
+from featx.backbones.augment import check_augment, is_layer
 from featx.backbones.backbone import channels_first_message
 from featx.backbones.layers import POOLINGS, LayerSpec
 from featx.backbones.load import is_file
@@ -48,13 +48,17 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     preprocessing = params["preprocessing"]
     if preprocessing is None or isinstance(preprocessing, str):
         faults.check_option("preprocessing", preprocessing, ("auto", *PREPROCESSINGS))
+    elif not is_layer(preprocessing):
+        options = ", ".join(map(repr, ("auto", *PREPROCESSINGS)))
+        expected = f"one of {options}, or a Keras layer, which keras.Sequential makes of several."
+        faults.add("preprocessing", preprocessing, expected)
     if params["layer"] is not None and not isinstance(params["layer"], str):
         faults.add("layer", params["layer"], "the name of a layer, or None for the output.")
     if not _is_size(params["input_size"]):
         expected = "a positive number of pixels, or a pair (height, width)."
         faults.add("input_size", params["input_size"], expected)
     cache = params["cache"]
-    if not (cache is None or isinstance(cache, (str, os.PathLike, EmbeddingCache))):
+    if not (cache is None or isinstance(cache, EmbeddingCache) or _is_path(cache)):
         faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
     else:
         faults.check_part(lambda: resolve_cache(cache))
@@ -63,13 +67,17 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     _check_also_cache(params["also_cache"], faults)
     _check_views(params["views"], params["augment"], faults)
     faults.check_option("on_error", params["on_error"], ("raise", "nan"))
-    verbose = params["verbose"]
-    if not (isinstance(verbose, Integral) or callable(verbose)):
-        faults.add("verbose", verbose, "a number, or a function of the number done and the total.")
+    check_verbose(params["verbose"], faults)
     n_jobs = params["n_jobs"]
     if n_jobs is not None and (not isinstance(n_jobs, Integral) or not n_jobs):
         faults.add("n_jobs", n_jobs, "a number of threads other than 0, or None.")
     faults.raise_any()
+
+
+def check_verbose(verbose: Any, faults: ParameterFaults) -> None:
+    """Add a fault unless `verbose` is an integer or a function."""
+    if not (isinstance(verbose, Integral) or callable(verbose)):
+        faults.add("verbose", verbose, "a number, or a function of the number done and the total.")
 
 
 def as_layer_specs(also_cache: Sequence[Any], pooling: str | None) -> list[LayerSpec]:
@@ -130,7 +138,9 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
     network = None
     if isinstance(backbone, StoredModel):
         pass
-    elif not isinstance(backbone, (str, os.PathLike)) and not callable(backbone):
+    elif isinstance(backbone, type) or not (
+        isinstance(backbone, (str, os.PathLike)) or callable(backbone)
+    ):
         faults.add("backbone", backbone, "a name, a .keras file, a model or a callable.")
     elif is_file(backbone):
         if not Path(backbone).expanduser().is_file():
@@ -176,6 +186,11 @@ def _check_constructor_params(
     for name in sorted(_DECIDED_BY.keys() & (given if isinstance(given, dict) else {})):
         expected = f"no {name!r}, which the parameter {_DECIDED_BY[name]!r} decides."
         faults.add("backbone_params", given, expected)
+
+
+def _is_path(value: Any) -> bool:
+    is_path = isinstance(value, (str, os.PathLike))
+    return is_path and os.fsdecode(value) != "" and "\0" not in os.fsdecode(value)
 
 
 def _as_pair(size: Any) -> tuple[int, int]:

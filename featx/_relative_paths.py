@@ -37,13 +37,16 @@ def path_at_first(
 
 
 def cache_at_first(first: dict[str, tuple[Any, str]], given: Any) -> Any:
-    """Return the `cache` parameter as :func:`path_at_first` does; its folder need not exist."""
+    """Return the `cache` parameter as :func:`path_at_first` does; its folder need not exist.
+
+    An empty path, which would be the working directory, is returned for the checks to refuse.
+    """
     if isinstance(given, str) and given == "auto":
         from_environment = os.environ.get("FEATX_CACHE")
         if not from_environment or not _is_relative(from_environment):
             return given
         given = from_environment
-    return path_at_first(first, "cache", given, is_path=bool)  # an empty string is refused
+    return path_at_first(first, "cache", given, is_path=lambda path: os.fspath(path) != "")
 
 
 def _is_relative(path: str | os.PathLike[str]) -> bool:

@@ -18,6 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featx._base import FeatxEstimator, FitTask, with_callbacks
+from featx._extractor_validation import check_verbose
 from featx._targets import as_groups, as_weights
 from featx._training_data import (
     Data,
@@ -90,6 +91,7 @@ class TransferParams(FeatxEstimator, ABC):
             check_random_state(self.random_state)
         except ValueError:
             faults.add("random_state", self.random_state, "an integer, a RandomState or None.")
+        check_verbose(self.verbose, faults)
         if isinstance(self.fine_tune, FineTune):
             faults.check_part(self.fine_tune.check_params, prefix="fine_tune__")
             if self.fine_tune.distill_to is not None:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from featx.exceptions import InputError, ParameterError, ParameterFault
 
 _MAX_CHARS = 80  # of a value that is shown
+_MAX_FLOAT = sys.float_info.max
 
 
 def did_you_mean(name: object, options: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Return a sentence with up to three options like a mistyped name; empty if none is near."""
     near = difflib.get_close_matches(str(name), list(options), cutoff=cutoff)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def has_methods(value: object, *names: str) -> bool:
+    """Return True for an object, other than a class, with methods of these names."""
+    return all(hasattr(value, name) for name in names) and not isinstance(value, type)
+
+
+def as_path(path: Any) -> Path:
+    """Return the parameter `path` as a Path; raise ParameterError for another type."""
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
+        raise ParameterError.of("path", path, "expected the path of a file, a str or Path.")
+    return Path(path)
 
 
 class ParameterFaults:
@@ -71,7 +87,7 @@ class ParameterFaults:
     ) -> None:
         """Check that a value is a number for which `is_sound` returns True."""
         is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not (is_number and is_sound(float(value))):
+        if not (is_number and abs(value) <= _MAX_FLOAT and is_sound(float(value))):
             self.add(name, value, f"a number {expected}.")
 
     def check_part(self, check: Callable[[], object], *, prefix: str = "") -> None:

@@ -49,7 +49,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from featx._files import PART_SUFFIX, check_replaceable, replaced_atomically
-from featx._validation import ParameterFaults
+from featx._validation import ParameterFaults, as_path
 from featx.backbones.backbone import Backbone, embedding_graph
 from featx.backbones.copy import flat_copy
 from featx.backbones.load import fixed_seed, undisturbed_seed
@@ -127,7 +127,7 @@ def export(
 
     All formats but "keras" can hold layers that cannot be copied.
     """
-    path = Path(path)
+    path = as_path(path)
     check_target(path, format)
     backbone = _backbone_of(extractor)
     if format == "keras":
@@ -192,7 +192,7 @@ def check_target(path: Path, format: str) -> None:
     missing = missing_packages(format)
     if missing:
         raise MissingExtraError(
-            f"format={format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+            f"the format {format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         )
 
 

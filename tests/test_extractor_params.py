@@ -1,12 +1,16 @@
 """Parameters of FeatureExtractor: faults are named, all at once, and none is ever changed."""
 
+import contextlib
 import re
 
+import keras
+import numpy as np
+import pandas as pd
 import pytest
 from extracted_files import embed, random_model
 from sample_networks import pixels
 
-from featx import FeatureExtractor
+from featx import FeatureExtractor, FineTune
 from featx.exceptions import ParameterError
 
 
@@ -61,6 +65,76 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
 def test_fit_faulty_parameter_raises(params, images):
     with pytest.raises(ParameterError, match="faulty parameter"):
         FeatureExtractor(**params).fit(images)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        5,
+        True,
+        b"x",
+        ["x"],
+        (64, 64.0),
+        {"a": 1},
+        {"a"},
+        int,
+        np.array([1, 2]),
+        object(),
+        lambda pixels: pixels * 2,
+        [keras.layers.Rescaling(2.0)],
+        keras.layers.Rescaling,
+        keras.optimizers.Adam(),
+        10**400,
+        pd.Series([1, 2]),
+        "",
+        "a\0b",
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("owner", [FeatureExtractor, FineTune])
+def test_check_params_any_type_is_handled(owner, value):
+    for name in owner().get_params():
+        with contextlib.suppress(ParameterError):
+            owner(**{name: value}).check_params()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"callbacks": ["x"]},
+        {"callbacks": [keras.callbacks.Callback]},
+        {"class_weight": {"a": "heavy"}},
+        {"class_weight": {"a": -1}},
+        {"learning_rate": float("inf")},
+        {"learning_rate": np.array([0.1, 0.2])},
+        {"mixup": 10**400},
+        {"optimizer": keras.optimizers.Adam},
+        {"views": np.array([1, 2])},
+    ],
+    ids=str,
+)
+def test_check_params_fine_tune_type_raises(params):
+    with pytest.raises(
+        ParameterError, match=f"FineTune has a faulty parameter: {next(iter(params))}"
+    ):
+        FineTune(**params).check_params()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda pixels: pixels * 2, [keras.layers.Rescaling(2.0)], 5, keras.layers.Rescaling],
+    ids=["function", "list", "number", "class"],
+)
+def test_fit_preprocessing_not_layer_raises(value, images):
+    expected = "'unit', None, or a Keras layer, which keras.Sequential makes of several"
+    with pytest.raises(ParameterError, match=expected):
+        FeatureExtractor("tiny", preprocessing=value, cache=None).fit(images)
+
+
+@pytest.mark.parametrize("cache", ["", "a\0b"])
+def test_check_params_cache_without_name_raises(cache):
+    with pytest.raises(ParameterError, match="cache="):
+        FeatureExtractor("tiny", cache=cache).check_params()
 
 
 def test_fit_changes_no_parameter(images):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from featx._validation import ParameterFaults
+from featx._validation import ParameterFaults, has_methods
 from featx.backbones.load import fixed_seed
 from featx.cache.cache import EmbeddingCache
 from featx.digests.hashing import DIGEST_BYTES, digest_of, digest_of_json
@@ -43,15 +43,18 @@ _STANDARD_VERSION = 2  # to be raised when "standard" gets other layers
 _SHIFT, _ZOOM, _TURN, _CONTRAST = 0.1, 0.1, 0.03, 0.2  # fractions of size, size, turn, contrast
 
 
+def is_layer(value: Any) -> bool:
+    """Return True for a Keras layer; a class, function, loss or optimizer is none."""
+    return has_methods(value, "get_config", "compute_output_spec")
+
+
 def check_augment(augment: Any, faults: ParameterFaults) -> None:
     """Add a fault unless `augment` is a name, Keras layers or None."""
     if isinstance(augment, str):
         faults.check_option("augment", augment, AUGMENTATIONS)
     elif augment is not None:
         given = augment if isinstance(augment, Sequence) else [augment]
-        if not given or not all(
-            hasattr(layer, "get_config") and callable(layer) for layer in given
-        ):
+        if not given or not all(map(is_layer, given)):
             faults.add("augment", augment, "'standard', Keras layers or None.")
         elif any(getattr(layer, "weights", None) for layer in given):
             expected = "layers without weights, since copies of them change the images; constants "

@@ -37,6 +37,7 @@ from featx._files import (
     remove_written,
 )
 from featx._text import one_line
+from featx._validation import as_path
 from featx.cache.damage import DamageLog
 from featx.cache.exchange import (
     Imported,
@@ -373,7 +374,8 @@ class EmbeddingCache:
         OSError
             The file cannot be written; nothing is left behind.
         """
-        check_target(Path(path), format)
+        path = as_path(path)
+        check_target(path, format)
         if y is not None and (X is None or len(y) != len(X)):
             raise InputError("y holds the labels of X: pass X too, with as many samples")
         rows = self.open(space, X=X)
@@ -382,7 +384,7 @@ class EmbeddingCache:
             samples = as_samples(X)
             names = [samples.name(row) for row in range(len(samples))]
         table = Table(rows, self._chosen_store(space).space, text_columns(names, y))
-        write_table(table, Path(path), format)
+        write_table(table, path, format)
 
     def import_(self, path: str | os.PathLike[str]) -> Imported:
         """Add rows that another cache exported as HDF5, or all rows of a cache folder.
@@ -407,7 +409,9 @@ class EmbeddingCache:
         OSError
             Rows cannot be stored.
         """
-        outcomes = [add_rows(shard, self.store(shard.space)) for shard in read_shards(Path(path))]
+        outcomes = [
+            add_rows(shard, self.store(shard.space)) for shard in read_shards(as_path(path))
+        ]
         self.compact()
         return Imported(*map(sum, zip(*outcomes, strict=True)))
 

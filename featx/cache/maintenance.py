@@ -170,7 +170,7 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
         n_shown += 1
     listed = {digest[:n_shown]: label for digest, label in labels.items()}
     cure = (
-        f"choose one by `space`, the beginning of its digest, such as {next(iter(listed))!r}. "
+        f"choose one by the first digits of its digest, such as {next(iter(listed))!r}. "
         f"Stored: {'; '.join(f'{beginning} {label}' for beginning, label in listed.items())}"
     )
     if not digest:

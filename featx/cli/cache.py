@@ -11,7 +11,7 @@ import click
 from rich import filesize
 
 from featx._text import one_line
-from featx.cli.options import Group, extractor_options, make_extractor, or_none
+from featx.cli.options import GivenPath, Group, extractor_options, make_extractor, or_none
 from featx.cli.output import AS_JSON, FORCE, check_out, confirm, echo, print_cache, print_json, show
 from featx.exceptions import InputError
 
@@ -60,6 +60,7 @@ def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
 _CACHE = click.option(
     "--cache",
     "store",
+    type=GivenPath(),
     default=None,
     callback=_open_existing,
     help="A folder; default: your own cache.",
@@ -67,6 +68,7 @@ _CACHE = click.option(
 _CACHE_OR_NEW = click.option(
     "--cache",
     "store",
+    type=GivenPath(),
     default=None,
     callback=_open,
     help="A folder, created if it is missing; default: your own cache.",
@@ -98,7 +100,7 @@ def info(store: EmbeddingCache, as_json: bool) -> None:
     type=click.IntRange(min=0),
     help="Rows to compute again and compare; needs --folder.",
 )
-@click.option("--folder", type=click.Path(), help="Images whose rows to compute again.")
+@click.option("--folder", type=GivenPath(), help="Images whose rows to compute again.")
 @click.option(
     "--backbone", default="mobilenet_v2", show_default=True, help="Network that computes them."
 )
@@ -181,13 +183,13 @@ def evict(
 
 @cache.command()
 @_CACHE
-@click.argument("path", type=click.Path())
+@click.argument("path", type=GivenPath())
 @click.option(
     "--space",
     default=None,
     help="First digits of the digest of a space, as in `featx cache info`, if there are several.",
 )
-@click.option("--folder", default=None, type=click.Path(), help="Only these images, with labels.")
+@click.option("--folder", default=None, type=GivenPath(), help="Only these images, with labels.")
 @click.option("--format", default=None, help="h5, npz, parquet or csv; default: by the suffix.")
 @FORCE
 @AS_JSON
@@ -218,7 +220,7 @@ def export(
 
 @cache.command(name="import")
 @_CACHE_OR_NEW
-@click.argument("path", type=click.Path())
+@click.argument("path", type=GivenPath())
 @AS_JSON
 def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
     """Add the rows of an exported .h5 file, or of another cache folder."""

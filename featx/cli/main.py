@@ -35,7 +35,15 @@ from featx._text import one_line
 from featx._version import __version__
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
-from featx.cli.options import FOLDER, Group, extractor_options, head_option, make_extractor
+from featx.cli.options import (
+    FOLDER,
+    SEED,
+    GivenPath,
+    Group,
+    extractor_options,
+    head_option,
+    make_extractor,
+)
 from featx.cli.output import (
     AS_JSON,
     FORCE,
@@ -82,7 +90,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--out", default="featx-demo", type=click.Path(path_type=Path), show_default=True)
+@click.option("--out", default="featx-demo", type=GivenPath(path_type=Path), show_default=True)
 @click.option(
     "--letters",
     default=40,
@@ -114,7 +122,7 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(path_type=Path),
     help="A .npz, .csv, .parquet or .h5 file.",
 )
 @FORCE
@@ -159,7 +167,7 @@ def extract(
 @click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
 @head_option("--head", "heads", multiple=True, default=["logistic"])
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
-@click.option("--seed", default=0, show_default=True)
+@SEED
 @extractor_options
 @AS_JSON
 def cv(

@@ -12,7 +12,9 @@ import click
 from featx._text import one_line
 from featx.cli.options import (
     FOLDER,
+    SEED,
     Command,
+    GivenPath,
     extractor_options,
     fine_tune_options,
     head_option,
@@ -39,12 +41,12 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier
 
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
-_IMAGES = click.argument("images", nargs=-1, required=True, type=click.Path())
-_MODEL = click.argument("model", type=click.Path())
+_IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath())
+_MODEL = click.argument("model", type=GivenPath())
 _TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
-_CACHE = click.option("--cache", default="auto", help="A folder, or none.")
+_CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
 _ON_ERROR = click.option(
     "--on-error",
     type=click.Choice(["raise", "nan"]),
@@ -56,11 +58,11 @@ _ON_ERROR = click.option(
 @click.command(cls=Command)
 @FOLDER
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The saved model, a .featx file."
+    "--out", required=True, type=GivenPath(path_type=Path), help="The saved model, a .featx file."
 )
 @FORCE
 @head_option("--head", default="logistic")
-@click.option("--seed", default=0, show_default=True)
+@SEED
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @_TRUSTED
 @fine_tune_options
@@ -127,7 +129,8 @@ def predict(
 ) -> None:
     """Predict the class of images, or of all images below folders, with a saved model.
 
-    With --on-error nan, images that cannot be read have no label. Control characters in names are
+    With --on-error nan, images that cannot be read have no label. A model of several outputs gives
+    each image a label, and probabilities, for each output. Control characters in names are
     printed as Python escapes, and with --json as JSON escapes.
     """
     from featx.heads.fit import predict as labels_of
@@ -141,21 +144,49 @@ def predict(
     predictions: list[dict[str, Any]] = [{"image": path, "label": None} for path in paths]
     readable = list(itertools.compress(predictions, is_read))
     if readable:
-        labels = labels_of(classifier.head_, rows).tolist()
+        labels = _as_plain_labels(labels_of(classifier.head_, rows))
         for prediction, label in zip(readable, labels, strict=True):
             prediction["label"] = label
     if readable and proba:
-        names = list(map(str, classifier.classes_))
-        probabilities = classifier.head_.predict_proba(rows).tolist()
-        for prediction, values in zip(readable, probabilities, strict=True):
-            prediction["proba"] = dict(zip(names, values, strict=True))
+        for prediction, by_class in zip(readable, _probabilities(classifier, rows), strict=True):
+            prediction["proba"] = by_class
     if as_json:
         print_json(predictions)
         return
     for prediction in predictions:
         label = "" if prediction["label"] is None else prediction["label"]
-        shown = (f"{name}={value:.3f}" for name, value in prediction.get("proba", {}).items())
+        shown = _shown_probabilities(prediction.get("proba", {}))
         echo("\t".join(map(one_line, (prediction["image"], label, *shown))))
+
+
+def _as_plain_labels(labels: np.ndarray) -> list[Any]:
+    """Return labels as numbers and text; dates are text, since NumPy makes numbers of some."""
+    return (labels.astype(str) if labels.dtype.kind in "mM" else labels).tolist()
+
+
+def _probabilities(classifier: TransferClassifier, rows: np.ndarray) -> list[Any]:
+    """Return the probabilities of each image by class; with several outputs, a list of these."""
+    probabilities, classes = classifier.head_.predict_proba(rows), classifier.classes_
+    if not isinstance(probabilities, list):
+        return _by_class(probabilities, classes)
+    outputs = map(_by_class, probabilities, classes)
+    return [list(of_image) for of_image in zip(*outputs, strict=True)]
+
+
+def _by_class(probabilities: np.ndarray, classes: np.ndarray) -> list[dict[str, float]]:
+    names = list(map(str, classes))
+    return [dict(zip(names, values, strict=True)) for values in probabilities.tolist()]
+
+
+def _shown_probabilities(proba: Any) -> list[str]:
+    """Return probabilities as ``name=0.500``, after the number of the output, if any."""
+    if isinstance(proba, list):
+        return [
+            f"{number}:{shown}"
+            for number, by_class in enumerate(proba, start=1)
+            for shown in _shown_probabilities(by_class)
+        ]
+    return [f"{name}={value:.3f}" for name, value in proba.items()]
 
 
 @click.command(cls=Command)
@@ -183,6 +214,7 @@ def evaluate(
 
     images = load_image_folder(folder)
     classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    _check_has_one_output(classifier, model)
     unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
     if unknown:
         raise InputError(
@@ -208,7 +240,7 @@ def evaluate(
 
 @click.command(cls=Command)
 @_MODEL
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=GivenPath(path_type=Path))
 @FORCE
 @_TRUSTED
 @AS_JSON
@@ -248,6 +280,19 @@ def _load_classifier(
     if on_error:
         classifier.extractor_.set_params(on_error=on_error)
     return classifier
+
+
+def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
+    """Check that a classifier predicts one label per image, as a folder per class has."""
+    import numpy as np
+
+    embedding = np.zeros((1, classifier.extractor_.space_.n_features), np.float32)
+    shape = np.shape(classifier.head_.predict(embedding))
+    if len(shape) > 1:
+        raise InputError(
+            f"{model!r} predicts {shape[1]} labels for each image, but a folder per class has one: "
+            "evaluate it in Python, with score or sklearn.metrics"
+        )
 
 
 def _readable_rows(

@@ -16,7 +16,19 @@ from featx._json import RepeatedNameError, dict_without_repeats
 from featx._validation import did_you_mean
 
 _PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
-FOLDER = click.argument("folder", type=click.Path())
+
+
+class GivenPath(click.Path):
+    """A path that is not empty, since Python takes an empty path for the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; an empty one is wrong usage."""
+        if value == "":
+            self.fail("'' is an empty path: expected a name; the current folder is '.'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = click.argument("folder", type=GivenPath())
 
 
 class Command(click.Command):
@@ -63,6 +75,11 @@ class _LazyHelpOption(click.Option):
         return super().get_help_record(context)
 
 
+SEED = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), metavar="INTEGER"
+)
+
+
 def head_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     """Return the option that names a head; its help lists the heads."""
     return click.option(
@@ -89,7 +106,9 @@ def _added(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 extractor_options = _added(
-    click.option("--weights", default="imagenet", help="imagenet, none or a file."),
+    click.option(
+        "--weights", type=GivenPath(), default="imagenet", help="imagenet, none or a file."
+    ),
     click.option(
         "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."
     ),
@@ -97,7 +116,7 @@ extractor_options = _added(
     click.option("--layer", default=None, help="Name of the layer to read; default: output."),
     click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
     click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
-    click.option("--cache", default="auto", help="A folder, or none."),
+    click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none."),
     click.option("--batch-size", type=click.IntRange(min=1), default=None),
     click.option(
         "--engine", default="auto", help="auto, keras, openvino or onnx; same embeddings."

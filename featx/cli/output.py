@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_OTHER_NAMES = {  # of parameters at the shell; a path is an argument, whose value is shown
+    "backbone_params": "--param ",
+    "random_state": "--seed ",
+    "path": "",
+}
 _READER_GONE = 141
 _MAX_CELL_CHARS = 1_000
 _UNCUT_CHARS = 10_000  # width of a line in a file or pipe, where rich would use 80
@@ -79,8 +84,8 @@ def _with_option(fault: ParameterFault) -> str:
     if not name:
         return fault.reason
     option = f"--{name.replace('_', '-')} "
-    if name == "backbone_params":
-        option = "--param "
+    if name in _OTHER_NAMES:
+        option = _OTHER_NAMES[name]
     elif name.removeprefix("fine_tune__") == "unfreeze":
         option = "--fine-tune "
     elif name.startswith("fine_tune__"):
@@ -123,8 +128,11 @@ def show(result: Any, as_json: bool, text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print plain data as one JSON document in ASCII, with null for NaN and infinity."""
-    document = json.dumps(as_plain(value), indent=1, allow_nan=False)
+    """Print data as one JSON document in ASCII, with null for NaN and infinity.
+
+    What is neither plain data nor of NumPy, such as a label that is a date, is written as text.
+    """
+    document = json.dumps(as_plain(value), indent=1, allow_nan=False, default=str)
     _write(document.replace("\x7f", "\\u007f") + "\n")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from featx._base import FeatxEstimator
-from featx._validation import ParameterFaults
+from featx._validation import ParameterFaults, has_methods
 from featx.backbones.augment import check_augment
 from featx.extractor import FeatureExtractor
 
@@ -227,7 +227,7 @@ default="auto"
         faults.raise_any()
 
     def _check_numbers(self, faults: ParameterFaults) -> None:
-        if self.learning_rate != "find":
+        if not (isinstance(self.learning_rate, str) and self.learning_rate == "find"):
             faults.check_number("learning_rate", self.learning_rate, lambda x: x > 0, "above 0")
         smoothing, decay = self.label_smoothing, self.layer_decay
         faults.check_number("label_smoothing", smoothing, lambda x: 0 <= x < 1, "from 0 to below 1")
@@ -237,10 +237,10 @@ default="auto"
     def _check_optimizer(self, faults: ParameterFaults) -> None:
         if isinstance(self.optimizer, str):
             faults.check_option("optimizer", self.optimizer, _OPTIMIZERS)
-        elif not hasattr(self.optimizer, "apply") or not hasattr(self.optimizer, "get_config"):
+        elif not has_methods(self.optimizer, "apply", "get_config"):
             faults.add("optimizer", self.optimizer, "a name or a keras.optimizers.Optimizer.")
         else:
-            if self.learning_rate == "find":
+            if isinstance(self.learning_rate, str) and self.learning_rate == "find":
                 expected = "a number with an optimizer object, whose own learning rate is used."
                 faults.add("learning_rate", self.learning_rate, expected)
             if self.layer_decay != 1 and own_learning_rate(self.optimizer) is None:
@@ -248,18 +248,21 @@ default="auto"
                 faults.add("layer_decay", self.layer_decay, expected)
 
     def _check_objects(self, faults: ParameterFaults) -> None:
-        if isinstance(self.validation, (Real, str, type(None))):
+        if isinstance(self.validation, (Real, str, bytes, type(None))):
             faults.check_number(
                 "validation", self.validation, lambda x: 0 < x < 1, "between 0 and 1, or a splitter"
             )
-        elif not hasattr(self.validation, "split"):
+        elif not has_methods(self.validation, "split"):
             faults.add("validation", self.validation, "a fraction or a scikit-learn splitter.")
         check_augment(self.augment, faults)
-        if self.class_weight is not None and not isinstance(self.class_weight, dict):
+        if not isinstance(self.class_weight, dict):
             faults.check_option("class_weight", self.class_weight, ("balanced", None))
-        if not isinstance(self.callbacks, Sequence) or isinstance(self.callbacks, str):
+        elif not all(isinstance(w, Real) and 0 <= w < np.inf for w in self.class_weight.values()):
+            faults.add("class_weight", self.class_weight, "numbers of 0 or more by class.")
+        is_list = isinstance(self.callbacks, Sequence) and not isinstance(self.callbacks, str)
+        if not is_list or not all(has_methods(each, "set_model") for each in self.callbacks):
             faults.add("callbacks", self.callbacks, "a list of Keras callbacks.")
-        if self.views and self.augment is None:
+        if isinstance(self.views, Integral) and self.views and self.augment is None:
             faults.add("views", self.views, "None with augment=None.")
         if not isinstance(self.refit, (bool, np.bool_)):
             faults.add("refit", self.refit, "True or False.")

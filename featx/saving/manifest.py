@@ -35,6 +35,18 @@ MANIFEST, HEAD, BACKBONE, LAYER, AUGMENT = (
 # Attributes that `fit` sets on the extractor, and on an estimator around it.
 FITTED = ("feature_shape_", "array_shape_", "float_range_", "n_features_in_", "feature_names_in_")
 FITTED_AROUND = ("n_features_in_", "feature_names_in_")
+# Metadata that each estimator can request for its methods, with ``set_fit_request`` and others.
+_FOR_REGRESSORS = {
+    "fit": ("sample_weight", "groups"),
+    "partial_fit": ("sample_weight",),
+    "score": ("sample_weight",),
+}
+REQUESTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "FeatureExtractor": {"transform": ("out",)},
+    "TransferClassifier": {**_FOR_REGRESSORS, "partial_fit": ("classes", "sample_weight")},
+    "TransferRegressor": _FOR_REGRESSORS,
+}
+_OUTPUTS = ("default", "pandas", "polars")
 _MAX_TEXT = 2**16
 _MAX_SIDE = 2**16
 _MAX_COLUMNS = 2**24
@@ -97,9 +109,8 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
     top = {**_TOP, "class": _Field(is_known, f"one of {', '.join(classes)}")}
     fields = _check_fields("", manifest, top, faults)
     has_head = fields.get("class") != next(iter(classes))
-    estimator = _check_fields(
-        "estimator.", fields.get("estimator", {}), _ESTIMATOR if has_head else {}, faults
-    )
+    known = {**_ESTIMATOR, "requests": _requests_of(fields.get("class", ""))} if has_head else {}
+    estimator = _check_fields("estimator.", fields.get("estimator", {}), known, faults)
     params = _check_fields("params.", fields.get("params", {}), _PARAMS, faults)
     if params.get("views", 1) > 1 and params.get("augment") is None:
         faults.add("params.views", params["views"], "1 with augment=None.")
@@ -200,10 +211,32 @@ def _are_constructor_params(value: Any) -> bool:
     )
 
 
+def _are_requests(value: Any, known: Mapping[str, Collection[str]]) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(names, dict)
+        and names.keys() <= set(known.get(method, ()))
+        and all(isinstance(asked, bool) or _is_alias(asked) for asked in names.values())
+        for method, names in value.items()
+    )
+
+
+def _is_alias(value: Any) -> bool:
+    return _is_text(value) and value.isidentifier()
+
+
+def _requests_of(kind: str) -> _Field:
+    """Return the rule for the metadata requests of an estimator."""
+    are_valid = partial(_are_requests, known=REQUESTS.get(kind, {}))
+    return _Field(are_valid, f"metadata requests of a {kind}", is_optional=True)
+
+
 _OBJECT = _Field(lambda value: isinstance(value, dict), "an object")
 _OPTIONAL_OBJECT = _OBJECT._replace(is_optional=True)
 _VERBOSE = _Field(
     lambda value: isinstance(value, bool) or _is_int(value, -1000, 1000), "a small number"
+)
+_OUTPUT = _Field(
+    partial(_is_in, options=_OUTPUTS), f"one of {', '.join(_OUTPUTS)}", is_optional=True
 )
 _SHAPE = f"a shape of {MAX_SIZE} numbers at most"
 _NAME = "a known name"
@@ -228,6 +261,8 @@ _TOP = {
     "params": _OBJECT,
     "fitted": _OBJECT,
     "space": _OBJECT,
+    "output": _OUTPUT,
+    "requests": _requests_of("FeatureExtractor"),
     "report": _OPTIONAL_OBJECT,
     "estimator": _OPTIONAL_OBJECT,
 }
@@ -272,6 +307,7 @@ _ESTIMATOR = {
         lambda value: value is None or _is_int(value, 0, 2**32 - 1), "None, or 32 bits"
     ),
     "verbose": _VERBOSE._replace(is_optional=True),
+    "output": _OUTPUT,
     "report": _OPTIONAL_OBJECT,
     "fitted": _OPTIONAL_OBJECT,
 }

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
@@ -31,6 +32,7 @@ from featx._extractor_validation import check_verifiable
 from featx._files import check_can_write, open_given, replaced_atomically
 from featx._json import as_plain
 from featx._transfer import TransferEstimator
+from featx._validation import as_path
 from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
 from featx.backbones.resolve import EmbeddingSource
@@ -55,6 +57,7 @@ from featx.saving.manifest import (
     HEAD,
     LAYER,
     MANIFEST,
+    REQUESTS,
     check_manifest,
     parse_manifest,
 )
@@ -97,8 +100,8 @@ def save(
     NotFittedError
         The estimator was not fitted.
     ParameterError
-        `path` is a folder, a link or a device, or its folder is missing; or a parameter, the head
-        or a layer cannot be saved.
+        `path` is of another type, a folder, a link or a device, or its folder is missing; or a
+        parameter, the head or a layer cannot be saved.
     BackboneError
         The backbone cannot be identified or loaded again: it has a ``Lambda``, code that cannot be
         hashed, or a custom layer that is not registered with
@@ -108,9 +111,10 @@ def save(
 
     Notes
     -----
-    The file keeps the parameters, the attributes that `fit` set, and the report. It does not keep
-    `cache`, `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as
-    `random_state`, or the reference to activations that fine-tuning left in the cache.
+    The file keeps the parameters, the attributes that `fit` set, the report, the output format of
+    ``set_output``, and metadata requests except those of the head. It does not keep `cache`,
+    `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as `random_state`,
+    or the reference to activations that fine-tuning left in the cache.
 
     Examples
     --------
@@ -130,14 +134,14 @@ def save(
         )
     check_is_fitted(estimator)
     _check_trusted(trusted)
-    path = Path(path)
+    path = as_path(path)
     if not path.absolute().parent.is_dir():
         raise ParameterError(f"{str(path)!r}: no such folder to write to")
     check_can_write(path)
     is_extractor = isinstance(estimator, FeatureExtractor)
     extractor = estimator if is_extractor else estimator.extractor_
     entries, manifest = _extractor_entries(extractor)
-    manifest |= {"format": FORMAT, "featx": __version__, "class": kind}
+    manifest |= {**_settings_of(extractor), "format": FORMAT, "featx": __version__, "class": kind}
     if not is_extractor:
         manifest["estimator"] = _estimator_entry(estimator)
         entries[HEAD] = head_bytes(estimator.head, estimator.head_, trusted)
@@ -201,6 +205,8 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
 
     Raises
     ------
+    ParameterError
+        `path` is of another type, or `trusted` is no list of names.
     SavedFileError
         The file is not a saved estimator, is damaged, or its backbone computes other embeddings
         than the head was trained on.
@@ -219,6 +225,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     (4, 400)
     """
     _check_trusted(trusted)
+    as_path(path)
     entries = _read_entries(path)
     shown = repr(os.fspath(path))
     try:
@@ -260,11 +267,13 @@ def _load_around(
     heads, n_features = kind._heads, extractor.space_.n_features
     parts = load_head(entries[HEAD], trusted, n_features=n_features, heads=heads)
     unfitted = FeatureExtractor(**extractor.get_params(deep=False))
+    _restore_settings(unfitted, manifest)
     stored = manifest["estimator"]
     params = {"random_state": stored["random_state"], "verbose": stored.get("verbose", 0)}
     estimator = kind(unfitted, parts["head"], **params)
     estimator.extractor_, estimator.head_ = extractor, parts["head_"]
     _set_fitted(estimator, stored.get("fitted", {}))
+    _restore_settings(estimator, stored)
     if "report" in stored:
         estimator.report_ = Bunch(**stored["report"])
     return estimator
@@ -338,7 +347,30 @@ def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
     params = _plain_params({name: getattr(estimator, name) for name in ("random_state", "verbose")})
     fitted = _fitted_of(estimator, FITTED_AROUND)
     report = as_plain(getattr(estimator, "report_", {}))
-    return {**params, "fitted": fitted, "report": report}
+    return {**params, **_settings_of(estimator), "fitted": fitted, "report": report}
+
+
+def _settings_of(estimator: Any) -> dict[str, Any]:
+    """Return what ``set_output`` and ``set_fit_request`` and others set, if anything."""
+    routing = estimator.get_metadata_routing()
+    requests = {}
+    for method in REQUESTS[type(estimator).__name__]:
+        given = getattr(routing, method).requests
+        if asked := {name: value for name, value in given.items() if value is not None}:
+            requests[method] = asked
+    output = getattr(estimator, "_sklearn_output_config", {}).get("transform")
+    return {name: value for name, value in (("output", output), ("requests", requests)) if value}
+
+
+def _restore_settings(
+    estimator: FeatureExtractor | TransferEstimator, stored: Mapping[str, Any]
+) -> None:
+    """Restore what :func:`_settings_of` returned."""
+    if "output" in stored:
+        estimator.set_output(transform=stored["output"])
+    with config_context(enable_metadata_routing=True):
+        for method, asked in stored.get("requests", {}).items():
+            getattr(estimator, f"set_{method}_request")(**asked)
 
 
 def _load_extractor(
@@ -358,6 +390,7 @@ def _load_extractor(
     extractor = FeatureExtractor(backbone, **params)
     extractor.space_ = Space.from_json(manifest["space"])
     _set_fitted(extractor, manifest["fitted"])
+    _restore_settings(extractor, manifest)
     if "report" in manifest:
         extractor.report_ = Bunch(**manifest["report"])
     return extractor

@@ -39,9 +39,7 @@ def test_cache_export_several_spaces_needs_space(run, photos, model, tmp_path):
     assert second in text
     code, _, err = run("cache", "export", tmp_path / "rows.h5")
     assert code == CODES["input"]
-    expected = (
-        f"holds 2 spaces: choose one by `space`, the beginning of its digest, such as '{first}'"
-    )
+    expected = f"holds 2 spaces: choose one by the first digits of its digest, such as '{first}'"
     assert expected in err
     assert f"; {second} tiny, layer" in err
     assert run("cache", "export", tmp_path / "rows.h5", "--space", second)[0] == 0

@@ -109,6 +109,46 @@ def test_predict_probabilities(run, photos, model, tmp_path):
     assert "no probabilities" in err
 
 
+@pytest.fixture
+def saved(photos, tmp_path):
+    """A function that saves a classifier fitted on the photos with other labels."""
+
+    def fit_and_save(labels, head="logistic"):
+        path = tmp_path / "other.featx"
+        classifier = TransferClassifier(FeatureExtractor("tiny"), head)
+        save(classifier.fit(load_image_folder(photos).data, labels), path)
+        return path
+
+    return fit_and_save
+
+
+def test_predict_several_outputs_has_probabilities_each(run, photos, saved):
+    model = saved(np.c_[["dark"] * 6 + ["light"] * 6, ["a", "b"] * 6])
+    image = photos / "dark" / "0.png"
+    code, text, err = run("predict", model, image, "--proba", "--json")
+    assert code == 0, err
+    (row,) = json.loads(text)
+    assert row["label"] == ["dark", "a"]
+    assert [set(by_class) for by_class in row["proba"]] == [{"dark", "light"}, {"a", "b"}]
+    assert [sum(by_class.values()) for by_class in row["proba"]] == pytest.approx([1, 1])
+    code, text, err = run("predict", model, image, "--proba")
+    assert code == 0, err
+    names = [field.partition("=")[0] for field in text.rstrip("\n").split("\t")[2:]]
+    assert names == ["1:dark", "1:light", "2:a", "2:b"]
+
+
+@pytest.mark.parametrize("unit", ["D", "ns"])
+def test_predict_dates_are_written_as_text(unit, run, photos, saved):
+    model = saved(np.array(["2020-01-01"] * 6 + ["2020-01-02"] * 6, f"datetime64[{unit}]"))
+    code, text, err = run("predict", model, photos / "light" / "0.png", "--proba", "--json")
+    assert code == 0, err
+    (row,) = json.loads(text)
+    assert row["label"].startswith("2020-01-02")
+    assert row["label"] in row["proba"]
+    code, text, _ = run("predict", model, photos / "light" / "0.png")
+    assert (code, text.split("\t")[1].strip()) == (0, row["label"])
+
+
 def test_predict_with_another_cache(run, photos, model, tmp_path):
     assert run("predict", model, photos, "--cache", tmp_path / "other")[0] == 0
     assert EmbeddingCache(tmp_path / "other").info()["n_rows"] == 12
@@ -145,6 +185,20 @@ def test_predict_pattern_without_files_is_an_error(run, photos, model):
     code, _, err = run("predict", model, photos / "*" / "*.jpg", "--on-error", "nan")
     assert code == CODES["input"]
     assert "*.jpg'. A shell does not expand a pattern" in err
+
+
+@pytest.mark.parametrize("labels", [["dark"] * 6 + ["light"] * 6, [0] * 6 + [1] * 6])
+def test_evaluate_several_outputs_is_an_error(labels, run, photos, saved):
+    model = saved(np.c_[labels, labels[::-1]])
+    code, _, err = run("evaluate", model, photos)
+    assert code == CODES["input"]
+    assert "predicts 2 labels for each image, but a folder per class has one" in err
+
+
+def test_export_onto_other_folder_shows_path(run, model, photos):
+    code, _, err = run("export", model, photos)
+    assert code == CODES["input"]
+    assert f"error: {str(photos)!r}: expected a new name, or a folder that holds only" in err
 
 
 def test_evaluate_unknown_class_is_named(run, photos, model):

@@ -120,12 +120,45 @@ def test_unknown_backbone_names_the_listing_command(run, photos):
         ("cache", "verify", "--sample", "-5"),
         ("demo", "--letters", "0"),
         ("cv", "photos", "--folds", "1"),
+        ("cv", "photos", "--seed", "-3"),
+        ("fit", "photos", "--out", "m.featx", "--seed", "-1"),
+        ("fit", "photos", "--out", "m.featx", "--seed", "4294967296"),
     ],
     ids=" ".join,
 )
 def test_impossible_options_are_wrong_usage(arguments, run, cache_folder):
     cache_folder.mkdir()
-    assert run(*arguments)[0] == 2
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert arguments[-2] in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("fit", "", "--out", "m.featx"), "FOLDER"),
+        (("fit", "p", "--out", ""), "--out"),
+        (("fit", "p", "--out", "m.featx", "--cache", ""), "--cache"),
+        (("cv", "p", "--weights", ""), "--weights"),
+        (("extract", "p", "--out="), "--out"),
+        (("predict", "", "p"), "MODEL"),
+        (("predict", "m.featx", "p", ""), "IMAGES..."),
+        (("predict", "m.featx", "p", "--cache="), "--cache"),
+        (("evaluate", "m.featx", ""), "FOLDER"),
+        (("export", "m.featx", ""), "OUT"),
+        (("demo", "--out", ""), "--out"),
+        (("cache", "info", "--cache", ""), "--cache"),
+        (("cache", "import", "--cache", "", "p"), "--cache"),
+        (("cache", "import", ""), "PATH"),
+        (("cache", "export", ""), "PATH"),
+        (("cache", "export", "r.npz", "--folder", ""), "--folder"),
+        (("cache", "verify", "--sample", "1", "--folder", ""), "--folder"),
+    ],
+)
+def test_empty_path_is_wrong_usage(arguments, name, run, photos, monkeypatch):
+    monkeypatch.chdir(photos)  # which an empty path would name
+    code, _, err = run(*arguments)
+    assert (code, f"Invalid value for '{name}': '' is an empty path" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def test_print_demo_names_every_place(capsys):
         ("extractor__batch_size", "--batch-size 0: why"),
         ("backbone", "--backbone 0: why"),
         ("extractor__backbone_params", "--param 0: why"),
+        ("random_state", "--seed 0: why"),
+        ("path", "0: why"),
         ("unfreeze", "--fine-tune 0: why"),
         ("fine_tune__unfreeze", "--fine-tune 0: why"),
         ("fine_tune__batch_size", "--tune batch_size=0: why"),

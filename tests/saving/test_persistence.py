@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from functools import partial
 
 import keras
 import numpy as np
@@ -307,6 +308,15 @@ def test_save_into_missing_folder_raises(images, tmp_path):
     extractor = FeatureExtractor("tiny").fit(images)
     with pytest.raises(ParameterError, match="no such folder to write to"):
         save(extractor, tmp_path / "none" / "model.featx")
+
+
+@pytest.mark.parametrize("path", [None, b"model.featx", 5, ["model.featx"]])
+def test_path_of_another_type_raises(path, images):
+    classifier = TransferClassifier("tiny").fit(images, np.arange(len(images)) % 2)
+    cache = EmbeddingCache()
+    for call in (partial(save, classifier), load, classifier.export, cache.export, cache.import_):
+        with pytest.raises(ParameterError, match=r"path=.*expected the path of a file"):
+            call(path)
 
 
 def test_save_over_a_folder_raises(images, tmp_path):

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import config_context
 from sklearn.linear_model import SGDClassifier
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor, load, save
 from featx.exceptions import BackboneError, ParameterError, SavedFileError, UntrustedTypesError
+from featx.saving.manifest import _PARAMS, REQUESTS
 
 rng = np.random.default_rng(0)
 COLUMNS = pd.DataFrame(rng.normal(size=(20, 5)).astype("float32"), columns=list("abcde"))
@@ -114,6 +116,33 @@ def test_round_trip_continues_partial_fit(path):
     np.testing.assert_array_equal(after.head_.coef_, before.head_.coef_)
 
 
+def test_round_trip_keeps_output_and_requests(path):
+    with config_context(enable_metadata_routing=True):
+        extractor = FeatureExtractor(dense(), cache=None).set_transform_request(out=False)
+        before = TransferClassifier(extractor.set_output(transform="default"))
+        before.set_output(transform="pandas").set_score_request(sample_weight=True)
+        before.set_fit_request(sample_weight="w", groups=False).fit(COLUMNS, LABELS)
+    after = round_trip(before, path)
+    for name in (None, "extractor", "extractor_"):
+        kept, found = (getattr(each, name) if name else each for each in (before, after))
+        assert str(found.get_metadata_routing()) == str(kept.get_metadata_routing())
+        assert found._sklearn_output_config == kept._sklearn_output_config
+    assert type(after.transform(COLUMNS)) is pd.DataFrame
+    np.testing.assert_array_equal(after.transform(COLUMNS), before.transform(COLUMNS))
+    extractor = round_trip(before.extractor_.set_output(transform="pandas"), path)
+    assert isinstance(extractor.transform(COLUMNS), pd.DataFrame)
+    assert extractor.get_metadata_routing().transform.requests == {"out": False}
+
+
+@pytest.mark.parametrize("kind", [FeatureExtractor, TransferClassifier, TransferRegressor])
+def test_manifest_knows_each_metadata_request(kind):
+    routing = kind().get_metadata_routing()
+    known = {method: set(names) for method, names in REQUESTS[kind.__name__].items()}
+    methods = {name for name in dir(routing) if hasattr(getattr(routing, name), "requests")}
+    found = {name: set(getattr(routing, name).requests) for name in methods}
+    assert {method: names for method, names in found.items() if names} == known
+
+
 def test_load_relative_path_works_after_chdir(path, tmp_path, monkeypatch):
     before = fitted()
     save(before, path)
@@ -126,8 +155,6 @@ def test_load_relative_path_works_after_chdir(path, tmp_path, monkeypatch):
 
 
 def test_manifest_knows_each_parameter_of_the_extractor():
-    from featx.saving.manifest import _PARAMS
-
     params = FeatureExtractor().get_params(deep=False).keys()
     assert params == _PARAMS.keys() | {"backbone", "preprocessing", "cache", "also_cache"}
 
