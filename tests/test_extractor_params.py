@@ -105,6 +105,7 @@ def test_check_params_any_type_is_handled(owner, value):
         {"callbacks": [keras.callbacks.Callback]},
         {"class_weight": {"a": "heavy"}},
         {"class_weight": {"a": -1}},
+        {"class_weight": {"a": 10**400}},
         {"learning_rate": float("inf")},
         {"learning_rate": np.array([0.1, 0.2])},
         {"mixup": 10**400},

@@ -257,8 +257,9 @@ default="auto"
         check_augment(self.augment, faults)
         if not isinstance(self.class_weight, dict):
             faults.check_option("class_weight", self.class_weight, ("balanced", None))
-        elif not all(isinstance(w, Real) and 0 <= w < np.inf for w in self.class_weight.values()):
-            faults.add("class_weight", self.class_weight, "numbers of 0 or more by class.")
+        else:
+            for weight in self.class_weight.values():
+                faults.check_number("class_weight", weight, lambda x: x >= 0, "0 or more by class")
         is_list = isinstance(self.callbacks, Sequence) and not isinstance(self.callbacks, str)
         if not is_list or not all(has_methods(each, "set_model") for each in self.callbacks):
             faults.add("callbacks", self.callbacks, "a list of Keras callbacks.")
