@@ -327,10 +327,11 @@ def library_name(obj: Any) -> str | None:
         # `functools.wraps` copies the name of the wrapped function, but not its globals.
         home = obj.__globals__.get("__name__", "")
         return f"{module}:{name}@{home}" if is_library(home) else None
-    return f"{module}:{name}" if _object_named(module, name) is obj else None
+    return f"{module}:{name}" if object_named(module, name) is obj else None
 
 
-def _object_named(module: str, name: str) -> Any:
+def object_named(module: str, name: str) -> Any:
+    """Return what a loaded module holds under a dotted name; None if there is nothing."""
     try:
         return operator.attrgetter(name)(sys.modules.get(module))
     except AttributeError:

@@ -20,6 +20,7 @@ NASNetMobile.
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -73,13 +74,27 @@ def runs_user_code(layer: keras.Operation) -> bool:
     >>> runs_user_code(keras.layers.Lambda(lambda x: x + 1))
     True
     """
-    operations = [layer, *getattr(layer, "_flatten_layers", lambda: ())()]
-    graphs = [each for each in operations if is_graph(each)]
-    operations += [call.operation for graph in graphs for call in calls_of(graph)]
     return any(
         library_name(type(each)) is None or _holds_function(_code_attributes(each))
-        for each in operations
+        for each in _operations_in(layer)
     )
+
+
+def user_code(model: keras.Model) -> list[Any]:
+    """Return the classes of layers, and functions in their attributes, that no library defines."""
+    import keras
+
+    found: list[Any] = []
+    for each in _operations_in(model):
+        values = keras.tree.flatten(list(_code_attributes(each).values()))
+        found += [type(each), *(value for value in values if inspect.isroutine(value))]
+    return [code for code in found if library_name(code) is None]
+
+
+def _operations_in(layer: keras.Operation) -> list[keras.Operation]:
+    operations = [layer, *getattr(layer, "_flatten_layers", lambda: ())()]
+    graphs = [each for each in operations if is_graph(each)]
+    return operations + [call.operation for graph in graphs for call in calls_of(graph)]
 
 
 class Digester:
