@@ -257,18 +257,36 @@ def _config_of(operation: keras.Operation) -> dict[str, Any] | None:
         ) from exc
     if hasattr(operation, "dtype_policy"):
         config.pop("dtype", None)  # the policy holds it, and an operation's own `dtype` counts
-    return _without_noise(config)
+    return _config_without_noise(config)
 
 
 def _without_noise(value: Any) -> Any:
-    """Return a config without noise at all levels, with lists for tuples, as files keep it."""
+    """Return data of a config without noise at all levels, with lists for tuples, as in files.
+
+    Only Keras objects have noise; other dicts are data of users, under any key.
+    """
     if isinstance(value, list | tuple):
         return [_without_noise(item) for item in value]
     if not isinstance(value, dict):
         return _as_saved(value)
-    if "class_name" in value and not _affects_inference(value):
-        return None
+    if {"name", "trainable", "dtype"} <= value.keys():  # the get_config() of a layer in it
+        return _config_without_noise(value)
     items = sorted(value.items(), key=lambda item: str(item[0]))
+    if not {"class_name", "config"} <= value.keys():
+        return {key: _without_noise(item) for key, item in items}
+    if not _affects_inference(value):
+        return None
+    return {
+        key: _config_without_noise(item) if key == "config" else _without_noise(item)
+        for key, item in items
+        if key not in _KEYS_WITHOUT_EFFECT
+    }
+
+
+def _config_without_noise(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return _without_noise(config)
+    items = sorted(config.items(), key=lambda item: str(item[0]))
     return {
         key: _without_noise(item)
         for key, item in items

@@ -213,3 +213,12 @@ def test_graph_digest_after_export_is_equal(tmp_path):
     model.export(str(tmp_path / "exported"), verbose=False)
     assert "train_function" in vars(model.layers[1])
     assert graph_digest(model) == before
+
+
+@pytest.mark.parametrize("key", ["seed", "name", "trainable", "scale_constraint"])
+def test_graph_digest_lambda_arguments_count_whole(key):
+    def scaled(x, **factors):
+        return x * factors[key]
+
+    digests = [digest((4,), layers.Lambda(scaled, arguments={key: factor})) for factor in (2, 2, 3)]
+    assert digests[0] == digests[1] != digests[2]
