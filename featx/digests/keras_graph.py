@@ -269,7 +269,8 @@ def _without_noise(value: Any) -> Any:
         return [_without_noise(item) for item in value]
     if not isinstance(value, dict):
         return _as_saved(value)
-    if {"name", "trainable", "dtype"} <= value.keys():  # the get_config() of a layer in it
+    # The get_config() of a layer or model in it.
+    if {"name", "trainable"} <= value.keys() and value.keys() & {"dtype", "layers"}:
         return _config_without_noise(value)
     items = sorted(value.items(), key=lambda item: str(item[0]))
     if not {"class_name", "config"} <= value.keys():
