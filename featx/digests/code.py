@@ -24,6 +24,7 @@ import copyreg
 import dis
 import functools
 import inspect
+import itertools
 import operator
 import os
 import sys
@@ -90,6 +91,13 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
     return digest_of(b"".join(stream.parts)).hex()
 
 
+def names_in_code(obj: Any, *, known: Known | None = None) -> tuple[set[str], set[str]]:
+    """Return the names that code uses, and the attributes that methods in it read of `self`."""
+    stream = _Stream(known)
+    stream.write(obj)
+    return stream.names, stream.of_self
+
+
 class _Stream:
     """The bytes that spell out an object; each part carries its kind and length.
 
@@ -102,6 +110,7 @@ class _Stream:
         self.read = read
         self.names: set[str] = set()
         self.left_out: set[str] = set()
+        self.of_self: set[str] = set()
         self.parts: list[bytes] = []
         # The object is kept beside its number so that no other can get the same id.
         self._seen: dict[int, tuple[int, Any]] = {}
@@ -303,6 +312,7 @@ def _write_code(value: types.CodeType, out: _Stream) -> None:
     counts = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, flags)
     names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
     out.names.update(value.co_names)
+    out.of_self.update(_read_of_self(value))
     out.put("code", value.co_code)
     _write_sequence((value.co_exceptiontable, counts, names, value.co_consts), out)
 
@@ -413,6 +423,20 @@ def _dotted_globals(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
 
 
 @functools.lru_cache(maxsize=1024)
+def _read_of_self(code: types.CodeType) -> frozenset[str]:
+    """Return the attributes that code reads of its first argument, or of one around it."""
+    selves = {*code.co_varnames[:1], *code.co_freevars}
+    steps = [*dis.get_instructions(code)]
+    return frozenset(
+        step.argval
+        for before, step in itertools.pairwise(steps)
+        if step.opname == "LOAD_ATTR"
+        and before.opname.startswith(("LOAD_FAST", "LOAD_DEREF"))
+        and before.argval in selves
+    )
+
+
+@functools.lru_cache(maxsize=1024)
 def _foreign_imports(code: types.CodeType) -> tuple[str, ...]:
     """Return the modules outside the trusted libraries that code imports when it runs."""
     imports = (step.argval for step in _all_instructions(code) if step.opname == "IMPORT_NAME")
@@ -424,6 +448,12 @@ def _all_instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _all_instructions(constant)
+
+
+def members_named(kind: type, names: set[str]) -> list[Any]:
+    """Return the members of some names of those classes under `kind` that no library defines."""
+    classes = [base for base in kind.__mro__ if library_name(base) is None]
+    return [member for base in classes for name, member in _authored_members(base) if name in names]
 
 
 def _authored_members(kind: type) -> list[tuple[str, Any]]:
