@@ -7,6 +7,7 @@ graphs around the same layers, which share their weights.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,13 +19,19 @@ import numpy as np
 from featx._text import one_line
 from featx.backbones.channels import channel_axis, takes_channels_first
 from featx.backbones.layers import find_layer_output, pooled, pooled_shape
-from featx.backbones.load import called_model, file_model, is_file, named_model
+from featx.backbones.load import (
+    called_model,
+    file_model,
+    is_file,
+    is_registered_last,
+    named_model,
+)
 from featx.backbones.registry import Network, find_network, preprocess
 from featx.backbones.stored_model import StoredModel, check_activations
-from featx.digests.keras_graph import Digester, graph_digest, runs_user_code
+from featx.digests.keras_graph import Digester, graph_digest, runs_user_code, user_code
 from featx.digests.keras_settings import STANDARD, KerasSettings, current_settings
 from featx.digests.space import Space
-from featx.digests.tensor_history import calls_of, is_graph, producer
+from featx.digests.tensor_history import calls_of, graph_outputs, is_graph, producer
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, ParameterError
 from featx.inputs.kinds import InputKind, kind_of
@@ -97,6 +104,21 @@ class Backbone:
     input_shape: tuple[int, ...]
     settings: KerasSettings = STANDARD
     agreed: set[str] = field(default_factory=set)
+    _outputs: list[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_outputs", graph_outputs(self.model))
+
+    def has_latest_graph(self) -> bool:
+        """Return True unless `Sequential.add` or `pop` gave the model another graph."""
+        outputs = graph_outputs(self.model)
+        same_number = len(outputs) == len(self._outputs)
+        return same_number and all(map(operator.is_, outputs, self._outputs))
+
+    def has_latest_code(self) -> bool:
+        """Return True unless a file would now be loaded with other code, registered since then."""
+        is_stored = is_file(self.spec.backbone) or isinstance(self.spec.backbone, StoredModel)
+        return not is_stored or all(map(is_registered_last, user_code(self.model)))
 
     @property
     def kind(self) -> InputKind:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featx._files import open_given
 from featx._warning import warn_caller
 from featx.backbones.registry import TINY_FILE, Network
+from featx.digests.code import object_named
 from featx.digests.keras_settings import STANDARD
 from featx.exceptions import BackboneError, WeightsError, WeightsWarning
 
@@ -156,6 +157,20 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
             f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc}. If it holds custom "
             "layers, load it yourself with keras.saving.load_model and pass the model."
         ) from exc
+
+
+def is_registered_last(code: Any) -> bool:
+    """Return True unless Keras would now find other code for a class or function in a file.
+
+    Code that neither a registry nor its module holds, such as that of a scope that has ended,
+    counts as the last.
+    """
+    import keras
+
+    found = keras.saving.get_registered_object(keras.saving.get_registered_name(code))
+    if found is None:
+        found = object_named(code.__module__, code.__qualname__)
+    return found is None or found is code
 
 
 def called_model(

@@ -307,14 +307,21 @@ _BUILT: OrderedDict[Hashable, dict[Hashable, Backbone]] = OrderedDict()
 _building = threading.RLock()
 
 
+def _key_of_model(
+    spec: BackboneSpec, source: dict[str, Any] | None, array_shape: tuple[int, ...] | None
+) -> Hashable:
+    digest = digest_of_json(source) if source else None
+    if callable(spec.backbone) or digest is None:
+        # The digest too, since the attributes of a callable may change.
+        return (id(spec.backbone), spec.size, array_shape, spec.settings, digest)
+    return digest
+
+
 def _builder(
     spec: BackboneSpec, source: dict[str, Any] | None, array_shape: tuple[int, ...] | None
 ) -> Callable[[], Backbone]:
     """Return a function that builds the backbone once; the last few models are kept for clones."""
-    if callable(spec.backbone) or source is None:
-        key: Hashable = (id(spec.backbone), spec.size, array_shape, spec.settings)
-    else:
-        key = digest_of_json(source)
+    key = _key_of_model(spec, source, array_shape)
     reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
 
     def build() -> Backbone:
@@ -322,13 +329,22 @@ def _builder(
         with _building:
             backbones = _BUILT.setdefault(key, {})
             _BUILT.move_to_end(key)
+            same = next(iter(backbones.values()), None)
+            if same and not same.has_latest_code():
+                backbones.clear()
+                same = None
+            elif not all(each.has_latest_graph() for each in backbones.values()):
+                backbones.clear()  # and keep a model that a callable returned
+                same = None if hasattr(spec.backbone, "layers") else same
             if reading not in backbones:
-                same = next(iter(backbones.values()), None)
                 backbones[reading] = (
                     Backbone(same.model, spec, same.input_shape, same.settings)
                     if same
                     else build_backbone(spec, array_shape)
                 )
+                if source and callable(spec.backbone):  # the call may have changed attributes
+                    changed = _source(spec, array_shape, FileIndex(None))
+                    _BUILT[_key_of_model(spec, changed, array_shape)] = backbones
             while len(_BUILT) > _MAX_BUILT:
                 _BUILT.popitem(last=False)
             return backbones[reading]

@@ -24,6 +24,7 @@ import copyreg
 import dis
 import functools
 import inspect
+import itertools
 import operator
 import os
 import sys
@@ -47,6 +48,15 @@ _TRUSTED = frozenset(
 )
 _IMPLICIT_TYPES = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _IMPLICIT_NAMES = frozenset({"_abc_impl", "__annotate__", "__annotate_func__"})
+_MODULE_NAMES = frozenset(
+    {*vars(types.ModuleType("plain")), "__file__", "__cached__", "__builtins__", "__annotations__"}
+)
+_LOCATIONS = frozenset(
+    {
+        *("__module__", "__qualname__", "__dict__", "__weakref__", "__classcell__"),
+        *("__firstlineno__", "__static_attributes__", "__annotate__", "__annotate_func__"),
+    }
+)
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range}
 )
@@ -73,16 +83,34 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
     stream = _Stream(known)
     try:
         stream.write(obj)
+        while not (found := stream.left_out & stream.names) <= stream.read:
+            stream = _Stream(known, read=stream.read | found)
+            stream.write(obj)
     except RecursionError as exc:
         _refuse(obj, "what it holds is nested too deeply", exc)
     return digest_of(b"".join(stream.parts)).hex()
 
 
-class _Stream:
-    """The bytes that spell out an object; each part carries its kind and length."""
+def names_in_code(obj: Any, *, known: Known | None = None) -> tuple[set[str], set[str]]:
+    """Return the names that code uses, and the attributes that methods in it read of `self`."""
+    stream = _Stream(known)
+    stream.write(obj)
+    return stream.names, stream.of_self
 
-    def __init__(self, known: Known | None) -> None:
+
+class _Stream:
+    """The bytes that spell out an object; each part carries its kind and length.
+
+    `names` are those that the code uses, and `left_out` those of attributes that count only if they
+    are in `read`, because the code reads them.
+    """
+
+    def __init__(self, known: Known | None, *, read: frozenset[str] = frozenset()) -> None:
         self.known = known
+        self.read = read
+        self.names: set[str] = set()
+        self.left_out: set[str] = set()
+        self.of_self: set[str] = set()
         self.parts: list[bytes] = []
         # The object is kept beside its number so that no other can get the same id.
         self._seen: dict[int, tuple[int, Any]] = {}
@@ -99,6 +127,12 @@ class _Stream:
             _write(value, self)
         else:
             self.put("known", digest)
+
+    def write_if_read(self, attributes: dict[str, Any]) -> None:
+        """Write those attributes that the code reads, and nothing if it reads none."""
+        self.left_out.update(attributes)
+        if found := sorted(self.read & attributes.keys()):
+            _write_sequence([(name, attributes[name]) for name in found], self)
 
     def is_new(self, value: Any) -> bool:
         """Return True if `value` is new; otherwise write a reference to its first place."""
@@ -188,13 +222,27 @@ def _write_subclass(value: Any, out: _Stream) -> None:
 @_write.register(np.ndarray)
 @_write.register(np.generic)
 def _write_array(value: np.ndarray | np.generic, out: _Stream) -> None:
+    if type(value) not in (np.ndarray, np.memmap) and isinstance(value, np.ndarray):
+        _write_array_subclass(value, out)
     array = np.asarray(value)
     # The name too: bfloat16 and the float8 types have no dtype string of their own.
     out.put("array", f"{array.dtype.name}{array.shape}")
+    if array.dtype.names:
+        out.put("fields", repr(array.dtype))
     if array.dtype.hasobject:
         out.write(array.tolist())
     else:
         out.put("elements", digest_of_array(array))
+
+
+def _write_array_subclass(value: np.ndarray, out: _Stream) -> None:
+    """Write what an instance of a subclass, such as `np.matrix`, holds besides its elements."""
+    _write_subclass(value, out)
+    if isinstance(value, np.ma.MaskedArray):
+        out.write((np.ma.getmaskarray(value), np.asarray(value.fill_value), value.hardmask))
+    elif is_library(type(value).__module__):
+        out.write(sorted(getattr(value, "__dict__", {}).items()))
+    out.put("subclass", _name_of(type(value)))
 
 
 @_write.register
@@ -231,6 +279,7 @@ def _write_class(value: type, out: _Stream) -> None:
     elif out.is_new(value):
         out.put("class")
         _write_sequence((value.__bases__, _authored_members(value)), out)
+        out.write_if_read({k: v for k, v in vars(value).items() if _is_unwritten_data(k, v)})
 
 
 @_write.register
@@ -240,15 +289,20 @@ def _write_function(value: types.FunctionType, out: _Stream) -> None:
     elif modules := _foreign_imports(value.__code__):
         _refuse(value, f"it imports {', '.join(modules)}; move the import to the top of the module")
     elif out.is_new(value):
-        # Private attributes are the marks of decorators such as TensorFlow's AutoGraph.
+        # Private attributes are the marks of decorators such as TensorFlow's AutoGraph, unless the
+        # code reads them.
         public = {k: v for k, v in sorted(vars(value).items()) if "_" not in (k[0], k[-1])}
+        private = {k: v for k, v in vars(value).items() if k not in public}
         out.put("function")
         _write_code(value.__code__, out)
         _write_sequence((value.__defaults__, value.__kwdefaults__, public), out)
+        documented = {"__doc__": value.__doc__, "__annotations__": value.__annotations__}
+        out.write_if_read({**private, **documented})
         for cell in value.__closure__ or ():
             _write_cell(cell, out)
         for path in _dotted_globals(value.__code__):
-            _write_global(path, value, out)
+            if not _is_implicit(path[0], value):
+                _write_global(path, value, out)
 
 
 @_write.register
@@ -257,6 +311,8 @@ def _write_code(value: types.CodeType, out: _Stream) -> None:
     flags = value.co_flags & ~inspect.CO_NESTED
     counts = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, flags)
     names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
+    out.names.update(value.co_names)
+    out.of_self.update(_read_of_self(value))
     out.put("code", value.co_code)
     _write_sequence((value.co_exceptiontable, counts, names, value.co_consts), out)
 
@@ -268,6 +324,13 @@ def _write_cell(cell: types.CellType, out: _Stream) -> None:
         out.put("empty")
     else:
         out.write(content)
+
+
+def _is_implicit(name: str, function: types.FunctionType) -> bool:
+    """Return True for a global such as `__file__`, which locates code and does not change it."""
+    if not _is_dunder(name):
+        return False
+    return name in _MODULE_NAMES or name not in function.__globals__
 
 
 def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _Stream) -> None:
@@ -327,10 +390,11 @@ def library_name(obj: Any) -> str | None:
         # `functools.wraps` copies the name of the wrapped function, but not its globals.
         home = obj.__globals__.get("__name__", "")
         return f"{module}:{name}@{home}" if is_library(home) else None
-    return f"{module}:{name}" if _object_named(module, name) is obj else None
+    return f"{module}:{name}" if object_named(module, name) is obj else None
 
 
-def _object_named(module: str, name: str) -> Any:
+def object_named(module: str, name: str) -> Any:
+    """Return what a loaded module holds under a dotted name; None if there is nothing."""
     try:
         return operator.attrgetter(name)(sys.modules.get(module))
     except AttributeError:
@@ -355,8 +419,21 @@ def _dotted_globals(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
             continue
         paths[path] = None
         path = (step.argval,) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") else ()
-    # Names with two underscores, such as `__file__`, locate code; they do not change what it does.
-    return tuple(path for path in paths if path and not path[0].startswith("__"))
+    return tuple(path for path in paths if path)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_of_self(code: types.CodeType) -> frozenset[str]:
+    """Return the attributes that code reads of its first argument, or of one around it."""
+    selves = {*code.co_varnames[:1], *code.co_freevars}
+    steps = [*dis.get_instructions(code)]
+    return frozenset(
+        step.argval
+        for before, step in itertools.pairwise(steps)
+        if step.opname == "LOAD_ATTR"
+        and before.opname.startswith(("LOAD_FAST", "LOAD_DEREF"))
+        and before.argval in selves
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -373,6 +450,12 @@ def _all_instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
             yield from _all_instructions(constant)
 
 
+def members_named(kind: type, names: set[str]) -> list[Any]:
+    """Return the members of some names of those classes under `kind` that no library defines."""
+    classes = [base for base in kind.__mro__ if library_name(base) is None]
+    return [member for base in classes for name, member in _authored_members(base) if name in names]
+
+
 def _authored_members(kind: type) -> list[tuple[str, Any]]:
     """Return the members of a class that somebody wrote and Python did not set, by name."""
     return [each for each in sorted(vars(kind).items()) if _is_authored(*each)]
@@ -381,8 +464,18 @@ def _authored_members(kind: type) -> list[tuple[str, Any]]:
 def _is_authored(name: str, member: Any) -> bool:
     if isinstance(member, _IMPLICIT_TYPES) or name in _IMPLICIT_NAMES:
         return False
-    is_dunder = name.startswith("__") and name.endswith("__")
-    return not is_dunder or isinstance(member, types.FunctionType | staticmethod | classmethod)
+    return not _is_dunder(name) or isinstance(
+        member, types.FunctionType | staticmethod | classmethod
+    )
+
+
+def _is_unwritten_data(name: str, member: Any) -> bool:
+    """Return True if a member of a class, such as `__doc__`, counts only where code reads it."""
+    return _is_dunder(name) and name not in _LOCATIONS and not _is_authored(name, member)
+
+
+def _is_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
 
 
 def _name_of(obj: Any) -> str:

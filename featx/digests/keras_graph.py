@@ -20,13 +20,23 @@ NASNetMobile.
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.digests.code import UnhashableCodeError, code_digest, is_keras, is_library, library_name
+from featx.digests.code import (
+    Known,
+    UnhashableCodeError,
+    code_digest,
+    is_keras,
+    is_library,
+    library_name,
+    members_named,
+    names_in_code,
+)
 from featx.digests.hashing import digest_of_json
 from featx.digests.tensor_history import calls_of, has_graph, is_graph, upstream
 
@@ -73,13 +83,27 @@ def runs_user_code(layer: keras.Operation) -> bool:
     >>> runs_user_code(keras.layers.Lambda(lambda x: x + 1))
     True
     """
-    operations = [layer, *getattr(layer, "_flatten_layers", lambda: ())()]
-    graphs = [each for each in operations if is_graph(each)]
-    operations += [call.operation for graph in graphs for call in calls_of(graph)]
     return any(
         library_name(type(each)) is None or _holds_function(_code_attributes(each))
-        for each in operations
+        for each in _operations_in(layer)
     )
+
+
+def user_code(model: keras.Model) -> list[Any]:
+    """Return the classes of layers, and functions in their attributes, that no library defines."""
+    import keras
+
+    found: list[Any] = []
+    for each in _operations_in(model):
+        values = keras.tree.flatten(list(_code_attributes(each).values()))
+        found += [type(each), *(value for value in values if inspect.isroutine(value))]
+    return [code for code in found if library_name(code) is None]
+
+
+def _operations_in(layer: keras.Operation) -> list[keras.Operation]:
+    operations = [layer, *getattr(layer, "_flatten_layers", lambda: ())()]
+    graphs = [each for each in operations if is_graph(each)]
+    return operations + [call.operation for graph in graphs for call in calls_of(graph)]
 
 
 class Digester:
@@ -165,7 +189,46 @@ class Digester:
             _vocabulary_of(operation),
             getattr(getattr(operation, "dtype_policy", None), "name", None),
             getattr(operation, "autocast", None),
+            *_changed_since_built(operation, config),
+            *self._called_objects(operation, attributes),
         ]
+
+    def _called_objects(self, operation: keras.Operation, attributes: dict[str, Any]) -> list[str]:
+        """Return a digest of what the code of a layer reads and only few layers depend on.
+
+        These are initializers, constraints, regularizers and losses that compute embeddings, and
+        the name of the layer or `trainable`. The list is empty for most layers.
+        """
+        found: list[Any] = []
+        kind = type(operation)
+
+        def known(value: Any) -> str | None:
+            if isinstance(value, type) and value in kind.__mro__:
+                return "class"  # `super()` refers to it
+            if isinstance(value, _types_that_compute()):
+                found.append(value)
+            return self._computing_digest(value)
+
+        # Those of a Keras layer are functions; a Lambda passes them its arguments.
+        content = [attributes, getattr(operation, "arguments", None)]
+        if library_name(kind) is None:
+            code, names, of_self = _code_of_call(kind, known)
+            found.clear()  # the walk met what counts only once, below
+            own = {name: getattr(operation, name) for name in sorted(_OWN_NAMES & of_self)}
+            read = _attributes_read(operation, names)
+            found += [*own, *(name for name in read if name.endswith(_NOISE_ENDINGS))]
+            content = [code, own, read]
+        elif not attributes:
+            return []
+        digest = code_digest(content, known=known)
+        return [digest] if found else []
+
+    def _computing_digest(self, value: Any) -> str | None:
+        """Digest a Keras object that code calls, by its class and attributes."""
+        if not isinstance(value, _types_that_compute()):
+            return self._keras_digest(value)
+        state = {key: item for key, item in sorted(vars(value).items()) if key != "name"}
+        return code_digest([self._class_digest(type(value)), state], known=self._computing_digest)
 
     def _class_digest(self, kind: type) -> str:
         if kind not in self._classes:
@@ -214,6 +277,7 @@ _KEYS_WITHOUT_EFFECT = frozenset(
     }
 )
 _NOISE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
+_OWN_NAMES = frozenset({"name", "path", "trainable", "supports_masking"})
 _NOISE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
 # Attributes that `compile`, `fit`, `evaluate`, `predict` and `export` leave in models and layers.
 _FUNCTION_ATTRIBUTES = frozenset({"train_function", "test_function", "predict_function"})
@@ -242,18 +306,37 @@ def _config_of(operation: keras.Operation) -> dict[str, Any] | None:
         ) from exc
     if hasattr(operation, "dtype_policy"):
         config.pop("dtype", None)  # the policy holds it, and an operation's own `dtype` counts
-    return _without_noise(config)
+    return _config_without_noise(config)
 
 
 def _without_noise(value: Any) -> Any:
-    """Return a config without noise at all levels, with lists for tuples, as files keep it."""
+    """Return data of a config without noise at all levels, with lists for tuples, as in files.
+
+    Only Keras objects have noise; other dicts are data of users, under any key.
+    """
     if isinstance(value, list | tuple):
         return [_without_noise(item) for item in value]
     if not isinstance(value, dict):
         return _as_saved(value)
-    if "class_name" in value and not _affects_inference(value):
-        return None
+    # The get_config() of a layer or model in it.
+    if {"name", "trainable"} <= value.keys() and value.keys() & {"dtype", "layers"}:
+        return _config_without_noise(value)
     items = sorted(value.items(), key=lambda item: str(item[0]))
+    if not {"class_name", "config"} <= value.keys():
+        return {key: _without_noise(item) for key, item in items}
+    if not _affects_inference(value):
+        return None
+    return {
+        key: _config_without_noise(item) if key == "config" else _without_noise(item)
+        for key, item in items
+        if key not in _KEYS_WITHOUT_EFFECT
+    }
+
+
+def _config_without_noise(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return _without_noise(config)
+    items = sorted(config.items(), key=lambda item: str(item[0]))
     return {
         key: _without_noise(item)
         for key, item in items
@@ -276,6 +359,50 @@ def _as_saved(value: Any) -> Any:
     if isinstance(value, dict) and is_library(type(value).__module__):
         return {key: _as_saved(item) for key, item in value.items()}
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _code_of_call(kind: type, known: Known) -> tuple[list[Any], set[str], set[str]]:
+    """Return the methods that calls of a layer reach, the names in them, and those of `self`."""
+    names = {"call", "__call__"}
+    while True:
+        code = members_named(kind, names)
+        used, of_self = names_in_code(code, known=known)
+        if used <= names:
+            return code, names, of_self
+        names |= used
+
+
+def _attributes_read(operation: keras.Operation, names: set[str]) -> dict[str, Any]:
+    """Return the attributes of some names that an author may have set, without weights."""
+    import keras
+
+    is_model = isinstance(operation, keras.Model)
+    skipped = _bookkeeping_of_models() if is_model else _bookkeeping_of_layers()
+    weights = {id(weight) for weight in getattr(operation, "weights", ())}
+    return {
+        name: _as_saved(value)
+        for name, value in sorted(vars(operation).items())
+        if name in names - skipped and id(value) not in weights and value is not None
+    }
+
+
+def _changed_since_built(
+    operation: keras.Operation, config: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Return the attributes of a `keras.ops` operation that its config does not show."""
+    import keras
+
+    is_layer = isinstance(operation, keras.Layer)
+    if is_layer or config is None or not is_keras(type(operation)):
+        return []
+    own = dict(_attributes_set_by_author(operation))
+    built = dict(_attributes_set_by_author(type(operation)(**operation.get_config())))
+    changed = {name: item for name, item in own.items() if not _are_equal(item, built.get(name))}
+    return [changed] if changed else []
+
+
+def _are_equal(value: Any, other: Any) -> bool:
+    return value is other or repr(value) == repr(other)
 
 
 def _attributes_but_weights(operation: keras.Operation) -> dict[str, Any]:
@@ -379,6 +506,19 @@ def _vocabulary_of(operation: keras.Operation) -> list[Any] | None:
     if not isinstance(operation, keras.layers.StringLookup | keras.layers.IntegerLookup):
         return None
     return [operation.get_vocabulary(), getattr(operation, "idf_weights", None)]
+
+
+@functools.cache
+def _types_that_compute() -> tuple[type, ...]:
+    """Return classes of Keras whose instances count where a layer calls them."""
+    import keras
+
+    return (
+        keras.initializers.Initializer,
+        keras.regularizers.Regularizer,
+        keras.constraints.Constraint,
+        keras.Loss,
+    )
 
 
 @functools.cache

@@ -66,3 +66,9 @@ def is_graph(operation: keras.Operation) -> bool:
     return (
         has_graph(operation) and all(map(library_name, methods)) and "call" not in vars(operation)
     )
+
+
+def graph_outputs(model: keras.Model) -> list[keras.KerasTensor]:
+    """Return the outputs of a model and of the models in it, as far as they have a graph."""
+    layers = [model, *getattr(model, "_flatten_layers", lambda: ())()]
+    return [tensor for layer in layers if has_graph(layer) for tensor in layer.outputs]

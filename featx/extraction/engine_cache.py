@@ -121,16 +121,16 @@ class _Engines:
 
     def _key(self, name: str, dtype: str | None = None) -> Hashable:
         # The digest of the space covers the weights: a model that was changed in place gets another
-        # engine. The id is needed because engines read the weights of this very model, and those
-        # of an equal model may change.
+        # engine. The id is needed because engines read the weights of this very graph, and those
+        # of an equal graph may change.
         spaces = tuple(source.space.digest for source in self._sources)
-        return (name, dtype, self.precision, spaces, id(self._backbones[0].model))
+        return (name, dtype, self.precision, spaces, id(self._backbones[0].truncated_model))
 
     def _keep(self, key: Hashable, engine: Engine | None) -> None:
         if not all(source.is_cacheable for source in self._sources):
             return  # the digest of its space differs each time
         with _lock:
-            _ENGINES[key] = _Kept(engine, self._backbones[0].model)
+            _ENGINES[key] = _Kept(engine, self._backbones[0].truncated_model)
             _ENGINES.move_to_end(key)
             while len(_ENGINES) > _MAX_ENGINES:
                 _ENGINES.popitem(last=False)

@@ -269,3 +269,87 @@ def test_resolve_custom_layer_file_is_always_built(images, tmp_path, monkeypatch
 class Times(layers.Layer):
     def call(self, inputs):
         return inputs * 2
+
+
+def test_resolve_registered_again_uses_new_code(images, tmp_path):
+    """Notebooks run the cell with a layer's class again."""
+
+    def define(factor):
+        @keras.saving.register_keras_serializable("featx_resolution", "Again")
+        class Again(layers.Layer):
+            def call(self, inputs):
+                return inputs * factor
+
+        return Again()
+
+    path = tmp_path / "custom.keras"
+    keras.Sequential([keras.Input((64, 64, 3)), layers.Flatten(), define(2)]).save(path)
+    run(images, path)
+    define(3)
+    rows, report = run(images, path)
+    assert report.n_forward == 4
+    np.testing.assert_allclose(rows, images.reshape(4, -1) * 3.0)
+
+
+def test_resolve_function_registered_again_counts(images, tmp_path):
+    def define(factor):
+        @keras.saving.register_keras_serializable("featx_resolution", "scaled")
+        def scaled(x):
+            return x * factor
+
+        return layers.Activation(scaled)
+
+    path = tmp_path / "custom.keras"
+    keras.Sequential([keras.Input((64, 64, 3)), layers.Flatten(), define(2)]).save(path)
+    run(images, path)
+    define(3)
+    rows, _ = run(images, path)
+    np.testing.assert_allclose(rows, images.reshape(4, -1) * 3.0)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("cache", [None, "auto"])
+def test_resolve_changed_sequential_uses_new_graph(nested, cache):
+    X = np.float32([[1, 2, 3, 4]])
+    changed = keras.Sequential([keras.Input((4,)), layers.Rescaling(2), layers.ReLU()])
+    model = keras.Sequential([keras.Input((4,)), changed]) if nested else changed
+    run(X, model, cache=cache)
+    changed.pop()
+    changed.add(layers.Rescaling(5))
+    rows, _ = run(X, model, cache=cache)
+    np.testing.assert_allclose(rows, X * 10)
+
+
+def test_transform_popped_sequential_raises():
+    X = np.float32([[1, 2, 3, 4]])
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.Dense(3)])
+    extractor = FeatureExtractor(model).fit(X)
+    model.pop()
+    with pytest.raises(BackboneError, match="other embeddings now than when fit was called"):
+        extractor.transform(X)
+
+
+class Scaled:
+    """A factory whose attribute decides its model, and that counts its calls."""
+
+    def __init__(self, factor):
+        self.factor, self.n_calls = factor, 0
+
+    def __call__(self, input_shape):
+        self.n_calls += 1
+        scaling = layers.Rescaling(self.factor)
+        return keras.Sequential([keras.Input(input_shape), scaling])
+
+
+@pytest.mark.parametrize("cache", [None, "auto"])
+def test_resolve_changed_factory_is_called_again(cache):
+    X = np.float32([[1, 2, 3, 4]])
+    factory = Scaled(2)
+    run(X, factory, cache=cache)
+    factory.factor = 3
+    for _ in range(2):
+        rows, _ = run(X, factory, cache=cache)
+        np.testing.assert_allclose(rows, X * 3)
+    assert factory.n_calls == 2
+    again, _ = run(X, Scaled(3), cache=cache)
+    np.testing.assert_allclose(again, X * 3)

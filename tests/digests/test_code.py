@@ -352,3 +352,70 @@ def test_is_library_shadowed_standard_module_is_false(tmp_path, monkeypatch):
     finally:
         del sys.modules["this"]
         is_library.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["__SCALE", "__scale__", "_scale"])
+def test_code_digest_global_with_underscores_counts(name):
+    source = f"def f(x):\n    return x * {name}"
+    digests = [digest_from_source(source, **{name: value}) for value in (2, 2, 3)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def masked(mask):
+    return np.ma.array([2.0, 3.0], mask=mask)
+
+
+class Tagged(np.ndarray):
+    """An array with an attribute."""
+
+
+def tagged(tag):
+    array = np.ones(2).view(Tagged)
+    array.tag = tag
+    return array
+
+
+@pytest.mark.parametrize(
+    ("value", "same", "other"),
+    [
+        *[
+            tuple(np.array([(2, 3)], [(a, "f4"), (b, "f4")]) for a, b in names)
+            for names in [("ab", "ab", "ba")]
+        ],
+        (masked([1, 0]), masked([True, False]), masked([0, 1])),
+        (*(np.eye(2).view(np.matrix) for _ in range(2)), np.eye(2)),
+        (tagged(1), tagged(1), tagged(2)),
+        (tagged(1), tagged(1), np.ones(2)),
+    ],
+    ids=["fields", "mask", "matrix", "attribute", "class"],
+)
+def test_code_digest_kind_of_array_counts(value, same, other):
+    assert code_digest(value) == code_digest(same) != code_digest(other)
+
+
+@pytest.mark.parametrize("name", ["_scale", "__doc__", "__annotations__"])
+@pytest.mark.parametrize("reader", ["f", "other"])
+def test_code_digest_attribute_that_code_reads_counts(name, reader):
+    def made(value, read):
+        source = "def f(x):\n    return x, f.ATTR\ndef other(x):\n    return x, f.ATTR"
+        namespace = {"__name__": "user_code"}
+        exec(source.replace("ATTR", read), namespace)
+        setattr(namespace["f"], name, value)
+        return code_digest(namespace[reader])
+
+    value, other = ({"a": 2}, {"a": 3}) if name == "__annotations__" else ("2", "3")
+    assert made(value, name) == made(value, name) != made(other, name)
+    assert made(value, "public") == made(other, "public")
+
+
+@pytest.mark.parametrize("name", ["__scale__", "__doc__"])
+def test_code_digest_class_data_read_counts(name):
+    source = f"class f:\n    {name} = VALUE\n    def g(self):\n        return self.{name}"
+    digests = [digest_from_source(source.replace("VALUE", value)) for value in ("'2'", "'3'")]
+    assert digests[0] != digests[1]
+    unread = [each.replace(f"self.{name}", "1") for each in (source,) * 2]
+    first, second = (
+        digest_from_source(each.replace("VALUE", value))
+        for each, value in zip(unread, ("'2'", "'3'"), strict=True)
+    )
+    assert first == second

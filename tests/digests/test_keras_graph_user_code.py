@@ -213,3 +213,82 @@ def test_graph_digest_after_export_is_equal(tmp_path):
     model.export(str(tmp_path / "exported"), verbose=False)
     assert "train_function" in vars(model.layers[1])
     assert graph_digest(model) == before
+
+
+@pytest.mark.parametrize("key", ["seed", "name", "trainable", "scale_constraint"])
+def test_graph_digest_lambda_arguments_count_whole(key):
+    def scaled(x, **factors):
+        return x * factors[key]
+
+    digests = [digest((4,), layers.Lambda(scaled, arguments={key: factor})) for factor in (2, 2, 3)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+class Applied(layers.Layer):
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.apply_constraint = function
+        self.function = [function]
+
+    def call(self, inputs):
+        return self.applied(inputs)
+
+    def applied(self, inputs):
+        return inputs * self.function[0]((1, 4))
+
+
+class AppliedConstraint(Applied):
+    def applied(self, inputs):
+        return self.apply_constraint(inputs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        (Applied, keras.initializers.Constant),
+        (AppliedConstraint, keras.constraints.MaxNorm),
+        (lambda f: layers.Lambda(lambda x: f(x)), keras.constraints.MaxNorm),
+        (lambda f: layers.Lambda(lambda x, f: f(x), arguments={"f": f}), keras.constraints.MaxNorm),
+    ],
+    ids=["initializer", "constraint", "closure", "argument"],
+)
+def test_graph_digest_called_keras_object_counts(kind, make):
+    digests = [digest((4,), kind(make(value))) for value in (2.0, 2.0, 3.0)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_graph_digest_initializer_of_weights_left_out():
+    class Weighted(layers.Dense):
+        def build(self, input_shape):
+            self.kernel_initializer((1, 1))
+            super().build(input_shape)
+
+        def call(self, inputs):
+            return super().call(inputs) * 2
+
+    made = [Weighted(2, kernel_initializer=name, name=name) for name in ("ones", "zeros")]
+    made[1].trainable = False
+    assert digest((4,), made[0]) == digest((4,), made[1])
+
+
+@pytest.mark.parametrize("name", ["trainable", "name"])
+def test_graph_digest_own_name_that_call_reads(name):
+    class Reading(layers.Layer):
+        def call(self, inputs):
+            return inputs * (2 if read(self) in (True, "two") else 3)
+
+    if name == "trainable":
+        read, values = (lambda layer: layer.trainable), [True, True, False]
+    else:
+        read, values = (lambda layer: layer.name), ["two", "two", "three"]
+    digests = [digest((4,), Reading(**{name: value})) for value in values]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_graph_digest_changed_operation_attribute_differs():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, ops.clip(inputs, -0.1, 0.1))
+    before = graph_digest(model)
+    clip = next(each for each in model.operations if type(each).__name__ == "Clip")
+    clip.x_max = 0.5
+    assert graph_digest(model) != before
