@@ -58,7 +58,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
         expected = "a positive number of pixels, or a pair (height, width)."
         faults.add("input_size", params["input_size"], expected)
     cache = params["cache"]
-    if not (cache is None or isinstance(cache, EmbeddingCache) or _is_path(cache)):
+    if not (cache is None or isinstance(cache, EmbeddingCache | str | os.PathLike)):
         faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
     else:
         faults.check_part(lambda: resolve_cache(cache))
@@ -186,11 +186,6 @@ def _check_constructor_params(
     for name in sorted(_DECIDED_BY.keys() & (given if isinstance(given, dict) else {})):
         expected = f"no {name!r}, which the parameter {_DECIDED_BY[name]!r} decides."
         faults.add("backbone_params", given, expected)
-
-
-def _is_path(value: Any) -> bool:
-    is_path = isinstance(value, (str, os.PathLike))
-    return is_path and os.fsdecode(value) != "" and "\0" not in os.fsdecode(value)
 
 
 def _as_pair(size: Any) -> tuple[int, int]:

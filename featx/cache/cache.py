@@ -469,7 +469,7 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
         raise ParameterError.of("cache", path, _EXPECTED)
     try:
         return Path(path).expanduser().absolute()
-    except RuntimeError as exc:  # a user without a home
+    except (RuntimeError, TypeError) as exc:  # a user without a home, or bytes
         raise ParameterError.of("cache", os.fspath(path), f"{exc}: {_EXPECTED}") from exc
 
 

@@ -149,7 +149,7 @@ def test_cache_clear_removes_unfinished_trainings(network, empty_cache, few_digi
         unit_extractor(network, empty_cache), fine_tune=tune, random_state=0
     )
     (empty_cache.path / "tuning").mkdir(parents=True)
-    (empty_cache.path / "tuning" / "run.tuning").write_bytes(b"state")
+    (empty_cache.path / "tuning" / f"{'0' * 32}.tuning").write_bytes(b"PK")
     with pytest.warns(FineTuneWarning, match="interrupted"):
         classifier.fit(*few_digits)
     empty_cache.clear()
