@@ -91,6 +91,8 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     >>> load_image_folder(root).target.tolist()
     ['cat', 'dog']
     """
+    if not os.fspath(path):
+        raise InputError("'' is an empty path: expected a folder; the current one is '.'")
     root = os.fspath(Path(path).expanduser())
     left_out = _LeftOut(root)
     folders = _class_folders(root, left_out)

@@ -97,6 +97,12 @@ def test_load_image_folder_unusable_folder_raises(name, message, root):
         load_image_folder(root.parent / name)
 
 
+def test_load_image_folder_empty_path_raises(root, monkeypatch):
+    monkeypatch.chdir(root)
+    with pytest.raises(InputError, match="'' is an empty path"):
+        load_image_folder("")
+
+
 def test_load_image_folder_empty_classes_are_named(root):
     (root / "empty").mkdir()
     (root / "bare").mkdir()
