@@ -42,7 +42,7 @@ _RECIPE_VERSION = 2
 _MAX_BUILT = 8
 
 
-def _nothing() -> None:
+def _nothing(digester: Digester | None = None) -> None:
     """Do nothing, for a backbone that belongs to featx."""
 
 
@@ -51,13 +51,13 @@ class EmbeddingSource:
     """A space, and a function that loads the backbone whose embeddings it describes.
 
     `check_unchanged` raises BackboneError if a model or layer that the caller can change no longer
-    computes these embeddings; it hashes the weights again.
+    computes these embeddings. It hashes the weights again, but for those that the digester knows.
     """
 
     space: Space
     load_backbone: Callable[[], Backbone]  # the first call may take seconds
     is_cacheable: bool = True  # False if the code that computes them cannot be identified
-    check_unchanged: Callable[[], None] = _nothing
+    check_unchanged: Callable[[Digester], None] = _nothing
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -131,10 +131,10 @@ def _resolve_from(
     return EmbeddingSource(space.stored_as(dtype), build, check_unchanged=check)
 
 
-def _check_unchanged(backbone: Backbone, space: Space) -> None:
+def _check_unchanged(backbone: Backbone, space: Space, digester: Digester) -> None:
     """Raise BackboneError if a backbone has another space than before."""
     try:
-        is_unchanged = backbone.space() == space
+        is_unchanged = backbone.space(digester) == space
     except UnhashableCodeError:
         is_unchanged = False
     if not is_unchanged:

@@ -29,6 +29,7 @@ from featx.extraction.faults import report_faults
 from featx.extraction.frontier import FrontierEntry, StoredFrontier
 from featx.extraction.load import LoadedFeed
 from featx.extraction.missing import LayerOutput, MissingRows, PassSettings, find_missing
+from featx.extraction.write import RowWriter, UnchangedCheck
 from featx.inputs.augmented import Augmenter, augmented_views
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Samples
@@ -86,7 +87,11 @@ class ForwardPass:
     def find(self, samples: Samples, *, out: np.ndarray | None = None) -> Iterator[MissingRows]:
         """Identify samples, read stored rows, and yield the missing ones: see :meth:`embed`."""
         self._lap_start_s = time.perf_counter()
-        outputs = [LayerOutput(source, store, len(samples)) for source, store in self._stores]
+        check = UnchangedCheck([source for source, _ in self._stores])
+        outputs = [
+            LayerOutput(source, RowWriter(store, check), len(samples))
+            for source, store in self._stores
+        ]
         missing = find_missing(samples, outputs, self._settings, self._entry, self._files)
         with contextlib.closing(missing):
             missing.identify()

@@ -17,7 +17,6 @@ import numpy as np
 
 from featx._warning import warn_caller
 from featx.backbones.resolve import EmbeddingSource
-from featx.cache.store import SpaceStore
 from featx.digests.key_table import first_places, keys_from
 from featx.exceptions import BadSampleError, CacheWriteWarning, SampleFault
 from featx.extraction.faults import check_finite, search_faults, with_duplicates
@@ -44,9 +43,8 @@ class PassSettings(NamedTuple):
 class LayerOutput:
     """A source in a pass: its stored rows, if anything is cached, and the samples without one."""
 
-    def __init__(self, source: EmbeddingSource, store: SpaceStore | None, n_samples: int) -> None:
-        self.source, self.store = source, store
-        self.writer = RowWriter(store, source.check_unchanged)
+    def __init__(self, source: EmbeddingSource, writer: RowWriter, n_samples: int) -> None:
+        self.source, self.writer, self.store = source, writer, writer.store
         self.lacks = np.ones(n_samples, bool)  # no stored row is known before the look-up
 
     def find(
@@ -143,6 +141,7 @@ class MissingRows(ABC):
 
         `outputs` of shape (n, sum of the features of all outputs) holds them side by side.
         """
+        self.outputs[0].writer.check.note_rows()
         check_finite(rows, outputs, self.samples, self.sources)
         keys = self.identities.keys
         ends = np.cumsum([source.space.n_features for source in self.sources])
@@ -173,8 +172,9 @@ class MissingRows(ABC):
         rows = rows[self._entry.holds(keys[rows])]
         if not len(rows):
             return
-        with RowWriter(output.store, output.source.check_unchanged) as writer:
+        with RowWriter(output.store, output.writer.check) as writer:
             for places, embeddings in self._entry.embed(keys[rows]):
+                writer.check.note_rows()
                 done = rows[places]
                 check_finite(done, embeddings, self.samples, [output.source])
                 self.embeddings[done] = writer.add(keys[done], embeddings)

@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from featx._warning import warn_caller
+from featx.backbones.resolve import EmbeddingSource
 from featx.cache.maintenance import MAX_SHARDS, compact, merge_tiny
 from featx.cache.store import SpaceStore, rounded
+from featx.digests.keras_graph import Digester
 from featx.exceptions import BackboneError, CacheDtypeWarning, CacheWriteWarning
 
 _STORE_EVERY_S = 5.0
 _STORE_EVERY_BYTES = 32 * 2**20
+
+
+class UnchangedCheck:
+    """Check that the model of a pass still computes the embeddings of all layers that are stored.
+
+    It hashes each weight once for all layers, and only after rows were computed.
+    """
+
+    def __init__(self, sources: Sequence[EmbeddingSource]) -> None:
+        self._sources = sources
+        self._is_due = False
+
+    def note_rows(self) -> None:
+        """Note that rows were computed since the last check."""
+        self._is_due = True
+
+    def run(self) -> None:
+        """Raise BackboneError if the model was changed."""
+        if not self._is_due:
+            return
+        digester = Digester()
+        for source in self._sources:
+            source.check_unchanged(digester)
+        self._is_due = False
 
 
 class RowWriter:
@@ -24,13 +50,13 @@ class RowWriter:
     A thread writes the rows, so that the network does not wait for the disk. It writes one shard at
     a time, so that at most two are in memory. With None for the store, nothing is stored.
 
-    `check_unchanged` is that of the source of the rows. It is called before rows are stored and at
-    the end: where it raises, the rows since its last call are dropped.
+    `check` runs before rows are stored and at the end: where it raises, the rows since its last run
+    are dropped.
     """
 
-    def __init__(self, store: SpaceStore | None, check_unchanged: Callable[[], None]) -> None:
+    def __init__(self, store: SpaceStore | None, check: UnchangedCheck) -> None:
         self.store = store
-        self._check_unchanged = check_unchanged
+        self.check = check
         self.bytes_written = 0
         self._keys: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
@@ -70,7 +96,7 @@ class RowWriter:
             return
         keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
         self._keys, self._rows, self._size_bytes = [], [], 0
-        self._check_unchanged()
+        self.check.run()
         self._pending = self._thread.submit(self._store, self.store, keys, rows)
         self._last_s = time.monotonic()
 
@@ -95,7 +121,7 @@ class RowWriter:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with self._thread:
             if self.store is None and error is None:
-                self._check_unchanged()
+                self.check.run()
             # The first error is raised, and the rows of a changed model are dropped after it, too.
             dropped = (BackboneError,) if error else ()
             with contextlib.suppress(*dropped):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from featx import EmbeddingCache, FeatureExtractor
+from featx.digests import keras_graph
 from featx.digests.key_table import NO_KEY, keys_from
 from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import BackboneError, BadSampleError, BadSampleWarning, CacheWriteWarning
@@ -357,3 +358,16 @@ def test_pass_that_fails_drops_rows_of_changed_model(model):
     with pytest.raises(RuntimeError, match="enough"):
         FeatureExtractor(model, batch_size=8, verbose=fail).fit_transform(X)
     assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_unchanged_check_hashes_weights_once_for_layers(model, monkeypatch):
+    counted = []
+    read = keras_graph._weights_of
+    monkeypatch.setattr(
+        keras_graph, "_weights_of", lambda layer, *rest: counted.append(layer) or read(layer, *rest)
+    )
+    X = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    conv, relu = model.layers
+    counted.clear()
+    FeatureExtractor(model, layer=relu.name, also_cache=[conv.name]).fit_transform(X)
+    assert counted.count(conv) == 3  # when the space is found, those of other layers, and checked
