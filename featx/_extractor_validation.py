@@ -18,7 +18,13 @@ from featx.backbones.augment import check_augment, is_layer
 from featx.backbones.backbone import channels_first_message
 from featx.backbones.layers import POOLINGS, LayerSpec
 from featx.backbones.load import is_file
-from featx.backbones.registry import PREPROCESSINGS, Network, find_network
+from featx.backbones.registry import (
+    PREPROCESSINGS,
+    PRETRAINED,
+    Network,
+    find_network,
+    normalized_weights,
+)
 from featx.backbones.resolve import EmbeddingSource
 from featx.backbones.stored_model import StoredModel
 from featx.cache.cache import EmbeddingCache, resolve_cache
@@ -160,15 +166,17 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
 
 
 def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> None:
-    if weights is None or (isinstance(weights, str) and weights == "imagenet"):
+    if weights is None:
         return
     if not isinstance(weights, (str, os.PathLike)):
-        faults.add("weights", weights, "'imagenet', None, or the path of a file.")
+        faults.add("weights", weights, "'pretrained', None, or the path of a file.")
+    elif normalized_weights(weights) == PRETRAINED:
+        return
     elif not has_name:
-        expected = "'imagenet', since a backbone without a name brings its own."
+        expected = "'pretrained', since a backbone without a name brings its own."
         faults.add("weights", os.fspath(weights), expected)
     elif not Path(weights).expanduser().is_file():
-        faults.add("weights", os.fspath(weights), "'imagenet', None, or an existing file.")
+        faults.add("weights", os.fspath(weights), "'pretrained', None, or an existing file.")
 
 
 def _check_constructor_params(

@@ -23,6 +23,7 @@ from featx._relative_paths import cache_at_first, path_at_first
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import BackboneSpec
+from featx.backbones.registry import PRETRAINED, normalized_weights
 from featx.backbones.resolve import EmbeddingSource, resolve, resolve_layers, unique_sources
 from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.exceptions import BackboneError, ParameterWarning
@@ -43,9 +44,10 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
     backbone : str, Path, keras.Model or callable, default="mobilenet_v2"
         A name from :func:`list_backbones`, the path of a ``.keras`` file, a model, or a callable
         ``input_shape -> keras.Model`` (called once per process and input shape).
-    weights : "imagenet", None, str or Path, default="imagenet"
-        Weights of a named backbone: downloaded, random (from a fixed seed), or from a file.
-        ``"tiny"`` takes ``"imagenet"`` for the weights that come with featx.
+    weights : "pretrained", None, str or Path, default="pretrained"
+        Weights of a named backbone: the published ones, which Keras downloads once (those of
+        ``"tiny"`` come with featx); random ones, from a fixed seed; or those in a file.
+        ``"imagenet"`` is another name for ``"pretrained"``.
     backbone_params : dict, default=None
         Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
@@ -132,7 +134,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         self,
         backbone: Any = "mobilenet_v2",
         *,
-        weights: Any = "imagenet",
+        weights: Any = "pretrained",
         backbone_params: dict[str, Any] | None = None,
         preprocessing: Any = "auto",
         layer: str | None = None,
@@ -345,7 +347,8 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
 
     def has_named_weights(self) -> bool:
         """Return True if another machine can build the backbone from its name and weights."""
-        return self._spec().network is not None and self.weights == "imagenet"
+        spec = self._spec()
+        return spec.network is not None and spec.weights == PRETRAINED
 
     def resolved_cache(self) -> EmbeddingCache | None:
         """Return the cache that the parameter `cache` selects; None if nothing is cached."""
@@ -566,4 +569,4 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
 
 
 def _is_there(path: str | os.PathLike[str]) -> bool:
-    return path != "imagenet" and os.path.isfile(path)
+    return normalized_weights(path) != PRETRAINED and os.path.isfile(path)

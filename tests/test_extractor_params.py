@@ -153,7 +153,7 @@ def test_fit_changes_no_parameter(images):
         ({"backbone": "vgg16", "backbone_params": "alpha=1"}, "a dict for the network's"),
         ({"backbone": "vgg16", "backbone_params": {"input_shape": 3}}, "'input_size' decides"),
         ({"backbone": random_model, "weights": "w.h5"}, "a backbone without a name brings its own"),
-        ({"weights": 3}, "weights=3: expected 'imagenet', None, or the path of a file"),
+        ({"weights": 3}, "weights=3: expected 'pretrained', None, or the path of a file"),
     ],
 )
 def test_check_params_backbones_that_cannot_be_so(params, message):

@@ -26,7 +26,13 @@ from featx.backbones.load import (
     is_registered_last,
     named_model,
 )
-from featx.backbones.registry import Network, find_network, preprocess
+from featx.backbones.registry import (
+    PRETRAINED,
+    Network,
+    find_network,
+    normalized_weights,
+    preprocess,
+)
 from featx.backbones.stored_model import StoredModel, check_activations
 from featx.digests.keras_graph import Digester, graph_digest, runs_user_code, user_code
 from featx.digests.keras_settings import STANDARD, KerasSettings, current_settings
@@ -47,7 +53,8 @@ _SPACE_VERSION = 2  # to be raised when the same description leads to other numb
 class BackboneSpec:
     """The parameters of :class:`FeatureExtractor` that decide the backbone.
 
-    `layer` may also be a tensor of the model's graph.
+    `weights` is ``"pretrained"`` where ``"imagenet"`` is given, and `layer` may also be a tensor of
+    the model's graph.
     """
 
     backbone: Any
@@ -58,6 +65,9 @@ class BackboneSpec:
     pooling: str | None
     input_size: int | tuple[int, int] | None
     precision: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", normalized_weights(self.weights))
 
     @cached_property
     def network(self) -> Network | None:
@@ -273,7 +283,7 @@ class Backbone:
         if spec.network:
             params = spec.backbone_params or {}
             departures += [f"{name} {value}" for name, value in params.items()]
-            if spec.weights != "imagenet":
+            if spec.weights != PRETRAINED:
                 departures.append(f"weights {spec.weights and Path(spec.weights).name}")
         if spec.input_size is not None:
             sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx._files import open_given
 from featx._warning import warn_caller
-from featx.backbones.registry import TINY_FILE, Network
+from featx.backbones.registry import PRETRAINED, TINY_FILE, Network
 from featx.digests.code import object_named
 from featx.digests.keras_settings import STANDARD
 from featx.exceptions import BackboneError, WeightsError, WeightsWarning
@@ -41,13 +41,13 @@ def named_model(
     `params` go to the constructor, besides ``include_top=False``.
     """
     if network.constructor:
-        if weights not in (None, "imagenet") and _scales_for_imagenet_only(network):
+        if weights not in (None, PRETRAINED) and _scales_for_imagenet_only(network):
             warn_caller(
                 WeightsWarning(
                     f"{network.constructor} with weights={os.fspath(weights)!r}: only with "
-                    "weights='imagenet' does Keras scale the pixels once more, so the path of a "
+                    "weights='pretrained' does Keras scale the pixels once more, so the path of a "
                     "published ImageNet file gives other embeddings. Put such a file into "
-                    "~/.keras/models and pass weights='imagenet'. A file of a network that was "
+                    "~/.keras/models and pass weights='pretrained'. A file of a network that was "
                     "trained with weights=None needs no change"
                 )
             )
@@ -80,13 +80,14 @@ def _application(
     import keras
 
     constructor = getattr(keras.applications, network.constructor)
+    given = "imagenet" if weights == PRETRAINED else weights and str(weights)
     arguments = {"include_top": False, "input_shape": input_shape, **params}
     try:
         # Keras reports downloads on standard output, which is for results.
         with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
-            return constructor(weights=None if weights is None else str(weights), **arguments)
+            return constructor(weights=given, **arguments)
     except Exception as exc:
-        if weights == "imagenet" and "URL fetch failure" in str(exc):
+        if weights == PRETRAINED and "URL fetch failure" in str(exc):
             # The message gives the cause; three tracebacks of the download would bury it.
             raise _download_error(network, exc) from None
         if weights is not None and not isinstance(exc, TypeError):
@@ -101,7 +102,7 @@ def _download_error(network: Network, exc: Exception) -> Exception:
     if _scales_for_imagenet_only(network):
         file = ""
     return WeightsError(
-        f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
+        f"the pretrained weights of {network.name!r} are not on this machine and cannot be "
         f"downloaded ({exc}). Run once on a machine with internet access and copy ~/.keras/models "
         f"from there; {file}pass backbone='tiny', which needs no download; or pass weights=None "
         "for random weights."
@@ -109,8 +110,10 @@ def _download_error(network: Network, exc: Exception) -> Exception:
 
 
 def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
-    if weights == "imagenet":
-        return BackboneError(f"{network.constructor} cannot be built with ImageNet weights: {exc}")
+    if weights == PRETRAINED:
+        return BackboneError(
+            f"{network.constructor} cannot be built with its pretrained weights: {exc}"
+        )
     return WeightsError(
         f"the weights in {os.fspath(weights)!r} do not fit {network.constructor} with these "
         f"parameters: {exc}. Check that the file is of this network without its classifier, and "
@@ -121,7 +124,7 @@ def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
 def _tiny(weights: str | os.PathLike[str] | None) -> keras.Model:
     import keras
 
-    if weights is not None and weights != "imagenet":
+    if weights not in (None, PRETRAINED):
         raise WeightsError(
             f"backbone='tiny' brings its own weights, or random ones (weights=None): got "
             f"weights={os.fspath(weights)!r}. To use other weights, pass the path of a .keras "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 PREPROCESSINGS = ("tf", "torch", "caffe", "unit", None)
+PRETRAINED = "pretrained"
 _EFFICIENTNET_V2 = "x / 128 - 1"  # the scaling inside EfficientNetV2S, M and L
 
 _TORCH_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -158,6 +159,11 @@ def list_backbones() -> list[Network]:
     [2048]
     """
     return list(NETWORKS)
+
+
+def normalized_weights(weights: Any) -> Any:
+    """Return ``"pretrained"`` for ``"imagenet"``, its other name, and any other value unchanged."""
+    return PRETRAINED if isinstance(weights, str) and weights == "imagenet" else weights
 
 
 def preprocess(

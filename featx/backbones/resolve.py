@@ -25,7 +25,7 @@ from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
 from featx.backbones.layers import LayerSpec
 from featx.backbones.load import is_file
-from featx.backbones.registry import TINY_FILE
+from featx.backbones.registry import PRETRAINED, TINY_FILE
 from featx.backbones.stored_model import StoredModel
 from featx.cache.cache import EmbeddingCache
 from featx.digests.code import UnhashableCodeError, code_digest
@@ -282,8 +282,10 @@ def _plain(value: Any) -> Any:
 def _weights_identity(name: str, weights: Any, files: FileIndex) -> Any:
     if name == "tiny" and weights is not None:
         return {"file": _file_digest(TINY_FILE, files)}
-    if weights is None or weights == "imagenet":
-        return weights
+    if weights is None:
+        return None
+    if weights == PRETRAINED:
+        return "imagenet"  # its name when the first recipes were hashed
     return {"file": _file_digest(weights, files)}
 
 

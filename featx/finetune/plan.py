@@ -20,6 +20,7 @@ from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import Backbone
 from featx.backbones.blocks import Cut
 from featx.backbones.copy import FlatCopy, flat_copy
+from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
 from featx.digests.keras_graph import Digester
@@ -122,7 +123,7 @@ class Plan:
         params = self.extractor.get_params(deep=False) | {
             "backbone": self.copy.model,
             "preprocessing": self.backbone.preprocessing,
-            "weights": "imagenet",
+            "weights": PRETRAINED,
             "backbone_params": None,
             "layer": None,
             "also_cache": (),

@@ -12,9 +12,11 @@ from keras import layers
 
 from featx import EmbeddingCache, FeatureExtractor
 from featx.backbones import backbone
+from featx.backbones.backbone import BackboneSpec
 from featx.backbones.registry import TINY_FILE
-from featx.backbones.resolve import _BUILT, _MAX_BUILT
+from featx.backbones.resolve import _BUILT, _MAX_BUILT, _source, resolve
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
+from featx.inputs.file_index import FileIndex
 
 
 def build_seeded(input_shape):
@@ -40,6 +42,10 @@ def run(X, backbone, **params):
     extractor = FeatureExtractor(backbone, **params)
     rows = extractor.fit_transform(X)
     return rows, extractor.report_
+
+
+def spec_of(backbone, weights):
+    return BackboneSpec(backbone, weights, None, "auto", None, "avg", None, "float32")
 
 
 def forget_built():
@@ -71,6 +77,24 @@ def test_resolve_copied_file_is_the_same_space(images, tmp_path):
 def test_resolve_name_and_file_share_rows(images):
     run(images, "tiny")
     assert run(images, TINY_FILE, preprocessing="tf")[1].n_forward == 0
+
+
+@pytest.mark.parametrize("names", [("imagenet", "pretrained"), ("pretrained", "imagenet")])
+def test_resolve_imagenet_and_pretrained_share_rows(names, images):
+    first, other = (FeatureExtractor("tiny", weights=weights) for weights in names)
+    rows = first.fit_transform(images)
+    forget_built()
+    np.testing.assert_array_equal(other.fit_transform(images), rows)
+    assert (first.report_.n_forward, other.report_.n_forward) == (4, 0)
+    assert (first.space_digest_, first.space_.label) == (other.space_digest_, other.space_.label)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "pretrained"])
+def test_source_of_published_weights_keeps_its_hash(weights):
+    """Caches of the first version remember spaces under recipes that hold "imagenet"."""
+    spec = spec_of("mobilenet_v2", weights=weights)
+    source = _source(spec, None, FileIndex(None))
+    assert source["source"] == {"name": "mobilenet_v2", "weights": "imagenet"}
 
 
 def test_resolve_warm_file_needs_no_keras(images, tmp_path):
@@ -173,12 +197,7 @@ def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
 
 
 def test_resolve_vanishing_weights_raises(tmp_path):
-    from featx.backbones.backbone import BackboneSpec
-    from featx.backbones.resolve import resolve
-
-    spec = BackboneSpec(
-        "mobilenet_v2", tmp_path / "gone.h5", None, "auto", None, "avg", None, "float32"
-    )
+    spec = spec_of("mobilenet_v2", weights=tmp_path / "gone.h5")
     with pytest.raises(WeightsError, match=r"gone\.h5' cannot be read: No such file"):
         resolve(spec, array_shape=None, cache=EmbeddingCache(tmp_path))
 
