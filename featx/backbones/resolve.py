@@ -25,6 +25,7 @@ from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
 from featx.backbones.layers import LayerSpec
 from featx.backbones.load import is_file
+from featx.backbones.presets import Preset, files_of, hub_version
 from featx.backbones.registry import PRETRAINED, TINY_FILE
 from featx.backbones.stored_model import StoredModel
 from featx.cache.cache import EmbeddingCache
@@ -84,7 +85,7 @@ def resolve(
 
     `array_shape` is the shape of one sample, if the samples are arrays of one shape.
     """
-    source = _source(spec, array_shape, cache.files if cache else FileIndex(None))
+    source = _source(spec, array_shape, cache)
     return _resolve_from(source, spec, array_shape, cache, Digester())
 
 
@@ -104,6 +105,7 @@ def _resolve_from(
         return EmbeddingSource(remembered.stored_as(dtype), checked)
     check_is_eager()
     backbone = build()
+    backbone.check_pooling()
     try:
         space = backbone.space(digester)
     except UnhashableCodeError as exc:
@@ -187,7 +189,7 @@ def resolve_layers(
     The source of `spec` itself, duplicates and sources that cannot be cached are left out.
     """
     found, digester = {own.space.digest: own}, Digester()
-    source = _source(spec, array_shape, cache.files) if layers else None
+    source = _source(spec, array_shape, cache) if layers else None
     for each in layers:
         at_layer = replace(spec, layer=each.layer, pooling=each.pooling)
         other = _resolve_from(source, at_layer, array_shape, cache, digester)
@@ -221,11 +223,14 @@ def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space
 
 
 def _source(
-    spec: BackboneSpec, array_shape: tuple[int, ...] | None, files: FileIndex
+    spec: BackboneSpec, array_shape: tuple[int, ...] | None, cache: EmbeddingCache | None
 ) -> dict[str, Any] | None:
     """Describe, without Keras, the source of a model; None if it cannot be identified."""
     source: dict[str, Any]
-    if spec.network:
+    files = cache.files if cache else FileIndex(None)
+    if spec.preset:
+        source = _preset_identity(spec.preset, spec.weights, cache) | {"array_shape": array_shape}
+    elif spec.network:
         weights = _weights_identity(spec.network.name, spec.weights, files)
         source = {"name": spec.network.name, "weights": weights}
     elif is_file(spec.backbone):
@@ -258,10 +263,12 @@ def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any]
         "version": _RECIPE_VERSION,
         "preprocessing": spec.preprocessing,
         "layer": spec.layer,
-        "pooling": spec.pooling,
+        "pooling": "avg" if spec.network and spec.pooling == "auto" else spec.pooling,
         "precision": spec.precision,
         "decoder": [name for kind in KINDS for name in kind.reader.values()],
     }
+    if spec.n_prefix_tokens is not None:
+        reading["n_prefix_tokens"] = spec.n_prefix_tokens
     return {**source, **_plain(reading)}
 
 
@@ -287,6 +294,19 @@ def _weights_identity(name: str, weights: Any, files: FileIndex) -> Any:
     if weights == PRETRAINED:
         return "imagenet"  # its name when the first recipes were hashed
     return {"file": _file_digest(weights, files)}
+
+
+def _preset_identity(preset: Preset, weights: Any, cache: EmbeddingCache | None) -> dict[str, Any]:
+    files, facts = (cache.files, cache.facts) if cache else (FileIndex(None), None)
+    is_published = weights == PRETRAINED
+    folder = preset.find_folder(facts, with_weights=is_published)
+    paths = files_of(folder, with_weights=is_published)
+    other = None if weights is None or is_published else _file_digest(weights, files)
+    return {
+        "preset": {str(path.relative_to(folder)): _file_digest(path, files) for path in paths},
+        "weights": "published" if is_published else other,
+        "keras_hub": hub_version(),
+    }
 
 
 def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
@@ -324,7 +344,10 @@ def _builder(
 ) -> Callable[[], Backbone]:
     """Return a function that builds the backbone once; the last few models are kept for clones."""
     key = _key_of_model(spec, source, array_shape)
-    reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
+    reading = (
+        *(spec.preprocessing, spec.layer, spec.pooling, spec.precision),
+        spec.n_prefix_tokens,
+    )
 
     def build() -> Backbone:
         # Each keeps its spec, so that the objects whose ids are keys stay alive.
@@ -340,12 +363,12 @@ def _builder(
                 same = None if hasattr(spec.backbone, "layers") else same
             if reading not in backbones:
                 backbones[reading] = (
-                    Backbone(same.model, spec, same.input_shape, same.settings)
+                    replace(same, spec=spec, agreed=set())
                     if same
                     else build_backbone(spec, array_shape)
                 )
                 if source and callable(spec.backbone):  # the call may have changed attributes
-                    changed = _source(spec, array_shape, FileIndex(None))
+                    changed = _source(spec, array_shape, None)
                     _BUILT[_key_of_model(spec, changed, array_shape)] = backbones
             while len(_BUILT) > _MAX_BUILT:
                 _BUILT.popitem(last=False)

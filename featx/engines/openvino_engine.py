@@ -9,6 +9,7 @@ at 224 pixels: 0.98 -> 0.86 ms an image, 2 cores, 2026-11).
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from featx.engines.base import Engine
+from featx.exceptions import EngineError
 
 if TYPE_CHECKING:
     import keras
@@ -41,7 +43,7 @@ class OpenVINOEngine(Engine):
         core.set_property({"ENABLE_MMAP": False})  # the file is removed before the graph runs
         with tempfile.TemporaryDirectory() as folder:
             file = str(Path(folder) / "graph.xml")
-            model.export(file, format="openvino", verbose=False)
+            _convert(model, file)
             graph = core.read_model(file)
         transpose_late(graph)
         self._core, self._graph, self._hint = core, graph, _PRECISIONS[self._precision]
@@ -134,3 +136,14 @@ def _swapped(transpose: openvino.Node) -> openvino.Node | None:
     for target in list(reader.output(0).get_target_inputs()):
         target.replace_source_output(behind.output(0))
     return behind
+
+
+def _convert(model: keras.Model, file: str) -> None:
+    """Write a model in the format of OpenVINO; raise EngineError if an operation has no form."""
+    try:
+        model.export(file, format="openvino", verbose=False)
+    except Exception as exc:
+        missing = re.search(r"No conversion rule found for operations: (.+)", str(exc))
+        if missing is None:
+            raise
+        raise EngineError(f"OpenVINO has no form of the operation {missing[1].strip()}") from exc

@@ -51,6 +51,7 @@ class Plan:
             self.copy: FlatCopy = flat_copy(
                 self.backbone.truncated_model,
                 input_shape=self.backbone.input_shape,
+                original=self.backbone.original_model,
                 name=name,
                 label=label,
             )
@@ -126,6 +127,8 @@ class Plan:
             "weights": PRETRAINED,
             "backbone_params": None,
             "layer": None,
+            "pooling": self.backbone.pooling,
+            "n_prefix_tokens": self.backbone.n_prefix_tokens,
             "also_cache": (),
         }
         return FeatureExtractor(**params)

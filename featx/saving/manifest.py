@@ -52,6 +52,7 @@ _MAX_SIDE = 2**16
 _MAX_COLUMNS = 2**24
 _MAX_BATCH = 2**16
 _MAX_VIEWS = 2**12
+_MAX_TOKENS = 2**20
 _MAX_THREADS = 2**12
 _MAX_DEPTH = 32
 # Parameters of the constructors of named networks that refer to nothing outside the network.
@@ -270,7 +271,12 @@ _PARAMS = {
     "weights": _Field(lambda value: normalized_weights(value) == PRETRAINED, repr(PRETRAINED)),
     "backbone_params": _Field(_are_constructor_params, "None, or plain parameters by name"),
     "layer": _Field(lambda value: value is None or _is_text(value), "a name or None"),
-    "pooling": _Field(partial(_is_in, options=POOLINGS), _NAME),
+    "pooling": _Field(partial(_is_in, options=("auto", *POOLINGS)), _NAME),
+    "n_prefix_tokens": _Field(
+        lambda value: value is None or _is_int(value, 0, _MAX_TOKENS),
+        f"None, or {_MAX_TOKENS} at most",
+        is_optional=True,
+    ),
     "input_size": _Field(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
     "batch_size": _Field(
         lambda value: _is_in(value, ("auto",)) or _is_int(value, 1, _MAX_BATCH),

@@ -329,8 +329,9 @@ def _model_entries(
         params["backbone"] = {"name": str(params["backbone"])}
     else:
         built = source.load_backbone()
-        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
+        entries[BACKBONE] = _keras_bytes(built.saveable_model, label=extractor.label)
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
+        params |= {"layer": built.saved_layer}
         # The model contains them.
         params |= {"weights": PRETRAINED, "backbone_params": None}
     preprocessing, augment = params["preprocessing"], params["augment"]

@@ -16,7 +16,6 @@ from featx.backbones.backbone import BackboneSpec
 from featx.backbones.registry import TINY_FILE
 from featx.backbones.resolve import _BUILT, _MAX_BUILT, _source, resolve
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
-from featx.inputs.file_index import FileIndex
 
 
 def build_seeded(input_shape):
@@ -93,7 +92,7 @@ def test_resolve_imagenet_and_pretrained_share_rows(names, images):
 def test_source_of_published_weights_keeps_its_hash(weights):
     """Caches of the first version remember spaces under recipes that hold "imagenet"."""
     spec = spec_of("mobilenet_v2", weights=weights)
-    source = _source(spec, None, FileIndex(None))
+    source = _source(spec, None, None)
     assert source["source"] == {"name": "mobilenet_v2", "weights": "imagenet"}
 
 
