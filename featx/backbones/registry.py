@@ -76,6 +76,11 @@ class Network(NamedTuple):
         return None
 
     @property
+    def scales_for_published_weights(self) -> bool:
+        """True if the network scales pixels once more where its weights are the published ones."""
+        return self.constructor.startswith("EfficientNetB")
+
+    @property
     def is_fixed_size(self) -> bool:
         """True if the network takes inputs of `input_size` only."""
         return not self.constructor
