@@ -20,6 +20,7 @@ from featx.digests.keras_settings import keras_home
 from featx.exceptions import WeightsError
 
 SILENCE_S = 20  # without a byte from the server, after which a download has failed
+_STILL_S = 1  # without a change, after which a file is not being downloaded
 
 
 def weights_folder() -> Path:
@@ -34,17 +35,16 @@ def checked_download(network: Network) -> Iterator[None]:
 
     Inside this context, new sockets of all threads have a timeout, unless the process has set one.
     """
-    before = set(_names(weights_folder()))
     try:
         with _timeout_of_sockets():
             yield
     except Exception as exc:
         if file := _file_in(exc, "weights_path"):
-            raise _unreadable(network, file, exc, is_new=file.name not in before) from exc
+            raise _unreadable(network, file, exc) from exc
         if not (file := _file_in(exc, "download_target")):
             raise  # it is not about a file
-        if isinstance(exc, ValueError):  # the hash is wrong; after other errors Keras removes it
-            _remove(file)
+        if isinstance(exc, ValueError) and not _is_growing(file):
+            _remove(file)  # its hash is wrong; after other errors, Keras removes it
         # The message gives the cause; three tracebacks of the download would bury it.
         raise WeightsError(
             f"the pretrained weights of {network.name!r} are not on this machine and cannot be "
@@ -64,17 +64,16 @@ def ways_out(network: Network) -> str:
     )
 
 
-def _unreadable(network: Network, file: Path, exc: Exception, *, is_new: bool) -> WeightsError:
+def _unreadable(network: Network, file: Path, exc: Exception) -> WeightsError:
     """Return the error for a file that Keras cannot load, which is removed if it is damaged."""
     what = f"the pretrained weights of {network.name!r} in {os.fspath(file)!r}"
     if type(exc) is not OSError:  # as h5py reports a file that is cut off, or not HDF5
         return WeightsError(f"{what} cannot be loaded: {exc}. {ways_out(network)}")
-    with contextlib.suppress(OSError):
-        if not is_new and time.time() - file.stat().st_mtime < SILENCE_S:
-            return WeightsError(
-                f"{what} are not complete ({exc}): another process seems to download them. Repeat "
-                f"the call once it has finished. {ways_out(network)}"
-            )
+    if _is_growing(file):
+        return WeightsError(
+            f"{what} are not complete ({exc}): another process seems to download them. Repeat the "
+            f"call once it has finished. {ways_out(network)}"
+        )
     _remove(file)
     cure = "Remove the file" if file.exists() else "The file is removed"
     return WeightsError(
@@ -93,14 +92,18 @@ def _file_in(exc: Exception, variable: str) -> Path | None:
     return None
 
 
-def _names(folder: Path) -> list[str]:
+def _is_growing(file: Path) -> bool:
+    """Return True if another process is downloading a file."""
     with contextlib.suppress(OSError):
-        return os.listdir(folder)
-    return []
+        before = file.stat()
+        time.sleep(_STILL_S)
+        after = file.stat()
+        return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    return False
 
 
 def _remove(file: Path) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it is gone already, or the folder is read-only
         file.unlink()
 
 
