@@ -230,8 +230,8 @@ def backbones(names: tuple[str, ...], measure: bool, as_json: bool) -> None:
     """List the networks, or the layers and blocks of the network NAME.
 
     --layer and --fine-tune take the names of layers, and --fine-tune N selects the top N blocks.
-    --measure runs each network for some seconds, with random weights, and lists images per second
-    and peak memory.
+    --measure runs each network for some seconds, with random weights, and lists images per second,
+    CPU time and peak memory.
     """
     from featx.backbones.registry import list_backbones
 

@@ -33,15 +33,17 @@ _LEAST_BATCHES = 2
 class Cost(NamedTuple):
     """What a network costs in a long pass over images that are in memory.
 
-    `peak_memory_mb` is the memory of the process beyond that of Keras before the network was built:
-    weights, compiled network and activations; without the memory of a GPU, and None if the system
-    reports none. A megabyte is 10**6 bytes.
+    `cpu_ms_per_image` is the time of all cores together. Unlike `images_per_s`, it hardly depends
+    on other work on the machine. `peak_memory_mb` is the memory of the process beyond that of Keras
+    before the network was built: weights, compiled network and activations; without the memory of a
+    GPU, and None if the system reports none. A megabyte is 10**6 bytes.
     """
 
     engine: str
     device: str
     batch_size: int
     images_per_s: float
+    cpu_ms_per_image: float
     peak_memory_mb: float | None
 
 
@@ -85,14 +87,17 @@ def _measure(network: Network) -> Cost:
 
     engine = faster_engine("float32") or "keras"
     try:
-        _images_per_s(runner(engine), images, least_s=0.0)  # compiles the network
+        _run(runner(engine), images, least_s=0.0)  # compiles the network
     except EngineError:
         engine = "keras"  # as in a pass
-        _images_per_s(runner(engine), images, least_s=0.0)
-    rate = _images_per_s(runner(engine), images, least_s=_LEAST_S)
+        _run(runner(engine), images, least_s=0.0)
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
+    n_images = _run(runner(engine), images, least_s=_LEAST_S)
+    rate = n_images / (time.perf_counter() - start_s)
+    cpu_ms = 1000 * (time.process_time() - start_cpu_s) / n_images
     peak = _memory_mb("VmHWM")
     used = None if before is None or peak is None else peak - before
-    return Cost(engine, device_name(), size, rate, used)
+    return Cost(engine, device_name(), size, rate, cpu_ms, used)
 
 
 class _Repeated:
@@ -114,12 +119,12 @@ class _Repeated:
         return np.arange(len(batch)), batch
 
 
-def _images_per_s(runner: Runner, images: np.ndarray, *, least_s: float) -> float:
-    start_s = time.perf_counter()
+def _run(runner: Runner, images: np.ndarray, *, least_s: float) -> int:
+    """Run a batch again and again, and return the number of images."""
     feed = _Repeated(images, least_s)
     for _ in runner.run(feed):
         pass
-    return feed.n_given / (time.perf_counter() - start_s)
+    return feed.n_given
 
 
 def _memory_mb(field: str) -> float | None:

@@ -312,13 +312,21 @@ def print_backbones(networks: Sequence[Network]) -> None:
 
 def print_costs(costs: Sequence[tuple[Network, Cost]]) -> None:
     """Print what networks cost on this machine."""
-    columns = (*_NETWORK_COLUMNS, "engine", "#batch", "#images/s", "#peak memory, MB")
+    columns = (
+        *_NETWORK_COLUMNS,
+        "engine",
+        "#batch",
+        "#images/s",
+        "#CPU, ms/image",
+        "#peak memory, MB",
+    )
     rows = [
         (
             *_network_cells(network),
             cost.engine,
             cost.batch_size,
             f"{cost.images_per_s:,.1f}",
+            f"{cost.cpu_ms_per_image:,.1f}",
             "" if cost.peak_memory_mb is None else f"{cost.peak_memory_mb:,.0f}",
         )
         for network, cost in costs
