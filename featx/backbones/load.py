@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx._files import open_given
 from featx._warning import warn_caller
+from featx.backbones.downloads import checked_download
 from featx.backbones.registry import PRETRAINED, TINY_FILE, Network
 from featx.digests.code import object_named
 from featx.digests.keras_settings import STANDARD
@@ -41,7 +42,7 @@ def named_model(
     `params` go to the constructor, besides ``include_top=False``.
     """
     if network.constructor:
-        if weights not in (None, PRETRAINED) and _scales_for_imagenet_only(network):
+        if weights not in (None, PRETRAINED) and network.scales_for_published_weights:
             warn_caller(
                 WeightsWarning(
                     f"{network.constructor} with weights={os.fspath(weights)!r}: only with "
@@ -66,11 +67,6 @@ def network_graph(network: Network) -> keras.Model:
         return named_model(network, input_shape=shape, weights=None, params={})
 
 
-def _scales_for_imagenet_only(network: Network) -> bool:
-    """Return True if the graph of a network depends on whether its weights are ImageNet's."""
-    return network.constructor.startswith("EfficientNetB")
-
-
 def _application(
     network: Network,
     input_shape: tuple[int, int, int],
@@ -82,31 +78,19 @@ def _application(
     constructor = getattr(keras.applications, network.constructor)
     given = "imagenet" if weights == PRETRAINED else weights and str(weights)
     arguments = {"include_top": False, "input_shape": input_shape, **params}
+    guard = checked_download(network) if weights == PRETRAINED else contextlib.nullcontext()
     try:
         # Keras reports downloads on standard output, which is for results.
-        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
+        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr), guard:
             return constructor(weights=given, **arguments)
+    except WeightsError:
+        raise
     except Exception as exc:
-        if weights == PRETRAINED and "URL fetch failure" in str(exc):
-            # The message gives the cause; three tracebacks of the download would bury it.
-            raise _download_error(network, exc) from None
         if weights is not None and not isinstance(exc, TypeError):
             raise _weights_error(network, weights, exc) from exc
         raise BackboneError(
             f"{network.constructor} cannot be built with {arguments}: {exc}"
         ) from exc
-
-
-def _download_error(network: Network, exc: Exception) -> Exception:
-    file = "pass weights=FILE, a .h5 file of the network without its classifier; "
-    if _scales_for_imagenet_only(network):
-        file = ""
-    return WeightsError(
-        f"the pretrained weights of {network.name!r} are not on this machine and cannot be "
-        f"downloaded ({exc}). Run once on a machine with internet access and copy ~/.keras/models "
-        f"from there; {file}pass backbone='tiny', which needs no download; or pass weights=None "
-        "for random weights."
-    )
 
 
 def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:

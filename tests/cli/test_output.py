@@ -89,6 +89,7 @@ def test_print_backbones_names_every_network(capsys):
     out = capsys.readouterr().out
     assert all(network.name in out for network in list_backbones())
     assert "inside the network" in out
+    assert "86.7%" in out
 
 
 def test_print_cache_shows_each_space(capsys):
