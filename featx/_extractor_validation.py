@@ -25,6 +25,7 @@ from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES, missing_packages
 from featx.exceptions import BackboneError, InputError, ParameterError
+from featx.inputs.resize import RESIZES
 from featx.inputs.samples import Samples
 
 # Parameters of a network's constructor that parameters of the extractor decide.
@@ -57,6 +58,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     if not _is_size(params["input_size"]):
         expected = "a positive number of pixels, or a pair (height, width)."
         faults.add("input_size", params["input_size"], expected)
+    faults.check_option("resize", params["resize"], tuple(RESIZES))
     cache = params["cache"]
     if not (cache is None or isinstance(cache, EmbeddingCache | str | os.PathLike)):
         faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")

@@ -58,6 +58,10 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         both. None leaves them as they are. A layer whose outputs are vectors is never pooled.
     input_size : int or (int, int), default=None
         Height and width in pixels to which images are resized; None is the network's default.
+    resize : {"stretch", "crop", "pad"}, default="stretch"
+        How images of another aspect ratio get that size. "stretch" changes the ratio. "crop" keeps
+        it, covers the input and cuts out the center, as in most published evaluations. "pad"
+        keeps it, shows the entire image and fills the rest with black (zeros).
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
         Cache of the embeddings. "auto" is ``$FEATX_CACHE`` or the user's cache folder; None keeps
         nothing.
@@ -138,6 +142,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         layer: str | None = None,
         pooling: str | None = "avg",
         input_size: int | tuple[int, int] | None = None,
+        resize: str = "stretch",
         cache: Any = "auto",
         batch_size: int | str = "auto",
         precision: str = "float32",
@@ -156,6 +161,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         self.layer = layer
         self.pooling = pooling
         self.input_size = input_size
+        self.resize = resize
         self.cache = cache
         self.batch_size = batch_size
         self.precision = precision
@@ -517,6 +523,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
             layer=self.layer,
             pooling=self.pooling,
             input_size=self.input_size,
+            resize=self.resize,
             precision=self.precision,
         )
 

@@ -32,6 +32,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
         layer=3,
         pooling="mean",
         input_size=-1,
+        resize="fill",
         cache=3,
         batch_size=0,
         precision="int8",
@@ -45,7 +46,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
     with pytest.raises(ParameterError) as caught:
         extractor.fit(images)
     message = str(caught.value)
-    assert "15 faulty parameters" in message
+    assert "16 faulty parameters" in message
     assert "Did you mean" in message
     for name in extractor.get_params():
         if name not in ("backbone_params", "verbose"):

@@ -34,7 +34,7 @@ from featx.digests.space import Space
 from featx.digests.tensor_history import calls_of, graph_outputs, is_graph, producer
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, ParameterError
-from featx.inputs.kinds import InputKind, kind_of
+from featx.inputs.kinds import InputForm, InputKind, kind_of
 
 if TYPE_CHECKING:
     import keras
@@ -57,6 +57,7 @@ class BackboneSpec:
     layer: str | keras.KerasTensor | None
     pooling: str | None
     input_size: int | tuple[int, int] | None
+    resize: str
     precision: str
 
     @cached_property
@@ -119,6 +120,11 @@ class Backbone:
         """Return True unless a file would now be loaded with other code, registered since then."""
         is_stored = is_file(self.spec.backbone) or isinstance(self.spec.backbone, StoredModel)
         return not is_stored or all(map(is_registered_last, user_code(self.model)))
+
+    @property
+    def input_form(self) -> InputForm:
+        """Form of one input."""
+        return InputForm(self.input_shape, self.spec.resize)
 
     @property
     def kind(self) -> InputKind:
@@ -228,7 +234,7 @@ class Backbone:
             "dtype": "float32",
             "feature_shape": list(self.feature_shape),
         }
-        description |= self.kind.reader
+        description |= self.input_form.reader
         if self.takes_channels_first:
             description["channels_first"] = True
         departures = self.settings.departures()
@@ -278,6 +284,8 @@ class Backbone:
         if spec.input_size is not None:
             sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
             departures.append("input " + "x".join(map(str, sides)))
+        if spec.resize != "stretch":
+            departures.append(f"resize {spec.resize}")
         if spec.precision != "float32":
             departures.append(f"precision {spec.precision}")
         return departures

@@ -36,7 +36,7 @@ from featx.digests.space import Space
 from featx.engines.compile import check_is_eager
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
 from featx.inputs.file_index import FileIndex, file_key
-from featx.inputs.kinds import KINDS
+from featx.inputs.kinds import KINDS, InputForm
 
 _RECIPE_VERSION = 2
 _MAX_BUILT = 8
@@ -63,6 +63,11 @@ class EmbeddingSource:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input of the backbone."""
         return self.space.input_shape
+
+    @property
+    def input_form(self) -> InputForm:
+        """Form of one input of the backbone."""
+        return InputForm.of_space(self.space.description)
 
 
 def unique_sources(
@@ -112,6 +117,7 @@ def _resolve_from(
             "unidentified": uuid.uuid4().hex,
             "feature_shape": backbone.feature_shape,
             "input_shape": backbone.input_shape,
+            **backbone.input_form.reader,
         }
         return EmbeddingSource(Space(unknown).stored_as("float32"), build, is_cacheable=False)
     if remembered and remembered != space:
@@ -260,7 +266,7 @@ def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any]
         "layer": spec.layer,
         "pooling": spec.pooling,
         "precision": spec.precision,
-        "decoder": [name for kind in KINDS for name in kind.reader.values()],
+        "decoder": [name for kind in KINDS for name in kind.reader(spec.resize).values()],
     }
     return {**source, **_plain(reading)}
 
@@ -322,7 +328,7 @@ def _builder(
 ) -> Callable[[], Backbone]:
     """Return a function that builds the backbone once; the last few models are kept for clones."""
     key = _key_of_model(spec, source, array_shape)
-    reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision)
+    reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision, spec.resize)
 
     def build() -> Backbone:
         # Each keeps its spec, so that the objects whose ids are keys stay alive.

@@ -23,6 +23,7 @@ from featx.digests.space import MAX_SIZE, is_shape
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES
 from featx.exceptions import ParameterError
+from featx.inputs.resize import RESIZES
 
 FORMAT = 2
 MANIFEST, HEAD, BACKBONE, LAYER, AUGMENT = (
@@ -272,6 +273,7 @@ _PARAMS = {
     "layer": _Field(lambda value: value is None or _is_text(value), "a name or None"),
     "pooling": _Field(partial(_is_in, options=POOLINGS), _NAME),
     "input_size": _Field(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
+    "resize": _Field(partial(_is_in, options=tuple(RESIZES)), _NAME, is_optional=True),
     "batch_size": _Field(
         lambda value: _is_in(value, ("auto",)) or _is_int(value, 1, _MAX_BATCH),
         f"'auto', or {_MAX_BATCH} at most",

@@ -19,6 +19,7 @@ def spec_of(backbone="tiny", **fields):
         "layer": None,
         "pooling": "avg",
         "input_size": None,
+        "resize": "stretch",
         "precision": "float32",
     }
     return BackboneSpec(backbone=backbone, **{**defaults, **fields})

@@ -177,7 +177,7 @@ def test_resolve_vanishing_weights_raises(tmp_path):
     from featx.backbones.resolve import resolve
 
     spec = BackboneSpec(
-        "mobilenet_v2", tmp_path / "gone.h5", None, "auto", None, "avg", None, "float32"
+        "mobilenet_v2", tmp_path / "gone.h5", None, "auto", None, "avg", None, "stretch", "float32"
     )
     with pytest.raises(WeightsError, match=r"gone\.h5' cannot be read: No such file"):
         resolve(spec, array_shape=None, cache=EmbeddingCache(tmp_path))

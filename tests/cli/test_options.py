@@ -38,6 +38,17 @@ def test_extract_options_reach_the_extractor(run, photos, tmp_path):
     assert EmbeddingCache().info()["n_rows"] == 0
 
 
+def test_resize_reaches_the_extractor(run, photos, tmp_path):
+    extract = ("extract", photos, "--backbone", "tiny", "--json", "-q", "--out")
+    for resize in ("stretch", "crop"):
+        code, text, _ = run(*extract, tmp_path / f"{resize}.npz", "--resize", resize)
+        assert code == 0
+        assert json.loads(text)["report"]["n_forward"] == 12  # rows of its own
+    code, _, err = run(*extract, tmp_path / "x.npz", "--resize", "cropped")
+    assert code != 0
+    assert "--resize 'cropped': expected" in err
+
+
 def test_parameter_values_reach_the_backbone(run, photos, tmp_path):
     arguments = ("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "mobilenet_v2")
     arguments += ("--weights", "none", "--input-size", 32, "-q")

@@ -130,13 +130,13 @@ def test_decode_to_large_jpeg_is_reduced_early(size, expected, monkeypatch):
     waves = np.stack([level, 250 - level, level // 2], axis=-1).astype(np.uint8)
     data = encoded(Image.fromarray(waves).filter(ImageFilter.GaussianBlur(4)), "JPEG", quality=95)
     whole = conform(decode(data), (96, 128, 3))
-    sizes, resized = [], images._resized
+    sizes, resized = [], images.resized
 
-    def noting(image, shape):
+    def noting(image, *how):
         sizes.append(image.size)
-        return resized(image, shape)
+        return resized(image, *how)
 
-    monkeypatch.setattr(images, "_resized", noting)
+    monkeypatch.setattr(images, "resized", noting)
     reduced = decode_to(data, (96, 128, 3))
     assert sizes == [expected]
     assert np.abs(reduced.astype(int) - whole).mean() < 1
@@ -273,7 +273,7 @@ def test_conform_is_equal_with_any_instruction_set(channels, size, monkeypatch):
         resizer.cpu_extensions = CpuExtensions.none
         return resizer
 
-    monkeypatch.setattr("featx.inputs.images.Resizer", portable)
+    monkeypatch.setattr("featx.inputs.resize.Resizer", portable)
     np.testing.assert_array_equal(conform(pixels, shape), expected)
 
 
