@@ -153,12 +153,23 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
         except ParameterError as exc:
             faults.faults += exc.faults
     has_name = isinstance(backbone, str) and not is_file(backbone)
+    _check_in_channels(params["in_channels"], faults, has_name=has_name)
     _check_constructor_params(params["backbone_params"], network, faults, has_name=has_name)
     _check_weights(params["weights"], faults, has_name=has_name)
     if network and network.is_fixed_size:
         only, size = network.input_size, params["input_size"]
         if size is not None and _is_size(size) and _as_pair(size) != (only, only):
             faults.add("input_size", size, f"{only}, the only size of {backbone!r}.")
+
+
+def _check_in_channels(n_channels: Any, faults: ParameterFaults, *, has_name: bool) -> None:
+    if n_channels is None:
+        return
+    if not has_name:
+        expected = "None, since a backbone without a name has its own number of channels."
+        faults.add("in_channels", n_channels, expected)
+    else:
+        faults.check_positive_int("in_channels", n_channels, also=(None,))
 
 
 def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> None:

@@ -56,6 +56,7 @@ def test_clone_loses_no_parameter():
         "pooling": "max",
         "input_size": (48, 32),
         "resize": "pad",
+        "in_channels": 4,
         "cache": None,
         "batch_size": 3,
         "precision": "float32",

@@ -18,6 +18,7 @@ import numpy as np
 
 from featx._text import one_line
 from featx.backbones.channels import channel_axis, takes_channels_first
+from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import find_layer_output, pooled, pooled_shape
 from featx.backbones.load import (
     called_model,
@@ -58,6 +59,7 @@ class BackboneSpec:
     pooling: str | None
     input_size: int | tuple[int, int] | None
     resize: str
+    in_channels: int | None
     precision: str
 
     @cached_property
@@ -284,6 +286,8 @@ class Backbone:
         if spec.input_size is not None:
             sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
             departures.append("input " + "x".join(map(str, sides)))
+        if spec.in_channels not in (None, N_COLORS):
+            departures.append(f"{spec.in_channels} channels")
         if spec.resize != "stretch":
             departures.append(f"resize {spec.resize}")
         if spec.precision != "float32":
@@ -326,7 +330,7 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
         check_can_run()
     settings = spec.settings
     if spec.network:
-        shape = (*(spec.size or (0, 0)), 3)
+        shape = (*(spec.size or (0, 0)), spec.in_channels or N_COLORS)
         model = named_model(
             spec.network, input_shape=shape, weights=spec.weights, params=spec.backbone_params or {}
         )

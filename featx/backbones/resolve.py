@@ -23,6 +23,7 @@ from typing import Any
 from featx._files import open_given
 from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
+from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import LayerSpec
 from featx.backbones.load import is_file
 from featx.backbones.registry import TINY_FILE
@@ -251,6 +252,8 @@ def _source(
         "params": spec.backbone_params or {},
         "size": spec.size,
     }
+    if spec.in_channels not in (None, N_COLORS):
+        plain["in_channels"] = spec.in_channels
     if callable(spec.backbone) or spec.weights is None:
         plain["backend"] = backend_name()  # backends draw different numbers from one seed
     return {"keras": _keras_version(), **_plain(plain)}

@@ -124,6 +124,7 @@ class Plan:
             "preprocessing": self.backbone.preprocessing,
             "weights": "imagenet",
             "backbone_params": None,
+            "in_channels": None,
             "layer": None,
             "also_cache": (),
         }

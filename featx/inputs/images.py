@@ -262,7 +262,7 @@ def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
         return image
     if given == 4 and n_channels in (1, 3):
         return _with_channels(_on_white(image), n_channels)
-    if given == 1:
+    if given == 1 and n_channels == 3:
         return np.repeat(image, n_channels, axis=-1)
     if given == 3 and n_channels == 1:
         # ITU-R 601 luma, the weights of Pillow's mode "L".
@@ -270,7 +270,7 @@ def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
         gray = luma if image.dtype == np.float32 else np.rint(luma).astype(np.uint8)
         return gray[..., np.newaxis]
     raise UnreadableImageError(
-        f"has {given} channels, but the backbone takes {n_channels}: pass "
+        f"has {given} channel{'s' * (given > 1)}, but the backbone takes {n_channels}: pass "
         f"{'RGBA images, or ' if n_channels == 4 else ''}arrays of shape (h, w, {n_channels})"
     )
 

@@ -331,7 +331,7 @@ def _model_entries(
         entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
         # The model contains them.
-        params |= {"weights": "imagenet", "backbone_params": None}
+        params |= {"weights": "imagenet", "backbone_params": None, "in_channels": None}
     preprocessing, augment = params["preprocessing"], params["augment"]
     if preprocessing is not None and not isinstance(preprocessing, str):
         entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])

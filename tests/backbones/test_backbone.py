@@ -20,6 +20,7 @@ def spec_of(backbone="tiny", **fields):
         "pooling": "avg",
         "input_size": None,
         "resize": "stretch",
+        "in_channels": None,
         "precision": "float32",
     }
     return BackboneSpec(backbone=backbone, **{**defaults, **fields})

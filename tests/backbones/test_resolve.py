@@ -173,12 +173,10 @@ def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
 
 
 def test_resolve_vanishing_weights_raises(tmp_path):
-    from featx.backbones.backbone import BackboneSpec
     from featx.backbones.resolve import resolve
 
-    spec = BackboneSpec(
-        "mobilenet_v2", tmp_path / "gone.h5", None, "auto", None, "avg", None, "stretch", "float32"
-    )
+    weights = tmp_path / "gone.h5"
+    spec = FeatureExtractor("mobilenet_v2", weights=weights)._spec()
     with pytest.raises(WeightsError, match=r"gone\.h5' cannot be read: No such file"):
         resolve(spec, array_shape=None, cache=EmbeddingCache(tmp_path))
 
