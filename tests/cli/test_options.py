@@ -49,6 +49,14 @@ def test_resize_reaches_the_extractor(run, photos, tmp_path):
     assert "--resize 'cropped': expected" in err
 
 
+def test_in_channels_reach_the_extractor(run, photos, tmp_path):
+    extract = ("extract", photos, "--backbone", "tiny", "-q", "--out", tmp_path / "rows.npz")
+    assert run(*extract, "--in-channels", 1)[0] == 0
+    code, _, err = run(*extract, "--in-channels", 0, "--force")
+    assert code != 0
+    assert "--in-channels 0: expected a positive integer" in err
+
+
 def test_parameter_values_reach_the_backbone(run, photos, tmp_path):
     arguments = ("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "mobilenet_v2")
     arguments += ("--weights", "none", "--input-size", 32, "-q")
