@@ -77,6 +77,11 @@ class BackboneSpec:
         height, width = sides if isinstance(sides, (tuple, list)) else (sides, sides)
         return (int(height), int(width))
 
+    @property
+    def n_channels(self) -> int:
+        """Number of channels of the inputs of a named network."""
+        return int(self.in_channels or N_COLORS)
+
     @cached_property
     def settings(self) -> KerasSettings:
         """Settings of Keras under which the model is built and compiled; may import Keras."""
@@ -286,8 +291,8 @@ class Backbone:
         if spec.input_size is not None:
             sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
             departures.append("input " + "x".join(map(str, sides)))
-        if spec.in_channels not in (None, N_COLORS):
-            departures.append(f"{spec.in_channels} channels")
+        if spec.n_channels != N_COLORS:
+            departures.append(f"{spec.n_channels} channels")
         if spec.resize != "stretch":
             departures.append(f"resize {spec.resize}")
         if spec.precision != "float32":
@@ -330,7 +335,7 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
         check_can_run()
     settings = spec.settings
     if spec.network:
-        shape = (*(spec.size or (0, 0)), spec.in_channels or N_COLORS)
+        shape = (*(spec.size or (0, 0)), spec.n_channels)
         model = named_model(
             spec.network, input_shape=shape, weights=spec.weights, params=spec.backbone_params or {}
         )

@@ -252,8 +252,8 @@ def _source(
         "params": spec.backbone_params or {},
         "size": spec.size,
     }
-    if spec.in_channels not in (None, N_COLORS):
-        plain["in_channels"] = spec.in_channels
+    if spec.n_channels != N_COLORS:
+        plain["in_channels"] = spec.n_channels
     if callable(spec.backbone) or spec.weights is None:
         plain["backend"] = backend_name()  # backends draw different numbers from one seed
     return {"keras": _keras_version(), **_plain(plain)}

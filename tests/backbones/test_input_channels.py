@@ -136,7 +136,7 @@ def test_transform_files_need_the_channels(gray, tmp_path):
 
 def test_space_and_recipe_hold_the_channels(gray):
     digests = []
-    for n_channels in (None, 3, 1, 4):
+    for n_channels in (None, 3, 1, np.int64(4)):
         X = np.repeat(gray[..., np.newaxis], n_channels or 3, axis=-1)
         extractor = FeatureExtractor("mobilenet_v2", in_channels=n_channels, **MOBILENET)
         extractor.fit_transform(X)
