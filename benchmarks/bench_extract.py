@@ -70,7 +70,8 @@ FROM_FILES = {
     "MobileNetV2": ("mobilenet_v2", {}, 1000),
     "ResNet50": ("resnet50", {}, 192),
 }
-SMOKE_FROM_FILES = {"MobileNet 0.25": ("mobilenet", {"alpha": 0.25}, 64)}
+SMOKE_FROM_FILES = {"MobileNetV2 0.35": ("mobilenet_v2", {"alpha": 0.35}, 64)}
+ARTICLE = "image_dataset_from_directory + predict"
 
 
 def take_turns(methods, repeats, n_images):
@@ -183,13 +184,17 @@ def measure_arrays(args, work):
     return rows
 
 
+def is_small(backbone, params):
+    """Return True for MobileNetV2 0.35, whose trained weights may be at hand."""
+    return backbone == "mobilenet_v2" and params == {"alpha": 0.35}
+
+
 def extractor_of(args, backbone="mobilenet_v2", params=None, **options):
     """Return an extractor at 224 pixels, with trained weights if these are at hand."""
     from featx import FeatureExtractor
 
     params = {"alpha": 0.35} if params is None else params
-    is_trained = backbone == "mobilenet_v2" and params == {"alpha": 0.35}
-    weights = find_weights(args.shared) if is_trained else None
+    weights = find_weights(args.shared) if is_small(backbone, params) else None
     options |= {"weights": weights, "backbone_params": params, "input_size": 224}
     return FeatureExtractor(backbone, **options)
 
@@ -197,6 +202,7 @@ def extractor_of(args, backbone="mobilenet_v2", params=None, **options):
 def measure_folder(args, work):
     """Compare a pass over files with its decoding alone and with its network alone."""
     from featx.extraction.load import KnownRows, load
+    from featx.inputs.kinds import InputForm
     from featx.inputs.recognize import as_samples
 
     results = {}
@@ -208,7 +214,8 @@ def measure_folder(args, work):
 
         def decode(samples=samples):
             rows = KnownRows(np.arange(len(samples)))
-            groups = load(samples, rows, (224, 224, 3), batch_size=lambda: 64, n_jobs=None)
+            form = InputForm((224, 224, 3))
+            groups = load(samples, rows, form, batch_size=lambda: 64, n_jobs=None)
             return [inputs for _, inputs, _ in groups]
 
         images = np.concatenate(decode())
@@ -219,6 +226,8 @@ def measure_folder(args, work):
             extractor = extractor_of(args, backbone, params, engine=engine, cache=None)
             for kind, inputs in (("arrays", images), ("files", paths)):
                 methods[f"{kind}, {engine}"] = partial(extractor.fit_transform, inputs)
+        if is_small(backbone, params):
+            methods[ARTICLE] = article(args, paths)
         rates = take_turns(methods, args.repeats, len(paths))
         results[name] = {"images": len(paths), "images/s": rates}
         for engine in ("keras", "openvino"):
@@ -229,7 +238,34 @@ def measure_folder(args, work):
             results[name][f"{engine}, of both on shared cores"] = files * (
                 1 / decoding + 1 / arrays
             )
+            if ARTICLE in rates:
+                results[name][f"{engine}, times {ARTICLE}"] = files / rates[ARTICLE]
     return results
+
+
+def article(args, paths):
+    """Return what Keras' guides do: photos from a folder, resized by tf.data, into predict."""
+    import keras
+
+    model = small_network(args)
+    preprocess = keras.applications.mobilenet_v2.preprocess_input
+    folder = str(Path(paths[0]).parent)
+
+    def run():
+        dataset = keras.utils.image_dataset_from_directory(
+            folder, labels=None, image_size=(224, 224), batch_size=32, shuffle=False, verbose=0
+        )
+        model.predict(dataset.map(preprocess), verbose=0)
+
+    return run
+
+
+def small_network(args):
+    """Build MobileNetV2 0.35 as a user of Keras would, with trained weights if at hand."""
+    import keras
+
+    options = {"alpha": 0.35, "include_top": False, "pooling": "avg", "input_shape": (224, 224, 3)}
+    return keras.applications.MobileNetV2(weights=find_weights(args.shared), **options)
 
 
 def measure_taps(args, work):
@@ -268,16 +304,8 @@ def measure_peers(args, work):
     from PIL import Image
 
     paths = distinct_photos(args.shared, work, 32 if args.smoke else 500)
-    options = {"alpha": 0.35, "include_top": False, "pooling": "avg", "input_shape": (224, 224, 3)}
-    model = keras.applications.MobileNetV2(weights=find_weights(args.shared), **options)
+    model = small_network(args)
     preprocess = keras.applications.mobilenet_v2.preprocess_input
-
-    def article():
-        folder = Path(paths[0]).parent
-        dataset = keras.utils.image_dataset_from_directory(
-            str(folder), labels=None, image_size=(224, 224), batch_size=32, shuffle=False, verbose=0
-        )
-        model.predict(dataset.map(preprocess), verbose=0)
 
     def each_file():
         for start in range(0, len(paths), 32):
@@ -292,7 +320,7 @@ def measure_peers(args, work):
             extractor_of(args, engine=engine, cache=cache).fit_transform(paths)
 
     methods = {
-        "image_dataset_from_directory + predict": article,
+        ARTICLE: article(args, paths),
         "Pillow + predict": each_file,
         "featx, keras": lambda: featx("keras"),
         "featx, openvino": lambda: featx("openvino"),

@@ -220,6 +220,7 @@ def measure_agreement(args, _work):
 def measure_files(args, work):
     """Compare a pass over JPEGs with its decoding alone and with its network alone."""
     from featx.extraction.load import KnownRows, load
+    from featx.inputs.kinds import InputForm
     from featx.inputs.recognize import as_samples
 
     paths = distinct_photos(args.shared, work, args.images)
@@ -227,7 +228,8 @@ def measure_files(args, work):
 
     def decode():
         rows = KnownRows(np.arange(len(samples)))
-        for _ in load(samples, rows, (SIZE, SIZE, 3), batch_size=lambda: 64, n_jobs=None):
+        form = InputForm((SIZE, SIZE, 3))
+        for _ in load(samples, rows, form, batch_size=lambda: 64, n_jobs=None):
             pass
 
     extractor = extractor_of("resnet50", args.precisions[-1], batch_size=args.batch_size)

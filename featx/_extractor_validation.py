@@ -32,6 +32,7 @@ from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES, missing_packages
 from featx.exceptions import BackboneError, InputError, ParameterError
+from featx.inputs.resize import RESIZES
 from featx.inputs.samples import Samples
 
 # Parameters of a network's constructor that parameters of the extractor decide.
@@ -67,6 +68,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     if not _is_size(params["input_size"]):
         expected = "a positive number of pixels, or a pair (height, width)."
         faults.add("input_size", params["input_size"], expected)
+    faults.check_option("resize", params["resize"], tuple(RESIZES))
     cache = params["cache"]
     if not (cache is None or isinstance(cache, EmbeddingCache | str | os.PathLike)):
         faults.add("cache", cache, "'auto', None, a folder or an EmbeddingCache.")
@@ -163,6 +165,8 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
         except ParameterError as exc:
             faults.faults += exc.faults
     has_name = isinstance(backbone, str) and not is_file(backbone)
+    is_adaptable = has_name and not is_preset(backbone)
+    _check_in_channels(params["in_channels"], faults, is_adaptable=is_adaptable)
     _check_constructor_params(params["backbone_params"], network, faults, has_name=has_name)
     _check_weights(params["weights"], faults, has_name=has_name)
     if network and network.is_fixed_size:
@@ -183,6 +187,16 @@ def _check_preset(preset: Preset, params: dict[str, Any], faults: ParameterFault
     if isinstance(given, dict) and "image_shape" in given and params["input_size"] is not None:
         expected = "no 'image_shape' beside input_size, which decides it, too."
         faults.add("backbone_params", given, expected)
+
+
+def _check_in_channels(n_channels: Any, faults: ParameterFaults, *, is_adaptable: bool) -> None:
+    if n_channels is None:
+        return
+    if not is_adaptable:
+        expected = "None, since only the networks of list_backbones() can be adapted."
+        faults.add("in_channels", n_channels, expected)
+    else:
+        faults.check_positive_int("in_channels", n_channels, also=(None,))
 
 
 def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> None:

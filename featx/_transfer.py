@@ -446,7 +446,13 @@ class TransferEstimator(TransformerMixin, TransferParams):
         check_is_fitted(self, "head_")
         return to_keras(self.extractor_, self.head_)
 
-    def export(self, path: str | os.PathLike[str], *, format: str = "keras") -> None:
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str = "keras",
+        include_resize: bool = False,
+    ) -> None:
         """Write the fitted estimator for a runtime without featx.
 
         Parameters
@@ -458,13 +464,19 @@ class TransferEstimator(TransformerMixin, TransferParams):
         format : {"keras", "saved_model", "onnx", "openvino", "litert"}, default="keras"
             Format of the file. All but "keras" need Keras to run on TensorFlow. The file holds the
             class names and the settings for full float32 precision, which OpenVINO needs on CPUs
-            with bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. ``featx/export.py`` describes
-            where the file holds them.
+            with bfloat16: ``{"EXECUTION_MODE_HINT": "ACCURACY"}``. It also describes the inputs:
+            their size and range, and how images get that size. ``featx/export.py`` describes where
+            the file holds all this.
+        include_resize : bool, default=False
+            If True, the model takes uint8 images (n, height, width, c) of any size, all of one size
+            in a batch, and resizes them itself, as the extractor's `resize` does: 0.5 % of the
+            values differ, by one level of 255. If False, images have to be resized before.
 
         Raises
         ------
         ParameterError
-            The format is not known, the path does not suit it, or the head is not linear.
+            The format is not known, the path does not suit it, the head is not linear, or images
+            cannot be resized.
         MissingExtraError
             Packages that write the format are not installed.
         EngineError
@@ -473,7 +485,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
             The disk is full or the folder is read-only, for example; existing files are unharmed.
         """
         check_is_fitted(self, "head_")
-        export(self.extractor_, self.head_, path, format=format)
+        export(self.extractor_, self.head_, path, format=format, include_resize=include_resize)
 
     @abstractmethod
     def _checked_target(self, y: Any, n_samples: int, *, is_all: bool = True) -> np.ndarray:

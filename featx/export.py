@@ -1,13 +1,16 @@
 """Export of a fitted extractor and its linear head as one model that runs without featx.
 
 The model takes ``inputs`` of shape (n, h, w, c), uint8 pixels of the backbone's size, or float32
-for a backbone of vectors or signals, for any n. It returns float32: probabilities (n, n_classes) if
+for a backbone of vectors or signals, for any n. With ``include_resize=True`` it takes images of any
+size, all of one size in a batch, and resizes them as featx does: see ``backbones/resize_graph.py``.
+It returns float32: probabilities (n, n_classes) if
 the head has them, also for two classes; else the scores of its ``decision_function`` (n, n_scores),
 or values (n, n_values). It computes in float32, whatever the extractor's precision.
 
-Each file also holds two entries of JSON: ``class_names``, a list in the order of the columns
-(classifiers only), and ``full_precision``, the settings with which a runtime reproduces the numbers
-of the estimator on any hardware:
+Each file also holds entries of JSON: ``class_names``, a list in the order of the columns
+(classifiers only); ``inputs``, a description of what the model takes and how images get their size
+(:func:`describe_inputs`); and ``full_precision``, the settings with which a runtime reproduces the
+numbers of the estimator on any hardware:
 
 ========== ============================================== ==========================================
 format     where the entries are                          ``full_precision``
@@ -40,7 +43,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
@@ -50,14 +53,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx._files import PART_SUFFIX, check_replaceable, replaced_atomically
 from featx._validation import ParameterFaults, as_path
+from featx._version import __version__
 from featx.backbones.backbone import Backbone, embedding_graph
 from featx.backbones.copy import flat_copy
 from featx.backbones.load import fixed_seed, undisturbed_seed
+from featx.backbones.resize_graph import with_resize
+from featx.digests.keras_settings import STANDARD
 from featx.engines.onnx_engine import add_missing_operations, check_inputs
 from featx.engines.registry import missing_packages
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads.linear_map import linear_map
+from featx.inputs.resize import RESAMPLING
 
 if TYPE_CHECKING:
     import keras
@@ -123,7 +130,12 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
 
 
 def export(
-    extractor: FeatureExtractor, head: BaseEstimator, path: str | os.PathLike[str], *, format: str
+    extractor: FeatureExtractor,
+    head: BaseEstimator,
+    path: str | os.PathLike[str],
+    *,
+    format: str,
+    include_resize: bool = False,
 ) -> None:
     """Write an extractor and a head as one model: see :meth:`TransferClassifier.export`.
 
@@ -132,11 +144,23 @@ def export(
     path = as_path(path)
     check_target(path, format)
     backbone = _backbone_of(extractor)
+    inputs = describe_inputs(backbone)
+    if include_resize and "resize" not in inputs:
+        raise ParameterError.of(
+            "include_resize",
+            True,
+            f"False, since {extractor.label} takes inputs of shape {backbone.input_shape}, which "
+            "are not resized",
+        )
     if format == "keras":
         model = to_keras(extractor, head)
     else:
         with backbone.settings.applied(), fixed_seed():
             model = _with_head(_embedding_graph(backbone), head)
+    if include_resize:
+        with STANDARD.applied():
+            model = with_resize(model, backbone.input_form)
+        inputs["shape"] = [None, None, backbone.input_shape[2]]
     folder = path.absolute().parent
     with tempfile.TemporaryDirectory(PART_SUFFIX, ".featx-", folder) as beside:
         written = Path(beside) / path.name
@@ -152,11 +176,40 @@ def export(
             raise
         except Exception as exc:
             raise EngineError(f"{format} cannot hold this network: {exc}") from exc
-        entries = {"full_precision": json.dumps(FULL_PRECISION[format])}
+        entries: dict[str, Any] = {"full_precision": FULL_PRECISION[format], "inputs": inputs}
         if is_classifier(head):
-            entries["class_names"] = json.dumps(_class_names(head))
-        _ANNOTATORS[format](written, entries)
+            entries["class_names"] = _class_names(head)
+        _ANNOTATORS[format](written, {name: json.dumps(entries[name]) for name in entries})
         _move_into_place(written, path, format)
+
+
+def describe_inputs(backbone: Backbone) -> dict[str, Any]:
+    """Return what a model takes, as plain data: the entry ``inputs`` of an exported file.
+
+    It has the version of ``featx``, the ``dtype`` and the ``shape`` of one input, where None is any
+    length. Images also have the ``range`` of their values, from black to white, the ``size``
+    (height, width) that they get, the way to ``resize`` them, "stretch", "crop" or "pad", and the
+    ``resampling`` filter, which is antialiased. A file is resized already if its ``shape`` is of
+    that size.
+
+    Examples
+    --------
+    >>> source = FeatureExtractor("tiny", resize="crop")._source(None)
+    >>> describe_inputs(source.load_backbone())["resize"]
+    'crop'
+    """
+    inputs = {
+        "featx": __version__,
+        "dtype": backbone.kind.dtype,
+        "shape": list(backbone.input_shape),
+    }
+    if not backbone.kind.is_resized:
+        return inputs
+    inputs["range"] = [0, 255]
+    if backbone.takes_channels_first:
+        return inputs
+    size = list(backbone.input_shape[:2])
+    return {**inputs, "size": size, "resize": backbone.spec.resize, "resampling": RESAMPLING}
 
 
 def describe_precision(format: str) -> str:

@@ -55,7 +55,8 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
         Scaling of pixels from 0 to 255. "auto" is the named network's own, and none for a model
-        that was passed.
+        that was passed. The constants of "torch" and "caffe" are averaged for gray images, and
+        repeated for more channels than three.
     layer : str, default=None
         Name of the layer whose output is read; None is the output of the network.
     pooling : str or None, default="auto"
@@ -71,6 +72,15 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         None is the number that is known of a KerasHub backbone.
     input_size : int or (int, int), default=None
         Height and width in pixels to which images are resized; None is the network's default.
+    resize : {"stretch", "crop", "pad"}, default="stretch"
+        How images of another aspect ratio get that size. "stretch" changes the ratio. "crop" keeps
+        it, covers the input and cuts out the center, as in most published evaluations. "pad"
+        keeps it, shows the entire image and fills the rest with black (zeros).
+    in_channels : int, default=None
+        Number of channels of the images, for a named network; None is three. The kernel of the
+        first convolution is adapted: summed over the colors for gray images, else repeated along
+        the channels and rescaled, as in timm. Files are read as gray images for one channel, and
+        need that many channels otherwise.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
         Cache of the embeddings. "auto" is ``$FEATX_CACHE`` or the user's cache folder; None keeps
         nothing.
@@ -152,6 +162,8 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         pooling: str | None = "auto",
         n_prefix_tokens: int | None = None,
         input_size: int | tuple[int, int] | None = None,
+        resize: str = "stretch",
+        in_channels: int | None = None,
         cache: Any = "auto",
         batch_size: int | str = "auto",
         precision: str = "float32",
@@ -171,6 +183,8 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         self.pooling = pooling
         self.n_prefix_tokens = n_prefix_tokens
         self.input_size = input_size
+        self.resize = resize
+        self.in_channels = in_channels
         self.cache = cache
         self.batch_size = batch_size
         self.precision = precision
@@ -536,6 +550,8 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
             layer=self.layer,
             pooling=self.pooling,
             input_size=self.input_size,
+            resize=self.resize,
+            in_channels=self.in_channels,
             precision=self.precision,
             n_prefix_tokens=self.n_prefix_tokens,
         )

@@ -16,8 +16,9 @@ def images_of(size):
     return (images * np.linspace(0.1, 1, N_IMAGES).reshape(-1, 1, 1, 1)).astype(np.uint8)
 
 
-def small():
+def small(**params):
     inputs = keras.Input((8, 8, 3))
-    extractor = FeatureExtractor(keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)), cache=None)
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
+    extractor = FeatureExtractor(model, cache=None, **params)
     embeddings = extractor.fit_transform(images_of(8))
     return extractor, make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, np.arange(24) % 3)

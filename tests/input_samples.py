@@ -3,15 +3,17 @@
 import numpy as np
 
 from featx.inputs.file_index import FileIndex
+from featx.inputs.kinds import InputForm
 from featx.inputs.recognize import as_samples
 
 SHAPE = (8, 8, 3)
+FORM = InputForm(SHAPE)
 
 
-def loaded(X, shape=SHAPE):
+def loaded(X, shape=SHAPE, resize="stretch"):
     """Return the inputs of all samples, none of which has a fault."""
     samples = as_samples(X).for_inputs(shape)
-    rows, inputs, faults = samples.batch(np.arange(len(samples)), shape)
+    rows, inputs, faults = samples.batch(np.arange(len(samples)), InputForm(shape, resize))
     assert not faults
     assert rows.tolist() == list(range(len(samples)))
     return inputs

@@ -55,6 +55,8 @@ def test_clone_loses_no_parameter():
         "layer": "block1_conv1",
         "pooling": "max",
         "input_size": (48, 32),
+        "resize": "pad",
+        "in_channels": 4,
         "cache": None,
         "batch_size": 3,
         "precision": "float32",

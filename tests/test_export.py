@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 from exported_samples import N_IMAGES, images_of, small
+from sample_networks import pixels
 
-from featx import FeatureExtractor, TransferClassifier
+from featx import FeatureExtractor, TransferClassifier, __version__
 from featx.engines import registry
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.export import FORMATS, FULL_PRECISION, _move_folder, check_target, export
@@ -145,6 +146,16 @@ def test_export_agrees_for_any_batch_size(fitted, format, tmp_path):
         assert rows.dtype == np.float32
         np.testing.assert_allclose(rows, expected[:batch_size], atol=1e-4)
     assert json.loads(ENTRIES[format](path, "class_names")) == sorted(CLASSES)
+    side = images.shape[1]
+    assert json.loads(ENTRIES[format](path, "inputs")) == {
+        "featx": __version__,
+        "dtype": "uint8",
+        "shape": [side, side, 3],
+        "range": [0, 255],
+        "size": [side, side],
+        "resize": "stretch",
+        "resampling": "lanczos3",
+    }
     others = {path.with_suffix(".bin")} if format == "openvino" else set()
     assert set(tmp_path.iterdir()) == {path} | others
 
@@ -165,15 +176,45 @@ def test_export_regressor_returns_values_without_names(format, tmp_path):
         expected = head.predict(extractor.transform(X[:size]))
         np.testing.assert_allclose(run(X[:size]), expected, atol=1e-4)
     assert json.loads(ENTRIES[format](path, "full_precision")) == FULL_PRECISION[format]
+    expected = {"featx": __version__, "dtype": "float32", "shape": [20, 2]}
+    assert json.loads(ENTRIES[format](path, "inputs")) == expected
     with pytest.raises((KeyError, FileNotFoundError, RuntimeError)):
         ENTRIES[format](path, "class_names")
+
+
+@pytest.mark.slow
+@all_formats
+def test_export_include_resize_takes_any_size(format, tmp_path):
+    extractor, head = small(resize="crop")
+    path = place(tmp_path, format)
+    export(extractor, head, path, format=format, include_resize=True)
+    run = RUNTIMES[format](path)
+    for size, n_images in (((8, 8), 2), ((37, 21), 3), ((5, 50), 1)):
+        images = pixels((*size, 3), n_images=n_images)
+        expected = head.predict_proba(extractor.transform(images))
+        np.testing.assert_allclose(run(images), expected, atol=2e-2)
+        assert np.abs(run(images) - expected).mean() < 3e-3
+    inputs = json.loads(ENTRIES[format](path, "inputs"))
+    assert (inputs["shape"], inputs["size"]) == ([None, None, 3], [8, 8])
+    assert inputs["resize"] == "crop"
+
+
+def test_export_include_resize_of_vectors_raises(tmp_path):
+    X = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+    inputs = keras.Input((5,))
+    extractor = FeatureExtractor(keras.Model(inputs, keras.layers.Dense(3)(inputs)), cache=None)
+    head = make_head("ridge", REGRESSOR_HEADS).fit(extractor.fit_transform(X), np.arange(12.0))
+    with pytest.raises(ParameterError, match=r"include_resize=True.*\(5,\), which are not resized"):
+        export(extractor, head, tmp_path / "model.keras", format="keras", include_resize=True)
+    assert [file for file in tmp_path.iterdir() if file.suffix == ".keras"] == []
 
 
 @pytest.mark.slow
 def test_export_keras_file_loads_without_featx(fitted, tmp_path):
     classifier, images = fitted
     path = place(tmp_path, "keras")
-    export(classifier.extractor_, classifier.head_, path, format="keras")
+    options = {"format": "keras", "include_resize": True}
+    export(classifier.extractor_, classifier.head_, path, **options)
     np.save(tmp_path / "images.npy", images)
     code = (
         "import sys, keras, numpy as np\n"
@@ -190,7 +231,8 @@ def test_export_keras_file_loads_without_featx(fitted, tmp_path):
 def test_export_litert_needs_no_tensorflow_operations(fitted, tmp_path):
     classifier, _ = fitted
     path = place(tmp_path, "litert")
-    export(classifier.extractor_, classifier.head_, path, format="litert")
+    options = {"format": "litert", "include_resize": True}
+    export(classifier.extractor_, classifier.head_, path, **options)
     assert b"Flex" not in path.read_bytes()
 
 

@@ -13,6 +13,8 @@ from sklearn.exceptions import NotFittedError
 
 from featx import FeatureExtractor
 from featx.exceptions import BackboneError, InputError, ParameterError
+from featx.inputs.images import conform
+from featx.inputs.resize import RESIZES
 
 
 @pytest.fixture
@@ -183,6 +185,58 @@ def test_transform_other_size_resizes_as_fit():
     extractor = FeatureExtractor(random_model(0)).fit(large)
     explicit = FeatureExtractor(random_model(0), input_size=24)
     np.testing.assert_array_equal(extractor.transform(small), explicit.fit_transform(small))
+
+
+class Lazily:
+    """Images that are made when they are asked for."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        return self.images[row].copy()
+
+
+@pytest.mark.parametrize("given", ["arrays", "paths", "lazy"])
+@pytest.mark.parametrize("resize", RESIZES)
+def test_transform_resize_is_that_of_conform(resize, given, tmp_path):
+    wide = pixels((48, 80, 3), n_images=3)
+    ready = np.stack([conform(image, (64, 64, 3), resize) for image in wide])
+    X = {
+        "arrays": wide,
+        "paths": write_images(tmp_path / "images", wide),
+        "lazy": Lazily(wide),
+    }[given]
+    embeddings, report = embed(X, resize=resize)
+    assert report.n_forward == 3
+    assert agree(embeddings, embed(ready, cache=None)[0])
+
+
+def test_transform_resize_has_rows_of_its_own():
+    wide = pixels((48, 80, 3), n_images=3)
+    digests = set()
+    for resize in RESIZES:
+        extractor = FeatureExtractor("tiny", resize=resize)
+        extractor.fit_transform(wide)
+        assert extractor.report_.n_forward == 3
+        extractor.transform(wide)
+        assert extractor.report_.n_forward == 0
+        digests.add(extractor.space_digest_)
+    assert len(digests) == len(RESIZES)
+
+
+def test_transform_views_show_what_is_resized():
+    wide = pixels((48, 80, 3), n_images=3)
+    ready = np.stack([conform(image, (64, 64, 3), "crop") for image in wide])
+    params = {"views": 3, "augment": "standard", "cache": None}
+    views = FeatureExtractor("tiny", resize="crop", **params).fit(wide).transform_views(wide)
+    assert agree(views[:, 0], embed(ready, cache=None)[0])
+    # Other views are drawn by pixels and number, which are the same for the image that is ready.
+    expected = FeatureExtractor("tiny", **params).fit(ready).transform_views(ready)
+    assert agree(views.reshape(9, -1), expected.reshape(9, -1))
 
 
 def test_feature_names_before_fit_raise():

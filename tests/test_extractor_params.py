@@ -33,6 +33,8 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
         pooling="mean",
         input_size=-1,
         n_prefix_tokens=-1,
+        resize="fill",
+        in_channels=0,
         cache=3,
         batch_size=0,
         precision="int8",
@@ -46,7 +48,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
     with pytest.raises(ParameterError) as caught:
         extractor.fit(images)
     message = str(caught.value)
-    assert "16 faulty parameters" in message
+    assert "18 faulty parameters" in message
     assert "Did you mean" in message
     for name in extractor.get_params():
         if name not in ("backbone_params", "verbose"):

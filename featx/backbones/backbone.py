@@ -21,6 +21,7 @@ from featx._text import one_line
 from featx._warning import warn_caller
 from featx.backbones.channels import channel_axis, takes_channels_first
 from featx.backbones.hub_models import HubModel, is_hub_model, single_input_model
+from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import (
     check_token_pooling,
     counts_prefix_tokens,
@@ -58,7 +59,7 @@ from featx.digests.space import Space
 from featx.digests.tensor_history import calls_of, graph_outputs, is_graph, producer
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, ParameterError, ParameterWarning
-from featx.inputs.kinds import InputKind, kind_of
+from featx.inputs.kinds import InputForm, InputKind, kind_of
 
 if TYPE_CHECKING:
     import keras
@@ -83,6 +84,8 @@ class BackboneSpec:
     layer: str | keras.KerasTensor | None
     pooling: str | None
     input_size: int | tuple[int, int] | None
+    resize: str
+    in_channels: int | None
     precision: str
     n_prefix_tokens: int | None = None
 
@@ -108,6 +111,11 @@ class BackboneSpec:
         sides = self.input_size
         height, width = sides if isinstance(sides, (tuple, list)) else (sides, sides)
         return (int(height), int(width))
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels of the inputs of a named network."""
+        return int(self.in_channels or N_COLORS)
 
     @cached_property
     def settings(self) -> KerasSettings:
@@ -159,6 +167,11 @@ class Backbone:
         """Return True unless a file would now be loaded with other code, registered since then."""
         is_stored = is_file(self.spec.backbone) or isinstance(self.spec.backbone, StoredModel)
         return not is_stored or all(map(is_registered_last, user_code(self.model)))
+
+    @property
+    def input_form(self) -> InputForm:
+        """Form of one input."""
+        return InputForm(self.input_shape, self.spec.resize)
 
     @property
     def kind(self) -> InputKind:
@@ -346,7 +359,7 @@ class Backbone:
             "dtype": "float32",
             "feature_shape": list(self.feature_shape),
         }
-        description |= self.kind.reader
+        description |= self.input_form.reader
         if self.takes_channels_first:
             description["channels_first"] = True
         if self.has_tokens and counts_prefix_tokens(self.pooling):
@@ -409,6 +422,10 @@ class Backbone:
         if spec.input_size is not None:
             sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
             departures.append("input " + "x".join(map(str, sides)))
+        if spec.n_channels != N_COLORS:
+            departures.append(f"{spec.n_channels} channels")
+        if spec.resize != "stretch":
+            departures.append(f"resize {spec.resize}")
         if spec.precision != "float32":
             departures.append(f"precision {spec.precision}")
         return departures
@@ -449,7 +466,7 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
         check_can_run()
     settings = spec.settings
     if spec.network:
-        shape = (*(spec.size or (0, 0)), 3)
+        shape = (*(spec.size or (0, 0)), spec.n_channels)
         model = named_model(
             spec.network, input_shape=shape, weights=spec.weights, params=spec.backbone_params or {}
         )

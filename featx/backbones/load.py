@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featx._files import open_given
 from featx._warning import warn_caller
 from featx.backbones.downloads import checked_download
+from featx.backbones.input_channels import N_COLORS, with_input_channels
 from featx.backbones.registry import PRETRAINED, TINY_FILE, Network
 from featx.digests.code import object_named
 from featx.digests.keras_settings import STANDARD
@@ -32,28 +33,26 @@ KERAS_SUFFIX = ".keras"
 def named_model(
     network: Network,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     weights: str | os.PathLike[str] | None,
     params: dict[str, Any],
 ) -> keras.Model:
-    """Build a network of ``keras.applications``, or the embedded one.
+    """Build a network of ``keras.applications``, or the embedded one, for any number of channels.
 
     With ``weights=None`` they are drawn from a fixed seed; the caller's random state is unchanged.
     `params` go to the constructor, besides ``include_top=False``.
     """
+    *size, n_channels = input_shape
     if network.constructor:
-        if weights not in (None, PRETRAINED) and network.scales_for_published_weights:
-            warn_caller(
-                WeightsWarning(
-                    f"{network.constructor} with weights={os.fspath(weights)!r}: only with "
-                    "weights='pretrained' does Keras scale the pixels once more, so the path of a "
-                    "published ImageNet file gives other embeddings. Put such a file into "
-                    "~/.keras/models and pass weights='pretrained'. A file of a network that was "
-                    "trained with weights=None needs no change"
-                )
-            )
-        return _application(network, input_shape, weights, params)
-    return _tiny(weights)
+        _warn_of_scaling(network, weights)
+        model = _application(network, (*size, N_COLORS), weights, params)
+    else:
+        model = _tiny(weights)
+    if n_channels == N_COLORS:
+        return model
+    takes_bgr = network.preprocessing == "caffe"
+    with STANDARD.applied(), fixed_seed():  # initializers draw from Python's own generator
+        return with_input_channels(model, n_channels, takes_bgr=takes_bgr, label=network.name)
 
 
 def network_graph(network: Network) -> keras.Model:
@@ -67,9 +66,23 @@ def network_graph(network: Network) -> keras.Model:
         return named_model(network, input_shape=shape, weights=None, params={})
 
 
+def _warn_of_scaling(network: Network, weights: str | os.PathLike[str] | None) -> None:
+    if weights in (None, PRETRAINED) or not network.scales_for_published_weights:
+        return
+    warn_caller(
+        WeightsWarning(
+            f"{network.constructor} with weights={os.fspath(weights)!r}: only with "
+            "weights='pretrained' does Keras scale the pixels once more, so the path of a "
+            "published ImageNet file gives other embeddings. Put such a file into "
+            "~/.keras/models and pass weights='pretrained'. A file of a network that was "
+            "trained with weights=None needs no change"
+        )
+    )
+
+
 def _application(
     network: Network,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     weights: str | os.PathLike[str] | None,
     params: dict[str, Any],
 ) -> keras.Model:

@@ -3,7 +3,8 @@
 The table needs no Keras. Each network has its own scaling of pixels from 0 to 255; the names of the
 scalings are those of Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, then standardized
 with the mean and standard deviation of ImageNet's channels; ``"caffe"`` turns RGB into BGR and
-subtracts ImageNet's mean; ``"unit"`` is x / 255.
+subtracts ImageNet's mean; ``"unit"`` is x / 255. For images of other than three channels, see
+``input_channels.py``; ``"caffe"`` keeps their order.
 
 The accuracies on ImageNet are those that Keras publishes: in the table of "Available models" on the
 page "Keras Applications" of its documentation (2026-11), and for MobileNetV3 in the docstrings of
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from featx._validation import did_you_mean
-from featx.exceptions import BackboneError, ParameterError
+from featx.backbones.input_channels import N_COLORS, for_channels
+from featx.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
@@ -202,13 +204,15 @@ def preprocess(
         return x / 255.0
     if preprocessing == _EFFICIENTNET_V2:
         return x / 128.0 - 1.0
-    if inputs.shape[channel_axis] != 3:
-        raise BackboneError(
-            f"preprocessing={preprocessing!r} is made for 3 channels, but the backbone takes "
-            f"{inputs.shape[channel_axis]}: pass preprocessing='tf', 'unit', None or a Keras layer"
-        )
-    shape = (3,) if channel_axis == -1 else (3, *(1,) * (len(inputs.shape) - 1 - channel_axis))
+    n_axes_after = 0 if channel_axis == -1 else len(inputs.shape) - 1 - channel_axis
+
+    def of_channels(constants: np.ndarray) -> np.ndarray:
+        adapted = for_channels(constants, inputs.shape[channel_axis])
+        return adapted.reshape(-1, *(1,) * n_axes_after)
+
     if preprocessing == "torch":
-        return (x / 255.0 - _TORCH_MEAN.reshape(shape)) / _TORCH_STD.reshape(shape)
+        return (x / 255.0 - of_channels(_TORCH_MEAN)) / of_channels(_TORCH_STD)
+    if inputs.shape[channel_axis] != N_COLORS:  # in the order of the kernel
+        return x - of_channels(_CAFFE_MEAN_BGR[_BGR])
     # `take` rather than `flip`, since OpenVINO fuses it with the convolution that follows.
-    return ops.take(x, _BGR, axis=channel_axis) - _CAFFE_MEAN_BGR.reshape(shape)
+    return ops.take(x, _BGR, axis=channel_axis) - of_channels(_CAFFE_MEAN_BGR)

@@ -23,6 +23,7 @@ from typing import Any
 from featx._files import open_given
 from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
+from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import LayerSpec
 from featx.backbones.load import is_file
 from featx.backbones.presets import Preset, files_of, hub_version
@@ -37,7 +38,7 @@ from featx.digests.space import Space
 from featx.engines.compile import check_is_eager
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
 from featx.inputs.file_index import FileIndex, file_key
-from featx.inputs.kinds import KINDS
+from featx.inputs.kinds import KINDS, InputForm
 
 _RECIPE_VERSION = 2
 _MAX_BUILT = 8
@@ -64,6 +65,11 @@ class EmbeddingSource:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input of the backbone."""
         return self.space.input_shape
+
+    @property
+    def input_form(self) -> InputForm:
+        """Form of one input of the backbone."""
+        return InputForm.of_space(self.space.description)
 
 
 def unique_sources(
@@ -114,6 +120,7 @@ def _resolve_from(
             "unidentified": uuid.uuid4().hex,
             "feature_shape": backbone.feature_shape,
             "input_shape": backbone.input_shape,
+            **backbone.input_form.reader,
         }
         return EmbeddingSource(Space(unknown).stored_as("float32"), build, is_cacheable=False)
     if remembered and remembered != space:
@@ -250,6 +257,8 @@ def _source(
         "params": spec.backbone_params or {},
         "size": spec.size,
     }
+    if spec.n_channels != N_COLORS:
+        plain["in_channels"] = spec.n_channels
     if callable(spec.backbone) or spec.weights is None:
         plain["backend"] = backend_name()  # backends draw different numbers from one seed
     return {"keras": _keras_version(), **_plain(plain)}
@@ -265,7 +274,7 @@ def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any]
         "layer": spec.layer,
         "pooling": "avg" if spec.network and spec.pooling == "auto" else spec.pooling,
         "precision": spec.precision,
-        "decoder": [name for kind in KINDS for name in kind.reader.values()],
+        "decoder": [name for kind in KINDS for name in kind.reader(spec.resize).values()],
     }
     if spec.n_prefix_tokens is not None:
         reading["n_prefix_tokens"] = spec.n_prefix_tokens
@@ -346,7 +355,7 @@ def _builder(
     key = _key_of_model(spec, source, array_shape)
     reading = (
         *(spec.preprocessing, spec.layer, spec.pooling, spec.precision),
-        spec.n_prefix_tokens,
+        *(spec.resize, spec.n_prefix_tokens),
     )
 
     def build() -> Backbone:

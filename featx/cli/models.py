@@ -241,10 +241,18 @@ def evaluate(
 @click.command(cls=Command)
 @_MODEL
 @click.argument("out", type=GivenPath(path_type=Path))
+@click.option("--include-resize", is_flag=True, help="Take images of any size, and resize them.")
 @FORCE
 @_TRUSTED
 @AS_JSON
-def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json: bool) -> None:
+def export(
+    model: str,
+    out: Path,
+    include_resize: bool,
+    force: bool,
+    trusted: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Write a saved model for a runtime that does not need featx.
 
     The ending of OUT decides the format: .keras, .onnx, .xml (OpenVINO), .tflite (LiteRT). Without
@@ -257,7 +265,7 @@ def export(model: str, out: Path, force: bool, trusted: tuple[str, ...], as_json
     check_out(*files_of(out, format), force=force)
     check_target(out, format)
     classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
-    classifier.export(out, format=format)
+    classifier.export(out, format=format, include_resize=include_resize)
     show(
         {"out": str(out), "format": format, "full_precision": FULL_PRECISION[format]},
         as_json,

@@ -116,6 +116,8 @@ extractor_options = _added(
     click.option("--layer", default=None, help="Name of the layer to read; default: output."),
     click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
     click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
+    click.option("--in-channels", type=int, default=None, help="Of the images; default: 3."),
+    click.option("--resize", default="stretch", help="stretch, crop (the center) or pad (black)."),
     click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none."),
     click.option("--batch-size", type=click.IntRange(min=1), default=None),
     click.option(
@@ -152,6 +154,8 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
         layer=options["layer"],
         pooling=or_none(options["pooling"]),
         input_size=options["input_size"],
+        resize=options["resize"],
+        in_channels=options["in_channels"],
         cache=or_none(options["cache"]),
         batch_size=options["batch_size"] or "auto",
         engine=options["engine"],

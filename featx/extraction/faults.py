@@ -18,6 +18,7 @@ from featx.exceptions import (
     describe_faults,
 )
 from featx.extraction.load import GROUP_SIZE, KnownRows, load
+from featx.inputs.kinds import InputForm
 from featx.inputs.samples import Samples
 
 _SEARCH_S = 10.0
@@ -29,12 +30,12 @@ def search_faults(
     keys: np.ndarray,
     faults: list[SampleFault],
     *,
-    shape: tuple[int, ...],
+    form: InputForm,
     n_jobs: int | None,
 ) -> tuple[list[SampleFault], int]:
     """Decode the other samples for some seconds, to list as many faults as possible at once.
 
-    `faults` are known already; `shape` is that of one input of the network. Return all faults, and
+    `faults` are known already; `form` is that of one input of the network. Return all faults, and
     the number of samples for which there was no time.
     """
     start_s = time.monotonic()
@@ -43,7 +44,7 @@ def search_faults(
     while n_seen < len(healthy) and time.monotonic() - start_s < _SEARCH_S:
         some = healthy[n_seen : n_seen + _SEARCH_ROWS]
         rows = KnownRows(some)
-        for _, _, bad in load(samples, rows, shape, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
+        for _, _, bad in load(samples, rows, form, batch_size=lambda: GROUP_SIZE, n_jobs=n_jobs):
             faults = faults + bad
         n_seen += len(some)
     return with_duplicates(faults, samples, keys), len(healthy) - n_seen
@@ -94,7 +95,7 @@ def check_finite(
     first = int(np.argmin(is_finite[bad[0]]))
     source = sources[int(np.searchsorted(ends, first, side="right"))]
     backbone, row = source.load_backbone(), int(rows[bad[0]])
-    _, inputs, _ = samples.batch(rows[bad[:1]], source.input_shape)
+    _, inputs, _ = samples.batch(rows[bad[:1]], source.input_form)
     raise BackboneError(
         f"{backbone.spec.label} gives NaN or infinite values for {len(bad)} of {len(rows)} samples "
         f"that could be read (equal ones count once), the first being [{row}] {samples.name(row)}. "

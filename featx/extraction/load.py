@@ -16,6 +16,7 @@ import numpy as np
 
 from featx._threads import run_ahead
 from featx.exceptions import SampleFault
+from featx.inputs.kinds import InputForm
 from featx.inputs.samples import Identified, Identities, Samples
 
 GROUP_SIZE = 64  # largest number of samples that a thread decodes or resizes at once
@@ -150,20 +151,20 @@ class DistinctRows:
 def load(
     samples: Samples,
     rows: Rows,
-    shape: tuple[int, ...],
+    form: InputForm,
     *,
     batch_size: Callable[[], int],
     n_jobs: int | None,
 ) -> Generator[Loaded]:
     """Load samples in groups, prefetched in threads: see :meth:`Samples.batch`.
 
-    `shape` is that of one input of the network, and `batch_size` returns the network's present
+    `form` is that of one input of the network, and `batch_size` returns the network's present
     batch size. Groups that are only sliced have this size, so that nothing is copied; groups that
     are decoded are smaller. `n_jobs` threads decode; None is one per core.
 
-    Yield rows, int64, inputs (k, *shape), uint8 or float32, and the faults of other rows.
+    Yield rows, int64, inputs (k, *form.shape), uint8 or float32, and the faults of other rows.
     """
-    is_sliced = samples.is_ready(shape) and rows.are_consecutive
+    is_sliced = samples.is_ready(form.shape) and rows.are_consecutive
     largest = rows.n_untaken if is_sliced else GROUP_SIZE
 
     def groups() -> Iterator[np.ndarray]:
@@ -173,7 +174,7 @@ def load(
                 yield group
 
     def read(group: np.ndarray) -> Loaded:
-        return samples.batch(group, shape)
+        return samples.batch(group, form)
 
     if is_sliced:  # which takes less time than handing it to a thread
         yield from map(read, groups())

@@ -24,6 +24,7 @@ from featx.extraction.frontier import FrontierEntry
 from featx.extraction.load import DistinctRows, KnownRows, Loaded, Rows, first_of_content, load
 from featx.extraction.write import RowWriter
 from featx.inputs.file_index import FileIndex
+from featx.inputs.kinds import InputForm
 from featx.inputs.samples import Identified, Identities, ReadBlock, Samples
 
 _FLUSH_EVERY_S = 5.0
@@ -102,9 +103,9 @@ class MissingRows(ABC):
         return [output.source for output in self.outputs]
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input of the network."""
-        return self.outputs[0].source.input_shape
+    def input_form(self) -> InputForm:
+        """Form of one input of the network."""
+        return self.outputs[0].source.input_form
 
     @property
     @abstractmethod
@@ -209,8 +210,8 @@ def find_missing(
         keys = keys_from([key], count=1)
         return any(output.missing(keys)[0] for output in outputs)
 
-    shape = outputs[0].source.input_shape
-    blocks = samples.read(shape, is_wanted=is_wanted, n_jobs=settings.n_jobs)
+    form = outputs[0].source.input_form
+    blocks = samples.read(form, is_wanted=is_wanted, n_jobs=settings.n_jobs)
     if blocks is None:
         return IdentifiedRows(samples, outputs, settings, entry, files)
     return ReadOnceRows(samples, outputs, settings, entry, blocks)
@@ -284,7 +285,7 @@ class IdentifiedRows(MissingRows):
         return load(
             self.samples,
             self._queue,
-            self.input_shape,
+            self.input_form,
             batch_size=batch_size,
             n_jobs=self.settings.n_jobs,
         )
@@ -332,7 +333,7 @@ class IdentifiedRows(MissingRows):
             self.samples,
             self.identities.keys,
             [*self.identities.faults, *found],
-            shape=self.input_shape,
+            form=self.input_form,
             n_jobs=self.settings.n_jobs,
         )
         n_unseen += len(self.samples) - self.identities.n_known
@@ -427,7 +428,7 @@ class ReadOnceRows(MissingRows):
             # Faulty samples, and samples that were not loaded since their row seemed to be intact.
             damaged = np.setdiff1d(rows, block.loaded)
             if len(damaged):
-                yield self.samples.batch(damaged, self.input_shape)
+                yield self.samples.batch(damaged, self.input_form)
 
     def _look_up_rows(self, rows: np.ndarray) -> np.ndarray:
         """Fill in stored rows; return those that need the network."""

@@ -126,6 +126,7 @@ class Plan:
             "preprocessing": self.backbone.preprocessing,
             "weights": PRETRAINED,
             "backbone_params": None,
+            "in_channels": None,
             "layer": None,
             "pooling": self.backbone.pooling,
             "n_prefix_tokens": self.backbone.n_prefix_tokens,

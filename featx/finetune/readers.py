@@ -14,6 +14,7 @@ import numpy as np
 
 from featx.cache.store import SpaceStore
 from featx.exceptions import BadSampleError, MissingRowsError
+from featx.inputs.kinds import InputForm
 from featx.inputs.samples import Samples
 
 
@@ -65,11 +66,11 @@ class PixelReader:
 
     n_threads = joblib.cpu_count()
 
-    def __init__(self, samples: Samples, rows: np.ndarray, shape: tuple[int, ...]) -> None:
-        self._samples, self._rows, self._shape = samples, rows, shape
+    def __init__(self, samples: Samples, rows: np.ndarray, form: InputForm) -> None:
+        self._samples, self._rows, self._form = samples, rows, form
 
     def __call__(self, rows: np.ndarray, view: int = 0) -> list[np.ndarray]:
-        """Return the inputs of samples, (len(rows), *shape) float32, in a list of one.
+        """Return the inputs of samples, (len(rows), *form.shape) float32, in a list of one.
 
         Raises
         ------
@@ -78,9 +79,9 @@ class PixelReader:
         """
         wanted = self._rows[rows]
         order = np.argsort(wanted, kind="stable")
-        _, ordered, faults = self._samples.batch(wanted[order], self._shape)
+        _, ordered, faults = self._samples.batch(wanted[order], self._form)
         if faults:
             raise BadSampleError(faults, len(self._samples))
-        inputs = np.empty((len(rows), *self._shape), np.float32)
+        inputs = np.empty((len(rows), *self._form.shape), np.float32)
         inputs[order] = ordered
         return [inputs]

@@ -317,7 +317,7 @@ def _make_inputs(plan: Plan, samples: Samples, rows: np.ndarray, cache: Embeddin
             return Inputs(keys, plan.frontier.reader(cache, all_keys))
         # A warning gave the reason.
         plan.frontier_skipped_because = "the activations could not be stored"
-    return Inputs(keys, PixelReader(samples, rows, plan.backbone.input_shape))
+    return Inputs(keys, PixelReader(samples, rows, plan.backbone.input_form))
 
 
 def _store_views(

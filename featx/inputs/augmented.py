@@ -15,6 +15,7 @@ import numpy as np
 from featx.digests.key_table import keys_from, matrix_from_keys
 from featx.exceptions import SampleFault
 from featx.inputs.file_index import FileIndex
+from featx.inputs.kinds import InputForm
 from featx.inputs.samples import Samples
 
 _VIEWS_AT_ONCE = 32_768  # in one pass, since their embeddings stay in memory
@@ -76,12 +77,12 @@ class AugmentedSamples(Samples):
         return self._keys, []
 
     def batch(
-        self, rows: np.ndarray, shape: tuple[int, ...]
+        self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load each image once, and augment it."""
         of_images, numbers = np.divmod(rows, self._n_augmented)
         wanted, places = np.unique(self._rows[of_images], return_inverse=True)
-        good, images, found = self._samples.batch(wanted, shape)
+        good, images, found = self._samples.batch(wanted, form)
         reasons = {fault.position: fault.reason for fault in found}
         faults = [
             self.fault(row, reasons[wanted[place]])

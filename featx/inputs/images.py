@@ -1,9 +1,10 @@
-"""Decoding of images, and resizing of pixels to the input of a backbone.
+"""Images as inputs of a backbone: decoded, in its channels and its size.
 
 Images are decoded as a viewer shows them: EXIF orientation is applied, transparency becomes white,
 16 bits become 8 (see ``pixels.py``), and palettes, gray, CMYK and other color spaces become RGB.
 Any bytes give an array or an :class:`UnreadableImageError` whose message is the reason; no other
-program is started. Decoder and resizing decide embeddings, so their names are part of the space.
+program is started. The decoder decides embeddings, so its name is part of the space, as is that of
+the way to resize (``resize.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
-from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 
 # Image.open would import the plugins of all formats for those of TIFF and WebP.
 from PIL import (
@@ -37,18 +37,12 @@ from featx.inputs.pixels import (
     on_white,
     tile_size,
 )
+from featx.inputs.resize import decoded_size, resized
 
-# Change these when the same bytes or pixels give other inputs than before.
+# Change this when the same bytes give other pixels than before.
 DECODER = "pillow-4"
-RESIZE = "lanczos-stretch-2"
 # The only formats that are opened; photos of phones, which Pillow calls MPO, are JPEGs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-# The same filter as Pillow's, with SIMD instructions; integers are the same with all of them.
-_LANCZOS = ResizeOptions(ResizeAlg.convolution(FilterType.lanczos3))
-_LANCZOS.use_alpha = False
-_REDUCING_GAP = 2  # as in Pillow's thumbnails, so that the filter at least halves the image
-# Longer sides, which no camera has, are reduced first: the filter takes 50 bytes per pixel.
-_LONGEST_SIDE = 2**16
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -66,13 +60,14 @@ _Orientation = Callable[[Image.Image], int | None]
 _Result = TypeVar("_Result")
 
 
-def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+def decode_to(data: bytes, shape: tuple[int, ...], resize: str = "stretch") -> np.ndarray:
     """Decode an image, and give it the size and channels, (h, w, c), that a backbone takes.
 
-    The data are a JPEG, PNG, BMP, GIF or WebP (the first frame), or a TIFF (the first page). A JPEG
-    of more than twice the size is decoded at a half, a quarter or an eighth of its own size, which
-    saves most of the time for a photograph of twelve megapixels. No intermediate result is copied,
-    since a copy takes a tenth of the decoding time.
+    `resize` is one of ``RESIZES`` (``resize.py``). The data are a JPEG, PNG, BMP, GIF or WebP (the
+    first frame), or a TIFF (the first page). A JPEG of more than twice the size is decoded at a
+    half, a quarter or an eighth of its own size, which saves most of the time for a photograph of
+    twelve megapixels. No intermediate result is copied, since a copy takes a tenth of the decoding
+    time.
 
     Raises
     ------
@@ -80,14 +75,15 @@ def decode_to(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         The data are damaged, are not an image or an implausibly large one, the range of the pixels
         is not known, or the channels cannot be converted.
     """
-    side = _REDUCING_GAP * max(shape[:2])  # the longer side, since EXIF may turn the image
 
     def reduced(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
-        image.draft(None, (side, side))
+        image.draft(None, decoded_size(image.size, shape, resize))
         return _loaded_file(image, orientation)
 
     image = _read(data, reduced)
-    return _resized(on_white(image), shape) if shape[2] == 3 else conform(np.asarray(image), shape)
+    if shape[2] == 3:
+        return resized(on_white(image), (shape[0], shape[1]), resize)
+    return conform(np.asarray(image), shape, resize)
 
 
 def check_header(data: bytes) -> None:
@@ -228,11 +224,11 @@ def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
     return own if turn is None else own.transpose(turn)
 
 
-def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def conform(pixels: np.ndarray, shape: tuple[int, ...], resize: str = "stretch") -> np.ndarray:
     """Give pixels, (h, w) or (h, w, c), the size and channels, (h, w, c), that a backbone takes.
 
-    Images are stretched with the Lanczos filter, which is antialiased. An array that has the size
-    and the channels is returned without a copy. Values are from 0 to 255; uint16 is scaled
+    `resize` is one of ``RESIZES`` (``resize.py``). An array that has the size and the channels is
+    returned without a copy. Values are from 0 to 255; uint16 is scaled
     from 0..65535: see ``pixels.py``.
 
     Raises
@@ -246,19 +242,11 @@ def conform(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return image
     if image.dtype == np.uint8 and n_channels in (1, 3):
         picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if n_channels == 1 else image))
-        return _resized(picture, shape).reshape(shape)
+        return resized(picture, (height, width), resize).reshape(shape)
     layers = (Image.fromarray(np.ascontiguousarray(layer)) for layer in np.moveaxis(image, -1, 0))
     # The filter overshoots at edges; integers are clipped already.
-    return np.clip(np.stack([_resized(layer, shape) for layer in layers], axis=-1), 0, 255)
-
-
-def _resized(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
-    height, width = shape[:2]
-    if max(image.size) > _LONGEST_SIDE:
-        image = image.reduce((-(-image.width // _LONGEST_SIDE), -(-image.height // _LONGEST_SIDE)))
-    resized = Image.new(image.mode, (width, height))
-    Resizer().resize_pil(image, resized, _LANCZOS)
-    return np.asarray(resized)
+    of_size = [resized(layer, (height, width), resize) for layer in layers]
+    return np.clip(np.stack(of_size, axis=-1), 0, 255)
 
 
 def _as_pixels(pixels: np.ndarray) -> np.ndarray:
@@ -274,7 +262,7 @@ def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
         return image
     if given == 4 and n_channels in (1, 3):
         return _with_channels(_on_white(image), n_channels)
-    if given == 1:
+    if given == 1 and n_channels == 3:
         return np.repeat(image, n_channels, axis=-1)
     if given == 3 and n_channels == 1:
         # ITU-R 601 luma, the weights of Pillow's mode "L".
@@ -282,7 +270,7 @@ def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
         gray = luma if image.dtype == np.float32 else np.rint(luma).astype(np.uint8)
         return gray[..., np.newaxis]
     raise UnreadableImageError(
-        f"has {given} channels, but the backbone takes {n_channels}: pass "
+        f"has {given} channel{'s' * (given > 1)}, but the backbone takes {n_channels}: pass "
         f"{'RGBA images, or ' if n_channels == 4 else ''}arrays of shape (h, w, {n_channels})"
     )
 

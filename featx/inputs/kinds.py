@@ -2,22 +2,23 @@
 
 All code that depends on the kind uses the object that :func:`kind_of` returns. A new kind is one
 class and its entry in :data:`KINDS`. `reader` is part of the digest of a space: changing it makes
-all stored rows of that kind unreachable.
+all stored rows of that kind unreachable. :class:`InputForm` describes one input of a backbone.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from featx.digests.hashing import digest_of, digest_of_array
 from featx.exceptions import UnreadableImageError
-from featx.inputs.images import DECODER, RESIZE, check_header, conform, decode_to
+from featx.inputs.images import DECODER, check_header, conform, decode_to
 from featx.inputs.items import check_unmasked, content_of
 from featx.inputs.pixels import check_range
+from featx.inputs.resize import RESIZES
 
 NOT_FINITE = "has NaN or infinite values, or some beyond float32 (3.4e38)"
 
@@ -28,7 +29,6 @@ class InputKind(ABC):
     name: ClassVar[str]
     n_axes: ClassVar[int | None] = None  # of one input; None is any number that no other kind has
     dtype: ClassVar[str] = "float32"  # in which an exported network takes a batch
-    reader: ClassVar[dict[str, str]] = {}  # names and versions of its parts, which spaces describe
     is_resized: ClassVar[bool] = False  # True if samples of any size become inputs of one size
     is_augmentable: ClassVar[bool] = False  # by ``augment="standard"`` and cutmix
 
@@ -41,8 +41,12 @@ class InputKind(ABC):
         """Return the digest of the content, after the checks that are cheap."""
 
     @abstractmethod
-    def load(self, content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
+    def load(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
         """Convert the content to one input of a backbone, uint8 or float32."""
+
+    def reader(self, resize: str) -> dict[str, str]:
+        """Return the names and versions of what reads the samples, which spaces describe."""
+        return {}
 
     def peak(self, content: np.ndarray | bytes) -> float:
         """Return the largest floating-point pixel; -inf if there is none."""
@@ -55,7 +59,6 @@ class Image(InputKind):
     name = "image"
     n_axes = 3
     dtype = "uint8"
-    reader: ClassVar = {"decoder": DECODER, "resize": RESIZE}
     is_resized = True
     is_augmentable = True
 
@@ -71,11 +74,15 @@ class Image(InputKind):
         check_header(content)
         return digest_of(content)
 
-    def load(self, content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
+    def load(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
         """Decode an image, and give it the size and channels of the input."""
         if isinstance(content, np.ndarray):
-            return conform(content, shape)
-        return decode_to(content, shape)
+            return conform(content, form.shape, form.resize)
+        return decode_to(content, form.shape, form.resize)
+
+    def reader(self, resize: str) -> dict[str, str]:
+        """Return the names of the decoder and of the way to resize."""
+        return {"decoder": DECODER, "resize": RESIZES[resize]}
 
     def peak(self, content: np.ndarray | bytes) -> float:
         """Return the largest pixel of a floating-point image; -inf for others."""
@@ -98,11 +105,11 @@ class _Values(InputKind):
         """Return the digest of an array."""
         return digest_of_array(np.asarray(content))
 
-    def load(self, content: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
+    def load(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
         """Return the array as float32; raise if it has another shape or is not finite."""
         values = as_values(np.asarray(content))
-        if values.shape != shape:
-            raise UnreadableImageError(f"has shape {values.shape}: expected {shape}")
+        if values.shape != form.shape:
+            raise UnreadableImageError(f"has shape {values.shape}: expected {form.shape}")
         if not np.isfinite(values).all():
             raise UnreadableImageError(NOT_FINITE)
         return values
@@ -134,6 +141,36 @@ def kind_of(input_shape: Sequence[int | None]) -> InputKind:
     ['image', 'vector', 'signal']
     """
     return next(kind for kind in KINDS if kind.n_axes in (len(input_shape), None))
+
+
+class InputForm(NamedTuple):
+    """The form of one input of a backbone: its shape, and how images are resized to it.
+
+    Examples
+    --------
+    >>> InputForm((224, 224, 3), "crop").reader["resize"]
+    'lanczos-crop-1'
+    """
+
+    shape: tuple[int, ...]
+    resize: str = "stretch"
+
+    @classmethod
+    def of_space(cls, description: Mapping[str, Any]) -> InputForm:
+        """Return the form that the description of a space names."""
+        named = description.get("resize", RESIZES["stretch"])
+        resize = next(way for way, name in RESIZES.items() if name == named)
+        return cls(tuple(description["input_shape"]), resize)
+
+    @property
+    def kind(self) -> InputKind:
+        """Kind of sample."""
+        return kind_of(self.shape)
+
+    @property
+    def reader(self) -> dict[str, str]:
+        """Names and versions of what reads the samples, which spaces describe."""
+        return self.kind.reader(self.resize)
 
 
 def as_values(numbers: np.ndarray) -> np.ndarray:

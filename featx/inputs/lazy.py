@@ -21,11 +21,12 @@ from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.items import as_item, is_missing, is_sample, name_of
-from featx.inputs.kinds import IMAGE, InputKind, kind_of
+from featx.inputs.kinds import IMAGE, InputForm, InputKind, kind_of
 from featx.inputs.pixels import UNIT_PEAK, check_scale
 from featx.inputs.samples import Identified, ReadBlock, Samples, check_several
 
 _GROUP_SIZE = 64  # items in a block
+_NO_FORM = InputForm(())  # where no input is made
 # Errors of decoders. Anything else is a fault of the sequence, not of a sample.
 _READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
@@ -98,16 +99,16 @@ class LazySamples(Samples):
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; read them unless a pass has done so."""
         if self._n_known < len(self):
-            for _ in self.read((), is_wanted=lambda _: False, n_jobs=None):
+            for _ in self.read(_NO_FORM, is_wanted=lambda _: False, n_jobs=None):
                 pass
         return self._keys, list(self._faults)
 
     def read(
-        self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
+        self, form: InputForm, *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock]:
         """Read all samples in order, each once; a thread prefetches a few items."""
         n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-        make = partial(self._make, shape=shape, is_wanted=is_wanted)
+        make = partial(self._make, form=form, is_wanted=is_wanted)
         groups = (
             range(start, min(start + _GROUP_SIZE, len(self)))
             for start in range(0, len(self), _GROUP_SIZE)
@@ -124,10 +125,10 @@ class LazySamples(Samples):
             yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded(made))
 
     def batch(
-        self, rows: np.ndarray, shape: tuple[int, ...]
+        self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Read samples again, and check that their content is unchanged."""
-        make = partial(self._make, shape=shape, is_wanted=lambda _: True)
+        make = partial(self._make, form=form, is_wanted=lambda _: True)
         made = self._read(rows.tolist(), make=make, n_threads=1)
         return *_loaded(made), [one.fault for one in made if one.fault]
 
@@ -159,9 +160,7 @@ class LazySamples(Samples):
             content = item.copy() if content is item else content
         return _Taken(row, name, content)
 
-    def _make(
-        self, taken: _Taken, shape: tuple[int, ...], is_wanted: Callable[[bytes], bool]
-    ) -> _Read:
+    def _make(self, taken: _Taken, form: InputForm, is_wanted: Callable[[bytes], bool]) -> _Read:
         row, name, content = taken
         key, peak = NO_KEY, -np.inf
         try:
@@ -170,7 +169,7 @@ class LazySamples(Samples):
             key = self._kind.digest_of(content)
             _check_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
             peak = self._kind.peak(content)
-            inputs = self._kind.load(content, shape) if is_wanted(key) else None
+            inputs = self._kind.load(content, form) if is_wanted(key) else None
         except UnreadableImageError as exc:
             return _Read(row, key, peak, fault=SampleFault(row, name, str(exc)))
         return _Read(row, key, peak, inputs)

@@ -85,7 +85,7 @@ def check_range(values: np.ndarray, *, white: int | None = None) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UnreadableImageError("has NaN or infinite pixels")
     if _is_uint16(values):
-        colors = values[..., :3] if values.ndim == 3 else values  # the fourth may be opacity
+        colors = values[..., :3] if values.shape[2:] == (4,) else values  # without opacity
         high = colors.max()
         if white is None and 0 < high < _DARK and (colors % 257).any():
             raise dark_uint16(int(high))

@@ -21,7 +21,7 @@ from featx.digests.hashing import digests_of_rows
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.kinds import NOT_FINITE, as_values, kind_of
+from featx.inputs.kinds import NOT_FINITE, InputForm, as_values, kind_of
 from featx.inputs.pixels import check_range, float_range
 
 _MAX_THREADS = 4  # more of them wait for the interpreter's lock (16 cores, 2026-11)
@@ -131,12 +131,12 @@ class Samples(ABC):
         return None
 
     def read(
-        self, shape: tuple[int, ...], *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
+        self, form: InputForm, *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
     ) -> Iterator[ReadBlock] | None:
         """Identify and load all samples in one pass, in order, each read only once.
 
         Return None for samples that :meth:`keys` and :meth:`batch` read in two passes. `is_wanted`
-        returns True for the key of a sample whose input, of this shape, is needed; it is called in
+        returns True for the key of a sample whose input, of this form, is needed; it is called in
         threads. `n_jobs` threads decode and resize; None is one per core.
         """
         return None
@@ -147,11 +147,11 @@ class Samples(ABC):
 
     @abstractmethod
     def batch(
-        self, rows: np.ndarray, shape: tuple[int, ...]
+        self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Load samples in increasing rows as inputs of the backbone, of this shape.
+        """Load samples in increasing rows as inputs of the backbone, of this form.
 
-        Return the rows that could be read, their inputs, (k, *shape) uint8 or float32, and the
+        Return the rows that could be read, their inputs, (k, *form.shape) uint8 or float32, and the
         faults of the other rows.
         """
 
@@ -228,14 +228,14 @@ class ArraySamples(Samples):
         return in_memory and self.array_shape == shape and self.array.dtype in _INPUT_DTYPES
 
     def batch(
-        self, rows: np.ndarray, shape: tuple[int, ...]
+        self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load images; slice the array if it has the right shape and dtype."""
         images = _take(self.array, rows)
-        if images.shape[1:] == shape and images.dtype in _INPUT_DTYPES:
+        if images.shape[1:] == form.shape and images.dtype in _INPUT_DTYPES:
             return rows, images, []
         read = dict(zip(rows.tolist(), images, strict=True)).__getitem__
-        return load_rows(self, rows, read, shape)
+        return load_rows(self, rows, read, form)
 
     def _each_block(self, function: Callable[[slice], _Result]) -> Iterable[_Result]:
         """Call a function with the rows of one block after another, in threads."""
@@ -278,7 +278,7 @@ class ValueSamples(ArraySamples):
         )
 
     def batch(
-        self, rows: np.ndarray, shape: tuple[int, ...]
+        self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load rows as float32."""
         return rows, as_values(_take(self.array, rows)), []
@@ -332,17 +332,17 @@ def load_rows(
     samples: Samples,
     rows: np.ndarray,
     read: Callable[[int], np.ndarray | bytes],
-    shape: tuple[int, ...],
+    form: InputForm,
 ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
     """Convert the content that `read` returns for each row: see :meth:`Samples.batch`."""
-    kind = kind_of(shape)
+    kind = form.kind
     good, inputs, faults = [], [], []
     for row in rows.tolist():
         try:
-            inputs.append(kind.load(read(row), shape))
+            inputs.append(kind.load(read(row), form))
             good.append(row)
         except UnreadableImageError as exc:
             faults.append(samples.fault(row, exc))
     # uint8 and float32 images in one batch are stacked as float32, which changes no value.
-    stacked = np.stack(inputs) if inputs else np.empty((0, *shape), np.uint8)
+    stacked = np.stack(inputs) if inputs else np.empty((0, *form.shape), np.uint8)
     return np.array(good, np.int64), stacked, faults

@@ -15,7 +15,7 @@ from featx.digests.key_table import KEY_DTYPE, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex, file_key
 from featx.inputs.items import check_unmasked, content_of, file_status, is_missing, name_of
-from featx.inputs.kinds import IMAGE, kind_of
+from featx.inputs.kinds import IMAGE, InputForm, kind_of
 from featx.inputs.pixels import float_range
 from featx.inputs.samples import Identified, Samples, ValueSamples, check_several, load_rows
 
@@ -165,10 +165,10 @@ class ItemSamples(Samples):
         return Identified(rows, self._keys[rows], faults)
 
     def batch(
-        self, rows: np.ndarray, shape: tuple[int, ...]
+        self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Decode and resize images."""
-        return load_rows(self, rows, self._content_of, shape)
+        return load_rows(self, rows, self._content_of, form)
 
     def _content_of(self, row: int) -> np.ndarray | bytes:
         content = content_of(self.items[row])

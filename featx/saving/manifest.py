@@ -23,6 +23,7 @@ from featx.digests.space import MAX_SIZE, is_shape
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES
 from featx.exceptions import ParameterError
+from featx.inputs.resize import RESIZES
 
 FORMAT = 2
 MANIFEST, HEAD, BACKBONE, LAYER, AUGMENT = (
@@ -49,6 +50,7 @@ REQUESTS: dict[str, dict[str, tuple[str, ...]]] = {
 _OUTPUTS = ("default", "pandas", "polars")
 _MAX_TEXT = 2**16
 _MAX_SIDE = 2**16
+_MAX_CHANNELS = 2**12
 _MAX_COLUMNS = 2**24
 _MAX_BATCH = 2**16
 _MAX_VIEWS = 2**12
@@ -278,6 +280,12 @@ _PARAMS = {
         is_optional=True,
     ),
     "input_size": _Field(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
+    "in_channels": _Field(
+        lambda value: value is None or _is_int(value, 1, _MAX_CHANNELS),
+        f"None, or {_MAX_CHANNELS} at most",
+        is_optional=True,
+    ),
+    "resize": _Field(partial(_is_in, options=tuple(RESIZES)), _NAME, is_optional=True),
     "batch_size": _Field(
         lambda value: _is_in(value, ("auto",)) or _is_int(value, 1, _MAX_BATCH),
         f"'auto', or {_MAX_BATCH} at most",

@@ -333,7 +333,7 @@ def _model_entries(
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
         params |= {"layer": built.saved_layer}
         # The model contains them.
-        params |= {"weights": PRETRAINED, "backbone_params": None}
+        params |= {"weights": PRETRAINED, "backbone_params": None, "in_channels": None}
     preprocessing, augment = params["preprocessing"], params["augment"]
     if preprocessing is not None and not isinstance(preprocessing, str):
         entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])

@@ -12,9 +12,11 @@ from featx.backbones.augment import Augmentation, augmentation_layers
 from featx.cache.cache import EmbeddingCache as Cache
 from featx.exceptions import ParameterError
 from featx.inputs.augmented import AugmentedSamples
+from featx.inputs.kinds import InputForm
 from featx.inputs.recognize import as_samples
 
 SHAPE = (16, 16, 3)
+FORM = InputForm(SHAPE)
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def versions(images, tmp_path, *, n_augmented=1, augment="standard"):
 
 
 def pixels_of(samples, rows):
-    return samples.batch(np.asarray(rows), SHAPE)[1]
+    return samples.batch(np.asarray(rows), FORM)[1]
 
 
 def test_view_does_not_depend_on_its_batch(images, tmp_path):
@@ -113,12 +115,12 @@ def test_view_of_unreadable_image_names_it(images, tmp_path):
     keys = np.array([b"a" * 16, b"b" * 16, b"c" * 16], "S16")
     augmentation = Augmentation("standard", SHAPE)
     changed = AugmentedSamples(samples, np.arange(3), keys, augmentation, 2)
-    rows, pixels, faults = changed.batch(np.arange(1, 6), SHAPE)
+    rows, pixels, faults = changed.batch(np.arange(1, 6), FORM)
     assert (rows.tolist(), len(pixels)) == ([1, 2, 3], 3)
     assert [fault.position for fault in faults] == [4, 5]
     assert changed.name(5) == f"an augmented view of {samples.name(2)}"
     some = AugmentedSamples(samples, np.array([1, 2]), keys[1:], augmentation, 1)
-    rows, _, faults = some.batch(np.arange(2), SHAPE)
+    rows, _, faults = some.batch(np.arange(2), FORM)
     assert (rows.tolist(), [fault.position for fault in faults]) == ([0], [1])
 
 

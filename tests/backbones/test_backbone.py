@@ -19,6 +19,8 @@ def spec_of(backbone="tiny", **fields):
         "layer": None,
         "pooling": "avg",
         "input_size": None,
+        "resize": "stretch",
+        "in_channels": None,
         "precision": "float32",
     }
     return BackboneSpec(backbone=backbone, **{**defaults, **fields})

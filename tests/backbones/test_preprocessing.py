@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from featx.backbones.registry import NETWORKS, preprocess
-from featx.exceptions import BackboneError
 
 MODULES = [
     "vgg16",
@@ -60,9 +59,3 @@ def test_preprocess_unit_and_none(dtype, pixels):
 def test_preprocess_layer_is_given_float32(pixels):
     halved = scaled(pixels, keras.layers.Rescaling(0.5))
     np.testing.assert_allclose(halved, pixels * 0.5)
-
-
-@pytest.mark.parametrize("preprocessing", ["torch", "caffe"])
-def test_preprocess_made_for_three_channels_refuses_others(preprocessing):
-    with pytest.raises(BackboneError, match="made for 3 channels, but the backbone takes 1"):
-        preprocess(keras.Input((4, 4, 1)), preprocessing)

@@ -196,7 +196,8 @@ def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
 
 
 def test_resolve_vanishing_weights_raises(tmp_path):
-    spec = spec_of("mobilenet_v2", weights=tmp_path / "gone.h5")
+    weights = tmp_path / "gone.h5"
+    spec = FeatureExtractor("mobilenet_v2", weights=weights)._spec()
     with pytest.raises(WeightsError, match=r"gone\.h5' cannot be read: No such file"):
         resolve(spec, array_shape=None, cache=EmbeddingCache(tmp_path))
 

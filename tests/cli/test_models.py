@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from command_line import CODES
@@ -193,6 +194,14 @@ def test_evaluate_several_outputs_is_an_error(labels, run, photos, saved):
     code, _, err = run("evaluate", model, photos)
     assert code == CODES["input"]
     assert "predicts 2 labels for each image, but a folder per class has one" in err
+
+
+def test_export_include_resize_reaches_the_model(run, model, photos, tmp_path):
+    out = tmp_path / "any.keras"
+    code, _, err = run("export", model, out, "--include-resize")
+    assert code == 0, err
+    images = np.zeros((2, 30, 41, 3), np.uint8)
+    assert keras.saving.load_model(out)(images).shape == (2, 2)
 
 
 def test_export_onto_other_folder_shows_path(run, model, photos):

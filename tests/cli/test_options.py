@@ -48,6 +48,25 @@ def test_weights_have_two_names_at_the_shell(run, photos, tmp_path):
     assert n_forward == [12, 0]
 
 
+def test_resize_reaches_the_extractor(run, photos, tmp_path):
+    extract = ("extract", photos, "--backbone", "tiny", "--json", "-q", "--out")
+    for resize in ("stretch", "crop"):
+        code, text, _ = run(*extract, tmp_path / f"{resize}.npz", "--resize", resize)
+        assert code == 0
+        assert json.loads(text)["report"]["n_forward"] == 12  # rows of its own
+    code, _, err = run(*extract, tmp_path / "x.npz", "--resize", "cropped")
+    assert code != 0
+    assert "--resize 'cropped': expected" in err
+
+
+def test_in_channels_reach_the_extractor(run, photos, tmp_path):
+    extract = ("extract", photos, "--backbone", "tiny", "-q", "--out", tmp_path / "rows.npz")
+    assert run(*extract, "--in-channels", 1)[0] == 0
+    code, _, err = run(*extract, "--in-channels", 0, "--force")
+    assert code != 0
+    assert "--in-channels 0: expected a positive integer" in err
+
+
 def test_parameter_values_reach_the_backbone(run, photos, tmp_path):
     arguments = ("extract", photos, "--out", tmp_path / "m.npz", "--backbone", "mobilenet_v2")
     arguments += ("--weights", "none", "--input-size", 32, "-q")

@@ -143,7 +143,7 @@ def test_transform_stored_sample_that_vanished_is_sound(images, tmp_path):
         Image.fromarray(image).save(path)
     own = FeatureExtractor("tiny").fit_transform(paths)
 
-    def unreadable(data, shape):
+    def unreadable(data, *form):
         raise UnreadableImageError("the drive is gone")
 
     extractor = FeatureExtractor("tiny", also_cache=["stage2"])

@@ -8,6 +8,7 @@ import pytest
 from featx.digests.key_table import keys_from
 from featx.exceptions import SampleFault
 from featx.extraction.load import DistinctRows, KnownRows, LoadedFeed, load
+from featx.inputs.kinds import InputForm
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Identified
 
@@ -51,7 +52,11 @@ def test_take_whole_groups_are_not_copied():
 def test_load_keeps_the_order_whatever_the_threads():
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 3), dtype=np.uint8)
     loaded = load(
-        as_samples(images), KnownRows(np.arange(50)), (6, 6, 3), batch_size=lambda: 3, n_jobs=4
+        as_samples(images),
+        KnownRows(np.arange(50)),
+        InputForm((6, 6, 3)),
+        batch_size=lambda: 3,
+        n_jobs=4,
     )
     rows, inputs, faults = zip(*loaded, strict=True)
     assert np.concatenate(rows).tolist() == list(range(50))
@@ -65,7 +70,7 @@ def test_load_ready_images_are_not_copied():
     loaded = load(
         as_samples(images),
         KnownRows(np.arange(300)),
-        (6, 6, 3),
+        InputForm((6, 6, 3)),
         batch_size=lambda: next(sizes),
         n_jobs=1,
     )
@@ -77,7 +82,11 @@ def test_load_ready_images_are_not_copied():
 def test_load_images_to_resize_in_small_groups():
     images = np.zeros((150, 6, 6, 3), np.uint8)
     loaded = load(
-        as_samples(images), KnownRows(np.arange(150)), (4, 4, 3), batch_size=lambda: 150, n_jobs=1
+        as_samples(images),
+        KnownRows(np.arange(150)),
+        InputForm((4, 4, 3)),
+        batch_size=lambda: 150,
+        n_jobs=1,
     )
     assert [len(inputs) for _, inputs, _ in loaded] == [64, 64, 22]
 
@@ -87,12 +96,14 @@ def test_load_does_not_run_out_of_sight():
     loaded = []
 
     class Counted(type(as_samples(np.zeros((1, 4, 4, 3), np.uint8)))):
-        def batch(self, rows, shape):
+        def batch(self, rows, form):
             loaded.append(len(rows))
-            return super().batch(rows, shape)
+            return super().batch(rows, form)
 
     samples = Counted(np.zeros((200, 4, 4, 3), np.uint8))
-    groups = load(samples, KnownRows(np.arange(200)), (4, 4, 3), batch_size=lambda: 2, n_jobs=2)
+    groups = load(
+        samples, KnownRows(np.arange(200)), InputForm((4, 4, 3)), batch_size=lambda: 2, n_jobs=2
+    )
     next(groups)
     time.sleep(0.2)
     assert len(loaded) <= 5
@@ -102,12 +113,20 @@ def test_load_does_not_run_out_of_sight():
 
 def test_load_error_of_a_thread_is_raised():
     class Failing(type(as_samples(np.zeros((1, 4, 4, 3), np.uint8)))):
-        def batch(self, rows, shape):
+        def batch(self, rows, form):
             raise OSError("the drive is gone")
 
     samples = Failing(np.zeros((9, 4, 4, 3), np.uint8))
     with pytest.raises(OSError, match="drive"):
-        list(load(samples, KnownRows(np.arange(9)), (4, 4, 3), batch_size=lambda: 2, n_jobs=2))
+        list(
+            load(
+                samples,
+                KnownRows(np.arange(9)),
+                InputForm((4, 4, 3)),
+                batch_size=lambda: 2,
+                n_jobs=2,
+            )
+        )
 
 
 def blocks_of(contents, size, faulty=()):

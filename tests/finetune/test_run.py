@@ -134,6 +134,23 @@ def test_fine_tune_multilabel_probabilities(digits, head):
     )
 
 
+@pytest.mark.parametrize("unfreeze", [1, "all"])
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_fine_tune_trains_on_resized_images(resize, unfreeze, few_digits):
+    """From stored activations, and from the pixels of each epoch."""
+    images, labels = few_digits
+    wide = np.pad(images, ((0, 0), (0, 0), (0, 4)))
+    ready = np.stack([conform(image, (16, 16, 3), resize) for image in wide])
+    runs = []
+    for X, how in ((wide, resize), (ready, "stretch")):
+        extractor = FeatureExtractor(small_network(), input_size=16, resize=how, cache=None)
+        tune = tuning(unfreeze=unfreeze, epochs=2)
+        fitted = TransferClassifier(extractor, fine_tune=tune, random_state=0).fit(X, labels)
+        runs.append((fitted.report_.history["loss"], fitted.predict_proba(X)))
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    np.testing.assert_array_equal(runs[0][1], runs[1][1])
+
+
 def test_fine_tune_split_keeps_groups_together(digits, monkeypatch):
     import featx._training_data as data
 

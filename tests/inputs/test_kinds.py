@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from featx.exceptions import UnreadableImageError
-from featx.inputs.images import DECODER, RESIZE
-from featx.inputs.kinds import IMAGE, kind_of
+from featx.inputs.images import DECODER
+from featx.inputs.kinds import IMAGE, InputForm, kind_of
+from featx.inputs.resize import RESIZES
 
 VALUES = [(5,), (20, 2)]
 
@@ -26,14 +27,18 @@ def test_kind_of_shape_has_its_name(shape, name):
     assert kind_of(shape).name == name
 
 
-def test_reader_of_images_names_decoder_and_resize():
-    assert IMAGE.reader == {"decoder": DECODER, "resize": RESIZE}
+@pytest.mark.parametrize("resize", RESIZES)
+def test_reader_of_images_names_decoder_and_resize(resize):
+    form = InputForm((8, 8, 3), resize)
+    assert form.reader == {"decoder": DECODER, "resize": RESIZES[resize]}
+    assert InputForm.of_space({"input_shape": [8, 8, 3], **form.reader}) == form
+    assert InputForm.of_space({"input_shape": [5]}).reader == {}
 
 
 @pytest.mark.parametrize("shape", VALUES)
 def test_values_are_read_by_nothing(shape):
     kind = kind_of(shape)
-    assert (kind.reader, kind.dtype) == ({}, "float32")
+    assert (kind.reader("crop"), kind.dtype) == ({}, "float32")
     assert not (kind.is_resized)
     assert not (kind.is_augmentable)
 
@@ -42,11 +47,11 @@ def test_values_are_read_by_nothing(shape):
 def test_load_values_checks_shape_and_range(shape):
     kind = kind_of(shape)
     values = np.ones(shape, np.float64)
-    np.testing.assert_array_equal(kind.load(values, shape), np.ones(shape, np.float32))
+    np.testing.assert_array_equal(kind.load(values, InputForm(shape)), np.ones(shape, np.float32))
     with pytest.raises(UnreadableImageError, match="expected"):
-        kind.load(values[:-1], shape)
+        kind.load(values[:-1], InputForm(shape))
     with pytest.raises(UnreadableImageError, match="NaN or infinite"):
-        kind.load(values * 1e300, shape)
+        kind.load(values * 1e300, InputForm(shape))
 
 
 @pytest.mark.parametrize("item", [b"abc", "a.png"])

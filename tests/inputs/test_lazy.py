@@ -13,11 +13,13 @@ from sklearn.model_selection import cross_val_score
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.exceptions import BackboneError, BadSampleError, BadSampleWarning, InputError
 from featx.inputs.file_index import FileIndex
+from featx.inputs.kinds import InputForm
 from featx.inputs.lazy import LazySamples
 from featx.inputs.recognize import as_samples
 from featx.inputs.sequence import ItemSamples
 
 SHAPE = (8, 8, 3)
+FORM = InputForm(SHAPE)
 
 
 class Lazy:
@@ -58,7 +60,9 @@ def pil(row):
 def read(X, shape=SHAPE, is_wanted=lambda key: True):
     samples = as_samples(X)
     assert isinstance(samples, LazySamples)
-    return samples, list(samples.for_inputs(shape).read(shape, is_wanted=is_wanted, n_jobs=2))
+    return samples, list(
+        samples.for_inputs(shape).read(InputForm(shape), is_wanted=is_wanted, n_jobs=2)
+    )
 
 
 def encoded(image):
@@ -224,7 +228,7 @@ def test_transform_lazy_unit_floats_are_refused():
 def test_batch_changed_item_is_a_fault():
     drawn = iter(range(100))
     samples, _ = read(Lazy(lambda row: pixels(next(drawn), 8), 3))
-    _, _, faults = samples.batch(np.arange(3), SHAPE)
+    _, _, faults = samples.batch(np.arange(3), FORM)
     assert len(faults) == 3
     assert "random transforms" in faults[0].reason
 
@@ -250,14 +254,14 @@ def test_transform_lazy_vectors_and_signals_go():
 def test_read_vectors_of_bytes_not_encoded_images():
     rows = np.arange(15, dtype=np.uint8).reshape(3, 5)
     samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
-    (block,) = samples.read((5,), is_wanted=lambda key: True, n_jobs=1)
+    (block,) = samples.read(InputForm((5,)), is_wanted=lambda key: True, n_jobs=1)
     np.testing.assert_array_equal(block.inputs, rows)
 
 
 def test_read_masked_or_too_large_is_fault():
     rows = [np.ma.masked_greater(np.arange(5.0), 3), np.full(5, 1e300), np.zeros(5)]
     samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
-    (block,) = samples.read((5,), is_wanted=lambda key: True, n_jobs=1)
+    (block,) = samples.read(InputForm((5,)), is_wanted=lambda key: True, n_jobs=1)
     assert block.loaded.tolist() == [2]
     reasons = [fault.reason for fault in block.identified.faults]
     assert "masked values" in reasons[0]

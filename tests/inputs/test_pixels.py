@@ -283,7 +283,7 @@ def test_uint16_opacity_does_not_tell_the_range():
         conform(image, (4, 4, 3))
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA"])
+@pytest.mark.parametrize("mode", ["LA", "P", "RGBA"])
 def test_decode_to_four_channels_keeps_opacity(mode):
     image = Image.new("RGBA", (4, 4), (200, 30, 10, 128)).convert(mode)
     if mode == "P":

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from image_files import encoded
-from input_samples import SHAPE, keys, loaded
+from input_samples import FORM, keys, loaded
 from PIL import Image
 
 from featx.exceptions import InputError
@@ -95,7 +95,7 @@ def test_keys_missing_images_in_columns_are_faults(images):
         samples = as_samples(X)
         _, faults = samples.keys(FileIndex(None))
         assert [fault.position for fault in faults] == [0]
-        rows, inputs, _ = samples.batch(np.arange(1, 6), SHAPE)
+        rows, inputs, _ = samples.batch(np.arange(1, 6), FORM)
         np.testing.assert_array_equal(inputs[..., 0], images[1:, :, :, 0])
 
 

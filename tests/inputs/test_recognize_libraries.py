@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from input_samples import SHAPE
+from input_samples import FORM, SHAPE
 from PIL import Image
 
 from featx.exceptions import InputError
@@ -19,7 +19,7 @@ def check_loads(X, images):
     keys, faults = samples.keys(FileIndex(None))
     assert (len(set(keys)), faults) == (len(images), [])
     for rows in (np.arange(len(images)), np.array([1, 4])):
-        np.testing.assert_array_equal(samples.batch(rows, SHAPE)[1], images[rows])
+        np.testing.assert_array_equal(samples.batch(rows, FORM)[1], images[rows])
 
 
 def test_zarr_arrays_and_strings_load(images, paths, tmp_path):

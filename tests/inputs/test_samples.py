@@ -3,10 +3,11 @@
 import h5py
 import numpy as np
 import pytest
-from input_samples import SHAPE, keys, loaded
+from input_samples import FORM, SHAPE, keys, loaded
 
 from featx.exceptions import BadSampleError, InputError
 from featx.inputs.file_index import FileIndex
+from featx.inputs.kinds import InputForm
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import ArraySamples, ValueSamples
 
@@ -26,7 +27,7 @@ def test_array_samples_hdf5_is_read_in_blocks(images, tmp_path):
 
         samples = ArraySamples(Watched(), block_bytes=2 * images[0].nbytes)
         np.testing.assert_array_equal(samples.keys(FileIndex(None))[0], keys(images))
-        _, inputs, _ = samples.batch(np.array([1, 4]), SHAPE)
+        _, inputs, _ = samples.batch(np.array([1, 4]), FORM)
         np.testing.assert_array_equal(inputs, images[[1, 4]])
         assert max(sizes) == 2
         assert isinstance(as_samples(dataset), ArraySamples)
@@ -119,7 +120,7 @@ def test_for_inputs_images_for_vector_backbone_raises(images):
 def test_value_samples_load_as_float32():
     X = np.arange(6.0).reshape(3, 2)
     assert isinstance(as_samples(X), ValueSamples)
-    _, inputs, _ = as_samples(X).batch(np.array([0, 2]), (2,))
+    _, inputs, _ = as_samples(X).batch(np.array([0, 2]), InputForm((2,)))
     assert inputs.dtype == np.float32
     np.testing.assert_array_equal(inputs, X[[0, 2]])
 
@@ -138,7 +139,7 @@ def test_for_inputs_signals_are_no_pixels(wrap):
     samples = as_samples(wrap(signals)).for_inputs((20, 3))
     found, faults = samples.keys(FileIndex(None))
     assert (len(set(found)), faults) == (5, [])
-    _, inputs, _ = samples.batch(np.array([1, 4]), (20, 3))
+    _, inputs, _ = samples.batch(np.array([1, 4]), InputForm((20, 3)))
     np.testing.assert_array_equal(inputs, signals[[1, 4]].astype(np.float32))
     with pytest.raises(InputError, match=r"samples of shape \(20, 3\)"):
         as_samples(signals).for_inputs((20, 4))

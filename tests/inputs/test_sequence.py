@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from input_samples import SHAPE, keys, loaded
+from input_samples import FORM, SHAPE, keys, loaded
 from PIL import Image
 
 from featx.exceptions import InputError
@@ -118,7 +118,7 @@ def test_for_inputs_vector_among_others_is_named(other, message):
 def test_batch_damaged_file_loads_the_rest(paths, images):
     data = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(data[: len(data) // 2])
-    rows, inputs, faults = as_samples(paths).batch(np.arange(6), SHAPE)
+    rows, inputs, faults = as_samples(paths).batch(np.arange(6), FORM)
     assert rows.tolist() == [0, 2, 3, 4, 5]
     np.testing.assert_array_equal(inputs, images[rows])
     assert [(fault.position, fault.name) for fault in faults] == [(1, paths[1])]
@@ -127,7 +127,7 @@ def test_batch_damaged_file_loads_the_rest(paths, images):
 def test_batch_file_that_vanished_is_a_fault(paths, tmp_path):
     samples = as_samples(paths)
     (tmp_path / "0.png").unlink()
-    _, _, faults = samples.batch(np.arange(2), SHAPE)
+    _, _, faults = samples.batch(np.arange(2), FORM)
     assert [fault.reason for fault in faults] == ["no such file"]
 
 
@@ -139,13 +139,13 @@ def test_keys_and_batch_damaged_pil_are_faults(paths, tmp_path):
         samples = as_samples([sound, cut, closed])
         _, faults = samples.keys(FileIndex(None))
         assert [fault.position for fault in faults] == [1, 2]
-        rows, _, faults = samples.batch(np.arange(3), SHAPE)
+        rows, _, faults = samples.batch(np.arange(3), FORM)
         assert rows.tolist() == [0]
         assert [fault.position for fault in faults] == [1, 2]
 
 
 def test_batch_all_faulty_gives_an_empty_batch(tmp_path):
-    rows, inputs, faults = as_samples([str(tmp_path / "gone.png")]).batch(np.arange(1), SHAPE)
+    rows, inputs, faults = as_samples([str(tmp_path / "gone.png")]).batch(np.arange(1), FORM)
     assert len(rows) == len(inputs) == 0
     assert len(faults) == 1
 
@@ -173,7 +173,7 @@ def test_keys_pipes_and_sockets_are_never_opened(tmp_path, monkeypatch, images):
         server.bind("socket.png")
         X = ["pipe.png", "socket.png", "/dev/zero", "/dev/stdin", images[0]]
         _, faults = as_samples(X).keys(FileIndex(None))
-        _, _, again = as_samples(X).batch(np.arange(3), SHAPE)
+        _, _, again = as_samples(X).batch(np.arange(3), FORM)
     assert [fault.position for fault in faults][:3] == [0, 1, 2]
     assert [fault.reason for fault in again] == [fault.reason for fault in faults[:3]]
     assert "a named pipe, not a file" in faults[0].reason
@@ -195,7 +195,7 @@ def test_keys_pipes_and_sockets_are_never_opened(tmp_path, monkeypatch, images):
 def test_keys_urls_are_named_as_such(url, message):
     _, faults = as_samples([url]).keys(FileIndex(None))
     assert message in faults[0].reason
-    _, _, faults = as_samples([url]).batch(np.arange(1), SHAPE)
+    _, _, faults = as_samples([url]).batch(np.arange(1), FORM)
     assert message in faults[0].reason
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+from extracted_files import agree
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -76,6 +77,17 @@ def test_round_trip_extractor_embeds_the_same(images, path):
     np.testing.assert_array_equal(loaded.transform(images), embeddings)
     assert loaded.report_.n_forward == 0
     assert loaded.feature_shape_ == embeddings.shape[1:]
+
+
+def test_round_trip_keeps_the_way_to_resize(images, path):
+    wide = np.concatenate([images, images[::-1]], axis=2)
+    extractor = FeatureExtractor("tiny", resize="crop")
+    embeddings = extractor.fit_transform(wide)
+    loaded = round_trip(extractor, path)
+    np.testing.assert_array_equal(loaded.transform(wide), embeddings)
+    loaded = load(path, cache=None)
+    assert agree(loaded.transform(wide), embeddings)
+    assert loaded.report_.n_forward == len(wide)
 
 
 def test_round_trip_random_weights_travel(images, labels, path):
