@@ -12,7 +12,6 @@ from keras import layers
 
 from featx import EmbeddingCache, FeatureExtractor
 from featx.backbones import backbone
-from featx.backbones.backbone import BackboneSpec
 from featx.backbones.registry import TINY_FILE
 from featx.backbones.resolve import _BUILT, _MAX_BUILT, _source, resolve
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
@@ -44,7 +43,7 @@ def run(X, backbone, **params):
 
 
 def spec_of(backbone, weights):
-    return BackboneSpec(backbone, weights, None, "auto", None, "avg", None, "float32")
+    return FeatureExtractor(backbone, weights=weights)._spec()
 
 
 def forget_built():
