@@ -52,6 +52,7 @@ def _nothing(digester: Digester | None = None) -> None:
 class EmbeddingSource:
     """A space, and a function that loads the backbone whose embeddings it describes.
 
+    `has_recipe` is True if another process finds the space without building the backbone.
     `check_unchanged` raises BackboneError if a model or layer that the caller can change no longer
     computes these embeddings. It hashes the weights again, but for those that the digester knows.
     """
@@ -59,6 +60,7 @@ class EmbeddingSource:
     space: Space
     load_backbone: Callable[[], Backbone]  # the first call may take seconds
     is_cacheable: bool = True  # False if the code that computes them cannot be identified
+    has_recipe: bool = False
     check_unchanged: Callable[[Digester], None] = _nothing
 
     @property
@@ -108,7 +110,7 @@ def _resolve_from(
     remembered = _recall(cache, recipe) if recipe else None
     if recipe and remembered and not callable(spec.backbone):
         checked = functools.partial(_built_as, remembered, build, recipe, cache)
-        return EmbeddingSource(remembered.stored_as(dtype), checked)
+        return EmbeddingSource(remembered.stored_as(dtype), checked, has_recipe=True)
     check_is_eager()
     backbone = build()
     backbone.check_pooling()
@@ -137,7 +139,10 @@ def _resolve_from(
         _remember(cache, recipe, space)
     is_of_caller = callable(spec.backbone) or callable(spec.preprocessing)
     check = functools.partial(_check_unchanged, backbone, space) if is_of_caller else _nothing
-    return EmbeddingSource(space.stored_as(dtype), build, check_unchanged=check)
+    has_recipe = recipe is not None and is_fixed_by_recipe and not callable(spec.backbone)
+    return EmbeddingSource(
+        space.stored_as(dtype), build, has_recipe=has_recipe, check_unchanged=check
+    )
 
 
 def _check_unchanged(backbone: Backbone, space: Space, digester: Digester) -> None:

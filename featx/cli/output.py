@@ -376,7 +376,7 @@ def _sides(shape: Sequence[int | None]) -> str:
 
 def print_cache(result: dict[str, Any]) -> None:
     """Print the content of a cache."""
-    columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "last used")
+    columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "#graphs", "last used")
     rows = [
         (
             space["digest"][:8],
@@ -385,9 +385,11 @@ def print_cache(result: dict[str, Any]) -> None:
             space["n_hits"],
             space["n_shards"],
             filesize.decimal(space["size_bytes"]),
+            filesize.decimal(space["graph_bytes"]),
             space["last_used"],
         )
         for space in result["spaces"]
     ]
-    size = filesize.decimal(result["size_bytes"])
-    print_table(f"{one_line(result['path'])}: {result['n_rows']} rows, {size}", columns, rows)
+    size, graphs = (filesize.decimal(result[name]) for name in ("size_bytes", "graph_bytes"))
+    title = f"{one_line(result['path'])}: {result['n_rows']} rows, {size}; graphs, {graphs}"
+    print_table(title, columns, rows)

@@ -13,34 +13,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.engines.base import Engine
+from featx.engines.base import ConvertedEngine
 from featx.exceptions import EngineError
 
 if TYPE_CHECKING:
     import keras
 
 
-class ONNXEngine(Engine):
+class ONNXEngine(ConvertedEngine):
     """Runs a Keras model that was exported to ONNX."""
 
     name = "onnx"
+    package = "onnxruntime"
     precisions = ("float32",)
 
     def _load(self, model: keras.Model) -> None:
         import keras
-        import onnxruntime
 
         given = model.inputs[0]
         signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape)]
         with tempfile.TemporaryDirectory() as folder:
-            file = str(Path(folder) / "graph.onnx")
+            file = Path(folder) / "graph.onnx"
             with _quiet():
                 add_missing_operations()
-                model.export(file, format="onnx", verbose=False, input_signature=signature)
-            self._session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+                model.export(str(file), format="onnx", verbose=False, input_signature=signature)
+            self._restore(file.read_bytes())
+
+    def _restore(self, graph: bytes) -> None:
+        import onnxruntime
+
+        self._graph = graph
+        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         names = [each.name for each in self._session.get_inputs()]
         check_inputs(names)
         self._input = names[0]
+
+    def graph_bytes(self) -> bytes:
+        """Return the ONNX model."""
+        return self._graph
 
     def start(self, inputs: np.ndarray) -> Any:
         """Run a batch to its end; other threads can work meanwhile."""
