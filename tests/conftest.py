@@ -1,7 +1,9 @@
 """The environment of all tests, and images that several files share."""
 
+import gc
 import importlib.util
 import os
+import sys
 import warnings
 
 import numpy as np
@@ -31,6 +33,16 @@ def pytest_collection_modifyitems(items):
     if on_gpu and not has_cuda():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a GPU that PyTorch finds"))
+
+
+@pytest.fixture(autouse=True)
+def _memory_freed_after_long_forms(request):
+    """Free the networks of a long form: those of all, together, need 16 GB in one process."""
+    yield
+    keras = sys.modules.get("keras")
+    if keras and request.node.get_closest_marker("long"):
+        keras.utils.clear_session()
+        gc.collect()
 
 
 def has_cuda():
