@@ -214,7 +214,7 @@ def fixed_seed() -> Iterator[None]:
             random.setstate(state)
 
 
-class _Undisturbed:
+class _UndisturbedSeed:
     """Restores Python's own generator, even where several threads draw from it."""
 
     def __init__(self) -> None:
@@ -235,4 +235,4 @@ class _Undisturbed:
                     random.setstate(self._state)
 
 
-undisturbed_seed = _Undisturbed()
+undisturbed_seed = _UndisturbedSeed()

@@ -77,10 +77,10 @@ class LazyRows(ABC):
         >>> bool(np.allclose(lazy.map(scaler)[:5], scaler.transform(embeddings[:5]), atol=1e-5))
         True
         """
-        return _MappedRows(self, transformer)
+        return _RowsOfLazyArray(self, transformer)
 
 
-class _MappedRows(LazyRows):
+class _RowsOfLazyArray(LazyRows):
     """Rows of another lazy array, transformed when they are read."""
 
     def __init__(self, rows: LazyRows, transformer: Any) -> None:

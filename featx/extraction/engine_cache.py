@@ -45,14 +45,14 @@ class _Key(NamedTuple):
     model_id: int | None
 
 
-class _Kept(NamedTuple):
+class _KeptEngine(NamedTuple):
     """An engine, None if it is not available, and the model whose id is part of the key."""
 
     engine: Engine | None
     model: Any
 
 
-_ENGINES: OrderedDict[_Key, _Kept] = OrderedDict()
+_ENGINES: OrderedDict[_Key, _KeptEngine] = OrderedDict()
 _lock = threading.RLock()
 
 
@@ -211,7 +211,7 @@ class PassEngines:
             return  # the digest of its space differs each time
         model = None if key.model_id is None else self._backbones[0].truncated_model
         with _lock:
-            _ENGINES[key] = _Kept(engine, model)
+            _ENGINES[key] = _KeptEngine(engine, model)
             _ENGINES.move_to_end(key)
             while len(_ENGINES) > _MAX_ENGINES:
                 _ENGINES.popitem(last=False)
