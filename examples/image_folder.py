@@ -16,8 +16,8 @@ train, test, y_train, y_test = train_test_split(
     folder.data, folder.target, test_size=0.25, stratify=folder.target, random_state=0
 )
 
-# "tiny" comes with featx. For photos, "mobilenet_v2" or "resnet50" with their ImageNet weights are
-# more accurate; nothing else changes.
+# "tiny" comes with featx. For photos, "mobilenet_v2" or "resnet50" are more accurate; Keras
+# downloads their weights once, and nothing else changes.
 classifier = TransferClassifier("tiny", head="logistic")
 
 # How accurate is it? Five folds share one pass over the images.

@@ -18,7 +18,14 @@ from featx.backbones.augment import check_augment, is_layer
 from featx.backbones.backbone import channels_first_message
 from featx.backbones.layers import POOLINGS, LayerSpec
 from featx.backbones.load import is_file
-from featx.backbones.registry import PREPROCESSINGS, Network, find_network
+from featx.backbones.presets import MISSING, PREFIX, Preset, is_hub_installed, is_preset
+from featx.backbones.registry import (
+    PREPROCESSINGS,
+    PRETRAINED,
+    Network,
+    find_network,
+    normalized_weights,
+)
 from featx.backbones.resolve import EmbeddingSource
 from featx.backbones.stored_model import StoredModel
 from featx.cache.cache import EmbeddingCache, resolve_cache
@@ -45,7 +52,10 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     """
     faults = ParameterFaults(owner)
     _check_backbone(params, faults)
-    faults.check_option("pooling", params["pooling"], POOLINGS)
+    faults.check_option("pooling", params["pooling"], ("auto", *POOLINGS))
+    n_prefix = params["n_prefix_tokens"]
+    if n_prefix is not None and not _is_count(n_prefix):
+        faults.add("n_prefix_tokens", n_prefix, "a number of tokens, 0 or more, or None.")
     preprocessing = params["preprocessing"]
     if preprocessing is None or isinstance(preprocessing, str):
         faults.check_option("preprocessing", preprocessing, ("auto", *PREPROCESSINGS))
@@ -108,7 +118,7 @@ def _check_also_cache(layers: Any, faults: ParameterFaults) -> None:
         is_pair = isinstance(given, (tuple, list)) and len(given) == 2
         layer, pooling = given if is_pair else (given, None)
         are_names = all(name is None or isinstance(name, str) for name in (layer, pooling))
-        if not are_names or pooling not in POOLINGS:
+        if not are_names or pooling not in ("auto", *POOLINGS):
             faults.add("also_cache", given, expected)
 
 
@@ -147,13 +157,16 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
     elif is_file(backbone):
         if not Path(backbone).expanduser().is_file():
             faults.add("backbone", os.fspath(backbone), "an existing .keras file.")
+    elif is_preset(backbone):
+        _check_preset(Preset.of(backbone), params, faults)
     elif isinstance(backbone, str):
         try:
             network = find_network(backbone)
         except ParameterError as exc:
             faults.faults += exc.faults
     has_name = isinstance(backbone, str) and not is_file(backbone)
-    _check_in_channels(params["in_channels"], faults, has_name=has_name)
+    is_adaptable = has_name and not is_preset(backbone)
+    _check_in_channels(params["in_channels"], faults, is_adaptable=is_adaptable)
     _check_constructor_params(params["backbone_params"], network, faults, has_name=has_name)
     _check_weights(params["weights"], faults, has_name=has_name)
     if network and network.is_fixed_size:
@@ -162,26 +175,42 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
             faults.add("input_size", size, f"{only}, the only size of {backbone!r}.")
 
 
-def _check_in_channels(n_channels: Any, faults: ParameterFaults, *, has_name: bool) -> None:
+def _check_preset(preset: Preset, params: dict[str, Any], faults: ParameterFaults) -> None:
+    backbone = PREFIX + preset.name
+    if not is_hub_installed():
+        faults.add("backbone", backbone, MISSING)
+    elif not preset.name:
+        faults.add("backbone", backbone, "the name or the folder of a preset after the colon.")
+    elif preset.is_path and not preset.folder:
+        faults.add("backbone", backbone, "an existing folder, or a name without a slash.")
+    given = params["backbone_params"]
+    if isinstance(given, dict) and "image_shape" in given and params["input_size"] is not None:
+        expected = "no 'image_shape' beside input_size, which decides it, too."
+        faults.add("backbone_params", given, expected)
+
+
+def _check_in_channels(n_channels: Any, faults: ParameterFaults, *, is_adaptable: bool) -> None:
     if n_channels is None:
         return
-    if not has_name:
-        expected = "None, since a backbone without a name has its own number of channels."
+    if not is_adaptable:
+        expected = "None, since only the networks of list_backbones() can be adapted."
         faults.add("in_channels", n_channels, expected)
     else:
         faults.check_positive_int("in_channels", n_channels, also=(None,))
 
 
 def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> None:
-    if weights is None or (isinstance(weights, str) and weights == "imagenet"):
+    if weights is None:
         return
     if not isinstance(weights, (str, os.PathLike)):
-        faults.add("weights", weights, "'imagenet', None, or the path of a file.")
+        faults.add("weights", weights, "'pretrained', None, or the path of a file.")
+    elif normalized_weights(weights) == PRETRAINED:
+        return
     elif not has_name:
-        expected = "'imagenet', since a backbone without a name brings its own."
+        expected = "'pretrained', since a backbone without a name brings its own."
         faults.add("weights", os.fspath(weights), expected)
     elif not Path(weights).expanduser().is_file():
-        faults.add("weights", os.fspath(weights), "'imagenet', None, or an existing file.")
+        faults.add("weights", os.fspath(weights), "'pretrained', None, or an existing file.")
 
 
 def _check_constructor_params(
@@ -199,6 +228,10 @@ def _check_constructor_params(
     for name in sorted(_DECIDED_BY.keys() & (given if isinstance(given, dict) else {})):
         expected = f"no {name!r}, which the parameter {_DECIDED_BY[name]!r} decides."
         faults.add("backbone_params", given, expected)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _as_pair(size: Any) -> tuple[int, int]:

@@ -59,6 +59,7 @@ from featx.backbones.copy import flat_copy
 from featx.backbones.load import fixed_seed, undisturbed_seed
 from featx.backbones.resize_graph import with_resize
 from featx.digests.keras_settings import STANDARD
+from featx.engines.onnx_engine import add_missing_operations, check_inputs
 from featx.engines.registry import missing_packages
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.extractor import FeatureExtractor
@@ -120,7 +121,8 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
     with backbone.settings.applied(), fixed_seed():
         graph = _embedding_graph(backbone)
         if backbone.tensor is not None:
-            graph = flat_copy(graph, name="embeddings", label=backbone.spec.label).model
+            original, label = backbone.original_model, backbone.spec.label
+            graph = flat_copy(graph, original=original, name="embeddings", label=label).model
         model = _with_head(graph, head)
     if is_classifier(head):
         model.class_names = _class_names(head)
@@ -351,8 +353,14 @@ def _write(model: keras.Model, path: Path, format: str) -> None:
     signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape, name="inputs")]
     if format in ("onnx", "openvino"):  # TensorFlow's own formats need no rewriting
         model = rewritten(model)
+    if format == "onnx":
+        add_missing_operations()
     name = "tf_saved_model" if format == "saved_model" else format
     model.export(str(path), format=name, verbose=False, input_signature=signature)
+    if format == "onnx":
+        import onnx
+
+        check_inputs([each.name for each in onnx.load(path).graph.input])
 
 
 def _annotate_archive(path: Path, entries: dict[str, str]) -> None:

@@ -23,6 +23,8 @@ from featx._relative_paths import cache_at_first, path_at_first
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import BackboneSpec
+from featx.backbones.presets import PREFIX, is_preset
+from featx.backbones.registry import PRETRAINED, normalized_weights
 from featx.backbones.resolve import EmbeddingSource, resolve, resolve_layers, unique_sources
 from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.exceptions import BackboneError, ParameterWarning
@@ -41,11 +43,14 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
     Parameters
     ----------
     backbone : str, Path, keras.Model or callable, default="mobilenet_v2"
-        A name from :func:`list_backbones`, the path of a ``.keras`` file, a model, or a callable
-        ``input_shape -> keras.Model`` (called once per process and input shape).
-    weights : "imagenet", None, str or Path, default="imagenet"
-        Weights of a named backbone: downloaded, random (from a fixed seed), or from a file.
-        ``"tiny"`` takes ``"imagenet"`` for the weights that come with featx.
+        A name from :func:`list_backbones`, a preset of KerasHub, the path of a ``.keras`` file, a
+        model, or a callable ``input_shape -> keras.Model`` (called once per process and input
+        shape). Presets (``featx[hub]``) are ``"keras_hub:dinov2_base"``,
+        ``"keras_hub:hf://owner/name"``, ``"keras_hub:kaggle://..."`` or ``"keras_hub:FOLDER"``.
+    weights : "pretrained", None, str or Path, default="pretrained"
+        Weights of a named backbone: the published ones, which Keras downloads once (those of
+        ``"tiny"`` come with featx); random ones, from a fixed seed; or those in a file.
+        ``"imagenet"`` is another name for ``"pretrained"``.
     backbone_params : dict, default=None
         Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
@@ -54,9 +59,17 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         repeated for more channels than three.
     layer : str, default=None
         Name of the layer whose output is read; None is the output of the network.
-    pooling : {"avg", "max", "avgmax", "flatten", None}, default="avg"
-        Pooling that turns activations of shape (h, w, c) into a vector; "avgmax" concatenates
-        both. None leaves them as they are. A layer whose outputs are vectors is never pooled.
+    pooling : str or None, default="auto"
+        Pooling that turns activations of shape (h, w, c), or the vectors of tokens (n_tokens, c),
+        into a vector: "avg", "max", both side by side ("avgmax"), or the generalized mean with the
+        exponent 3 ("gem"). Of the tokens of a vision transformer, "cls" is the class token, and
+        "patches" the mean of those that stand for patches; "cls+patches" and "cls+avg" put two side
+        by side. "flatten" keeps all values, and None the shape. A layer whose outputs are vectors
+        is never pooled. "auto" is the pooling that a preset of texts names, the class token where
+        there is one, else "avg".
+    n_prefix_tokens : int, default=None
+        Number of tokens before those of the patches: class token, registers, distillation token.
+        None is the number that is known of a KerasHub backbone.
     input_size : int or (int, int), default=None
         Height and width in pixels to which images are resized; None is the network's default.
     resize : {"stretch", "crop", "pad"}, default="stretch"
@@ -142,11 +155,12 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         self,
         backbone: Any = "mobilenet_v2",
         *,
-        weights: Any = "imagenet",
+        weights: Any = "pretrained",
         backbone_params: dict[str, Any] | None = None,
         preprocessing: Any = "auto",
         layer: str | None = None,
-        pooling: str | None = "avg",
+        pooling: str | None = "auto",
+        n_prefix_tokens: int | None = None,
         input_size: int | tuple[int, int] | None = None,
         resize: str = "stretch",
         in_channels: int | None = None,
@@ -167,6 +181,7 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         self.preprocessing = preprocessing
         self.layer = layer
         self.pooling = pooling
+        self.n_prefix_tokens = n_prefix_tokens
         self.input_size = input_size
         self.resize = resize
         self.in_channels = in_channels
@@ -324,7 +339,10 @@ class FeatureExtractor(TransformerMixin, FeatxEstimator):
         ndarray of shape (n_features,), dtype object
         """
         check_is_fitted(self, "feature_shape_")
-        stem = "_".join(filter(None, (self._spec().label, self.layer, self.pooling)))
+        pooling = self.pooling
+        if pooling == "auto":
+            pooling = self.space_.description["pooling"] or "avg"
+        stem = "_".join(filter(None, (self._spec().label, self.layer, pooling)))
         count = math.prod(self.feature_shape_)
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
 
@@ -359,7 +377,8 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
 
     def has_named_weights(self) -> bool:
         """Return True if another machine can build the backbone from its name and weights."""
-        return self._spec().network is not None and self.weights == "imagenet"
+        spec = self._spec()
+        return spec.network is not None and spec.weights == PRETRAINED
 
     def resolved_cache(self) -> EmbeddingCache | None:
         """Return the cache that the parameter `cache` selects; None if nothing is cached."""
@@ -534,6 +553,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
             resize=self.resize,
             in_channels=self.in_channels,
             precision=self.precision,
+            n_prefix_tokens=self.n_prefix_tokens,
         )
 
     def _path_params(self) -> dict[str, Any]:
@@ -545,10 +565,16 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         """
         first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
         return {
-            "backbone": path_at_first(first, "backbone", self.backbone, is_path=_is_there),
+            "backbone": self._backbone_at_first(first),
             "weights": path_at_first(first, "weights", self.weights, is_path=_is_there),
             "cache": cache_at_first(first, self.cache),
         }
+
+    def _backbone_at_first(self, first: dict[str, tuple[Any, str]]) -> Any:
+        if not is_preset(self.backbone):
+            return path_at_first(first, "backbone", self.backbone, is_path=_is_there)
+        name = self.backbone.removeprefix(PREFIX)
+        return PREFIX + path_at_first(first, "backbone", name, is_path=os.path.isdir)
 
     def __getstate__(self) -> dict[str, Any]:
         self._path_params()
@@ -582,4 +608,4 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
 
 
 def _is_there(path: str | os.PathLike[str]) -> bool:
-    return path != "imagenet" and os.path.isfile(path)
+    return normalized_weights(path) != PRETRAINED and os.path.isfile(path)

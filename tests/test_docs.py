@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from featx import list_backbones
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,3 +21,24 @@ def test_robustness_page_names_files_of_tests_that_exist():
     page = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
     files = set(re.findall(r"((?:\w+/)?test_\w+\.py)", page))
     assert {name for name in files if not (ROOT / "tests" / name).is_file()} == set()
+
+
+def test_backbones_page_agrees_with_list_backbones():
+    page = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    table = page.partition("| parameters |")[2].partition("\n\n")[0]
+    networks = {network.name: network for network in list_backbones()}
+    rows = re.findall(r'\| `"(\w+)"` \| (\d+) \| ([\d.%]*) ?\| ([\d,]+) \| (\d+) \|', table)
+    assert len(rows) >= 8
+    for name, *shown in rows:
+        network = networks[name]
+        top1 = "" if network.imagenet_top1 is None else f"{network.imagenet_top1:.1%}"
+        expected = [str(network.input_size), top1, f"{network.n_parameters:,}"]
+        assert shown == [*expected, str(network.n_features)], name
+
+
+def test_backbones_page_names_networks_that_exist():
+    page = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    named = set(re.findall(r'`"([a-z]+\w*\d?)"`', page)) - {"pretrained", "imagenet"}
+    assert named <= {network.name for network in list_backbones()}
+    commands = re.findall(r"featx backbones --measure ([\w ]+?) +#", page)
+    assert set(" ".join(commands).split()) <= {network.name for network in list_backbones()}

@@ -32,6 +32,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
         layer=3,
         pooling="mean",
         input_size=-1,
+        n_prefix_tokens=-1,
         resize="fill",
         in_channels=0,
         cache=3,
@@ -47,7 +48,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
     with pytest.raises(ParameterError) as caught:
         extractor.fit(images)
     message = str(caught.value)
-    assert "17 faulty parameters" in message
+    assert "18 faulty parameters" in message
     assert "Did you mean" in message
     for name in extractor.get_params():
         if name not in ("backbone_params", "verbose"):
@@ -155,7 +156,7 @@ def test_fit_changes_no_parameter(images):
         ({"backbone": "vgg16", "backbone_params": "alpha=1"}, "a dict for the network's"),
         ({"backbone": "vgg16", "backbone_params": {"input_shape": 3}}, "'input_size' decides"),
         ({"backbone": random_model, "weights": "w.h5"}, "a backbone without a name brings its own"),
-        ({"weights": 3}, "weights=3: expected 'imagenet', None, or the path of a file"),
+        ({"weights": 3}, "weights=3: expected 'pretrained', None, or the path of a file"),
     ],
 )
 def test_check_params_backbones_that_cannot_be_so(params, message):

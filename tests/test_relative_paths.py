@@ -107,6 +107,12 @@ def test_relative_backbone_stays_after_chdir(suffix, here, images, tmp_path, mon
     np.testing.assert_array_equal(extractor.transform(images), embeddings)
 
 
+@pytest.mark.parametrize("weights", ["pretrained", "imagenet"])
+def test_relative_file_called_like_weights_is_ignored(weights, here, images):
+    (here / weights).write_bytes(b"not weights")
+    assert n_forward(FeatureExtractor("tiny", weights=weights), images) == 3
+
+
 def test_relative_backbone_missing_is_looked_for_again(here, images, monkeypatch):
     extractor = FeatureExtractor("mine.keras", cache=None)
     with pytest.raises(ValueError, match=r"an existing \.keras file"):

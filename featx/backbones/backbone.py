@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx._text import one_line
+from featx._warning import warn_caller
 from featx.backbones.channels import channel_axis, takes_channels_first
+from featx.backbones.hub_models import HubModel, is_hub_model, single_input_model
 from featx.backbones.input_channels import N_COLORS
-from featx.backbones.layers import find_layer_output, pooled, pooled_shape
+from featx.backbones.layers import (
+    check_token_pooling,
+    counts_prefix_tokens,
+    find_layer_output,
+    is_token_pooling,
+    pooled,
+    pooled_shape,
+    pooled_tokens,
+)
 from featx.backbones.load import (
     called_model,
     file_model,
@@ -27,20 +38,34 @@ from featx.backbones.load import (
     is_registered_last,
     named_model,
 )
-from featx.backbones.registry import Network, find_network, preprocess
+from featx.backbones.presets import Preset, build_preset, is_preset
+from featx.backbones.registry import (
+    PRETRAINED,
+    Network,
+    find_network,
+    normalized_weights,
+    preprocess,
+)
 from featx.backbones.stored_model import StoredModel, check_activations
-from featx.digests.keras_graph import Digester, graph_digest, runs_user_code, user_code
+from featx.digests.keras_graph import (
+    Digester,
+    graph_digest,
+    runs_code_of,
+    runs_user_code,
+    user_code,
+)
 from featx.digests.keras_settings import STANDARD, KerasSettings, current_settings
 from featx.digests.space import Space
 from featx.digests.tensor_history import calls_of, graph_outputs, is_graph, producer
 from featx.engines.devices import check_can_run
-from featx.exceptions import BackboneError, ParameterError
+from featx.exceptions import BackboneError, ParameterError, ParameterWarning
 from featx.inputs.kinds import InputForm, InputKind, kind_of
 
 if TYPE_CHECKING:
     import keras
 
 
+_DEFAULT_SIZE = (224, 224)  # of presets that take images of any size and name none
 _SPACE_VERSION = 2  # to be raised when the same description leads to other numbers
 
 
@@ -48,7 +73,8 @@ _SPACE_VERSION = 2  # to be raised when the same description leads to other numb
 class BackboneSpec:
     """The parameters of :class:`FeatureExtractor` that decide the backbone.
 
-    `layer` may also be a tensor of the model's graph.
+    `weights` is ``"pretrained"`` where ``"imagenet"`` is given, and `layer` may also be a tensor of
+    the model's graph.
     """
 
     backbone: Any
@@ -61,12 +87,21 @@ class BackboneSpec:
     resize: str
     in_channels: int | None
     precision: str
+    n_prefix_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", normalized_weights(self.weights))
 
     @cached_property
     def network(self) -> Network | None:
-        """Network of this name; None if the backbone is not a name."""
-        named = isinstance(self.backbone, str) and not is_file(self.backbone)
+        """Network of this name; None if the backbone is not the name of one."""
+        named = isinstance(self.backbone, str) and not is_file(self.backbone) and not self.preset
         return find_network(self.backbone) if named else None
+
+    @cached_property
+    def preset(self) -> Preset | None:
+        """Preset of KerasHub of this name; None if the backbone is not the name of one."""
+        return Preset.of(self.backbone) if is_preset(self.backbone) else None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -85,7 +120,8 @@ class BackboneSpec:
     @cached_property
     def settings(self) -> KerasSettings:
         """Settings of Keras under which the model is built and compiled; may import Keras."""
-        is_own = self.network or is_file(self.backbone) or isinstance(self.backbone, StoredModel)
+        is_own = self.network or self.preset or is_file(self.backbone)
+        is_own = is_own or isinstance(self.backbone, StoredModel)
         return STANDARD if is_own else current_settings()
 
     @property
@@ -93,6 +129,8 @@ class BackboneSpec:
         """Short name of the backbone, for messages."""
         if self.network:
             return self.network.name
+        if self.preset:
+            return self.preset.label
         if is_file(self.backbone):
             return one_line(Path(self.backbone).stem)
         kind = type(self.backbone).__name__
@@ -104,13 +142,15 @@ class Backbone:
     """A frozen model with its layer, pooling and preprocessing.
 
     `model` is complete, as it was passed or built, and called under `settings`. `agreed` holds the
-    digests of the remembered spaces that turned out to be equal to its own.
+    digests of the remembered spaces that turned out to be equal to its own. For a backbone of
+    KerasHub, `model` is the network of one input of `hub`.
     """
 
     model: keras.Model
     spec: BackboneSpec
     input_shape: tuple[int, ...]
     settings: KerasSettings = STANDARD
+    hub: HubModel | None = None
     agreed: set[str] = field(default_factory=set)
     _outputs: list[Any] = field(init=False)
 
@@ -152,7 +192,9 @@ class Backbone:
                 )
             return None
         if isinstance(layer, str):
-            return find_layer_output(self.model, layer, label=self.spec.label)
+            others = self.hub.outputs if self.hub else {}
+            tensor = find_layer_output(self.model, layer, label=self.spec.label, others=others)
+            return self._without_padding(tensor)
         if layer is not None:
             return layer
         if not is_graph(self.model):
@@ -162,7 +204,81 @@ class Backbone:
                 f"{self.spec.label} has {len(self.model.outputs)} outputs: name the layer to read "
                 "with layer="
             )
-        return self.model.outputs[0]
+        return self._without_padding(self.model.outputs[0])
+
+    def _without_padding(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
+        """Pool the vectors of the tokens of a text; return other layer outputs unchanged.
+
+        The tokens of padding are left out, which takes the inputs, so it is part of the graph.
+        """
+        if self.hub is None or self.hub.mask is None:
+            return tensor
+        return pooled_tokens(tensor, self.pooling, self.hub.mask)
+
+    @property
+    def saveable_model(self) -> keras.Model:
+        """Model for a file: as it was passed or built, but that of texts up to its embedding."""
+        is_text = self.hub is not None and self.hub.mask is not None
+        return self.truncated_model if is_text else self.original_model
+
+    @property
+    def saved_layer(self) -> Any:
+        """Layer of `saveable_model` that is read."""
+        return self.spec.layer if self.saveable_model is self.original_model else None
+
+    @property
+    def original_model(self) -> keras.Model:
+        """Model as it was passed or built; that of KerasHub, for its backbones."""
+        return self.hub.original if self.hub else self.model
+
+    @cached_property
+    def pooling(self) -> str | None:
+        """Pooling of the layer output, with ``"auto"`` resolved."""
+        if self.spec.pooling != "auto":
+            return self.spec.pooling
+        if self.hub and self.hub.mask is not None:
+            return self.hub.pooling or "avg"
+        return "cls" if self.has_tokens and self.n_prefix_tokens else "avg"
+
+    @property
+    def has_tokens(self) -> bool:
+        """True if the layer output has one vector for each token, (n_tokens, c)."""
+        return len(self.activation_shape) == 2 and self.kind.is_resized
+
+    @property
+    def n_prefix_tokens(self) -> int | None:
+        """Number of tokens before those of the patches; None if it is not known."""
+        if self.spec.n_prefix_tokens is not None:
+            return self.spec.n_prefix_tokens
+        return self.hub.n_prefix_tokens if self.hub else None
+
+    def check_pooling(self) -> None:
+        """Check that the layer output has the tokens that the pooling names.
+
+        Raise ParameterError if it has not. Warn of a mean over tokens of different kinds.
+        """
+        if self.hub and self.hub.mask is not None:
+            return
+        pooling, label, n_prefix = self.pooling, self.spec.label, self.n_prefix_tokens
+        if not self.has_tokens:
+            if is_token_pooling(pooling) and len(self.activation_shape) > 1:
+                raise ParameterError.of(
+                    "pooling",
+                    pooling,
+                    f"the output of the layer {self.layer_name!r} of {label} has the shape "
+                    f"{self.activation_shape}, not one vector for each token: expected 'avg', "
+                    "'max', 'avgmax', 'gem', 'flatten' or None",
+                )
+            return
+        check_token_pooling(pooling, n_prefix, label=label)
+        if pooling in ("avg", "avgmax", "max") and n_prefix and self.spec.pooling != "auto":
+            warn_caller(
+                ParameterWarning(
+                    f"pooling={pooling!r} pools all {self.activation_shape[0]} tokens of {label}, "
+                    f"the first {n_prefix} of which stand for no patch: pass 'patches' for the "
+                    "mean of the patches, 'cls' for the class token, or 'cls+patches' for both"
+                )
+            )
 
     @cached_property
     def truncated_model(self) -> keras.Model:
@@ -180,7 +296,7 @@ class Backbone:
         if not (isinstance(self.spec.preprocessing, str) and self.spec.preprocessing == "auto"):
             return self.spec.preprocessing
         if network is None:
-            return None
+            return self.hub.scaling if self.hub else None
         includes = (self.spec.backbone_params or {}).get("include_preprocessing", True)
         return network.preprocessing if includes else network.inner_preprocessing
 
@@ -196,10 +312,10 @@ class Backbone:
     def channel_axis(self) -> int:
         """Axis of the channels in the layer output; axis 0 is that of the samples."""
         axis = channel_axis(self.model, self.tensor)
-        averages = self.spec.pooling in ("avg", "max", "avgmax") and len(self.activation_shape) > 1
+        averages = self.pooling not in ("flatten", None) and len(self.activation_shape) > 1
         if axis is None and averages:
             raise BackboneError(
-                f"pooling={self.spec.pooling!r}: {self.spec.label} has layers with "
+                f"pooling={self.pooling!r}: {self.spec.label} has layers with "
                 "data_format='channels_first', and the axis of the channels in the "
                 f"{self.activation_shape} activations of the layer {self.layer_name!r} is unknown. "
                 "Pass pooling='flatten' or None, name another layer, or end the model with a "
@@ -216,12 +332,14 @@ class Backbone:
         """Pool a layer output, in float32."""
         from keras import ops
 
-        return pooled(ops.cast(activations, "float32"), self.spec.pooling, self.channel_axis)
+        n_prefix = self.n_prefix_tokens or 0 if self.has_tokens else 0
+        vectors = ops.cast(activations, "float32")
+        return pooled(vectors, self.pooling, self.channel_axis, n_prefix)
 
     @cached_property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one embedding."""
-        shape = pooled_shape(self.activation_shape, self.spec.pooling, self.channel_axis)
+        shape = pooled_shape(self.activation_shape, self.pooling, self.channel_axis)
         if None in shape:
             raise BackboneError(
                 f"the embedding of {self.spec.label} has the shape {shape}, which depends on the "
@@ -236,7 +354,7 @@ class Backbone:
             "graph": graph_digest(self.truncated_model, digester=digester),
             "preprocessing": self._describe_preprocessing(),
             "input_shape": list(self.input_shape),
-            "pooling": self.spec.pooling if len(self.activation_shape) > 1 else None,
+            "pooling": self.pooling if len(self.activation_shape) > 1 else None,
             "precision": self.spec.precision,
             "dtype": "float32",
             "feature_shape": list(self.feature_shape),
@@ -244,6 +362,11 @@ class Backbone:
         description |= self.input_form.reader
         if self.takes_channels_first:
             description["channels_first"] = True
+        if self.has_tokens and counts_prefix_tokens(self.pooling):
+            description["n_prefix_tokens"] = self.n_prefix_tokens
+        if runs_code_of("keras_hub", self.truncated_model):
+            # Its code may change with each minor version; that of Keras computes the same.
+            description["keras_hub"] = version("keras-hub").rpartition(".")[0]
         departures = self.settings.departures()
         if not self.runs_user_code:
             departures.pop("dtype_policy", None)  # that of each layer is in the graph
@@ -272,12 +395,20 @@ class Backbone:
             return self.spec.layer
         if self.tensor is None:
             return self.truncated_model.layers[-1].name
-        return producer(self.tensor)[0].operation.name
+        is_pooled = self.hub is not None and self.hub.mask is not None and self.spec.layer is None
+        tensor = self.model.outputs[0] if is_pooled else self.tensor
+        return producer(tensor)[0].operation.name
 
     def _space_label(self) -> str:
-        reading = f"layer {self.layer_name!r}, pooling {self.spec.pooling}"
-        scaling = f"preprocessing {self.preprocessing}"
+        reading = f"layer {self.layer_name!r}, pooling {self.pooling}"
+        scaling = f"preprocessing {self._name_of_preprocessing()}"
         return ", ".join([self.spec.label, reading, scaling, *self._departures()])
+
+    def _name_of_preprocessing(self) -> str:
+        preprocessing = self.preprocessing
+        if self.hub and preprocessing is self.hub.scaling and preprocessing is not None:
+            return "of the preset"
+        return str(preprocessing)
 
     def _departures(self) -> list[str]:
         """Return the parameters that differ from the defaults of the named network."""
@@ -286,7 +417,7 @@ class Backbone:
         if spec.network:
             params = spec.backbone_params or {}
             departures += [f"{name} {value}" for name, value in params.items()]
-            if spec.weights != "imagenet":
+            if spec.weights != PRETRAINED:
                 departures.append(f"weights {spec.weights and Path(spec.weights).name}")
         if spec.input_size is not None:
             sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
@@ -340,6 +471,8 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
             spec.network, input_shape=shape, weights=spec.weights, params=spec.backbone_params or {}
         )
         return Backbone(model, spec, shape)
+    if spec.preset:
+        return _preset_backbone(spec, spec.preset, array_shape)
     if is_file(spec.backbone):
         model = file_model(spec.backbone)
     elif isinstance(spec.backbone, StoredModel):
@@ -349,10 +482,39 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
     else:
         with settings.applied():
             model = called_model(spec.backbone, _shape_from_samples(spec, array_shape))
+    hub = single_input_model(model, pad_id=None, label=spec.label) if is_hub_model(model) else None
+    model = hub.model if hub else model
     input_shape = _input_shape(spec, model, array_shape)
     if isinstance(spec.backbone, StoredModel):
         check_activations(model, input_shape)
-    return Backbone(model, spec, input_shape, settings)
+    return Backbone(model, spec, input_shape, settings, hub)
+
+
+def _preset_backbone(
+    spec: BackboneSpec, preset: Preset, array_shape: tuple[int, ...] | None
+) -> Backbone:
+    """Build the model of a preset, whose own image size is the default."""
+    hub = build_preset(
+        preset.find_folder(None, with_weights=spec.weights == PRETRAINED),
+        weights=spec.weights,
+        params=spec.backbone_params or {},
+        size=spec.size,
+        label=spec.label,
+    )
+    takes_images = hub.mask is None
+    if takes_images and hub.scaling is None and spec.preprocessing == "auto":
+        warn_caller(
+            ParameterWarning(
+                f"preprocessing='auto': the preset {spec.label} does not say how pixels are scaled "
+                "(it has no image_converter.json), so the network gets values from 0 to 255. Pass "
+                "preprocessing='tf', 'torch', 'unit' or a Keras layer, or None for these values"
+            )
+        )
+    sized = spec
+    if takes_images and None in hub.model.inputs[0].shape[1:] and spec.size is None:
+        sized = replace(spec, input_size=hub.default_size or _DEFAULT_SIZE)
+    shape = _input_shape(sized, hub.model, array_shape)
+    return Backbone(hub.model, spec, shape, STANDARD, hub)
 
 
 def _shape_from_samples(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from featx.backbones.hub_models import is_hub_model
 from featx.backbones.load import fixed_seed
 from featx.digests.code import UnhashableCodeError
 from featx.digests.keras_graph import graph_digest
@@ -26,12 +27,18 @@ class FlatCopy(NamedTuple):
 
 
 def flat_copy(
-    model: keras.Model, *, input_shape: tuple[int, ...] | None = None, name: str, label: str
+    model: keras.Model,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    original: keras.Model | None = None,
+    name: str,
+    label: str,
 ) -> FlatCopy:
     """Copy a functional or Sequential model of one input and output; no weights are shared.
 
     `input_shape` fills in sizes that the model leaves open, `name` is the name of the copy, and
-    `label` names the model in messages.
+    `label` names the model in messages. If the layers are those of an `original` of KerasHub, it is
+    copied as a whole, since some of its layers have no config of their own.
     """
     import keras
 
@@ -44,6 +51,8 @@ def flat_copy(
     inputs = keras.Input(input_shape or given.shape[1:], dtype=given.dtype, name=given.name)
     copying = _Copying()
     try:
+        if is_hub_model(original):
+            copying.add_whole(original)
         with fixed_seed():  # initializers draw from Python's own generator
             tensors = copying.run(model, [inputs])
             copy = keras.Model(inputs, tensors[0], name=name)
@@ -98,6 +107,14 @@ class _Copying:
             self._depth -= 1
             return outputs
         return self._copied(operation)(*positional, **keywords)
+
+    def add_whole(self, model: Any) -> None:
+        """Copy a model by its own config, and take the layers of the copy for those in it."""
+        copy = type(model).from_config(model.get_config())
+        pairs = zip(model._flatten_layers(), copy._flatten_layers(), strict=True)
+        for layer, copied in pairs:
+            self._layers[id(layer)] = (layer, copied)
+            self._names.add(layer.name)
 
     def _copied(self, operation: Any) -> Any:
         if id(operation) not in self._layers:

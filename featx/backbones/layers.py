@@ -7,7 +7,8 @@ graph of the model. Layers of a nested model are named ``"outer/inner"``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featx._validation import did_you_mean
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     import keras
 
 
-POOLINGS = ("avg", "max", "avgmax", "flatten", None)
+_TOKEN_POOLINGS = ("cls", "patches", "cls+patches", "cls+avg")
+POOLINGS = ("avg", "max", "avgmax", "gem", *_TOKEN_POOLINGS, "flatten", None)
+_GEM_POWER, _GEM_FLOOR = 3.0, 1e-6
 
 
 class LayerSpec(NamedTuple):
@@ -28,11 +31,47 @@ class LayerSpec(NamedTuple):
     pooling: str | None
 
 
-def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) -> keras.KerasTensor:
+def counts_prefix_tokens(pooling: str | None) -> bool:
+    """Return True if a pooling has to know how many tokens come before those of the patches."""
+    return pooling == "gem" or is_token_pooling(pooling)
+
+
+def is_token_pooling(pooling: str | None) -> bool:
+    """Return True if a pooling has a meaning for tokens only."""
+    return pooling in _TOKEN_POOLINGS
+
+
+def check_token_pooling(pooling: str | None, n_prefix_tokens: int | None, *, label: str) -> None:
+    """Raise ParameterError if a pooling names tokens that a backbone does not have.
+
+    Examples
+    --------
+    >>> check_token_pooling("cls", 0, label="swin")
+    Traceback (most recent call last):
+        ...
+    featx.exceptions.ParameterError: pooling='cls': swin has no class token: expected 'patches' \
+or 'avg'
+    """
+    if counts_prefix_tokens(pooling) and n_prefix_tokens is None:
+        raise ParameterError.of(
+            "pooling",
+            pooling,
+            f"how many tokens of {label} come before those of the patches is not known. Pass "
+            "n_prefix_tokens: 1 for a class token alone, 0 if there are patches only",
+        )
+    if pooling and "cls" in pooling and not n_prefix_tokens:
+        expected = "expected 'patches' or 'avg'"
+        raise ParameterError.of("pooling", pooling, f"{label} has no class token: {expected}")
+
+
+def pooled(
+    x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1, n_prefix_tokens: int = 0
+) -> keras.KerasTensor:
     """Pool activations, (n, ..., c), to vectors, as operations of a Keras graph.
 
     A mean or maximum keeps `channel_axis`. Vectors are not changed; with ``pooling=None``, nothing
-    is.
+    is. ``"gem"`` is the generalized mean with the exponent 3 (Radenovic et al., 2019,
+    arXiv:1711.02512), of the patches if there are tokens.
     """
     from keras import ops
 
@@ -41,11 +80,52 @@ def pooled(x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1) ->
     if pooling == "flatten":
         return ops.reshape(x, (-1, math.prod(x.shape[1:])))
     inner = tuple(set(range(1, len(x.shape))) - {channel_axis % len(x.shape)})
-    if pooling == "max":
-        return ops.max(x, axis=inner)
-    if pooling == "avg":
-        return ops.mean(x, axis=inner)
-    return ops.concatenate([ops.mean(x, axis=inner), ops.max(x, axis=inner)], axis=-1)
+    vectors = {
+        "cls": lambda: x[:, 0],
+        "patches": lambda: ops.mean(x[:, n_prefix_tokens:], axis=1),
+        "avg": lambda: ops.mean(x, axis=inner),
+        "max": lambda: ops.max(x, axis=inner),
+        "gem": lambda: _generalized_mean(x[:, n_prefix_tokens:], inner),
+    }
+    parts = [vectors[part]() for part in _parts_of(pooling)]
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+
+def _parts_of(pooling: str) -> list[str]:
+    return ["avg", "max"] if pooling == "avgmax" else pooling.split("+")
+
+
+def _generalized_mean(x: keras.KerasTensor, axes: tuple[int, ...]) -> keras.KerasTensor:
+    from keras import ops
+
+    powers = ops.power(ops.maximum(x, _GEM_FLOOR), _GEM_POWER)
+    return ops.power(ops.mean(powers, axis=axes), 1 / _GEM_POWER)
+
+
+def pooled_tokens(
+    x: keras.KerasTensor, pooling: str | None, mask: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Pool the vectors of tokens, (n, length, c), of which `mask`, (n, length), is True for words.
+
+    Raise ParameterError for a pooling that has no meaning for texts.
+    """
+    from keras import ops
+
+    if pooling in (None, "flatten") or len(x.shape) == 2:
+        return x
+    weights = ops.expand_dims(ops.cast(mask, x.dtype), -1)
+    lengths = ops.maximum(ops.sum(weights, axis=1), 1.0)
+    vectors = {
+        "cls": lambda: x[:, 0],
+        "avg": lambda: ops.sum(x * weights, axis=1) / lengths,
+        "max": lambda: ops.max(ops.where(weights > 0, x, -math.inf), axis=1),
+    }
+    names = _parts_of(pooling)
+    if not vectors.keys() >= set(names):
+        options = "'auto', 'cls', 'avg', 'max', 'avgmax', 'cls+avg', 'flatten' or None"
+        raise ParameterError.of("pooling", pooling, f"expected {options} for texts.")
+    parts = [vectors[name]() for name in names]
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
 
 def pooled_shape(
@@ -64,15 +144,23 @@ def pooled_shape(
         return tuple(shape)
     if pooling == "flatten":
         return (math.prod(shape),)
-    n_channels = (1, *shape)[channel_axis]
-    return (n_channels * (2 if pooling == "avgmax" else 1),)
+    return ((1, *shape)[channel_axis] * len(_parts_of(pooling)),)
 
 
-def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.KerasTensor:
+def find_layer_output(
+    model: keras.Model,
+    name: str,
+    *,
+    label: str,
+    others: Mapping[str, keras.KerasTensor] = MappingProxyType({}),
+) -> keras.KerasTensor:
     """Return the output of a layer of a functional or Sequential model, connected to its inputs.
 
-    The name may be ``"outer/inner"``; messages call the model `label`.
+    The name may be ``"outer/inner"``, or that of one of the `others`, tensors of the same graph;
+    messages call the model `label`.
     """
+    if name in others:
+        return others[name]
     calls = [node for node in calls_of(model) if node.operation.name == name]
     if len(calls) == 1 and len(calls[0].outputs) == 1:
         return calls[0].outputs[0]
@@ -88,7 +176,7 @@ def find_layer_output(model: keras.Model, name: str, *, label: str) -> keras.Ker
     is_inside = slash and len(nested) == 1 and is_graph(nested[0].operation)
     if is_inside and inner in _names_in(nested[0].operation):
         return _inside(nested[0], inner, label=f"{label}/{outer}")
-    names = list(_names_in(model))
+    names = [*others, *_names_in(model)]
     inside = [known for known in names if known.endswith(f"/{name}")]
     hint = did_you_mean(inside[0] if inside else name, names)
     raise ParameterError.of(

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from featx._files import open_given
 from featx._warning import warn_caller
+from featx.backbones.downloads import checked_download
 from featx.backbones.input_channels import N_COLORS, with_input_channels
-from featx.backbones.registry import TINY_FILE, Network
+from featx.backbones.registry import PRETRAINED, TINY_FILE, Network
 from featx.digests.code import object_named
 from featx.digests.keras_settings import STANDARD
 from featx.exceptions import BackboneError, WeightsError, WeightsWarning
@@ -66,22 +67,17 @@ def network_graph(network: Network) -> keras.Model:
 
 
 def _warn_of_scaling(network: Network, weights: str | os.PathLike[str] | None) -> None:
-    if weights in (None, "imagenet") or not _scales_for_imagenet_only(network):
+    if weights in (None, PRETRAINED) or not network.scales_for_published_weights:
         return
     warn_caller(
         WeightsWarning(
             f"{network.constructor} with weights={os.fspath(weights)!r}: only with "
-            "weights='imagenet' does Keras scale the pixels once more, so the path of a "
+            "weights='pretrained' does Keras scale the pixels once more, so the path of a "
             "published ImageNet file gives other embeddings. Put such a file into "
-            "~/.keras/models and pass weights='imagenet'. A file of a network that was "
+            "~/.keras/models and pass weights='pretrained'. A file of a network that was "
             "trained with weights=None needs no change"
         )
     )
-
-
-def _scales_for_imagenet_only(network: Network) -> bool:
-    """Return True if the graph of a network depends on whether its weights are ImageNet's."""
-    return network.constructor.startswith("EfficientNetB")
 
 
 def _application(
@@ -93,15 +89,16 @@ def _application(
     import keras
 
     constructor = getattr(keras.applications, network.constructor)
+    given = "imagenet" if weights == PRETRAINED else weights and str(weights)
     arguments = {"include_top": False, "input_shape": input_shape, **params}
+    guard = checked_download(network) if weights == PRETRAINED else contextlib.nullcontext()
     try:
         # Keras reports downloads on standard output, which is for results.
-        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
-            return constructor(weights=None if weights is None else str(weights), **arguments)
+        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr), guard:
+            return constructor(weights=given, **arguments)
+    except WeightsError:
+        raise
     except Exception as exc:
-        if weights == "imagenet" and "URL fetch failure" in str(exc):
-            # The message gives the cause; three tracebacks of the download would bury it.
-            raise _download_error(network, exc) from None
         if weights is not None and not isinstance(exc, TypeError):
             raise _weights_error(network, weights, exc) from exc
         raise BackboneError(
@@ -109,21 +106,11 @@ def _application(
         ) from exc
 
 
-def _download_error(network: Network, exc: Exception) -> Exception:
-    file = "pass weights=FILE, a .h5 file of the network without its classifier; "
-    if _scales_for_imagenet_only(network):
-        file = ""
-    return WeightsError(
-        f"the ImageNet weights of {network.name!r} are not on this machine and cannot be "
-        f"downloaded ({exc}). Run once on a machine with internet access and copy ~/.keras/models "
-        f"from there; {file}pass backbone='tiny', which needs no download; or pass weights=None "
-        "for random weights."
-    )
-
-
 def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
-    if weights == "imagenet":
-        return BackboneError(f"{network.constructor} cannot be built with ImageNet weights: {exc}")
+    if weights == PRETRAINED:
+        return BackboneError(
+            f"{network.constructor} cannot be built with its pretrained weights: {exc}"
+        )
     return WeightsError(
         f"the weights in {os.fspath(weights)!r} do not fit {network.constructor} with these "
         f"parameters: {exc}. Check that the file is of this network without its classifier, and "
@@ -134,7 +121,7 @@ def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
 def _tiny(weights: str | os.PathLike[str] | None) -> keras.Model:
     import keras
 
-    if weights is not None and weights != "imagenet":
+    if weights not in (None, PRETRAINED):
         raise WeightsError(
             f"backbone='tiny' brings its own weights, or random ones (weights=None): got "
             f"weights={os.fspath(weights)!r}. To use other weights, pass the path of a .keras "

@@ -5,6 +5,10 @@ scalings are those of Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, 
 with the mean and standard deviation of ImageNet's channels; ``"caffe"`` turns RGB into BGR and
 subtracts ImageNet's mean; ``"unit"`` is x / 255. For images of other than three channels, see
 ``input_channels.py``; ``"caffe"`` keeps their order.
+
+The accuracies on ImageNet are those that Keras publishes: in the table of "Available models" on the
+page "Keras Applications" of its documentation (2026-11), and for MobileNetV3 in the docstrings of
+its constructors.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 
 PREPROCESSINGS = ("tf", "torch", "caffe", "unit", None)
+PRETRAINED = "pretrained"
 _EFFICIENTNET_V2 = "x / 128 - 1"  # the scaling inside EfficientNetV2S, M and L
 
 _TORCH_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -56,6 +61,9 @@ class Network(NamedTuple):
         Width of its pooled embedding, with default parameters.
     n_parameters : int
         Number of parameters without the classifier.
+    imagenet_top1 : float or None
+        Published accuracy of the network, with its classifier, on the 1,000 classes of ImageNet;
+        None if none is published.
     """
 
     name: str
@@ -64,6 +72,7 @@ class Network(NamedTuple):
     input_size: int
     n_features: int
     n_parameters: int
+    imagenet_top1: float | None
 
     @property
     def inner_preprocessing(self) -> str | None:
@@ -77,53 +86,58 @@ class Network(NamedTuple):
         return None
 
     @property
+    def scales_for_published_weights(self) -> bool:
+        """True if the network scales pixels once more where its weights are the published ones."""
+        return self.constructor.startswith("EfficientNetB")
+
+    @property
     def is_fixed_size(self) -> bool:
         """True if the network takes inputs of `input_size` only."""
         return not self.constructor
 
 
 NETWORKS: tuple[Network, ...] = (
-    Network("tiny", "", "tf", 64, 400, 293_872),
-    Network("vgg16", "VGG16", "caffe", 224, 512, 14_714_688),
-    Network("vgg19", "VGG19", "caffe", 224, 512, 20_024_384),
-    Network("resnet50", "ResNet50", "caffe", 224, 2048, 23_587_712),
-    Network("resnet101", "ResNet101", "caffe", 224, 2048, 42_658_176),
-    Network("resnet152", "ResNet152", "caffe", 224, 2048, 58_370_944),
-    Network("resnet50_v2", "ResNet50V2", "tf", 224, 2048, 23_564_800),
-    Network("resnet101_v2", "ResNet101V2", "tf", 224, 2048, 42_626_560),
-    Network("resnet152_v2", "ResNet152V2", "tf", 224, 2048, 58_331_648),
-    Network("inception_v3", "InceptionV3", "tf", 299, 2048, 21_802_784),
-    Network("inception_resnet_v2", "InceptionResNetV2", "tf", 299, 1536, 54_336_736),
-    Network("xception", "Xception", "tf", 299, 2048, 20_861_480),
-    Network("mobilenet", "MobileNet", "tf", 224, 1024, 3_228_864),
-    Network("mobilenet_v2", "MobileNetV2", "tf", 224, 1280, 2_257_984),
-    Network("mobilenet_v3_small", "MobileNetV3Small", None, 224, 576, 939_120),
-    Network("mobilenet_v3_large", "MobileNetV3Large", None, 224, 960, 2_996_352),
-    Network("densenet121", "DenseNet121", "torch", 224, 1024, 7_037_504),
-    Network("densenet169", "DenseNet169", "torch", 224, 1664, 12_642_880),
-    Network("densenet201", "DenseNet201", "torch", 224, 1920, 18_321_984),
-    Network("nasnet_mobile", "NASNetMobile", "tf", 224, 1056, 4_269_716),
-    Network("nasnet_large", "NASNetLarge", "tf", 331, 4032, 84_916_818),
-    Network("efficientnet_b0", "EfficientNetB0", None, 224, 1280, 4_049_571),
-    Network("efficientnet_b1", "EfficientNetB1", None, 240, 1280, 6_575_239),
-    Network("efficientnet_b2", "EfficientNetB2", None, 260, 1408, 7_768_569),
-    Network("efficientnet_b3", "EfficientNetB3", None, 300, 1536, 10_783_535),
-    Network("efficientnet_b4", "EfficientNetB4", None, 380, 1792, 17_673_823),
-    Network("efficientnet_b5", "EfficientNetB5", None, 456, 2048, 28_513_527),
-    Network("efficientnet_b6", "EfficientNetB6", None, 528, 2304, 40_960_143),
-    Network("efficientnet_b7", "EfficientNetB7", None, 600, 2560, 64_097_687),
-    Network("efficientnet_v2_b0", "EfficientNetV2B0", None, 224, 1280, 5_919_312),
-    Network("efficientnet_v2_b1", "EfficientNetV2B1", None, 240, 1280, 6_931_124),
-    Network("efficientnet_v2_b2", "EfficientNetV2B2", None, 260, 1408, 8_769_374),
-    Network("efficientnet_v2_b3", "EfficientNetV2B3", None, 300, 1536, 12_930_622),
-    Network("efficientnet_v2_s", "EfficientNetV2S", None, 384, 1280, 20_331_360),
-    Network("efficientnet_v2_m", "EfficientNetV2M", None, 480, 1280, 53_150_388),
-    Network("efficientnet_v2_l", "EfficientNetV2L", None, 480, 1280, 117_746_848),
-    Network("convnext_tiny", "ConvNeXtTiny", None, 224, 768, 27_820_128),
-    Network("convnext_small", "ConvNeXtSmall", None, 224, 768, 49_454_688),
-    Network("convnext_base", "ConvNeXtBase", None, 224, 1024, 87_566_464),
-    Network("convnext_large", "ConvNeXtLarge", None, 224, 1536, 196_230_336),
-    Network("convnext_xlarge", "ConvNeXtXLarge", None, 224, 2048, 348_147_968),
+    Network("tiny", "", "tf", 64, 400, 293_872, None),
+    Network("vgg16", "VGG16", "caffe", 224, 512, 14_714_688, 0.713),
+    Network("vgg19", "VGG19", "caffe", 224, 512, 20_024_384, 0.713),
+    Network("resnet50", "ResNet50", "caffe", 224, 2048, 23_587_712, 0.749),
+    Network("resnet101", "ResNet101", "caffe", 224, 2048, 42_658_176, 0.764),
+    Network("resnet152", "ResNet152", "caffe", 224, 2048, 58_370_944, 0.766),
+    Network("resnet50_v2", "ResNet50V2", "tf", 224, 2048, 23_564_800, 0.760),
+    Network("resnet101_v2", "ResNet101V2", "tf", 224, 2048, 42_626_560, 0.772),
+    Network("resnet152_v2", "ResNet152V2", "tf", 224, 2048, 58_331_648, 0.780),
+    Network("inception_v3", "InceptionV3", "tf", 299, 2048, 21_802_784, 0.779),
+    Network("inception_resnet_v2", "InceptionResNetV2", "tf", 299, 1536, 54_336_736, 0.803),
+    Network("xception", "Xception", "tf", 299, 2048, 20_861_480, 0.790),
+    Network("mobilenet", "MobileNet", "tf", 224, 1024, 3_228_864, 0.704),
+    Network("mobilenet_v2", "MobileNetV2", "tf", 224, 1280, 2_257_984, 0.713),
+    Network("mobilenet_v3_small", "MobileNetV3Small", None, 224, 576, 939_120, 0.681),
+    Network("mobilenet_v3_large", "MobileNetV3Large", None, 224, 960, 2_996_352, 0.756),
+    Network("densenet121", "DenseNet121", "torch", 224, 1024, 7_037_504, 0.750),
+    Network("densenet169", "DenseNet169", "torch", 224, 1664, 12_642_880, 0.762),
+    Network("densenet201", "DenseNet201", "torch", 224, 1920, 18_321_984, 0.773),
+    Network("nasnet_mobile", "NASNetMobile", "tf", 224, 1056, 4_269_716, 0.744),
+    Network("nasnet_large", "NASNetLarge", "tf", 331, 4032, 84_916_818, 0.825),
+    Network("efficientnet_b0", "EfficientNetB0", None, 224, 1280, 4_049_571, 0.771),
+    Network("efficientnet_b1", "EfficientNetB1", None, 240, 1280, 6_575_239, 0.791),
+    Network("efficientnet_b2", "EfficientNetB2", None, 260, 1408, 7_768_569, 0.801),
+    Network("efficientnet_b3", "EfficientNetB3", None, 300, 1536, 10_783_535, 0.816),
+    Network("efficientnet_b4", "EfficientNetB4", None, 380, 1792, 17_673_823, 0.829),
+    Network("efficientnet_b5", "EfficientNetB5", None, 456, 2048, 28_513_527, 0.836),
+    Network("efficientnet_b6", "EfficientNetB6", None, 528, 2304, 40_960_143, 0.840),
+    Network("efficientnet_b7", "EfficientNetB7", None, 600, 2560, 64_097_687, 0.843),
+    Network("efficientnet_v2_b0", "EfficientNetV2B0", None, 224, 1280, 5_919_312, 0.787),
+    Network("efficientnet_v2_b1", "EfficientNetV2B1", None, 240, 1280, 6_931_124, 0.798),
+    Network("efficientnet_v2_b2", "EfficientNetV2B2", None, 260, 1408, 8_769_374, 0.805),
+    Network("efficientnet_v2_b3", "EfficientNetV2B3", None, 300, 1536, 12_930_622, 0.820),
+    Network("efficientnet_v2_s", "EfficientNetV2S", None, 384, 1280, 20_331_360, 0.839),
+    Network("efficientnet_v2_m", "EfficientNetV2M", None, 480, 1280, 53_150_388, 0.853),
+    Network("efficientnet_v2_l", "EfficientNetV2L", None, 480, 1280, 117_746_848, 0.857),
+    Network("convnext_tiny", "ConvNeXtTiny", None, 224, 768, 27_820_128, 0.813),
+    Network("convnext_small", "ConvNeXtSmall", None, 224, 768, 49_454_688, 0.823),
+    Network("convnext_base", "ConvNeXtBase", None, 224, 1024, 87_566_464, 0.853),
+    Network("convnext_large", "ConvNeXtLarge", None, 224, 1536, 196_230_336, 0.863),
+    Network("convnext_xlarge", "ConvNeXtXLarge", None, 224, 2048, 348_147_968, 0.867),
 )
 
 _BY_SPELLING = {network.name.replace("_", ""): network for network in NETWORKS}
@@ -149,7 +163,8 @@ def list_backbones() -> list[Network]:
     Returns
     -------
     list of Network
-        Networks, each with ``name``, ``input_size`` (pixels), ``n_features`` and ``n_parameters``.
+        Networks, each with ``name``, ``input_size`` (pixels), ``n_features``, ``n_parameters`` and
+        ``imagenet_top1`` (published accuracy, or None).
 
     Examples
     --------
@@ -158,8 +173,15 @@ def list_backbones() -> list[Network]:
     'tiny'
     >>> [network.n_features for network in list_backbones() if network.name == "resnet50"]
     [2048]
+    >>> max(list_backbones(), key=lambda network: network.imagenet_top1 or 0).name
+    'convnext_xlarge'
     """
     return list(NETWORKS)
+
+
+def normalized_weights(weights: Any) -> Any:
+    """Return ``"pretrained"`` for ``"imagenet"``, its other name, and any other value unchanged."""
+    return PRETRAINED if isinstance(weights, str) and weights == "imagenet" else weights
 
 
 def preprocess(

@@ -26,7 +26,8 @@ from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
 from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import LayerSpec
 from featx.backbones.load import is_file
-from featx.backbones.registry import TINY_FILE
+from featx.backbones.presets import Preset, files_of, hub_version
+from featx.backbones.registry import PRETRAINED, TINY_FILE
 from featx.backbones.stored_model import StoredModel
 from featx.cache.cache import EmbeddingCache
 from featx.digests.code import UnhashableCodeError, code_digest
@@ -51,6 +52,7 @@ def _nothing(digester: Digester | None = None) -> None:
 class EmbeddingSource:
     """A space, and a function that loads the backbone whose embeddings it describes.
 
+    `has_recipe` is True if another process finds the space without building the backbone.
     `check_unchanged` raises BackboneError if a model or layer that the caller can change no longer
     computes these embeddings. It hashes the weights again, but for those that the digester knows.
     """
@@ -58,6 +60,7 @@ class EmbeddingSource:
     space: Space
     load_backbone: Callable[[], Backbone]  # the first call may take seconds
     is_cacheable: bool = True  # False if the code that computes them cannot be identified
+    has_recipe: bool = False
     check_unchanged: Callable[[Digester], None] = _nothing
 
     @property
@@ -90,7 +93,7 @@ def resolve(
 
     `array_shape` is the shape of one sample, if the samples are arrays of one shape.
     """
-    source = _source(spec, array_shape, cache.files if cache else FileIndex(None))
+    source = _source(spec, array_shape, cache)
     return _resolve_from(source, spec, array_shape, cache, Digester())
 
 
@@ -107,9 +110,10 @@ def _resolve_from(
     remembered = _recall(cache, recipe) if recipe else None
     if recipe and remembered and not callable(spec.backbone):
         checked = functools.partial(_built_as, remembered, build, recipe, cache)
-        return EmbeddingSource(remembered.stored_as(dtype), checked)
+        return EmbeddingSource(remembered.stored_as(dtype), checked, has_recipe=True)
     check_is_eager()
     backbone = build()
+    backbone.check_pooling()
     try:
         space = backbone.space(digester)
     except UnhashableCodeError as exc:
@@ -135,7 +139,10 @@ def _resolve_from(
         _remember(cache, recipe, space)
     is_of_caller = callable(spec.backbone) or callable(spec.preprocessing)
     check = functools.partial(_check_unchanged, backbone, space) if is_of_caller else _nothing
-    return EmbeddingSource(space.stored_as(dtype), build, check_unchanged=check)
+    has_recipe = recipe is not None and is_fixed_by_recipe and not callable(spec.backbone)
+    return EmbeddingSource(
+        space.stored_as(dtype), build, has_recipe=has_recipe, check_unchanged=check
+    )
 
 
 def _check_unchanged(backbone: Backbone, space: Space, digester: Digester) -> None:
@@ -194,7 +201,7 @@ def resolve_layers(
     The source of `spec` itself, duplicates and sources that cannot be cached are left out.
     """
     found, digester = {own.space.digest: own}, Digester()
-    source = _source(spec, array_shape, cache.files) if layers else None
+    source = _source(spec, array_shape, cache) if layers else None
     for each in layers:
         at_layer = replace(spec, layer=each.layer, pooling=each.pooling)
         other = _resolve_from(source, at_layer, array_shape, cache, digester)
@@ -228,11 +235,14 @@ def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space
 
 
 def _source(
-    spec: BackboneSpec, array_shape: tuple[int, ...] | None, files: FileIndex
+    spec: BackboneSpec, array_shape: tuple[int, ...] | None, cache: EmbeddingCache | None
 ) -> dict[str, Any] | None:
     """Describe, without Keras, the source of a model; None if it cannot be identified."""
     source: dict[str, Any]
-    if spec.network:
+    files = cache.files if cache else FileIndex(None)
+    if spec.preset:
+        source = _preset_identity(spec.preset, spec.weights, cache) | {"array_shape": array_shape}
+    elif spec.network:
         weights = _weights_identity(spec.network.name, spec.weights, files)
         source = {"name": spec.network.name, "weights": weights}
     elif is_file(spec.backbone):
@@ -267,10 +277,12 @@ def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any]
         "version": _RECIPE_VERSION,
         "preprocessing": spec.preprocessing,
         "layer": spec.layer,
-        "pooling": spec.pooling,
+        "pooling": "avg" if spec.network and spec.pooling == "auto" else spec.pooling,
         "precision": spec.precision,
         "decoder": [name for kind in KINDS for name in kind.reader(spec.resize).values()],
     }
+    if spec.n_prefix_tokens is not None:
+        reading["n_prefix_tokens"] = spec.n_prefix_tokens
     return {**source, **_plain(reading)}
 
 
@@ -291,9 +303,24 @@ def _plain(value: Any) -> Any:
 def _weights_identity(name: str, weights: Any, files: FileIndex) -> Any:
     if name == "tiny" and weights is not None:
         return {"file": _file_digest(TINY_FILE, files)}
-    if weights is None or weights == "imagenet":
-        return weights
+    if weights is None:
+        return None
+    if weights == PRETRAINED:
+        return "imagenet"  # its name when the first recipes were hashed
     return {"file": _file_digest(weights, files)}
+
+
+def _preset_identity(preset: Preset, weights: Any, cache: EmbeddingCache | None) -> dict[str, Any]:
+    files, facts = (cache.files, cache.facts) if cache else (FileIndex(None), None)
+    is_published = weights == PRETRAINED
+    folder = preset.find_folder(facts, with_weights=is_published)
+    paths = files_of(folder, with_weights=is_published)
+    other = None if weights is None or is_published else _file_digest(weights, files)
+    return {
+        "preset": {str(path.relative_to(folder)): _file_digest(path, files) for path in paths},
+        "weights": "published" if is_published else other,
+        "keras_hub": hub_version(),
+    }
 
 
 def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
@@ -331,7 +358,10 @@ def _builder(
 ) -> Callable[[], Backbone]:
     """Return a function that builds the backbone once; the last few models are kept for clones."""
     key = _key_of_model(spec, source, array_shape)
-    reading = (spec.preprocessing, spec.layer, spec.pooling, spec.precision, spec.resize)
+    reading = (
+        *(spec.preprocessing, spec.layer, spec.pooling, spec.precision),
+        *(spec.resize, spec.n_prefix_tokens),
+    )
 
     def build() -> Backbone:
         # Each keeps its spec, so that the objects whose ids are keys stay alive.
@@ -347,12 +377,12 @@ def _builder(
                 same = None if hasattr(spec.backbone, "layers") else same
             if reading not in backbones:
                 backbones[reading] = (
-                    Backbone(same.model, spec, same.input_shape, same.settings)
+                    replace(same, spec=spec, agreed=set())
                     if same
                     else build_backbone(spec, array_shape)
                 )
                 if source and callable(spec.backbone):  # the call may have changed attributes
-                    changed = _source(spec, array_shape, FileIndex(None))
+                    changed = _source(spec, array_shape, None)
                     _BUILT[_key_of_model(spec, changed, array_shape)] = backbones
             while len(_BUILT) > _MAX_BUILT:
                 _BUILT.popitem(last=False)

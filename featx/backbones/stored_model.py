@@ -12,6 +12,7 @@ Keras reads the file in a new thread, in which settings of the application, such
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import keras
 
 
+_HUB = "keras_hub"
 _CONFIGURATION, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_BYTES = {_CONFIGURATION: 2**26, "metadata.json": 2**16, _WEIGHTS: 2**34}
 _MAX_ACTIVATIONS = 2**28  # numbers in one tensor of one sample: 1 GiB
@@ -97,10 +99,16 @@ def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model
     import keras
 
     try:
+        if any(str(part.get("module")).startswith(f"{_HUB}.") for part in _dicts_in(config)):
+            importlib.import_module(_HUB)  # which registers its classes
         _check_size(config, weights_bytes)
         return keras.saving.load_model(file, compile=False, safe_mode=True)
     except SavedFileError:
         raise
+    except ModuleNotFoundError as exc:
+        raise SavedFileError(
+            f"the Keras model in it needs KerasHub: {exc}. pip install 'featx[hub]'"
+        ) from exc
     except Exception as exc:  # whatever Keras raises of a senseless configuration
         raise SavedFileError(f"the Keras model in it cannot be loaded: {exc}") from exc
 
@@ -281,7 +289,8 @@ def _fault_of(config: dict[str, Any]) -> str:
     if not (kind[:1].isupper() and kind.isidentifier() and (names == "all" or kind in names)):
         return f"{kind} of {module or 'an unknown module'}"
     # Keras would take the class that is registered under that name.
-    if config.get("registered_name") not in (None, kind):
+    own = f"{_HUB}>{kind}" if (module or "").startswith(f"{_HUB}.") else kind
+    if config.get("registered_name") not in (None, kind, own):
         return f"{kind} under the name {config['registered_name']!r}"
     repeats = {name: inner.get(name) for name in _REPEATS} if isinstance(inner, dict) else {}
     for name, count in repeats.items():

@@ -6,6 +6,7 @@ The folder holds::
     CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
     CACHE/notes/<digest>.json                           other facts (``facts.py``)
     CACHE/files/files-<id>.index                        contents of files (``inputs/file_index.py``)
+    CACHE/graphs/<space digest>-<digest>.graph          converted networks (``graphs.py``)
     CACHE/tuning/                                       checkpoints (``finetune/checkpoint.py``)
     CACHE/damaged/                                      quarantined files (``damage.py``)
 
@@ -49,6 +50,7 @@ from featx.cache.exchange import (
     write_table,
 )
 from featx.cache.facts import FactStore
+from featx.cache.graphs import GRAPH_NAME, GRAPH_START, GraphStore
 from featx.cache.lazy_array import LazyEmbeddings
 from featx.cache.maintenance import (
     Eviction,
@@ -65,6 +67,7 @@ from featx.cache.maintenance import (
     space_of,
     summarize,
 )
+from featx.cache.shard import Shard
 from featx.cache.store import SpaceStore
 from featx.cache.usage import USAGE_FILE
 from featx.digests.space import STORED_DTYPES, Space
@@ -86,7 +89,12 @@ _WRITTEN = {
     },
     "notes": {rf"{_DIGEST}\.json": b"{", PART_NAME: b""},
     "files": {rf"files-{_DIGEST}\.index": b"featx-file-index-", PART_NAME: b""},
-    "damaged": {rf"{_DIGEST}-{_SHARD}\.(h5|index)(\.{_DIGEST})?": b"", PART_NAME: b""},
+    "graphs": {GRAPH_NAME: GRAPH_START, PART_NAME: b""},
+    "damaged": {
+        rf"{_DIGEST}-{_SHARD}\.(h5|index)(\.{_DIGEST})?": b"",
+        rf"graphs-{GRAPH_NAME}(\.{_DIGEST})?": b"",
+        PART_NAME: b"",
+    },
     "tuning": {rf"{_DIGEST}\.tuning": b"PK", PART_NAME: b""},
 }
 CACHE_PARTS = tuple(_WRITTEN)
@@ -156,6 +164,11 @@ class EmbeddingCache:
         return FactStore(self._part("notes"))
 
     @cached_property
+    def graphs(self) -> GraphStore:
+        """Converted networks, from which a pass starts without Keras."""
+        return GraphStore(self._part("graphs"), damaged_folder=self.path / "damaged")
+
+    @cached_property
     def _stores(self) -> dict[str, SpaceStore]:
         return {}
 
@@ -187,28 +200,38 @@ class EmbeddingCache:
         dict
             ``path``; ``n_rows`` (each distinct row of a space once); ``n_forward`` (rows ever
             computed and still kept, duplicates included); ``n_hits`` (rows that were found instead
-            of being computed); ``n_shards``; ``size_bytes`` (on disk); ``damaged_bytes``
-            (quarantined, until :meth:`clear`); ``spaces``: for each its digest, label, identity,
-            these figures, when its oldest and newest rows were stored, and its last use (UTC,
-            ISO 8601).
+            of being computed); ``n_shards``; ``size_bytes`` (of the rows on disk); ``graph_bytes``
+            (of converted networks, from which a later pass starts without Keras);
+            ``damaged_bytes`` (quarantined, until :meth:`clear`); ``spaces``: for each its digest,
+            label, identity, these figures, when its oldest and newest rows were stored, and its
+            last use (UTC, ISO 8601).
         """
-        spaces = [describe(store) for store in self._all_stores()]
+        graph_bytes = self.graphs.sizes()
+        spaces = [
+            {**describe(store), "graph_bytes": graph_bytes.get(store.space.digest, 0)}
+            for store in self._all_stores()
+        ]
         totals = {
             name: sum(space[name] for space in spaces)
             for name in ("n_rows", "n_forward", "n_hits", "n_shards", "size_bytes")
         }
-        damaged_bytes = folder_bytes(self.path / "damaged")
-        return {"path": str(self.path), **totals, "damaged_bytes": damaged_bytes, "spaces": spaces}
+        return {
+            "path": str(self.path),
+            **totals,
+            "graph_bytes": sum(graph_bytes.values()),
+            "damaged_bytes": folder_bytes(self.path / "damaged"),
+            "spaces": spaces,
+        }
 
     def verify(
         self, repair: bool = False, *, sample: int = 0, extractor: Any = None, X: Any = None
     ) -> dict[str, Any]:
-        """Check every row against its checksum and, optionally, compute some rows again.
+        """Check every row and graph against its checksum; optionally, compute some rows again.
 
         Parameters
         ----------
         repair : bool, default=False
-            True if damaged shards are quarantined, and their sound rows stored again.
+            True if damaged files are quarantined, and the sound rows in them stored again.
         sample : int, default=0
             Number of rows to compute again, drawn at random from those stored for `X`.
         extractor : FeatureExtractor, default=None
@@ -219,7 +242,7 @@ class EmbeddingCache:
         Returns
         -------
         dict
-            ``n_rows`` that were checked; ``damaged``: the fault of each damaged shard, by its path;
+            ``n_rows`` that were checked; ``damaged``: the fault of each damaged file, by its path;
             ``n_sampled``, ``largest_difference`` (relative, of a row) and ``differing`` (the names
             of samples for which the network now computes other rows).
 
@@ -239,10 +262,13 @@ class EmbeddingCache:
             samples = as_samples(X).for_inputs(space.input_shape)
             keys = identify(samples, self.files)
             rechecked = recheck(self.store(space), keys, samples, extractor, n_sampled=sample)
+        faulty_graphs = self.graphs.find_damage()
         if repair:
             for store, found in damage.items():
                 repair_shards(store, found)
-        damaged = {str(path): why for found in damage.values() for path, why in found.items()}
+            self.graphs.quarantine(faulty_graphs)
+        found_damage = [*damage.values(), faulty_graphs]
+        damaged = {str(path): why for found in found_damage for path, why in found.items()}
         return {"n_rows": n_rows, "damaged": damaged, **rechecked._asdict()}
 
     def compact(self) -> None:
@@ -253,7 +279,7 @@ class EmbeddingCache:
         OSError
             Shards cannot be written; nothing is lost.
         """
-        for folder in (self.files.folder, self.facts.folder):
+        for folder in (self.files.folder, self.facts.folder, self.graphs.folder):
             if folder is not None:
                 remove_abandoned_parts(folder)
         self.files.flush()
@@ -274,19 +300,19 @@ class EmbeddingCache:
         -------
         list of Eviction
         """
-        stores = self._all_stores()
-        chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
-        return [summarize(store, shards) for store, shards in chosen]
+        return [eviction for _, _, eviction in self._evictions(max_bytes, older_than)]
 
     def evict(
         self, *, max_bytes: int | None = None, older_than: timedelta | None = None
     ) -> list[Eviction]:
         """Remove rows, of the least recently used spaces first, until the rest fits.
 
+        The graphs of a space are removed with its last row.
+
         Parameters
         ----------
         max_bytes : int, default=None
-            Largest size of the remaining rows, in bytes.
+            Largest size of the remaining rows and graphs, in bytes.
         older_than : timedelta, default=None
             Time since the last use after which all rows of a space are removed.
 
@@ -300,12 +326,19 @@ class EmbeddingCache:
         ParameterError
             Neither parameter was passed, or one is negative.
         """
-        stores = self._all_stores()
-        chosen = choose_evictions(stores, max_bytes=max_bytes, older_than=older_than)
-        evictions = [summarize(store, shards) for store, shards in chosen]
-        for store, shards in chosen:
+        evictions = self._evictions(max_bytes, older_than)
+        for store, shards, _ in evictions:
             remove(store, shards)
-        return evictions
+        kept = {store.space.digest for store in self._all_stores() if store.shards()}
+        self.graphs.remove(self.graphs.sizes().keys() - kept)
+        return [eviction for _, _, eviction in evictions]
+
+    def _evictions(
+        self, max_bytes: int | None, older_than: timedelta | None
+    ) -> list[tuple[SpaceStore, list[Shard], Eviction]]:
+        stores, graph_bytes = self._all_stores(), self.graphs.sizes()
+        chosen = choose_evictions(stores, graph_bytes, max_bytes=max_bytes, older_than=older_than)
+        return [(store, shards, summarize(store, shards, graph_bytes)) for store, shards in chosen]
 
     def open(self, space: str | Space | None = None, *, X: Any = None) -> LazyEmbeddings:
         """Open the rows of a space as an array that is read when it is sliced.
@@ -438,6 +471,7 @@ class EmbeddingCache:
             for folder in (name, *filter(renamed.fullmatch, names_in(self.path))):
                 freed_bytes += _clear_part(self.path / folder, starts)
         self.__dict__.pop("files", None)
+        self.__dict__.pop("graphs", None)
         self._stores.clear()
         return freed_bytes
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -248,11 +248,16 @@ class Eviction(NamedTuple):
 
 
 def choose_evictions(
-    stores: Sequence[SpaceStore], *, max_bytes: int | None, older_than: timedelta | None
+    stores: Sequence[SpaceStore],
+    graph_bytes: Mapping[str, int],
+    *,
+    max_bytes: int | None,
+    older_than: timedelta | None,
 ) -> list[tuple[SpaceStore, list[Shard]]]:
     """Choose the shards to remove: of spaces unused for long, then of the least recently used.
 
-    If neither limit was passed, or one is negative, ParameterError is raised.
+    The graphs of a space go with its last shard; `graph_bytes` has their size by its digest. If
+    neither limit was passed, or one is negative, ParameterError is raised.
     """
     if max_bytes is None and older_than is None:
         raise ParameterError("expected max_bytes, older_than or both")
@@ -264,6 +269,7 @@ def choose_evictions(
     by_use = sorted(stores, key=_last_used_s)
     shards_of = {store.space.digest: list(store.shards()) for store in by_use}
     kept_bytes = sum(_disk_bytes(shard) for shards in shards_of.values() for shard in shards)
+    kept_bytes += sum(graph_bytes.get(digest, 0) for digest in shards_of)
     chosen = []
     for store in by_use:
         shards = shards_of[store.space.digest]
@@ -273,20 +279,26 @@ def choose_evictions(
             if is_old or (max_bytes is not None and kept_bytes > max_bytes):
                 removed.append(shard)
                 kept_bytes -= _disk_bytes(shard)
+        if len(removed) == len(shards):
+            kept_bytes -= graph_bytes.get(store.space.digest, 0)
         if removed:
             chosen.append((store, removed))
     return chosen
 
 
-def summarize(store: SpaceStore, shards: Sequence[Shard]) -> Eviction:
-    """Sum up the removal of some shards of a space."""
+def summarize(
+    store: SpaceStore, shards: Sequence[Shard], graph_bytes: Mapping[str, int]
+) -> Eviction:
+    """Sum up the removal of some shards of a space, and of its graphs if no shard is left."""
+    is_last = len(shards) == len(store.shards())
     return Eviction(
         digest=store.space.digest,
         label=store.space.label,
         last_used=_iso(_last_used_s(store)),
         n_shards=len(shards),
         n_rows=sum(map(len, shards)),
-        size_bytes=sum(map(_disk_bytes, shards)),
+        size_bytes=sum(map(_disk_bytes, shards))
+        + (graph_bytes.get(store.space.digest, 0) if is_last else 0),
     )
 
 

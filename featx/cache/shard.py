@@ -45,7 +45,6 @@ _MAGIC = b"featx-shard-index-4\n"
 _STAMP = re.compile("[0-9a-f]{16}")
 _MAX_HEADER_BYTES = 2**20
 _ENTRY_BYTES = sum(field.entry_bytes for field in ROW_FIELDS.values())
-_MAX_OFFSET = 2**62
 # A file that was cut off still gives the rows before the cut, unless hardly anything is left.
 _MAX_CUT = 4
 _MAX_CUT_BYTES = 64 * 2**20
@@ -244,9 +243,10 @@ def _checked(shard: Shard, shape: Any, data_bytes: int) -> Shard:
         raise ValueError(f"rows of {shard.dtype} in a space of {shard.space.dtype}")
     if not (shard.checksums.rows_of_a_block > 0 and isinstance(shard.frame_digest, str)):
         raise ValueError(f"blocks of {shard.checksums.rows_of_a_block} rows")
-    if not (type(shard.offset) is int and 0 < shard.offset < _MAX_OFFSET):
-        raise ValueError(f"rows at byte {shard.offset}")
-    if shard.size_bytes > _MAX_CUT * data_bytes + _MAX_CUT_BYTES:
+    most_bytes = _MAX_CUT * data_bytes + _MAX_CUT_BYTES
+    if not (type(shard.offset) is int and 0 < shard.offset <= most_bytes):
+        raise ValueError(f"rows at byte {shard.offset} of a file of {data_bytes}")
+    if shard.size_bytes > most_bytes:
         raise ValueError(f"{shard.size_bytes} bytes of rows in a file of {data_bytes}")
     oldest_s, newest_s = shard.times_s
     if not 0 <= float(oldest_s) <= float(newest_s) <= _LAST_S:

@@ -24,15 +24,17 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx._text import one_line
 from featx._version import __version__
+from featx._warning import warn_caller
 from featx.cli.cache import cache
 from featx.cli.models import evaluate, export, fit, predict
 from featx.cli.options import (
@@ -54,6 +56,7 @@ from featx.cli.output import (
     passes,
     print_backbones,
     print_comparisons,
+    print_costs,
     print_demo,
     print_json,
     print_network,
@@ -62,6 +65,8 @@ from featx.cli.output import (
 )
 from featx.exceptions import (
     BackboneError,
+    EngineError,
+    EngineWarning,
     FeatxError,
     FeatxWarning,
     InputError,
@@ -69,6 +74,10 @@ from featx.exceptions import (
     UntrustedTypesError,
     WeightsError,
 )
+
+if TYPE_CHECKING:
+    from featx.backbones.registry import Network
+    from featx.cli.measure import Cost
 
 _TENSORFLOW = "tensorflow"
 _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
@@ -214,23 +223,61 @@ def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--measure", is_flag=True, help="Measure networks on this machine, or those named.")
 @AS_JSON
-def backbones(name: str | None, as_json: bool) -> None:
+def backbones(names: tuple[str, ...], measure: bool, as_json: bool) -> None:
     """List the networks, or the layers and blocks of the network NAME.
 
     --layer and --fine-tune take the names of layers, and --fine-tune N selects the top N blocks.
+    --measure runs each network for some seconds, with random weights, and lists images per second,
+    CPU time and peak memory.
     """
     from featx.backbones.registry import list_backbones
 
-    if name is not None:
-        _show_network(name, as_json)
+    if measure:
+        _measure_networks(names, as_json)
+        return
+    if len(names) > 1:
+        raise click.UsageError(f"got {len(names)} names: expected one, or --measure")
+    if names:
+        _show_network(names[0], as_json)
         return
     networks = list_backbones()
     if as_json:
         print_json([network._asdict() for network in networks])
         return
     print_backbones(networks)
+
+
+def _measure_networks(names: tuple[str, ...], as_json: bool) -> None:
+    from featx._validation import ParameterFaults
+    from featx.backbones.registry import find_network, list_backbones
+    from featx.cli.measure import measured
+
+    faults = ParameterFaults("featx backbones")
+    for name in names:
+        faults.check_part(partial(find_network, name))
+    faults.raise_any()
+    costs: list[tuple[Network, Cost]] = []
+    failures: list[EngineError] = []
+    try:
+        with status("measuring") as show_step:
+            for network in map(find_network, names) if names else list_backbones():
+                show_step(network.name)
+                try:
+                    costs.append((network, measured(network)))
+                except EngineError as exc:
+                    failures.append(exc)
+    finally:  # finished rows are shown even if the run is interrupted
+        if costs and as_json:
+            print_json([{**network._asdict(), **cost._asdict()} for network, cost in costs])
+        elif costs:
+            print_costs(costs)
+    if failures and not costs:
+        raise failures[0]
+    for failure in failures:
+        warn_caller(EngineWarning(str(failure)))
 
 
 def _show_network(name: str, as_json: bool) -> None:

@@ -107,7 +107,7 @@ def _added(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 extractor_options = _added(
     click.option(
-        "--weights", type=GivenPath(), default="imagenet", help="imagenet, none or a file."
+        "--weights", type=GivenPath(), default="pretrained", help="pretrained, none or a file."
     ),
     click.option(
         "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."

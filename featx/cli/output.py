@@ -34,6 +34,7 @@ from featx.exceptions import (
 if TYPE_CHECKING:
     from featx.backbones.blocks import Block, LayerInfo
     from featx.backbones.registry import Network
+    from featx.cli.measure import Cost
     from featx.evaluation.comparison import Comparison
 
 FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
@@ -301,18 +302,50 @@ def print_comparisons(
 
 def print_backbones(networks: Sequence[Network]) -> None:
     """Print the networks that have a name."""
-    columns = ("name", "#input, pixels", "#features", "#parameters", "preprocessing")
+    columns = (*_NETWORK_COLUMNS, "preprocessing")
     rows = [
-        (
-            network.name,
-            network.input_size,
-            network.n_features,
-            f"{network.n_parameters:,}",
-            network.preprocessing or "inside the network",
-        )
+        (*_network_cells(network), network.preprocessing or "inside the network")
         for network in networks
     ]
     print_table("", columns, rows)
+
+
+def print_costs(costs: Sequence[tuple[Network, Cost]]) -> None:
+    """Print what networks cost on this machine."""
+    columns = (
+        *_NETWORK_COLUMNS,
+        "engine",
+        "#batch",
+        "#images/s",
+        "#CPU, ms/image",
+        "#peak memory, MB",
+    )
+    rows = [
+        (
+            *_network_cells(network),
+            cost.engine,
+            cost.batch_size,
+            f"{cost.images_per_s:,.1f}",
+            f"{cost.cpu_ms_per_image:,.1f}",
+            "" if cost.peak_memory_mb is None else f"{cost.peak_memory_mb:,.0f}",
+        )
+        for network, cost in costs
+    ]
+    print_table(f"Random weights, {costs[0][1].device}", columns, rows)
+
+
+_NETWORK_COLUMNS = ("name", "#input, pixels", "#features", "#parameters", "#ImageNet top-1")
+
+
+def _network_cells(network: Network) -> tuple[Any, ...]:
+    top1 = network.imagenet_top1
+    return (
+        network.name,
+        network.input_size,
+        network.n_features,
+        f"{network.n_parameters:,}",
+        "" if top1 is None else f"{top1:.1%}",
+    )
 
 
 def print_network(network: Network, layers: Sequence[LayerInfo], blocks: Sequence[Block]) -> None:
@@ -343,7 +376,7 @@ def _sides(shape: Sequence[int | None]) -> str:
 
 def print_cache(result: dict[str, Any]) -> None:
     """Print the content of a cache."""
-    columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "last used")
+    columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "#graphs", "last used")
     rows = [
         (
             space["digest"][:8],
@@ -352,9 +385,11 @@ def print_cache(result: dict[str, Any]) -> None:
             space["n_hits"],
             space["n_shards"],
             filesize.decimal(space["size_bytes"]),
+            filesize.decimal(space["graph_bytes"]),
             space["last_used"],
         )
         for space in result["spaces"]
     ]
-    size = filesize.decimal(result["size_bytes"])
-    print_table(f"{one_line(result['path'])}: {result['n_rows']} rows, {size}", columns, rows)
+    size, graphs = (filesize.decimal(result[name]) for name in ("size_bytes", "graph_bytes"))
+    title = f"{one_line(result['path'])}: {result['n_rows']} rows, {size}; graphs, {graphs}"
+    print_table(title, columns, rows)

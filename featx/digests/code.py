@@ -42,7 +42,7 @@ Known = Callable[[Any], str | None]
 
 _TRUSTED = frozenset(
     {
-        *("keras", "tensorflow", "jax", "jaxlib", "torch", "ml_dtypes", "optree"),
+        *("keras", "keras_hub", "tensorflow", "jax", "jaxlib", "torch", "ml_dtypes", "optree"),
         *("numpy", "scipy", "sklearn", "PIL"),
     }
 )

@@ -89,6 +89,19 @@ def runs_user_code(layer: keras.Operation) -> bool:
     )
 
 
+def runs_code_of(library: str, model: keras.Model) -> bool:
+    """Return True if a model or anything in it is of a class of a library.
+
+    Examples
+    --------
+    >>> import keras
+    >>> runs_code_of("keras_hub", keras.Sequential([keras.layers.Dense(2)]))
+    False
+    """
+    modules = (type(each).__module__ for each in _operations_in(model))
+    return any(module.partition(".")[0] == library for module in modules)
+
+
 def user_code(model: keras.Model) -> list[Any]:
     """Return the classes of layers, and functions in their attributes, that no library defines."""
     import keras
@@ -218,7 +231,7 @@ class Digester:
             read = _attributes_read(operation, names)
             found += [*own, *(name for name in read if name.endswith(_NOISE_ENDINGS))]
             content = [code, own, read]
-        elif not attributes:
+        elif not attributes or not is_keras(kind):  # those of another library draw weights
             return []
         digest = code_digest(content, known=known)
         return [digest] if found else []
@@ -300,6 +313,8 @@ def _config_of(operation: keras.Operation) -> dict[str, Any] | None:
     except NotImplementedError:
         return None
     except Exception as exc:
+        if library_name(type(operation)) is not None:
+            return None  # a fault of its library; all attributes count, as without a config
         raise UnhashableCodeError(
             f"The layer {operation.name!r} cannot be identified: its get_config() raised "
             f"{type(exc).__name__}: {exc}. Repair get_config, or remove it."

@@ -162,12 +162,12 @@ def backend_name() -> str:
     if os.environ.get("KERAS_BACKEND"):
         return os.environ["KERAS_BACKEND"]
     try:
-        return str(json.loads((_keras_home() / "keras.json").read_bytes())["backend"])
+        return str(json.loads((keras_home() / "keras.json").read_bytes())["backend"])
     except (OSError, ValueError, KeyError, TypeError):
         return "tensorflow"
 
 
-def _keras_home() -> Path:
+def keras_home() -> Path:
     """Return the folder of Keras' configuration, by Keras' own rules."""
     if "KERAS_HOME" in os.environ:
         return Path(os.environ["KERAS_HOME"]).expanduser()

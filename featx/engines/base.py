@@ -1,4 +1,4 @@
-"""Interface of all engines: from batches of one size to embeddings."""
+"""Interfaces of engines: from batches of one size to embeddings."""
 
 from __future__ import annotations
 
@@ -58,3 +58,32 @@ class Engine(ABC):
         if not n_padded:
             return np.ascontiguousarray(inputs)
         return np.concatenate([inputs, np.zeros((n_padded, *inputs.shape[1:]), inputs.dtype)])
+
+
+class ConvertedEngine(Engine):
+    """Runs a graph that another library converted, and that can be stored as bytes.
+
+    `package` is the distribution whose version decides what the bytes mean.
+    """
+
+    package: str
+
+    @classmethod
+    def restored(cls, graph: bytes, batch_size: int) -> Self:
+        """Return an engine for a graph of :meth:`graph_bytes`, in float32, without Keras.
+
+        Whatever the library raises of damaged bytes is raised.
+        """
+        engine = cls.__new__(cls)
+        engine.batch_size = batch_size
+        engine._precision = "float32"
+        engine._restore(graph)
+        return engine
+
+    @abstractmethod
+    def graph_bytes(self) -> bytes:
+        """Return the converted graph."""
+
+    @abstractmethod
+    def _restore(self, graph: bytes) -> None:
+        """Load a graph of :meth:`graph_bytes`."""

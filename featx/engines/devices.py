@@ -1,7 +1,7 @@
 """The device that Keras' backend runs on, and checks that it can run in this process.
 
-TensorFlow cannot run in a process that was forked after it ran. A fork copies only the thread that
-called it, and TensorFlow would wait forever for its other threads.
+TensorFlow and OpenVINO cannot run in a process that was forked after they ran. A fork copies only
+the thread that called it, and they would wait forever for their other threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import joblib
 from featx.exceptions import EngineError
 
 _FOR_GPUS = ("tf32", "float16")
+# Files of the drivers of GPUs and TPUs.
+_ACCELERATOR_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 # Variables of oneDNN, the library of TensorFlow and torch for CPUs.
 _FPMATH_VARIABLES = (
     "TF_SET_ONEDNN_FPMATH_MODE",
@@ -39,9 +41,18 @@ def has_accelerator() -> bool:
     return not all(device.startswith("cpu") for device in _devices())
 
 
+def may_have_accelerator() -> bool:
+    """Return False if Keras would certainly run on a CPU; Keras is not imported for this."""
+    if "keras" in sys.modules:
+        return has_accelerator()
+    is_apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    return is_apple or any(map(os.path.exists, _ACCELERATOR_FILES))
+
+
 def device_name() -> str:
     """Describe the device, such as ``"cpu:0, x86_64, 2 cores"``."""
-    return f"{_devices()[0]}, {platform.machine()}, {joblib.cpu_count()} cores"
+    device = _devices()[0] if may_have_accelerator() else "cpu:0"
+    return f"{device}, {platform.machine()}, {joblib.cpu_count()} cores"
 
 
 def check_device(precision: str) -> None:
@@ -62,15 +73,20 @@ def check_device(precision: str) -> None:
         )
 
 
-def _fpmath_settings() -> list[str]:
-    """Return the settings that let oneDNN round float32 to fewer bits on a CPU."""
-    import keras
-
-    found = [
+def fpmath_variables() -> list[str]:
+    """Return the environment variables that let oneDNN round float32 to fewer bits on a CPU."""
+    return [
         f"{name}={os.environ[name]}"
         for name in _FPMATH_VARIABLES
         if os.environ.get(name, "").upper() not in ("", "STRICT")
     ]
+
+
+def _fpmath_settings() -> list[str]:
+    """Return all settings that let oneDNN round float32 to fewer bits on a CPU."""
+    import keras
+
+    found = fpmath_variables()
     if keras.backend.backend() == "torch":
         from torch.backends import mkldnn
 
@@ -81,23 +97,33 @@ def _fpmath_settings() -> list[str]:
     return found
 
 
-_ran_before_fork = False
+_runs_stored_graphs = False
+_ran_before_fork = ""  # the library that did
+
+
+def note_stored_graph() -> None:
+    """Note that this process runs a stored graph."""
+    global _runs_stored_graphs
+    _runs_stored_graphs = True
 
 
 def check_can_run() -> None:
-    """Raise EngineError if TensorFlow ran already when this process was forked."""
+    """Raise EngineError if a network ran already when this process was forked."""
     if _ran_before_fork:
         raise EngineError(
-            "this process was forked from one in which TensorFlow ran, and TensorFlow would wait "
-            "here forever. Embed the samples before forking: cached rows are found in any process. "
-            "Or start processes without forking, as n_jobs of scikit-learn and joblib and "
+            f"this process was forked from one in which {_ran_before_fork} ran, and would wait "
+            "forever. Embed the samples before forking: cached rows are found in any process. Or "
+            "start processes without forking, as n_jobs of scikit-learn and joblib and "
             "multiprocessing.get_context('spawn') do."
         )
 
 
 def _note_fork() -> None:
     global _ran_before_fork
-    _ran_before_fork = _ran_before_fork or _is_running()
+    if _is_running():
+        _ran_before_fork = "TensorFlow"
+    elif _runs_stored_graphs:
+        _ran_before_fork = "OpenVINO or ONNX Runtime"
 
 
 def _is_running() -> bool:

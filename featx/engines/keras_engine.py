@@ -53,7 +53,7 @@ class KerasEngine(Engine):
         import keras
 
         self._function = compiled_inference(model)
-        self._model = model  # keeps alive the variables that the function refers to
+        self.model = model  # keeps alive the variables that the function refers to
         self._splitter: BatchSplitter | None = None
         if has_accelerator():
             self.n_in_flight = _BATCHES_ON_ACCELERATORS

@@ -9,6 +9,8 @@ at 224 pixels: 0.98 -> 0.86 ms an image, 2 cores, 2026-11).
 from __future__ import annotations
 
 import math
+import re
+import struct
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -16,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from featx.engines.base import Engine
+from featx.engines.base import ConvertedEngine
+from featx.engines.compile import traced
+from featx.exceptions import EngineError
 
 if TYPE_CHECKING:
     import keras
@@ -25,27 +29,40 @@ if TYPE_CHECKING:
 
 _SMALL_INPUT = 50_000  # numbers: 129x129 pixels in color
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+_LENGTH = struct.Struct("<Q")
 _ELEMENTWISE = {"Add": "add", "Subtract": "subtract", "Multiply": "multiply", "Divide": "divide"}
 
 
-class OpenVINOEngine(Engine):
-    """Runs a Keras model that was exported to OpenVINO."""
+class OpenVINOEngine(ConvertedEngine):
+    """Runs a Keras model that was converted to OpenVINO."""
 
     name = "openvino"
+    package = "openvino"
     precisions = ("float32", "bfloat16")
 
     def _load(self, model: keras.Model) -> None:
+
+        self._graph = _converted(model)
+        transpose_late(self._graph)
+        self._compile()
+
+    def _restore(self, graph: bytes) -> None:
         import openvino
 
-        core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})  # the file is removed before the graph runs
-        with tempfile.TemporaryDirectory() as folder:
-            file = str(Path(folder) / "graph.xml")
-            model.export(file, format="openvino", verbose=False)
-            graph = core.read_model(file)
-        transpose_late(graph)
-        self._core, self._graph, self._hint = core, graph, _PRECISIONS[self._precision]
+        (n_bytes,) = _LENGTH.unpack_from(graph)
+        start = _LENGTH.size + n_bytes
+        self._graph = openvino.Core().read_model(graph[_LENGTH.size : start], graph[start:])
         self._compile()
+
+    def graph_bytes(self) -> bytes:
+        """Return the length of the graph's XML, 8 bytes, the XML, and the weights."""
+        import openvino
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "graph.xml"
+            openvino.serialize(self._graph, file)
+            xml, weights = file.read_bytes(), file.with_suffix(".bin").read_bytes()
+        return _LENGTH.pack(len(xml)) + xml + weights
 
     def resized(self, batch_size: int) -> Self:
         """Return an engine that was compiled for another size."""
@@ -54,6 +71,8 @@ class OpenVINOEngine(Engine):
         return engine
 
     def _compile(self) -> None:
+        import openvino
+
         graph = self._graph.clone()  # other threads may compile it for another size
         graph.reshape([self.batch_size, *graph.inputs[0].partial_shape[1:]])
         # Small inputs get a stream for each core, since cores wait for one another at each layer;
@@ -62,11 +81,11 @@ class OpenVINOEngine(Engine):
         hint = "THROUGHPUT" if numbers <= _SMALL_INPUT else "LATENCY"
         options = {
             "PERFORMANCE_HINT": hint,
-            "INFERENCE_PRECISION_HINT": self._hint,
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[self._precision],
             # Threads that load the next batches need cores too (files: 370 -> 396 images/s).
             "ENABLE_CPU_PINNING": False,
         }
-        self._compiled = self._core.compile_model(graph, "CPU", options)
+        self._compiled = openvino.Core().compile_model(graph, "CPU", options)
         n_requests = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.n_in_flight = 1 + int(n_requests)
         self._idle: deque[Any] = deque()  # requests, which threads may share one after another
@@ -134,3 +153,16 @@ def _swapped(transpose: openvino.Node) -> openvino.Node | None:
     for target in list(reader.output(0).get_target_inputs()):
         target.replace_source_output(behind.output(0))
     return behind
+
+
+def _converted(model: keras.Model) -> openvino.Model:
+    """Convert a model; raise EngineError if OpenVINO has no form of one of its operations."""
+    import openvino
+
+    try:
+        return openvino.convert_model(traced(model), share_weights=False)
+    except Exception as exc:
+        missing = re.search(r"No conversion rule found for operations: (.+)", str(exc))
+        if missing is None:
+            raise
+        raise EngineError(f"OpenVINO has no form of the operation {missing[1].strip()}") from exc

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.engines.base import Engine
+from featx.engines.base import ConvertedEngine, Engine
 from featx.engines.devices import has_accelerator
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.onnx_engine import ONNXEngine
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     import keras
 
 
-ENGINES: dict[str, type[Engine]] = {
-    engine.name: engine for engine in (KerasEngine, OpenVINOEngine, ONNXEngine)
+# Engines whose graphs can be stored, the fastest first.
+CONVERTED: dict[str, type[ConvertedEngine]] = {
+    engine.name: engine for engine in (OpenVINOEngine, ONNXEngine)
 }
+ENGINES: dict[str, type[Engine]] = {KerasEngine.name: KerasEngine, **CONVERTED}
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 _PACKAGES = {"openvino": ("openvino",), "onnx": ("onnxruntime", "tf2onnx")}
 # Engines agree within 1e-4 in float32. 16-bit numbers have 8 (bfloat16) or 11 bits of precision.
@@ -82,12 +84,32 @@ def make_engine(
         engine = ENGINES[name](ready, batch_size, precision=precision)
         # Compiled as one graph, since JAX would otherwise compile each operation by itself.
         expected = KerasEngine(plain, len(probe[:2])).run(probe[:2])
-        in_16_bits = precision in ("bfloat16", "float16")
-        difference = _difference(engine.run(probe[:2]), expected, widths, of_closest=in_16_bits)
+        rows = engine.run(probe[:2])
     except Exception as exc:
         if is_out_of_memory(exc):
             raise
         raise EngineError(f"{name} cannot run this network in {precision}: {exc}") from exc
+    check_rows(name, rows, expected, widths, precision=precision)
+    return engine
+
+
+def check_rows(
+    name: str,
+    rows: np.ndarray,
+    expected: np.ndarray,
+    widths: Sequence[int] | None,
+    *,
+    precision: str = "float32",
+) -> None:
+    """Raise EngineError if the rows of an engine, (n, n_features), differ from Keras' rows.
+
+    `widths` are the numbers of features of layers whose embeddings are side by side; None for one
+    layer.
+    """
+    if rows.shape != expected.shape:
+        raise EngineError(f"{name} gives rows of shape {rows.shape}: expected {expected.shape}")
+    in_16_bits = precision in ("bfloat16", "float16")
+    difference = _difference(rows, expected, widths, of_closest=in_16_bits)
     if difference == np.inf:
         raise EngineError(
             f"{name} gives NaN or infinite values in {precision}, where Keras gives none in float32"
@@ -97,7 +119,6 @@ def make_engine(
             f"{name} gives embeddings in {precision} that differ from Keras' by {difference:.1g} "
             "of their length"
         )
-    return engine
 
 
 def _difference(

@@ -257,6 +257,6 @@ class Runner:
         if engine.batch_size != self.batch_size:
             engine = engine.resized(self.batch_size)
         self._made[key] = engine
-        if self._name not in self.engines:
-            self.engines.append(self._name)
+        if engine.name not in self.engines:
+            self.engines.append(engine.name)
         return engine

@@ -24,7 +24,7 @@ from featx.cache.cache import EmbeddingCache
 from featx.cache.store import SpaceStore
 from featx.engines.runner import Runner
 from featx.exceptions import SampleFault
-from featx.extraction.engine_cache import make_runner
+from featx.extraction.engine_cache import PassEngines
 from featx.extraction.faults import report_faults
 from featx.extraction.frontier import FrontierEntry, StoredFrontier
 from featx.extraction.load import LoadedFeed
@@ -61,7 +61,7 @@ class ForwardPass:
             self._stores = [(source, cache.store(source.space)) for source in sources]
             self._entry = FrontierEntry(frontier, sources[0], cache) if frontier else None
         self._faults: list[SampleFault] = []
-        self._seconds = dict.fromkeys(("identify", "look_up", "forward"), 0.0)
+        self._seconds = dict.fromkeys(("identify", "look_up", "forward", "convert"), 0.0)
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._lap_start_s = 0.0
         self._n_samples: int | None = None
@@ -102,20 +102,19 @@ class ForwardPass:
 
     def run(self, missing: MissingRows) -> None:
         """Run the backbone for missing rows, store them, and fill in the embeddings."""
+        engines: PassEngines | None = None
         runner: Runner | None = None
         faults: list[SampleFault] = []
         n_forward = 0
         if not missing.is_empty():
-            runner = make_runner(
-                missing.sources,
-                n_samples=missing.n_expected,
-                engine=self._settings.engine,
-                batch_size=self._settings.batch_size,
-                cache=self._cache,
-            )
+            engines = PassEngines(missing.sources, self._settings.engine, self._cache)
+            runner = engines.runner(missing.n_expected, self._settings.batch_size)
             n_forward, faults = self._forward(missing, runner)
         self._faults = missing.complete(faults, n_forward)
         self._lap("forward")
+        if engines and any(output.writer.bytes_written for output in missing.outputs):
+            engines.store_graphs()
+            self._lap("convert")
         report_faults(self._faults, len(missing.samples), self._settings.on_error)
         self._count(missing, runner, n_forward)
 

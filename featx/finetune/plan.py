@@ -20,6 +20,7 @@ from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import Backbone
 from featx.backbones.blocks import Cut
 from featx.backbones.copy import FlatCopy, flat_copy
+from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
 from featx.digests.keras_graph import Digester
@@ -50,6 +51,7 @@ class Plan:
             self.copy: FlatCopy = flat_copy(
                 self.backbone.truncated_model,
                 input_shape=self.backbone.input_shape,
+                original=self.backbone.original_model,
                 name=name,
                 label=label,
             )
@@ -122,10 +124,12 @@ class Plan:
         params = self.extractor.get_params(deep=False) | {
             "backbone": self.copy.model,
             "preprocessing": self.backbone.preprocessing,
-            "weights": "imagenet",
+            "weights": PRETRAINED,
             "backbone_params": None,
             "in_channels": None,
             "layer": None,
+            "pooling": self.backbone.pooling,
+            "n_prefix_tokens": self.backbone.n_prefix_tokens,
             "also_cache": (),
         }
         return FeatureExtractor(**params)

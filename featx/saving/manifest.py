@@ -2,7 +2,7 @@
 
 It may hold only what :func:`featx.save` writes. In particular, it names no file, device or URL: the
 backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and the weights
-are those of ImageNet or in that member. :func:`featx.save` checks its own manifests in the same
+are its published ones or in that member. :func:`featx.save` checks its own manifests in the same
 way, so that all files that it writes can be loaded.
 """
 
@@ -18,7 +18,7 @@ from featx._json import RepeatedNameError, dict_without_repeats
 from featx._validation import ParameterFaults
 from featx.backbones.augment import AUGMENTATIONS
 from featx.backbones.layers import POOLINGS
-from featx.backbones.registry import PREPROCESSINGS, find_network
+from featx.backbones.registry import PREPROCESSINGS, PRETRAINED, find_network, normalized_weights
 from featx.digests.space import MAX_SIZE, is_shape
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES
@@ -54,6 +54,7 @@ _MAX_CHANNELS = 2**12
 _MAX_COLUMNS = 2**24
 _MAX_BATCH = 2**16
 _MAX_VIEWS = 2**12
+_MAX_TOKENS = 2**20
 _MAX_THREADS = 2**12
 _MAX_DEPTH = 32
 # Parameters of the constructors of named networks that refer to nothing outside the network.
@@ -269,10 +270,15 @@ _TOP = {
     "estimator": _OPTIONAL_OBJECT,
 }
 _PARAMS = {
-    "weights": _Field(partial(_is_in, options=("imagenet",)), "'imagenet'"),
+    "weights": _Field(lambda value: normalized_weights(value) == PRETRAINED, repr(PRETRAINED)),
     "backbone_params": _Field(_are_constructor_params, "None, or plain parameters by name"),
     "layer": _Field(lambda value: value is None or _is_text(value), "a name or None"),
-    "pooling": _Field(partial(_is_in, options=POOLINGS), _NAME),
+    "pooling": _Field(partial(_is_in, options=("auto", *POOLINGS)), _NAME),
+    "n_prefix_tokens": _Field(
+        lambda value: value is None or _is_int(value, 0, _MAX_TOKENS),
+        f"None, or {_MAX_TOKENS} at most",
+        is_optional=True,
+    ),
     "input_size": _Field(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
     "in_channels": _Field(
         lambda value: value is None or _is_int(value, 1, _MAX_CHANNELS),

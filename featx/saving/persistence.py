@@ -2,7 +2,7 @@
 
 The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space; see
 ``manifest.py``), ``head.skops`` (the head; see ``heads.py``) and, unless the weights are
-``"imagenet"`` or those of ``"tiny"``, ``backbone.keras`` (see ``backbones/stored_model.py``). On
+the published ones of a named network, ``backbone.keras`` (see ``backbones/stored_model.py``). On
 loading, the digest of the space is checked, so that a head never gets other embeddings than those
 it was trained on.
 
@@ -35,6 +35,7 @@ from featx._transfer import TransferEstimator
 from featx._validation import as_path
 from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
+from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource
 from featx.backbones.stored_model import StoredModel, check_activations
 from featx.digests.space import Space
@@ -328,10 +329,11 @@ def _model_entries(
         params["backbone"] = {"name": str(params["backbone"])}
     else:
         built = source.load_backbone()
-        entries[BACKBONE] = _keras_bytes(built.model, label=extractor.label)
+        entries[BACKBONE] = _keras_bytes(built.saveable_model, label=extractor.label)
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
+        params |= {"layer": built.saved_layer}
         # The model contains them.
-        params |= {"weights": "imagenet", "backbone_params": None, "in_channels": None}
+        params |= {"weights": PRETRAINED, "backbone_params": None, "in_channels": None}
     preprocessing, augment = params["preprocessing"], params["augment"]
     if preprocessing is not None and not isinstance(preprocessing, str):
         entries[LAYER] = _layers_bytes(extractor, "preprocessing", [preprocessing])

@@ -13,7 +13,7 @@ from featx.exceptions import BackboneError, ParameterError
 
 def spec_of(backbone="tiny", **fields):
     defaults = {
-        "weights": "imagenet",
+        "weights": "pretrained",
         "backbone_params": None,
         "preprocessing": "auto",
         "layer": None,

@@ -57,7 +57,7 @@ def test_named_model_tiny_random_weights_are_untrained():
     shape = (64, 64, 3)
     trained, drawn = (
         named_model(TINY, input_shape=shape, weights=weights, params={}).get_weights()[0]
-        for weights in ("imagenet", None)
+        for weights in ("pretrained", None)
     )
     assert trained.shape == drawn.shape
     assert not np.allclose(trained, drawn)
@@ -109,10 +109,10 @@ def test_named_model_unknown_parameter_says_so():
         small_mobilenet(widht=3)
 
 
-def test_named_model_params_without_imagenet_weights_raise():
+def test_named_model_params_without_published_weights_raise():
     # Keras has no weights for this alpha, and knows it before any download.
-    with pytest.raises(BackboneError, match="cannot be built with ImageNet weights"):
-        small_mobilenet("imagenet", alpha=0.123)
+    with pytest.raises(BackboneError, match="cannot be built with its pretrained weights"):
+        small_mobilenet("pretrained", alpha=0.123)
 
 
 def test_named_model_of_refused_size_raises():
@@ -145,7 +145,9 @@ def test_named_model_offline_names_ways_out(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("Traceback") == 1  # of this alone, not of what the download called
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("featx.exceptions.WeightsError: the ImageNet weights of 'mobilenet_v2'")
+    assert last.startswith(
+        "featx.exceptions.WeightsError: the pretrained weights of 'mobilenet_v2'"
+    )
     for way_out in ("weights=FILE", "backbone='tiny'", "weights=None", "~/.keras/models"):
         assert way_out in last
 

@@ -60,5 +60,11 @@ def test_list_backbones_returns_a_new_list():
     assert len(list_backbones()) == len(NETWORKS)
 
 
+def test_networks_have_published_accuracies_but_tiny():
+    accuracies = {network.name: network.imagenet_top1 for network in NETWORKS}
+    assert accuracies.pop("tiny") is None
+    assert all(0.68 < accuracy < 0.87 for accuracy in accuracies.values())
+
+
 def test_tiny_is_small_enough():
     assert TINY_FILE.stat().st_size <= 1.5e6

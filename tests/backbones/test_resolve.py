@@ -13,7 +13,7 @@ from keras import layers
 from featx import EmbeddingCache, FeatureExtractor
 from featx.backbones import backbone
 from featx.backbones.registry import TINY_FILE
-from featx.backbones.resolve import _BUILT, _MAX_BUILT
+from featx.backbones.resolve import _BUILT, _MAX_BUILT, _source, resolve
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
 
 
@@ -40,6 +40,10 @@ def run(X, backbone, **params):
     extractor = FeatureExtractor(backbone, **params)
     rows = extractor.fit_transform(X)
     return rows, extractor.report_
+
+
+def spec_of(backbone, weights):
+    return FeatureExtractor(backbone, weights=weights)._spec()
 
 
 def forget_built():
@@ -71,6 +75,24 @@ def test_resolve_copied_file_is_the_same_space(images, tmp_path):
 def test_resolve_name_and_file_share_rows(images):
     run(images, "tiny")
     assert run(images, TINY_FILE, preprocessing="tf")[1].n_forward == 0
+
+
+@pytest.mark.parametrize("names", [("imagenet", "pretrained"), ("pretrained", "imagenet")])
+def test_resolve_imagenet_and_pretrained_share_rows(names, images):
+    first, other = (FeatureExtractor("tiny", weights=weights) for weights in names)
+    rows = first.fit_transform(images)
+    forget_built()
+    np.testing.assert_array_equal(other.fit_transform(images), rows)
+    assert (first.report_.n_forward, other.report_.n_forward) == (4, 0)
+    assert (first.space_digest_, first.space_.label) == (other.space_digest_, other.space_.label)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "pretrained"])
+def test_source_of_published_weights_keeps_its_hash(weights):
+    """Caches of the first version remember spaces under recipes that hold "imagenet"."""
+    spec = spec_of("mobilenet_v2", weights=weights)
+    source = _source(spec, None, None)
+    assert source["source"] == {"name": "mobilenet_v2", "weights": "imagenet"}
 
 
 def test_resolve_warm_file_needs_no_keras(images, tmp_path):
@@ -173,8 +195,6 @@ def test_resolve_unwritable_cache_only_costs_time(images, tmp_path):
 
 
 def test_resolve_vanishing_weights_raises(tmp_path):
-    from featx.backbones.resolve import resolve
-
     weights = tmp_path / "gone.h5"
     spec = FeatureExtractor("mobilenet_v2", weights=weights)._spec()
     with pytest.raises(WeightsError, match=r"gone\.h5' cannot be read: No such file"):

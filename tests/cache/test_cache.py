@@ -79,6 +79,7 @@ def test_info_missing_cache_is_empty(cache):
         "n_hits": 0,
         "n_shards": 0,
         "size_bytes": 0,
+        "graph_bytes": 0,
         "damaged_bytes": 0,
         "spaces": [],
     }

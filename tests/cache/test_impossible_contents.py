@@ -69,7 +69,7 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
-    st.sampled_from([0, -1, 1, N_ROWS, 2**31, 2**62, 2**63, 2**64, 10**30]),
+    st.sampled_from([0, -1, 1, N_ROWS, 2**31, 2**44, 2**62, 2**63, 2**64, 10**30]),
     st.floats(),
     st.text(max_size=5),
     st.lists(st.integers(-1, 2**65) | st.floats(), max_size=3),
@@ -150,7 +150,12 @@ def test_open_shard_senseless_index_is_damage(changes, pristine, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "n_found"),
-    [({"offset": 2**40}, 0), ({"offset": 8}, 0), ({"offset": 10**30}, N_ROWS)],
+    [
+        ({"offset": 2**40}, N_ROWS),
+        ({"offset": 2**20}, 0),
+        ({"offset": 8}, 0),
+        ({"offset": 10**30}, N_ROWS),
+    ],
 )
 def test_find_senseless_index_is_one_warning(changes, n_found, pristine, tmp_path):
     """Rows that are not where the index says are lost; an impossible index is rebuilt."""

@@ -38,6 +38,16 @@ def test_extract_options_reach_the_extractor(run, photos, tmp_path):
     assert EmbeddingCache().info()["n_rows"] == 0
 
 
+def test_weights_have_two_names_at_the_shell(run, photos, tmp_path):
+    n_forward = []
+    for weights in ("imagenet", "pretrained"):
+        arguments = ("--out", tmp_path / f"{weights}.npz", "--backbone", "tiny", "--json", "-q")
+        code, text, _ = run("extract", photos, *arguments, "--weights", weights)
+        assert code == 0
+        n_forward.append(json.loads(text)["report"]["n_forward"])
+    assert n_forward == [12, 0]
+
+
 def test_resize_reaches_the_extractor(run, photos, tmp_path):
     extract = ("extract", photos, "--backbone", "tiny", "--json", "-q", "--out")
     for resize in ("stretch", "crop"):

@@ -89,6 +89,7 @@ def test_print_backbones_names_every_network(capsys):
     out = capsys.readouterr().out
     assert all(network.name in out for network in list_backbones())
     assert "inside the network" in out
+    assert "86.7%" in out
 
 
 def test_print_cache_shows_each_space(capsys):
@@ -100,10 +101,12 @@ def test_print_cache_shows_each_space(capsys):
         "last_used": "2026-11-24T22:00:00+00:00",
         "n_shards": 1,
         "size_bytes": 2_500_000,
+        "graph_bytes": 1_700_000,
     }
-    output.print_cache({"path": "/c", "n_rows": 12, "size_bytes": 2_500_000, "spaces": [space]})
+    sizes = {"size_bytes": 2_500_000, "graph_bytes": 1_700_000}
+    output.print_cache({"path": "/c", "n_rows": 12, **sizes, "spaces": [space]})
     out = capsys.readouterr().out
-    for shown in ("/c: 12 rows, 2.5 MB", "01234567", "tiny"):
+    for shown in ("/c: 12 rows, 2.5 MB; graphs, 1.7 MB", "01234567", "tiny"):
         assert shown in out
 
 

@@ -49,6 +49,7 @@ def manifest(changes):
         {},
         {"class": "TransferRegressor", "estimator.random_state": 3},
         {"class": "FeatureExtractor", "estimator": ...},
+        {"params.weights": "imagenet"},
         {"backbone": {"file": "backbone.keras"}, "preprocessing": {"file": "preprocessing.keras"}},
         {"params.views": 3, "params.augment": {"file": "augment.keras"}},
         {"params.input_size": [32, 48], "params.n_jobs": -1, "params.layer": "stage3"},

@@ -251,6 +251,18 @@ def test_round_trip_backbone_of_any_input_size(input_size, images, labels, path)
     np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
 
 
+def test_round_trip_imagenet_is_another_name(images, labels, path):
+    """Files of the first version hold "imagenet" where others hold "pretrained"."""
+    classifier = TransferClassifier(FeatureExtractor("tiny", weights="imagenet"))
+    save(classifier.fit(images, labels), path)
+    with zipfile.ZipFile(path) as archive:
+        assert "backbone.keras" not in archive.namelist()
+    loaded = load(path)
+    assert loaded.extractor_.weights == "imagenet"
+    np.testing.assert_array_equal(loaded.predict(images), labels)
+    assert loaded.extractor_.report_.n_forward == 0
+
+
 def test_load_warm_own_weights_needs_no_tensorflow(images, labels, path, tmp_path):
     np.save(tmp_path / "images.npy", images)
     extractor = FeatureExtractor("mobilenet_v2", weights=None, backbone_params={"alpha": 0.35})

@@ -1,0 +1,119 @@
+"""Published weights, which Keras downloads into its own folder, and what follows if that fails.
+
+Keras waits for ever for a server that is silent. It keeps a file whose hash is wrong, and one that
+a killed process left unfinished, which makes each later call fail as well. Here, a silent server is
+an error, and a damaged file is removed, so that the next call downloads it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from featx.backbones.registry import Network
+from featx.digests.keras_settings import keras_home
+from featx.exceptions import WeightsError
+
+SILENCE_S = 20  # without a byte from the server, after which a download has failed
+_STILL_S = 1  # without a change, after which a file is not being downloaded
+
+
+def weights_folder() -> Path:
+    """Return the folder of the files that Keras has downloaded, by Keras' own rules."""
+    home = keras_home()
+    return (home if os.access(home, os.W_OK) else Path("/tmp/.keras")) / "models"  # noqa: S108
+
+
+@contextlib.contextmanager
+def checked_download(network: Network) -> Iterator[None]:
+    """Let Keras build a network with its published weights; raise WeightsError if it has none.
+
+    Inside this context, new sockets of all threads have a timeout, unless the process has set one.
+    """
+    try:
+        with _timeout_of_sockets():
+            yield
+    except Exception as exc:
+        if file := _file_in(exc, "weights_path"):
+            raise _unreadable(network, file, exc) from exc
+        if not (file := _file_in(exc, "download_target")):
+            raise  # it is not about a file
+        if isinstance(exc, ValueError) and not _is_growing(file):
+            _remove(file)  # its hash is wrong; after other errors, Keras removes it
+        # The message gives the cause; three tracebacks of the download would bury it.
+        raise WeightsError(
+            f"the pretrained weights of {network.name!r} are not on this machine and cannot be "
+            f"downloaded ({exc}). {ways_out(network)}"
+        ) from None
+
+
+def ways_out(network: Network) -> str:
+    """Return a sentence on how to go on without a download."""
+    file = "pass weights=FILE, a .h5 file of the network without its classifier; "
+    if network.scales_for_published_weights:
+        file = ""
+    return (
+        "Without a download: run this on a machine with internet access, and copy ~/.keras/models "
+        f"from there to {os.fspath(weights_folder())!r}; {file}pass another backbone, such as "
+        "backbone='tiny', which needs none; or pass weights=None for random weights."
+    )
+
+
+def _unreadable(network: Network, file: Path, exc: Exception) -> WeightsError:
+    """Return the error for a file that Keras cannot load, which is removed if it is damaged."""
+    what = f"the pretrained weights of {network.name!r} in {os.fspath(file)!r}"
+    if type(exc) is not OSError:  # as h5py reports a file that is cut off, or not HDF5
+        return WeightsError(f"{what} cannot be loaded: {exc}. {ways_out(network)}")
+    if _is_growing(file):
+        return WeightsError(
+            f"{what} are not complete ({exc}): another process seems to download them. Repeat the "
+            f"call once it has finished. {ways_out(network)}"
+        )
+    _remove(file)
+    cure = "Remove the file" if file.exists() else "The file is removed"
+    return WeightsError(
+        f"{what} were damaged ({exc}). {cure}, so that the next call downloads it again. "
+        f"{ways_out(network)}"
+    )
+
+
+def _file_in(exc: Exception, variable: str) -> Path | None:
+    """Return the path in a local variable of Keras where it failed; its messages name no file."""
+    for frame, _ in traceback.walk_tb(exc.__traceback__):
+        is_of_keras = frame.f_globals.get("__name__", "").startswith("keras.")
+        path = frame.f_locals.get(variable)
+        if is_of_keras and isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def _is_growing(file: Path) -> bool:
+    """Return True if another process is downloading a file."""
+    with contextlib.suppress(OSError):
+        before = file.stat()
+        time.sleep(_STILL_S)
+        after = file.stat()
+        return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    return False
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):  # it is gone already, or the folder is read-only
+        file.unlink()
+
+
+@contextlib.contextmanager
+def _timeout_of_sockets() -> Iterator[None]:
+    """Give new sockets a timeout, since the function with which Keras downloads takes none."""
+    before = socket.getdefaulttimeout()
+    if before is None:
+        socket.setdefaulttimeout(SILENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

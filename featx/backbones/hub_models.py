@@ -1,0 +1,306 @@
+"""KerasHub backbones as networks of one input, with one call for each block of their encoder.
+
+A `keras_hub.models.Backbone` takes a dict of inputs, and its encoder is often a single layer. Its
+graph is repeated on one input, with the same layers and weights: an encoder is replaced by the
+calls inside it, so that blocks can be read, stored and fine-tuned, and what does not depend on the
+sample, such as the angles of rotary positions, becomes a constant. The outputs of both graphs are
+compared; where they differ, or where an encoder cannot be repeated, it stays one layer.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.digests.tensor_history import calls_of, is_graph, upstream
+from featx.exceptions import BackboneError
+
+if TYPE_CHECKING:
+    import keras
+
+_AGREEMENT = 1e-5  # of the norm of the output
+_MIN_BLOCKS = 2
+_OPEN_SIDE = 64  # for a side that the network leaves open, in pixels
+_IDS, _MASK, _SEGMENTS = "token_ids", "padding_mask", "segment_ids"
+
+# Tokens before those of the patches: class, registers and distillation. Source: the constructors.
+_PREFIX_TOKENS: dict[str, Callable[[Any], int]] = {
+    "CLIPVisionEncoder": lambda model: 1,
+    "DeiTBackbone": lambda model: 2,
+    "DINOV2Backbone": lambda model: 1 + model.num_register_tokens,
+    "DINOV3Backbone": lambda model: 1 + model.num_register_tokens,
+    "SigLIPVisionEncoder": lambda model: 0,
+    "SwinTransformerBackbone": lambda model: 0,
+    "ViTBackbone": lambda model: int(model.use_class_token),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class HubModel:
+    """A KerasHub backbone as a network of one input.
+
+    Attributes
+    ----------
+    original : keras.Model
+        The backbone of KerasHub.
+    model : keras.Model
+        The same layers on one input: pixels, or token ids of shape (n, length).
+    outputs : dict of str to KerasTensor
+        Outputs that are not those of a layer of `model`, by name: ``"stage8"`` and others that
+        KerasHub names, the encoder under its name, and its blocks as ``"encoder:0"``.
+    n_prefix_tokens : int or None
+        Number of tokens before those of the patches; None if it is not known.
+    mask : KerasTensor or None
+        True for the tokens of a text that are not padding, (n, length); None for images.
+    scaling : keras.Layer or None
+        The preset's scaling of pixels from 0 to 255.
+    default_size : (int, int) or None
+        The preset's height and width of images, in pixels.
+    pooling : str or None
+        The pooling that the preset names.
+    """
+
+    original: keras.Model
+    model: keras.Model
+    outputs: Mapping[str, keras.KerasTensor] = field(default_factory=dict)
+    n_prefix_tokens: int | None = None
+    mask: keras.KerasTensor | None = None
+    scaling: keras.Layer | None = None
+    default_size: tuple[int, int] | None = None
+    pooling: str | None = None
+
+
+def is_hub_model(model: Any) -> bool:
+    """Return True for a backbone of KerasHub, without importing it."""
+    hub = sys.modules.get("keras_hub")
+    return hub is not None and isinstance(model, hub.models.Backbone) and is_graph(model)
+
+
+def single_input_model(model: keras.Model, *, pad_id: int | None, label: str) -> HubModel:
+    """Repeat the graph of a KerasHub backbone on one input.
+
+    `pad_id` is the token id that stands for padding, None if it is not known or there are no
+    tokens. Raise BackboneError for a backbone of several inputs that is not one of texts.
+    """
+    with warnings.catch_warnings():
+        # Layers of some backbones attach a mask that the next ones do not read.
+        warnings.filterwarnings("ignore", "(?s).*does not support masking", UserWarning)
+        repeated = _Repeated(model, pad_id, label, unrolls=True)
+        if repeated.differs and not _agree(model, repeated):
+            repeated = _Repeated(model, pad_id, label, unrolls=False)
+    count = _PREFIX_TOKENS.get(type(model).__name__)
+    return HubModel(
+        model,
+        repeated.model(),
+        repeated.outputs(),
+        n_prefix_tokens=count(model) if count else None,
+        mask=repeated.mask,
+    )
+
+
+class _Repeated:
+    """The calls of a backbone, repeated on one input.
+
+    `differs` is True if any call was replaced by those inside the layer, or by a constant.
+    """
+
+    def __init__(
+        self, model: keras.Model, pad_id: int | None, label: str, *, unrolls: bool
+    ) -> None:
+        self._original = model
+        self._known, self.input, self.mask = _inputs_of(model, pad_id, label)
+        self._unrolls = unrolls and self.mask is None  # blocks of texts are layers
+        self._encoders: dict[str, list[keras.KerasTensor]] = {}
+        self.differs = False
+        self._run()
+
+    def _run(self) -> None:
+        import keras
+
+        ends = [*self._original.outputs, *self._pyramid.values()]
+        for call in calls_of(keras.Model(self._original.inputs, ends)):
+            arguments = (call.arguments.args, call.arguments.kwargs)
+            positional, keywords = keras.tree.map_structure(self.of, arguments)
+            outputs = keras.tree.flatten(self._call(call, positional, keywords))
+            self._known.update(zip(map(id, call.outputs), outputs, strict=True))
+
+    @property
+    def _pyramid(self) -> dict[str, keras.KerasTensor]:
+        return getattr(self._original, "pyramid_outputs", None) or {}
+
+    def of(self, value: Any) -> Any:
+        """Return the repeated tensor for one of the original graph, and other values unchanged."""
+        return self._known.get(id(value), value)
+
+    def _call(self, call: Any, positional: Any, keywords: Any) -> Any:
+        """Repeat a call, replacing it if possible."""
+        layer = call.operation
+        if self._unrolls and not any(None in output.shape for output in call.outputs):
+            self.differs = True
+            return _constants(layer, positional, keywords)
+        blocks = _blocks_in(layer) if self._unrolls else []
+        if blocks:
+            try:
+                outputs = layer.call(*positional, **keywords)
+                tensors = _outputs_of(blocks, outputs, list(self._known.values()))
+            except Exception:
+                # Code that does not work on symbolic tensors, such as that of DeiT: one layer.
+                return layer(*positional, **keywords)
+            self.differs = True
+            self._encoders[layer.name] = [*tensors, _first(outputs)]
+            return outputs
+        outputs = layer(*positional, **keywords)
+        return _of_true_length(layer, call, outputs) if _makes_tokens(call) else outputs
+
+    @property
+    def ends(self) -> list[keras.KerasTensor]:
+        """Outputs of the original; where it names several, only the vectors of the tokens."""
+        import keras
+
+        output = self._original.output
+        if isinstance(output, dict):
+            output = output.get("sequence_output", output)
+        return keras.tree.flatten(output)
+
+    def model(self) -> keras.Model:
+        """Make the network from the one input to the outputs."""
+        import keras
+
+        outputs = [self.of(tensor) for tensor in self.ends]
+        name = self._original.name
+        return keras.Model(self.input, outputs[0] if len(outputs) == 1 else outputs, name=name)
+
+    def outputs(self) -> dict[str, keras.KerasTensor]:
+        """Return the outputs that no layer has, by name: see :class:`HubModel`."""
+        named = {name: self.of(tensor) for name, tensor in self._pyramid.items()}
+        for name, (*blocks, output) in self._encoders.items():
+            names = [name, name.removeprefix(f"{self._original.name}_")]
+            if len(self._encoders) == 1:
+                names.append("encoder")
+            for each in names:
+                named[each] = output
+                named |= {f"{each}:{number}": block for number, block in enumerate(blocks)}
+        return named
+
+
+def _inputs_of(
+    model: keras.Model, pad_id: int | None, label: str
+) -> tuple[dict[int, Any], keras.KerasTensor, keras.KerasTensor | None]:
+    """Make the one input, and return what stands for each of the original inputs, and the mask."""
+    import keras
+    from keras import ops
+
+    by_name = {tensor.name: tensor for tensor in model.inputs}
+    others = by_name.keys() - {_IDS, _MASK, _SEGMENTS}
+    if others and len(by_name) > 1:
+        raise BackboneError(
+            f"{label} has {len(by_name)} inputs ({', '.join(by_name)}): expected images, or the "
+            "token ids of a text. Pass one of its parts, such as model.vision_encoder"
+        )
+    if others:
+        (given,) = model.inputs
+        pixels = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
+        return {id(given): pixels}, pixels, None
+    if pad_id is None:
+        raise BackboneError(
+            f"{label} takes texts, and the token id of padding is not known: pass its preset, "
+            "'keras_hub:FOLDER', which has a tokenizer"
+        )
+    ids = keras.Input(by_name[_IDS].shape[1:], dtype=by_name[_IDS].dtype, name=_IDS)
+    mask = ops.not_equal(ids, pad_id)
+    values = {_IDS: ids, _MASK: ops.cast(mask, "int32"), _SEGMENTS: ops.zeros_like(ids)}
+    return {id(tensor): values[name] for name, tensor in by_name.items()}, ids, mask
+
+
+def _blocks_in(layer: Any) -> list[keras.Layer]:
+    """Return the blocks of an encoder: a list of layers of one class; empty for other layers."""
+    import keras
+
+    if not (isinstance(layer, keras.Layer) and type(layer).__module__.startswith("keras_hub.")):
+        return []
+    inside = [part for part in layer._flatten_layers(include_self=False) if part is not layer]
+    owned = {id(weight) for part in inside for weight in part.weights}
+    if is_graph(layer) or any(id(weight) not in owned for weight in layer.weights):
+        return []
+    for value in vars(layer).values():
+        are_layers = isinstance(value, list | tuple) and all(
+            isinstance(part, keras.Layer) for part in value
+        )
+        # Each layer keeps all its parts in a list, too, which begins with other classes.
+        if are_layers and len(value) >= _MIN_BLOCKS and len(set(map(type, value))) == 1:
+            return list(value)
+    return []
+
+
+def _outputs_of(
+    blocks: Sequence[keras.Layer], outputs: Any, known: Sequence[Any]
+) -> list[keras.KerasTensor]:
+    """Return the first output of each block, upstream of the outputs of their encoder."""
+    import keras
+
+    ends = [each for each in keras.tree.flatten(outputs) if isinstance(each, keras.KerasTensor)]
+    made = {id(tensor) for tensor in known}
+    found: dict[int, keras.KerasTensor] = {}
+    for tensor, call, _ in upstream(ends, made):
+        made.add(id(tensor))
+        found.setdefault(id(call.operation), call.outputs[0])
+    return [found[id(block)] for block in blocks]
+
+
+def _makes_tokens(call: Any) -> bool:
+    """Return True for a call that turns an image into tokens, (n, n_tokens, c)."""
+    shapes = [len(tensor.shape) for tensor in (*call.input_tensors, *call.outputs)]
+    return shapes == [4, 3] and None not in call.input_tensors[0].shape[1:]
+
+
+def _of_true_length(layer: Any, call: Any, tokens: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the tokens with their true number as static shape, where a layer declares another.
+
+    The embedding of SigLIP declares a class token that it does not make.
+    """
+    import keras
+
+    image = keras.ops.zeros((1, *call.input_tensors[0].shape[1:]))
+    n_tokens = layer(image).shape[1]
+    return tokens if tokens.shape[1] == n_tokens else tokens[:, :n_tokens]
+
+
+def _first(outputs: Any) -> keras.KerasTensor:
+    import keras
+
+    return keras.tree.flatten(outputs)[0]
+
+
+def _constants(layer: Any, positional: Any, keywords: Any) -> Any:
+    """Return the outputs of a call that do not depend on the sample, as arrays."""
+    import keras
+
+    def value_of(value: Any) -> Any:
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        return keras.ops.zeros([side or 1 for side in value.shape], value.dtype)
+
+    arguments = keras.tree.map_structure(value_of, (positional, keywords))
+    outputs = layer(*arguments[0], **arguments[1])
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def _agree(model: keras.Model, repeated: _Repeated) -> bool:
+    """Return True if the repeated graph computes what the original does, of a random sample."""
+    import keras
+
+    shape = [side or _OPEN_SIDE for side in repeated.input.shape[1:]]
+    sample = np.random.default_rng(0).uniform(0, 1, (1, *shape)).astype(np.float32)
+    original = keras.Model(model.inputs[0], repeated.ends)
+    pairs = zip(
+        *(keras.tree.flatten(each(sample)) for each in (original, repeated.model())), strict=True
+    )
+    for expected, got in (map(keras.ops.convert_to_numpy, pair) for pair in pairs):
+        if np.linalg.norm(got - expected) > _AGREEMENT * np.linalg.norm(expected):
+            return False
+    return True

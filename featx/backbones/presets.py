@@ -1,0 +1,346 @@
+"""Backbones of KerasHub by name: ``"keras_hub:..."`` and their folders, without importing Keras.
+
+A preset is a folder of configurations, weights and the files of a tokenizer, as KerasHub's
+``save_to_preset`` and Hugging Face's hub write it. Its files identify the backbone, so a folder
+that was used before needs no Keras. The name of a preset that has to be downloaded is resolved by
+KerasHub, which keeps its files; the cache of featx remembers the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from featx._text import one_line
+from featx._validation import did_you_mean
+from featx.backbones.hub_models import HubModel, single_input_model
+from featx.backbones.load import fixed_seed
+from featx.backbones.registry import PRETRAINED
+from featx.digests.keras_settings import STANDARD
+from featx.exceptions import BackboneError, ParameterError, WeightsError
+
+if TYPE_CHECKING:
+    import keras
+
+    from featx.cache.facts import FactStore
+
+PREFIX = "keras_hub:"
+MISSING = "KerasHub, which is not installed: pip install 'featx[hub]'"
+
+_CONFIG = "config.json"
+_POOLING = Path("1_Pooling") / _CONFIG
+_KEYS_OF_CONFIG = ("registered_name", "model_type", "architecture")  # KerasHub, Hugging Face, timm
+_MAX_CONFIG_BYTES = 2**24
+_WEIGHTS_SUFFIXES = (".h5", ".safetensors")
+_SUFFIXES = (".json", ".txt", ".model", ".spm", *_WEIGHTS_SUFFIXES)
+_WITHOUT_EFFECT = ("metadata.json",)  # when and by which version it was saved
+_ALLOWED_MODULES = ("keras", "keras_hub", "builtins")
+_CONNECT_S = 1.5
+
+_WAYS_OUT = (
+    "Run once on a machine with internet access, and copy its folder: KAGGLEHUB_CACHE "
+    "(~/.cache/kagglehub) or HF_HOME (~/.cache/huggingface); pass a folder, 'keras_hub:FOLDER'; "
+    "or another backbone, such as 'tiny', which needs no download."
+)
+
+
+def is_preset(backbone: Any) -> bool:
+    """Return True if a backbone is the name of a preset of KerasHub."""
+    return isinstance(backbone, str) and backbone.startswith(PREFIX)
+
+
+def is_hub_installed() -> bool:
+    """Return True if KerasHub is installed; it is not imported."""
+    return importlib.util.find_spec("keras_hub") is not None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset by its name, as in ``Preset("dinov2_base")``.
+
+    The name is a folder, a name of KerasHub's, ``"hf://owner/name"`` or ``"kaggle://..."``.
+    """
+
+    name: str
+
+    @classmethod
+    def of(cls, backbone: str) -> Preset:
+        """Return the preset of a ``backbone`` parameter."""
+        return cls(backbone.removeprefix(PREFIX))
+
+    @property
+    def label(self) -> str:
+        """Short name, for messages."""
+        return one_line(self.name.rstrip("/").rpartition("/")[2] or self.name)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the name is; None if it is the name of a download."""
+        path = Path(self.name).expanduser()
+        return path.absolute() if "://" not in self.name and path.is_dir() else None
+
+    @cached_property
+    def is_path(self) -> bool:
+        """True if the name is written as a path, whether there is a folder or not."""
+        return "://" not in self.name and (self.folder is not None or os.sep in self.name)
+
+    def find_folder(self, facts: FactStore | None, *, with_weights: bool) -> Path:
+        """Return the folder of the files, which are downloaded now if they were not before.
+
+        `facts` remembers it. Raise WeightsError if there is no folder, or ParameterError for a
+        name that KerasHub does not have.
+        """
+        if self.folder:
+            return self.folder
+        if self.is_path:
+            raise WeightsError(f"{PREFIX}{self.name}: there is no folder of this name")
+        key = {"folder of preset": self.name}
+        known = _FOLDERS.get(self.name) or (facts.recall(key) if facts else None)
+        if isinstance(known, str) and _is_complete(Path(known), with_weights=with_weights):
+            _FOLDERS[self.name] = known
+            return Path(known)
+        folder = self._download(with_weights=with_weights)
+        _FOLDERS[self.name] = os.fspath(folder)
+        if facts:
+            with contextlib.suppress(OSError):  # it is found again, with KerasHub
+                facts.remember(key, os.fspath(folder))
+        return folder
+
+    def _download(self, *, with_weights: bool) -> Path:
+        """Return the folder of a preset that KerasHub has, or downloads now."""
+        hub = _hub()
+        handle = self.name
+        if "://" not in handle:
+            presets = hub.models.Backbone.presets
+            if handle not in presets:
+                raise ParameterError.of(
+                    "backbone",
+                    PREFIX + handle,
+                    "neither a folder nor the name of a preset of KerasHub "
+                    f"{hub.__version__}.{did_you_mean(handle, list(presets))} "
+                    "`featx backbones --presets` lists all.",
+                )
+            handle = presets[handle]["kaggle_handle"]
+        try:
+            with STANDARD.applied(), contextlib.redirect_stdout(sys.stderr):
+                return _downloaded(hub, handle, with_weights=with_weights)
+        except Exception as exc:
+            # Its cause is in the message; five tracebacks of repeated requests would bury it.
+            reason = one_line(f"{type(exc).__name__}: {exc}", max_chars=300)
+            raise WeightsError(
+                f"{PREFIX}{self.name} is not on this machine and cannot be downloaded ({reason}). "
+                f"{_WAYS_OUT}"
+            ) from None
+
+
+def hub_version() -> str:
+    """Return the version of KerasHub; raise BackboneError if it is not installed."""
+    if not is_hub_installed():
+        raise BackboneError(f"'{PREFIX}...' needs {MISSING}")
+    return version("keras-hub")
+
+
+def _hub() -> Any:
+    hub_version()
+    with contextlib.redirect_stdout(sys.stderr):
+        import keras_hub
+
+    return keras_hub
+
+
+# Folders of the presets that were found in this process, by name.
+_FOLDERS: dict[str, str] = {}
+
+
+def _is_complete(folder: Path, *, with_weights: bool) -> bool:
+    return (folder / _CONFIG).is_file() and (not with_weights or _has_weights(folder))
+
+
+def _downloaded(hub: Any, handle: str, *, with_weights: bool) -> Path:
+    """Return the folder of a handle, ``"kaggle://..."`` or ``"hf://..."``, after downloading it."""
+    scheme, _, path = handle.partition("://")
+    if scheme == "hf":
+        import huggingface_hub
+
+        with contextlib.suppress(huggingface_hub.errors.LocalEntryNotFoundError):
+            local = huggingface_hub.hf_hub_download(path, _CONFIG, local_files_only=True)
+            if _is_complete(Path(local).parent, with_weights=with_weights):
+                return Path(local).parent
+        _check_reachable(huggingface_hub.constants.ENDPOINT)
+    # KerasHub knows which files a backbone needs; the model itself is built from the folder later.
+    hub.models.Backbone.from_preset(handle, load_weights=with_weights)
+    for other in (hub.layers.ImageConverter, hub.models.Tokenizer):
+        with contextlib.suppress(Exception):  # not all presets have one
+            other.from_preset(handle)
+    if scheme == "hf":
+        return Path(huggingface_hub.hf_hub_download(path, _CONFIG)).parent
+    import kagglehub
+
+    return Path(kagglehub.model_download(path, _CONFIG)).parent
+
+
+def _check_reachable(url: str) -> None:
+    """Raise OSError soon if a server cannot be reached, which the library tries five times."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_S).close()
+
+
+def _has_weights(folder: Path) -> bool:
+    """Return True if a folder holds weights that KerasHub reads."""
+    return any(name.endswith(_WEIGHTS_SUFFIXES) for name in os.listdir(folder))
+
+
+def files_of(folder: Path, *, with_weights: bool) -> list[Path]:
+    """List the files of a preset that decide what it computes, sorted by name.
+
+    Raise WeightsError if there is no configuration, or no weights that are to be loaded.
+    """
+    if not (folder / _CONFIG).is_file():
+        raise WeightsError(f"{os.fspath(folder)!r} is no preset: it has no {_CONFIG}")
+    suffixes = tuple(set(_SUFFIXES) - set(() if with_weights else _WEIGHTS_SUFFIXES))
+    if with_weights and not _has_weights(folder):
+        raise WeightsError(
+            f"{os.fspath(folder)!r} has no weights (.h5 or .safetensors): pass weights=None for "
+            "random ones, or complete the folder"
+        )
+    paths = (path for path in sorted(folder.rglob("*")) if path.name.endswith(suffixes))
+    return [path for path in paths if path.is_file() and path.name not in _WITHOUT_EFFECT]
+
+
+def check_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a preset, which may name classes of Keras and KerasHub only."""
+    path = folder / _CONFIG
+    try:
+        with path.open("rb") as file:
+            config = json.loads(file.read(_MAX_CONFIG_BYTES))
+    except (OSError, ValueError) as exc:
+        raise WeightsError(f"{os.fspath(path)!r} cannot be read: {exc}") from exc
+    if not (isinstance(config, dict) and any(key in config for key in _KEYS_OF_CONFIG)):
+        raise WeightsError(
+            f"{os.fspath(path)!r} is not the configuration of a preset: expected an entry "
+            f"{' or '.join(map(repr, _KEYS_OF_CONFIG))}"
+        )
+    for module in _modules_in(config):
+        if str(module).partition(".")[0] not in _ALLOWED_MODULES:
+            raise WeightsError(
+                f"{os.fspath(path)!r} names the module {module!r}: expected classes of KerasHub. "
+                "Load a model of your own yourself, and pass it as the backbone"
+            )
+    return config
+
+
+def _modules_in(config: Any) -> list[Any]:
+    """Return the modules of all objects in a configuration."""
+    if isinstance(config, list):
+        return [module for item in config for module in _modules_in(item)]
+    if not isinstance(config, dict):
+        return []
+    own = [config["module"]] if config.get("module") and "class_name" in config else []
+    return own + [module for item in config.values() for module in _modules_in(item)]
+
+
+def build_preset(
+    folder: Path,
+    *,
+    weights: str | os.PathLike[str] | None,
+    params: dict[str, Any],
+    size: tuple[int, int] | None,
+    label: str,
+) -> HubModel:
+    """Build the backbone of a preset, with its weights, or random ones from a fixed seed.
+
+    `params` go to the constructor of the backbone, as does `size` for images.
+    """
+    check_config(folder)
+    hub = _hub()
+    arguments = dict(params) if size is None else {"image_shape": (*size, 3), **params}
+    try:
+        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
+            is_published = weights == PRETRAINED
+            backbones = hub.models.Backbone
+            model = backbones.from_preset(os.fspath(folder), load_weights=is_published, **arguments)
+            if weights is not None and not is_published:
+                model.load_weights(os.fspath(weights))
+            parts = _Parts(hub, folder)
+            return replace(
+                single_input_model(model, pad_id=parts.pad_id(), label=label),
+                scaling=parts.scaling(label),
+                default_size=parts.image_size(),
+                pooling=_named_pooling(folder),
+            )
+    except BackboneError:
+        raise
+    except Exception as exc:
+        given = f" with {arguments}" if arguments else ""
+        cure = (
+            ""
+            if size is None
+            else (". Its position embeddings may fit one size of images only: leave input_size out")
+        )
+        message = f"{label} cannot be built{given}: {one_line(str(exc), max_chars=500)}{cure}"
+        raise BackboneError(message) from exc
+
+
+class _Parts:
+    """The parts of a preset around its backbone."""
+
+    def __init__(self, hub: Any, folder: Path) -> None:
+        self._hub, self._folder = hub, folder
+        self._converter = self._part(hub.layers.ImageConverter)
+
+    def _part(self, kind: Any) -> Any:
+        """Return the part of a kind, None if the preset has none."""
+        try:
+            return kind.from_preset(os.fspath(self._folder))
+        except (FileNotFoundError, ValueError, NotImplementedError):
+            return None
+
+    def pad_id(self) -> int | None:
+        """Return the token id of padding, None if the preset has no tokenizer."""
+        config = check_config(self._folder)
+        if isinstance(config.get("pad_token_id"), int):  # of Hugging Face
+            return config["pad_token_id"]
+        if not (self._folder / "tokenizer.json").is_file():
+            return None
+        tokenizer = self._part(self._hub.models.Tokenizer)
+        return getattr(tokenizer, "pad_token_id", None)
+
+    def scaling(self, label: str) -> keras.Layer | None:
+        """Return the scaling of pixels from 0 to 255; None for a preset that is not of images."""
+        import keras
+
+        if self._converter is None:
+            return None
+        scale = 1.0 if self._converter.scale is None else self._converter.scale
+        offset = 0.0 if self._converter.offset is None else self._converter.offset
+        return keras.layers.Rescaling(scale, offset, name="preset_scaling")
+
+    def image_size(self) -> tuple[int, int] | None:
+        """Return the height and width of its images, in pixels."""
+        return getattr(self._converter, "image_size", None)
+
+
+def _named_pooling(folder: Path) -> str | None:
+    """Return the pooling that the folder of a sentence-transformers model names.
+
+    Source: its module ``Pooling``, whose configuration has an entry ``pooling_mode_...`` for each.
+    """
+    try:
+        config = json.loads((folder / _POOLING).read_bytes())
+    except (OSError, ValueError):
+        return None
+    modes = {"cls_token": "cls", "mean_tokens": "avg", "max_tokens": "max"}
+    return next((name for mode, name in modes.items() if config.get(f"pooling_mode_{mode}")), None)

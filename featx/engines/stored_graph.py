@@ -1,0 +1,96 @@
+"""Converted graphs as bytes, from which an engine starts without Keras.
+
+The bytes begin with the rows that Keras computed for two reference inputs. An engine that starts
+from them has to compute the same rows, as every engine does that is converted in this process.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+
+from featx.engines.base import ConvertedEngine
+from featx.engines.devices import note_stored_graph
+from featx.engines.keras_engine import KerasEngine
+from featx.engines.registry import CONVERTED, check_rows
+from featx.exceptions import EngineError
+from featx.inputs.kinds import kind_of
+
+_N_REFERENCES = 2
+_WEYL = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: multiples of it are spread evenly
+
+
+@functools.cache
+def engine_version(name: str) -> str | None:
+    """Return the version of the package that runs stored graphs; None if it is not installed."""
+    package = CONVERTED[name].package
+    return version(package) if importlib.util.find_spec(package) else None
+
+
+def reference_inputs(shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Return two inputs of a backbone, (2, *shape): noise, and a ramp.
+
+    They are computed from integers alone, so that they are the same with every version of NumPy.
+
+    Examples
+    --------
+    >>> reference_inputs((2, 1, 3), "uint8").reshape(2, 6)
+    array([[  0, 158,  60, 218, 120,  23],
+           [  0,  42,  85, 128, 170, 213]], dtype=uint8)
+    """
+    places = np.arange(np.prod(shape, dtype=int), dtype=np.uint64)
+    noise = places * np.uint64(_WEYL) >> np.uint64(56)
+    ramp = places * np.uint64(256) // np.uint64(max(1, len(places)))
+    pixels = np.stack([noise, ramp]).reshape(_N_REFERENCES, *shape)
+    if not kind_of(shape).is_resized:
+        return (pixels.astype(np.float32) / 128 - 1).astype(dtype)
+    return pixels.astype(dtype)
+
+
+def converted_graph(
+    name: str, engine: KerasEngine, inputs: np.ndarray, widths: Sequence[int]
+) -> bytes:
+    """Convert the graph that Keras runs, in float32, and return it with its reference rows.
+
+    `inputs` are the reference inputs, and `widths` the numbers of features of all layers. Raise
+    EngineError if the graph cannot be converted, or gives other rows than Keras.
+    """
+    expected = engine.resized(len(inputs)).run(inputs)
+    if not np.isfinite(expected).all():
+        raise EngineError("the reference rows are not finite")
+    try:
+        converted = CONVERTED[name](engine.model, len(inputs))
+        rows = converted.run(inputs)
+        graph = converted.graph_bytes()
+    except Exception as exc:  # whatever the converters raise
+        raise EngineError(f"{name} cannot run this network: {exc}") from exc
+    check_rows(name, rows, expected, widths)
+    return expected.tobytes() + graph
+
+
+def engine_from(
+    name: str, stored: bytes, inputs: np.ndarray, *, batch_size: int, widths: Sequence[int]
+) -> ConvertedEngine:
+    """Return an engine for the bytes of :func:`converted_graph`, once it gives the same rows.
+
+    Raise EngineError if it does not.
+    """
+    n_bytes = len(inputs) * sum(widths) * np.dtype(np.float32).itemsize
+    note_stored_graph()
+    try:
+        expected = np.frombuffer(stored[:n_bytes], np.float32).reshape(len(inputs), -1)
+        engine = CONVERTED[name].restored(stored[n_bytes:], batch_size)
+        rows = np.concatenate(
+            [
+                engine.run(inputs[start : start + batch_size])
+                for start in range(0, len(inputs), batch_size)
+            ]
+        )
+    except Exception as exc:  # whatever the libraries raise
+        raise EngineError(f"{name} cannot run a stored graph: {exc}") from exc
+    check_rows(name, rows, expected, widths)
+    return engine

@@ -1,0 +1,214 @@
+"""Backbones of KerasHub: their embeddings, identity, layers, fine-tuning, engines and files."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
+from featx.digests.tensor_history import calls_of
+from featx.exceptions import EngineError
+from tests.backbones.hub_zoo import FAMILIES, image_shape, small_backbone
+
+keras_hub = pytest.importorskip("keras_hub")
+
+# Swin attaches a mask that its attention does not read.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*does not support masking:UserWarning")
+
+# Those whose encoder is one layer that can be repeated, or whose layers have no config.
+SHORT = ("dinov3", "siglip", "swin")
+CONVERTED = sorted(FAMILIES.keys() - {"swin"})
+FAMILY = [
+    pytest.param(family, marks=[] if family in SHORT else pytest.mark.long) for family in FAMILIES
+]
+
+
+@pytest.fixture
+def images(family):
+    return np.random.default_rng(0).integers(0, 256, (12, *image_shape(family)), dtype=np.uint8)
+
+
+@pytest.fixture
+def model(family):
+    return small_backbone(family)
+
+
+def expected_rows(model, images):
+    """Return the output of a backbone: the class token, the mean, or the vectors."""
+    (name,) = [tensor.name for tensor in model.inputs]
+    pixels = images.astype(np.float32) / 255
+    outputs = np.asarray(model({name: pixels} if isinstance(model.input, dict) else pixels))
+    has_class_token = not isinstance(
+        model, keras_hub.models.SwinTransformerBackbone | keras_hub.models.MobileNetV5Backbone
+    )
+    if outputs.ndim == 2:
+        return outputs
+    if outputs.ndim == 3 and has_class_token:
+        return outputs[:, 0]
+    return outputs.mean(axis=tuple(range(1, outputs.ndim - 1)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hub_model_embeds_as_itself(family, model, images):
+    rows = FeatureExtractor(model, preprocessing="unit", cache=None).fit_transform(images)
+    expected = expected_rows(model, images)
+    assert np.linalg.norm(rows - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert np.linalg.norm(rows[0] - rows[1]) > 1e-3 * np.linalg.norm(rows[0])
+
+
+@pytest.mark.parametrize("family", FAMILY)
+def test_hub_model_round_trips_share_space(family, model, images, tmp_path):
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    backbones = [
+        model,
+        keras.saving.load_model(tmp_path / "model.keras", compile=False),
+        tmp_path / "model.keras",
+        f"keras_hub:{tmp_path / 'preset'}",
+    ]
+    extractors = [FeatureExtractor(each, preprocessing="unit") for each in backbones]
+    rows = [extractor.fit_transform(images) for extractor in extractors]
+    assert len({extractor.space_digest_ for extractor in extractors}) == 1
+    assert [extractor.report_.n_forward for extractor in extractors] == [len(images), 0, 0, 0]
+    assert all(np.array_equal(rows[0], other) for other in rows[1:])
+    weight = model.weights[-1]
+    weight.assign(weight + 1)
+    other = FeatureExtractor(model, preprocessing="unit").fit(images)
+    assert other.space_digest_ != extractors[0].space_digest_
+
+
+@pytest.mark.parametrize("family", ["vit"])
+def test_hub_model_is_left_as_it_was(family, model, images):
+    config, inputs = model.get_config(), [tensor.name for tensor in model.inputs]
+    layers, before = [id(layer) for layer in model.layers], expected_rows(model, images)
+    FeatureExtractor(model, preprocessing="unit").fit_transform(images)
+    assert [id(layer) for layer in model.layers] == layers
+    assert (model.get_config(), [tensor.name for tensor in model.inputs]) == (config, inputs)
+    np.testing.assert_array_equal(expected_rows(model, images), before)
+
+
+LAYERS = [("dinov2", "stage2"), ("dinov3", "encoder:1"), ("vit", "encoder:1")]
+
+
+@pytest.mark.parametrize(("family", "layer"), LAYERS)
+def test_hub_model_block_is_a_layer(family, layer, model, images):
+    rows = FeatureExtractor(
+        model, layer=layer, pooling=None, preprocessing="unit", cache=None
+    ).fit_transform(images)
+    if family == "vit":
+        x = model.get_layer("vit_patching_and_embedding")(images / 255)
+        encoder = model.get_layer("vit_encoder")
+        expected = encoder.encoder_layers[1](encoder.encoder_layers[0](x))
+    else:
+        graph = keras.Model(model.inputs[0], model.pyramid_outputs["stage2"])
+        expected = graph(images.astype(np.float32) / 255)
+    assert np.linalg.norm(rows - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("family", ["dinov3"])
+def test_hub_model_layers_searched_in_one_pass(family, model, images):
+    layers = ["encoder:0", "encoder:1", None]
+    classifier = TransferClassifier(
+        FeatureExtractor(model, preprocessing="unit", also_cache=layers),
+        head=LogisticRegression(),
+    )
+    y = np.arange(len(images)) % 2
+    passes = []
+    classifier.fit(images, y)
+    passes.append(classifier.report_.n_forward)
+    search = GridSearchCV(classifier, {"extractor__layer": layers}, cv=2).fit(images, y)
+    passes.append(search.best_estimator_.report_.n_forward)
+    assert passes == [len(images), 0]
+
+
+@pytest.mark.parametrize("family", ["dinov3"])
+def test_hub_model_unknown_layer_names_blocks(family, model, images):
+    with pytest.raises(ValueError, match=r"'encodr:1'.*Did you mean 'encoder:1'"):
+        FeatureExtractor(model, layer="encodr:1").fit(images)
+
+
+@pytest.mark.parametrize("family", FAMILY)
+def test_hub_model_fine_tuning_starts_from_frontier(family, model, images, tmp_path):
+    classifier = TransferClassifier(
+        FeatureExtractor(model, preprocessing="unit"),
+        fine_tune=FineTune(unfreeze=1, epochs=1, learning_rate=1e-3),
+        random_state=0,
+    )
+    y = np.arange(len(images)) % 2
+    classifier.fit(images, y)
+    report = classifier.report_
+    assert report.frontier == "cache"
+    assert report.handover_gap <= 1e-5
+    assert report.n_params_trained < report.n_params_frozen + report.n_params_trained
+    save(classifier, tmp_path / "tuned.featx")
+    loaded = load(tmp_path / "tuned.featx")
+    new = 255 - images
+    np.testing.assert_allclose(
+        loaded.predict_proba(new), classifier.predict_proba(new), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", FAMILY)
+def test_hub_model_saved_and_loaded(family, model, images, tmp_path):
+    extractor = FeatureExtractor(model, preprocessing="unit", cache=None).fit(images)
+    save(extractor, tmp_path / "model.featx")
+    loaded = load(tmp_path / "model.featx", cache=None)
+    rows = extractor.transform(images)
+    assert np.linalg.norm(loaded.transform(images) - rows) <= 1e-5 * np.linalg.norm(rows)
+
+
+@pytest.mark.parametrize(
+    ("family", "engine"),
+    [
+        ("dinov3", "onnx"),
+        *(pytest.param(family, "openvino", marks=pytest.mark.long) for family in CONVERTED),
+    ],
+)
+def test_hub_model_engines_agree(family, engine, model, images):
+    options = {"preprocessing": "unit", "cache": None}
+    expected = FeatureExtractor(model, engine="keras", **options).fit_transform(images)
+    rows = FeatureExtractor(model, engine=engine, **options).fit_transform(images)
+    assert np.linalg.norm(rows - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "engine", "reason"),
+    [
+        ("swin", "openvino", "OpenVINO has no form of the operation XlaDynamicUpdateSlice"),
+        pytest.param("vit", "onnx", "is incomplete: .* has no value", marks=pytest.mark.long),
+    ],
+)
+def test_hub_model_without_engine_form_runs_by_keras(family, engine, reason, model, images):
+    options = {"preprocessing": "unit", "cache": None}
+    with pytest.raises(EngineError, match=reason):
+        FeatureExtractor(model, engine=engine, **options).fit_transform(images)
+    extractor = FeatureExtractor(model, **options)
+    assert np.isfinite(extractor.fit_transform(images)).all()
+    assert extractor.report_.engine == "keras"
+
+
+@pytest.mark.parametrize("family", ["deit", "vit"])
+def test_hub_model_encoder_is_unrolled_if_possible(family, model, images):
+    from featx.backbones.hub_models import single_input_model
+
+    network = single_input_model(model, pad_id=None, label=family).model
+    names = [call.operation.name for call in calls_of(network)]
+    blocks = [f"transformer_block_{number}" for number in (1, 2, 3)]
+    assert names[1:] == (["deit_encoder"] if family == "deit" else ["dropout", *blocks, "ln"])
+
+
+def test_hub_model_of_two_towers_names_parts():
+    vision = small_backbone("clip")
+    text = keras_hub.models.CLIPTextEncoder(
+        vocabulary_size=9,
+        embedding_dim=8,
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=1,
+        intermediate_dim=8,
+        max_sequence_length=4,
+    )
+    both = keras_hub.models.CLIPBackbone(vision, text, projection_dim=8)
+    with pytest.raises(ValueError, match=r"has 2 inputs.*vision_encoder"):
+        FeatureExtractor(both, cache=None).fit(np.zeros((2, 32, 32, 3), np.uint8))
