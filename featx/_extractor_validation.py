@@ -15,7 +15,7 @@ import numpy as np
 
 from featx._validation import ParameterFaults
 from featx.backbones.augment import check_augment, is_layer
-from featx.backbones.backbone import channels_first_message
+from featx.backbones.build import channels_first_message
 from featx.backbones.layers import POOLINGS, LayerSpec
 from featx.backbones.load import is_file
 from featx.backbones.presets import MISSING, PREFIX, Preset, is_hub_installed, is_preset

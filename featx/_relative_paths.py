@@ -4,7 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
+
+
+class KeepsRelativePaths:
+    """Estimators whose relative paths mean the same files after a change of folder.
+
+    Each is resolved when it is first used, pickled or passed to another process.
+    """
+
+    _path_params: Callable[[], dict[str, Any]]  # resolves the parameters that may be paths
+
+    def _paths_at_first(self) -> dict[str, tuple[Any, str]]:
+        """Return, by name, the relative paths that were given, and their absolute paths."""
+        return self.__dict__.setdefault("_first_paths", {})
+
+    def __getstate__(self) -> Any:
+        self._path_params()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        # On another machine, relative paths are resolved again.
+        self._first_paths = {
+            name: (given, path)
+            for name, (given, path) in self._paths_at_first().items()
+            if os.path.isdir(os.path.dirname(path))
+        }
+
+    def __sklearn_clone__(self) -> Self:
+        clone = super().__sklearn_clone__()  # type: ignore[misc]
+        clone._first_paths = dict(self._paths_at_first())
+        return clone
 
 
 def path_at_first(

@@ -19,7 +19,7 @@ from featx._extractor_validation import (
     check_extractor_params,
     check_out,
 )
-from featx._relative_paths import cache_at_first, path_at_first
+from featx._relative_paths import KeepsRelativePaths, cache_at_first, path_at_first
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import BackboneSpec
@@ -34,7 +34,7 @@ from featx.inputs.recognize import as_samples, check_columns
 from featx.inputs.samples import Samples
 
 
-class FeatureExtractor(TransformerMixin, FeatxEstimator):
+class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
     Each distinct sample goes through the network once, ever: a cache on disk keeps its embedding
@@ -563,7 +563,7 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         that fitted estimators, their clones and their copies in workers find the same files after
         a change of the working directory.
         """
-        first: dict[str, tuple[Any, str]] = self.__dict__.setdefault("_first_paths", {})
+        first = self._paths_at_first()
         return {
             "backbone": self._backbone_at_first(first),
             "weights": path_at_first(first, "weights", self.weights, is_path=_is_there),
@@ -575,25 +575,6 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
             return path_at_first(first, "backbone", self.backbone, is_path=_is_there)
         name = self.backbone.removeprefix(PREFIX)
         return PREFIX + path_at_first(first, "backbone", name, is_path=os.path.isdir)
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._path_params()
-        return super().__getstate__()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        # On another machine, relative paths are resolved again.
-        first = self.__dict__.get("_first_paths", {})
-        self._first_paths = {
-            name: (given, path)
-            for name, (given, path) in first.items()
-            if os.path.isdir(os.path.dirname(path))
-        }
-
-    def __sklearn_clone__(self) -> Self:
-        clone = super().__sklearn_clone__()
-        clone._first_paths = dict(self.__dict__.get("_first_paths", {}))
-        return clone
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "feature_shape_")

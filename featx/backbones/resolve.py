@@ -22,7 +22,8 @@ from typing import Any
 
 from featx._files import open_given
 from featx._warning import warn_caller
-from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone
+from featx.backbones.backbone import Backbone, BackboneSpec
+from featx.backbones.build import build_backbone
 from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import LayerSpec
 from featx.backbones.load import is_file

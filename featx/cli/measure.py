@@ -72,7 +72,7 @@ def _measure(network: Network) -> Cost:
     from featx.engines.devices import device_name, has_accelerator
     from featx.engines.registry import faster_engine
     from featx.engines.runner import batch_size_for
-    from featx.extraction.engine_cache import make_runner
+    from featx.extraction.engine_cache import PassEngines
     from featx.extractor import FeatureExtractor
 
     shape = (network.input_size, network.input_size, 3)
@@ -83,7 +83,7 @@ def _measure(network: Network) -> Cost:
     source = extractor.current_source()
 
     def runner(engine: str) -> Runner:
-        return make_runner([source], n_samples=size, engine=engine, batch_size=size, cache=None)
+        return PassEngines([source], engine, cache=None).runner(size, size)
 
     engine = faster_engine("float32") or "keras"
     try:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from featx.backbones.backbone import Backbone, BackboneSpec, build_backbone, embedding_graph
+from featx.backbones.backbone import Backbone, BackboneSpec, embedding_graph
+from featx.backbones.build import build_backbone
 from featx.engines.fold import rewritten
 from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import BackboneError, ParameterError
