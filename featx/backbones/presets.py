@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import json
 import os
 import socket
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from featx._text import one_line
@@ -46,6 +47,7 @@ _SUFFIXES = (".json", ".txt", ".model", ".spm", *_WEIGHTS_SUFFIXES)
 _WITHOUT_EFFECT = ("metadata.json",)  # when and by which version it was saved
 _ALLOWED_MODULES = ("keras", "keras_hub", "builtins")
 _CONNECT_S = 1.5
+_IMAGES_AND_TEXTS = {"images", "token_ids"}  # inputs of CLIP, SigLIP and their like
 
 _WAYS_OUT = (
     "Run once on a machine with internet access, and copy its folder: KAGGLEHUB_CACHE "
@@ -62,6 +64,59 @@ def is_preset(backbone: Any) -> bool:
 def is_hub_installed() -> bool:
     """Return True if KerasHub is installed; it is not imported."""
     return importlib.util.find_spec("keras_hub") is not None
+
+
+class PresetInfo(NamedTuple):
+    """A preset that KerasHub lists.
+
+    Attributes
+    ----------
+    name : str
+        Name that ``FeatureExtractor(backbone=...)`` takes, as in ``"keras_hub:dinov2_base"``.
+    kind : str
+        What it takes: ``"image"``, ``"text"``, ``"image and text"`` or ``"other"``.
+    architecture : str
+        Class of its backbone in ``keras_hub.models``.
+    n_parameters : int or None
+        Number of parameters.
+    """
+
+    name: str
+    kind: str
+    architecture: str
+    n_parameters: int | None
+
+
+def list_presets() -> list[PresetInfo]:
+    """List the presets of KerasHub, which is imported, by kind and architecture.
+
+    Raise BackboneError if it is not installed.
+    """
+    hub = _hub()
+    members = vars(hub.models).values()
+    classes: list[Any] = [kind for kind in members if isinstance(kind, type)]
+    backbones = {kind for kind in classes if issubclass(kind, hub.models.Backbone)}
+    bases = {base for backbone in backbones for base in backbone.__mro__[1:]}
+    found = []
+    for backbone in sorted(backbones - bases, key=lambda kind: kind.__name__):
+        kind = _kind_of(backbone)
+        for name, about in backbone.presets.items():
+            n_parameters = about.get("metadata", {}).get("params")
+            found.append(PresetInfo(PREFIX + name, kind, backbone.__name__, n_parameters))
+    return sorted(found, key=lambda each: (_KINDS.index(each.kind), each.architecture))
+
+
+_KINDS = ("image", "text", "image and text", "other")
+
+
+def _kind_of(backbone: type) -> str:
+    """Return what a class of backbones takes, from the parameters of its constructor."""
+    names = inspect.signature(backbone.__init__).parameters.keys()  # type: ignore[misc]
+    takes_images = bool(names & {"image_shape", "input_shape", "vision_encoder", "image_encoder"})
+    takes_texts = bool(names & {"vocabulary_size", "vocab_size", "text_encoder"})
+    if takes_images and takes_texts:
+        return "image and text"
+    return "image" if takes_images else "text" if takes_texts else "other"
 
 
 @dataclass(frozen=True)
@@ -115,6 +170,15 @@ class Preset:
             with contextlib.suppress(OSError):  # it is found again, with KerasHub
                 facts.remember(key, os.fspath(folder))
         return folder
+
+    def network(self) -> keras.Model:
+        """Build the network of one input, with random weights.
+
+        Raise WeightsError or BackboneError if that is not possible.
+        """
+        folder = self.find_folder(None, with_weights=False)
+        built = build_preset(folder, weights=None, params={}, size=None, label=self.label)
+        return built.model
 
     def _download(self, *, with_weights: bool) -> Path:
         """Return the folder of a preset that KerasHub has, or downloads now."""
@@ -262,11 +326,14 @@ def build_preset(
 ) -> HubModel:
     """Build the backbone of a preset, with its weights, or random ones from a fixed seed.
 
-    `params` go to the constructor of the backbone, as does `size` for images.
+    `params` go to the constructor of the backbone, as does `size` for images. Of a backbone of
+    images and texts, only the encoder of images is kept.
     """
-    check_config(folder)
+    config = check_config(folder)
     hub = _hub()
-    arguments = dict(params) if size is None else {"image_shape": (*size, 3), **params}
+    # Other networks take images of any size, or none.
+    is_sized = "registered_name" not in config or "image_shape" in config.get("config", {})
+    arguments = {"image_shape": (*size, 3), **params} if size and is_sized else dict(params)
     try:
         with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr):
             is_published = weights == PRETRAINED
@@ -274,6 +341,8 @@ def build_preset(
             model = backbones.from_preset(os.fspath(folder), load_weights=is_published, **arguments)
             if weights is not None and not is_published:
                 model.load_weights(os.fspath(weights))
+            if {tensor.name for tensor in model.inputs} >= _IMAGES_AND_TEXTS:
+                model = model.vision_encoder
             parts = _Parts(hub, folder)
             return replace(
                 single_input_model(model, pad_id=parts.pad_id(), label=label),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from featx._validation import did_you_mean
+from featx._validation import ParameterFaults, did_you_mean
 from featx.backbones.input_channels import N_COLORS, for_channels
 from featx.exceptions import ParameterError
 
@@ -157,14 +157,28 @@ def find_network(name: str) -> Network:
     return network
 
 
-def list_backbones() -> list[Network]:
-    """List the networks that have a name.
+def list_backbones(library: str = "keras") -> list[Any]:
+    """List the networks that have a name, or the presets of KerasHub.
+
+    Parameters
+    ----------
+    library : {"keras", "keras_hub"}, default="keras"
+        ``"keras_hub"`` lists the presets that the installed KerasHub (``featx[hub]``) can download;
+        importing it takes some seconds.
 
     Returns
     -------
-    list of Network
+    list of Network or list of PresetInfo
         Networks, each with ``name``, ``input_size`` (pixels), ``n_features``, ``n_parameters`` and
-        ``imagenet_top1`` (published accuracy, or None).
+        ``imagenet_top1``; or presets, each with ``name``, ``kind``, ``architecture`` and
+        ``n_parameters``.
+
+    Raises
+    ------
+    ParameterError
+        `library` has another value.
+    BackboneError
+        KerasHub is not installed.
 
     Examples
     --------
@@ -173,10 +187,15 @@ def list_backbones() -> list[Network]:
     'tiny'
     >>> [network.n_features for network in list_backbones() if network.name == "resnet50"]
     [2048]
-    >>> max(list_backbones(), key=lambda network: network.imagenet_top1 or 0).name
-    'convnext_xlarge'
     """
-    return list(NETWORKS)
+    faults = ParameterFaults("list_backbones")
+    faults.check_option("library", library, ("keras", "keras_hub"))
+    faults.raise_any()
+    if library == "keras":
+        return list(NETWORKS)
+    from featx.backbones.presets import list_presets  # which imports this module
+
+    return list_presets()
 
 
 def normalized_weights(weights: Any) -> Any:

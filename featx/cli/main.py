@@ -60,6 +60,7 @@ from featx.cli.output import (
     print_demo,
     print_json,
     print_network,
+    print_presets,
     show,
     status,
 )
@@ -225,18 +226,24 @@ def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--measure", is_flag=True, help="Measure networks on this machine, or those named.")
+@click.option("--presets", is_flag=True, help="List KerasHub's, or those with NAME in their name.")
 @AS_JSON
-def backbones(names: tuple[str, ...], measure: bool, as_json: bool) -> None:
-    """List the networks, or the layers and blocks of the network NAME.
+def backbones(names: tuple[str, ...], measure: bool, presets: bool, as_json: bool) -> None:
+    """List the networks, or the layers and blocks of the network or preset NAME.
 
     --layer and --fine-tune take the names of layers, and --fine-tune N selects the top N blocks.
     --measure runs each network for some seconds, with random weights, and lists images per second,
-    CPU time and peak memory.
+    CPU time and peak memory. --presets lists what keras_hub:NAME can be, which needs featx[hub].
     """
     from featx.backbones.registry import list_backbones
 
+    if measure and presets:
+        raise click.UsageError("--measure takes no presets: pass one of the two options")
     if measure:
         _measure_networks(names, as_json)
+        return
+    if presets:
+        _list_presets(names, as_json)
         return
     if len(names) > 1:
         raise click.UsageError(f"got {len(names)} names: expected one, or --measure")
@@ -280,16 +287,34 @@ def _measure_networks(names: tuple[str, ...], as_json: bool) -> None:
         warn_caller(EngineWarning(str(failure)))
 
 
+def _list_presets(names: tuple[str, ...], as_json: bool) -> None:
+    from featx.backbones.registry import list_backbones
+
+    with status("importing KerasHub"):
+        found = list_backbones("keras_hub")
+    shown = [each for each in found if not names or any(name in each.name for name in names)]
+    if as_json:
+        print_json([preset._asdict() for preset in shown])
+        return
+    print_presets(shown)
+
+
 def _show_network(name: str, as_json: bool) -> None:
     from featx.backbones.blocks import blocks_of, layers_of
     from featx.backbones.load import network_graph
+    from featx.backbones.presets import Preset, is_preset
     from featx.backbones.registry import find_network
 
-    network = find_network(name)
-    model = network_graph(network)
+    if is_preset(name):
+        with status(f"building {name}"):
+            model = Preset.of(name).network()
+        about = {"name": name, "input_shape": model.inputs[0].shape[1:]}
+    else:
+        network = find_network(name)
+        about, model = network._asdict(), network_graph(network)
     layers, blocks = layers_of(model), blocks_of(model)[::-1]
     if not as_json:
-        print_network(network, layers, blocks)
+        print_network(name, model.inputs[0].shape[1:], layers, blocks)
         return
     numbered = [
         {
@@ -300,9 +325,7 @@ def _show_network(name: str, as_json: bool) -> None:
         }
         for number, block in enumerate(blocks, start=1)
     ]
-    print_json(
-        {**network._asdict(), "layers": [layer._asdict() for layer in layers], "blocks": numbered}
-    )
+    print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
 for command in (fit, predict, evaluate, export, cache):

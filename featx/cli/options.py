@@ -114,7 +114,14 @@ extractor_options = _added(
     ),
     click.option("--preprocessing", default="auto", help="auto, tf, torch, caffe, unit, none."),
     click.option("--layer", default=None, help="Name of the layer to read; default: output."),
-    click.option("--pooling", default="avg", help="avg, max, avgmax or flatten."),
+    click.option(
+        "--pooling",
+        default="auto",
+        help="auto, avg, max, avgmax, gem, flatten; cls, patches, cls+patches, cls+avg of tokens.",
+    ),
+    click.option(
+        "--n-prefix-tokens", type=int, default=None, help="Tokens before those of the patches."
+    ),
     click.option("--input-size", type=int, default=None, help="Pixels; default: network's."),
     click.option("--in-channels", type=int, default=None, help="Of the images; default: 3."),
     click.option("--resize", default="stretch", help="stretch, crop (the center) or pad (black)."),
@@ -153,6 +160,7 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
         preprocessing=or_none(options["preprocessing"]),
         layer=options["layer"],
         pooling=or_none(options["pooling"]),
+        n_prefix_tokens=options["n_prefix_tokens"],
         input_size=options["input_size"],
         resize=options["resize"],
         in_channels=options["in_channels"],

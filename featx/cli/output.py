@@ -33,6 +33,7 @@ from featx.exceptions import (
 
 if TYPE_CHECKING:
     from featx.backbones.blocks import Block, LayerInfo
+    from featx.backbones.presets import PresetInfo
     from featx.backbones.registry import Network
     from featx.cli.measure import Cost
     from featx.evaluation.comparison import Comparison
@@ -348,15 +349,30 @@ def _network_cells(network: Network) -> tuple[Any, ...]:
     )
 
 
-def print_network(network: Network, layers: Sequence[LayerInfo], blocks: Sequence[Block]) -> None:
-    """Print the layers of a network, from its input, and its blocks, from the top."""
-    size = f"{network.input_size} x {network.input_size} pixels"
+def print_presets(presets: Sequence[PresetInfo]) -> None:
+    """Print presets of KerasHub."""
+    rows = [
+        (
+            preset.name,
+            preset.kind,
+            preset.architecture,
+            "" if preset.n_parameters is None else f"{preset.n_parameters:,}",
+        )
+        for preset in presets
+    ]
+    print_table("", ("name", "of", "architecture", "#parameters"), rows)
+
+
+def print_network(
+    name: str, shape: Sequence[int | None], layers: Sequence[LayerInfo], blocks: Sequence[Block]
+) -> None:
+    """Print the layers of a network, from its input of a shape, and its blocks, from the top."""
     lines = [
         (layer.name, layer.kind, _sides(layer.shape), f"{layer.n_params:,}", layer.block)
         for layer in layers
     ]
     columns = ("layer", "class", "output", "#parameters", "#block")
-    print_table(f"Layers of {network.name} at {size}", columns, lines)
+    print_table(f"Layers of {name} for inputs of {_sides(shape)}", columns, lines)
     rows = [
         (
             number,

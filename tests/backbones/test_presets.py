@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx import EmbeddingCache, FeatureExtractor, load, save
+from featx import EmbeddingCache, FeatureExtractor, list_backbones, load, save
 from featx.exceptions import BackboneError, ParameterError, ParameterWarning, WeightsError
 from tests.backbones.hub_zoo import image_shape, small_backbone
 
@@ -281,6 +281,36 @@ def test_text_model_object_needs_its_preset(text_folder):
     model = keras_hub.models.Backbone.from_preset(os.fspath(text_folder))
     with pytest.raises(BackboneError, match="padding is not known: pass its preset"):
         FeatureExtractor(model, cache=None).fit(ids_of(6))
+
+
+def test_preset_of_images_and_texts_embeds_images(tmp_path):
+    vision = small_backbone("clip")
+    text = keras_hub.models.CLIPTextEncoder(
+        vocabulary_size=9,
+        embedding_dim=8,
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=1,
+        intermediate_dim=8,
+        max_sequence_length=4,
+    )
+    both = keras_hub.models.CLIPBackbone(vision, text, projection_dim=8)
+    both.save_to_preset(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    rows = FeatureExtractor(f"keras_hub:{tmp_path}", preprocessing="unit").fit_transform(images)
+    own = FeatureExtractor(vision, preprocessing="unit")
+    np.testing.assert_array_equal(own.fit_transform(images), rows)
+    assert own.report_.n_forward == 0
+
+
+def test_list_backbones_lists_presets_once():
+    presets = list_backbones("keras_hub")
+    names = [preset.name for preset in presets]
+    assert len(set(names)) == len(names) > 100
+    (dino,) = [preset for preset in presets if preset.name == "keras_hub:dinov2_base"]
+    assert dino[1:] == ("image", "DINOV2Backbone", 87_632_640)
+    with pytest.raises(ParameterError, match="library='torch'"):
+        list_backbones("torch")
 
 
 def test_preset_label_is_its_last_part():
