@@ -57,6 +57,7 @@ def test_clone_loses_no_parameter():
         "input_size": (48, 32),
         "resize": "pad",
         "in_channels": 4,
+        "n_prefix_tokens": 1,
         "cache": None,
         "batch_size": 3,
         "precision": "float32",

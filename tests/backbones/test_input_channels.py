@@ -153,8 +153,8 @@ def test_space_and_recipe_hold_the_channels(gray):
         ("tiny", 0, "a positive integer or None"),
         ("tiny", "4", "a positive integer or None"),
         ("tiny", True, "a positive integer or None"),
-        (lambda shape: None, 4, "a backbone without a name has its own"),
-        ("model.keras", 4, "a backbone without a name has its own"),
+        (lambda shape: None, 4, "only the networks of list_backbones"),
+        ("model.keras", 4, "only the networks of list_backbones"),
     ],
 )
 def test_check_params_channels_that_cannot_be(backbone, n_channels, expected):

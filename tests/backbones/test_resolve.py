@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.backbones import backbone
+from featx.backbones import build
 from featx.backbones.registry import TINY_FILE
 from featx.backbones.resolve import _BUILT, _MAX_BUILT, _source, resolve
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
@@ -257,7 +257,7 @@ def test_load_backbone_unlike_remembered_raises(images):
 @contextlib.contextmanager
 def monkeypatched_weights(name):
     """Build a named network with other weights, as after a change of its library."""
-    original = backbone.named_model
+    original = build.named_model
 
     def changed(*args, **kwargs):
         model = original(*args, **kwargs)
@@ -265,7 +265,7 @@ def monkeypatched_weights(name):
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "named_model", changed)
+        patch.setattr(build, "named_model", changed)
         yield
 
 
