@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from featx import list_backbones
+from featx.backbones.layers import POOLINGS
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +39,8 @@ def test_backbones_page_agrees_with_list_backbones():
 
 def test_backbones_page_names_networks_that_exist():
     page = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
-    named = set(re.findall(r'`"([a-z]+\w*\d?)"`', page)) - {"pretrained", "imagenet"}
+    values = {"pretrained", "imagenet", "auto", *POOLINGS}
+    named = set(re.findall(r'`"([a-z]+\w*\d?)"`', page)) - values
     assert named <= {network.name for network in list_backbones()}
     commands = re.findall(r"featx backbones --measure ([\w ]+?) +#", page)
     assert set(" ".join(commands).split()) <= {network.name for network in list_backbones()}
