@@ -83,7 +83,7 @@ def test_fit_reports_passes_and_head_time(paths, labels):
     classifier = TransferClassifier("tiny").fit(paths, labels)
     report = classifier.report_
     assert (report.n_samples, report.n_forward, report.n_hits) == (20, 20, 0)
-    assert set(report.seconds) == {"identify", "look_up", "forward", "head"}
+    assert set(report.seconds) == {"identify", "look_up", "forward", "convert", "head"}
 
 
 def test_cross_validate_forwards_each_image_once(paths, labels):

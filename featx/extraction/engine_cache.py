@@ -81,8 +81,8 @@ class PassEngines:
         check_can_run()
         check_is_eager()
         if self._graphs.is_any() and not self._is_built():
-            # The first quarter is computed while the others are decoded, and takes less memory.
-            return self._runner(self._engine, None, batch_size, n_at_once=math.ceil(n_samples / 4))
+            # The first eighth is computed while others are decoded, and takes little memory.
+            return self._runner(self._engine, None, batch_size, n_at_once=math.ceil(n_samples / 8))
         check_device(self._precision)
         name = "keras" if self._engine == "auto" else self._engine
         faster = faster_engine(self._precision) if self._engine == "auto" else None
