@@ -36,11 +36,12 @@ class ONNXEngine(ConvertedEngine):
                 model.export(str(file), format="onnx", verbose=False, input_signature=signature)
             self._restore(file.read_bytes())
 
-    def _restore(self, graph: bytes) -> None:
+    def _restore(self, graph: bytes | memoryview) -> None:
         import onnxruntime
 
-        self._graph = graph
-        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        self._graph = bytes(graph)
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(self._graph, providers=providers)
         self._input = self._session.get_inputs()[0].name
 
     def graph_bytes(self) -> bytes:

@@ -17,6 +17,7 @@ from featx.engines.base import ConvertedEngine
 from featx.engines.devices import note_stored_graph
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import CONVERTED, check_rows
+from featx.engines.runner import is_out_of_memory
 from featx.exceptions import EngineError
 from featx.inputs.kinds import kind_of
 
@@ -73,7 +74,12 @@ def converted_graph(
 
 
 def engine_from(
-    name: str, stored: bytes, inputs: np.ndarray, *, batch_size: int, widths: Sequence[int]
+    name: str,
+    stored: bytes | memoryview,
+    inputs: np.ndarray,
+    *,
+    batch_size: int,
+    widths: Sequence[int],
 ) -> ConvertedEngine:
     """Return an engine for the bytes of :func:`converted_graph`, once it gives the same rows.
 
@@ -91,6 +97,8 @@ def engine_from(
             ]
         )
     except Exception as exc:  # whatever the libraries raise
+        if is_out_of_memory(exc):
+            raise
         raise EngineError(f"{name} cannot run a stored graph: {exc}") from exc
     check_rows(name, rows, expected, widths)
     return engine

@@ -36,7 +36,7 @@ _DTYPES = ("uint8", "float32")  # of inputs
 _STORED: dict[GraphKey, GraphStore] = {}
 
 
-def _copied(key: GraphKey) -> bytes | None:
+def _copied(key: GraphKey) -> memoryview | None:
     return _STORED[key].find(key) if key in _STORED else None
 
 

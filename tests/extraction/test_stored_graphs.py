@@ -178,7 +178,7 @@ def stored_again(cache, change):
     graphs = EmbeddingCache(cache).graphs
     digest = FeatureExtractor("tiny", cache=cache).fit(pictures(1)).space_digest_
     key = GraphKey((digest,), "openvino", stored_graph.engine_version("openvino"), "uint8")
-    graphs.store(key, change(graphs.find(key)))
+    graphs.store(key, change(bytes(graphs.find(key))))
     assert graphs_in(cache) == [file]
 
 
