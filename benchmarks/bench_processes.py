@@ -1,9 +1,10 @@
-"""Measure what whole processes cost: as images grow in number, and when every row is stored.
+"""Measure what whole processes cost: many images, every row stored, and a few new images.
 
     growth   time and memory as the number of images grows
     warm     what featx adds to a fresh interpreter when every row is stored
+    start    a fresh interpreter that embeds 20 new images: from a stored graph, and with Keras
 
-Usage: python benchmarks/bench_processes.py [--smoke] [--repeats 3] [--sections growth warm]
+Usage: python benchmarks/bench_processes.py [--smoke] [--repeats 3] [--sections growth warm start]
                                             [--large 100000] [--shared ../shared] [--out FILE]
 """
 
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from photos import distinct_photos
+from photos import ALPHA, SIZE, distinct_photos, find_weights
 
 GROWTH_CODE = """
 import json, sys, time
@@ -102,7 +103,81 @@ def measure_warm(args, work):
     return {"import tensorflow, s": tensorflow, "featx, s": featx, "share": featx / tensorflow}
 
 
-SECTIONS = {"growth": measure_growth, "warm": measure_warm}
+N_NEW = 20
+START_GOALS = {"seconds": 1.2, "seconds / Keras": 0.2, "peak memory / Keras": 1 / 3}
+# The first argument is what the process does, the second its parameters, then come the images.
+START_CODE = """
+import json, sys, time
+kind, params, paths = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
+if kind == "command":
+    from featx.cli.main import main
+    main(["predict", params["path"], *paths, "--cache", params["cache"]])
+elif kind == "extractor":
+    from featx import FeatureExtractor
+    extractor = FeatureExtractor(**params)
+    extractor.fit_transform(paths)
+else:
+    from featx import load
+    engine = params.pop("engine")
+    classifier = load(**params)
+    extractor = classifier.extractor_.set_params(engine=engine)
+    classifier.predict(paths)
+ended_s = time.time()
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
+print(json.dumps({
+    "ended_s": ended_s,
+    "CPU seconds": time.process_time(),
+    "peak MiB": int(status["VmHWM"].split()[0]) / 1024,
+    "engine": None if kind == "command" else extractor.report_.engine,
+    "imports Keras": "keras" in sys.modules,
+}))
+"""
+
+
+def measure_start(args, work):
+    """Embed images that no process has seen, from the start of an interpreter to the last row."""
+    from featx import FeatureExtractor, TransferClassifier, save
+
+    cache, path = str(work / "start-cache"), str(work / "start.featx")
+    network = {"backbone": "tiny"}
+    if not args.smoke:
+        network = {"backbone": "mobilenet_v2", "backbone_params": {"alpha": ALPHA}}
+        weights = find_weights(args.shared)
+        network |= {"weights": weights and str(weights), "input_size": SIZE}
+    given = {"extractor": {**network, "cache": cache}, "saved file": {"path": path, "cache": cache}}
+    kinds = [(kind, engine) for engine in ("keras", "auto") for kind in given]
+    kinds.append(("command", "auto"))
+    photos = iter(distinct_photos(args.shared, work, 10 + N_NEW * len(kinds) * args.repeats))
+    first = [next(photos) for _ in range(10)]
+    classifier = TransferClassifier(FeatureExtractor(**given["extractor"]))
+    save(classifier.fit(first, [0, 1] * 5), path)
+
+    def run(kind, engine):
+        params = given.get(kind, given["saved file"])
+        params = params if kind == "command" else {**params, "engine": engine}
+        command = [sys.executable, "-c", START_CODE, kind, json.dumps(params)]
+        started_s = time.time()
+        paths = [next(photos) for _ in range(N_NEW)]
+        done = subprocess.run([*command, *paths], capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert found["imports Keras"] == (engine == "keras"), done.stderr
+        return {"seconds": found.pop("ended_s") - started_s, **found}
+
+    turns = [[run(*kind) for kind in kinds] for _ in range(args.repeats)]
+    rows, columns = {}, ("seconds", "CPU seconds", "peak MiB")
+    for (kind, engine), runs in zip(kinds, zip(*turns, strict=True), strict=True):
+        row = {name: median(run[name] for run in runs) for name in columns}
+        if engine == "auto":
+            keras = rows[f"{'extractor' if kind == 'extractor' else 'saved file'}, keras"]
+            row["seconds / Keras"] = row["seconds"] / keras["seconds"]
+            row["CPU seconds / Keras"] = row["CPU seconds"] / keras["CPU seconds"]
+            row["peak memory / Keras"] = row["peak MiB"] / keras["peak MiB"]
+        rows[f"{kind}, {engine}"] = row
+        print(f"# {kind}, {engine}: {row}", file=sys.stderr, flush=True)
+    return {"goals, at most": START_GOALS, **rows}
+
+
+SECTIONS = {"growth": measure_growth, "warm": measure_warm, "start": measure_start}
 
 
 def main():

@@ -93,7 +93,9 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Library that runs the network. In float32, embeddings of two engines differ by at most 1e-4
         of their length, else by the rounding of 16 bits. "auto" is Keras, and OpenVINO
         (``featx[openvino]``) on a CPU where the pass is long enough to pay for the conversion of
-        the network.
+        the network, or where the cache holds the converted network. Unless it is "keras", the
+        first pass of a named network or a file in float32 stores the converted network in the
+        cache: a later process then embeds new samples without TensorFlow and Keras.
     also_cache : sequence of str or (str, str), default=()
         Further layers, or (layer, pooling) pairs, that a pass stores as well, so that a search over
         them needs one pass in all. A layer alone has the pooling `pooling`; None is the output of

@@ -122,11 +122,13 @@ def test_bench_extract_smoke_measures_everything(result_of, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("section", ["warm", "growth"])
+@pytest.mark.parametrize("section", ["warm", "growth", "start"])
 def test_bench_processes_smoke_measures_everything(result_of, section, tmp_path):
     result = result_of("bench_processes.py", "--shared", tmp_path / "none", "--sections", section)
     if section == "growth":
         assert [row["n_forward"] for row in result["growth"]] == [64, 256]
+    elif section == "start":
+        assert result["start"]["extractor, auto"]["seconds / Keras"] < 1
     else:
         assert result["warm"]["share"] < 1
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from featx._files import check_folder, is_regular, names_in, read_regular, unseal, write_in_order
 from featx.cache.damage import DamageLog
-from featx.digests.hashing import digest_of, digest_of_json
+from featx.digests.hashing import DIGEST_BYTES, digest_of, digest_of_json
 
 GRAPH_START = b"featx-graph-1\n"
 GRAPH_NAME = r"[0-9a-f]{32}-[0-9a-f]{32}\.graph"  # pattern
@@ -54,7 +54,7 @@ class GraphStore:
     >>> graphs = GraphStore(root / "graphs", damaged_folder=root / "damaged")
     >>> key = GraphKey(("ab" * 16,), "openvino", "2026.4", "uint8")
     >>> graphs.store(key, b"a graph")
-    >>> graphs.find(key), graphs.find(key._replace(version="2027.1"))
+    >>> bytes(graphs.find(key)), graphs.find(key._replace(version="2027.1"))
     (b'a graph', None)
     """
 
@@ -64,9 +64,9 @@ class GraphStore:
 
     def has(self, key: GraphKey) -> bool:
         """Return True if there is a file for a key, without reading it."""
-        return is_regular(self.folder / key.file_name)
+        return self._is_followed() and is_regular(self.folder / key.file_name)
 
-    def find(self, key: GraphKey) -> bytes | None:
+    def find(self, key: GraphKey) -> memoryview | None:
         """Return the graph that is stored under a key; None if there is none.
 
         Warns
@@ -74,23 +74,24 @@ class GraphStore:
         CacheDamageWarning
             The file is damaged; it is quarantined.
         """
-        path = self.folder / key.file_name
+        if not self._is_followed():
+            return None
+        path, head = self.folder / key.file_name, _head_of(key)
         try:
-            check_folder(self.folder)
-            data = read_regular(path, max_bytes=MAX_GRAPH_BYTES)
+            data = memoryview(read_regular(path, max_bytes=MAX_GRAPH_BYTES))
         except FileNotFoundError:
             return None
         except OSError as exc:
             self.quarantine({path: f"cannot be read ({exc.strerror or exc})"})
             return None
-        head = _head_of(key)
-        payload = unseal(data) or b""
-        if payload.startswith(head):
-            return payload[len(head) :]
+        # Without a copy, since it may be large.
+        content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if content[: len(head)] == head and digest == digest_of(content):
+            return content[len(head) :]
         self.quarantine({path: _DAMAGED})
         return None
 
-    def store(self, key: GraphKey, graph: bytes) -> None:
+    def store(self, key: GraphKey, graph: bytes | memoryview) -> None:
         """Store a graph under a key; raise OSError if it cannot be written."""
         check_folder(self.folder)
         head = _head_of(key)
@@ -138,6 +139,14 @@ class GraphStore:
         for name in self._names():
             if name.partition("-")[0] in removed:
                 (self.folder / name).unlink(missing_ok=True)
+
+    def _is_followed(self) -> bool:
+        """Return False if a link or a file has taken the place of the folder."""
+        try:
+            check_folder(self.folder)
+        except NotADirectoryError:
+            return False
+        return True
 
     def _names(self) -> list[str]:
         names = filter(re.compile(GRAPH_NAME).fullmatch, names_in(self.folder))

@@ -69,7 +69,7 @@ class ConvertedEngine(Engine):
     package: str
 
     @classmethod
-    def restored(cls, graph: bytes, batch_size: int) -> Self:
+    def restored(cls, graph: bytes | memoryview, batch_size: int) -> Self:
         """Return an engine for a graph of :meth:`graph_bytes`, in float32, without Keras.
 
         Whatever the library raises of damaged bytes is raised.
@@ -85,5 +85,5 @@ class ConvertedEngine(Engine):
         """Return the converted graph."""
 
     @abstractmethod
-    def _restore(self, graph: bytes) -> None:
+    def _restore(self, graph: bytes | memoryview) -> None:
         """Load a graph of :meth:`graph_bytes`."""

@@ -39,11 +39,12 @@ class ONNXEngine(ConvertedEngine):
                 model.export(str(file), format="onnx", verbose=False, input_signature=signature)
             self._restore(file.read_bytes())
 
-    def _restore(self, graph: bytes) -> None:
+    def _restore(self, graph: bytes | memoryview) -> None:
         import onnxruntime
 
-        self._graph = graph
-        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        self._graph = bytes(graph)
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(self._graph, providers=providers)
         names = [each.name for each in self._session.get_inputs()]
         check_inputs(names)
         self._input = names[0]

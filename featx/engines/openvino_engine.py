@@ -46,12 +46,13 @@ class OpenVINOEngine(ConvertedEngine):
         transpose_late(self._graph)
         self._compile()
 
-    def _restore(self, graph: bytes) -> None:
+    def _restore(self, graph: bytes | memoryview) -> None:
         import openvino
 
         (n_bytes,) = _LENGTH.unpack_from(graph)
         start = _LENGTH.size + n_bytes
-        self._graph = openvino.Core().read_model(graph[_LENGTH.size : start], graph[start:])
+        xml, weights = bytes(graph[_LENGTH.size : start]), bytes(graph[start:])
+        self._graph = openvino.Core().read_model(xml, weights)
         self._compile()
 
     def graph_bytes(self) -> bytes:

@@ -17,6 +17,7 @@ from featx.engines.base import ConvertedEngine
 from featx.engines.devices import note_stored_graph
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import CONVERTED, check_rows
+from featx.engines.runner import is_out_of_memory
 from featx.exceptions import EngineError
 from featx.inputs.kinds import kind_of
 
@@ -52,19 +53,24 @@ def reference_inputs(shape: Sequence[int], dtype: str) -> np.ndarray:
 
 
 def converted_graph(
-    name: str, engine: KerasEngine, inputs: np.ndarray, widths: Sequence[int]
+    name: str,
+    engine: KerasEngine,
+    inputs: np.ndarray,
+    widths: Sequence[int],
+    converted: ConvertedEngine | None = None,
 ) -> bytes:
     """Convert the graph that Keras runs, in float32, and return it with its reference rows.
 
-    `inputs` are the reference inputs, and `widths` the numbers of features of all layers. Raise
-    EngineError if the graph cannot be converted, or gives other rows than Keras.
+    `inputs` are the reference inputs, and `widths` the numbers of features of all layers.
+    `converted` is the converted engine, if there is one. Raise EngineError if the graph cannot be
+    converted, or gives other rows than Keras.
     """
     expected = engine.resized(len(inputs)).run(inputs)
     if not np.isfinite(expected).all():
         raise EngineError("the reference rows are not finite")
     try:
-        converted = CONVERTED[name](engine.model, len(inputs))
-        rows = converted.run(inputs)
+        converted = converted or CONVERTED[name](engine.model, len(inputs))
+        rows = _rows_of(converted, inputs)
         graph = converted.graph_bytes()
     except Exception as exc:  # whatever the converters raise
         raise EngineError(f"{name} cannot run this network: {exc}") from exc
@@ -73,7 +79,12 @@ def converted_graph(
 
 
 def engine_from(
-    name: str, stored: bytes, inputs: np.ndarray, *, batch_size: int, widths: Sequence[int]
+    name: str,
+    stored: bytes | memoryview,
+    inputs: np.ndarray,
+    *,
+    batch_size: int,
+    widths: Sequence[int],
 ) -> ConvertedEngine:
     """Return an engine for the bytes of :func:`converted_graph`, once it gives the same rows.
 
@@ -84,13 +95,16 @@ def engine_from(
     try:
         expected = np.frombuffer(stored[:n_bytes], np.float32).reshape(len(inputs), -1)
         engine = CONVERTED[name].restored(stored[n_bytes:], batch_size)
-        rows = np.concatenate(
-            [
-                engine.run(inputs[start : start + batch_size])
-                for start in range(0, len(inputs), batch_size)
-            ]
-        )
+        rows = _rows_of(engine, inputs)
     except Exception as exc:  # whatever the libraries raise
+        if is_out_of_memory(exc):
+            raise
         raise EngineError(f"{name} cannot run a stored graph: {exc}") from exc
     check_rows(name, rows, expected, widths)
     return engine
+
+
+def _rows_of(engine: ConvertedEngine, inputs: np.ndarray) -> np.ndarray:
+    size = engine.batch_size
+    batches = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+    return np.concatenate([engine.run(batch) for batch in batches])

@@ -15,7 +15,7 @@ import numpy as np
 from featx.backbones.backbone import Backbone, embedding_graph
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
-from featx.engines.base import Engine
+from featx.engines.base import ConvertedEngine, Engine
 from featx.engines.compile import check_is_eager
 from featx.engines.devices import check_can_run, check_device, device_name, may_have_accelerator
 from featx.engines.registry import CONVERTED, faster_engine, make_engine
@@ -81,8 +81,8 @@ class PassEngines:
         check_can_run()
         check_is_eager()
         if self._graphs.is_any() and not self._is_built():
-            # The first quarter is computed while the others are decoded, and takes less memory.
-            return self._runner(self._engine, None, batch_size, n_at_once=math.ceil(n_samples / 4))
+            # The first eighth is computed while others are decoded, and takes little memory.
+            return self._runner(self._engine, None, batch_size, n_at_once=math.ceil(n_samples / 8))
         check_device(self._precision)
         name = "keras" if self._engine == "auto" else self._engine
         faster = faster_engine(self._precision) if self._engine == "auto" else None
@@ -106,8 +106,11 @@ class PassEngines:
             key = self._graphs.missing(name, dtype) if name in CONVERTED else None
             if key is not None:
                 inputs = reference_inputs(self._sources[0].input_shape, dtype)
-                engine = self._made("keras", inputs, len(inputs))
-                self._graphs.store(key, cast("KerasEngine", engine))
+                by_keras = cast("KerasEngine", self._made("keras", inputs, len(inputs)))
+                with _lock:
+                    kept = _ENGINES.get(self._key(name, dtype))
+                converted = cast("ConvertedEngine | None", kept.engine) if kept else None
+                self._graphs.store(key, by_keras, converted)
 
     def _runner(
         self, name: str, faster: str | None, batch_size: int | str, *, n_at_once: int

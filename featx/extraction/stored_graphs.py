@@ -36,7 +36,7 @@ _DTYPES = ("uint8", "float32")  # of inputs
 _STORED: dict[GraphKey, GraphStore] = {}
 
 
-def _copied(key: GraphKey) -> bytes | None:
+def _copied(key: GraphKey) -> memoryview | None:
     return _STORED[key].find(key) if key in _STORED else None
 
 
@@ -91,22 +91,27 @@ class SourceGraphs:
             return None
         return key if self._cache.facts.recall(_failure_of(key)) is None else None
 
-    def store(self, key: GraphKey, keras_engine: KerasEngine) -> None:
-        """Convert the graph that Keras runs, and store it if possible."""
+    def store(
+        self, key: GraphKey, keras_engine: KerasEngine, converted: ConvertedEngine | None
+    ) -> None:
+        """Store the graph that Keras runs, if possible; it is converted if it is not yet."""
         if self._cache is None or 4 * keras_engine.model.count_params() > MAX_GRAPH_BYTES:
             return
         graphs = self._cache.graphs
         with contextlib.suppress(OSError):  # the next pass tries again
             try:
-                graphs.store(key, _copied(key) or self._converted(key, keras_engine))
+                graph = _copied(key) or self._graph(key, keras_engine, converted)
+                graphs.store(key, graph)
                 _STORED[key] = graphs
             except EngineError as exc:
                 self._cache.facts.remember(_failure_of(key), str(exc))
 
-    def _converted(self, key: GraphKey, keras_engine: KerasEngine) -> bytes:
+    def _graph(
+        self, key: GraphKey, keras_engine: KerasEngine, converted: ConvertedEngine | None
+    ) -> bytes:
         with STANDARD.applied():
             inputs = self._inputs(key.dtype)
-            return converted_graph(key.engine, keras_engine, inputs, self._widths)
+            return converted_graph(key.engine, keras_engine, inputs, self._widths, converted)
 
     def _can_start(self) -> bool:
         if fpmath_variables():

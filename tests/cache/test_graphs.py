@@ -109,5 +109,8 @@ def test_irregular_files_are_no_graphs(make, cache):
 def test_folder_that_is_a_link_is_quarantined(cache, tmp_path):
     (cache.path / "graphs").rename(tmp_path / "elsewhere")
     (cache.path / "graphs").symlink_to(tmp_path / "elsewhere")
+    assert not cache.graphs.has(KEY)
+    assert cache.graphs.find(KEY) is None
     with pytest.warns(CacheDamageWarning, match="is not a folder, or a link"):
         assert EmbeddingCache(cache.path).graphs.find(KEY) is None
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1

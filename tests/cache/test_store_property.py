@@ -91,7 +91,9 @@ class StoreMachine(RuleBasedStateMachine):
     def evict(self, data):
         with damage_allowed():
             limit = data.draw(st.integers(0, 20_000))
-            for store, shards in choose_evictions([self.store], max_bytes=limit, older_than=None):
+            for store, shards in choose_evictions(
+                [self.store], {}, max_bytes=limit, older_than=None
+            ):
                 for shard in shards:
                     for key in shard.keys.tolist():
                         self.certain.discard(key)

@@ -20,7 +20,7 @@ import featx
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.cache.graphs import GraphKey
 from featx.engines import stored_graph
-from featx.exceptions import CacheDamageWarning
+from featx.exceptions import CacheDamageWarning, EngineError
 from featx.extraction import engine_cache, stored_graphs
 
 pytestmark = pytest.mark.skipif(
@@ -178,7 +178,7 @@ def stored_again(cache, change):
     graphs = EmbeddingCache(cache).graphs
     digest = FeatureExtractor("tiny", cache=cache).fit(pictures(1)).space_digest_
     key = GraphKey((digest,), "openvino", stored_graph.engine_version("openvino"), "uint8")
-    graphs.store(key, change(graphs.find(key)))
+    graphs.store(key, change(bytes(graphs.find(key))))
     assert graphs_in(cache) == [file]
 
 
@@ -281,6 +281,13 @@ def test_engine_keras_uses_no_graph(cache, as_new):
     images = pictures(4, seed=2)
     np.testing.assert_array_equal(extractor.fit_transform(images), rows_of_keras(images))
     assert extractor.report_.engine == "keras"
+
+
+def test_graph_is_not_used_in_fewer_bits(cache, as_new, monkeypatch):
+    as_new()
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    with pytest.raises(EngineError, match="fewer bits"):
+        FeatureExtractor("tiny", cache=cache).fit_transform(pictures(4, seed=2))
 
 
 def test_graph_beyond_the_file_size_limit_is_left_out(tmp_path):
