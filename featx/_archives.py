@@ -63,8 +63,8 @@ def read_members(
         size = file.tell()
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            faults = _faults_of(members, max_bytes, max_members=max_members, size=size)
-            _raise_any(faults or _missing(members, required))
+            faults = _archive_faults(members, max_bytes, max_members=max_members, size=size)
+            _raise_archive_error(faults or _missing_member_faults(members, required))
             return {member.filename: archive.read(member) for member in members}
     except ArchiveError:
         raise
@@ -72,18 +72,20 @@ def read_members(
         raise ArchiveError(str(exc) or type(exc).__name__) from exc
 
 
-def _raise_any(faults: Sequence[str]) -> None:
+def _raise_archive_error(faults: Sequence[str]) -> None:
     if faults:
         shown = "; ".join(faults[:_N_SHOWN])
         raise ArchiveError(shown if len(faults) <= _N_SHOWN else f"{shown}; and more")
 
 
-def _missing(members: Sequence[zipfile.ZipInfo], required: Collection[str]) -> list[str]:
+def _missing_member_faults(
+    members: Sequence[zipfile.ZipInfo], required: Collection[str]
+) -> list[str]:
     names = {member.filename for member in members}
     return [f"member {name!r} is missing" for name in required if name not in names]
 
 
-def _faults_of(
+def _archive_faults(
     members: Sequence[zipfile.ZipInfo],
     max_bytes: Callable[[str], int | None],
     *,
@@ -96,7 +98,7 @@ def _faults_of(
     faults = [f"member {name!r} is repeated: {n} times" for name, n in counts.items() if n > 1]
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
-        if fault := _fault_of(member, max_bytes(member.filename)):
+        if fault := _member_fault(member, max_bytes(member.filename)):
             faults.append(f"member {member.filename!r} {fault}")
         if member.header_offset < end:
             faults.append(f"member {member.filename!r} overlaps another")
@@ -106,7 +108,7 @@ def _faults_of(
     return faults
 
 
-def _fault_of(member: zipfile.ZipInfo, max_bytes: int | None) -> str:
+def _member_fault(member: zipfile.ZipInfo, max_bytes: int | None) -> str:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if max_bytes is None:
         return "is unknown"

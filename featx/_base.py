@@ -129,7 +129,7 @@ def _nearest_name(name: str, options: Collection[str]) -> str:
     return did_you_mean(name, options, cutoff=0.8)
 
 
-class _Shared:
+class _SharedByClones:
     """A value that comes out of scikit-learn's ``clone`` as it went in."""
 
     def __init__(self, value: Any) -> None:
@@ -144,7 +144,7 @@ def _share_models(value: Any) -> Any:
     if hasattr(value, "get_params") and not isinstance(value, type):
         return value
     if callable(value) or _is_of_keras(value):
-        return _Shared(value)
+        return _SharedByClones(value)
     if type(value) in (list, tuple) and any(map(_is_of_keras, value)):
         return type(value)(map(_share_models, value))
     return value

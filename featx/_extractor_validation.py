@@ -54,7 +54,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     _check_backbone(params, faults)
     faults.check_option("pooling", params["pooling"], ("auto", *POOLINGS))
     n_prefix = params["n_prefix_tokens"]
-    if n_prefix is not None and not _is_count(n_prefix):
+    if n_prefix is not None and not _is_nonnegative_int(n_prefix):
         faults.add("n_prefix_tokens", n_prefix, "a number of tokens, 0 or more, or None.")
     preprocessing = params["preprocessing"]
     if preprocessing is None or isinstance(preprocessing, str):
@@ -65,7 +65,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
         faults.add("preprocessing", preprocessing, expected)
     if params["layer"] is not None and not isinstance(params["layer"], str):
         faults.add("layer", params["layer"], "the name of a layer, or None for the output.")
-    if not _is_size(params["input_size"]):
+    if not _is_image_size(params["input_size"]):
         expected = "a positive number of pixels, or a pair (height, width)."
         faults.add("input_size", params["input_size"], expected)
     faults.check_option("resize", params["resize"], tuple(RESIZES))
@@ -171,7 +171,7 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
     _check_weights(params["weights"], faults, has_name=has_name)
     if network and network.is_fixed_size:
         only, size = network.input_size, params["input_size"]
-        if size is not None and _is_size(size) and _as_pair(size) != (only, only):
+        if size is not None and _is_image_size(size) and _as_height_and_width(size) != (only, only):
             faults.add("input_size", size, f"{only}, the only size of {backbone!r}.")
 
 
@@ -230,16 +230,16 @@ def _check_constructor_params(
         faults.add("backbone_params", given, expected)
 
 
-def _is_count(value: Any) -> bool:
+def _is_nonnegative_int(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
-def _as_pair(size: Any) -> tuple[int, int]:
+def _as_height_and_width(size: Any) -> tuple[int, int]:
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     return int(height), int(width)
 
 
-def _is_size(size: Any) -> bool:
+def _is_image_size(size: Any) -> bool:
     if size is None:
         return True
     sides = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size,)

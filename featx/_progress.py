@@ -40,7 +40,7 @@ def progress_bar(
     with contextlib.ExitStack() as stack:
         is_shown = callable(verbose) or bool(verbose)
         show: Callable[[int, int], object]
-        show = verbose if callable(verbose) else _Bar(description, stack)
+        show = verbose if callable(verbose) else _ProgressBar(description, stack)
 
         def advance(n_more: int) -> None:
             nonlocal n_done
@@ -51,7 +51,7 @@ def progress_bar(
         yield advance
 
 
-class _Bar:
+class _ProgressBar:
     """A bar on standard error, shown once the work has taken long enough."""
 
     def __init__(self, description: str, stack: contextlib.ExitStack) -> None:

@@ -61,12 +61,12 @@ def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
     featx.exceptions.InputError: y has labels of several types: int (row 0) and str (row 1): \
     expected one type
     """
-    array = _as_array(y, name)
+    array = _target_array(y, name)
     if array.dtype == object:
         _check_complete(array, name, noun)
         array = _with_common_type(array, name, keep_objects=_holds_objects(y))
     if array.dtype.kind in _REFUSED:
-        _refuse(_REFUSED[array.dtype.kind], name)
+        _refuse_labels(_REFUSED[array.dtype.kind], name)
     _check_complete(array, name, noun)
     return array
 
@@ -99,7 +99,7 @@ def comparable(**labels: np.ndarray) -> list[np.ndarray]:
     if len(set(families.values())) > 1:
         first, *others = filled
         other = next(name for name in others if families[name] != families[first])
-        types = {name: _kind(type(filled[name][0])) for name in (first, other)}
+        types = {name: _label_type_kind(type(filled[name][0])) for name in (first, other)}
         raise InputError(
             f"{first} has labels of type {types[first]}, such as {filled[first].tolist()[0]!r}, "
             f"and {other} of type {types[other]}, such as {filled[other].tolist()[0]!r}: expected "
@@ -122,10 +122,10 @@ def as_values(y: Any, *, name: str = "y") -> np.ndarray:
     >>> as_values([Decimal("0.5"), 2])
     array([0.5, 2. ])
     """
-    array = _as_array(y, name)
+    array = _target_array(y, name)
     if array.dtype == object:
         _check_complete(array, name, "value")
-        if all(issubclass(each, (Number, np.bool_)) for each in _types(array)):
+        if all(issubclass(each, (Number, np.bool_)) for each in _label_types(array)):
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 array = _natural(array) if _are_whole(array) else array.astype(np.float64)
     if array.dtype.kind not in "biuf":
@@ -158,7 +158,7 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
     >>> as_weights([1, 0, 2], 3)
     array([1., 0., 2.])
     """
-    given = _as_array(sample_weight, name)
+    given = _target_array(sample_weight, name)
     if given.shape != (n_samples,):
         raise InputError(
             f"{name}.shape == {given.shape}, expected {(n_samples,)}: one for each sample"
@@ -174,8 +174,9 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
     _check_complete(weights, name, "weight")
     negative = np.flatnonzero(weights < 0)
     if len(negative):
+        counted = _count(len(negative), "negative weight")
         raise InputError(
-            f"{name} has {_count(len(negative), 'negative weight')} {_rows(negative)[:-1]}, "
+            f"{name} has {counted} {_target_rows_text(negative)[:-1]}, "
             f"such as {weights[negative[0]]}): expected no weight below 0"
         )
     if n_samples and not weights.any():
@@ -186,18 +187,18 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
     return weights
 
 
-def _as_array(y: Any, name: str) -> np.ndarray:
+def _target_array(y: Any, name: str) -> np.ndarray:
     """Return an array, of dtype object where the types of the values are yet to be found."""
     if y is None or isinstance(y, (str, bytes, Mapping, Set)):
         raise InputError(
             f"{name} is {type(y).__name__}: Expected array-like (array or non-string sequence), "
             f"got {y if y is None else type(y)}"
         )
-    values = _unpacked(y)
+    values = _unpacked_targets(y)
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
         array = values
     else:
-        array = _as_objects(values, name)
+        array = _labels_as_objects(values, name)
     if array.ndim == 0:
         raise InputError(f"{name} has shape (): expected one entry for each sample")
     if array.ndim > 2 or array.shape[1:] == (0,):
@@ -207,7 +208,7 @@ def _as_array(y: Any, name: str) -> np.ndarray:
     return array
 
 
-def _unpacked(y: Any) -> Any:
+def _unpacked_targets(y: Any) -> Any:
     """Return the array or list in a container of another library, without conversions."""
     if np.ma.isMaskedArray(y):
         return y.tolist()  # None where it is masked
@@ -219,13 +220,13 @@ def _unpacked(y: Any) -> Any:
         are_foreign = any(hasattr(kind, "as_py") for kind in set(map(type, y)))
         return list(map(_scalar, y)) if are_foreign else y
     if hasattr(y, "compute"):  # Dask
-        return _unpacked(y.compute())
+        return _unpacked_targets(y.compute())
     if hasattr(y, "toarray"):  # SciPy's sparse matrices
         return y.toarray()
     if hasattr(y, "num_columns") and hasattr(y, "to_pydict"):  # a table of pyarrow
         return list(zip(*y.to_pydict().values(), strict=True))
     if hasattr(y, "columns") and (hasattr(y, "itertuples") or hasattr(y, "rows")):  # a table
-        return _rows_of(y)
+        return _target_table_rows(y)
     if not isinstance(getattr(y, "dtype", None), np.dtype):
         unpack = next((getattr(y, method) for method in _LISTS if hasattr(y, method)), None)
         if unpack is not None:
@@ -233,15 +234,15 @@ def _unpacked(y: Any) -> Any:
         if hasattr(y, "numpy"):  # TensorFlow, whose strings are UTF-8 in bytes
             values = y.numpy()
             return _decoded(values) if values.dtype == object else values
-    return np.asarray(y) if hasattr(y, "__array__") else _listed(y)
+    return np.asarray(y) if hasattr(y, "__array__") else _listed_targets(y)
 
 
-def _listed(y: Any) -> Any:
+def _listed_targets(y: Any) -> Any:
     is_sequence = isinstance(y, (Iterator, ValuesView)) or hasattr(y, "__getitem__")
     return list(y) if is_sequence else np.asarray(y)
 
 
-def _rows_of(table: Any) -> Any:
+def _target_table_rows(table: Any) -> Any:
     dtypes = list(table.dtypes)
     are_plain = all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in dtypes)
     if are_plain and not _lose_integers(dtypes):
@@ -262,13 +263,13 @@ def _decoded(values: np.ndarray) -> np.ndarray:
     return np.array(texts, dtype=object).reshape(values.shape)
 
 
-def _as_objects(values: Any, name: str) -> np.ndarray:
+def _labels_as_objects(values: Any, name: str) -> np.ndarray:
     """Return an array of objects from an array or nested sequences of equal lengths."""
     try:
         array = np.array(values, dtype=object)
     except ValueError as exc:  # NumPy's, of rows of different lengths
         raise InputError(_ragged_message(name)) from exc
-    if _types(array) <= _PLAIN:
+    if _label_types(array) <= _PLAIN:
         return array
     for row, value in enumerate(array if array.ndim == 1 else ()):
         if isinstance(value, (list, tuple, Set)) or getattr(value, "ndim", 0) != 0:
@@ -302,9 +303,9 @@ def _ragged_message(name: str, row: int | None = None, value: Any = None) -> str
 
 def _with_common_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np.ndarray:
     """Return labels of dtype object with the dtype of their common type."""
-    found = {_kind(each) for each in _types(array)}
+    found = {_label_type_kind(each) for each in _label_types(array)}
     if found <= {"bool", "int"}:
-        return _integers(array, name)
+        return _integer_labels(array, name)
     if found <= {"bool", "int", "float"}:
         integers = [v for v in array.ravel().tolist() if not isinstance(v, (float, np.floating))]
         if any(abs(int(v)) > MAX_EXACT_INT for v in integers):
@@ -321,11 +322,11 @@ def _with_common_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np
         # Fixed-width strings lose NULs at their end, so that two labels could become one.
         is_exact = not any(value.endswith("\0") for value in array.ravel().tolist())
         return array if keep_objects or not is_exact else _natural(array)
-    _refuse(found.pop(), name)
+    _refuse_labels(found.pop(), name)
     return array
 
 
-def _integers(array: np.ndarray, name: str) -> np.ndarray:
+def _integer_labels(array: np.ndarray, name: str) -> np.ndarray:
     converted = _natural(array)
     if converted.dtype.kind in "biu" or not array.size:
         return converted
@@ -344,22 +345,22 @@ def _types_by_row(array: np.ndarray) -> str:
     rows: dict[str, int] = {}
     for row, values in enumerate(array.reshape(len(array), -1).tolist()):
         for value in values:
-            rows.setdefault(_kind(type(value)), row)
+            rows.setdefault(_label_type_kind(type(value)), row)
     return " and ".join(f"{kind} (row {row})" for kind, row in rows.items())
 
 
-def _types(array: np.ndarray) -> set[type]:
+def _label_types(array: np.ndarray) -> set[type]:
     return set(map(type, array.ravel().tolist()))
 
 
-def _kind(of: type) -> str:
+def _label_type_kind(of: type) -> str:
     return next((kind for kind, types in _KINDS.items() if issubclass(of, types)), of.__name__)
 
 
 def _are_whole(array: np.ndarray) -> bool:
     """Return True if all objects are integers or booleans that 64 bits hold."""
     values = array.ravel()
-    are_ints = {_kind(each) for each in _types(array)} <= {"bool", "int"}
+    are_ints = {_label_type_kind(each) for each in _label_types(array)} <= {"bool", "int"}
     return are_ints and all(-(2**63) <= int(value) < 2**63 for value in values)
 
 
@@ -373,7 +374,7 @@ def _holds_objects(y: Any) -> bool:
     return isinstance(dtype, np.dtype) and dtype.kind == "O"
 
 
-def _refuse(what: str, name: str) -> None:
+def _refuse_labels(what: str, name: str) -> None:
     fix = _FIXES.get(what, "pass str(label) of each, for example")
     raise InputError(f"{name} has labels that are {what}: expected numbers or strings; {fix}")
 
@@ -381,7 +382,7 @@ def _refuse(what: str, name: str) -> None:
 def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
     """Check that no entry is missing or infinite."""
     masks = {}
-    types = _types(array) if array.dtype.kind == "O" else _NUMBERS
+    types = _label_types(array) if array.dtype.kind == "O" else _NUMBERS
     if not (types <= _NUMBERS or types == {str}):
         flat = [_is_missing(value) for value in array.ravel()]
         masks["missing"] = np.array(flat, dtype=bool).reshape(array.shape)
@@ -395,7 +396,8 @@ def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
             counted = _count(int(np.count_nonzero(mask)), f"{word} {noun}")
             example = str(array[mask][0]).replace("nan", "NaN")
             raise InputError(
-                f"{name} has {counted} {_rows(rows)}, such as {example}: leave these samples out"
+                f"{name} has {counted} {_target_rows_text(rows)}, such as {example}: leave these "
+                "samples out"
             )
 
 
@@ -412,6 +414,6 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _rows(rows: np.ndarray) -> str:
+def _target_rows_text(rows: np.ndarray) -> str:
     more = ", ..." if len(rows) > _N_SHOWN else ""
     return f"(rows [{', '.join(map(str, rows[:_N_SHOWN].tolist()))}{more}])"

@@ -115,7 +115,7 @@ def blas_threads_for(size_bytes: int) -> Iterator[None]:
         return
     with _lock:
         if not _n_inside:
-            _limited.enter_context(_controller().limit(limits=1, user_api="blas"))
+            _limited.enter_context(_threadpool_controller().limit(limits=1, user_api="blas"))
         _n_inside += 1
     try:
         yield
@@ -127,6 +127,6 @@ def blas_threads_for(size_bytes: int) -> Iterator[None]:
 
 
 @cache
-def _controller() -> ThreadpoolController:
+def _threadpool_controller() -> ThreadpoolController:
     # Looking for the libraries takes milliseconds, as long as a small fit.
     return ThreadpoolController()

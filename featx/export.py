@@ -171,7 +171,7 @@ def export(
                 backbone.settings.applied(),
                 undisturbed_seed(),
             ):
-                _write(model, written, format)
+                _write_model(model, written, format)
         except OSError:
             raise
         except Exception as exc:
@@ -288,10 +288,11 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
     embeddings = graph.outputs[0]
     linear = linear_map(head, _stand_ins(head, embeddings.shape[-1]))
     if linear is None:
+        kind = type([*_steps_of_head(head)][-1]).__name__
         raise ParameterError(
-            f"the head {type([*_steps(head)][-1]).__name__} is not linear, or its probabilities "
-            "are neither softmax nor sigmoid, so it cannot become Keras layers: pass a linear one "
-            "such as head='logistic', or fine-tune"
+            f"the head {kind} is not linear, or its probabilities are neither softmax nor "
+            "sigmoid, so it cannot become Keras layers: pass a linear one such as "
+            "head='logistic', or fine-tune"
         )
     scaling, dense = linear.layers(layer.name for layer in graph._flatten_layers())
     outputs = _link_scores(dense(scaling(embeddings)), linear.link)
@@ -319,20 +320,20 @@ def _stand_ins(head: BaseEstimator, n_features: int) -> np.ndarray:
     # Many are near the mean, since far from it all links give 0 and 1.
     lengths = 10 ** rng.uniform(-4, 0, (_N_STAND_INS, 1))
     rows = lengths * rng.standard_normal((_N_STAND_INS, n_features))
-    scaler = next((step for step in _steps(head) if isinstance(step, StandardScaler)), None)
+    scaler = next((step for step in _steps_of_head(head) if isinstance(step, StandardScaler)), None)
     if scaler is None or scaler.n_features_in_ != n_features:
         return rows
     scale = 1 if scaler.scale_ is None else scaler.scale_
     return rows * scale + (0 if scaler.mean_ is None else scaler.mean_)
 
 
-def _steps(head: BaseEstimator) -> Iterator[BaseEstimator]:
+def _steps_of_head(head: BaseEstimator) -> Iterator[BaseEstimator]:
     """Yield the steps of a head in the order in which they run."""
     if hasattr(head, "best_estimator_"):
-        yield from _steps(head.best_estimator_)
+        yield from _steps_of_head(head.best_estimator_)
     elif isinstance(head, Pipeline):
         for _, step in head.steps:
-            yield from _steps(step)
+            yield from _steps_of_head(step)
     else:
         yield head
 
@@ -341,7 +342,7 @@ def _class_names(head: BaseEstimator) -> list[str]:
     return [str(name) for name in head.classes_]
 
 
-def _write(model: keras.Model, path: Path, format: str) -> None:
+def _write_model(model: keras.Model, path: Path, format: str) -> None:
     import keras
 
     from featx.engines.fold import rewritten

@@ -568,13 +568,13 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         first = self._paths_at_first()
         return {
             "backbone": self._backbone_at_first(first),
-            "weights": path_at_first(first, "weights", self.weights, is_path=_is_there),
+            "weights": path_at_first(first, "weights", self.weights, is_path=_is_weights_file),
             "cache": cache_at_first(first, self.cache),
         }
 
     def _backbone_at_first(self, first: dict[str, tuple[Any, str]]) -> Any:
         if not is_preset(self.backbone):
-            return path_at_first(first, "backbone", self.backbone, is_path=_is_there)
+            return path_at_first(first, "backbone", self.backbone, is_path=_is_weights_file)
         name = self.backbone.removeprefix(PREFIX)
         return PREFIX + path_at_first(first, "backbone", name, is_path=os.path.isdir)
 
@@ -590,5 +590,5 @@ pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did 
         return tags
 
 
-def _is_there(path: str | os.PathLike[str]) -> bool:
+def _is_weights_file(path: str | os.PathLike[str]) -> bool:
     return normalized_weights(path) != PRETRAINED and os.path.isfile(path)

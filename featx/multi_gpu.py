@@ -121,11 +121,11 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     worker.float_range_ = _float_range(extractor, samples)
     if worker.n_jobs is None:
         worker.n_jobs = max(1, joblib.cpu_count() // len(devices))
-    total = _Total(dict.fromkeys(devices, 0))
-    parts = _parts_of(samples, len(devices))
+    total = _TotalOfParts(dict.fromkeys(devices, 0))
+    parts = _parts_of_samples(samples, len(devices))
     with (
         progress_bar("embedding", total=len(samples), verbose=extractor.verbose) as advance,
-        contextlib.closing(_run(worker, samples, parts, devices)) as run,
+        contextlib.closing(_run_parts_on_gpus(worker, samples, parts, devices)) as run,
     ):
         for gpu, part, result in run:
             total.add(gpu, part, result)
@@ -181,7 +181,7 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
-def _parts_of(samples: Samples, n_gpus: int) -> deque[range]:
+def _parts_of_samples(samples: Samples, n_gpus: int) -> deque[range]:
     """Divide samples into consecutive parts."""
     size = min(_SAMPLES_PER_PART, math.ceil(len(samples) / (n_gpus * _PARTS_PER_GPU)))
     size = min(size, max(1, _BYTES_PER_PART // max(1, _sample_bytes(samples))))
@@ -194,10 +194,10 @@ def _sample_bytes(samples: Samples) -> int:
     if samples.array_shape is not None:
         return math.prod(samples.array_shape) * np.dtype(np.float32).itemsize
     rows = np.unique(np.linspace(0, len(samples) - 1, 32).astype(np.int64))
-    return max(map(_bytes_of, samples.take(rows)))
+    return max(map(_bytes_of_item, samples.take(rows)))
 
 
-def _bytes_of(item: Any) -> int:
+def _bytes_of_item(item: Any) -> int:
     if isinstance(item, (bytes, bytearray)):
         return len(item)
     if isinstance(item, Image.Image):
@@ -217,7 +217,7 @@ class _PartResult(NamedTuple):
 
 
 @dataclass
-class _Total:
+class _TotalOfParts:
     """The sum of the results of all processes."""
 
     n_forward_of: dict[int, int]
@@ -250,7 +250,7 @@ class _Total:
             ]
 
 
-def _run(
+def _run_parts_on_gpus(
     worker: FeatureExtractor, samples: Samples, parts: deque[range], devices: dict[int, str]
 ) -> Generator[tuple[int, range, _PartResult]]:
     """Send each part to the process that is free first, and yield the results."""
@@ -267,7 +267,9 @@ def _run(
     try:
         for name in devices.values():
             connection, end = context.Pipe()
-            process = context.Process(target=_work, args=(end, worker), env={_VISIBLE: name})
+            process = context.Process(
+                target=_embed_parts_until_closed, args=(end, worker), env={_VISIBLE: name}
+            )
             process.start()
             end.close()
             processes[connection] = process
@@ -304,7 +306,7 @@ def _receive(connection: Connection, gpu: int, part: range) -> _PartResult:
     return result
 
 
-def _work(connection: Connection, worker: FeatureExtractor) -> None:
+def _embed_parts_until_closed(connection: Connection, worker: FeatureExtractor) -> None:
     """Embed parts until the connection is closed."""
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:

@@ -176,7 +176,9 @@ class _SeededLayers:
 
     def __init__(self, augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> None:
         self._augment, self._input_shape, self.settings = augment, input_shape, settings
-        self.layers = _model_of(augment, input_shape, settings)  # change images in training mode
+        self.layers = _augmentation_model(
+            augment, input_shape, settings
+        )  # change images in training mode
         self._states = generator_states(self.layers)
         self._lock = threading.RLock()
 
@@ -198,7 +200,7 @@ class _SeededLayers:
                 "draws random numbers that do not follow from a seed: layers must draw them from "
                 "a keras.random.SeedGenerator of their own"
             )
-        self(_noise(self._input_shape)[0], seed=0)  # some layers run, but cannot be compiled
+        self(_noise_image(self._input_shape)[0], seed=0)  # some layers run, but cannot be compiled
         return ""
 
     def _follows_seeds(self) -> bool:
@@ -207,8 +209,8 @@ class _SeededLayers:
 
         # A copy, since layers may change their state with each call. Not compiled, since a compiled
         # function draws from the generators of Python and NumPy only once, when it is traced.
-        copy = _model_of(self._augment, self._input_shape, self.settings)
-        images = _noise(self._input_shape)
+        copy = _augmentation_model(self._augment, self._input_shape, self.settings)
+        images = _noise_image(self._input_shape)
 
         def changed() -> np.ndarray:
             seed_generators(copy, 1)
@@ -234,7 +236,9 @@ class _SeededLayers:
             return compiled_training(self.layers, self._states)
 
 
-def _model_of(augment: Any, input_shape: tuple[int, ...], settings: KerasSettings) -> keras.Model:
+def _augmentation_model(
+    augment: Any, input_shape: tuple[int, ...], settings: KerasSettings
+) -> keras.Model:
     """Chain copies of the layers that change images."""
     import keras
 
@@ -271,7 +275,7 @@ def _with_own_generators(function: Callable[[], _Result], settings: KerasSetting
         np.random.set_state(of_numpy)  # noqa: NPY002
 
 
-def _noise(shape: tuple[int, ...]) -> np.ndarray:
+def _noise_image(shape: tuple[int, ...]) -> np.ndarray:
     """Return a batch of one image of noise, (1, *shape), float32."""
     return np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
 

@@ -95,7 +95,7 @@ def blocks_of(model: keras.Model) -> list[Block]:
     calls, cuts = calls_of(model), cuts_of(model)
     most: list[Block] = []
     for ends in _divisions(calls, cuts):
-        blocks = _blocks(calls, [cuts[0], *ends, cuts[-1]])
+        blocks = _blocks_between_cuts(calls, [cuts[0], *ends, cuts[-1]])
         if len(blocks) >= _MIN_BLOCKS:
             return blocks
         most = max(most, blocks, key=len)
@@ -119,7 +119,7 @@ def _divisions(calls: Sequence[Any], cuts: Sequence[Cut]) -> Iterator[list[Cut]]
     yield ends(1, lambda position: bool(_n_params([calls[position]])))
 
 
-def _blocks(calls: Sequence[Any], ends: Sequence[Cut]) -> list[Block]:
+def _blocks_between_cuts(calls: Sequence[Any], ends: Sequence[Cut]) -> list[Block]:
     """Make blocks between cuts; calls without weights join the block below them."""
     blocks: list[Block] = []
     start = ends[0]

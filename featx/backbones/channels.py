@@ -36,7 +36,7 @@ def channel_axis(model: keras.Model, tensor: keras.KerasTensor | None) -> int | 
     """
     if tensor is None:
         return None if _FIRST in _formats_in(model) else -1
-    marks = _Walk(model, [tensor]).marks[id(tensor)]
+    marks = _ChannelMarks(model, [tensor]).marks[id(tensor)]
     if _CHANNEL in marks:
         return marks.index(_CHANNEL)
     if ("input", 1) in marks and takes_channels_first(model):
@@ -48,11 +48,11 @@ def takes_channels_first(model: keras.Model) -> bool:
     """Return True if the first layers with a data format take inputs of shape (c, ...)."""
     if len(getattr(model, "inputs", None) or ()) != 1 or not is_graph(model):
         return False
-    walk = _Walk(model, model.outputs)
+    walk = _ChannelMarks(model, model.outputs)
     return walk.input_axis == 1 and len(model.inputs[0].shape) > 2
 
 
-class _Walk:
+class _ChannelMarks:
     """Marks of all tensors that some tensors depend on, by the ids of the tensors."""
 
     def __init__(
@@ -73,7 +73,7 @@ class _Walk:
         before = [self.marks[id(tensor)] for tensor in call.input_tensors]
         operation = call.operation
         if is_graph(operation) and len(before) == len(operation.inputs):
-            inner = _Walk(operation, operation.outputs, before)
+            inner = _ChannelMarks(operation, operation.outputs, before)
             self._note_input(inner.input_axis)
             return [inner.marks[id(output)] for output in operation.outputs]
         return [self._marks_of(call, output, before) for output in call.outputs]
@@ -89,27 +89,27 @@ class _Walk:
             taken = _declared_axis(operation, len(before[0])) or 0
             if len(before[0]) > taken and isinstance(before[0][taken], tuple):
                 self._note_input(before[0][taken][1])
-            return _marked(rank, axis)
+            return _marks_of_channel_axis(rank, axis)
         name = type(operation).__name__
         if name in _ON_LAST_AXIS:
-            return _marked(rank, rank - 1)
+            return _marks_of_channel_axis(rank, rank - 1)
         if not before:
             return (_OTHER,) * rank
-        moved = _moved(operation, before[0])
+        moved = _marks_after_axis_move(operation, before[0])
         if moved is not None:
             return moved
         if name == "Reshape":
-            return _reshaped(before[0], call.input_tensors[0].shape, output.shape)
-        return _merged([marks for marks in before if len(marks) == rank], rank) or _unclear(
-            before, rank
-        )
+            return _marks_after_reshape(before[0], call.input_tensors[0].shape, output.shape)
+        return _marks_after_merge(
+            [marks for marks in before if len(marks) == rank], rank
+        ) or _marks_of_unclear_axes(before, rank)
 
 
 def _marks_of_input(tensor: Any) -> _Marks:
     return tuple(("input", axis) for axis in range(len(tensor.shape)))
 
 
-def _marked(rank: int, axis: int) -> _Marks:
+def _marks_of_channel_axis(rank: int, axis: int) -> _Marks:
     return tuple(_CHANNEL if place == axis % rank else _OTHER for place in range(rank))
 
 
@@ -137,7 +137,7 @@ def _formats_in(operation: Any) -> set[str]:
     return {each for each in (_FIRST, _LAST) if each in found}
 
 
-def _moved(operation: Any, marks: _Marks) -> _Marks | None:
+def _marks_after_axis_move(operation: Any, marks: _Marks) -> _Marks | None:
     """Return the marks after axes were moved or dropped; None for other operations."""
     name, axes = type(operation).__name__, range(len(marks))
     if name == "Permute":
@@ -152,11 +152,11 @@ def _moved(operation: Any, marks: _Marks) -> _Marks | None:
     elif name in ("Swapaxes", "SwapAxes"):
         stand_in = np.swapaxes(stand_in, operation.axis1, operation.axis2)
     else:
-        return _dropped(operation, name, marks)
+        return _marks_after_reduction(operation, name, marks)
     return tuple(marks[places[length - 1]] for length in stand_in.shape)
 
 
-def _dropped(operation: Any, name: str, marks: _Marks) -> _Marks | None:
+def _marks_after_reduction(operation: Any, name: str, marks: _Marks) -> _Marks | None:
     """Return the marks after a reduction or a squeeze."""
     if name not in ("Mean", "Max", "Min", "Sum", "Squeeze"):
         return None
@@ -168,33 +168,38 @@ def _dropped(operation: Any, name: str, marks: _Marks) -> _Marks | None:
     return left if _CHANNEL in left or _CHANNEL not in marks else (_OTHER,) * len(left)
 
 
-def _reshaped(marks: _Marks, before: Sequence[Any], after: Sequence[Any]) -> _Marks:
+def _marks_after_reshape(marks: _Marks, before: Sequence[Any], after: Sequence[Any]) -> _Marks:
     """Return the marks after a reshape, which loses the channels if it splits or joins them."""
     found: list[Any] = [_OTHER] * len(after)
     for place, mark in enumerate(marks[1:], 1):
         for target in range(1, len(after)):
             same = before[place] == after[target] and before[place] not in (None, 1)
-            if same and _size(before[1:place]) == _size(after[1:target]) is not None:
+            if (
+                same
+                and _n_elements_of_shape(before[1:place])
+                == _n_elements_of_shape(after[1:target])
+                is not None
+            ):
                 found[target] = mark
     if _CHANNEL in marks and _CHANNEL not in found:
-        return _unclear([marks], len(after))
+        return _marks_of_unclear_axes([marks], len(after))
     return tuple(found)
 
 
-def _size(shape: Sequence[Any]) -> int | None:
+def _n_elements_of_shape(shape: Sequence[Any]) -> int | None:
     return None if None in shape else math.prod(shape)
 
 
-def _merged(before: list[_Marks], rank: int) -> _Marks | None:
+def _marks_after_merge(before: list[_Marks], rank: int) -> _Marks | None:
     """Return the marks of an output that keeps the axes of its inputs; None without inputs."""
     marked = [marks for marks in before if _CHANNEL in marks or _LOST in marks]
     if not marked:
         return before[0] if before else None
     places = {marks.index(_CHANNEL) if _CHANNEL in marks else None for marks in marked}
-    return marked[0] if len(places) == 1 else _unclear(marked, rank)
+    return marked[0] if len(places) == 1 else _marks_of_unclear_axes(marked, rank)
 
 
-def _unclear(before: list[_Marks], rank: int) -> _Marks:
+def _marks_of_unclear_axes(before: list[_Marks], rank: int) -> _Marks:
     """Return neutral marks, or lost ones if the channels were not last."""
     is_lost = any(
         _LOST in marks or (_CHANNEL in marks and marks.index(_CHANNEL) != len(marks) - 1)

@@ -49,7 +49,7 @@ def flat_copy(
         )
     given = model.inputs[0]
     inputs = keras.Input(input_shape or given.shape[1:], dtype=given.dtype, name=given.name)
-    copying = _Copying()
+    copying = _CallCopier()
     try:
         if is_hub_model(original):
             copying.add_whole(original)
@@ -67,7 +67,7 @@ def flat_copy(
     return FlatCopy(copy, {id(inputs): given, **originals})
 
 
-class _Copying:
+class _CallCopier:
     """Copies calls one by one; a layer that is called twice is copied once."""
 
     def __init__(self) -> None:

@@ -40,11 +40,11 @@ def checked_download(network: Network) -> Iterator[None]:
             yield
     except Exception as exc:
         if file := _file_in(exc, "weights_path"):
-            raise _unreadable(network, file, exc) from exc
+            raise _unreadable_weights_error(network, file, exc) from exc
         if not (file := _file_in(exc, "download_target")):
             raise  # it is not about a file
         if isinstance(exc, ValueError) and not _is_growing(file):
-            _remove(file)  # its hash is wrong; after other errors, Keras removes it
+            _remove_weights_file(file)  # its hash is wrong; after other errors, Keras removes it
         # The message gives the cause; three tracebacks of the download would bury it.
         raise WeightsError(
             f"the pretrained weights of {network.name!r} are not on this machine and cannot be "
@@ -64,7 +64,7 @@ def ways_out(network: Network) -> str:
     )
 
 
-def _unreadable(network: Network, file: Path, exc: Exception) -> WeightsError:
+def _unreadable_weights_error(network: Network, file: Path, exc: Exception) -> WeightsError:
     """Return the error for a file that Keras cannot load, which is removed if it is damaged."""
     what = f"the pretrained weights of {network.name!r} in {os.fspath(file)!r}"
     if type(exc) is not OSError:  # as h5py reports a file that is cut off, or not HDF5
@@ -74,7 +74,7 @@ def _unreadable(network: Network, file: Path, exc: Exception) -> WeightsError:
             f"{what} are not complete ({exc}): another process seems to download them. Repeat the "
             f"call once it has finished. {ways_out(network)}"
         )
-    _remove(file)
+    _remove_weights_file(file)
     cure = "Remove the file" if file.exists() else "The file is removed"
     return WeightsError(
         f"{what} were damaged ({exc}). {cure}, so that the next call downloads it again. "
@@ -102,7 +102,7 @@ def _is_growing(file: Path) -> bool:
     return False
 
 
-def _remove(file: Path) -> None:
+def _remove_weights_file(file: Path) -> None:
     with contextlib.suppress(OSError):  # it is gone already, or the folder is read-only
         file.unlink()
 

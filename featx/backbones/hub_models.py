@@ -90,9 +90,9 @@ def single_input_model(model: keras.Model, *, pad_id: int | None, label: str) ->
     with warnings.catch_warnings():
         # Layers of some backbones attach a mask that the next ones do not read.
         warnings.filterwarnings("ignore", "(?s).*does not support masking", UserWarning)
-        repeated = _Repeated(model, pad_id, label, unrolls=True)
-        if repeated.differs and not _agree(model, repeated):
-            repeated = _Repeated(model, pad_id, label, unrolls=False)
+        repeated = _RepeatedGraph(model, pad_id, label, unrolls=True)
+        if repeated.differs and not _repeated_graph_agrees(model, repeated):
+            repeated = _RepeatedGraph(model, pad_id, label, unrolls=False)
     count = _PREFIX_TOKENS.get(type(model).__name__)
     return HubModel(
         model,
@@ -103,7 +103,7 @@ def single_input_model(model: keras.Model, *, pad_id: int | None, label: str) ->
     )
 
 
-class _Repeated:
+class _RepeatedGraph:
     """The calls of a backbone, repeated on one input.
 
     `differs` is True if any call was replaced by those inside the layer, or by a constant.
@@ -113,7 +113,7 @@ class _Repeated:
         self, model: keras.Model, pad_id: int | None, label: str, *, unrolls: bool
     ) -> None:
         self._original = model
-        self._known, self.input, self.mask = _inputs_of(model, pad_id, label)
+        self._known, self.input, self.mask = _inputs_of_hub_model(model, pad_id, label)
         self._unrolls = unrolls and self.mask is None  # blocks of texts are layers
         self._encoders: dict[str, list[keras.KerasTensor]] = {}
         self.differs = False
@@ -142,17 +142,17 @@ class _Repeated:
         layer = call.operation
         if self._unrolls and not any(None in output.shape for output in call.outputs):
             self.differs = True
-            return _constants(layer, positional, keywords)
+            return _constant_outputs(layer, positional, keywords)
         blocks = _blocks_in(layer) if self._unrolls else []
         if blocks:
             try:
                 outputs = layer.call(*positional, **keywords)
-                tensors = _outputs_of(blocks, outputs, list(self._known.values()))
+                tensors = _outputs_of_encoder_blocks(blocks, outputs, list(self._known.values()))
             except Exception:
                 # Code that does not work on symbolic tensors, such as that of DeiT: one layer.
                 return layer(*positional, **keywords)
             self.differs = True
-            self._encoders[layer.name] = [*tensors, _first(outputs)]
+            self._encoders[layer.name] = [*tensors, _first_output_tensor(outputs)]
             return outputs
         outputs = layer(*positional, **keywords)
         return _of_true_length(layer, call, outputs) if _makes_tokens(call) else outputs
@@ -188,7 +188,7 @@ class _Repeated:
         return named
 
 
-def _inputs_of(
+def _inputs_of_hub_model(
     model: keras.Model, pad_id: int | None, label: str
 ) -> tuple[dict[int, Any], keras.KerasTensor, keras.KerasTensor | None]:
     """Make the one input, and return what stands for each of the original inputs, and the mask."""
@@ -237,7 +237,7 @@ def _blocks_in(layer: Any) -> list[keras.Layer]:
     return []
 
 
-def _outputs_of(
+def _outputs_of_encoder_blocks(
     blocks: Sequence[keras.Layer], outputs: Any, known: Sequence[Any]
 ) -> list[keras.KerasTensor]:
     """Return the first output of each block, upstream of the outputs of their encoder."""
@@ -270,13 +270,13 @@ def _of_true_length(layer: Any, call: Any, tokens: keras.KerasTensor) -> keras.K
     return tokens if tokens.shape[1] == n_tokens else tokens[:, :n_tokens]
 
 
-def _first(outputs: Any) -> keras.KerasTensor:
+def _first_output_tensor(outputs: Any) -> keras.KerasTensor:
     import keras
 
     return keras.tree.flatten(outputs)[0]
 
 
-def _constants(layer: Any, positional: Any, keywords: Any) -> Any:
+def _constant_outputs(layer: Any, positional: Any, keywords: Any) -> Any:
     """Return the outputs of a call that do not depend on the sample, as arrays."""
     import keras
 
@@ -290,7 +290,7 @@ def _constants(layer: Any, positional: Any, keywords: Any) -> Any:
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
-def _agree(model: keras.Model, repeated: _Repeated) -> bool:
+def _repeated_graph_agrees(model: keras.Model, repeated: _RepeatedGraph) -> bool:
     """Return True if the repeated graph computes what the original does, of a random sample."""
     import keras
 

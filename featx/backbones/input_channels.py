@@ -68,11 +68,11 @@ def with_input_channels(
     copy = keras.models.clone_model(
         model,
         input_tensors=inputs,
-        clone_function=lambda layer: _copied(layer, n_channels),
+        clone_function=lambda layer: _layer_for_channels(layer, n_channels),
     )
     shapes = [tuple(weight.shape) for weight in copy.weights]
     adapted = [
-        _adapted(np.asarray(weight), shape, takes_bgr=takes_bgr)
+        _weight_for_channels(np.asarray(weight), shape, takes_bgr=takes_bgr)
         for weight, shape in zip(model.weights, shapes, strict=True)
     ]
     if [weight.shape for weight in adapted] != shapes:
@@ -87,12 +87,12 @@ def with_input_channels(
     return copy
 
 
-def _copied(layer: keras.Layer, n_channels: int) -> keras.Layer:
+def _layer_for_channels(layer: keras.Layer, n_channels: int) -> keras.Layer:
     """Return a layer without weights, with its constants for another number of channels."""
     import keras
 
     if isinstance(layer, keras.Sequential):  # its first layer would take three channels only
-        copied = [_copied(each, n_channels) for each in layer.layers]
+        copied = [_layer_for_channels(each, n_channels) for each in layer.layers]
         return keras.Sequential(copied, name=layer.name)
     config = layer.get_config()
     for name in _CONSTANTS.get(type(layer).__name__, ()):
@@ -105,7 +105,9 @@ def _is_of_colors(constants: Any) -> bool:
     return isinstance(constants, Sequence) and len(constants) == N_COLORS
 
 
-def _adapted(value: np.ndarray, shape: tuple[int, ...], *, takes_bgr: bool) -> np.ndarray:
+def _weight_for_channels(
+    value: np.ndarray, shape: tuple[int, ...], *, takes_bgr: bool
+) -> np.ndarray:
     """Return a weight in the shape that it has in the copy, if it is one of the first layers."""
     if value.shape == shape:
         return value

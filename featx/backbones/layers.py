@@ -87,11 +87,11 @@ def pooled(
         "max": lambda: ops.max(x, axis=inner),
         "gem": lambda: _generalized_mean(x[:, n_prefix_tokens:], inner),
     }
-    parts = [vectors[part]() for part in _parts_of(pooling)]
+    parts = [vectors[part]() for part in _parts_of_pooling(pooling)]
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
 
-def _parts_of(pooling: str) -> list[str]:
+def _parts_of_pooling(pooling: str) -> list[str]:
     return ["avg", "max"] if pooling == "avgmax" else pooling.split("+")
 
 
@@ -120,7 +120,7 @@ def pooled_tokens(
         "avg": lambda: ops.sum(x * weights, axis=1) / lengths,
         "max": lambda: ops.max(ops.where(weights > 0, x, -math.inf), axis=1),
     }
-    names = _parts_of(pooling)
+    names = _parts_of_pooling(pooling)
     if not vectors.keys() >= set(names):
         options = "'auto', 'cls', 'avg', 'max', 'avgmax', 'cls+avg', 'flatten' or None"
         raise ParameterError.of("pooling", pooling, f"expected {options} for texts.")
@@ -144,7 +144,7 @@ def pooled_shape(
         return tuple(shape)
     if pooling == "flatten":
         return (math.prod(shape),)
-    return ((1, *shape)[channel_axis] * len(_parts_of(pooling)),)
+    return ((1, *shape)[channel_axis] * len(_parts_of_pooling(pooling)),)
 
 
 def find_layer_output(
@@ -175,7 +175,7 @@ def find_layer_output(
     nested = [node for node in calls_of(model) if node.operation.name == outer]
     is_inside = slash and len(nested) == 1 and is_graph(nested[0].operation)
     if is_inside and inner in _names_in(nested[0].operation):
-        return _inside(nested[0], inner, label=f"{label}/{outer}")
+        return _nested_layer_output(nested[0], inner, label=f"{label}/{outer}")
     names = [*others, *_names_in(model)]
     inside = [known for known in names if known.endswith(f"/{name}")]
     hint = did_you_mean(inside[0] if inside else name, names)
@@ -187,7 +187,7 @@ def find_layer_output(
     )
 
 
-def _inside(call: Any, name: str, *, label: str) -> keras.KerasTensor:
+def _nested_layer_output(call: Any, name: str, *, label: str) -> keras.KerasTensor:
     """Return the output of a layer inside a nested model, for the inputs of this call."""
     import keras
 

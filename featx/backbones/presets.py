@@ -92,14 +92,14 @@ def list_presets() -> list[PresetInfo]:
 
     Raise BackboneError if it is not installed.
     """
-    hub = _hub()
+    hub = _import_keras_hub()
     members = vars(hub.models).values()
     classes: list[Any] = [kind for kind in members if isinstance(kind, type)]
     backbones = {kind for kind in classes if issubclass(kind, hub.models.Backbone)}
     bases = {base for backbone in backbones for base in backbone.__mro__[1:]}
     found = []
     for backbone in sorted(backbones - bases, key=lambda kind: kind.__name__):
-        kind = _kind_of(backbone)
+        kind = _kind_of_hub_backbone(backbone)
         for name, about in backbone.presets.items():
             n_parameters = about.get("metadata", {}).get("params")
             found.append(PresetInfo(PREFIX + name, kind, backbone.__name__, n_parameters))
@@ -109,7 +109,7 @@ def list_presets() -> list[PresetInfo]:
 _KINDS = ("image", "text", "image and text", "other")
 
 
-def _kind_of(backbone: type) -> str:
+def _kind_of_hub_backbone(backbone: type) -> str:
     """Return what a class of backbones takes, from the parameters of its constructor."""
     names = inspect.signature(backbone.__init__).parameters.keys()  # type: ignore[misc]
     takes_images = bool(names & {"image_shape", "input_shape", "vision_encoder", "image_encoder"})
@@ -182,7 +182,7 @@ class Preset:
 
     def _download(self, *, with_weights: bool) -> Path:
         """Return the folder of a preset that KerasHub has, or downloads now."""
-        hub = _hub()
+        hub = _import_keras_hub()
         handle = self.name
         if "://" not in handle:
             presets = hub.models.Backbone.presets
@@ -214,7 +214,7 @@ def hub_version() -> str:
     return version("keras-hub")
 
 
-def _hub() -> Any:
+def _import_keras_hub() -> Any:
     hub_version()
     with contextlib.redirect_stdout(sys.stderr):
         import keras_hub
@@ -330,7 +330,7 @@ def build_preset(
     images and texts, only the encoder of images is kept.
     """
     config = check_config(folder)
-    hub = _hub()
+    hub = _import_keras_hub()
     # Other networks take images of any size, or none.
     is_sized = "registered_name" not in config or "image_shape" in config.get("config", {})
     arguments = {"image_shape": (*size, 3), **params} if size and is_sized else dict(params)
@@ -343,7 +343,7 @@ def build_preset(
                 model.load_weights(os.fspath(weights))
             if {tensor.name for tensor in model.inputs} >= _IMAGES_AND_TEXTS:
                 model = model.vision_encoder
-            parts = _Parts(hub, folder)
+            parts = _PresetParts(hub, folder)
             return replace(
                 single_input_model(model, pad_id=parts.pad_id(), label=label),
                 scaling=parts.scaling(label),
@@ -363,7 +363,7 @@ def build_preset(
         raise BackboneError(message) from exc
 
 
-class _Parts:
+class _PresetParts:
     """The parts of a preset around its backbone."""
 
     def __init__(self, hub: Any, folder: Path) -> None:

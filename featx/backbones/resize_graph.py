@@ -40,14 +40,14 @@ def with_resize(model: keras.Model, form: InputForm) -> keras.Model:
     # The size of the images, as tensors.
     rows, columns = _positions(x, axis=2), _positions(x, axis=3)
     own = [ops.max(rows) + 1.0, ops.max(columns) + 1.0]
-    sides = map(_Side, own, _resized_sides(own, form), form.shape[:2])
-    height_weights, width_weights = map(_weights, (rows, columns), sides)
+    sides = map(_ResizedSide, own, _resized_sides(own, form), form.shape[:2])
+    height_weights, width_weights = map(_resize_weights, (rows, columns), sides)
     x = _as_levels(ops.matmul(height_weights, x))
     x = _as_levels(ops.matmul(x, ops.transpose(width_weights)))
     return keras.Model(inputs, model(ops.cast(ops.transpose(x, (0, 2, 3, 1)), "uint8")))
 
 
-class _Side(NamedTuple):
+class _ResizedSide(NamedTuple):
     """The lengths of one side in pixels: of the image, of the resized image and of the input."""
 
     own: Any
@@ -64,7 +64,7 @@ def _positions(x: Any, axis: int) -> Any:
 
 
 def _resized_sides(own: list[Any], form: InputForm) -> list[Any]:
-    """Return height and width of the resized image: see ``_place`` in ``inputs/resize.py``."""
+    """Return the sides of the resized image: see ``_resize_place`` in ``inputs/resize.py``."""
     from keras import ops
 
     target = [float(side) for side in form.shape[:2]]
@@ -81,7 +81,7 @@ def _resized_sides(own: list[Any], form: InputForm) -> list[Any]:
     return [ops.where(is_wider, kept[0], target[0]), ops.where(is_wider, target[1], kept[1])]
 
 
-def _weights(positions: Any, side: _Side) -> Any:
+def _resize_weights(positions: Any, side: _ResizedSide) -> Any:
     """Return the weights, (target, own), of each pixel of a side in each resized pixel."""
     from keras import ops
 

@@ -94,11 +94,11 @@ def resolve(
 
     `array_shape` is the shape of one sample, if the samples are arrays of one shape.
     """
-    source = _source(spec, array_shape, cache)
-    return _resolve_from(source, spec, array_shape, cache, Digester())
+    source = _model_identity(spec, array_shape, cache)
+    return _resolve_from_identity(source, spec, array_shape, cache, Digester())
 
 
-def _resolve_from(
+def _resolve_from_identity(
     source: dict[str, Any] | None,
     spec: BackboneSpec,
     array_shape: tuple[int, ...] | None,
@@ -106,9 +106,9 @@ def _resolve_from(
     digester: Digester,
 ) -> EmbeddingSource:
     dtype = cache.dtype if cache else "float32"
-    recipe = _recipe(spec, source)
+    recipe = _backbone_recipe(spec, source)
     build = _builder(spec, source, array_shape)
-    remembered = _recall(cache, recipe) if recipe else None
+    remembered = _recall_space(cache, recipe) if recipe else None
     if recipe and remembered and not callable(spec.backbone):
         checked = functools.partial(_built_as, remembered, build, recipe, cache)
         return EmbeddingSource(remembered.stored_as(dtype), checked, has_recipe=True)
@@ -137,7 +137,7 @@ def _resolve_from(
     # User code may change while the file that refers to it stays the same.
     is_fixed_by_recipe = callable(spec.backbone) or not backbone.runs_user_code
     if recipe and remembered != space and is_fixed_by_recipe:
-        _remember(cache, recipe, space)
+        _remember_space(cache, recipe, space)
     is_of_caller = callable(spec.backbone) or callable(spec.preprocessing)
     check = functools.partial(_check_unchanged, backbone, space) if is_of_caller else _nothing
     has_recipe = recipe is not None and is_fixed_by_recipe and not callable(spec.backbone)
@@ -175,7 +175,7 @@ def _built_as(
         return backbone
     space = backbone.space()
     if space != remembered:
-        _remember(cache, recipe, space)
+        _remember_space(cache, recipe, space)
         new, old = space.description, remembered.description
         differing = sorted(name for name in new | old if new.get(name) != old.get(name))
         place = f"the cache {os.fspath(cache.path)!r}" if cache else "this process"
@@ -202,10 +202,10 @@ def resolve_layers(
     The source of `spec` itself, duplicates and sources that cannot be cached are left out.
     """
     found, digester = {own.space.digest: own}, Digester()
-    source = _source(spec, array_shape, cache) if layers else None
+    source = _model_identity(spec, array_shape, cache) if layers else None
     for each in layers:
         at_layer = replace(spec, layer=each.layer, pooling=each.pooling)
-        other = _resolve_from(source, at_layer, array_shape, cache, digester)
+        other = _resolve_from_identity(source, at_layer, array_shape, cache, digester)
         if other.is_cacheable:
             found.setdefault(other.space.digest, other)
     return list(found.values())[1:]
@@ -215,7 +215,7 @@ def resolve_layers(
 _KNOWN: dict[str, Space] = {}
 
 
-def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
+def _recall_space(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | None:
     if cache is None:
         return _KNOWN.get(digest_of_json(recipe))
     with contextlib.suppress(ValueError):  # a damaged fact counts as unknown
@@ -223,7 +223,7 @@ def _recall(cache: EmbeddingCache | None, recipe: dict[str, Any]) -> Space | Non
     return None
 
 
-def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space) -> None:
+def _remember_space(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space) -> None:
     if cache is None:
         _KNOWN[digest_of_json(recipe)] = space
         return
@@ -235,7 +235,7 @@ def _remember(cache: EmbeddingCache | None, recipe: dict[str, Any], space: Space
         return
 
 
-def _source(
+def _model_identity(
     spec: BackboneSpec, array_shape: tuple[int, ...] | None, cache: EmbeddingCache | None
 ) -> dict[str, Any] | None:
     """Describe, without Keras, the source of a model; None if it cannot be identified."""
@@ -267,10 +267,10 @@ def _source(
         plain["in_channels"] = spec.n_channels
     if callable(spec.backbone) or spec.weights is None:
         plain["backend"] = backend_name()  # backends draw different numbers from one seed
-    return {"keras": _keras_version(), **_plain(plain)}
+    return {"keras": _keras_version(), **_recipe_as_json(plain)}
 
 
-def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any] | None:
+def _backbone_recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return, without Keras, the recipe of a backbone; None if it cannot be identified."""
     if source is None or not (spec.preprocessing is None or isinstance(spec.preprocessing, str)):
         return None
@@ -284,7 +284,7 @@ def _recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[str, Any]
     }
     if spec.n_prefix_tokens is not None:
         reading["n_prefix_tokens"] = spec.n_prefix_tokens
-    return {**source, **_plain(reading)}
+    return {**source, **_recipe_as_json(reading)}
 
 
 @functools.cache
@@ -292,12 +292,12 @@ def _keras_version() -> str:
     return version("keras")
 
 
-def _plain(value: Any) -> Any:
+def _recipe_as_json(value: Any) -> Any:
     """Return a recipe as it would be read from JSON."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _recipe_as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_recipe_as_json(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 
@@ -383,7 +383,7 @@ def _builder(
                     else build_backbone(spec, array_shape)
                 )
                 if source and callable(spec.backbone):  # the call may have changed attributes
-                    changed = _source(spec, array_shape, None)
+                    changed = _model_identity(spec, array_shape, None)
                     _BUILT[_key_of_model(spec, changed, array_shape)] = backbones
             while len(_BUILT) > _MAX_BUILT:
                 _BUILT.popitem(last=False)

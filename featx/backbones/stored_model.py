@@ -92,16 +92,16 @@ class StoredModel:
             # In a new thread, Keras' thread-local settings have their defaults. Seeded here, since
             # that thread would wait for the lock that this one may hold.
             with fixed_seed(), ThreadPoolExecutor(1) as threads:
-                return threads.submit(_load, archive, config, len(weights)).result()
+                return threads.submit(_load_stored_model, archive, config, len(weights)).result()
 
 
-def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model:
+def _load_stored_model(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model:
     import keras
 
     try:
         if any(str(part.get("module")).startswith(f"{_HUB}.") for part in _dicts_in(config)):
             importlib.import_module(_HUB)  # which registers its classes
-        _check_size(config, weights_bytes)
+        _check_model_memory(config, weights_bytes)
         return keras.saving.load_model(file, compile=False, safe_mode=True)
     except SavedFileError:
         raise
@@ -113,15 +113,15 @@ def _load(file: Path, config: dict[str, Any], weights_bytes: int) -> keras.Model
         raise SavedFileError(f"the Keras model in it cannot be loaded: {exc}") from exc
 
 
-def _check_size(config: dict[str, Any], weights_bytes: int) -> None:
+def _check_model_memory(config: dict[str, Any], weights_bytes: int) -> None:
     """Check the memory that a model needs, before any is allocated."""
     import keras
 
     try:
         with keras.StatelessScope(initialize_variables=False):
             model = keras.saving.deserialize_keras_object(config)
-            n_weights = sum(map(_size, getattr(model, "variables", ())))
-            largest = max(map(_size, _tensors_of(model)), default=0)
+            n_weights = sum(map(_n_elements_of_tensor, getattr(model, "variables", ())))
+            largest = max(map(_n_elements_of_tensor, _tensors_of_graph(model)), default=0)
     except Exception:
         if _names_registered(config):  # custom layers may need their weights to be built
             return
@@ -152,7 +152,7 @@ def check_activations(model: keras.Model, input_shape: Sequence[int]) -> None:
         return
     try:
         inputs = [keras.KerasTensor((None, *input_shape), dtype=model.inputs[0].dtype)]
-        for size in map(_size, _activations_of(model, inputs)):
+        for size in map(_n_elements_of_tensor, _activations_of(model, inputs)):
             _check_activation(size)
     except SavedFileError:
         raise
@@ -176,16 +176,16 @@ def _activations_of(model: keras.Model, inputs: Sequence[Any]) -> Iterator[Any]:
         known.update(zip(map(id, call.outputs), outputs, strict=True))
 
 
-def _tensors_of(model: Any) -> Iterator[Any]:
+def _tensors_of_graph(model: Any) -> Iterator[Any]:
     if not is_graph(model):
         return
     yield from model.inputs
     for call in calls_of(model):
         yield from call.outputs
-        yield from _tensors_of(call.operation)
+        yield from _tensors_of_graph(call.operation)
 
 
-def _size(tensor: Any) -> int:
+def _n_elements_of_tensor(tensor: Any) -> int:
     return math.prod(side for side in tensor.shape if side is not None)
 
 
@@ -209,7 +209,7 @@ def check_configuration(data: bytes) -> dict[str, Any]:
         config = json.loads(data.decode("utf-8"), object_hook=_not_compiled)
         if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
             raise ConfigurationError("its configuration is not that of a model")
-        faults = sorted({fault for fault in map(_fault_of, _dicts_in(config)) if fault})
+        faults = sorted({fault for fault in map(_configuration_fault, _dicts_in(config)) if fault})
         _check_calls(config)
     except (ValueError, RecursionError) as exc:
         if isinstance(exc, ConfigurationError):
@@ -266,7 +266,7 @@ def _n_calls(value: Any) -> int:
     return times * (inner + ("class_name" in value))
 
 
-def _fault_of(config: dict[str, Any]) -> str:
+def _configuration_fault(config: dict[str, Any]) -> str:
     """Describe the fault of one object of a configuration; empty if it has none."""
     if "class_name" not in config:
         return ""

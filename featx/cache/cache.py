@@ -129,7 +129,7 @@ class EmbeddingCache:
             raise ParameterError(
                 f"dtype={dtype!r}: expected one of {', '.join(map(repr, STORED_DTYPES))}"
             )
-        self.path = default_cache_path() if path is None else _absolute(path)
+        self.path = default_cache_path() if path is None else _absolute_cache_path(path)
         _check_possible(self.path)
         self.dtype = dtype
 
@@ -497,7 +497,7 @@ def _clear_part(folder: Path, starts: dict[str, bytes]) -> int:
     return freed_bytes + remove_written(folder, starts)
 
 
-def _absolute(path: str | os.PathLike[str]) -> Path:
+def _absolute_cache_path(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a cache; an empty string is not the current folder."""
     if not os.fspath(path):
         raise ParameterError.of("cache", path, _EXPECTED)
@@ -532,7 +532,7 @@ def resolve_cache(cache: Any) -> EmbeddingCache | None:
     """Return the cache for the `cache` parameter of an extractor; None if nothing is cached."""
     if cache is None or isinstance(cache, EmbeddingCache):
         return cache
-    path = default_cache_path() if cache == "auto" else _absolute(cache)
+    path = default_cache_path() if cache == "auto" else _absolute_cache_path(cache)
     if path not in _SHARED:
         _SHARED.setdefault(path, EmbeddingCache(path))
     return _SHARED[path]

@@ -221,7 +221,7 @@ def read_shards(path: Path) -> list[Shard]:
         raise InputError(f"{str(path)!r}: no such file, or a folder without .h5 files")
     shards, faults = [], []
     for file, found in zip(paths, examine_shards(paths), strict=True):
-        fault = _fault_of(found)
+        fault = _shard_import_fault(found)
         if fault:
             faults.append(f"{one_line(file)}: {one_line(fault)}")
         elif isinstance(found, Shard):
@@ -231,7 +231,7 @@ def read_shards(path: Path) -> list[Shard]:
     return shards
 
 
-def _fault_of(found: Shard | Exception) -> str:
+def _shard_import_fault(found: Shard | Exception) -> str:
     """Return the reason why a shard cannot be imported; empty if it can."""
     # The folder is named after the digest of the space, which is computed and not read from the
     # file: a file cannot choose it.

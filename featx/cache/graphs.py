@@ -76,7 +76,7 @@ class GraphStore:
         """
         if not self._is_followed():
             return None
-        path, head = self.folder / key.file_name, _head_of(key)
+        path, head = self.folder / key.file_name, _graph_file_header(key)
         try:
             data = memoryview(read_regular(path, max_bytes=MAX_GRAPH_BYTES))
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class GraphStore:
     def store(self, key: GraphKey, graph: bytes | memoryview) -> None:
         """Store a graph under a key; raise OSError if it cannot be written."""
         check_folder(self.folder)
-        head = _head_of(key)
+        head = _graph_file_header(key)
         write_in_order({self.folder / key.file_name: [head, graph, digest_of(head, graph)]})
 
     def refuse(self, key: GraphKey, reason: str) -> None:
@@ -153,5 +153,5 @@ class GraphStore:
         return sorted(name for name in names if is_regular(self.folder / name))
 
 
-def _head_of(key: GraphKey) -> bytes:
+def _graph_file_header(key: GraphKey) -> bytes:
     return GRAPH_START + json.dumps(key.to_json(), sort_keys=True).encode() + b"\n"

@@ -42,16 +42,16 @@ _Question = tuple[str, str]
 
 def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
     """Return the layout of each shard, or the fault of the file."""
-    found = _answers([("shard", str(path)) for path in paths])
+    found = _inspect_in_child([("shard", str(path)) for path in paths])
     return [each if isinstance(each, Fault) else ShardLayout.from_json(each) for each in found]
 
 
 def inspect_weights(path: Path) -> Fault | None:
     """Return the fault of a weight file; None if it holds only plain arrays."""
-    return _answers([("weights", str(path))])[0]
+    return _inspect_in_child([("weights", str(path))])[0]
 
 
-def _answers(questions: Sequence[_Question]) -> list[Any]:
+def _inspect_in_child(questions: Sequence[_Question]) -> list[Any]:
     """Return the answer of a child process, or a fault, for each question."""
     answers: list[Any] = []
     has_failed = False

@@ -52,7 +52,7 @@ def compact(store: SpaceStore) -> None:
     Rows keep the order in which they were stored. If a row cannot be read, no shard is removed. If
     the merged shards cannot be written, OSError is raised, and nothing is lost.
     """
-    _sweep(store)
+    _remove_unfinished_files(store)
     with store.damage.reported():
         snapshot = store.snapshot()
     _merge(store, _worth_merging(snapshot))
@@ -123,7 +123,7 @@ def _worth_merging(snapshot: Snapshot) -> list[Shard]:
     return chosen if len(chosen) > 1 or any(has_repeated) else []
 
 
-def _sweep(store: SpaceStore) -> None:
+def _remove_unfinished_files(store: SpaceStore) -> None:
     """Remove unfinished files of writers that were killed a day ago or longer."""
     remove_abandoned_parts(store.folder)
     for index in store.folder.glob(f"{SHARD_PREFIX}*{INDEX_SUFFIX}"):

@@ -33,7 +33,7 @@ class HDF5StructureError(ValueError):
 
 
 @contextlib.contextmanager
-def _opened(path: Path, fault: str) -> Iterator[h5py.File]:
+def _opened_hdf5_file(path: Path, fault: str) -> Iterator[h5py.File]:
     """Open a file, and raise errors of libhdf5 on damaged metadata as HDF5StructureError."""
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -51,14 +51,14 @@ def read_layout(path: Path) -> ShardLayout:
     external or virtual storage; OSError if it cannot be opened.
     """
     size_bytes = path.stat().st_size
-    with _opened(path, "not a sound shard") as file:
+    with _opened_hdf5_file(path, "not a sound shard") as file:
         attributes = _plain_attributes(file)
         version = attributes["format_version"]
         if version != FORMAT_VERSION:
             raise HDF5StructureError(f"format version {version}, not {FORMAT_VERSION}")
         space = Space.from_json(json.loads(attributes["space"]))
         places = {
-            name: _place_of(file, name, field, size_bytes)
+            name: _place_of_dataset(file, name, field, size_bytes)
             for name, field in fields_of(space).items()
         }
         n_rows = places["embeddings"].shape[0]
@@ -81,7 +81,7 @@ def _plain_attributes(file: h5py.File) -> dict[str, Any]:
     return {name: file.attrs[name] for name in ATTRIBUTES}
 
 
-def _place_of(file: h5py.File, name: str, field: Field, size_bytes: int) -> Place:
+def _place_of_dataset(file: h5py.File, name: str, field: Field, size_bytes: int) -> Place:
     """Return the place of a dataset whose bytes are plain and contiguous in this file."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise HDF5StructureError(f"{name} is a link")
@@ -92,7 +92,7 @@ def _place_of(file: h5py.File, name: str, field: Field, size_bytes: int) -> Plac
     dtypes = [np.dtype(dtype) for dtype in field.dtypes]
     stored_bytes, offset = dataset.id.get_storage_size(), dataset.id.get_offset()
     layout = dataset.id.get_create_plist().get_layout()
-    _check(
+    _check_no_structure_fault(
         name,
         {
             "is not contiguous": layout != h5py.h5d.CONTIGUOUS,
@@ -108,7 +108,7 @@ def _place_of(file: h5py.File, name: str, field: Field, size_bytes: int) -> Plac
 
 def _check_plain_storage(dataset: h5py.Dataset, where: str) -> None:
     creation = dataset.id.get_create_plist()
-    _check(
+    _check_no_structure_fault(
         where,
         {
             "is virtual": dataset.is_virtual,
@@ -118,7 +118,7 @@ def _check_plain_storage(dataset: h5py.Dataset, where: str) -> None:
     )
 
 
-def _check(where: str, faults: Mapping[str, bool]) -> None:
+def _check_no_structure_fault(where: str, faults: Mapping[str, bool]) -> None:
     for fault, is_found in faults.items():
         if is_found:
             raise HDF5StructureError(f"{where} {fault}")
@@ -131,7 +131,7 @@ def check_plain(path: Path) -> None:
     other than numbers, or arrays that declare more than is stored; OSError if it cannot be opened.
     """
     size_bytes = path.stat().st_size
-    with _opened(path, "damaged") as file:
+    with _opened_hdf5_file(path, "damaged") as file:
         _ObjectChecker(size_bytes).check_group(file, "", 0)
 
 
@@ -180,7 +180,7 @@ class _ObjectChecker:
         self._declared_bytes += declared_bytes
         has_numbers = dataset.dtype.kind in "biufV" and not dataset.dtype.hasobject
         _check_plain_storage(dataset, where)
-        _check(
+        _check_no_structure_fault(
             where,
             {
                 "holds no numbers": not has_numbers,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T", int, float)
 
 
-def _open(context: click.Context, option: click.Parameter, path: str | None) -> EmbeddingCache:
+def _open_cache(
+    context: click.Context, option: click.Parameter, path: str | None
+) -> EmbeddingCache:
     from featx.cache.cache import EmbeddingCache
 
     if path is not None and path.lower() == "none":
@@ -32,7 +34,7 @@ def _open(context: click.Context, option: click.Parameter, path: str | None) -> 
 def _open_existing(
     context: click.Context, option: click.Parameter, path: str | None
 ) -> EmbeddingCache:
-    cache = _open(context, option, path)
+    cache = _open_cache(context, option, path)
     _check_is_there(cache, path)
     return cache
 
@@ -70,7 +72,7 @@ _CACHE_OR_NEW = click.option(
     "store",
     type=GivenPath(),
     default=None,
-    callback=_open,
+    callback=_open_cache,
     help="A folder, created if it is missing; default: your own cache.",
 )
 

@@ -96,10 +96,10 @@ def run_demo(folder: Path, *, n_per_letter: int, on_step: Callable[[str], None])
         rows.append(_score_pixels(images))
         for run in ("first run", "second run"):
             on_step(f"{images.name}: embeddings, {run}")
-            rows.append(_score(images, f"tiny, {run}", classifier, cache))
+            rows.append(_score_demo_classifier(images, f"tiny, {run}", classifier, cache))
         on_step(f"{images.name}: fine-tuned")
         tuned = clone(classifier).set_params(fine_tune=_FINE_TUNE, random_state=0)
-        rows.append(_score(images, "tiny, fine-tuned", tuned, cache))
+        rows.append(_score_demo_classifier(images, "tiny, fine-tuned", tuned, cache))
     on_step("saving and loading a model")
     letters = sets[-1]
     model = folder / _MODEL
@@ -156,7 +156,7 @@ def _score_pixels(images: _ImageSet) -> DemoRow:
     head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     with blas_threads_for(pixels.nbytes):
         scores = _cross_validate(head, pixels, images)
-    return _row(images, "raw pixels", scores, 0, time.perf_counter() - start_s)
+    return _demo_row(images, "raw pixels", scores, 0, time.perf_counter() - start_s)
 
 
 def _gray_pixels(path: str) -> np.ndarray:
@@ -164,21 +164,21 @@ def _gray_pixels(path: str) -> np.ndarray:
         return np.asarray(image.convert("L").resize((_PIXELS, _PIXELS)), np.float64).ravel()
 
 
-def _score(
+def _score_demo_classifier(
     images: _ImageSet, features: str, classifier: TransferClassifier, cache: EmbeddingCache
 ) -> DemoRow:
     before = cache.info()["n_forward"]
     start_s = time.perf_counter()
     scores = _cross_validate(classifier, images.paths, images)
     seconds = time.perf_counter() - start_s
-    return _row(images, features, scores, cache.info()["n_forward"] - before, seconds)
+    return _demo_row(images, features, scores, cache.info()["n_forward"] - before, seconds)
 
 
 def _cross_validate(estimator: Any, X: np.ndarray, images: _ImageSet) -> np.ndarray:
     return cross_val_score(estimator, X, images.labels, groups=images.groups, cv=images.splits)
 
 
-def _row(
+def _demo_row(
     images: _ImageSet, features: str, scores: np.ndarray, n_forward: int, seconds: float
 ) -> DemoRow:
     mean, spread = float(scores.mean()), float(scores.std())
@@ -191,7 +191,7 @@ def write_digits(folder: Path) -> None:
     for number, (levels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         image = Image.fromarray((levels * (255 / 16)).astype(np.uint8))
         enlarged = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-        _save(enlarged, folder / str(label) / f"{number:04}.png")
+        _save_demo_image(enlarged, folder / str(label) / f"{number:04}.png")
 
 
 def write_letters(folder: Path, *, n_per_letter: int) -> None:
@@ -202,7 +202,7 @@ def write_letters(folder: Path, *, n_per_letter: int) -> None:
         for number in range(n_per_letter):
             file = files[number % len(files)]
             image = draw_letter(letter, file, rng)
-            _save(image, folder / letter / f"{file.stem}-{number:03}.png")
+            _save_demo_image(image, folder / letter / f"{file.stem}-{number:03}.png")
 
 
 def typefaces() -> list[Path]:
@@ -250,6 +250,6 @@ def _font(typeface: Path, height: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(typeface), height)
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def _save_demo_image(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)

@@ -82,18 +82,18 @@ def check_packages(path: Path) -> None:
         check_pyarrow()
 
 
-def _write_npz(table: EmbeddingFile, path: Path) -> None:
+def _write_embeddings_npz(table: EmbeddingFile, path: Path) -> None:
     arrays: dict[str, Any] = {"embeddings": table.embeddings}
     arrays |= {name: np.array(texts) for name, texts in table.columns("paths", "labels").items()}
     with open(path, "xb") as file:
         np.savez(file, **arrays)
 
 
-def _write_csv(table: EmbeddingFile, path: Path) -> None:
+def _write_embeddings_csv(table: EmbeddingFile, path: Path) -> None:
     write_csv(path, table.columns("path", "label"), [table.embeddings])
 
 
-def _write_parquet(table: EmbeddingFile, path: Path) -> None:
+def _write_embeddings_parquet(table: EmbeddingFile, path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -105,10 +105,15 @@ def _write_parquet(table: EmbeddingFile, path: Path) -> None:
     parquet.write_table(pa.table(columns), path)
 
 
-def _write_h5(table: EmbeddingFile, path: Path) -> None:
+def _write_embeddings_h5(table: EmbeddingFile, path: Path) -> None:
     from featx.cache.hdf5 import plain_file
 
     path.write_bytes(plain_file(table.embeddings, table.columns("paths", "labels")))
 
 
-_WRITERS = {".csv": _write_csv, ".h5": _write_h5, ".npz": _write_npz, ".parquet": _write_parquet}
+_WRITERS = {
+    ".csv": _write_embeddings_csv,
+    ".h5": _write_embeddings_h5,
+    ".npz": _write_embeddings_npz,
+    ".parquet": _write_embeddings_parquet,
+}

@@ -343,12 +343,12 @@ def main(arguments: list[str] | None = None) -> None:
     _keep_tensorflow_quiet()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     with _unwound_by_signals():
-        code = _run(arguments)
+        code = _run_command(arguments)
     if code:
         sys.exit(code)
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run_command(arguments: list[str] | None) -> int:
     """Run the command and return its exit code."""
     try:
         # Without colors, click would remove escapes from messages; `echo` shows them as text.

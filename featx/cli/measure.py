@@ -65,7 +65,7 @@ def measured(network: Network) -> Cost:
     return Cost(**json.loads(child.stdout.splitlines()[-1]))
 
 
-def _measure(network: Network) -> Cost:
+def _measure_network(network: Network) -> Cost:
     """Measure a network in this process."""
     import keras  # noqa: F401 - its memory is not that of the network
 
@@ -87,12 +87,12 @@ def _measure(network: Network) -> Cost:
 
     engine = faster_engine("float32") or "keras"
     try:
-        _run(runner(engine), images, least_s=0.0)  # compiles the network
+        _run_repeated_batch(runner(engine), images, least_s=0.0)  # compiles the network
     except EngineError:
         engine = "keras"  # as in a pass
-        _run(runner(engine), images, least_s=0.0)
+        _run_repeated_batch(runner(engine), images, least_s=0.0)
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
-    n_images = _run(runner(engine), images, least_s=_LEAST_S)
+    n_images = _run_repeated_batch(runner(engine), images, least_s=_LEAST_S)
     rate = n_images / (time.perf_counter() - start_s)
     cpu_ms = 1000 * (time.process_time() - start_cpu_s) / n_images
     peak = _memory_mb("VmHWM")
@@ -100,7 +100,7 @@ def _measure(network: Network) -> Cost:
     return Cost(engine, device_name(), size, rate, cpu_ms, used)
 
 
-class _Repeated:
+class _RepeatedBatchFeed:
     """A feed that gives the same batch again, twice at least, until a time has passed."""
 
     n_left = 0  # the batch size is fixed, so nobody asks
@@ -119,9 +119,9 @@ class _Repeated:
         return np.arange(len(batch)), batch
 
 
-def _run(runner: Runner, images: np.ndarray, *, least_s: float) -> int:
+def _run_repeated_batch(runner: Runner, images: np.ndarray, *, least_s: float) -> int:
     """Run a batch again and again, and return the number of images."""
-    feed = _Repeated(images, least_s)
+    feed = _RepeatedBatchFeed(images, least_s)
     for _ in runner.run(feed):
         pass
     return feed.n_given
@@ -138,5 +138,5 @@ def _memory_mb(field: str) -> float | None:
 
 if __name__ == "__main__":
     with contextlib.redirect_stdout(sys.stderr):
-        cost = _measure(find_network(sys.argv[1]))
+        cost = _measure_network(find_network(sys.argv[1]))
     print(json.dumps(cost._asdict()))

@@ -94,7 +94,7 @@ def _head_help() -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _added(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a decorator that adds options to a command, in this order."""
 
     def add(command: Any) -> Any:
@@ -105,7 +105,7 @@ def _added(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
-extractor_options = _added(
+extractor_options = _add_options(
     click.option(
         "--weights", type=GivenPath(), default="pretrained", help="pretrained, none or a file."
     ),
@@ -188,7 +188,7 @@ def _tunable() -> list[str]:
     return [name for name in FineTune().get_params() if name != "unfreeze"]
 
 
-fine_tune_options = _added(
+fine_tune_options = _add_options(
     click.option(
         "--fine-tune",
         "unfreeze",
@@ -217,7 +217,7 @@ def make_fine_tune(options: dict[str, Any]) -> Any:
         raise click.BadParameter(
             f"{name!r} is not a parameter of FineTune.{hint}", param_hint="--tune"
         )
-    return FineTune(_value(options["unfreeze"]), **params)
+    return FineTune(_parse_param_value(options["unfreeze"]), **params)
 
 
 def or_none(value: str) -> str | None:
@@ -234,7 +234,7 @@ def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | Non
         if name in parsed:
             raise click.BadParameter(f"{name!r} is given twice: expected once", param_hint=option)
         try:
-            parsed[name] = _value(value)
+            parsed[name] = _parse_param_value(value)
         except RepeatedNameError as exc:
             raise click.BadParameter(
                 f"{text!r}: {exc} is given twice: expected once", param_hint=option
@@ -242,7 +242,7 @@ def _parsed_params(params: tuple[str, ...], option: str) -> dict[str, Any] | Non
     return parsed or None
 
 
-def _value(text: str) -> Any:
+def _parse_param_value(text: str) -> Any:
     """Parse a value as JSON or Python; anything else is text."""
     with contextlib.suppress(ValueError):
         return json.loads(text, object_pairs_hook=dict_without_repeats)

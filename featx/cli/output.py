@@ -97,7 +97,7 @@ def _with_option(fault: ParameterFault) -> str:
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines of text with their control characters escaped."""
-    _write(f"{without_controls(text)}\n", err=err)
+    _write_to_stream(f"{without_controls(text)}\n", err=err)
 
 
 def _results() -> TextIO:
@@ -106,7 +106,7 @@ def _results() -> TextIO:
     return sys.stdout if context is None or context.obj is None else context.obj
 
 
-def _write(text: str, *, err: bool = False) -> None:
+def _write_to_stream(text: str, *, err: bool = False) -> None:
     """Write text unchanged to standard output or standard error.
 
     If the reader is gone, as in ``featx ... | head``, the command exits with the code of SIGPIPE.
@@ -135,7 +135,7 @@ def print_json(value: Any) -> None:
     What is neither plain data nor of NumPy, such as a label that is a date, is written as text.
     """
     document = json.dumps(as_plain(value), indent=1, allow_nan=False, default=str)
-    _write(document.replace("\x7f", "\\u007f") + "\n")
+    _write_to_stream(document.replace("\x7f", "\\u007f") + "\n")
 
 
 def confirm(question: str) -> bool:
@@ -198,7 +198,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         if title:
             console.print(Text(title, "italic"), soft_wrap=True)
         console.print(table)
-    _write(captured.get())
+    _write_to_stream(captured.get())
 
 
 def _as_cell(value: Any) -> Text:

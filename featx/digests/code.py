@@ -87,7 +87,7 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
             stream = _Stream(known, read=stream.read | found)
             stream.write(obj)
     except RecursionError as exc:
-        _refuse(obj, "what it holds is nested too deeply", exc)
+        _refuse_to_hash(obj, "what it holds is nested too deeply", exc)
     return digest_of(b"".join(stream.parts)).hex()
 
 
@@ -124,7 +124,7 @@ class _Stream:
         if kind in _ATOMS:
             self.put(kind.__name__, value if kind in (str, bytes) else repr(value))
         elif kind in _PLAIN or self.known is None or (digest := self.known(value)) is None:
-            _write(value, self)
+            _write_object(value, self)
         else:
             self.put("known", digest)
 
@@ -144,7 +144,7 @@ class _Stream:
 
 
 @functools.singledispatch
-def _write(value: Any, out: _Stream) -> None:
+def _write_object(value: Any, out: _Stream) -> None:
     """Write an object for which no other writer is registered below."""
     if (name := library_name(value)) is not None:
         out.put("library", name)
@@ -158,7 +158,7 @@ def _write_wrapped_or_tensor(value: Any, out: _Stream) -> bool:
         return False
     for attribute in ("__wrapped__", "python_function"):
         if (inner := getattr(value, attribute, None)) is not None:
-            out.put("wrapper", _name_of(type(value)))
+            out.put("wrapper", _name_of_object(type(value)))
             out.write(inner)
             return True
     if not hasattr(value, "__array__"):
@@ -166,20 +166,20 @@ def _write_wrapped_or_tensor(value: Any, out: _Stream) -> bool:
     try:
         _write_array(np.asarray(value), out)
     except Exception as exc:
-        _refuse(value, f"its elements cannot be read ({exc})", exc)
+        _refuse_to_hash(value, f"its elements cannot be read ({exc})", exc)
     return True
 
 
 def _write_as_pickled(value: Any, out: _Stream) -> None:
     if any(map(is_keras, type(value).__mro__)):
-        _refuse(value, "a Keras object of this kind has no digest")
+        _refuse_to_hash(value, "a Keras object of this kind has no digest")
     try:
         registered = copyreg.dispatch_table.get(type(value))
         reduced = registered(value) if registered else value.__reduce_ex__(2)
     except Exception as exc:
-        _refuse(value, f"it is no plain data and has no state to pickle ({exc})", exc)
+        _refuse_to_hash(value, f"it is no plain data and has no state to pickle ({exc})", exc)
     if isinstance(reduced, str):
-        _refuse(value, "pickle would keep no more than its name")
+        _refuse_to_hash(value, "pickle would keep no more than its name")
     build, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
     # Sorted by name, since code may set attributes in any order.
     state = sorted(state.items()) if isinstance(state, dict) else state
@@ -187,8 +187,8 @@ def _write_as_pickled(value: Any, out: _Stream) -> None:
     _write_sequence((build, arguments, state, [*(items or ())], [*(pairs or ())]), out)
 
 
-@_write.register(list)
-@_write.register(tuple)
+@_write_object.register(list)
+@_write_object.register(tuple)
 def _write_sequence(value: list | tuple, out: _Stream) -> None:
     _write_subclass(value, out)
     out.put("list" if isinstance(value, list) else "tuple", str(len(value)))
@@ -196,15 +196,15 @@ def _write_sequence(value: list | tuple, out: _Stream) -> None:
         out.write(item)
 
 
-@_write.register
+@_write_object.register
 def _write_dict(value: dict, out: _Stream) -> None:
     _write_subclass(value, out)
     out.put("dict")
     _write_sequence(list(value.items()), out)
 
 
-@_write.register(set)
-@_write.register(frozenset)
+@_write_object.register(set)
+@_write_object.register(frozenset)
 def _write_set(value: set | frozenset, out: _Stream) -> None:
     _write_subclass(value, out)
     out.put("set")
@@ -219,8 +219,8 @@ def _write_subclass(value: Any, out: _Stream) -> None:
         out.write(sorted(getattr(value, "__dict__", {}).items()))
 
 
-@_write.register(np.ndarray)
-@_write.register(np.generic)
+@_write_object.register(np.ndarray)
+@_write_object.register(np.generic)
 def _write_array(value: np.ndarray | np.generic, out: _Stream) -> None:
     if type(value) not in (np.ndarray, np.memmap) and isinstance(value, np.ndarray):
         _write_array_subclass(value, out)
@@ -242,13 +242,13 @@ def _write_array_subclass(value: np.ndarray, out: _Stream) -> None:
         out.write((np.ma.getmaskarray(value), np.asarray(value.fill_value), value.hardmask))
     elif is_library(type(value).__module__):
         out.write(sorted(getattr(value, "__dict__", {}).items()))
-    out.put("subclass", _name_of(type(value)))
+    out.put("subclass", _name_of_object(type(value)))
 
 
-@_write.register
+@_write_object.register
 def _write_module(value: types.ModuleType, out: _Stream) -> None:
     if not is_library(value.__name__):
-        _refuse(value, "a module has no digest; refer to its functions instead")
+        _refuse_to_hash(value, "a module has no digest; refer to its functions instead")
     out.put("module", value.__name__)
 
 
@@ -269,10 +269,10 @@ for _kind, _names in {
     functools.partial: ("func", "args", "keywords"),
     np.vectorize: ("pyfunc", "otypes", "signature", "excluded"),
 }.items():
-    _write.register(_kind, functools.partial(_write_attributes, names=_names))
+    _write_object.register(_kind, functools.partial(_write_attributes, names=_names))
 
 
-@_write.register
+@_write_object.register
 def _write_class(value: type, out: _Stream) -> None:
     if (name := library_name(value)) is not None:
         out.put("library", name)
@@ -282,12 +282,14 @@ def _write_class(value: type, out: _Stream) -> None:
         out.write_if_read({k: v for k, v in vars(value).items() if _is_unwritten_data(k, v)})
 
 
-@_write.register
+@_write_object.register
 def _write_function(value: types.FunctionType, out: _Stream) -> None:
     if (name := library_name(value)) is not None:
         out.put("library", name)
     elif modules := _foreign_imports(value.__code__):
-        _refuse(value, f"it imports {', '.join(modules)}; move the import to the top of the module")
+        _refuse_to_hash(
+            value, f"it imports {', '.join(modules)}; move the import to the top of the module"
+        )
     elif out.is_new(value):
         # Private attributes are the marks of decorators such as TensorFlow's AutoGraph, unless the
         # code reads them.
@@ -305,7 +307,7 @@ def _write_function(value: types.FunctionType, out: _Stream) -> None:
                 _write_global(path, value, out)
 
 
-@_write.register
+@_write_object.register
 def _write_code(value: types.CodeType, out: _Stream) -> None:
     # Without this flag, since a definition inside another function computes the same.
     flags = value.co_flags & ~inspect.CO_NESTED
@@ -347,10 +349,10 @@ def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _Str
         out.write(value)
 
 
-def _refuse(obj: Any, reason: str, cause: Exception | None = None) -> NoReturn:
+def _refuse_to_hash(obj: Any, reason: str, cause: Exception | None = None) -> NoReturn:
     raise UnhashableCodeError(
-        f"{_name_of(obj)} cannot be identified: {reason}. Code is identified by its functions, "
-        "classes, plain data and arrays; keep other objects out of it."
+        f"{_name_of_object(obj)} cannot be identified: {reason}. Code is identified by its "
+        "functions, classes, plain data and arrays; keep other objects out of it."
     ) from cause
 
 
@@ -478,7 +480,7 @@ def _is_dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
 
-def _name_of(obj: Any) -> str:
+def _name_of_object(obj: Any) -> str:
     """Return a name for an object, without its address in memory."""
     kind = obj if isinstance(obj, type) else type(obj)
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)

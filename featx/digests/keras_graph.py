@@ -198,7 +198,7 @@ class Digester:
             {key: value for key, value in (config or {}).items() if key not in attributes},
             attributes,
             self._graph_digest(operation, operation.outputs) if has_graph(operation) else None,
-            _weights_of(operation, attributes),
+            _own_weights_of_layer(operation, attributes),
             _vocabulary_of(operation),
             getattr(getattr(operation, "dtype_policy", None), "name", None),
             getattr(operation, "autocast", None),
@@ -489,7 +489,9 @@ def _holds_code(value: Any) -> bool:
     return callable(value) and library_name(value) is None and not is_keras(type(value))
 
 
-def _weights_of(operation: keras.Operation, attributes: dict[str, Any]) -> list[np.ndarray]:
+def _own_weights_of_layer(
+    operation: keras.Operation, attributes: dict[str, Any]
+) -> list[np.ndarray]:
     """Return the weights of a layer, without those of the layers in its attributes."""
     import keras
 

@@ -84,7 +84,7 @@ def current_settings() -> KerasSettings:
     return KerasSettings(plain, *_process_wide.as_seen_here(), policy=policy)
 
 
-class _ProcessWide:
+class _ProcessWideSettings:
     """The process-wide settings, and the threads that keep them at given values."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class _ProcessWide:
         """Return the settings for this thread, without temporary ones of other threads."""
         with self._changed:
             is_holder = threading.get_ident() in self._holders
-            return _read() if is_holder or not self._holders else self._before
+            return _read_keras_settings() if is_holder or not self._holders else self._before
 
     @contextlib.contextmanager
     def kept_at(self, wanted: tuple[str, float, str], *, in_helper: bool) -> Iterator[None]:
@@ -106,35 +106,35 @@ class _ProcessWide:
         def is_free() -> bool:
             if not self._holders or thread in self._holders:
                 return True
-            return _read() == wanted and (in_helper or self._before == wanted)
+            return _read_keras_settings() == wanted and (in_helper or self._before == wanted)
 
         with self._changed:
             self._changed.wait_for(is_free)
-            found = _read()
+            found = _read_keras_settings()
             if not self._holders:
                 self._before = found
             self._holders[thread] += 1
-            _write(wanted)
+            _write_keras_settings(wanted)
         try:
             yield
         finally:
             with self._changed:
                 if found != wanted:  # helpers may have entered the context
                     self._changed.wait_for(lambda: set(self._holders) == {thread})
-                    _write(found)
+                    _write_keras_settings(found)
                 self._holders[thread] -= 1
                 if not self._holders[thread]:
                     del self._holders[thread]
                 self._changed.notify_all()
 
 
-def _read() -> tuple[str, float, str]:
+def _read_keras_settings() -> tuple[str, float, str]:
     from keras import config
 
     return (config.floatx(), config.epsilon(), config.image_data_format())
 
 
-def _write(values: tuple[str, float, str]) -> None:
+def _write_keras_settings(values: tuple[str, float, str]) -> None:
     from keras import config
 
     floatx, epsilon, image_data_format = values
@@ -143,13 +143,13 @@ def _write(values: tuple[str, float, str]) -> None:
     config.set_image_data_format(image_data_format)
 
 
-_process_wide = _ProcessWide()
+_process_wide = _ProcessWideSettings()
 
 if hasattr(os, "register_at_fork"):
 
     def _forget_holders() -> None:  # a child has none of the threads
         global _process_wide
-        _process_wide = _ProcessWide()
+        _process_wide = _ProcessWideSettings()
 
     os.register_at_fork(after_in_child=_forget_holders)
 

@@ -43,7 +43,7 @@ def compiled_inference(model: keras.Model) -> Callable[[np.ndarray], Any]:
 
     if keras.backend.backend() != "jax":
         given = keras.InputSpec(shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
-        return _compiled(lambda inputs: model(inputs, training=False), given)
+        return _compiled_function(lambda inputs: model(inputs, training=False), given)
     import jax
 
     function = jax.jit(
@@ -98,10 +98,10 @@ def compiled_training(
         return _compiled_by_one_thread(jax.jit(call), current_settings())
     image = keras.InputSpec(shape=(1, *layers.input_shape[1:]), dtype="float32")
     specs = [keras.InputSpec(shape=state.shape, dtype=state.dtype) for state in states]
-    return _compiled(call, image, specs)
+    return _compiled_function(call, image, specs)
 
 
-def _compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+def _compiled_function(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
     """Compile a function of tensors for TensorFlow; torch runs it as it is."""
     import keras
 

@@ -45,7 +45,7 @@ def rewritten(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, _Graph(model)(inputs))
 
 
-class _Step(NamedTuple):
+class _RewrittenCall(NamedTuple):
     """A call of the original graph, and the function that replaces it."""
 
     call: Any
@@ -84,24 +84,26 @@ class _Graph(layers.Layer):
             known.update(zip(map(id, call.outputs), outputs, strict=True))
         return [known[id(output)] for output in self.model.outputs]
 
-    def _plan(self) -> list[_Step]:
+    def _plan(self) -> list[_RewrittenCall]:
         calls = calls_of(self.model)
         if any(map(_makes_mask, self.model._flatten_layers())):
             # The functions that replace calls would lose the mask of a tensor.
-            return [_Step(call, call.operation) for call in calls]
+            return [_RewrittenCall(call, call.operation) for call in calls]
         folded = _foldable(calls, self.model.outputs)
-        return [_Step(call, self._replacement(call, folded)) for call in calls]
+        return [_RewrittenCall(call, self._replacement(call, folded)) for call in calls]
 
     def _replacement(self, call: Any, folded: dict[int, Any]) -> Callable[..., Any]:
         operation = call.operation
-        if not _is_plain(call):
+        if not _is_plain_call(call):
             return operation
         if id(call) in folded and type(operation) is layers.BatchNormalization:
             return lambda x, **_: x
-        if _is_linear(call):
-            weights = _weights_of(operation)
+        if _is_linear_call(call):
+            weights = _weights_of_linear_layer(operation)
             if id(call) in folded:
-                weights = self._own(_fold(weights, folded[id(call)].operation, operation))
+                weights = self._own(
+                    _fold_batch_norm(weights, folded[id(call)].operation, operation)
+                )
             return lambda x, **_: _run_linear(operation, weights, x)
         if type(operation) is layers.Activation:
             dtype = operation.compute_dtype
@@ -110,13 +112,13 @@ class _Graph(layers.Layer):
             mean, spread = np.asarray(operation.mean), np.sqrt(np.asarray(operation.variance))
             spread = np.maximum(spread, keras.config.epsilon())
             return lambda x, **_: (ops.cast(x, operation.compute_dtype) - mean) / spread
-        if _is_plain_nested(call):
+        if _is_plain_nested_model(call):
             nested = _Graph(operation)
             self._nested.append(nested)
             return lambda x, **_: nested.run(x)
         return operation
 
-    def _own(self, weights: _Weights) -> _Weights:
+    def _own(self, weights: _LinearWeights) -> _LinearWeights:
         """Keep folded weights as variables, so that compilers and exporters find them."""
         owned = []
         for value in weights:
@@ -126,10 +128,10 @@ class _Graph(layers.Layer):
                 owned.append(variable)
             else:
                 owned.append(value)
-        return _Weights(*owned)
+        return _LinearWeights(*owned)
 
 
-class _Weights(NamedTuple):
+class _LinearWeights(NamedTuple):
     """The weights of a linear layer; a separable one has a kernel for each of two steps."""
 
     kernel: Any
@@ -146,7 +148,7 @@ def _makes_mask(layer: keras.Layer) -> bool:
     return not is_keras(type(layer)) and type(layer).compute_mask is not keras.Layer.compute_mask
 
 
-def _is_plain(call: Any) -> bool:
+def _is_plain_call(call: Any) -> bool:
     """Return True if a call runs an operation of Keras unchanged, on one tensor, for inference."""
     arguments = call.arguments
     keywords = {name for name, value in arguments.kwargs.items() if value is not None}
@@ -158,7 +160,7 @@ def _is_plain(call: Any) -> bool:
     )
 
 
-def _is_plain_nested(call: Any) -> bool:
+def _is_plain_nested_model(call: Any) -> bool:
     """Return True if a plain call of a model as a layer does no more than run its graph."""
     model = call.operation
     if not is_graph(model) or len(model.inputs) != 1:
@@ -167,10 +169,10 @@ def _is_plain_nested(call: Any) -> bool:
     return (outer.dtype, len(outer.shape)) == (inner.dtype, len(inner.shape))
 
 
-def _is_linear(call: Any) -> bool:
+def _is_linear_call(call: Any) -> bool:
     """Return True if a call is of a linear layer that this module can run itself."""
     layer = call.operation
-    if type(layer) not in _LINEAR or not _is_plain(call):
+    if type(layer) not in _LINEAR or not _is_plain_call(call):
         return False
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
         return False
@@ -183,11 +185,11 @@ def _foldable(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, A
     readers.update(map(id, outputs))
     pairs = {}
     for call in calls:
-        if type(call.operation) is not layers.BatchNormalization or not _is_plain(call):
+        if type(call.operation) is not layers.BatchNormalization or not _is_plain_call(call):
             continue
         tensor = call.input_tensors[0]
         before = producer(tensor)[0]
-        if readers[id(tensor)] != 1 or not _is_linear(before):
+        if readers[id(tensor)] != 1 or not _is_linear_call(before):
             continue
         if _can_fold(call, before.operation):
             pairs[id(call)], pairs[id(before)] = before, call
@@ -205,35 +207,39 @@ def _can_fold(call: Any, layer: Any) -> bool:
     )
 
 
-def _weights_of(layer: Any) -> _Weights:
+def _weights_of_linear_layer(layer: Any) -> _LinearWeights:
     bias = layer.bias if layer.use_bias else None
     if isinstance(layer, _SEPARABLE):
-        return _Weights(layer.pointwise_kernel, bias, layer.depthwise_kernel)
-    return _Weights(layer.kernel, bias)
+        return _LinearWeights(layer.pointwise_kernel, bias, layer.depthwise_kernel)
+    return _LinearWeights(layer.kernel, bias)
 
 
-def _fold(weights: _Weights, norm: layers.BatchNormalization, layer: Any) -> _Weights:
+def _fold_batch_norm(
+    weights: _LinearWeights, norm: layers.BatchNormalization, layer: Any
+) -> _LinearWeights:
     """Fold a batch normalization into the weights of the linear layer before it."""
-    scale = 1 / np.sqrt(_exact(norm.moving_variance) + norm.epsilon)
+    scale = 1 / np.sqrt(_variable_as_float64(norm.moving_variance) + norm.epsilon)
     if norm.scale:
-        scale = scale * _exact(norm.gamma)
-    bias = -_exact(norm.moving_mean)
+        scale = scale * _variable_as_float64(norm.gamma)
+    bias = -_variable_as_float64(norm.moving_mean)
     if weights.bias is not None:
-        bias = bias + _exact(weights.bias)
+        bias = bias + _variable_as_float64(weights.bias)
     bias = bias * scale
     if norm.center:
-        bias = bias + _exact(norm.beta)
-    kernel = _exact(weights.kernel)
+        bias = bias + _variable_as_float64(norm.beta)
+    kernel = _variable_as_float64(weights.kernel)
     # The outputs of a depthwise kernel are along its last two axes: channels and multipliers.
     kernel = kernel * (scale.reshape(kernel.shape[-2:]) if isinstance(layer, _DEPTHWISE) else scale)
-    return _Weights(kernel.astype(np.float32), bias.astype(np.float32), weights.depthwise_kernel)
+    return _LinearWeights(
+        kernel.astype(np.float32), bias.astype(np.float32), weights.depthwise_kernel
+    )
 
 
-def _exact(variable: Any) -> np.ndarray:
+def _variable_as_float64(variable: Any) -> np.ndarray:
     return np.asarray(variable, np.float64)
 
 
-def _run_linear(layer: Any, weights: _Weights, x: Any) -> Any:
+def _run_linear(layer: Any, weights: _LinearWeights, x: Any) -> Any:
     """Run a linear layer and its activation with given weights."""
     dtype = layer.compute_dtype
     x = ops.cast(x, dtype)

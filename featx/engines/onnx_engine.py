@@ -34,7 +34,7 @@ class ONNXEngine(ConvertedEngine):
         signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape)]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "graph.onnx"
-            with _quiet():
+            with _quiet_onnx_converter():
                 add_missing_operations()
                 model.export(str(file), format="onnx", verbose=False, input_signature=signature)
             self._restore(file.read_bytes())
@@ -93,7 +93,7 @@ def add_missing_operations() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_onnx_converter() -> Iterator[None]:
     """Silence the converter's notes on optimizations and deprecations."""
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
     levels = [logger.level for logger in loggers]

@@ -42,7 +42,7 @@ class OpenVINOEngine(ConvertedEngine):
 
     def _load(self, model: keras.Model) -> None:
 
-        self._graph = _converted(model)
+        self._graph = _converted_to_openvino(model)
         transpose_late(self._graph)
         self._compile()
 
@@ -156,7 +156,7 @@ def _swapped(transpose: openvino.Node) -> openvino.Node | None:
     return behind
 
 
-def _converted(model: keras.Model) -> openvino.Model:
+def _converted_to_openvino(model: keras.Model) -> openvino.Model:
     """Convert a model; raise EngineError if OpenVINO has no form of one of its operations."""
     import openvino
 

@@ -112,7 +112,7 @@ class _Speed(NamedTuple):
     setup_s: float  # JAX compiles a network for each size
 
 
-class _Pending(NamedTuple):
+class _PendingBatch(NamedTuple):
     """A batch that was started, or the error that kept it from starting."""
 
     inputs: np.ndarray
@@ -204,7 +204,7 @@ class Runner:
 
     def _stream(self, feed: Feed) -> Iterator[_Done]:
         """Embed the rest; the next batches are started before the result of a batch is awaited."""
-        pending: deque[tuple[np.ndarray, _Pending]] = deque()
+        pending: deque[tuple[np.ndarray, _PendingBatch]] = deque()
         while True:
             rows, inputs = feed.take(self.batch_size)
             if len(rows):
@@ -215,15 +215,15 @@ class Runner:
                 first, started = pending.popleft()
                 yield first, self._finish(started)
 
-    def _start(self, inputs: np.ndarray) -> _Pending:
+    def _start(self, inputs: np.ndarray) -> _PendingBatch:
         """Start work on a batch; an error is raised by :meth:`_finish`."""
         engine = self._engine(inputs)
         try:
-            return _Pending(inputs, engine, engine.start(engine.padded(inputs)))
+            return _PendingBatch(inputs, engine, engine.start(engine.padded(inputs)))
         except Exception as exc:
-            return _Pending(inputs, engine, None, exc)
+            return _PendingBatch(inputs, engine, None, exc)
 
-    def _finish(self, started: _Pending) -> np.ndarray:
+    def _finish(self, started: _PendingBatch) -> np.ndarray:
         """Wait for a batch; repeat it in smaller ones if memory ran out."""
         try:
             return started.result()

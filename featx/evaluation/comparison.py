@@ -71,7 +71,7 @@ def compare(
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
     samples = as_samples(X)
-    y, groups = _checked(len(samples), y, groups)
+    y, groups = _checked_labels_and_groups(len(samples), y, groups)
     _check_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
@@ -96,7 +96,7 @@ def compare(
             scores = cv.scores(head, views)
             yield Comparison(
                 backbone=embedder.label,
-                head=_name_of(head),
+                head=_name_of_head(head),
                 mean=float(np.mean(scores)),
                 spread=float(np.std(scores)),
                 seconds=time.perf_counter() - start_s,
@@ -192,7 +192,7 @@ def compare_heads(
     faults.raise_any()
     X, y, groups = (numpy_if_array_api(each) for each in (X, y, groups))
     X = check_array(X, dtype=[np.float64, np.float32])
-    y, groups = _checked(len(X), y, groups)
+    y, groups = _checked_labels_and_groups(len(X), y, groups)
     _check_heads(heads, y, groups, n_views=1)
     cv = _CrossValidation.split(y, groups, n_folds=n_folds, random_state=random_state)
     warn_of_duplicates(X, cv.folds, "row {}".format)
@@ -203,7 +203,7 @@ def compare_heads(
         seconds.append(time.perf_counter() - start_s)
     return [
         HeadComparison(
-            _name_of(head), float(np.mean(own)), float(np.std(own)), took_s, own, p_value
+            _name_of_head(head), float(np.mean(own)), float(np.std(own)), took_s, own, p_value
         )
         for head, own, took_s, p_value in zip(heads, scores, seconds, p_values(scores), strict=True)
     ]
@@ -285,7 +285,9 @@ def _check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
         raise InputError(f"{n_folds} folds need as many groups, but there are {n_groups}")
 
 
-def _checked(n_samples: int, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def _checked_labels_and_groups(
+    n_samples: int, y: Any, groups: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the labels and groups of samples as arrays."""
     faults = InputFaults()
     labels = faults.check(checked_target, y, n_samples, convert=as_labels, owner="compare")
@@ -302,5 +304,5 @@ def _check_heads(heads: Sequence[Any], y: Any, groups: Any, *, n_views: int) -> 
         check_keeps_samples_together(made, y, groups, n_views=n_views)
 
 
-def _name_of(head: Any) -> str:
+def _name_of_head(head: Any) -> str:
     return head if isinstance(head, str) else type(head).__name__

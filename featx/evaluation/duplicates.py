@@ -86,7 +86,7 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
         )
     directions = _directions(_checked_embeddings(X))
     least = float(threshold) if is_number else _measured_threshold(directions)
-    blocks = list(_similar(directions, least))
+    blocks = list(_similar_row_pairs(directions, least))
     first, second, similarity = (np.concatenate(part) for part in zip(*blocks, strict=True))
     links = sparse.coo_array((np.ones(len(first)), (first, second)), shape=2 * directions.shape[:1])
     _, groups = connected_components(links, directed=False)
@@ -118,7 +118,7 @@ def warn_of_duplicates(
     threshold = _measured_threshold(directions)
     n_found = 0
     shown: list[tuple[float, int, int]] = []
-    for block in _similar(directions, threshold):
+    for block in _similar_row_pairs(directions, threshold):
         parted = np.flatnonzero(fold[block.first] != fold[block.second])
         n_found += len(parted)
         closest = parted[np.argsort(-block.similarity[parted], kind="stable")[:_N_SHOWN]]
@@ -176,7 +176,7 @@ def _measured_threshold(directions: np.ndarray) -> float:
     return min(measured, _LARGEST_THRESHOLD)
 
 
-def _similar(directions: np.ndarray, threshold: float) -> Iterator[_Pairs]:
+def _similar_row_pairs(directions: np.ndarray, threshold: float) -> Iterator[_Pairs]:
     """Yield the pairs of similar rows block by block."""
     for start in range(0, len(directions), _BLOCK_ROWS):
         some = directions[start : start + _BLOCK_ROWS]

@@ -250,7 +250,7 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]
     >>> round(low, 3), round(high, 3)
     (0.826, 0.945)
     """
-    draws = _resampled(counts)
+    draws = _bootstrap_measures(counts)
     tail = 100 * (1 - confidence) / 2
     right, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
 
@@ -298,7 +298,7 @@ class _Measures(NamedTuple):
     f1: np.ndarray
 
 
-def _resampled(counts: np.ndarray) -> _Measures:
+def _bootstrap_measures(counts: np.ndarray) -> _Measures:
     """Return the measures of bootstrap resamples."""
     rng = np.random.default_rng(0)
     n_classes, n_samples = len(counts), int(counts.sum())

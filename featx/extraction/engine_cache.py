@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MAX_ENGINES = 8
 
 
-class _Key(NamedTuple):
+class _EngineKey(NamedTuple):
     """What an engine runs.
 
     The digests of the spaces cover the weights: a model that was changed in place gets another
@@ -52,7 +52,7 @@ class _KeptEngine(NamedTuple):
     model: Any
 
 
-_ENGINES: OrderedDict[_Key, _KeptEngine] = OrderedDict()
+_ENGINES: OrderedDict[_EngineKey, _KeptEngine] = OrderedDict()
 _lock = threading.RLock()
 
 
@@ -158,7 +158,7 @@ class PassEngines:
     def _from_graph(self, name: str, dtype: str, batch_size: int) -> Engine | None:
         """Return an engine from a stored graph; None if there is no such graph."""
         for each in CONVERTED if name == "auto" else {name} & CONVERTED.keys():
-            key = _Key(each, dtype, self._spaces, None)
+            key = _EngineKey(each, dtype, self._spaces, None)
             with _lock:
                 kept = _ENGINES.get(key)
             engine = kept.engine if kept else self._graphs.load(each, dtype, batch_size)
@@ -206,10 +206,10 @@ class PassEngines:
         with _lock:
             return self._key(name) in _ENGINES
 
-    def _key(self, name: str, dtype: str | None = None) -> _Key:
-        return _Key(name, dtype, self._spaces, id(self._backbones[0].truncated_model))
+    def _key(self, name: str, dtype: str | None = None) -> _EngineKey:
+        return _EngineKey(name, dtype, self._spaces, id(self._backbones[0].truncated_model))
 
-    def _keep(self, key: _Key, engine: Engine | None) -> None:
+    def _keep(self, key: _EngineKey, engine: Engine | None) -> None:
         if not all(source.is_cacheable for source in self._sources):
             return  # the digest of its space differs each time
         model = None if key.model_id is None else self._backbones[0].truncated_model

@@ -66,11 +66,11 @@ class FrontierEntry:
                 rows[found].reshape(len(found), *store.space.feature_shape)
                 for (rows, _), store in zip(stored, self._stores, strict=True)
             ]
-            read, places = partial(_rows_of, inputs), np.arange(len(found))
+            read, places = partial(_activation_rows, inputs), np.arange(len(found))
             with backbone.settings.applied():
                 embeddings = predict_in_batches(above, read, places, batch_size=_BATCH_SIZE)
             yield start + found, embeddings.reshape(len(found), -1)
 
 
-def _rows_of(tensors: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+def _activation_rows(tensors: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
     return [tensor[rows] for tensor in tensors]

@@ -36,7 +36,7 @@ _DTYPES = ("uint8", "float32")  # of inputs
 _STORED: dict[GraphKey, GraphStore] = {}
 
 
-def _copied(key: GraphKey) -> memoryview | None:
+def _find_stored_graph(key: GraphKey) -> memoryview | None:
     return _STORED[key].find(key) if key in _STORED else None
 
 
@@ -89,7 +89,7 @@ class SourceGraphs:
         key = self._key(engine, dtype)
         if self._cache is None or key is None or self._cache.graphs.has(key):
             return None
-        return key if self._cache.facts.recall(_failure_of(key)) is None else None
+        return key if self._cache.facts.recall(_conversion_failure_key(key)) is None else None
 
     def store(
         self, key: GraphKey, keras_engine: KerasEngine, converted: ConvertedEngine | None
@@ -100,11 +100,11 @@ class SourceGraphs:
         graphs = self._cache.graphs
         with contextlib.suppress(OSError):  # the next pass tries again
             try:
-                graph = _copied(key) or self._graph(key, keras_engine, converted)
+                graph = _find_stored_graph(key) or self._graph(key, keras_engine, converted)
                 graphs.store(key, graph)
                 _STORED[key] = graphs
             except EngineError as exc:
-                self._cache.facts.remember(_failure_of(key), str(exc))
+                self._cache.facts.remember(_conversion_failure_key(key), str(exc))
 
     def _graph(
         self, key: GraphKey, keras_engine: KerasEngine, converted: ConvertedEngine | None
@@ -136,5 +136,5 @@ def _can_be_stored(source: EmbeddingSource) -> bool:
     return source.is_cacheable and source.has_recipe and is_float32
 
 
-def _failure_of(key: GraphKey) -> dict[str, object]:
+def _conversion_failure_key(key: GraphKey) -> dict[str, object]:
     return {"failed conversion": key.to_json()}

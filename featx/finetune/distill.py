@@ -47,13 +47,13 @@ def distill(
     teacher = fine_tune(params, extractor, new_head, data, seed=draw_seed(state), **options)
     if teacher.report["was_interrupted"]:
         raise KeyboardInterrupt
-    data = replace(data, teacher_predictions=_predictions(teacher, data.X))
+    data = replace(data, teacher_predictions=_teacher_predictions(teacher, data.X))
     outcome = fine_tune(student_params, student, new_head, data, seed=draw_seed(state), **options)
     outcome.report["teacher"] = teacher.report
     return outcome
 
 
-def _predictions(teacher: Outcome, X: Any) -> np.ndarray:
+def _teacher_predictions(teacher: Outcome, X: Any) -> np.ndarray:
     """Return probabilities or values; NaN for samples that cannot be read."""
     embeddings = np.asarray(teacher.extractor.transform(X))
     is_readable = readable_mask(embeddings)

@@ -193,11 +193,11 @@ def find_frontier(
     for tensor in tensors:
         spec = replace(backbone.spec, layer=tensor, pooling=None)
         truncated = replace(backbone, spec=spec, agreed=set())
-        sources.append(_source_of(truncated, embedding, digester))
+        sources.append(_source_of_backbone(truncated, embedding, digester))
     return Frontier(embedding, tuple(sources))
 
 
-def _source_of(
+def _source_of_backbone(
     backbone: Backbone, embedding: EmbeddingSource, digester: Digester
 ) -> EmbeddingSource:
     if not embedding.is_cacheable:

@@ -83,7 +83,7 @@ def train(
     keeper = _BestEpochCallback(task, params, progress, checkpoint)
     while True:
         try:
-            _fit(task, params, keeper, verbose)
+            _fit_remaining_epochs(task, params, keeper, verbose)
             break
         except KeyboardInterrupt:
             cure = "Fit again to resume." if checkpoint.is_kept else ""
@@ -149,7 +149,9 @@ def _find_rate(task: TrainingTask, params: FineTune, seed: int) -> float:
     return rate_from_trial(rates[: len(losses)], np.array(losses))
 
 
-def _fit(task: TrainingTask, params: FineTune, keeper: _BestEpochCallback, verbose: Any) -> None:
+def _fit_remaining_epochs(
+    task: TrainingTask, params: FineTune, keeper: _BestEpochCallback, verbose: Any
+) -> None:
     """Run the epochs that remain; batches smaller than requested are accumulated."""
     model, progress = task.model, keeper.progress
     if progress.epoch >= params.epochs or keeper.is_out_of_patience():

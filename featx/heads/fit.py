@@ -52,7 +52,7 @@ def takes_sample_weight(head: BaseEstimator) -> bool:
     >>> takes_sample_weight(OneVsRestClassifier(KNeighborsClassifier()))
     False
     """
-    last = _last_step(head)
+    last = _last_step_of_head(head)
     if not _routes_to_parts(last):
         return has_fit_parameter(last, _WEIGHT)
     # Named scores and estimators in a grid request nothing; self-training passes the weights of all
@@ -73,7 +73,7 @@ def fit_head(head: BaseEstimator, X: np.ndarray, y: Any, *, sample_weight: Any) 
     InputError
         The head has fewer classes than `y`.
     """
-    _train(head, "fit", X, y, {} if sample_weight is None else {_WEIGHT: sample_weight})
+    _train_head(head, "fit", X, y, {} if sample_weight is None else {_WEIGHT: sample_weight})
     known = getattr(head, "classes_", None)
     if np.ndim(y) == 1 and known is not None:
         labels = np.unique(y)
@@ -96,11 +96,11 @@ def predict(head: BaseEstimator, X: np.ndarray) -> np.ndarray:
 
 def train_further(head: BaseEstimator, X: np.ndarray, y: Any, **params: Any) -> None:
     """Call ``partial_fit`` of a head."""
-    _train(head, "partial_fit", X, y, params)
+    _train_head(head, "partial_fit", X, y, params)
 
 
-def _train(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict) -> None:
-    is_routed = _WEIGHT in params and _routes_to_parts(_last_step(head))
+def _train_head(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict) -> None:
+    is_routed = _WEIGHT in params and _routes_to_parts(_last_step_of_head(head))
     if is_routed:
         _request_weights(head, ["fit", "partial_fit", "score"])
     elif _WEIGHT in params and isinstance(head, Pipeline):
@@ -112,7 +112,7 @@ def _train(head: BaseEstimator, method: str, X: np.ndarray, y: Any, params: dict
         getattr(head, method)(X, y, **params)
 
 
-def _last_step(head: BaseEstimator) -> BaseEstimator:
+def _last_step_of_head(head: BaseEstimator) -> BaseEstimator:
     return head.steps[-1][1] if isinstance(head, Pipeline) else head
 
 

@@ -58,7 +58,7 @@ def check_keeps_samples_together(
     featx.exceptions.ParameterError: head has early_stopping=True, which holds single rows out: \
 views of one sample, or samples of one group, would be separated
     """
-    replaceable = set(_splitters(head))
+    replaceable = set(_splitter_params(head))
     if n_views == 1 and groups is None:
         _check_folds(head, replaceable, y, groups, n_views)
         return
@@ -67,7 +67,7 @@ views of one sample, or samples of one group, would be separated
         f"{prefix}{'__' if prefix else ''}{name}"
         for prefix, part in parts
         if isinstance(part, BaseEstimator)
-        for name in _row_splits(part, len(y) * n_views)
+        for name in _row_split_params(part, len(y) * n_views)
     ]
     splitting += [
         f"{name}={value!r}"
@@ -94,7 +94,7 @@ def _check_folds(
     for name in splitters:
         with warnings.catch_warnings(action="ignore"):  # the head will give them
             try:
-                _split(params[name], y, groups, n_views, is_classifier(head))
+                _split_samples(params[name], y, groups, n_views, is_classifier(head))
             except ValueError as exc:
                 faults.messages.append(f"the folds of head__{name} cannot be made: {exc}")
     if y.ndim == 1:
@@ -121,7 +121,7 @@ def _calibration_faults(head: BaseEstimator, y: np.ndarray) -> Iterator[str]:
             )
 
 
-def _row_splits(part: BaseEstimator, n_rows: int) -> Iterator[str]:
+def _row_split_params(part: BaseEstimator, n_rows: int) -> Iterator[str]:
     """Yield the parameters that make an estimator hold out single rows."""
     params = part.get_params(deep=False)
     stops_early = params.get("early_stopping", False)
@@ -144,13 +144,13 @@ def keeping_samples_together(
     The rows on which the head is fitted are augmented views, sample by sample.
     """
     params = head.get_params()
-    given = {name: params[name] for name in _splitters(head)}
+    given = {name: params[name] for name in _splitter_params(head)}
     # `set_params` is called only if needed, since some fitted heads refuse it.
     if not given or (n_views == 1 and groups is None):
         yield
         return
     is_class = is_classifier(head)
-    splits = {name: _split(cv, y, groups, n_views, is_class) for name, cv in given.items()}
+    splits = {name: _split_samples(cv, y, groups, n_views, is_class) for name, cv in given.items()}
     head.set_params(**splits)
     try:
         yield
@@ -158,17 +158,17 @@ def keeping_samples_together(
         head.set_params(**given)
 
 
-def _splitters(head: BaseEstimator) -> Iterator[str]:
+def _splitter_params(head: BaseEstimator) -> Iterator[str]:
     """Yield the names of parameters that split all rows."""
     for name, value in head.get_params(deep=False).items():
         if _is_splitter(name, value) and not isinstance(value, float):  # a fraction of the rows
             yield name
         elif isinstance(head, _PASSING_ALL_ROWS) and isinstance(value, BaseEstimator):
-            yield from (f"{name}__{inner}" for inner in _splitters(value))
+            yield from (f"{name}__{inner}" for inner in _splitter_params(value))
     if isinstance(head, Pipeline):
         for step, part in head.steps:
             if isinstance(part, BaseEstimator):
-                yield from (f"{step}__{inner}" for inner in _splitters(part))
+                yield from (f"{step}__{inner}" for inner in _splitter_params(part))
 
 
 def _is_splitter(name: str, value: Any) -> bool:
@@ -192,7 +192,7 @@ class SampleFolds:
         return len(self.folds)
 
 
-def _split(
+def _split_samples(
     cv: Any, y: np.ndarray, groups: np.ndarray | None, n_views: int, is_class: bool
 ) -> SampleFolds:
     strata = _class_combinations(y) if is_class else None
@@ -210,7 +210,7 @@ def _split(
     samples = np.zeros((len(y), 1))
     return SampleFolds(
         [
-            (_rows(train, n_views), _rows(test, n_views))
+            (_rows_of_views(train, n_views), _rows_of_views(test, n_views))
             for train, test in splitter.split(samples, y if strata is None else strata, groups)
         ]
     )
@@ -227,7 +227,7 @@ def _merge_rare(strata: np.ndarray, n_folds: int) -> np.ndarray:
     return np.where(is_rare, strata.max() + 1, strata)
 
 
-def _rows(samples: np.ndarray, n_views: int) -> np.ndarray:
+def _rows_of_views(samples: np.ndarray, n_views: int) -> np.ndarray:
     """Return the rows of the augmented views of samples."""
     samples = np.asarray(samples)
     if samples.dtype == bool:

@@ -106,14 +106,14 @@ def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
     checked = embeddings[:_ROWS_AT_ONCE]
     found = LinearMap(mean, spread, kernel, bias, None)
     expected = _scores_of(head, checked)
-    if not _close(found.scores(checked), expected):
+    if not _are_close_scores(found.scores(checked), expected):
         return None
     if not hasattr(head, "predict_proba"):
         return found
     probabilities = head.predict_proba(checked)
     for link in ("softmax", "normalized sigmoid", "sigmoid"):
         linked = replace(found, link="sigmoid" if found.n_scores == 1 else link)
-        if _close(linked.probabilities(expected), probabilities):
+        if _are_close_scores(linked.probabilities(expected), probabilities):
             return linked
     return None
 
@@ -147,7 +147,7 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
     It is a ``StandardScaler`` with mean and spread of the map, and the last step of `head`, the
     fitted head from which training started, with the coefficients of the map.
     """
-    name, last = _last_step(head)
+    name, last = _last_fitted_step(head)
     last = copy.deepcopy(last)
     if isinstance(last, OneVsRestClassifier):
         for number, part in enumerate(last.estimators_):
@@ -167,15 +167,15 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
 
 def can_take_back(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
     """Return True if :func:`head_with` can give a head the coefficients of a map."""
-    last = _last_step(head)[1]
+    last = _last_fitted_step(head)[1]
     parts = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
     if not all({"coef_", "intercept_"} <= vars(part).keys() for part in parts):
         return False
     checked = embeddings[:_ROWS_AT_ONCE]
-    return _close(_scores_of(head_with(linear, head), checked), linear.scores(checked))
+    return _are_close_scores(_scores_of(head_with(linear, head), checked), linear.scores(checked))
 
 
-def _last_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:
+def _last_fitted_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:
     name = type(head).__name__.lower()
     while True:
         if hasattr(head, "best_estimator_"):
@@ -186,7 +186,7 @@ def _last_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:
             return name, head
 
 
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
+def _are_close_scores(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(
         np.abs(a - b).max() <= _TOLERANCE * max(1.0, np.abs(b).max())
     )

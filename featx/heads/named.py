@@ -33,15 +33,15 @@ from featx.probes.linear import LinearProbe
 from featx.probes.nearest_mean import NearestMeanProbe
 
 
-def _scaled(head: BaseEstimator) -> Pipeline:
+def _head_after_scaler(head: BaseEstimator) -> Pipeline:
     return make_pipeline(StandardScaler(), head)
 
 
 # Nearest neighbors by brute force, since a tree cannot be saved without pickle.
 CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
-    "logistic": lambda: _scaled(LogisticRegression(max_iter=1000)),
-    "ridge": lambda: _scaled(RidgeClassifier()),
-    "svm": lambda: _scaled(LinearSVC(max_iter=10_000)),
+    "logistic": lambda: _head_after_scaler(LogisticRegression(max_iter=1000)),
+    "ridge": lambda: _head_after_scaler(RidgeClassifier()),
+    "svm": lambda: _head_after_scaler(LinearSVC(max_iter=10_000)),
     "knn": lambda: KNeighborsClassifier(algorithm="brute", metric="cosine"),
     "nearest_mean": NearestMeanProbe,
     "probe": LinearProbe,
@@ -49,8 +49,8 @@ CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "forest": lambda: RandomForestClassifier(n_estimators=300),
 }
 REGRESSOR_HEADS: dict[str, Callable[[], BaseEstimator]] = {
-    "ridge": lambda: _scaled(Ridge()),
-    "svm": lambda: _scaled(LinearSVR(max_iter=10_000)),
+    "ridge": lambda: _head_after_scaler(Ridge()),
+    "svm": lambda: _head_after_scaler(LinearSVR(max_iter=10_000)),
     "knn": lambda: KNeighborsRegressor(algorithm="brute", metric="cosine"),
     "forest": lambda: RandomForestRegressor(n_estimators=300),
 }
@@ -117,7 +117,7 @@ the range (0.0, inf]. Got -1 instead.
     if get_config()["skip_parameter_validation"]:
         return
     parts = [part for part in (head, *head.get_params().values()) if _is_of_scikit_learn(part)]
-    faults = [fault for part in parts if (fault := _fault_of(part))]
+    faults = [fault for part in parts if (fault := _head_params_fault(part))]
     if faults:
         raise ParameterError("\n".join(faults), faults)
 
@@ -127,7 +127,7 @@ def _is_of_scikit_learn(part: Any) -> bool:
     return is_estimator and type(part).__module__.startswith("sklearn.")
 
 
-def _fault_of(part: BaseEstimator) -> str:
+def _head_params_fault(part: BaseEstimator) -> str:
     """Return scikit-learn's message on an estimator's parameters; empty if they are sound."""
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -104,7 +104,7 @@ def unwrapped(X: Any) -> Any:
         X = _strings_of_hdf5(X)
     elif not _is_like_numpy(X) and (isinstance(X, memoryview) or _is_array(X)):
         X = as_numpy(X)
-    return _checked(X) if hasattr(X, "dtype") and hasattr(X, "shape") else X
+    return _unmasked_array(X) if hasattr(X, "dtype") and hasattr(X, "shape") else X
 
 
 def check_is_sequence(X: Any) -> None:
@@ -189,7 +189,11 @@ def _numbers_with_nan(column: Any) -> np.ndarray:
     if not _is_nullable(column):
         return np.asarray(column)
     if hasattr(column, "to_pylist"):
-        return np.asarray(column.to_numpy(), np.float64) if column.null_count else _plain(column)
+        return (
+            np.asarray(column.to_numpy(), np.float64)
+            if column.null_count
+            else _column_as_numpy(column)
+        )
     if not hasattr(column, "iloc"):  # polars, whose integers become floats where one is missing
         return column.to_numpy()
     if column.isna().any():
@@ -197,7 +201,7 @@ def _numbers_with_nan(column: Any) -> np.ndarray:
     return np.asarray(column.to_numpy(dtype=getattr(column.dtype, "numpy_dtype", None)))
 
 
-def _plain(column: Any) -> np.ndarray:
+def _column_as_numpy(column: Any) -> np.ndarray:
     if hasattr(column, "combine_chunks"):
         return np.asarray(column.to_numpy())
     return np.asarray(column.to_numpy(zero_copy_only=False))
@@ -251,7 +255,7 @@ def _is_like_numpy(X: Any) -> bool:
     return isinstance(getattr(X, "dtype", None), np.dtype) and X.dtype.kind not in "OTUV"
 
 
-def _checked(X: Any) -> Any:
+def _unmasked_array(X: Any) -> Any:
     """Return an array without mask, with NaN for missing numbers."""
     if isinstance(X, np.ma.MaskedArray):
         if X.dtype.kind in "biufc" and np.ma.is_masked(X):

@@ -85,7 +85,7 @@ class FileIndex:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._stored = _Segments({}, frozenset())
+        self._stored = _IndexSegments({}, frozenset())
         self._added: dict[bytes, bytes] = {}
         self._unclaimed: set[bytes] = set()  # keys in _added that no thread is storing yet
         self._merging = threading.Lock()
@@ -166,15 +166,15 @@ class FileIndex:
         name = f"{_PREFIX}{digest_of(len(pairs).to_bytes(8, 'little'), sums).hex()}{_SUFFIX}"
         check_folder(folder)
         write_atomically(folder / name, seal(_MAGIC + pairs.tobytes()))
-        self._stored = self._stored.joined({name: _Segment(pairs)})
+        self._stored = self._stored.joined({name: _IndexSegment(pairs)})
         return name
 
-    def _refreshed(self) -> _Segments:
+    def _refreshed(self) -> _IndexSegments:
         stored = self._stored
         names = _segment_names(self.folder) if self.folder else frozenset()
         if self.folder is not None and names != stored.by_name.keys():
             new = sorted(names - stored.by_name.keys())
-            read = {name: _Segment(_read_pairs(self.folder / name)) for name in new}
+            read = {name: _IndexSegment(_read_pairs(self.folder / name)) for name in new}
             # Threads share one immutable object, which is replaced.
             stored = self._stored = stored.limited_to(names).joined(read)
         return stored
@@ -188,7 +188,7 @@ def _pop_all(keys: set[bytes]) -> Iterable[bytes]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Segment:
+class _IndexSegment:
     """The contents of one file: pairs of key and digest, shape (n, 32), uint8."""
 
     pairs: np.ndarray
@@ -202,14 +202,14 @@ class _Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class _Segments:
+class _IndexSegments:
     """The segments of a listing by name.
 
     `overlaps` has the names of two segments of which one holds many entries of the other; the same
     name twice for a segment with repeated entries.
     """
 
-    by_name: dict[str, _Segment]
+    by_name: dict[str, _IndexSegment]
     overlaps: frozenset[tuple[str, str]]
 
     def find(self, keys: np.ndarray) -> Iterable[tuple[int, bytes]]:
@@ -226,7 +226,7 @@ class _Segments:
                 yield row, known[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
             lacking = lacking[places < 0]
 
-    def joined(self, others: dict[str, _Segment]) -> _Segments:
+    def joined(self, others: dict[str, _IndexSegment]) -> _IndexSegments:
         """Return these and other segments, with the overlaps between them."""
         by_name, overlaps = dict(self.by_name), set(self.overlaps)
         for name, segment in others.items():
@@ -242,13 +242,13 @@ class _Segments:
             if len(segment) > 1 and segment.table.repeated().any():
                 overlaps.add((name, name))
             by_name[name] = segment
-        return _Segments(by_name, frozenset(overlaps))
+        return _IndexSegments(by_name, frozenset(overlaps))
 
-    def limited_to(self, names: frozenset[str]) -> _Segments:
+    def limited_to(self, names: frozenset[str]) -> _IndexSegments:
         """Return the segments that are still listed."""
         by_name = {name: one for name, one in self.by_name.items() if name in names}
         overlaps = {pair for pair in self.overlaps if names.issuperset(pair)}
-        return _Segments(by_name, frozenset(overlaps))
+        return _IndexSegments(by_name, frozenset(overlaps))
 
     def worth_merging(self) -> set[str]:
         """Return the names of segments to merge into one; empty if there is nothing to merge."""

@@ -107,7 +107,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     if empty:
         raise InputError(
             f"{root!r}: {len(empty)} of {len(images)} class folders hold no image "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))}): {_named(empty)}{left_out.described('. ')}"
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}): {_paths_text(empty)}{left_out.described('. ')}"
         )
     _add_confusable_names(folders, left_out)
     left_out.warn()
@@ -150,11 +150,11 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     faults = []
     if empty:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        faults.append(f"{len(empty)} folders hold no image ({suffixes}): {_named(empty)}")
+        faults.append(f"{len(empty)} folders hold no image ({suffixes}): {_paths_text(empty)}")
     if patterns:
         faults.append(
-            f"no such file: {_named(patterns)}. A shell does not expand a pattern that matches "
-            "nothing or is in quotes: remove the quotes, or pass a folder"
+            f"no such file: {_paths_text(patterns)}. A shell does not expand a pattern that "
+            "matches nothing or is in quotes: remove the quotes, or pass a folder"
         )
     if faults:
         raise InputError("\n".join(faults))
@@ -193,7 +193,7 @@ def _is_pattern(place: str) -> bool:
     return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)
 
 
-def _named(places: list[str]) -> str:
+def _paths_text(places: list[str]) -> str:
     return ", ".join(map(repr, places[:_N_SHOWN]))
 
 

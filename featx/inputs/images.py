@@ -80,7 +80,7 @@ def decode_to(data: bytes, shape: tuple[int, ...], resize: str = "stretch") -> n
         image.draft(None, decoded_size(image.size, shape, resize))
         return _loaded_file(image, orientation)
 
-    image = _read(data, reduced)
+    image = _read_image(data, reduced)
     if shape[2] == 3:
         return resized(on_white(image), (shape[0], shape[1]), resize)
     return conform(np.asarray(image), shape, resize)
@@ -88,7 +88,7 @@ def decode_to(data: bytes, shape: tuple[int, ...], resize: str = "stretch") -> n
 
 def check_header(data: bytes) -> None:
     """Raise :class:`UnreadableImageError` if the header of an image shows that it is damaged."""
-    _read(data, lambda image, orientation: image.close())
+    _read_image(data, lambda image, orientation: image.close())
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
@@ -96,22 +96,24 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
     The image is loaded if it has not been; its pixels and metadata are not changed.
     """
-    return np.asarray(_of_caller(image))
+    return np.asarray(_image_of_caller(image))
 
 
-def _read(data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Result]) -> _Result:
+def _read_image(
+    data: bytes, read: Callable[[ImageFile.ImageFile, _Orientation], _Result]
+) -> _Result:
     """Call `read` with the opened file; if that fails, with the file without its metadata."""
     if not data:
         raise UnreadableImageError("empty file (0 bytes)")
     failure = Exception()
     for file, orientation in _readable_forms(data):
         try:
-            return read(_opened(file), orientation)
+            return read(_opened_image(file), orientation)
         except UnreadableImageError:
             raise
         except Exception as exc:  # decoders raise anything, and warnings may be errors
             failure = exc
-    raise UnreadableImageError(_reason(data, failure)) from failure
+    raise UnreadableImageError(_why_unreadable_image(data, failure)) from failure
 
 
 def _readable_forms(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
@@ -125,14 +127,14 @@ def _readable_forms(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
         yield bare.data, lambda _: exif_orientation(bare.exif)
 
 
-def _opened(data: bytes) -> ImageFile.ImageFile:
+def _opened_image(data: bytes) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_size(image)
     check_mode(image)
     return image
 
 
-def _reason(data: bytes, exc: Exception) -> str:
+def _why_unreadable_image(data: bytes, exc: Exception) -> str:
     if isinstance(exc, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"decompression bomb: {exc} {_RAISE_LIMIT}"
     kind = next((name for name in FORMATS if _is_accepted(name, data[:16])), None)
@@ -164,7 +166,7 @@ def _check_size(image: Image.Image) -> None:
             )
 
 
-def _of_caller(image: Image.Image) -> Image.Image:
+def _image_of_caller(image: Image.Image) -> Image.Image:
     """Load an image that the caller made or opened."""
     if getattr(image, "format", None) == "EPS" and getattr(image, "tile", None):
         raise UnreadableImageError(
@@ -173,7 +175,7 @@ def _of_caller(image: Image.Image) -> Image.Image:
         )
     tiles = list(getattr(image, "tile", None) or ())
     try:
-        return _loaded(image, _orientation_of_caller)
+        return _loaded_upright(image, _orientation_of_caller)
     except UnreadableImageError:
         raise
     except Exception as exc:
@@ -181,7 +183,7 @@ def _of_caller(image: Image.Image) -> Image.Image:
             image.tile = tiles  # type: ignore[attr-defined]  # or it would pass as loaded
         data = _first_frame(image)
         if data:
-            return _read(data, _loaded_file)
+            return _read_image(data, _loaded_file)
         raise UnreadableImageError(
             f"cannot be loaded ({str(exc) or type(exc).__name__}). If its file was closed, call "
             "image.load() before that"
@@ -209,10 +211,10 @@ def _orientation_of_caller(image: Image.Image) -> int:
 def _loaded_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         make_strict(image)
-    return _loaded(image, orientation)
+    return _loaded_upright(image, orientation)
 
 
-def _loaded(image: Image.Image, orientation: _Orientation) -> Image.Image:
+def _loaded_upright(image: Image.Image, orientation: _Orientation) -> Image.Image:
     """Return an image in mode L, RGB or RGBA, upright; it may be the image itself."""
     _check_size(image)
     check_mode(image)

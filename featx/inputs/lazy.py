@@ -31,7 +31,7 @@ _NO_FORM = InputForm(())  # where no input is made
 _READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
-class _Taken(NamedTuple):
+class _TakenItem(NamedTuple):
     """The content of an item, or the error that was raised instead."""
 
     row: int
@@ -39,7 +39,7 @@ class _Taken(NamedTuple):
     content: np.ndarray | bytes | UnreadableImageError
 
 
-class _Read(NamedTuple):
+class _ReadItem(NamedTuple):
     """An item after reading: `peak` is its largest float, `inputs` is None if not needed."""
 
     row: int
@@ -122,7 +122,7 @@ class LazySamples(Samples):
             self._faults += faults
             self._n_known = rows.stop
             self._peak = max(self._peak, *(one.peak for one in made))
-            yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded(made))
+            yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded_items(made))
 
     def batch(
         self, rows: np.ndarray, form: InputForm
@@ -130,15 +130,15 @@ class LazySamples(Samples):
         """Read samples again, and check that their content is unchanged."""
         make = partial(self._make, form=form, is_wanted=lambda _: True)
         made = self._read(rows.tolist(), make=make, n_threads=1)
-        return *_loaded(made), [one.fault for one in made if one.fault]
+        return *_loaded_items(made), [one.fault for one in made if one.fault]
 
     def _read(
-        self, rows: Sequence[int], make: Callable[[_Taken], _Read], n_threads: int
-    ) -> list[_Read]:
+        self, rows: Sequence[int], make: Callable[[_TakenItem], _ReadItem], n_threads: int
+    ) -> list[_ReadItem]:
         with self._reading:  # few sequences can be read by several threads at once
             return list(run_ahead(make, map(self._take, rows), n_threads=n_threads))
 
-    def _take(self, row: int) -> _Taken:
+    def _take(self, row: int) -> _TakenItem:
         """Read an item, and copy its content before the next one is read.
 
         The next item may be the same object with other pixels, or come from the same open file.
@@ -150,32 +150,34 @@ class LazySamples(Samples):
             item = exc
         name = self.name(row)
         try:
-            item = _checked(item)
+            item = _checked_item(item)
             name = name_of(item)
             content = self._kind.content_of(item)
         except UnreadableImageError as exc:
-            return _Taken(row, name, exc)
+            return _TakenItem(row, name, exc)
         if isinstance(item, np.ndarray):
             self.array_shape = item.shape if item.shape == self.array_shape else None
             content = item.copy() if content is item else content
-        return _Taken(row, name, content)
+        return _TakenItem(row, name, content)
 
-    def _make(self, taken: _Taken, form: InputForm, is_wanted: Callable[[bytes], bool]) -> _Read:
+    def _make(
+        self, taken: _TakenItem, form: InputForm, is_wanted: Callable[[bytes], bool]
+    ) -> _ReadItem:
         row, name, content = taken
         key, peak = NO_KEY, -np.inf
         try:
             if isinstance(content, UnreadableImageError):
                 raise content
             key = self._kind.digest_of(content)
-            _check_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
+            _check_item_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
             peak = self._kind.peak(content)
             inputs = self._kind.load(content, form) if is_wanted(key) else None
         except UnreadableImageError as exc:
-            return _Read(row, key, peak, fault=SampleFault(row, name, str(exc)))
-        return _Read(row, key, peak, inputs)
+            return _ReadItem(row, key, peak, fault=SampleFault(row, name, str(exc)))
+        return _ReadItem(row, key, peak, inputs)
 
 
-def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
+def _loaded_items(made: Sequence[_ReadItem]) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and inputs of the items that have inputs."""
     good = [(one.row, one.inputs) for one in made if one.inputs is not None]
     if not good:
@@ -184,7 +186,7 @@ def _loaded(made: Sequence[_Read]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows, np.int64), np.stack(inputs)
 
 
-def _checked(item: Any) -> Any:
+def _checked_item(item: Any) -> Any:
     """Return an item as a sample; raise if it is not a sample, or the error of reading it."""
     if isinstance(item, Exception):
         raise UnreadableImageError(f"{type(item).__name__}: {item}") from item
@@ -207,7 +209,7 @@ def item_at(items: Any, row: int, n_items: int) -> Any:
         ) from exc
 
 
-def _check_unchanged(key: bytes, known: bytes) -> None:
+def _check_item_unchanged(key: bytes, known: bytes) -> None:
     if known not in (NO_KEY, key):
         raise UnreadableImageError(
             "has other pixels than when it was read before: a sequence must give the same item "

@@ -61,7 +61,7 @@ def as_levels(values: np.ndarray, *, white: int | None = None) -> np.ndarray:
     if values.dtype.kind == "f":
         return values.astype(np.float32, copy=False)
     if _is_uint16(values):
-        return _scaled(values, white or _UINT16_WHITE)
+        return _scaled_to_levels(values, white or _UINT16_WHITE)
     return values.astype(np.uint8, copy=False)
 
 
@@ -137,7 +137,7 @@ def _is_uint16(values: np.ndarray) -> bool:
     return values.dtype.kind == "u" and values.dtype.itemsize == 2
 
 
-def _scaled(values: np.ndarray, white: int) -> np.ndarray:
+def _scaled_to_levels(values: np.ndarray, white: int) -> np.ndarray:
     """Return levels of unsigned integers, computed block by block to save memory."""
     table = _levels_of(white)
     flat = values.reshape(-1)
@@ -168,14 +168,14 @@ class StoredChannels:
         self._is_png = bool(tiles) and image.format == "PNG"
         is_wide = self._raw_mode[-4:-1] == ";16"
         self.are_wide = image.mode in ("RGB", "RGBA", "CMYK") and (
-            is_wide or _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
+            is_wide or _tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
         )
         self._frame = image.tell() if self.are_wide else 0
         self._data = file_bytes(image) if self.are_wide and is_wide else b""
 
     def lower_bytes(self, image: Image.Image) -> Image.Image | None:
         """Return the lower 8 bits of each channel as an image; None if they cannot be read."""
-        is_apart = _tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
+        is_apart = _tiff_tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
         is_animation = image.format != "TIFF" and self._frame
         if not self._data or image.format not in ("PNG", "TIFF") or is_apart or is_animation:
             return None
@@ -270,10 +270,10 @@ def _gray(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.dtype == np.uint8:
         values = values.view(np.int8)
-    elif _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 32 and not _is_signed(image):
+    elif _tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE) == 32 and not _is_signed(image):
         values = values.view(np.uint32)
     levels = as_levels(values, white=_stated_white(image, values))
-    if image.mode != "I" and _tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+    if image.mode != "I" and _tiff_tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
         levels = 255 - levels  # 0 is white, which Pillow heeds in images of 8 bits only
     gray = Image.fromarray(levels)
     if not isinstance(image.info.get("transparency"), int):
@@ -292,19 +292,19 @@ def _palette_of_8_bits(image: Image.Image) -> bytes | None:
 
 
 def _is_signed(image: Image.Image) -> bool:
-    return _tag(image, TiffImagePlugin.SAMPLEFORMAT) == _SIGNED
+    return _tiff_tag(image, TiffImagePlugin.SAMPLEFORMAT) == _SIGNED
 
 
 def _stated_white(image: Image.Image, values: np.ndarray) -> int | None:
     """Return the white level of a TIFF file, if it states one of a whole number of bits."""
-    if _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 12:
+    if _tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE) == 12:
         return 4095
-    highest = _tag(image, _MAX_SAMPLE_VALUE)
+    highest = _tiff_tag(image, _MAX_SAMPLE_VALUE)
     is_stated = highest in [2**n - 1 for n in range(8, 17)]
     return highest if is_stated and values.max() <= highest else None
 
 
-def _tag(image: Any, tag: int) -> int | None:
+def _tiff_tag(image: Any, tag: int) -> int | None:
     """Return a tag of a TIFF file; None if it is missing or not one number for all channels."""
     try:
         value = image.tag_v2.get(tag)
@@ -328,7 +328,7 @@ def check_wide_colors(image: Image.Image, stored: StoredChannels) -> None:
             raise dark_uint16(lowest_8_bits)
     if 0 < highest < 16:
         raise dark_uint16(256 * highest + 255)
-    white = _tag(image, _MAX_SAMPLE_VALUE) or 0
+    white = _tiff_tag(image, _MAX_SAMPLE_VALUE) or 0
     if white in [2**n - 1 for n in range(8, 16)] and 256 * highest < white:
         raise UnreadableImageError(
             f"has 16 bits per channel and, by its file, white at {white}, but Pillow drops the "
@@ -338,7 +338,9 @@ def check_wide_colors(image: Image.Image, stored: StoredChannels) -> None:
 
 def tile_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height of the tiles of a TIFF file, zeros without tiles."""
-    return _tag(image, TiffImagePlugin.TILEWIDTH) or 0, _tag(image, TiffImagePlugin.TILELENGTH) or 0
+    return _tiff_tag(image, TiffImagePlugin.TILEWIDTH) or 0, _tiff_tag(
+        image, TiffImagePlugin.TILELENGTH
+    ) or 0
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -356,10 +358,10 @@ def check_mode(image: Image.Image) -> None:
             "has floating-point pixels, whose scale is not known: pass it as an array with values "
             "from 0 to 255, such as np.asarray(PIL.Image.open(path)) * 255 if they are 0 to 1"
         )
-    is_wide = _tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
+    is_wide = _tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
     if (
-        _tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
-        and _tag(image, TiffImagePlugin.COMPRESSION) in (None, _RAW)
+        _tiff_tag(image, TiffImagePlugin.PLANAR_CONFIGURATION) == _APART
+        and _tiff_tag(image, TiffImagePlugin.COMPRESSION) in (None, _RAW)
         and (image.mode == "LAB" or (is_wide and image.mode not in _WIDE_MODES))
     ):  # Pillow 13 takes each byte for a pixel, and signed colors for unsigned ones
         raise UnreadableImageError(

@@ -59,7 +59,7 @@ def as_samples(X: Any) -> Samples:
         return X
     _check_several(X)
     if isinstance(X, Iterator):
-        X = _all_of(X)
+        X = _items_of_iterator(X)
     content = unwrapped(X)
     if hasattr(content, "dtype") and hasattr(content, "shape"):
         samples = _samples_of_array(content)
@@ -168,7 +168,7 @@ def _samples_of_lazy(X: Any) -> Samples:
     return _samples_of_sequence([first, *(item_at(X, row, n_items) for row in range(1, n_items))])
 
 
-def _all_of(X: Iterator[Any]) -> list[Any]:
+def _items_of_iterator(X: Iterator[Any]) -> list[Any]:
     """Return the items of an iterator; check the first item first, since it may be endless."""
     first = list(itertools.islice(X, 1))
     for item in first:
@@ -231,11 +231,13 @@ def _samples_of_sequence(X: Any) -> Samples:
     first = next((item for item in items if not is_missing(item)), None)
     if isinstance(first, (list, tuple, int, float, np.number)):
         try:
-            array = _array(items)
+            array = _nested_lists_as_array(items)
         except InputError:
             _check_item(X, first)
             if any(map(is_missing, items)):  # images of nested lists, some of them missing
-                return ItemSamples([None if is_missing(x) else as_item(_array(x)) for x in items])
+                return ItemSamples(
+                    [None if is_missing(x) else as_item(_nested_lists_as_array(x)) for x in items]
+                )
             raise
         array = unwrapped(array)  # converts None among numbers to NaN
         if is_numeric(array):
@@ -246,18 +248,18 @@ def _samples_of_sequence(X: Any) -> Samples:
     else:
         _check_item(X, first)
     if not all(map(is_sample, items)):
-        items = _converted(items)
+        items = _converted_items(items)
     return ItemSamples(items)
 
 
-def _array(nested: Any) -> np.ndarray:
+def _nested_lists_as_array(nested: Any) -> np.ndarray:
     try:
         return np.asarray(nested)
     except ValueError as exc:
         raise InputError(f"X is a list of lists that is not an array: {exc}") from exc
 
 
-def _converted(items: list[Any]) -> list[Any]:
+def _converted_items(items: list[Any]) -> list[Any]:
     """Return items as numpy and Python objects; raise if some are not samples."""
     converted, foreign = [], []
     for row, item in enumerate(items):

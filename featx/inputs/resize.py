@@ -37,7 +37,7 @@ _REDUCING_GAP = 2  # as in Pillow's thumbnails, so that the filter at least halv
 _LONGEST_SIDE = 2**16
 
 
-class _Place(NamedTuple):
+class _ResizePlace(NamedTuple):
     """The size of a resized image, and how far its left upper corner is from that of the input.
 
     All are pairs (x, y) in pixels. Offsets are negative where the input cuts the image off.
@@ -57,16 +57,16 @@ def resized(image: Image.Image, size: tuple[int, int], resize: str) -> np.ndarra
     ([0, 255, 255, 0], 255)
     """
     height, width = size
-    place = _place(image.size, (width, height), resize)
+    place = _resize_place(image.size, (width, height), resize)
     if resize == "pad":
         canvas = Image.new(image.mode, (width, height))
-        canvas.paste(_filtered(image, place.size), place.offset)
+        canvas.paste(_resized_by_filter(image, place.size), place.offset)
         return np.asarray(canvas)
     box = [
         (-offset / whole, side / whole)
         for offset, side, whole in zip(place.offset, (width, height), place.size, strict=True)
     ]
-    return np.asarray(_filtered(image, (width, height), box if resize == "crop" else None))
+    return np.asarray(_resized_by_filter(image, (width, height), box if resize == "crop" else None))
 
 
 def decoded_size(size: tuple[int, int], shape: tuple[int, ...], resize: str) -> tuple[int, int]:
@@ -82,19 +82,19 @@ def decoded_size(size: tuple[int, int], shape: tuple[int, ...], resize: str) -> 
     return -(-side * width // max(size)), -(-side * height // max(size))
 
 
-def _place(own: tuple[int, int], target: tuple[int, int], resize: str) -> _Place:
+def _resize_place(own: tuple[int, int], target: tuple[int, int], resize: str) -> _ResizePlace:
     if resize == "stretch":
-        return _Place(target, (0, 0))
+        return _ResizePlace(target, (0, 0))
     is_wider = own[0] * target[1] > own[1] * target[0]
     # The side that decides has exactly the size of the input.
     decides = int(is_wider) if resize == "crop" else int(not is_wider)
     sides = [max(1, side * target[decides] // own[decides]) for side in own]
     sides[decides] = target[decides]
     x, y = (round((given - side) / 2) for given, side in zip(target, sides, strict=True))
-    return _Place((sides[0], sides[1]), (x, y))
+    return _ResizePlace((sides[0], sides[1]), (x, y))
 
 
-def _filtered(
+def _resized_by_filter(
     image: Image.Image, size: tuple[int, int], box: list[tuple[float, float]] | None = None
 ) -> Image.Image:
     """Resize an image, or a box of it: start and length, in fractions of each side."""

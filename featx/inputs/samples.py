@@ -206,7 +206,7 @@ class ArraySamples(Samples):
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of the array."""
-        return _take(self.array, rows)
+        return _rows_of_array(self.array, rows)
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify and check all samples in threads."""
@@ -231,7 +231,7 @@ class ArraySamples(Samples):
         self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load images; slice the array if it has the right shape and dtype."""
-        images = _take(self.array, rows)
+        images = _rows_of_array(self.array, rows)
         if images.shape[1:] == form.shape and images.dtype in _INPUT_DTYPES:
             return rows, images, []
         read = dict(zip(rows.tolist(), images, strict=True)).__getitem__
@@ -256,7 +256,7 @@ class ArraySamples(Samples):
                 check_range(image)
             except UnreadableImageError as exc:
                 faults.append(self.fault(row, exc))
-        return Identified(rows, _keys_of(images), faults)
+        return Identified(rows, _keys_of_rows(images), faults)
 
 
 class ValueSamples(ArraySamples):
@@ -281,7 +281,7 @@ class ValueSamples(ArraySamples):
         self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load rows as float32."""
-        return rows, as_values(_take(self.array, rows)), []
+        return rows, as_values(_rows_of_array(self.array, rows)), []
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Return False, since rows are converted."""
@@ -296,7 +296,7 @@ class ValueSamples(ArraySamples):
 
     def _identify(self, rows: slice) -> Identified:
         block = np.asarray(self.array[rows])
-        return Identified(rows, _keys_of(block), self._faults_of(block, rows))
+        return Identified(rows, _keys_of_rows(block), self._faults_of(block, rows))
 
     def _faults_of(self, block: np.ndarray, rows: slice) -> list[SampleFault]:
         finite = np.isfinite(as_values(block)).reshape(len(block), -1).all(axis=1)
@@ -317,11 +317,11 @@ def _n_threads() -> int:
     return min(_MAX_THREADS, joblib.cpu_count())
 
 
-def _keys_of(block: np.ndarray) -> np.ndarray:
+def _keys_of_rows(block: np.ndarray) -> np.ndarray:
     return keys_from(digests_of_rows(block), count=len(block))
 
 
-def _take(array: Any, rows: np.ndarray) -> np.ndarray:
+def _rows_of_array(array: Any, rows: np.ndarray) -> np.ndarray:
     first, last = int(rows[0]), int(rows[-1]) + 1
     if last - first == len(rows):
         return np.asarray(array[first:last])

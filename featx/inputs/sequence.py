@@ -24,7 +24,7 @@ _FILES_AT_ONCE = 256  # in a block
 _PATIENCE_S = 0.2  # time to hash all files, after which a pass starts with those that are hashed
 
 
-class _File(NamedTuple):
+class _SampleFile(NamedTuple):
     """A file that exists: `state` is its key in the file index, `digest` what the index holds."""
 
     row: int
@@ -91,7 +91,7 @@ class ItemSamples(Samples):
         for row, item in enumerate(self.items):
             if isinstance(item, (str, os.PathLike)):
                 if path := os.fspath(item):
-                    paths.append((row, _absolute(path)))
+                    paths.append((row, _absolute_sample_path(path)))
                 else:
                     faults.append(self.fault(row, "an empty path"))
             elif is_missing(item):
@@ -110,7 +110,7 @@ class ItemSamples(Samples):
 
     def _look_for(
         self, paths: list[tuple[int, str]], files: FileIndex
-    ) -> tuple[list[_File], list[SampleFault]]:
+    ) -> tuple[list[_SampleFile], list[SampleFault]]:
         """Return the files that exist, with the digests that the index knows, and the faults."""
         found: list[tuple[int, str, bytes, float]] = []
         faults: list[SampleFault] = []
@@ -123,9 +123,13 @@ class ItemSamples(Samples):
             changed_s = max(status.st_mtime, status.st_ctime)
             found.append((row, path, file_key(path, status), changed_s))
         digests = files.find([state for _, _, state, _ in found])
-        return [_File(*file, digest) for file, digest in zip(found, digests, strict=True)], faults
+        return [
+            _SampleFile(*file, digest) for file, digest in zip(found, digests, strict=True)
+        ], faults
 
-    def _read(self, found: list[_File], files: FileIndex) -> tuple[list[bytes], list[SampleFault]]:
+    def _read(
+        self, found: list[_SampleFile], files: FileIndex
+    ) -> tuple[list[bytes], list[SampleFault]]:
         """Return the digest of each file, and the faults; add what was read to the index."""
         digests: list[bytes] = []
         faults: list[SampleFault] = []
@@ -140,7 +144,7 @@ class ItemSamples(Samples):
     def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
         """Identify files in a thread, if all samples are files that exist."""
         paths = [
-            (row, _absolute(path))
+            (row, _absolute_sample_path(path))
             for row, item in enumerate(self.items)
             if isinstance(item, (str, os.PathLike)) and (path := os.fspath(item))
         ]
@@ -158,7 +162,7 @@ class ItemSamples(Samples):
             raise
         return started
 
-    def _identify(self, found: list[_File], files: FileIndex) -> Identified:
+    def _identify(self, found: list[_SampleFile], files: FileIndex) -> Identified:
         digests, faults = self._read(found, files)
         rows = slice(found[0].row, found[-1].row + 1)
         self._keys[rows] = keys_from(digests, count=len(found))
@@ -181,12 +185,12 @@ class ItemSamples(Samples):
         return content
 
 
-def _absolute(path: str) -> str:
+def _absolute_sample_path(path: str) -> str:
     # Without normalization, which is slower: another spelling of a path costs one more hash.
     return path if path.startswith(os.sep) else os.path.abspath(path)
 
 
-def _digest_of_file(file: _File, files: FileIndex) -> bytes:
+def _digest_of_file(file: _SampleFile, files: FileIndex) -> bytes:
     digest = IMAGE.digest_of(content_of(file.path))
     files.add(file.state, digest, modified_s=file.changed_s)
     return digest

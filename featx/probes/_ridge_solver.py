@@ -64,10 +64,10 @@ def solve(
     """
     shift = weighted_mean(X, weights) if fit_intercept else np.zeros(X.shape[1])
     solve_form = _solve_dual if len(Y) < X.shape[1] else _solve_primal
-    yield from solve_form(_Problem(X, Y, weights, shift, fit_intercept), folds)
+    yield from solve_form(_RidgeProblem(X, Y, weights, shift, fit_intercept), folds)
 
 
-class _Problem(NamedTuple):
+class _RidgeProblem(NamedTuple):
     """Rows (n, d), targets (n, t) and weights (n,), and a shift (d,) to subtract from the rows."""
 
     X: Any
@@ -80,7 +80,7 @@ class _Problem(NamedTuple):
         return Moments.of(self.X, self.Y, self.weights, rows, shift=self.shift)
 
 
-def _solve_dual(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solutions]:
+def _solve_dual(problem: _RidgeProblem, folds: Sequence[Fold]) -> Iterator[Solutions]:
     """Yield solutions from the products of samples, in NumPy, since they are too few for a GPU."""
     X, Y, weights = to_numpy(problem.X), problem.Y, problem.weights
     centered = X - problem.shift
@@ -91,7 +91,7 @@ def _solve_dual(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solutions]
         yield _DualSolutions(X[rows], Y[rows], weights[rows], part, fit_intercept=fit_intercept)
 
 
-def _solve_primal(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solutions]:
+def _solve_primal(problem: _RidgeProblem, folds: Sequence[Fold]) -> Iterator[Solutions]:
     """Yield solutions from the moments of samples."""
     every = np.arange(len(problem.Y))
     tests = [test for _, test in folds]
@@ -108,7 +108,7 @@ def _solve_primal(problem: _Problem, folds: Sequence[Fold]) -> Iterator[Solution
 
 
 def _solve_fold(
-    problem: _Problem, total: Moments, fold: Fold, test_moments: Moments
+    problem: _RidgeProblem, total: Moments, fold: Fold, test_moments: Moments
 ) -> _PrimalSolutions:
     """Return the solutions for the training part of a fold from the moments of its test part."""
     train, test = fold

@@ -98,7 +98,7 @@ def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
         data = skops.io.dumps(parts)
     except Exception as exc:  # skops calls methods of the types, which may raise anything
         raise ParameterError(f"the head cannot be saved: {exc}") from exc
-    members = _members_of(data)
+    members = _members_of_skops_file(data)
     schema = _schema_of(members)
     _trusted_types(data, schema, trusted)
     return _with_modules(data, members, schema, lambda kind: _OWN_ROOT)
@@ -117,14 +117,14 @@ def load_head(
     trusted; SavedFileError if it is damaged, or its head does not predict from such embeddings.
     """
     try:
-        members = _members_of(data)
+        members = _members_of_skops_file(data)
         schema = _schema_of(members)
         _check_arrays(members)
         data = _with_modules(data, members, schema, lambda kind: kind.__module__)
         types = _trusted_types(data, schema, trusted)
         _check_trees(schema, members)
         parts = skops.io.loads(data, trusted=types)
-        _check_parts(parts, heads, n_features)
+        _check_head_parts(parts, heads, n_features)
     except UntrustedTypesError:
         raise
     except Exception as exc:  # whatever skops, or a class that it builds, raises on damaged data
@@ -136,7 +136,7 @@ def load_head(
     return parts
 
 
-def _members_of(data: bytes) -> dict[str, bytes]:
+def _members_of_skops_file(data: bytes) -> dict[str, bytes]:
     return read_members(io.BytesIO(data), _max_bytes, max_members=_MAX_PARTS)
 
 
@@ -158,7 +158,7 @@ def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
     known: dict[Any, Any] = {}
     for node in _nodes_in(schema):
         # skops takes the first object with an id, whatever a later node holds.
-        meaning = _meaning_of(node)
+        meaning = _meaning_of_node(node)
         if known.setdefault(node.get("__id__"), meaning) != meaning and "__id__" in node:
             raise ValueError(f"two objects have the same id {node['__id__']!r}")
     return schema
@@ -201,7 +201,7 @@ def _nodes_in(schema: Any) -> Iterator[dict[str, Any]]:
             waiting += [(inner, depth + 1) for inner in value]
 
 
-def _meaning_of(node: dict[str, Any]) -> tuple[Any, ...]:
+def _meaning_of_node(node: dict[str, Any]) -> tuple[Any, ...]:
     kind = tuple(node.get(name) for name in ("__loader__", "__module__", "__class__"))
     if not all(isinstance(name, str) for name in kind) or kind[0] == "CachedNode":
         raise ValueError(
@@ -287,12 +287,12 @@ def _check_trees(schema: dict[str, Any], members: dict[str, bytes]) -> None:
                     f"a tree has a {node['__loader__']}, expected a {loader} of its own"
                 )
         _check_tree(
-            [_value_of(node, members) for node in args["content"]],
-            {name: _value_of(node, members) for name, node in state["content"].items()},
+            [_value_of_node(node, members) for node in args["content"]],
+            {name: _value_of_node(node, members) for name, node in state["content"].items()},
         )
 
 
-def _value_of(node: dict[str, Any], members: dict[str, bytes]) -> Any:
+def _value_of_node(node: dict[str, Any], members: dict[str, bytes]) -> Any:
     if node["__loader__"] == "JsonNode":
         return json.loads(node["content"])
     if node["__loader__"] != "NdArrayNode" or node.get("type") != "numpy":
@@ -352,7 +352,7 @@ def _depth_of(left: np.ndarray, right: np.ndarray) -> int:
     return depth
 
 
-def _check_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
+def _check_head_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> None:
     """Check that a file holds a head, and a fitted one that predicts from an embedding."""
     if not isinstance(parts, dict) or parts.keys() != {"head", "head_"}:
         held = list(parts) if isinstance(parts, dict) else type(parts).__name__

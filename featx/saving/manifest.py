@@ -75,7 +75,9 @@ def parse_manifest(data: bytes) -> Any:
     """Parse an unchecked manifest, which has to be plain JSON of limited depth."""
     try:
         value = json.loads(
-            data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=dict_without_repeats
+            data.decode("utf-8"),
+            parse_constant=_refuse_in_manifest,
+            object_pairs_hook=dict_without_repeats,
         )
         _check_depth(value)
     except RepeatedNameError as exc:
@@ -85,7 +87,7 @@ def parse_manifest(data: bytes) -> Any:
     return value
 
 
-def _refuse(name: str) -> Any:
+def _refuse_in_manifest(name: str) -> Any:
     raise ValueError(f"it holds {name}")
 
 
@@ -109,7 +111,7 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
     """
     faults = ParameterFaults(MANIFEST)
     is_known = partial(_is_in, options=classes)
-    top = {**_TOP, "class": _Field(is_known, f"one of {', '.join(classes)}")}
+    top = {**_TOP, "class": _ManifestField(is_known, f"one of {', '.join(classes)}")}
     fields = _check_fields("", manifest, top, faults)
     has_head = fields.get("class") != next(iter(classes))
     known = {**_ESTIMATOR, "requests": _requests_of(fields.get("class", ""))} if has_head else {}
@@ -132,7 +134,7 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
     faults.raise_any()
 
 
-class _Field(NamedTuple):
+class _ManifestField(NamedTuple):
     """The rule for one field; messages describe the valid values as `expected`."""
 
     is_valid: Callable[[Any], bool]
@@ -143,7 +145,7 @@ class _Field(NamedTuple):
 def _check_fields(
     prefix: str,
     given: Any,
-    known: Mapping[str, _Field],
+    known: Mapping[str, _ManifestField],
     faults: ParameterFaults,
     *,
     is_open: bool = False,
@@ -197,7 +199,7 @@ def _is_input_size(value: Any) -> bool:
     return is_shape(value) and len(value) == 2 and max(value) <= _MAX_SIDE
 
 
-def _is_range(value: Any) -> bool:
+def _is_float_range(value: Any) -> bool:
     return value is None or (
         isinstance(value, list)
         and len(value) == 2
@@ -227,37 +229,39 @@ def _is_alias(value: Any) -> bool:
     return _is_text(value) and value.isidentifier()
 
 
-def _requests_of(kind: str) -> _Field:
+def _requests_of(kind: str) -> _ManifestField:
     """Return the rule for the metadata requests of an estimator."""
     are_valid = partial(_are_requests, known=REQUESTS.get(kind, {}))
-    return _Field(are_valid, f"metadata requests of a {kind}", is_optional=True)
+    return _ManifestField(are_valid, f"metadata requests of a {kind}", is_optional=True)
 
 
-_OBJECT = _Field(lambda value: isinstance(value, dict), "an object")
+_OBJECT = _ManifestField(lambda value: isinstance(value, dict), "an object")
 _OPTIONAL_OBJECT = _OBJECT._replace(is_optional=True)
-_VERBOSE = _Field(
+_VERBOSE = _ManifestField(
     lambda value: isinstance(value, bool) or _is_int(value, -1000, 1000), "a small number"
 )
-_OUTPUT = _Field(
+_OUTPUT = _ManifestField(
     partial(_is_in, options=_OUTPUTS), f"one of {', '.join(_OUTPUTS)}", is_optional=True
 )
 _SHAPE = f"a shape of {MAX_SIZE} numbers at most"
 _NAME = "a known name"
 _COLUMNS = {
-    "n_features_in_": _Field(
+    "n_features_in_": _ManifestField(
         partial(_is_int, low=1, high=_MAX_COLUMNS), "a number of columns", is_optional=True
     ),
-    "feature_names_in_": _Field(
+    "feature_names_in_": _ManifestField(
         lambda value: isinstance(value, list) and all(map(_is_text, value)),
         "names of columns",
         is_optional=True,
     ),
 }
 _TOP = {
-    "format": _Field(partial(_is_int, low=FORMAT, high=FORMAT), str(FORMAT)),
-    "featx": _Field(_is_text, "a version"),
-    "backbone": _Field(_is_backbone, f"a name of list_backbones(), or the member {BACKBONE!r}"),
-    "preprocessing": _Field(
+    "format": _ManifestField(partial(_is_int, low=FORMAT, high=FORMAT), str(FORMAT)),
+    "featx": _ManifestField(_is_text, "a version"),
+    "backbone": _ManifestField(
+        _is_backbone, f"a name of list_backbones(), or the member {BACKBONE!r}"
+    ),
+    "preprocessing": _ManifestField(
         lambda value: _is_in(value, ("auto", *PREPROCESSINGS)) or value == {"file": LAYER},
         f"a known name, None or the member {LAYER!r}",
     ),
@@ -270,54 +274,58 @@ _TOP = {
     "estimator": _OPTIONAL_OBJECT,
 }
 _PARAMS = {
-    "weights": _Field(lambda value: normalized_weights(value) == PRETRAINED, repr(PRETRAINED)),
-    "backbone_params": _Field(_are_constructor_params, "None, or plain parameters by name"),
-    "layer": _Field(lambda value: value is None or _is_text(value), "a name or None"),
-    "pooling": _Field(partial(_is_in, options=("auto", *POOLINGS)), _NAME),
-    "n_prefix_tokens": _Field(
+    "weights": _ManifestField(
+        lambda value: normalized_weights(value) == PRETRAINED, repr(PRETRAINED)
+    ),
+    "backbone_params": _ManifestField(_are_constructor_params, "None, or plain parameters by name"),
+    "layer": _ManifestField(lambda value: value is None or _is_text(value), "a name or None"),
+    "pooling": _ManifestField(partial(_is_in, options=("auto", *POOLINGS)), _NAME),
+    "n_prefix_tokens": _ManifestField(
         lambda value: value is None or _is_int(value, 0, _MAX_TOKENS),
         f"None, or {_MAX_TOKENS} at most",
         is_optional=True,
     ),
-    "input_size": _Field(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
-    "in_channels": _Field(
+    "input_size": _ManifestField(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
+    "in_channels": _ManifestField(
         lambda value: value is None or _is_int(value, 1, _MAX_CHANNELS),
         f"None, or {_MAX_CHANNELS} at most",
         is_optional=True,
     ),
-    "resize": _Field(partial(_is_in, options=tuple(RESIZES)), _NAME, is_optional=True),
-    "batch_size": _Field(
+    "resize": _ManifestField(partial(_is_in, options=tuple(RESIZES)), _NAME, is_optional=True),
+    "batch_size": _ManifestField(
         lambda value: _is_in(value, ("auto",)) or _is_int(value, 1, _MAX_BATCH),
         f"'auto', or {_MAX_BATCH} at most",
     ),
-    "precision": _Field(partial(_is_in, options=KerasEngine.precisions), _NAME),
-    "engine": _Field(partial(_is_in, options=("auto", *ENGINES)), _NAME),
-    "views": _Field(partial(_is_int, low=1, high=_MAX_VIEWS), f"1 to {_MAX_VIEWS}"),
-    "augment": _Field(
+    "precision": _ManifestField(partial(_is_in, options=KerasEngine.precisions), _NAME),
+    "engine": _ManifestField(partial(_is_in, options=("auto", *ENGINES)), _NAME),
+    "views": _ManifestField(partial(_is_int, low=1, high=_MAX_VIEWS), f"1 to {_MAX_VIEWS}"),
+    "augment": _ManifestField(
         lambda value: _is_in(value, (None, *AUGMENTATIONS)) or value == {"file": AUGMENT},
         f"a known name, None or the member {AUGMENT!r}",
     ),
-    "on_error": _Field(partial(_is_in, options=("raise", "nan")), "'raise' or 'nan'"),
-    "n_jobs": _Field(
+    "on_error": _ManifestField(partial(_is_in, options=("raise", "nan")), "'raise' or 'nan'"),
+    "n_jobs": _ManifestField(
         lambda value: value is None or (value != 0 and _is_int(value, -_MAX_THREADS, _MAX_THREADS)),
         f"None, or a number up to {_MAX_THREADS} other than 0",
     ),
     "verbose": _VERBOSE,
 }
-_SPACE = {"label": _Field(_is_text, "text"), "identity": _OBJECT}
+_SPACE = {"label": _ManifestField(_is_text, "text"), "identity": _OBJECT}
 _IDENTITY = {
-    "dtype": _Field(partial(_is_in, options=("float32", "float16")), _NAME),
-    "input_shape": _Field(is_shape, _SHAPE),
-    "feature_shape": _Field(is_shape, _SHAPE),
+    "dtype": _ManifestField(partial(_is_in, options=("float32", "float16")), _NAME),
+    "input_shape": _ManifestField(is_shape, _SHAPE),
+    "feature_shape": _ManifestField(is_shape, _SHAPE),
 }
 _FITTED = {
-    "feature_shape_": _Field(is_shape, _SHAPE),
-    "array_shape_": _Field(lambda value: value in (None, []) or is_shape(value), _SHAPE),
-    "float_range_": _Field(_is_range, "None, or two numbers in their order", is_optional=True),
+    "feature_shape_": _ManifestField(is_shape, _SHAPE),
+    "array_shape_": _ManifestField(lambda value: value in (None, []) or is_shape(value), _SHAPE),
+    "float_range_": _ManifestField(
+        _is_float_range, "None, or two numbers in their order", is_optional=True
+    ),
     **_COLUMNS,
 }
 _ESTIMATOR = {
-    "random_state": _Field(
+    "random_state": _ManifestField(
         lambda value: value is None or _is_int(value, 0, 2**32 - 1), "None, or 32 bits"
     ),
     "verbose": _VERBOSE._replace(is_optional=True),

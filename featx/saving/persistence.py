@@ -142,7 +142,12 @@ def save(
     is_extractor = isinstance(estimator, FeatureExtractor)
     extractor = estimator if is_extractor else estimator.extractor_
     entries, manifest = _extractor_entries(extractor)
-    manifest |= {**_settings_of(extractor), "format": FORMAT, "featx": __version__, "class": kind}
+    manifest |= {
+        **_settings_of_estimator(extractor),
+        "format": FORMAT,
+        "featx": __version__,
+        "class": kind,
+    }
     if not is_extractor:
         manifest["estimator"] = _estimator_entry(estimator)
         entries[HEAD] = head_bytes(estimator.head, estimator.head_, trusted)
@@ -299,7 +304,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         "backbone": params["backbone"],
         "preprocessing": params["preprocessing"],
         "params": _plain_params(plain),
-        "fitted": _fitted_of(extractor, FITTED),
+        "fitted": _fitted_attributes(extractor, FITTED),
         "space": extractor.space_.to_json(),
     }
     if hasattr(extractor, "report_"):
@@ -347,12 +352,12 @@ def _model_entries(
 def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
     """Return the part of the manifest that describes the estimator around an extractor."""
     params = _plain_params({name: getattr(estimator, name) for name in ("random_state", "verbose")})
-    fitted = _fitted_of(estimator, FITTED_AROUND)
+    fitted = _fitted_attributes(estimator, FITTED_AROUND)
     report = as_plain(getattr(estimator, "report_", {}))
-    return {**params, **_settings_of(estimator), "fitted": fitted, "report": report}
+    return {**params, **_settings_of_estimator(estimator), "fitted": fitted, "report": report}
 
 
-def _settings_of(estimator: Any) -> dict[str, Any]:
+def _settings_of_estimator(estimator: Any) -> dict[str, Any]:
     """Return what ``set_output`` and ``set_fit_request`` and others set, if anything."""
     routing = estimator.get_metadata_routing()
     requests = {}
@@ -367,7 +372,7 @@ def _settings_of(estimator: Any) -> dict[str, Any]:
 def _restore_settings(
     estimator: FeatureExtractor | TransferEstimator, stored: Mapping[str, Any]
 ) -> None:
-    """Restore what :func:`_settings_of` returned."""
+    """Restore what :func:`_settings_of_estimator` returned."""
     if "output" in stored:
         estimator.set_output(transform=stored["output"])
     with config_context(enable_metadata_routing=True):
@@ -404,7 +409,7 @@ def _load_layers(data: bytes, manifest: dict[str, Any]) -> keras.Model:
     return model
 
 
-def _fitted_of(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
+def _fitted_attributes(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return the attributes that `fit` set, as plain data."""
     return {name: as_plain(getattr(estimator, name)) for name in names if hasattr(estimator, name)}
 

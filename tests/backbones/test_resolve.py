@@ -13,7 +13,7 @@ from keras import layers
 from featx import EmbeddingCache, FeatureExtractor
 from featx.backbones import build
 from featx.backbones.registry import TINY_FILE
-from featx.backbones.resolve import _BUILT, _MAX_BUILT, _source, resolve
+from featx.backbones.resolve import _BUILT, _MAX_BUILT, _model_identity, resolve
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
 
 
@@ -91,7 +91,7 @@ def test_resolve_imagenet_and_pretrained_share_rows(names, images):
 def test_source_of_published_weights_keeps_its_hash(weights):
     """Caches of the first version remember spaces under recipes that hold "imagenet"."""
     spec = spec_of("mobilenet_v2", weights=weights)
-    source = _source(spec, None, None)
+    source = _model_identity(spec, None, None)
     assert source["source"] == {"name": "mobilenet_v2", "weights": "imagenet"}
 
 

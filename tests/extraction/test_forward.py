@@ -362,7 +362,7 @@ def test_pass_that_fails_drops_rows_of_changed_model(model):
 
 def test_unchanged_check_hashes_weights_once_for_layers(model, monkeypatch):
     counted = []
-    read = keras_graph._weights_of
+    read = keras_graph._own_weights_of_layer
     monkeypatch.setattr(
         keras_graph, "_weights_of", lambda layer, *rest: counted.append(layer) or read(layer, *rest)
     )
