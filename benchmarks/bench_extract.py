@@ -147,7 +147,7 @@ def measure_arrays(args, work):
     """Compare engines with bare loops, from arrays in memory."""
     from featx import FeatureExtractor
     from featx.backbones.backbone import embedding_graph
-    from featx.engines.fold import rewritten
+    from featx.engines.fold import rewritten_for_inference
 
     rows = []
     networks = SMOKE_NETWORKS if args.smoke else NETWORKS
@@ -157,7 +157,7 @@ def measure_arrays(args, work):
         options = {"weights": None, "backbone_params": params, "input_size": size}
         extractor = FeatureExtractor(backbone, batch_size=batch_size, cache=None, **options)
         plain = embedding_graph([extractor.fit(images).current_source().load_backbone()], "uint8")
-        folded = rewritten(plain)
+        folded = rewritten_for_inference(plain)
 
         def featx(engine, precision="float32", extractor=extractor, images=images):
             extractor.set_params(engine=engine, precision=precision).fit(images[:1])

@@ -40,7 +40,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_sp
 from featx import EmbeddingCache, FeatureExtractor, FineTune, TransferClassifier, load_image_folder
 from featx.cli.demo import write_digits
 from featx.finetune.model import TrainedModel
-from featx.finetune.plan import Plan
+from featx.finetune.plan import TrainingPlan
 from featx.inputs.recognize import as_samples
 
 BATCH_SIZE = 32
@@ -180,7 +180,7 @@ def usual_recipe(extractor, unfrozen, n_classes):
 
 def above_frontier(extractor, params, n_classes):
     """Return the part above the frontier as a plain Keras model, and the reader of its inputs."""
-    plan = Plan(params, extractor)
+    plan = TrainingPlan(params, extractor)
     features = TrainedModel(plan).features
     scores = keras.layers.Dense(n_classes)(features.outputs[0])
     return keras.Model(features.inputs, scores), plan
@@ -244,7 +244,7 @@ def measure_search(args, work):
     cache = EmbeddingCache(work / "cache-search")
     extractor = extractor_of(args, "mobilenet_v2", size, cache)
     frozen = extractor.fit(paths)
-    plans = {depth: Plan(FineTune(depth), frozen) for depth in depths}
+    plans = {depth: TrainingPlan(FineTune(depth), frozen) for depth in depths}
     extractor.set_params(
         also_cache=[(name, None) for plan in plans.values() for name in plan.frontier_layers]
     )

@@ -81,11 +81,11 @@ def compiled_graph(extractor, precision, device=None):
     import jax
 
     from featx.backbones.backbone import embedding_graph
-    from featx.engines.fold import rewritten
+    from featx.engines.fold import rewritten_for_inference
     from featx.engines.registry import in_precision
 
     graph = embedding_graph([extractor.current_source().load_backbone()], "uint8")
-    model = rewritten(in_precision(graph, precision))
+    model = rewritten_for_inference(in_precision(graph, precision))
     variables = (model.trainable_variables, model.non_trainable_variables)
     weights = [jax.device_put([one.value for one in kind], device) for kind in variables]
     function = jax.jit(

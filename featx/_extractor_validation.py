@@ -17,7 +17,7 @@ from featx._validation import ParameterFaults
 from featx.backbones.augment import check_augment, is_layer
 from featx.backbones.build import channels_first_message
 from featx.backbones.layers import POOLINGS, LayerSpec
-from featx.backbones.load import is_file
+from featx.backbones.load import is_backbone_file
 from featx.backbones.presets import MISSING, PREFIX, Preset, is_hub_installed, is_preset
 from featx.backbones.registry import (
     PREPROCESSINGS,
@@ -154,7 +154,7 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
         isinstance(backbone, (str, os.PathLike)) or callable(backbone)
     ):
         faults.add("backbone", backbone, "a name, a .keras file, a model or a callable.")
-    elif is_file(backbone):
+    elif is_backbone_file(backbone):
         if not Path(backbone).expanduser().is_file():
             faults.add("backbone", os.fspath(backbone), "an existing .keras file.")
     elif is_preset(backbone):
@@ -164,7 +164,7 @@ def _check_backbone(params: dict[str, Any], faults: ParameterFaults) -> None:
             network = find_network(backbone)
         except ParameterError as exc:
             faults.faults += exc.faults
-    has_name = isinstance(backbone, str) and not is_file(backbone)
+    has_name = isinstance(backbone, str) and not is_backbone_file(backbone)
     is_adaptable = has_name and not is_preset(backbone)
     _check_in_channels(params["in_channels"], faults, is_adaptable=is_adaptable)
     _check_constructor_params(params["backbone_params"], network, faults, has_name=has_name)
@@ -272,7 +272,7 @@ def check_channels_first(samples: Samples, source: EmbeddingSource, *, label: st
         raise InputError(channels_first_message(label, shape, samples.array_shape))
 
 
-def check_out(out: Any, shape: tuple[int, ...]) -> None:
+def check_out_array(out: Any, shape: tuple[int, ...]) -> None:
     """Raise ParameterError unless `out` is a writable, C-contiguous float32 array of a shape."""
     expected = f"a writable, C-contiguous float32 array of shape {shape}"
     if not isinstance(out, np.ndarray):

@@ -164,7 +164,7 @@ def _write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     beside = {path: folder / f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}" for path in contents}
     try:
         for path, parts in contents.items():
-            _write_through(beside[path], parts)
+            _write_and_sync(beside[path], parts)
         for path, part in beside.items():
             os.replace(part, path)
     except BaseException:
@@ -175,7 +175,7 @@ def _write_in_order(contents: Mapping[Path, Sequence[Buffer]]) -> None:
     _sync_folder(folder)
 
 
-def _write_through(path: Path, parts: Sequence[Buffer]) -> None:
+def _write_and_sync(path: Path, parts: Sequence[Buffer]) -> None:
     _make_folder(path.parent)
     with _failing_if_unwritable(path.parent), open(path, "xb") as file:
         for part in parts:
@@ -308,13 +308,13 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
     """
     path = os.fspath(path)
     try:
-        _check_regular(os.lstat(path).st_mode, path)
+        _check_regular_file(os.lstat(path).st_mode, path)
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
     descriptor = os.open(path, flags | _UNFOLLOWED, 0o666)
     try:
-        _check_regular(os.fstat(descriptor).st_mode, path)
+        _check_regular_file(os.fstat(descriptor).st_mode, path)
         return FileIO(descriptor, "ab" if flags & os.O_WRONLY else "rb")
     except BaseException:
         os.close(descriptor)
@@ -348,7 +348,7 @@ def read_regular(
         return file.readall()
 
 
-def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
+def _check_regular_file(mode: int, path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(mode):
         raise IrregularFileError(errno.EINVAL, "not a regular file", os.fspath(path))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def as_plain(value: Any) -> Any:
+def as_json_values(value: Any) -> Any:
     """Return parameters, fitted attributes or reports as values that JSON can hold.
 
     NaN and infinity, which JSON does not have, become None.
@@ -16,15 +16,15 @@ def as_plain(value: Any) -> Any:
     Examples
     --------
     >>> import numpy as np
-    >>> as_plain({"loss": np.array([0.5, np.nan]), "size": (np.int64(2), 3)})
+    >>> as_json_values({"loss": np.array([0.5, np.nan]), "size": (np.int64(2), 3)})
     {'loss': [0.5, None], 'size': [2, 3]}
     """
     if hasattr(value, "tolist"):  # arrays and numbers of numpy
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(name): as_plain(part) for name, part in value.items()}
+        return {str(name): as_json_values(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [as_plain(part) for part in value]
+        return [as_json_values(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -63,11 +63,11 @@ def as_labels(y: Any, *, name: str = "y", noun: str = "label") -> np.ndarray:
     """
     array = _target_array(y, name)
     if array.dtype == object:
-        _check_complete(array, name, noun)
+        _check_targets_complete(array, name, noun)
         array = _with_common_type(array, name, keep_objects=_holds_objects(y))
     if array.dtype.kind in _REFUSED:
         _refuse_labels(_REFUSED[array.dtype.kind], name)
-    _check_complete(array, name, noun)
+    _check_targets_complete(array, name, noun)
     return array
 
 
@@ -124,14 +124,18 @@ def as_values(y: Any, *, name: str = "y") -> np.ndarray:
     """
     array = _target_array(y, name)
     if array.dtype == object:
-        _check_complete(array, name, "value")
+        _check_targets_complete(array, name, "value")
         if all(issubclass(each, (Number, np.bool_)) for each in _label_types(array)):
             with contextlib.suppress(TypeError, ValueError, OverflowError):
-                array = _natural(array) if _are_whole(array) else array.astype(np.float64)
+                array = (
+                    _labels_in_inferred_dtype(array)
+                    if _are_integer_labels(array)
+                    else array.astype(np.float64)
+                )
     if array.dtype.kind not in "biuf":
         fix = _FIXES["complex numbers"] if array.dtype.kind == "c" else "a regressor needs numbers"
         raise InputError(f"{name} has dtype {array.dtype}: {fix}")
-    _check_complete(array, name, "value")
+    _check_targets_complete(array, name, "value")
     return array
 
 
@@ -164,17 +168,17 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
             f"{name}.shape == {given.shape}, expected {(n_samples,)}: one for each sample"
         )
     if given.dtype == object:
-        _check_complete(given, name, "weight")
+        _check_targets_complete(given, name, "weight")
     if given.dtype.kind not in "biufO":
         raise InputError(f"{name} has dtype {given.dtype}: expected numbers")
     try:
         weights = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as exc:
         raise InputError(f"{name}: expected numbers: {exc}") from exc
-    _check_complete(weights, name, "weight")
+    _check_targets_complete(weights, name, "weight")
     negative = np.flatnonzero(weights < 0)
     if len(negative):
-        counted = _count(len(negative), "negative weight")
+        counted = _target_count_text(len(negative), "negative weight")
         raise InputError(
             f"{name} has {counted} {_target_rows_text(negative)[:-1]}, "
             f"such as {weights[negative[0]]}): expected no weight below 0"
@@ -218,7 +222,7 @@ def _unpacked_targets(y: Any) -> Any:
     if isinstance(y, (list, tuple)):
         # Scalars of pyarrow: NumPy would take its strings for sequences of bytes.
         are_foreign = any(hasattr(kind, "as_py") for kind in set(map(type, y)))
-        return list(map(_scalar, y)) if are_foreign else y
+        return list(map(_label_scalar, y)) if are_foreign else y
     if hasattr(y, "compute"):  # Dask
         return _unpacked_targets(y.compute())
     if hasattr(y, "toarray"):  # SciPy's sparse matrices
@@ -233,7 +237,7 @@ def _unpacked_targets(y: Any) -> Any:
             return unpack()
         if hasattr(y, "numpy"):  # TensorFlow, whose strings are UTF-8 in bytes
             values = y.numpy()
-            return _decoded(values) if values.dtype == object else values
+            return _decoded_labels(values) if values.dtype == object else values
     return np.asarray(y) if hasattr(y, "__array__") else _listed_targets(y)
 
 
@@ -258,7 +262,7 @@ def _lose_integers(dtypes: list[np.dtype]) -> bool:
     return are_wide and len({dtype.kind for dtype in dtypes}) > 1
 
 
-def _decoded(values: np.ndarray) -> np.ndarray:
+def _decoded_labels(values: np.ndarray) -> np.ndarray:
     texts = [each.decode() if isinstance(each, bytes) else each for each in values.ravel()]
     return np.array(texts, dtype=object).reshape(values.shape)
 
@@ -268,19 +272,19 @@ def _labels_as_objects(values: Any, name: str) -> np.ndarray:
     try:
         array = np.array(values, dtype=object)
     except ValueError as exc:  # NumPy's, of rows of different lengths
-        raise InputError(_ragged_message(name)) from exc
+        raise InputError(_ragged_labels_message(name)) from exc
     if _label_types(array) <= _PLAIN:
         return array
     for row, value in enumerate(array if array.ndim == 1 else ()):
         if isinstance(value, (list, tuple, Set)) or getattr(value, "ndim", 0) != 0:
-            raise InputError(_ragged_message(name, row, value))
-    flat = [_scalar(value) for value in array.ravel()]
+            raise InputError(_ragged_labels_message(name, row, value))
+    flat = [_label_scalar(value) for value in array.ravel()]
     scalars = np.empty(len(flat), dtype=object)
     scalars[:] = flat
     return scalars.reshape(array.shape)
 
 
-def _scalar(value: Any) -> Any:
+def _label_scalar(value: Any) -> Any:
     """Return the value of a scalar or a tensor without dimensions, None where it is masked."""
     if hasattr(value, "as_py"):  # pyarrow
         return value.as_py()
@@ -292,7 +296,7 @@ def _scalar(value: Any) -> Any:
     return plain.decode() if isinstance(plain, bytes) else plain
 
 
-def _ragged_message(name: str, row: int | None = None, value: Any = None) -> str:
+def _ragged_labels_message(name: str, row: int | None = None, value: Any = None) -> str:
     shown = "" if row is None else f" (row {row}: {str(value)[:60]})"
     return (
         f"{name} has lists of different lengths, or sets, as labels{shown}: expected one label, or "
@@ -313,21 +317,21 @@ def _with_common_type(array: np.ndarray, name: str, *, keep_objects: bool) -> np
                 f"{name} has floats beside integers above 2**53, which floats do not hold exactly: "
                 "pass only integers, or strings"
             )
-        return _natural(array)
+        return _labels_in_inferred_dtype(array)
     if len(found) > 1:
         raise InputError(
-            f"{name} has labels of several types: {_types_by_row(array)}: expected one type"
+            f"{name} has labels of several types: {_label_types_by_row(array)}: expected one type"
         )
     if found == {"str"}:
         # Fixed-width strings lose NULs at their end, so that two labels could become one.
         is_exact = not any(value.endswith("\0") for value in array.ravel().tolist())
-        return array if keep_objects or not is_exact else _natural(array)
+        return array if keep_objects or not is_exact else _labels_in_inferred_dtype(array)
     _refuse_labels(found.pop(), name)
     return array
 
 
 def _integer_labels(array: np.ndarray, name: str) -> np.ndarray:
-    converted = _natural(array)
+    converted = _labels_in_inferred_dtype(array)
     if converted.dtype.kind in "biu" or not array.size:
         return converted
     values = [int(value) for value in array.ravel()]
@@ -340,7 +344,7 @@ def _integer_labels(array: np.ndarray, name: str) -> np.ndarray:
     return np.array(values, dtype=np.uint64).reshape(array.shape)
 
 
-def _types_by_row(array: np.ndarray) -> str:
+def _label_types_by_row(array: np.ndarray) -> str:
     """Return the types of labels as text, each with the first row that has it."""
     rows: dict[str, int] = {}
     for row, values in enumerate(array.reshape(len(array), -1).tolist()):
@@ -357,14 +361,14 @@ def _label_type_kind(of: type) -> str:
     return next((kind for kind, types in _KINDS.items() if issubclass(of, types)), of.__name__)
 
 
-def _are_whole(array: np.ndarray) -> bool:
+def _are_integer_labels(array: np.ndarray) -> bool:
     """Return True if all objects are integers or booleans that 64 bits hold."""
     values = array.ravel()
     are_ints = {_label_type_kind(each) for each in _label_types(array)} <= {"bool", "int"}
     return are_ints and all(-(2**63) <= int(value) < 2**63 for value in values)
 
 
-def _natural(array: np.ndarray) -> np.ndarray:
+def _labels_in_inferred_dtype(array: np.ndarray) -> np.ndarray:
     """Return objects as an array of the dtype that NumPy infers."""
     return np.array(array.tolist()) if array.size else array.astype(np.float64)
 
@@ -379,12 +383,12 @@ def _refuse_labels(what: str, name: str) -> None:
     raise InputError(f"{name} has labels that are {what}: expected numbers or strings; {fix}")
 
 
-def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
+def _check_targets_complete(array: np.ndarray, name: str, noun: str) -> None:
     """Check that no entry is missing or infinite."""
     masks = {}
     types = _label_types(array) if array.dtype.kind == "O" else _NUMBERS
     if not (types <= _NUMBERS or types == {str}):
-        flat = [_is_missing(value) for value in array.ravel()]
+        flat = [_is_missing_target(value) for value in array.ravel()]
         masks["missing"] = np.array(flat, dtype=bool).reshape(array.shape)
     elif array.dtype.kind == "f":
         masks = {"missing": np.isnan(array), "infinite": np.isinf(array)}
@@ -393,7 +397,7 @@ def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
     for word, mask in masks.items():
         if mask.any():
             rows = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
-            counted = _count(int(np.count_nonzero(mask)), f"{word} {noun}")
+            counted = _target_count_text(int(np.count_nonzero(mask)), f"{word} {noun}")
             example = str(array[mask][0]).replace("nan", "NaN")
             raise InputError(
                 f"{name} has {counted} {_target_rows_text(rows)}, such as {example}: leave these "
@@ -401,7 +405,7 @@ def _check_complete(array: np.ndarray, name: str, noun: str) -> None:
             )
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing_target(value: Any) -> bool:
     # pandas.NA is equal to nothing and has no truth value; NaN and NaT are not equal to themselves.
     if value is None or type(value).__name__ == "NAType":
         return True
@@ -410,7 +414,7 @@ def _is_missing(value: Any) -> bool:
     return type(value).__name__ == "NaTType"
 
 
-def _count(n: int, noun: str) -> str:
+def _target_count_text(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 

@@ -38,12 +38,12 @@ def one_line(value: object, *, max_chars: int | None = None) -> str:
     if max_chars is not None and len(text) > max_chars:
         half = max_chars // 2
         text = f"{text[:half]}…{text[-half:]}"
-    return _UNSAFE.sub(_escape, text)
+    return _UNSAFE.sub(_escaped_character, text)
 
 
 def without_controls(text: str) -> str:
     """Return a message with its control characters escaped, line breaks and tabs excepted."""
-    return _UNSAFE_IN_TEXT.sub(_escape, text)
+    return _UNSAFE_IN_TEXT.sub(_escaped_character, text)
 
 
 def as_utf8(text: str) -> str:
@@ -57,5 +57,5 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _escape(character: re.Match[str]) -> str:
+def _escaped_character(character: re.Match[str]) -> str:
     return character[0].encode("unicode_escape").decode()

@@ -49,7 +49,9 @@ def hold_out(
     """
     splitter = validation
     if not hasattr(validation, "split"):
-        splitter = _splitter(y, float(validation), groups, is_classifier=is_classifier, seed=seed)
+        splitter = _hold_out_splitter(
+            y, float(validation), groups, is_classifier=is_classifier, seed=seed
+        )
     try:
         train, held_out = next(iter(splitter.split(np.zeros(len(y)), y, groups)))
     except (ValueError, StopIteration) as exc:
@@ -60,7 +62,7 @@ def hold_out(
     train, held_out = np.sort(train), np.sort(held_out)
     if not len(held_out) or not len(train):
         raise InputError(f"validation={validation!r}: one part of {len(y)} samples is empty")
-    for column in _columns(y) if is_classifier else ():
+    for column in _label_columns(y) if is_classifier else ():
         if len(lost := np.setdiff1d(column, column[train])):
             raise InputError(
                 f"validation={validation!r}: all samples of {lost.tolist()[:_N_SHOWN]} are held "
@@ -69,7 +71,7 @@ def hold_out(
     return train, held_out
 
 
-def _splitter(
+def _hold_out_splitter(
     y: np.ndarray,
     fraction: float,
     groups: np.ndarray | None,
@@ -93,7 +95,7 @@ def _splitter(
     return _SplitKeepingEachClass(fraction, seed)
 
 
-def _columns(y: np.ndarray) -> np.ndarray:
+def _label_columns(y: np.ndarray) -> np.ndarray:
     """Return the labels, (1, n_samples), or each of several labels, (n_labels, n_samples)."""
     return np.asarray(y).reshape(len(y), -1).T
 
@@ -106,7 +108,9 @@ class _SplitKeepingEachClass:
 
     def split(self, X: Any, y: np.ndarray, groups: Any = None) -> Any:
         order = np.random.default_rng(self._seed).permutation(len(y))
-        firsts = [order[np.unique(column[order], return_index=True)[1]] for column in _columns(y)]
+        firsts = [
+            order[np.unique(column[order], return_index=True)[1]] for column in _label_columns(y)
+        ]
         others = np.setdiff1d(order, np.concatenate(firsts))
         n_held_out = max(1, round(self._fraction * len(y)))
         if not len(others):
@@ -115,7 +119,7 @@ class _SplitKeepingEachClass:
         yield np.setdiff1d(order, held_out), held_out
 
 
-def _no_rows() -> np.ndarray:
+def _no_row_indices() -> np.ndarray:
     return np.empty(0, np.int64)
 
 
@@ -130,8 +134,8 @@ class Data:
     y: np.ndarray  # (n_samples,) or (n_samples, n_outputs)
     sample_weight: np.ndarray | None
     groups: np.ndarray | None
-    train: np.ndarray = field(default_factory=_no_rows)
-    validation: np.ndarray = field(default_factory=_no_rows)
+    train: np.ndarray = field(default_factory=_no_row_indices)
+    validation: np.ndarray = field(default_factory=_no_row_indices)
     teacher_predictions: np.ndarray | None = None  # (n_samples, n_classes or n_outputs)
 
     def take(self, rows: np.ndarray) -> Data:
@@ -152,7 +156,7 @@ class Data:
 
     def without_validation(self) -> Data:
         """Return the same samples, all in the training part."""
-        return replace(self, train=np.arange(len(self.y)), validation=_no_rows())
+        return replace(self, train=np.arange(len(self.y)), validation=_no_row_indices())
 
     def split(self, validation: Any, *, is_classifier: bool, seed: int) -> Data:
         """Choose the validation samples: see :func:`hold_out`."""

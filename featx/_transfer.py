@@ -36,13 +36,13 @@ from featx.exceptions import InputError, ParameterError
 from featx.export import export, to_keras
 from featx.extractor import FeatureExtractor
 from featx.finetune.params import FineTune
-from featx.heads.fit import as_head_input, as_rows, fit_on_views, predict, train_further
+from featx.heads.fit import as_head_input, fit_on_views, predict, train_further, views_as_rows
 from featx.heads.folds import check_keeps_samples_together
 from featx.heads.named import (
     check_head_params,
     find_head,
-    for_labels,
-    for_outputs,
+    head_for_labels,
+    head_for_outputs,
     make_head,
     seed_head,
 )
@@ -184,7 +184,7 @@ class TransferParams(FeatxEstimator, ABC):
         """Return the unfitted head that `fit` trains on `y`."""
         head = make_head(self.head, self._heads)
         seed_head(head, self.random_state)
-        return head if y is None else for_outputs(for_labels(head, y), y)
+        return head if y is None else head_for_outputs(head_for_labels(head, y), y)
 
     def _new_extractor(self) -> FeatureExtractor:
         """Return the unfitted extractor that `fit` fits."""
@@ -342,7 +342,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         if "sample_weight" in params:
             params["sample_weight"] = np.repeat(params["sample_weight"][kept], views.shape[1])
         start_s = time.perf_counter()
-        rows, labels = as_rows(views[kept], y[kept])
+        rows, labels = views_as_rows(views[kept], y[kept])
         train_further(head, rows, labels, **params)
         self.extractor_, self.head_ = extractor, head
         self._report_head(time.perf_counter() - start_s)

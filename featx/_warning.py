@@ -19,10 +19,10 @@ def warn_caller(warning: Warning) -> None:
     """
     frame: FrameType | None = sys._getframe(1)
     stacklevel = 2
-    while frame is not None and _package(frame) in _BETWEEN:
+    while frame is not None and _package_of_frame(frame) in _BETWEEN:
         frame, stacklevel = frame.f_back, stacklevel + 1
     warnings.warn(warning, stacklevel=stacklevel)
 
 
-def _package(frame: FrameType) -> str:
+def _package_of_frame(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]

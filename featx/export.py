@@ -59,7 +59,7 @@ from featx.backbones.copy import flat_copy
 from featx.backbones.load import fixed_seed, undisturbed_seed
 from featx.backbones.resize_graph import with_resize
 from featx.digests.keras_settings import STANDARD
-from featx.engines.onnx_engine import add_missing_operations, check_inputs
+from featx.engines.onnx_engine import add_missing_operations, check_onnx_inputs
 from featx.engines.registry import missing_packages
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.extractor import FeatureExtractor
@@ -117,7 +117,7 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
     >>> bool(np.allclose(model(images), classifier.predict_proba(images), atol=1e-4))
     True
     """
-    backbone = _backbone_of(extractor)
+    backbone = _backbone_to_export(extractor)
     with backbone.settings.applied(), fixed_seed():
         graph = _embedding_graph(backbone)
         if backbone.tensor is not None:
@@ -142,8 +142,8 @@ def export(
     All formats but "keras" can hold layers that cannot be copied.
     """
     path = as_path(path)
-    check_target(path, format)
-    backbone = _backbone_of(extractor)
+    check_model_export(path, format)
+    backbone = _backbone_to_export(extractor)
     inputs = describe_inputs(backbone)
     if include_resize and "resize" not in inputs:
         raise ParameterError.of(
@@ -223,7 +223,7 @@ def describe_precision(format: str) -> str:
     return f"for full precision, {_PRECISION_HINTS[format]} {json.dumps(FULL_PRECISION[format])}"
 
 
-def check_target(path: Path, format: str) -> None:
+def check_model_export(path: Path, format: str) -> None:
     """Check, before any work, that a model can be exported to a path in a format."""
     faults = ParameterFaults("export")
     faults.check_option("format", format, FORMATS)
@@ -242,7 +242,7 @@ def check_target(path: Path, format: str) -> None:
         if keras.backend.backend() != "tensorflow":
             faults.add("format", format, "'keras' on this backend, or KERAS_BACKEND=tensorflow.")
     faults.raise_any()
-    for file in files_of(path, format):
+    for file in exported_files(path, format):
         check_replaceable(file)
     missing = missing_packages(format)
     if missing:
@@ -251,7 +251,7 @@ def check_target(path: Path, format: str) -> None:
         )
 
 
-def files_of(path: Path, format: str) -> list[Path]:
+def exported_files(path: Path, format: str) -> list[Path]:
     """Return the files that an export writes; empty for a SavedModel, which is a folder."""
     if format == "saved_model":
         return []
@@ -265,7 +265,7 @@ def _is_saved_model(path: Path) -> bool:
     return {entry.name for entry in path.iterdir()} <= _SAVED_MODEL_PARTS
 
 
-def _backbone_of(extractor: FeatureExtractor) -> Backbone:
+def _backbone_to_export(extractor: FeatureExtractor) -> Backbone:
     check_is_fitted(extractor, "feature_shape_")
     now = extractor.current_source()
     if now.is_cacheable and not now.space.is_equal_but_for_storage(extractor.space_):
@@ -286,7 +286,7 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
 
     check_is_fitted(head)
     embeddings = graph.outputs[0]
-    linear = linear_map(head, _stand_ins(head, embeddings.shape[-1]))
+    linear = linear_map(head, _stand_in_embeddings(head, embeddings.shape[-1]))
     if linear is None:
         kind = type([*_steps_of_head(head)][-1]).__name__
         raise ParameterError(
@@ -314,7 +314,7 @@ def _link_scores(scores: keras.KerasTensor, link: str | None) -> keras.KerasTens
     return scores
 
 
-def _stand_ins(head: BaseEstimator, n_features: int) -> np.ndarray:
+def _stand_in_embeddings(head: BaseEstimator, n_features: int) -> np.ndarray:
     """Draw rows like the embeddings on which a head was fitted."""
     rng = np.random.default_rng(0)
     # Many are near the mean, since far from it all links give 0 and 1.
@@ -345,7 +345,7 @@ def _class_names(head: BaseEstimator) -> list[str]:
 def _write_model(model: keras.Model, path: Path, format: str) -> None:
     import keras
 
-    from featx.engines.fold import rewritten
+    from featx.engines.fold import rewritten_for_inference
 
     if format == "keras":
         model.save(path)
@@ -353,7 +353,7 @@ def _write_model(model: keras.Model, path: Path, format: str) -> None:
     given = model.inputs[0]
     signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape, name="inputs")]
     if format in ("onnx", "openvino"):  # TensorFlow's own formats need no rewriting
-        model = rewritten(model)
+        model = rewritten_for_inference(model)
     if format == "onnx":
         add_missing_operations()
     name = "tf_saved_model" if format == "saved_model" else format
@@ -361,7 +361,7 @@ def _write_model(model: keras.Model, path: Path, format: str) -> None:
     if format == "onnx":
         import onnx
 
-        check_inputs([each.name for each in onnx.load(path).graph.input])
+        check_onnx_inputs([each.name for each in onnx.load(path).graph.input])
 
 
 def _annotate_archive(path: Path, entries: dict[str, str]) -> None:
@@ -408,7 +408,7 @@ _ANNOTATORS = {
 def _move_into_place(written: Path, path: Path, format: str) -> None:
     if format == "saved_model":
         _move_folder(written, path)
-    for file in files_of(path, format):  # OpenVINO's weights first: the graph needs them
+    for file in exported_files(path, format):  # OpenVINO's weights first: the graph needs them
         with replaced_atomically(file) as beside:
             os.replace(written.with_name(file.name), beside)
 

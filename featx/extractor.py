@@ -17,7 +17,7 @@ from featx._extractor_validation import (
     as_layer_specs,
     check_channels_first,
     check_extractor_params,
-    check_out,
+    check_out_array,
 )
 from featx._relative_paths import KeepsRelativePaths, cache_at_first, path_at_first
 from featx._warning import warn_caller
@@ -264,7 +264,7 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         """
         inputs, source = self._inputs(X)
         if out is not None:
-            check_out(out, (len(inputs), *source.space.feature_shape))
+            check_out_array(out, (len(inputs), *source.space.feature_shape))
         return self._extract(inputs, source, out=out)
 
     def transform_views(self, X: Any) -> np.ndarray:

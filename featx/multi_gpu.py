@@ -280,7 +280,7 @@ def _run_parts_on_gpus(
             ready = wait(list(pending))
             for connection in [one for one in pending if one in ready]:
                 gpu, part = gpu_of[connection], pending.pop(connection)
-                yield gpu, part, _receive(connection, gpu, part)
+                yield gpu, part, _receive_part_result(connection, gpu, part)
                 send_part(connection)
     finally:
         for connection, process in processes.items():
@@ -291,7 +291,7 @@ def _run_parts_on_gpus(
             process.join()
 
 
-def _receive(connection: Connection, gpu: int, part: range) -> _PartResult:
+def _receive_part_result(connection: Connection, gpu: int, part: range) -> _PartResult:
     """Receive the result of a part, or raise the error of the process."""
     try:
         result = connection.recv()

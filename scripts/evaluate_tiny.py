@@ -32,7 +32,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from featx.inputs.images import conform, decode_to
+from featx.inputs.images import conform_pixels, decode_to
 
 SIZE = 64
 N_REPEATS = 5
@@ -69,7 +69,7 @@ def load_digit_images() -> tuple[np.ndarray, np.ndarray]:
     """Return scikit-learn's 1,797 digits as gray uint8 images (1797, 64, 64, 3), and labels."""
     digits = load_digits()
     grays = (digits.images * 255 / 16).astype("uint8")
-    return np.stack([conform(gray, (SIZE, SIZE, 3)) for gray in grays]), digits.target
+    return np.stack([conform_pixels(gray, (SIZE, SIZE, 3)) for gray in grays]), digits.target
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from featx.inputs.images import _loaded_file, _read_image
+from featx.inputs.images import _loaded_image_file, _read_image
 from featx.inputs.pixels import on_white
 
 
@@ -19,7 +19,7 @@ def encoded(image, kind="PNG", **options):
 
 def decode(data):
     """Return the pixels of an encoded image in its own size, (h, w, 3) uint8."""
-    return np.asarray(on_white(_read_image(data, _loaded_file)))
+    return np.asarray(on_white(_read_image(data, _loaded_image_file)))
 
 
 def photo():

@@ -16,7 +16,7 @@ from sample_networks import pixels
 from featx import FeatureExtractor, TransferClassifier, __version__
 from featx.engines import registry
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
-from featx.export import FORMATS, FULL_PRECISION, _move_folder, check_target, export
+from featx.export import FORMATS, FULL_PRECISION, _move_folder, check_model_export, export
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, make_head
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
@@ -323,14 +323,14 @@ def test_export_over_other_folder_raises(tmp_path):
 def test_export_over_saved_model_with_files_raises(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").touch()
-    check_target(tmp_path / "model", "saved_model")
+    check_model_export(tmp_path / "model", "saved_model")
     (tmp_path / "link").symlink_to("model")
     (tmp_path / "notes" / "variables").mkdir(parents=True)
     for name in ("saved_model.pb", "notes.txt"):
         (tmp_path / "notes" / name).touch()
     for name in ("link", "notes"):
         with pytest.raises(ParameterError, match="a folder that holds only a SavedModel"):
-            check_target(tmp_path / name, "saved_model")
+            check_model_export(tmp_path / name, "saved_model")
 
 
 def test_export_interrupted_between_moves_keeps_old(tmp_path, monkeypatch):
@@ -357,7 +357,7 @@ def test_export_interrupted_between_moves_keeps_old(tmp_path, monkeypatch):
 def test_export_over_second_link_raises(tmp_path):
     (tmp_path / "model.bin").symlink_to("elsewhere")
     with pytest.raises(ParameterError, match=r"model\.bin' is a link"):
-        check_target(tmp_path / "model.xml", "openvino")
+        check_model_export(tmp_path / "model.xml", "openvino")
 
 
 def test_export_lists_faults_of_all_arguments(tmp_path):

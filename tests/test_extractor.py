@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from featx import FeatureExtractor
 from featx.exceptions import BackboneError, InputError, ParameterError
-from featx.inputs.images import conform
+from featx.inputs.images import conform_pixels
 from featx.inputs.resize import RESIZES
 
 
@@ -204,7 +204,7 @@ class Lazily:
 @pytest.mark.parametrize("resize", RESIZES)
 def test_transform_resize_is_that_of_conform(resize, given, tmp_path):
     wide = pixels((48, 80, 3), n_images=3)
-    ready = np.stack([conform(image, (64, 64, 3), resize) for image in wide])
+    ready = np.stack([conform_pixels(image, (64, 64, 3), resize) for image in wide])
     X = {
         "arrays": wide,
         "paths": write_images(tmp_path / "images", wide),
@@ -230,7 +230,7 @@ def test_transform_resize_has_rows_of_its_own():
 
 def test_transform_views_show_what_is_resized():
     wide = pixels((48, 80, 3), n_images=3)
-    ready = np.stack([conform(image, (64, 64, 3), "crop") for image in wide])
+    ready = np.stack([conform_pixels(image, (64, 64, 3), "crop") for image in wide])
     params = {"views": 3, "augment": "standard", "cache": None}
     views = FeatureExtractor("tiny", resize="crop", **params).fit(wide).transform_views(wide)
     assert agree(views[:, 0], embed(ready, cache=None)[0])

@@ -227,7 +227,7 @@ class _SeededLayers:
 
         with self._lock:
             function = self._function
-        changed = function(image[np.newaxis], _states_from(seed, self._states))
+        changed = function(image[np.newaxis], _generator_states_from_seed(seed, self._states))
         return np.asarray(keras.ops.convert_to_numpy(changed))[0]
 
     @functools.cached_property
@@ -316,7 +316,7 @@ def generator_states(model: keras.Model) -> list[Any]:
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
-def _states_from(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
+def _generator_states_from_seed(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
     """Return a different initial state for each of these variables."""
     return [
         np.array([seed % 2**31, number], np.int64).astype(variable.dtype)
@@ -327,5 +327,7 @@ def _states_from(seed: int, variables: Sequence[Any]) -> list[np.ndarray]:
 def seed_generators(model: keras.Model, seed: int) -> None:
     """Restart all random generators of a model from a seed."""
     variables = generator_states(model)
-    for variable, state in zip(variables, _states_from(seed, variables), strict=True):
+    for variable, state in zip(
+        variables, _generator_states_from_seed(seed, variables), strict=True
+    ):
         variable.assign(state)

@@ -27,12 +27,12 @@ from featx.backbones.layers import (
     counts_prefix_tokens,
     find_layer_output,
     is_token_pooling,
-    pooled,
+    pooled_activations,
     pooled_shape,
     pooled_tokens,
 )
 from featx.backbones.load import (
-    is_file,
+    is_backbone_file,
     is_registered_last,
 )
 from featx.backbones.presets import Preset, is_preset
@@ -53,7 +53,7 @@ from featx.digests.keras_graph import (
 )
 from featx.digests.keras_settings import STANDARD, KerasSettings, current_settings
 from featx.digests.space import Space
-from featx.digests.tensor_history import calls_of, graph_outputs, is_graph, producer
+from featx.digests.tensor_history import calls_of, graph_outputs, is_graph, producing_call
 from featx.exceptions import BackboneError, ParameterError, ParameterWarning
 from featx.inputs.kinds import InputForm, InputKind, kind_of
 
@@ -90,7 +90,11 @@ class BackboneSpec:
     @cached_property
     def network(self) -> Network | None:
         """Network of this name; None if the backbone is not the name of one."""
-        named = isinstance(self.backbone, str) and not is_file(self.backbone) and not self.preset
+        named = (
+            isinstance(self.backbone, str)
+            and not is_backbone_file(self.backbone)
+            and not self.preset
+        )
         return find_network(self.backbone) if named else None
 
     @cached_property
@@ -115,7 +119,7 @@ class BackboneSpec:
     @cached_property
     def settings(self) -> KerasSettings:
         """Settings of Keras under which the model is built and compiled; may import Keras."""
-        is_own = self.network or self.preset or is_file(self.backbone)
+        is_own = self.network or self.preset or is_backbone_file(self.backbone)
         is_own = is_own or isinstance(self.backbone, StoredModel)
         return STANDARD if is_own else current_settings()
 
@@ -126,7 +130,7 @@ class BackboneSpec:
             return self.network.name
         if self.preset:
             return self.preset.label
-        if is_file(self.backbone):
+        if is_backbone_file(self.backbone):
             return one_line(Path(self.backbone).stem)
         kind = type(self.backbone).__name__
         return one_line(getattr(self.backbone, "name", getattr(self.backbone, "__name__", kind)))
@@ -160,7 +164,9 @@ class Backbone:
 
     def has_latest_code(self) -> bool:
         """Return True unless a file would now be loaded with other code, registered since then."""
-        is_stored = is_file(self.spec.backbone) or isinstance(self.spec.backbone, StoredModel)
+        is_stored = is_backbone_file(self.spec.backbone) or isinstance(
+            self.spec.backbone, StoredModel
+        )
         return not is_stored or all(map(is_registered_last, user_code(self.model)))
 
     @property
@@ -329,7 +335,7 @@ class Backbone:
 
         n_prefix = self.n_prefix_tokens or 0 if self.has_tokens else 0
         vectors = ops.cast(activations, "float32")
-        return pooled(vectors, self.pooling, self.channel_axis, n_prefix)
+        return pooled_activations(vectors, self.pooling, self.channel_axis, n_prefix)
 
     @cached_property
     def feature_shape(self) -> tuple[int, ...]:
@@ -392,7 +398,7 @@ class Backbone:
             return self.truncated_model.layers[-1].name
         is_pooled = self.hub is not None and self.hub.mask is not None and self.spec.layer is None
         tensor = self.model.outputs[0] if is_pooled else self.tensor
-        return producer(tensor)[0].operation.name
+        return producing_call(tensor)[0].operation.name
 
     def _space_label(self) -> str:
         reading = f"layer {self.layer_name!r}, pooling {self.pooling}"
@@ -447,7 +453,7 @@ def embedding_graph(backbones: Sequence[Backbone], dtype: str) -> keras.Model:
     for backbone, activations in zip(backbones, read, strict=True):
         vectors = backbone.pooled(activations)
         if len(vectors.shape) > 2:
-            vectors = pooled(vectors, "flatten")
+            vectors = pooled_activations(vectors, "flatten")
         flat.append(vectors)
     return keras.Model(inputs, flat[0] if len(flat) == 1 else ops.concatenate(flat, axis=-1))
 

@@ -24,7 +24,7 @@ _MAX_LIVE = 3
 
 
 @dataclass(frozen=True)
-class Cut:
+class GraphCut:
     """A place to cut a graph: the number of calls below it, and the tensors that are live there."""
 
     position: int
@@ -41,7 +41,7 @@ class Cut:
 class Block:
     """A part of a graph, up to the start of the next block."""
 
-    start: Cut
+    start: GraphCut
     layers: tuple[str, ...]  # names of those with weights, from inputs to outputs
     n_params: int
 
@@ -65,13 +65,13 @@ def layers_of(model: keras.Model) -> list[LayerInfo]:
             type(call.operation).__name__,
             1 + sum(start > position for start in starts),
             tuple(call.outputs[0].shape[1:]),
-            _n_params([call]),
+            _n_params_of_calls([call]),
         )
         for position, call in enumerate(calls_of(model))
     ]
 
 
-def cuts_of(model: keras.Model) -> list[Cut]:
+def cuts_of(model: keras.Model) -> list[GraphCut]:
     """List the cuts of a functional or Sequential model, from its inputs to its outputs."""
     calls = calls_of(model)
     last_read = {id(tensor): len(calls) for tensor in model.outputs}
@@ -79,11 +79,11 @@ def cuts_of(model: keras.Model) -> list[Cut]:
         for tensor in calls[position].input_tensors:
             last_read.setdefault(id(tensor), position)
     live = list(model.inputs)
-    cuts = [Cut(0, tuple(live))]
+    cuts = [GraphCut(0, tuple(live))]
     for position, call in enumerate(calls):
         live = [tensor for tensor in live if last_read.get(id(tensor), -1) > position]
         live += [tensor for tensor in call.outputs if id(tensor) in last_read]
-        cuts.append(Cut(position + 1, tuple(live)))
+        cuts.append(GraphCut(position + 1, tuple(live)))
     return cuts
 
 
@@ -94,7 +94,7 @@ def blocks_of(model: keras.Model) -> list[Block]:
     """
     calls, cuts = calls_of(model), cuts_of(model)
     most: list[Block] = []
-    for ends in _divisions(calls, cuts):
+    for ends in _block_ends_by_rule(calls, cuts):
         blocks = _blocks_between_cuts(calls, [cuts[0], *ends, cuts[-1]])
         if len(blocks) >= _MIN_BLOCKS:
             return blocks
@@ -102,32 +102,32 @@ def blocks_of(model: keras.Model) -> list[Block]:
     return most
 
 
-def _divisions(calls: Sequence[Any], cuts: Sequence[Cut]) -> Iterator[list[Cut]]:
+def _block_ends_by_rule(calls: Sequence[Any], cuts: Sequence[GraphCut]) -> Iterator[list[GraphCut]]:
     """Yield the ends of blocks for each rule: see the module."""
 
-    def ends(n_live: int, is_end: Callable[[int], bool]) -> list[Cut]:
+    def ends(n_live: int, is_end: Callable[[int], bool]) -> list[GraphCut]:
         inner = cuts[1:-1]
         return [cut for cut in inner if len(cut.tensors) <= n_live and is_end(cut.position)]
 
     def ends_in_merge(position: int) -> bool:
-        return _is_merge(calls[position - 1])
+        return _is_branch_merge(calls[position - 1])
 
     yield ends(1, ends_in_merge)
     yield ends(1, lambda position: _lowers_resolution(calls[position]))
     for n_live in range(2, _MAX_LIVE + 1):
         yield ends(n_live, ends_in_merge)
-    yield ends(1, lambda position: bool(_n_params([calls[position]])))
+    yield ends(1, lambda position: bool(_n_params_of_calls([calls[position]])))
 
 
-def _blocks_between_cuts(calls: Sequence[Any], ends: Sequence[Cut]) -> list[Block]:
+def _blocks_between_cuts(calls: Sequence[Any], ends: Sequence[GraphCut]) -> list[Block]:
     """Make blocks between cuts; calls without weights join the block below them."""
     blocks: list[Block] = []
     start = ends[0]
     for end in ends[1:]:
         inside = calls[start.position : end.position]
-        n_params = _n_params(inside)
-        names = tuple(dict.fromkeys(c.operation.name for c in inside if _n_params([c])))
-        if not all(map(_is_light, inside)):
+        n_params = _n_params_of_calls(inside)
+        names = tuple(dict.fromkeys(c.operation.name for c in inside if _n_params_of_calls([c])))
+        if not all(map(_is_call_without_kernels, inside)):
             blocks.append(Block(start, names, n_params))
         elif blocks:
             last = blocks.pop()
@@ -138,7 +138,7 @@ def _blocks_between_cuts(calls: Sequence[Any], ends: Sequence[Cut]) -> list[Bloc
     return blocks
 
 
-def _n_params(calls: Sequence[Any]) -> int:
+def _n_params_of_calls(calls: Sequence[Any]) -> int:
     layers = {id(call.operation): call.operation for call in calls}.values()
     return sum(layer.count_params() for layer in layers if hasattr(layer, "count_params"))
 
@@ -149,12 +149,12 @@ def is_normalization(layer: Any) -> bool:
     return name.endswith("Normalization") and name != "SpectralNormalization"
 
 
-def _is_light(call: Any) -> bool:
+def _is_call_without_kernels(call: Any) -> bool:
     """Return True if a call has no weights, or only those of a normalization."""
-    return not _n_params([call]) or is_normalization(call.operation)
+    return not _n_params_of_calls([call]) or is_normalization(call.operation)
 
 
-def _is_merge(call: Any) -> bool:
+def _is_branch_merge(call: Any) -> bool:
     """Return True if a call joins tensors of one resolution, and does not only gate channels."""
     tensors = {id(tensor): tensor for tensor in call.input_tensors}
     is_gate = type(call.operation).__name__ == "Multiply"

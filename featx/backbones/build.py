@@ -13,7 +13,7 @@ from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec
 from featx.backbones.channels import takes_channels_first
 from featx.backbones.hub_models import is_hub_model, single_input_model
-from featx.backbones.load import called_model, file_model, is_file, named_model
+from featx.backbones.load import called_model, file_model, is_backbone_file, named_model
 from featx.backbones.presets import Preset, build_preset
 from featx.backbones.registry import PRETRAINED
 from featx.backbones.stored_model import StoredModel, check_activations
@@ -44,7 +44,7 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
         return Backbone(model, spec, shape)
     if spec.preset:
         return _preset_backbone(spec, spec.preset, array_shape)
-    if is_file(spec.backbone):
+    if is_backbone_file(spec.backbone):
         model = file_model(spec.backbone)
     elif isinstance(spec.backbone, StoredModel):
         model = spec.backbone.load()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.digests.tensor_history import is_graph, upstream
+from featx.digests.tensor_history import is_graph, upstream_tensors
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +35,7 @@ def channel_axis(model: keras.Model, tensor: keras.KerasTensor | None) -> int | 
     and None if channels come first in some layer and a later operation makes their axis unclear.
     """
     if tensor is None:
-        return None if _FIRST in _formats_in(model) else -1
+        return None if _FIRST in _data_formats_in(model) else -1
     marks = _ChannelMarks(model, [tensor]).marks[id(tensor)]
     if _CHANNEL in marks:
         return marks.index(_CHANNEL)
@@ -65,7 +65,7 @@ class _ChannelMarks:
         self.marks = dict(zip(map(id, model.inputs), given, strict=True))
         # Axis of the input that the first layer with a data format takes for the channels.
         self.input_axis: int | None = None
-        for _, call, _ in upstream(tensors, self.marks):
+        for _, call, _ in upstream_tensors(tensors, self.marks):
             for output, marks in zip(call.outputs, self._marks_after(call), strict=True):
                 self.marks[id(output)] = marks
 
@@ -83,10 +83,10 @@ class _ChannelMarks:
 
     def _marks_of(self, call: Any, output: Any, before: list[_Marks]) -> _Marks:
         operation, rank = call.operation, len(output.shape)
-        axis = _declared_axis(operation, rank)
+        axis = _declared_channel_axis(operation, rank)
         if axis is not None and before:
             # Counted in the input, since global pooling leaves fewer axes in the output.
-            taken = _declared_axis(operation, len(before[0])) or 0
+            taken = _declared_channel_axis(operation, len(before[0])) or 0
             if len(before[0]) > taken and isinstance(before[0][taken], tuple):
                 self._note_input(before[0][taken][1])
             return _marks_of_channel_axis(rank, axis)
@@ -113,9 +113,9 @@ def _marks_of_channel_axis(rank: int, axis: int) -> _Marks:
     return tuple(_CHANNEL if place == axis % rank else _OTHER for place in range(rank))
 
 
-def _declared_axis(operation: Any, rank: int) -> int | None:
+def _declared_channel_axis(operation: Any, rank: int) -> int | None:
     """Return the axis that a layer with a data format takes for the channels."""
-    formats = _formats_in(operation)
+    formats = _data_formats_in(operation)
     if len(formats) != 1 or type(operation).__name__ == "Flatten":
         return None
     if rank < 3 or formats == {_LAST}:
@@ -125,7 +125,7 @@ def _declared_axis(operation: Any, rank: int) -> int | None:
     return 2 if type(operation).__name__ == "TimeDistributed" else 1
 
 
-def _formats_in(operation: Any) -> set[str]:
+def _data_formats_in(operation: Any) -> set[str]:
     """Return the data formats of a layer, or of the layers inside it."""
     own = getattr(operation, "data_format", None)
     if own in (_FIRST, _LAST):

@@ -62,7 +62,7 @@ def flat_copy(
             f"{label} cannot be copied for fine-tuning: {exc}. Custom layers need a get_config() "
             "from which they can be rebuilt."
         ) from exc
-    _check_equal(copy, model, label)
+    _check_copy_is_equal(copy, model, label)
     originals = {id(copied): original for original, copied in copying.outermost}
     return FlatCopy(copy, {id(inputs): given, **originals})
 
@@ -101,7 +101,7 @@ class _CallCopier:
 
         given = keras.tree.flatten(positional)
         is_plain = set(keywords) <= {"mask"} and keywords.get("mask") is None
-        if is_graph(operation) and is_plain and _fits(operation, given):
+        if is_graph(operation) and is_plain and _takes_tensors_unchanged(operation, given):
             self._depth += 1
             outputs = self.run(operation, given)
             self._depth -= 1
@@ -140,13 +140,13 @@ class _CallCopier:
                 copied.finalize_state()  # else it would not use the new statistics
 
 
-def _fits(model: keras.Model, given: list[Any]) -> bool:
+def _takes_tensors_unchanged(model: keras.Model, given: list[Any]) -> bool:
     """Return True if a model takes tensors without casting or reshaping them."""
     inner = [(tensor.dtype, len(tensor.shape)) for tensor in model.inputs]
     return inner == [(tensor.dtype, len(tensor.shape)) for tensor in given]
 
 
-def _check_equal(copy: keras.Model, model: keras.Model, label: str) -> None:
+def _check_copy_is_equal(copy: keras.Model, model: keras.Model, label: str) -> None:
     try:
         is_equal = graph_digest(copy) == graph_digest(model)
     except UnhashableCodeError:

@@ -39,20 +39,20 @@ def checked_download(network: Network) -> Iterator[None]:
         with _timeout_of_sockets():
             yield
     except Exception as exc:
-        if file := _file_in(exc, "weights_path"):
+        if file := _path_in_keras_traceback(exc, "weights_path"):
             raise _unreadable_weights_error(network, file, exc) from exc
-        if not (file := _file_in(exc, "download_target")):
+        if not (file := _path_in_keras_traceback(exc, "download_target")):
             raise  # it is not about a file
-        if isinstance(exc, ValueError) and not _is_growing(file):
+        if isinstance(exc, ValueError) and not _is_being_downloaded(file):
             _remove_weights_file(file)  # its hash is wrong; after other errors, Keras removes it
         # The message gives the cause; three tracebacks of the download would bury it.
         raise WeightsError(
             f"the pretrained weights of {network.name!r} are not on this machine and cannot be "
-            f"downloaded ({exc}). {ways_out(network)}"
+            f"downloaded ({exc}). {advice_without_download(network)}"
         ) from None
 
 
-def ways_out(network: Network) -> str:
+def advice_without_download(network: Network) -> str:
     """Return a sentence on how to go on without a download."""
     file = "pass weights=FILE, a .h5 file of the network without its classifier; "
     if network.scales_for_published_weights:
@@ -68,21 +68,21 @@ def _unreadable_weights_error(network: Network, file: Path, exc: Exception) -> W
     """Return the error for a file that Keras cannot load, which is removed if it is damaged."""
     what = f"the pretrained weights of {network.name!r} in {os.fspath(file)!r}"
     if type(exc) is not OSError:  # as h5py reports a file that is cut off, or not HDF5
-        return WeightsError(f"{what} cannot be loaded: {exc}. {ways_out(network)}")
-    if _is_growing(file):
+        return WeightsError(f"{what} cannot be loaded: {exc}. {advice_without_download(network)}")
+    if _is_being_downloaded(file):
         return WeightsError(
             f"{what} are not complete ({exc}): another process seems to download them. Repeat the "
-            f"call once it has finished. {ways_out(network)}"
+            f"call once it has finished. {advice_without_download(network)}"
         )
     _remove_weights_file(file)
     cure = "Remove the file" if file.exists() else "The file is removed"
     return WeightsError(
         f"{what} were damaged ({exc}). {cure}, so that the next call downloads it again. "
-        f"{ways_out(network)}"
+        f"{advice_without_download(network)}"
     )
 
 
-def _file_in(exc: Exception, variable: str) -> Path | None:
+def _path_in_keras_traceback(exc: Exception, variable: str) -> Path | None:
     """Return the path in a local variable of Keras where it failed; its messages name no file."""
     for frame, _ in traceback.walk_tb(exc.__traceback__):
         is_of_keras = frame.f_globals.get("__name__", "").startswith("keras.")
@@ -92,7 +92,7 @@ def _file_in(exc: Exception, variable: str) -> Path | None:
     return None
 
 
-def _is_growing(file: Path) -> bool:
+def _is_being_downloaded(file: Path) -> bool:
     """Return True if another process is downloading a file."""
     with contextlib.suppress(OSError):
         before = file.stat()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.digests.tensor_history import calls_of, is_graph, upstream
+from featx.digests.tensor_history import calls_of, is_graph, upstream_tensors
 from featx.exceptions import BackboneError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _RepeatedGraph:
         if self._unrolls and not any(None in output.shape for output in call.outputs):
             self.differs = True
             return _constant_outputs(layer, positional, keywords)
-        blocks = _blocks_in(layer) if self._unrolls else []
+        blocks = _encoder_blocks_in(layer) if self._unrolls else []
         if blocks:
             try:
                 outputs = layer.call(*positional, **keywords)
@@ -155,7 +155,7 @@ class _RepeatedGraph:
             self._encoders[layer.name] = [*tensors, _first_output_tensor(outputs)]
             return outputs
         outputs = layer(*positional, **keywords)
-        return _of_true_length(layer, call, outputs) if _makes_tokens(call) else outputs
+        return _tokens_of_true_length(layer, call, outputs) if _makes_tokens(call) else outputs
 
     @property
     def ends(self) -> list[keras.KerasTensor]:
@@ -217,7 +217,7 @@ def _inputs_of_hub_model(
     return {id(tensor): values[name] for name, tensor in by_name.items()}, ids, mask
 
 
-def _blocks_in(layer: Any) -> list[keras.Layer]:
+def _encoder_blocks_in(layer: Any) -> list[keras.Layer]:
     """Return the blocks of an encoder: a list of layers of one class; empty for other layers."""
     import keras
 
@@ -246,7 +246,7 @@ def _outputs_of_encoder_blocks(
     ends = [each for each in keras.tree.flatten(outputs) if isinstance(each, keras.KerasTensor)]
     made = {id(tensor) for tensor in known}
     found: dict[int, keras.KerasTensor] = {}
-    for tensor, call, _ in upstream(ends, made):
+    for tensor, call, _ in upstream_tensors(ends, made):
         made.add(id(tensor))
         found.setdefault(id(call.operation), call.outputs[0])
     return [found[id(block)] for block in blocks]
@@ -258,7 +258,7 @@ def _makes_tokens(call: Any) -> bool:
     return shapes == [4, 3] and None not in call.input_tensors[0].shape[1:]
 
 
-def _of_true_length(layer: Any, call: Any, tokens: keras.KerasTensor) -> keras.KerasTensor:
+def _tokens_of_true_length(layer: Any, call: Any, tokens: keras.KerasTensor) -> keras.KerasTensor:
     """Return the tokens with their true number as static shape, where a layer declares another.
 
     The embedding of SigLIP declares a class token that it does not make.

@@ -25,12 +25,13 @@ N_COLORS = 3
 _CONSTANTS = {"Rescaling": ("scale", "offset"), "Normalization": ("mean", "variance")}
 
 
-def for_channels(constants: np.ndarray, n_channels: int) -> np.ndarray:
+def constants_for_channels(constants: np.ndarray, n_channels: int) -> np.ndarray:
     """Return constants of three channels, float32, for another number of them.
 
     Examples
     --------
-    >>> for_channels(np.float32([1, 2, 6]), 1), for_channels(np.float32([1, 2, 6]), 4)
+    >>> means = np.float32([1, 2, 6])
+    >>> constants_for_channels(means, 1), constants_for_channels(means, 4)
     (array([3.], dtype=float32), array([1., 2., 6., 1.], dtype=float32))
     """
     if n_channels == 1:
@@ -96,12 +97,14 @@ def _layer_for_channels(layer: keras.Layer, n_channels: int) -> keras.Layer:
         return keras.Sequential(copied, name=layer.name)
     config = layer.get_config()
     for name in _CONSTANTS.get(type(layer).__name__, ()):
-        if _is_of_colors(config[name]):
-            config[name] = for_channels(np.asarray(config[name], np.float32), n_channels).tolist()
+        if _are_color_constants(config[name]):
+            config[name] = constants_for_channels(
+                np.asarray(config[name], np.float32), n_channels
+            ).tolist()
     return type(layer).from_config(config)
 
 
-def _is_of_colors(constants: Any) -> bool:
+def _are_color_constants(constants: Any) -> bool:
     return isinstance(constants, Sequence) and len(constants) == N_COLORS
 
 
@@ -112,7 +115,7 @@ def _weight_for_channels(
     if value.shape == shape:
         return value
     if value.shape == (N_COLORS,):
-        return for_channels(value, *shape)
+        return constants_for_channels(value, *shape)
     if value.ndim == 4 and value.shape[2] == N_COLORS:
         return kernel_for_channels(value[:, :, ::-1] if takes_bgr else value, shape[2])
     return value

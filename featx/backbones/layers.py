@@ -64,7 +64,7 @@ or 'avg'
         raise ParameterError.of("pooling", pooling, f"{label} has no class token: {expected}")
 
 
-def pooled(
+def pooled_activations(
     x: keras.KerasTensor, pooling: str | None, channel_axis: int = -1, n_prefix_tokens: int = 0
 ) -> keras.KerasTensor:
     """Pool activations, (n, ..., c), to vectors, as operations of a Keras graph.
@@ -133,7 +133,7 @@ def pooled_shape(
 ) -> tuple[int, ...]:
     """Return the shape of one embedding, given the shape of one sample's activations.
 
-    Axis 0 is that of the samples for `channel_axis`, as in :func:`pooled`.
+    Axis 0 is that of the samples for `channel_axis`, as in :func:`pooled_activations`.
 
     Examples
     --------
@@ -174,9 +174,9 @@ def find_layer_output(
     outer, slash, inner = name.partition("/")
     nested = [node for node in calls_of(model) if node.operation.name == outer]
     is_inside = slash and len(nested) == 1 and is_graph(nested[0].operation)
-    if is_inside and inner in _names_in(nested[0].operation):
+    if is_inside and inner in _layer_names_in(nested[0].operation):
         return _nested_layer_output(nested[0], inner, label=f"{label}/{outer}")
-    names = [*others, *_names_in(model)]
+    names = [*others, *_layer_names_in(model)]
     inside = [known for known in names if known.endswith(f"/{name}")]
     hint = did_you_mean(inside[0] if inside else name, names)
     raise ParameterError.of(
@@ -196,8 +196,10 @@ def _nested_layer_output(call: Any, name: str, *, label: str) -> keras.KerasTens
     return cut(*call.arguments.args, **call.arguments.kwargs)
 
 
-def _names_in(model: keras.Model) -> Iterator[str]:
+def _layer_names_in(model: keras.Model) -> Iterator[str]:
     for call in calls_of(model):
         if is_graph(call.operation):
-            yield from (f"{call.operation.name}/{inner}" for inner in _names_in(call.operation))
+            yield from (
+                f"{call.operation.name}/{inner}" for inner in _layer_names_in(call.operation)
+            )
         yield call.operation.name

@@ -45,9 +45,9 @@ def named_model(
     *size, n_channels = input_shape
     if network.constructor:
         _warn_of_scaling(network, weights)
-        model = _application(network, (*size, N_COLORS), weights, params)
+        model = _keras_application(network, (*size, N_COLORS), weights, params)
     else:
-        model = _tiny(weights)
+        model = _tiny_network(weights)
     if n_channels == N_COLORS:
         return model
     takes_bgr = network.preprocessing == "caffe"
@@ -80,7 +80,7 @@ def _warn_of_scaling(network: Network, weights: str | os.PathLike[str] | None) -
     )
 
 
-def _application(
+def _keras_application(
     network: Network,
     input_shape: tuple[int, ...],
     weights: str | os.PathLike[str] | None,
@@ -118,7 +118,7 @@ def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
     )
 
 
-def _tiny(weights: str | os.PathLike[str] | None) -> keras.Model:
+def _tiny_network(weights: str | os.PathLike[str] | None) -> keras.Model:
     import keras
 
     if weights not in (None, PRETRAINED):
@@ -188,7 +188,7 @@ def called_model(
     return model
 
 
-def is_file(backbone: Any) -> bool:
+def is_backbone_file(backbone: Any) -> bool:
     """Return True if a backbone is the path of a file rather than a name."""
     return isinstance(backbone, os.PathLike) or (
         isinstance(backbone, str) and (backbone.endswith(KERAS_SUFFIX) or Path(backbone).is_file())

@@ -161,7 +161,7 @@ class Preset:
             raise WeightsError(f"{PREFIX}{self.name}: there is no folder of this name")
         key = {"folder of preset": self.name}
         known = _FOLDERS.get(self.name) or (facts.recall(key) if facts else None)
-        if isinstance(known, str) and _is_complete(Path(known), with_weights=with_weights):
+        if isinstance(known, str) and _is_complete_preset(Path(known), with_weights=with_weights):
             _FOLDERS[self.name] = known
             return Path(known)
         folder = self._download(with_weights=with_weights)
@@ -197,7 +197,7 @@ class Preset:
             handle = presets[handle]["kaggle_handle"]
         try:
             with STANDARD.applied(), contextlib.redirect_stdout(sys.stderr):
-                return _downloaded(hub, handle, with_weights=with_weights)
+                return _downloaded_preset(hub, handle, with_weights=with_weights)
         except Exception as exc:
             # Its cause is in the message; five tracebacks of repeated requests would bury it.
             reason = one_line(f"{type(exc).__name__}: {exc}", max_chars=300)
@@ -226,11 +226,11 @@ def _import_keras_hub() -> Any:
 _FOLDERS: dict[str, str] = {}
 
 
-def _is_complete(folder: Path, *, with_weights: bool) -> bool:
-    return (folder / _CONFIG).is_file() and (not with_weights or _has_weights(folder))
+def _is_complete_preset(folder: Path, *, with_weights: bool) -> bool:
+    return (folder / _CONFIG).is_file() and (not with_weights or _has_preset_weights(folder))
 
 
-def _downloaded(hub: Any, handle: str, *, with_weights: bool) -> Path:
+def _downloaded_preset(hub: Any, handle: str, *, with_weights: bool) -> Path:
     """Return the folder of a handle, ``"kaggle://..."`` or ``"hf://..."``, after downloading it."""
     scheme, _, path = handle.partition("://")
     if scheme == "hf":
@@ -238,7 +238,7 @@ def _downloaded(hub: Any, handle: str, *, with_weights: bool) -> Path:
 
         with contextlib.suppress(huggingface_hub.errors.LocalEntryNotFoundError):
             local = huggingface_hub.hf_hub_download(path, _CONFIG, local_files_only=True)
-            if _is_complete(Path(local).parent, with_weights=with_weights):
+            if _is_complete_preset(Path(local).parent, with_weights=with_weights):
                 return Path(local).parent
         _check_reachable(huggingface_hub.constants.ENDPOINT)
     # KerasHub knows which files a backbone needs; the model itself is built from the folder later.
@@ -262,12 +262,12 @@ def _check_reachable(url: str) -> None:
     socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_S).close()
 
 
-def _has_weights(folder: Path) -> bool:
+def _has_preset_weights(folder: Path) -> bool:
     """Return True if a folder holds weights that KerasHub reads."""
     return any(name.endswith(_WEIGHTS_SUFFIXES) for name in os.listdir(folder))
 
 
-def files_of(folder: Path, *, with_weights: bool) -> list[Path]:
+def preset_files(folder: Path, *, with_weights: bool) -> list[Path]:
     """List the files of a preset that decide what it computes, sorted by name.
 
     Raise WeightsError if there is no configuration, or no weights that are to be loaded.
@@ -275,7 +275,7 @@ def files_of(folder: Path, *, with_weights: bool) -> list[Path]:
     if not (folder / _CONFIG).is_file():
         raise WeightsError(f"{os.fspath(folder)!r} is no preset: it has no {_CONFIG}")
     suffixes = tuple(set(_SUFFIXES) - set(() if with_weights else _WEIGHTS_SUFFIXES))
-    if with_weights and not _has_weights(folder):
+    if with_weights and not _has_preset_weights(folder):
         raise WeightsError(
             f"{os.fspath(folder)!r} has no weights (.h5 or .safetensors): pass weights=None for "
             "random ones, or complete the folder"
@@ -284,7 +284,7 @@ def files_of(folder: Path, *, with_weights: bool) -> list[Path]:
     return [path for path in paths if path.is_file() and path.name not in _WITHOUT_EFFECT]
 
 
-def check_config(folder: Path) -> dict[str, Any]:
+def checked_preset_config(folder: Path) -> dict[str, Any]:
     """Return the configuration of a preset, which may name classes of Keras and KerasHub only."""
     path = folder / _CONFIG
     try:
@@ -297,7 +297,7 @@ def check_config(folder: Path) -> dict[str, Any]:
             f"{os.fspath(path)!r} is not the configuration of a preset: expected an entry "
             f"{' or '.join(map(repr, _KEYS_OF_CONFIG))}"
         )
-    for module in _modules_in(config):
+    for module in _modules_in_config(config):
         if str(module).partition(".")[0] not in _ALLOWED_MODULES:
             raise WeightsError(
                 f"{os.fspath(path)!r} names the module {module!r}: expected classes of KerasHub. "
@@ -306,14 +306,14 @@ def check_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _modules_in(config: Any) -> list[Any]:
+def _modules_in_config(config: Any) -> list[Any]:
     """Return the modules of all objects in a configuration."""
     if isinstance(config, list):
-        return [module for item in config for module in _modules_in(item)]
+        return [module for item in config for module in _modules_in_config(item)]
     if not isinstance(config, dict):
         return []
     own = [config["module"]] if config.get("module") and "class_name" in config else []
-    return own + [module for item in config.values() for module in _modules_in(item)]
+    return own + [module for item in config.values() for module in _modules_in_config(item)]
 
 
 def build_preset(
@@ -329,7 +329,7 @@ def build_preset(
     `params` go to the constructor of the backbone, as does `size` for images. Of a backbone of
     images and texts, only the encoder of images is kept.
     """
-    config = check_config(folder)
+    config = checked_preset_config(folder)
     hub = _import_keras_hub()
     # Other networks take images of any size, or none.
     is_sized = "registered_name" not in config or "image_shape" in config.get("config", {})
@@ -379,7 +379,7 @@ class _PresetParts:
 
     def pad_id(self) -> int | None:
         """Return the token id of padding, None if the preset has no tokenizer."""
-        config = check_config(self._folder)
+        config = checked_preset_config(self._folder)
         if isinstance(config.get("pad_token_id"), int):  # of Hugging Face
             return config["pad_token_id"]
         if not (self._folder / "tokenizer.json").is_file():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from featx._validation import ParameterFaults, did_you_mean
-from featx.backbones.input_channels import N_COLORS, for_channels
+from featx.backbones.input_channels import N_COLORS, constants_for_channels
 from featx.exceptions import ParameterError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def preprocess(
     n_axes_after = 0 if channel_axis == -1 else len(inputs.shape) - 1 - channel_axis
 
     def of_channels(constants: np.ndarray) -> np.ndarray:
-        adapted = for_channels(constants, inputs.shape[channel_axis])
+        adapted = constants_for_channels(constants, inputs.shape[channel_axis])
         return adapted.reshape(-1, *(1,) * n_axes_after)
 
     if preprocessing == "torch":

@@ -38,12 +38,12 @@ def with_resize(model: keras.Model, form: InputForm) -> keras.Model:
     inputs = keras.Input((None, None, form.shape[2]), dtype="uint8")
     x = ops.transpose(ops.cast(inputs, "float32"), (0, 3, 1, 2))
     # The size of the images, as tensors.
-    rows, columns = _positions(x, axis=2), _positions(x, axis=3)
+    rows, columns = _pixel_positions(x, axis=2), _pixel_positions(x, axis=3)
     own = [ops.max(rows) + 1.0, ops.max(columns) + 1.0]
     sides = map(_ResizedSide, own, _resized_sides(own, form), form.shape[:2])
     height_weights, width_weights = map(_resize_weights, (rows, columns), sides)
-    x = _as_levels(ops.matmul(height_weights, x))
-    x = _as_levels(ops.matmul(x, ops.transpose(width_weights)))
+    x = _rounded_levels(ops.matmul(height_weights, x))
+    x = _rounded_levels(ops.matmul(x, ops.transpose(width_weights)))
     return keras.Model(inputs, model(ops.cast(ops.transpose(x, (0, 2, 3, 1)), "uint8")))
 
 
@@ -55,7 +55,7 @@ class _ResizedSide(NamedTuple):
     target: int
 
 
-def _positions(x: Any, axis: int) -> Any:
+def _pixel_positions(x: Any, axis: int) -> Any:
     """Return 0, 1, ... along one axis of the images, as a vector."""
     from keras import ops
 
@@ -105,7 +105,7 @@ def _sinc(x: Any) -> Any:
     return ops.sin(x) / x
 
 
-def _as_levels(x: Any) -> Any:
+def _rounded_levels(x: Any) -> Any:
     """Return levels rounded half up, as fixed-point numbers are, and clipped."""
     from keras import ops
 

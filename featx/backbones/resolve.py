@@ -26,8 +26,8 @@ from featx.backbones.backbone import Backbone, BackboneSpec
 from featx.backbones.build import build_backbone
 from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import LayerSpec
-from featx.backbones.load import is_file
-from featx.backbones.presets import Preset, files_of, hub_version
+from featx.backbones.load import is_backbone_file
+from featx.backbones.presets import Preset, hub_version, preset_files
 from featx.backbones.registry import PRETRAINED, TINY_FILE
 from featx.backbones.stored_model import StoredModel
 from featx.cache.cache import EmbeddingCache
@@ -107,10 +107,10 @@ def _resolve_from_identity(
 ) -> EmbeddingSource:
     dtype = cache.dtype if cache else "float32"
     recipe = _backbone_recipe(spec, source)
-    build = _builder(spec, source, array_shape)
+    build = _backbone_builder(spec, source, array_shape)
     remembered = _recall_space(cache, recipe) if recipe else None
     if recipe and remembered and not callable(spec.backbone):
-        checked = functools.partial(_built_as, remembered, build, recipe, cache)
+        checked = functools.partial(_build_in_known_space, remembered, build, recipe, cache)
         return EmbeddingSource(remembered.stored_as(dtype), checked, has_recipe=True)
     check_is_eager()
     backbone = build()
@@ -160,7 +160,7 @@ def _check_unchanged(backbone: Backbone, space: Space, digester: Digester) -> No
         )
 
 
-def _built_as(
+def _build_in_known_space(
     remembered: Space,
     build: Callable[[], Backbone],
     recipe: dict[str, Any],
@@ -246,7 +246,7 @@ def _model_identity(
     elif spec.network:
         weights = _weights_identity(spec.network.name, spec.weights, files)
         source = {"name": spec.network.name, "weights": weights}
-    elif is_file(spec.backbone):
+    elif is_backbone_file(spec.backbone):
         source = {"file": _file_digest(spec.backbone, files), "array_shape": array_shape}
     elif isinstance(spec.backbone, StoredModel):
         source = {"file": spec.backbone.digest, "array_shape": array_shape}
@@ -315,7 +315,7 @@ def _preset_identity(preset: Preset, weights: Any, cache: EmbeddingCache | None)
     files, facts = (cache.files, cache.facts) if cache else (FileIndex(None), None)
     is_published = weights == PRETRAINED
     folder = preset.find_folder(facts, with_weights=is_published)
-    paths = files_of(folder, with_weights=is_published)
+    paths = preset_files(folder, with_weights=is_published)
     other = None if weights is None or is_published else _file_digest(weights, files)
     return {
         "preset": {str(path.relative_to(folder)): _file_digest(path, files) for path in paths},
@@ -354,7 +354,7 @@ def _key_of_model(
     return digest
 
 
-def _builder(
+def _backbone_builder(
     spec: BackboneSpec, source: dict[str, Any] | None, array_shape: tuple[int, ...] | None
 ) -> Callable[[], Backbone]:
     """Return a function that builds the backbone once; the last few models are kept for clones."""

@@ -99,7 +99,9 @@ def _load_stored_model(file: Path, config: dict[str, Any], weights_bytes: int) -
     import keras
 
     try:
-        if any(str(part.get("module")).startswith(f"{_HUB}.") for part in _dicts_in(config)):
+        if any(
+            str(part.get("module")).startswith(f"{_HUB}.") for part in _configuration_dicts(config)
+        ):
             importlib.import_module(_HUB)  # which registers its classes
         _check_model_memory(config, weights_bytes)
         return keras.saving.load_model(file, compile=False, safe_mode=True)
@@ -206,10 +208,12 @@ class ConfigurationError(ValueError):
 def check_configuration(data: bytes) -> dict[str, Any]:
     """Parse and check the configuration of a model, and drop its settings of ``compile``."""
     try:
-        config = json.loads(data.decode("utf-8"), object_hook=_not_compiled)
+        config = json.loads(data.decode("utf-8"), object_hook=_without_compile_config)
         if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
             raise ConfigurationError("its configuration is not that of a model")
-        faults = sorted({fault for fault in map(_configuration_fault, _dicts_in(config)) if fault})
+        faults = sorted(
+            {fault for fault in map(_configuration_fault, _configuration_dicts(config)) if fault}
+        )
         _check_calls(config)
     except (ValueError, RecursionError) as exc:
         if isinstance(exc, ConfigurationError):
@@ -220,12 +224,12 @@ def check_configuration(data: bytes) -> dict[str, Any]:
     return config
 
 
-def _not_compiled(config: dict[str, Any]) -> dict[str, Any]:
+def _without_compile_config(config: dict[str, Any]) -> dict[str, Any]:
     """Drop losses, metrics and optimizers, which embeddings do not need."""
     return {name: value for name, value in config.items() if name != "compile_config"}
 
 
-def _dicts_in(value: Any) -> Iterator[dict[str, Any]]:
+def _configuration_dicts(value: Any) -> Iterator[dict[str, Any]]:
     """Yield all dicts at any depth, and check the numbers between them."""
     waiting = [value]
     while waiting:
@@ -242,26 +246,26 @@ def _dicts_in(value: Any) -> Iterator[dict[str, Any]]:
 def _check_calls(config: dict[str, Any]) -> None:
     """Check the number of calls in one pass, which nested models can double at each level."""
     shared: dict[Any, Any] = {}
-    for part in _dicts_in(config):
+    for part in _configuration_dicts(config):
         if "shared_object_id" in part:
             # Keras takes the first object with an id, whatever the others are.
             meaning = [part.get(name) for name in ("class_name", "config")]
             if shared.setdefault(str(part["shared_object_id"]), meaning) != meaning:
                 raise ConfigurationError("its configuration gives one id to two objects")
-    n_calls = _n_calls(config)
+    n_calls = _n_layer_calls(config)
     if n_calls > _MAX_CALLS:
         raise ConfigurationError(
             f"its configuration calls layers {n_calls:,} times, expected {_MAX_CALLS:,} at most"
         )
 
 
-def _n_calls(value: Any) -> int:
+def _n_layer_calls(value: Any) -> int:
     if isinstance(value, list):
-        return sum(map(_n_calls, value))
+        return sum(map(_n_layer_calls, value))
     if not isinstance(value, dict):
         return 0
     calls = value.get("inbound_nodes")
-    inner = sum(_n_calls(part) for name, part in value.items() if name != "inbound_nodes")
+    inner = sum(_n_layer_calls(part) for name, part in value.items() if name != "inbound_nodes")
     times = len(calls) if isinstance(calls, list) and calls else 1
     return times * (inner + ("class_name" in value))
 
@@ -301,7 +305,9 @@ def _configuration_fault(config: dict[str, Any]) -> str:
 
 def _names_registered(config: dict[str, Any]) -> bool:
     """Return True if a configuration names anything that the application registered."""
-    return any("class_name" in part and _is_registered(part) for part in _dicts_in(config))
+    return any(
+        "class_name" in part and _is_registered(part) for part in _configuration_dicts(config)
+    )
 
 
 def _is_registered(config: dict[str, Any]) -> bool:

@@ -41,10 +41,10 @@ from featx._text import one_line
 from featx._validation import as_path
 from featx.cache.damage import DamageLog
 from featx.cache.exchange import (
+    ExportTable,
     Imported,
-    Table,
     add_rows,
-    check_target,
+    check_rows_export,
     read_shards,
     text_columns,
     write_table,
@@ -58,11 +58,11 @@ from featx.cache.maintenance import (
     choose_evictions,
     choose_store,
     compact,
-    describe,
+    describe_space,
     find_damage,
     folder_bytes,
-    recheck,
-    remove,
+    recheck_rows,
+    remove_shards,
     repair_shards,
     space_of,
     summarize,
@@ -130,7 +130,7 @@ class EmbeddingCache:
                 f"dtype={dtype!r}: expected one of {', '.join(map(repr, STORED_DTYPES))}"
             )
         self.path = default_cache_path() if path is None else _absolute_cache_path(path)
-        _check_possible(self.path)
+        _check_cache_path(self.path)
         self.dtype = dtype
 
     def __repr__(self) -> str:
@@ -208,7 +208,7 @@ class EmbeddingCache:
         """
         graph_bytes = self.graphs.sizes()
         spaces = [
-            {**describe(store), "graph_bytes": graph_bytes.get(store.space.digest, 0)}
+            {**describe_space(store), "graph_bytes": graph_bytes.get(store.space.digest, 0)}
             for store in self._all_stores()
         ]
         totals = {
@@ -261,7 +261,7 @@ class EmbeddingCache:
             space = clone(extractor).set_params(cache=self).fit(X).space_
             samples = as_samples(X).for_inputs(space.input_shape)
             keys = identify(samples, self.files)
-            rechecked = recheck(self.store(space), keys, samples, extractor, n_sampled=sample)
+            rechecked = recheck_rows(self.store(space), keys, samples, extractor, n_sampled=sample)
         faulty_graphs = self.graphs.find_damage()
         if repair:
             for store, found in damage.items():
@@ -328,7 +328,7 @@ class EmbeddingCache:
         """
         evictions = self._evictions(max_bytes, older_than)
         for store, shards, _ in evictions:
-            remove(store, shards)
+            remove_shards(store, shards)
         kept = {store.space.digest for store in self._all_stores() if store.shards()}
         self.graphs.remove(self.graphs.sizes().keys() - kept)
         return [eviction for _, _, eviction in evictions]
@@ -408,7 +408,7 @@ class EmbeddingCache:
             The file cannot be written; nothing is left behind.
         """
         path = as_path(path)
-        check_target(path, format)
+        check_rows_export(path, format)
         if y is not None and (X is None or len(y) != len(X)):
             raise InputError("y holds the labels of X: pass X too, with as many samples")
         rows = self.open(space, X=X)
@@ -416,7 +416,7 @@ class EmbeddingCache:
         if X is not None:
             samples = as_samples(X)
             names = [samples.name(row) for row in range(len(samples))]
-        table = Table(rows, self._chosen_store(space).space, text_columns(names, y))
+        table = ExportTable(rows, self._chosen_store(space).space, text_columns(names, y))
         write_table(table, path, format)
 
     def import_(self, path: str | os.PathLike[str]) -> Imported:
@@ -469,7 +469,7 @@ class EmbeddingCache:
             # Earlier releases renamed a folder before they removed it, and may have been killed.
             renamed = re.compile(rf"\.{name}\.{_DIGEST}\.cleared")
             for folder in (name, *filter(renamed.fullmatch, names_in(self.path))):
-                freed_bytes += _clear_part(self.path / folder, starts)
+                freed_bytes += _clear_cache_folder(self.path / folder, starts)
         self.__dict__.pop("files", None)
         self.__dict__.pop("graphs", None)
         self._stores.clear()
@@ -490,7 +490,7 @@ class EmbeddingCache:
         return [self.store(space) for space in spaces if space is not None]
 
 
-def _clear_part(folder: Path, starts: dict[str, bytes]) -> int:
+def _clear_cache_folder(folder: Path, starts: dict[str, bytes]) -> int:
     """Remove what featx wrote to a folder and to those of spaces in it; return the freed bytes."""
     spaces = filter(re.compile(_DIGEST).fullmatch, names_in(folder))
     freed_bytes = sum(remove_written(folder / space, starts) for space in spaces)
@@ -507,7 +507,7 @@ def _absolute_cache_path(path: str | os.PathLike[str]) -> Path:
         raise ParameterError.of("cache", os.fspath(path), f"{exc}: {_EXPECTED}") from exc
 
 
-def _check_possible(folder: Path) -> None:
+def _check_cache_path(folder: Path) -> None:
     """Raise ParameterError if no folder can have this path."""
     try:
         os.lstat(folder / CACHE_PARTS[0])

@@ -36,7 +36,7 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class ExportTable:
     """The content of a file: rows, and names and labels of the samples if they are known."""
 
     rows: LazyEmbeddings
@@ -44,23 +44,23 @@ class Table:
     texts: dict[str, list[str]]
 
 
-def check_target(path: Path, format: str | None) -> None:
+def check_rows_export(path: Path, format: str | None) -> None:
     """Check, before any work, that rows can be written to a path in a format.
 
     ParameterError is raised if the format is not known, or the path exists and is not a regular
     file; MissingExtraError if the format is Parquet, and pyarrow is missing.
     """
-    _writer_of(path, format)
+    _rows_writer(path, format)
     check_replaceable(path)
 
 
-def write_table(table: Table, path: Path, format: str | None) -> None:
+def write_table(table: ExportTable, path: Path, format: str | None) -> None:
     """Write rows to one file, which replaces an existing one once it is complete.
 
-    It raises what :func:`check_target` raises, and OSError if there is no room, or the folder
+    It raises what :func:`check_rows_export` raises, and OSError if there is no room, or the folder
     cannot be written; nothing is left behind.
     """
-    writer = _writer_of(path, format)
+    writer = _rows_writer(path, format)
     path = path.absolute()
     needed = table.rows.size * table.rows.stored_dtype.itemsize
     free = shutil.disk_usage(path.parent).free
@@ -71,7 +71,7 @@ def write_table(table: Table, path: Path, format: str | None) -> None:
         writer(table, beside)
 
 
-def _writer_of(path: Path, format: str | None) -> Callable[[Table, Path], None]:
+def _rows_writer(path: Path, format: str | None) -> Callable[[ExportTable, Path], None]:
     format = format or path.suffix.lstrip(".").lower()
     if format not in _WRITERS:
         raise ParameterError.of("format", format, "expected 'h5', 'npz', 'parquet' or 'csv'")
@@ -90,7 +90,7 @@ def check_pyarrow() -> None:
         ) from exc
 
 
-def _write_h5(table: Table, path: Path) -> None:
+def _write_h5(table: ExportTable, path: Path) -> None:
     from featx.cache.hdf5 import shard_frame
 
     dtype = table.rows.stored_dtype
@@ -121,7 +121,7 @@ def _write_at(file: Any, offset: int, data: Any) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _write_npz(table: Table, path: Path) -> None:
+def _write_npz(table: ExportTable, path: Path) -> None:
     arrays: dict[str, np.ndarray] = {"keys": matrix_from_keys(table.rows.keys)}
     arrays |= {name: np.array(values) for name, values in table.texts.items()}
     arrays["space"] = np.array(table.space.digest)
@@ -136,7 +136,7 @@ def _write_npz(table: Table, path: Path) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _write_parquet(table: Table, path: Path) -> None:
+def _write_parquet(table: ExportTable, path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -162,7 +162,7 @@ def string_array(values: Iterable[str]) -> pa.Array:
     return pa.array(map(as_utf8, values), pa.string())
 
 
-def _write_csv(table: Table, path: Path) -> None:
+def _write_csv(table: ExportTable, path: Path) -> None:
     keys = [bytes(key).hex() for key in matrix_from_keys(table.rows.keys)]
     write_csv(path, {"key": keys, **table.texts}, (block for _, block in table.rows.blocks()))
 

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from featx._text import as_utf8
-from featx.cache.schema import Place, attributes_of, fields_of
+from featx.cache.schema import ArrayPlace, attributes_of, fields_of
 from featx.digests.space import Space
 
 _PAGE_BYTES = 4096
@@ -29,7 +29,7 @@ class ShardFrame(NamedTuple):
     """A shard file with gaps in place of its arrays."""
 
     file: PagedFile
-    places: dict[str, Place]
+    places: dict[str, ArrayPlace]
 
     def filled(self, arrays: Mapping[str, np.ndarray]) -> list[Any]:
         """Return the complete file as buffers in order, without copying the arrays."""
@@ -68,11 +68,11 @@ def shard_frame(
         places = {}
         for name, field in fields_of(space).items():
             field_dtype = dtype if name == "embeddings" else field.dtypes[0]
-            places[name] = _allocate(file, name, (n_rows, *field.entry_shape), field_dtype)
+            places[name] = _allocate_dataset(file, name, (n_rows, *field.entry_shape), field_dtype)
         return ShardFrame(memory, places)
 
 
-def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> Place:
+def _allocate_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> ArrayPlace:
     """Reserve the bytes of a contiguous dataset."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -80,7 +80,7 @@ def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) ->
     kind = h5py.h5t.py_create(np.dtype(dtype))
     space = h5py.h5s.create_simple(shape)
     dataset = h5py.h5d.create(file.id, name.encode(), kind, space, creation)
-    return Place(dataset.get_offset(), shape, dtype)
+    return ArrayPlace(dataset.get_offset(), shape, dtype)
 
 
 def plain_file(embeddings: np.ndarray, texts: Mapping[str, Sequence[str]]) -> memoryview:

@@ -29,7 +29,7 @@ _READY = "ready"
 _COMMAND = ("-P", "-m", "featx.cache.inspect_hdf5")
 
 
-class Fault(NamedTuple):
+class HDF5Fault(NamedTuple):
     """The reason why a file is refused; `is_damage` is False if it just cannot be read now."""
 
     reason: str
@@ -40,13 +40,13 @@ class Fault(NamedTuple):
 _Question = tuple[str, str]
 
 
-def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | Fault]:
+def inspect_shards(paths: Sequence[Path]) -> list[ShardLayout | HDF5Fault]:
     """Return the layout of each shard, or the fault of the file."""
     found = _inspect_in_child([("shard", str(path)) for path in paths])
-    return [each if isinstance(each, Fault) else ShardLayout.from_json(each) for each in found]
+    return [each if isinstance(each, HDF5Fault) else ShardLayout.from_json(each) for each in found]
 
 
-def inspect_weights(path: Path) -> Fault | None:
+def inspect_weights(path: Path) -> HDF5Fault | None:
     """Return the fault of a weight file; None if it holds only plain arrays."""
     return _inspect_in_child([("weights", str(path))])[0]
 
@@ -57,11 +57,13 @@ def _inspect_in_child(questions: Sequence[_Question]) -> list[Any]:
     has_failed = False
     while len(answers) < len(questions):
         try:
-            lines, how_it_ended = _ask_child(questions[len(answers) :])
+            lines, how_it_ended = _ask_inspection_child(questions[len(answers) :])
         except OSError as exc:
-            return answers + [Fault(str(exc), is_damage=False)] * (len(questions) - len(answers))
+            return answers + [HDF5Fault(str(exc), is_damage=False)] * (
+                len(questions) - len(answers)
+            )
         found = map(json.loads, lines)
-        answers += [Fault(**each) if isinstance(each, dict) else each for each in found]
+        answers += [HDF5Fault(**each) if isinstance(each, dict) else each for each in found]
         if len(answers) == len(questions):
             break
         # Twice for each file, since a child may run out of time or memory for another reason.
@@ -69,12 +71,12 @@ def _inspect_in_child(questions: Sequence[_Question]) -> list[Any]:
         if has_failed:
             kind, _ = questions[len(answers)]
             reason = f"not a sound {kind}: libhdf5 {how_it_ended} while opening it"
-            answers.append(Fault(reason, is_damage=True))
+            answers.append(HDF5Fault(reason, is_damage=True))
         has_failed = not has_failed
     return answers
 
 
-def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
+def _ask_inspection_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
     """Return the answers of a child process, one line each, and a message on its end."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -103,7 +105,7 @@ def _ask_child(questions: Sequence[_Question]) -> tuple[list[str], str]:
     return answers[:-1], end
 
 
-def answer(lines: Iterable[str]) -> Iterator[str]:
+def answer_inspections(lines: Iterable[str]) -> Iterator[str]:
     """Answer each line, the kind and path of a file in JSON, with a line of JSON."""
     from featx.cache.plain_hdf5 import HDF5StructureError, check_plain, read_layout
 
@@ -113,9 +115,9 @@ def answer(lines: Iterable[str]) -> Iterator[str]:
             try:
                 found: Any = (read_layout if kind == "shard" else check_plain)(Path(path))
             except (HDF5StructureError, MemoryError) as exc:
-                found = Fault(str(exc) or "needs too much memory", is_damage=True)._asdict()
+                found = HDF5Fault(str(exc) or "needs too much memory", is_damage=True)._asdict()
             except OSError as exc:
-                found = Fault(str(exc), is_damage=False)._asdict()
+                found = HDF5Fault(str(exc), is_damage=False)._asdict()
         yield json.dumps(found)
 
 
@@ -146,7 +148,7 @@ def main() -> None:
 
     _limit_memory()
     print(_READY, flush=True)
-    for line in answer(sys.stdin):
+    for line in answer_inspections(sys.stdin):
         print(line, flush=True)
 
 

@@ -33,7 +33,7 @@ from featx.cache.shard import (
 )
 from featx.cache.store import Snapshot, SpaceStore
 from featx.cache.usage import USAGE_FILE, is_past, read_usage
-from featx.digests.key_table import NO_KEY, KeyTable, distinct
+from featx.digests.key_table import NO_KEY, KeyTable, distinct_keys
 from featx.digests.space import Space
 from featx.exceptions import ParameterError
 from featx.inputs.samples import Samples
@@ -55,7 +55,7 @@ def compact(store: SpaceStore) -> None:
     _remove_unfinished_files(store)
     with store.damage.reported():
         snapshot = store.snapshot()
-    _merge(store, _worth_merging(snapshot))
+    _merge(store, _shards_worth_merging(snapshot))
 
 
 def merge_tiny(store: SpaceStore) -> None:
@@ -91,7 +91,7 @@ def _tiny_of_similar_sizes(shards: Sequence[Shard]) -> list[Shard]:
 def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
     if not old:
         return
-    keys = distinct(np.concatenate([shard.keys for shard in old]))
+    keys = distinct_keys(np.concatenate([shard.keys for shard in old]))
     keys = keys[keys != NO_KEY]
     times_s = min(shard.times_s[0] for shard in old), max(shard.times_s[1] for shard in old)
     stamp_ns = max(shard.stamp_ns for shard in old)
@@ -107,7 +107,7 @@ def _merge(store: SpaceStore, old: Sequence[Shard]) -> None:
                 remove_shard(shard)
 
 
-def _worth_merging(snapshot: Snapshot) -> list[Shard]:
+def _shards_worth_merging(snapshot: Snapshot) -> list[Shard]:
     """Choose the shards that are small, or share a row with another shard.
 
     All shards with such a row are chosen. So a process that removes a shard has written each of its
@@ -179,7 +179,7 @@ def choose_store(stores: Sequence[SpaceStore], digest: str, *, folder: Path) -> 
     raise ParameterError.of("space", digest, f"{problem}: {cure}")
 
 
-def describe(store: SpaceStore) -> dict[str, Any]:
+def describe_space(store: SpaceStore) -> dict[str, Any]:
     """Return plain data on a space and its stored rows: see :meth:`EmbeddingCache.info`."""
     shards = store.shards()
     usage = read_usage(store.folder)
@@ -193,9 +193,9 @@ def describe(store: SpaceStore) -> dict[str, Any]:
         "n_hits": usage.n_hits,
         "n_shards": len(shards),
         "size_bytes": sum(map(_disk_bytes, shards)),
-        "oldest": _iso(min(times_s, default=0)),
-        "newest": _iso(max(times_s, default=0)),
-        "last_used": _iso(_last_used_s(store)),
+        "oldest": _iso_time(min(times_s, default=0)),
+        "newest": _iso_time(max(times_s, default=0)),
+        "last_used": _iso_time(_last_used_s(store)),
     }
 
 
@@ -294,7 +294,7 @@ def summarize(
     return Eviction(
         digest=store.space.digest,
         label=store.space.label,
-        last_used=_iso(_last_used_s(store)),
+        last_used=_iso_time(_last_used_s(store)),
         n_shards=len(shards),
         n_rows=sum(map(len, shards)),
         size_bytes=sum(map(_disk_bytes, shards))
@@ -302,7 +302,7 @@ def summarize(
     )
 
 
-def remove(store: SpaceStore, shards: Sequence[Shard]) -> None:
+def remove_shards(store: SpaceStore, shards: Sequence[Shard]) -> None:
     """Remove shards, and the folder of the space if nothing is left in it."""
     for shard in shards:
         remove_shard(shard)
@@ -324,7 +324,7 @@ class Recheck(NamedTuple):
     differing: list[str]
 
 
-def recheck(
+def recheck_rows(
     store: SpaceStore, keys: np.ndarray, samples: Samples, extractor: Any, *, n_sampled: int
 ) -> Recheck:
     """Compute rows again and compare; they are drawn with a fixed seed from the stored ones."""
@@ -365,6 +365,6 @@ def folder_bytes(folder: Path) -> int:
     return 0
 
 
-def _iso(seconds: float) -> str | None:
+def _iso_time(seconds: float) -> str | None:
     """Return a time, in seconds since 1970, as ISO 8601 in UTC; None for 0."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None

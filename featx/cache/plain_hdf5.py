@@ -19,7 +19,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.cache.schema import ATTRIBUTES, FORMAT_VERSION, Field, Place, ShardLayout, fields_of
+from featx.cache.schema import (
+    ATTRIBUTES,
+    FORMAT_VERSION,
+    ArrayPlace,
+    RowField,
+    ShardLayout,
+    fields_of,
+)
 from featx.digests.space import Space
 
 _MAX_DESCRIPTION_BYTES = 2**20
@@ -81,7 +88,7 @@ def _plain_attributes(file: h5py.File) -> dict[str, Any]:
     return {name: file.attrs[name] for name in ATTRIBUTES}
 
 
-def _place_of_dataset(file: h5py.File, name: str, field: Field, size_bytes: int) -> Place:
+def _place_of_dataset(file: h5py.File, name: str, field: RowField, size_bytes: int) -> ArrayPlace:
     """Return the place of a dataset whose bytes are plain and contiguous in this file."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise HDF5StructureError(f"{name} is a link")
@@ -103,7 +110,7 @@ def _place_of_dataset(file: h5py.File, name: str, field: Field, size_bytes: int)
             "does not fill its storage": dataset.size * dataset.dtype.itemsize != stored_bytes,
         },
     )
-    return Place(offset, dataset.shape, dataset.dtype.name)
+    return ArrayPlace(offset, dataset.shape, dataset.dtype.name)
 
 
 def _check_plain_storage(dataset: h5py.Dataset, where: str) -> None:

@@ -112,14 +112,14 @@ def read_rows(
     buffer, picked = np.empty((2, n_at_once + 2 * max_gap, out.shape[1]), dtype)
     sound = np.zeros(len(rows), bool)
     with open_regular(path) as file:
-        for window in _windows(rows, steps, n_at_once, max_gap, checksums.rows_of_a_block):
+        for window in _row_windows(rows, steps, n_at_once, max_gap, checksums.rows_of_a_block):
             wanted, places = rows[window], targets[window]
             first, stop = int(wanted[0]), int(wanted[-1]) + 1
             fits = is_direct and places[-1] - places[0] + 1 == stop - first == len(wanted)
             if not fits:
                 first, stop = checksums.widened(first, stop, max_more=max_gap)
             block = out[places[0] : places[-1] + 1] if fits else buffer[: stop - first]
-            n_read = _fill(block, file, offset + first * row_bytes) // row_bytes
+            n_read = _fill_row_block(block, file, offset + first * row_bytes) // row_bytes
             if is_increasing and len(block) <= _MAX_ROWS_PER_WANTED * len(wanted):
                 if not fits:
                     # A row that is not wanted is overwritten by the next wanted one.
@@ -134,7 +134,7 @@ def read_rows(
     return sound
 
 
-def _windows(
+def _row_windows(
     rows: np.ndarray, steps: np.ndarray, max_rows: int, max_gap: int, rows_of_a_block: int
 ) -> Iterator[slice]:
     """Split increasing row numbers into windows read at once, at block boundaries if possible."""
@@ -150,7 +150,7 @@ def _windows(
             start = stop
 
 
-def _fill(block: np.ndarray, file: FileIO, offset: int) -> int:
+def _fill_row_block(block: np.ndarray, file: FileIO, offset: int) -> int:
     """Read bytes from an offset into a block, and return their number."""
     target = block.data.cast("B")
     file.seek(offset)

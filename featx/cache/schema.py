@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 ATTRIBUTES: dict[str, type] = {"format_version": int, "space": str}
 
 
-class Field(NamedTuple):
+class RowField(NamedTuple):
     """A dataset with an entry for each row; the usual one of the allowed dtypes comes first."""
 
     entry_shape: tuple[int, ...]
@@ -40,17 +40,17 @@ class Field(NamedTuple):
 
 # Fields of a row besides its embedding: the digest of its sample, and the xxh3 of its bytes.
 ROW_FIELDS = {
-    "keys": Field((DIGEST_BYTES,), ("uint8",)),
-    "checksums": Field((), ("uint64",)),
+    "keys": RowField((DIGEST_BYTES,), ("uint8",)),
+    "checksums": RowField((), ("uint64",)),
 }
 
 
-def fields_of(space: Space) -> dict[str, Field]:
+def fields_of(space: Space) -> dict[str, RowField]:
     """Return the fields of a shard of a space by name, in the order of the file.
 
     A float16 space may have shards of float32, for rows that float16 cannot hold.
     """
-    return {"embeddings": Field((space.n_features,), space.stored_dtypes), **ROW_FIELDS}
+    return {"embeddings": RowField((space.n_features,), space.stored_dtypes), **ROW_FIELDS}
 
 
 def attributes_of(space: Space) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def attributes_of(space: Space) -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, "space": description}
 
 
-class Place(NamedTuple):
+class ArrayPlace(NamedTuple):
     """The place of a contiguous array in a file, with its offset in bytes."""
 
     offset: int
@@ -81,13 +81,13 @@ class ShardLayout(NamedTuple):
     """The description of the space of a ``.h5`` file, and the places of its fields."""
 
     space: dict[str, Any]
-    places: dict[str, Place]
+    places: dict[str, ArrayPlace]
 
     @classmethod
     def from_json(cls, value: Any) -> ShardLayout:
         """Return the layout that was dumped as JSON."""
         space, fields = value
         places = {
-            name: Place(at, tuple(shape), dtype) for name, (at, shape, dtype) in fields.items()
+            name: ArrayPlace(at, tuple(shape), dtype) for name, (at, shape, dtype) in fields.items()
         }
         return cls(space, places)

@@ -31,9 +31,9 @@ from featx._files import (
     write_atomically,
     write_in_order,
 )
-from featx.cache.inspect_hdf5 import Fault, inspect_shards
+from featx.cache.inspect_hdf5 import HDF5Fault, inspect_shards
 from featx.cache.read import Checksums, read_rows
-from featx.cache.schema import ROW_FIELDS, Place, ShardLayout
+from featx.cache.schema import ROW_FIELDS, ArrayPlace, ShardLayout
 from featx.digests.hashing import digest_of
 from featx.digests.key_table import keys_from_matrix, matrix_from_keys
 from featx.digests.space import Space
@@ -295,8 +295,8 @@ def store_index(shard: Shard) -> None:
         write_atomically(shard.index_path, _index_of(shard))
 
 
-def _examined(path: Path, layout: ShardLayout | Fault | None) -> Shard:
-    if layout is None or isinstance(layout, Fault):
+def _examined(path: Path, layout: ShardLayout | HDF5Fault | None) -> Shard:
+    if layout is None or isinstance(layout, HDF5Fault):
         if not os.path.lexists(path):
             raise FileNotFoundError(f"{path} is gone")
         if layout is None:
@@ -304,7 +304,7 @@ def _examined(path: Path, layout: ShardLayout | Fault | None) -> Shard:
         raise DamagedShardError(layout.reason) if layout.is_damage else OSError(layout.reason)
     embeddings = layout.places["embeddings"]
     with BufferedReader(open_regular(path)) as file:
-        keys, checksums = (_read_array(file, layout.places[name]) for name in ROW_FIELDS)
+        keys, checksums = (_read_shard_array(file, layout.places[name]) for name in ROW_FIELDS)
         frame_digest = _frame_digest(file, embeddings.offset, embeddings.n_bytes)
         stored_s = min(max(0.0, os.fstat(file.fileno()).st_mtime), _LAST_S)
     if not keys.any(axis=1).all():
@@ -321,7 +321,7 @@ def _examined(path: Path, layout: ShardLayout | Fault | None) -> Shard:
     )
 
 
-def _read_array(file: BinaryIO, place: Place) -> np.ndarray:
+def _read_shard_array(file: BinaryIO, place: ArrayPlace) -> np.ndarray:
     file.seek(place.offset)
     data = file.read(place.n_bytes)
     if len(data) != place.n_bytes:

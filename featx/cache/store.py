@@ -39,7 +39,13 @@ from featx.cache.shard import (
     write_shard,
 )
 from featx.cache.usage import USAGE_FILE, note_use
-from featx.digests.key_table import KEY_DTYPE, NO_KEY, KeyTable, distinct, first_places
+from featx.digests.key_table import (
+    KEY_DTYPE,
+    NO_KEY,
+    KeyTable,
+    distinct_keys,
+    first_positions_of_keys,
+)
 from featx.digests.space import Space
 
 _GROWTH = 2  # a table is rebuilt once newer tables together hold half as many keys
@@ -203,7 +209,7 @@ class SpaceStore:
         are unharmed.
         """
         check_folder(self.folder)
-        rows, fits = rounded(embeddings, self.space.dtype)
+        rows, fits = rounded_rows(embeddings, self.space.dtype)
         parts = [(keys, rows)]
         if not fits.all():
             half = rows[fits].astype(self.space.dtype)
@@ -235,7 +241,7 @@ class SpaceStore:
         try:
             keys, rows = np.concatenate(all_keys), np.concatenate(all_rows)
             if len(waiting) > 1:
-                firsts = first_places(keys)
+                firsts = first_positions_of_keys(keys)
                 keys, rows = keys[firsts], rows[firsts]
             self.append(keys, rows)
         except BaseException as exc:
@@ -254,7 +260,7 @@ class SpaceStore:
         """Return the distinct stored keys, in the order in which they were stored."""
         with self.damage.reported():
             keys = self.snapshot().row_keys
-        return distinct(keys[keys != NO_KEY])
+        return distinct_keys(keys[keys != NO_KEY])
 
     def note_use(self, *, n_hits: int) -> None:
         """Record a look-up and the number of rows that it found."""
@@ -418,7 +424,7 @@ def _read_pieces(
         yield from threads.map(read, itertools.chain(first_two, pieces))
 
 
-def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def rounded_rows(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Round rows to the dtype of a space, float32 or float16, except rows that it cannot represent.
 
     Return rows, in `dtype` if it can represent all of them, else in float32, and a mask of those
@@ -427,7 +433,8 @@ def rounded(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> rows, fits = rounded(np.float32([[0.1, 2], [1e5, 2], [0.1, 1e-9]]), np.dtype("float16"))
+    >>> exact = np.float32([[0.1, 2], [1e5, 2], [0.1, 1e-9]])
+    >>> rows, fits = rounded_rows(exact, np.dtype("float16"))
     >>> fits, rows[1:]
     (array([ True, False, False]), array([[1.e+05, 2.e+00],
            [1.e-01, 1.e-09]], dtype=float32))

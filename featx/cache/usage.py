@@ -38,10 +38,10 @@ def note_use(folder: Path, *, n_hits: int) -> None:
             found = os.fstat(file.fileno())
             has_other_names = found.st_nlink > 1  # such as a backup by hard links
             if not has_other_names:
-                file.write(_line(time.time(), n_hits))
+                file.write(_usage_line(time.time(), n_hits))
         if has_other_names or found.st_size > _MAX_BYTES:
             usage = read_usage(folder)
-            write_atomically(path, _line(usage.last_used_s, usage.n_hits))
+            write_atomically(path, _usage_line(usage.last_used_s, usage.n_hits))
         if has_other_names:
             note_use(folder, n_hits=n_hits)
 
@@ -73,5 +73,5 @@ def is_past(time_s: float) -> bool:
     return 0 <= time_s <= time.time() + _CLOCKS_APART_S
 
 
-def _line(when_s: float, n_hits: int) -> bytes:
+def _usage_line(when_s: float, n_hits: int) -> bytes:
     return f"{when_s:.0f} {n_hits}\n".encode()

@@ -12,7 +12,16 @@ from rich import filesize
 
 from featx._text import one_line
 from featx.cli.options import GivenPath, Group, extractor_options, make_extractor, or_none
-from featx.cli.output import AS_JSON, FORCE, check_out, confirm, echo, print_cache, print_json, show
+from featx.cli.output import (
+    AS_JSON,
+    FORCE,
+    check_output_files,
+    confirm,
+    echo,
+    print_cache,
+    print_json,
+    show_result,
+)
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -31,15 +40,15 @@ def _open_cache(
     return EmbeddingCache(None if path == "auto" else path)
 
 
-def _open_existing(
+def _open_existing_cache(
     context: click.Context, option: click.Parameter, path: str | None
 ) -> EmbeddingCache:
     cache = _open_cache(context, option, path)
-    _check_is_there(cache, path)
+    _check_cache_exists(cache, path)
     return cache
 
 
-def _check_is_there(cache: EmbeddingCache, path: str | None) -> None:
+def _check_cache_exists(cache: EmbeddingCache, path: str | None) -> None:
     """Check that a named cache exists, so that a mistyped path is not taken for an empty cache.
 
     The default cache may be missing if nothing has been stored yet.
@@ -64,7 +73,7 @@ _CACHE = click.option(
     "store",
     type=GivenPath(),
     default=None,
-    callback=_open_existing,
+    callback=_open_existing_cache,
     help="A folder; default: your own cache.",
 )
 _CACHE_OR_NEW = click.option(
@@ -118,7 +127,7 @@ def verify(
     store = resolve_cache(or_none(options["cache"]))
     if store is None:
         raise click.UsageError("--cache none: there is nothing to check")
-    _check_is_there(store, options["cache"])
+    _check_cache_exists(store, options["cache"])
     if sample and folder is None:
         raise click.UsageError("--sample needs --folder: the images whose rows to compute again")
     if folder is not None and not sample:
@@ -136,7 +145,7 @@ def verify(
             f"{result['n_sampled']} rows computed again: largest relative difference "
             f"{result['largest_difference']:.1e}"
         )
-    show(result, as_json, "\n".join(shown))
+    show_result(result, as_json, "\n".join(shown))
     if lines:
         raise click.exceptions.Exit(1)
 
@@ -150,7 +159,7 @@ def compact(store: EmbeddingCache, as_json: bool) -> None:
     store.compact()
     after = store.info()["n_shards"]
     result = {"n_shards_before": before, "n_shards": after}
-    show(result, as_json, f"{before} shards became {after}")
+    show_result(result, as_json, f"{before} shards became {after}")
 
 
 @cache.command()
@@ -180,7 +189,7 @@ def evict(
     agreed = evictable and (yes or confirm(f"Remove these {total}?"))
     removed = store.evict(**limits) if agreed else []
     total = filesize.decimal(sum(space.size_bytes for space in removed))
-    show([space._asdict() for space in removed], as_json, f"{total} freed")
+    show_result([space._asdict() for space in removed], as_json, f"{total} freed")
 
 
 @cache.command()
@@ -205,11 +214,11 @@ def export(
     as_json: bool,
 ) -> None:
     """Write the rows of a space to one file: .h5, .npz, .parquet or .csv."""
-    check_out(Path(path), force=force)
-    from featx.cache.exchange import check_target
+    check_output_files(Path(path), force=force)
+    from featx.cache.exchange import check_rows_export
     from featx.cli.files import list_folder
 
-    check_target(Path(path), format)
+    check_rows_export(Path(path), format)
     images: dict[str, Any] = {}
     if folder is not None:
         loaded = list_folder(folder)
@@ -217,7 +226,7 @@ def export(
     store.export(path, format=format, space=space, **images)
     size_bytes = Path(path).stat().st_size
     result = {"path": path, "size_bytes": size_bytes}
-    show(result, as_json, f"{filesize.decimal(size_bytes)} in {one_line(path)}")
+    show_result(result, as_json, f"{filesize.decimal(size_bytes)} in {one_line(path)}")
 
 
 @cache.command(name="import")
@@ -227,7 +236,7 @@ def export(
 def import_(store: EmbeddingCache, path: str, as_json: bool) -> None:
     """Add the rows of an exported .h5 file, or of another cache folder."""
     report = store.import_(path)
-    show(
+    show_result(
         report._asdict(),
         as_json,
         f"{report.n_added} of {report.n_rows} rows added, {report.n_damaged} damaged ones left out",
@@ -245,7 +254,7 @@ def clear(store: EmbeddingCache, yes: bool, as_json: bool) -> None:
     echo(f"{size}, {before['n_rows']} rows of {len(before['spaces'])} spaces", err=True)
     is_wanted = yes or confirm(f"Remove all embeddings in {one_line(store.path)}?")
     freed_bytes = store.clear() if is_wanted else 0
-    show({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")
+    show_result({"freed_bytes": freed_bytes}, as_json, f"{filesize.decimal(freed_bytes)} freed")
 
 
 def _length_of_time(text: str) -> timedelta:

@@ -84,9 +84,9 @@ def run_demo(folder: Path, *, n_per_letter: int, on_step: Callable[[str], None])
     Raise InputError if the folder holds files that are not from a demo, MissingExtraError if
     matplotlib is not installed.
     """
-    _check_own(folder)
+    _check_demo_folder(folder)
     on_step("writing images")
-    sets = _write_sets(folder / "images", n_per_letter=n_per_letter)
+    sets = _write_demo_images(folder / "images", n_per_letter=n_per_letter)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     cache = EmbeddingCache(folder / "cache")
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache), head="logistic")
@@ -116,7 +116,7 @@ def run_demo(folder: Path, *, n_per_letter: int, on_step: Callable[[str], None])
     }
 
 
-def _check_own(folder: Path) -> None:
+def _check_demo_folder(folder: Path) -> None:
     """Check that a folder is new or holds only files of a demo, since it will be cleared."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is not a folder: expected a new name or a demo's folder")
@@ -131,7 +131,7 @@ def _check_own(folder: Path) -> None:
             )
 
 
-def _write_sets(folder: Path, *, n_per_letter: int) -> list[_ImageSet]:
+def _write_demo_images(folder: Path, *, n_per_letter: int) -> list[_ImageSet]:
     """Write both sets and read them back as folders of images."""
     shutil.rmtree(folder, ignore_errors=True)
     write_letters(folder / "letters", n_per_letter=n_per_letter)
@@ -229,15 +229,15 @@ def typeface_of(path: str) -> str:
 
 def draw_letter(letter: str, typeface: Path, rng: np.random.Generator) -> Image.Image:
     """Draw a letter of 24 to 44 pixels, shifted and rotated by up to 20 degrees, gray on gray."""
-    paper, ink = _grays(rng)
-    font = _font(typeface, int(rng.integers(24, 45)))
+    paper, ink = _letter_grays(rng)
+    font = _letter_font(typeface, int(rng.integers(24, 45)))
     image = Image.new("L", (_SIDE, _SIDE), paper)
     center = (_SIDE / 2 + rng.uniform(-8, 8), _SIDE / 2 + rng.uniform(-8, 8))
     ImageDraw.Draw(image).text(center, letter, fill=ink, font=font, anchor="mm")
     return image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=paper)
 
 
-def _grays(rng: np.random.Generator) -> tuple[int, int]:
+def _letter_grays(rng: np.random.Generator) -> tuple[int, int]:
     """Choose paper and ink at least 80 levels apart; either may be lighter."""
     while True:
         paper, ink = rng.integers(0, 256, 2).tolist()
@@ -246,7 +246,7 @@ def _grays(rng: np.random.Generator) -> tuple[int, int]:
 
 
 @functools.cache
-def _font(typeface: Path, height: int) -> ImageFont.FreeTypeFont:
+def _letter_font(typeface: Path, height: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(typeface), height)
 
 

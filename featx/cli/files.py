@@ -76,7 +76,7 @@ class EmbeddingFile(NamedTuple):
         return {name: list(map(str, values)) for name, values in columns if values is not None}
 
 
-def check_packages(path: Path) -> None:
+def check_file_packages(path: Path) -> None:
     """Check that the package that writes such a file is installed."""
     if path.suffix.lower() == ".parquet":
         check_pyarrow()

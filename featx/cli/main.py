@@ -51,9 +51,9 @@ from featx.cli.output import (
     FORCE,
     at_the_shell,
     check_ending,
-    check_out,
+    check_output_files,
+    describe_passes,
     echo,
-    passes,
     print_backbones,
     print_comparisons,
     print_costs,
@@ -61,7 +61,7 @@ from featx.cli.output import (
     print_json,
     print_network,
     print_presets,
-    show,
+    show_result,
     status,
 )
 from featx.exceptions import (
@@ -78,7 +78,7 @@ from featx.exceptions import (
 
 if TYPE_CHECKING:
     from featx.backbones.registry import Network
-    from featx.cli.measure import Cost
+    from featx.cli.measure import NetworkCost
 
 _TENSORFLOW = "tensorflow"
 _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
@@ -155,11 +155,11 @@ def extract(
 
     The label of an image is the name of its class folder, empty for an image outside of one.
     """
-    from featx.cli.files import ENDINGS, EmbeddingFile, check_packages, list_folder
+    from featx.cli.files import ENDINGS, EmbeddingFile, check_file_packages, list_folder
 
     check_ending(out, ENDINGS)
-    check_out(out, force=force)
-    check_packages(out)
+    check_output_files(out, force=force)
+    check_file_packages(out)
     from featx.multi_gpu import embed_on_gpus
 
     extractor = make_extractor(backbone, options)
@@ -169,7 +169,11 @@ def extract(
     report = on_gpus or extractor.report_
     EmbeddingFile(embeddings, images.data, images.target).write(out)
     result = {"out": str(out), "shape": list(embeddings.shape), "report": report}
-    show(result, as_json, f"{embeddings.shape} embeddings in {one_line(out)} ({passes(report)})")
+    show_result(
+        result,
+        as_json,
+        f"{embeddings.shape} embeddings in {one_line(out)} ({describe_passes(report)})",
+    )
 
 
 @cli.command()
@@ -260,20 +264,20 @@ def backbones(names: tuple[str, ...], measure: bool, presets: bool, as_json: boo
 def _measure_networks(names: tuple[str, ...], as_json: bool) -> None:
     from featx._validation import ParameterFaults
     from featx.backbones.registry import find_network, list_backbones
-    from featx.cli.measure import measured
+    from featx.cli.measure import measure_in_new_process
 
     faults = ParameterFaults("featx backbones")
     for name in names:
         faults.check_part(partial(find_network, name))
     faults.raise_any()
-    costs: list[tuple[Network, Cost]] = []
+    costs: list[tuple[Network, NetworkCost]] = []
     failures: list[EngineError] = []
     try:
         with status("measuring") as show_step:
             for network in map(find_network, names) if names else list_backbones():
                 show_step(network.name)
                 try:
-                    costs.append((network, measured(network)))
+                    costs.append((network, measure_in_new_process(network)))
                 except EngineError as exc:
                     failures.append(exc)
     finally:  # finished rows are shown even if the run is interrupted

@@ -2,9 +2,9 @@
 
     python -m featx.cli.measure NAME
 
-measures one network, with random weights, and prints its :class:`Cost` as a line of JSON.
-:func:`measured` starts such a process for each network: its peak memory is then that of one network
-alone, and a network that needs too much ends only its own process.
+measures one network, with random weights, and prints its :class:`NetworkCost` as a line of JSON.
+:func:`measure_in_new_process` starts such a process for each network: its peak memory is then that
+of one network alone, and a network that needs too much ends only its own process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEAST_S = 5.0
 _LEAST_BATCHES = 2
 
 
-class Cost(NamedTuple):
+class NetworkCost(NamedTuple):
     """What a network costs in a long pass over images that are in memory.
 
     `cpu_ms_per_image` is the time of all cores together. Unlike `images_per_s`, it hardly depends
@@ -47,7 +47,7 @@ class Cost(NamedTuple):
     peak_memory_mb: float | None
 
 
-def measured(network: Network) -> Cost:
+def measure_in_new_process(network: Network) -> NetworkCost:
     """Measure a network in a process of its own; raise EngineError if that fails."""
     child = subprocess.run(  # noqa: S603 - this very interpreter, on this very module
         [sys.executable, "-m", "featx.cli.measure", network.name],
@@ -62,10 +62,10 @@ def measured(network: Network) -> Cost:
             f"{network.name} cannot be measured, since its process ended with {child.returncode}: "
             f"{reason}"
         )
-    return Cost(**json.loads(child.stdout.splitlines()[-1]))
+    return NetworkCost(**json.loads(child.stdout.splitlines()[-1]))
 
 
-def _measure_network(network: Network) -> Cost:
+def _measure_network(network: Network) -> NetworkCost:
     """Measure a network in this process."""
     import keras  # noqa: F401 - its memory is not that of the network
 
@@ -78,7 +78,7 @@ def _measure_network(network: Network) -> Cost:
     shape = (network.input_size, network.input_size, 3)
     size = batch_size_for(shape, on_accelerator=has_accelerator())
     images = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
-    before = _memory_mb("VmRSS")
+    before = _process_memory_mb("VmRSS")
     extractor = FeatureExtractor(network.name, weights=None, cache=None).fit(images[:1])
     source = extractor.current_source()
 
@@ -95,9 +95,9 @@ def _measure_network(network: Network) -> Cost:
     n_images = _run_repeated_batch(runner(engine), images, least_s=_LEAST_S)
     rate = n_images / (time.perf_counter() - start_s)
     cpu_ms = 1000 * (time.process_time() - start_cpu_s) / n_images
-    peak = _memory_mb("VmHWM")
+    peak = _process_memory_mb("VmHWM")
     used = None if before is None or peak is None else peak - before
-    return Cost(engine, device_name(), size, rate, cpu_ms, used)
+    return NetworkCost(engine, device_name(), size, rate, cpu_ms, used)
 
 
 class _RepeatedBatchFeed:
@@ -127,7 +127,7 @@ def _run_repeated_batch(runner: Runner, images: np.ndarray, *, least_s: float) -
     return feed.n_given
 
 
-def _memory_mb(field: str) -> float | None:
+def _process_memory_mb(field: str) -> float | None:
     """Return a figure of this process' memory, in megabytes; None if Linux does not report it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():

@@ -26,12 +26,12 @@ from featx.cli.output import (
     AS_JSON,
     FORCE,
     check_ending,
-    check_out,
+    check_output_files,
+    describe_passes,
     echo,
-    passes,
     print_evaluation,
     print_json,
-    show,
+    show_result,
 )
 from featx.exceptions import InputError, SavedFileError
 
@@ -84,7 +84,7 @@ def fit(
     With --fine-tune the top of the network is trained as well, and kept if it is better.
     """
     check_ending(out, (".featx",), or_none=True)
-    check_out(out, force=force)
+    check_output_files(out, force=force)
     from featx.estimators import TransferClassifier
     from featx.inputs.folders import load_image_folder
     from featx.saving.persistence import check_savable, save
@@ -102,11 +102,12 @@ def fit(
         "classes": classifier.classes_.tolist(),
         "report": classifier.report_,
     }
-    show(
+    show_result(
         result,
         as_json,
         f"{len(images.data)} images of {len(images.target_names)} classes, "
-        f"{passes(classifier.report_)}{_selection(classifier.report_)}; saved as {one_line(out)}",
+        f"{describe_passes(classifier.report_)}{_selection_text(classifier.report_)}; "
+        f"saved as {one_line(out)}",
     )
 
 
@@ -168,12 +169,14 @@ def _probabilities(classifier: TransferClassifier, rows: np.ndarray) -> list[Any
     """Return the probabilities of each image by class; with several outputs, a list of these."""
     probabilities, classes = classifier.head_.predict_proba(rows), classifier.classes_
     if not isinstance(probabilities, list):
-        return _by_class(probabilities, classes)
-    outputs = map(_by_class, probabilities, classes)
+        return _probabilities_by_class(probabilities, classes)
+    outputs = map(_probabilities_by_class, probabilities, classes)
     return [list(of_image) for of_image in zip(*outputs, strict=True)]
 
 
-def _by_class(probabilities: np.ndarray, classes: np.ndarray) -> list[dict[str, float]]:
+def _probabilities_by_class(
+    probabilities: np.ndarray, classes: np.ndarray
+) -> list[dict[str, float]]:
     names = list(map(str, classes))
     return [dict(zip(names, values, strict=True)) for values in probabilities.tolist()]
 
@@ -259,14 +262,14 @@ def export(
     an ending, OUT is the folder of a TensorFlow SavedModel.
     """
     check_ending(out, tuple(_FORMATS), or_none=True)
-    from featx.export import FULL_PRECISION, check_target, describe_precision, files_of
+    from featx.export import FULL_PRECISION, check_model_export, describe_precision, exported_files
 
     format = _FORMATS.get(out.suffix.lower(), "saved_model")
-    check_out(*files_of(out, format), force=force)
-    check_target(out, format)
+    check_output_files(*exported_files(out, format), force=force)
+    check_model_export(out, format)
     classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
     classifier.export(out, format=format, include_resize=include_resize)
-    show(
+    show_result(
         {"out": str(out), "format": format, "full_precision": FULL_PRECISION[format]},
         as_json,
         f"{format} model in {one_line(out)}\n{describe_precision(format)}",
@@ -317,7 +320,7 @@ def _readable_rows(
     return is_read, as_head_input(embeddings[is_read])
 
 
-def _selection(report: Any) -> str:
+def _selection_text(report: Any) -> str:
     if "kept" not in report:
         return ""
     tuned = "" if report.tuned_score is None else f", {report.tuned_score:.3f} (fine-tuned)"

@@ -178,10 +178,10 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
 
 
 def _tune_help() -> str:
-    return f"As in epochs=20; may be repeated. Names: {', '.join(_tunable())}."
+    return f"As in epochs=20; may be repeated. Names: {', '.join(_tunable_params())}."
 
 
-def _tunable() -> list[str]:
+def _tunable_params() -> list[str]:
     """Return the parameters of FineTune that ``--tune`` sets."""
     from featx.finetune.params import FineTune
 
@@ -211,7 +211,7 @@ def make_fine_tune(options: dict[str, Any]) -> Any:
         return None
     from featx.finetune.params import FineTune
 
-    known = _tunable()
+    known = _tunable_params()
     for name in params.keys() - set(known):
         hint = did_you_mean(name, known)
         raise click.BadParameter(

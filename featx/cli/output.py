@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from featx._json import as_plain
+from featx._json import as_json_values
 from featx._text import one_line, without_controls
 from featx.exceptions import (
     BadSampleError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from featx.backbones.blocks import Block, LayerInfo
     from featx.backbones.presets import PresetInfo
     from featx.backbones.registry import Network
-    from featx.cli.measure import Cost
+    from featx.cli.measure import NetworkCost
     from featx.evaluation.comparison import Comparison
 
 FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
@@ -100,7 +100,7 @@ def echo(text: str, *, err: bool = False) -> None:
     _write_to_stream(f"{without_controls(text)}\n", err=err)
 
 
-def _results() -> TextIO:
+def _results_stream() -> TextIO:
     """Return the standard output with which the command was started."""
     context = click.get_current_context(silent=True)
     return sys.stdout if context is None or context.obj is None else context.obj
@@ -111,7 +111,7 @@ def _write_to_stream(text: str, *, err: bool = False) -> None:
 
     If the reader is gone, as in ``featx ... | head``, the command exits with the code of SIGPIPE.
     """
-    stream = sys.stderr if err else _results()
+    stream = sys.stderr if err else _results_stream()
     try:
         click.echo(text, stream, nl=False, color=True)
     except BrokenPipeError:
@@ -121,7 +121,7 @@ def _write_to_stream(text: str, *, err: bool = False) -> None:
         raise click.exceptions.Exit(_READER_GONE) from None
 
 
-def show(result: Any, as_json: bool, text: str) -> None:
+def show_result(result: Any, as_json: bool, text: str) -> None:
     """Print a result as JSON, or as text."""
     if as_json:
         print_json(result)
@@ -134,7 +134,7 @@ def print_json(value: Any) -> None:
 
     What is neither plain data nor of NumPy, such as a label that is a date, is written as text.
     """
-    document = json.dumps(as_plain(value), indent=1, allow_nan=False, default=str)
+    document = json.dumps(as_json_values(value), indent=1, allow_nan=False, default=str)
     _write_to_stream(document.replace("\x7f", "\\u007f") + "\n")
 
 
@@ -148,7 +148,7 @@ def confirm(question: str) -> bool:
         raise
 
 
-def passes(report: Any) -> str:
+def describe_passes(report: Any) -> str:
     """Describe how many samples went through the network."""
     return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
 
@@ -160,7 +160,7 @@ def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) 
         raise InputError(f"{str(out)!r}: expected {expected}")
 
 
-def check_out(*paths: Path, force: bool) -> None:
+def check_output_files(*paths: Path, force: bool) -> None:
     """Check, before any work, that output files can be written, or replaced with ``--force``.
 
     Folders, links and devices are never replaced.
@@ -183,7 +183,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     in it can be copied. In a file or a pipe, each cell is one line, and is not shortened below
     1,000 characters.
     """
-    console = Console(file=_results())
+    console = Console(file=_results_stream())
     if not console.file.isatty():  # rich takes a pipe for a terminal if color is forced
         console.width = _UNCUT_CHARS
     table = Table()
@@ -311,7 +311,7 @@ def print_backbones(networks: Sequence[Network]) -> None:
     print_table("", columns, rows)
 
 
-def print_costs(costs: Sequence[tuple[Network, Cost]]) -> None:
+def print_costs(costs: Sequence[tuple[Network, NetworkCost]]) -> None:
     """Print what networks cost on this machine."""
     columns = (
         *_NETWORK_COLUMNS,
@@ -368,16 +368,16 @@ def print_network(
 ) -> None:
     """Print the layers of a network, from its input of a shape, and its blocks, from the top."""
     lines = [
-        (layer.name, layer.kind, _sides(layer.shape), f"{layer.n_params:,}", layer.block)
+        (layer.name, layer.kind, _shape_text(layer.shape), f"{layer.n_params:,}", layer.block)
         for layer in layers
     ]
     columns = ("layer", "class", "output", "#parameters", "#block")
-    print_table(f"Layers of {name} for inputs of {_sides(shape)}", columns, lines)
+    print_table(f"Layers of {name} for inputs of {_shape_text(shape)}", columns, lines)
     rows = [
         (
             number,
             " ... ".join(dict.fromkeys((block.layers[0], block.layers[-1]))),
-            ", ".join(_sides(tensor.shape[1:]) for tensor in block.start.tensors),
+            ", ".join(_shape_text(tensor.shape[1:]) for tensor in block.start.tensors),
             f"{block.n_params:,}",
         )
         for number, block in enumerate(blocks, start=1)
@@ -386,7 +386,7 @@ def print_network(
     print_table("Blocks, from the top", shown, rows)
 
 
-def _sides(shape: Sequence[int | None]) -> str:
+def _shape_text(shape: Sequence[int | None]) -> str:
     return " x ".join("?" if side is None else str(side) for side in shape)
 
 

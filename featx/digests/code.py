@@ -80,11 +80,11 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
     UnhashableCodeError
         An object that `obj` reaches can be neither followed nor identified by name.
     """
-    stream = _Stream(known)
+    stream = _CodeStream(known)
     try:
         stream.write(obj)
         while not (found := stream.left_out & stream.names) <= stream.read:
-            stream = _Stream(known, read=stream.read | found)
+            stream = _CodeStream(known, read=stream.read | found)
             stream.write(obj)
     except RecursionError as exc:
         _refuse_to_hash(obj, "what it holds is nested too deeply", exc)
@@ -93,12 +93,12 @@ def code_digest(obj: Any, *, known: Known | None = None) -> str:
 
 def names_in_code(obj: Any, *, known: Known | None = None) -> tuple[set[str], set[str]]:
     """Return the names that code uses, and the attributes that methods in it read of `self`."""
-    stream = _Stream(known)
+    stream = _CodeStream(known)
     stream.write(obj)
     return stream.names, stream.of_self
 
 
-class _Stream:
+class _CodeStream:
     """The bytes that spell out an object; each part carries its kind and length.
 
     `names` are those that the code uses, and `left_out` those of attributes that count only if they
@@ -144,7 +144,7 @@ class _Stream:
 
 
 @functools.singledispatch
-def _write_object(value: Any, out: _Stream) -> None:
+def _write_object(value: Any, out: _CodeStream) -> None:
     """Write an object for which no other writer is registered below."""
     if (name := library_name(value)) is not None:
         out.put("library", name)
@@ -152,7 +152,7 @@ def _write_object(value: Any, out: _Stream) -> None:
         _write_as_pickled(value, out)
 
 
-def _write_wrapped_or_tensor(value: Any, out: _Stream) -> bool:
+def _write_wrapped_or_tensor(value: Any, out: _CodeStream) -> bool:
     """Write the content of a library's wrapper or tensor; return False for other objects."""
     if not is_library(type(value).__module__):
         return False
@@ -170,7 +170,7 @@ def _write_wrapped_or_tensor(value: Any, out: _Stream) -> bool:
     return True
 
 
-def _write_as_pickled(value: Any, out: _Stream) -> None:
+def _write_as_pickled(value: Any, out: _CodeStream) -> None:
     if any(map(is_keras, type(value).__mro__)):
         _refuse_to_hash(value, "a Keras object of this kind has no digest")
     try:
@@ -189,7 +189,7 @@ def _write_as_pickled(value: Any, out: _Stream) -> None:
 
 @_write_object.register(list)
 @_write_object.register(tuple)
-def _write_sequence(value: list | tuple, out: _Stream) -> None:
+def _write_sequence(value: list | tuple, out: _CodeStream) -> None:
     _write_subclass(value, out)
     out.put("list" if isinstance(value, list) else "tuple", str(len(value)))
     for item in value:
@@ -197,7 +197,7 @@ def _write_sequence(value: list | tuple, out: _Stream) -> None:
 
 
 @_write_object.register
-def _write_dict(value: dict, out: _Stream) -> None:
+def _write_dict(value: dict, out: _CodeStream) -> None:
     _write_subclass(value, out)
     out.put("dict")
     _write_sequence(list(value.items()), out)
@@ -205,14 +205,14 @@ def _write_dict(value: dict, out: _Stream) -> None:
 
 @_write_object.register(set)
 @_write_object.register(frozenset)
-def _write_set(value: set | frozenset, out: _Stream) -> None:
+def _write_set(value: set | frozenset, out: _CodeStream) -> None:
     _write_subclass(value, out)
     out.put("set")
     # Sorted, since the order of a set differs between processes.
     _write_sequence(sorted(code_digest(item, known=out.known) for item in value), out)
 
 
-def _write_subclass(value: Any, out: _Stream) -> None:
+def _write_subclass(value: Any, out: _CodeStream) -> None:
     """Write the class and attributes of an instance of a user's subclass of a common type."""
     if not is_library(type(value).__module__):
         out.write(type(value))
@@ -221,7 +221,7 @@ def _write_subclass(value: Any, out: _Stream) -> None:
 
 @_write_object.register(np.ndarray)
 @_write_object.register(np.generic)
-def _write_array(value: np.ndarray | np.generic, out: _Stream) -> None:
+def _write_array(value: np.ndarray | np.generic, out: _CodeStream) -> None:
     if type(value) not in (np.ndarray, np.memmap) and isinstance(value, np.ndarray):
         _write_array_subclass(value, out)
     array = np.asarray(value)
@@ -235,7 +235,7 @@ def _write_array(value: np.ndarray | np.generic, out: _Stream) -> None:
         out.put("elements", digest_of_array(array))
 
 
-def _write_array_subclass(value: np.ndarray, out: _Stream) -> None:
+def _write_array_subclass(value: np.ndarray, out: _CodeStream) -> None:
     """Write what an instance of a subclass, such as `np.matrix`, holds besides its elements."""
     _write_subclass(value, out)
     if isinstance(value, np.ma.MaskedArray):
@@ -246,13 +246,13 @@ def _write_array_subclass(value: np.ndarray, out: _Stream) -> None:
 
 
 @_write_object.register
-def _write_module(value: types.ModuleType, out: _Stream) -> None:
+def _write_module(value: types.ModuleType, out: _CodeStream) -> None:
     if not is_library(value.__name__):
         _refuse_to_hash(value, "a module has no digest; refer to its functions instead")
     out.put("module", value.__name__)
 
 
-def _write_attributes(value: Any, out: _Stream, *, names: tuple[str, ...]) -> None:
+def _write_attributes(value: Any, out: _CodeStream, *, names: tuple[str, ...]) -> None:
     _write_subclass(value, out)
     out.put(type(value).__name__)
     for name in names:
@@ -273,7 +273,7 @@ for _kind, _names in {
 
 
 @_write_object.register
-def _write_class(value: type, out: _Stream) -> None:
+def _write_class(value: type, out: _CodeStream) -> None:
     if (name := library_name(value)) is not None:
         out.put("library", name)
     elif out.is_new(value):
@@ -283,7 +283,7 @@ def _write_class(value: type, out: _Stream) -> None:
 
 
 @_write_object.register
-def _write_function(value: types.FunctionType, out: _Stream) -> None:
+def _write_function(value: types.FunctionType, out: _CodeStream) -> None:
     if (name := library_name(value)) is not None:
         out.put("library", name)
     elif modules := _foreign_imports(value.__code__):
@@ -303,12 +303,12 @@ def _write_function(value: types.FunctionType, out: _Stream) -> None:
         for cell in value.__closure__ or ():
             _write_cell(cell, out)
         for path in _dotted_globals(value.__code__):
-            if not _is_implicit(path[0], value):
+            if not _is_implicit_global(path[0], value):
                 _write_global(path, value, out)
 
 
 @_write_object.register
-def _write_code(value: types.CodeType, out: _Stream) -> None:
+def _write_code(value: types.CodeType, out: _CodeStream) -> None:
     # Without this flag, since a definition inside another function computes the same.
     flags = value.co_flags & ~inspect.CO_NESTED
     counts = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, flags)
@@ -319,7 +319,7 @@ def _write_code(value: types.CodeType, out: _Stream) -> None:
     _write_sequence((value.co_exceptiontable, counts, names, value.co_consts), out)
 
 
-def _write_cell(cell: types.CellType, out: _Stream) -> None:
+def _write_cell(cell: types.CellType, out: _CodeStream) -> None:
     try:
         content = cell.cell_contents
     except ValueError:  # not assigned yet
@@ -328,14 +328,14 @@ def _write_cell(cell: types.CellType, out: _Stream) -> None:
         out.write(content)
 
 
-def _is_implicit(name: str, function: types.FunctionType) -> bool:
+def _is_implicit_global(name: str, function: types.FunctionType) -> bool:
     """Return True for a global such as `__file__`, which locates code and does not change it."""
     if not _is_dunder(name):
         return False
     return name in _MODULE_NAMES or name not in function.__globals__
 
 
-def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _Stream) -> None:
+def _write_global(path: tuple[str, ...], function: types.FunctionType, out: _CodeStream) -> None:
     """Write the value of a global `name.attribute...` of a function, followed through modules."""
     missing = object()
     value = function.__globals__.get(path[0], missing)
@@ -415,7 +415,7 @@ def _dotted_globals(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
     """
     paths: dict[tuple[str, ...], None] = {}
     path: tuple[str, ...] = ()
-    for step in _all_instructions(code):
+    for step in _code_instructions(code):
         if path and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             path = (*path, step.argval)
             continue
@@ -441,15 +441,15 @@ def _read_of_self(code: types.CodeType) -> frozenset[str]:
 @functools.lru_cache(maxsize=1024)
 def _foreign_imports(code: types.CodeType) -> tuple[str, ...]:
     """Return the modules outside the trusted libraries that code imports when it runs."""
-    imports = (step.argval for step in _all_instructions(code) if step.opname == "IMPORT_NAME")
+    imports = (step.argval for step in _code_instructions(code) if step.opname == "IMPORT_NAME")
     return tuple(module for module in imports if not is_library(module))
 
 
-def _all_instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
+def _code_instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
     yield from dis.get_instructions(code)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _all_instructions(constant)
+            yield from _code_instructions(constant)
 
 
 def members_named(kind: type, names: set[str]) -> list[Any]:
@@ -460,10 +460,10 @@ def members_named(kind: type, names: set[str]) -> list[Any]:
 
 def _authored_members(kind: type) -> list[tuple[str, Any]]:
     """Return the members of a class that somebody wrote and Python did not set, by name."""
-    return [each for each in sorted(vars(kind).items()) if _is_authored(*each)]
+    return [each for each in sorted(vars(kind).items()) if _is_authored_member(*each)]
 
 
-def _is_authored(name: str, member: Any) -> bool:
+def _is_authored_member(name: str, member: Any) -> bool:
     if isinstance(member, _IMPLICIT_TYPES) or name in _IMPLICIT_NAMES:
         return False
     return not _is_dunder(name) or isinstance(
@@ -473,7 +473,7 @@ def _is_authored(name: str, member: Any) -> bool:
 
 def _is_unwritten_data(name: str, member: Any) -> bool:
     """Return True if a member of a class, such as `__doc__`, counts only where code reads it."""
-    return _is_dunder(name) and name not in _LOCATIONS and not _is_authored(name, member)
+    return _is_dunder(name) and name not in _LOCATIONS and not _is_authored_member(name, member)
 
 
 def _is_dunder(name: str) -> bool:

@@ -38,7 +38,7 @@ from featx.digests.code import (
     names_in_code,
 )
 from featx.digests.hashing import digest_of_json
-from featx.digests.tensor_history import calls_of, has_graph, is_graph, upstream
+from featx.digests.tensor_history import calls_of, has_graph, is_graph, upstream_tensors
 
 if TYPE_CHECKING:
     import keras
@@ -143,7 +143,7 @@ class Digester:
 
     def _tensor_digest(self, tensor: keras.KerasTensor, known: dict[int, str]) -> str:
         """Digest a tensor, and add the digests of all tensors upstream of it to `known`."""
-        for current, node, index in upstream([tensor], known):
+        for current, node, index in upstream_tensors([tensor], known):
             known[id(current)] = self._output_digest(node, index, known)
         return known[id(tensor)]
 
@@ -154,7 +154,7 @@ class Digester:
             inner = self._nested_output_digest(node, index, arguments[0], known)
             called = ["called", inner, self._value_digest(keywords, known)]
             return digest_of_json(called) if keywords else inner
-        call = self._value_digest(_as_saved([arguments, keywords]), known)
+        call = self._value_digest(_as_saved_config_value([arguments, keywords]), known)
         dtype = node.outputs[index].dtype
         return digest_of_json([self._operation_digest(node.operation), call, index, dtype])
 
@@ -190,7 +190,7 @@ class Digester:
         return self._operations[id(operation)][0]
 
     def _operation_content(self, operation: keras.Operation) -> list[Any]:
-        config = _config_of(operation)
+        config = _inference_config(operation)
         by_keras = config is not None and is_keras(type(operation))
         attributes = (_code_attributes if by_keras else _attributes_but_weights)(operation)
         return [
@@ -303,7 +303,7 @@ _TRAINING_ATTRIBUTES = frozenset(
 )
 
 
-def _config_of(operation: keras.Operation) -> dict[str, Any] | None:
+def _inference_config(operation: keras.Operation) -> dict[str, Any] | None:
     """Return a config without entries that do not affect inference; None if there is no config."""
     try:
         with warnings.catch_warnings():
@@ -332,7 +332,7 @@ def _without_noise(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_noise(item) for item in value]
     if not isinstance(value, dict):
-        return _as_saved(value)
+        return _as_saved_config_value(value)
     # The get_config() of a layer or model in it.
     if {"name", "trainable"} <= value.keys() and value.keys() & {"dtype", "layers"}:
         return _config_without_noise(value)
@@ -367,12 +367,12 @@ def _affects_inference(serialized: dict[str, Any]) -> bool:
     return module not in _NOISE_MODULES
 
 
-def _as_saved(value: Any) -> Any:
+def _as_saved_config_value(value: Any) -> Any:
     """Return a value with tuples as lists and NumPy scalars as Python's, as ``.keras`` files do."""
     if isinstance(value, list | tuple) and is_library(type(value).__module__):
-        return [_as_saved(item) for item in value]
+        return [_as_saved_config_value(item) for item in value]
     if isinstance(value, dict) and is_library(type(value).__module__):
-        return {key: _as_saved(item) for key, item in value.items()}
+        return {key: _as_saved_config_value(item) for key, item in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -395,7 +395,7 @@ def _attributes_read(operation: keras.Operation, names: set[str]) -> dict[str, A
     skipped = _bookkeeping_of_models() if is_model else _bookkeeping_of_layers()
     weights = {id(weight) for weight in getattr(operation, "weights", ())}
     return {
-        name: _as_saved(value)
+        name: _as_saved_config_value(value)
         for name, value in sorted(vars(operation).items())
         if name in names - skipped and id(value) not in weights and value is not None
     }
@@ -412,11 +412,13 @@ def _changed_since_built(
         return []
     own = dict(_attributes_set_by_author(operation))
     built = dict(_attributes_set_by_author(type(operation)(**operation.get_config())))
-    changed = {name: item for name, item in own.items() if not _are_equal(item, built.get(name))}
+    changed = {
+        name: item for name, item in own.items() if not _are_equal_attributes(item, built.get(name))
+    }
     return [changed] if changed else []
 
 
-def _are_equal(value: Any, other: Any) -> bool:
+def _are_equal_attributes(value: Any, other: Any) -> bool:
     return value is other or repr(value) == repr(other)
 
 
@@ -424,13 +426,17 @@ def _attributes_but_weights(operation: keras.Operation) -> dict[str, Any]:
     """Return all attributes that an author may have set, by name, without weights."""
     weights = {id(weight) for weight in getattr(operation, "weights", ())}
     attributes = _attributes_set_by_author(operation)
-    return {name: _as_saved(value) for name, value in attributes if id(value) not in weights}
+    return {
+        name: _as_saved_config_value(value)
+        for name, value in attributes
+        if id(value) not in weights
+    }
 
 
 def _code_attributes(operation: keras.Operation) -> dict[str, Any]:
     """Return the attributes that no config of Keras holds: functions and layers."""
     attributes = _attributes_set_by_author(operation)
-    return {name: _as_saved(value) for name, value in attributes if _holds_code(value)}
+    return {name: _as_saved_config_value(value) for name, value in attributes if _holds_code(value)}
 
 
 def _attributes_set_by_author(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
@@ -499,21 +505,21 @@ def _own_weights_of_layer(
         # Instead of its weights: one is a counter that differs between backends, and the others
         # are copied into these attributes only when the layer is adapted or loaded.
         return [np.asarray(operation.mean), np.asarray(operation.variance)]
-    elsewhere = {id(weight) for layer in _layers_in(attributes) for weight in layer.weights}
+    elsewhere = {id(weight) for layer in _keras_layers_in(attributes) for weight in layer.weights}
     weights = getattr(operation, "weights", ())
     return [np.asarray(weight) for weight in weights if id(weight) not in elsewhere]
 
 
-def _layers_in(value: Any) -> Iterator[keras.Layer]:
+def _keras_layers_in(value: Any) -> Iterator[keras.Layer]:
     import keras
 
     if isinstance(value, keras.Layer):
         yield value
     elif isinstance(value, dict):
-        yield from _layers_in(list(value.values()))
+        yield from _keras_layers_in(list(value.values()))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _layers_in(item)
+            yield from _keras_layers_in(item)
 
 
 def _vocabulary_of(operation: keras.Operation) -> list[Any] | None:

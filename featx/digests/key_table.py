@@ -32,18 +32,18 @@ def matrix_from_keys(keys: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(keys, KEY_DTYPE).view(np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def first_places(keys: np.ndarray) -> np.ndarray:
+def first_positions_of_keys(keys: np.ndarray) -> np.ndarray:
     """Return the first position of each key, increasing, int64."""
-    heads, tails = _words_of(keys).T
+    heads, tails = _keys_as_word_pairs(keys).T
     order = np.lexsort((tails, heads))  # stable: of equal keys the first comes first
     is_first = np.ones(len(order), bool)
     is_first[1:] = (np.diff(heads[order]) != 0) | (np.diff(tails[order]) != 0)
     return np.sort(order[is_first])
 
 
-def distinct(keys: np.ndarray) -> np.ndarray:
+def distinct_keys(keys: np.ndarray) -> np.ndarray:
     """Return each key once, in the order of their first positions."""
-    return keys[first_places(keys)]
+    return keys[first_positions_of_keys(keys)]
 
 
 class KeyTable:
@@ -62,7 +62,7 @@ class KeyTable:
     """
 
     def __init__(self, keys: np.ndarray) -> None:
-        self._words = _words_of(keys)
+        self._words = _keys_as_word_pairs(keys)
 
     def __len__(self) -> int:
         return len(self._words)
@@ -86,7 +86,7 @@ class KeyTable:
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the position of each key, -1 where it is missing; shape (n,), int64."""
-        words = _words_of(keys)
+        words = _keys_as_word_pairs(keys)
         start = self._start_of(words)
         if start >= 0:
             return np.arange(start, start + len(words))
@@ -124,6 +124,6 @@ class KeyTable:
         return -1
 
 
-def _words_of(keys: np.ndarray) -> np.ndarray:
+def _keys_as_word_pairs(keys: np.ndarray) -> np.ndarray:
     """Return n keys as pairs of eight bytes, shape (n, 2), uint64."""
     return matrix_from_keys(keys).view(np.uint64)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
+def producing_call(tensor: keras.KerasTensor) -> tuple[Any, int]:
     """Return the call that made a tensor, and the index of the tensor in its outputs.
 
     Publicly, Keras gives a graph only as a config, which is slow and fails for custom layers
@@ -21,7 +21,7 @@ def producer(tensor: keras.KerasTensor) -> tuple[Any, int]:
     return operation._inbound_nodes[node_index], tensor_index
 
 
-def upstream(
+def upstream_tensors(
     tensors: Iterable[keras.KerasTensor], known: Container[int]
 ) -> Iterator[tuple[keras.KerasTensor, Any, int]]:
     """Yield the tensors upstream of some tensors, inputs first, without recursion.
@@ -36,7 +36,7 @@ def upstream(
         if id(tensor) in known:
             pending.pop()
             continue
-        call, index = producer(tensor)
+        call, index = producing_call(tensor)
         missing = [before for before in call.input_tensors if id(before) not in known]
         pending += missing
         if not missing:
@@ -47,7 +47,7 @@ def calls_of(model: keras.Model) -> list[Any]:
     """Return the calls between the inputs and the outputs of a model, in order."""
     known = {id(tensor) for tensor in model.inputs}
     calls: list[Any] = []
-    for _, call, _ in upstream(model.outputs, known):
+    for _, call, _ in upstream_tensors(model.outputs, known):
         calls.append(call)
         known.update(map(id, call.outputs))
     return calls

@@ -179,7 +179,7 @@ _switches = threading.Lock()
 
 
 @contextlib.contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
+def arithmetic_precision(precision: str) -> Iterator[None]:
     """Switch TensorFloat-32, which keeps 10 bits of each factor, off for ``"float32"`` only."""
     import keras
 

@@ -25,7 +25,7 @@ _FPMATH_VARIABLES = (
 )
 
 
-def _devices() -> list[str]:
+def _backend_devices() -> list[str]:
     """List the devices that Keras' backend would use, such as ``["cpu:0"]`` or ``["gpu:0"]``."""
     import keras
 
@@ -38,7 +38,7 @@ def _devices() -> list[str]:
 
 def has_accelerator() -> bool:
     """Return True if Keras' backend would run on something other than a CPU."""
-    return not all(device.startswith("cpu") for device in _devices())
+    return not all(device.startswith("cpu") for device in _backend_devices())
 
 
 def may_have_accelerator() -> bool:
@@ -51,7 +51,7 @@ def may_have_accelerator() -> bool:
 
 def device_name() -> str:
     """Describe the device, such as ``"cpu:0, x86_64, 2 cores"``."""
-    device = _devices()[0] if may_have_accelerator() else "cpu:0"
+    device = _backend_devices()[0] if may_have_accelerator() else "cpu:0"
     return f"{device}, {platform.machine()}, {joblib.cpu_count()} cores"
 
 
@@ -120,13 +120,13 @@ def check_can_run() -> None:
 
 def _note_fork() -> None:
     global _ran_before_fork
-    if _is_running():
+    if _has_tensorflow_run():
         _ran_before_fork = "TensorFlow"
     elif _runs_stored_graphs:
         _ran_before_fork = "OpenVINO or ONNX Runtime"
 
 
-def _is_running() -> bool:
+def _has_tensorflow_run() -> bool:
     """Return True if TensorFlow has run, after which its number of threads cannot change."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None:

@@ -27,7 +27,7 @@ import numpy as np
 from keras import layers, ops
 
 from featx.digests.code import is_keras
-from featx.digests.tensor_history import calls_of, is_graph, producer
+from featx.digests.tensor_history import calls_of, is_graph, producing_call
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -35,7 +35,7 @@ _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _LINEAR = (*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, layers.Dense)
 
 
-def rewritten(model: keras.Model) -> keras.Model:
+def rewritten_for_inference(model: keras.Model) -> keras.Model:
     """Rewrite a functional model of one input for inference.
 
     Its outputs stay the same up to rounding. Folded weights are copies of their present values; all
@@ -89,7 +89,7 @@ class _Graph(layers.Layer):
         if any(map(_makes_mask, self.model._flatten_layers())):
             # The functions that replace calls would lose the mask of a tensor.
             return [_RewrittenCall(call, call.operation) for call in calls]
-        folded = _foldable(calls, self.model.outputs)
+        folded = _foldable_batch_norms(calls, self.model.outputs)
         return [_RewrittenCall(call, self._replacement(call, folded)) for call in calls]
 
     def _replacement(self, call: Any, folded: dict[int, Any]) -> Callable[..., Any]:
@@ -107,7 +107,7 @@ class _Graph(layers.Layer):
             return lambda x, **_: _run_linear(operation, weights, x)
         if type(operation) is layers.Activation:
             dtype = operation.compute_dtype
-            return lambda x, **_: _activate(operation.activation, ops.cast(x, dtype))
+            return lambda x, **_: _apply_activation(operation.activation, ops.cast(x, dtype))
         if type(operation) is layers.Normalization and not operation.invert:
             mean, spread = np.asarray(operation.mean), np.sqrt(np.asarray(operation.variance))
             spread = np.maximum(spread, keras.config.epsilon())
@@ -179,7 +179,7 @@ def _is_linear_call(call: Any) -> bool:
     return getattr(layer, "padding", "valid") in ("valid", "same")
 
 
-def _foldable(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, Any]:
+def _foldable_batch_norms(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, Any]:
     """Map linear calls and the batch normalizations that alone read them to each other, by id."""
     readers = Counter(id(tensor) for call in calls for tensor in call.input_tensors)
     readers.update(map(id, outputs))
@@ -188,15 +188,15 @@ def _foldable(calls: list[Any], outputs: list[keras.KerasTensor]) -> dict[int, A
         if type(call.operation) is not layers.BatchNormalization or not _is_plain_call(call):
             continue
         tensor = call.input_tensors[0]
-        before = producer(tensor)[0]
+        before = producing_call(tensor)[0]
         if readers[id(tensor)] != 1 or not _is_linear_call(before):
             continue
-        if _can_fold(call, before.operation):
+        if _can_fold_batch_norm(call, before.operation):
             pairs[id(call)], pairs[id(before)] = before, call
     return pairs
 
 
-def _can_fold(call: Any, layer: Any) -> bool:
+def _can_fold_batch_norm(call: Any, layer: Any) -> bool:
     axis = call.operation.axis
     n_axes = len(call.outputs[0].shape)
     return (
@@ -247,16 +247,16 @@ def _run_linear(layer: Any, weights: _LinearWeights, x: Any) -> Any:
     if isinstance(layer, layers.Dense):
         x = ops.matmul(x, kernel)
     else:
-        x = _convolve(layer, x, kernel, weights.depthwise_kernel)
+        x = _run_convolution(layer, x, kernel, weights.depthwise_kernel)
     if weights.bias is not None:
         bias = ops.cast(weights.bias, dtype)
         if getattr(layer, "data_format", None) == "channels_first":
             bias = ops.reshape(bias, (-1, *(1,) * (len(x.shape) - 2)))
         x = ops.add(x, bias)
-    return _activate(layer.activation, x)
+    return _apply_activation(layer.activation, x)
 
 
-def _convolve(layer: Any, x: Any, kernel: Any, depthwise_kernel: Any) -> Any:
+def _run_convolution(layer: Any, x: Any, kernel: Any, depthwise_kernel: Any) -> Any:
     options = {
         "strides": layer.strides,
         "padding": layer.padding,
@@ -274,7 +274,7 @@ def _convolve(layer: Any, x: Any, kernel: Any, depthwise_kernel: Any) -> Any:
     return ops.conv(x, kernel, **options)
 
 
-def _activate(function: Any, x: Any) -> Any:
+def _apply_activation(function: Any, x: Any) -> Any:
     """Apply an activation, spelled out where compilers need that."""
     if function is None:
         return x

@@ -25,7 +25,7 @@ import joblib
 import numpy as np
 
 from featx.engines.base import Engine
-from featx.engines.compile import arithmetic, compiled_inference
+from featx.engines.compile import arithmetic_precision, compiled_inference
 from featx.engines.devices import has_accelerator
 
 if TYPE_CHECKING:
@@ -71,29 +71,31 @@ class KerasEngine(Engine):
         return rows
 
     def _submit(self, inputs: np.ndarray) -> Future[np.ndarray]:
-        return _threads().submit(self._rows_of, inputs)
+        return _engine_threads().submit(self._rows_of, inputs)
 
     def _rows_of(self, inputs: np.ndarray) -> np.ndarray:
         """Copy inputs to the device, compute, and copy the embeddings back."""
         import keras
 
-        with arithmetic(self._precision):
+        with arithmetic_precision(self._precision):
             outputs = self._function(inputs)
         return np.asarray(keras.ops.convert_to_numpy(outputs), np.float32)
 
 
 @functools.cache
-def _threads() -> ThreadPoolExecutor:
+def _engine_threads() -> ThreadPoolExecutor:
     """Return the threads of all engines: one more than cores, so that none waits between parts."""
     return ThreadPoolExecutor(joblib.cpu_count() + 1, thread_name_prefix="featx-network")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of its threads
+    os.register_at_fork(
+        after_in_child=_engine_threads.cache_clear
+    )  # a child has none of its threads
 
 
 @dataclass
-class _Trial:
+class _SplittingTrial:
     """Pending batches of one size, either all entire or all in parts."""
 
     in_parts: bool
@@ -115,7 +117,7 @@ class BatchSplitter:
         self._is_decided = False
         self._in_parts = True
         self._seconds: defaultdict[tuple[bool, int], list[float]] = defaultdict(list)
-        self._trial: _Trial | None = None
+        self._trial: _SplittingTrial | None = None
         self._lock = threading.Lock()
 
     def start(
@@ -128,7 +130,7 @@ class BatchSplitter:
         """
         n_parts = max(1, min(len(inputs), -(-inputs.size // _NUMBERS_PER_PART)))
         is_tried = n_parts > 1 and not self._is_decided
-        own = _Trial(self._in_parts, len(inputs), self._clock())
+        own = _SplittingTrial(self._in_parts, len(inputs), self._clock())
         parts = np.array_split(inputs, n_parts) if own.in_parts else [inputs]
         rows = [submit(part) for part in parts]
         if is_tried:
@@ -143,7 +145,7 @@ class BatchSplitter:
         done = [part.result() for part in rows]
         return done[0] if len(done) == 1 else np.concatenate(done)
 
-    def _add_to_trial(self, rows: _Rows, own: _Trial) -> None:
+    def _add_to_trial(self, rows: _Rows, own: _SplittingTrial) -> None:
         """Add a batch to the present trial, or start a new trial if it differs from its batches."""
         with self._lock:
             trial = self._trial
@@ -158,7 +160,7 @@ class BatchSplitter:
         if not any(part.exception() for part in parts):
             self._note(trial, seconds=self._clock() - trial.began_s)
 
-    def _note(self, tried: _Trial, *, seconds: float) -> None:
+    def _note(self, tried: _SplittingTrial, *, seconds: float) -> None:
         """Note the seconds of a trial; decide after enough trials of batches of one size."""
         with self._lock:
             if self._is_decided:

@@ -46,7 +46,7 @@ class ONNXEngine(ConvertedEngine):
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(self._graph, providers=providers)
         names = [each.name for each in self._session.get_inputs()]
-        check_inputs(names)
+        check_onnx_inputs(names)
         self._input = names[0]
 
     def graph_bytes(self) -> bytes:
@@ -62,7 +62,7 @@ class ONNXEngine(ConvertedEngine):
         return np.asarray(pending, np.float32)
 
 
-def check_inputs(names: Sequence[str]) -> None:
+def check_onnx_inputs(names: Sequence[str]) -> None:
     """Raise EngineError if a converted graph has inputs beside that of the model."""
     if len(names) > 1:
         raise EngineError(

@@ -116,24 +116,24 @@ def transpose_late(graph: openvino.Model) -> None:
     """
     node = graph.inputs[0].node
     while node and node.get_type_name() in ("Parameter", "Convert"):
-        node = _only_reader(node)
+        node = _only_reader_of_node(node)
     if node is None or node.get_type_name() != "Transpose":
         return
-    while swapped := _swapped(node):
+    while swapped := _swapped_transpose(node):
         node = swapped
     graph.validate_nodes_and_infer_types()
 
 
-def _only_reader(node: openvino.Node) -> openvino.Node | None:
+def _only_reader_of_node(node: openvino.Node) -> openvino.Node | None:
     readers = list(node.output(0).get_target_inputs())
     return readers[0].get_node() if len(readers) == 1 else None
 
 
-def _swapped(transpose: openvino.Node) -> openvino.Node | None:
+def _swapped_transpose(transpose: openvino.Node) -> openvino.Node | None:
     """Put a transpose behind the operation that reads it, and return it; None if it must stay."""
     from openvino import opset13 as operations
 
-    reader = _only_reader(transpose)
+    reader = _only_reader_of_node(transpose)
     if reader is None or reader.get_type_name() not in _ELEMENTWISE:
         return None
     operands = [value.get_node() for value in reader.input_values()]

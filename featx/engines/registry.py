@@ -74,13 +74,15 @@ def make_engine(
 
     Raise EngineError if the graph cannot be converted, or its embeddings differ from Keras'.
     """
-    from featx.engines.fold import rewritten
+    from featx.engines.fold import rewritten_for_inference
 
     try:
-        plain = rewritten(graph)
+        plain = rewritten_for_inference(graph)
         if name == "keras" and precision in ("float32", "tf32"):
             return KerasEngine(plain, batch_size, precision=precision)
-        ready = rewritten(in_precision(graph, precision)) if name == "keras" else plain
+        ready = (
+            rewritten_for_inference(in_precision(graph, precision)) if name == "keras" else plain
+        )
         engine = ENGINES[name](ready, batch_size, precision=precision)
         # Compiled as one graph, since JAX would otherwise compile each operation by itself.
         expected = KerasEngine(plain, len(probe[:2])).run(probe[:2])
@@ -89,11 +91,11 @@ def make_engine(
         if is_out_of_memory(exc):
             raise
         raise EngineError(f"{name} cannot run this network in {precision}: {exc}") from exc
-    check_rows(name, rows, expected, widths, precision=precision)
+    check_engine_rows(name, rows, expected, widths, precision=precision)
     return engine
 
 
-def check_rows(
+def check_engine_rows(
     name: str,
     rows: np.ndarray,
     expected: np.ndarray,
@@ -109,7 +111,7 @@ def check_rows(
     if rows.shape != expected.shape:
         raise EngineError(f"{name} gives rows of shape {rows.shape}: expected {expected.shape}")
     in_16_bits = precision in ("bfloat16", "float16")
-    difference = _difference(rows, expected, widths, of_closest=in_16_bits)
+    difference = _largest_row_difference(rows, expected, widths, of_closest=in_16_bits)
     if difference == np.inf:
         raise EngineError(
             f"{name} gives NaN or infinite values in {precision}, where Keras gives none in float32"
@@ -121,7 +123,7 @@ def check_rows(
         )
 
 
-def _difference(
+def _largest_row_difference(
     rows: np.ndarray, expected: np.ndarray, widths: Sequence[int] | None, *, of_closest: bool
 ) -> float:
     """Return the largest difference of any layer, relative to the length of its rows.

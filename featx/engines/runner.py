@@ -85,7 +85,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 _Done = tuple[np.ndarray, np.ndarray]  # rows and their embeddings
 
 
-class Feed(Protocol):
+class SampleFeed(Protocol):
     """A source of samples, in batches."""
 
     @property
@@ -105,7 +105,7 @@ class RunnerOptions(NamedTuple):
     is_fixed: bool  # whether the batch size stays as it is
 
 
-class _Speed(NamedTuple):
+class _BatchSpeed(NamedTuple):
     """The speed of batches of one size: samples per second at best, and the set-up of the first."""
 
     rate: float
@@ -150,13 +150,13 @@ class Runner:
         self._on_batch_size = on_batch_size
         self.engines: list[str] = []
 
-    def run(self, feed: Feed) -> Iterator[_Done]:
+    def run(self, feed: SampleFeed) -> Iterator[_Done]:
         """Yield the rows and float32 embeddings, (m, ...), of all samples of a feed, in batches."""
         yield from self._search_batch_size(feed)
         yield from self._change_if_faster(feed)
         yield from self._stream(feed)
 
-    def _search_batch_size(self, feed: Feed) -> Iterator[_Done]:
+    def _search_batch_size(self, feed: SampleFeed) -> Iterator[_Done]:
         worth_it = feed.n_left >= _WORTH_SEARCHING_BATCHES * self.batch_size
         if self._options.is_fixed or not worth_it:
             return
@@ -178,7 +178,7 @@ class Runner:
         if self._on_batch_size:
             self._on_batch_size(self.batch_size)
 
-    def _change_if_faster(self, feed: Feed) -> Iterator[_Done]:
+    def _change_if_faster(self, feed: SampleFeed) -> Iterator[_Done]:
         """Change to the faster engine if the remaining samples are worth the conversion."""
         if self._options.faster is None or feed.n_left < _TRIALS * self.batch_size:
             return
@@ -186,7 +186,7 @@ class Runner:
         if feed.n_left > speed.rate * _WORTH_CONVERTING_S:
             self._name = self._options.faster
 
-    def _measure(self, feed: Feed) -> Generator[_Done, None, _Speed]:
+    def _measure(self, feed: SampleFeed) -> Generator[_Done, None, _BatchSpeed]:
         """Embed some batches, and return their speed."""
         seconds = []
         best = 0.0
@@ -200,9 +200,9 @@ class Runner:
             seconds.append(time.perf_counter() - start_s)
             best = max(best, len(rows) / seconds[-1])
             yield rows, outputs
-        return _Speed(best, seconds[0] - min(seconds) if seconds else 0.0)
+        return _BatchSpeed(best, seconds[0] - min(seconds) if seconds else 0.0)
 
-    def _stream(self, feed: Feed) -> Iterator[_Done]:
+    def _stream(self, feed: SampleFeed) -> Iterator[_Done]:
         """Embed the rest; the next batches are started before the result of a batch is awaited."""
         pending: deque[tuple[np.ndarray, _PendingBatch]] = deque()
         while True:

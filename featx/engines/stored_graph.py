@@ -16,7 +16,7 @@ import numpy as np
 from featx.engines.base import ConvertedEngine
 from featx.engines.devices import note_stored_graph
 from featx.engines.keras_engine import KerasEngine
-from featx.engines.registry import CONVERTED, check_rows
+from featx.engines.registry import CONVERTED, check_engine_rows
 from featx.engines.runner import is_out_of_memory
 from featx.exceptions import EngineError
 from featx.inputs.kinds import kind_of
@@ -74,7 +74,7 @@ def converted_graph(
         graph = converted.graph_bytes()
     except Exception as exc:  # whatever the converters raise
         raise EngineError(f"{name} cannot run this network: {exc}") from exc
-    check_rows(name, rows, expected, widths)
+    check_engine_rows(name, rows, expected, widths)
     return expected.tobytes() + graph
 
 
@@ -100,7 +100,7 @@ def engine_from(
         if is_out_of_memory(exc):
             raise
         raise EngineError(f"{name} cannot run a stored graph: {exc}") from exc
-    check_rows(name, rows, expected, widths)
+    check_engine_rows(name, rows, expected, widths)
     return engine
 
 

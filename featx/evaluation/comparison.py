@@ -25,7 +25,7 @@ from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_keeps_samples_together
-from featx.heads.named import CLASSIFIER_HEADS, for_labels, make_head, seed_head
+from featx.heads.named import CLASSIFIER_HEADS, head_for_labels, make_head, seed_head
 from featx.inputs.recognize import as_samples
 from featx.probes._arrays import numpy_if_array_api
 
@@ -72,7 +72,7 @@ def compare(
     faults.raise_any()
     samples = as_samples(X)
     y, groups = _checked_labels_and_groups(len(samples), y, groups)
-    _check_folds(y, n_folds=n_folds, groups=groups)
+    _check_comparison_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
     # All are fitted first, so that a backbone that cannot be loaded raises before any pass.
@@ -249,7 +249,7 @@ class _CrossValidation(NamedTuple):
         cls, y: np.ndarray, groups: np.ndarray | None, *, n_folds: int, random_state: int
     ) -> Self:
         """Split samples into stratified, shuffled folds."""
-        _check_folds(y, n_folds=n_folds, groups=groups)
+        _check_comparison_folds(y, n_folds=n_folds, groups=groups)
         splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = splitter(n_folds, shuffle=True, random_state=random_state)
         return cls(y, groups, list(folds.split(np.zeros(len(y)), y, groups)), random_state)
@@ -258,7 +258,7 @@ class _CrossValidation(NamedTuple):
         """Return the accuracy of each fold; heads train on all augmented views (n, n_views, d)."""
         scores = []
         for train, test in self.folds:
-            estimator = for_labels(make_head(head, CLASSIFIER_HEADS), self.y)
+            estimator = head_for_labels(make_head(head, CLASSIFIER_HEADS), self.y)
             seed_head(estimator, self.random_state)
             groups = None if self.groups is None else self.groups[train]
             fit_on_views(estimator, views[train], self.y[train], sample_weight=None, groups=groups)
@@ -268,7 +268,7 @@ class _CrossValidation(NamedTuple):
         return scores
 
 
-def _check_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
+def _check_comparison_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
     """Raise an InputError if classes, all of them named, or groups are too few for the folds."""
     if n_folds < 2:
         raise InputError(f"n_folds={n_folds}: expected at least 2")

@@ -31,7 +31,7 @@ _MAX_ROWS_COMPARED = 20_000  # in a comparison of heads, where it takes seconds 
 _N_SHOWN = 3
 
 
-class _Pairs(NamedTuple):
+class _SimilarPairs(NamedTuple):
     """Some pairs of rows that are nearly the same, each row index `first` below its `second`."""
 
     first: np.ndarray
@@ -84,7 +84,7 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
         raise ParameterError(
             f"threshold={threshold!r}: expected 'auto', or a number over 0 and at most 1"
         )
-    directions = _directions(_checked_embeddings(X))
+    directions = _centered_directions(_checked_embeddings(X))
     least = float(threshold) if is_number else _measured_threshold(directions)
     blocks = list(_similar_row_pairs(directions, least))
     first, second, similarity = (np.concatenate(part) for part in zip(*blocks, strict=True))
@@ -114,7 +114,7 @@ def warn_of_duplicates(
     fold = np.empty(len(X), np.int64)
     for number, (_, test) in enumerate(folds):
         fold[test] = number
-    directions = _directions(X)
+    directions = _centered_directions(X)
     threshold = _measured_threshold(directions)
     n_found = 0
     shown: list[tuple[float, int, int]] = []
@@ -150,7 +150,7 @@ def _checked_embeddings(X: Any) -> np.ndarray:
         ) from exc
 
 
-def _directions(X: np.ndarray) -> np.ndarray:
+def _centered_directions(X: np.ndarray) -> np.ndarray:
     """Return unit vectors whose products are cosines; rows that equal the mean are duplicates."""
     centered = np.asarray(X, np.float32) - X.mean(axis=0, dtype=np.float64).astype(np.float32)
     lengths = np.linalg.norm(centered, axis=1, keepdims=True)
@@ -176,7 +176,7 @@ def _measured_threshold(directions: np.ndarray) -> float:
     return min(measured, _LARGEST_THRESHOLD)
 
 
-def _similar_row_pairs(directions: np.ndarray, threshold: float) -> Iterator[_Pairs]:
+def _similar_row_pairs(directions: np.ndarray, threshold: float) -> Iterator[_SimilarPairs]:
     """Yield the pairs of similar rows block by block."""
     for start in range(0, len(directions), _BLOCK_ROWS):
         some = directions[start : start + _BLOCK_ROWS]
@@ -186,4 +186,6 @@ def _similar_row_pairs(directions: np.ndarray, threshold: float) -> Iterator[_Pa
             first, second = np.nonzero(similarity >= threshold - 1e-6)
             similarity = similarity[first, second]
             is_later = second + others > first + start
-            yield _Pairs(first[is_later] + start, second[is_later] + others, similarity[is_later])
+            yield _SimilarPairs(
+                first[is_later] + start, second[is_later] + others, similarity[is_later]
+            )

@@ -190,7 +190,7 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     ]
     gaps = [part["n_samples"] * abs(part["probability"] - part["accuracy"]) for part in filled]
     temperature = _best_temperature(class_indices, proba)
-    calibrated = proba if temperature is None else _at_temperature(proba, temperature)
+    calibrated = proba if temperature is None else _probabilities_at_temperature(proba, temperature)
     labels = np.arange(len(classes))
     return {
         "error": float(sum(gaps) / len(class_indices)),
@@ -201,12 +201,12 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     }
 
 
-def _at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
+def _probabilities_at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
     """Return probabilities (n_samples, n_classes) with their logits divided by a temperature.
 
     Examples
     --------
-    >>> _at_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
+    >>> _probabilities_at_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
     array([[0.667, 0.333]])
     """
     scores = np.log(np.maximum(np.asarray(proba, np.float64), np.finfo(np.float64).tiny))
@@ -219,7 +219,7 @@ def _best_temperature(class_indices: np.ndarray, proba: np.ndarray) -> float | N
     """Return the temperature from 0.01 to 100 with the lowest log loss; None if it is at an end."""
 
     def loss(log_temperature: float) -> float:
-        calibrated = _at_temperature(proba, float(np.exp(log_temperature)))
+        calibrated = _probabilities_at_temperature(proba, float(np.exp(log_temperature)))
         true = np.take_along_axis(calibrated, class_indices[:, np.newaxis], axis=1)
         return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
 
@@ -269,9 +269,9 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]
         "confidence": confidence,
         "accuracy": wilson(int(right.sum()), int(counts.sum())),
         "macro": {
-            "precision": percentiles(_means(draws.precision)),
-            "recall": percentiles(_means(draws.recall)),
-            "f1-score": percentiles(_means(draws.f1)),
+            "precision": percentiles(_class_means_of_resamples(draws.precision)),
+            "recall": percentiles(_class_means_of_resamples(draws.recall)),
+            "f1-score": percentiles(_class_means_of_resamples(draws.f1)),
         },
         "classes": [
             {
@@ -284,13 +284,13 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]
     }
 
 
-def _means(values: np.ndarray) -> np.ndarray:
+def _class_means_of_resamples(values: np.ndarray) -> np.ndarray:
     """Return the means over the classes in each resample."""
     known = ~np.isnan(values)
     return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
-class _Measures(NamedTuple):
+class _ClassMeasures(NamedTuple):
     """Measures (n_resamples, n_classes) from confusion matrices, NaN without any sample."""
 
     precision: np.ndarray
@@ -298,7 +298,7 @@ class _Measures(NamedTuple):
     f1: np.ndarray
 
 
-def _bootstrap_measures(counts: np.ndarray) -> _Measures:
+def _bootstrap_measures(counts: np.ndarray) -> _ClassMeasures:
     """Return the measures of bootstrap resamples."""
     rng = np.random.default_rng(0)
     n_classes, n_samples = len(counts), int(counts.sum())
@@ -310,19 +310,25 @@ def _bootstrap_measures(counts: np.ndarray) -> _Measures:
         size = min(n_at_once, _N_RESAMPLES - start)
         drawn = rng.multinomial(n_samples, fractions, size=size).astype(np.float64)
         is_right = true == predicted
-        right = _summed(drawn[:, is_right], true[is_right], n_classes)
-        actual, guessed = (_summed(drawn, labels, n_classes) for labels in (true, predicted))
-        ratios = _ratio(right, guessed), _ratio(right, actual), _ratio(2 * right, actual + guessed)
+        right = _class_sums_of_resamples(drawn[:, is_right], true[is_right], n_classes)
+        actual, guessed = (
+            _class_sums_of_resamples(drawn, labels, n_classes) for labels in (true, predicted)
+        )
+        ratios = (
+            _ratio_or_nan(right, guessed),
+            _ratio_or_nan(right, actual),
+            _ratio_or_nan(2 * right, actual + guessed),
+        )
         parts.append(ratios)
-    return _Measures(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    return _ClassMeasures(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
-def _summed(drawn: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+def _class_sums_of_resamples(drawn: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the sums of the cells of each class, (n_resamples, n_classes)."""
     places = (np.arange(len(labels)), labels)
     is_of = sparse.csr_array((np.ones(len(labels)), places), shape=(len(labels), n_classes))
     return drawn @ is_of
 
 
-def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+def _ratio_or_nan(part: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.divide(part, total, out=np.full_like(part, np.nan), where=total > 0)

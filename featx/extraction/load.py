@@ -1,6 +1,6 @@
 """Loading: rows are taken from front to back, read in threads, and handed out in batches.
 
-``Rows`` are still to be loaded: they are known from the start, or found while samples are
+``RowsToLoad`` are still to be loaded: they are known from the start, or found while samples are
 identified. :func:`load` prefetches them in threads; :class:`LoadedFeed` cuts the loaded groups into
 batches of the size that an engine needs.
 """
@@ -17,14 +17,14 @@ import numpy as np
 from featx._threads import run_ahead
 from featx.exceptions import SampleFault
 from featx.inputs.kinds import InputForm
-from featx.inputs.samples import Identified, Identities, Samples
+from featx.inputs.samples import IdentifiedBlock, Identities, Samples
 
 GROUP_SIZE = 64  # largest number of samples that a thread decodes or resizes at once
 
 Loaded = tuple[np.ndarray, np.ndarray, list[SampleFault]]  # rows, inputs and faults
 
 
-class Rows(Protocol):
+class RowsToLoad(Protocol):
     """Rows that are to be loaded."""
 
     are_consecutive: bool  # each row follows the one before, except for duplicates
@@ -94,7 +94,7 @@ class DistinctRows:
     are_consecutive = True
 
     def __init__(
-        self, blocks: Iterator[Identified], *, n_samples: int, ends_at_fault: bool
+        self, blocks: Iterator[IdentifiedBlock], *, n_samples: int, ends_at_fault: bool
     ) -> None:
         self._blocks = blocks
         self._n_samples = n_samples
@@ -150,7 +150,7 @@ class DistinctRows:
 
 def load(
     samples: Samples,
-    rows: Rows,
+    rows: RowsToLoad,
     form: InputForm,
     *,
     batch_size: Callable[[], int],

@@ -17,15 +17,22 @@ import numpy as np
 
 from featx._warning import warn_caller
 from featx.backbones.resolve import EmbeddingSource
-from featx.digests.key_table import first_places, keys_from
+from featx.digests.key_table import first_positions_of_keys, keys_from
 from featx.exceptions import BadSampleError, CacheWriteWarning, SampleFault
 from featx.extraction.faults import check_finite, search_faults, with_duplicates
 from featx.extraction.frontier import FrontierEntry
-from featx.extraction.load import DistinctRows, KnownRows, Loaded, Rows, first_of_content, load
+from featx.extraction.load import (
+    DistinctRows,
+    KnownRows,
+    Loaded,
+    RowsToLoad,
+    first_of_content,
+    load,
+)
 from featx.extraction.write import RowWriter
 from featx.inputs.file_index import FileIndex
 from featx.inputs.kinds import InputForm
-from featx.inputs.samples import Identified, Identities, ReadBlock, Samples
+from featx.inputs.samples import IdentifiedBlock, Identities, ReadBlock, Samples
 
 _FLUSH_EVERY_S = 5.0
 _IDENTIFY_FAULTY_S = 10.0
@@ -237,7 +244,7 @@ class IdentifiedRows(MissingRows):
             self._blocks(), n_samples=len(samples), ends_at_fault=settings.on_error == "raise"
         )
         self._missing = np.empty(0, np.int64)
-        self._queue: Rows = self._distinct
+        self._queue: RowsToLoad = self._distinct
 
     @property
     def identities(self) -> Identities:
@@ -274,7 +281,7 @@ class IdentifiedRows(MissingRows):
         missing[[fault.position for fault in self.identities.faults]] = False
         self._missing = np.flatnonzero(missing)
         if self._distinct.are_known:
-            self._queue = KnownRows(self._missing[first_places(keys[self._missing])])
+            self._queue = KnownRows(self._missing[first_positions_of_keys(keys[self._missing])])
 
     def is_empty(self) -> bool:
         """Return True if no sample needs the network."""
@@ -304,13 +311,13 @@ class IdentifiedRows(MissingRows):
             self._started.close()
         self._flush_file_index()
 
-    def _blocks(self) -> Iterator[Identified]:
+    def _blocks(self) -> Iterator[IdentifiedBlock]:
         """Identify samples, and store the digests of files every few seconds and at the end.
 
         A generator, so that nothing is read before :meth:`identify`.
         """
         if self._started is None:
-            yield Identified(slice(0, len(self.samples)), *self.samples.keys(self._files))
+            yield IdentifiedBlock(slice(0, len(self.samples)), *self.samples.keys(self._files))
             return
         last_s = time.monotonic()
         for block in self._started:

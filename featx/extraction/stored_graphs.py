@@ -51,7 +51,7 @@ class SourceGraphs:
     ) -> None:
         self._sources, self._engine = sources, engine
         self._spaces = tuple(source.space.digest for source in sources)
-        is_possible = engine != "keras" and all(map(_can_be_stored, sources))
+        is_possible = engine != "keras" and all(map(_graph_can_be_stored, sources))
         self._cache = cache if is_possible else None
 
     def is_any(self) -> bool:
@@ -130,7 +130,7 @@ class SourceGraphs:
         return [source.space.n_features for source in self._sources]
 
 
-def _can_be_stored(source: EmbeddingSource) -> bool:
+def _graph_can_be_stored(source: EmbeddingSource) -> bool:
     # Engines round 16 bits differently, and each precision would need tolerances of its own.
     is_float32 = source.space.description.get("precision") == "float32"
     return source.is_cacheable and source.has_recipe and is_float32

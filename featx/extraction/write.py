@@ -12,7 +12,7 @@ import numpy as np
 from featx._warning import warn_caller
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.maintenance import MAX_SHARDS, compact, merge_tiny
-from featx.cache.store import SpaceStore, rounded
+from featx.cache.store import SpaceStore, rounded_rows
 from featx.digests.keras_graph import Digester
 from featx.exceptions import BackboneError, CacheDtypeWarning, CacheWriteWarning
 
@@ -78,7 +78,7 @@ class RowWriter:
         """
         if self.store is None or not len(keys):
             return rows
-        exact, (rows, fits) = rows, rounded(rows, self.store.space.dtype)
+        exact, (rows, fits) = rows, rounded_rows(rows, self.store.space.dtype)
         self._n_rows += len(rows)
         if not fits.all():
             self._beyond.add(exact[~fits])

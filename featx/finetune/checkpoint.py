@@ -24,7 +24,7 @@ from featx.digests.hashing import digest_of_json
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """The progress of a training."""
 
     epoch: int  # number of finished epochs
@@ -51,20 +51,20 @@ class Checkpoint:
         """True if the progress is written to a file."""
         return self._path is not None
 
-    def load(self) -> Progress | None:
+    def load(self) -> TrainingProgress | None:
         """Return the saved progress; None if there is none, or if it is damaged."""
         if self._path is None:
             return None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             payload = unseal(read_regular(self._path))
             if payload is not None:
-                return _unpacked(payload)
+                return _unpacked_progress(payload)
         return None
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: TrainingProgress) -> None:
         """Replace what was saved before; an OSError leaves it unharmed."""
         if self._path is not None:
-            write_atomically(self._path, seal(_packed(progress)))
+            write_atomically(self._path, seal(_packed_progress(progress)))
 
     def remove(self) -> None:
         """Remove the file."""
@@ -73,25 +73,25 @@ class Checkpoint:
                 self._path.unlink(missing_ok=True)
 
 
-def described(value: Any) -> Any:
+def described_param(value: Any) -> Any:
     """Return a parameter as plain data; objects of Keras by their configuration.
 
     Examples
     --------
     >>> import keras
-    >>> described(keras.layers.Rescaling(2.0)) == described(keras.layers.Rescaling(2.0))
+    >>> described_param(keras.layers.Rescaling(2.0)) == described_param(keras.layers.Rescaling(2.0))
     True
     """
     if isinstance(value, (str, int, float, type(None))):
         return value
     if isinstance(value, (list, tuple)):
-        return [described(part) for part in value]
+        return [described_param(part) for part in value]
     if isinstance(value, dict):
-        return {str(name): described(part) for name, part in value.items() if name != "name"}
+        return {str(name): described_param(part) for name, part in value.items() if name != "name"}
     if hasattr(value, "get_config"):
         return [
             f"{type(value).__module__}.{type(value).__qualname__}",
-            described(value.get_config()),
+            described_param(value.get_config()),
         ]
     return repr(value)
 
@@ -114,18 +114,18 @@ def _frozen_layers(model: keras.Model) -> Iterator[keras.Layer]:
             yield layer
 
 
-def values_of(variables: list[Any]) -> list[np.ndarray]:
+def values_of_variables(variables: list[Any]) -> list[np.ndarray]:
     """Return copies of the values of variables."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def assign(variables: list[Any], values: list[np.ndarray]) -> None:
+def assign_values(variables: list[Any], values: list[np.ndarray]) -> None:
     """Assign values to variables; raise ValueError if their numbers differ."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
 
-def _packed(progress: Progress) -> bytes:
+def _packed_progress(progress: TrainingProgress) -> bytes:
     arrays: dict[str, Any] = {f"best_{n}": array for n, array in enumerate(progress.best_weights)}
     arrays |= {f"state_{n}": array for n, array in enumerate(progress.state)}
     names = [each.name for each in fields(progress) if each.name not in ("best_weights", "state")]
@@ -139,9 +139,9 @@ def _packed(progress: Progress) -> bytes:
     return buffer.getvalue()
 
 
-def _unpacked(payload: bytes) -> Progress:
+def _unpacked_progress(payload: bytes) -> TrainingProgress:
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         plain = json.loads(str(arrays["plain"]))
         best = [arrays[f"best_{n}"] for n in range(plain.pop("n_best"))]
         state = [arrays[f"state_{n}"] for n in range(plain.pop("n_state"))]
-        return Progress(best_weights=best, state=state, **plain)
+        return TrainingProgress(best_weights=best, state=state, **plain)

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from featx._training_data import Data, check_vectors, draw_seed, readable_mask
 from featx.extractor import FeatureExtractor
 from featx.finetune.params import FineTune, as_extractor
-from featx.finetune.plan import Plan
-from featx.finetune.run import Outcome, fine_tune
+from featx.finetune.plan import TrainingPlan
+from featx.finetune.run import FineTuneOutcome, fine_tune
 from featx.heads.fit import as_head_input
 
 _SHARED = ("cache", "engine", "on_error", "n_jobs", "verbose")
@@ -27,7 +27,7 @@ def distill(
     *,
     random_state: Any,
     verbose: Any,
-) -> Outcome:
+) -> FineTuneOutcome:
     """Fine-tune the larger backbone, and train the smaller one, ``distill_to``, on its predictions.
 
     The teacher is fitted on the training part only, as the student is, so that both are evaluated
@@ -39,7 +39,7 @@ def distill(
     student = as_extractor(params.distill_to, **shared)
     student_params = clone(params).set_params(unfreeze="all", distill_to=None)
     check_vectors(student.fit(data.X))
-    Plan(student_params, student)
+    TrainingPlan(student_params, student)
     seed = draw_seed(random_state)
     data = data.split(params.validation, is_classifier=is_classifier(new_head()), seed=seed)
     state = None if random_state is None else seed
@@ -53,7 +53,7 @@ def distill(
     return outcome
 
 
-def _teacher_predictions(teacher: Outcome, X: Any) -> np.ndarray:
+def _teacher_predictions(teacher: FineTuneOutcome, X: Any) -> np.ndarray:
     """Return probabilities or values; NaN for samples that cannot be read."""
     embeddings = np.asarray(teacher.extractor.transform(X))
     is_readable = readable_mask(embeddings)

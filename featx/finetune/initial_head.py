@@ -133,7 +133,7 @@ class InitialHead:
         linear = linear_map(requested, train)
         if (
             linear
-            and _is_exact(requested, linear, train)
+            and _is_exact_handover(requested, linear, train)
             and can_take_back(requested, linear, train)
         ):
             return requested, linear
@@ -166,7 +166,7 @@ def is_clearly_positive(gains: np.ndarray, weights: np.ndarray) -> bool:
     return bool(gain > error * (1 + 1e-9))  # with a gain in one sample only, both are equal
 
 
-def _is_exact(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
+def _is_exact_handover(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
     scaling, dense = linear.layers()
     scores = dense(scaling(embeddings.astype(np.float32)))
     computed = keras.ops.convert_to_numpy(scores)

@@ -17,7 +17,7 @@ from featx.engines.registry import in_precision
 from featx.extraction.batched import as_keras_inputs, predict_in_batches
 from featx.finetune.batches import Batches
 from featx.finetune.objective import Objective
-from featx.finetune.plan import Plan
+from featx.finetune.plan import TrainingPlan
 from featx.finetune.readers import Reader
 from featx.heads.linear_map import LinearMap
 
@@ -29,12 +29,12 @@ class TrainedModel:
     numbers of parameters of the backbone.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: TrainingPlan) -> None:
         self._network, backbone, unfrozen = plan.copy.model, plan.backbone, plan.unfrozen
         self._working = in_precision(self._network, plan.params.precision)
         unfrozen.apply(self._working)
-        self.n_trained = _n_numbers(self._working.trainable_variables)
-        self.n_frozen = _n_numbers(self._working.weights) - self.n_trained
+        self.n_trained = _n_numbers_in_variables(self._working.trainable_variables)
+        self.n_frozen = _n_numbers_in_variables(self._working.weights) - self.n_trained
         if plan.frontier_skipped_because:
             pixels, activations = self._from_pixels(plan)
             inputs = [pixels]
@@ -66,7 +66,7 @@ class TrainedModel:
             bias=bias * objective.spread + objective.center,
         )
 
-    def _from_pixels(self, plan: Plan) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    def _from_pixels(self, plan: TrainingPlan) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Return pixels and the output of the network, in inference mode below the frontier."""
         backbone, position = plan.backbone, plan.unfrozen.frontier.position
         inputs = keras.Input(backbone.input_shape, dtype="float32")
@@ -105,7 +105,7 @@ def _frozen_copy(preprocessing: Any, input_shape: tuple[int, ...]) -> Any:
     return copied
 
 
-def _n_numbers(variables: Sequence[Any]) -> int:
+def _n_numbers_in_variables(variables: Sequence[Any]) -> int:
     return int(sum(np.prod(variable.shape) for variable in variables))
 
 

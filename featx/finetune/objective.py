@@ -202,7 +202,7 @@ def _classification_parts(
     targets = np.where(is_class, 1.0, -1.0 if name == "squared_hinge" else 0.0)
     teacher_targets = data.teacher_predictions
     if teacher_targets is not None:
-        teacher_targets = _at_temperature(teacher_targets, name, n_scores)
+        teacher_targets = _teacher_at_temperature(teacher_targets, name, n_scores)
     return {
         "loss_name": name,
         "targets": targets.astype(np.float32),
@@ -213,7 +213,7 @@ def _classification_parts(
     }
 
 
-def _at_temperature(probabilities: np.ndarray, loss_name: str, n_scores: int) -> np.ndarray:
+def _teacher_at_temperature(probabilities: np.ndarray, loss_name: str, n_scores: int) -> np.ndarray:
     """Return the probabilities of a teacher at the temperature of distillation."""
     if loss_name == "cross_entropy":
         log_probs = np.log(np.maximum(probabilities, _SMALLEST_PROBABILITY))

@@ -206,7 +206,7 @@ default="auto"
 'cosine'?
         """
         faults = ParameterFaults(type(self).__name__)
-        if not _is_unfreeze(self.unfreeze):
+        if not _is_valid_unfreeze(self.unfreeze):
             expected = (
                 "a number of blocks, a fraction of them between 0 and 1, a layer, a regular "
                 "expression, 'all', 'norm' or 'bias'."
@@ -288,7 +288,7 @@ def own_learning_rate(optimizer: Any) -> float | None:
     return float(rate) if isinstance(rate, Real) else None
 
 
-def _is_unfreeze(value: Any) -> bool:
+def _is_valid_unfreeze(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value)
     if isinstance(value, bool) or not isinstance(value, Real):

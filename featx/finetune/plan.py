@@ -18,7 +18,7 @@ import numpy as np
 from featx._text import one_line
 from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import Backbone
-from featx.backbones.blocks import Cut
+from featx.backbones.blocks import GraphCut
 from featx.backbones.copy import FlatCopy, flat_copy
 from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource
@@ -34,7 +34,7 @@ from featx.finetune.unfreeze import Unfrozen, choose_unfrozen
 _MAX_DISK_FRACTION = 0.9
 
 
-class Plan:
+class TrainingPlan:
     """The layers that are trained, and whether epochs start from the frontier or from pixels.
 
     `copy` is a copy of the backbone's truncated model. `frontier_skipped_because` is the reason why
@@ -156,7 +156,7 @@ class Frontier:
         size = f"{size_bytes / 1e9:.2f} GB of activations"
         if size_bytes > max_bytes:
             return f"{size} are more than max_cache_bytes={max_bytes}"
-        free_bytes = shutil.disk_usage(_nearest_folder(cache.path)).free
+        free_bytes = shutil.disk_usage(_nearest_existing_folder(cache.path)).free
         if size_bytes > _MAX_DISK_FRACTION * free_bytes:
             n_stored = min(len(cache.store(source.space).keys()) for source in self.activations)
             if (n_rows - n_stored) * self.row_bytes > _MAX_DISK_FRACTION * free_bytes:
@@ -175,7 +175,7 @@ class Frontier:
 
 
 def find_frontier(
-    cut: Cut, backbone: Backbone, copy: FlatCopy, embedding: EmbeddingSource
+    cut: GraphCut, backbone: Backbone, copy: FlatCopy, embedding: EmbeddingSource
 ) -> Frontier:
     """Return the spaces of a cut in `copy`, the copy of a backbone's truncated model."""
     originals = [copy.originals.get(id(tensor)) for tensor in cut.tensors]
@@ -205,5 +205,5 @@ def _source_of_backbone(
     return EmbeddingSource(backbone.space(digester), lambda: backbone)
 
 
-def _nearest_folder(path: Path) -> Path:
+def _nearest_existing_folder(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.is_dir())

@@ -30,23 +30,28 @@ from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, InputError
 from featx.extractor import FeatureExtractor
 from featx.finetune.batches import mixup
-from featx.finetune.checkpoint import Checkpoint, assign, described, values_of
+from featx.finetune.checkpoint import (
+    Checkpoint,
+    assign_values,
+    described_param,
+    values_of_variables,
+)
 from featx.finetune.initial_head import InitialHead
 from featx.finetune.model import TrainedModel, TrainingTask, predict
 from featx.finetune.objective import check_objective
 from featx.finetune.params import FineTune
-from featx.finetune.plan import Plan
+from featx.finetune.plan import TrainingPlan
 from featx.finetune.readers import PixelReader, Reader
 from featx.finetune.train import TrainingResult, train
 from featx.finetune.trial import TrialResult, run_trial
 from featx.heads.fit import as_head_input
-from featx.heads.linear_map import head_with
+from featx.heads.linear_map import head_from_linear_map
 from featx.inputs.augmented import augmented_views
 from featx.inputs.samples import Samples
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class FineTuneOutcome:
     """The better of head and fine-tuned model, which is kept."""
 
     extractor: FeatureExtractor  # that of the tuned backbone, or the one that was passed in
@@ -64,7 +69,7 @@ def fine_tune(
     seed: int,
     is_seeded: bool,
     verbose: Any,
-) -> Outcome:
+) -> FineTuneOutcome:
     """Fit a head, fine-tune the top of the backbone from it, and keep the better of both.
 
     The extractor is unfitted, and `new_head` makes an unfitted head. Samples are split here if they
@@ -81,7 +86,7 @@ def fine_tune(
     with undisturbed_seed():  # Keras draws from Python's own generator
         with _with_cache(extractor.fit(data.X)) as (extractor, cache):
             check_vectors(extractor)
-            plan = Plan(params, extractor)
+            plan = TrainingPlan(params, extractor)
             samples = data.X.for_inputs(plan.backbone.input_shape)
             plan.choose_start(cache, len(samples))
             print_message(plan.describe(len(samples)), verbose=verbose)
@@ -109,10 +114,10 @@ class FineTuneRun:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: TrainingPlan,
         new_head: Callable[[], BaseEstimator],
         data: Data,
-        inputs: Inputs,
+        inputs: TrainingInputs,
         *,
         seed: int,
     ) -> None:
@@ -127,14 +132,16 @@ class FineTuneRun:
                 f"{plan.backbone.spec.label} gives NaN or infinite values in the precision "
                 f"{plan.params.precision!r} of the training: pass fine_tune__precision='float32'"
             )
-        self._untrained = values_of(self._model.features.weights) if plan.params.refit else []
+        self._untrained = (
+            values_of_variables(self._model.features.weights) if plan.params.refit else []
+        )
         self._seconds = {"features": time.perf_counter() - start_s}
         start_s = time.perf_counter()
         self._new_initial = partial(InitialHead, new_head, plan.params, features=features)
         self._initial = self._new_initial(data)
         self._seconds["head"] = time.perf_counter() - start_s
 
-    def run(self, embeddings: np.ndarray, folder: Path | None, verbose: Any) -> Outcome:
+    def run(self, embeddings: np.ndarray, folder: Path | None, verbose: Any) -> FineTuneOutcome:
         """Train, evaluate, and return the estimator that is kept.
 
         The embeddings are those that the extractor computes. A training saved in a folder can be
@@ -165,14 +172,14 @@ class FineTuneRun:
             start_s = time.perf_counter()
             head = initial.fit_on_all(embeddings)
             report["seconds"]["head"] += time.perf_counter() - start_s
-            outcome = Outcome(plan.extractor, head, initial.requested, report)
+            outcome = FineTuneOutcome(plan.extractor, head, initial.requested, report)
         if not report["was_interrupted"]:
             checkpoint.remove()
         return outcome
 
     def _tuned_outcome(
         self, trained: TrainingResult, report: dict[str, Any], folder: Path | None, verbose: Any
-    ) -> Outcome:
+    ) -> FineTuneOutcome:
         head = self._trained_head(self._initial)
         if self._plan.params.refit and not trained.was_interrupted:
             start_s = time.perf_counter()
@@ -180,7 +187,7 @@ class FineTuneRun:
             head = refitted or head
             report["was_interrupted"] = again.was_interrupted
             report["seconds"]["refit"] = time.perf_counter() - start_s
-        return Outcome(self._plan.tuned_extractor(), head, head, report)
+        return FineTuneOutcome(self._plan.tuned_extractor(), head, head, report)
 
     def _refit(
         self, trained: TrainingResult, folder: Path | None, verbose: Any
@@ -192,14 +199,14 @@ class FineTuneRun:
         if isinstance(params.optimizer, str):
             params.set_params(learning_rate=trained.learning_rate)
         weights = self._model.features.weights
-        tuned = values_of(weights)
-        assign(weights, self._untrained)
+        tuned = values_of_variables(weights)
+        assign_values(weights, self._untrained)
         task = self._task(initial)
         key = {**self._checkpoint_key(initial), "epochs": trained.best_epoch}
         checkpoint = Checkpoint(folder, key)
         again = train(task, params, seed=self._seed, checkpoint=checkpoint, verbose=verbose)
         if again.best_epoch < params.epochs:  # it ended early, with a warning
-            assign(weights, tuned)
+            assign_values(weights, tuned)
             return again, None
         checkpoint.remove()
         return again, self._trained_head(initial)
@@ -229,13 +236,15 @@ class FineTuneRun:
         )
 
     def _trained_head(self, initial: InitialHead) -> BaseEstimator:
-        return head_with(self._model.finish(initial.linear, initial.objective), initial.head)
+        return head_from_linear_map(
+            self._model.finish(initial.linear, initial.objective), initial.head
+        )
 
     def _checkpoint_key(self, initial: InitialHead) -> dict[str, Any]:
         """Return everything that decides the training, as plain data."""
         plan = self._plan
         params = {
-            name: described(value)
+            name: described_param(value)
             for name, value in plan.params.get_params(deep=False).items()
             if name not in ("callbacks", "max_cache_bytes", "distill_to")
         }
@@ -299,14 +308,16 @@ def _selection_message(report: dict[str, Any], *, has_stand_in: bool) -> str:
     return f"held-out score: {scores}; {kept} is kept{reason}"
 
 
-class Inputs(NamedTuple):
+class TrainingInputs(NamedTuple):
     """The keys of the readable samples, (n_samples,) dtype S16, and the reader of their inputs."""
 
     keys: np.ndarray
     read: Reader
 
 
-def _make_inputs(plan: Plan, samples: Samples, rows: np.ndarray, cache: EmbeddingCache) -> Inputs:
+def _make_inputs(
+    plan: TrainingPlan, samples: Samples, rows: np.ndarray, cache: EmbeddingCache
+) -> TrainingInputs:
     """Return the inputs of readable samples, after storing their augmented views."""
     keys = samples.keys(cache.files)[0][rows]
     if not plan.frontier_skipped_because:
@@ -314,14 +325,14 @@ def _make_inputs(plan: Plan, samples: Samples, rows: np.ndarray, cache: Embeddin
         if plan.params.views:
             all_keys = np.concatenate([all_keys, _store_views(plan, samples, rows, keys, cache)])
         if all(plan.frontier.are_stored(cache, each) for each in all_keys):
-            return Inputs(keys, plan.frontier.reader(cache, all_keys))
+            return TrainingInputs(keys, plan.frontier.reader(cache, all_keys))
         # A warning gave the reason.
         plan.frontier_skipped_because = "the activations could not be stored"
-    return Inputs(keys, PixelReader(samples, rows, plan.backbone.input_form))
+    return TrainingInputs(keys, PixelReader(samples, rows, plan.backbone.input_form))
 
 
 def _store_views(
-    plan: Plan, samples: Samples, rows: np.ndarray, keys: np.ndarray, cache: EmbeddingCache
+    plan: TrainingPlan, samples: Samples, rows: np.ndarray, keys: np.ndarray, cache: EmbeddingCache
 ) -> np.ndarray:
     """Store the activations of augmented views; return their keys, (n_augmented, n_samples)."""
     extractor, frontier, n_augmented = plan.extractor, plan.frontier, plan.n_stored - 1

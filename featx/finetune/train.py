@@ -25,11 +25,11 @@ from featx.engines.runner import is_out_of_memory
 from featx.exceptions import CacheWriteWarning, FineTuneWarning
 from featx.finetune.checkpoint import (
     Checkpoint,
-    Progress,
-    assign,
+    TrainingProgress,
+    assign_values,
     model_state,
     trained_weights,
-    values_of,
+    values_of_variables,
 )
 from featx.finetune.model import TrainingTask
 from featx.finetune.optimizers import (
@@ -93,7 +93,7 @@ def train(
             if not is_out_of_memory(exc) or progress.batch_size == 1:
                 raise
             progress.batch_size //= 2
-    assign(trained_weights(task.model), progress.best_weights)
+    assign_values(trained_weights(task.model), progress.best_weights)
     return TrainingResult(
         history=progress.history,
         best_epoch=progress.best_epoch,
@@ -104,17 +104,17 @@ def train(
     )
 
 
-def _initial_progress(task: TrainingTask, params: FineTune, seed: int) -> Progress:
+def _initial_progress(task: TrainingTask, params: FineTune, seed: int) -> TrainingProgress:
     seed_generators(task.model, seed)
     score, loss = task.evaluate(params.batch_size)
-    return Progress(
+    return TrainingProgress(
         epoch=0,
         history={},
         best_epoch=0,
         best_score=score,
         best_loss=loss,
-        best_weights=values_of(trained_weights(task.model)),
-        state=values_of(model_state(task.model)),
+        best_weights=values_of_variables(trained_weights(task.model)),
+        state=values_of_variables(model_state(task.model)),
         seed=seed,
         batch_size=params.batch_size,
         learning_rate=_highest_rate(task, params, seed),
@@ -125,18 +125,18 @@ def _highest_rate(task: TrainingTask, params: FineTune, seed: int) -> float | No
     if not isinstance(params.optimizer, str):
         return own_learning_rate(params.optimizer)
     if params.learning_rate == "find":
-        return _find_rate(task, params, seed)
+        return _find_learning_rate(task, params, seed)
     return float(params.learning_rate)
 
 
-def _find_rate(task: TrainingTask, params: FineTune, seed: int) -> float:
+def _find_learning_rate(task: TrainingTask, params: FineTune, seed: int) -> float:
     """Train for some batches with rising learning rates, choose one, and undo the training."""
     model = task.model
     variables = model_state(model)
-    before = values_of(variables)
+    before = values_of_variables(variables)
     rates = np.geomspace(*_FIND_RATES, _FIND_STEPS)
     rising = keras.optimizers.schedules.ExponentialDecay(rates[0], 1, rates[1] / rates[0])
-    _compile(task, params, new_optimizer(params.optimizer, rising))
+    _compile_for_training(task, params, new_optimizer(params.optimizer, rising))
     losses: list[float] = []
     batches = task.batches(params.batch_size, seed)
     with contextlib.closing(batches):
@@ -145,7 +145,7 @@ def _find_rate(task: TrainingTask, params: FineTune, seed: int) -> float:
             losses.append(float(np.asarray(model.train_on_batch(*batch))))
             if not losses[-1] < 4 * losses[0] + 1:
                 break
-    assign(variables, before)
+    assign_values(variables, before)
     return rate_from_trial(rates[: len(losses)], np.array(losses))
 
 
@@ -165,7 +165,7 @@ def _fit_remaining_epochs(
         n_steps=params.epochs * len(batches),
         n_accumulated=params.batch_size // progress.batch_size,
     )
-    _compile(task, params, optimizer)
+    _compile_for_training(task, params, optimizer)
     model.optimizer.build(model.trainable_variables)
     keeper.restore()
     n_left = (params.epochs - progress.epoch) * len(batches)
@@ -185,7 +185,9 @@ def _fit_remaining_epochs(
         )
 
 
-def _compile(task: TrainingTask, params: FineTune, optimizer: keras.optimizers.Optimizer) -> None:
+def _compile_for_training(
+    task: TrainingTask, params: FineTune, optimizer: keras.optimizers.Optimizer
+) -> None:
     # XLA makes a network ten times slower on a CPU under TensorFlow (2026-11).
     slow = keras.backend.backend() == "tensorflow" and not has_accelerator()
     loss = task.training_loss(params.label_smoothing)
@@ -196,7 +198,11 @@ class _BestEpochCallback(keras.callbacks.Callback):
     """Evaluates each epoch, keeps the best one, saves the state, and stops the training."""
 
     def __init__(
-        self, task: TrainingTask, params: FineTune, progress: Progress, checkpoint: Checkpoint
+        self,
+        task: TrainingTask,
+        params: FineTune,
+        progress: TrainingProgress,
+        checkpoint: Checkpoint,
     ) -> None:
         super().__init__()
         self.progress = progress
@@ -209,7 +215,7 @@ class _BestEpochCallback(keras.callbacks.Callback):
         """Give model and optimizer the state that they had after the last epoch."""
         model, progress = self._task.model, self.progress
         own = model_state(model)
-        assign(own, progress.state[: len(own)])
+        assign_values(own, progress.state[: len(own)])
         kept = dict(zip(progress.names, progress.state[len(own) :], strict=True))
         n_batches = -(-len(self._task.train_rows) // progress.batch_size)
         for name, variable in _named_variables(model.optimizer.variables):
@@ -277,13 +283,13 @@ class _BestEpochCallback(keras.callbacks.Callback):
         is_better = (score, -loss) > (progress.best_score, -progress.best_loss)
         if is_better or not has_validation:
             progress.best_epoch, progress.best_score, progress.best_loss = epoch + 1, score, loss
-            progress.best_weights = values_of(trained_weights(self.model))
+            progress.best_weights = values_of_variables(trained_weights(self.model))
 
     def _save(self) -> None:
         of_optimizer = _named_variables(self.model.optimizer.variables)
         self.progress.names = [name for name, _ in of_optimizer]
         variables = model_state(self.model) + [variable for _, variable in of_optimizer]
-        self.progress.state = values_of(variables)
+        self.progress.state = values_of_variables(variables)
         try:
             self._checkpoint.save(self.progress)
         except OSError as exc:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.base import clone
 
-from featx.finetune.checkpoint import Checkpoint, assign, model_state, values_of
+from featx.finetune.checkpoint import Checkpoint, assign_values, model_state, values_of_variables
 from featx.finetune.model import TrainingTask
 from featx.finetune.params import FineTune
 from featx.finetune.train import train
@@ -61,10 +61,10 @@ def run_trial(
     few_epochs = clone(params).set_params(epochs=n_epochs, patience=None, callbacks=())
     _, before = task.evaluate(params.batch_size)
     variables = model_state(task.model)
-    values = values_of(variables)
+    values = values_of_variables(variables)
     no_checkpoint = Checkpoint(None, {})
     trained = train(replace(task, train_rows=rows), few_epochs, seed=seed, checkpoint=no_checkpoint)
-    assign(variables, values)
+    assign_values(variables, values)
     if trained.was_interrupted:
         return TrialResult(False, "the trial was interrupted", head_scores)
     after = min(trained.history.get("val_loss", [math.inf]))

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from featx._validation import did_you_mean
-from featx.backbones.blocks import Block, Cut, blocks_of, cuts_of, is_normalization
+from featx.backbones.blocks import Block, GraphCut, blocks_of, cuts_of, is_normalization
 from featx.digests.tensor_history import calls_of
 from featx.exceptions import ParameterError
 
@@ -26,7 +26,7 @@ _RANDOM = ("Dropout", "Noise", "Random")  # in the names of layers that are rand
 class Unfrozen:
     """The part of a model that is trained."""
 
-    frontier: Cut  # below the trained part
+    frontier: GraphCut  # below the trained part
     layers: dict[str, int]  # number of blocks above each layer with trained weights, by its name
     only: str | None  # "norm" or "bias", if training is limited to these weights
     batch_norm: str  # "frozen" or "trained"
@@ -39,7 +39,7 @@ class Unfrozen:
             layer.trainable = layer.name in self.layers and not keeps_statistics
             if self.only and layer.name in self.layers:
                 for variable in layer.weights:
-                    variable.trainable = _is_of_kind(layer, variable, self.only)
+                    variable.trainable = _is_variable_of_kind(layer, variable, self.only)
 
 
 def choose_unfrozen(
@@ -55,7 +55,7 @@ def choose_unfrozen(
     blocks = blocks_of(model)
     calls = calls_of(model)
     only = unfreeze if unfreeze in ("norm", "bias") else None
-    depth = _depths(calls, blocks)
+    depth = _block_depths_of_calls(calls, blocks)
     trained = {
         calls[position].operation.name: depth[position]
         for position in _named_calls(calls, blocks, unfreeze, label=label)
@@ -105,7 +105,7 @@ def _named_calls(
     return found
 
 
-def _depths(calls: list[Any], blocks: list[Block]) -> list[int]:
+def _block_depths_of_calls(calls: list[Any], blocks: list[Block]) -> list[int]:
     """Return, for each call, the number of blocks above its block."""
     starts = [block.start.position for block in blocks[1:]]
     return [sum(start > position for start in starts) for position in range(len(calls))]
@@ -114,7 +114,7 @@ def _depths(calls: list[Any], blocks: list[Block]) -> list[int]:
 def _has_trained_weights(layer: Any, only: str | None, batch_norm: str) -> bool:
     weights = getattr(layer, "weights", None) or []
     if only:
-        return any(_is_of_kind(layer, weight, only) for weight in weights)
+        return any(_is_variable_of_kind(layer, weight, only) for weight in weights)
     if _is_batch_norm(layer) and batch_norm == "frozen":
         return False
     if not weights:
@@ -131,13 +131,13 @@ def _is_batch_norm(layer: Any) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-def _is_of_kind(layer: Any, variable: Any, kind: str) -> bool:
+def _is_variable_of_kind(layer: Any, variable: Any, kind: str) -> bool:
     if kind == "bias":
         return variable.name == "bias"
     return is_normalization(layer) and variable.name in ("gamma", "beta", "scale")
 
 
-def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
+def _frontier_below(first: int, calls: list[Any], cuts: list[GraphCut]) -> GraphCut:
     """Choose the highest cut below the first trained call that stores few numbers per sample.
 
     Layers without weights, such as pooling, and normalizations between the last frozen and the
@@ -155,7 +155,7 @@ def _frontier_below(first: int, calls: list[Any], cuts: list[Cut]) -> Cut:
     return _below_random_layers(best, calls, below)
 
 
-def _below_random_layers(best: Cut, calls: list[Any], below: list[Cut]) -> Cut:
+def _below_random_layers(best: GraphCut, calls: list[Any], below: list[GraphCut]) -> GraphCut:
     """Move the frontier below layers that are random in training and directly below it."""
     for cut in reversed([cut for cut in below if cut.position < best.position]):
         call = calls[cut.position]

@@ -119,10 +119,10 @@ def _last_step_of_head(head: BaseEstimator) -> BaseEstimator:
 def _routes_to_parts(head: BaseEstimator) -> bool:
     """Return True if a head routes metadata to estimators that are its parts."""
     has_parts = any(isinstance(part, BaseEstimator) for part in head.get_params().values())
-    return has_parts and _routing_of(head) is not None
+    return has_parts and _metadata_routing(head) is not None
 
 
-def _routing_of(head: BaseEstimator) -> MetadataRouter | MetadataRequest | None:
+def _metadata_routing(head: BaseEstimator) -> MetadataRouter | MetadataRequest | None:
     try:
         with config_context(enable_metadata_routing=True):
             return get_routing_for_object(head)
@@ -143,7 +143,7 @@ def _request_weights(head: BaseEstimator, methods: list[str]) -> None:
 
 
 def _requests_weights(head: BaseEstimator) -> bool:
-    routing = _routing_of(head)
+    routing = _metadata_routing(head)
     return routing is not None and bool(routing.consumes("fit", [_WEIGHT]))
 
 
@@ -166,7 +166,7 @@ def _has_scoring(head: BaseEstimator) -> bool:
     )
 
 
-def as_rows(views: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
+def views_as_rows(views: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return augmented views (n_samples, n_views, n_features) as rows for a head, float64.
 
     The result has shape (n_samples * n_views, n_features), sample by sample. The entries of other
@@ -174,7 +174,7 @@ def as_rows(views: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
 
     Examples
     --------
-    >>> rows, labels = as_rows(np.zeros((2, 3, 400), np.float32), np.array([0, 1]))
+    >>> rows, labels = views_as_rows(np.zeros((2, 3, 400), np.float32), np.array([0, 1]))
     >>> rows.shape, labels.tolist()
     ((6, 400), [0, 0, 0, 1, 1, 1])
     """
@@ -197,7 +197,7 @@ def fit_on_views(
     together.
     """
     n_views = views.shape[1]
-    rows, labels = as_rows(views, y)
+    rows, labels = views_as_rows(views, y)
     weights = None if sample_weight is None else np.repeat(sample_weight, n_views)
     with keeping_samples_together(head, y, groups, n_views):
         fit_head(head, rows, labels, sample_weight=weights)

@@ -60,7 +60,7 @@ views of one sample, or samples of one group, would be separated
     """
     replaceable = set(_splitter_params(head))
     if n_views == 1 and groups is None:
-        _check_folds(head, replaceable, y, groups, n_views)
+        _check_head_folds(head, replaceable, y, groups, n_views)
         return
     parts = [("", head), *head.get_params().items()]
     splitting = [
@@ -72,17 +72,17 @@ views of one sample, or samples of one group, would be separated
     splitting += [
         f"{name}={value!r}"
         for name, value in head.get_params().items()
-        if _is_splitter(name, value) and name not in replaceable
+        if _is_splitter_param(name, value) and name not in replaceable
     ]
     if splitting:
         raise ParameterError(
             f"head has {' and '.join(splitting)}, which holds single rows out: views of one "
             "sample, or samples of one group, would be separated"
         )
-    _check_folds(head, replaceable, y, groups, n_views)
+    _check_head_folds(head, replaceable, y, groups, n_views)
 
 
-def _check_folds(
+def _check_head_folds(
     head: BaseEstimator,
     splitters: Iterable[str],
     y: np.ndarray,
@@ -161,7 +161,9 @@ def keeping_samples_together(
 def _splitter_params(head: BaseEstimator) -> Iterator[str]:
     """Yield the names of parameters that split all rows."""
     for name, value in head.get_params(deep=False).items():
-        if _is_splitter(name, value) and not isinstance(value, float):  # a fraction of the rows
+        if _is_splitter_param(name, value) and not isinstance(
+            value, float
+        ):  # a fraction of the rows
             yield name
         elif isinstance(head, _PASSING_ALL_ROWS) and isinstance(value, BaseEstimator):
             yield from (f"{name}__{inner}" for inner in _splitter_params(value))
@@ -171,7 +173,7 @@ def _splitter_params(head: BaseEstimator) -> Iterator[str]:
                 yield from (f"{step}__{inner}" for inner in _splitter_params(part))
 
 
-def _is_splitter(name: str, value: Any) -> bool:
+def _is_splitter_param(name: str, value: Any) -> bool:
     return name.rpartition("__")[2] == "cv" and not isinstance(value, str)  # such as "prefit"
 
 

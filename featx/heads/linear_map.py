@@ -95,17 +95,17 @@ def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
     mean = embeddings.mean(axis=0).astype(np.float32).astype(np.float64)
     spread = embeddings.std(axis=0).astype(np.float32).astype(np.float64)
     spread[spread < _SMALLEST_SPREAD] = 1.0
-    bias = _scores_of(head, mean[np.newaxis])[0]
+    bias = _scores_of_head(head, mean[np.newaxis])[0]
     kernel = np.empty((len(mean), len(bias)))
     for start in range(0, len(mean), _ROWS_AT_ONCE):
         steps = slice(start, start + _ROWS_AT_ONCE)
         n_steps = len(mean[steps])
         probes = np.repeat(mean[np.newaxis], n_steps, axis=0)
         probes[np.arange(n_steps), np.arange(start, start + n_steps)] += spread[steps]
-        kernel[steps] = _scores_of(head, probes) - bias
+        kernel[steps] = _scores_of_head(head, probes) - bias
     checked = embeddings[:_ROWS_AT_ONCE]
     found = LinearMap(mean, spread, kernel, bias, None)
-    expected = _scores_of(head, checked)
+    expected = _scores_of_head(head, checked)
     if not _are_close_scores(found.scores(checked), expected):
         return None
     if not hasattr(head, "predict_proba"):
@@ -118,7 +118,7 @@ def linear_map(head: BaseEstimator, embeddings: np.ndarray) -> LinearMap | None:
     return None
 
 
-def _scores_of(head: BaseEstimator, embeddings: np.ndarray) -> np.ndarray:
+def _scores_of_head(head: BaseEstimator, embeddings: np.ndarray) -> np.ndarray:
     """Return decision values or predictions of a head, (n_samples, n_scores)."""
     method = head.decision_function if is_classifier(head) else head.predict
     scores = np.asarray(method(embeddings), np.float64)
@@ -133,7 +133,7 @@ def handover_gap(
     The difference is relative to the largest score, or to 1 if that is larger. If the largest
     difference between probabilities is larger, it is returned instead.
     """
-    expected = _scores_of(head, embeddings)
+    expected = _scores_of_head(head, embeddings)
     gap = np.abs(scores - expected).max() / max(1.0, np.abs(expected).max())
     if linear.link:
         computed = linear.probabilities(np.asarray(scores, np.float64))
@@ -141,7 +141,7 @@ def handover_gap(
     return float(gap)
 
 
-def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
+def head_from_linear_map(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
     """Make a scikit-learn head that computes the scores of a map.
 
     It is a ``StandardScaler`` with mean and spread of the map, and the last step of `head`, the
@@ -166,13 +166,15 @@ def head_with(linear: LinearMap, head: BaseEstimator) -> BaseEstimator:
 
 
 def can_take_back(head: BaseEstimator, linear: LinearMap, embeddings: np.ndarray) -> bool:
-    """Return True if :func:`head_with` can give a head the coefficients of a map."""
+    """Return True if :func:`head_from_linear_map` can give a head the coefficients of a map."""
     last = _last_fitted_step(head)[1]
     parts = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
     if not all({"coef_", "intercept_"} <= vars(part).keys() for part in parts):
         return False
     checked = embeddings[:_ROWS_AT_ONCE]
-    return _are_close_scores(_scores_of(head_with(linear, head), checked), linear.scores(checked))
+    return _are_close_scores(
+        _scores_of_head(head_from_linear_map(linear, head), checked), linear.scores(checked)
+    )
 
 
 def _last_fitted_step(head: BaseEstimator) -> tuple[str, BaseEstimator]:

@@ -152,7 +152,7 @@ def seed_head(head: BaseEstimator, random_state: Any) -> None:
         head.set_params(**unseeded)
 
 
-def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
+def head_for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
     """Wrap a head that does not support labels of this kind, so that it gets class indices.
 
     XGBoost takes only consecutive integers from 0, and CatBoost compares integers as floats. Such a
@@ -160,15 +160,15 @@ def for_labels(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
 
     Examples
     --------
-    >>> for_labels(LogisticRegression(), np.array(["cat", "dog"]))
+    >>> head_for_labels(LogisticRegression(), np.array(["cat", "dog"]))
     LogisticRegression()
     """
-    if not any(_misreads(part, y) for part in (head, *head.get_params().values())):
+    if not any(_misreads_labels(part, y) for part in (head, *head.get_params().values())):
         return head
     return VotingClassifier([(type(head).__name__.lower(), head)], voting="soft")
 
 
-def _misreads(part: Any, y: np.ndarray) -> bool:
+def _misreads_labels(part: Any, y: np.ndarray) -> bool:
     """Return True if a classifier of another library refuses or merges labels."""
     names = {cls.__name__ for cls in type(part).__mro__} & {"XGBClassifier", "CatBoostClassifier"}
     if y.ndim == 2:  # scikit-learn stacks the predictions of the outputs, which must not be columns
@@ -181,7 +181,7 @@ def _misreads(part: Any, y: np.ndarray) -> bool:
     return False
 
 
-def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
+def head_for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
     """Wrap a head that supports only one output, so that each column of `y` has a copy.
 
     The head, or its last step, is wrapped in a ``OneVsRestClassifier`` for several labels, else in
@@ -189,9 +189,9 @@ def for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
 
     Examples
     --------
-    >>> for_outputs(make_head("logistic", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
+    >>> head_for_outputs(make_head("logistic", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
     OneVsRestClassifier(estimator=LogisticRegression(max_iter=1000))
-    >>> for_outputs(make_head("ridge", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
+    >>> head_for_outputs(make_head("ridge", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
     RidgeClassifier()
     """
     if np.ndim(y) != 2:

@@ -77,7 +77,7 @@ def is_numeric(array: Any) -> bool:
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
 
-def unwrapped(X: Any) -> Any:
+def unwrapped_container(X: Any) -> Any:
     """Return the contents of a container of another library, and anything else unchanged.
 
     Contents are an array, a list, or an object with numpy's ``dtype``, ``shape`` and slices; those

@@ -42,7 +42,7 @@ from featx._warning import warn_caller
 from featx.digests.hashing import DIGEST_BYTES, digest_of
 from featx.digests.key_table import (
     KeyTable,
-    first_places,
+    first_positions_of_keys,
     keys_from,
     keys_from_matrix,
     matrix_from_keys,
@@ -121,7 +121,7 @@ class FileIndex:
         """
         if self.folder is None:
             return
-        claimed = list(_pop_all(self._unclaimed))
+        claimed = list(_pop_all_keys(self._unclaimed))
         if claimed:
             try:
                 self._store(self.folder, claimed)
@@ -180,7 +180,7 @@ class FileIndex:
         return stored
 
 
-def _pop_all(keys: set[bytes]) -> Iterable[bytes]:
+def _pop_all_keys(keys: set[bytes]) -> Iterable[bytes]:
     """Yield and remove all keys of a set; threads that share it get different keys."""
     with contextlib.suppress(KeyError):
         while True:
@@ -271,7 +271,7 @@ class _IndexSegments:
 def _without_duplicates(pairs: np.ndarray) -> np.ndarray:
     """Return each pair once; drop keys with two digests, whose files are hashed again."""
     keys = keys_from_matrix(pairs[:, :DIGEST_BYTES])
-    firsts = pairs[first_places(keys)]
+    firsts = pairs[first_positions_of_keys(keys)]
     table = KeyTable(keys_from_matrix(firsts[:, :DIGEST_BYTES]))
     is_other = (firsts[table.find(keys)] != pairs).any(axis=1)
     contradicted = np.isin(np.arange(len(firsts)), table.find(keys[is_other]))

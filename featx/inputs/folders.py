@@ -94,7 +94,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     if not os.fspath(path):
         raise InputError("'' is an empty path: expected a folder; the current one is '.'")
     root = os.fspath(Path(path).expanduser())
-    left_out = _LeftOut(root)
+    left_out = _LeftOutEntries(root)
     folders = _class_folders(root, left_out)
     places = {folder: os.path.realpath(folder) for folder in folders}
     images: dict[str, list[str]] = {}
@@ -140,9 +140,9 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     for given in places:
         place = os.fspath(given)
         if not os.path.isdir(place):
-            (patterns if _is_pattern(place) else found).append(place)
+            (patterns if _is_path_pattern(place) else found).append(place)
             continue
-        left_out = _LeftOut(place)
+        left_out = _LeftOutEntries(place)
         images = sorted(_ImageFinder(place, left_out).images())
         found += images
         empty += [] if images else [place]
@@ -161,7 +161,7 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
-class _LeftOut:
+class _LeftOutEntries:
     """Entries below a root that a listing left out, or that may be mistakes, by reason."""
 
     def __init__(self, root: str) -> None:
@@ -188,7 +188,7 @@ class _LeftOut:
             warn_caller(FolderWarning(self.described(f"{self._root!r}: ")))
 
 
-def _is_pattern(place: str) -> bool:
+def _is_path_pattern(place: str) -> bool:
     """Return True for a pattern that names no file."""
     return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)
 
@@ -202,7 +202,7 @@ def label_of(folder: str) -> str:
     return unicodedata.normalize("NFC", as_utf8(os.path.basename(folder)))
 
 
-def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
+def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
     """Return the folder of each class, sorted by name."""
     if not os.path.isdir(root):
         reason = "is not a folder" if os.path.lexists(root) else "no such folder"
@@ -218,7 +218,7 @@ def _class_folders(root: str, left_out: _LeftOut) -> list[str]:
         if entry_type == "file":
             left_out.add(_UNLABELED if _is_image(entry) else _FOREIGN, entry.path)
         elif entry_type == "folder":
-            if _contains(os.path.realpath(entry.path), os.path.realpath(root)):
+            if _folder_contains(os.path.realpath(entry.path), os.path.realpath(root)):
                 left_out.add(_UPWARD, entry.path)
             else:
                 folders.append(entry.path)
@@ -246,7 +246,7 @@ class _ImageFinder:
     def __init__(
         self,
         folder: str,
-        left_out: _LeftOut,
+        left_out: _LeftOutEntries,
         others: Iterable[str] = (),
         owners: dict[str, str] | None = None,
     ) -> None:
@@ -297,7 +297,7 @@ class _ImageFinder:
 
     def _add_link(self, path: str) -> None:
         target = os.path.realpath(path)
-        leads_up = target != self._place and _contains(target, self._place)
+        leads_up = target != self._place and _folder_contains(target, self._place)
         if leads_up or self._is_near_others(target):
             self._left_out.add(_UPWARD, path)
         else:
@@ -309,16 +309,19 @@ class _ImageFinder:
 
     def _is_near_others(self, target: str) -> bool:
         """Return True for a place outside the own folder, and inside or above another class."""
-        if _contains(self._place, target):
+        if _folder_contains(self._place, target):
             return False
-        return any(_contains(other, target) or _contains(target, other) for other in self._others)
+        return any(
+            _folder_contains(other, target) or _folder_contains(target, other)
+            for other in self._others
+        )
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
 
 
-def _entry_type(entry: os.DirEntry[str], left_out: _LeftOut) -> str | None:
+def _entry_type(entry: os.DirEntry[str], left_out: _LeftOutEntries) -> str | None:
     """Return "folder" or "file"; None for an entry that is left out with all below it."""
     if is_litter(entry.name):
         return None
@@ -344,12 +347,12 @@ def is_litter(name: str) -> bool:
     return lower in _LITTER or lower.startswith(_LITTER_PREFIXES)
 
 
-def _contains(folder: str, place: str) -> bool:
+def _folder_contains(folder: str, place: str) -> bool:
     """Return True if a path is a folder or is below it; links of both are resolved."""
     return place == folder or place.startswith(os.path.join(folder, ""))
 
 
-def _add_confusable_names(folders: list[str], left_out: _LeftOut) -> None:
+def _add_confusable_names(folders: list[str], left_out: _LeftOutEntries) -> None:
     """Add class folders whose names are easily confused, or not printable."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for folder in folders:

@@ -78,12 +78,12 @@ def decode_to(data: bytes, shape: tuple[int, ...], resize: str = "stretch") -> n
 
     def reduced(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
         image.draft(None, decoded_size(image.size, shape, resize))
-        return _loaded_file(image, orientation)
+        return _loaded_image_file(image, orientation)
 
     image = _read_image(data, reduced)
     if shape[2] == 3:
         return resized(on_white(image), (shape[0], shape[1]), resize)
-    return conform(np.asarray(image), shape, resize)
+    return conform_pixels(np.asarray(image), shape, resize)
 
 
 def check_header(data: bytes) -> None:
@@ -129,7 +129,7 @@ def _readable_forms(data: bytes) -> Iterator[tuple[bytes, _Orientation]]:
 
 def _opened_image(data: bytes) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    _check_size(image)
+    _check_image_size(image)
     check_mode(image)
     return image
 
@@ -137,7 +137,7 @@ def _opened_image(data: bytes) -> ImageFile.ImageFile:
 def _why_unreadable_image(data: bytes, exc: Exception) -> str:
     if isinstance(exc, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"decompression bomb: {exc} {_RAISE_LIMIT}"
-    kind = next((name for name in FORMATS if _is_accepted(name, data[:16])), None)
+    kind = next((name for name in FORMATS if _is_accepted_format(name, data[:16])), None)
     if kind is None:
         return (
             f"not an image in a known format (starts with {data[:8]!r}): expected JPEG, PNG, BMP, "
@@ -151,12 +151,12 @@ def _why_unreadable_image(data: bytes, exc: Exception) -> str:
     return f"damaged {kind}: {str(exc) or type(exc).__name__}"
 
 
-def _is_accepted(name: str, start: bytes) -> bool:
+def _is_accepted_format(name: str, start: bytes) -> bool:
     accepts = Image.OPEN[name][1]
     return accepts is not None and accepts(start) is True
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_image_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     for width, height in (image.size, tile_size(image)):
         if limit is not None and width * height > limit:
@@ -183,7 +183,7 @@ def _image_of_caller(image: Image.Image) -> Image.Image:
             image.tile = tiles  # type: ignore[attr-defined]  # or it would pass as loaded
         data = _first_frame(image)
         if data:
-            return _read_image(data, _loaded_file)
+            return _read_image(data, _loaded_image_file)
         raise UnreadableImageError(
             f"cannot be loaded ({str(exc) or type(exc).__name__}). If its file was closed, call "
             "image.load() before that"
@@ -208,7 +208,7 @@ def _orientation_of_caller(image: Image.Image) -> int:
         return orientation_of(image.info)
 
 
-def _loaded_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
+def _loaded_image_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image.Image:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         make_strict(image)
     return _loaded_upright(image, orientation)
@@ -216,7 +216,7 @@ def _loaded_file(image: ImageFile.ImageFile, orientation: _Orientation) -> Image
 
 def _loaded_upright(image: Image.Image, orientation: _Orientation) -> Image.Image:
     """Return an image in mode L, RGB or RGBA, upright; it may be the image itself."""
-    _check_size(image)
+    _check_image_size(image)
     check_mode(image)
     stored = StoredChannels(image)
     image.load()
@@ -226,7 +226,9 @@ def _loaded_upright(image: Image.Image, orientation: _Orientation) -> Image.Imag
     return own if turn is None else own.transpose(turn)
 
 
-def conform(pixels: np.ndarray, shape: tuple[int, ...], resize: str = "stretch") -> np.ndarray:
+def conform_pixels(
+    pixels: np.ndarray, shape: tuple[int, ...], resize: str = "stretch"
+) -> np.ndarray:
     """Give pixels, (h, w) or (h, w, c), the size and channels, (h, w, c), that a backbone takes.
 
     `resize` is one of ``RESIZES`` (``resize.py``). An array that has the size and the channels is
@@ -263,7 +265,7 @@ def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
     if given == n_channels:
         return image
     if given == 4 and n_channels in (1, 3):
-        return _with_channels(_on_white(image), n_channels)
+        return _with_channels(_pixels_on_white(image), n_channels)
     if given == 1 and n_channels == 3:
         return np.repeat(image, n_channels, axis=-1)
     if given == 3 and n_channels == 1:
@@ -277,7 +279,7 @@ def _with_channels(image: np.ndarray, n_channels: int) -> np.ndarray:
     )
 
 
-def _on_white(image: np.ndarray) -> np.ndarray:
+def _pixels_on_white(image: np.ndarray) -> np.ndarray:
     opacity = image[..., 3:].astype(np.float32) / 255
     mixed = image[..., :3] * opacity + 255 * (1 - opacity)
     return mixed if image.dtype == np.float32 else np.rint(mixed).astype(np.uint8)

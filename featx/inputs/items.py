@@ -1,6 +1,7 @@
 """Items of sequences: paths, encoded images, PIL images and arrays.
 
-:func:`as_item` converts objects of other libraries to one of these, :func:`content_of` reads it.
+:func:`as_item` converts objects of other libraries to one of these, and :func:`content_of_item`
+reads it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(data|file):")
 def is_sample(item: Any) -> bool:
     """Return True for a path, an encoded image, a PIL image or an array without objects."""
     if isinstance(item, np.ndarray):
-        return not (item.dtype.hasobject or _is_foreign(item))
+        return not (item.dtype.hasobject or _is_foreign_dtype(item))
     return isinstance(item, _ITEMS)
 
 
-def _is_foreign(array: np.ndarray) -> bool:
+def _is_foreign_dtype(array: np.ndarray) -> bool:
     """Return True for bfloat16 and the like, dtypes that other packages add to numpy."""
     return array.dtype.kind == "V" and array.dtype.names is None
 
@@ -50,7 +51,7 @@ def as_item(item: Any) -> Any:
         return item
     if hasattr(item, "as_py"):  # pyarrow
         return item.as_py()
-    is_array = isinstance(item, np.ndarray) and not _is_foreign(item)
+    is_array = isinstance(item, np.ndarray) and not _is_foreign_dtype(item)
     if not is_array and hasattr(item, "__array__"):
         try:
             item = as_numpy(item)
@@ -59,27 +60,29 @@ def as_item(item: Any) -> Any:
     if isinstance(item, np.ndarray) and item.ndim == 0:
         return item.item()
     if isinstance(item, np.ndarray) and item.dtype.hasobject:
-        return _dense(item)
+        return _dense_item_array(item)
     return item
 
 
-def _dense(nested: np.ndarray) -> np.ndarray:
+def _dense_item_array(nested: np.ndarray) -> np.ndarray:
     """Convert an array of arrays, as in a column of nested lists, to one array of numbers."""
     if not nested.dtype.hasobject or not len(nested):
         return nested
     try:
-        parts = [_dense(part) if isinstance(part, np.ndarray) else part for part in nested]
+        parts = [
+            _dense_item_array(part) if isinstance(part, np.ndarray) else part for part in nested
+        ]
         return np.asarray(parts)
     except ValueError as exc:
         raise UnreadableImageError(f"an array of objects that is not an image: {exc}") from exc
 
 
-def name_of(item: Any) -> str:
+def name_of_item(item: Any) -> str:
     """Return the path of a file, or the kind of another sample.
 
     Examples
     --------
-    >>> name_of("a.png"), name_of(b"abc"), name_of(np.zeros((4, 4), np.uint8))
+    >>> name_of_item("a.png"), name_of_item(b"abc"), name_of_item(np.zeros((4, 4), np.uint8))
     ('a.png', '3 bytes', 'array (4, 4) uint8')
     """
     if isinstance(item, (str, os.PathLike)):
@@ -93,7 +96,7 @@ def name_of(item: Any) -> str:
     return type(item).__name__
 
 
-def content_of(item: Any) -> np.ndarray | bytes:
+def content_of_item(item: Any) -> np.ndarray | bytes:
     """Return the pixels of an array or a PIL image, or the bytes of a file or an encoded image."""
     if isinstance(item, memoryview) and item.ndim > 1:
         item = np.asarray(item)
@@ -133,7 +136,7 @@ def file_status(path: str | os.PathLike[str]) -> os.stat_result:
         status = os.stat(path)
     except (OSError, ValueError) as exc:
         raise UnreadableImageError(_why_not_opened(exc, path=os.fspath(path))) from exc
-    _check_regular(status.st_mode)
+    _check_regular_item_file(status.st_mode)
     return status
 
 
@@ -141,7 +144,7 @@ def _content_of_file(path: str | os.PathLike[str]) -> bytes:
     file_status(path)  # before opening, which would wake a process that waits to write into a pipe
     try:
         with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
-            _check_regular(os.fstat(file.fileno()).st_mode)
+            _check_regular_item_file(os.fstat(file.fileno()).st_mode)
             return file.readall()
     except UnreadableImageError:
         raise
@@ -149,7 +152,7 @@ def _content_of_file(path: str | os.PathLike[str]) -> bytes:
         raise UnreadableImageError(_why_not_opened(exc, path=os.fspath(path))) from exc
 
 
-def _check_regular(mode: int) -> None:
+def _check_regular_item_file(mode: int) -> None:
     """Raise if a file is not a regular one."""
     if stat.S_ISREG(mode):
         return

@@ -15,8 +15,8 @@ import numpy as np
 
 from featx.digests.hashing import digest_of, digest_of_array
 from featx.exceptions import UnreadableImageError
-from featx.inputs.images import DECODER, check_header, conform, decode_to
-from featx.inputs.items import check_unmasked, content_of
+from featx.inputs.images import DECODER, check_header, conform_pixels, decode_to
+from featx.inputs.items import check_unmasked, content_of_item
 from featx.inputs.pixels import check_range
 from featx.inputs.resize import RESIZES
 
@@ -64,7 +64,7 @@ class Image(InputKind):
 
     def content_of(self, item: Any) -> np.ndarray | bytes:
         """Return the pixels of an array or a PIL image, or the encoded bytes of other items."""
-        return content_of(item)
+        return content_of_item(item)
 
     def digest_of(self, content: np.ndarray | bytes) -> bytes:
         """Return the digest of pixels or bytes, after checking their range or header."""
@@ -77,7 +77,7 @@ class Image(InputKind):
     def load(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
         """Decode an image, and give it the size and channels of the input."""
         if isinstance(content, np.ndarray):
-            return conform(content, form.shape, form.resize)
+            return conform_pixels(content, form.shape, form.resize)
         return decode_to(content, form.shape, form.resize)
 
     def reader(self, resize: str) -> dict[str, str]:
@@ -107,7 +107,7 @@ class _Values(InputKind):
 
     def load(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
         """Return the array as float32; raise if it has another shape or is not finite."""
-        values = as_values(np.asarray(content))
+        values = as_float32_values(np.asarray(content))
         if values.shape != form.shape:
             raise UnreadableImageError(f"has shape {values.shape}: expected {form.shape}")
         if not np.isfinite(values).all():
@@ -173,7 +173,7 @@ class InputForm(NamedTuple):
         return self.kind.reader(self.resize)
 
 
-def as_values(numbers: np.ndarray) -> np.ndarray:
+def as_float32_values(numbers: np.ndarray) -> np.ndarray:
     """Return numbers as float32; they become infinite where float32 cannot hold them."""
     with np.errstate(over="ignore"):
         return numbers.astype(np.float32, copy=False)

@@ -20,10 +20,10 @@ from featx._threads import run_ahead
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.items import as_item, is_missing, is_sample, name_of
+from featx.inputs.items import as_item, is_missing, is_sample, name_of_item
 from featx.inputs.kinds import IMAGE, InputForm, InputKind, kind_of
 from featx.inputs.pixels import UNIT_PEAK, check_scale
-from featx.inputs.samples import Identified, ReadBlock, Samples, check_several
+from featx.inputs.samples import IdentifiedBlock, ReadBlock, Samples, check_several
 
 _GROUP_SIZE = 64  # items in a block
 _NO_FORM = InputForm(())  # where no input is made
@@ -122,7 +122,7 @@ class LazySamples(Samples):
             self._faults += faults
             self._n_known = rows.stop
             self._peak = max(self._peak, *(one.peak for one in made))
-            yield ReadBlock(Identified(rows, self._keys[rows], faults), *_loaded_items(made))
+            yield ReadBlock(IdentifiedBlock(rows, self._keys[rows], faults), *_loaded_items(made))
 
     def batch(
         self, rows: np.ndarray, form: InputForm
@@ -151,7 +151,7 @@ class LazySamples(Samples):
         name = self.name(row)
         try:
             item = _checked_item(item)
-            name = name_of(item)
+            name = name_of_item(item)
             content = self._kind.content_of(item)
         except UnreadableImageError as exc:
             return _TakenItem(row, name, exc)

@@ -53,7 +53,7 @@ def orientation_of(info: Mapping[Any, Any]) -> int:
     """
     exif = info.get("exif")
     if exif is None and isinstance(info.get("Raw profile type exif"), str):
-        exif = _unhex(info["Raw profile type exif"])
+        exif = _bytes_of_hex_profile(info["Raw profile type exif"])
     found = exif_orientation(exif) if isinstance(exif, bytes) else None
     if found is None:
         found = _xmp_orientation(info.get("XML:com.adobe.xmp") or info.get("xmp"))
@@ -95,7 +95,7 @@ def without_metadata(data: bytes) -> BareFile:
     return BareFile(data, b"")
 
 
-def _unhex(profile: str) -> bytes | None:
+def _bytes_of_hex_profile(profile: str) -> bytes | None:
     try:
         return bytes.fromhex("".join(profile.split("\n")[3:]))
     except ValueError:

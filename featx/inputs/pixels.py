@@ -139,7 +139,7 @@ def _is_uint16(values: np.ndarray) -> bool:
 
 def _scaled_to_levels(values: np.ndarray, white: int) -> np.ndarray:
     """Return levels of unsigned integers, computed block by block to save memory."""
-    table = _levels_of(white)
+    table = _level_table(white)
     flat = values.reshape(-1)
     levels = np.empty(flat.shape, np.uint8)
     for start in range(0, len(flat), _BLOCK):
@@ -148,7 +148,7 @@ def _scaled_to_levels(values: np.ndarray, white: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _levels_of(white: int) -> np.ndarray:
+def _level_table(white: int) -> np.ndarray:
     return np.rint(np.arange(white + 1) * 255 / white).astype(np.uint8)
 
 
@@ -222,8 +222,8 @@ def in_own_channels(image: Image.Image, stored: StoredChannels) -> Image.Image:
 
     UnreadableImageError is raised if the range of its pixels is not known.
     """
-    if image.mode in _WIDE_MODES or _is_signed(image):
-        return _gray(image)
+    if image.mode in _WIDE_MODES or _has_signed_pixels(image):
+        return _gray_levels(image)
     if image.mode == "P" and (palette := _palette_of_8_bits(image)):
         image = image.copy()
         image.putpalette(palette, "RGB;L")
@@ -231,7 +231,7 @@ def in_own_channels(image: Image.Image, stored: StoredChannels) -> Image.Image:
         image = image.convert("LA")
     if image.mode == "RGBA":
         is_unused = image.format in _UNUSED_OPACITY and image.getchannel("A").getextrema() == (0, 0)
-        return _opaque(image) if is_unused else image
+        return _opaque_image(image) if is_unused else image
     if image.has_transparency_data:
         try:
             return _with_opacity(image, stored)
@@ -243,7 +243,7 @@ def in_own_channels(image: Image.Image, stored: StoredChannels) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _opaque_image(image: Image.Image) -> Image.Image:
     image = image.copy()
     image.putalpha(255)
     return image
@@ -265,12 +265,12 @@ def _with_opacity(image: Image.Image, stored: StoredChannels) -> Image.Image:
     return image.convert("RGBA")
 
 
-def _gray(image: Image.Image) -> Image.Image:
+def _gray_levels(image: Image.Image) -> Image.Image:
     """Return the gray levels of an image of integers other than unsigned ones of 8 bits."""
     values = np.asarray(image)
     if values.dtype == np.uint8:
         values = values.view(np.int8)
-    elif _tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE) == 32 and not _is_signed(image):
+    elif _tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE) == 32 and not _has_signed_pixels(image):
         values = values.view(np.uint32)
     levels = as_levels(values, white=_stated_white(image, values))
     if image.mode != "I" and _tiff_tag(image, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
@@ -291,7 +291,7 @@ def _palette_of_8_bits(image: Image.Image) -> bytes | None:
         return None
 
 
-def _is_signed(image: Image.Image) -> bool:
+def _has_signed_pixels(image: Image.Image) -> bool:
     return _tiff_tag(image, TiffImagePlugin.SAMPLEFORMAT) == _SIGNED
 
 

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from featx.exceptions import InputError, UnreadableImageError
-from featx.inputs.containers import check_is_sequence, is_numeric, type_name, unwrapped
+from featx.inputs.containers import check_is_sequence, is_numeric, type_name, unwrapped_container
 from featx.inputs.items import ONE_SAMPLE, as_item, is_missing, is_sample
 from featx.inputs.lazy import LazySamples, item_at
 from featx.inputs.samples import ArraySamples, Samples, ValueSamples
@@ -57,10 +57,10 @@ def as_samples(X: Any) -> Samples:
     """
     if isinstance(X, Samples):
         return X
-    _check_several(X)
+    _check_several_samples(X)
     if isinstance(X, Iterator):
         X = _items_of_iterator(X)
-    content = unwrapped(X)
+    content = unwrapped_container(X)
     if hasattr(content, "dtype") and hasattr(content, "shape"):
         samples = _samples_of_array(content)
     elif _is_lazy(content):
@@ -75,7 +75,7 @@ def as_samples(X: Any) -> Samples:
     return samples
 
 
-def _check_several(X: Any) -> None:
+def _check_several_samples(X: Any) -> None:
     """Raise if `X` is a single sample, a mapping, a sparse matrix or a stream."""
     is_bytes = isinstance(X, memoryview) and X.ndim == 1
     if isinstance(X, ONE_SAMPLE) or is_bytes:
@@ -184,7 +184,7 @@ def _items_of_iterator(X: Iterator[Any]) -> list[Any]:
 
 def _check_item(X: Any, item: Any) -> None:
     """Raise :class:`InputError` if an item is a sample with its label, a batch or an open file."""
-    if isinstance(item, (tuple, list)) and _is_pair(item):
+    if isinstance(item, (tuple, list)) and _is_sample_with_label(item):
         parts = ", ".join(type_name(part) for part in item)
         raise InputError(
             f"X is a {type_name(X)} of ({parts}) {type(item).__name__}s: expected samples without "
@@ -213,7 +213,7 @@ def _check_item(X: Any, item: Any) -> None:
         )
 
 
-def _is_pair(item: Any) -> bool:
+def _is_sample_with_label(item: Any) -> bool:
     """Return True for a sample followed by something, such as its label."""
     parts = [part for part in item if not isinstance(part, (int, float, np.number))]
     return len(item) > 1 and bool(parts) and (is_sample(item[0]) or hasattr(item[0], "__array__"))
@@ -239,7 +239,7 @@ def _samples_of_sequence(X: Any) -> Samples:
                     [None if is_missing(x) else as_item(_nested_lists_as_array(x)) for x in items]
                 )
             raise
-        array = unwrapped(array)  # converts None among numbers to NaN
+        array = unwrapped_container(array)  # converts None among numbers to NaN
         if is_numeric(array):
             return _samples_of_array(array)
         _check_item(X, first)

@@ -21,7 +21,7 @@ from featx.digests.hashing import digests_of_rows
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import BadSampleError, InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.kinds import NOT_FINITE, InputForm, as_values, kind_of
+from featx.inputs.kinds import NOT_FINITE, InputForm, as_float32_values, kind_of
 from featx.inputs.pixels import check_range, float_range
 
 _MAX_THREADS = 4  # more of them wait for the interpreter's lock (16 cores, 2026-11)
@@ -32,7 +32,7 @@ _ALL_PIXELS = (np.bool_, np.uint8)  # dtypes in which every value is a valid pix
 _Result = TypeVar("_Result")
 
 
-class Identified(NamedTuple):
+class IdentifiedBlock(NamedTuple):
     """The keys, (m,) S16, and the faults of some consecutive samples."""
 
     rows: slice
@@ -48,7 +48,7 @@ class Identities:
     Examples
     --------
     >>> identities = Identities(n_samples=3)
-    >>> identities.add(Identified(slice(0, 2), np.array([b"a" * 16, b"b" * 16]), []))
+    >>> identities.add(IdentifiedBlock(slice(0, 2), np.array([b"a" * 16, b"b" * 16]), []))
     >>> identities.n_known, identities.keys[1].decode()
     (2, 'bbbbbbbbbbbbbbbb')
     """
@@ -58,7 +58,7 @@ class Identities:
         self.faults: list[SampleFault] = []
         self.n_known = 0
 
-    def add(self, block: Identified) -> None:
+    def add(self, block: IdentifiedBlock) -> None:
         """Add the next samples."""
         self.keys[block.rows] = block.keys
         self.keys[[fault.position for fault in block.faults]] = NO_KEY
@@ -72,7 +72,7 @@ class ReadBlock(NamedTuple):
     `loaded`, int64, are the wanted rows that could be read; `inputs`, uint8 or float32, are theirs.
     """
 
-    identified: Identified
+    identified: IdentifiedBlock
     loaded: np.ndarray
     inputs: np.ndarray
 
@@ -123,7 +123,7 @@ class Samples(ABC):
         found without decoding.
         """
 
-    def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
+    def start_identifying(self, files: FileIndex) -> Prefetcher[IdentifiedBlock] | None:
         """Identify samples block by block in threads, so that a pass need not wait for all.
 
         Return None where :meth:`keys` takes no time, or is sure to find a fault.
@@ -215,7 +215,7 @@ class ArraySamples(Samples):
             identities.add(block)
         return identities.keys, identities.faults
 
-    def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
+    def start_identifying(self, files: FileIndex) -> Prefetcher[IdentifiedBlock] | None:
         """Identify rows in threads, if every value of their dtype is a valid pixel."""
         blocks = list(self._blocks())
         if self.array.dtype not in _ALL_PIXELS or len(blocks) < 2:
@@ -247,7 +247,7 @@ class ArraySamples(Samples):
         for start in range(0, len(self), n_rows):
             yield slice(start, min(start + n_rows, len(self)))
 
-    def _identify(self, rows: slice) -> Identified:
+    def _identify(self, rows: slice) -> IdentifiedBlock:
         images = np.asarray(self.array[rows])
         faults = []
         checked = () if images.dtype in _ALL_PIXELS else images
@@ -256,7 +256,7 @@ class ArraySamples(Samples):
                 check_range(image)
             except UnreadableImageError as exc:
                 faults.append(self.fault(row, exc))
-        return Identified(rows, _keys_of_rows(images), faults)
+        return IdentifiedBlock(rows, _keys_of_rows(images), faults)
 
 
 class ValueSamples(ArraySamples):
@@ -281,7 +281,7 @@ class ValueSamples(ArraySamples):
         self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Load rows as float32."""
-        return rows, as_values(_rows_of_array(self.array, rows)), []
+        return rows, as_float32_values(_rows_of_array(self.array, rows)), []
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Return False, since rows are converted."""
@@ -294,12 +294,12 @@ class ValueSamples(ArraySamples):
         if faults:
             raise BadSampleError(faults, len(self))
 
-    def _identify(self, rows: slice) -> Identified:
+    def _identify(self, rows: slice) -> IdentifiedBlock:
         block = np.asarray(self.array[rows])
-        return Identified(rows, _keys_of_rows(block), self._faults_of(block, rows))
+        return IdentifiedBlock(rows, _keys_of_rows(block), self._faults_of(block, rows))
 
     def _faults_of(self, block: np.ndarray, rows: slice) -> list[SampleFault]:
-        finite = np.isfinite(as_values(block)).reshape(len(block), -1).all(axis=1)
+        finite = np.isfinite(as_float32_values(block)).reshape(len(block), -1).all(axis=1)
         bad = (rows.start + np.flatnonzero(~finite)).tolist()
         return [self.fault(row, NOT_FINITE) for row in bad]
 

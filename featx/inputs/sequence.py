@@ -14,10 +14,16 @@ from featx.digests.hashing import DIGEST_BYTES, digest_of
 from featx.digests.key_table import KEY_DTYPE, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex, file_key
-from featx.inputs.items import check_unmasked, content_of, file_status, is_missing, name_of
+from featx.inputs.items import (
+    check_unmasked,
+    content_of_item,
+    file_status,
+    is_missing,
+    name_of_item,
+)
 from featx.inputs.kinds import IMAGE, InputForm, kind_of
 from featx.inputs.pixels import float_range
-from featx.inputs.samples import Identified, Samples, ValueSamples, check_several, load_rows
+from featx.inputs.samples import IdentifiedBlock, Samples, ValueSamples, check_several, load_rows
 
 _UNREAD = bytes(DIGEST_BYTES)
 _FILES_AT_ONCE = 256  # in a block
@@ -64,7 +70,11 @@ class ItemSamples(Samples):
         """Check that an item is an array of numbers of this shape."""
         is_array = isinstance(item, np.ndarray)
         if not is_array or item.shape != shape or item.dtype.kind not in "biuf":
-            got = name_of(item) if is_array or is_missing(item) else f"an image, {name_of(item)!r}"
+            got = (
+                name_of_item(item)
+                if is_array or is_missing(item)
+                else f"an image, {name_of_item(item)!r}"
+            )
             raise InputError(f"X[{row}] is {got}, but the backbone takes inputs of shape {shape}")
         try:
             check_unmasked(item)
@@ -73,7 +83,7 @@ class ItemSamples(Samples):
 
     def name(self, row: int) -> str:
         """Return the path of a file, or the kind of another sample."""
-        return name_of(self.items[row])
+        return name_of_item(self.items[row])
 
     def take(self, rows: np.ndarray) -> list[Any]:
         """Return some of the items."""
@@ -98,7 +108,7 @@ class ItemSamples(Samples):
                 faults.append(self.fault(row, "missing value (None or NaN)"))
             else:
                 try:
-                    digests[row] = IMAGE.digest_of(content_of(item))
+                    digests[row] = IMAGE.digest_of(content_of_item(item))
                 except UnreadableImageError as exc:
                     faults.append(self.fault(row, exc))
         found, missing = self._look_for(paths, files)
@@ -141,7 +151,7 @@ class ItemSamples(Samples):
                 faults.append(self.fault(file.row, exc))
         return digests, faults
 
-    def start_identifying(self, files: FileIndex) -> Prefetcher[Identified] | None:
+    def start_identifying(self, files: FileIndex) -> Prefetcher[IdentifiedBlock] | None:
         """Identify files in a thread, if all samples are files that exist."""
         paths = [
             (row, _absolute_sample_path(path))
@@ -162,11 +172,11 @@ class ItemSamples(Samples):
             raise
         return started
 
-    def _identify(self, found: list[_SampleFile], files: FileIndex) -> Identified:
+    def _identify(self, found: list[_SampleFile], files: FileIndex) -> IdentifiedBlock:
         digests, faults = self._read(found, files)
         rows = slice(found[0].row, found[-1].row + 1)
         self._keys[rows] = keys_from(digests, count=len(found))
-        return Identified(rows, self._keys[rows], faults)
+        return IdentifiedBlock(rows, self._keys[rows], faults)
 
     def batch(
         self, rows: np.ndarray, form: InputForm
@@ -175,7 +185,7 @@ class ItemSamples(Samples):
         return load_rows(self, rows, self._content_of, form)
 
     def _content_of(self, row: int) -> np.ndarray | bytes:
-        content = content_of(self.items[row])
+        content = content_of_item(self.items[row])
         if isinstance(content, np.ndarray) or not self._keys[row]:
             return content
         if self._keys[row] != keys_from([digest_of(content)], count=1)[0]:
@@ -191,6 +201,6 @@ def _absolute_sample_path(path: str) -> str:
 
 
 def _digest_of_file(file: _SampleFile, files: FileIndex) -> bytes:
-    digest = IMAGE.digest_of(content_of(file.path))
+    digest = IMAGE.digest_of(content_of_item(file.path))
     files.add(file.state, digest, modified_s=file.changed_s)
     return digest

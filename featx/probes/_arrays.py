@@ -61,7 +61,7 @@ def float_dtype(X: Any) -> np.dtype:
     return np.dtype(np.float32 if is_single else np.float64)
 
 
-def cast(array: Any, dtype: np.dtype) -> Any:
+def cast_floats(array: Any, dtype: np.dtype) -> Any:
     """Convert to float32 or float64, without a copy if it has that dtype already."""
     if isinstance(array, np.ndarray):
         return array.astype(dtype, copy=False)
@@ -118,7 +118,7 @@ def in_memory(X: Any) -> Any:
     return np.asarray(X) if is_lazy(X) else X
 
 
-def take(X: Any, rows: np.ndarray) -> Any:
+def take_rows(X: Any, rows: np.ndarray) -> Any:
     """Return rows of an array in memory by their indices."""
     if isinstance(X, np.ndarray):
         return X[rows]

@@ -25,7 +25,7 @@ from featx.probes._arrays import (
     is_lazy,
     namespace,
     numpy_if_array_api,
-    take,
+    take_rows,
     to_numpy,
     to_same_device,
     validate_rows,
@@ -146,7 +146,7 @@ class ProbeClassifier(ClassifierMixin, BaseProbe):
 
     def _decide(self, scores: Any) -> Any:
         """Return the classes that scores (n, t) predict."""
-        return take(self.classes_, to_numpy(predict_class_indices(scores)))
+        return take_rows(self.classes_, to_numpy(predict_class_indices(scores)))
 
 
 class CosineProbe(ProbeClassifier):
@@ -255,7 +255,7 @@ class LinearPathProbe(BaseProbe):
         trained._set_linear(coef, intercept)
         weights = data.test_weights(test)
         given = {} if weights is None else {"sample_weight": weights}
-        return scorer(trained, to_numpy(take(data.X, test)), data.y[test], **given)
+        return scorer(trained, to_numpy(take_rows(data.X, test)), data.y[test], **given)
 
     def _compute_scores(self, X: Any, method: str) -> Any:
         def scores_of(rows: Any) -> Any:

@@ -25,7 +25,7 @@ from featx.exceptions import InputError
 from featx.probes._arrays import (
     MAX_GPU_ELEMENTS,
     as_array_like,
-    cast,
+    cast_floats,
     float_dtype,
     namespace,
     to_numpy,
@@ -45,7 +45,7 @@ _N_STALLED = 4  # steps in a row that lower the value by no more than rounding d
 _Result = TypeVar("_Result")
 
 
-class Losses:
+class LogisticLosses:
     """Losses of weightings (n_weightings, n) of the same n rows, evaluated together.
 
     They are computed in `dtype`, float32 or float64.
@@ -82,7 +82,7 @@ class Losses:
         starts: Sequence[np.ndarray],
         C: float,
         tolerances: Tolerances,
-        memory: Sequence[Memory] | None = None,
+        memory: Sequence[LBFGSMemory] | None = None,
     ) -> list[Minimum]:
         """Minimize the loss of each weighting, from its start and its memory of another `C`."""
         found: dict[int, Minimum] = {}
@@ -91,7 +91,7 @@ class Losses:
             for first in range(0, len(starts), n_at_once):
                 some = range(first, min(first + n_at_once, len(starts)))
                 points = {index: starts[index] for index in some}
-                known = {index: memory[index] if memory else Memory(C, []) for index in some}
+                known = {index: memory[index] if memory else LBFGSMemory(C, []) for index in some}
                 found |= self._solve_some(points, C, tolerances, known, threads)
         return [found[index] for index in range(len(starts))]
 
@@ -100,7 +100,7 @@ class Losses:
         points: dict[int, np.ndarray],
         C: float,
         tolerances: Tolerances,
-        known: dict[int, Memory],
+        known: dict[int, LBFGSMemory],
         threads: ThreadPoolExecutor,
     ) -> dict[int, Minimum]:
         """Return the minimum of each weighting that has a point."""
@@ -136,7 +136,7 @@ class Losses:
         C: float,
         threads: ThreadPoolExecutor,
         inverses: dict[int, _InverseHessian] | None,
-    ) -> list[tuple[int, Evaluation]]:
+    ) -> list[tuple[int, FunctionEvaluation]]:
         """Evaluate the losses at their points in one pass, and set the curvature of inverses."""
         indices = list(points)
         side_by_side = np.concatenate(list(points.values()), axis=1)
@@ -154,7 +154,7 @@ class Losses:
             if not np.isfinite(values[place]):
                 raise InputError("X holds numbers that are too large for float32")
             total = float(values[place] + 0.5 * np.vdot(coef, coef) / C)
-            evaluations.append((index, Evaluation(total, gradient)))
+            evaluations.append((index, FunctionEvaluation(total, gradient)))
         return evaluations
 
     def _sums(
@@ -171,10 +171,10 @@ class Losses:
         xp = namespace(coefs)
 
         def sums_of(some: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
-            rows = cast(self._rows[some], self._dtype)
+            rows = cast_floats(self._rows[some], self._dtype)
             scores = self._rows.scores(rows, coefs)
             scores = xp.reshape(scores, (-1, len(indices), self._n_columns))
-            is_own = cast(self._class_indices[some, None] == self._columns, self._dtype)
+            is_own = cast_floats(self._class_indices[some, None] == self._columns, self._dtype)
             losses, residuals = losses_and_residuals(scores, is_own)
             weights = xp.take(self._weightings[:, some], weightings, axis=0).T
             curvature: Any = 0.0
@@ -229,7 +229,7 @@ class _InverseHessian:
         return np.maximum(values, _LEAST_CURVATURE), vectors
 
 
-class Memory(NamedTuple):
+class LBFGSMemory(NamedTuple):
     """Memory of an L-BFGS minimization at strength `C`."""
 
     C: float
@@ -261,7 +261,7 @@ class Tolerances(NamedTuple):
     max_iter: int = 500
 
 
-class Evaluation(NamedTuple):
+class FunctionEvaluation(NamedTuple):
     """Value of a convex function at a point, and its gradient, of the shape of the point."""
 
     value: float
@@ -282,13 +282,13 @@ def minimize(
     tolerances: Tolerances,
     pairs: Sequence[Pair] = (),
     n_measured: int | None = None,
-) -> Generator[np.ndarray, Evaluation, Minimum]:
+) -> Generator[np.ndarray, FunctionEvaluation, Minimum]:
     """Minimize a convex function by L-BFGS (Nocedal and Wright 2006, algorithm 7.5).
 
-    For each point that the generator yields, it is sent the :class:`Evaluation` there. After the
-    first, `precondition` returns an approximate product of the inverse second derivatives and a
-    gradient. `pairs` are a memory of these, the latest last. `n_measured` first rows of a point
-    count in its length, all if None.
+    For each point that the generator yields, it is sent the :class:`FunctionEvaluation` there.
+    After the first, `precondition` returns an approximate product of the inverse second derivatives
+    and a gradient. `pairs` are a memory of these, the latest last. `n_measured` first rows of a
+    point count in its length, all if None.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def minimize(
     >>> point = next(run)
     >>> try:
     ...     while True:
-    ...         point = run.send(Evaluation(0.5 * point @ point + 1, point))
+    ...         point = run.send(FunctionEvaluation(0.5 * point @ point + 1, point))
     ... except StopIteration as end:
     ...     print(end.value.point)
     [0. 0.]
@@ -307,7 +307,7 @@ def minimize(
     known: deque[Pair] = deque(pairs, maxlen=_N_PAIRS)
     n_stalled = 0
     for _ in range(tolerances.max_iter):
-        direction = -_two_loop(known, gradient, precondition)
+        direction = -_lbfgs_two_loop(known, gradient, precondition)
         slope = np.vdot(gradient, direction)
         length = np.linalg.norm(point[:n_measured])
         is_short = np.linalg.norm(direction[:n_measured]) <= tolerances.step * length
@@ -335,7 +335,7 @@ def minimize(
     return Minimum(point, list(known), is_converged=False)
 
 
-def _two_loop(
+def _lbfgs_two_loop(
     pairs: deque[Pair],
     gradient: np.ndarray,
     precondition: Callable[[np.ndarray], np.ndarray],

@@ -32,10 +32,10 @@ from featx.exceptions import InputError
 from featx.probes._arrays import (
     MAX_GPU_ELEMENTS,
     as_array_like,
-    cast,
+    cast_floats,
     is_array_api,
     namespace,
-    take,
+    take_rows,
     to_numpy,
     weighted_mean,
 )
@@ -50,7 +50,7 @@ _WORK_FACTOR = 16  # relative to a product of this size, so that threads are use
 _MIN_ROWS = 3  # matrices with fewer rows are tridiagonal already
 
 
-def solve(
+def solve_ridge(
     X: Any,
     Y: np.ndarray,
     weights: np.ndarray,
@@ -139,7 +139,7 @@ class Solutions(ABC):
         coefs = self._coefficients(alphas)
         if not self._fit_intercept:
             return coefs, np.zeros(coefs.shape[1:])
-        at_mean = product(self.x_mean[np.newaxis], coefs.reshape(len(coefs), -1))
+        at_mean = matrix_product(self.x_mean[np.newaxis], coefs.reshape(len(coefs), -1))
         return coefs, self._y_mean - at_mean.reshape(coefs.shape[1:])
 
     @abstractmethod
@@ -156,7 +156,7 @@ class _PrimalSolutions(Solutions):
     """Solutions from the moments of the training part, less a shift (zero without intercept)."""
 
     def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
-        self.x_mean, self._y_mean = _means(moments, shift)
+        self.x_mean, self._y_mean = _feature_and_target_means(moments, shift)
         self._fit_intercept, self.n_targets = fit_intercept, len(moments.y)
         xx, xy = moments.centered() if fit_intercept else (moments.xx, moments.xy)
         self._systems = ShiftedSystems(xx, xy)
@@ -170,7 +170,7 @@ class _PrimalSolution(Solutions):
 
     def __init__(self, moments: Moments, shift: np.ndarray, *, fit_intercept: bool) -> None:
         self._moments, self._shift, self._fit_intercept = moments, shift, fit_intercept
-        self.x_mean, self._y_mean = _means(moments, shift)
+        self.x_mean, self._y_mean = _feature_and_target_means(moments, shift)
         self.n_targets = len(moments.y)
 
     def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
@@ -215,11 +215,11 @@ class _DualSolutions(Solutions):
 
     def _coefficients(self, alphas: np.ndarray) -> np.ndarray:
         solved = self._systems.at(alphas)
-        coefs = product((self._centered * self._roots).T, solved.reshape(len(solved), -1))
+        coefs = matrix_product((self._centered * self._roots).T, solved.reshape(len(solved), -1))
         return coefs.reshape(len(coefs), *solved.shape[1:])
 
 
-def _means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _feature_and_target_means(moments: Moments, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the means of the features (d,), with their shift added, and of the targets (t,)."""
     return moments.x / moments.weight + shift, moments.y / moments.weight
 
@@ -297,7 +297,9 @@ class Moments:
         for start in range(0, len(rows), n_at_once):
             some = rows[start : start + n_at_once]
             roots = as_array_like(np.sqrt(weights[some, np.newaxis]), X)
-            part = xp.concat([cast(take(X, some), double) - shift, xp.ones_like(roots)], axis=1)
+            part = xp.concat(
+                [cast_floats(take_rows(X, some), double) - shift, xp.ones_like(roots)], axis=1
+            )
             part = part * roots
             gram = gram + part.T @ part
             products = products + part.T @ (as_array_like(Y[some], X) * roots)
@@ -406,14 +408,14 @@ class ShiftedSystems:
         return np.maximum(values, 0), vectors
 
 
-def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def matrix_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Multiply two matrices by SciPy's BLAS, in float32 if both are, else in float64.
 
     Matrices that are not C-contiguous are copied; the product is C-contiguous.
 
     Examples
     --------
-    >>> product(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> matrix_product(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
     array([[1., 2.],
            [3., 4.]])
     """

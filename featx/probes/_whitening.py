@@ -14,13 +14,13 @@ import numpy as np
 
 from featx.probes._arrays import (
     as_array_like,
-    cast,
+    cast_floats,
     float_dtype,
     in_blocks,
     is_array_api,
     is_lazy,
     namespace,
-    take,
+    take_rows,
     to_numpy,
     weighted_mean,
 )
@@ -47,7 +47,7 @@ class ProjectedRows:
 
     def take(self, rows: np.ndarray) -> Any:
         """Return rows by their indices."""
-        return take(self._rows, rows)
+        return take_rows(self._rows, rows)
 
     def as_array_like(self, array: np.ndarray, dtype: np.dtype | None = None) -> Any:
         """Move a NumPy array to where the rows are."""
@@ -181,7 +181,10 @@ class Rotation(NamedTuple):
     def _project_array_api(self, X: Any, dtype: np.dtype) -> Any:
         xp, basis = namespace(X), as_array_like(self.basis, X, dtype)
         center = as_array_like(self.center, X)
-        parts = [cast(cast(rows, _DOUBLE) - center, dtype) @ basis for _, rows in in_blocks(X)]
+        parts = [
+            cast_floats(cast_floats(rows, _DOUBLE) - center, dtype) @ basis
+            for _, rows in in_blocks(X)
+        ]
         ones = as_array_like(np.ones((X.shape[0], int(self.fit_intercept))), X, dtype)
         return xp.concat([xp.concat(parts, axis=0), ones], axis=1)
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from featx._validation import ParameterFaults
-from featx.probes._arrays import inner_products, namespace, take, to_numpy, to_same_device
+from featx.probes._arrays import inner_products, namespace, take_rows, to_numpy, to_same_device
 from featx.probes._base import CosineProbe
 from featx.probes._validation import last_best, split_folds
 
@@ -96,7 +96,7 @@ class KNNProbe(CosineProbe):
         scores = np.empty((len(candidates), len(folds)))
         for fold, (train, test) in enumerate(folds):
             hits = np.zeros(len(candidates))
-            for part, votes in self._votes(take(self._rows, test), train, candidates):
+            for part, votes in self._votes(take_rows(self._rows, test), train, candidates):
                 hits += (votes.argmax(2) == class_indices[test[part]]).sum(1)
             scores[:, fold] = hits / len(test)
         means = scores.mean(axis=1)
@@ -133,13 +133,15 @@ class KNNProbe(CosineProbe):
         """
         stored, class_indices = self._rows, to_numpy(self._class_numbers)
         if voters is not None:
-            stored, class_indices = take(stored, voters), class_indices[voters]
+            stored, class_indices = take_rows(stored, voters), class_indices[voters]
         counts = np.minimum(counts, len(class_indices))
         n_at_once = max(1, _SIMILARITIES_AT_ONCE // len(class_indices))
         n_rows = rows.shape[0]
         for start in range(0, n_rows, n_at_once):
             part = slice(start, min(start + n_at_once, n_rows))
-            nearest, near = _largest(inner_products(rows[part, :], stored), int(counts[-1]))
+            nearest, near = _largest_of_each_row(
+                inner_products(rows[part, :], stored), int(counts[-1])
+            )
             # Scaled so that the nearest has a vote of 1: fractions stay the same, without overflow.
             weights = np.exp((near - near[:, :1]).astype(np.float64) / self.temperature)
             yield part, self._sums(class_indices[nearest], weights, counts)
@@ -169,7 +171,7 @@ class KNNProbe(CosineProbe):
         return np.unique(np.asarray(candidates, np.int64))
 
 
-def _largest(values: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _largest_of_each_row(values: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns of the largest values of each row, and these, in decreasing order."""
     if not isinstance(values, np.ndarray):
         xp = namespace(values)  # without partition, all are sorted

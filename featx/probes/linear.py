@@ -14,7 +14,7 @@ from featx._warning import warn_caller
 from featx.exceptions import InputError
 from featx.probes._arrays import float_dtype, namespace, to_numpy
 from featx.probes._base import FitData, LinearPathClassifier
-from featx.probes._logistic import Losses, Memory, Tolerances, log_probabilities
+from featx.probes._logistic import LBFGSMemory, LogisticLosses, Tolerances, log_probabilities
 from featx.probes._validation import check_strengths, encode_classes, last_best
 from featx.probes._whitening import Rotation
 
@@ -199,11 +199,11 @@ class _LogisticPath:
         self._rows = self._rotation.project(X, _SINGLE)
         n_rows = len(data.targets)
         counts = np.stack([np.bincount(train, minlength=n_rows) for train, _ in data.folds])
-        self._losses = Losses(
+        self._losses = LogisticLosses(
             self._rows, self._rotation, data.targets, data.weights * counts, dtype=_SINGLE
         )
         self.points = self._before = [np.zeros(self._losses.shape)] * len(data.folds)
-        self._memory: list[Memory] | None = None
+        self._memory: list[LBFGSMemory] | None = None
 
     def step(self, C: float) -> None:
         """Find the optima of the next strength."""
@@ -211,7 +211,7 @@ class _LogisticPath:
         self._before = self.points
         minima = self._losses.solve(starts, C, _FOLD_TOLERANCES, self._memory)
         self.points = [minimum.point for minimum in minima]
-        self._memory = [Memory(C, minimum.pairs) for minimum in minima]
+        self._memory = [LBFGSMemory(C, minimum.pairs) for minimum in minima]
 
     def predict(self) -> list[np.ndarray]:
         """Return the class indices of the held-out rows of each fold."""
@@ -230,7 +230,7 @@ class _LogisticPath:
         is_single = float_dtype(self._X) == _SINGLE
         rows = self._rows if is_single else self._rotation.project(self._X, _DOUBLE)
         weights = self._data.weights[np.newaxis]
-        losses = Losses(rows, self._rotation, self._data.targets, weights, dtype=_DOUBLE)
+        losses = LogisticLosses(rows, self._rotation, self._data.targets, weights, dtype=_DOUBLE)
         (minimum,) = losses.solve([np.mean(points, axis=0)], C, _FINAL_TOLERANCES)
         if not minimum.is_converged:
             message = f"no optimum in {_FINAL_TOLERANCES.max_iter} iterations at C={C:.3g}"

@@ -17,15 +17,15 @@ from sklearn.utils.validation import column_or_1d
 from featx._validation import ParameterFaults
 from featx.probes._arrays import (
     as_array_like,
-    cast,
+    cast_floats,
     float_dtype,
     is_array_api,
     namespace,
-    take,
+    take_rows,
     to_numpy,
 )
 from featx.probes._base import FitData, LinearPathClassifier, LinearPathProbe
-from featx.probes._ridge_solver import Solutions, product, slice_or_take, solve
+from featx.probes._ridge_solver import Solutions, matrix_product, slice_or_take, solve_ridge
 from featx.probes._validation import check_strengths, check_two_classes, last_best
 
 _SCORES_AT_ONCE = 4096  # of each held-out sample
@@ -55,7 +55,7 @@ class _RidgePathProbe(LinearPathProbe):
         return alphas
 
     def _fit_path(self, data: FitData, strengths: np.ndarray) -> None:
-        solved = solve(
+        solved = solve_ridge(
             data.X, data.targets, data.weights, data.folds, fit_intercept=self.fit_intercept
         )
         scores = np.empty((len(strengths), len(data.folds)))
@@ -97,11 +97,13 @@ class _RidgePathProbe(LinearPathProbe):
             side_by_side = np.ascontiguousarray(coefs.reshape(X.shape[1], -1))
             at_center = intercepts.ravel()
             if center is not None:
-                at_center = at_center + product(center[np.newaxis].astype(np.float64), side_by_side)
+                at_center = at_center + matrix_product(
+                    center[np.newaxis].astype(np.float64), side_by_side
+                )
             columns = as_array_like(side_by_side, X, dtype)
             predicted = []
             for rows in parts:
-                scores = _products(X, rows, center, columns)
+                scores = _centered_products(X, rows, center, columns)
                 scores += at_center.astype(dtype)
                 decided = self._decide(scores.reshape(-1, solutions.n_targets))
                 predicted.append(decided.reshape(len(rows), len(intercepts), *decided.shape[1:]))
@@ -120,13 +122,15 @@ class _RidgePathProbe(LinearPathProbe):
         """Return the estimator's own score of predictions."""
 
 
-def _products(X: Any, rows: np.ndarray, center: np.ndarray | None, columns: Any) -> np.ndarray:
+def _centered_products(
+    X: Any, rows: np.ndarray, center: np.ndarray | None, columns: Any
+) -> np.ndarray:
     """Multiply centered rows by columns, on the device of the rows."""
     if is_array_api(X):
-        part = cast(take(X, rows), float_dtype(columns))
+        part = cast_floats(take_rows(X, rows), float_dtype(columns))
         return to_numpy((part if center is None else part - as_array_like(center, X)) @ columns)
     part = slice_or_take(X, rows)
-    return product(part if center is None else part - center, columns)
+    return matrix_product(part if center is None else part - center, columns)
 
 
 class RidgeProbe(LinearPathClassifier, _RidgePathProbe):

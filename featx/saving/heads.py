@@ -89,7 +89,7 @@ def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
     trusts; ParameterError if it holds objects that skops cannot write.
     """
     parts = copy.deepcopy({"head": head, "head_": fitted})
-    for part in _objects_in(parts, set()):
+    for part in _objects_in_head(parts, set()):
         # Requests of metadata routing matter to `fit` only, and refer to the part itself, which
         # skops would follow endlessly.
         for name in _request_attributes():
@@ -130,17 +130,17 @@ def load_head(
     except Exception as exc:  # whatever skops, or a class that it builds, raises on damaged data
         reason = exc if isinstance(exc, ValueError) else repr(exc)
         raise SavedFileError(f"the head in it is damaged: {reason}") from exc
-    for part in _objects_in(parts, set()):
+    for part in _objects_in_head(parts, set()):
         if isinstance(getattr(part, "memory", None), str):
             part.memory = None  # a folder of pickles on the machine where the head was saved
     return parts
 
 
 def _members_of_skops_file(data: bytes) -> dict[str, bytes]:
-    return read_members(io.BytesIO(data), _max_bytes, max_members=_MAX_PARTS)
+    return read_members(io.BytesIO(data), _max_member_bytes, max_members=_MAX_PARTS)
 
 
-def _max_bytes(name: str) -> int | None:
+def _max_member_bytes(name: str) -> int | None:
     if name == _SCHEMA:
         return _MAX_SCHEMA_BYTES
     return _MAX_PART_BYTES if _PARTS.fullmatch(name) else None
@@ -156,7 +156,7 @@ def _schema_of(members: dict[str, bytes]) -> dict[str, Any]:
             f"it has protocol {schema['protocol']} of skops, expected {_PROTOCOL} or later"
         )
     known: dict[Any, Any] = {}
-    for node in _nodes_in(schema):
+    for node in _nodes_in_schema(schema):
         # skops takes the first object with an id, whatever a later node holds.
         meaning = _meaning_of_node(node)
         if known.setdefault(node.get("__id__"), meaning) != meaning and "__id__" in node:
@@ -170,7 +170,7 @@ def _with_modules(
     """Change the modules of featx' own classes in a schema, and return a skops file with it."""
     own = [
         node
-        for node in _nodes_in(schema)
+        for node in _nodes_in_schema(schema)
         if node["__module__"].partition(".")[0] == _OWN_ROOT and node["__class__"] in _OWN_CLASSES
     ]
     if not own:
@@ -184,7 +184,7 @@ def _with_modules(
     return buffer.getvalue()
 
 
-def _nodes_in(schema: Any) -> Iterator[dict[str, Any]]:
+def _nodes_in_schema(schema: Any) -> Iterator[dict[str, Any]]:
     """Yield all nodes of a schema; raise if it is nested too deeply."""
     waiting = [(schema, 0)]
     while waiting:
@@ -251,7 +251,7 @@ def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) 
     types = [*trusted, *own]
     classes = {
         node["__class__"]
-        for node in _nodes_in(schema)
+        for node in _nodes_in_schema(schema)
         if node["__module__"].startswith(_TREE_MODULES)
     }
     if classes - {"Tree"} <= _TREE_OWNERS:
@@ -269,7 +269,7 @@ def _check_trees(schema: dict[str, Any], members: dict[str, bytes]) -> None:
     """Check the arrays of decision trees, which scikit-learn follows without checks."""
     seen: dict[Any, int] = {}
     trees = []
-    for node in _nodes_in(schema):
+    for node in _nodes_in_schema(schema):
         seen[node.get("__id__")] = seen.get(node.get("__id__"), 0) + 1
         is_tree = f"{node['__module__']}.{node['__class__']}" == _TREE
         if is_tree != (node["__loader__"] == "TreeNode"):
@@ -321,10 +321,10 @@ def _check_tree(args: list[Any], state: dict[str, Any]) -> None:
             f"the parts of a tree do not fit together: nodes of shape {nodes.shape}, values of "
             f"{values.shape}, for {n_nodes} nodes, {n_outputs} outputs and classes {n_classes}"
         )
-    _check_nodes(nodes, n_features=n_features, max_depth=max_depth)
+    _check_tree_nodes(nodes, n_features=n_features, max_depth=max_depth)
 
 
-def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
+def _check_tree_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
     n_nodes = len(nodes)
     left, right = (nodes[name].astype(np.int64) for name in ("left_child", "right_child"))
     inner = np.flatnonzero(left != -1)
@@ -335,7 +335,7 @@ def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
         and (children > np.tile(inner, 2)).all()  # so there is no cycle
         and np.array_equal(np.sort(children), np.arange(1, n_nodes))  # each has one parent
         and ((features >= 0) & (features < n_features)).all()
-        and _depth_of(left, right) <= max_depth <= n_nodes
+        and _depth_of_tree(left, right) <= max_depth <= n_nodes
     )
     if not is_sound:
         raise ValueError(
@@ -344,7 +344,7 @@ def _check_nodes(nodes: np.ndarray, *, n_features: int, max_depth: int) -> None:
         )
 
 
-def _depth_of(left: np.ndarray, right: np.ndarray) -> int:
+def _depth_of_tree(left: np.ndarray, right: np.ndarray) -> int:
     depth, level = -1, np.zeros(1, np.int64)
     while len(level):
         below = np.concatenate([left[level], right[level]])
@@ -359,7 +359,7 @@ def _check_head_parts(parts: Any, heads: Mapping[str, Any], n_features: int) -> 
         raise ValueError(f"it holds {held}, expected 'head' and 'head_'")
     find_head(parts["head"], dict(heads))
     head = parts["head_"]
-    for part in _objects_in(head, set()):
+    for part in _objects_in_head(head, set()):
         trees = [part] if hasattr(part, "tree_") else getattr(part, "estimators_", [])
         for tree in trees if type(part).__name__ in _TREE_OWNERS else []:
             counts = {part.n_features_in_, tree.n_features_in_, tree.tree_.n_features}
@@ -406,7 +406,7 @@ def _request_attributes() -> set[str]:
     return set(vars(asking)) - set(vars(StandardScaler()))
 
 
-def _objects_in(value: Any, seen: set[int]) -> Iterator[Any]:
+def _objects_in_head(value: Any, seen: set[int]) -> Iterator[Any]:
     """Yield the estimators in a head, and the objects of scikit-learn that hold them."""
     if id(value) in seen:
         return
@@ -421,4 +421,4 @@ def _objects_in(value: Any, seen: set[int]) -> Iterator[Any]:
         value = value.ravel().tolist()
     if isinstance(value, list | tuple):
         for each in value:
-            yield from _objects_in(each, seen)
+            yield from _objects_in_head(each, seen)

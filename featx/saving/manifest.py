@@ -79,7 +79,7 @@ def parse_manifest(data: bytes) -> Any:
             parse_constant=_refuse_in_manifest,
             object_pairs_hook=dict_without_repeats,
         )
-        _check_depth(value)
+        _check_manifest_depth(value)
     except RepeatedNameError as exc:
         raise ParameterError(f"{MANIFEST} cannot be read: it holds {exc} twice") from exc
     except (ValueError, RecursionError) as exc:
@@ -91,7 +91,7 @@ def _refuse_in_manifest(name: str) -> Any:
     raise ValueError(f"it holds {name}")
 
 
-def _check_depth(value: Any) -> None:
+def _check_manifest_depth(value: Any) -> None:
     """Check how deeply lists and dicts are nested, without recursion."""
     depth, level = 0, [value]
     while level := [part for part in level if isinstance(part, (dict, list))]:
@@ -110,7 +110,7 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
     lists all faulty fields.
     """
     faults = ParameterFaults(MANIFEST)
-    is_known = partial(_is_in, options=classes)
+    is_known = partial(_is_option, options=classes)
     top = {**_TOP, "class": _ManifestField(is_known, f"one of {', '.join(classes)}")}
     fields = _check_fields("", manifest, top, faults)
     has_head = fields.get("class") != next(iter(classes))
@@ -169,22 +169,24 @@ def _check_fields(
     return valid
 
 
-def _is_in(value: Any, options: Collection[Any]) -> bool:
+def _is_option(value: Any, options: Collection[Any]) -> bool:
     return (value is None or isinstance(value, str)) and value in options
 
 
-def _is_text(value: Any) -> bool:
+def _is_manifest_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _MAX_TEXT
 
 
-def _is_int(value: Any, low: int, high: int) -> bool:
+def _is_int_between(value: Any, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
 
 
 def _is_backbone(value: Any) -> bool:
     if value == {"file": BACKBONE}:
         return True
-    if not (isinstance(value, dict) and value.keys() == {"name"} and _is_text(value["name"])):
+    if not (
+        isinstance(value, dict) and value.keys() == {"name"} and _is_manifest_text(value["name"])
+    ):
         return False
     try:
         find_network(value["name"])
@@ -194,7 +196,7 @@ def _is_backbone(value: Any) -> bool:
 
 
 def _is_input_size(value: Any) -> bool:
-    if value is None or _is_int(value, 1, _MAX_SIDE):
+    if value is None or _is_int_between(value, 1, _MAX_SIDE):
         return True
     return is_shape(value) and len(value) == 2 and max(value) <= _MAX_SIDE
 
@@ -226,7 +228,7 @@ def _are_requests(value: Any, known: Mapping[str, Collection[str]]) -> bool:
 
 
 def _is_alias(value: Any) -> bool:
-    return _is_text(value) and value.isidentifier()
+    return _is_manifest_text(value) and value.isidentifier()
 
 
 def _requests_of(kind: str) -> _ManifestField:
@@ -238,31 +240,31 @@ def _requests_of(kind: str) -> _ManifestField:
 _OBJECT = _ManifestField(lambda value: isinstance(value, dict), "an object")
 _OPTIONAL_OBJECT = _OBJECT._replace(is_optional=True)
 _VERBOSE = _ManifestField(
-    lambda value: isinstance(value, bool) or _is_int(value, -1000, 1000), "a small number"
+    lambda value: isinstance(value, bool) or _is_int_between(value, -1000, 1000), "a small number"
 )
 _OUTPUT = _ManifestField(
-    partial(_is_in, options=_OUTPUTS), f"one of {', '.join(_OUTPUTS)}", is_optional=True
+    partial(_is_option, options=_OUTPUTS), f"one of {', '.join(_OUTPUTS)}", is_optional=True
 )
 _SHAPE = f"a shape of {MAX_SIZE} numbers at most"
 _NAME = "a known name"
 _COLUMNS = {
     "n_features_in_": _ManifestField(
-        partial(_is_int, low=1, high=_MAX_COLUMNS), "a number of columns", is_optional=True
+        partial(_is_int_between, low=1, high=_MAX_COLUMNS), "a number of columns", is_optional=True
     ),
     "feature_names_in_": _ManifestField(
-        lambda value: isinstance(value, list) and all(map(_is_text, value)),
+        lambda value: isinstance(value, list) and all(map(_is_manifest_text, value)),
         "names of columns",
         is_optional=True,
     ),
 }
 _TOP = {
-    "format": _ManifestField(partial(_is_int, low=FORMAT, high=FORMAT), str(FORMAT)),
-    "featx": _ManifestField(_is_text, "a version"),
+    "format": _ManifestField(partial(_is_int_between, low=FORMAT, high=FORMAT), str(FORMAT)),
+    "featx": _ManifestField(_is_manifest_text, "a version"),
     "backbone": _ManifestField(
         _is_backbone, f"a name of list_backbones(), or the member {BACKBONE!r}"
     ),
     "preprocessing": _ManifestField(
-        lambda value: _is_in(value, ("auto", *PREPROCESSINGS)) or value == {"file": LAYER},
+        lambda value: _is_option(value, ("auto", *PREPROCESSINGS)) or value == {"file": LAYER},
         f"a known name, None or the member {LAYER!r}",
     ),
     "params": _OBJECT,
@@ -278,41 +280,45 @@ _PARAMS = {
         lambda value: normalized_weights(value) == PRETRAINED, repr(PRETRAINED)
     ),
     "backbone_params": _ManifestField(_are_constructor_params, "None, or plain parameters by name"),
-    "layer": _ManifestField(lambda value: value is None or _is_text(value), "a name or None"),
-    "pooling": _ManifestField(partial(_is_in, options=("auto", *POOLINGS)), _NAME),
+    "layer": _ManifestField(
+        lambda value: value is None or _is_manifest_text(value), "a name or None"
+    ),
+    "pooling": _ManifestField(partial(_is_option, options=("auto", *POOLINGS)), _NAME),
     "n_prefix_tokens": _ManifestField(
-        lambda value: value is None or _is_int(value, 0, _MAX_TOKENS),
+        lambda value: value is None or _is_int_between(value, 0, _MAX_TOKENS),
         f"None, or {_MAX_TOKENS} at most",
         is_optional=True,
     ),
     "input_size": _ManifestField(_is_input_size, f"None, or sides of {_MAX_SIDE} at most"),
     "in_channels": _ManifestField(
-        lambda value: value is None or _is_int(value, 1, _MAX_CHANNELS),
+        lambda value: value is None or _is_int_between(value, 1, _MAX_CHANNELS),
         f"None, or {_MAX_CHANNELS} at most",
         is_optional=True,
     ),
-    "resize": _ManifestField(partial(_is_in, options=tuple(RESIZES)), _NAME, is_optional=True),
+    "resize": _ManifestField(partial(_is_option, options=tuple(RESIZES)), _NAME, is_optional=True),
     "batch_size": _ManifestField(
-        lambda value: _is_in(value, ("auto",)) or _is_int(value, 1, _MAX_BATCH),
+        lambda value: _is_option(value, ("auto",)) or _is_int_between(value, 1, _MAX_BATCH),
         f"'auto', or {_MAX_BATCH} at most",
     ),
-    "precision": _ManifestField(partial(_is_in, options=KerasEngine.precisions), _NAME),
-    "engine": _ManifestField(partial(_is_in, options=("auto", *ENGINES)), _NAME),
-    "views": _ManifestField(partial(_is_int, low=1, high=_MAX_VIEWS), f"1 to {_MAX_VIEWS}"),
+    "precision": _ManifestField(partial(_is_option, options=KerasEngine.precisions), _NAME),
+    "engine": _ManifestField(partial(_is_option, options=("auto", *ENGINES)), _NAME),
+    "views": _ManifestField(partial(_is_int_between, low=1, high=_MAX_VIEWS), f"1 to {_MAX_VIEWS}"),
     "augment": _ManifestField(
-        lambda value: _is_in(value, (None, *AUGMENTATIONS)) or value == {"file": AUGMENT},
+        lambda value: _is_option(value, (None, *AUGMENTATIONS)) or value == {"file": AUGMENT},
         f"a known name, None or the member {AUGMENT!r}",
     ),
-    "on_error": _ManifestField(partial(_is_in, options=("raise", "nan")), "'raise' or 'nan'"),
+    "on_error": _ManifestField(partial(_is_option, options=("raise", "nan")), "'raise' or 'nan'"),
     "n_jobs": _ManifestField(
-        lambda value: value is None or (value != 0 and _is_int(value, -_MAX_THREADS, _MAX_THREADS)),
+        lambda value: (
+            value is None or (value != 0 and _is_int_between(value, -_MAX_THREADS, _MAX_THREADS))
+        ),
         f"None, or a number up to {_MAX_THREADS} other than 0",
     ),
     "verbose": _VERBOSE,
 }
-_SPACE = {"label": _ManifestField(_is_text, "text"), "identity": _OBJECT}
+_SPACE = {"label": _ManifestField(_is_manifest_text, "text"), "identity": _OBJECT}
 _IDENTITY = {
-    "dtype": _ManifestField(partial(_is_in, options=("float32", "float16")), _NAME),
+    "dtype": _ManifestField(partial(_is_option, options=("float32", "float16")), _NAME),
     "input_shape": _ManifestField(is_shape, _SHAPE),
     "feature_shape": _ManifestField(is_shape, _SHAPE),
 }
@@ -326,7 +332,7 @@ _FITTED = {
 }
 _ESTIMATOR = {
     "random_state": _ManifestField(
-        lambda value: value is None or _is_int(value, 0, 2**32 - 1), "None, or 32 bits"
+        lambda value: value is None or _is_int_between(value, 0, 2**32 - 1), "None, or 32 bits"
     ),
     "verbose": _VERBOSE._replace(is_optional=True),
     "output": _OUTPUT,

@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from featx._archives import ArchiveError, read_members
 from featx._extractor_validation import check_verifiable
 from featx._files import check_can_write, open_given, replaced_atomically
-from featx._json import as_plain
+from featx._json import as_json_values
 from featx._transfer import TransferEstimator
 from featx._validation import as_path
 from featx._version import __version__
@@ -152,7 +152,7 @@ def save(
         manifest["estimator"] = _estimator_entry(estimator)
         entries[HEAD] = head_bytes(estimator.head, estimator.head_, trusted)
     entries[MANIFEST] = json.dumps(manifest, indent=1, default=str).encode()
-    _check_loads(entries, extractor, trusted)
+    _check_file_loads(entries, extractor, trusted)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in entries.items():
@@ -170,7 +170,7 @@ def _check_trusted(trusted: Any) -> None:
         )
 
 
-def _check_loads(
+def _check_file_loads(
     entries: dict[str, bytes], extractor: FeatureExtractor, trusted: Sequence[str]
 ) -> None:
     """Check that the file to be written can be loaded, and gives the same embeddings."""
@@ -186,7 +186,7 @@ def _check_loads(
             f"{extractor.label} cannot be saved, since loading it again fails: {exc}"
         ) from exc
     try:
-        _load_around(loaded, manifest, entries, trusted)
+        _load_estimator_around(loaded, manifest, entries, trusted)
     except SavedFileError as exc:
         raise ParameterError(
             f"the head cannot be saved, since loading it again fails: {exc}"
@@ -244,7 +244,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
             f"{shown} is not a saved featx estimator of this version: {exc}"
         ) from exc
     try:
-        loaded = _load_around(extractor, manifest, entries, trusted)
+        loaded = _load_estimator_around(extractor, manifest, entries, trusted)
     except SavedFileError as exc:
         finding = str(exc).rstrip(".")
         raise SavedFileError(
@@ -260,7 +260,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     return loaded
 
 
-def _load_around(
+def _load_estimator_around(
     extractor: FeatureExtractor,
     manifest: dict[str, Any],
     entries: dict[str, bytes],
@@ -278,7 +278,7 @@ def _load_around(
     params = {"random_state": stored["random_state"], "verbose": stored.get("verbose", 0)}
     estimator = kind(unfitted, parts["head"], **params)
     estimator.extractor_, estimator.head_ = extractor, parts["head_"]
-    _set_fitted(estimator, stored.get("fitted", {}))
+    _set_fitted_attributes(estimator, stored.get("fitted", {}))
     _restore_settings(estimator, stored)
     if "report" in stored:
         estimator.report_ = Bunch(**stored["report"])
@@ -308,7 +308,7 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         "space": extractor.space_.to_json(),
     }
     if hasattr(extractor, "report_"):
-        manifest["report"] = as_plain(extractor.report_)
+        manifest["report"] = as_json_values(extractor.report_)
     return entries, manifest
 
 
@@ -334,7 +334,7 @@ def _model_entries(
         params["backbone"] = {"name": str(params["backbone"])}
     else:
         built = source.load_backbone()
-        entries[BACKBONE] = _keras_bytes(built.saveable_model, label=extractor.label)
+        entries[BACKBONE] = _keras_file_bytes(built.saveable_model, label=extractor.label)
         params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
         params |= {"layer": built.saved_layer}
         # The model contains them.
@@ -353,7 +353,7 @@ def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
     """Return the part of the manifest that describes the estimator around an extractor."""
     params = _plain_params({name: getattr(estimator, name) for name in ("random_state", "verbose")})
     fitted = _fitted_attributes(estimator, FITTED_AROUND)
-    report = as_plain(getattr(estimator, "report_", {}))
+    report = as_json_values(getattr(estimator, "report_", {}))
     return {**params, **_settings_of_estimator(estimator), "fitted": fitted, "report": report}
 
 
@@ -396,7 +396,7 @@ def _load_extractor(
         params["augment"] = _load_layers(entries[AUGMENT], manifest).layers
     extractor = FeatureExtractor(backbone, **params)
     extractor.space_ = Space.from_json(manifest["space"])
-    _set_fitted(extractor, manifest["fitted"])
+    _set_fitted_attributes(extractor, manifest["fitted"])
     _restore_settings(extractor, manifest)
     if "report" in manifest:
         extractor.report_ = Bunch(**manifest["report"])
@@ -411,10 +411,12 @@ def _load_layers(data: bytes, manifest: dict[str, Any]) -> keras.Model:
 
 def _fitted_attributes(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return the attributes that `fit` set, as plain data."""
-    return {name: as_plain(getattr(estimator, name)) for name in names if hasattr(estimator, name)}
+    return {
+        name: as_json_values(getattr(estimator, name)) for name in names if hasattr(estimator, name)
+    }
 
 
-def _set_fitted(estimator: Any, fitted: Mapping[str, Any]) -> None:
+def _set_fitted_attributes(estimator: Any, fitted: Mapping[str, Any]) -> None:
     for name, value in fitted.items():
         if name == "feature_names_in_":
             value = np.array(value, dtype=object)
@@ -438,7 +440,7 @@ def _plain_params(params: dict[str, Any]) -> dict[str, Any]:
         for name, value in params.items()
         if isinstance(value, np.random.RandomState) or callable(value)
     }
-    return as_plain(params | lost)
+    return as_json_values(params | lost)
 
 
 def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) -> None:
@@ -459,7 +461,7 @@ def check_savable(estimator: TransferEstimator, *, trusted: Sequence[str] = ()) 
     head_bytes(estimator.head, head, trusted)
 
 
-def _keras_bytes(model: keras.Model, *, label: str) -> bytes:
+def _keras_file_bytes(model: keras.Model, *, label: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="featx-") as folder:
         file = Path(folder) / BACKBONE
         try:
@@ -473,7 +475,7 @@ def _layers_bytes(extractor: FeatureExtractor, name: str, layers: Sequence[keras
     import keras
 
     inputs = keras.Input(extractor.space_.input_shape)
-    return _keras_bytes(keras.Sequential([inputs, *layers]), label=name)
+    return _keras_file_bytes(keras.Sequential([inputs, *layers]), label=name)
 
 
 def _read_entries(path: str | os.PathLike[str]) -> dict[str, bytes]:

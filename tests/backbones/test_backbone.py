@@ -7,7 +7,7 @@ from keras import layers
 
 from featx.backbones.backbone import Backbone, BackboneSpec, embedding_graph
 from featx.backbones.build import build_backbone
-from featx.engines.fold import rewritten
+from featx.engines.fold import rewritten_for_inference
 from featx.engines.keras_engine import KerasEngine
 from featx.exceptions import BackboneError, ParameterError
 
@@ -40,7 +40,7 @@ def conv_model(shape=(None, None, 3)):
 
 def embedded(backbone, images):
     graph = embedding_graph([backbone], images.dtype.name)
-    rows = KerasEngine(rewritten(graph), len(images)).run(images)
+    rows = KerasEngine(rewritten_for_inference(graph), len(images)).run(images)
     return rows.reshape(len(images), *backbone.feature_shape)
 
 

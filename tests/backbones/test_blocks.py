@@ -7,7 +7,7 @@ from keras import layers
 from sample_networks import with_statistics
 
 from featx import list_backbones
-from featx.backbones.blocks import Cut, blocks_of, cuts_of, layers_of
+from featx.backbones.blocks import GraphCut, blocks_of, cuts_of, layers_of
 from featx.backbones.layers import find_layer_output
 from featx.backbones.load import network_graph
 from featx.backbones.registry import find_network
@@ -97,9 +97,9 @@ def test_cuts_of_chain_surround_each_layer():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.ReLU()])
     hidden = model.layers[0].output
     assert cuts_of(model) == [
-        Cut(0, tuple(model.inputs)),
-        Cut(1, (hidden,)),
-        Cut(2, tuple(model.outputs)),
+        GraphCut(0, tuple(model.inputs)),
+        GraphCut(1, (hidden,)),
+        GraphCut(2, tuple(model.outputs)),
     ]
 
 
@@ -116,7 +116,7 @@ def test_cuts_keep_outputs_that_are_read_again():
 
 def test_cut_n_numbers_counts_unknown_sizes_once():
     tensors = (keras.Input((4, 5, 2)), keras.Input((None, None, 3)))
-    assert Cut(0, tensors).n_numbers == 4 * 5 * 2 + 3
+    assert GraphCut(0, tensors).n_numbers == 4 * 5 * 2 + 3
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx.backbones.load import called_model, file_model, is_file, named_model
+from featx.backbones.load import called_model, file_model, is_backbone_file, named_model
 from featx.backbones.registry import TINY_FILE, find_network
 from featx.exceptions import BackboneError, WeightsError, WeightsWarning
 
@@ -196,7 +196,7 @@ def test_called_model_something_else_says_so():
     ],
 )
 def test_is_file_tells_paths_from_names(backbone, expected):
-    assert is_file(backbone) is expected
+    assert is_backbone_file(backbone) is expected
 
 
 def test_tiny_file_holds_no_optimizer():

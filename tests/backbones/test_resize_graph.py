@@ -7,7 +7,7 @@ from image_files import photo
 from PIL import Image
 
 from featx.backbones.resize_graph import with_resize
-from featx.inputs.images import conform
+from featx.inputs.images import conform_pixels
 from featx.inputs.kinds import InputForm
 from featx.inputs.resize import RESIZES
 
@@ -34,7 +34,7 @@ def test_with_resize_agrees_with_conform(resize, make):
     for size in sizes:
         image = make(size)
         resized = np.asarray(model(image[np.newaxis]))[0]
-        expected = conform(image, form.shape, resize)
+        expected = conform_pixels(image, form.shape, resize)
         difference = np.abs(resized - expected)
         assert difference.max() <= 2, size
         assert difference.mean() <= 0.1, size
@@ -44,6 +44,6 @@ def test_with_resize_takes_batches_of_one_channel():
     form = InputForm((12, 12, 1), "pad")
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 1), dtype=np.uint8)
     resized = np.asarray(resizer(form)(images))
-    expected = np.stack([conform(image, form.shape, "pad") for image in images])
+    expected = np.stack([conform_pixels(image, form.shape, "pad") for image in images])
     assert resized.shape == (3, 12, 12, 1)
     assert np.abs(resized - expected).max() <= 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.cache.store import rounded
+from featx.cache.store import rounded_rows
 from featx.exceptions import CacheDtypeWarning
 
 
@@ -97,4 +97,4 @@ def test_find_lost_float32_index_is_rebuilt(mixed):
 
 def test_rounded_non_finite_rows_are_held():
     rows = np.float32([[np.nan, 1], [np.inf, 2], [np.inf, 1e6], [np.nan, 1e-9], [0, 0]])
-    assert rounded(rows, np.dtype("float16"))[1].tolist() == [True, True, False, False, True]
+    assert rounded_rows(rows, np.dtype("float16"))[1].tolist() == [True, True, False, False, True]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featx.cache import inspect_hdf5
-from featx.cache.inspect_hdf5 import answer, inspect_shards
+from featx.cache.inspect_hdf5 import answer_inspections, inspect_shards
 from featx.cache.plain_hdf5 import read_layout
 from featx.cache.schema import ShardLayout
 from featx.cache.shard import write_shard
@@ -103,6 +103,6 @@ def test_inspect_shards_imports_nothing_from_working_directory(shard, monkeypatc
 
 def test_answer_gives_one_json_line_each(shard):
     paths = (shard, shard.parent)
-    found, fault = answer([json.dumps(["shard", str(path)]) for path in paths])
+    found, fault = answer_inspections([json.dumps(["shard", str(path)]) for path in paths])
     assert ShardLayout.from_json(json.loads(found)) == read_layout(shard)
     assert json.loads(fault)["is_damage"]

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from featx import EmbeddingCache
-from featx.cache.maintenance import choose_evictions, compact, remove
+from featx.cache.maintenance import choose_evictions, compact, remove_shards
 from featx.cache.shard import open_shard
 from featx.exceptions import CacheDamageWarning, MissingRowsError, ParameterError
 
@@ -97,7 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for shard in shards:
                     for key in shard.keys.tolist():
                         self.certain.discard(key)
-                remove(store, shards)
+                remove_shards(store, shards)
 
     @rule(data=st.data())
     def flip_a_bit(self, data):

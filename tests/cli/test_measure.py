@@ -10,7 +10,7 @@ from featx.backbones.registry import find_network
 from featx.cli import measure, output
 from featx.exceptions import EngineError
 
-COST = measure.Cost("openvino", "cpu:0, x86_64, 2 cores", 256, 1234.56, 1.25, None)
+COST = measure.NetworkCost("openvino", "cpu:0, x86_64, 2 cores", 256, 1234.56, 1.25, None)
 
 
 @pytest.mark.slow
@@ -40,20 +40,20 @@ def test_measure_shows_others_if_one_fails(run, monkeypatch):
             raise EngineError("vgg16 cannot be measured, since its process ended with -9: killed")
         return COST
 
-    monkeypatch.setattr(measure, "measured", measured)
+    monkeypatch.setattr(measure, "measure_in_new_process", measured)
     code, out, err = run("backbones", "--measure", "vgg16", "tiny", "--json")
     assert (code, [cost["name"] for cost in json.loads(out)]) == (0, ["tiny"])
     assert "EngineWarning: vgg16 cannot be measured" in err
 
 
 def test_measure_without_names_takes_all(run, monkeypatch):
-    monkeypatch.setattr(measure, "measured", lambda network: COST)
+    monkeypatch.setattr(measure, "measure_in_new_process", lambda network: COST)
     _, out, _ = run("backbones", "--measure")
     assert all(name in out for name in ("tiny", "vgg16", "convnext_xlarge"))
 
 
 def test_measure_unknown_names_are_listed_first(run, monkeypatch):
-    monkeypatch.setattr(measure, "measured", None)  # nothing is measured
+    monkeypatch.setattr(measure, "measure_in_new_process", None)  # nothing is measured
     code, _, err = run("backbones", "--measure", "tinny", "mobilnet")
     assert code == CODES["input"]
     assert "2 faulty options" in err

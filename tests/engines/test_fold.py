@@ -9,7 +9,7 @@ from keras import layers
 from sample_networks import FAMILIES, difference, family, pixels, transformer, with_statistics
 
 from featx.digests.keras_graph import graph_digest
-from featx.engines.fold import rewritten
+from featx.engines.fold import rewritten_for_inference
 
 # Large ones, and those whose blocks are like another's.
 LONG = (
@@ -26,13 +26,19 @@ LONG = (
 def test_rewritten_family_gives_the_same_embeddings(name, params, size):
     model = family(name, params, size)
     images = pixels((size, size, 3))
-    assert difference(np.asarray(rewritten(model)(images)), np.asarray(model(images))) < 1e-4
+    assert (
+        difference(np.asarray(rewritten_for_inference(model)(images)), np.asarray(model(images)))
+        < 1e-4
+    )
 
 
 def test_rewritten_transformer_gives_the_same_embeddings():
     model = transformer()
     images = pixels((32, 32, 3))
-    assert difference(np.asarray(rewritten(model)(images)), np.asarray(model(images))) < 1e-5
+    assert (
+        difference(np.asarray(rewritten_for_inference(model)(images)), np.asarray(model(images)))
+        < 1e-5
+    )
 
 
 LINEAR = {
@@ -54,7 +60,7 @@ def test_rewritten_normalization_is_folded(name):
     x = layers.BatchNormalization()(LINEAR[name]()(inputs))
     model = with_statistics(keras.Model(inputs, layers.Activation("silu")(x)))
     before = graph_digest(model)
-    new = rewritten(model)
+    new = rewritten_for_inference(model)
     images = np.random.default_rng(1).normal(size=(2, 9, 9, 4)).astype(np.float32)
     expected = np.asarray(model(images))
     np.testing.assert_allclose(new(images), expected, rtol=1e-4, atol=1e-5)
@@ -81,7 +87,9 @@ def test_rewritten_layers_of_other_ranks_agree(name):
     inputs = keras.Input(shape)
     model = with_statistics(keras.Model(inputs, layers.BatchNormalization()(make()(inputs))))
     values = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
-    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        rewritten_for_inference(model)(values), model(values), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_rewritten_normalization_of_other_axis_stays():
@@ -89,7 +97,9 @@ def test_rewritten_normalization_of_other_axis_stays():
     x = layers.BatchNormalization(axis=1)(layers.Dense(5)(inputs))
     model = with_statistics(keras.Model(inputs, x))
     values = np.random.default_rng(1).normal(size=(2, 5, 4)).astype(np.float32)
-    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        rewritten_for_inference(model)(values), model(values), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +111,7 @@ def test_rewritten_mixed_precisions_stay_as_they_are(conv, norm):
     x = layers.BatchNormalization(dtype=norm)(x)
     model = with_statistics(keras.Model(inputs, layers.Activation("softmax", dtype="float32")(x)))
     values = np.random.default_rng(1).normal(size=(2, 9, 9, 4)).astype(np.float32)
-    rows, expected = rewritten(model)(values), model(values)
+    rows, expected = rewritten_for_inference(model)(values), model(values)
     assert rows.dtype == expected.dtype
     tolerance = 1e-2 if conv == norm else 1e-5  # folding saves one rounding to 16 bits
     np.testing.assert_allclose(rows, expected, atol=tolerance)
@@ -112,7 +122,9 @@ def test_rewritten_layers_called_by_keyword_run():
     x = layers.BatchNormalization()(inputs=layers.Dense(3)(inputs=inputs))
     model = with_statistics(keras.Model(inputs, layers.Activation("relu")(inputs=x)))
     values = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
-    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        rewritten_for_inference(model)(values), model(values), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("patched", [0, 1, 2])
@@ -126,7 +138,9 @@ def test_rewritten_layer_with_own_call_runs_it(patched):
     original = parts[patched].call
     parts[patched].call = lambda x, **kwargs: 7 * original(x, **kwargs)
     values = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
-    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        rewritten_for_inference(model)(values), model(values), rtol=1e-4, atol=1e-5
+    )
 
 
 def branching(read_before):
@@ -140,7 +154,7 @@ def branching(read_before):
 def test_rewritten_layer_with_other_readers_stays(read_before):
     model = with_statistics(branching(read_before))
     images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    new, old = rewritten(model)(images), model(images)
+    new, old = rewritten_for_inference(model)(images), model(images)
     for rows, expected in zip(keras.tree.flatten(new), keras.tree.flatten(old), strict=True):
         np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
 
@@ -152,7 +166,9 @@ def test_rewritten_layer_called_twice_folds_twice():
     once = layers.BatchNormalization()(conv(inputs))
     model = with_statistics(keras.Model(inputs, layers.BatchNormalization()(conv(once))))
     images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    np.testing.assert_allclose(rewritten(model)(images), model(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        rewritten_for_inference(model)(images), model(images), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "relu", None])
@@ -160,7 +176,9 @@ def test_rewritten_activations_are_the_same(activation):
     inputs = keras.Input((40,))
     model = keras.Model(inputs, layers.Activation(activation)(inputs))
     values = np.linspace(-12, 12, 80, dtype=np.float32).reshape(2, 40)
-    np.testing.assert_allclose(rewritten(model)(values), model(values), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        rewritten_for_inference(model)(values), model(values), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_rewritten_approximate_gelu_stays_approximate():
@@ -168,7 +186,7 @@ def test_rewritten_approximate_gelu_stays_approximate():
     rough = layers.Lambda(lambda x: keras.activations.gelu(x, approximate=True))
     model = keras.Model(inputs, rough(inputs))
     values = np.linspace(-3, 3, 80, dtype=np.float32).reshape(2, 40)
-    np.testing.assert_array_equal(rewritten(model)(values), model(values))
+    np.testing.assert_array_equal(rewritten_for_inference(model)(values), model(values))
 
 
 class Masker(layers.Layer):
@@ -194,13 +212,15 @@ def test_rewritten_masks_are_kept(make):
     model = with_statistics(keras.Model(inputs, layers.GlobalAveragePooling1D()(x)))
     steps = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
     steps[:, 4:] = 0
-    np.testing.assert_allclose(rewritten(model)(steps), model(steps), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        rewritten_for_inference(model)(steps), model(steps), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_rewritten_shares_weights_not_folded():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(inputs))
-    new = rewritten(model)
+    new = rewritten_for_inference(model)
     model.layers[1].kernel.assign(0 * model.layers[1].kernel + 2)
     values = np.ones((1, 4), np.float32)
     np.testing.assert_allclose(new(values), model(values))
@@ -211,7 +231,7 @@ def test_rewritten_changes_nothing_of_the_model():
     before = graph_digest(model), [len(layer._inbound_nodes) for layer in model._flatten_layers()]
     images = pixels((32, 32, 3))
     expected = np.asarray(model(images))
-    rewritten(model)(images)
+    rewritten_for_inference(model)(images)
     after = graph_digest(model), [len(layer._inbound_nodes) for layer in model._flatten_layers()]
     assert after == before
     np.testing.assert_array_equal(model(images), expected)
@@ -221,7 +241,7 @@ def test_rewritten_keeps_random_state():
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs)))
     state = random.getstate()
-    rewritten(model)
+    rewritten_for_inference(model)
     assert random.getstate() == state
 
 
@@ -231,5 +251,5 @@ def test_rewritten_training_call_runs_inference():
     model = with_statistics(keras.Model(inputs, layers.Dropout(0.5)(x)))
     values = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     expected = model(values, training=False)
-    rows = rewritten(model)(values, training=False)
+    rows = rewritten_for_inference(model)(values, training=False)
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-6)

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from featx import EmbeddingCache, FeatureExtractor, KNNProbe, NearestMeanProbe, compare_heads
 from featx.engines.keras_engine import KerasEngine
-from featx.evaluation.comparison import _check_folds, compare, p_values
+from featx.evaluation.comparison import _check_comparison_folds, compare, p_values
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
 from featx.heads.named import CLASSIFIER_HEADS, make_head
 
@@ -43,7 +43,7 @@ def test_compare_faults_are_listed_before_pass(images, labels):
 )
 def test_check_folds_too_few_samples_raises(y, n_folds, groups, message):
     with pytest.raises(InputError, match=message):
-        _check_folds(list(y), n_folds=n_folds, groups=groups)
+        _check_comparison_folds(list(y), n_folds=n_folds, groups=groups)
 
 
 def test_compare_heads_share_one_pass(images, labels):

@@ -10,7 +10,7 @@ from featx.exceptions import SampleFault
 from featx.extraction.load import DistinctRows, KnownRows, LoadedFeed, load
 from featx.inputs.kinds import InputForm
 from featx.inputs.recognize import as_samples
-from featx.inputs.samples import Identified
+from featx.inputs.samples import IdentifiedBlock
 
 
 def groups(*sizes, faulty=()):
@@ -137,7 +137,7 @@ def blocks_of(contents, size, faulty=()):
             SampleFault(row, "x", "bad") for row in range(start, start + len(part)) if row in faulty
         ]
         keys = keys_from([letter.encode() * 16 for letter in part], count=len(part))
-        yield Identified(slice(start, start + len(part)), keys, faults)
+        yield IdentifiedBlock(slice(start, start + len(part)), keys, faults)
 
 
 def distinct_rows(contents, size=3, *, faulty=(), ends_at_fault=False):

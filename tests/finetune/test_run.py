@@ -14,7 +14,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
 from featx.exceptions import BadSampleWarning, CacheWriteWarning
 from featx.finetune.initial_head import InitialHead
-from featx.inputs.images import conform
+from featx.inputs.images import conform_pixels
 
 
 def test_fine_tune_with_random_state_is_reproducible(digits, tmp_path):
@@ -128,7 +128,7 @@ def test_fine_tune_multilabel_probabilities(digits, head):
         return
     model = fitted.to_keras()
     assert model.output_shape == (None, 3)
-    sized = np.stack([conform(image, (16, 16, 3)) for image in images])
+    sized = np.stack([conform_pixels(image, (16, 16, 3)) for image in images])
     np.testing.assert_allclose(
         model.predict(sized, verbose=0), fitted.predict_proba(images), atol=1e-4
     )
@@ -140,7 +140,7 @@ def test_fine_tune_trains_on_resized_images(resize, unfreeze, few_digits):
     """From stored activations, and from the pixels of each epoch."""
     images, labels = few_digits
     wide = np.pad(images, ((0, 0), (0, 0), (0, 4)))
-    ready = np.stack([conform(image, (16, 16, 3), resize) for image in wide])
+    ready = np.stack([conform_pixels(image, (16, 16, 3), resize) for image in wide])
     runs = []
     for X, how in ((wide, resize), (ready, "stretch")):
         extractor = FeatureExtractor(small_network(), input_size=16, resize=how, cache=None)

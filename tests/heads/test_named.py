@@ -9,7 +9,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx.exceptions import ParameterError
-from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, for_outputs, make_head, seed_head
+from featx.heads.named import (
+    CLASSIFIER_HEADS,
+    REGRESSOR_HEADS,
+    head_for_outputs,
+    make_head,
+    seed_head,
+)
 
 
 @pytest.mark.parametrize("name", CLASSIFIER_HEADS)
@@ -63,5 +69,5 @@ def test_make_head_stacking_without_final_estimator(data):
 
 
 def test_for_outputs_logistic_cv_copies_each_column():
-    head = for_outputs(LogisticRegressionCV(cv=2), np.array([[0, 1], [1, 1]]))
+    head = head_for_outputs(LogisticRegressionCV(cv=2), np.array([[0, 1], [1, 1]]))
     assert isinstance(head, OneVsRestClassifier)

@@ -19,7 +19,7 @@ from featx import (
     save,
 )
 from featx.exceptions import InputError, ParameterError, UntrustedTypesError
-from featx.heads.named import for_labels
+from featx.heads.named import head_for_labels
 
 N = 45
 INDICES = np.arange(N) % 3
@@ -234,8 +234,8 @@ def test_head_that_merges_labels_raises(extractor, vectors):
 
 def test_for_labels_indices_stay_as_they_are():
     head = xgboost()
-    assert for_labels(head, INDICES) is head
-    assert for_labels(head, LABELS["words"]).estimators == [("xgbclassifier", head)]
+    assert head_for_labels(head, INDICES) is head
+    assert head_for_labels(head, LABELS["words"]).estimators == [("xgbclassifier", head)]
 
 
 def test_loaded_head_of_lightgbm_predicts_the_same(vectors, tmp_path):

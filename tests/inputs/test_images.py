@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from featx.exceptions import UnreadableImageError
 from featx.inputs import images
-from featx.inputs.images import check_header, conform, decode_to, pixels_of
+from featx.inputs.images import check_header, conform_pixels, decode_to, pixels_of
 
 RED = (200, 30, 10)
 
@@ -129,7 +129,7 @@ def test_decode_to_large_jpeg_is_reduced_early(size, expected, monkeypatch):
     level = np.add.outer(np.arange(size[1]), np.arange(size[0])) % 251
     waves = np.stack([level, 250 - level, level // 2], axis=-1).astype(np.uint8)
     data = encoded(Image.fromarray(waves).filter(ImageFilter.GaussianBlur(4)), "JPEG", quality=95)
-    whole = conform(decode(data), (96, 128, 3))
+    whole = conform_pixels(decode(data), (96, 128, 3))
     sizes, resized = [], images.resized
 
     def noting(image, *how):
@@ -155,8 +155,8 @@ def test_decode_to_agrees_with_conform(mode, shape, photo):
             decode_to(data, shape)
         return
     if shape[2] != 4:
-        np.testing.assert_array_equal(decode_to(data, shape), conform(decode(data), shape))
-    np.testing.assert_array_equal(decode_to(data, shape), conform(own, shape))
+        np.testing.assert_array_equal(decode_to(data, shape), conform_pixels(decode(data), shape))
+    np.testing.assert_array_equal(decode_to(data, shape), conform_pixels(own, shape))
 
 
 def test_decode_floating_point_pixels_are_refused():
@@ -249,14 +249,14 @@ def test_pixels_of_other_color_spaces_become_rgb(mode):
 
 def test_conform_fitting_image_is_not_copied():
     image = np.zeros((8, 8, 3), np.uint8)
-    assert np.shares_memory(conform(image, (8, 8, 3)), image)
+    assert np.shares_memory(conform_pixels(image, (8, 8, 3)), image)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_conform_resizes_nearly_as_pillow_does(dtype, photo):
     pixels = np.asarray(photo).astype(dtype)
     expected = np.asarray(photo.resize((20, 30), Image.Resampling.LANCZOS))
-    resized = conform(pixels, (30, 20, 3))
+    resized = conform_pixels(pixels, (30, 20, 3))
     assert resized.dtype == dtype
     assert np.abs(resized.astype(float) - expected).max() <= 1
 
@@ -266,7 +266,7 @@ def test_conform_resizes_nearly_as_pillow_does(dtype, photo):
 def test_conform_is_equal_with_any_instruction_set(channels, size, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (375, 500, *channels), dtype=np.uint8)
     shape = (*size, *(channels or (1,)))
-    expected = conform(pixels, shape)
+    expected = conform_pixels(pixels, shape)
 
     def portable():
         resizer = Resizer()
@@ -274,21 +274,21 @@ def test_conform_is_equal_with_any_instruction_set(channels, size, monkeypatch):
         return resizer
 
     monkeypatch.setattr("featx.inputs.resize.Resizer", portable)
-    np.testing.assert_array_equal(conform(pixels, shape), expected)
+    np.testing.assert_array_equal(conform_pixels(pixels, shape), expected)
 
 
 def test_conform_resizes_in_many_threads_at_once(photo):
     images = [np.roll(np.asarray(photo), number, axis=1) for number in range(64)]
-    expected = [conform(image, (30, 20, 3)) for image in images]
+    expected = [conform_pixels(image, (30, 20, 3)) for image in images]
     with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(lambda image: conform(image, (30, 20, 3)), images))
+        found = list(threads.map(lambda image: conform_pixels(image, (30, 20, 3)), images))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_conform_floats_never_leave_the_range():
     edge = np.zeros((20, 20, 3), np.float32)
     edge[:, 10:] = 255
-    resized = conform(edge, (13, 13, 3))
+    resized = conform_pixels(edge, (13, 13, 3))
     assert resized.min() >= 0
     assert resized.max() <= 255
 
@@ -310,7 +310,7 @@ def test_conform_floats_never_leave_the_range():
     ],
 )
 def test_conform_channels(given, n_channels, expected):
-    pixels = conform(given, (2, 2, n_channels))
+    pixels = conform_pixels(given, (2, 2, n_channels))
     assert pixels.shape == (2, 2, n_channels)
     np.testing.assert_allclose(pixels[0, 0], expected, rtol=1e-5)
 
@@ -330,4 +330,4 @@ def test_conform_channels(given, n_channels, expected):
 )
 def test_conform_unusable_array_says_why(given, reason):
     with pytest.raises(UnreadableImageError, match=reason):
-        conform(given, (4, 4, 3))
+        conform_pixels(given, (4, 4, 3))

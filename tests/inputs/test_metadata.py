@@ -10,7 +10,7 @@ import pytest
 from image_files import decode, encoded, exif_of, jpeg_with, photo, png, png_chunk, ramp, tiff
 from PIL import Image, ImageFile
 
-from featx.inputs.images import check_header, conform, pixels_of
+from featx.inputs.images import check_header, conform_pixels, pixels_of
 from featx.inputs.metadata import orientation_of, without_metadata
 
 GRAY = np.full((4, 4), 9, np.uint8)
@@ -143,7 +143,7 @@ def test_decode_tiff_orientation_is_obeyed_once():
 def test_pixels_of_invalid_transparency_is_left_out(mode, transparency):
     image = Image.new(mode, (3, 2), 0)
     image.info["transparency"] = transparency
-    assert conform(pixels_of(image), (2, 3, 3)).shape == (2, 3, 3)
+    assert conform_pixels(pixels_of(image), (2, 3, 3)).shape == (2, 3, 3)
     assert image.info["transparency"] == transparency
 
 

@@ -10,13 +10,13 @@ from image_files import color_tiff, decode, encoded, png, png_chunk, ramp, tiff
 from PIL import Image
 
 from featx.exceptions import UnreadableImageError
-from featx.inputs.images import conform, decode_to, pixels_of
+from featx.inputs.images import conform_pixels, decode_to, pixels_of
 
 SHAPE = (24, 32, 3)
 WAYS = {
     "file": lambda values, data: decode_to(data, SHAPE),
-    "PIL": lambda values, data: conform(pixels_of(Image.open(io.BytesIO(data))), SHAPE),
-    "array": lambda values, data: conform(values, SHAPE),
+    "PIL": lambda values, data: conform_pixels(pixels_of(Image.open(io.BytesIO(data))), SHAPE),
+    "array": lambda values, data: conform_pixels(values, SHAPE),
 }
 
 
@@ -234,7 +234,7 @@ def test_decode_bmp_without_opacity_is_opaque(opacity, expected):
     header = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0) + masks
     data = b"BM" + struct.pack("<IHHI", 130, 0, 0, 122) + header.ljust(108, b"\0") + pixels
     assert decode(data)[0, :, 0].tolist() == expected
-    shown = conform(pixels_of(Image.open(io.BytesIO(data))), (1, 2, 3))
+    shown = conform_pixels(pixels_of(Image.open(io.BytesIO(data))), (1, 2, 3))
     assert shown[0, :, 0].tolist() == expected
 
 
@@ -267,7 +267,7 @@ def test_decode_transparent_color_lies_on_white(dtype, scale):
     ],
 )
 def test_pixels_of_any_mode_becomes_rgb(mode, color, expected):
-    pixels = conform(pixels_of(Image.new(mode, (3, 2), color)), (2, 3, 3))
+    pixels = conform_pixels(pixels_of(Image.new(mode, (3, 2), color)), (2, 3, 3))
     assert pixels[0, 0].tolist() == list(expected)
 
 
@@ -280,7 +280,7 @@ def test_uint16_opacity_does_not_tell_the_range():
     image = np.full((4, 4, 4), 1800, np.uint16)
     image[..., 3] = 65535
     with pytest.raises(UnreadableImageError, match="up to 1800 only"):
-        conform(image, (4, 4, 3))
+        conform_pixels(image, (4, 4, 3))
 
 
 @pytest.mark.parametrize("mode", ["LA", "P", "RGBA"])
@@ -289,7 +289,7 @@ def test_decode_to_four_channels_keeps_opacity(mode):
     if mode == "P":
         image.info["transparency"] = image.getpixel((0, 0))
     pixels = decode_to(encoded(image), (4, 4, 4))
-    np.testing.assert_array_equal(pixels, conform(pixels_of(image), (4, 4, 4)))
+    np.testing.assert_array_equal(pixels, conform_pixels(pixels_of(image), (4, 4, 4)))
     if mode == "RGBA":
         assert pixels[0, 0].tolist() == [200, 30, 10, 128]
     if mode == "P":

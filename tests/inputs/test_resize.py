@@ -9,7 +9,7 @@ from input_samples import loaded
 from PIL import Image
 
 from featx.inputs import images
-from featx.inputs.images import conform, decode_to
+from featx.inputs.images import conform_pixels, decode_to
 from featx.inputs.resize import RESIZES, resized
 
 # The own size, the size of the input, and what torchvision's Resize and CenterCrop give:
@@ -72,18 +72,18 @@ def test_resized_equal_ratio_is_the_same_in_all_ways():
 def test_conform_resizes_files_images_and_arrays_alike(shape, resize):
     image = picture((61, 45)).convert({1: "L", 3: "RGB", 4: "RGBA"}[shape[2]])
     pixels, data = np.asarray(image), encoded(image)
-    expected = conform(pixels, shape, resize)
+    expected = conform_pixels(pixels, shape, resize)
     assert expected.shape == shape
     for given in ([data], [image], [pixels], pixels[np.newaxis]):
         np.testing.assert_array_equal(loaded(given, shape, resize)[0], expected)
-    floats = conform(pixels.astype(np.float32), shape, resize)
+    floats = conform_pixels(pixels.astype(np.float32), shape, resize)
     assert np.abs(floats - expected).max() <= 1
 
 
 @pytest.mark.parametrize("resize", RESIZES)
 def test_conform_image_of_the_size_is_unchanged(resize):
     image = np.asarray(picture((8, 8)))
-    assert np.shares_memory(conform(image, (8, 8, 3), resize), image)
+    assert np.shares_memory(conform_pixels(image, (8, 8, 3), resize), image)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_conform_image_of_the_size_is_unchanged(resize):
 )
 def test_decode_to_decodes_only_what_is_needed(size, resize, decoded, monkeypatch):
     data = encoded(picture(size), "JPEG", quality=95)
-    whole = conform(np.asarray(Image.open(io.BytesIO(data))), (128, 128, 3), resize)
+    whole = conform_pixels(np.asarray(Image.open(io.BytesIO(data))), (128, 128, 3), resize)
     sizes, original = [], images.resized
 
     def noting(image, *how):
@@ -118,7 +118,7 @@ def test_decode_to_resizes_what_is_upright(resize, orientation):
     exif[0x0112] = orientation
     image = picture((64, 48))
     turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation]
-    expected = conform(np.asarray(image.transpose(turned)), (20, 20, 3), resize)
+    expected = conform_pixels(np.asarray(image.transpose(turned)), (20, 20, 3), resize)
     np.testing.assert_array_equal(
         decode_to(encoded(image, exif=exif), (20, 20, 3), resize), expected
     )

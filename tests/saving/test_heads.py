@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 
 from featx.exceptions import SavedFileError, UntrustedTypesError
-from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, for_outputs, make_head
+from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, head_for_outputs, make_head
 from featx.probes.knn import KNNProbe
 from featx.saving.heads import head_bytes, load_head
 
@@ -47,7 +47,7 @@ CASES = [
 @pytest.mark.parametrize(("kind", "name", "y"), CASES)
 def test_named_head_is_saved_and_loaded_untrusted(kind, name, y):
     heads = CLASSIFIER_HEADS if kind == "classifier" else REGRESSOR_HEADS
-    head = for_outputs(make_head(name, heads), y)
+    head = head_for_outputs(make_head(name, heads), y)
     if name == "forest":
         head.set_params(n_estimators=5)
     head.fit(X, y)
