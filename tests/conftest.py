@@ -36,6 +36,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
+def _graphs_stored_on_request(request, monkeypatch):
+    """Store converted graphs only in tests of them: for others, a third of their time."""
+    if request.node.get_closest_marker("stores_graphs") is None:
+        engines = "featx.extraction.engine_cache.PassEngines"
+        monkeypatch.setattr(f"{engines}.store_graphs", lambda self: None)
+
+
+@pytest.fixture(autouse=True)
 def _memory_freed_after_long_forms(request):
     """Free the networks of a long form: those of all, together, need 16 GB in one process."""
     yield

@@ -23,10 +23,13 @@ from featx.engines import stored_graph
 from featx.exceptions import CacheDamageWarning, EngineError
 from featx.extraction import engine_cache, stored_graphs
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None or keras.backend.backend() != "tensorflow",
-    reason="needs OpenVINO, and Keras on TensorFlow",
-)
+pytestmark = [
+    pytest.mark.stores_graphs,
+    pytest.mark.skipif(
+        importlib.util.find_spec("openvino") is None or keras.backend.backend() != "tensorflow",
+        reason="needs OpenVINO, and Keras on TensorFlow",
+    ),
+]
 WORKER = Path(__file__).parents[1] / "graph_worker.py"
 
 
