@@ -20,7 +20,7 @@ import numpy as np
 from featx._text import one_line
 from featx._warning import warn_caller
 from featx.backbones.channels import channel_axis, takes_channels_first
-from featx.backbones.hub_models import HubModel
+from featx.backbones.hub_models import HubModel, n_token_ids
 from featx.backbones.input_channels import N_COLORS
 from featx.backbones.layers import (
     check_token_pooling,
@@ -172,7 +172,15 @@ class Backbone:
     @property
     def input_form(self) -> InputForm:
         """Form of one input."""
-        return InputForm(self.input_shape, self.spec.resize)
+        return InputForm(self.input_shape, self.spec.resize, self._n_token_ids)
+
+    @cached_property
+    def _n_token_ids(self) -> int | None:
+        """Number of token ids that a backbone of texts knows; None for others."""
+        takes_texts = not self.kind.is_resized and is_graph(self.model)
+        if not (takes_texts and runs_code_of("keras_hub", self.model)):
+            return None
+        return n_token_ids(self.model)
 
     @property
     def kind(self) -> InputKind:
@@ -271,14 +279,25 @@ class Backbone:
                     "'max', 'avgmax', 'gem', 'flatten' or None",
                 )
             return
-        check_token_pooling(pooling, n_prefix, label=label)
+        n_tokens = self.activation_shape[0]
+        check_token_pooling(pooling, n_prefix, n_tokens=n_tokens, label=label)
         if pooling in ("avg", "avgmax", "max") and n_prefix and self.spec.pooling != "auto":
             warn_caller(
                 ParameterWarning(
-                    f"pooling={pooling!r} pools all {self.activation_shape[0]} tokens of {label}, "
+                    f"pooling={pooling!r} pools all {n_tokens} tokens of {label}, "
                     f"the first {n_prefix} of which stand for no patch: pass 'patches' for the "
                     "mean of the patches, 'cls' for the class token, or 'cls+patches' for both"
                 )
+            )
+
+    def check_preprocessing(self) -> None:
+        """Raise ParameterError if token ids would be scaled like pixels."""
+        takes_texts = self.hub is not None and self.hub.mask is not None
+        if takes_texts and self.preprocessing is not None:
+            raise ParameterError.of(
+                "preprocessing",
+                self.preprocessing,
+                f"expected 'auto' or None, since {self.spec.label} takes token ids, not pixels.",
             )
 
     @cached_property

@@ -6,13 +6,15 @@ preset, or the samples.
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec
 from featx.backbones.channels import takes_channels_first
-from featx.backbones.hub_models import is_hub_model, single_input_model
+from featx.backbones.hub_models import is_hub_model, max_text_length, single_input_model
 from featx.backbones.load import called_model, file_model, is_backbone_file, named_model
 from featx.backbones.presets import Preset, build_preset
 from featx.backbones.registry import PRETRAINED
@@ -84,8 +86,23 @@ def _preset_backbone(
     sized = spec
     if takes_images and None in hub.model.inputs[0].shape[1:] and spec.size is None:
         sized = replace(spec, input_size=hub.default_size or _DEFAULT_SIZE)
+    if not takes_images:
+        _check_texts(hub.model, array_shape, label=spec.label)
     shape = _input_shape(sized, hub.model, array_shape)
     return Backbone(hub.model, spec, shape, STANDARD, hub)
+
+
+def _check_texts(model: keras.Model, array_shape: tuple[int, ...] | None, *, label: str) -> None:
+    """Raise BackboneError unless samples are rows of token ids that are not too long."""
+    longest = max_text_length(model)
+    limit = "" if longest is None else f", of {longest} tokens at most"
+    length = array_shape[0] if array_shape and len(array_shape) == 1 else math.inf
+    if length > (longest or sys.maxsize):
+        given = f"have shape {array_shape}" if array_shape else "are not arrays of one shape"
+        raise BackboneError(
+            f"{label} takes texts as token ids, an integer array (n_samples, length){limit}; the "
+            f"samples {given}"
+        )
 
 
 def _shape_from_samples(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -81,6 +81,30 @@ def is_hub_model(model: Any) -> bool:
     return hub is not None and isinstance(model, hub.models.Backbone) and is_graph(model)
 
 
+def n_token_ids(model: keras.Model) -> int | None:
+    """Return the number of token ids for which a model of texts has an embedding.
+
+    It is None for a model whose inputs do not go to an embedding of tokens.
+    """
+    inputs = set(map(id, model.inputs))
+    for call in calls_of(model):
+        if any(id(tensor) in inputs for tensor in call.input_tensors):
+            table = getattr(call.operation, "token_embedding", call.operation)
+            if hasattr(table, "embeddings"):
+                return int(table.input_dim)
+    return None
+
+
+def max_text_length(model: keras.Model) -> int | None:
+    """Return the number of positions that a model of texts has; None if it is not limited."""
+    layers = [layer for layer in model._flatten_layers() if _is_position_table(layer)]
+    return min((layer.sequence_length for layer in layers), default=None)
+
+
+def _is_position_table(layer: Any) -> bool:
+    return type(layer).__name__ == "PositionEmbedding"
+
+
 def single_input_model(model: keras.Model, *, pad_id: int | None, label: str) -> HubModel:
     """Repeat the graph of a KerasHub backbone on one input.
 

@@ -41,12 +41,16 @@ def is_token_pooling(pooling: str | None) -> bool:
     return pooling in _TOKEN_POOLINGS
 
 
-def check_token_pooling(pooling: str | None, n_prefix_tokens: int | None, *, label: str) -> None:
+def check_token_pooling(
+    pooling: str | None, n_prefix_tokens: int | None, *, n_tokens: int | None, label: str
+) -> None:
     """Raise ParameterError if a pooling names tokens that a backbone does not have.
+
+    `n_tokens` is the number of all tokens, None if it depends on the input.
 
     Examples
     --------
-    >>> check_token_pooling("cls", 0, label="swin")
+    >>> check_token_pooling("cls", 0, n_tokens=49, label="swin")
     Traceback (most recent call last):
         ...
     featx.exceptions.ParameterError: pooling='cls': swin has no class token: expected 'patches' \
@@ -62,6 +66,12 @@ or 'avg'
     if pooling and "cls" in pooling and not n_prefix_tokens:
         expected = "expected 'patches' or 'avg'"
         raise ParameterError.of("pooling", pooling, f"{label} has no class token: {expected}")
+    if counts_prefix_tokens(pooling) and (n_prefix_tokens or 0) >= (n_tokens or math.inf):
+        raise ParameterError.of(
+            "n_prefix_tokens",
+            n_prefix_tokens,
+            f"{label} has {n_tokens} tokens in all: expected less, so that some stand for patches.",
+        )
 
 
 def pooled_activations(

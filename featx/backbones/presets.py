@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from featx._text import one_line
 from featx._validation import did_you_mean
 from featx.backbones.hub_models import HubModel, single_input_model
@@ -39,6 +41,7 @@ PREFIX = "keras_hub:"
 MISSING = "KerasHub, which is not installed: pip install 'featx[hub]'"
 
 _CONFIG = "config.json"
+_CONVERTER = "image_converter.json"
 _POOLING = Path("1_Pooling") / _CONFIG
 _KEYS_OF_CONFIG = ("registered_name", "model_type", "architecture")  # KerasHub, Hugging Face, timm
 _MAX_CONFIG_BYTES = 2**24
@@ -339,6 +342,7 @@ def build_preset(
             is_published = weights == PRETRAINED
             backbones = hub.models.Backbone
             model = backbones.from_preset(os.fspath(folder), load_weights=is_published, **arguments)
+            _check_known(params, type(model))
             if weights is not None and not is_published:
                 model.load_weights(os.fspath(weights))
             if {tensor.name for tensor in model.inputs} >= _IMAGES_AND_TEXTS:
@@ -346,11 +350,11 @@ def build_preset(
             parts = _PresetParts(hub, folder)
             return replace(
                 single_input_model(model, pad_id=parts.pad_id(), label=label),
-                scaling=parts.scaling(label),
+                scaling=parts.scaling(model.inputs[0].shape[-1]),
                 default_size=parts.image_size(),
                 pooling=_named_pooling(folder),
             )
-    except BackboneError:
+    except (BackboneError, ParameterError, WeightsError):
         raise
     except Exception as exc:
         given = f" with {arguments}" if arguments else ""
@@ -363,12 +367,25 @@ def build_preset(
         raise BackboneError(message) from exc
 
 
+def _check_known(params: dict[str, Any], kind: type) -> None:
+    """Raise ParameterError for names that a class of backbones would ignore."""
+    known = list(inspect.signature(kind.__init__).parameters)[1:]  # type: ignore[misc]
+    unknown = [name for name in params if name not in (*known, "name", "trainable")]
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        raise ParameterError.of(
+            "backbone_params",
+            params,
+            f"{kind.__name__} has no parameter {names}.{did_you_mean(unknown[0], known)}",
+        )
+
+
 class _PresetParts:
     """The parts of a preset around its backbone."""
 
     def __init__(self, hub: Any, folder: Path) -> None:
         self._hub, self._folder = hub, folder
-        self._converter = self._part(hub.layers.ImageConverter)
+        self._converter = self._image_converter()
 
     def _part(self, kind: Any) -> Any:
         """Return the part of a kind, None if the preset has none."""
@@ -376,6 +393,18 @@ class _PresetParts:
             return kind.from_preset(os.fspath(self._folder))
         except (FileNotFoundError, ValueError, NotImplementedError):
             return None
+
+    def _image_converter(self) -> Any:
+        """Return the scaling and size of images; None if the preset names none."""
+        path = self._folder / _CONVERTER
+        converter = self._part(self._hub.layers.ImageConverter)
+        if converter is None and path.is_file():
+            raise WeightsError(
+                f"{os.fspath(path)!r} cannot be read by KerasHub {self._hub.__version__}, so the "
+                "scaling of pixels is not known: replace the file, or remove it and pass "
+                "preprocessing="
+            )
+        return converter
 
     def pad_id(self) -> int | None:
         """Return the token id of padding, None if the preset has no tokenizer."""
@@ -387,14 +416,26 @@ class _PresetParts:
         tokenizer = self._part(self._hub.models.Tokenizer)
         return getattr(tokenizer, "pad_token_id", None)
 
-    def scaling(self, label: str) -> keras.Layer | None:
-        """Return the scaling of pixels from 0 to 255; None for a preset that is not of images."""
+    def scaling(self, n_channels: int) -> keras.Layer | None:
+        """Return the scaling of pixels from 0 to 255; None for a preset that is not of images.
+
+        Raise WeightsError if it does not fit to the number of channels.
+        """
         import keras
 
         if self._converter is None:
             return None
         scale = 1.0 if self._converter.scale is None else self._converter.scale
         offset = 0.0 if self._converter.offset is None else self._converter.offset
+        try:
+            np.broadcast_to(
+                np.asarray(scale, np.float32) + np.asarray(offset, np.float32), n_channels
+            )
+        except ValueError as exc:
+            raise WeightsError(
+                f"{os.fspath(self._folder / _CONVERTER)!r} scales pixels by {scale!r} and "
+                f"{offset!r}: expected a number, or one for each of {n_channels} channels"
+            ) from exc
         return keras.layers.Rescaling(scale, offset, name="preset_scaling")
 
     def image_size(self) -> tuple[int, int] | None:

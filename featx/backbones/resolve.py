@@ -115,6 +115,7 @@ def _resolve_from_identity(
     check_is_eager()
     backbone = build()
     backbone.check_pooling()
+    backbone.check_preprocessing()
     try:
         space = backbone.space(digester)
     except UnhashableCodeError as exc:

@@ -112,6 +112,8 @@ class _Values(InputKind):
             raise UnreadableImageError(f"has shape {values.shape}: expected {form.shape}")
         if not np.isfinite(values).all():
             raise UnreadableImageError(NOT_FINITE)
+        if not form.takes(values):
+            raise UnreadableImageError(form.not_token_ids)
         return values
 
 
@@ -146,6 +148,8 @@ def kind_of(input_shape: Sequence[int | None]) -> InputKind:
 class InputForm(NamedTuple):
     """The form of one input of a backbone: its shape, and how images are resized to it.
 
+    `n_token_ids` is the number of token ids that a backbone of texts knows; None for others.
+
     Examples
     --------
     >>> InputForm((224, 224, 3), "crop").reader["resize"]
@@ -154,13 +158,14 @@ class InputForm(NamedTuple):
 
     shape: tuple[int, ...]
     resize: str = "stretch"
+    n_token_ids: int | None = None
 
     @classmethod
     def of_space(cls, description: Mapping[str, Any]) -> InputForm:
         """Return the form that the description of a space names."""
         named = description.get("resize", RESIZES["stretch"])
         resize = next(way for way, name in RESIZES.items() if name == named)
-        return cls(tuple(description["input_shape"]), resize)
+        return cls(tuple(description["input_shape"]), resize, description.get("token_ids"))
 
     @property
     def kind(self) -> InputKind:
@@ -168,9 +173,34 @@ class InputForm(NamedTuple):
         return kind_of(self.shape)
 
     @property
-    def reader(self) -> dict[str, str]:
-        """Names and versions of what reads the samples, which spaces describe."""
-        return self.kind.reader(self.resize)
+    def reader(self) -> dict[str, Any]:
+        """What reads the samples, and which token ids it accepts, which spaces describe."""
+        names: dict[str, Any] = dict(self.kind.reader(self.resize))
+        return names if self.n_token_ids is None else names | {"token_ids": self.n_token_ids}
+
+    def takes(self, values: np.ndarray) -> bool:
+        """Return False if a backbone of texts has no embedding for some of these values.
+
+        Engines would take other ids instead, or fail.
+
+        Examples
+        --------
+        >>> form = InputForm((2,), n_token_ids=9)
+        >>> form.takes(np.float32([0, 8])), form.takes(np.float32([0, 9]))
+        (True, False)
+        """
+        if self.n_token_ids is None:
+            return True
+        are_known = (values >= 0) & (values < self.n_token_ids) & (values == np.floor(values))
+        return bool(are_known.all())
+
+    @property
+    def not_token_ids(self) -> str:
+        """Reason for which :meth:`takes` returns False."""
+        last = (self.n_token_ids or 0) - 1
+        return (
+            f"has values that are no token ids of the backbone: expected integers from 0 to {last}"
+        )
 
 
 def as_float32_values(numbers: np.ndarray) -> np.ndarray:

@@ -280,8 +280,13 @@ class ValueSamples(ArraySamples):
     def batch(
         self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Load rows as float32."""
-        return rows, as_float32_values(_rows_of_array(self.array, rows)), []
+        """Load rows as float32, those with unknown token ids excepted."""
+        values = as_float32_values(_rows_of_array(self.array, rows))
+        if form.takes(values):
+            return rows, values, []
+        good = np.array([form.takes(row) for row in values])
+        faults = [self.fault(row, form.not_token_ids) for row in rows[~good].tolist()]
+        return rows[good], values[good], faults
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Return False, since rows are converted."""

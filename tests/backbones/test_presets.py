@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 
 from featx import EmbeddingCache, FeatureExtractor, list_backbones, load, save
-from featx.exceptions import BackboneError, ParameterError, ParameterWarning, WeightsError
+from featx.exceptions import (
+    BackboneError,
+    BadSampleError,
+    BadSampleWarning,
+    ParameterError,
+    ParameterWarning,
+    WeightsError,
+)
 from tests.backbones.hub_zoo import image_shape, small_backbone
 
 keras_hub = pytest.importorskip("keras_hub")
@@ -96,6 +104,35 @@ def test_preset_relative_folder_survives_change_of_folder(folder, images, monkey
     np.testing.assert_array_equal(extractor.transform(images), rows)
     absolute = FeatureExtractor(f"keras_hub:{folder}").fit(images)
     assert absolute.space_digest_ == extractor.space_digest_
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "cannot be read by KerasHub"),
+        ({"class_name": "Gone", "registered_name": "keras_hub>Gone"}, "cannot be read by KerasHub"),
+        ({"scale": "thin"}, "scales pixels by 'thin'"),
+        ({"scale": [1, 2]}, "or one for each of 3 channels"),
+    ],
+)
+def test_preset_of_damaged_converter_is_refused(change, message, folder, images, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "preset")
+    converter = json.loads((copy / "image_converter.json").read_text())
+    text = "{"
+    if change:
+        (converter if "class_name" in change else converter["config"]).update(change)
+        text = json.dumps(converter)
+    (copy / "image_converter.json").write_text(text)
+    with pytest.raises(WeightsError, match=message):
+        FeatureExtractor(f"keras_hub:{copy}", cache=None).fit(images)
+
+
+def test_preset_unknown_constructor_parameter_is_refused(folder, images):
+    extractor = FeatureExtractor(f"keras_hub:{folder}", backbone_params={"num_layer": 1})
+    with pytest.raises(
+        ParameterError, match=r"no parameter 'num_layer'\. Did you mean 'num_layers'"
+    ):
+        extractor.fit(images)
 
 
 def test_preset_file_changed_gives_other_rows(folder, images, tmp_path):
@@ -275,6 +312,38 @@ def test_text_extractor_saved_and_loaded(text_folder, tmp_path):
     np.testing.assert_allclose(
         loaded.transform(ids_of(6)), extractor.transform(ids_of(6)), rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
+@pytest.mark.parametrize("wrong", [9, -1, 2.5])
+def test_text_of_unknown_token_ids_is_refused(wrong, engine, text_folder):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    extractor = FeatureExtractor(f"keras_hub:{text_folder}", engine=engine, cache=None)
+    ids = ids_of(6).astype(type(wrong))
+    expected = extractor.fit_transform(ids)
+    ids[1, 1] = wrong
+    with pytest.raises(BadSampleError, match=r"\[1\] .*expected integers from 0 to 8"):
+        extractor.transform(ids)
+    extractor.set_params(on_error="nan")
+    for given in (ids, list(ids)):
+        with pytest.warns(BadSampleWarning, match="1 of 3"):
+            rows = extractor.transform(given)
+        np.testing.assert_allclose(rows[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-5)
+        assert np.isnan(rows[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "samples", "message"),
+    [
+        ({}, ids_of(13), "of 12 tokens at most; the samples have shape \\(13,\\)"),
+        ({}, ["the lovely weather", "the stadium"], "are not arrays of one shape"),
+        ({"preprocessing": "tf"}, ids_of(6), "takes token ids, not pixels"),
+    ],
+)
+def test_text_samples_that_do_not_fit_are_explained(params, samples, message, text_folder):
+    with pytest.raises((BackboneError, ParameterError), match=message):
+        FeatureExtractor(f"keras_hub:{text_folder}", cache=None, **params).fit(samples)
 
 
 def test_text_model_object_needs_its_preset(text_folder):
