@@ -331,6 +331,8 @@ class Backbone:
     @cached_property
     def channel_axis(self) -> int:
         """Axis of the channels in the layer output; axis 0 is that of the samples."""
+        if self.hub and self.has_tokens:  # its layers name the format of the images, not of these
+            return -1
         axis = channel_axis(self.model, self.tensor)
         averages = self.pooling not in ("flatten", None) and len(self.activation_shape) > 1
         if axis is None and averages:

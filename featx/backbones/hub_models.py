@@ -285,12 +285,15 @@ def _makes_tokens(call: Any) -> bool:
 def _tokens_of_true_length(layer: Any, call: Any, tokens: keras.KerasTensor) -> keras.KerasTensor:
     """Return the tokens with their true number as static shape, where a layer declares another.
 
-    The embedding of SigLIP declares a class token that it does not make.
+    The embedding of SigLIP declares a class token that it does not make, and that of DINOv3 the
+    number of a square of the shorter side.
     """
     import keras
 
     image = keras.ops.zeros((1, *call.input_tensors[0].shape[1:]))
     n_tokens = layer(image).shape[1]
+    if tokens.shape[1] < n_tokens:
+        return keras.ops.reshape(tokens, (-1, n_tokens, tokens.shape[2]))
     return tokens if tokens.shape[1] == n_tokens else tokens[:, :n_tokens]
 
 

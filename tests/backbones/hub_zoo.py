@@ -53,13 +53,14 @@ def image_shape(family):
     return IMAGE_SHAPES.get(family, (32, 32, 3))
 
 
-def small_backbone(family):
-    """Make a backbone whose outputs differ between images."""
+def small_backbone(family, **changes):
+    """Make a backbone whose outputs differ between images; `changes` go to its constructor."""
     from keras_hub import models
 
     keras.utils.set_random_seed(0)
     name, params = FAMILIES[family]
-    model = getattr(models, name)(**params, image_shape=image_shape(family))
+    params = {**params, "image_shape": image_shape(family), **changes}
+    model = getattr(models, name)(**params)
     for weight in model.weights:  # biases and scales are not all zeros and ones
         if "position" not in weight.path:  # DINOv2 keeps those of another size beside them
             weight.assign(weight + 0.1 * keras.random.normal(weight.shape, seed=1))

@@ -57,6 +57,38 @@ def test_hub_model_embeds_as_itself(family, model, images):
     assert np.linalg.norm(rows[0] - rows[1]) > 1e-3 * np.linalg.norm(rows[0])
 
 
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
+@pytest.mark.parametrize("image_shape", [(32, 64, 3), (64, 32, 3)])
+@pytest.mark.parametrize("pooling", ["cls", "patches", None])
+def test_hub_model_of_oblong_images_has_all_tokens(pooling, image_shape, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    model = small_backbone("dinov3", image_shape=image_shape)  # KerasHub declares those of a square
+    images = np.random.default_rng(0).integers(0, 256, (3, *image_shape), dtype=np.uint8)
+    tokens = np.asarray(model({"pixel_values": images.astype(np.float32) / 255}))
+    assert tokens.shape == (3, 1 + 4 + 2 * 4, 16)
+    expected = {"cls": tokens[:, 0], "patches": tokens[:, 5:].mean(axis=1), None: tokens}[pooling]
+    params = {"pooling": pooling, "preprocessing": "unit", "engine": engine, "cache": None}
+    rows = FeatureExtractor(model, **params).fit_transform(images)
+    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("pooling", ["cls", "patches", "max"])
+@pytest.mark.filterwarnings("ignore:pooling='max' pools all:featx.exceptions.ParameterWarning")
+def test_hub_model_of_channels_first_pools_tokens(pooling):
+    model = small_backbone("vit", image_shape=(3, 32, 32), data_format="channels_first")
+    images = np.random.default_rng(0).uniform(0, 255, (3, 3, 32, 32)).astype(np.float32)
+    tokens = np.asarray(model(images / 255))
+    expected = {
+        "cls": tokens[:, 0],
+        "patches": tokens[:, 1:].mean(axis=1),
+        "max": tokens.max(axis=1),
+    }[pooling]
+    extractor = FeatureExtractor(model, pooling=pooling, preprocessing="unit", cache=None)
+    rows = extractor.fit_transform(images)
+    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("family", FAMILY)
 def test_hub_model_round_trips_share_space(family, model, images, tmp_path):
     model.save(tmp_path / "model.keras")
