@@ -37,6 +37,7 @@ class Unfrozen:
             is_norm = _is_batch_norm(layer)
             keeps_statistics = is_norm and (self.only is not None or self.batch_norm == "frozen")
             layer.trainable = layer.name in self.layers and not keeps_statistics
+            _freeze_interpolated(layer)
             if self.only and layer.name in self.layers:
                 for variable in layer.weights:
                     variable.trainable = _is_variable_of_kind(layer, variable, self.only)
@@ -163,3 +164,10 @@ def _below_random_layers(best: GraphCut, calls: list[Any], below: list[GraphCut]
             break
         best = cut
     return best
+
+
+def _freeze_interpolated(layer: keras.Layer) -> None:
+    """Freeze weights that KerasHub does not save: it interpolates them when it loads a file."""
+    for variable in layer.weights:
+        if variable.name == "interpolated_position_embeddings":  # of DINOv2
+            variable.trainable = False

@@ -7,8 +7,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
+from featx.backbones.hub_models import single_input_model
 from featx.digests.tensor_history import calls_of
 from featx.exceptions import EngineError
+from featx.finetune.unfreeze import choose_unfrozen
 from tests.backbones.hub_zoo import FAMILIES, image_shape, small_backbone
 
 keras_hub = pytest.importorskip("keras_hub")
@@ -87,6 +89,19 @@ def test_hub_model_of_channels_first_pools_tokens(pooling):
     extractor = FeatureExtractor(model, pooling=pooling, preprocessing="unit", cache=None)
     rows = extractor.fit_transform(images)
     np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("family", ["dinov2", "dinov3"])
+def test_hub_model_trains_only_what_files_keep(family, model, images, tmp_path):
+    single = single_input_model(model, pad_id=None, label=family).model
+    choose_unfrozen(single, "all", batch_norm="frozen", label=family).apply(single)
+    assert len(single.trainable_variables) > 20
+    for variable in single.trainable_variables:
+        variable.assign(variable + 0.1)
+    model.save(tmp_path / "model.keras")
+    expected = expected_rows(model, images)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(expected_rows(loaded, images), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILY)
