@@ -92,16 +92,16 @@ def test_hub_model_of_channels_first_pools_tokens(pooling):
 
 
 @pytest.mark.parametrize("family", ["dinov2", "dinov3"])
-def test_hub_model_trains_only_what_files_keep(family, model, images, tmp_path):
+def test_hub_model_trains_only_what_files_keep(family, model, tmp_path):
     single = single_input_model(model, pad_id=None, label=family).model
     choose_unfrozen(single, "all", batch_norm="frozen", label=family).apply(single)
     assert len(single.trainable_variables) > 20
     for variable in single.trainable_variables:
-        variable.assign(variable + 0.1)
+        variable.assign(variable + 0.1 * keras.random.normal(variable.shape, seed=2))
     model.save(tmp_path / "model.keras")
-    expected = expected_rows(model, images)
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(expected_rows(loaded, images), expected, rtol=0, atol=1e-5)
+    for variable, same in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(same, variable)
 
 
 @pytest.mark.parametrize("family", FAMILY)
