@@ -45,7 +45,7 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
     backbone : str, Path, keras.Model or callable, default="mobilenet_v2"
         A name from :func:`list_backbones`, a preset of KerasHub, the path of a ``.keras`` file, a
         model, or a callable ``input_shape -> keras.Model`` (called once per process and input
-        shape). Presets (``featx[hub]``) are ``"keras_hub:dinov2_base"``,
+        shape). Presets need ``featx[hub]``, and are written ``"keras_hub:dinov2_base"``,
         ``"keras_hub:hf://owner/name"``, ``"keras_hub:kaggle://..."`` or ``"keras_hub:FOLDER"``.
     weights : "pretrained", None, str or Path, default="pretrained"
         Weights of a named backbone: the published ones, which Keras downloads once (those of
@@ -60,27 +60,26 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
     layer : str, default=None
         Name of the layer whose output is read; None is the output of the network.
     pooling : str or None, default="auto"
-        Pooling that turns activations of shape (h, w, c), or the vectors of tokens (n_tokens, c),
-        into a vector: "avg", "max", both side by side ("avgmax"), or the generalized mean with the
-        exponent 3 ("gem"). Of the tokens of a vision transformer, "cls" is the class token, and
-        "patches" the mean of those that stand for patches; "cls+patches" and "cls+avg" put two side
-        by side. "flatten" keeps all values, and None the shape. A layer whose outputs are vectors
-        is never pooled. "auto" is the pooling that a preset of texts names, the class token where
-        there is one, else "avg".
+        Pooling that turns activations (h, w, c), or token vectors (n_tokens, c), into one vector:
+        "avg", "max", both side by side ("avgmax"), or the generalized mean with exponent 3 ("gem").
+        Of the tokens of a vision transformer, "cls" is the class token, and "patches" the mean of
+        the patches; "cls+patches" and "cls+avg" put two vectors side by side. "flatten" keeps all
+        values, and None keeps the shape. Vectors are never pooled. "auto" is the pooling that a
+        text preset names, else the class token if there is one, else "avg".
     n_prefix_tokens : int, default=None
-        Number of tokens before those of the patches: class token, registers, distillation token.
-        None is the number that is known of a KerasHub backbone.
+        Number of tokens before the patches: class token, registers, distillation token. None is the
+        number that featx knows for a KerasHub backbone.
     input_size : int or (int, int), default=None
         Height and width in pixels to which images are resized; None is the network's default.
     resize : {"stretch", "crop", "pad"}, default="stretch"
-        How images of another aspect ratio get that size. "stretch" changes the ratio. "crop" keeps
-        it, covers the input and cuts out the center, as in most published evaluations. "pad"
-        keeps it, shows the entire image and fills the rest with black (zeros).
+        How images of another aspect ratio get the input size. "stretch" changes the ratio; the
+        others keep it. "crop" covers the input and cuts out the center, as in most published
+        evaluations. "pad" fits the entire image in, and fills the rest with black (zeros).
     in_channels : int, default=None
         Number of channels of the images, for a named network; None is three. The kernel of the
-        first convolution is adapted: summed over the colors for gray images, else repeated along
-        the channels and rescaled, as in timm. Files are read as gray images for one channel, and
-        need that many channels otherwise.
+        first convolution is adapted as in timm: summed over the colors for gray images, else
+        repeated along the channels and rescaled. For one channel, files are read as gray images;
+        otherwise, files must have that many channels.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
         Cache of the embeddings. "auto" is ``$FEATX_CACHE`` or the user's cache folder; None keeps
         nothing.

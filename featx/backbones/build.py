@@ -1,6 +1,6 @@
 """Backbones built from the parameters of an extractor: from a name, a preset, a file or a model.
 
-The shape of one input is that of the model; sizes that it leaves open come from `input_size`, the
+The model defines the shape of one input; sizes that it leaves open come from `input_size`, the
 preset, or the samples.
 """
 
@@ -27,11 +27,11 @@ from featx.inputs.kinds import kind_of
 if TYPE_CHECKING:
     import keras
 
-_DEFAULT_SIZE = (224, 224)  # of presets that take images of any size and name none
+_DEFAULT_SIZE = (224, 224)  # for presets that take images of any size and name none
 
 
 def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> Backbone:
-    """Build or load the model of a spec, which has to have one input.
+    """Build or load the model of a spec, which must have one input.
 
     `array_shape` is the shape of one sample, if the samples are arrays of one shape.
     """
@@ -66,7 +66,7 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
 def _preset_backbone(
     spec: BackboneSpec, preset: Preset, array_shape: tuple[int, ...] | None
 ) -> Backbone:
-    """Build the model of a preset, whose own image size is the default."""
+    """Build the model of a preset; its own image size is the default."""
     hub = build_preset(
         preset.find_folder(None, with_weights=spec.weights == PRETRAINED),
         weights=spec.weights,
@@ -78,9 +78,10 @@ def _preset_backbone(
     if takes_images and hub.scaling is None and spec.preprocessing == "auto":
         warn_caller(
             ParameterWarning(
-                f"preprocessing='auto': the preset {spec.label} does not say how pixels are scaled "
-                "(it has no image_converter.json), so the network gets values from 0 to 255. Pass "
-                "preprocessing='tf', 'torch', 'unit' or a Keras layer, or None for these values"
+                f"preprocessing='auto': the preset {spec.label} does not define how pixels are "
+                "scaled (it has no image_converter.json), so the network gets values from 0 to "
+                "255. Pass preprocessing='tf', 'torch', 'unit' or a Keras layer, or None for these "
+                "values"
             )
         )
     sized = spec
@@ -93,7 +94,7 @@ def _preset_backbone(
 
 
 def _check_texts(model: keras.Model, array_shape: tuple[int, ...] | None, *, label: str) -> None:
-    """Raise BackboneError unless samples are rows of token ids that are not too long."""
+    """Raise BackboneError unless samples are rows of token ids of a length that fits."""
     longest = max_text_length(model)
     limit = "" if longest is None else f", of {longest} tokens at most"
     length = array_shape[0] if array_shape and len(array_shape) == 1 else math.inf
@@ -112,15 +113,15 @@ def _shape_from_samples(spec: BackboneSpec, array_shape: tuple[int, ...] | None)
     if array_shape:
         return (*array_shape, 1) if len(array_shape) == 2 else array_shape
     raise BackboneError(
-        f"the input shape of {spec.label} is not known, since the samples are files or of several "
-        "shapes: pass input_size=(height, width)"
+        f"the input shape of {spec.label} is not known, since the samples are files or have "
+        "several shapes: pass input_size=(height, width)"
     )
 
 
 def _input_shape(
     spec: BackboneSpec, model: keras.Model, array_shape: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Return the shape of one input: the model's own, with unknown sizes from the samples."""
+    """Return the shape of one input: the model's own, with open sizes from the samples."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return _shape_from_samples(spec, array_shape)
@@ -149,7 +150,7 @@ def _input_shape(
 def _channels_first_shape(
     spec: BackboneSpec, shape: tuple[int | None, ...], array_shape: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Return the shape of one input (c, h, w); samples must have it, since none is resized."""
+    """Return the shape of one input (c, h, w); samples must have it, as they are not resized."""
     if array_shape is not None and len(array_shape) == len(shape):
         given = (array_shape[0], *(spec.size or array_shape[1:]))
         pairs = zip(shape, given, strict=True)
@@ -161,7 +162,7 @@ def _channels_first_shape(
 def channels_first_message(
     label: str, shape: tuple[int | None, ...], got: tuple[int, ...] | None
 ) -> str:
-    """Return a message on the samples that a channels-first backbone takes."""
+    """Return a message about the samples that a channels-first backbone takes."""
     channels, height, width = shape
     given = f"have shape {got}" if got else "are files or images, whose channels come last"
     return (

@@ -1,10 +1,10 @@
 """KerasHub backbones as networks of one input, with one call for each block of their encoder.
 
 A `keras_hub.models.Backbone` takes a dict of inputs, and its encoder is often a single layer. Its
-graph is repeated on one input, with the same layers and weights: an encoder is replaced by the
-calls inside it, so that blocks can be read, stored and fine-tuned, and what does not depend on the
-sample, such as the angles of rotary positions, becomes a constant. The outputs of both graphs are
-compared; where they differ, or where an encoder cannot be repeated, it stays one layer.
+graph is repeated on one input, with the same layers and weights. The calls inside an encoder
+replace it, so that blocks can be read, stored and fine-tuned. Values that do not depend on the
+sample, such as the angles of rotary positions, become constants. The outputs of both graphs are
+compared. If they differ, or if an encoder cannot be repeated, it stays one layer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MIN_BLOCKS = 2
 _OPEN_SIDE = 64  # for a side that the network leaves open, in pixels
 _IDS, _MASK, _SEGMENTS = "token_ids", "padding_mask", "segment_ids"
 
-# Tokens before those of the patches: class, registers and distillation. Source: the constructors.
+# Tokens before the patches: class, registers and distillation. Source: the constructors.
 _PREFIX_TOKENS: dict[str, Callable[[Any], int]] = {
     "CLIPVisionEncoder": lambda model: 1,
     "DeiTBackbone": lambda model: 2,
@@ -51,18 +51,18 @@ class HubModel:
     model : keras.Model
         The same layers on one input: pixels, or token ids of shape (n, length).
     outputs : dict of str to KerasTensor
-        Outputs that are not those of a layer of `model`, by name: ``"stage8"`` and others that
-        KerasHub names, the encoder under its name, and its blocks as ``"encoder:0"``.
+        Outputs that no layer of `model` has, by name: ``"stage8"`` and others that KerasHub
+        names, the encoder under its name, and its blocks as ``"encoder:0"``.
     n_prefix_tokens : int or None
-        Number of tokens before those of the patches; None if it is not known.
+        Number of tokens before the patches; None if it is not known.
     mask : KerasTensor or None
-        True for the tokens of a text that are not padding, (n, length); None for images.
+        Mask of shape (n, length), True for tokens that are not padding; None for images.
     scaling : keras.Layer or None
-        The preset's scaling of pixels from 0 to 255.
+        The preset's scaling of pixels from 0 to 255; None if it has none.
     default_size : (int, int) or None
-        The preset's height and width of images, in pixels.
+        The preset's image height and width, in pixels; None if it names none.
     pooling : str or None
-        The pooling that the preset names.
+        The pooling that the preset names; None if it names none.
     """
 
     original: keras.Model
@@ -82,9 +82,9 @@ def is_hub_model(model: Any) -> bool:
 
 
 def n_token_ids(model: keras.Model) -> int | None:
-    """Return the number of token ids for which a model of texts has an embedding.
+    """Return the number of token ids that a text model knows.
 
-    It is None for a model whose inputs do not go to an embedding of tokens.
+    It is None for a model whose inputs do not go to a token embedding.
     """
     inputs = set(map(id, model.inputs))
     for call in calls_of(model):
@@ -96,7 +96,7 @@ def n_token_ids(model: keras.Model) -> int | None:
 
 
 def max_text_length(model: keras.Model) -> int | None:
-    """Return the number of positions that a model of texts has; None if it is not limited."""
+    """Return the number of positions of a text model; None if it is not limited."""
     layers = [layer for layer in model._flatten_layers() if _is_position_table(layer)]
     return min((layer.sequence_length for layer in layers), default=None)
 
@@ -108,11 +108,11 @@ def _is_position_table(layer: Any) -> bool:
 def single_input_model(model: keras.Model, *, pad_id: int | None, label: str) -> HubModel:
     """Repeat the graph of a KerasHub backbone on one input.
 
-    `pad_id` is the token id that stands for padding, None if it is not known or there are no
-    tokens. Raise BackboneError for a backbone of several inputs that is not one of texts.
+    `pad_id` is the token id of padding, None if it is not known or there are no tokens. Raise
+    BackboneError for a backbone that has several inputs and is not a text model.
     """
     with warnings.catch_warnings():
-        # Layers of some backbones attach a mask that the next ones do not read.
+        # Some layers attach a mask that the next ones do not support.
         warnings.filterwarnings("ignore", "(?s).*does not support masking", UserWarning)
         repeated = _RepeatedGraph(model, pad_id, label, unrolls=True)
         if repeated.differs and not _repeated_graph_agrees(model, repeated):
@@ -130,7 +130,7 @@ def single_input_model(model: keras.Model, *, pad_id: int | None, label: str) ->
 class _RepeatedGraph:
     """The calls of a backbone, repeated on one input.
 
-    `differs` is True if any call was replaced by those inside the layer, or by a constant.
+    `differs` is True if the calls inside a layer, or a constant, replace any call.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class _RepeatedGraph:
         return getattr(self._original, "pyramid_outputs", None) or {}
 
     def of(self, value: Any) -> Any:
-        """Return the repeated tensor for one of the original graph, and other values unchanged."""
+        """Return the repeated tensor for an original one, and any other value unchanged."""
         return self._known.get(id(value), value)
 
     def _call(self, call: Any, positional: Any, keywords: Any) -> Any:
@@ -183,7 +183,7 @@ class _RepeatedGraph:
 
     @property
     def ends(self) -> list[keras.KerasTensor]:
-        """Outputs of the original; where it names several, only the vectors of the tokens."""
+        """Outputs of the original; if it names several, only the token vectors."""
         import keras
 
         output = self._original.output
@@ -192,7 +192,7 @@ class _RepeatedGraph:
         return keras.tree.flatten(output)
 
     def model(self) -> keras.Model:
-        """Make the network from the one input to the outputs."""
+        """Build the network from the one input to the outputs."""
         import keras
 
         outputs = [self.of(tensor) for tensor in self.ends]
@@ -215,7 +215,7 @@ class _RepeatedGraph:
 def _inputs_of_hub_model(
     model: keras.Model, pad_id: int | None, label: str
 ) -> tuple[dict[int, Any], keras.KerasTensor, keras.KerasTensor | None]:
-    """Make the one input, and return what stands for each of the original inputs, and the mask."""
+    """Create the one input; return replacements of the original inputs, the input and the mask."""
     import keras
     from keras import ops
 
@@ -223,8 +223,8 @@ def _inputs_of_hub_model(
     others = by_name.keys() - {_IDS, _MASK, _SEGMENTS}
     if others and len(by_name) > 1:
         raise BackboneError(
-            f"{label} has {len(by_name)} inputs ({', '.join(by_name)}): expected images, or the "
-            "token ids of a text. Pass one of its parts, such as model.vision_encoder"
+            f"{label} has {len(by_name)} inputs ({', '.join(by_name)}): expected images, or token "
+            "ids. Pass a part of it, such as model.vision_encoder"
         )
     if others:
         (given,) = model.inputs
@@ -232,7 +232,7 @@ def _inputs_of_hub_model(
         return {id(given): pixels}, pixels, None
     if pad_id is None:
         raise BackboneError(
-            f"{label} takes texts, and the token id of padding is not known: pass its preset, "
+            f"{label} takes token ids, but the id of padding is not known: pass its preset, "
             "'keras_hub:FOLDER', which has a tokenizer"
         )
     ids = keras.Input(by_name[_IDS].shape[1:], dtype=by_name[_IDS].dtype, name=_IDS)
@@ -242,7 +242,7 @@ def _inputs_of_hub_model(
 
 
 def _encoder_blocks_in(layer: Any) -> list[keras.Layer]:
-    """Return the blocks of an encoder: a list of layers of one class; empty for other layers."""
+    """Return the blocks of an encoder, layers of one class; return [] for other layers."""
     import keras
 
     if not (isinstance(layer, keras.Layer) and type(layer).__module__.startswith("keras_hub.")):
@@ -255,7 +255,7 @@ def _encoder_blocks_in(layer: Any) -> list[keras.Layer]:
         are_layers = isinstance(value, list | tuple) and all(
             isinstance(part, keras.Layer) for part in value
         )
-        # Each layer keeps all its parts in a list, too, which begins with other classes.
+        # Each layer also keeps a list of all its parts, which are of several classes.
         if are_layers and len(value) >= _MIN_BLOCKS and len(set(map(type, value))) == 1:
             return list(value)
     return []
@@ -264,7 +264,7 @@ def _encoder_blocks_in(layer: Any) -> list[keras.Layer]:
 def _outputs_of_encoder_blocks(
     blocks: Sequence[keras.Layer], outputs: Any, known: Sequence[Any]
 ) -> list[keras.KerasTensor]:
-    """Return the first output of each block, upstream of the outputs of their encoder."""
+    """Return the first output of each block of an encoder, given the encoder's outputs."""
     import keras
 
     ends = [each for each in keras.tree.flatten(outputs) if isinstance(each, keras.KerasTensor)]
@@ -283,10 +283,10 @@ def _makes_tokens(call: Any) -> bool:
 
 
 def _tokens_of_true_length(layer: Any, call: Any, tokens: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the tokens with their true number as static shape, where a layer declares another.
+    """Return the tokens with their true number in the static shape, if a layer declares another.
 
-    The embedding of SigLIP declares a class token that it does not make, and that of DINOv3 the
-    number of a square of the shorter side.
+    The embedding of SigLIP declares a class token that it does not add. That of DINOv3 declares as
+    many tokens as a square image of the shorter side has.
     """
     import keras
 
@@ -304,7 +304,7 @@ def _first_output_tensor(outputs: Any) -> keras.KerasTensor:
 
 
 def _constant_outputs(layer: Any, positional: Any, keywords: Any) -> Any:
-    """Return the outputs of a call that do not depend on the sample, as arrays."""
+    """Return the outputs of a call, which do not depend on the sample, as arrays."""
     import keras
 
     def value_of(value: Any) -> Any:
@@ -318,7 +318,7 @@ def _constant_outputs(layer: Any, positional: Any, keywords: Any) -> Any:
 
 
 def _repeated_graph_agrees(model: keras.Model, repeated: _RepeatedGraph) -> bool:
-    """Return True if the repeated graph computes what the original does, of a random sample."""
+    """Return True if both graphs have the same outputs for a random sample."""
     import keras
 
     shape = [side or _OPEN_SIDE for side in repeated.input.shape[1:]]

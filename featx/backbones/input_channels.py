@@ -1,10 +1,10 @@
-"""Networks for inputs of another number of channels than the three that they were trained on.
+"""Networks adapted to another number of channels than the three they were trained on.
 
 The kernel of the first convolution is adapted as in ``adapt_input_conv`` of timm
-(``timm/models/_manipulate.py``): for one channel it is summed over red, green and blue; else it is
-repeated along the channels, cut to their number, and multiplied by 3 / number, so that activations
-keep their scale. Constants of each channel, such as a mean to subtract, are averaged for one
-channel, else repeated. All other layers and weights stay the same.
+(``timm/models/_manipulate.py``). For one channel, it is summed over red, green and blue. Otherwise
+it is repeated along the channels, cut to their number, and multiplied by 3 / number, so that
+activations keep their scale. Constants per channel, such as a mean to subtract, are averaged for
+one channel and repeated otherwise. All other layers and weights stay the same.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import keras
 
 N_COLORS = 3
-# The layers in front of the first convolution that may hold a constant of each channel.
+# Layers before the first convolution that may hold one constant per channel.
 _CONSTANTS = {"Rescaling": ("scale", "offset"), "Normalization": ("mean", "variance")}
 
 
 def constants_for_channels(constants: np.ndarray, n_channels: int) -> np.ndarray:
-    """Return constants of three channels, float32, for another number of them.
+    """Return constants of three channels, float32, for another number of channels.
 
     Examples
     --------
@@ -57,10 +57,11 @@ def kernel_for_channels(kernel: np.ndarray, n_channels: int) -> np.ndarray:
 def with_input_channels(
     model: keras.Model, n_channels: int, *, takes_bgr: bool, label: str
 ) -> keras.Model:
-    """Copy a network of images in color for inputs of another number of channels.
+    """Copy a network for color images, for inputs of another number of channels.
 
-    `takes_bgr` is True for a network that was trained on blue, green and red. The kernel of the
-    copy is in the order red, green, blue, red and so on. `label` names the network in messages.
+    `takes_bgr` is True for a network that was trained on blue, green and red, in this order. The
+    kernel of the copy has the order red, green, blue, red and so on. `label` names the network in
+    messages.
     """
     import keras
 
@@ -84,15 +85,15 @@ def with_input_channels(
     copy.set_weights(adapted)
     for layer in copy._flatten_layers():
         if hasattr(layer, "finalize_state"):
-            layer.finalize_state()  # else it would not use its statistics
+            layer.finalize_state()  # otherwise it would ignore its statistics
     return copy
 
 
 def _layer_for_channels(layer: keras.Layer, n_channels: int) -> keras.Layer:
-    """Return a layer without weights, with its constants for another number of channels."""
+    """Return a new layer whose constants fit another number of channels."""
     import keras
 
-    if isinstance(layer, keras.Sequential):  # its first layer would take three channels only
+    if isinstance(layer, keras.Sequential):  # its first layer would take only three channels
         copied = [_layer_for_channels(each, n_channels) for each in layer.layers]
         return keras.Sequential(copied, name=layer.name)
     config = layer.get_config()
@@ -111,7 +112,7 @@ def _are_color_constants(constants: Any) -> bool:
 def _weight_for_channels(
     value: np.ndarray, shape: tuple[int, ...], *, takes_bgr: bool
 ) -> np.ndarray:
-    """Return a weight in the shape that it has in the copy, if it is one of the first layers."""
+    """Return a weight in the shape that it has in the copy, adapted if it is of a first layer."""
     if value.shape == shape:
         return value
     if value.shape == (N_COLORS,):

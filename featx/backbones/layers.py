@@ -25,19 +25,19 @@ _GEM_POWER, _GEM_FLOOR = 3.0, 1e-6
 
 
 class LayerSpec(NamedTuple):
-    """A layer, None for the output of the model, and a pooling, which select an embedding."""
+    """A layer (None for the output of the model) and a pooling, which select an embedding."""
 
     layer: str | None
     pooling: str | None
 
 
 def counts_prefix_tokens(pooling: str | None) -> bool:
-    """Return True if a pooling has to know how many tokens come before those of the patches."""
+    """Return True if a pooling depends on the number of tokens before the patches."""
     return pooling == "gem" or is_token_pooling(pooling)
 
 
 def is_token_pooling(pooling: str | None) -> bool:
-    """Return True if a pooling has a meaning for tokens only."""
+    """Return True if a pooling applies to tokens only."""
     return pooling in _TOKEN_POOLINGS
 
 
@@ -46,7 +46,7 @@ def check_token_pooling(
 ) -> None:
     """Raise ParameterError if a pooling names tokens that a backbone does not have.
 
-    `n_tokens` is the number of all tokens, None if it depends on the input.
+    `n_tokens` is the number of all tokens; None if it depends on the input.
 
     Examples
     --------
@@ -60,8 +60,8 @@ or 'avg'
         raise ParameterError.of(
             "pooling",
             pooling,
-            f"how many tokens of {label} come before those of the patches is not known. Pass "
-            "n_prefix_tokens: 1 for a class token alone, 0 if there are patches only",
+            f"the number of tokens before the patches of {label} is not known. Pass "
+            "n_prefix_tokens: 1 for a class token alone, 0 if there are only patches",
         )
     if pooling and "cls" in pooling and not n_prefix_tokens:
         expected = "expected 'patches' or 'avg'"
@@ -70,7 +70,7 @@ or 'avg'
         raise ParameterError.of(
             "n_prefix_tokens",
             n_prefix_tokens,
-            f"{label} has {n_tokens} tokens in all: expected less, so that some stand for patches.",
+            f"{label} has {n_tokens} tokens in all: expected fewer, so that some are patches.",
         )
 
 
@@ -79,9 +79,9 @@ def pooled_activations(
 ) -> keras.KerasTensor:
     """Pool activations, (n, ..., c), to vectors, as operations of a Keras graph.
 
-    A mean or maximum keeps `channel_axis`. Vectors are not changed; with ``pooling=None``, nothing
-    is. ``"gem"`` is the generalized mean with the exponent 3 (Radenovic et al., 2019,
-    arXiv:1711.02512), of the patches if there are tokens.
+    A mean or maximum keeps `channel_axis`. Vectors are returned unchanged, and so is everything
+    with ``pooling=None``. ``"gem"`` is the generalized mean with exponent 3 (Radenovic et al.,
+    2019, arXiv:1711.02512); of tokens, it takes only the patches.
     """
     from keras import ops
 
@@ -115,9 +115,9 @@ def _generalized_mean(x: keras.KerasTensor, axes: tuple[int, ...]) -> keras.Kera
 def pooled_tokens(
     x: keras.KerasTensor, pooling: str | None, mask: keras.KerasTensor
 ) -> keras.KerasTensor:
-    """Pool the vectors of tokens, (n, length, c), of which `mask`, (n, length), is True for words.
+    """Pool token vectors, (n, length, c), without padding, where `mask`, (n, length), is False.
 
-    Raise ParameterError for a pooling that has no meaning for texts.
+    Raise ParameterError for a pooling that does not apply to texts.
     """
     from keras import ops
 
@@ -166,8 +166,8 @@ def find_layer_output(
 ) -> keras.KerasTensor:
     """Return the output of a layer of a functional or Sequential model, connected to its inputs.
 
-    The name may be ``"outer/inner"``, or that of one of the `others`, tensors of the same graph;
-    messages call the model `label`.
+    The name may be ``"outer/inner"``, or a key of `others`, tensors of the same graph. `label`
+    names the model in messages.
     """
     if name in others:
         return others[name]
@@ -178,8 +178,8 @@ def find_layer_output(
         raise ParameterError.of(
             "layer",
             name,
-            f"{label} calls this layer {len(calls)} times, or it has several outputs, so a name "
-            "does not select one of them",
+            f"{label} calls this layer {len(calls)} times, or it has several outputs, so its name "
+            "does not select one output",
         )
     outer, slash, inner = name.partition("/")
     nested = [node for node in calls_of(model) if node.operation.name == outer]

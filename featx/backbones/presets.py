@@ -1,9 +1,9 @@
 """Backbones of KerasHub by name: ``"keras_hub:..."`` and their folders, without importing Keras.
 
-A preset is a folder of configurations, weights and the files of a tokenizer, as KerasHub's
+A preset is a folder of configurations, weights and tokenizer files, as KerasHub's
 ``save_to_preset`` and Hugging Face's hub write it. Its files identify the backbone, so a folder
-that was used before needs no Keras. The name of a preset that has to be downloaded is resolved by
-KerasHub, which keeps its files; the cache of featx remembers the folder.
+that was used before needs no Keras. KerasHub resolves the name of a preset to download, and keeps
+its files; the cache of featx remembers the folder.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ _KEYS_OF_CONFIG = ("registered_name", "model_type", "architecture")  # KerasHub,
 _MAX_CONFIG_BYTES = 2**24
 _WEIGHTS_SUFFIXES = (".h5", ".safetensors")
 _SUFFIXES = (".json", ".txt", ".model", ".spm", *_WEIGHTS_SUFFIXES)
-_WITHOUT_EFFECT = ("metadata.json",)  # when and by which version it was saved
+_WITHOUT_EFFECT = ("metadata.json",)  # when it was saved, and by which version
 _ALLOWED_MODULES = ("keras", "keras_hub", "builtins")
 _CONNECT_S = 1.5
-_IMAGES_AND_TEXTS = {"images", "token_ids"}  # inputs of CLIP, SigLIP and their like
+_IMAGES_AND_TEXTS = {"images", "token_ids"}  # inputs of CLIP, SigLIP and similar models
 
 _WAYS_OUT = (
-    "Run once on a machine with internet access, and copy its folder: KAGGLEHUB_CACHE "
-    "(~/.cache/kagglehub) or HF_HOME (~/.cache/huggingface); pass a folder, 'keras_hub:FOLDER'; "
-    "or another backbone, such as 'tiny', which needs no download."
+    "Run once on a machine with internet access and copy its download folder, KAGGLEHUB_CACHE "
+    "(~/.cache/kagglehub) or HF_HOME (~/.cache/huggingface); or pass a folder, 'keras_hub:FOLDER'; "
+    "or use another backbone, such as 'tiny', which needs no download."
 )
 
 
 def is_preset(backbone: Any) -> bool:
-    """Return True if a backbone is the name of a preset of KerasHub."""
+    """Return True if a backbone is named as a preset of KerasHub."""
     return isinstance(backbone, str) and backbone.startswith(PREFIX)
 
 
 def is_hub_installed() -> bool:
-    """Return True if KerasHub is installed; it is not imported."""
+    """Return True if KerasHub is installed, without importing it."""
     return importlib.util.find_spec("keras_hub") is not None
 
 
@@ -77,7 +77,7 @@ class PresetInfo(NamedTuple):
     name : str
         Name that ``FeatureExtractor(backbone=...)`` takes, as in ``"keras_hub:dinov2_base"``.
     kind : str
-        What it takes: ``"image"``, ``"text"``, ``"image and text"`` or ``"other"``.
+        Kind of input: ``"image"``, ``"text"``, ``"image and text"`` or ``"other"``.
     architecture : str
         Class of its backbone in ``keras_hub.models``.
     n_parameters : int or None
@@ -91,9 +91,9 @@ class PresetInfo(NamedTuple):
 
 
 def list_presets() -> list[PresetInfo]:
-    """List the presets of KerasHub, which is imported, by kind and architecture.
+    """Import KerasHub and list its presets, by kind and architecture.
 
-    Raise BackboneError if it is not installed.
+    Raise BackboneError if KerasHub is not installed.
     """
     hub = _import_keras_hub()
     members = vars(hub.models).values()
@@ -113,7 +113,7 @@ _KINDS = ("image", "text", "image and text", "other")
 
 
 def _kind_of_hub_backbone(backbone: type) -> str:
-    """Return what a class of backbones takes, from the parameters of its constructor."""
+    """Return the kind of input of a backbone class, from the parameters of its constructor."""
     names = inspect.signature(backbone.__init__).parameters.keys()  # type: ignore[misc]
     takes_images = bool(names & {"image_shape", "input_shape", "vision_encoder", "image_encoder"})
     takes_texts = bool(names & {"vocabulary_size", "vocab_size", "text_encoder"})
@@ -126,7 +126,7 @@ def _kind_of_hub_backbone(backbone: type) -> str:
 class Preset:
     """A preset by its name, as in ``Preset("dinov2_base")``.
 
-    The name is a folder, a name of KerasHub's, ``"hf://owner/name"`` or ``"kaggle://..."``.
+    The name is a folder, a name from KerasHub's list, ``"hf://owner/name"`` or ``"kaggle://..."``.
     """
 
     name: str
@@ -143,25 +143,25 @@ class Preset:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that the name is; None if it is the name of a download."""
+        """The folder that the name denotes; None if the preset is a download."""
         path = Path(self.name).expanduser()
         return path.absolute() if "://" not in self.name and path.is_dir() else None
 
     @cached_property
     def is_path(self) -> bool:
-        """True if the name is written as a path, whether there is a folder or not."""
+        """True if the name is written as a path, whether the folder exists or not."""
         return "://" not in self.name and (self.folder is not None or os.sep in self.name)
 
     def find_folder(self, facts: FactStore | None, *, with_weights: bool) -> Path:
-        """Return the folder of the files, which are downloaded now if they were not before.
+        """Return the folder of the files; download them if they are not on this machine.
 
-        `facts` remembers it. Raise WeightsError if there is no folder, or ParameterError for a
-        name that KerasHub does not have.
+        `facts` remembers the folder. Raise WeightsError if the folder does not exist or the
+        download fails, and ParameterError for a name that KerasHub does not list.
         """
         if self.folder:
             return self.folder
         if self.is_path:
-            raise WeightsError(f"{PREFIX}{self.name}: there is no folder of this name")
+            raise WeightsError(f"{PREFIX}{self.name}: this folder does not exist")
         key = {"folder of preset": self.name}
         known = _FOLDERS.get(self.name) or (facts.recall(key) if facts else None)
         if isinstance(known, str) and _is_complete_preset(Path(known), with_weights=with_weights):
@@ -170,21 +170,21 @@ class Preset:
         folder = self._download(with_weights=with_weights)
         _FOLDERS[self.name] = os.fspath(folder)
         if facts:
-            with contextlib.suppress(OSError):  # it is found again, with KerasHub
+            with contextlib.suppress(OSError):  # KerasHub finds it again
                 facts.remember(key, os.fspath(folder))
         return folder
 
     def network(self) -> keras.Model:
         """Build the network of one input, with random weights.
 
-        Raise WeightsError or BackboneError if that is not possible.
+        Raise WeightsError or BackboneError if it cannot be built.
         """
         folder = self.find_folder(None, with_weights=False)
         built = build_preset(folder, weights=None, params={}, size=None, label=self.label)
         return built.model
 
     def _download(self, *, with_weights: bool) -> Path:
-        """Return the folder of a preset that KerasHub has, or downloads now."""
+        """Return the folder of a preset that KerasHub keeps or downloads."""
         hub = _import_keras_hub()
         handle = self.name
         if "://" not in handle:
@@ -202,7 +202,7 @@ class Preset:
             with STANDARD.applied(), contextlib.redirect_stdout(sys.stderr):
                 return _downloaded_preset(hub, handle, with_weights=with_weights)
         except Exception as exc:
-            # Its cause is in the message; five tracebacks of repeated requests would bury it.
+            # The message holds the cause; tracebacks of five repeated requests would bury it.
             reason = one_line(f"{type(exc).__name__}: {exc}", max_chars=300)
             raise WeightsError(
                 f"{PREFIX}{self.name} is not on this machine and cannot be downloaded ({reason}). "
@@ -234,7 +234,7 @@ def _is_complete_preset(folder: Path, *, with_weights: bool) -> bool:
 
 
 def _downloaded_preset(hub: Any, handle: str, *, with_weights: bool) -> Path:
-    """Return the folder of a handle, ``"kaggle://..."`` or ``"hf://..."``, after downloading it."""
+    """Download a handle, ``"kaggle://..."`` or ``"hf://..."``, if needed; return its folder."""
     scheme, _, path = handle.partition("://")
     if scheme == "hf":
         import huggingface_hub
@@ -244,7 +244,7 @@ def _downloaded_preset(hub: Any, handle: str, *, with_weights: bool) -> Path:
             if _is_complete_preset(Path(local).parent, with_weights=with_weights):
                 return Path(local).parent
         _check_reachable(huggingface_hub.constants.ENDPOINT)
-    # KerasHub knows which files a backbone needs; the model itself is built from the folder later.
+    # KerasHub knows which files a backbone needs; the model is built from the folder later.
     hub.models.Backbone.from_preset(handle, load_weights=with_weights)
     for other in (hub.layers.ImageConverter, hub.models.Tokenizer):
         with contextlib.suppress(Exception):  # not all presets have one
@@ -257,7 +257,7 @@ def _downloaded_preset(hub: Any, handle: str, *, with_weights: bool) -> Path:
 
 
 def _check_reachable(url: str) -> None:
-    """Raise OSError soon if a server cannot be reached, which the library tries five times."""
+    """Raise OSError soon if a server cannot be reached; the library would try five times."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return
     parts = urlsplit(url)
@@ -266,29 +266,29 @@ def _check_reachable(url: str) -> None:
 
 
 def _has_preset_weights(folder: Path) -> bool:
-    """Return True if a folder holds weights that KerasHub reads."""
+    """Return True if a folder holds weights that KerasHub can read."""
     return any(name.endswith(_WEIGHTS_SUFFIXES) for name in os.listdir(folder))
 
 
 def preset_files(folder: Path, *, with_weights: bool) -> list[Path]:
     """List the files of a preset that decide what it computes, sorted by name.
 
-    Raise WeightsError if there is no configuration, or no weights that are to be loaded.
+    Raise WeightsError if the configuration is missing, or weights that are to be loaded.
     """
     if not (folder / _CONFIG).is_file():
-        raise WeightsError(f"{os.fspath(folder)!r} is no preset: it has no {_CONFIG}")
+        raise WeightsError(f"{os.fspath(folder)!r} is not a preset: it has no {_CONFIG}")
     suffixes = tuple(set(_SUFFIXES) - set(() if with_weights else _WEIGHTS_SUFFIXES))
     if with_weights and not _has_preset_weights(folder):
         raise WeightsError(
             f"{os.fspath(folder)!r} has no weights (.h5 or .safetensors): pass weights=None for "
-            "random ones, or complete the folder"
+            "random weights, or complete the folder"
         )
     paths = (path for path in sorted(folder.rglob("*")) if path.name.endswith(suffixes))
     return [path for path in paths if path.is_file() and path.name not in _WITHOUT_EFFECT]
 
 
 def checked_preset_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration of a preset, which may name classes of Keras and KerasHub only."""
+    """Return the configuration of a preset, which may name only classes of Keras and KerasHub."""
     path = folder / _CONFIG
     try:
         with path.open("rb") as file:
@@ -303,8 +303,9 @@ def checked_preset_config(folder: Path) -> dict[str, Any]:
     for module in _modules_in_config(config):
         if str(module).partition(".")[0] not in _ALLOWED_MODULES:
             raise WeightsError(
-                f"{os.fspath(path)!r} names the module {module!r}: expected classes of KerasHub. "
-                "Load a model of your own yourself, and pass it as the backbone"
+                f"{os.fspath(path)!r} names the module {module!r}: expected classes of Keras "
+                "and KerasHub only. Load a model with other classes yourself, and pass it as the "
+                "backbone"
             )
     return config
 
@@ -329,8 +330,8 @@ def build_preset(
 ) -> HubModel:
     """Build the backbone of a preset, with its weights, or random ones from a fixed seed.
 
-    `params` go to the constructor of the backbone, as does `size` for images. Of a backbone of
-    images and texts, only the encoder of images is kept.
+    `params` go to the constructor of the backbone, as does `size` for images. Of a backbone for
+    images and texts, only the image encoder is kept.
     """
     config = checked_preset_config(folder)
     hub = _import_keras_hub()
@@ -361,14 +362,14 @@ def build_preset(
         cure = (
             ""
             if size is None
-            else (". Its position embeddings may fit one size of images only: leave input_size out")
+            else (". Its position embeddings may fit only one image size: leave input_size out")
         )
         message = f"{label} cannot be built{given}: {one_line(str(exc), max_chars=500)}{cure}"
         raise BackboneError(message) from exc
 
 
 def _check_known(params: dict[str, Any], kind: type) -> None:
-    """Raise ParameterError for names that a class of backbones would ignore."""
+    """Raise ParameterError for names that a backbone class would ignore."""
     known = list(inspect.signature(kind.__init__).parameters)[1:]  # type: ignore[misc]
     unknown = [name for name in params if name not in (*known, "name", "trainable")]
     if unknown:
@@ -388,14 +389,14 @@ class _PresetParts:
         self._converter = self._image_converter()
 
     def _part(self, kind: Any) -> Any:
-        """Return the part of a kind, None if the preset has none."""
+        """Return the part of a kind; None if the preset has none."""
         try:
             return kind.from_preset(os.fspath(self._folder))
         except (FileNotFoundError, ValueError, NotImplementedError):
             return None
 
     def _image_converter(self) -> Any:
-        """Return the scaling and size of images; None if the preset names none."""
+        """Return the image converter, which holds scaling and size; None if there is none."""
         path = self._folder / _CONVERTER
         converter = self._part(self._hub.layers.ImageConverter)
         if converter is None and path.is_file():
@@ -407,7 +408,7 @@ class _PresetParts:
         return converter
 
     def pad_id(self) -> int | None:
-        """Return the token id of padding, None if the preset has no tokenizer."""
+        """Return the token id of padding; None if the preset does not name it."""
         config = checked_preset_config(self._folder)
         if isinstance(config.get("pad_token_id"), int):  # of Hugging Face
             return config["pad_token_id"]
@@ -417,9 +418,9 @@ class _PresetParts:
         return getattr(tokenizer, "pad_token_id", None)
 
     def scaling(self, n_channels: int) -> keras.Layer | None:
-        """Return the scaling of pixels from 0 to 255; None for a preset that is not of images.
+        """Return the scaling of pixels from 0 to 255; None if the preset has no image converter.
 
-        Raise WeightsError if it does not fit to the number of channels.
+        Raise WeightsError if it does not fit the number of channels.
         """
         import keras
 
@@ -439,14 +440,14 @@ class _PresetParts:
         return keras.layers.Rescaling(scale, offset, name="preset_scaling")
 
     def image_size(self) -> tuple[int, int] | None:
-        """Return the height and width of its images, in pixels."""
+        """Return the preset's image height and width, in pixels; None if it names none."""
         return getattr(self._converter, "image_size", None)
 
 
 def _named_pooling(folder: Path) -> str | None:
     """Return the pooling that the folder of a sentence-transformers model names.
 
-    Source: its module ``Pooling``, whose configuration has an entry ``pooling_mode_...`` for each.
+    Source: its module ``Pooling``, whose configuration has a flag ``pooling_mode_...`` for each.
     """
     try:
         config = json.loads((folder / _POOLING).read_bytes())

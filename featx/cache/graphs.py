@@ -1,7 +1,7 @@
-"""Stored graphs: converted networks on disk, with which a pass starts without Keras.
+"""Stored graphs: converted networks on disk, from which a pass starts without Keras.
 
-Each is a file, named after the space of the rows that the graph computes and a digest of its key.
-It holds the key, the bytes of the graph, and a digest of both. If it is lost or damaged, the
+Each graph is a file, named after the space of the rows that it computes and a digest of its key.
+The file holds the key, the bytes of the graph, and a digest of both. If it is lost or damaged, the
 network is built and converted again.
 """
 
@@ -21,11 +21,11 @@ from featx.digests.hashing import DIGEST_BYTES, digest_of, digest_of_json
 GRAPH_START = b"featx-graph-1\n"
 GRAPH_NAME = r"[0-9a-f]{32}-[0-9a-f]{32}\.graph"  # pattern
 _DAMAGED = "its checksum does not fit"
-MAX_GRAPH_BYTES = 2**29  # of a file; larger networks take long to write and to read
+MAX_GRAPH_BYTES = 2**29  # of a file; larger ones take long to write and to read
 
 
 class GraphKey(NamedTuple):
-    """What a stored graph computes, and with what: digests of spaces, engine, dtype of inputs."""
+    """Identity of a stored graph: digests of spaces, engine and its version, dtype of inputs."""
 
     spaces: tuple[str, ...]
     engine: str
@@ -38,12 +38,12 @@ class GraphKey(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Name of the file: the digest of the first space, and that of the key."""
+        """Name of the file: the digest of the first space and the digest of the key."""
         return f"{self.spaces[0]}-{digest_of_json(self.to_json())}.graph"
 
 
 class GraphStore:
-    """A folder of converted graphs, which is made when the first one is stored.
+    """A folder of stored graphs, which is created when the first one is stored.
 
     Damaged files are moved to `damaged_folder`.
 
@@ -63,11 +63,11 @@ class GraphStore:
         self._damage = DamageLog(damaged_folder, prefix=folder.name)
 
     def has(self, key: GraphKey) -> bool:
-        """Return True if there is a file for a key, without reading it."""
+        """Return True if a key has a file, without reading it."""
         return self._is_followed() and is_regular(self.folder / key.file_name)
 
     def find(self, key: GraphKey) -> memoryview | None:
-        """Return the graph that is stored under a key; None if there is none.
+        """Return the graph stored under a key; None if there is none.
 
         Warns
         -----
@@ -84,7 +84,7 @@ class GraphStore:
         except OSError as exc:
             self.quarantine({path: f"cannot be read ({exc.strerror or exc})"})
             return None
-        # Without a copy, since it may be large.
+        # Not copied, since it may be large.
         content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
         if content[: len(head)] == head and digest == digest_of(content):
             return content[len(head) :]
@@ -124,7 +124,7 @@ class GraphStore:
         return faults
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of all graphs by the digest of the first space that each computes."""
+        """Return the total size in bytes of the graphs, by the digest of their first space."""
         sizes: dict[str, int] = {}
         for name in self._names():
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """Converted graphs as bytes, from which an engine starts without Keras.
 
 The bytes begin with the rows that Keras computed for two reference inputs. An engine that starts
-from them has to compute the same rows, as every engine does that is converted in this process.
+from them must compute the same rows; so must an engine that is converted in this process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def engine_version(name: str) -> str | None:
 def reference_inputs(shape: Sequence[int], dtype: str) -> np.ndarray:
     """Return two inputs of a backbone, (2, *shape): noise, and a ramp.
 
-    They are computed from integers alone, so that they are the same with every version of NumPy.
+    They are computed with integers only, so that every version of NumPy gives the same.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def converted_graph(
 
     `inputs` are the reference inputs, and `widths` the numbers of features of all layers.
     `converted` is the converted engine, if there is one. Raise EngineError if the graph cannot be
-    converted, or gives other rows than Keras.
+    converted, or if its rows differ from those of Keras.
     """
     expected = engine.resized(len(inputs)).run(inputs)
     if not np.isfinite(expected).all():
@@ -72,7 +72,7 @@ def converted_graph(
         converted = converted or CONVERTED[name](engine.model, len(inputs))
         rows = _rows_of(converted, inputs)
         graph = converted.graph_bytes()
-    except Exception as exc:  # whatever the converters raise
+    except Exception as exc:  # of any type that the converters raise
         raise EngineError(f"{name} cannot run this network: {exc}") from exc
     check_engine_rows(name, rows, expected, widths)
     return expected.tobytes() + graph
@@ -86,9 +86,9 @@ def engine_from(
     batch_size: int,
     widths: Sequence[int],
 ) -> ConvertedEngine:
-    """Return an engine for the bytes of :func:`converted_graph`, once it gives the same rows.
+    """Return an engine for the bytes of :func:`converted_graph`, once it computes the same rows.
 
-    Raise EngineError if it does not.
+    Raise EngineError if it cannot run the graph, or if its rows differ.
     """
     n_bytes = len(inputs) * sum(widths) * np.dtype(np.float32).itemsize
     note_stored_graph()
@@ -96,7 +96,7 @@ def engine_from(
         expected = np.frombuffer(stored[:n_bytes], np.float32).reshape(len(inputs), -1)
         engine = CONVERTED[name].restored(stored[n_bytes:], batch_size)
         rows = _rows_of(engine, inputs)
-    except Exception as exc:  # whatever the libraries raise
+    except Exception as exc:  # of any type that the libraries raise
         if is_out_of_memory(exc):
             raise
         raise EngineError(f"{name} cannot run a stored graph: {exc}") from exc

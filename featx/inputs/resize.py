@@ -1,18 +1,18 @@
 """Resizing of images to the input size of a backbone, with the antialiased Lanczos filter.
 
-There are three ways to resize an image of another shape than the input's:
+There are three ways to resize an image whose aspect ratio differs from the input's:
 
 ===========  ====================================================================================
 ``resize``   what happens
 ===========  ====================================================================================
-"stretch"    both sides get the input's sizes; the aspect ratio is lost
+"stretch"    both sides are resized to the input's; the aspect ratio changes
 "crop"       the image is resized until it covers the input, and its center is cut out
 "pad"        the image is resized until it fits into the input, centered on black (zeros)
 ===========  ====================================================================================
 
-With "crop" and "pad", one side of the resized image is that of the input. The other keeps the
-aspect ratio and is rounded down, to at least one pixel. The offset of the center is half the
-difference, rounded half to even. These are the rules of torchvision's ``Resize`` (also of its
+With "crop" and "pad", one side of the resized image is as long as the input's. The other follows
+from the aspect ratio and is rounded down, to at least one pixel. The offset of the center is half
+the difference, rounded half to even. These are the rules of torchvision's ``Resize`` (also of its
 ``max_size``) and ``CenterCrop``: ``int(size * long / short)`` and ``int(round((long - size) / 2))``
 in ``torchvision/transforms/functional.py``.
 """
@@ -25,7 +25,7 @@ import numpy as np
 from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
-# The names that spaces hold: change one when the same pixels give other inputs than before.
+# Names in the spaces: change one if the same pixels no longer give the same inputs.
 RESIZES = {
     "stretch": "lanczos-stretch-2",
     "crop": "lanczos-crop-1",
@@ -33,14 +33,14 @@ RESIZES = {
 }
 RESAMPLING = "lanczos3"
 _REDUCING_GAP = 2  # as in Pillow's thumbnails, so that the filter at least halves the image
-# Longer sides, which no camera has, are reduced first: the filter takes 50 bytes per pixel.
+# Longer sides, which no camera produces, are reduced first: the filter takes 50 bytes per pixel.
 _LONGEST_SIDE = 2**16
 
 
 class _ResizePlace(NamedTuple):
-    """The size of a resized image, and how far its left upper corner is from that of the input.
+    """The size of a resized image, and the offset of its top left corner from that of the input.
 
-    All are pairs (x, y) in pixels. Offsets are negative where the input cuts the image off.
+    Both are pairs (x, y) in pixels. An offset is negative where the image extends beyond the input.
     """
 
     size: tuple[int, int]
@@ -48,7 +48,7 @@ class _ResizePlace(NamedTuple):
 
 
 def resized(image: Image.Image, size: tuple[int, int], resize: str) -> np.ndarray:
-    """Return the pixels of an image of one mode, (height, width) or (height, width, c).
+    """Return the pixels of a resized image, (height, width) or (height, width, c).
 
     Examples
     --------
@@ -72,8 +72,8 @@ def resized(image: Image.Image, size: tuple[int, int], resize: str) -> np.ndarra
 def decoded_size(size: tuple[int, int], shape: tuple[int, ...], resize: str) -> tuple[int, int]:
     """Return the smallest size, (width, height), at which an image may be decoded.
 
-    It is twice what is needed, whichever side is longer, since EXIF may turn the image. `size` is
-    its own, `shape` that of the input, (h, w, c).
+    It is twice what is needed, whichever side is longer, since EXIF may rotate the image. `size` is
+    the image's own size, and `shape` the shape of the input, (h, w, c).
     """
     side = _REDUCING_GAP * max(shape[:2])
     if resize != "pad":
@@ -86,7 +86,7 @@ def _resize_place(own: tuple[int, int], target: tuple[int, int], resize: str) ->
     if resize == "stretch":
         return _ResizePlace(target, (0, 0))
     is_wider = own[0] * target[1] > own[1] * target[0]
-    # The side that decides has exactly the size of the input.
+    # The deciding side is exactly as long as the input's.
     decides = int(is_wider) if resize == "crop" else int(not is_wider)
     sides = [max(1, side * target[decides] // own[decides]) for side in own]
     sides[decides] = target[decides]
@@ -97,10 +97,10 @@ def _resize_place(own: tuple[int, int], target: tuple[int, int], resize: str) ->
 def _resized_by_filter(
     image: Image.Image, size: tuple[int, int], box: list[tuple[float, float]] | None = None
 ) -> Image.Image:
-    """Resize an image, or a box of it: start and length, in fractions of each side."""
+    """Resize an image, or a box of it, given as start and length in fractions of each side."""
     if max(image.size) > _LONGEST_SIDE:
         image = image.reduce((-(-image.width // _LONGEST_SIDE), -(-image.height // _LONGEST_SIDE)))
-    # The same filter as Pillow's, with SIMD instructions; integers are the same with all of them.
+    # Pillow's filter with SIMD instructions; integers are the same with all instruction sets.
     options = ResizeOptions(ResizeAlg.convolution(FilterType.lanczos3))
     options.use_alpha = False
     if box is not None:

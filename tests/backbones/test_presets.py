@@ -78,7 +78,7 @@ def test_preset_scales_as_its_converter(folder, images):
 def test_preset_without_converter_warns_of_scaling(folder, images, tmp_path):
     keras_hub.models.Backbone.from_preset(os.fspath(folder)).save_to_preset(tmp_path / "bare")
     bare = FeatureExtractor(f"keras_hub:{tmp_path / 'bare'}", cache=None)
-    with pytest.warns(ParameterWarning, match="does not say how pixels are scaled"):
+    with pytest.warns(ParameterWarning, match="does not define how pixels are scaled"):
         bare.fit(images)
     bare.set_params(preprocessing=None).fit(images)
 

@@ -75,7 +75,7 @@ def test_pooling_without_prefix_tokens_is_the_mean(images):
         ({"pooling": "patches"}, "Pass n_prefix_tokens"),
         ({"pooling": "gem"}, "Pass n_prefix_tokens"),
         ({"pooling": "cls", "n_prefix_tokens": 0}, "has no class token"),
-        ({"pooling": "patches", "n_prefix_tokens": 99}, "tokens in all: expected less"),
+        ({"pooling": "patches", "n_prefix_tokens": 99}, "tokens in all: expected fewer"),
     ],
 )
 def test_pooling_of_unknown_tokens_is_refused(params, message, images):
