@@ -362,7 +362,8 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Traceback (most recent call last):
             ...
         featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
-pooling='average': expected one of 'avg', 'max', 'avgmax', 'flatten', None. Did you mean 'avg'?
+pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls', 'patches', \
+'cls+patches', 'cls+avg', 'flatten', None. Did you mean 'avg'?
         """
         check_extractor_params(type(self).__name__, {**vars(self), **self._path_params()})
 

@@ -102,7 +102,7 @@ def _print_route(name: str, folder: Path) -> None:
     else:
         route = trace(lambda: classifier.fit(paths, labels))
     shown = (
-        "_check_several",  # once for each X that is recognized
+        "_check_several_samples",  # once for each X that is recognized
         "check_extractor_params",
         "ExtractorParams.__init__",
         "FeatureExtractor.__init__",

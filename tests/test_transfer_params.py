@@ -19,7 +19,7 @@ LABELS = ["a", "b", "a", "b"]
 
 def test_get_params_shows_what_names_stand_for():
     params = TransferClassifier("tiny", head="logistic").get_params()
-    assert params["extractor__pooling"] == "avg"
+    assert params["extractor__pooling"] == "auto"
     assert params["head__logisticregression__C"] == 1.0
     assert TransferClassifier("tiny").get_params(deep=False)["extractor"] == "tiny"
 

@@ -364,7 +364,9 @@ def test_unchanged_check_hashes_weights_once_for_layers(model, monkeypatch):
     counted = []
     read = keras_graph._own_weights_of_layer
     monkeypatch.setattr(
-        keras_graph, "_weights_of", lambda layer, *rest: counted.append(layer) or read(layer, *rest)
+        keras_graph,
+        "_own_weights_of_layer",
+        lambda layer, *rest: counted.append(layer) or read(layer, *rest),
     )
     X = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     conv, relu = model.layers
