@@ -59,7 +59,7 @@ def test_hub_model_embeds_as_itself(family, model, images):
     assert np.linalg.norm(rows[0] - rows[1]) > 1e-3 * np.linalg.norm(rows[0])
 
 
-@pytest.mark.parametrize("engine", ["keras", "openvino"])
+@pytest.mark.parametrize("engine", ["keras", pytest.param("openvino", marks=pytest.mark.long)])
 @pytest.mark.parametrize("image_shape", [(32, 64, 3), (64, 32, 3)])
 @pytest.mark.parametrize("pooling", ["cls", "patches", None])
 def test_hub_model_of_oblong_images_has_all_tokens(pooling, image_shape, engine):
