@@ -13,6 +13,7 @@ from typing import Any
 from featx.exceptions import InputError, ParameterError, ParameterFault
 
 _MAX_CHARS = 80  # of a value that is shown
+_MAX_CHARS_OF_PATH = 400  # whose end says most
 _MAX_FLOAT = sys.float_info.max
 
 
@@ -55,10 +56,12 @@ class ParameterFaults:
         self.faults: list[ParameterFault] = []
 
     def add(self, name: str, value: object, expected: str) -> None:
-        """Add the fault of one parameter; a long value is shortened."""
+        """Add the fault of one parameter; a long value is shortened, but no usual path."""
         shown = repr(value)
-        if len(shown) > _MAX_CHARS:
-            shown = f"{shown[: _MAX_CHARS - 3]}..."
+        is_path = isinstance(value, str | os.PathLike) and os.sep in os.fspath(value)
+        most = _MAX_CHARS_OF_PATH if is_path else _MAX_CHARS
+        if len(shown) > most:
+            shown = f"{shown[: most - 3]}..."
         self.faults.append(ParameterFault(name, shown, f"expected {expected}"))
 
     def add_message(self, message: str) -> None:

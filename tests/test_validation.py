@@ -1,5 +1,7 @@
 """Faulty parameters: one message with each value, what was expected, and near names."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,11 @@ def test_check_option_sound_value_passes():
 def test_add_long_value_is_shortened():
     (message,) = messages(lambda f: f.add("x", "a" * 1000, "less"))
     assert message == f"x='{'a' * 76}...: expected less"
+
+
+def test_add_path_is_shown_to_its_end():
+    path = os.path.join("a" * 100, "photos")
+    assert messages(lambda f: f.add("x", path, "less")) == [f"x={path!r}: expected less"]
 
 
 def test_raise_any_one_fault_is_one_line():
