@@ -65,3 +65,19 @@ def small_backbone(family, **changes):
         if "position" not in weight.path:  # DINOv2 keeps those of another size beside them
             weight.assign(weight + 0.1 * keras.random.normal(weight.shape, seed=1))
     return model
+
+
+def small_clip():
+    """Make a backbone of images and texts."""
+    from keras_hub import models
+
+    text = models.CLIPTextEncoder(
+        vocabulary_size=9,
+        embedding_dim=8,
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=1,
+        intermediate_dim=8,
+        max_sequence_length=4,
+    )
+    return models.CLIPBackbone(small_backbone("clip"), text, projection_dim=8)

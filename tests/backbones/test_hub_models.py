@@ -11,7 +11,7 @@ from featx.backbones.hub_models import single_input_model
 from featx.digests.tensor_history import calls_of
 from featx.exceptions import EngineError
 from featx.finetune.unfreeze import choose_unfrozen
-from tests.backbones.hub_zoo import FAMILIES, image_shape, small_backbone
+from tests.backbones.hub_zoo import FAMILIES, image_shape, small_backbone, small_clip
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -246,16 +246,6 @@ def test_hub_model_encoder_is_unrolled_if_possible(family, model, images):
 
 
 def test_hub_model_of_two_towers_names_parts():
-    vision = small_backbone("clip")
-    text = keras_hub.models.CLIPTextEncoder(
-        vocabulary_size=9,
-        embedding_dim=8,
-        hidden_dim=8,
-        num_layers=1,
-        num_heads=1,
-        intermediate_dim=8,
-        max_sequence_length=4,
-    )
-    both = keras_hub.models.CLIPBackbone(vision, text, projection_dim=8)
+    both = small_clip()
     with pytest.raises(ValueError, match=r"has 2 inputs.*vision_encoder"):
         FeatureExtractor(both, cache=None).fit(np.zeros((2, 32, 32, 3), np.uint8))

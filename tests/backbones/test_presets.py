@@ -20,7 +20,7 @@ from featx.exceptions import (
     ParameterWarning,
     WeightsError,
 )
-from tests.backbones.hub_zoo import image_shape, small_backbone
+from tests.backbones.hub_zoo import image_shape, small_backbone, small_clip
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -353,21 +353,11 @@ def test_text_model_object_needs_its_preset(text_folder):
 
 
 def test_preset_of_images_and_texts_embeds_images(tmp_path):
-    vision = small_backbone("clip")
-    text = keras_hub.models.CLIPTextEncoder(
-        vocabulary_size=9,
-        embedding_dim=8,
-        hidden_dim=8,
-        num_layers=1,
-        num_heads=1,
-        intermediate_dim=8,
-        max_sequence_length=4,
-    )
-    both = keras_hub.models.CLIPBackbone(vision, text, projection_dim=8)
+    both = small_clip()
     both.save_to_preset(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     rows = FeatureExtractor(f"keras_hub:{tmp_path}", preprocessing="unit").fit_transform(images)
-    own = FeatureExtractor(vision, preprocessing="unit")
+    own = FeatureExtractor(both.vision_encoder, preprocessing="unit")
     np.testing.assert_array_equal(own.fit_transform(images), rows)
     assert own.report_.n_forward == 0
 
