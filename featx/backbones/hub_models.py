@@ -233,7 +233,7 @@ def _inputs_of_hub_model(
     if pad_id is None:
         raise BackboneError(
             f"{label} takes token ids, but the id of padding is not known: pass its preset, "
-            "'keras_hub:FOLDER', which has a tokenizer"
+            "'keras_hub:FOLDER', with a tokenizer that KerasHub can read"
         )
     ids = keras.Input(by_name[_IDS].shape[1:], dtype=by_name[_IDS].dtype, name=_IDS)
     mask = ops.not_equal(ids, pad_id)

@@ -377,3 +377,11 @@ def test_preset_label_is_its_last_part():
 
     names = ["dinov2_base", "hf://owner/name", os.fspath(Path("a") / "b") + "/"]
     assert [Preset(name).label for name in names] == ["dinov2_base", "name", "b"]
+
+
+def test_text_preset_with_broken_tokenizer_names_it(text_folder, tmp_path):
+    for name in ("config.json", "model.weights.h5"):
+        (tmp_path / name).write_bytes((text_folder / name).read_bytes())
+    (tmp_path / "tokenizer.json").write_text('{"class_name": "Gone"}')
+    with pytest.raises(BackboneError, match="tokenizer that KerasHub can read"):
+        FeatureExtractor(f"keras_hub:{tmp_path}", cache=None).fit(ids_of(6))
