@@ -201,7 +201,7 @@ def extractor_of(args, backbone="mobilenet_v2", params=None, **options):
 
 def measure_folder(args, work):
     """Compare a pass over files with its decoding alone and with its network alone."""
-    from featx.extraction.load import KnownRows, load
+    from featx.extraction.prefetch import KnownRows, load
     from featx.inputs.kinds import InputForm
     from featx.inputs.recognize import as_samples
 

@@ -219,7 +219,7 @@ def measure_agreement(args, _work):
 
 def measure_files(args, work):
     """Compare a pass over JPEGs with its decoding alone and with its network alone."""
-    from featx.extraction.load import KnownRows, load
+    from featx.extraction.prefetch import KnownRows, load
     from featx.inputs.kinds import InputForm
     from featx.inputs.recognize import as_samples
 

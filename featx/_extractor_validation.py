@@ -16,8 +16,8 @@ import numpy as np
 from featx._validation import ParameterFaults
 from featx.backbones.augment import check_augment, is_layer
 from featx.backbones.build import channels_first_message
+from featx.backbones.keras_models import is_backbone_file
 from featx.backbones.layers import POOLINGS, LayerSpec
-from featx.backbones.load import is_backbone_file
 from featx.backbones.presets import MISSING, PREFIX, Preset, is_hub_installed, is_preset
 from featx.backbones.registry import (
     PREPROCESSINGS,
@@ -27,7 +27,7 @@ from featx.backbones.registry import (
     normalized_weights,
 )
 from featx.backbones.resolve import EmbeddingSource
-from featx.backbones.stored_model import StoredModel
+from featx.backbones.untrusted_model import StoredModel
 from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES, missing_packages

@@ -56,7 +56,7 @@ from featx._validation import ParameterFaults, as_path
 from featx._version import __version__
 from featx.backbones.backbone import Backbone, embedding_graph
 from featx.backbones.copy import flat_copy
-from featx.backbones.load import fixed_seed, undisturbed_seed
+from featx.backbones.keras_models import fixed_seed, undisturbed_seed
 from featx.backbones.resize_graph import with_resize
 from featx.digests.keras_settings import STANDARD
 from featx.engines.onnx_engine import add_missing_operations, check_onnx_inputs

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 
 from featx import EmbeddingCache
-from featx.cache import read as read_module
+from featx.cache import read_rows as read_module
 from featx.cache.maintenance import compact
 from featx.digests.hashing import digest_of
 from featx.digests.key_table import keys_from

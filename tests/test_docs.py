@@ -44,3 +44,10 @@ def test_backbones_page_names_networks_that_exist():
     assert named <= {network.name for network in list_backbones()}
     commands = re.findall(r"featx backbones --measure ([\w ]+?) +#", page)
     assert set(" ".join(commands).split()) <= {network.name for network in list_backbones()}
+
+
+def test_files_page_agrees_with_docstrings(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from list_files import file_list
+
+    assert file_list(ROOT / "featx") == (ROOT / "docs" / "files.md").read_text(encoding="utf-8")

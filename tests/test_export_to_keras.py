@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featx import FeatureExtractor
-from featx.backbones.load import file_model
+from featx.backbones.keras_models import file_model
 from featx.backbones.registry import TINY_FILE
 from featx.exceptions import BackboneError, ParameterError
 from featx.export import to_keras

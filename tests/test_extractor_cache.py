@@ -139,8 +139,8 @@ def test_transform_unwritable_cache_warns_and_returns_rows(kind, images, tmp_pat
 
 
 def test_transform_many_shards_are_compacted(images, monkeypatch):
-    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
-    monkeypatch.setattr("featx.extraction.write.MAX_SHARDS", 4)
+    monkeypatch.setattr("featx.extraction.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.row_writer.MAX_SHARDS", 4)
     embeddings, _ = embed(images, batch_size=2)
     assert EmbeddingCache().info()["n_shards"] == 1
     np.testing.assert_array_equal(embed(images)[0], embeddings)
@@ -177,9 +177,9 @@ def test_transform_killed_run_resumes(how, tmp_path):
         import signal
         import time
         import numpy as np
-        import featx.extraction.write
+        import featx.extraction.row_writer
         from featx import FeatureExtractor
-        featx.extraction.write._STORE_EVERY_S = 0.0
+        featx.extraction.row_writer._STORE_EVERY_S = 0.0
         # A shell ignores interrupts on behalf of what it runs in the background.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         images = np.load({str(tmp_path / "images.npy")!r}, mmap_mode="r")

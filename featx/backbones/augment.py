@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from featx._validation import ParameterFaults, has_methods
-from featx.backbones.load import fixed_seed
+from featx.backbones.keras_models import fixed_seed
 from featx.cache.cache import EmbeddingCache
 from featx.digests.hashing import DIGEST_BYTES, digest_of, digest_of_json
 from featx.digests.keras_graph import graph_digest

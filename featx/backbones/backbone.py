@@ -19,9 +19,13 @@ import numpy as np
 
 from featx._text import one_line
 from featx._warning import warn_caller
-from featx.backbones.channels import channel_axis, takes_channels_first
+from featx.backbones.channel_axis import channel_axis, takes_channels_first
 from featx.backbones.hub_models import HubModel, n_token_ids
 from featx.backbones.input_channels import N_COLORS
+from featx.backbones.keras_models import (
+    is_backbone_file,
+    is_registered_last,
+)
 from featx.backbones.layers import (
     check_token_pooling,
     counts_prefix_tokens,
@@ -31,10 +35,6 @@ from featx.backbones.layers import (
     pooled_shape,
     pooled_tokens,
 )
-from featx.backbones.load import (
-    is_backbone_file,
-    is_registered_last,
-)
 from featx.backbones.presets import Preset, is_preset
 from featx.backbones.registry import (
     PRETRAINED,
@@ -43,7 +43,7 @@ from featx.backbones.registry import (
     normalized_weights,
     preprocess,
 )
-from featx.backbones.stored_model import StoredModel
+from featx.backbones.untrusted_model import StoredModel
 from featx.digests.keras_graph import (
     Digester,
     graph_digest,

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec
-from featx.backbones.channels import takes_channels_first
+from featx.backbones.channel_axis import takes_channels_first
 from featx.backbones.hub_models import is_hub_model, max_text_length, single_input_model
-from featx.backbones.load import called_model, file_model, is_backbone_file, named_model
+from featx.backbones.keras_models import called_model, file_model, is_backbone_file, named_model
 from featx.backbones.presets import Preset, build_preset
 from featx.backbones.registry import PRETRAINED
-from featx.backbones.stored_model import StoredModel, check_activations
+from featx.backbones.untrusted_model import StoredModel, check_activations
 from featx.digests.keras_settings import STANDARD
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, ParameterWarning

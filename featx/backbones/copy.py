@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featx.backbones.hub_models import is_hub_model
-from featx.backbones.load import fixed_seed
+from featx.backbones.keras_models import fixed_seed
 from featx.digests.code import UnhashableCodeError
 from featx.digests.keras_graph import graph_digest
 from featx.digests.tensor_history import calls_of, is_graph

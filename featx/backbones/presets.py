@@ -27,7 +27,7 @@ import numpy as np
 from featx._text import one_line
 from featx._validation import did_you_mean
 from featx.backbones.hub_models import HubModel, single_input_model
-from featx.backbones.load import fixed_seed
+from featx.backbones.keras_models import fixed_seed
 from featx.backbones.registry import PRETRAINED
 from featx.digests.keras_settings import STANDARD
 from featx.exceptions import BackboneError, ParameterError, WeightsError

@@ -25,11 +25,11 @@ from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec
 from featx.backbones.build import build_backbone
 from featx.backbones.input_channels import N_COLORS
+from featx.backbones.keras_models import is_backbone_file
 from featx.backbones.layers import LayerSpec
-from featx.backbones.load import is_backbone_file
 from featx.backbones.presets import Preset, hub_version, preset_files
 from featx.backbones.registry import PRETRAINED, TINY_FILE
-from featx.backbones.stored_model import StoredModel
+from featx.backbones.untrusted_model import StoredModel
 from featx.cache.cache import EmbeddingCache
 from featx.digests.code import UnhashableCodeError, code_digest
 from featx.digests.hashing import digest_of, digest_of_json

@@ -6,7 +6,7 @@ The folder holds::
     CACHE/spaces/<space digest>/usage.log               when they were used (``usage.py``)
     CACHE/notes/<digest>.json                           other facts (``facts.py``)
     CACHE/files/files-<id>.index                        contents of files (``inputs/file_index.py``)
-    CACHE/graphs/<space digest>-<digest>.graph          converted networks (``graphs.py``)
+    CACHE/graphs/<space digest>-<digest>.graph          converted networks (``graph_store.py``)
     CACHE/tuning/                                       checkpoints (``finetune/checkpoint.py``)
     CACHE/damaged/                                      quarantined files (``damage.py``)
 
@@ -50,7 +50,7 @@ from featx.cache.exchange import (
     write_table,
 )
 from featx.cache.facts import FactStore
-from featx.cache.graphs import GRAPH_NAME, GRAPH_START, GraphStore
+from featx.cache.graph_store import GRAPH_NAME, GRAPH_START, GraphStore
 from featx.cache.lazy_array import LazyEmbeddings
 from featx.cache.maintenance import (
     Eviction,

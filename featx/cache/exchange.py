@@ -91,7 +91,7 @@ def check_pyarrow() -> None:
 
 
 def _write_h5(table: ExportTable, path: Path) -> None:
-    from featx.cache.hdf5 import shard_frame
+    from featx.cache.hdf5_frame import shard_frame
 
     dtype = table.rows.stored_dtype
     frame = shard_frame(len(table.rows), space=table.space, dtype=dtype.name, texts=table.texts)

@@ -3,8 +3,8 @@
 ``shard-<id>.h5`` holds the rows (see ``schema.py``). ``shard-<id>.index`` holds the keys, the
 checksums, the offset of the embeddings in the file, and a digest of itself. The index is moved into
 place last, which commits the shard. Ids are ordered by time. Rows are read directly from the
-``.h5`` file at the recorded offset, and all are checked (see ``read.py``), so that libhdf5, which
-damaged metadata can crash, is not needed for reading.
+``.h5`` file at the recorded offset, and all are checked (see ``read_rows.py``), so that libhdf5,
+which damaged metadata can crash, is not needed for reading.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from featx._files import (
     write_atomically,
     write_in_order,
 )
-from featx.cache.inspect_hdf5 import HDF5Fault, inspect_shards
-from featx.cache.read import Checksums, read_rows
+from featx.cache.hdf5_child_process import HDF5Fault, inspect_shards
+from featx.cache.read_rows import Checksums, read_rows
 from featx.cache.schema import ROW_FIELDS, ArrayPlace, ShardLayout
 from featx.digests.hashing import digest_of
 from featx.digests.key_table import keys_from_matrix, matrix_from_keys
@@ -143,7 +143,7 @@ def write_shard(
     name. If OSError is raised, no reader sees any of the shard.
     """
     # Loading h5py takes 0.15 s, which a run that finds all rows in the cache saves.
-    from featx.cache.hdf5 import shard_frame
+    from featx.cache.hdf5_frame import shard_frame
 
     rows = np.ascontiguousarray(embeddings)
     times_s = times_s or (time.time(), time.time())

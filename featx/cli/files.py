@@ -106,7 +106,7 @@ def _write_embeddings_parquet(table: EmbeddingFile, path: Path) -> None:
 
 
 def _write_embeddings_h5(table: EmbeddingFile, path: Path) -> None:
-    from featx.cache.hdf5 import plain_file
+    from featx.cache.hdf5_frame import plain_file
 
     path.write_bytes(plain_file(table.embeddings, table.columns("paths", "labels")))
 

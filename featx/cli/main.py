@@ -305,7 +305,7 @@ def _list_presets(names: tuple[str, ...], as_json: bool) -> None:
 
 def _show_network(name: str, as_json: bool) -> None:
     from featx.backbones.blocks import blocks_of, layers_of
-    from featx.backbones.load import network_graph
+    from featx.backbones.keras_models import network_graph
     from featx.backbones.presets import Preset, is_preset
     from featx.backbones.registry import find_network
 

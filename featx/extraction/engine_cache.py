@@ -18,11 +18,11 @@ from featx.cache.cache import EmbeddingCache
 from featx.engines.base import ConvertedEngine, Engine
 from featx.engines.compile import check_is_eager
 from featx.engines.devices import check_can_run, check_device, device_name, may_have_accelerator
+from featx.engines.graph_bytes import reference_inputs
 from featx.engines.registry import CONVERTED, faster_engine, make_engine
 from featx.engines.runner import LARGEST_BATCH, Runner, RunnerOptions, batch_size_for
-from featx.engines.stored_graph import reference_inputs
 from featx.exceptions import EngineError
-from featx.extraction.stored_graphs import SourceGraphs
+from featx.extraction.source_graphs import SourceGraphs
 
 if TYPE_CHECKING:
     from featx.engines.keras_engine import KerasEngine

@@ -17,7 +17,7 @@ from featx.exceptions import (
     SampleFault,
     describe_faults,
 )
-from featx.extraction.load import GROUP_SIZE, KnownRows, load
+from featx.extraction.prefetch import GROUP_SIZE, KnownRows, load
 from featx.inputs.kinds import InputForm
 from featx.inputs.samples import Samples
 

@@ -27,9 +27,9 @@ from featx.exceptions import SampleFault
 from featx.extraction.engine_cache import PassEngines
 from featx.extraction.faults import report_faults
 from featx.extraction.frontier import FrontierEntry, StoredFrontier
-from featx.extraction.load import LoadedFeed
 from featx.extraction.missing import LayerOutput, MissingRows, PassSettings, find_missing
-from featx.extraction.write import RowWriter, UnchangedCheck
+from featx.extraction.prefetch import LoadedFeed
+from featx.extraction.row_writer import RowWriter, UnchangedCheck
 from featx.inputs.augmented import Augmenter, augmented_views
 from featx.inputs.file_index import FileIndex
 from featx.inputs.samples import Samples

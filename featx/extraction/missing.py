@@ -21,7 +21,7 @@ from featx.digests.key_table import first_positions_of_keys, keys_from
 from featx.exceptions import BadSampleError, CacheWriteWarning, SampleFault
 from featx.extraction.faults import check_finite, search_faults, with_duplicates
 from featx.extraction.frontier import FrontierEntry
-from featx.extraction.load import (
+from featx.extraction.prefetch import (
     DistinctRows,
     KnownRows,
     Loaded,
@@ -29,7 +29,7 @@ from featx.extraction.load import (
     first_of_content,
     load,
 )
-from featx.extraction.write import RowWriter
+from featx.extraction.row_writer import RowWriter
 from featx.inputs.file_index import FileIndex
 from featx.inputs.kinds import InputForm
 from featx.inputs.samples import IdentifiedBlock, Identities, ReadBlock, Samples
@@ -142,7 +142,7 @@ class MissingRows(ABC):
 
     @abstractmethod
     def load(self, batch_size: Callable[[], int]) -> Generator[Loaded]:
-        """Load the samples that need the network: see :func:`featx.extraction.load.load`."""
+        """Load the samples that need the network: see :func:`featx.extraction.prefetch.load`."""
 
     def keep(self, rows: np.ndarray, outputs: np.ndarray) -> None:
         """Store the outputs of the network for some rows, and fill in the embeddings.

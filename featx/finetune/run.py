@@ -23,7 +23,7 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from featx._progress import print_message
 from featx._training_data import Data, check_vectors, rows_that_were_read
 from featx.backbones.augment import Augmentation
-from featx.backbones.load import fixed_seed, undisturbed_seed
+from featx.backbones.keras_models import fixed_seed, undisturbed_seed
 from featx.cache.cache import EmbeddingCache
 from featx.digests.hashing import digest_of_array, digest_of_json
 from featx.engines.devices import check_can_run

@@ -31,7 +31,7 @@ from featx.probes._arrays import (
     validate_rows,
     without_gradients,
 )
-from featx.probes._validation import (
+from featx.probes._classes_and_folds import (
     Fold,
     check_fold_weights,
     check_weights,

@@ -39,7 +39,7 @@ from featx.probes._arrays import (
     to_numpy,
     weighted_mean,
 )
-from featx.probes._validation import Fold
+from featx.probes._classes_and_folds import Fold
 
 _ROWS_AT_ONCE = 1024
 _MAX_GRAM_BYTES = 2**30  # of the Gram matrices of all folds; if larger, one is in memory at a time

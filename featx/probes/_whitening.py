@@ -24,7 +24,7 @@ from featx.probes._arrays import (
     to_numpy,
     weighted_mean,
 )
-from featx.probes._validation import predict_class_indices
+from featx.probes._classes_and_folds import predict_class_indices
 
 _ROWS_AT_ONCE = 2048
 _LAZY_ROWS_AT_ONCE = 8192

@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 from featx._validation import ParameterFaults
 from featx.probes._arrays import inner_products, namespace, take_rows, to_numpy, to_same_device
 from featx.probes._base import CosineProbe
-from featx.probes._validation import last_best, split_folds
+from featx.probes._classes_and_folds import last_best, split_folds
 
 _SIMILARITIES_AT_ONCE = 20_000_000  # 80 MB in float32
 

@@ -14,8 +14,8 @@ from featx._warning import warn_caller
 from featx.exceptions import InputError
 from featx.probes._arrays import float_dtype, namespace, to_numpy
 from featx.probes._base import FitData, LinearPathClassifier
+from featx.probes._classes_and_folds import check_strengths, encode_classes, last_best
 from featx.probes._logistic import LBFGSMemory, LogisticLosses, Tolerances, log_probabilities
-from featx.probes._validation import check_strengths, encode_classes, last_best
 from featx.probes._whitening import Rotation
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)

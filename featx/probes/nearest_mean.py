@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 
 from featx.probes._arrays import as_array_like, float_dtype, inner_products
 from featx.probes._base import CosineProbe
-from featx.probes._validation import check_weights
+from featx.probes._classes_and_folds import check_weights
 
 
 class NearestMeanProbe(CosineProbe):

@@ -25,8 +25,8 @@ from featx.probes._arrays import (
     to_numpy,
 )
 from featx.probes._base import FitData, LinearPathClassifier, LinearPathProbe
+from featx.probes._classes_and_folds import check_strengths, check_two_classes, last_best
 from featx.probes._ridge_solver import Solutions, matrix_product, slice_or_take, solve_ridge
-from featx.probes._validation import check_strengths, check_two_classes, last_best
 
 _SCORES_AT_ONCE = 4096  # of each held-out sample
 _ROWS_AT_ONCE = 2048

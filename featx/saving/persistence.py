@@ -2,7 +2,7 @@
 
 The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space; see
 ``manifest.py``), ``head.skops`` (the head; see ``heads.py``) and, unless the weights are
-the published ones of a named network, ``backbone.keras`` (see ``backbones/stored_model.py``). On
+the published ones of a named network, ``backbone.keras`` (see ``backbones/untrusted_model.py``). On
 loading, the digest of the space is checked, so that a head never gets other embeddings than those
 it was trained on.
 
@@ -37,7 +37,7 @@ from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
 from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource
-from featx.backbones.stored_model import StoredModel, check_activations
+from featx.backbones.untrusted_model import StoredModel, check_activations
 from featx.digests.space import Space
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import (

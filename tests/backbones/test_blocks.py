@@ -8,8 +8,8 @@ from sample_networks import with_statistics
 
 from featx import list_backbones
 from featx.backbones.blocks import GraphCut, blocks_of, cuts_of, layers_of
+from featx.backbones.keras_models import network_graph
 from featx.backbones.layers import find_layer_output
-from featx.backbones.load import network_graph
 from featx.backbones.registry import find_network
 from featx.finetune.unfreeze import choose_unfrozen
 

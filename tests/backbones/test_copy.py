@@ -10,7 +10,7 @@ from keras import layers
 from sample_networks import with_statistics
 
 from featx.backbones.copy import flat_copy
-from featx.backbones.load import file_model
+from featx.backbones.keras_models import file_model
 from featx.backbones.registry import TINY_FILE
 from featx.digests.keras_graph import graph_digest
 from featx.exceptions import BackboneError

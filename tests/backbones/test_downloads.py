@@ -15,7 +15,7 @@ from weights_server import weights_server
 
 from featx import FeatureExtractor
 from featx.backbones import downloads
-from featx.backbones.load import named_model
+from featx.backbones.keras_models import named_model
 from featx.backbones.registry import find_network
 from featx.exceptions import WeightsError
 

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from featx import list_backbones
-from featx.backbones.load import network_graph
+from featx.backbones.keras_models import network_graph
 from featx.backbones.registry import NETWORKS, TINY_FILE, find_network
 from featx.exceptions import ParameterError
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from featx.backbones.stored_model import ConfigurationError, check_configuration
+from featx.backbones.untrusted_model import ConfigurationError, check_configuration
 
 
 def layer(kind, *, module="keras.layers", **config):
@@ -163,6 +163,6 @@ def test_check_configuration_of_damaged_json_raises(data):
 
 
 def test_check_configuration_needs_no_keras():
-    code = "import sys, featx.backbones.stored_model; print('keras' in sys.modules)"
+    code = "import sys, featx.backbones.untrusted_model; print('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

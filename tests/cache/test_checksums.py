@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from featx.cache import read
-from featx.cache.read import Checksums
+from featx.cache import read_rows
+from featx.cache.read_rows import Checksums
 from featx.digests.hashing import checksums_of_rows
 
 
@@ -15,7 +15,7 @@ def matrix():
 
 @pytest.fixture(params=[1, 24, 120, 10**6], ids="block {}".format, autouse=True)
 def block(request, monkeypatch):
-    monkeypatch.setattr(read, "_BLOCK_BYTES", request.param)
+    monkeypatch.setattr(read_rows, "_BLOCK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("changed", [None, 0, 7, 22])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featx.cache.read import Checksums
+from featx.cache.read_rows import Checksums
 from featx.cache.shard import (
     DamagedShardError,
     examine_shards,

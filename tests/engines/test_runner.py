@@ -15,7 +15,7 @@ from featx.engines.runner import (
     is_out_of_memory,
 )
 from featx.exceptions import EngineError, EngineWarning
-from featx.extraction.load import LoadedFeed
+from featx.extraction.prefetch import LoadedFeed
 
 
 class Doubling(Engine):

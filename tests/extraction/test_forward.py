@@ -19,13 +19,13 @@ from featx.inputs.recognize import as_samples
 
 
 def test_pass_stores_rows_while_it_runs(images, monkeypatch):
-    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.row_writer._STORE_EVERY_S", 0.0)
     FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 3
 
 
 def test_pass_stores_a_full_buffer_at_once(images, monkeypatch):
-    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_BYTES", 1)
+    monkeypatch.setattr("featx.extraction.row_writer._STORE_EVERY_BYTES", 1)
     FeatureExtractor("tiny", batch_size=5).fit_transform(images)
     assert EmbeddingCache().info()["n_shards"] == 2
 
@@ -50,7 +50,7 @@ def test_pass_that_fails_keeps_finished_rows(images, monkeypatch):
 
 
 def test_pass_on_a_full_disk_warns_once(images, monkeypatch):
-    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.row_writer._STORE_EVERY_S", 0.0)
     from featx.cache.store import SpaceStore
 
     append, calls = SpaceStore.append, []
@@ -120,7 +120,7 @@ def impatient(monkeypatch):
     """Files are identified ahead of the pass, two at a time, however few there are."""
     monkeypatch.setattr(sequence, "_PATIENCE_S", 0.0)
     monkeypatch.setattr(sequence, "_FILES_AT_ONCE", 2)
-    monkeypatch.setattr("featx.extraction.load.GROUP_SIZE", 2)
+    monkeypatch.setattr("featx.extraction.prefetch.GROUP_SIZE", 2)
     digest = NetworkBegins(monkeypatch, sequence._digest_of_file, n_free=8)
     monkeypatch.setattr(sequence, "_digest_of_file", digest)
     return digest
@@ -271,13 +271,13 @@ def test_pass_lists_all_damaged_duplicates(tmp_path, images):
 
 
 def test_pass_warns_of_failed_compaction(images, monkeypatch):
-    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", 0.0)
-    monkeypatch.setattr("featx.extraction.write.MAX_SHARDS", 1)
+    monkeypatch.setattr("featx.extraction.row_writer._STORE_EVERY_S", 0.0)
+    monkeypatch.setattr("featx.extraction.row_writer.MAX_SHARDS", 1)
 
     def fail(store):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featx.extraction.write.compact", fail)
+    monkeypatch.setattr("featx.extraction.row_writer.compact", fail)
     with pytest.warns(CacheWriteWarning, match="No space left"):
         embeddings = FeatureExtractor("tiny", batch_size=3).fit_transform(images)
     assert np.isfinite(embeddings).all()
@@ -318,7 +318,7 @@ def model():
 @pytest.mark.parametrize("every_s", [0.0, 60.0])
 @pytest.mark.parametrize("options", [{}, {"also_cache": ["conv"]}, {"views": 2}])
 def test_pass_model_changed_meanwhile_stores_nothing_wrong(model, every_s, options, monkeypatch):
-    monkeypatch.setattr("featx.extraction.write._STORE_EVERY_S", every_s)
+    monkeypatch.setattr("featx.extraction.row_writer._STORE_EVERY_S", every_s)
     model.layers[0].name = "conv"
     options = {"augment": "standard", **options} if "views" in options else options
     X = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)

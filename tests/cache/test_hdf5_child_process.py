@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from featx.cache import inspect_hdf5
-from featx.cache.inspect_hdf5 import answer_inspections, inspect_shards
-from featx.cache.plain_hdf5 import read_layout
+from featx.cache import hdf5_child_process
+from featx.cache.hdf5_checks import read_layout
+from featx.cache.hdf5_child_process import answer_inspections, inspect_shards
 from featx.cache.schema import ShardLayout
 from featx.cache.shard import write_shard
 from featx.digests.key_table import keys_from_matrix
@@ -32,7 +32,7 @@ def test_inspect_shards_answers_in_order(shard, tmp_path):
 
 ABORTS_AT_THE_SECOND = """
 import os
-import featx.cache.inspect_hdf5 as inspection
+import featx.cache.hdf5_child_process as inspection
 
 def answer(lines, real=inspection.answer_inspections):
     for line in lines:
@@ -46,7 +46,7 @@ inspection.main()
 DIES_ONCE = """
 import os
 from pathlib import Path
-import featx.cache.inspect_hdf5 as inspection
+import featx.cache.hdf5_child_process as inspection
 
 if not Path({mark!r}).exists():
     Path({mark!r}).touch()
@@ -64,7 +64,7 @@ time.sleep(60)
 
 def be_child(monkeypatch, tmp_path, code):
     (tmp_path / "child.py").write_text(code)
-    monkeypatch.setattr(inspect_hdf5, "_COMMAND", (str(tmp_path / "child.py"),))
+    monkeypatch.setattr(hdf5_child_process, "_COMMAND", (str(tmp_path / "child.py"),))
 
 
 def test_inspect_shards_dying_child_blames_its_file(shard, monkeypatch, tmp_path):
@@ -76,8 +76,8 @@ def test_inspect_shards_dying_child_blames_its_file(shard, monkeypatch, tmp_path
 
 def test_inspect_shards_hanging_child_is_ended(shard, monkeypatch, tmp_path):
     be_child(monkeypatch, tmp_path, HANGS)
-    monkeypatch.setattr(inspect_hdf5, "_STARTUP_S", 2)
-    monkeypatch.setattr(inspect_hdf5, "_SECONDS_PER_FILE", 1)
+    monkeypatch.setattr(hdf5_child_process, "_STARTUP_S", 2)
+    monkeypatch.setattr(hdf5_child_process, "_SECONDS_PER_FILE", 1)
     (fault,) = inspect_shards([shard])
     assert fault == ("not a sound shard: libhdf5 hung while opening it", True)
 
@@ -89,7 +89,7 @@ def test_inspect_shards_child_dying_once_is_retried(shard, monkeypatch, tmp_path
 
 
 def test_inspect_shards_without_child_is_no_damage(shard, monkeypatch):
-    monkeypatch.setattr(inspect_hdf5, "_COMMAND", ("-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(hdf5_child_process, "_COMMAND", ("-c", "raise SystemExit(3)"))
     for fault in inspect_shards([shard, shard]):
         assert "no process can be started" in fault.reason
         assert not fault.is_damage

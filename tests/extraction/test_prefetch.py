@@ -7,7 +7,7 @@ import pytest
 
 from featx.digests.key_table import keys_from
 from featx.exceptions import SampleFault
-from featx.extraction.load import DistinctRows, KnownRows, LoadedFeed, load
+from featx.extraction.prefetch import DistinctRows, KnownRows, LoadedFeed, load
 from featx.inputs.kinds import InputForm
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import IdentifiedBlock

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sample_networks import convolutions, difference, pixels
 
+from featx.engines.graph_bytes import converted_graph, engine_from, reference_inputs
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import CONVERTED, missing_packages
-from featx.engines.stored_graph import converted_graph, engine_from, reference_inputs
 from featx.exceptions import EngineError
 
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featx import EmbeddingCache
-from featx.cache.graphs import GraphKey
+from featx.cache.graph_store import GraphKey
 from featx.digests.space import Space
 from featx.exceptions import CacheDamageWarning
 

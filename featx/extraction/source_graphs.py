@@ -15,18 +15,18 @@ import numpy as np
 
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
-from featx.cache.graphs import MAX_GRAPH_BYTES, GraphKey, GraphStore
+from featx.cache.graph_store import MAX_GRAPH_BYTES, GraphKey, GraphStore
 from featx.digests.keras_settings import STANDARD
 from featx.engines.base import ConvertedEngine
 from featx.engines.devices import fpmath_variables, may_have_accelerator
-from featx.engines.keras_engine import KerasEngine
-from featx.engines.registry import CONVERTED
-from featx.engines.stored_graph import (
+from featx.engines.graph_bytes import (
     converted_graph,
     engine_from,
     engine_version,
     reference_inputs,
 )
+from featx.engines.keras_engine import KerasEngine
+from featx.engines.registry import CONVERTED
 from featx.exceptions import EngineError
 
 _DTYPES = ("uint8", "float32")  # of inputs

@@ -5,7 +5,7 @@ functions that Keras looks up and calls; several public advisories are about nam
 files, or open URLs. So it may name only classes and functions that do nothing but compute, which
 ``data/keras_names.toml`` lists, and custom layers that the application registered with
 ``keras.saving.register_keras_serializable``. Weights may only be plain arrays
-(``cache/plain_hdf5.py``), and the configuration may not declare more of them than the file stores.
+(``cache/hdf5_checks.py``), and the configuration may not declare more of them than the file stores.
 Keras reads the file in a new thread, in which settings of the application, such as
 ``keras.config.enable_unsafe_deserialization()``, have no effect.
 """
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx._archives import ArchiveError, read_members
-from featx.backbones.load import KERAS_SUFFIX, fixed_seed
-from featx.cache.inspect_hdf5 import inspect_weights
+from featx.backbones.keras_models import KERAS_SUFFIX, fixed_seed
+from featx.cache.hdf5_child_process import inspect_weights
 from featx.digests.hashing import digest_of
 from featx.digests.tensor_history import calls_of, is_graph
 from featx.exceptions import SavedFileError

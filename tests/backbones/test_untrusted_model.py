@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx.backbones.stored_model import StoredModel, check_activations
+from featx.backbones.untrusted_model import StoredModel, check_activations
 from featx.exceptions import SavedFileError
 
 

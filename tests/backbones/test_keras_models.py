@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from featx.backbones.load import called_model, file_model, is_backbone_file, named_model
+from featx.backbones.keras_models import called_model, file_model, is_backbone_file, named_model
 from featx.backbones.registry import TINY_FILE, find_network
 from featx.exceptions import BackboneError, WeightsError, WeightsWarning
 
@@ -44,7 +44,7 @@ def test_named_model_random_weights_keep_random_state(network):
 def test_named_model_random_weights_repeat_across_processes():
     code = (
         "from featx.backbones.registry import find_network\n"
-        "from featx.backbones.load import named_model\n"
+        "from featx.backbones.keras_models import named_model\n"
         "m = named_model(find_network('mobilenet_v2'), input_shape=(32, 32, 3), weights=None,\n"
         "                params={'alpha': 0.35})\n"
         "print(m.get_weights()[0].tobytes().hex())"

@@ -26,7 +26,7 @@ _STARTUP_S = 60
 _MEMORY_BYTES = 2 * 2**30
 _READY = "ready"
 # -P: no module in the working directory may be imported.
-_COMMAND = ("-P", "-m", "featx.cache.inspect_hdf5")
+_COMMAND = ("-P", "-m", "featx.cache.hdf5_child_process")
 
 
 class HDF5Fault(NamedTuple):
@@ -107,7 +107,7 @@ def _ask_inspection_child(questions: Sequence[_Question]) -> tuple[list[str], st
 
 def answer_inspections(lines: Iterable[str]) -> Iterator[str]:
     """Answer each line, the kind and path of a file in JSON, with a line of JSON."""
-    from featx.cache.plain_hdf5 import HDF5StructureError, check_plain, read_layout
+    from featx.cache.hdf5_checks import HDF5StructureError, check_plain, read_layout
 
     for line in lines:
         kind, path = json.loads(line)
@@ -144,7 +144,7 @@ def _limit_memory() -> None:
 
 def main() -> None:
     """Answer the questions on standard input; the child process runs this."""
-    import featx.cache.plain_hdf5  # noqa: F401 - loaded before memory is limited
+    import featx.cache.hdf5_checks  # noqa: F401 - loaded before memory is limited
 
     _limit_memory()
     print(_READY, flush=True)

@@ -3,7 +3,7 @@
 HDF5 can refer to other files (external links, external and virtual storage), so that reading it
 reads files of this machine, and it can declare arrays that are far larger than what it stores.
 Neither featx nor Keras writes such files.
-The checks read metadata only, and run in a child process (``inspect_hdf5.py``), since hostile
+The checks read metadata only, and run in a child process (``hdf5_child_process.py``), since hostile
 metadata can crash libhdf5 or make it hang. The arrays of a shard are never read through libhdf5.
 """
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from featx.cache import read as read_module
-from featx.cache.read import Checksums, read_rows
+from featx.cache import read_rows as read_module
+from featx.cache.read_rows import Checksums, read_rows
 
 OFFSET = 40
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from featx import FeatureExtractor, FineTune, TransferClassifier
-from featx.backbones.channels import channel_axis, takes_channels_first
+from featx.backbones.channel_axis import channel_axis, takes_channels_first
 from featx.exceptions import BackboneError, InputError, ParameterError
 
 FIRST = {"data_format": "channels_first"}

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from featx.cache.inspect_hdf5 import inspect_weights
-from featx.cache.plain_hdf5 import HDF5StructureError, check_plain, read_layout
+from featx.cache.hdf5_checks import HDF5StructureError, check_plain, read_layout
+from featx.cache.hdf5_child_process import inspect_weights
 from featx.cache.schema import FORMAT_VERSION
 from featx.cache.shard import write_shard
 from featx.digests.key_table import keys_from_matrix

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featx.cache.hdf5 import PagedFile, shard_frame
+from featx.cache.hdf5_frame import PagedFile, shard_frame
 from featx.cache.schema import FORMAT_VERSION
 from featx.digests.hashing import checksums_of_rows
 from featx.digests.space import Space

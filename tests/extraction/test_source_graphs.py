@@ -18,10 +18,10 @@ from PIL import Image
 
 import featx
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
-from featx.cache.graphs import GraphKey
-from featx.engines import stored_graph
+from featx.cache.graph_store import GraphKey
+from featx.engines import graph_bytes
 from featx.exceptions import CacheDamageWarning, EngineError
-from featx.extraction import engine_cache, stored_graphs
+from featx.extraction import engine_cache, source_graphs
 
 pytestmark = [
     pytest.mark.stores_graphs,
@@ -180,7 +180,7 @@ def stored_again(cache, change):
     (file,) = graphs_in(cache)
     graphs = EmbeddingCache(cache).graphs
     digest = FeatureExtractor("tiny", cache=cache).fit(pictures(1)).space_digest_
-    key = GraphKey((digest,), "openvino", stored_graph.engine_version("openvino"), "uint8")
+    key = GraphKey((digest,), "openvino", graph_bytes.engine_version("openvino"), "uint8")
     graphs.store(key, change(bytes(graphs.find(key))))
     assert graphs_in(cache) == [file]
 
@@ -207,7 +207,7 @@ def test_graph_of_other_rows_is_refused(change, reason, cache, as_new):
 
 def test_graph_of_other_version_is_not_used(cache, as_new, monkeypatch):
     as_new()
-    monkeypatch.setattr(stored_graphs, "engine_version", lambda name: "1.0")
+    monkeypatch.setattr(source_graphs, "engine_version", lambda name: "1.0")
     extractor = FeatureExtractor("tiny", cache=cache)
     images = pictures(4, seed=2)
     np.testing.assert_array_equal(extractor.fit_transform(images), rows_of_keras(images))
@@ -307,15 +307,15 @@ def test_graph_beyond_the_file_size_limit_is_left_out(tmp_path):
 
 
 def test_failed_conversion_is_not_repeated(tmp_path, monkeypatch):
-    class Failing(stored_graph.CONVERTED["openvino"]):
+    class Failing(graph_bytes.CONVERTED["openvino"]):
         n_tries = 0
 
         def _load(self, model):
             Failing.n_tries += 1
             raise RuntimeError("no such operation")
 
-    monkeypatch.setitem(stored_graph.CONVERTED, "openvino", Failing)
-    monkeypatch.setattr(stored_graphs, "_STORED", {})
+    monkeypatch.setitem(graph_bytes.CONVERTED, "openvino", Failing)
+    monkeypatch.setattr(source_graphs, "_STORED", {})
     for seed in range(3):
         FeatureExtractor("tiny", cache=tmp_path).fit_transform(pictures(3, seed=seed))
     assert Failing.n_tries == 1
