@@ -27,20 +27,29 @@ if TYPE_CHECKING:
     from featx.probes.nearest_mean import NearestMeanProbe
     from featx.probes.pca import MomentPCA
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
+    from featx.report.curves import ProbePathDisplay, TuningHistoryDisplay
+    from featx.report.embedding_map import EmbeddingMapDisplay
+    from featx.report.layers import LayerDisplay
+    from featx.report.mistakes import MistakesDisplay
     from featx.saving.persistence import load, save
 
 __all__ = [
     "EmbeddingCache",
+    "EmbeddingMapDisplay",
     "FeatureExtractor",
     "FineTune",
     "KNNProbe",
+    "LayerDisplay",
     "LinearProbe",
+    "MistakesDisplay",
     "MomentPCA",
     "NearestMeanProbe",
+    "ProbePathDisplay",
     "RidgeProbe",
     "RidgeProbeRegressor",
     "TransferClassifier",
     "TransferRegressor",
+    "TuningHistoryDisplay",
     "__version__",
     "compare_heads",
     "embed_on_gpus",
@@ -54,16 +63,21 @@ __all__ = [
 
 _HOMES = {
     "EmbeddingCache": "cache.cache",
+    "EmbeddingMapDisplay": "report.embedding_map",
     "FeatureExtractor": "extractor",
     "FineTune": "finetune.params",
     "KNNProbe": "probes.knn",
+    "LayerDisplay": "report.layers",
     "LinearProbe": "probes.linear",
+    "MistakesDisplay": "report.mistakes",
     "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
+    "ProbePathDisplay": "report.curves",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
+    "TuningHistoryDisplay": "report.curves",
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
