@@ -72,6 +72,10 @@ class AugmentedSamples(Samples):
         """Return the images themselves."""
         return self._samples.take(self._rows[rows // self._n_augmented])
 
+    def content(self, row: int) -> np.ndarray | bytes:
+        """Return the content of the image that is augmented."""
+        return self._samples.content(int(self._rows[row // self._n_augmented]))
+
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Return the keys of all augmented views."""
         return self._keys, []

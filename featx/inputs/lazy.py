@@ -96,6 +96,14 @@ class LazySamples(Samples):
         """Return some of the samples as a lazy sequence."""
         return _Part(self.items, rows)
 
+    def content(self, row: int) -> np.ndarray | bytes:
+        """Read one item, when no other thread reads."""
+        with self._reading:
+            content = self._take(row).content
+        if isinstance(content, UnreadableImageError):
+            raise content
+        return content
+
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; read them unless a pass has done so."""
         if self._n_known < len(self):
