@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
+    from featx.evaluation.image_checks import find_image_issues
     from featx.evaluation.metrics import evaluate
     from featx.extractor import FeatureExtractor
     from featx.finetune.params import FineTune
@@ -54,6 +55,7 @@ __all__ = [
     "compare_heads",
     "embed_on_gpus",
     "evaluate",
+    "find_image_issues",
     "list_backbones",
     "load",
     "load_image_folder",
@@ -81,6 +83,7 @@ _HOMES = {
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
+    "find_image_issues": "evaluation.image_checks",
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",

@@ -1,4 +1,4 @@
-"""The ``featx`` command: the functions of the library from the shell.
+"""The ``featx`` command and its subcommands demo, extract, cv and backbones.
 
 Exit codes: 0 success; 1 the command found damaged rows in a cache; 2 wrong usage; 3 bad input or
 parameters; 4 a backbone or its weights cannot be loaded; 5 a saved file cannot be loaded or holds

@@ -1,4 +1,4 @@
-"""Commands that make and use saved models: fit, predict, evaluate, export."""
+"""Subcommands that make and use saved models: fit, predict, evaluate, export."""
 
 from __future__ import annotations
 

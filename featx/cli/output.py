@@ -1,4 +1,4 @@
-"""Output of the commands: text and tables, JSON, messages.
+"""Output of the command: tables, JSON, messages, and errors that name options (``at_the_shell``).
 
 Results go to standard output; progress, warnings and errors go to standard error. Errors of the
 library name parameters; their parts are formatted here with the options of the command.

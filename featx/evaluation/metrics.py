@@ -1,4 +1,4 @@
-"""Metrics of a classifier's predictions, with intervals and calibration, as plain data."""
+"""``evaluate``: metrics of a classifier's predictions, with intervals and calibration."""
 
 from __future__ import annotations
 

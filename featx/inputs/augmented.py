@@ -1,4 +1,4 @@
-"""Augmented views of images, each of which is a sample.
+"""AugmentedSamples: augmented views of images, each of which is a sample.
 
 Image, augmentation and number determine an augmented view, and its key is a digest of the three, so
 that each view goes through the network once. The views of an image are neighbors, so that a batch

@@ -1,4 +1,4 @@
-"""Lists of images in folders: one folder per class, or any files and folders."""
+"""``load_image_folder``, ``list_images``: images in folders, by class or as they come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images as inputs of a backbone: decoded, in its channels and its size.
+"""``decode_to``: from an encoded image to the channels and the size of a backbone's input.
 
 Images are decoded as a viewer shows them: EXIF orientation is applied, transparency becomes white,
 16 bits become 8 (see ``pixels.py``), and palettes, gray, CMYK and other color spaces become RGB.

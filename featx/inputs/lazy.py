@@ -1,4 +1,4 @@
-"""Samples of a lazy sequence, which makes an item each time it is indexed.
+"""LazySamples: samples of a lazy sequence, which makes an item each time it is indexed.
 
 A PyTorch ``Dataset`` or a column of Hugging Face's ``datasets`` opens and decodes an image when it
 is indexed. So items are read in order, once per pass, by one thread at a time. Only the digest of

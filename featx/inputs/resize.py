@@ -1,4 +1,4 @@
-"""Resizing of images to the input size of a backbone, with the antialiased Lanczos filter.
+"""``resized``: images in the input size of a backbone, with the antialiased Lanczos filter.
 
 There are three ways to resize an image whose aspect ratio differs from the input's:
 

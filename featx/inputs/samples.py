@@ -1,4 +1,4 @@
-"""Samples in order: their keys, and their inputs for the backbone.
+"""Samples (ArraySamples, ValueSamples): samples in order, their keys, and their inputs.
 
 Here are the base class :class:`Samples` and samples in one array (in memory, memory-mapped or HDF5;
 read in blocks). Items of sequences are in ``sequence.py`` and ``lazy.py``.

@@ -1,4 +1,4 @@
-"""Samples of a sequence: paths, encoded images, PIL images and single arrays, in any mixture."""
+"""ItemSamples: a sequence of paths, encoded images, PIL images and arrays, in any mixture."""
 
 from __future__ import annotations
 

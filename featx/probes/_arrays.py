@@ -1,4 +1,4 @@
-"""Operations on rows in NumPy arrays, in arrays of other libraries, and in lazy arrays.
+"""Operations on rows in NumPy arrays, arrays of other libraries, and lazy arrays (``take_rows``).
 
 Arrays of another library, such as torch tensors on a GPU, are those that scikit-learn's Array API
 dispatch accepts (``array_api_dispatch=True``). Products of rows are computed where the rows are;
