@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
 from featx._targets import as_labels
-from featx._training_data import readable_mask
 from featx._validation import has_methods
 from featx.exceptions import InputError, ParameterError
-from featx.report.figures import COLORS, GRAY, MARKERS, add_legend, axes_or_new, import_pyplot
+from featx.probes._arrays import is_lazy
+from featx.report.plots import COLORS, GRAY, MARKERS, add_legend, axes_or_new, import_pyplot
+from featx.report.projection import project
 
 _MAX_CLASSES = len(COLORS) * len(MARKERS)  # with a color and a marker of their own
+_AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}
 
 
 class EmbeddingMapDisplay:
@@ -69,7 +69,9 @@ class EmbeddingMapDisplay:
         self.axis_names = axis_names
 
     @classmethod
-    def from_estimator(cls, estimator: Any, X: Any, y: Any = None, *, ax: Any = None) -> Self:
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: Any = None, *, method: str = "pca", ax: Any = None
+    ) -> Self:
         """Plot the embeddings that an estimator computes of samples.
 
         Samples that cannot be read are left out if the extractor has ``on_error="nan"``.
@@ -82,6 +84,9 @@ class EmbeddingMapDisplay:
             See :meth:`FeatureExtractor.transform`.
         y : array-like of shape (n_samples,), default=None
             Labels or numbers by which points are colored.
+        method : {"pca", "umap", "tsne"}, default="pca"
+            Two principal components; or UMAP (McInnes et al. 2018, arXiv 1802.03426), which needs
+            umap-learn; or scikit-learn's t-SNE (van der Maaten and Hinton 2008).
         ax : matplotlib Axes, default=None
             Axes to plot on; None makes a new figure.
 
@@ -92,7 +97,7 @@ class EmbeddingMapDisplay:
         Raises
         ------
         ParameterError
-            `estimator` has no ``transform``.
+            `estimator` has no ``transform``, or the method is unknown.
         InputError
             See :meth:`from_embeddings`.
         MissingExtraError
@@ -118,24 +123,23 @@ class EmbeddingMapDisplay:
                 "from_embeddings",
             )
         embeddings = np.asarray(estimator.transform(X))
-        if embeddings.ndim != 2:
-            raise InputError(
-                f"the embeddings have shape {embeddings.shape}: expected vectors, which another "
-                "pooling gives"
-            )
-        y = _checked_colors(y, len(embeddings))
-        kept = readable_mask(embeddings)
-        return cls.from_embeddings(embeddings[kept], None if y is None else y[kept], ax=ax)
+        return cls.from_embeddings(embeddings, y, method=method, ax=ax)
 
     @classmethod
-    def from_embeddings(cls, embeddings: Any, y: Any = None, *, ax: Any = None) -> Self:
-        """Plot embeddings, projected onto their first two principal components.
+    def from_embeddings(
+        cls, embeddings: Any, y: Any = None, *, method: str = "pca", ax: Any = None
+    ) -> Self:
+        """Plot embeddings, projected to two dimensions.
 
         Parameters
         ----------
-        embeddings : array-like of shape (n_samples, n_features)
+        embeddings : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Samples with NaN or infinite values are left out.
         y : array-like of shape (n_samples,), default=None
             Labels or numbers by which points are colored.
+        method : {"pca", "umap", "tsne"}, default="pca"
+            Two principal components; or UMAP (McInnes et al. 2018, arXiv 1802.03426), which needs
+            umap-learn; or scikit-learn's t-SNE (van der Maaten and Hinton 2008).
         ax : matplotlib Axes, default=None
             Axes to plot on; None makes a new figure.
 
@@ -145,28 +149,30 @@ class EmbeddingMapDisplay:
 
         Raises
         ------
+        ParameterError
+            The method is unknown.
         InputError
-            `y` holds several labels for each sample, or there are fewer than two samples.
-        ValueError
-            Lengths differ, or values are missing or infinite.
+            `y` does not hold one label for each sample, or the embeddings are not vectors, or none
+            of them is finite.
         MissingExtraError
-            matplotlib is not installed.
+            matplotlib, or umap-learn for ``method="umap"``, is not installed.
         """
         import_pyplot(f"{cls.__name__}.from_embeddings")
-        embeddings = check_array(embeddings, dtype=[np.float32, np.float64])
+        if not is_lazy(embeddings):
+            embeddings = np.asarray(embeddings)
         y = _checked_colors(y, len(embeddings))
-        if min(embeddings.shape) < 2:
-            raise InputError(
-                f"embeddings have shape {embeddings.shape}: a map needs two samples, and two "
-                "features, at least"
-            )
-        pca = PCA(2, random_state=0)
-        points = pca.fit_transform(embeddings)
-        names = [
-            f"component {number} ({fraction:.0%} of the variance)"
-            for number, fraction in enumerate(pca.explained_variance_ratio_, start=1)
-        ]
-        return cls(points=points, y=y, axis_names=(names[0], names[1])).plot(ax)
+        points, explained = project(embeddings, method)
+        known = np.flatnonzero(~np.isnan(points).any(axis=1))
+        if not len(known):
+            raise InputError(f"none of the {len(points)} embeddings has finite values only")
+        name, together = _AXES[method], ""
+        if explained is not None:
+            together = f" (both: {explained:.0%} of the variance)"
+        return cls(
+            points=points[known],
+            y=None if y is None else y[known],
+            axis_names=(f"{name} 1{together}", f"{name} 2"),
+        ).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Plot the map.

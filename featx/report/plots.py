@@ -1,4 +1,4 @@
-r"""Figures of the displays: matplotlib when it is needed, colors, and names as plain text.
+r"""Plots of the displays: matplotlib when it is needed, colors, and names as plain text.
 
 matplotlib takes a name such as ``$x_1$`` for a formula, leaves names that begin with ``_`` out of
 legends, and breaks lines at ``\n``. Here, names of classes and files are shown as they are, in one
