@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from featx.probes.nearest_mean import NearestMeanProbe
     from featx.probes.pca import MomentPCA
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
-    from featx.report.curves import ProbePathDisplay, TuningHistoryDisplay
-    from featx.report.embedding_map import EmbeddingMapDisplay
-    from featx.report.layers import LayerDisplay
-    from featx.report.mistakes import MistakesDisplay
+    from featx.reporting.card import ModelCard, model_card
+    from featx.reporting.curves import ProbePathDisplay, TuningHistoryDisplay
+    from featx.reporting.embedding_map import EmbeddingMapDisplay
+    from featx.reporting.layers import LayerDisplay
+    from featx.reporting.mistakes import MistakesDisplay
     from featx.saving.persistence import load, save
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "LayerDisplay",
     "LinearProbe",
     "MistakesDisplay",
+    "ModelCard",
     "MomentPCA",
     "NearestMeanProbe",
     "ProbePathDisplay",
@@ -59,27 +61,29 @@ __all__ = [
     "list_backbones",
     "load",
     "load_image_folder",
+    "model_card",
     "near_duplicates",
     "save",
 ]
 
 _HOMES = {
     "EmbeddingCache": "cache.cache",
-    "EmbeddingMapDisplay": "report.embedding_map",
+    "EmbeddingMapDisplay": "reporting.embedding_map",
     "FeatureExtractor": "extractor",
     "FineTune": "finetune.params",
     "KNNProbe": "probes.knn",
-    "LayerDisplay": "report.layers",
+    "LayerDisplay": "reporting.layers",
     "LinearProbe": "probes.linear",
-    "MistakesDisplay": "report.mistakes",
+    "MistakesDisplay": "reporting.mistakes",
+    "ModelCard": "reporting.card",
     "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
-    "ProbePathDisplay": "report.curves",
+    "ProbePathDisplay": "reporting.curves",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
-    "TuningHistoryDisplay": "report.curves",
+    "TuningHistoryDisplay": "reporting.curves",
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
@@ -87,6 +91,7 @@ _HOMES = {
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
+    "model_card": "reporting.card",
     "near_duplicates": "evaluation.duplicates",
     "save": "saving.persistence",
 }

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
 _IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath())
-_MODEL = click.argument("model", type=GivenPath())
-_TRUSTED = click.option(
+MODEL = click.argument("model", type=GivenPath())
+TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
 _CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
@@ -64,7 +64,7 @@ _ON_ERROR = click.option(
 @head_option("--head", default="logistic")
 @SEED
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
-@_TRUSTED
+@TRUSTED
 @fine_tune_options
 @extractor_options
 @AS_JSON
@@ -112,10 +112,10 @@ def fit(
 
 
 @click.command(cls=Command)
-@_MODEL
+@MODEL
 @_IMAGES
 @click.option("--proba", is_flag=True, help="Print the probability of each class too.")
-@_TRUSTED
+@TRUSTED
 @_CACHE
 @_ON_ERROR
 @AS_JSON
@@ -193,9 +193,9 @@ def _shown_probabilities(proba: Any) -> list[str]:
 
 
 @click.command(cls=Command)
-@_MODEL
+@MODEL
 @FOLDER
-@_TRUSTED
+@TRUSTED
 @_CACHE
 @_ON_ERROR
 @AS_JSON
@@ -242,11 +242,11 @@ def evaluate(
 
 
 @click.command(cls=Command)
-@_MODEL
+@MODEL
 @click.argument("out", type=GivenPath(path_type=Path))
 @click.option("--include-resize", is_flag=True, help="Take images of any size, and resize them.")
 @FORCE
-@_TRUSTED
+@TRUSTED
 @AS_JSON
 def export(
     model: str,

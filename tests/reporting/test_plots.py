@@ -15,7 +15,7 @@ from featx import (
     TuningHistoryDisplay,
 )
 from featx.exceptions import MissingExtraError
-from featx.report.plots import add_legend
+from featx.reporting.plots import add_legend
 
 NAMES = ["$x_1$", "$unbalanced", "_hidden", "two\nlines", "esc\x1b[2J", "n" * 200]
 SHOWN = ["$x_1$", "$unbalanced", "_hidden", r"two\nlines", r"esc\x1b[2J"]

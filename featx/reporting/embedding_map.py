@@ -11,8 +11,8 @@ from featx._targets import as_labels
 from featx._validation import has_methods
 from featx.exceptions import InputError, ParameterError
 from featx.probes._arrays import is_lazy
-from featx.report.plots import COLORS, GRAY, MARKERS, add_legend, axes_or_new, import_pyplot
-from featx.report.projection import project
+from featx.reporting.plots import COLORS, GRAY, MARKERS, add_legend, axes_or_new, import_pyplot
+from featx.reporting.projection import project
 
 _MAX_CLASSES = len(COLORS) * len(MARKERS)  # with a color and a marker of their own
 _AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}

@@ -20,7 +20,7 @@ from featx.exceptions import InputError
 from featx.heads.fit import as_head_input, predict
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
-from featx.report.plots import GRAY, axes_or_new, import_pyplot, set_text, short_name
+from featx.reporting.plots import GRAY, axes_or_new, import_pyplot, set_text, short_name
 
 _N_COLUMNS = 4
 _CELL_INCHES = (2.2, 2.7)

@@ -22,7 +22,7 @@ from featx.backbones.blocks import blocks_of
 from featx.digests.tensor_history import is_graph, producing_call, upstream_tensors
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
-from featx.report.plots import (
+from featx.reporting.plots import (
     AS_TEXT,
     BEST,
     add_legend,

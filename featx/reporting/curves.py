@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from featx.exceptions import InputError, ParameterError
-from featx.report.plots import BEST, COLORS, add_legend, axes_or_new, plot_folds, set_text
+from featx.reporting.plots import BEST, COLORS, add_legend, axes_or_new, plot_folds, set_text
 
 _STRENGTHS = {"Cs": "C", "alphas": "alpha", "n_neighbors": "n_neighbors"}
 _MAX_TICKS = 8  # more strengths than these have ticks at powers of ten
