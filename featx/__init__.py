@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
+<<<<<<< HEAD
     from featx.evaluation.image_checks import find_image_issues
+=======
+    from featx.evaluation.label_issues import find_label_issues
+>>>>>>> a9799eb81597776a77eac0b711700c17da10de76
     from featx.evaluation.metrics import evaluate
+    from featx.evaluation.neighbors import find_similar
     from featx.extractor import FeatureExtractor
     from featx.finetune.params import FineTune
     from featx.inputs.folders import load_image_folder
@@ -46,7 +51,12 @@ __all__ = [
     "compare_heads",
     "embed_on_gpus",
     "evaluate",
+<<<<<<< HEAD
     "find_image_issues",
+=======
+    "find_label_issues",
+    "find_similar",
+>>>>>>> a9799eb81597776a77eac0b711700c17da10de76
     "list_backbones",
     "load",
     "load_image_folder",
@@ -69,7 +79,12 @@ _HOMES = {
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
+<<<<<<< HEAD
     "find_image_issues": "evaluation.image_checks",
+=======
+    "find_label_issues": "evaluation.label_issues",
+    "find_similar": "evaluation.neighbors",
+>>>>>>> a9799eb81597776a77eac0b711700c17da10de76
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
