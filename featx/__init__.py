@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
-<<<<<<< HEAD
     from featx.evaluation.image_checks import find_image_issues
-=======
     from featx.evaluation.label_issues import find_label_issues
->>>>>>> a9799eb81597776a77eac0b711700c17da10de76
     from featx.evaluation.metrics import evaluate
     from featx.evaluation.neighbors import find_similar
     from featx.extractor import FeatureExtractor
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
     from featx.probes.nearest_mean import NearestMeanProbe
     from featx.probes.pca import MomentPCA
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
+    from featx.reporting.report import Report, report
     from featx.saving.persistence import load, save
 
 __all__ = [
@@ -43,6 +41,7 @@ __all__ = [
     "LinearProbe",
     "MomentPCA",
     "NearestMeanProbe",
+    "Report",
     "RidgeProbe",
     "RidgeProbeRegressor",
     "TransferClassifier",
@@ -51,16 +50,14 @@ __all__ = [
     "compare_heads",
     "embed_on_gpus",
     "evaluate",
-<<<<<<< HEAD
     "find_image_issues",
-=======
     "find_label_issues",
     "find_similar",
->>>>>>> a9799eb81597776a77eac0b711700c17da10de76
     "list_backbones",
     "load",
     "load_image_folder",
     "near_duplicates",
+    "report",
     "save",
 ]
 
@@ -72,6 +69,7 @@ _HOMES = {
     "LinearProbe": "probes.linear",
     "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
+    "Report": "reporting.report",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
@@ -79,16 +77,14 @@ _HOMES = {
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
-<<<<<<< HEAD
     "find_image_issues": "evaluation.image_checks",
-=======
     "find_label_issues": "evaluation.label_issues",
     "find_similar": "evaluation.neighbors",
->>>>>>> a9799eb81597776a77eac0b711700c17da10de76
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
     "near_duplicates": "evaluation.duplicates",
+    "report": "reporting.report",
     "save": "saving.persistence",
 }
 
