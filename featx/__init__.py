@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
     from featx.evaluation.image_checks import find_image_issues
+    from featx.evaluation.label_issues import find_label_issues
     from featx.evaluation.metrics import evaluate
+    from featx.evaluation.neighbors import find_similar
     from featx.extractor import FeatureExtractor
     from featx.finetune.params import FineTune
     from featx.inputs.folders import load_image_folder
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from featx.reporting.embedding_map import EmbeddingMapDisplay
     from featx.reporting.layers import LayerDisplay
     from featx.reporting.mistakes import MistakesDisplay
+    from featx.reporting.report import Report, report
     from featx.saving.persistence import load, save
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "MomentPCA",
     "NearestMeanProbe",
     "ProbePathDisplay",
+    "Report",
     "RidgeProbe",
     "RidgeProbeRegressor",
     "TransferClassifier",
@@ -58,11 +62,14 @@ __all__ = [
     "embed_on_gpus",
     "evaluate",
     "find_image_issues",
+    "find_label_issues",
+    "find_similar",
     "list_backbones",
     "load",
     "load_image_folder",
     "model_card",
     "near_duplicates",
+    "report",
     "save",
 ]
 
@@ -79,6 +86,7 @@ _HOMES = {
     "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
     "ProbePathDisplay": "reporting.curves",
+    "Report": "reporting.report",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
@@ -88,11 +96,14 @@ _HOMES = {
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
     "find_image_issues": "evaluation.image_checks",
+    "find_label_issues": "evaluation.label_issues",
+    "find_similar": "evaluation.neighbors",
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
     "model_card": "reporting.card",
     "near_duplicates": "evaluation.duplicates",
+    "report": "reporting.report",
     "save": "saving.persistence",
 }
 

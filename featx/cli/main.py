@@ -65,6 +65,8 @@ from featx.cli.output import (
     show_result,
     status,
 )
+from featx.cli.report import report
+from featx.cli.similar import similar
 from featx.exceptions import (
     BackboneError,
     EngineError,
@@ -333,7 +335,7 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (fit, predict, evaluate, export, card, cache):
+for command in (fit, predict, evaluate, report, card, similar, export, cache):
     cli.add_command(command)
 
 

@@ -138,7 +138,7 @@ def predict(
     from featx.inputs.folders import list_images
 
     paths = list_images(images)
-    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} has no probabilities: leave --proba out")
     is_read, rows = _readable_rows(classifier, paths)
@@ -216,7 +216,7 @@ def evaluate(
     from featx.inputs.folders import load_image_folder
 
     images = load_image_folder(folder)
-    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     _check_has_one_output(classifier, model)
     unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
     if unknown:
@@ -267,7 +267,7 @@ def export(
     format = _FORMATS.get(out.suffix.lower(), "saved_model")
     check_output_files(*exported_files(out, format), force=force)
     check_model_export(out, format)
-    classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
+    classifier = load_classifier(model, trusted=trusted, cache="none", on_error=None)
     classifier.export(out, format=format, include_resize=include_resize)
     show_result(
         {"out": str(out), "format": format, "full_precision": FULL_PRECISION[format]},
@@ -276,7 +276,7 @@ def export(
     )
 
 
-def _load_classifier(
+def load_classifier(
     model: str, *, trusted: tuple[str, ...], cache: str, on_error: str | None
 ) -> TransferClassifier:
     """Load a saved classifier with a cache and a treatment of unreadable images."""
