@@ -124,7 +124,7 @@ def model_card(estimator: Any, report: Any = None) -> ModelCard:
     >>> print(str(card).partition("## Results")[2].partition("| macro")[0])
     <BLANKLINE>
     <BLANKLINE>
-    The split was not recorded.
+    Split: not recorded
     <BLANKLINE>
     | metric | value | 95% interval |
     |---|---|---|
@@ -147,7 +147,7 @@ def model_card(estimator: Any, report: Any = None) -> ModelCard:
         "data": [*measured.data(), *model.training()],
         "limits": [*model.limits(), *measured.limits()],
         "tasks": [*model.tasks(), *measured.tasks()],
-        "versions": measured.versions() or _versions(),
+        "versions": list({**_versions(), **measured.versions()}.items()),
     }
     return ModelCard(_front_matter(model, measured), render("card.md", context))
 
@@ -165,12 +165,12 @@ def _check_same_model(model: ModelFacts, measured: Measurements) -> None:
         )
 
 
-def _versions() -> list[tuple[str, str]]:
+def _versions() -> dict[str, str]:
     """Return the versions with which the card is written."""
-    found = [("featx", __version__), ("Python", platform.python_version())]
+    found = {"featx": __version__, "Python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found.append((name, version(name)))
+            found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found

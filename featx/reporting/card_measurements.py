@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from featx.exceptions import ParameterError
-from featx.reporting.markdown import NOT_MEASURED, Markdown, interval, number
+from featx.reporting.markdown import NOT_MEASURED, Markdown, escaped, interval, number
 
 _MAX_CLASSES = 200  # with a row in the tables
+_MAX_CONFUSIONS = 3
 _FEW_SAMPLES = 20
 _OFF_TEMPERATURE = 1.25
 _VALUE_METRICS = {  # names in reports: names for people, names of Hugging Face
@@ -68,7 +71,8 @@ class Measurements:
         intervals = self.table("metrics", "intervals")
         rows = []
         if is_number(accuracy := self.part("metrics", "accuracy")):
-            rows.append(_score("accuracy", accuracy, intervals.get("accuracy")))
+            name = "accuracy, all outputs right" if self._outputs() else "accuracy"
+            rows.append(_score(name, accuracy, intervals.get("accuracy")))
         for name, value in self.table("metrics", "macro").items():
             if name != "support":
                 ends = self.part("metrics", "intervals", "macro", name)
@@ -139,7 +143,7 @@ class Measurements:
         """Return the limits that the measurements show."""
         if not self._scores():
             return ["How good the model is on new samples was not measured."]
-        found = []
+        found: list[str] = self._confusions()
         supports = [row["support"] for row in self._by_class()]
         n_few = sum(s.isdigit() and int(s) < _FEW_SAMPLES for s in supports)
         if n_few:
@@ -160,13 +164,32 @@ class Measurements:
             )
         return found
 
+    def _confusions(self) -> list[str]:
+        """Return the classes that are confused most often."""
+        labels, counts = (self.part("metrics", "confusion", name) for name in ("labels", "counts"))
+        try:
+            table = np.array(counts, np.int64)
+            n_true = table.sum(axis=1)
+            np.fill_diagonal(table, 0)
+            worst = np.argsort(-table, axis=None, kind="stable")[:_MAX_CONFUSIONS]
+            pairs = [divmod(int(place), len(table)) for place in worst if table.flat[place]]
+            return [
+                Markdown(
+                    f"It takes {escaped(labels[true])} for {escaped(labels[predicted])} in "
+                    f"{table[true, predicted]} of {n_true[true]} samples."
+                )
+                for true, predicted in pairs
+            ]
+        except (ValueError, TypeError, IndexError, OverflowError):  # not from featx.evaluate
+            return []
+
     def tasks(self) -> list[str]:
         """Return what has to be measured or written yet."""
         return [] if self._scores() else ["Measure the model on samples that it was not fitted on."]
 
-    def versions(self) -> list[tuple[str, str]]:
+    def versions(self) -> dict[str, str]:
         """Return the versions with which the report was made."""
-        return [(name, str(value)) for name, value in self.table("versions").items()]
+        return {name: str(value) for name, value in self.table("versions").items()}
 
     def for_hugging_face(self) -> list[dict[str, Any]]:
         """Return the metrics as in the front matter of Hugging Face."""

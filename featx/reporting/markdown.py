@@ -18,8 +18,11 @@ from featx.exceptions import MissingExtraError
 
 NOT_MEASURED = "not measured"
 _MAX_NAME_CHARS = 200
-# A dot after "www" and a colon before other text make links, or emoji of ":warning:".
-_SPECIAL = re.compile(r"([\\`*_\[\]#|~$@]|(?<=www)\.|:(?=\S))", re.IGNORECASE)
+# A dot after "www" and a colon before other text make links, or emoji of ":warning:". An underscore
+# between letters or digits is one.
+_SPECIAL = re.compile(
+    r"([\\`*\[\]#|~$@]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.|:(?=\S))", re.IGNORECASE
+)
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -35,7 +38,7 @@ def escaped(value: object) -> Markdown:
     Examples
     --------
     >>> print(escaped("<b>*$x_1$*</b>"))
-    &lt;b&gt;\*\$x\_1\$\*&lt;/b&gt;
+    &lt;b&gt;\*\$x_1\$\*&lt;/b&gt;
     >>> escaped("sea lion")
     'sea lion'
     """

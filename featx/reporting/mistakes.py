@@ -25,6 +25,7 @@ from featx.reporting.plots import GRAY, axes_or_new, import_pyplot, set_text, sh
 _N_COLUMNS = 4
 _CELL_INCHES = (2.2, 2.7)
 _FONT_SIZE = 8
+_CHAR_WIDTH = 0.65  # of the font size
 _TEXT_POINTS = 46  # height of three lines of text
 _MIN_CHARS = 22
 
@@ -288,13 +289,11 @@ class _Outcome(NamedTuple):
     @classmethod
     def of(cls, y_true: Any, y_pred: Any, proba: Any, classes: Any) -> Self:
         """Check labels, values and probabilities, and compute losses."""
-        check_consistent_length(y_true, y_pred, proba)
         if _are_values(y_true) or _are_values(y_pred):
-            true, predicted = as_values(y_true).ravel(), as_values(y_pred).ravel()
-            check_consistent_length(true, predicted)
-            return cls(true, predicted, None, np.abs(true - predicted))
+            return cls._of_values(as_values(y_true), as_values(y_pred))
         given = {"y_true": checked_labels(y_true, "y_true")}
         given["y_pred"] = checked_labels(y_pred, "y_pred")
+        check_consistent_length(*given.values(), proba)
         if proba is None:
             true, predicted = comparable(**given)
             return cls(true, predicted, None, None)
@@ -308,6 +307,17 @@ class _Outcome(NamedTuple):
         p_true = proba[rows, order[np.searchsorted(known, true, sorter=order)]]
         confidence = proba[rows, order[np.searchsorted(known, predicted, sorter=order)]]
         return cls(true, predicted, confidence, -np.log(np.maximum(p_true, np.finfo(float).tiny)))
+
+    @classmethod
+    def _of_values(cls, y_true: np.ndarray, y_pred: np.ndarray) -> Self:
+        for name, values in (("y_true", y_true), ("y_pred", y_pred)):
+            if values.ndim != 1 and values.shape[1:] != (1,):
+                raise InputError(
+                    f"{name} has shape {values.shape}: expected one value for each sample"
+                )
+        check_consistent_length(y_true, y_pred)
+        y_true, y_pred = y_true.ravel(), y_pred.ravel()
+        return cls(y_true, y_pred, None, np.abs(y_true - y_pred))
 
     def worst_rows(self) -> np.ndarray:
         """Return the rows of mistakes, those with the largest loss first."""
@@ -363,7 +373,9 @@ class _Grid(NamedTuple):
     @property
     def n_chars(self) -> int:
         """Number of characters in a line below a picture."""
-        return max(_MIN_CHARS, int(self.inches[0] / self.n_columns * 72 / (0.6 * _FONT_SIZE)))
+        return max(
+            _MIN_CHARS, int(self.inches[0] / self.n_columns * 72 / (_CHAR_WIDTH * _FONT_SIZE))
+        )
 
     def place(self, number: int) -> tuple[float, float, float, float]:
         """Return left, bottom, width and height of a picture, as fractions of the axes."""

@@ -84,6 +84,7 @@ def test_card_of_loaded_file_has_results(classifier, report, tmp_path):
 
 def test_card_names_limits_of_measurements(classifier, report):
     limits = section(model_card(classifier, report), "Limits")
+    assert "It takes light for dark in 1 of 11 samples." in limits
     for limit in ("2 classes were measured on fewer than 20", "About 3 labels", "near-duplicates"):
         assert limit in limits
 
@@ -185,10 +186,19 @@ def test_card_of_vectors_has_their_shape(labels):
 @pytest.mark.parametrize("junk", [None, 1, "text", [1], {"a": 1}, True, float("nan")])
 def test_card_of_foreign_report_is_written(junk, classifier):
     names = ("metrics", "data", "split", "versions", "baselines", "label_issues", "duplicates")
-    inner = ("accuracy", "macro", "classes", "intervals", "calibration", "outputs", "n_samples")
+    inner = (
+        "accuracy",
+        "macro",
+        "confusion",
+        "classes",
+        "intervals",
+        "calibration",
+        "outputs",
+        "n_samples",
+    )
     for report in (dict.fromkeys(names, junk), {"metrics": dict.fromkeys(inner, junk)}):
         if isinstance(junk, dict):
-            report.get("metrics", {}).pop("classes", None)
+            report["metrics"].pop("classes", None)
         front_matter(model_card(classifier, report))
 
 

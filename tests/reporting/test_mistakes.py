@@ -90,6 +90,8 @@ def test_mistakes_fit_into_given_axes(paths):
     [
         (Y_TRUE[:3], Y_PRED[:3], None, "X has 4 samples and y_true has 3"),
         (Y_TRUE, [[0, 1]] * 4, None, "one label for each sample"),
+        ([[0, 1]] * 4, [[0, 1]] * 4, [PROBA, PROBA], "one label for each sample"),
+        ([[0.5, 1]] * 4, [[0.5, 1]] * 4, None, "y_true has shape .*one value for each sample"),
         (Y_TRUE, Y_PRED, PROBA[:, :1], "a column for each of the 2 classes"),
     ],
 )
