@@ -19,7 +19,7 @@ from featx._transfer import TransferEstimator
 from featx._validation import ParameterFaults
 from featx.backbones.backbone import Backbone
 from featx.backbones.blocks import blocks_of
-from featx.digests.tensor_history import is_graph, producing_call, upstream_tensors
+from featx.digests.tensor_history import calls_of, is_graph, upstream_tensors
 from featx.exceptions import ParameterError
 from featx.extractor import FeatureExtractor
 from featx.reporting.plots import (
@@ -169,8 +169,8 @@ class LayerDisplay:
         >>> from featx import LayerDisplay, TransferClassifier
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
         >>> images[::2] //= 4
-        >>> grid = {"extractor__layer": ["stage4", "stage2"], "head": ["knn", "nearest_mean"]}
-        >>> search = GridSearchCV(TransferClassifier("tiny"), grid, cv=2)
+        >>> grid = {"extractor__layer": ["stage4", "stage2"]}
+        >>> search = GridSearchCV(TransferClassifier("tiny", "nearest_mean"), grid, cv=2)
         >>> LayerDisplay.from_search(search.fit(images, [0, 1] * 10)).layers
         ['stage2', 'stage4']
         >>> plt.show()
@@ -268,14 +268,14 @@ def _fold_scores(results: Mapping[str, Any], metric: str) -> np.ndarray:
 
 
 def _block_ends(backbone: Backbone) -> list[str | None]:
-    """Return the layers at the ends of blocks where one tensor is live, and None, the output."""
+    """Return the layers at the ends of blocks, and None, the output."""
     if not is_graph(backbone.model):
         return [None]
     others = backbone.hub.outputs if backbone.hub else {}
     names = {id(tensor): name for name, tensor in others.items()}
-    starts = (block.start.tensors for block in blocks_of(backbone.model)[1:])
-    ends = [tensors[0] for tensors in starts if len(tensors) == 1]
-    return [*(names.get(id(end)) or producing_call(end)[0].operation.name for end in ends), None]
+    calls = calls_of(backbone.model)
+    last = [calls[block.start.position - 1] for block in blocks_of(backbone.model)[1:]]
+    return [*(names.get(id(call.outputs[0])) or call.operation.name for call in last), None]
 
 
 def _layers_by_depth(layers: Sequence[str | None], backbone: Backbone) -> list[str | None]:

@@ -134,6 +134,26 @@ def test_card_names_no_path(images, labels, tmp_path):
     assert "| of these, could not be read | 1 |" in str(card)
 
 
+def test_card_of_fine_tuned_model_has_both_scores(classifier):
+    classifier.report_.update(kept="tuned", head_score=0.9, tuned_score=0.95)
+    card = model_card(classifier)
+    assert "| validation scores of head and fine-tuned model | 0.900 and 0.950 |" in str(card)
+    assert "| weights | fine-tuned, in the saved file |" in str(card)
+    assert front_matter(card)["license"] == "unknown"
+
+
+def test_card_names_parameters_of_backbone(images, labels):
+    extractor = FeatureExtractor("tiny", resize="crop", views=2, augment="standard")
+    classifier = TransferClassifier(extractor, "ridge").fit(images[:4], labels[:4])
+    classifier.extractor_.set_params(backbone_params={"alpha": 0.25})
+    card = model_card(classifier)
+    assert repr(card) == "<ModelCard Image classifier on tiny>"
+    assert "| parameters of the backbone | {'alpha': 0.25} |" in section(card, "Model")
+    assert "| augmented views | 2 |" in section(card, "Model")
+    assert "resized | crop, " in section(card, "How to serve")
+    assert "model.predict([" in section(card, "How to load")
+
+
 def test_card_untrusted_head_names_types(images, labels):
     head = KNeighborsClassifier(1, algorithm="kd_tree")
     card = model_card(TransferClassifier("tiny", head).fit(images, labels))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -42,6 +43,13 @@ def test_probe_path_shows_scores_of_folds(probe, name, load_data):
     assert display.selected_.get_xdata() == [getattr(probe, f"{name}_")]
     assert display.selected_.get_ydata() == [pytest.approx(probe.best_score_)]
     assert display.ax_.get_xlabel() == name
+
+
+def test_probe_path_is_found_in_search(images, labels):
+    grid = {"head__fit_intercept": [True, False]}
+    search = GridSearchCV(TransferClassifier("tiny", RidgeProbe(cv=2)), grid, cv=2)
+    display = ProbePathDisplay.from_estimator(search.fit(images, labels))
+    assert display.selected == search.best_estimator_.head_.alpha_
 
 
 @pytest.mark.parametrize("head", [RidgeClassifier(), NearestMeanProbe()])

@@ -1,5 +1,6 @@
 """Scores by layer: one pass for all, and layers in the order of the backbone."""
 
+import keras
 import pytest
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -7,6 +8,7 @@ from sklearn.pipeline import make_pipeline
 
 from featx import FeatureExtractor, LayerDisplay, TransferClassifier
 from featx.exceptions import ParameterError
+from featx.reporting.layers import _block_ends
 
 LAYERS = [None, "stage3", "stage1"]
 
@@ -25,6 +27,28 @@ def test_layers_take_one_pass_for_all(cache, images, labels):
     assert display.scores[1].tolist() == cross_val_score(other, images, labels, cv=2).tolist()
     names = [label.get_text() for label in display.ax_.get_xticklabels()]
     assert names == ["stage1", "stage3", "output"]
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.average = keras.layers.GlobalAveragePooling2D()
+
+    def call(self, x):
+        return self.average(x)
+
+
+def test_layers_of_subclassed_model_are_output(images, labels):
+    model = Subclassed()
+    model(images[:2])
+    classifier = TransferClassifier(FeatureExtractor(model), head="nearest_mean")
+    assert LayerDisplay.from_estimator(classifier, images, labels, cv=2).layers == [None]
+
+
+def test_block_ends_of_network_are_named():
+    backbone = FeatureExtractor("tiny")._source(None).load_backbone()
+    ends = ["stage1_add", "stage2_down_add", "stage2_add", "stage3_add", None]
+    assert _block_ends(backbone) == ends
 
 
 def test_layers_of_search_have_best_candidate(images, labels):

@@ -4,8 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from featx import MistakesDisplay, TransferClassifier, TransferRegressor
+from featx import FeatureExtractor, MistakesDisplay, TransferClassifier, TransferRegressor
 from featx.exceptions import InputError, ParameterError
 
 PROBA = np.array([[0.9, 0.1], [0.6, 0.4], [0.99, 0.01], [0.2, 0.8]])
@@ -59,6 +61,13 @@ def test_mistakes_of_classifier_are_found(images, labels):
     display = MistakesDisplay.from_estimator(classifier, images, wrong)
     assert [(each.row, each.predicted) for each in display.mistakes] == [(3, "dark")]
     assert MistakesDisplay.from_estimator(classifier, images, labels).n_mistakes == 0
+
+
+def test_mistakes_of_pipeline_are_found(images, labels):
+    pipeline = make_pipeline(FeatureExtractor("tiny"), LogisticRegression()).fit(images, labels)
+    display = MistakesDisplay.from_estimator(pipeline, images, np.roll(labels, 1), n_images=2)
+    assert (display.n_mistakes, len(display.mistakes)) == (20, 2)
+    assert display.mistakes[0].confidence > 0.5
 
 
 def test_mistakes_of_regressor_have_largest_error(images):
