@@ -74,6 +74,11 @@ class HubModel:
     default_size: tuple[int, int] | None = None
     pooling: str | None = None
 
+    @property
+    def starts(self) -> dict[str, keras.KerasTensor]:
+        """Outputs of the first layers of what `outputs` names: of an encoder, its first block."""
+        return {name: self.outputs.get(f"{name}:0", end) for name, end in self.outputs.items()}
+
 
 def is_hub_model(model: Any) -> bool:
     """Return True for a backbone of KerasHub, without importing it."""

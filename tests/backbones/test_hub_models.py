@@ -10,6 +10,7 @@ from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
 from featx.backbones.hub_models import single_input_model
 from featx.digests.tensor_history import calls_of
 from featx.exceptions import EngineError
+from featx.finetune.plan import TrainingPlan
 from featx.finetune.unfreeze import choose_unfrozen
 from tests.backbones.hub_zoo import FAMILIES, image_shape, small_backbone, small_clip
 
@@ -194,6 +195,34 @@ def test_hub_model_fine_tuning_starts_from_frontier(family, model, images, tmp_p
     np.testing.assert_allclose(
         loaded.predict_proba(new), classifier.predict_proba(new), rtol=0, atol=1e-5
     )
+
+
+UNFROZEN = {
+    "dinov3": {
+        "encoder:1": ["layers_1", "layers_2"],
+        "stage3": ["layers_2"],
+        "encoder": ["layers_0", "layers_1", "layers_2"],
+    },
+    "swin": {"stage_1:1": ["blocks_1"], "encoder": ["blocks_0", "blocks_1"]},
+}
+
+
+@pytest.mark.parametrize("family", UNFROZEN)
+def test_hub_model_unfreeze_names_a_block(family, model, images):
+    extractor = FeatureExtractor(model, preprocessing="unit", cache=None).fit(images)
+    for unfreeze, expected in UNFROZEN[family].items():
+        plan = TrainingPlan(FineTune(unfreeze), extractor)
+        *blocks, norm = plan.unfrozen.layers
+        assert (blocks, norm.endswith("norm")) == (expected, True)
+
+
+@pytest.mark.parametrize("family", ["dinov3"])
+def test_hub_model_unfreeze_unknown_block_raises(family, model, images):
+    extractor = FeatureExtractor(model, layer="encoder:1", preprocessing="unit", cache=None)
+    extractor.fit(images)
+    for unfreeze in ("encoder:2", "encodr:0"):  # the first is above the layer that is read
+        with pytest.raises(ValueError, match=r"Did you mean 'encoder:.*'encoder:0' to 'encoder:1'"):
+            TrainingPlan(FineTune(unfreeze), extractor)
 
 
 @pytest.mark.parametrize("family", FAMILY)
