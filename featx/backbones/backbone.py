@@ -20,7 +20,7 @@ import numpy as np
 from featx._text import one_line
 from featx._warning import warn_caller
 from featx.backbones.channel_axis import channel_axis, takes_channels_first
-from featx.backbones.hub_models import HubModel, n_token_ids
+from featx.backbones.hub_models import HubModel, n_token_ids, padding_id
 from featx.backbones.input_channels import N_COLORS
 from featx.backbones.keras_models import (
     is_backbone_file,
@@ -172,15 +172,15 @@ class Backbone:
     @property
     def input_form(self) -> InputForm:
         """Form of one input."""
-        return InputForm(self.input_shape, self.spec.resize, self._n_token_ids)
+        return InputForm(self.input_shape, self.spec.resize, *self._token_ids)
 
     @cached_property
-    def _n_token_ids(self) -> int | None:
-        """Number of token ids that a backbone of texts knows; None for others."""
+    def _token_ids(self) -> tuple[int | None, int | None]:
+        """Number of token ids that a backbone of texts knows, and that of padding, if known."""
         takes_texts = not self.kind.is_resized and is_graph(self.model)
         if not (takes_texts and runs_code_of("keras_hub", self.model)):
-            return None
-        return n_token_ids(self.model)
+            return None, None
+        return n_token_ids(self.model), padding_id(self.model)
 
     @property
     def kind(self) -> InputKind:

@@ -100,6 +100,19 @@ def n_token_ids(model: keras.Model) -> int | None:
     return None
 
 
+def padding_id(model: keras.Model) -> int | None:
+    """Return the token id with which a text model, as repeated here, compares its inputs.
+
+    It is that of padding; None for a model that has no such comparison.
+    """
+    inputs = set(map(id, model.inputs))
+    for call in calls_of(model):
+        given = call.arguments.args
+        if type(call.operation).__name__ == "NotEqual" and id(given[0]) in inputs:
+            return int(given[1])
+    return None
+
+
 def max_text_length(model: keras.Model) -> int | None:
     """Return the number of positions of a text model; None if it is not limited."""
     layers = [layer for layer in model._flatten_layers() if _is_position_table(layer)]
