@@ -13,10 +13,12 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.digests.keras_graph import runs_code_of
 from featx.digests.tensor_history import calls_of, is_graph, upstream_tensors
 from featx.exceptions import BackboneError
 
@@ -84,6 +86,16 @@ def is_hub_model(model: Any) -> bool:
     """Return True for a backbone of KerasHub, without importing it."""
     hub = sys.modules.get("keras_hub")
     return hub is not None and isinstance(model, hub.models.Backbone) and is_graph(model)
+
+
+def hub_release(*parts: Any) -> str | None:
+    """Return the release of KerasHub (``"0.32"``) whose code any of some models runs, or None.
+
+    It belongs to their identity, since that code may compute something else in the next release;
+    that of Keras does not.
+    """
+    runs_hub = any(runs_code_of("keras_hub", part) for part in parts)
+    return version("keras-hub").rpartition(".")[0] if runs_hub else None
 
 
 def n_token_ids(model: keras.Model) -> int | None:
