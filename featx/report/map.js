@@ -4,6 +4,7 @@
 "use strict";
 
 const N_FOUND = 30;
+const PICTURE_PX = 48; // of a picture in the map, with the space around it
 const NO_PICTURE = "no picture";
 const PATHS = {
   circle: "M5.5 0a5.5 5.5 0 1 1-11 0 5.5 5.5 0 1 1 11 0z",
@@ -56,6 +57,18 @@ class Tiles {
       width: sizes[2 * tile],
       height: sizes[2 * tile + 1],
     };
+  }
+
+  // Draw the picture of a row around a place, as large as fits into a square.
+  async draw(context, row, [x, y], most, color) {
+    const place = this.place(row);
+    const image = await this.sheet(place.sheet);
+    const scale = most / Math.max(place.width, place.height);
+    const [width, height] = [place.width * scale, place.height * scale];
+    const [left, top] = [Math.round(x - width / 2), Math.round(y - height / 2)];
+    context.fillStyle = color;
+    context.fillRect(left - 2, top - 2, width + 4, height + 4);
+    context.drawImage(image, place.x, place.y, place.width, place.height, left, top, width, height);
   }
 
   // Return an element with the picture of a row, as large as fits into a square.
@@ -117,7 +130,7 @@ class EmbeddingMap {
     for (const range of [this.plot.x_range, this.plot.y_range]) range.change.connect(() => this.onRange());
     this.fit();
     this.draw();
-    byId("featx-map").dataset.isReady = "true";
+    byId("featx-map").dataset.isReady = "true"; // for tests
   }
 
   // Bokeh's own element takes the focus too, which would be a second stop for the tab key.
@@ -167,6 +180,7 @@ class EmbeddingMap {
     const shown = this.order.filter((row) => this.isShown(row));
     const layer = (row) => this.isFaded(row) ? 0 : !shades && styles[codes[row]] === null ? 1 : 2;
     this.shown = [0, 1, 2].flatMap((number) => shown.filter((row) => layer(row) === number));
+    const plain = byId("featx-map-with-pictures").checked ? 0.4 : 0.9;
     const looks = this.shown.map((row) => this.look(row, style));
     this.points.data = {
       x: this.shown.map((row) => this.data.x[row]),
@@ -174,11 +188,40 @@ class EmbeddingMap {
       color: looks.map(([color]) => color),
       marker: looks.map(([, marker]) => marker),
       line: this.shown.map(() => style.paper),
-      alpha: this.shown.map((row) => this.isFaded(row) ? 0.12 : 0.9),
+      alpha: this.shown.map((row) => this.isFaded(row) ? 0.12 : plain),
       row: this.shown,
     };
     this.drawRings(style);
+    this.drawPictures();
     this.reportCount();
+  }
+
+  // Draw pictures in place of points, as many as lie apart from each other.
+  drawPictures() {
+    const canvas = byId("featx-map-pictures");
+    canvas.hidden = !byId("featx-map-with-pictures").checked;
+    cancelAnimationFrame(this.frame);
+    if (!canvas.hidden) this.frame = requestAnimationFrame(() => this.drawPicturesNow(canvas));
+  }
+
+  drawPicturesNow(canvas) {
+    const [width, height] = this.size();
+    const style = this.style();
+    const ratio = window.devicePixelRatio || 1;
+    [canvas.width, canvas.height] = [width * ratio, height * ratio];
+    const context = canvas.getContext("2d");
+    context.scale(ratio, ratio);
+    const placed = [];
+    this.pictured = [];
+    const isFree = ([x, y]) => placed.every(([u, v]) => Math.max(Math.abs(u - x), Math.abs(v - y)) >= PICTURE_PX);
+    for (const row of [...this.shown].reverse()) {
+      const [x, y] = this.pixel(row);
+      const isInside = x > 0 && y > 0 && x < width && y < height;
+      if (!isInside || this.isFaded(row) || !this.tiles.place(row) || !isFree([x, y])) continue;
+      placed.push([x, y]);
+      this.pictured.push(row);
+      this.tiles.draw(context, row, [x, y], PICTURE_PX - 8, this.look(row, style)[0]);
+    }
   }
 
   drawRings(style = this.style()) {
@@ -192,7 +235,8 @@ class EmbeddingMap {
 
   reportCount() {
     const filters = [...this.hidden].filter(([, hidden]) => hidden.size).map(([coloring]) => coloring.name);
-    const count = `${this.shown.length} of ${this.order.length} images shown`;
+    const [n, all] = [this.shown.length, this.order.length].map((number) => number.toLocaleString("en"));
+    const count = filters.length ? `${n} of ${all} images shown` : `All ${all} images shown`;
     byId("featx-map-status").textContent = filters.length ? `${count}, filtered by ${filters.join(", ")}` : count;
     byId("featx-map-reset").hidden = !filters.length;
   }
@@ -221,6 +265,7 @@ class EmbeddingMap {
     this.plot.y_range.setv({ start: y - halves[1] / this.zoom, end: y + halves[1] / this.zoom });
     this.isSetting = false;
     this.resizeDots();
+    this.drawPictures();
   }
 
   onRange() {
@@ -230,6 +275,7 @@ class EmbeddingMap {
     this.zoom = 2 * this.halves()[0] / (x.end - x.start);
     this.hideTip();
     this.resizeDots();
+    this.drawPictures();
   }
 
   resizeDots() {
@@ -321,6 +367,7 @@ class EmbeddingMap {
   pin(row) {
     this.pinned = row;
     this.cursor = row;
+    byId("featx-map-card").dataset.row = row;
     byId("featx-map-card").replaceChildren(...this.describe(row, 96));
     this.drawRings();
   }
@@ -403,7 +450,7 @@ class EmbeddingMap {
       else hidden.add(code);
       this.draw();
     });
-    const number = element("output", {}, String(count));
+    const number = element("small", {}, count.toLocaleString("en"));
     const label = element("label", {}, box, this.swatch(code), element("span", {}, category), number);
     const only = element("button", { type: "button", tabindex: "-1", title: "Show only these" }, "only");
     only.addEventListener("click", () => this.showOnly((each) => each === code));
@@ -472,14 +519,14 @@ class EmbeddingMap {
     list.hidden = !wanted;
     const rows = wanted ? [...this.texts().keys()].filter((row) => this.texts()[row].includes(wanted)) : [];
     this.matches = wanted ? new Set(rows) : null;
-    const count = rows.length > N_FOUND ? `${rows.length} images, the first ${N_FOUND} of them:`
-      : rows.length === 1 ? "1 image" : `${rows.length} images`;
+    const found = rows.length === 1 ? "1 image" : `${rows.length.toLocaleString("en")} images`;
+    const count = rows.length > N_FOUND ? `${found}, of which the first ${N_FOUND}:` : found;
     list.replaceChildren(element("p", { role: "status" }, count), ...rows.slice(0, N_FOUND).map((row) => this.foundEntry(row)));
     this.draw();
   }
 
   foundEntry(row) {
-    const facts = element("small", {}, this.facts(row).map(([name, value]) => `${name}: ${value}`).join(" · "));
+    const facts = element("small", {}, this.facts(row).slice(0, 2).map(([name, value]) => `${name}: ${value}`).join(" · "));
     const text = element("span", {}, this.data.names[row], facts);
     return element("button", { type: "button", onclick: () => this.choose(row) }, this.tiles.picture(row, "", 28), text);
   }
@@ -507,6 +554,7 @@ class EmbeddingMap {
     });
     on("featx-map-find", "input", () => this.find());
     on("featx-map-find", "focus", () => { if (byId("featx-map-find").value.trim()) byId("featx-map-found").hidden = false; });
+    on("featx-map-with-pictures", "change", () => this.draw());
     on("featx-map-legend-find", "input", () => this.findInLegend());
     on("featx-map-plot", "keydown", (event) => this.onKey(event));
     on("featx-map-plot", "mouseleave", () => this.hideTip());

@@ -30,10 +30,11 @@ MARKERS = ("circle", "square", "triangle", "diamond")
 N_STYLES = (len(PALETTE) + 1) * len(MARKERS)  # further categories share one
 _INK, _PAPER, _GREY = "#1f2328", "#ffffff", "#8c939c"  # in print, as in map.css
 _MARKERS_OF_MATPLOTLIB = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+_FIRST_BESIDE_MUTED = 3  # vermilion, the color that stands out most beside grey
 _MISSING = "missing"
 _N_RANGES = 5  # of numbers, in the legend
 _N_SHADES = 32  # of a scale of colors
-_SCALE = 0.15, 0.85  # part of the color map that is seen on white and on black
+_SCALE = 0.3, 0.85  # part of the color map that is seen on white and on black
 _STILL_INCHES, _STILL_DPI = (7.5, 5.0), 160
 
 
@@ -110,7 +111,7 @@ class _Coloring:
     codes: np.ndarray
     styles: list[int | None]
     shades: np.ndarray | None = None
-    values: list[float | None] | None = None
+    values: list[str | None] | None = None
 
     @property
     def counts(self) -> list[int]:
@@ -237,8 +238,9 @@ def _categories(name: str, values: list[str], muted: str | None) -> _Coloring:
     counts = np.bincount(codes, minlength=len(found))
     styled = [i for i in np.argsort(-counts, kind="stable").tolist() if found[i] != muted]
     styles: list[int | None] = [None] * len(found)
-    for style, category in enumerate(sorted(styled[:N_STYLES])):
-        styles[category] = style
+    first = _FIRST_BESIDE_MUTED if muted in index else 0
+    for style, category in enumerate(sorted(styled[:N_STYLES]), start=first):
+        styles[category] = style % N_STYLES
     return _Coloring(one_line(name), [one_line(category) for category in found], codes, styles)
 
 
@@ -247,7 +249,8 @@ def _ranges(name: str, values: np.ndarray) -> _Coloring:
     is_finite = np.isfinite(values)
     finite = values[is_finite]
     edges = _edges(finite)
-    categories = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+    shown = _rounded(values)
+    categories = [f"{low} to {high}" for low, high in pairwise(_rounded(np.array(edges)))]
     codes = np.full(len(values), len(categories))
     codes[is_finite] = np.searchsorted(edges[1:-1], finite, side="right")
     shades = np.full(len(values), -1)
@@ -256,8 +259,17 @@ def _ranges(name: str, values: np.ndarray) -> _Coloring:
         shades[is_finite] = np.round((finite - edges[0]) / span * (_N_SHADES - 1))
     if not is_finite.all():
         categories.append(_MISSING)
-    shown = [float(f"{value:.4g}") if np.isfinite(value) else None for value in values.tolist()]
     return _Coloring(one_line(name), categories, codes, [None] * len(categories), shades, shown)
+
+
+def _rounded(values: np.ndarray) -> list[str | None]:
+    """Return numbers to three digits of the largest one as text; None for one that is missing."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+    n_decimals = 2 - int(np.floor(np.log10(largest))) if largest else 0
+    if not 0 <= n_decimals <= 6:
+        return [f"{value:.3g}" if np.isfinite(value) else None for value in values.tolist()]
+    shown = np.round(values, n_decimals) + 0.0  # no -0
+    return [f"{value:.{n_decimals}f}" if np.isfinite(value) else None for value in shown.tolist()]
 
 
 def _edges(numbers: np.ndarray) -> list[float]:
@@ -300,6 +312,7 @@ def _plot_item() -> Any:
         toolbar_location=None,
         tools=[],
         min_border=0,
+        lod_threshold=None,
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
