@@ -76,7 +76,7 @@ class Tiles {
     const place = this.place(row);
     if (!place) return element("div", { class: "featx-map-none" }, NO_PICTURE);
     const { sheet, x, y, width, height } = place;
-    const canvas = element("canvas", { width, height, role: "img", "aria-label": text });
+    const canvas = element("canvas", { width, height, ...(text ? { role: "img", "aria-label": text } : { "aria-hidden": "true" }) });
     const scale = most / Math.max(width, height);
     canvas.className = "featx-map-picture";
     canvas.style.width = `${Math.round(width * scale)}px`;
@@ -224,6 +224,14 @@ class EmbeddingMap {
     }
   }
 
+  // Draw once for all entries of the legend that the pointer crosses within a frame.
+  drawSoon() {
+    this.nextDraw ??= requestAnimationFrame(() => {
+      this.nextDraw = null;
+      this.draw();
+    });
+  }
+
   drawRings(style = this.style()) {
     const rows = [...new Set([this.pinned, this.cursor])].filter((row) => row !== null && this.data.x[row] !== null);
     this.rings.data = {
@@ -234,9 +242,10 @@ class EmbeddingMap {
   }
 
   reportCount() {
+    const { noun } = this.data;
     const filters = [...this.hidden].filter(([, hidden]) => hidden.size).map(([coloring]) => coloring.name);
     const [n, all] = [this.shown.length, this.order.length].map((number) => number.toLocaleString("en"));
-    const count = filters.length ? `${n} of ${all} images shown` : `All ${all} images shown`;
+    const count = filters.length ? `${n} of ${all} ${noun} shown` : `All ${all} ${noun} shown`;
     byId("featx-map-status").textContent = filters.length ? `${count}, filtered by ${filters.join(", ")}` : count;
     byId("featx-map-reset").hidden = !filters.length;
   }
@@ -455,7 +464,7 @@ class EmbeddingMap {
     const only = element("button", { type: "button", tabindex: "-1", title: "Show only these" }, "only");
     only.addEventListener("click", () => this.showOnly((each) => each === code));
     const item = element("li", {}, label, only);
-    const stress = (value) => () => { this.stressed = value; this.draw(); };
+    const stress = (value) => () => { this.stressed = value; this.drawSoon(); };
     item.addEventListener("mouseenter", stress(code));
     item.addEventListener("mouseleave", stress(null));
     return item;
@@ -519,10 +528,22 @@ class EmbeddingMap {
     list.hidden = !wanted;
     const rows = wanted ? [...this.texts().keys()].filter((row) => this.texts()[row].includes(wanted)) : [];
     this.matches = wanted ? new Set(rows) : null;
-    const found = rows.length === 1 ? "1 image" : `${rows.length.toLocaleString("en")} images`;
+    const { noun } = this.data;
+    const found = rows.length === 1 ? `1 ${noun.slice(0, -1)}` : `${rows.length.toLocaleString("en")} ${noun}`;
     const count = rows.length > N_FOUND ? `${found}, of which the first ${N_FOUND}:` : found;
     list.replaceChildren(element("p", { role: "status" }, count), ...rows.slice(0, N_FOUND).map((row) => this.foundEntry(row)));
     this.draw();
+  }
+
+  // Arrow keys go through the list; enter in the field chooses the first.
+  onFindKey(event) {
+    const stops = [byId("featx-map-find"), ...byId("featx-map-found").querySelectorAll("button")];
+    const step = { ArrowDown: 1, ArrowUp: -1, Enter: 1 }[event.key];
+    const next = stops[stops.indexOf(document.activeElement) + step];
+    if (!step || !next || (event.key === "Enter" && document.activeElement !== stops[0])) return;
+    event.preventDefault();
+    if (event.key === "Enter") next.click();
+    else next.focus();
   }
 
   foundEntry(row) {
@@ -566,6 +587,7 @@ class EmbeddingMap {
       byId("featx-map-plot").focus({ preventScroll: true });
     });
     on("featx-map", "keydown", (event) => { if (event.key === "Escape") this.closeFound(); });
+    for (const id of ["featx-map-find", "featx-map-found"]) on(id, "keydown", (event) => this.onFindKey(event));
     document.addEventListener("pointerdown", (event) => {
       if (!event.target.closest(".featx-map-search")) this.closeFound();
     });

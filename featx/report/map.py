@@ -29,6 +29,7 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
 MARKERS = ("circle", "square", "triangle", "diamond")
 N_STYLES = (len(PALETTE) + 1) * len(MARKERS)  # further categories share one
 _INK, _PAPER, _GREY = "#1f2328", "#ffffff", "#8c939c"  # in print, as in map.css
+_MOST_CHARS = 120  # of a name, category or detail, whose middle is left out
 _MARKERS_OF_MATPLOTLIB = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 _FIRST_BESIDE_MUTED = 3  # vermilion, the color that stands out most beside grey
 _MISSING = "missing"
@@ -159,17 +160,19 @@ def embedding_map(points: MapPoints) -> MapParts:
     points.check()
     colorings = [_coloring(name, of, points) for name, of in points.colorings.items()]
     xy = _normalized(points.xy)
+    data = _data(points, xy, colorings)
     sheets = points.tiles.sheets if points.tiles else []
     has_point = np.isfinite(xy).all(axis=1)
     body = _template("map.html").render(
         colorings=colorings,
         caption=one_line(points.caption),
         n_samples=len(xy),
+        noun=data["noun"],
         n_missing=int((~has_point).sum()),
         palette=PALETTE,
         still=_still(xy[has_point], colorings[0], has_point),
         still_entries=_still_entries(colorings[0]),
-        data=_safe_json(_data(points, xy, colorings)),
+        data=_safe_json(data),
         plot=_safe_json(_plot_item()),
         sheets=[base64.b64encode(sheet).decode() for sheet in sheets],
         script=_asset("map.js"),
@@ -185,7 +188,8 @@ def _data(points: MapPoints, xy: np.ndarray, colorings: list[_Coloring]) -> dict
     data: dict[str, Any] = {
         "x": _numbers(xy[:, 0]),
         "y": _numbers(xy[:, 1]),
-        "names": [one_line(name) for name in points.names],
+        "noun": "samples" if points.tiles is None else "images",
+        "names": [_short(name) for name in points.names],
         "colorings": [coloring.as_dict() for coloring in colorings],
         "palette": PALETTE,
         "markers": MARKERS,
@@ -194,7 +198,7 @@ def _data(points: MapPoints, xy: np.ndarray, colorings: list[_Coloring]) -> dict
         "tiles": None,
     }
     if points.details is not None:
-        data["details"] = [[one_line(line) for line in lines] for lines in points.details]
+        data["details"] = [[_short(line) for line in lines] for lines in points.details]
     if points.tiles is not None:
         data["tiles"] = {
             "px": points.tiles.tile_px,
@@ -241,7 +245,7 @@ def _categories(name: str, values: list[str], muted: str | None) -> _Coloring:
     first = _FIRST_BESIDE_MUTED if muted in index else 0
     for style, category in enumerate(sorted(styled[:N_STYLES]), start=first):
         styles[category] = style % N_STYLES
-    return _Coloring(one_line(name), [one_line(category) for category in found], codes, styles)
+    return _Coloring(_short(name), [_short(category) for category in found], codes, styles)
 
 
 def _ranges(name: str, values: np.ndarray) -> _Coloring:
@@ -259,7 +263,12 @@ def _ranges(name: str, values: np.ndarray) -> _Coloring:
         shades[is_finite] = np.round((finite - edges[0]) / span * (_N_SHADES - 1))
     if not is_finite.all():
         categories.append(_MISSING)
-    return _Coloring(one_line(name), categories, codes, [None] * len(categories), shades, shown)
+    return _Coloring(_short(name), categories, codes, [None] * len(categories), shades, shown)
+
+
+def _short(text: object) -> str:
+    """Return text as a line that fits into the legend and the card."""
+    return one_line(text, max_chars=_MOST_CHARS)
 
 
 def _rounded(values: np.ndarray) -> list[str | None]:

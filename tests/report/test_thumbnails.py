@@ -65,11 +65,11 @@ def test_no_images_make_no_sheets():
 
 @pytest.mark.parametrize(("fraction", "smaller"), [(0.9, False), (0.3, True)])
 def test_budget_lowers_quality_then_tiles(fraction, smaller):
-    images = noise(300)
-    best = Atlas.pack(enumerate(images), 300, budget_bytes=10**9)
+    images = noise(100)
+    best = Atlas.pack(enumerate(images), 100, budget_bytes=10**9)
     assert (best.tile_px, best.quality) == (64, 80)
     budget = int(best.size_bytes * fraction)
-    atlas = Atlas.pack(enumerate(images), 300, budget_bytes=budget)
+    atlas = Atlas.pack(enumerate(images), 100, budget_bytes=budget)
     assert atlas.size_bytes == sum(len(base64.b64encode(sheet)) for sheet in atlas.sheets)
     assert budget / 2 < atlas.size_bytes <= budget
     assert (atlas.tile_px < 64) == smaller
