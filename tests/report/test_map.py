@@ -22,6 +22,8 @@ HOSTILE = [
     "line\nbreak\u202egpj.exe",
     "${window.hacked=1} {{ 7 * 7 }} <!-- &lt;b&gt;",
     "\u2028 caf\u00e9 \udcff",
+    "</script x",
+    "<!--<script x",
 ]
 PICTURE_AT = """canvas => [...canvas.getContext("2d").getImageData(0, 0, 16, 16).data]"""
 
@@ -116,6 +118,18 @@ def test_hover_shows_picture_name_and_label(open_map, digits_page):
     tip.wait_for(state="hidden")
 
 
+def test_hover_over_close_points_shows_the_nearest(open_map, tmp_path):
+    xy = np.array([[0, 0], [1, 1], [0.5, 0.5], [0.506, 0.5]])
+    points = MapPoints(xy, ["low", "high", "left", "right"], {"label": ["a"] * 4})
+    page = open_map(write_page(tmp_path / "close.html", points))
+    box = page.locator("#featx-map-plot").bounding_box()
+    (left, y), (right, _) = page.evaluate("[2, 3].map((row) => window.featxMap.pixel(row))")
+    assert 2 < right - left < 5
+    for x, name in [(left - 1, "left"), (right + 1, "right"), (left, "left")]:
+        page.mouse.move(box["x"] + x, box["y"] + y)
+        page.locator("#featx-map-tip").get_by_text(name, exact=True).wait_for()
+
+
 def test_click_keeps_card_of_point(open_map, digits_page):
     page = open_map(digits_page)
     row, place = lone_row(page)
@@ -208,11 +222,11 @@ def test_keys_and_wheel_zoom_the_plot(open_map, digits_page):
 
 
 def test_hostile_names_are_text_and_run_nothing(open_map, tmp_path):
-    names = HOSTILE * 34
+    names = HOSTILE * 25
     points = map_points(
-        names=names[:200],
-        colorings={HOSTILE[1]: names[:200], "fold": ["1"] * 200},
-        details=[[name] for name in names[:200]],
+        names=names,
+        colorings={HOSTILE[1]: names, HOSTILE[-1]: ["1"] * 200},
+        details=[[name] for name in names],
         caption=HOSTILE[0],
         muted={},
     )
