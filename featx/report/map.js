@@ -101,6 +101,7 @@ class EmbeddingMap {
     this.cursor = null; // row that the arrow keys reached
     this.pinned = null; // row whose card is shown
     this.shown = [];
+    this.pictured = []; // rows whose pictures are in the plot
     this.center = [0, 0];
     this.zoom = 1;
     this.order = this.drawingOrder();
@@ -200,6 +201,7 @@ class EmbeddingMap {
   drawPictures() {
     const canvas = byId("featx-map-pictures");
     canvas.hidden = !byId("featx-map-with-pictures").checked;
+    this.pictured = [];
     cancelAnimationFrame(this.frame);
     if (!canvas.hidden) this.frame = requestAnimationFrame(() => this.drawPicturesNow(canvas));
   }
@@ -315,25 +317,31 @@ class EmbeddingMap {
 
   // ---- tip and card ----
 
-  // The nearest of the rows that Bokeh found under the pointer.
-  nearest(indices, geometry) {
-    const distance = (row) => {
-      const [x, y] = this.pixel(row);
-      return (x - geometry.sx) ** 2 + (y - geometry.sy) ** 2;
-    };
-    const rows = [...indices].map((index) => this.shown[index]);
-    return rows.reduce((best, row) => best === null || distance(row) <= distance(best) ? row : best, null);
+  // The row of the picture or point at a place of the plot; null if there is none.
+  rowAt({ sx, sy }) {
+    const { x_range: xRange, y_range: yRange } = this.plot;
+    const unit = (xRange.end - xRange.start) / this.size()[0];
+    const [x, y] = [xRange.start + sx * unit, yRange.end - sy * unit];
+    const distances = (row) => [Math.abs(this.data.x[row] - x), Math.abs(this.data.y[row] - y)];
+    const pictured = this.pictured.find((row) => Math.max(...distances(row)) <= unit * PICTURE_PX / 2);
+    if (pictured !== undefined) return pictured;
+    let [best, least] = [null, unit * (this.dots.glyph.size.value / 2 + 3)];
+    for (const row of this.shown) {
+      const distance = Math.hypot(...distances(row));
+      if (distance <= least) [best, least] = [row, distance];
+    }
+    return best;
   }
 
-  hover(found) {
-    const row = this.nearest(found.renderer.data_source.inspected.indices, found.geometry);
+  hover(event) {
+    const row = this.rowAt(event);
     byId("featx-map-canvas").style.cursor = row === null ? "" : "pointer";
     if (row === null) this.hideTip();
     else this.showTip(row);
   }
 
-  tap(found) {
-    const row = this.nearest(found.source.inspected.indices, found.geometries);
+  tap(event) {
+    const row = this.rowAt(event);
     if (row !== null) this.pin(row);
   }
 
@@ -364,8 +372,9 @@ class EmbeddingMap {
     }
     const [x, y] = this.pixel(row);
     const [width, height] = this.size();
-    const fits = x + 14 + tip.offsetWidth <= width;
-    tip.style.left = `${Math.max(4, fits ? x + 14 : Math.min(x - 14, width - 4) - tip.offsetWidth)}px`;
+    const gap = this.pictured.includes(row) ? 30 : 14;
+    const fits = x + gap + tip.offsetWidth <= width;
+    tip.style.left = `${Math.max(4, fits ? x + gap : Math.min(x - gap, width - 4) - tip.offsetWidth)}px`;
     tip.style.top = `${Math.max(4, Math.min(y - tip.offsetHeight / 2, height - tip.offsetHeight - 4))}px`;
   }
 

@@ -1,8 +1,8 @@
 """The interactive map of a report: embeddings in two dimensions, with their pictures.
 
-Bokeh draws the points, and knows which one is under the pointer. The legend, the search and the
-card are HTML, so that a keyboard and a screen reader reach them (``map.html``, ``map.css``,
-``map.js``). All data are in the page; nothing is requested from elsewhere.
+Bokeh draws, moves and zooms the points. The legend, the search and the card are HTML, so that a
+keyboard and a screen reader reach them (``map.html``, ``map.css``, ``map.js``). All data are in the
+page; nothing is requested from elsewhere.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def _safe_json(data: Any) -> str:
 def _plot_item() -> Any:
     """Return the plot as JSON for Bokeh: its tools, and no points yet."""
     from bokeh.embed import json_item
-    from bokeh.models import CustomJS, HoverTool, PanTool, Range1d, TapTool, WheelZoomTool
+    from bokeh.models import CustomJS, PanTool, Range1d, WheelZoomTool
     from bokeh.plotting import figure
 
     # Both axes have one unit, and the script sets the ranges by the shape of the plot.
@@ -328,7 +328,7 @@ def _plot_item() -> Any:
     )
     plot.axis.visible = False
     plot.grid.visible = False
-    dots = plot.scatter(
+    plot.scatter(
         "x",
         "y",
         source=_source("featx-points", ("x", "y", "color", "line", "marker", "alpha", "row")),
@@ -340,7 +340,6 @@ def _plot_item() -> Any:
         alpha="alpha",
         name="featx-dots",
     )
-    dots.nonselection_glyph = None
     plot.scatter(
         "x",
         "y",
@@ -354,19 +353,11 @@ def _plot_item() -> Any:
     pan = PanTool()
     # A wheel without a key scrolls the page, also above the map.
     zoom = WheelZoomTool(modifiers="ctrl", maintain_focus=False)
-    hover = HoverTool(
-        renderers=[dots],
-        tooltips=None,
-        callback=CustomJS(code="window.featxMap?.hover(cb_data)"),
-    )
-    tap = TapTool(
-        renderers=[dots],
-        behavior="inspect",
-        callback=CustomJS(code="window.featxMap?.tap(cb_data)"),
-    )
-    plot.add_tools(pan, zoom, hover, tap)
+    plot.add_tools(pan, zoom)
     plot.toolbar.active_drag = pan
     plot.toolbar.active_scroll = zoom
+    plot.js_on_event("mousemove", CustomJS(code="window.featxMap?.hover(cb_obj)"))
+    plot.js_on_event("tap", CustomJS(code="window.featxMap?.tap(cb_obj)"))
     return json_item(plot)
 
 

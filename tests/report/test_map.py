@@ -276,7 +276,7 @@ def test_pictures_replace_points_where_they_fit(open_map, digits_page):
     page = open_map(digits_page, viewport={"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") == 360  # none sideways
     page.get_by_label("Pictures").check()
-    page.wait_for_function("window.featxMap.pictured?.length > 10")
+    page.wait_for_function("window.featxMap.pictured.length > 10")
     places = np.array(page.evaluate("featxMap.pictured.map((row) => featxMap.pixel(row))"))
     apart = np.abs(places[:, np.newaxis] - places).max(axis=-1)
     assert apart[~np.eye(len(places), dtype=bool)].min() >= 48
@@ -286,6 +286,10 @@ def test_pictures_replace_points_where_they_fit(open_map, digits_page):
         return data.filter((value, i) => i % 4 === 3 && value).length / (data.length / 4);
     }"""
     page.wait_for_function(f"({painted})() > 0.1")
+    box = page.locator("#featx-map-plot").bounding_box()
+    page.mouse.move(box["x"] + places[0, 0] + 15, box["y"] + places[0, 1] - 15)
+    row = page.evaluate("window.featxMap.pictured[0]")
+    page.locator("#featx-map-tip").get_by_text(f"digits/{row:03}.png").wait_for()
 
 
 def test_page_without_scripts_shows_still_picture(opened, digits_page):
