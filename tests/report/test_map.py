@@ -151,6 +151,10 @@ def test_unchecked_category_removes_its_points(open_map, digits_page):
     page.get_by_label("right").uncheck()
     shown = page.evaluate("window.featxMap.points.data.row")
     assert sorted(shown) == [i for i in range(0, 200, 9) if digits()[1][i] != 3]
+    wrong = page.get_by_role("listitem").filter(has_text="wrong")
+    wrong.hover()
+    wrong.get_by_role("button", name="only").click()
+    assert page.evaluate("window.featxMap.points.data.row") == shown
     assert "filtered by label, mistake" in page.get_by_role("status").first.inner_text()
     page.get_by_role("button", name="Show all images").click()
     assert n_drawn(page) == 200
