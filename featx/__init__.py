@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
+    from featx.evaluation.image_checks import find_image_issues
+    from featx.evaluation.label_issues import find_label_issues
     from featx.evaluation.metrics import evaluate
+    from featx.evaluation.neighbors import find_similar
     from featx.extractor import FeatureExtractor
     from featx.finetune.params import FineTune
     from featx.inputs.folders import load_image_folder
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from featx.probes.nearest_mean import NearestMeanProbe
     from featx.probes.pca import MomentPCA
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
+    from featx.reporting.report import Report, report
     from featx.saving.persistence import load, save
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "LinearProbe",
     "MomentPCA",
     "NearestMeanProbe",
+    "Report",
     "RidgeProbe",
     "RidgeProbeRegressor",
     "TransferClassifier",
@@ -45,10 +50,14 @@ __all__ = [
     "compare_heads",
     "embed_on_gpus",
     "evaluate",
+    "find_image_issues",
+    "find_label_issues",
+    "find_similar",
     "list_backbones",
     "load",
     "load_image_folder",
     "near_duplicates",
+    "report",
     "save",
 ]
 
@@ -60,6 +69,7 @@ _HOMES = {
     "LinearProbe": "probes.linear",
     "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
+    "Report": "reporting.report",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
@@ -67,10 +77,14 @@ _HOMES = {
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
+    "find_image_issues": "evaluation.image_checks",
+    "find_label_issues": "evaluation.label_issues",
+    "find_similar": "evaluation.neighbors",
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
     "near_duplicates": "evaluation.duplicates",
+    "report": "reporting.report",
     "save": "saving.persistence",
 }
 

@@ -1,4 +1,4 @@
-"""Untrusted zip archives: expected members only, within limits of size.
+"""``read_members``: the expected members of an untrusted zip archive, within limits of size.
 
 The directory of an archive is checked before anything is decompressed, so that neither a
 decompression bomb nor a member with a false size takes memory.

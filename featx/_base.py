@@ -1,4 +1,4 @@
-"""Base class of featx's estimators: parameter names, cloning, the last report, tasks of a fit.
+"""FeatxEstimator, base of all estimators: names, cloning, last report; FitTask, a task of a fit.
 
 Clones share frozen Keras models. scikit-learn's ``clone`` copies each parameter that is not an
 estimator. Copies of a constant model would cost seconds and memory for nothing, so featx's

@@ -1,4 +1,4 @@
-"""Checks of the parameters and the samples of a :class:`FeatureExtractor`.
+"""Checks of the parameters, samples and ``out=`` array of a :class:`FeatureExtractor`.
 
 All faults of parameters are found at once, before any work.
 """

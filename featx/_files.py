@@ -1,4 +1,4 @@
-"""Atomic writing of files, and careful opening of files.
+"""Files written atomically (``write_atomically``) and opened with care (``open_regular``).
 
 featx writes its own files with :func:`write_atomically`, and files that the user named with
 :func:`replaced_atomically`: the file is written beside its place under a unique name, flushed to

@@ -1,4 +1,4 @@
-"""Conversion to plain data that JSON can hold, and JSON objects without repeated names."""
+"""``as_json_values``: plain data that JSON can hold; ``dict_without_repeats`` for reading it."""
 
 from __future__ import annotations
 

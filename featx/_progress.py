@@ -1,4 +1,4 @@
-"""Progress bars and messages on standard error, depending on `verbose`."""
+"""``progress_bar`` and ``print_message``: output on standard error, depending on `verbose`."""
 
 from __future__ import annotations
 

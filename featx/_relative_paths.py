@@ -1,4 +1,4 @@
-"""Relative paths that refer to the same files after a change of the working directory."""
+"""KeepsRelativePaths: relative paths mean the same files after the working directory changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convert labels, values and weights of any container to NumPy arrays, without changing one.
+"""Targets as NumPy arrays: ``as_labels``, ``as_values``, ``as_groups``, ``as_weights``.
 
 scikit-learn converts pandas' nullable integers to float64, in which 64-bit ids of different classes
 become equal, and NumPy converts numbers in a list with strings to strings. Here every label is kept

@@ -1,4 +1,4 @@
-r"""Text that is safe to show, from names and labels of any origin.
+r"""Text of any origin made safe to show: ``one_line``, ``without_controls``.
 
 The name of a file, a class or a space may hold any characters: an escape that clears the terminal
 or sets its title, an override that shows ``gpj.exe`` as ``exe.jpg``, a line break that forges a

@@ -1,4 +1,4 @@
-"""Threads that prefetch results, and the number of threads of linear algebra.
+"""Threads: Prefetcher and ``run_ahead`` prefetch results; ``blas_threads_for`` limits BLAS.
 
 On small matrices the threads of a BLAS spend their time waiting for one another: a logistic
 regression on 400 rows of 1,280 features took 7 ms with one thread and 48 ms with two (2 cores,

@@ -1,4 +1,4 @@
-"""Training data of heads: samples, labels, weights and groups, their checks and their split."""
+"""Data: samples, labels, weights and groups of a fit, their checks, and their split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base class of TransferClassifier and TransferRegressor: an extractor and a head."""
+"""TransferEstimator, base of TransferClassifier and TransferRegressor: an extractor and a head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of parameters and input: all faults are collected and raised as one error."""
+"""ParameterFaults and InputFaults, which collect all faults and raise them as one error."""
 
 from __future__ import annotations
 

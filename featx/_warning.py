@@ -1,4 +1,4 @@
-"""Warnings that quote a line of the caller's own code."""
+"""``warn_caller``: warnings that quote a line of the caller's own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All errors and warnings of featx.
+"""All errors and warnings of featx; SampleFault and ParameterFault, the parts of two of them.
 
 Each error is a :class:`FeatxError`, and also of the builtin type that a caller would catch without
 knowing featx. Messages state what was passed, what was expected and a cure. Errors and warnings

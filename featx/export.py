@@ -1,4 +1,4 @@
-"""Export of a fitted extractor and its linear head as one model that runs without featx.
+"""``export``: a fitted extractor and its linear head as one model that runs without featx.
 
 The model takes ``inputs`` of shape (n, h, w, c), uint8 pixels of the backbone's size, or float32
 for a backbone of vectors or signals, for any n. With ``include_resize=True`` it takes images of any

@@ -1,4 +1,4 @@
-"""Embedding on several GPUs, with one process per GPU and one cache for all.
+"""``embed_on_gpus``: embedding with one process per GPU and one cache for all.
 
 A process that starts with a single visible GPU computes on it with any backend of Keras. Samples
 are sent in parts, so that a faster GPU gets more of them. Each process stores its embeddings, so

@@ -1,4 +1,4 @@
-"""Augmentation: layers that change images at random, and augmented views of single images.
+"""Augmentation: layers that change images at random and make augmented views of single images.
 
 While a network is trained, the layers change images differently in each epoch. An augmented view,
 however, is determined by the pixels and its number, so that it is the same in every process and

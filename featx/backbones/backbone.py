@@ -1,4 +1,4 @@
-"""Backbones: frozen Keras models with layer, pooling, preprocessing and space.
+"""Backbone and BackboneSpec: a frozen Keras model with layer, pooling, preprocessing and space.
 
 :class:`BackboneSpec` holds the parameters of an extractor, :class:`Backbone` the model that was
 built for them. Nothing that the caller passed in is changed: truncated models and pooling are new

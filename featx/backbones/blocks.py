@@ -1,4 +1,4 @@
-"""Blocks of a network, found in its graph; fine-tuning unfreezes a block as a whole.
+"""Block: the blocks and cuts of a network, found in its graph; fine-tuning unfreezes whole blocks.
 
 At each moment of a forward pass some tensors are *live*: they were computed, and will be read. A
 graph can be cut where few tensors are live. The end of a block is found by the first of these rules

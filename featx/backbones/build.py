@@ -1,4 +1,4 @@
-"""Backbones built from the parameters of an extractor: from a name, a preset, a file or a model.
+"""``build_backbone``: a Backbone from the parameters of an extractor: name, preset, file or model.
 
 The model defines the shape of one input; sizes that it leaves open come from `input_size`, the
 preset, or the samples.

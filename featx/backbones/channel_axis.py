@@ -1,4 +1,4 @@
-"""The axis of the channels in a tensor, first or last, inferred from the graph that computes it.
+"""``channel_axis``: the axis of a tensor's channels, first or last, inferred from its graph.
 
 Layers declare it by their ``data_format``. Operations between such a layer and a tensor may move
 axes, so each axis gets a mark, which is followed through the graph.

@@ -1,4 +1,4 @@
-"""Flat copies of networks for training, which leave the originals unchanged.
+"""``flat_copy``: a flat copy of a network for training, which leaves the original unchanged.
 
 The copy is flat: nested models are expanded into their layers, so that a network wrapped in another
 model can be cut and unfrozen like any other. Its digest is checked against that of the original.

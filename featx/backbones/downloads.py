@@ -1,4 +1,4 @@
-"""Published weights, which Keras downloads into its own folder, and what follows if that fails.
+"""``checked_download``: published weights, downloaded by Keras and checked; advice if that fails.
 
 Keras waits for ever for a server that is silent. It keeps a file whose hash is wrong, and one that
 a killed process left unfinished, which makes each later call fail as well. Here, a silent server is

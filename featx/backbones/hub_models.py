@@ -1,4 +1,4 @@
-"""KerasHub backbones as networks of one input, with one call for each block of their encoder.
+"""HubModel: a KerasHub backbone as a network of one input, with a call per block of its encoder.
 
 A `keras_hub.models.Backbone` takes a dict of inputs, and its encoder is often a single layer. Its
 graph is repeated on one input, with the same layers and weights. The calls inside an encoder

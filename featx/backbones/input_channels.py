@@ -1,4 +1,4 @@
-"""Networks adapted to another number of channels than the three they were trained on.
+"""``with_input_channels``: a network adapted to another number of channels than its three.
 
 The kernel of the first convolution is adapted as in ``adapt_input_conv`` of timm
 (``timm/models/_manipulate.py``). For one channel, it is summed over red, green and blue. Otherwise

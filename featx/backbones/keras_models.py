@@ -1,4 +1,4 @@
-"""Models of backbones, built from a name, a file or a callable.
+"""Models of backbones: ``named_model``, ``file_model`` and, from a callable, ``called_model``.
 
 Every failure of Keras to build or load a model becomes one error that names the possible cures.
 """

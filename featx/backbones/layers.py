@@ -1,4 +1,4 @@
-"""Layers of a model by name, and the pooling of their outputs.
+"""LayerSpec and ``find_layer_output``: layers of a model by name, and the pooling of their outputs.
 
 A layer may be called in other models too, or twice in one model, so its output is looked up in the
 graph of the model. Layers of a nested model are named ``"outer/inner"``.

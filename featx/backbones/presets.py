@@ -1,4 +1,4 @@
-"""Backbones of KerasHub by name: ``"keras_hub:..."`` and their folders, without importing Keras.
+"""Preset: a KerasHub backbone by name (``"keras_hub:..."``) or folder, without importing Keras.
 
 A preset is a folder of configurations, weights and tokenizer files, as KerasHub's
 ``save_to_preset`` and Hugging Face's hub write it. Its files identify the backbone, so a folder

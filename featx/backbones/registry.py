@@ -1,4 +1,4 @@
-"""Networks by name: all of ``keras.applications``, and the embedded ``"tiny"``.
+"""Network: ``keras.applications`` and ``"tiny"`` by name, their scaling; ``list_backbones``.
 
 The table needs no Keras. Each network has its own scaling of pixels from 0 to 255; the names of the
 scalings are those of Keras: ``"tf"`` is x / 127.5 - 1; ``"torch"`` is x / 255, then standardized

@@ -1,4 +1,4 @@
-"""Resizing as part of a Keras graph, for models that take images of any size.
+"""``with_resize``: resizing as part of a Keras graph, for models that take images of any size.
 
 The operations are those of ``inputs/resize.py``: each side is resized by a matrix of Lanczos
 weights, the height first, and values are rounded and clipped after each, as ``cykooz-resizer`` does

@@ -1,4 +1,4 @@
-"""The space of a backbone, found without building the backbone where that is possible.
+"""EmbeddingSource and ``resolve``: the space of a backbone, without building it where possible.
 
 A *recipe* is plain data that determine a backbone: the name of a network and the digest of its
 weight file, the digest of a ``.keras`` file, or the code of a callable, and all options. The cache

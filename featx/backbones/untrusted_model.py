@@ -1,4 +1,4 @@
-"""A model inside a saved file of unknown origin, which is checked before Keras reads it.
+"""StoredModel: a model in a saved file of unknown origin, checked before Keras reads it.
 
 A ``.keras`` file is an archive of a configuration and weights. The configuration names classes and
 functions that Keras looks up and calls; several public advisories are about names that load code or

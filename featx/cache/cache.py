@@ -1,4 +1,4 @@
-"""The cache of embeddings: a folder that never holds a wrong row.
+"""EmbeddingCache: a folder of embeddings that never holds a wrong row.
 
 The folder holds::
 

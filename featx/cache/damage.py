@@ -1,4 +1,4 @@
-"""Damage found in a folder of the cache: quarantined where possible, and reported once."""
+"""DamageLog: damage in a folder of the cache, quarantined where possible and reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export of the rows of a space to one file (HDF5, .npz, Parquet, CSV), and import from HDF5.
+"""Export of a space to one file (HDF5, .npz, Parquet, CSV: ExportTable); import from HDF5.
 
 Rows are read and written block by block. The HDF5 file is a shard (``schema.py``) with names and
 labels in it; only this format can be imported.

@@ -1,4 +1,4 @@
-"""The fact store: small facts on disk, each in its own file.
+"""FactStore: small facts on disk, such as the space of a recipe, each in its own file.
 
 A lost or damaged fact counts as unknown, and is determined again when it is needed.
 """

@@ -1,4 +1,4 @@
-"""Stored graphs: converted networks on disk, from which a pass starts without Keras.
+"""GraphStore: converted networks on disk, from which a pass starts without Keras.
 
 Each graph is a file, named after the space of the rows that it computes and a digest of its key.
 The file holds the key, the bytes of the graph, and a digest of both. If it is lost or damaged, the

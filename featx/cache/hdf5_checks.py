@@ -1,4 +1,4 @@
-"""Checks that an HDF5 file, a shard or weights, is plain and stores all of its arrays itself.
+"""``check_plain``, ``read_layout``: an HDF5 file is plain and stores all of its arrays itself.
 
 HDF5 can refer to other files (external links, external and virtual storage), so that reading it
 reads files of this machine, and it can declare arrays that are far larger than what it stores.

@@ -1,4 +1,4 @@
-"""Inspection of untrusted HDF5 files, shards or weights, in a child process.
+"""``inspect_shards``, ``inspect_weights``: untrusted HDF5 files, checked in a child process.
 
 Damaged or hostile metadata can crash libhdf5, or make it hang or take all memory (1,000 random bit
 flips: one crash, two hangs; 2026-11). So a file without an index is opened by a child process with

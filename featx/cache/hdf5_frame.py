@@ -1,4 +1,4 @@
-"""HDF5 files written in memory: the frame of a shard, which has gaps for its rows.
+"""ShardFrame: the HDF5 file of a shard, made in memory with gaps where its rows go.
 
 A shard is plain HDF5, readable with h5py alone; ``schema.py`` lists its fields. An exported file
 may also hold ``names`` and ``labels`` of the samples.

@@ -1,4 +1,4 @@
-"""Lazy arrays of stored rows, which are read when they are sliced and need not fit in memory."""
+"""LazyEmbeddings: stored rows as an array, read when it is sliced; it need not fit in memory."""
 
 from __future__ import annotations
 

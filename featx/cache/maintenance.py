@@ -1,4 +1,4 @@
-"""Maintenance of a cache: compaction, description, repair, eviction, recomputing of rows.
+"""Maintenance of a cache: ``compact``, ``repair_shards``, ``choose_evictions``, ``recheck_rows``.
 
 Compaction merges many small shards into few. Merged shards are in place before the old ones are
 removed, so no row is lost if the process is killed, and none is missing for concurrent readers.

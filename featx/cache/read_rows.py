@@ -1,4 +1,4 @@
-"""Rows of a matrix in a file, read into an array and checked.
+"""``read_rows``: rows of a matrix in a file, read into an array and compared with their checksums.
 
 Files are read, not memory-mapped: if a disk or a mount is gone, a read raises an error, but access
 to a mapped page kills the process. Rows are read in windows that stay in the processor's cache

@@ -1,9 +1,9 @@
-"""The schema of a shard: its root attributes, and the fields of each row.
+"""ShardLayout and ROW_FIELDS: the root attributes of a shard, and the fields of each row.
 
 The ``.h5`` file has the attributes and a contiguous, unfiltered dataset for each field;
 ``hdf5_frame.py`` writes it, and ``hdf5_checks.py`` checks it. The index, which ``shard.py`` writes
-and reads, has a copy of all fields but the embeddings. A field that is added here is in both files, and a wrong
-shape or dtype of it counts as damage; ``Shard.row_arrays`` returns its values.
+and reads, has a copy of all fields but the embeddings. A field that is added here is in both files,
+and a wrong shape or dtype of it counts as damage; ``Shard.row_arrays`` returns its values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Immutable shards: blocks of embeddings on disk, each with an index of its rows.
+"""Shard: an immutable block of embeddings on disk, written with an index of its rows.
 
 ``shard-<id>.h5`` holds the rows (see ``schema.py``). ``shard-<id>.index`` holds the keys, the
 checksums, the offset of the embeddings in the file, and a digest of itself. The index is moved into

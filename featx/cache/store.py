@@ -1,4 +1,4 @@
-"""The stored rows of one space: looking up, appending, quarantine of damage.
+"""SpaceStore: the stored rows of one space, looked up, appended, and quarantined if damaged.
 
 The folder ``CACHE/spaces/<space digest>`` holds immutable shards. A reader keeps a snapshot of
 their indexes in memory, and makes a new one when the listing of the folder has changed. There are

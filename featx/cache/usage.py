@@ -1,4 +1,4 @@
-"""The usage log of a space: a line for each look-up, with its time and number of hits.
+"""``note_use``, ``read_usage``: the log of a space, a line per look-up with its time and hits.
 
 Each line is appended by a single write, without a lock. Only descriptions and evictions use the
 log, so a line that is lost or garbled, on a file system where appending is not atomic, costs just a

@@ -1,4 +1,4 @@
-"""``featx cache``: inspect, check, shrink and copy the cache of embeddings."""
+"""``featx cache``: inspect, check, shrink, export, import and clear the cache of embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo of ``featx demo``: a complete example on two real image sets, offline.
+"""``run_demo``, the work of ``featx demo``: a complete example on two real image sets, offline.
 
 Raw pixels are compared with the embeddings of ``"tiny"``, and these with a fine-tuned ``"tiny"``. A
 first run embeds each image once; a second run embeds none.

@@ -1,4 +1,4 @@
-r"""Folders that commands read, and the file that ``featx extract`` writes.
+r"""``list_folder``: folders that commands read; EmbeddingFile: what ``featx extract`` writes.
 
 The file holds embeddings, with the path and label of each image. A .npz or .h5 file has the arrays
 ``embeddings``, ``paths`` and ``labels``; a .csv file the columns ``path``, ``label`` and one for

@@ -1,4 +1,4 @@
-"""The ``featx`` command: the functions of the library from the shell.
+"""The ``featx`` command and its subcommands demo, extract, cv and backbones.
 
 Exit codes: 0 success; 1 the command found damaged rows in a cache; 2 wrong usage; 3 bad input or
 parameters; 4 a backbone or its weights cannot be loaded; 5 a saved file cannot be loaded or holds
@@ -64,6 +64,8 @@ from featx.cli.output import (
     show_result,
     status,
 )
+from featx.cli.report import report
+from featx.cli.similar import similar
 from featx.exceptions import (
     BackboneError,
     EngineError,
@@ -332,7 +334,7 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (fit, predict, evaluate, export, cache):
+for command in (fit, predict, evaluate, report, similar, export, cache):
     cli.add_command(command)
 
 

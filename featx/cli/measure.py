@@ -1,4 +1,4 @@
-"""What networks cost on this machine: images per second, and memory.
+"""NetworkCost: images per second and memory of a network here (``featx backbones --measure``).
 
     python -m featx.cli.measure NAME
 

@@ -1,4 +1,4 @@
-"""Commands that make and use saved models: fit, predict, evaluate, export."""
+"""Subcommands that make and use saved models: fit, predict, evaluate, export."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
 _IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath())
 _MODEL = click.argument("model", type=GivenPath())
-_TRUSTED = click.option(
+TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
 _CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
@@ -64,7 +64,7 @@ _ON_ERROR = click.option(
 @head_option("--head", default="logistic")
 @SEED
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
-@_TRUSTED
+@TRUSTED
 @fine_tune_options
 @extractor_options
 @AS_JSON
@@ -115,7 +115,7 @@ def fit(
 @_MODEL
 @_IMAGES
 @click.option("--proba", is_flag=True, help="Print the probability of each class too.")
-@_TRUSTED
+@TRUSTED
 @_CACHE
 @_ON_ERROR
 @AS_JSON
@@ -138,7 +138,7 @@ def predict(
     from featx.inputs.folders import list_images
 
     paths = list_images(images)
-    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} has no probabilities: leave --proba out")
     is_read, rows = _readable_rows(classifier, paths)
@@ -195,7 +195,7 @@ def _shown_probabilities(proba: Any) -> list[str]:
 @click.command(cls=Command)
 @_MODEL
 @FOLDER
-@_TRUSTED
+@TRUSTED
 @_CACHE
 @_ON_ERROR
 @AS_JSON
@@ -216,7 +216,7 @@ def evaluate(
     from featx.inputs.folders import load_image_folder
 
     images = load_image_folder(folder)
-    classifier = _load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
+    classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     _check_has_one_output(classifier, model)
     unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
     if unknown:
@@ -246,7 +246,7 @@ def evaluate(
 @click.argument("out", type=GivenPath(path_type=Path))
 @click.option("--include-resize", is_flag=True, help="Take images of any size, and resize them.")
 @FORCE
-@_TRUSTED
+@TRUSTED
 @AS_JSON
 def export(
     model: str,
@@ -267,7 +267,7 @@ def export(
     format = _FORMATS.get(out.suffix.lower(), "saved_model")
     check_output_files(*exported_files(out, format), force=force)
     check_model_export(out, format)
-    classifier = _load_classifier(model, trusted=trusted, cache="none", on_error=None)
+    classifier = load_classifier(model, trusted=trusted, cache="none", on_error=None)
     classifier.export(out, format=format, include_resize=include_resize)
     show_result(
         {"out": str(out), "format": format, "full_precision": FULL_PRECISION[format]},
@@ -276,7 +276,7 @@ def export(
     )
 
 
-def _load_classifier(
+def load_classifier(
     model: str, *, trusted: tuple[str, ...], cache: str, on_error: str | None
 ) -> TransferClassifier:
     """Load a saved classifier with a cache and a treatment of unreadable images."""

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Options that subcommands share, and the estimators made from them (``make_extractor``)."""
 
 from __future__ import annotations
 

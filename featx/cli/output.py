@@ -1,4 +1,4 @@
-"""Output of the commands: text and tables, JSON, messages.
+"""Output of the command: tables, JSON, messages, and errors that name options (``at_the_shell``).
 
 Results go to standard output; progress, warnings and errors go to standard error. Errors of the
 library name parameters; their parts are formatted here with the options of the command.
@@ -243,6 +243,16 @@ def print_demo(result: dict[str, Any]) -> None:
         echo(f"{name:<6}  {one_line(result[name])}")
     example = one_line(result["example"])
     echo(f"the saved model predicts {result['prediction']!r} for {example}")
+
+
+def print_similar(similar: Sequence[dict[str, Any]]) -> None:
+    """Print a table for each query, with the images that are most similar to it."""
+    for found in similar:
+        rows = [
+            (rank, f"{each['similarity']:.3f}", each["image"])
+            for rank, each in enumerate(found["similar"], start=1)
+        ]
+        print_table(one_line(found["query"]), ("#rank", "#similarity", "image"), rows)
 
 
 def print_evaluation(result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Digests of code, which identify what a function, class or object computes in every process.
+"""``code_digest``: what a function, class or object computes, the same in every process.
 
 Keras configs name a `Lambda` or a custom layer but do not show what it does, so two that compute
 different things can look alike. The digest made here follows the code itself:

@@ -1,4 +1,4 @@
-"""Hashing with xxh3: 128 bits for digests, 64 bits for checksums.
+"""``digest_of``, ``checksum_of``: hashing with xxh3, 128 bits for digests, 64 for checksums.
 
 It runs at the speed of memory (22 to 27 GB/s on one core), so that hashing a sample costs nothing
 compared with reading it. It guards against accidents, not against attackers who make collisions.

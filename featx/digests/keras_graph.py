@@ -1,4 +1,4 @@
-"""Digests of Keras graphs, which cover what decides the numbers of a model, and nothing else.
+"""``graph_digest``: a hash of what decides the numbers of a Keras model, and of nothing else.
 
 It is a Merkle hash of the operations upstream of the outputs: the digest of a tensor covers the
 operation that computes it (class, config, code that is not Keras' own, the bytes of each weight),

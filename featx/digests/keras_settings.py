@@ -1,4 +1,4 @@
-"""Global settings of Keras that change embeddings, and contexts that apply them.
+"""KerasSettings: global settings of Keras that change embeddings, and a context that applies them.
 
 Keras reads its dtype policy, ``floatx``, ``epsilon`` and data format while layers are built, and
 some layers read them again when they are called. featx builds and compiles its own models, such as

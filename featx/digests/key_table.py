@@ -1,4 +1,4 @@
-"""Tables of 16-byte digests, in which many keys are looked up at once.
+"""KeyTable: 16-byte digests, of which many are looked up at once.
 
 Keys are numpy arrays of dtype ``S16``; numpy sorts and searches their first halves as integers.
 """

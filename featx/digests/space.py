@@ -1,4 +1,4 @@
-"""Spaces, which make embeddings comparable.
+"""Space: all that decides the numbers of an embedding, and so what makes two comparable.
 
 A space describes everything that decides the numbers of an embedding except the sample: the graph
 with its weights, preprocessing, input size, decoder, pooling, precision. Two rows are comparable

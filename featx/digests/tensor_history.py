@@ -1,4 +1,4 @@
-"""The graph of a Keras model, read from the history of its tensors."""
+"""The graph of a Keras model, read from the history of its tensors (``calls_of``)."""
 
 from __future__ import annotations
 

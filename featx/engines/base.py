@@ -1,4 +1,4 @@
-"""Interfaces of engines: from batches of one size to embeddings."""
+"""Engine and ConvertedEngine, the interfaces of engines: from batches of one size to embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compilation by Keras' backend, and its switch for TensorFloat-32 on GPUs.
+"""``compiled_inference``, ``compiled_training``: compilation by Keras' backend; TensorFloat-32.
 
 TensorFlow, JAX and torch differ in both; no other module imports TensorFlow. Several threads may
 call a compiled function at once. It runs under the settings of Keras that were in force when it

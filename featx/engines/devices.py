@@ -1,4 +1,4 @@
-"""The device that Keras' backend runs on, and checks that it can run in this process.
+"""``device_name``, ``check_can_run``: the device of Keras' backend, and whether it can run here.
 
 TensorFlow and OpenVINO cannot run in a process that was forked after they ran. A fork copies only
 the thread that called it, and they would wait forever for their other threads.

@@ -1,4 +1,4 @@
-"""A Keras graph rewritten so that compilers run it faster; the numbers stay the same.
+"""``rewritten_for_inference``: a Keras graph that compilers run faster, with the same numbers.
 
 - Batch normalization is folded into the convolution or dense layer before it.
 - A convolution with one group per channel runs as a depthwise convolution, since grouped

@@ -1,4 +1,4 @@
-"""Converted graphs as bytes, from which an engine starts without Keras.
+"""``converted_graph``, ``engine_from``: graphs as bytes, from which engines start without Keras.
 
 The bytes begin with the rows that Keras computed for two reference inputs. An engine that starts
 from them must compute the same rows; so must an engine that is converted in this process.

@@ -1,4 +1,4 @@
-"""Keras as an engine: one compiled function from batches of any size to embeddings.
+"""KerasEngine: one compiled function of Keras from batches of any size to embeddings.
 
 A thread runs each batch and copies its rows back; otherwise a GPU would wait for the copies
 (benchmarks/NOTES.md).

@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine, on CPUs."""
+"""ONNXEngine: ONNX Runtime as an engine, on CPUs."""
 
 from __future__ import annotations
 

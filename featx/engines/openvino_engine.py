@@ -1,4 +1,4 @@
-"""OpenVINO as an engine, on CPUs.
+"""OpenVINOEngine: OpenVINO as an engine, on CPUs.
 
 Keras' graphs of images, exported to OpenVINO, begin with a transpose to channels first and then
 scale the pixels; OpenVINO's plugin for CPUs puts them back into channels last to convolve. With the

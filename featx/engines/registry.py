@@ -1,4 +1,4 @@
-"""Engines by name, the fastest one for the device, and models in other precisions.
+"""``make_engine``, ``faster_engine``: engines by name, their agreement with Keras; precisions.
 
 Before another engine is used, its embeddings of two samples are compared with those of Keras.
 """

@@ -1,4 +1,4 @@
-"""The runner, which embeds batches of samples: batch size, engine, and running out of memory.
+"""Runner, which embeds batches: batch size, change of engine, and running out of memory.
 
 A runner starts with the engine that is ready first. It measures the first batches to find a batch
 size; if many samples are left, it then changes to a faster engine, which takes seconds to convert

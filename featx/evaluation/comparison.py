@@ -1,4 +1,4 @@
-"""Comparison of heads on embeddings, and of backbones and heads on images, on the same folds."""
+"""``compare_heads`` on embeddings, ``compare`` of backbones and heads on images: the same folds."""
 
 from __future__ import annotations
 

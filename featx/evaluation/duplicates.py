@@ -1,4 +1,4 @@
-"""Near-duplicates, which raise a score if one is in the training part and one in the test part.
+"""``near_duplicates``: near-copies, which raise a score if they lie in training and test part.
 
 The threshold is measured on the samples, since it depends on network and images: each of 600 X-rays
 has a neighbor at a cosine of 0.9 in the embeddings of one network, and none of 600 photographs of

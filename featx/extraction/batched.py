@@ -1,4 +1,4 @@
-"""Outputs of a Keras model for many samples, in prefetched batches of one size."""
+"""``predict_in_batches``: outputs of a Keras model for many samples, in batches of one size."""
 
 from __future__ import annotations
 

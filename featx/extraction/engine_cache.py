@@ -1,4 +1,4 @@
-"""Engines of a backbone, which are kept for the next pass, and the runner of a pass."""
+"""PassEngines: the engines of a backbone, kept for the next pass, and the runner of a pass."""
 
 from __future__ import annotations
 

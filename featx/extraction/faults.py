@@ -1,4 +1,4 @@
-"""Faults of samples: all are found, extended to duplicates, and reported in one message."""
+"""``search_faults``, ``report_faults``: samples that cannot be embedded, all in one message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forward pass: each distinct sample without a row in the cache goes through the backbone.
+"""ForwardPass: each distinct sample without a row in the cache goes through the backbone.
 
     samples -> keys -> stored rows are read from the cache -> the missing ones are decoded in
     threads, embedded in batches, and stored every few seconds -> embeddings in the order of the

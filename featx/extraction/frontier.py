@@ -1,4 +1,4 @@
-"""Embeddings of a fine-tuned backbone, from the activations that fine-tuning left in the cache.
+"""FrontierEntry: a fine-tuned backbone starts from the activations that fine-tuning stored.
 
 Fine-tuning does not change the layers below the frontier, so a sample whose activations are stored
 goes through the layers above it only.

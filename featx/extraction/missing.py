@@ -1,4 +1,4 @@
-"""Missing rows: samples are identified and looked up, and those without a row are loaded.
+"""``find_missing`` and MissingRows: samples are identified and looked up; the others are loaded.
 
 Files and arrays can be read twice: :class:`IdentifiedRows` hashes them before the network runs, or
 while it runs, and loads the missing ones. A lazy sequence makes an item each time it is indexed:

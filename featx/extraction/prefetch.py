@@ -1,4 +1,4 @@
-"""Loading: rows are taken from front to back, read in threads, and handed out in batches.
+"""``load`` and LoadedFeed: rows are read in threads, in order, and handed out in batches.
 
 ``RowsToLoad`` are still to be loaded: they are known from the start, or found while samples are
 identified. :func:`load` prefetches them in threads; :class:`LoadedFeed` cuts the loaded groups into

@@ -1,4 +1,4 @@
-"""Writing rows to the cache during a pass."""
+"""RowWriter: a thread that writes rows to the cache during a pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored graphs of the sources of a pass, with which it starts without Keras.
+"""SourceGraphs: stored graphs of the sources of a pass, with which it starts without Keras.
 
 The first pass of a backbone over new samples stores the converted graph of its layers in the cache,
 if another engine than Keras can run it. A later process that knows the space of the backbone from

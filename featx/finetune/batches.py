@@ -1,4 +1,4 @@
-"""Batches for Keras: samples in an order that seed and epoch determine; and mixup.
+"""Batches: samples for Keras in an order that seed and epoch determine; ``mixup``.
 
 Threads prefetch batches while a step runs. Keras runs only one thread of its own, since several of
 them may return the second batch first (3.15 on JAX). The content of a batch depends only on its

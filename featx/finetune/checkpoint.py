@@ -1,4 +1,4 @@
-"""The state of a training, written to disk after each epoch: weights, optimizer, history.
+"""Checkpoint: the state of a training, written after each epoch: weights, optimizer, history.
 
 When the same fit is called again after it was killed, the training resumes at its last epoch and
 ends, on a CPU, with the very same bits. The file is named after a digest of everything that decides

@@ -1,4 +1,4 @@
-"""Distillation: a smaller backbone is trained on the predictions of a larger one."""
+"""``distill``: a smaller backbone is trained on the predictions of a larger one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads before training: the requested one, and the linear one from which Keras starts.
+"""InitialHead: the requested head, and the linear one from which Keras starts.
 
 After training, the fine-tuned model is compared with the requested head on the validation samples,
 by the one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees",

@@ -1,4 +1,4 @@
-"""The trained model: unfrozen layers, pooling and head; and the task on which it is trained."""
+"""TrainedModel: unfrozen layers, pooling and head; TrainingTask: what it is trained on."""
 
 from __future__ import annotations
 

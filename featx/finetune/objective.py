@@ -1,4 +1,4 @@
-"""The objective of a training: its targets, its loss, and its validation score.
+"""Objective: the targets, the loss and the validation score of a training.
 
 The head decides the loss: cross-entropy if it has probabilities, squared hinge if it has scores
 only, mean squared error for regressors. Their targets are standardized, so that one learning rate

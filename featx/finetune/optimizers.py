@@ -1,4 +1,4 @@
-"""Optimizers and learning rates: schedules, and rates that differ from block to block."""
+"""``make_optimizer``, ``make_schedule``: learning rates over time, and from block to block."""
 
 from __future__ import annotations
 

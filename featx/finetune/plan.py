@@ -1,4 +1,4 @@
-"""The plan of a training, made before anything is computed: trained layers and starting point.
+"""TrainingPlan, made before anything is computed: trained layers, frontier, starting point.
 
 The activations at the frontier come from the same pass as the embeddings and are kept in the cache.
 Each tensor at the frontier has its own space, so that different depths, and models with the same

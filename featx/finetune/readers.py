@@ -1,4 +1,4 @@
-"""Readers of the inputs of the trained model: activations in the cache, or pixels.
+"""ActivationReader, PixelReader: inputs of the trained model, from the cache or from samples.
 
 A reader returns the inputs for one view of samples: 0 is the sample itself, 1 and above are
 augmented views.

@@ -1,4 +1,4 @@
-"""Fine-tuning: from samples, labels and a head to the better of head and fine-tuned model.
+"""FineTuneRun: from samples, labels and a head to the better of head and fine-tuned model.
 
 embeddings, and activations at the frontier, in one pass through the cache
 -> head fitted on the training part -> the same head in Keras -> layers above the frontier

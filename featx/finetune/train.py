@@ -1,4 +1,4 @@
-"""Training with Keras' own ``fit``, evaluated after each epoch on the validation samples.
+"""``train``: training with Keras' own ``fit``, evaluated after each epoch on validation samples.
 
 The best epoch is kept; epoch 0 is the head from which training started. After each epoch the state
 is written to disk. Training ends early, with the best weights so far, if the loss is not finite, if

@@ -1,4 +1,4 @@
-"""The trial of ``strategy="auto"``, which estimates whether fine-tuning is worth its time.
+"""``run_trial`` of ``strategy="auto"``: an estimate whether fine-tuning is worth its time.
 
 A few epochs on some samples show whether the validation loss or score improves. There is no trial
 if the head is right on all validation samples. The learning curve of the head is reported too.

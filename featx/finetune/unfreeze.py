@@ -1,4 +1,4 @@
-"""The layers of a backbone that are trained, and the frontier below the first of them.
+"""``choose_unfrozen``: the layers that ``unfreeze=`` asks for, and the frontier below them.
 
 Batch normalizations stay frozen, unless requested otherwise, by ``trainable=False`` on the layer:
 in Keras 3 calling a model with ``training=False`` does not keep their statistics (keras#20285).

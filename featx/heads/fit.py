@@ -1,4 +1,4 @@
-"""Fitting of heads on embeddings, and prediction with them.
+"""``fit_head``, ``fit_on_views``, ``predict``: heads fitted on embeddings, and their predictions.
 
 Sample weights reach every part of a head that takes them: the steps of a pipeline by their names,
 the parts of other meta-estimators by scikit-learn's metadata routing.

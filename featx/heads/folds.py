@@ -1,4 +1,4 @@
-"""Folds of heads that cross-validate, which consist of samples or groups instead of single rows.
+"""SampleFolds: folds inside a head that consist of samples or groups instead of single rows.
 
 A head that selects by cross-validation would otherwise be scored on augmented views of samples that
 it was trained on. While it is fitted, its parameters `cv` are therefore replaced by folds that keep

@@ -1,4 +1,4 @@
-"""Conversion of a linear head to Keras layers, and of trained Keras layers to a scikit-learn head.
+"""LinearMap: a linear head as Keras layers, and trained Keras layers as a scikit-learn head.
 
 A head is tested for linearity by its scores, not by a list of classes: the scores at the mean of
 the embeddings, and one step away along each feature, define an affine map. If the scores of real

@@ -1,4 +1,4 @@
-"""Heads, by name or as scikit-learn estimators: made, checked, seeded and wrapped.
+"""Heads by name (``make_head``) or as scikit-learn estimators: checked, seeded and wrapped.
 
 A new name is a line in a table. A head that misreads labels is wrapped so that it gets class
 indices, and a head that supports one output so that each output has a copy.

@@ -1,4 +1,4 @@
-"""Augmented views of images, each of which is a sample.
+"""AugmentedSamples: augmented views of images, each of which is a sample.
 
 Image, augmentation and number determine an augmented view, and its key is a digest of the three, so
 that each view goes through the network once. The views of an image are neighbors, so that a batch
@@ -71,6 +71,10 @@ class AugmentedSamples(Samples):
     def take(self, rows: np.ndarray) -> Any:
         """Return the images themselves."""
         return self._samples.take(self._rows[rows // self._n_augmented])
+
+    def content(self, row: int) -> np.ndarray | bytes:
+        """Return the content of the image that is augmented."""
+        return self._samples.content(int(self._rows[row // self._n_augmented]))
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Return the keys of all augmented views."""

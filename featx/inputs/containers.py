@@ -1,4 +1,4 @@
-"""Conversion of arrays, columns and frames of other libraries to numpy arrays or lists.
+"""``as_numpy``: arrays, columns and frames of other libraries as NumPy arrays or lists.
 
 They are recognized by their methods, so that none of these libraries is imported.
 """

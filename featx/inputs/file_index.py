@@ -1,4 +1,4 @@
-"""Digests of files that were hashed before, found by what ``stat`` returns for the file.
+"""FileIndex: digests of files that were hashed before, found by what ``stat`` returns.
 
 A pass over a million known files should cost a million ``stat`` calls, not a terabyte of reading.
 The index maps (path, size, times of modification and change, inode) to the digest of the content.

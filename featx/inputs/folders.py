@@ -1,7 +1,8 @@
-"""Lists of images in folders: one folder per class, or any files and folders."""
+"""``load_image_folder``, ``list_images``: images in folders, by class or as they come."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
 from collections import defaultdict
@@ -117,6 +118,18 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
         target=np.repeat(names, [len(images[name]) for name in names]),
         target_names=names,
     )
+
+
+def split_folders(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the folders of splits, such as ``train`` and ``val``, by their names in lower case.
+
+    The result is empty if the folder holds anything else that is not hidden.
+    """
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        found = {entry.name.lower(): entry.path for entry in entries if entry.name[0] != "."}
+        if found and found.keys() <= _SPLITS:
+            return found
+    return {}
 
 
 def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:

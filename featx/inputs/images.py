@@ -1,4 +1,4 @@
-"""Images as inputs of a backbone: decoded, in its channels and its size.
+"""``decode_to``: from an encoded image to the channels and the size of a backbone's input.
 
 Images are decoded as a viewer shows them: EXIF orientation is applied, transparency becomes white,
 16 bits become 8 (see ``pixels.py``), and palettes, gray, CMYK and other color spaces become RGB.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from featx.inputs.pixels import (
     on_white,
     tile_size,
 )
-from featx.inputs.resize import decoded_size, resized
+from featx.inputs.resize import REDUCING_GAP, decoded_size, resized
 
 # Change this when the same bytes give other pixels than before.
 DECODER = "pillow-4"
@@ -84,6 +84,59 @@ def decode_to(data: bytes, shape: tuple[int, ...], resize: str = "stretch") -> n
     if shape[2] == 3:
         return resized(on_white(image), (shape[0], shape[1]), resize)
     return conform_pixels(np.asarray(image), shape, resize)
+
+
+class ReducedImage(NamedTuple):
+    """A picture of an image, in RGB and upright, and the size of the upright image itself."""
+
+    width: int
+    height: int
+    picture: Image.Image
+
+
+def reduced_image(content: np.ndarray | bytes, size: int) -> ReducedImage:
+    """Return an image, given as pixels or encoded, as a picture that fits into a square of `size`.
+
+    Its aspect ratio is kept, and it is never enlarged. The pixels follow the rules of
+    :func:`decode_to`, and a large JPEG is decoded at a part of its size.
+
+    Raises
+    ------
+    UnreadableImageError
+        As in :func:`decode_to`; or the image has two, or more than four channels.
+
+    Examples
+    --------
+    >>> wide = reduced_image(np.zeros((40, 80), np.uint8), 16)
+    >>> wide.width, wide.height, wide.picture.mode, wide.picture.size
+    (80, 40, 'RGB', (16, 8))
+    """
+    if isinstance(content, np.ndarray):
+        pixels = _as_pixels(content)
+        if pixels.shape[-1] not in (1, 3, 4):
+            raise UnreadableImageError(
+                f"has {pixels.shape[-1]} channels: a picture is made of 1, 3 or 4"
+            )
+        levels = np.clip(np.rint(_with_channels(pixels, 3)), 0, 255)
+        image = Image.fromarray(np.ascontiguousarray(levels.astype(np.uint8)))
+        return ReducedImage(*image.size, _fitted(image, size))
+
+    def reduced(image: ImageFile.ImageFile, orientation: _Orientation) -> ReducedImage:
+        width, height = image.size
+        image.draft(None, decoded_size(image.size, (size, size), "pad"))
+        loaded = _loaded_image_file(image, orientation)
+        # Orientations from 5 on turn by a quarter. They are known once all of the file was read.
+        if (orientation(image) or 1) >= 5:
+            width, height = height, width
+        return ReducedImage(width, height, _fitted(on_white(loaded), size))
+
+    return _read_image(content, reduced)
+
+
+def _fitted(image: Image.Image, size: int) -> Image.Image:
+    """Return an image of our own, reduced until it fits into a square."""
+    image.thumbnail((size, size), Image.Resampling.LANCZOS, REDUCING_GAP)
+    return image
 
 
 def check_header(data: bytes) -> None:

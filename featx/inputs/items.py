@@ -1,4 +1,4 @@
-"""Items of sequences: paths, encoded images, PIL images and arrays.
+"""``as_item``: an item of a sequence is a path, an encoded image, a PIL image or an array.
 
 :func:`as_item` converts objects of other libraries to one of these, and :func:`content_of_item`
 reads it.

@@ -1,4 +1,4 @@
-"""Sample kinds: images, vectors and signals; the shape of one input decides the kind.
+"""InputKind (Image, Vector, Signal): what a sample is, decided by the shape of one input.
 
 All code that depends on the kind uses the object that :func:`kind_of` returns. A new kind is one
 class and its entry in :data:`KINDS`. `reader` is part of the digest of a space: changing it makes

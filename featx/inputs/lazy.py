@@ -1,4 +1,4 @@
-"""Samples of a lazy sequence, which makes an item each time it is indexed.
+"""LazySamples: samples of a lazy sequence, which makes an item each time it is indexed.
 
 A PyTorch ``Dataset`` or a column of Hugging Face's ``datasets`` opens and decodes an image when it
 is indexed. So items are read in order, once per pass, by one thread at a time. Only the digest of
@@ -95,6 +95,14 @@ class LazySamples(Samples):
     def take(self, rows: np.ndarray) -> Sequence[Any]:
         """Return some of the samples as a lazy sequence."""
         return _Part(self.items, rows)
+
+    def content(self, row: int) -> np.ndarray | bytes:
+        """Read one item, when no other thread reads."""
+        with self._reading:
+            content = self._take(row).content
+        if isinstance(content, UnreadableImageError):
+            raise content
+        return content
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; read them unless a pass has done so."""

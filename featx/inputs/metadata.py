@@ -1,4 +1,4 @@
-"""Metadata of image files: reading the orientation, removing metadata; and strict decoding.
+"""Metadata of image files: ``orientation_of``, ``without_metadata``; decoding that is strict.
 
 An image with broken metadata must still be readable. So the orientation is read here and not by
 Pillow, which reads all metadata or none, and a file that Pillow refuses is read again without its

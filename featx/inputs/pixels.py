@@ -1,4 +1,4 @@
-"""Conversion of pixel values of any dtype to levels from 0 (black) to 255 (white).
+"""``as_levels``: pixel values of any dtype as levels from 0 (black) to 255 (white).
 
 The same rules hold for files, PIL images and arrays:
 

@@ -1,4 +1,4 @@
-"""Recognition of the samples in ``X``: see :func:`as_samples`."""
+"""``as_samples``: the samples in ``X``, recognized whatever ``X`` is."""
 
 from __future__ import annotations
 

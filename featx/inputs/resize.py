@@ -1,4 +1,4 @@
-"""Resizing of images to the input size of a backbone, with the antialiased Lanczos filter.
+"""``resized``: images in the input size of a backbone, with the antialiased Lanczos filter.
 
 There are three ways to resize an image whose aspect ratio differs from the input's:
 
@@ -32,7 +32,7 @@ RESIZES = {
     "pad": "lanczos-pad-1",
 }
 RESAMPLING = "lanczos3"
-_REDUCING_GAP = 2  # as in Pillow's thumbnails, so that the filter at least halves the image
+REDUCING_GAP = 2  # as in Pillow's thumbnails, so that the filter at least halves the image
 # Longer sides, which no camera produces, are reduced first: the filter takes 50 bytes per pixel.
 _LONGEST_SIDE = 2**16
 
@@ -75,7 +75,7 @@ def decoded_size(size: tuple[int, int], shape: tuple[int, ...], resize: str) -> 
     It is twice what is needed, whichever side is longer, since EXIF may rotate the image. `size` is
     the image's own size, and `shape` the shape of the input, (h, w, c).
     """
-    side = _REDUCING_GAP * max(shape[:2])
+    side = REDUCING_GAP * max(shape[:2])
     if resize != "pad":
         return side, side
     width, height = size

@@ -1,4 +1,4 @@
-"""Samples in order: their keys, and their inputs for the backbone.
+"""Samples (ArraySamples, ValueSamples): samples in order, their keys, and their inputs.
 
 Here are the base class :class:`Samples` and samples in one array (in memory, memory-mapped or HDF5;
 read in blocks). Items of sequences are in ``sequence.py`` and ``lazy.py``.
@@ -116,6 +116,13 @@ class Samples(ABC):
         """Return the samples in increasing rows, as a caller would pass them as `X`."""
 
     @abstractmethod
+    def content(self, row: int) -> np.ndarray | bytes:
+        """Return the pixels or numbers of a sample, or the bytes of a file or an encoded image.
+
+        Several threads may call it. UnreadableImageError is raised for what cannot be read.
+        """
+
+    @abstractmethod
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; `files` holds the digests of files that were hashed before.
 
@@ -207,6 +214,10 @@ class ArraySamples(Samples):
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of the array."""
         return _rows_of_array(self.array, rows)
+
+    def content(self, row: int) -> np.ndarray:
+        """Return one row of the array."""
+        return np.asarray(self.array[row])
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify and check all samples in threads."""

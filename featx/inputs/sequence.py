@@ -1,13 +1,15 @@
-"""Samples of a sequence: paths, encoded images, PIL images and single arrays, in any mixture."""
+"""ItemSamples: a sequence of paths, encoded images, PIL images and arrays, in any mixture."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from featx._threads import Prefetcher
 from featx.digests.hashing import DIGEST_BYTES, digest_of
@@ -27,6 +29,7 @@ from featx.inputs.samples import IdentifiedBlock, Samples, ValueSamples, check_s
 
 _UNREAD = bytes(DIGEST_BYTES)
 _FILES_AT_ONCE = 256  # in a block
+_MISSING = "missing value (None or NaN)"
 _PATIENCE_S = 0.2  # time to hash all files, after which a pass starts with those that are hashed
 
 
@@ -53,6 +56,7 @@ class ItemSamples(Samples):
         shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
         self.array_shape = shapes.pop() if len(shapes) == 1 else None
         self._keys = np.zeros(len(items), KEY_DTYPE)  # of the samples identified so far
+        self._loading = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -89,6 +93,16 @@ class ItemSamples(Samples):
         """Return some of the items."""
         return [self.items[row] for row in rows.tolist()]
 
+    def content(self, row: int) -> np.ndarray | bytes:
+        """Return the pixels of an array or a PIL image, or the bytes of other items."""
+        item = self.items[row]
+        if is_missing(item):
+            raise UnreadableImageError(_MISSING)
+        if isinstance(item, Image.Image):
+            with self._loading:  # the same image may be there twice, and loads when it is read
+                return self._content_of(row)
+        return self._content_of(row)
+
     def float_range(self) -> tuple[float, float] | None:
         """Return the range of the pixels of floating-point arrays."""
         return float_range(item for item in self.items if isinstance(item, np.ndarray))
@@ -105,7 +119,7 @@ class ItemSamples(Samples):
                 else:
                     faults.append(self.fault(row, "an empty path"))
             elif is_missing(item):
-                faults.append(self.fault(row, "missing value (None or NaN)"))
+                faults.append(self.fault(row, _MISSING))
             else:
                 try:
                     digests[row] = IMAGE.digest_of(content_of_item(item))

@@ -1,4 +1,4 @@
-"""Base classes of the probes: checks of rows and targets, and the path of strengths."""
+"""BaseProbe, base of the probes: checks of rows and targets; LinearPathProbe: path of strengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes, weights and folds of a probe, and the selection of a candidate by its scores."""
+"""``encode_classes``, ``split_folds``, ``last_best``: classes, folds and selection of a probe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of logistic regression for several weightings of the same rows, minimized together.
+"""LogisticLosses: logistic regression for several weightings of the same rows; ``minimize``.
 
 The loss is scikit-learn's: the sum of the weighted log-losses, and half the squared length of the
 coefficients over ``C``. Two classes have one vector of coefficients; more have one for each. A pass

@@ -1,4 +1,4 @@
-"""Ridge regression for all strengths from one decomposition, primal or dual.
+"""``solve_ridge``: ridge regression for all strengths from one decomposition, primal or dual.
 
 Hoerl and Kennard (1970), "Ridge Regression: Biased Estimation for Nonorthogonal Problems", with the
 normal equations as in Hastie, Tibshirani and Friedman (2009), "The Elements of Statistical

@@ -1,4 +1,4 @@
-"""Rows projected onto uncorrelated features, in which the losses are minimized.
+"""Rotation, ProjectedRows: rows in uncorrelated features, in which the losses are minimized.
 
 In this basis, the second derivatives of a loss are nearly diagonal, so that L-BFGS has a good
 preconditioner. Lazy rows are only centered when they are read: instead of the many rows, the few

@@ -1,4 +1,4 @@
-"""Heads inside saved files, read by skops, which builds no untrusted types.
+"""``head_bytes``, ``load_head``: heads in saved files, by skops, which builds no untrusted types.
 
 Trusted types are not enough. An array may declare more than it holds, a node of a tree may point
 outside its arrays (scikit-learn follows it, and the process crashes), and a path in a parameter may

@@ -1,4 +1,4 @@
-"""The manifest of a saved file, plain JSON, checked field by field before anything is built.
+"""``check_manifest``: the JSON of a saved file, checked field by field before anything is built.
 
 It may hold only what :func:`featx.save` writes. In particular, it names no file, device or URL: the
 backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and the weights

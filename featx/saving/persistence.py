@@ -1,4 +1,4 @@
-"""Saving of a fitted estimator as one file without pickle, and loading of it.
+"""``save`` and ``load``: a fitted estimator as one file without pickle.
 
 The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space; see
 ``manifest.py``), ``head.skops`` (the head; see ``heads.py``) and, unless the weights are

@@ -21,7 +21,7 @@ import numpy as np
 
 from featx._text import one_line
 from featx._validation import InputFaults
-from featx.report.thumbnails import Atlas
+from featx.reporting.thumbnails import Atlas
 
 # Okabe and Ito (2008), "Color universal design", without yellow, which is too pale on white. Their
 # black is the color of text, so that it is seen on a dark page too: it is the last of the seven.
@@ -151,7 +151,7 @@ def embedding_map(points: MapPoints) -> MapParts:
     Examples
     --------
     >>> import numpy as np
-    >>> from featx.report.map import MapPoints, embedding_map
+    >>> from featx.reporting.map import MapPoints, embedding_map
     >>> points = MapPoints(np.eye(2), ["a.jpg", "b.jpg"], {"label": ["rose", "tulip"]})
     >>> head_html, body_html = embedding_map(points)
     >>> "a.jpg" in body_html, "<script>" in head_html
@@ -451,7 +451,7 @@ def _asset(name: str) -> str:
     """Return the text of a file beside this module."""
     from importlib.resources import files
 
-    return files("featx.report").joinpath(name).read_text(encoding="utf-8")
+    return files("featx.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
@@ -459,5 +459,5 @@ def _template(name: str) -> Any:
     """Return a template, in which all text is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("featx.report", "")
+    loader = PackageLoader("featx.reporting", "")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(name)

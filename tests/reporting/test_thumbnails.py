@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from featx.exceptions import ParameterError
-from featx.report.thumbnails import Atlas, as_data_uri
+from featx.reporting.thumbnails import Atlas, as_data_uri
 
 
 def photo(width=96, height=64, hue=0):

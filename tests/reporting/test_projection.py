@@ -10,7 +10,7 @@ from sklearn.manifold import trustworthiness
 from threadpoolctl import threadpool_limits
 
 from featx.exceptions import InputError, MissingExtraError, ParameterError
-from featx.report.projection import project
+from featx.reporting.projection import project
 
 X = load_digits().data[:120]
 

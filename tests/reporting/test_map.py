@@ -11,9 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from featx.exceptions import InputError
-from featx.report.map import N_STYLES, MapPoints, embedding_map
-from featx.report.projection import project
-from featx.report.thumbnails import Atlas
+from featx.reporting.map import N_STYLES, MapPoints, embedding_map
+from featx.reporting.projection import project
+from featx.reporting.thumbnails import Atlas
 
 HOSTILE = [
     '</script><script>window.hacked="script"</script>',

@@ -60,7 +60,7 @@ def project(embeddings: Any, method: str = "pca") -> Projection:
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from featx.report.projection import project
+    >>> from featx.reporting.projection import project
     >>> xy, explained = project(load_digits().data)
     >>> xy.shape, round(explained, 2)
     ((1797, 2), 0.29)

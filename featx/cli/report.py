@@ -1,0 +1,121 @@
+"""``featx report``: cross-validate on a folder, or evaluate a saved model, and write the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featx._text import one_line
+from featx.cli.models import TRUSTED, load_classifier
+from featx.cli.options import (
+    SEED,
+    Command,
+    GivenPath,
+    extractor_options,
+    head_option,
+    make_extractor,
+)
+from featx.cli.output import (
+    AS_JSON,
+    FORCE,
+    check_ending,
+    check_output_files,
+    show_result,
+)
+
+_N_SHOWN = 3  # steps of advice
+_TEST_SPLITS = ("test", "val", "valid", "validation")  # the first that is there is used
+
+
+@click.command(cls=Command)
+@click.argument("paths", nargs=-1, required=True, type=GivenPath(), metavar="[MODEL] FOLDER")
+@click.option(
+    "--out", required=True, type=GivenPath(path_type=Path), help="The page, a .html file."
+)
+@FORCE
+@click.option("--backbone", default=None, help="Default: mobilenet_v2.  [not with MODEL]")
+@head_option("--head", "heads", multiple=True)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
+@SEED
+@TRUSTED
+@extractor_options
+@AS_JSON
+def report(
+    paths: tuple[str, ...],
+    out: Path,
+    force: bool,
+    backbone: str | None,
+    heads: tuple[str, ...],
+    folds: int,
+    seed: int,
+    trusted: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write a page on scores, mistakes, suspect labels, near-duplicates and a map of the images.
+
+    FOLDER has a folder per class. Heads are cross-validated on it: the page describes the first
+    --head, and compares it with the others. If it holds train and test (or val) instead, heads are
+    fitted on the one and evaluated on the other. A saved MODEL is evaluated on FOLDER as it is.
+    """
+    check_ending(out, (".html",))
+    check_output_files(out, force=force)
+    if len(paths) > 2:
+        raise click.UsageError(f"got {len(paths)} paths: expected FOLDER, or MODEL and FOLDER")
+    *models, folder = paths
+    if models and (backbone or heads):
+        raise click.UsageError("--backbone and --head are those of the saved model: leave them out")
+    from sklearn.utils import Bunch
+
+    from featx.estimators import TransferClassifier
+    from featx.reporting.page import check_report_packages
+    from featx.reporting.report import report as make_report
+
+    check_report_packages()
+    images, test = _training_and_test(folder)
+    estimators: Any
+    if models:
+        estimators = load_classifier(
+            models[0], trusted=trusted, cache=options["cache"], on_error=options["on_error"]
+        )
+        images, test = (images, test) if test else (Bunch(data=None, target=None), images)
+    else:
+        extractor = make_extractor(backbone or "mobilenet_v2", options)
+        estimators = [
+            TransferClassifier(extractor, head, random_state=seed) for head in heads or ["logistic"]
+        ]
+    held_out = {"X_test": test.data, "y_test": test.target} if test else {}
+    found = make_report(estimators, images.data, images.target, cv=folds, **held_out)
+    found.to_html(out)
+    data = found.to_dict()
+    show_result(data, as_json, f"{_summary(data)}\n{one_line(out)}")
+
+
+def _training_and_test(folder: str) -> tuple[Any, Any]:
+    """Return the images of a folder, and of its test split if it has splits, else None."""
+    from featx.inputs.folders import load_image_folder, split_folders
+
+    splits = split_folders(folder)
+    tests = [splits[name] for name in _TEST_SPLITS if name in splits]
+    if "train" not in splits or not tests:
+        return load_image_folder(folder), None
+    return load_image_folder(splits["train"]), load_image_folder(tests[0])
+
+
+def _summary(data: dict[str, Any]) -> str:
+    """Return the accuracy, the mistakes, and what to do next."""
+    low, high = data["metrics"]["intervals"]["accuracy"]
+    lines = [
+        f"{data['data']['n_read']:,} images, {data['split']}",
+        f"accuracy {data['metrics']['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
+        f"{data['n_mistakes']:,} mistakes",
+    ]
+    steps = [f"- {advice['step']}" for advice in data["advice"][:_N_SHOWN]]
+    return one_line_each([*lines, *(["What to do next:"] if steps else []), *steps])
+
+
+def one_line_each(lines: list[str]) -> str:
+    """Return lines of text, each without control characters."""
+    return "\n".join(map(one_line, lines))

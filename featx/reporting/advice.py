@@ -1,0 +1,197 @@
+"""What to do next, derived from the data of a report, the most useful step first."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+_NOTABLE = 0.01  # a point of the score
+_CALIBRATION_ERROR = 0.05
+_FEW_SAMPLES = 20  # of a class
+_WIDE = 0.1  # an interval of accuracy
+
+
+class Advice(NamedTuple):
+    """A step, why it is suggested, and the section of the page that shows it."""
+
+    step: str
+    reason: str
+    section: str
+
+
+def advice_for(data: dict[str, Any]) -> list[Advice]:
+    """Return what to do next, from the data of a report (see :meth:`Report.to_dict`)."""
+    rules = (
+        _on_unread,
+        _on_baseline,
+        _on_duplicates,
+        _on_labels,
+        _on_images,
+        _on_comparison,
+        _on_weakest_class,
+        _on_small_classes,
+        _on_more_data,
+        _on_probabilities,
+        _on_width,
+    )
+    return [advice for rule in rules for advice in rule(data)]
+
+
+def percent(fraction: float) -> str:
+    r"""Return a fraction as text, with a space that does not break.
+
+    Examples
+    --------
+    >>> percent(0.8315), percent(1.0)
+    ('83.2\xa0%', '100\xa0%')
+    """
+    return f"{100 * fraction:.1f}".removesuffix(".0") + "\xa0%"
+
+
+def points(difference: float) -> str:
+    """Return a difference of fractions as text, in percentage points."""
+    return f"{100 * difference:+.1f} points"
+
+
+def _on_unread(data: dict[str, Any]) -> list[Advice]:
+    n_unread = len(data["data"]["unread"])
+    if not n_unread:
+        return []
+    reason = f"{n_unread} images could not be read, and are in no figure of this report."
+    return [Advice("Replace or remove the unreadable images", reason, "images")]
+
+
+def _on_baseline(data: dict[str, Any]) -> list[Advice]:
+    if data["task"] != "classes":
+        return []
+    low, high = data["metrics"]["intervals"]["accuracy"]
+    majority = data["baselines"]["majority"]
+    if low > majority:
+        return []
+    reason = (
+        f"Always predicting the most frequent class is right for {percent(majority)}; the interval "
+        f"of the accuracy, {percent(low)} to {percent(high)}, does not exceed that."
+    )
+    return [Advice("Do not use this model yet", reason, "scores")]
+
+
+def _on_labels(data: dict[str, Any]) -> list[Advice]:
+    issues = data.get("label_issues") or {}
+    if not issues.get("suspects") or issues["n_expected"] < 1:
+        return []
+    low, high = issues["n_expected_interval"]
+    n_listed = len(issues["suspects"])
+    reason = (
+        f"About {issues['n_expected']:.0f} of {data['data']['n_read']:,} labels are expected to be "
+        f"wrong ({low:.0f} to {high:.0f}). Correct those in the list that are, and fit again."
+    )
+    return [Advice(f"Look at the {n_listed} suspect labels", reason, "labels")]
+
+
+def _on_duplicates(data: dict[str, Any]) -> list[Advice]:
+    found = data.get("duplicates") or {}
+    advice = []
+    if found.get("n_across"):
+        reason = (
+            f"{found['n_across']:,} pairs of near-duplicates have one image in a training part and "
+            "one in a test part, so the scores are too high. Pass "
+            "groups=near_duplicates(embeddings).groups, or remove the copies."
+        )
+        advice.append(Advice("Keep near-duplicates together", reason, "duplicates"))
+    if found.get("n_contradicting"):
+        reason = f"{found['n_contradicting']:,} pairs of near-duplicates have different labels."
+        advice.append(Advice("Decide the labels of contradicting copies", reason, "duplicates"))
+    return advice
+
+
+def _on_images(data: dict[str, Any]) -> list[Advice]:
+    counts = [f"{found['n']:,} {issue}" for issue, found in data["image_issues"].items()]
+    if data["outliers"]["n"]:
+        counts.append(f"{data['outliers']['n']:,} unlike all others")
+    if not counts:
+        return []
+    reason = f"Some images stand out: {', '.join(counts)}."
+    return [Advice("Check whether these images belong to the data", reason, "images")]
+
+
+def _on_comparison(data: dict[str, Any]) -> list[Advice]:
+    first, *others = data.get("comparison") or [None]
+    better = [row for row in others if row["mean"] > first["mean"] and row["differs"]]
+    if not better:
+        return []
+    best = max(better, key=lambda row: row["mean"])
+    reason = (
+        f"Its mean score is {best['mean']:.3f}, and that of {first['name']}, which this page "
+        f"describes, is {first['mean']:.3f} (p = {best['p_value']:.2g})."
+    )
+    return [Advice(f"Prefer {best['name']}", reason, "scores")]
+
+
+def _on_weakest_class(data: dict[str, Any]) -> list[Advice]:
+    if data["task"] != "classes" or not data["confused"]:
+        return []
+    metrics = data["metrics"]
+    supported = {name: each for name, each in metrics["classes"].items() if each["support"]}
+    name = min(supported, key=lambda name: supported[name]["recall"])
+    recall = supported[name]["recall"]
+    if recall > metrics["macro"]["recall"] - 2 * _NOTABLE:
+        return []
+    pairs = [pair for pair in data["confused"] if pair["true"] == name]
+    low, high = metrics["intervals"]["classes"][name]["recall"]
+    reason = (
+        f"{percent(recall)} of it is found ({percent(low)} to {percent(high)}); the most frequent "
+        f"mistake is {pairs[0]['predicted']!r} ({pairs[0]['n']:,} times)."
+    )
+    return [Advice(f"Collect more images of {name!r}", reason, "confusion")]
+
+
+def _on_small_classes(data: dict[str, Any]) -> list[Advice]:
+    if data["task"] != "classes":
+        return []
+    small = {name: n for name, n in data["data"]["classes"].items() if n < _FEW_SAMPLES}
+    if not small:
+        return []
+    shown = ", ".join(f"{name!r} ({n})" for name, n in list(small.items())[:5])
+    more = f", and {len(small) - 5} more" if len(small) > 5 else ""
+    reason = f"Fewer than {_FEW_SAMPLES} images each: {shown}{more}. Their scores mean little."
+    return [Advice("Collect images of the small classes", reason, "data")]
+
+
+def _on_more_data(data: dict[str, Any]) -> list[Advice]:
+    curve = data.get("learning_curve")
+    if not curve or len(curve["mean"]) < 2:
+        return []
+    gain = curve["mean"][-1] - curve["mean"][-2]
+    name = "R²" if data["task"] == "values" else "accuracy"
+    before, now = curve["n_train"][-2:]
+    reason = f"From {before:,} to {now:,} training images, the {name} changed by {points(gain)}."
+    if gain >= _NOTABLE:
+        return [Advice("Collect more images: the score still grows", reason, "curve")]
+    return [Advice("Do not expect much from more images of the same kind", reason, "curve")]
+
+
+def _on_probabilities(data: dict[str, Any]) -> list[Advice]:
+    calibration = data["metrics"].get("calibration")
+    if not calibration or calibration["error"] < _CALIBRATION_ERROR:
+        return []
+    temperature = calibration["temperature"]
+    direction = (
+        "wrong by" if temperature is None else "too high by" if temperature > 1 else "too low by"
+    )
+    reason = (
+        f"On average they are {direction} {100 * calibration['error']:.1f} points. "
+        "scikit-learn's CalibratedClassifierCV corrects this."
+    )
+    return [Advice("Do not take the probabilities at face value", reason, "calibration")]
+
+
+def _on_width(data: dict[str, Any]) -> list[Advice]:
+    if data["task"] != "classes":
+        return []
+    low, high = data["metrics"]["intervals"]["accuracy"]
+    if high - low < _WIDE:
+        return []
+    reason = (
+        f"With {data['metrics']['n_samples']:,} samples, the interval of the accuracy is "
+        f"{100 * (high - low):.0f} points wide."
+    )
+    return [Advice("Evaluate on more images before comparing models", reason, "scores")]

@@ -1,0 +1,163 @@
+"""cards_of, answers_of: the numbers at the top of a page, and the answers to what readers ask."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from featx.reporting.advice import percent
+
+_CALIBRATED = 0.05  # mean gap between probability and accuracy
+
+
+class Answer(NamedTuple):
+    """A question that a reader has, its answer, and the section that shows more."""
+
+    question: str
+    text: str
+    section: str
+
+
+class Card(NamedTuple):
+    """A number at the top of the page."""
+
+    value: str
+    name: str
+    note: str
+
+
+def cards_of(data: dict[str, Any]) -> list[Card]:
+    """Return the numbers at the top of the page."""
+    metrics, baselines = data["metrics"], data["baselines"]
+    if data["task"] == "values":
+        low, high = metrics["intervals"]["r2"]
+        error, ends = metrics["mean_absolute_error"], metrics["intervals"]["mean_absolute_error"]
+        cards = [
+            Card(f"{metrics['r2']:.3f}", "R²", f"{low:.3f} to {high:.3f}"),
+            Card(f"{error:.4g}", "mean absolute error", f"{ends[0]:.4g} to {ends[1]:.4g}"),
+            Card(
+                f"{baselines['mean_absolute_error']:.4g}",
+                "error without a model",
+                "the mean, always",
+            ),
+        ]
+    else:
+        low, high = metrics["intervals"]["accuracy"]
+        noun = "accuracy" if data["task"] == "classes" else "all labels right"
+        n_wrong, n_all = data["n_mistakes"], data["data"]["n_read"]
+        cards = [
+            Card(percent(metrics["accuracy"]), noun, f"{percent(low)} to {percent(high)}"),
+            Card(f"{n_wrong:,}", "mistakes", f"of {n_all:,}"),
+            Card(
+                percent(baselines["majority"]), "without a model", "the most frequent class, always"
+            ),
+        ]
+    issues = data["label_issues"] or {}
+    if "n_expected" in issues:
+        low, high = issues["n_expected_interval"]
+        cards.append(
+            Card(f"{issues['n_expected']:.0f}", "wrong labels expected", f"{low:.0f} to {high:.0f}")
+        )
+    if "n_pairs" in data["duplicates"]:
+        n_across = data["duplicates"]["n_across"]
+        cards.append(
+            Card(
+                f"{data['duplicates']['n_pairs']:,}",
+                "near-duplicate pairs",
+                f"{n_across:,} in different folds",
+            )
+        )
+    return cards
+
+
+def answers_of(data: dict[str, Any]) -> list[Answer]:
+    """Return the answers to what readers ask first."""
+    answers = [
+        Answer("How good?", _how_good(data), "scores"),
+        Answer("How sure?", _how_sure(data), "scores"),
+    ]
+    answers.append(Answer("Where wrong?", _where_wrong(data), "mistakes"))
+    if data["label_issues"] is not None:
+        answers.append(Answer("Which labels?", _which_labels(data["label_issues"]), "labels"))
+    return answers
+
+
+def _how_good(data: dict[str, Any]) -> str:
+    metrics, baselines = data["metrics"], data["baselines"]
+    if data["task"] == "values":
+        return (
+            f"The model explains {percent(max(0.0, metrics['r2']))} of the variance. Its mean "
+            f"absolute error is {metrics['mean_absolute_error']:.4g}; always predicting the mean "
+            f"has {baselines['mean_absolute_error']:.4g}."
+        )
+    what = "predictions" if data["task"] == "classes" else "samples with all labels"
+    return (
+        f"{percent(metrics['accuracy'])} of {data['data']['n_read']:,} {what} are right. Always "
+        f"predicting the most frequent {'class' if data['task'] == 'classes' else 'labels'} is "
+        f"right for {percent(baselines['majority'])}, and drawing by frequency for "
+        f"{percent(baselines['chance'])}."
+    )
+
+
+def _how_sure(data: dict[str, Any]) -> str:
+    metrics = data["metrics"]
+    if data["task"] == "values":
+        low, high = metrics["intervals"]["r2"]
+        return f"R² is between {low:.3f} and {high:.3f} (95 % interval). {_held_out_text(data)}"
+    low, high = metrics["intervals"]["accuracy"]
+    text = (
+        f"The accuracy on such images is between {percent(low)} and {percent(high)} "
+        f"(95 % interval). {_held_out_text(data)}"
+    )
+    return f"{text} {calibration_text(data)}".strip()
+
+
+def _held_out_text(data: dict[str, Any]) -> str:
+    return f"All predictions are for images that the model was not trained on: {data['split']}."
+
+
+def calibration_text(data: dict[str, Any]) -> str:
+    """Return how far probabilities can be trusted; empty if there are none."""
+    calibration = data["metrics"].get("calibration")
+    if calibration is None:
+        return ""
+    gap = f"{100 * calibration['error']:.1f} points"
+    if calibration["error"] < _CALIBRATED:
+        return f"Probabilities can be trusted: they differ from the accuracy by {gap} on average."
+    temperature = calibration["temperature"]
+    if temperature is None:
+        return f"Probabilities differ from the accuracy by {gap} on average."
+    direction = "too high" if temperature > 1 else "too low"
+    return (
+        f"Probabilities are {direction}: they differ from the accuracy by {gap} on average. Scores "
+        f"divided by a temperature of {temperature:.2f} would fit best."
+    )
+
+
+def _where_wrong(data: dict[str, Any]) -> str:
+    if data["task"] == "values":
+        return "The samples with the largest errors are listed with their pictures."
+    if not data["n_mistakes"]:
+        return "Nowhere: all predictions are right."
+    if data["task"] == "labels":
+        return f"{data['n_mistakes']:,} samples have a wrong label."
+    worst = data["confused"][:3]
+    pairs = "; ".join(f"{p['true']!r} as {p['predicted']!r} ({p['n']:,})" for p in worst)
+    classes = {n: each for n, each in data["metrics"]["classes"].items() if each["support"]}
+    weakest = min(classes, key=lambda name: classes[name]["recall"])
+    return (
+        f"Most often {pairs}. {weakest!r} is found least: {percent(classes[weakest]['recall'])} of "
+        f"{classes[weakest]['support']:,}."
+    )
+
+
+def _which_labels(issues: dict[str, Any]) -> str:
+    if issues.get("skipped"):
+        return f"Not computed: {issues['skipped']}"
+    if not issues["suspects"]:
+        return "No label is suspect."
+    low, high = issues["n_expected_interval"]
+    first = ", ".join(sample["name"] for sample in issues["suspects"][:3])
+    return (
+        f"About {issues['n_expected']:.0f} labels are expected to be wrong ({low:.0f} to "
+        f"{high:.0f}). {len(issues['suspects']):,} are suspect; the first are {first}."
+    )

@@ -1,0 +1,287 @@
+"""HeldOut: predictions for samples that the head was not trained on, by folds or on test samples.
+
+Heads are refitted on embeddings; an estimator that fine-tunes is refitted as a whole in each fold.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.metrics import r2_score
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
+from sklearn.pipeline import Pipeline
+from sklearn.utils.multiclass import type_of_target
+
+from featx._targets import comparable
+from featx._threads import blas_threads_for
+from featx._training_data import rows_that_were_read, training_views
+from featx._transfer import TransferEstimator
+from featx.estimators import TransferClassifier, TransferRegressor
+from featx.exceptions import InputError, ParameterError
+from featx.extractor import FeatureExtractor
+from featx.heads.fit import as_head_input, fit_on_views, predict
+from featx.heads.folds import check_keeps_samples_together
+from featx.inputs.samples import Samples
+
+Fold = tuple[np.ndarray, np.ndarray]
+
+
+class HeldOut(NamedTuple):
+    """Predictions for samples that could be read; all arrays have an entry for each of them.
+
+    Attributes
+    ----------
+    estimator : TransferClassifier or TransferRegressor
+        What was refitted or evaluated.
+    extractor : FeatureExtractor
+        Fitted; its `report_` is that of the pass.
+    rows : ndarray of shape (n,), int64
+        Row of each sample in `X`, increasing.
+    embeddings : ndarray of shape (n, n_features), float32
+    y_true, y_pred : ndarray of shape (n,) or (n, n_outputs)
+    proba : ndarray of shape (n, n_classes) or None
+        Probabilities, for a head that has them and one label per sample.
+    classes : ndarray of shape (n_classes,)
+        Labels of the columns of `proba`; empty for several outputs, and for values.
+    fold : ndarray of shape (n,), int64
+        The fold in which each sample was tested, from 0.
+    groups : ndarray of shape (n,) or None
+    """
+
+    estimator: TransferEstimator
+    extractor: FeatureExtractor
+    rows: np.ndarray
+    embeddings: np.ndarray
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    proba: np.ndarray | None
+    classes: np.ndarray
+    fold: np.ndarray
+    groups: np.ndarray | None
+
+    @property
+    def task(self) -> str:
+        """Return "classes", "labels" (several per sample) or "values"."""
+        if not is_classifier(self.estimator):
+            return "values"
+        return "classes" if self.y_true.ndim == 1 else "labels"
+
+    def fold_scores(self) -> list[float]:
+        """Return accuracy, or R², of each fold."""
+        folds = (self.fold == number for number in range(self.fold.max() + 1))
+        return [self.score(self.y_true[fold], self.y_pred[fold]) for fold in folds]
+
+    def is_right(self) -> np.ndarray:
+        """Return True for each sample of which all labels are right, (n,)."""
+        are_equal = np.asarray(self.y_true == self.y_pred).reshape(len(self.rows), -1)
+        return np.asarray(are_equal.all(axis=1))
+
+    def score(self, y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        """Return the accuracy of labels, all outputs of a sample right, or R² of values."""
+        if self.task == "values":
+            return float(r2_score(y_true, y_pred)) if len(y_true) > 1 else float("nan")
+        is_right = np.asarray(y_true == y_pred).reshape(len(y_true), -1).all(axis=1)
+        return float(is_right.mean())
+
+
+def as_transfer_estimator(estimator: Any) -> TransferEstimator:
+    """Return a transfer estimator; a pipeline of an extractor and a head becomes one.
+
+    Raises
+    ------
+    ParameterError
+        It is another estimator.
+    """
+    if isinstance(estimator, TransferEstimator):
+        return estimator
+    steps = estimator.steps if isinstance(estimator, Pipeline) else []
+    if len(steps) < 2 or not isinstance(steps[0][1], FeatureExtractor):
+        raise ParameterError.of(
+            "estimator",
+            estimator,
+            "expected a TransferClassifier, a TransferRegressor, or a Pipeline of a "
+            "FeatureExtractor and a head.",
+        )
+    extractor = steps[0][1]
+    head = steps[1][1] if len(steps) == 2 else estimator[1:]
+    kind = TransferClassifier if is_classifier(estimator) else TransferRegressor
+    made = kind(extractor, head)
+    if hasattr(extractor, "space_"):
+        made.extractor_, made.head_ = extractor, head
+    return made
+
+
+def on_test_samples(estimator: TransferEstimator, samples: Samples, y: np.ndarray) -> HeldOut:
+    """Evaluate a fitted estimator on samples that it was not fitted on."""
+    extractor, head = estimator.extractor_, estimator.head_
+    embeddings = np.asarray(extractor.transform(samples))
+    rows = np.flatnonzero(rows_that_were_read(embeddings))
+    embeddings, y = embeddings[rows], y[rows]
+    predicted = _predictions(head, embeddings)
+    if is_classifier(estimator):
+        _check_known_outputs(y, predicted.y_pred)
+        y, y_pred = comparable(y_true=y, y_pred=predicted.y_pred)
+        predicted = predicted._replace(y_pred=y_pred)
+    classes = np.empty(0)
+    if predicted.proba is not None:
+        (classes,) = comparable(classes=np.asarray(head.classes_))
+    fold = np.zeros(len(rows), np.int64)
+    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, fold, None)
+
+
+def _check_known_outputs(y: np.ndarray, y_pred: np.ndarray) -> None:
+    if y.shape != y_pred.shape:
+        raise InputError(
+            f"y_test has shape {y.shape}, and the estimator's predictions have {y_pred.shape}: "
+            "expected the labels that it was fitted to predict"
+        )
+
+
+def cross_validated(
+    estimator: TransferEstimator,
+    samples: Samples,
+    y: np.ndarray,
+    *,
+    cv: Any,
+    groups: np.ndarray | None,
+) -> HeldOut:
+    """Refit an estimator in each fold, and predict the samples of its test part."""
+    head = estimator.new_head(y)
+    extractor = estimator._new_extractor()
+    check_keeps_samples_together(head, y, groups, n_views=extractor.views)
+    views = training_views(extractor, samples)
+    rows = np.flatnonzero(rows_that_were_read(views))
+    views, y = views[rows], y[rows]
+    groups = None if groups is None else groups[rows]
+    folds = split(y, cv=cv, groups=groups, is_classifier=is_classifier(estimator))
+    classes = np.unique(y) if is_classifier(estimator) and y.ndim == 1 else np.empty(0)
+    parts = []
+    for train, test in folds:
+        if estimator.fine_tune is None:
+            fitted = estimator.new_head(y)
+            own_groups = None if groups is None else groups[train]
+            fit_on_views(fitted, views[train], y[train], sample_weight=None, groups=own_groups)
+            parts.append(_predictions(fitted, views[test].mean(axis=1), classes))
+        else:
+            parts.append(_refitted(estimator, samples, rows, y, (train, test), groups, classes))
+    y_pred = np.empty_like(y, dtype=np.result_type(*(part.y_pred for part in parts)))
+    fold = np.empty(len(y), np.int64)
+    for number, ((_, test), part) in enumerate(zip(folds, parts, strict=True)):
+        y_pred[test], fold[test] = part.y_pred, number
+    proba = None
+    if len(classes) and all(part.proba is not None for part in parts):
+        proba = np.empty((len(y), len(classes)), np.float32)
+        for (_, test), part in zip(folds, parts, strict=True):
+            proba[test] = part.proba
+    embeddings = views.mean(axis=1)
+    return HeldOut(estimator, extractor, rows, embeddings, y, y_pred, proba, classes, fold, groups)
+
+
+class _Predicted(NamedTuple):
+    y_pred: np.ndarray
+    proba: np.ndarray | None
+
+
+def _predictions(
+    head: BaseEstimator, embeddings: np.ndarray, classes: np.ndarray | None = None
+) -> _Predicted:
+    """Return predictions, and probabilities with a column for each of `classes`, if it has any."""
+    rows = as_head_input(embeddings)
+    with blas_threads_for(rows.nbytes):
+        y_pred = predict(head, rows)
+        if y_pred.ndim > 1 or not is_classifier(head) or not hasattr(head, "predict_proba"):
+            return _Predicted(y_pred, None)
+        proba = np.asarray(head.predict_proba(rows), np.float32)
+    return _Predicted(y_pred, _with_all_columns(proba, head.classes_, classes))
+
+
+def _with_all_columns(proba: np.ndarray, own: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+    """Return probabilities with a column of zeros for each class that the head has not seen."""
+    if classes is None or len(own) == len(classes):
+        return proba
+    full = np.zeros((len(proba), len(classes)), np.float32)
+    full[:, np.isin(classes, own)] = proba
+    return full
+
+
+def _refitted(
+    estimator: TransferEstimator,
+    samples: Samples,
+    rows: np.ndarray,
+    y: np.ndarray,
+    fold: Fold,
+    groups: np.ndarray | None,
+    classes: np.ndarray,
+) -> _Predicted:
+    """Refit an estimator that fine-tunes on the training part, and predict the test part."""
+    train, test = fold
+    own_groups = None if groups is None else groups[train]
+    fitted = clone(estimator).fit(samples.take(rows[train]), y[train], groups=own_groups)
+    return _predictions(
+        fitted.head_, np.asarray(fitted.transform(samples.take(rows[test]))), classes
+    )
+
+
+def split(y: np.ndarray, *, cv: Any, groups: np.ndarray | None, is_classifier: bool) -> list[Fold]:
+    """Return the folds: stratified and shuffled for a number, else those of a splitter.
+
+    Raises
+    ------
+    InputError
+        Samples are too few, or some are tested never or twice.
+    """
+    given = _splitter(y, int(cv), groups, is_classifier) if isinstance(cv, int) else check_cv(cv)
+    try:
+        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # of small classes
+            folds = [(np.sort(a), np.sort(b)) for a, b in given.split(np.zeros(len(y)), y, groups)]
+    except ValueError as exc:
+        raise InputError(f"cv={cv!r}: {len(y)} samples cannot be split: {exc}") from exc
+    n_tested = np.bincount(np.concatenate([test for _, test in folds]), minlength=len(y))
+    if (n_tested != 1).any():
+        raise InputError(
+            f"cv={cv!r} tests {int((n_tested != 1).sum())} of {len(y)} samples never or more than "
+            "once: expected a number of folds, or a splitter such as StratifiedKFold, which tests "
+            "each sample once"
+        )
+    return folds
+
+
+def _splitter(y: np.ndarray, n_folds: int, groups: np.ndarray | None, is_classifier: bool) -> Any:
+    if is_classifier and y.ndim == 1 and type_of_target(y) in ("binary", "multiclass"):
+        stratified = StratifiedKFold if groups is None else StratifiedGroupKFold
+        return stratified(n_folds, shuffle=True, random_state=0)
+    plain = KFold if groups is None else GroupKFold
+    return plain(n_folds, shuffle=True, random_state=0)
+
+
+def describe_split(held_out: HeldOut, cv: Any) -> str:
+    """Return in words how samples were held out."""
+    n_folds = int(held_out.fold.max()) + 1
+    if n_folds == 1:
+        return "test samples that the model was not fitted on"
+    how = "shuffled" if isinstance(cv, int) else f"by {type(cv).__name__}"
+    is_stratified = isinstance(cv, int) and held_out.task == "classes"
+    stratified = "stratified and " if is_stratified else ""
+    grouped = "" if held_out.groups is None else ", each group in one fold"
+    return f"cross-validation with {n_folds} folds, {stratified}{how}{grouped}"
+
+
+def check_cv_parameter(cv: Any, n_samples: int) -> None:
+    """Raise a ParameterError unless `cv` is a number of folds or a splitter."""
+    is_number = isinstance(cv, (int, np.integer)) and not isinstance(cv, bool)
+    if is_number and 2 <= cv <= n_samples:
+        return
+    is_splitter = hasattr(cv, "split") or isinstance(cv, Sequence)
+    if is_number or isinstance(cv, str) or not is_splitter:
+        expected = f"expected a number of folds from 2 to {n_samples}, or a splitter"
+        raise ParameterError.of("cv", cv, expected)

@@ -1,0 +1,339 @@
+"""The page of a report: one HTML file from its data, its pictures and its map."""
+
+from __future__ import annotations
+
+import html
+from functools import cache
+from importlib import resources
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from featx._text import one_line
+from featx.exceptions import MissingExtraError
+from featx.reporting import figures
+from featx.reporting.advice import percent, points
+from featx.reporting.answers import answers_of, calibration_text, cards_of
+from featx.reporting.held_out import HeldOut
+from featx.reporting.map import MapParts, MapPoints, embedding_map
+from featx.reporting.pictures import Pictures, rows_listed
+from featx.reporting.projection import project
+from featx.reporting.sections import SampleNames, label_text
+
+N_LISTED = 96  # samples of a list that are shown
+_MOST_POINTS = 10_000  # of the map
+
+_HEADINGS = {
+    "short": "In short",
+    "data": "What was done",
+    "scores": "Scores",
+    "confusion": "Confusions",
+    "mistakes": "Mistakes",
+    "labels": "Suspect labels",
+    "duplicates": "Near-duplicates",
+    "images": "Unusual images",
+    "map": "Map",
+    "curve": "More data, fine-tuning, cost",
+}
+_HEADINGS_OF_VALUES = {"confusion": "Residuals", "mistakes": "Largest errors"}
+
+
+def html_page(
+    data: dict[str, Any], held_out: HeldOut, names: SampleNames, pictures: Pictures
+) -> str:
+    """Return the page as text."""
+    template = _templates().get_template("report.html")
+    pictures.take(rows_listed(data, N_LISTED))
+    headings = _HEADINGS | (_HEADINGS_OF_VALUES if data["task"] == "values" else {})
+    map_parts, map_text = _map(data, held_out, names, pictures)
+    shown = [name for name in headings if _is_shown(name, data, map_parts)]
+    return template.render(
+        data=data,
+        title=_title(data),
+        headings=[(name, headings[name]) for name in shown],
+        names=headings,
+        cards=cards_of(data),
+        answers=answers_of(data),
+        facts=_facts(data),
+        scores=_scores(data),
+        score_name=_score_name(data),
+        by_class=_by_class(data),
+        output_names=[f"Output {n}" for n in range(1, len(data["metrics"].get("outputs", [])) + 1)],
+        figures=_figures(data, held_out),
+        calibration_text=calibration_text(data),
+        curve_text=_curve_text(data),
+        training_text=_training_text(data),
+        costs=_costs(data),
+        mistakes=data["mistakes"][:N_LISTED],
+        n_listed=N_LISTED,
+        pictures=pictures,
+        map=map_parts,
+        map_text=map_text,
+        css=_text_of("report.css"),
+        script=_text_of("report.js"),
+        percent=percent,
+    )
+
+
+def summary_html(data: dict[str, Any]) -> str:
+    """Return the numbers at the top of the page as a small table, for notebooks."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(card.name)}</th>"
+        f"<td>{html.escape(card.value)}</td><td>{html.escape(card.note)}</td></tr>"
+        for card in cards_of(data)
+    )
+    title = html.escape(f"{_title(data)}, {data['split']}")
+    return f"<table><caption style='text-align:left'>{title}</caption>{rows}</table>"
+
+
+def check_report_packages() -> None:
+    """Raise MissingExtraError if packages that write a page are not installed."""
+    missing = [name for name in ("bokeh", "jinja2", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"a page needs {', '.join(missing)}: install them with pip install 'featx[report]'"
+        )
+
+
+@cache
+def _templates() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("featx.reporting")
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        finalize=_without_control_characters,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+
+
+def _without_control_characters(value: Any) -> Any:
+    """Return text, such as a name, on one line; HTML of our own, marked as safe, is unchanged."""
+    return one_line(value) if type(value) is str else value
+
+
+def _text_of(name: str) -> str:
+    return (resources.files("featx.reporting") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _is_shown(section: str, data: dict[str, Any], map_parts: MapParts) -> bool:
+    match section:
+        case "confusion":
+            return data["task"] != "labels"
+        case "labels":
+            return data["label_issues"] is not None
+        case "images":
+            return bool(data["outliers"]["n"] or data["image_issues"])
+        case "map":
+            return bool(map_parts.body_html)
+    return True
+
+
+def _title(data: dict[str, Any]) -> str:
+    n_samples, classes = data["data"]["n_read"], data["data"]["classes"]
+    of = f" of {len(classes):,} classes" if classes else ""
+    return f"Report on {n_samples:,} {data['data']['noun']}{of}"
+
+
+def _score_name(data: dict[str, Any]) -> str:
+    return "R²" if data["task"] == "values" else "Accuracy"
+
+
+def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
+    about, model, cost = data["data"], data["model"], data["cost"]
+    facts = [
+        (
+            "Data",
+            f"{about['n_samples']:,} {about['noun']}"
+            + (f" in {about['folder']}" if about["folder"] else ""),
+        ),
+        ("Unread", f"{len(about['unread']):,}"),
+    ]
+    if data["sizes"]:
+        sizes = (f"{name} {w} × {h}" for name, (w, h) in data["sizes"].items())
+        facts.append(("Pixels", ", ".join(sizes)))
+    if about["n_groups"]:
+        facts.append(("Groups", f"{about['n_groups']:,}; those of a group are in one fold"))
+    if "values" in about:
+        values = about["values"]
+        facts.append(
+            ("Values", f"{values['min']:.4g} to {values['max']:.4g}, median {values['median']:.4g}")
+        )
+    return [
+        *facts,
+        ("Backbone", f"{model['backbone']}: {model['n_features']:,} features"),
+        (
+            "Head",
+            model["head"]
+            + (f", fine-tuned with {model['fine_tune']}" if model["fine_tune"] else ""),
+        ),
+        ("Held out", data["split"]),
+        (
+            "Forward passes",
+            f"{cost['n_forward']:,}; {cost['n_hits']:,} embeddings were stored before",
+        ),
+        ("Made", f"{data['made']}, " + ", ".join(f"{n} {v}" for n, v in data["versions"].items())),
+        ("Space", model["space"]),
+    ]
+
+
+def _scores(data: dict[str, Any]) -> list[tuple[str, str, str]]:
+    metrics = data["metrics"]
+    ends = metrics["intervals"]
+    if data["task"] == "values":
+        names = {
+            "r2": "R²",
+            "mean_absolute_error": "mean absolute error",
+            "root_mean_squared_error": "root mean squared error",
+        }
+        rows = [
+            (text, f"{metrics[name]:.4g}", f"{ends[name][0]:.4g} to {ends[name][1]:.4g}")
+            for name, text in names.items()
+        ]
+        return [
+            *rows,
+            (
+                "mean absolute error of the mean",
+                f"{data['baselines']['mean_absolute_error']:.4g}",
+                "",
+            ),
+        ]
+    rows = [
+        (
+            "accuracy",
+            percent(metrics["accuracy"]),
+            f"{percent(ends['accuracy'][0])} to {percent(ends['accuracy'][1])}",
+        )
+    ]
+    if data["task"] == "classes":
+        for name in ("precision", "recall", "f1-score"):
+            low, high = ends["macro"][name]
+            rows.append(
+                (
+                    f"{name.replace('f1-score', 'F1')}, mean over classes",
+                    f"{metrics['macro'][name]:.3f}",
+                    f"{low:.3f} to {high:.3f}",
+                )
+            )
+    baselines = data["baselines"]
+    return [
+        *rows,
+        ("accuracy of the most frequent class", percent(baselines["majority"]), ""),
+        ("accuracy of drawing by frequency", percent(baselines["chance"]), ""),
+    ]
+
+
+def _by_class(data: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the metrics of the classes, the least recall first."""
+    if data["task"] != "classes":
+        return []
+    return sorted(data["metrics"]["classes"].items(), key=lambda item: item[1]["recall"])
+
+
+def _figures(data: dict[str, Any], held_out: HeldOut) -> dict[str, str]:
+    metrics, found = data["metrics"], {}
+    if data["task"] == "classes":
+        confusion = metrics["confusion"]
+        found["confusion"] = figures.confusion_svg(
+            confusion["labels"], np.array(confusion["counts"])
+        )
+    if data["task"] == "values":
+        found["residuals"] = figures.residuals_svg(held_out.y_true, held_out.y_pred)
+    if "together" in metrics:
+        names = [f"output {n}" for n in range(1, len(metrics["together"]) + 1)]
+        found["together"] = figures.together_svg(names, np.array(metrics["together"]))
+    if "calibration" in metrics:
+        found["calibration"] = figures.calibration_svg(metrics["calibration"]["bins"])
+    if data["learning_curve"]:
+        found["curve"] = figures.learning_curve_svg(
+            data["learning_curve"], _score_name(data).lower()
+        )
+    tuning = data["fine_tuning"]
+    if tuning and tuning["history"]:
+        found["training"] = figures.training_svg(tuning["history"], tuning)
+    return found
+
+
+def _curve_text(data: dict[str, Any]) -> str:
+    curve = data["learning_curve"]
+    if not curve:
+        return ""
+    gain = points(curve["mean"][-1] - curve["mean"][-2])
+    before, now = curve["n_train"][-2:]
+    name = _score_name(data).lower()
+    return f"From {before:,} to {now:,} training images, the {name} changed by {gain}."
+
+
+def _training_text(data: dict[str, Any]) -> str:
+    tuning = data["fine_tuning"]
+    if not tuning:
+        return ""
+    kept = "the fine-tuned model" if tuning["kept"] == "tuned" else "the head on the frozen network"
+    tuned = "" if tuning["tuned_score"] is None else f", fine-tuned {tuning['tuned_score']:.3f}"
+    head = f"the head scored {tuning['head_score']:.3f}"
+    return f"On the validation split, {head}{tuned}: {kept} was kept."
+
+
+def _costs(data: dict[str, Any]) -> list[tuple[str, str]]:
+    cost = data["cost"]
+    speed = cost["images_per_s"]
+    return [
+        ("Embedding", f"{cost['seconds']:.1f} s" + (f", {speed:.0f} images/s" if speed else "")),
+        ("Engine", cost["engine"] or "none: all embeddings were stored"),
+        ("Embeddings on disk", f"{cost['embedding_bytes'] / 2**20:.1f} MiB"),
+    ]
+
+
+def _map(
+    data: dict[str, Any], held_out: HeldOut, names: SampleNames, pictures: Pictures
+) -> tuple[MapParts, str]:
+    """Return the map of at most 10,000 samples, and a sentence about it."""
+    n_samples = len(held_out.rows)
+    places = np.arange(n_samples)
+    if n_samples > _MOST_POINTS:
+        places = np.sort(np.random.default_rng(0).choice(n_samples, _MOST_POINTS, replace=False))
+    projection = project(held_out.embeddings)
+    rows = held_out.rows[places]
+    true, predicted = held_out.y_true[places], held_out.y_pred[places]
+    colorings: dict[str, Any] = {"label": _as_colors(true), "prediction": _as_colors(predicted)}
+    if data["task"] != "values":
+        is_right = held_out.is_right()[places]
+        colorings["mistake"] = np.where(is_right, "right", "wrong").tolist()
+    elif true.ndim == 1:
+        colorings["error"] = np.abs(true - predicted)
+    if held_out.fold.max() > 0:
+        colorings["fold"] = [f"fold {number + 1}" for number in held_out.fold[places]]
+    map_points = MapPoints(
+        projection.xy[places],
+        [names[int(row)] for row in rows],
+        colorings,
+        details=[
+            [f"label: {t}", f"predicted: {p}"]
+            for t, p in zip(map(label_text, true), map(label_text, predicted), strict=True)
+        ],
+        tiles=pictures.atlas(rows),
+        muted={"mistake": "right"},
+    )
+    sampled = (
+        f" A random {_MOST_POINTS:,} of {n_samples:,} are shown."
+        if n_samples > _MOST_POINTS
+        else ""
+    )
+    kept = (
+        ""
+        if projection.explained is None
+        else f", which keep {percent(projection.explained)} of the variance"
+    )
+    return embedding_map(map_points), (
+        f"Each point is a sample, placed by the two main directions of its embedding (PCA){kept}. "
+        f"Neighbors look alike to the network.{sampled}"
+    )
+
+
+def _as_colors(y: np.ndarray) -> Any:
+    if y.ndim == 1 and y.dtype.kind == "f":
+        return y
+    return [label_text(each) for each in y]

@@ -1,0 +1,301 @@
+"""report and Report: how good a model is, where it is wrong, and what to do next."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.utils.validation import check_is_fitted
+
+from featx._files import check_replaceable, replaced_atomically
+from featx._json import as_json_values
+from featx._targets import as_groups
+from featx._training_data import check_known
+from featx._transfer import TransferEstimator
+from featx._validation import InputFaults, ParameterFaults
+from featx._version import __version__
+from featx.exceptions import InputError, ParameterError
+from featx.inputs.recognize import as_samples
+from featx.inputs.samples import Samples
+from featx.reporting.advice import advice_for
+from featx.reporting.findings import baselines_of, learning_curve_of, scores_of
+from featx.reporting.held_out import (
+    HeldOut,
+    as_transfer_estimator,
+    check_cv_parameter,
+    cross_validated,
+    describe_split,
+    on_test_samples,
+)
+from featx.reporting.page import check_report_packages, html_page, summary_html
+from featx.reporting.pictures import Pictures, has_pictures
+from featx.reporting.sections import (
+    Describer,
+    comparison_section,
+    cost_section,
+    data_section,
+    duplicates_section,
+    fine_tuning_section,
+    images_section,
+    labels_section,
+    mistakes_section,
+    model_section,
+)
+
+
+class Report:
+    """What :func:`report` found, as plain data and as a page with pictures.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featx import TransferClassifier, report
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    >>> images[:20] //= 3
+    >>> found = report(TransferClassifier("tiny", "ridge"), images, ["dark"] * 20 + ["light"] * 20)
+    >>> found.to_dict()["metrics"]["accuracy"]
+    1.0
+    """
+
+    def __init__(self, data: dict[str, Any], describer: Describer, pictures: Pictures) -> None:
+        self._data, self._describer, self._pictures = data, describer, pictures
+
+    def __repr__(self) -> str:
+        data = self._data
+        name = "R²" if data["task"] == "values" else "accuracy"
+        score = data["metrics"]["r2" if data["task"] == "values" else "accuracy"]
+        return (
+            f"<Report on {data['data']['n_read']:,} samples: {name} {score:.3f}, {data['split']}>"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the data of the report, which JSON can hold.
+
+        Returns
+        -------
+        dict
+            ``task`` ("classes", "labels" or "values"), ``data``, ``model``, ``split``, ``cost``,
+            ``metrics`` (see :func:`featx.evaluate`), ``baselines``, ``fold_scores``,
+            ``comparison``, ``mistakes`` (the worst 1,000) and ``n_mistakes``, ``confused``,
+            ``label_issues``, ``duplicates``, ``outliers``, ``image_issues``, ``learning_curve``,
+            ``fine_tuning``, ``advice``, ``versions`` and ``made``. What does not apply is None or
+            empty.
+        """
+        return as_json_values(self._data)
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one HTML file with pictures, which opens without a network.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file that ends with ``.html``; an existing one is replaced when the new one is
+            complete.
+
+        Raises
+        ------
+        InputError
+            The path has another ending, or its folder does not exist.
+        MissingExtraError
+            ``featx[report]`` is not installed.
+        OSError
+            The file cannot be written; an existing one is unharmed.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise InputError(f"path={str(path)!r}: expected a file that ends with .html")
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"path={str(path)!r}: its folder does not exist")
+        check_replaceable(path)
+        check_report_packages()
+        page = html_page(
+            self._data, self._describer.held_out, self._describer.names, self._pictures
+        )
+        with replaced_atomically(path) as beside:
+            beside.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+    def _repr_html_(self) -> str:
+        return summary_html(self._data)
+
+
+def report(
+    estimator: Any,
+    X: Any = None,
+    y: Any = None,
+    *,
+    X_test: Any = None,
+    y_test: Any = None,
+    cv: Any = 5,
+    groups: Any = None,
+) -> Report:
+    """Evaluate an estimator, and find its mistakes, suspect labels, duplicates and outliers.
+
+    Without `X_test`, the estimator is cross-validated on `X`; with it, a fitted estimator is
+    evaluated as it is, and another one is fitted on `X` first. Embeddings come from the cache, so
+    that each sample goes through the network once.
+
+    Parameters
+    ----------
+    estimator : TransferClassifier, TransferRegressor or Pipeline, or sequence of them
+        Estimator that the report describes; it is not changed. A pipeline has a
+        :class:`FeatureExtractor` and a head. Of a sequence, the first one is described, and the
+        others are compared with it on the same folds.
+    X : samples, default=None
+        Samples: see :meth:`FeatureExtractor.transform`.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        Labels or values of `X`.
+    X_test, y_test : as `X` and `y`, default=None
+        Samples that are held out.
+    cv : int or splitter, default=5
+        Number of folds, stratified and shuffled, or a splitter of scikit-learn that tests each
+        sample once.
+    groups : array-like of shape (n_samples,), default=None
+        Groups of the samples in `X`; those of a group stay in one fold.
+
+    Returns
+    -------
+    Report
+        With ``to_dict()``, ``to_html(path)`` and a short form for notebooks.
+
+    Raises
+    ------
+    ParameterError, InputError
+        Parameters or inputs are faulty; raised before any pass.
+    BadSampleError
+        Some samples cannot be read, and the extractor has ``on_error="raise"``.
+
+    See Also
+    --------
+    evaluate : Metrics of predictions.
+    find_label_issues : Suspect labels.
+    near_duplicates : Pairs of samples that are nearly the same.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featx import TransferClassifier, report
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    >>> images[:20] //= 3
+    >>> labels = np.repeat(["dark", "light"], 20)
+    >>> report(TransferClassifier("tiny", "ridge"), images, labels, cv=4)
+    <Report on 40 samples: accuracy 1.000, cross-validation with 4 folds, stratified and shuffled>
+    """
+    estimators = _checked_estimators(estimator)
+    if X_test is None:
+        samples, held_outs = _cross_validate_all(estimators, X, y, cv=cv, groups=groups)
+        training = None
+    else:
+        samples, held_outs, training = _evaluate_on_test(
+            estimators, (X, y), (X_test, y_test), groups
+        )
+    described = held_outs[0]
+    describer = Describer.of(described, samples)
+    pictures = Pictures(samples, are_images=has_pictures(described.extractor))
+    data: dict[str, Any] = {
+        "task": described.task,
+        "data": data_section(describer, samples, are_images=pictures.are_images),
+        "model": model_section(described),
+        "split": describe_split(described, cv),
+        "metrics": scores_of(described),
+        "baselines": baselines_of(described),
+        "fold_scores": described.fold_scores(),
+        "comparison": comparison_section(held_outs),
+        **mistakes_section(describer),
+        "label_issues": labels_section(describer, cv),
+        "duplicates": duplicates_section(describer, training),
+        **images_section(describer, samples, are_images=pictures.are_images),
+        "learning_curve": learning_curve_of(described, cv),
+        "fine_tuning": fine_tuning_section(described),
+        "cost": cost_section(described),
+        "versions": {
+            "featx": __version__,
+            "scikit-learn": sklearn.__version__,
+            "Python": platform.python_version(),
+        },
+        "made": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+    }
+    data["advice"] = [advice._asdict() for advice in advice_for(data)]
+    return Report(data, describer, pictures)
+
+
+def _checked_estimators(estimator: Any) -> list[TransferEstimator]:
+    """Return the estimators, all checked."""
+    is_several = isinstance(estimator, Sequence) and not hasattr(estimator, "fit")
+    given = list(estimator) if is_several else [estimator]
+    if not given:
+        raise ParameterError.of("estimator", estimator, "expected at least one")
+    faults = ParameterFaults("report")
+    for each in given:
+        faults.check_part(partial(_check_estimator, each))
+    faults.raise_any()
+    estimators = list(map(as_transfer_estimator, given))
+    kinds = {type(each).__name__ for each in estimators}
+    if len(kinds) > 1:
+        raise ParameterError.of(
+            "estimator", estimator, "expected classifiers only, or regressors only"
+        )
+    return estimators
+
+
+def _check_estimator(estimator: Any) -> None:
+    as_transfer_estimator(estimator).check_params()
+
+
+def _cross_validate_all(
+    estimators: Sequence[TransferEstimator], X: Any, y: Any, *, cv: Any, groups: Any
+) -> tuple[Samples, list[HeldOut]]:
+    if X is None:
+        raise InputError("X and y, or X_test and y_test, must be passed")
+    samples = as_samples(X)
+    check_cv_parameter(cv, len(samples))
+    faults = InputFaults()
+    y = faults.check(estimators[0]._checked_target, y, len(samples))
+    if groups is not None:
+        groups = faults.check(as_groups, groups, len(samples))
+    faults.raise_any()
+    held_outs = [cross_validated(each, samples, y, cv=cv, groups=groups) for each in estimators]
+    return samples, held_outs
+
+
+def _evaluate_on_test(
+    estimators: Sequence[TransferEstimator],
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    groups: Any,
+) -> tuple[Samples, list[HeldOut], Samples | None]:
+    """Return the test samples, predictions for them, and the training samples if there are any."""
+    samples = as_samples(test[0])
+    known = None if train[0] is None else as_samples(train[0])
+    faults = InputFaults()
+    y_test = faults.check(estimators[0]._checked_target, test[1], len(samples), is_all=False)
+    if known is None:
+        for each in estimators:
+            faults.check(check_is_fitted, each)
+    else:
+        faults.check(estimators[0]._checked_target, train[1], len(known))
+    faults.raise_any()
+    fitted = [_fitted(each, known, train[1], groups) for each in estimators]
+    for each in fitted:
+        classes = getattr(each, "classes_", None)
+        if isinstance(classes, np.ndarray) and y_test.ndim == 1:
+            check_known(y_test, classes, source="the classes of the fitted estimator")
+    return samples, [on_test_samples(each, samples, y_test) for each in fitted], known
+
+
+def _fitted(
+    estimator: TransferEstimator, known: Samples | None, y: Any, groups: Any
+) -> TransferEstimator:
+    from sklearn.base import clone
+
+    if hasattr(estimator, "head_"):
+        return estimator
+    return clone(estimator).fit(known, y, groups=groups)

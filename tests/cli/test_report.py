@@ -1,0 +1,65 @@
+"""`featx report`: a page from a folder, or from a saved model and a folder."""
+
+import json
+
+import pytest
+
+
+def test_report_writes_page_from_folder(run, photos, tmp_path):
+    out = tmp_path / "report.html"
+    code, text, err = run(
+        "report", photos, "--out", out, "--backbone", "tiny", "--head", "ridge", "--head", "knn"
+    )
+    assert code == 0, err
+    assert "12 images, cross-validation with 5 folds" in text
+    assert "accuracy 1.000" in text
+    assert "Comparison" in out.read_text(encoding="utf-8")
+
+
+def test_report_json_is_data_of_report(run, photos, tmp_path):
+    out = tmp_path / "report.html"
+    code, text, _ = run("report", photos, "--out", out, "--backbone", "tiny", "--json")
+    assert code == 0
+    assert json.loads(text)["data"]["classes"] == {"dark": 6, "light": 6}
+
+
+def test_report_evaluates_saved_model(run, photos, model, tmp_path):
+    code, text, err = run("report", model, photos, "--out", tmp_path / "r.html", "--json")
+    assert code == 0, err
+    data = json.loads(text)
+    assert data["split"] == "test samples that the model was not fitted on"
+    assert data["cost"]["n_forward"] == 0
+
+
+def test_report_splits_train_and_evaluate(run, photos, tmp_path):
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    photos.rename(sets / "train")
+    for name in ("dark", "light"):
+        (sets / "val" / name).mkdir(parents=True)
+        for number in (0, 1, 2):
+            (sets / "train" / name / f"{number}.png").rename(sets / "val" / name / f"{number}.png")
+    code, text, err = run(
+        "report", sets, "--out", tmp_path / "r.html", "--backbone", "tiny", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(text)["data"]["n_read"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["PHOTOS", "--out", "r.txt"], 3, "html"),
+        (["PHOTOS"], 2, "--out"),
+        (["MODEL", "PHOTOS", "--head", "knn", "--out", "r.html"], 2, "saved model"),
+        (["a", "b", "c", "--out", "r.html"], 2, "3 paths"),
+        (["missing", "--out", "r.html", "--backbone", "tiny"], 3, "missing"),
+        (["PHOTOS", "--out", "r.html", "--backbone", "tiny", "--head", "nothing"], 3, "nothing"),
+    ],
+)
+def test_report_wrong_usage(arguments, code, message, run, photos, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"PHOTOS": photos, "MODEL": model}
+    found, _, err = run("report", *(names.get(each, each) for each in arguments))
+    assert (found, message in err) == (code, True), err
+    assert not (tmp_path / "r.html").exists()

@@ -1,0 +1,237 @@
+"""The data of a report: what it says of estimators, folds, test samples and several outputs."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, ShuffleSplit, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
+from featx.exceptions import BadSampleWarning, InputError, ParameterError
+from featx.reporting.report import report
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Forty-five images of three brightnesses, with noise: some are hard."""
+    rng = np.random.default_rng(0)
+    level = np.repeat([60, 100, 140], 15)[:, np.newaxis, np.newaxis, np.newaxis]
+    offset = rng.normal(0, 22, (45, 1, 1, 1))
+    return (level + offset + rng.normal(0, 8, (45, 24, 24, 3))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.repeat(["dark", "grey", "light"], 15)
+
+
+@pytest.fixture
+def classifier():
+    return TransferClassifier(FeatureExtractor("tiny", cache=None), "logistic")
+
+
+def test_report_agrees_with_scikit_learn(classifier, images, labels):
+    data = report(classifier, images, labels, cv=3).to_dict()
+    folds = report(classifier, images, labels, cv=3)._describer.held_out.fold
+    embeddings = classifier.extractor.fit_transform(images).astype(np.float64)
+    split = [(np.flatnonzero(folds != n), np.flatnonzero(folds == n)) for n in range(3)]
+    expected = cross_val_predict(classifier.new_head(), embeddings, labels, cv=split)
+    assert data["metrics"]["accuracy"] == pytest.approx(np.mean(expected == labels))
+    assert 0 < data["n_mistakes"] == int(np.sum(expected != labels))
+    assert {entry["row"] for entry in data["mistakes"]} == set(np.flatnonzero(expected != labels))
+    assert all(entry["label"] == labels[entry["row"]] for entry in data["mistakes"])
+    assert all(entry["predicted"] == expected[entry["row"]] for entry in data["mistakes"])
+    assert sum(pair["n"] for pair in data["confused"]) == data["n_mistakes"]
+
+
+def test_report_is_plain_data(classifier, images, labels):
+    found = report(classifier, images, labels, cv=3)
+    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert data["data"]["classes"] == {"dark": 15, "grey": 15, "light": 15}
+    assert data["cost"]["n_forward"] == 45
+    assert data["model"]["head"] == "logistic"
+    assert "45 images of 3 classes" in found._repr_html_()
+
+
+def test_report_mistakes_start_with_surest(classifier, images, labels):
+    losses = [entry["loss"] for entry in report(classifier, images, labels).to_dict()["mistakes"]]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_report_pays_one_pass(images, labels, tmp_path):
+    classifier = TransferClassifier(FeatureExtractor("tiny", cache=tmp_path), "logistic")
+    assert report(classifier, images, labels).to_dict()["cost"]["n_forward"] == 45
+    again = report([classifier, TransferClassifier(classifier.extractor, "knn")], images, labels)
+    assert again.to_dict()["cost"]["n_forward"] == 0
+
+
+def test_report_estimator_is_unchanged(classifier, images, labels):
+    before = dict(vars(classifier))
+    report(classifier, images, labels)
+    assert vars(classifier) == before
+
+
+def test_report_groups_stay_in_one_fold(classifier, images, labels):
+    groups = np.tile(np.arange(5), 9)
+    found = report(classifier, images, labels, cv=3, groups=groups)
+    folds = found._describer.held_out.fold
+    assert all(len(set(folds[groups == group])) == 1 for group in range(5))
+    assert found.to_dict()["data"]["n_groups"] == 5
+
+
+def test_report_takes_splitters(classifier, images, labels):
+    groups = np.tile(np.arange(5), 9)
+    data = report(classifier, images, labels, cv=GroupKFold(5), groups=groups).to_dict()
+    assert "5 folds" in data["split"]
+    assert "GroupKFold" in data["split"]
+    with pytest.raises(InputError, match="never or more than once"):
+        report(classifier, images, labels, cv=ShuffleSplit(3))
+
+
+def test_report_compares_on_same_folds(classifier, images, labels):
+    knn = TransferClassifier(classifier.extractor, KNeighborsClassifier(1))
+    data = report([classifier, knn], images, labels, cv=3).to_dict()
+    alone = report(knn, images, labels, cv=3).to_dict()
+    first, second = data["comparison"]
+    assert first["scores"] == data["fold_scores"]
+    assert second["scores"] == alone["fold_scores"]
+    assert second["name"].endswith("KNeighborsClassifier")
+    assert 0 < second["p_value"] <= 1
+
+
+def test_report_evaluates_fitted_estimator_as_is(classifier, images, labels):
+    classifier.fit(images[::2], labels[::2])
+    data = report(classifier, X_test=images[1::2], y_test=labels[1::2]).to_dict()
+    assert data["metrics"]["accuracy"] == classifier.score(images[1::2], labels[1::2])
+    assert data["data"]["n_read"] == 22
+    assert data["learning_curve"] is None
+
+
+def test_report_fits_unfitted_on_training_samples(classifier, images, labels):
+    data = report(
+        classifier, images[::2], labels[::2], X_test=images[1::2], y_test=labels[1::2]
+    ).to_dict()
+    fitted = classifier.fit(images[::2], labels[::2])
+    assert data["metrics"]["accuracy"] == fitted.score(images[1::2], labels[1::2])
+
+
+def test_report_finds_training_samples_among_test(classifier, images, labels):
+    test = np.concatenate([images[1::2], images[:2]])
+    data = report(
+        classifier,
+        images[::2],
+        labels[::2],
+        X_test=test,
+        y_test=np.concatenate([labels[1::2], labels[:2]]),
+    ).to_dict()
+    assert data["duplicates"]["n_in_training"] == 1
+
+
+def test_report_pipeline_equals_transfer_classifier(classifier, images, labels):
+    pipeline = make_pipeline(classifier.extractor, *classifier.new_head())
+    given = report(pipeline, images, labels).to_dict()
+    assert given["metrics"] == report(classifier, images, labels).to_dict()["metrics"]
+
+
+def test_report_head_without_probabilities(classifier, images, labels):
+    classifier.set_params(head="svm")
+    data = report(classifier, images, labels).to_dict()
+    assert "calibration" not in data["metrics"]
+    assert all("confidence" not in entry for entry in data["mistakes"])
+
+
+def test_report_values(images):
+    y = images.mean(axis=(1, 2, 3)) + np.random.default_rng(0).normal(0, 5, len(images))
+    regressor = TransferRegressor(FeatureExtractor("tiny", cache=None))
+    data = report(regressor, images, y).to_dict()
+    low, high = data["metrics"]["intervals"]["r2"]
+    assert low < data["metrics"]["r2"] < high
+    assert data["metrics"]["mean_absolute_error"] < data["baselines"]["mean_absolute_error"]
+    errors = [entry["loss"] for entry in data["mistakes"]]
+    assert errors == sorted(errors, reverse=True)
+    assert data["label_issues"] is None
+
+
+def test_report_several_labels(images):
+    level = images.mean(axis=(1, 2, 3))
+    y = np.column_stack([level > 80, level > 120]).astype(int)
+    classifier = TransferClassifier(FeatureExtractor("tiny", cache=None))
+    data = report(classifier, images, y).to_dict()
+    assert data["task"] == "labels"
+    assert len(data["metrics"]["outputs"]) == 2
+    assert data["metrics"]["together"] == (y.T @ y).tolist()
+    assert data["n_mistakes"] == round((1 - data["metrics"]["accuracy"]) * len(y))
+
+
+def test_report_fine_tuning_refits_in_each_fold(images, labels):
+    classifier = TransferClassifier(
+        FeatureExtractor("tiny", cache=None), fine_tune=FineTune(epochs=1), random_state=0
+    )
+    data = report(classifier, images, labels, cv=2).to_dict()
+    assert len(data["fold_scores"]) == 2
+    fitted = classifier.fit(images, labels)
+    after = report(fitted, X_test=images, y_test=labels).to_dict()
+    assert after["fine_tuning"]["head_score"] == fitted.report_["head_score"]
+
+
+def test_report_unreadable_samples_are_listed(labels, images, tmp_path):
+    files = [str(tmp_path / f"{row}.png") for row in range(45)]
+    from PIL import Image
+
+    for row, file in enumerate(files):
+        Image.fromarray(images[row]).save(file)
+    (tmp_path / "3.png").write_bytes(b"not an image")
+    extractor = FeatureExtractor("tiny", cache=None, on_error="nan")
+    with pytest.warns(BadSampleWarning, match="cannot be read"):
+        data = report(TransferClassifier(extractor), files, labels).to_dict()
+    assert data["data"]["n_read"] == 44
+    assert data["data"]["unread"] == [files[3]]
+    assert data["advice"][0]["step"] == "Replace or remove the unreadable images"
+
+
+def test_report_small_class_is_in_few_folds(classifier, images, labels):
+    y = labels.copy()
+    y[:2] = "rare"
+    data = report(classifier, images, y).to_dict()
+    assert data["metrics"]["classes"]["rare"]["support"] == 2
+    assert any("small classes" in advice["step"] for advice in data["advice"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cv": 1}, "cv=1"),
+        ({"cv": "five"}, "cv='five'"),
+        ({"X": None}, "X and y, or X_test and y_test"),
+        ({"y": ["a"] * 45}, "one class only"),
+        ({"groups": [1, 2]}, "groups"),
+        ({"estimator": LogisticRegression()}, "expected a TransferClassifier"),
+        ({"estimator": []}, "at least one"),
+        ({"estimator": TransferClassifier("no_such_network")}, "no_such_network"),
+        ({"X": None, "y": None, "X_test": [1], "y_test": [1]}, "."),
+    ],
+)
+def test_report_faulty_input_raises(given, message, classifier, images, labels):
+    args = {"estimator": classifier, "X": images, "y": labels} | given
+    with pytest.raises((InputError, ParameterError), match=message):
+        report(args.pop("estimator"), args.pop("X"), args.pop("y"), **args)
+
+
+def test_report_unfitted_without_training_samples_raises(classifier, images, labels):
+    with pytest.raises(InputError, match="not fitted"):
+        report(classifier, X_test=images, y_test=labels)
+
+
+def test_report_unknown_test_class_raises(classifier, images, labels):
+    classifier.fit(images, labels)
+    with pytest.raises(InputError, match="purple"):
+        report(classifier, X_test=images[:2], y_test=["dark", "purple"])
+
+
+@pytest.mark.parametrize("name", ["page.txt", "page", "missing/page.html"])
+def test_to_html_unsuitable_path_raises(name, classifier, images, labels, tmp_path):
+    with pytest.raises(InputError, match="page"):
+        report(classifier, images, labels, cv=2).to_html(tmp_path / name)
