@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
     from featx.evaluation.image_checks import find_image_issues
+    from featx.evaluation.label_issues import find_label_issues
     from featx.evaluation.metrics import evaluate
+    from featx.evaluation.neighbors import find_similar
     from featx.extractor import FeatureExtractor
     from featx.finetune.params import FineTune
     from featx.inputs.folders import load_image_folder
@@ -47,6 +49,8 @@ __all__ = [
     "embed_on_gpus",
     "evaluate",
     "find_image_issues",
+    "find_label_issues",
+    "find_similar",
     "list_backbones",
     "load",
     "load_image_folder",
@@ -70,6 +74,8 @@ _HOMES = {
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
     "find_image_issues": "evaluation.image_checks",
+    "find_label_issues": "evaluation.label_issues",
+    "find_similar": "evaluation.neighbors",
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
