@@ -172,7 +172,7 @@ def data_section(describer: Describer, samples: Samples, *, are_images: bool) ->
 def images_section(describer: Describer, samples: Samples, *, are_images: bool) -> dict[str, Any]:
     """Return outliers, and images that are dark, blurred, tiny, ..., by issue, and their sizes."""
     held_out = describer.held_out
-    far = find_outliers(held_out.embeddings).rows
+    _, far = find_outliers(held_out.embeddings)
     outliers = {"n": len(far), "samples": describer.samples(far[:_N_OF_ISSUE])}
     if not are_images:
         return {"outliers": outliers, "image_issues": {}, "sizes": None}
