@@ -51,6 +51,12 @@ class ImageHashes(NamedTuple):
         """Return the hashes of some rows, none of which are equal."""
         return ImageHashes(self.plain[rows], self.mirrored[rows], np.arange(len(rows)))
 
+    def joined(self, others: ImageHashes) -> ImageHashes:
+        """Return these hashes and those of further images."""
+        first = np.concatenate([self.first, others.first + len(self.first)])
+        plain = np.concatenate([self.plain, others.plain])
+        return ImageHashes(plain, np.concatenate([self.mirrored, others.mirrored]), first)
+
     def bits(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the number of bits in which images differ, or an image and a mirror image."""
         found = np.empty(len(first), np.int64)
