@@ -180,6 +180,13 @@ def test_bench_duplicates_smoke_finds_smaller_copies(result_of, tmp_path):
 
 
 @pytest.mark.long
+def test_bench_report_smoke_makes_a_page(result_of, tmp_path):
+    found = result_of("bench_report.py", "--shared", tmp_path / "none")["report"]["60 images"]
+    assert found["forward passes"] == 0
+    assert 0.1 < found["page, MB"] < 10
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     "head",
     ["RidgeProbe", "LinearProbe", "PCA"],

@@ -117,8 +117,8 @@ def mistakes_section(describer: Describer) -> dict[str, Any]:
     }
     if held_out.task == "classes":
         section["confused"] = [
-            {**pair, "examples": describer.samples(places[:_N_EXAMPLES])}
-            for pair, places in confused_pairs(held_out, mistakes)[:_N_PAIRS]
+            {**pair, "examples": describer.samples(places[:_N_EXAMPLES] if rank < _N_PAIRS else [])}
+            for rank, (pair, places) in enumerate(confused_pairs(held_out, mistakes))
         ]
     return section
 
