@@ -332,8 +332,11 @@ def _model_entries(
     else:
         built = source.load_backbone()
         entries[BACKBONE] = _keras_file_bytes(built.saveable_model, label=extractor.label)
-        params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
-        params |= {"layer": built.saved_layer}
+        # A layer that the file ends with still names the features.
+        ends_with_layer = params["layer"] if built.saved_layer is None else None
+        label = "_".join(filter(None, (built.spec.label, ends_with_layer)))
+        params |= {"backbone": {"file": BACKBONE, "label": label}}
+        params |= {"preprocessing": built.preprocessing, "layer": built.saved_layer}
         # The model contains them.
         params |= {"weights": PRETRAINED, "backbone_params": None, "in_channels": None}
     preprocessing, augment = params["preprocessing"], params["augment"]
@@ -382,7 +385,9 @@ def _load_extractor(
 ) -> FeatureExtractor:
     backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
     if "file" in backbone:
-        backbone = StoredModel(entries[BACKBONE])
+        # Files of earlier versions have only the label of the space, which begins with that.
+        of_space = manifest["space"]["label"].partition(", layer ")[0]
+        backbone = StoredModel(entries[BACKBONE], backbone.get("label", of_space))
         backbone.check()
     else:
         backbone = backbone["name"]

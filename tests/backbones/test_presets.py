@@ -306,9 +306,13 @@ def test_text_pooling_without_meaning_is_refused(text_folder):
 
 
 def test_text_extractor_saved_and_loaded(text_folder, tmp_path):
-    extractor = FeatureExtractor(f"keras_hub:{text_folder}", cache=None).fit(ids_of(6))
+    layer = "transformer_layer_0"  # of two
+    extractor = FeatureExtractor(f"keras_hub:{text_folder}", layer=layer, cache=None).fit(ids_of(6))
     save(extractor, tmp_path / "text.featx")
     loaded = load(tmp_path / "text.featx", cache=None)
+    names = extractor.get_feature_names_out().tolist()
+    assert loaded.get_feature_names_out().tolist() == names
+    assert f"_{layer}_avg_0" in names[0]
     np.testing.assert_allclose(
         loaded.transform(ids_of(6)), extractor.transform(ids_of(6)), rtol=0, atol=1e-5
     )
