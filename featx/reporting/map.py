@@ -410,7 +410,7 @@ def _still(xy: np.ndarray, coloring: _Coloring, has_point: np.ndarray) -> str:
 
 def _still_entries(coloring: _Coloring) -> list[dict[str, Any]]:
     """Return the legend of the still picture; categories that share grey are one entry."""
-    entries = []
+    entries: list[dict[str, Any]] = []
     for code, category in enumerate(coloring.categories):
         color, marker = _look(coloring.styles[code])
         if coloring.shades is not None:
