@@ -7,6 +7,10 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Before scipy is loaded: else scikit-learn skips its check of array API inputs.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Before matplotlib is loaded: plots open no window.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import sys
 
 import pytest
 
@@ -17,6 +21,14 @@ def cache_folder(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("FEATX_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed():
+    """Close the figures of a test, also of one in a docstring."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 def pytest_collection_modifyitems(items):

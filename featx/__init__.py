@@ -30,22 +30,33 @@ if TYPE_CHECKING:
     from featx.probes.nearest_mean import NearestMeanProbe
     from featx.probes.pca import MomentPCA
     from featx.probes.ridge import RidgeProbe, RidgeProbeRegressor
+    from featx.reporting.card import ModelCard, model_card
+    from featx.reporting.curves import ProbePathDisplay, TuningHistoryDisplay
+    from featx.reporting.embedding_map import EmbeddingMapDisplay
+    from featx.reporting.layers import LayerDisplay
+    from featx.reporting.mistakes import MistakesDisplay
     from featx.reporting.report import Report, report
     from featx.saving.persistence import load, save
 
 __all__ = [
     "EmbeddingCache",
+    "EmbeddingMapDisplay",
     "FeatureExtractor",
     "FineTune",
     "KNNProbe",
+    "LayerDisplay",
     "LinearProbe",
+    "MistakesDisplay",
+    "ModelCard",
     "MomentPCA",
     "NearestMeanProbe",
+    "ProbePathDisplay",
     "Report",
     "RidgeProbe",
     "RidgeProbeRegressor",
     "TransferClassifier",
     "TransferRegressor",
+    "TuningHistoryDisplay",
     "__version__",
     "compare_heads",
     "embed_on_gpus",
@@ -56,6 +67,7 @@ __all__ = [
     "list_backbones",
     "load",
     "load_image_folder",
+    "model_card",
     "near_duplicates",
     "report",
     "save",
@@ -63,17 +75,23 @@ __all__ = [
 
 _HOMES = {
     "EmbeddingCache": "cache.cache",
+    "EmbeddingMapDisplay": "reporting.embedding_map",
     "FeatureExtractor": "extractor",
     "FineTune": "finetune.params",
     "KNNProbe": "probes.knn",
+    "LayerDisplay": "reporting.layers",
     "LinearProbe": "probes.linear",
+    "MistakesDisplay": "reporting.mistakes",
+    "ModelCard": "reporting.card",
     "MomentPCA": "probes.pca",
     "NearestMeanProbe": "probes.nearest_mean",
+    "ProbePathDisplay": "reporting.curves",
     "Report": "reporting.report",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
+    "TuningHistoryDisplay": "reporting.curves",
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
@@ -83,6 +101,7 @@ _HOMES = {
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
+    "model_card": "reporting.card",
     "near_duplicates": "evaluation.duplicates",
     "report": "reporting.report",
     "save": "saving.persistence",

@@ -299,6 +299,11 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
     return keras.Model(graph.inputs[0], outputs, name="featx")
 
 
+def is_exportable(head: BaseEstimator, n_features: int) -> bool:
+    """Return True if a fitted head is linear, so that a model with it can be exported."""
+    return linear_map(head, _stand_in_embeddings(head, n_features)) is not None
+
+
 def _link_scores(scores: keras.KerasTensor, link: str | None) -> keras.KerasTensor:
     """Return the probabilities of scores, if there is a link."""
     from keras import ops

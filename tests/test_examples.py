@@ -93,13 +93,23 @@ def test_several_views_help_where_labels_are_few(run, folder):
     assert low < shown["accuracy"][6] < high
 
 
+@pytest.mark.long
+def test_displays_show_paths_of_images(run, folder):
+    shown = run("displays", folder)
+    files = sorted(path.stem for path in Path("figures").iterdir())
+    assert files == sorted(shown["displays"])
+    assert shown["displays"]["roc"].roc_auc > 0.9
+    n_wrong = (shown["classifier"].predict(shown["test"]) != shown["y_test"]).sum()
+    assert shown["displays"]["mistakes"].n_mistakes == n_wrong
+
+
 def test_every_example_is_tested_and_told_of():
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"digits"}
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     for name in names:
         assert f'run("{name}"' in Path(__file__).read_text(encoding="utf-8")
         assert f"examples/{name}.py" in readme
-    assert len(names) == 8
+    assert len(names) == 9
 
 
 def test_digits_are_written_once_where_no_folder_is_named(tmp_path, monkeypatch):

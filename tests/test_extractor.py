@@ -79,8 +79,16 @@ def test_transform_vectors_for_a_vector_backbone():
     extractor = FeatureExtractor(backbone).fit(X)
     np.testing.assert_allclose(extractor.transform(X), np.tile(X.sum(1), (3, 1)).T, rtol=1e-5)
     assert extractor.n_features_in_ == 4
-    with pytest.raises(ValueError, match="expecting 4 features"):
-        extractor.transform(X[:, :2])
+    for other in (X[:, :2], pd.DataFrame(X[:, :2])):
+        with pytest.raises(InputError, match="expecting 4 features"):
+            extractor.transform(other)
+
+
+def test_transform_frame_of_other_columns_raises(paths):
+    frame = pd.DataFrame({"image": paths})
+    extractor = FeatureExtractor("tiny", cache=None).fit(frame)
+    with pytest.raises(InputError, match="Feature names unseen at fit time"):
+        extractor.transform(frame.rename(columns={"image": "photo"}))
 
 
 def test_get_feature_names_out_name_the_source(images):

@@ -36,6 +36,7 @@ from featx._text import one_line
 from featx._version import __version__
 from featx._warning import warn_caller
 from featx.cli.cache import cache
+from featx.cli.card import card
 from featx.cli.models import evaluate, export, fit, predict
 from featx.cli.options import (
     FOLDER,
@@ -334,7 +335,7 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (fit, predict, evaluate, report, similar, export, cache):
+for command in (fit, predict, evaluate, report, card, similar, export, cache):
     cli.add_command(command)
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
 _IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath())
-_MODEL = click.argument("model", type=GivenPath())
+MODEL = click.argument("model", type=GivenPath())
 TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
@@ -112,7 +112,7 @@ def fit(
 
 
 @click.command(cls=Command)
-@_MODEL
+@MODEL
 @_IMAGES
 @click.option("--proba", is_flag=True, help="Print the probability of each class too.")
 @TRUSTED
@@ -193,7 +193,7 @@ def _shown_probabilities(proba: Any) -> list[str]:
 
 
 @click.command(cls=Command)
-@_MODEL
+@MODEL
 @FOLDER
 @TRUSTED
 @_CACHE
@@ -242,7 +242,7 @@ def evaluate(
 
 
 @click.command(cls=Command)
-@_MODEL
+@MODEL
 @click.argument("out", type=GivenPath(path_type=Path))
 @click.option("--include-resize", is_flag=True, help="Take images of any size, and resize them.")
 @FORCE

@@ -77,8 +77,8 @@ def evaluate(
     """
     if not (isinstance(confidence, Real) and 0 < confidence < 1):
         raise ParameterError(f"confidence={confidence!r}: expected a fraction between 0 and 1")
-    given = {"y_true": _checked_labels(y_true, "y_true")}
-    given["y_pred"] = _checked_labels(y_pred, "y_pred")
+    given = {"y_true": checked_labels(y_true, "y_true")}
+    given["y_pred"] = checked_labels(y_pred, "y_pred")
     check_consistent_length(*given.values(), proba)
     if proba is not None and classes is not None:
         given["classes"] = as_labels(classes, name="classes")
@@ -112,13 +112,14 @@ def evaluate(
     }
     if proba is not None:
         columns = columns_of_proba[0] if columns_of_proba else labels
-        proba = _checked_proba(proba, columns, y_true)
+        proba = checked_proba(proba, columns, y_true)
         order = np.argsort(columns)
         result["calibration"] = calibration(y_true, proba[:, order], classes=columns[order])
     return result
 
 
-def _checked_labels(y: Any, name: str) -> np.ndarray:
+def checked_labels(y: Any, name: str) -> np.ndarray:
+    """Return one label for each sample, (n_samples,); InputError is raised for anything else."""
     y = as_labels(y, name=name)
     if y.ndim != 1 and y.shape[1:] != (1,):
         cure = "; pass probabilities as proba=" if name == "y_pred" and y.ndim == 2 else ""
@@ -134,7 +135,11 @@ def _checked_labels(y: Any, name: str) -> np.ndarray:
     return y
 
 
-def _checked_proba(proba: Any, classes: np.ndarray, y_true: np.ndarray) -> np.ndarray:
+def checked_proba(proba: Any, classes: np.ndarray, y_true: np.ndarray) -> np.ndarray:
+    """Return probabilities (n_samples, n_classes) float64 whose rows sum to 1.
+
+    InputError is raised if they are none, or do not fit the classes and the labels.
+    """
     proba = np.asarray(proba, np.float64)
     if len(np.unique(classes)) != len(classes) or len(classes) < 2:
         raise InputError(f"classes={classes.tolist()}: expected two or more, each once")

@@ -21,6 +21,7 @@ from featx._training_data import check_known
 from featx._transfer import TransferEstimator
 from featx._validation import InputFaults, ParameterFaults
 from featx._version import __version__
+from featx.evaluation.image_checks import find_image_issues
 from featx.exceptions import InputError, ParameterError
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
@@ -200,6 +201,7 @@ def report(
     described = held_outs[0]
     describer = Describer.of(described, samples)
     pictures = Pictures(samples, are_images=has_pictures(described.extractor))
+    images = find_image_issues(samples) if pictures.are_images else None
     data: dict[str, Any] = {
         "task": described.task,
         "data": data_section(describer, samples, are_images=pictures.are_images),
@@ -211,8 +213,8 @@ def report(
         "comparison": comparison_section(held_outs),
         **mistakes_section(describer),
         "label_issues": labels_section(describer, cv),
-        "duplicates": duplicates_section(describer, training),
-        **images_section(describer, samples, are_images=pictures.are_images),
+        "duplicates": duplicates_section(describer, images, training),
+        **images_section(describer, images),
         "learning_curve": learning_curve_of(described, cv),
         "fine_tuning": fine_tuning_section(described),
         "cost": cost_section(described),

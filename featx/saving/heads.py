@@ -88,15 +88,15 @@ def head_bytes(head: Any, fitted: Any, trusted: Sequence[str]) -> bytes:
     Raise UntrustedTypesError if the head holds types that neither skops nor featx nor the caller
     trusts; ParameterError if it holds objects that skops cannot write.
     """
-    parts = copy.deepcopy({"head": head, "head_": fitted})
-    for part in _objects_in_head(parts, set()):
-        # Requests of metadata routing matter to `fit` only, and refer to the part itself, which
-        # skops would follow endlessly.
-        for name in _request_attributes():
-            vars(part).pop(name, None)
-    try:
+    try:  # skops and copies call methods of the types, which may raise anything
+        parts = copy.deepcopy({"head": head, "head_": fitted})
+        for part in _objects_in_head(parts, set()):
+            # Requests of metadata routing matter to `fit` only, and refer to the part itself, which
+            # skops would follow endlessly.
+            for name in _request_attributes():
+                vars(part).pop(name, None)
         data = skops.io.dumps(parts)
-    except Exception as exc:  # skops calls methods of the types, which may raise anything
+    except Exception as exc:
         raise ParameterError(f"the head cannot be saved: {exc}") from exc
     members = _members_of_skops_file(data)
     schema = _schema_of(members)

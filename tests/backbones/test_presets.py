@@ -333,6 +333,26 @@ def test_text_of_unknown_token_ids_is_refused(wrong, engine, text_folder):
         assert np.isnan(rows[1]).all()
 
 
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_text_of_padding_alone_is_refused(is_saved, text_folder, tmp_path):
+    extractor = FeatureExtractor(f"keras_hub:{text_folder}", cache=tmp_path / "cache")
+    ids = ids_of(6)
+    expected = extractor.fit_transform(ids)
+    if is_saved:
+        save(extractor, tmp_path / "text.featx")
+        extractor = load(tmp_path / "text.featx", cache=tmp_path / "cache")
+    ids[1] = 0
+    for given in (ids, list(ids)):
+        extractor.set_params(on_error="raise")
+        with pytest.raises(BadSampleError, match=r"\[1\] .*has no token: all ids are 0"):
+            extractor.transform(given)
+        extractor.set_params(on_error="nan")
+        with pytest.warns(BadSampleWarning, match="1 of 3"):
+            rows = extractor.transform(given)
+        np.testing.assert_allclose(rows[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-5)
+        assert np.isnan(rows[1]).all()
+
+
 @pytest.mark.parametrize(
     ("params", "samples", "message"),
     [

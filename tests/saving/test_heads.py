@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import threading
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 
-from featx.exceptions import SavedFileError, UntrustedTypesError
+from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, head_for_outputs, make_head
 from featx.probes.knn import KNNProbe
 from featx.saving.heads import head_bytes, load_head
@@ -87,6 +88,13 @@ def test_load_head_reads_file_of_older_layout():
     X = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     head = KNNProbe().fit(X, np.array(["a", "b"] * 10))
     np.testing.assert_array_equal(load(data)["head_"].predict(X), head.predict(X))
+
+
+def test_head_that_cannot_be_copied_raises():
+    head = LogisticRegression()
+    head.lock = threading.Lock()
+    with pytest.raises(ParameterError, match="the head cannot be saved"):
+        head_bytes(head, head, ())
 
 
 def test_load_head_continues_partial_fit():
