@@ -409,15 +409,20 @@ def _still(xy: np.ndarray, coloring: _Coloring, has_point: np.ndarray) -> str:
 
 
 def _still_entries(coloring: _Coloring) -> list[dict[str, Any]]:
-    """Return the legend of the still picture."""
-    entries = []
+    """Return the legend of the still picture; categories that share grey are one entry."""
+    entries: list[dict[str, Any]] = []
     for code, category in enumerate(coloring.categories):
         color, marker = _look(coloring.styles[code])
         if coloring.shades is not None:
             own = coloring.shades[coloring.codes == code]
             color = _shades(np.median(own, keepdims=True).astype(int))[0] if len(own) else color
         entries.append({"name": category, "color": color, "marker": marker})
-    return [entry | {"count": count} for entry, count in zip(entries, coloring.counts, strict=True)]
+    entries = [entry | {"count": n} for entry, n in zip(entries, coloring.counts, strict=True)]
+    grey = [entry for entry in entries if entry["color"] == _GREY]
+    if len(grey) < 2:
+        return entries
+    others = {"name": f"{len(grey)} others", "count": sum(entry["count"] for entry in grey)}
+    return [entry for entry in entries if entry not in grey] + [grey[0] | others]
 
 
 def _look(style: int | None) -> tuple[str, str]:

@@ -308,6 +308,7 @@ def test_many_categories_share_grey_and_are_found(open_map, tmp_path):
     page = open_map(write_page(tmp_path / "many.html", points))
     data = page.evaluate("window.featxMap.points.data")
     assert len(set(zip(data["color"], data["marker"], strict=True))) == N_STYLES + 1
+    assert f"{100 - N_STYLES} others (144)" in page.locator(".featx-map-still").text_content()
     page.get_by_label("Find in the legend").fill("class 77")
     assert legend_boxes(page).count() == 1
     page.get_by_role("button", name="None", exact=True).click()
