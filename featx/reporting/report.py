@@ -37,6 +37,7 @@ from featx.reporting.held_out import (
 )
 from featx.reporting.page import check_report_packages, html_page, summary_html
 from featx.reporting.pictures import Pictures, has_pictures
+from featx.reporting.projection import check_method
 from featx.reporting.sections import (
     Describer,
     comparison_section,
@@ -92,7 +93,7 @@ class Report:
         """
         return as_json_values(self._data)
 
-    def to_html(self, path: str | os.PathLike[str]) -> None:
+    def to_html(self, path: str | os.PathLike[str], *, projection: str = "pca") -> None:
         """Write the report as one HTML file with pictures, which opens without a network.
 
         Parameters
@@ -100,13 +101,18 @@ class Report:
         path : str or Path
             A file that ends with ``.html``; an existing one is replaced when the new one is
             complete.
+        projection : {"pca", "umap", "tsne"}, default="pca"
+            How the map places samples. "umap" needs umap-learn; "tsne" takes minutes for 10,000
+            samples.
 
         Raises
         ------
+        ParameterError
+            The projection is not one of these.
         InputError
             The path has another ending, or its folder does not exist.
         MissingExtraError
-            ``featx[report]`` is not installed.
+            ``featx[report]`` is not installed, or umap-learn for "umap".
         OSError
             The file cannot be written; an existing one is unharmed.
         """
@@ -117,9 +123,8 @@ class Report:
             raise InputError(f"path={str(path)!r}: its folder does not exist")
         check_replaceable(path)
         check_report_packages()
-        page = html_page(
-            self._data, self._describer.held_out, self._describer.names, self._pictures
-        )
+        check_method(projection)
+        page = html_page(self._data, self._describer, self._pictures, projection)
         with replaced_atomically(path) as beside:
             beside.write_text(page, encoding="utf-8", errors="backslashreplace")
 
