@@ -25,7 +25,13 @@ from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.backbone import BackboneSpec
 from featx.backbones.presets import PREFIX, is_preset
 from featx.backbones.registry import PRETRAINED, normalized_weights
-from featx.backbones.resolve import EmbeddingSource, resolve, resolve_layers, unique_sources
+from featx.backbones.resolve import (
+    EmbeddingSource,
+    describe_change,
+    resolve,
+    resolve_layers,
+    unique_sources,
+)
 from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.exceptions import BackboneError, ParameterWarning
 from featx.extraction.forward import ForwardPass
@@ -469,10 +475,7 @@ pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls',
         if not (hasattr(self, "space_") and source.is_cacheable):
             return
         if not source.space.is_equal_but_for_storage(self.space_):
-            raise BackboneError(
-                f"{self._spec().label} gives other embeddings now than when fit was called: its "
-                "weights, its file or a parameter changed. Call fit again."
-            )
+            raise BackboneError(describe_change(self._spec().label, source.space, self.space_))
 
     def _extract(
         self,

@@ -10,6 +10,19 @@ SHAPE = (8, 8, 3)
 FORM = InputForm(SHAPE)
 
 
+class LazyItems:
+    """Makes the items of an array one by one, when they are asked for."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, row):
+        return self.array[row].copy()
+
+
 def loaded(X, shape=SHAPE, resize="stretch"):
     """Return the inputs of all samples, none of which has a fault."""
     samples = as_samples(X).for_inputs(shape)

@@ -173,9 +173,17 @@ def test_bench_views_smoke_tells_what_a_view_costs(result_of, tmp_path):
 
 @pytest.mark.long
 def test_bench_duplicates_smoke_finds_smaller_copies(result_of, tmp_path):
-    (row,) = result_of("bench_duplicates.py", "--shared", tmp_path / "none")
-    assert row["smaller"] == 1.0
-    assert row["mirrored"] < 1.0
+    alone, by_pixels = result_of("bench_duplicates.py", "--shared", tmp_path / "none")
+    assert alone["smaller"] == 1.0
+    assert alone["mirrored"] < 1.0
+    assert by_pixels["mirrored"] > alone["mirrored"]
+
+
+@pytest.mark.long
+def test_bench_report_smoke_makes_a_page(result_of, tmp_path):
+    found = result_of("bench_report.py", "--shared", tmp_path / "none")["report"]["60 images"]
+    assert found["forward passes"] == 0
+    assert 0.1 < found["page, MB"] < 10
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from extracted_files import agree, embed, random_model, write_images
+from input_samples import LazyItems
 from sample_networks import pixels
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -79,8 +80,16 @@ def test_transform_vectors_for_a_vector_backbone():
     extractor = FeatureExtractor(backbone).fit(X)
     np.testing.assert_allclose(extractor.transform(X), np.tile(X.sum(1), (3, 1)).T, rtol=1e-5)
     assert extractor.n_features_in_ == 4
-    with pytest.raises(ValueError, match="expecting 4 features"):
-        extractor.transform(X[:, :2])
+    for other in (X[:, :2], pd.DataFrame(X[:, :2])):
+        with pytest.raises(InputError, match="expecting 4 features"):
+            extractor.transform(other)
+
+
+def test_transform_frame_of_other_columns_raises(paths):
+    frame = pd.DataFrame({"image": paths})
+    extractor = FeatureExtractor("tiny", cache=None).fit(frame)
+    with pytest.raises(InputError, match="Feature names unseen at fit time"):
+        extractor.transform(frame.rename(columns={"image": "photo"}))
 
 
 def test_get_feature_names_out_name_the_source(images):
@@ -187,19 +196,6 @@ def test_transform_other_size_resizes_as_fit():
     np.testing.assert_array_equal(extractor.transform(small), explicit.fit_transform(small))
 
 
-class Lazily:
-    """Images that are made when they are asked for."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, row):
-        return self.images[row].copy()
-
-
 @pytest.mark.parametrize("given", ["arrays", "paths", "lazy"])
 @pytest.mark.parametrize("resize", RESIZES)
 def test_transform_resize_is_that_of_conform(resize, given, tmp_path):
@@ -208,7 +204,7 @@ def test_transform_resize_is_that_of_conform(resize, given, tmp_path):
     X = {
         "arrays": wide,
         "paths": write_images(tmp_path / "images", wide),
-        "lazy": Lazily(wide),
+        "lazy": LazyItems(wide),
     }[given]
     embeddings, report = embed(X, resize=resize)
     assert report.n_forward == 3

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from featx import EmbeddingCache, FeatureExtractor
 from featx.backbones.registry import TINY_FILE
+from featx.backbones.resolve import _BUILT
 
 
 @pytest.fixture
@@ -101,6 +102,7 @@ def test_relative_cache_object_is_where_it_was_made(here, images, tmp_path, monk
 @pytest.mark.parametrize("suffix", [".keras", ""])
 def test_relative_backbone_stays_after_chdir(suffix, here, images, tmp_path, monkeypatch):
     shutil.copy(TINY_FILE, here / f"mine{suffix}")
+    _BUILT.clear()  # which may hold the same model from another test
     extractor = FeatureExtractor(f"mine{suffix}", cache=None).fit(images)
     embeddings = extractor.transform(images)
     go_to(tmp_path / "there", monkeypatch)

@@ -9,7 +9,8 @@ class WeightsServer(ThreadingHTTPServer):
     """Serves the bytes in `files` by name, or behaves as `fault` names; `asked` lists requests.
 
     The faults are a status code, ``"short"`` (half of the bytes that were announced),
-    ``"unannounced"`` (half of them, with no length), ``"closed"`` (no answer) and ``"silent"``.
+    ``"unannounced"`` (half of them, with no length), ``"closed"`` (no answer), ``"silent"`` and
+    ``"slow"`` (the second half of the bytes only when `may_finish` is set).
     """
 
     daemon_threads = True
@@ -17,7 +18,7 @@ class WeightsServer(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.asked, self.fault = {}, [], None
-        self.is_over = threading.Event()
+        self.is_over, self.may_finish = threading.Event(), threading.Event()
 
     @property
     def url(self):
@@ -43,8 +44,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.fault != "unannounced":
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        is_cut = self.server.fault in ("short", "unannounced")
-        self.wfile.write(content[: len(content) // 2] if is_cut else content)
+        half = len(content) // 2
+        self.wfile.write(content[:half])
+        if self.server.fault == "slow":
+            self.server.may_finish.wait(60)
+        if self.server.fault not in ("short", "unannounced"):
+            self.wfile.write(content[half:])
 
     def log_message(self, *_):
         """Print nothing."""

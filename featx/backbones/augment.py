@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from featx._validation import ParameterFaults, has_methods
+from featx.backbones.hub_models import hub_release
 from featx.backbones.keras_models import fixed_seed
 from featx.cache.cache import EmbeddingCache
 from featx.digests.hashing import DIGEST_BYTES, digest_of, digest_of_json
@@ -141,6 +142,8 @@ class Augmentation:
         parts = [graph_digest(self._seeded.layers), backend_name(), _SEEDING]
         if departures := self._seeded.settings.departures():
             parts.append(digest_of_json(departures))
+        if release := hub_release(self._seeded.layers):
+            parts.append(f"keras_hub {release}")
         digest = digest_of(*(part.encode() for part in parts))
         if facts:
             with contextlib.suppress(OSError):  # the next run computes it again

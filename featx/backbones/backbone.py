@@ -11,7 +11,6 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from featx._text import one_line
 from featx._warning import warn_caller
 from featx.backbones.channel_axis import channel_axis, takes_channels_first
-from featx.backbones.hub_models import HubModel, n_token_ids
+from featx.backbones.hub_models import HubModel, hub_release, n_token_ids, padding_id
 from featx.backbones.input_channels import N_COLORS
 from featx.backbones.keras_models import (
     is_backbone_file,
@@ -172,15 +171,15 @@ class Backbone:
     @property
     def input_form(self) -> InputForm:
         """Form of one input."""
-        return InputForm(self.input_shape, self.spec.resize, self._n_token_ids)
+        return InputForm(self.input_shape, self.spec.resize, *self._token_ids)
 
     @cached_property
-    def _n_token_ids(self) -> int | None:
-        """Number of token ids that a backbone of texts knows; None for others."""
+    def _token_ids(self) -> tuple[int | None, int | None]:
+        """Number of token ids that a backbone of texts knows, and that of padding, if known."""
         takes_texts = not self.kind.is_resized and is_graph(self.model)
         if not (takes_texts and runs_code_of("keras_hub", self.model)):
-            return None
-        return n_token_ids(self.model)
+            return None, None
+        return n_token_ids(self.model), padding_id(self.model)
 
     @property
     def kind(self) -> InputKind:
@@ -386,9 +385,8 @@ class Backbone:
             description["channels_first"] = True
         if self.has_tokens and counts_prefix_tokens(self.pooling):
             description["n_prefix_tokens"] = self.n_prefix_tokens
-        if runs_code_of("keras_hub", self.truncated_model):
-            # Its code may change with each minor version; that of Keras computes the same.
-            description["keras_hub"] = version("keras-hub").rpartition(".")[0]
+        if release := hub_release(*self._parts):
+            description["keras_hub"] = release
         departures = self.settings.departures()
         if not self.runs_user_code:
             departures.pop("dtype_policy", None)  # that of each layer is in the graph
@@ -399,8 +397,13 @@ class Backbone:
     @cached_property
     def runs_user_code(self) -> bool:
         """True if user code runs, which may depend on any setting of Keras."""
+        return any(map(runs_user_code, self._parts))
+
+    @property
+    def _parts(self) -> list[Any]:
+        """What computes embeddings: the model, and the preprocessing if it is a layer."""
         layer = self.preprocessing if callable(self.preprocessing) else None
-        return any(map(runs_user_code, [self.truncated_model, *([layer] if layer else [])]))
+        return [self.truncated_model, *([layer] if layer else [])]
 
     def _describe_preprocessing(self) -> Any:
         import keras

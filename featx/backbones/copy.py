@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 
 class FlatCopy(NamedTuple):
-    """A copy of a model, and the originals of its tensors, by the ids of the copies."""
+    """A copy of a model.
+
+    `originals` are the originals of its tensors, by the ids of the copies. `starts` are the copied
+    outputs of the first call of each layer of the original, by the names that ``layer=`` takes.
+    """
 
     model: keras.Model
     originals: dict[int, keras.KerasTensor]
+    starts: dict[str, keras.KerasTensor]
 
 
 def flat_copy(
@@ -64,7 +69,7 @@ def flat_copy(
         ) from exc
     _check_copy_is_equal(copy, model, label)
     originals = {id(copied): original for original, copied in copying.outermost}
-    return FlatCopy(copy, {id(inputs): given, **originals})
+    return FlatCopy(copy, {id(inputs): given, **originals}, copying.starts)
 
 
 class _CallCopier:
@@ -73,8 +78,9 @@ class _CallCopier:
     def __init__(self) -> None:
         self._layers: dict[int, tuple[Any, Any]] = {}
         self._names: set[str] = set()
-        self._depth = 0
+        self._nested_in: list[str] = []
         self.outermost: list[tuple[Any, Any]] = []
+        self.starts: dict[str, Any] = {}
 
     def run(self, model: keras.Model, inputs: list[Any]) -> list[Any]:
         """Repeat the calls of a model on other tensors."""
@@ -92,9 +98,16 @@ class _CallCopier:
                 del keywords["training"]  # `trainable` decides what is frozen
             outputs = keras.tree.flatten(self._call(call.operation, positional, keywords))
             known.update(zip(map(id, call.outputs), outputs, strict=True))
-            if not self._depth:
+            self._add_start(call.operation.name, outputs[0])
+            if not self._nested_in:
                 self.outermost += zip(call.outputs, outputs, strict=True)
         return [known[id(output)] for output in model.outputs]
+
+    def _add_start(self, name: str, output: Any) -> None:
+        """Keep the first output of a layer, which may be that of the models it is nested in."""
+        path = [*self._nested_in, name]
+        for length in range(1, len(path) + 1):
+            self.starts.setdefault("/".join(path[:length]), output)
 
     def _call(self, operation: Any, positional: Any, keywords: dict[str, Any]) -> Any:
         import keras
@@ -102,9 +115,9 @@ class _CallCopier:
         given = keras.tree.flatten(positional)
         is_plain = set(keywords) <= {"mask"} and keywords.get("mask") is None
         if is_graph(operation) and is_plain and _takes_tensors_unchanged(operation, given):
-            self._depth += 1
+            self._nested_in.append(operation.name)
             outputs = self.run(operation, given)
-            self._depth -= 1
+            self._nested_in.pop()
             return outputs
         return self._copied(operation)(*positional, **keywords)
 

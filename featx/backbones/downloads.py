@@ -3,19 +3,26 @@
 Keras waits for ever for a server that is silent. It keeps a file whose hash is wrong, and one that
 a killed process left unfinished, which makes each later call fail as well. Here, a silent server is
 an error, and a damaged file is removed, so that the next call downloads it again.
+
+Keras also writes the file in its place, where another process takes the part that is there for a
+damaged file, or overwrites it. Here, one process at a time builds a network that may need a
+download (:func:`one_process_at_a_time`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from featx.backbones.registry import Network
+from featx.digests.hashing import digest_of
 from featx.digests.keras_settings import keras_home
 from featx.exceptions import WeightsError
 
@@ -27,6 +34,61 @@ def weights_folder() -> Path:
     """Return the folder of the files that Keras has downloaded, by Keras' own rules."""
     home = keras_home()
     return (home if os.access(home, os.W_OK) else Path("/tmp/.keras")) / "models"  # noqa: S108
+
+
+@contextlib.contextmanager
+def one_process_at_a_time(network: Network, arguments: dict[str, Any]) -> Iterator[None]:
+    """Let other processes that build a network with these arguments wait, if it may download.
+
+    It cannot if it was built before, and no file has changed in the folder of weights since then.
+    """
+    path = _lock_path(network, arguments)
+    if _weights_were_found(path):
+        yield
+        return
+    with _locked(path):
+        yield
+        with contextlib.suppress(OSError):  # the next process waits as well
+            path.write_text(json.dumps(_weight_files()), encoding="utf-8")
+
+
+def _lock_path(network: Network, arguments: dict[str, Any]) -> Path:
+    digest = digest_of(repr(sorted(arguments.items())).encode()).hex()[:16]
+    return weights_folder().parent / "featx" / f"{network.name}-{digest}.lock"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, which the system releases if the process ends."""
+    with contextlib.ExitStack() as stack:
+        # A read-only folder, or a file system or platform without locks: as if there were one
+        # process.
+        with contextlib.suppress(OSError, ImportError):
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(path, flags, 0o644)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _weights_were_found(path: Path) -> bool:
+    """Return True if all files are unchanged that were there when a network was built."""
+    try:
+        before = json.loads(path.read_bytes())
+        now = _weight_files()
+        return all(now.get(name) == state for name, state in before.items())
+    except (OSError, ValueError, AttributeError):  # never built, or another process writes it
+        return False
+
+
+def _weight_files() -> dict[str, list[int]]:
+    """Return the size and the time of the last change of each file in the folder of weights."""
+    with os.scandir(weights_folder()) as entries:
+        states = {entry.name: entry.stat() for entry in entries}
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
 
 
 @contextlib.contextmanager

@@ -13,10 +13,12 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.digests.keras_graph import runs_code_of
 from featx.digests.tensor_history import calls_of, is_graph, upstream_tensors
 from featx.exceptions import BackboneError
 
@@ -74,11 +76,26 @@ class HubModel:
     default_size: tuple[int, int] | None = None
     pooling: str | None = None
 
+    @property
+    def starts(self) -> dict[str, keras.KerasTensor]:
+        """Outputs of the first layers of what `outputs` names: of an encoder, its first block."""
+        return {name: self.outputs.get(f"{name}:0", end) for name, end in self.outputs.items()}
+
 
 def is_hub_model(model: Any) -> bool:
     """Return True for a backbone of KerasHub, without importing it."""
     hub = sys.modules.get("keras_hub")
     return hub is not None and isinstance(model, hub.models.Backbone) and is_graph(model)
+
+
+def hub_release(*parts: Any) -> str | None:
+    """Return the release of KerasHub (``"0.32"``) whose code any of some models runs, or None.
+
+    It belongs to their identity, since that code may compute something else in the next release;
+    that of Keras does not.
+    """
+    runs_hub = any(runs_code_of("keras_hub", part) for part in parts)
+    return version("keras-hub").rpartition(".")[0] if runs_hub else None
 
 
 def n_token_ids(model: keras.Model) -> int | None:
@@ -92,6 +109,19 @@ def n_token_ids(model: keras.Model) -> int | None:
             table = getattr(call.operation, "token_embedding", call.operation)
             if hasattr(table, "embeddings"):
                 return int(table.input_dim)
+    return None
+
+
+def padding_id(model: keras.Model) -> int | None:
+    """Return the token id with which a text model, as repeated here, compares its inputs.
+
+    It is that of padding; None for a model that has no such comparison.
+    """
+    inputs = set(map(id, model.inputs))
+    for call in calls_of(model):
+        given = call.arguments.args
+        if type(call.operation).__name__ == "NotEqual" and id(given[0]) in inputs:
+            return int(given[1])
     return None
 
 

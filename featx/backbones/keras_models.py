@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sys
+import tempfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx._files import open_given
 from featx._warning import warn_caller
-from featx.backbones.downloads import checked_download
+from featx.backbones.downloads import checked_download, one_process_at_a_time
 from featx.backbones.input_channels import N_COLORS, with_input_channels
 from featx.backbones.registry import PRETRAINED, TINY_FILE, Network
 from featx.digests.code import object_named
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 _RANDOM_WEIGHTS_SEED = 0
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 KERAS_SUFFIX = ".keras"
 
 
@@ -91,10 +95,15 @@ def _keras_application(
     constructor = getattr(keras.applications, network.constructor)
     given = "imagenet" if weights == PRETRAINED else weights and str(weights)
     arguments = {"include_top": False, "input_shape": input_shape, **params}
-    guard = checked_download(network) if weights == PRETRAINED else contextlib.nullcontext()
     try:
-        # Keras reports downloads on standard output, which is for results.
-        with STANDARD.applied(), fixed_seed(), contextlib.redirect_stdout(sys.stderr), guard:
+        with contextlib.ExitStack() as stack:
+            if weights == PRETRAINED:
+                stack.enter_context(one_process_at_a_time(network, arguments))
+                stack.enter_context(checked_download(network))
+            stack.enter_context(STANDARD.applied())
+            stack.enter_context(fixed_seed())
+            # Keras reports downloads on standard output, which is for results.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             return constructor(weights=given, **arguments)
     except WeightsError:
         raise
@@ -150,13 +159,33 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
     try:
         open_given(path).close()
         # Keras draws random weights before it reads those of the file.
-        with STANDARD.applied(), fixed_seed():
-            return keras.saving.load_model(path, compile=False)
+        with STANDARD.applied(), fixed_seed(), _with_suffix_of_content(path) as named:
+            return keras.saving.load_model(named, compile=False)
     except Exception as exc:
         raise WeightsError(
             f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc}. If it holds custom "
             "layers, load it yourself with keras.saving.load_model and pass the model."
         ) from exc
+
+
+@contextlib.contextmanager
+def _with_suffix_of_content(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]:
+    """Yield a path of a file whose suffix is that of its content, by which Keras decides."""
+    if zipfile.is_zipfile(path):
+        expected: tuple[str, ...] = (KERAS_SUFFIX,)
+    else:
+        with open_given(path) as file:
+            expected = (".h5", ".hdf5") if file.read(8) == _HDF5_SIGNATURE else ("",)
+    if os.fspath(path).endswith(expected):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="featx-") as folder:
+        named = Path(folder, f"model{expected[0]}")
+        try:
+            named.symlink_to(os.path.abspath(path))
+        except OSError:  # Windows allows links to few users
+            shutil.copy(path, named)
+        yield named
 
 
 def is_registered_last(code: Any) -> bool:

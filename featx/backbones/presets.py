@@ -210,15 +210,14 @@ class Preset:
             ) from None
 
 
-def hub_version() -> str:
-    """Return the version of KerasHub; raise BackboneError if it is not installed."""
-    if not is_hub_installed():
-        raise BackboneError(f"'{PREFIX}...' needs {MISSING}")
-    return version("keras-hub")
+def hub_version() -> str | None:
+    """Return the version of KerasHub without importing it; None if it is not installed."""
+    return version("keras-hub") if is_hub_installed() else None
 
 
 def _import_keras_hub() -> Any:
-    hub_version()
+    if not is_hub_installed():
+        raise BackboneError(f"'{PREFIX}...' needs {MISSING}")
     with contextlib.redirect_stdout(sys.stderr):
         import keras_hub
 

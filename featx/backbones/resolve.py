@@ -190,6 +190,23 @@ def _build_in_known_space(
     return backbone
 
 
+def describe_change(label: str, now: Space, fitted: Space) -> str:
+    """Return a message on a backbone that has another space now than when fit was called."""
+    cause = describe_hub_change(now, fitted) or "its weights, its file or a parameter changed"
+    return f"{label} gives other embeddings now than when fit was called: {cause}. Call fit again."
+
+
+def describe_hub_change(now: Space, fitted: Space) -> str | None:
+    """Return a clause on the release of KerasHub, if it has changed since fit was called."""
+    before, after = (space.description.get("keras_hub") for space in (fitted, now))
+    if None in (before, after) or before == after:
+        return None
+    return (
+        f"it was fitted with KerasHub {before}, and {after} is installed, which may compute other "
+        f"numbers (pip install 'keras-hub=={before}.*' restores them)"
+    )
+
+
 def resolve_layers(
     spec: BackboneSpec,
     layers: Sequence[LayerSpec],
@@ -248,9 +265,9 @@ def _model_identity(
         weights = _weights_identity(spec.network.name, spec.weights, files)
         source = {"name": spec.network.name, "weights": weights}
     elif is_backbone_file(spec.backbone):
-        source = {"file": _file_digest(spec.backbone, files), "array_shape": array_shape}
+        source = _file_identity(_file_digest(spec.backbone, files), array_shape)
     elif isinstance(spec.backbone, StoredModel):
-        source = {"file": spec.backbone.digest, "array_shape": array_shape}
+        source = _file_identity(spec.backbone.digest, array_shape)
     elif not hasattr(spec.backbone, "layers"):
         try:
             source = {"callable": code_digest(spec.backbone), "array_shape": array_shape}
@@ -323,6 +340,12 @@ def _preset_identity(preset: Preset, weights: Any, cache: EmbeddingCache | None)
         "weights": "published" if is_published else other,
         "keras_hub": hub_version(),
     }
+
+
+def _file_identity(digest: str, array_shape: tuple[int, ...] | None) -> dict[str, Any]:
+    """Describe the file of a model, which may hold layers of KerasHub, if that is installed."""
+    release = {"keras_hub": installed} if (installed := hub_version()) else {}
+    return {"file": digest, "array_shape": array_shape, **release}
 
 
 def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:

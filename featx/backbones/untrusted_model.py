@@ -44,10 +44,13 @@ _SPARE_WEIGHTS = 2**20  # weights that layers declare without storing them
 
 
 class StoredModel:
-    """A model as the bytes of a ``.keras`` file, which Keras reads only when it is needed."""
+    """A model as the bytes of a ``.keras`` file, which Keras reads only when it is needed.
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    `name` is that of the backbone that was saved, by which messages and features are named.
+    """
+
+    def __init__(self, data: bytes, name: str = "") -> None:
+        self.data, self.name = data, name or "stored_model"
         self.digest = digest_of(data).hex()
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -23,12 +24,19 @@ from rich.text import Text
 from featx._json import as_json_values
 from featx._text import one_line, without_controls
 from featx.exceptions import (
+    BackboneError,
     BadSampleError,
+    CacheWriteWarning,
+    EngineError,
+    EngineWarning,
     InputError,
     NearDuplicateWarning,
     ParameterError,
     ParameterFault,
+    ParameterWarning,
     UntrustedTypesError,
+    WeightsError,
+    WeightsWarning,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +53,22 @@ _OTHER_NAMES = {  # of parameters at the shell; a path is an argument, whose val
     "random_state": "--seed ",
     "path": "",
 }
+# Their messages name parameters of an extractor as in a call.
+_NAME_PARAMETERS = (
+    BackboneError,
+    EngineError,
+    WeightsError,
+    CacheWriteWarning,
+    EngineWarning,
+    ParameterWarning,
+    WeightsWarning,
+)
+_TAKE_NONE = ("weights", "preprocessing", "pooling", "cache", "augment")
+_SETTING = re.compile(
+    r"(?<![\w./=-])(?P<name>backbone|weights|preprocessing|layer|pooling|n_prefix_tokens|input_size|"
+    r"in_channels|resize|cache|batch_size|engine|precision|views|augment|n_jobs)="
+    r"(?P<value>'[^']*'|\([^)]*\)|\w+)?"
+)
 _READER_GONE = 141
 _MAX_CELL_CHARS = 1_000
 _UNCUT_CHARS = 10_000  # width of a line in a file or pipe, where rich would use 80
@@ -77,7 +101,20 @@ def at_the_shell(problem: Exception) -> str:
         case NearDuplicateWarning():
             cure = "cross-validate with compare_heads in Python, which takes groups."
             return f"{problem.finding} Remove all but one, or {cure}"
+        case _ if isinstance(problem, _NAME_PARAMETERS):
+            return _SETTING.sub(_option_of_setting, str(problem))
     return str(problem)
+
+
+def _option_of_setting(match: re.Match[str]) -> str:
+    """Return the option for a parameter and its value, as in weights=FILE or backbone='tiny'."""
+    name, value = match["name"], (match["value"] or "").strip("'")
+    option = f"--{name.replace('_', '-')}"
+    if value == "None":
+        return f"{option} none" if name in _TAKE_NONE else f"no {option}"
+    if value == "(height, width)":
+        value = "PIXELS"
+    return f"{option} {value}".rstrip()
 
 
 def _with_option(fault: ParameterFault) -> str:
@@ -149,8 +186,8 @@ def confirm(question: str) -> bool:
 
 
 def describe_passes(report: Any) -> str:
-    """Describe how many samples went through the network."""
-    return f"{report.n_forward} forward passes, {report.n_hits} from the cache"
+    """Describe how many embeddings the network computed, and how many were stored already."""
+    return f"{report.n_forward} embeddings computed, {report.n_hits} read from the cache"
 
 
 def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) -> None:
@@ -276,12 +313,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     )
     print_table(title, columns, rows)
     if "calibration" in result:
-        error, temperature = (result["calibration"][name] for name in ("error", "temperature"))
-        shown = f"calibration error {error:.3f}"
-        if temperature is not None:
-            fault = "overconfident" if temperature > 1 else "underconfident"
-            shown += f" (temperature {temperature:.2f}: predictions are {fault})"
-        echo(shown)
+        echo(_describe_calibration(**result["calibration"]))
     labels = result["confusion"]["labels"]
     counts = zip(labels, result["confusion"]["counts"], strict=True)
     print_table(
@@ -289,6 +321,16 @@ def print_evaluation(result: dict[str, Any]) -> None:
         ("", *(f"#{label}" for label in labels)),
         [(label, *row) for label, row in counts],
     )
+
+
+def _describe_calibration(
+    *, error: float, temperature: float | None, tendency: str | None, **_: Any
+) -> str:
+    shown = f"calibration error {error:.3f}"
+    if temperature is None:
+        return shown
+    finding = f"predictions are {tendency}" if tendency else "not clearly different from 1"
+    return f"{shown} (temperature {temperature:.2f}: {finding})"
 
 
 def print_comparisons(

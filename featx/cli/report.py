@@ -38,6 +38,13 @@ _TEST_SPLITS = ("test", "val", "valid", "validation")  # the first that is there
 @click.option("--backbone", default=None, help="Default: mobilenet_v2.  [not with MODEL]")
 @head_option("--head", "heads", multiple=True)
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
+@click.option(
+    "--projection",
+    default="pca",
+    show_default=True,
+    type=click.Choice(["pca", "umap", "tsne"]),
+    help="How the map places images.",
+)
 @SEED
 @TRUSTED
 @extractor_options
@@ -49,6 +56,7 @@ def report(
     backbone: str | None,
     heads: tuple[str, ...],
     folds: int,
+    projection: str,
     seed: int,
     trusted: tuple[str, ...],
     as_json: bool,
@@ -71,9 +79,11 @@ def report(
 
     from featx.estimators import TransferClassifier
     from featx.reporting.page import check_report_packages
+    from featx.reporting.projection import check_method
     from featx.reporting.report import report as make_report
 
     check_report_packages()
+    check_method(projection)
     images, test = _training_and_test(folder)
     estimators: Any
     if models:
@@ -88,7 +98,7 @@ def report(
         ]
     held_out = {"X_test": test.data, "y_test": test.target} if test else {}
     found = make_report(estimators, images.data, images.target, cv=folds, **held_out)
-    found.to_html(out)
+    found.to_html(out, projection=projection)
     data = found.to_dict()
     show_result(data, as_json, f"{_summary(data)}\n{one_line(out)}")
 

@@ -21,12 +21,15 @@ from featx._threads import blas_threads_for
 from featx._training_data import checked_target, readable_mask, training_views
 from featx._validation import InputFaults, ParameterFaults
 from featx.evaluation.duplicates import warn_of_duplicates
+from featx.evaluation.pixel_hashes import ImageHashes, hash_images
 from featx.exceptions import InputError
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_keeps_samples_together
 from featx.heads.named import CLASSIFIER_HEADS, head_for_labels, make_head, seed_head
+from featx.inputs.kinds import IMAGE, InputForm
 from featx.inputs.recognize import as_samples
+from featx.inputs.samples import Samples
 from featx.probes._arrays import numpy_if_array_api
 
 _ROUNDING = 1e-12  # of a score
@@ -59,7 +62,7 @@ def compare(
     Samples of a group stay together in training or test. `random_state` seeds the folds, and heads
     that take one. With ``on_error="nan"``, samples that cannot be read are left out of training and
     test. A warning names near-duplicates in different folds, which the embeddings of the first
-    extractor show.
+    extractor show, and the pixels of up to 300 images.
 
     All faults of extractors and heads make one error, and those of labels and groups another,
     before any pass.
@@ -91,7 +94,10 @@ def compare(
         n_forward = embedder.report_.n_forward
         if embedder is embedders[0]:
             names = [f"[{row}] {one_line(samples.name(row))}" for row in rows.tolist()]
-            warn_of_duplicates(views[:, 0], cv.folds, names.__getitem__)
+            read_hashes = (
+                partial(_hashes_of_rows, samples, rows) if _takes_images(embedder) else None
+            )
+            warn_of_duplicates(views[:, 0], cv.folds, names.__getitem__, read_hashes)
         for head in heads:
             scores = cv.scores(head, views)
             yield Comparison(
@@ -104,6 +110,14 @@ def compare(
                 scores=scores,
             )
             start_s, n_forward = time.perf_counter(), 0
+
+
+def _takes_images(embedder: FeatureExtractor) -> bool:
+    return InputForm.of_space(embedder.space_.description).kind is IMAGE
+
+
+def _hashes_of_rows(samples: Samples, rows: np.ndarray, some: np.ndarray) -> ImageHashes:
+    return hash_images(samples, rows[some])[0]
 
 
 class HeadComparison(NamedTuple):

@@ -2,15 +2,17 @@
 
 The threshold is measured on the samples, since it depends on network and images: each of 600 X-rays
 has a neighbor at a cosine of 0.9 in the embeddings of one network, and none of 600 photographs of
-flowers has one in those of another. Copies of photographs that were recompressed or made smaller
-are found in four of five cases or more; copies of 28 to 64 pixels are rarely found
+flowers has one in those of another. From embeddings alone, copies of photographs that were
+recompressed or made smaller are found in four of five cases or more, and copies of 28 to 64 pixels
+rarely. With the images, nearly all copies of photographs are found, mirrored and trimmed ones too
 (benchmarks/README.md).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -20,7 +22,18 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.utils import Bunch, check_array
 
 from featx._warning import warn_caller
-from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
+from featx.evaluation.pixel_hashes import (
+    CLOSE,
+    HASH_WORDS,
+    CopyPairs,
+    ImageHashes,
+    Neighbors,
+    copies_of_pixels,
+    hash_images,
+    nearest_rows,
+)
+from featx.exceptions import BadSampleError, InputError, NearDuplicateWarning, ParameterError
+from featx.inputs.recognize import as_samples
 
 _FRACTION = 1 / 8  # of the median distance to a near neighbor
 _NEIGHBOR = 5  # or a hundredth of all samples, so that copies of an image are usually nearer
@@ -28,7 +41,9 @@ _LARGEST_THRESHOLD = 0.985  # for images with so many copies that the neighbor i
 _N_MEASURED = 1000  # samples, evenly spread, from which the median is computed
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
 _MAX_ROWS_COMPARED = 20_000  # in a comparison of heads, where it takes seconds on two cores
+_MAX_IMAGES_HASHED = 300  # in a comparison of heads, where it takes a second on two cores
 _N_SHOWN = 3
+_ROUNDING = 1e-6  # may bring the cosine of a row and its copy just below 1
 
 
 class _SimilarPairs(NamedTuple):
@@ -39,35 +54,53 @@ class _SimilarPairs(NamedTuple):
     similarity: np.ndarray
 
 
-def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
-    """Find samples whose embeddings are nearly the same.
+def near_duplicates(X: Any, *, images: Any = None, threshold: float | str = "auto") -> Bunch:
+    """Find samples that are nearly the same.
 
-    Embeddings are compared by their cosine, after the mean of all embeddings was subtracted.
+    Embeddings are compared by their cosine, after the mean of all embeddings was subtracted. With
+    `images`, their pixels are compared as well. Then nearly all copies of photographs are found
+    that were compressed again, made smaller, trimmed or mirrored, and many copies of smaller
+    pictures, for any backbone.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
         Embeddings. The time grows with the square of their number.
+    images : sequence of images, default=None
+        Samples of the embeddings, which are read once more.
     threshold : float or "auto", default="auto"
         Smallest cosine of near-duplicates, over 0 and at most 1. "auto" is the cosine at which the
         distance, 1 minus the cosine, is an eighth of the median distance between a sample and its
         fifth nearest neighbor (with more than 500 samples, the neighbor whose rank is a hundredth
         of their number), and at most 0.985. If an image has more copies than that rank, only the
-        closest are found.
+        closest are found. With `images`, it has to be "auto", and no cosine decides alone.
 
     Returns
     -------
     Bunch
         ``pairs`` (n_pairs, 2), int64, the most similar first; ``similarity`` (n_pairs,), float32;
         ``groups`` (n_samples,), int64, equal for samples that pairs connect, so that ``groups=``
-        keeps them together where samples are held out; ``threshold``, float.
+        keeps them together where samples are held out; ``threshold``, float, NaN with `images`.
+        With `images`, also ``bits`` (n_pairs,), int64, the number of bits of 256 in which the
+        hashes of the pixels differ, 0 for a sample and the first one with the same pixels.
 
     Raises
     ------
     ParameterError
-        The threshold is not "auto" and not over 0 and at most 1.
+        The threshold is not "auto" and not over 0 and at most 1; or it is given with `images`.
     InputError
-        `X` is not a matrix of finite numbers.
+        `X` is not a matrix of finite numbers, or `images` are not as many images.
+    BadSampleError
+        Images cannot be read.
+
+    Notes
+    -----
+    Pixels are compared by difference hashes of 16 x 16 bits (N. Krawetz, "Kind of Like That",
+    2013), of the image and of its mirror image. A pair of samples, each of which is among the ten
+    nearest neighbors of the other, are copies if they differ in at most 0.35 of the usual number of
+    bits, which is the third quartile among those neighbors; or in at most 0.7 of it, while their
+    distance is at most 0.4 of the distance to the tenth neighbor. "Usual" is that of the two
+    samples for which it is smaller, as in the local scaling of Zelnik-Manor and Perona 2004.
 
     Examples
     --------
@@ -84,18 +117,65 @@ def near_duplicates(X: Any, *, threshold: float | str = "auto") -> Bunch:
         raise ParameterError(
             f"threshold={threshold!r}: expected 'auto', or a number over 0 and at most 1"
         )
-    directions = _centered_directions(_checked_embeddings(X))
+    if images is not None and is_number:
+        raise ParameterError(f"threshold={threshold!r}: expected 'auto', since images are given")
+    X = _checked_embeddings(X)
+    if images is not None:
+        return copies_among(X, _hashes_of(images, n_expected=len(X)))
+    directions = _centered_directions(X)
     least = float(threshold) if is_number else _measured_threshold(directions)
     blocks = list(_similar_row_pairs(directions, least))
     first, second, similarity = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    links = sparse.coo_array((np.ones(len(first)), (first, second)), shape=2 * directions.shape[:1])
-    _, groups = connected_components(links, directed=False)
+    found = _SimilarPairs(first, second, similarity)
     order = np.argsort(-similarity, kind="stable")
+    return _bunch_of_pairs(found, order, n_samples=len(X), threshold=least)
+
+
+def copies_among(X: np.ndarray, hashes: ImageHashes) -> Bunch:
+    """Return the copies among images, by their embeddings and hashes: see :func:`near_duplicates`.
+
+    Images with the same pixels are paired with the first of them, and only that one is compared
+    with others.
+    """
+    directions = _centered_directions(X)
+    repeated = np.flatnonzero(hashes.first != np.arange(len(X)))
+    originals = hashes.first[repeated]
+    cosines = np.sum(directions[originals] * directions[repeated], axis=1)
+    rows = np.setdiff1d(np.arange(len(X)), repeated)
+    parts = [(originals, repeated, cosines, np.zeros(len(repeated), np.int64))]
+    if len(rows) > 1:
+        neighbors = nearest_rows(directions[rows])
+        near, bits = copies_of_pixels(neighbors.pairs(), neighbors, hashes.part(rows))
+        parts.append((rows[near.first], rows[near.second], near.similarity, bits))
+    first, second, similarity, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
+    found = _SimilarPairs(first, second, similarity.astype(np.float32))
+    order = np.argsort(-found.similarity, kind="stable")
+    return _bunch_of_pairs(found, order, n_samples=len(X), threshold=np.nan, bits=bits[order])
+
+
+def _hashes_of(images: Any, *, n_expected: int) -> ImageHashes:
+    samples = as_samples(images)
+    if len(samples) != n_expected:
+        raise InputError(f"images has {len(samples)} images, but X has {n_expected} rows")
+    hashes, faults = hash_images(samples)
+    if faults:
+        raise BadSampleError(faults, len(samples))
+    return hashes
+
+
+def _bunch_of_pairs(
+    found: _SimilarPairs, order: np.ndarray, *, n_samples: int, **more: Any
+) -> Bunch:
+    """Return pairs in an order, and the groups of samples that they connect."""
+    links = sparse.coo_array(
+        (np.ones(len(found.first)), (found.first, found.second)), shape=(n_samples, n_samples)
+    )
+    _, groups = connected_components(links, directed=False)
     return Bunch(
-        pairs=np.column_stack([first, second])[order],
-        similarity=similarity[order],
+        pairs=np.column_stack([found.first, found.second])[order],
+        similarity=found.similarity[order],
         groups=groups.astype(np.int64),
-        threshold=least,
+        **more,
     )
 
 
@@ -103,11 +183,14 @@ def warn_of_duplicates(
     X: np.ndarray,
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
     name: Callable[[int], str],
+    read_hashes: Callable[[np.ndarray], ImageHashes] | None = None,
 ) -> None:
     """Warn once of near-duplicates in different folds, with the names of the closest.
 
     Each sample is in the test part of one fold; `name` returns the name of a row for the message.
-    More than 20,000 samples are not compared.
+    `read_hashes` hashes the images of some rows, 300 at most. Then pairs whose embeddings are not
+    close enough by themselves are compared by their pixels, the closest first. More than 20,000
+    samples are not compared.
     """
     if len(X) > _MAX_ROWS_COMPARED:
         return
@@ -116,28 +199,78 @@ def warn_of_duplicates(
         fold[test] = number
     directions = _centered_directions(X)
     threshold = _measured_threshold(directions)
+    blocks: Iterable[_SimilarPairs] = _similar_row_pairs(directions, threshold)
+    arguments = "embeddings"
+    reasons = f"cosine of centered embeddings of {threshold:.3f} or more"
+    if read_hashes is not None and len(X) > 1:
+        below = _copies_below(threshold, directions, fold, read_hashes)
+        blocks = itertools.chain(blocks, [below])
+        if len(below.first):
+            reasons += ", or nearly the same pixels"
+            arguments += ", images=X"
+    n_found, closest = _pairs_in_different_folds(blocks, fold)
+    if not n_found:
+        return
+    pairs = "; ".join(
+        f"{name(first)} and {name(second)} ({similarity:.3f})"
+        for similarity, first, second in closest
+    )
+    warn_caller(
+        NearDuplicateWarning(
+            f"{n_found} pairs of samples are nearly the same ({reasons}) but in different folds, "
+            f"so that scores may be too high: {pairs}.",
+            cure=f"near_duplicates({arguments}).groups, passed as groups=, keeps them together.",
+        )
+    )
+
+
+def _pairs_in_different_folds(
+    blocks: Iterable[_SimilarPairs], fold: np.ndarray
+) -> tuple[int, list[tuple[float, int, int]]]:
+    """Return the number of pairs in different folds, and similarity and rows of the closest."""
     n_found = 0
     shown: list[tuple[float, int, int]] = []
-    for block in _similar_row_pairs(directions, threshold):
+    for block in blocks:
         parted = np.flatnonzero(fold[block.first] != fold[block.second])
         n_found += len(parted)
         closest = parted[np.argsort(-block.similarity[parted], kind="stable")[:_N_SHOWN]]
         rows = (part[closest].tolist() for part in (block.similarity, block.first, block.second))
         shown = heapq.nlargest(_N_SHOWN, [*shown, *zip(*rows, strict=True)])
-    if not n_found:
-        return
-    pairs = "; ".join(
-        f"{name(first)} and {name(second)} ({similarity:.3f})"
-        for similarity, first, second in shown
-    )
-    warn_caller(
-        NearDuplicateWarning(
-            f"{n_found} pairs of samples are nearly the same (cosine of centered embeddings of "
-            f"{threshold:.3f} or more) but in different folds, so that scores may be too high: "
-            f"{pairs}.",
-            cure="near_duplicates(embeddings).groups, passed as groups=, keeps them together.",
-        )
-    )
+    return n_found, shown
+
+
+def _copies_below(
+    threshold: float,
+    directions: np.ndarray,
+    fold: np.ndarray,
+    read_hashes: Callable[[np.ndarray], ImageHashes],
+) -> _SimilarPairs:
+    """Return pairs in different folds with a cosine below the threshold, but the same pixels."""
+    neighbors = nearest_rows(directions)
+    pairs = neighbors.pairs()
+    is_wanted = (fold[pairs.first] != fold[pairs.second]) & (pairs.ratio <= CLOSE)
+    pairs = pairs.part(is_wanted & (pairs.similarity < threshold - _ROUNDING))
+    pairs = pairs.part(np.argsort(pairs.ratio, kind="stable"))
+    rows, n_pairs = _rows_to_hash(pairs, neighbors)
+    hashes = read_hashes(rows) if n_pairs else None
+    if hashes is None:
+        return _SimilarPairs(*pairs.part(np.arange(0))[:3])
+    plain, mirrored = (np.zeros((len(directions), HASH_WORDS), np.uint64) for _ in range(2))
+    plain[rows], mirrored[rows] = hashes.plain, hashes.mirrored
+    known = ImageHashes(plain, mirrored, np.arange(len(directions)))
+    copies, _ = copies_of_pixels(pairs.part(np.arange(n_pairs)), neighbors, known)
+    return _SimilarPairs(copies.first, copies.second, copies.similarity)
+
+
+def _rows_to_hash(pairs: CopyPairs, neighbors: Neighbors) -> tuple[np.ndarray, int]:
+    """Return the rows of the closest pairs and of their neighbors, and how many pairs these are."""
+    rows: set[int] = set()
+    for number, both in enumerate(zip(pairs.first, pairs.second, strict=True)):
+        more = rows.union(both, *neighbors.rows[list(both)].tolist())
+        if len(more) > _MAX_IMAGES_HASHED:
+            return np.array(sorted(rows), np.int64), number
+        rows = more
+    return np.array(sorted(rows), np.int64), len(pairs.first)
 
 
 def _checked_embeddings(X: Any) -> np.ndarray:
@@ -182,8 +315,7 @@ def _similar_row_pairs(directions: np.ndarray, threshold: float) -> Iterator[_Si
         some = directions[start : start + _BLOCK_ROWS]
         for others in range(start, len(directions), _BLOCK_COLUMNS):
             similarity = some @ directions[others : others + _BLOCK_COLUMNS].T
-            # Rounding may bring a row and its copy just below 1.
-            first, second = np.nonzero(similarity >= threshold - 1e-6)
+            first, second = np.nonzero(similarity >= threshold - _ROUNDING)
             similarity = similarity[first, second]
             is_later = second + others > first + start
             yield _SimilarPairs(

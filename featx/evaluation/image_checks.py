@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from sklearn.utils import Bunch
 
-from featx.digests.hashing import digest_of
+from featx.evaluation.pixel_hashes import HASH_WORDS, both_hashes, first_rows, picture_digest
 from featx.evaluation.small_images import SmallImage, small_images
 from featx.inputs.recognize import as_samples
 
@@ -26,8 +25,6 @@ _TINY = 1 / 4  # of the usual side
 _ODD_ASPECT = 3.0  # of the longer side to the shorter one ...
 _ODD_FACTOR = 2.0  # ... and of that to the usual one
 _FEW = 20  # images, too few to call anything usual
-_HASH_SIDE = 16
-_HASH_WORDS = _HASH_SIDE**2 // 64
 
 ISSUES = (
     "unreadable",
@@ -60,7 +57,7 @@ class ImageMeasures(NamedTuple):
     sharpness : float
         See :func:`sharpness_of`; NaN without edges.
     hash, mirrored_hash : ndarray of shape (4,), uint64
-        Bits of :func:`difference_hash` of the image and of its mirror image.
+        Bits of ``difference_hash`` of the image and of its mirror image.
     digest : bytes
         Digest of sizes and pixels, equal for files of the same content.
     fault : str
@@ -148,14 +145,14 @@ def find_image_issues(X: Any) -> Bunch:
 def measure_image(small: SmallImage) -> ImageMeasures:
     """Measure a picture of at most 256 pixels; that of an unreadable sample has its fault."""
     if small.image is None:
-        empty = np.zeros(_HASH_WORDS, np.uint64)
-        return ImageMeasures(0, 0, *[np.nan] * 6, empty, empty, b"", small.fault)
+        empty = np.zeros(HASH_WORDS, np.uint64)
+        nan = np.nan
+        return ImageMeasures(0, 0, nan, nan, nan, nan, nan, nan, empty, empty, b"", small.fault)
     gray = small.image.convert("L")
     levels = np.asarray(gray, np.float32)
     counts = np.cumsum(gray.histogram())
     ranks = np.array([0.01, 0.05, 0.99]) * counts[-1]
     lowest, low, high = (np.searchsorted(counts, ranks) / 255).tolist()
-    size = f"{small.width}x{small.height}:".encode()
     return ImageMeasures(
         small.width,
         small.height,
@@ -165,9 +162,8 @@ def measure_image(small: SmallImage) -> ImageMeasures:
         high,
         high - lowest,
         sharpness_of(levels),
-        difference_hash(gray),
-        difference_hash(gray.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
-        digest_of(size + small.image.tobytes()),
+        *both_hashes(gray),
+        picture_digest(small),
         "",
     )
 
@@ -200,23 +196,6 @@ def sharpness_of(levels: np.ndarray) -> float:
     return max(0.0, float(np.mean(laplacian**2)) - 20 * noise) / gradient
 
 
-def difference_hash(gray: Image.Image) -> np.ndarray:
-    """Return which of 16 x 17 gray levels are brighter than their left neighbors, (4,) uint64.
-
-    It is ``dhash`` of the package imagehash, for ``hash_size=16``. Hashes of copies of an image
-    differ in few of their 256 bits.
-
-    Examples
-    --------
-    >>> ramp = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90)
-    >>> np.bitwise_count(difference_hash(ramp)).tolist()
-    [64, 64, 64, 64]
-    """
-    size = (_HASH_SIDE + 1, _HASH_SIDE)
-    levels = np.asarray(gray.resize(size, Image.Resampling.LANCZOS))
-    return np.packbits(levels[:, 1:] > levels[:, :-1]).view(np.uint64)
-
-
 def issues_of_measures(measures: Iterable[ImageMeasures]) -> Bunch:
     """Return the measures of all images as arrays, with the rows of each issue.
 
@@ -229,11 +208,11 @@ def issues_of_measures(measures: Iterable[ImageMeasures]) -> Bunch:
         brightness=_column(measured, "brightness", np.float64),
         contrast=_column(measured, "contrast", np.float64),
         sharpness=_column(measured, "sharpness", np.float64),
-        hashes=np.array([one.hash for one in measured], np.uint64).reshape(-1, _HASH_WORDS),
+        hashes=np.array([one.hash for one in measured], np.uint64).reshape(-1, HASH_WORDS),
         mirrored_hashes=np.array([one.mirrored_hash for one in measured], np.uint64).reshape(
-            -1, _HASH_WORDS
+            -1, HASH_WORDS
         ),
-        first=_first_rows([one.digest for one in measured]),
+        first=first_rows([one.digest for one in measured]),
         fault=_column(measured, "fault", object),
     )
     is_read = found.fault == ""
@@ -255,13 +234,6 @@ def issues_of_measures(measures: Iterable[ImageMeasures]) -> Bunch:
 
 def _column(measured: list[ImageMeasures], name: str, dtype: Any) -> np.ndarray:
     return np.array([getattr(one, name) for one in measured], dtype)
-
-
-def _first_rows(digests: list[bytes]) -> np.ndarray:
-    """Return the first row with the same digest for each row; its own for those without one."""
-    first: dict[bytes, int] = {}
-    rows = [first.setdefault(digest, row) if digest else row for row, digest in enumerate(digests)]
-    return np.array(rows, np.int64)
 
 
 def _unless_usual(flags: np.ndarray, is_read: np.ndarray) -> np.ndarray:

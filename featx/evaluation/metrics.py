@@ -19,6 +19,7 @@ from featx.exceptions import InputError, ParameterError
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
 _N_BINS = 15
+_CHI_SQUARED_5_PERCENT = 3.841  # 95 % quantile, one degree of freedom
 _MAX_TEMPERATURE = 100.0
 _ROUNDING = 1e-9  # of a log loss
 _N_RESAMPLES = 2000
@@ -171,15 +172,17 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
         Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, above 1 for
         overconfident predictions, below 1 for underconfident ones, None if no temperature from 0.01
         to 100 is best, for example if all predictions are right; ``log_loss_at_temperature``;
-        ``bins``, the ``n_samples``, mean ``probability`` and ``accuracy`` of each bin that is not
-        empty, as in a reliability diagram.
+        ``tendency``, "overconfident" or "underconfident" if the temperature differs from 1 by more
+        than chance (likelihood-ratio test at 5 %, Wilks 1938, doi:10.1214/aoms/1177732360), else
+        None; ``bins``, the ``n_samples``, mean ``probability`` and ``accuracy`` of each bin that is
+        not empty, as in a reliability diagram.
 
     Examples
     --------
     >>> y = np.array([0, 0, 0, 1])
     >>> sure = calibration(y, np.tile([0.99, 0.01], (4, 1)), classes=np.array([0, 1]))
-    >>> round(sure["error"], 2), sure["temperature"] > 1
-    (0.24, True)
+    >>> round(sure["error"], 2), sure["temperature"] > 1, sure["tendency"]
+    (0.24, True, 'overconfident')
     """
     class_indices = np.searchsorted(classes, y_true)
     confidences = proba.max(axis=1)
@@ -197,11 +200,15 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     temperature = best_temperature(class_indices, proba)
     calibrated = proba if temperature is None else probabilities_at_temperature(proba, temperature)
     labels = np.arange(len(classes))
+    losses = [float(log_loss(class_indices, each, labels=labels)) for each in (proba, calibrated)]
+    differs = 2 * len(class_indices) * (losses[0] - losses[1]) > _CHI_SQUARED_5_PERCENT
+    tendency = "overconfident" if temperature and temperature > 1 else "underconfident"
     return {
         "error": float(sum(gaps) / len(class_indices)),
-        "log_loss": float(log_loss(class_indices, proba, labels=labels)),
+        "log_loss": losses[0],
         "temperature": temperature,
-        "log_loss_at_temperature": float(log_loss(class_indices, calibrated, labels=labels)),
+        "log_loss_at_temperature": losses[1],
+        "tendency": tendency if differs else None,
         "bins": filled,
     }
 

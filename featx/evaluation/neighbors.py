@@ -135,7 +135,7 @@ def nearest_neighbors(
     for block, rows in unchecked_blocks(X):
         others, are_found = _unit_rows(rows)
         for start in range(0, len(indices), _QUERIES_AT_ONCE):
-            part = slice(start, start + _QUERIES_AT_ONCE)
+            part = slice(start, min(start + _QUERIES_AT_ONCE, len(indices)))
             products = inner_products(queries[part, :], others)
             xp = namespace(products)
             products = xp.where((products < below) & are_found[None, :], products, -xp.inf)

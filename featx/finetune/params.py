@@ -33,10 +33,10 @@ class FineTune(FeatxEstimator):
     ----------
     unfreeze : int, float or str, default=1
         Part of the backbone that is trained: a number of blocks from the top; a fraction of the
-        blocks, above 0 and below 1; the name of the lowest trained layer; a regular expression that
-        is searched for in the names of layers; "all"; "norm", the scales and offsets of all
-        normalizations; or "bias", the biases of all layers. The command ``featx backbones NAME``
-        lists the blocks.
+        blocks, above 0 and below 1; the name of the lowest trained layer or block, as `layer` takes
+        it ("conv5_block3_out", "encoder:3"); a regular expression that is searched for in the names
+        of layers; "all"; "norm", the scales and offsets of all normalizations; or "bias", the
+        biases of all layers. The command ``featx backbones NAME`` lists the blocks.
     epochs : int, default=10
         Number of epochs, at most.
     learning_rate : float or "find", default=1e-4

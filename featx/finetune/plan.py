@@ -9,6 +9,7 @@ need not fit into memory.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
 from featx.digests.keras_graph import Digester
+from featx.digests.tensor_history import calls_of
 from featx.exceptions import ParameterError
 from featx.extraction.frontier import StoredFrontier
 from featx.extractor import FeatureExtractor
@@ -56,7 +58,11 @@ class TrainingPlan:
                 label=label,
             )
         self.unfrozen: Unfrozen = choose_unfrozen(
-            self.copy.model, params.unfreeze, batch_norm=params.batch_norm, label=label
+            self.copy.model,
+            params.unfreeze,
+            batch_norm=params.batch_norm,
+            label=label,
+            starts=_starts_of_names(self.copy, self.backbone),
         )
         self.frontier = find_frontier(self.unfrozen.frontier, self.backbone, self.copy, source)
         self.frontier_skipped_because: str | None = None
@@ -133,6 +139,19 @@ class TrainingPlan:
             "also_cache": (),
         }
         return FeatureExtractor(**params)
+
+
+def _starts_of_names(copy: FlatCopy, backbone: Backbone) -> dict[str, Any]:
+    """Return the first outputs, in a copy, of all that ``layer=`` can name in a backbone."""
+    copied = {id(copy.originals.get(id(each))): each for each in _tensors_of(copy.model)}
+    named = backbone.hub.starts if backbone.hub else {}
+    starts = {name: copied[id(tensor)] for name, tensor in named.items() if id(tensor) in copied}
+    return copy.starts | starts
+
+
+def _tensors_of(model: Any) -> Iterator[Any]:
+    for call in calls_of(model):
+        yield from call.outputs
 
 
 @dataclass(frozen=True, eq=False)

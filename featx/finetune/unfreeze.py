@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -44,9 +46,16 @@ class Unfrozen:
 
 
 def choose_unfrozen(
-    model: keras.Model, unfreeze: int | float | str, *, batch_norm: str, label: str
+    model: keras.Model,
+    unfreeze: int | float | str,
+    *,
+    batch_norm: str,
+    label: str,
+    starts: Mapping[str, keras.KerasTensor] = MappingProxyType({}),
 ) -> Unfrozen:
     """Find the part of a functional and flat model that ``FineTune.unfreeze`` names.
+
+    `starts` are outputs of the first layers of what has a name besides those of the layers.
 
     Raises
     ------
@@ -59,7 +68,7 @@ def choose_unfrozen(
     depth = _block_depths_of_calls(calls, blocks)
     trained = {
         calls[position].operation.name: depth[position]
-        for position in _named_calls(calls, blocks, unfreeze, label=label)
+        for position in _selected_calls(calls, blocks, unfreeze, label=label, starts=starts)
         if _has_trained_weights(calls[position].operation, only, batch_norm)
     }
     if not trained:
@@ -71,10 +80,15 @@ def choose_unfrozen(
     return Unfrozen(_frontier_below(first, calls, cuts_of(model)), trained, only, batch_norm)
 
 
-def _named_calls(
-    calls: list[Any], blocks: list[Block], unfreeze: int | float | str, *, label: str
+def _selected_calls(
+    calls: list[Any],
+    blocks: list[Block],
+    unfreeze: int | float | str,
+    *,
+    label: str,
+    starts: Mapping[str, keras.KerasTensor],
 ) -> list[int]:
-    """Return the positions of the calls that a parameter names."""
+    """Return the positions of the calls that a parameter selects."""
     if not isinstance(unfreeze, str):
         number = unfreeze if unfreeze >= 1 else math.ceil(unfreeze * len(blocks))
         if not blocks:
@@ -87,9 +101,26 @@ def _named_calls(
         return list(range(blocks[-int(number)].start.position, len(calls)))
     if unfreeze in ("all", "norm", "bias"):
         return list(range(len(calls)))
+    positions = _positions_by_name(calls, starts)
+    if unfreeze in positions:
+        return list(range(positions[unfreeze], len(calls)))
+    return _matching_calls(calls, unfreeze, label=label, known=list(positions))
+
+
+def _positions_by_name(calls: list[Any], starts: Mapping[str, keras.KerasTensor]) -> dict[str, int]:
+    """Return the position of the first call of all that has a name."""
+    makers = {id(tensor): at for at, call in enumerate(calls) for tensor in call.outputs}
+    positions = {
+        name: makers[id(tensor)] for name, tensor in starts.items() if id(tensor) in makers
+    }
+    for position, call in enumerate(calls):
+        positions.setdefault(call.operation.name, position)
+    return positions
+
+
+def _matching_calls(calls: list[Any], unfreeze: str, *, label: str, known: list[str]) -> list[int]:
+    """Return the positions of the calls of layers whose names match a regular expression."""
     names = [call.operation.name for call in calls]
-    if unfreeze in names:
-        return list(range(names.index(unfreeze), len(calls)))
     try:
         found = [number for number, name in enumerate(names) if re.search(unfreeze, name)]
     except re.error as exc:
@@ -101,9 +132,16 @@ def _named_calls(
             "unfreeze",
             unfreeze,
             f"{label} has no layer of this name, and none whose name it matches."
-            f"{did_you_mean(unfreeze, names)}",
+            f"{did_you_mean(unfreeze, known)} It has {len(names)} layers, the last being "
+            f"{', '.join(map(repr, names[-5:]))}{_describe_names_of_blocks(known)}.",
         )
     return found
+
+
+def _describe_names_of_blocks(known: list[str]) -> str:
+    """Return an addition to a message that lists the blocks of the encoder by name."""
+    blocks = [name for name in known if name.startswith("encoder:")]
+    return f"; the blocks of its encoder are {blocks[0]!r} to {blocks[-1]!r}" if blocks else ""
 
 
 def _block_depths_of_calls(calls: list[Any], blocks: list[Block]) -> list[int]:

@@ -112,8 +112,8 @@ class _Values(InputKind):
             raise UnreadableImageError(f"has shape {values.shape}: expected {form.shape}")
         if not np.isfinite(values).all():
             raise UnreadableImageError(NOT_FINITE)
-        if not form.takes(values):
-            raise UnreadableImageError(form.not_token_ids)
+        if faults := form.faults_of_texts(values[np.newaxis]):
+            raise UnreadableImageError(faults[0])
         return values
 
 
@@ -148,7 +148,8 @@ def kind_of(input_shape: Sequence[int | None]) -> InputKind:
 class InputForm(NamedTuple):
     """The form of one input of a backbone: its shape, and how images are resized to it.
 
-    `n_token_ids` is the number of token ids that a backbone of texts knows; None for others.
+    `n_token_ids` is the number of token ids that a backbone of texts knows, and `padding_id` that
+    of padding; None for others.
 
     Examples
     --------
@@ -159,13 +160,15 @@ class InputForm(NamedTuple):
     shape: tuple[int, ...]
     resize: str = "stretch"
     n_token_ids: int | None = None
+    padding_id: int | None = None
 
     @classmethod
     def of_space(cls, description: Mapping[str, Any]) -> InputForm:
         """Return the form that the description of a space names."""
         named = description.get("resize", RESIZES["stretch"])
         resize = next(way for way, name in RESIZES.items() if name == named)
-        return cls(tuple(description["input_shape"]), resize, description.get("token_ids"))
+        ids = (description.get(name) for name in ("token_ids", "padding_id"))
+        return cls(tuple(description["input_shape"]), resize, *ids)
 
     @property
     def kind(self) -> InputKind:
@@ -175,32 +178,35 @@ class InputForm(NamedTuple):
     @property
     def reader(self) -> dict[str, Any]:
         """What reads the samples, and which token ids it accepts, which spaces describe."""
-        names: dict[str, Any] = dict(self.kind.reader(self.resize))
-        return names if self.n_token_ids is None else names | {"token_ids": self.n_token_ids}
+        ids = {"token_ids": self.n_token_ids, "padding_id": self.padding_id}
+        known = {name: number for name, number in ids.items() if number is not None}
+        return dict(self.kind.reader(self.resize)) | known
 
-    def takes(self, values: np.ndarray) -> bool:
-        """Return False if a backbone of texts has no embedding for some of these values.
+    def faults_of_texts(self, texts: np.ndarray) -> dict[int, str]:
+        """Return, by row, why texts, float32 of shape (n, length), have no embedding.
 
-        Engines would take other ids instead, or fail.
+        Of unknown token ids, engines would take others instead, or fail. A text that is all padding
+        would get zeros. Samples of other backbones have no such faults.
 
         Examples
         --------
-        >>> form = InputForm((2,), n_token_ids=9)
-        >>> form.takes(np.float32([0, 8])), form.takes(np.float32([0, 9]))
-        (True, False)
+        >>> form = InputForm((2,), n_token_ids=9, padding_id=0)
+        >>> form.faults_of_texts(np.float32([[3, 8], [3, 0], [0, 0]]))
+        {2: 'has no token: all ids are 0, which stands for padding'}
         """
         if self.n_token_ids is None:
-            return True
-        are_known = (values >= 0) & (values < self.n_token_ids) & (values == np.floor(values))
-        return bool(are_known.all())
-
-    @property
-    def not_token_ids(self) -> str:
-        """Reason for which :meth:`takes` returns False."""
-        last = (self.n_token_ids or 0) - 1
-        return (
-            f"has values that are no token ids of the backbone: expected integers from 0 to {last}"
+            return {}
+        faults = {}
+        if self.padding_id is not None:
+            reason = f"has no token: all ids are {self.padding_id}, which stands for padding"
+            is_empty = (texts == self.padding_id).all(axis=1)
+            faults = dict.fromkeys(np.flatnonzero(is_empty).tolist(), reason)
+        reason = (
+            "has values that are no token ids of the backbone: expected integers from 0 to "
+            f"{self.n_token_ids - 1}"
         )
+        is_known = (texts >= 0) & (texts < self.n_token_ids) & (texts == np.floor(texts))
+        return faults | dict.fromkeys(np.flatnonzero(~is_known.all(axis=1)).tolist(), reason)
 
 
 def as_float32_values(numbers: np.ndarray) -> np.ndarray:

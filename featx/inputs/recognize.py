@@ -25,7 +25,7 @@ def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) ->
 
     They become ``n_features_in_`` and, from a frame, ``feature_names_in_``. Other samples have no
     columns. A list of images may follow a frame of images. If the number or the names of the
-    columns differ, and `reset` is False, ValueError is raised.
+    columns differ, and `reset` is False, InputError is raised.
     """
     if reset:
         for name in ("n_features_in_", "feature_names_in_"):
@@ -37,7 +37,10 @@ def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) ->
     else:
         return
     if reset or hasattr(estimator, "n_features_in_"):
-        validate_data(estimator, columns, skip_check_array=True, reset=reset)
+        try:
+            validate_data(estimator, columns, skip_check_array=True, reset=reset)
+        except ValueError as exc:
+            raise InputError(str(exc)) from exc
 
 
 def as_samples(X: Any) -> Samples:

@@ -291,13 +291,14 @@ class ValueSamples(ArraySamples):
     def batch(
         self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Load rows as float32, those with unknown token ids excepted."""
+        """Load rows as float32, except for texts that have no embedding."""
         values = as_float32_values(_rows_of_array(self.array, rows))
-        if form.takes(values):
+        reasons = form.faults_of_texts(values)
+        if not reasons:
             return rows, values, []
-        good = np.array([form.takes(row) for row in values])
-        faults = [self.fault(row, form.not_token_ids) for row in rows[~good].tolist()]
-        return rows[good], values[good], faults
+        faults = [self.fault(int(rows[at]), reason) for at, reason in reasons.items()]
+        bad = list(reasons)
+        return np.delete(rows, bad), np.delete(values, bad, axis=0), faults
 
     def is_ready(self, shape: tuple[int, ...]) -> bool:
         """Return False, since rows are converted."""

@@ -18,6 +18,7 @@ from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.reporting.held_out import HeldOut, split
 
 _PARTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training samples of a fold
+_N_FOLDS = 3  # of the learning curve, so that it costs less than the cross-validation
 _N_RESAMPLES = 1000
 _CONFIDENCE = 0.95
 _LEAST_PROBABILITY = 1e-6  # so that a loss is finite
@@ -131,7 +132,7 @@ def confused_pairs(
 
 
 def learning_curve_of(held_out: HeldOut, cv: Any) -> dict[str, list[float]] | None:
-    """Return the scores of heads fitted on parts of the training samples of each fold.
+    """Return the scores of heads fitted on parts of the training samples of three folds.
 
     The heads are fitted on stored embeddings. None is returned for an estimator that fine-tunes,
     for test samples, and for too few samples.
@@ -141,6 +142,7 @@ def learning_curve_of(held_out: HeldOut, cv: Any) -> dict[str, list[float]] | No
         return None
     y, rng = held_out.y_true, np.random.default_rng(0)
     folds = split(y, cv=cv, groups=held_out.groups, is_classifier=is_classifier(estimator))
+    folds, all_scores = folds[:_N_FOLDS], held_out.fold_scores()[:_N_FOLDS]
     orders = [rng.permutation(train) for train, _ in folds]
     n_train = float(np.mean([len(order) for order in orders]))
     curve: dict[str, list[float]] = {"n_train": [], "mean": [], "spread": []}
@@ -151,7 +153,7 @@ def learning_curve_of(held_out: HeldOut, cv: Any) -> dict[str, list[float]] | No
         ]
         if not np.isnan(scores).any():
             _add_point(curve, part * n_train, scores)
-    _add_point(curve, n_train, held_out.fold_scores())
+    _add_point(curve, n_train, all_scores)
     return curve if len(curve["mean"]) > 1 else None
 
 

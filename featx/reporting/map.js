@@ -4,6 +4,7 @@
 "use strict";
 
 const N_FOUND = 30;
+const PICTURE_PX = 48; // of a picture in the map, with the space around it
 const NO_PICTURE = "no picture";
 const PATHS = {
   circle: "M5.5 0a5.5 5.5 0 1 1-11 0 5.5 5.5 0 1 1 11 0z",
@@ -58,12 +59,24 @@ class Tiles {
     };
   }
 
+  // Draw the picture of a row around a place, as large as fits into a square.
+  async draw(context, row, [x, y], most, color) {
+    const place = this.place(row);
+    const image = await this.sheet(place.sheet);
+    const scale = most / Math.max(place.width, place.height);
+    const [width, height] = [place.width * scale, place.height * scale];
+    const [left, top] = [Math.round(x - width / 2), Math.round(y - height / 2)];
+    context.fillStyle = color;
+    context.fillRect(left - 2, top - 2, width + 4, height + 4);
+    context.drawImage(image, place.x, place.y, place.width, place.height, left, top, width, height);
+  }
+
   // Return an element with the picture of a row, as large as fits into a square.
   picture(row, text, most) {
     const place = this.place(row);
     if (!place) return element("div", { class: "featx-map-none" }, NO_PICTURE);
     const { sheet, x, y, width, height } = place;
-    const canvas = element("canvas", { width, height, role: "img", "aria-label": text });
+    const canvas = element("canvas", { width, height, ...(text ? { role: "img", "aria-label": text } : { "aria-hidden": "true" }) });
     const scale = most / Math.max(width, height);
     canvas.className = "featx-map-picture";
     canvas.style.width = `${Math.round(width * scale)}px`;
@@ -88,6 +101,7 @@ class EmbeddingMap {
     this.cursor = null; // row that the arrow keys reached
     this.pinned = null; // row whose card is shown
     this.shown = [];
+    this.pictured = []; // rows whose pictures are in the plot
     this.center = [0, 0];
     this.zoom = 1;
     this.order = this.drawingOrder();
@@ -117,7 +131,7 @@ class EmbeddingMap {
     for (const range of [this.plot.x_range, this.plot.y_range]) range.change.connect(() => this.onRange());
     this.fit();
     this.draw();
-    byId("featx-map").dataset.isReady = "true";
+    byId("featx-map").dataset.isReady = "true"; // for tests
   }
 
   // Bokeh's own element takes the focus too, which would be a second stop for the tab key.
@@ -167,6 +181,7 @@ class EmbeddingMap {
     const shown = this.order.filter((row) => this.isShown(row));
     const layer = (row) => this.isFaded(row) ? 0 : !shades && styles[codes[row]] === null ? 1 : 2;
     this.shown = [0, 1, 2].flatMap((number) => shown.filter((row) => layer(row) === number));
+    const plain = byId("featx-map-with-pictures").checked ? 0.4 : 0.9;
     const looks = this.shown.map((row) => this.look(row, style));
     this.points.data = {
       x: this.shown.map((row) => this.data.x[row]),
@@ -174,11 +189,49 @@ class EmbeddingMap {
       color: looks.map(([color]) => color),
       marker: looks.map(([, marker]) => marker),
       line: this.shown.map(() => style.paper),
-      alpha: this.shown.map((row) => this.isFaded(row) ? 0.12 : 0.9),
+      alpha: this.shown.map((row) => this.isFaded(row) ? 0.12 : plain),
       row: this.shown,
     };
     this.drawRings(style);
+    this.drawPictures();
     this.reportCount();
+  }
+
+  // Draw pictures in place of points, as many as lie apart from each other.
+  drawPictures() {
+    const canvas = byId("featx-map-pictures");
+    canvas.hidden = !byId("featx-map-with-pictures").checked;
+    this.pictured = [];
+    cancelAnimationFrame(this.frame);
+    if (!canvas.hidden) this.frame = requestAnimationFrame(() => this.drawPicturesNow(canvas));
+  }
+
+  drawPicturesNow(canvas) {
+    const [width, height] = this.size();
+    const style = this.style();
+    const ratio = window.devicePixelRatio || 1;
+    [canvas.width, canvas.height] = [width * ratio, height * ratio];
+    const context = canvas.getContext("2d");
+    context.scale(ratio, ratio);
+    const placed = [];
+    this.pictured = [];
+    const isFree = ([x, y]) => placed.every(([u, v]) => Math.max(Math.abs(u - x), Math.abs(v - y)) >= PICTURE_PX);
+    for (const row of [...this.shown].reverse()) {
+      const [x, y] = this.pixel(row);
+      const isInside = x > 0 && y > 0 && x < width && y < height;
+      if (!isInside || this.isFaded(row) || !this.tiles.place(row) || !isFree([x, y])) continue;
+      placed.push([x, y]);
+      this.pictured.push(row);
+      this.tiles.draw(context, row, [x, y], PICTURE_PX - 8, this.look(row, style)[0]);
+    }
+  }
+
+  // Draw once for all entries of the legend that the pointer crosses within a frame.
+  drawSoon() {
+    this.nextDraw ??= requestAnimationFrame(() => {
+      this.nextDraw = null;
+      this.draw();
+    });
   }
 
   drawRings(style = this.style()) {
@@ -191,8 +244,10 @@ class EmbeddingMap {
   }
 
   reportCount() {
+    const { noun } = this.data;
     const filters = [...this.hidden].filter(([, hidden]) => hidden.size).map(([coloring]) => coloring.name);
-    const count = `${this.shown.length} of ${this.order.length} images shown`;
+    const [n, all] = [this.shown.length, this.order.length].map((number) => number.toLocaleString("en"));
+    const count = filters.length ? `${n} of ${all} ${noun} shown` : `All ${all} ${noun} shown`;
     byId("featx-map-status").textContent = filters.length ? `${count}, filtered by ${filters.join(", ")}` : count;
     byId("featx-map-reset").hidden = !filters.length;
   }
@@ -221,6 +276,7 @@ class EmbeddingMap {
     this.plot.y_range.setv({ start: y - halves[1] / this.zoom, end: y + halves[1] / this.zoom });
     this.isSetting = false;
     this.resizeDots();
+    this.drawPictures();
   }
 
   onRange() {
@@ -230,6 +286,7 @@ class EmbeddingMap {
     this.zoom = 2 * this.halves()[0] / (x.end - x.start);
     this.hideTip();
     this.resizeDots();
+    this.drawPictures();
   }
 
   resizeDots() {
@@ -260,25 +317,31 @@ class EmbeddingMap {
 
   // ---- tip and card ----
 
-  // The nearest of the rows that Bokeh found under the pointer.
-  nearest(indices, geometry) {
-    const distance = (row) => {
-      const [x, y] = this.pixel(row);
-      return (x - geometry.sx) ** 2 + (y - geometry.sy) ** 2;
-    };
-    const rows = [...indices].map((index) => this.shown[index]);
-    return rows.reduce((best, row) => best === null || distance(row) <= distance(best) ? row : best, null);
+  // The row of the picture or point at a place of the plot; null if there is none.
+  rowAt({ sx, sy }) {
+    const { x_range: xRange, y_range: yRange } = this.plot;
+    const unit = (xRange.end - xRange.start) / this.size()[0];
+    const [x, y] = [xRange.start + sx * unit, yRange.end - sy * unit];
+    const distances = (row) => [Math.abs(this.data.x[row] - x), Math.abs(this.data.y[row] - y)];
+    const pictured = this.pictured.find((row) => Math.max(...distances(row)) <= unit * PICTURE_PX / 2);
+    if (pictured !== undefined) return pictured;
+    let [best, least] = [null, unit * (this.dots.glyph.size.value / 2 + 3)];
+    for (const row of this.shown) {
+      const distance = Math.hypot(...distances(row));
+      if (distance <= least) [best, least] = [row, distance];
+    }
+    return best;
   }
 
-  hover(found) {
-    const row = this.nearest(found.renderer.data_source.inspected.indices, found.geometry);
+  hover(event) {
+    const row = this.rowAt(event);
     byId("featx-map-canvas").style.cursor = row === null ? "" : "pointer";
     if (row === null) this.hideTip();
     else this.showTip(row);
   }
 
-  tap(found) {
-    const row = this.nearest(found.source.inspected.indices, found.geometries);
+  tap(event) {
+    const row = this.rowAt(event);
     if (row !== null) this.pin(row);
   }
 
@@ -309,8 +372,9 @@ class EmbeddingMap {
     }
     const [x, y] = this.pixel(row);
     const [width, height] = this.size();
-    const fits = x + 14 + tip.offsetWidth <= width;
-    tip.style.left = `${Math.max(4, fits ? x + 14 : Math.min(x - 14, width - 4) - tip.offsetWidth)}px`;
+    const gap = this.pictured.includes(row) ? 30 : 14;
+    const fits = x + gap + tip.offsetWidth <= width;
+    tip.style.left = `${Math.max(4, fits ? x + gap : Math.min(x - gap, width - 4) - tip.offsetWidth)}px`;
     tip.style.top = `${Math.max(4, Math.min(y - tip.offsetHeight / 2, height - tip.offsetHeight - 4))}px`;
   }
 
@@ -321,6 +385,7 @@ class EmbeddingMap {
   pin(row) {
     this.pinned = row;
     this.cursor = row;
+    byId("featx-map-card").dataset.row = row;
     byId("featx-map-card").replaceChildren(...this.describe(row, 96));
     this.drawRings();
   }
@@ -403,12 +468,12 @@ class EmbeddingMap {
       else hidden.add(code);
       this.draw();
     });
-    const number = element("output", {}, String(count));
+    const number = element("small", {}, count.toLocaleString("en"));
     const label = element("label", {}, box, this.swatch(code), element("span", {}, category), number);
     const only = element("button", { type: "button", tabindex: "-1", title: "Show only these" }, "only");
     only.addEventListener("click", () => this.showOnly((each) => each === code));
     const item = element("li", {}, label, only);
-    const stress = (value) => () => { this.stressed = value; this.draw(); };
+    const stress = (value) => () => { this.stressed = value; this.drawSoon(); };
     item.addEventListener("mouseenter", stress(code));
     item.addEventListener("mouseleave", stress(null));
     return item;
@@ -472,14 +537,26 @@ class EmbeddingMap {
     list.hidden = !wanted;
     const rows = wanted ? [...this.texts().keys()].filter((row) => this.texts()[row].includes(wanted)) : [];
     this.matches = wanted ? new Set(rows) : null;
-    const count = rows.length > N_FOUND ? `${rows.length} images, the first ${N_FOUND} of them:`
-      : rows.length === 1 ? "1 image" : `${rows.length} images`;
+    const { noun } = this.data;
+    const found = rows.length === 1 ? `1 ${noun.slice(0, -1)}` : `${rows.length.toLocaleString("en")} ${noun}`;
+    const count = rows.length > N_FOUND ? `${found}, of which the first ${N_FOUND}:` : found;
     list.replaceChildren(element("p", { role: "status" }, count), ...rows.slice(0, N_FOUND).map((row) => this.foundEntry(row)));
     this.draw();
   }
 
+  // Arrow keys go through the list; enter in the field chooses the first.
+  onFindKey(event) {
+    const stops = [byId("featx-map-find"), ...byId("featx-map-found").querySelectorAll("button")];
+    const step = { ArrowDown: 1, ArrowUp: -1, Enter: 1 }[event.key];
+    const next = stops[stops.indexOf(document.activeElement) + step];
+    if (!step || !next || (event.key === "Enter" && document.activeElement !== stops[0])) return;
+    event.preventDefault();
+    if (event.key === "Enter") next.click();
+    else next.focus();
+  }
+
   foundEntry(row) {
-    const facts = element("small", {}, this.facts(row).map(([name, value]) => `${name}: ${value}`).join(" · "));
+    const facts = element("small", {}, this.facts(row).slice(0, 2).map(([name, value]) => `${name}: ${value}`).join(" · "));
     const text = element("span", {}, this.data.names[row], facts);
     return element("button", { type: "button", onclick: () => this.choose(row) }, this.tiles.picture(row, "", 28), text);
   }
@@ -507,6 +584,7 @@ class EmbeddingMap {
     });
     on("featx-map-find", "input", () => this.find());
     on("featx-map-find", "focus", () => { if (byId("featx-map-find").value.trim()) byId("featx-map-found").hidden = false; });
+    on("featx-map-with-pictures", "change", () => this.draw());
     on("featx-map-legend-find", "input", () => this.findInLegend());
     on("featx-map-plot", "keydown", (event) => this.onKey(event));
     on("featx-map-plot", "mouseleave", () => this.hideTip());
@@ -518,6 +596,7 @@ class EmbeddingMap {
       byId("featx-map-plot").focus({ preventScroll: true });
     });
     on("featx-map", "keydown", (event) => { if (event.key === "Escape") this.closeFound(); });
+    for (const id of ["featx-map-find", "featx-map-found"]) on(id, "keydown", (event) => this.onFindKey(event));
     document.addEventListener("pointerdown", (event) => {
       if (!event.target.closest(".featx-map-search")) this.closeFound();
     });

@@ -1,8 +1,8 @@
 """The interactive map of a report: embeddings in two dimensions, with their pictures.
 
-Bokeh draws the points, and knows which one is under the pointer. The legend, the search and the
-card are HTML, so that a keyboard and a screen reader reach them (``map.html``, ``map.css``,
-``map.js``). All data are in the page; nothing is requested from elsewhere.
+Bokeh draws, moves and zooms the points. The legend, the search and the card are HTML, so that a
+keyboard and a screen reader reach them (``map.html``, ``map.css``, ``map.js``). All data are in the
+page; nothing is requested from elsewhere.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
 MARKERS = ("circle", "square", "triangle", "diamond")
 N_STYLES = (len(PALETTE) + 1) * len(MARKERS)  # further categories share one
 _INK, _PAPER, _GREY = "#1f2328", "#ffffff", "#8c939c"  # in print, as in map.css
+_MOST_CHARS = 120  # of a name, category or detail, whose middle is left out
 _MARKERS_OF_MATPLOTLIB = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+_FIRST_BESIDE_MUTED = 3  # vermilion, the color that stands out most beside grey
 _MISSING = "missing"
 _N_RANGES = 5  # of numbers, in the legend
 _N_SHADES = 32  # of a scale of colors
-_SCALE = 0.15, 0.85  # part of the color map that is seen on white and on black
+_SCALE = 0.3, 0.85  # part of the color map that is seen on white and on black
 _STILL_INCHES, _STILL_DPI = (7.5, 5.0), 160
 
 
@@ -110,7 +112,7 @@ class _Coloring:
     codes: np.ndarray
     styles: list[int | None]
     shades: np.ndarray | None = None
-    values: list[float | None] | None = None
+    values: list[str | None] | None = None
 
     @property
     def counts(self) -> list[int]:
@@ -158,17 +160,19 @@ def embedding_map(points: MapPoints) -> MapParts:
     points.check()
     colorings = [_coloring(name, of, points) for name, of in points.colorings.items()]
     xy = _normalized(points.xy)
+    data = _data(points, xy, colorings)
     sheets = points.tiles.sheets if points.tiles else []
     has_point = np.isfinite(xy).all(axis=1)
     body = _template("map.html").render(
         colorings=colorings,
         caption=one_line(points.caption),
         n_samples=len(xy),
+        noun=data["noun"],
         n_missing=int((~has_point).sum()),
         palette=PALETTE,
         still=_still(xy[has_point], colorings[0], has_point),
         still_entries=_still_entries(colorings[0]),
-        data=_safe_json(_data(points, xy, colorings)),
+        data=_safe_json(data),
         plot=_safe_json(_plot_item()),
         sheets=[base64.b64encode(sheet).decode() for sheet in sheets],
         script=_asset("map.js"),
@@ -184,7 +188,8 @@ def _data(points: MapPoints, xy: np.ndarray, colorings: list[_Coloring]) -> dict
     data: dict[str, Any] = {
         "x": _numbers(xy[:, 0]),
         "y": _numbers(xy[:, 1]),
-        "names": [one_line(name) for name in points.names],
+        "noun": "samples" if points.tiles is None else "images",
+        "names": [_short(name) for name in points.names],
         "colorings": [coloring.as_dict() for coloring in colorings],
         "palette": PALETTE,
         "markers": MARKERS,
@@ -193,7 +198,7 @@ def _data(points: MapPoints, xy: np.ndarray, colorings: list[_Coloring]) -> dict
         "tiles": None,
     }
     if points.details is not None:
-        data["details"] = [[one_line(line) for line in lines] for lines in points.details]
+        data["details"] = [[_short(line) for line in lines] for lines in points.details]
     if points.tiles is not None:
         data["tiles"] = {
             "px": points.tiles.tile_px,
@@ -237,9 +242,10 @@ def _categories(name: str, values: list[str], muted: str | None) -> _Coloring:
     counts = np.bincount(codes, minlength=len(found))
     styled = [i for i in np.argsort(-counts, kind="stable").tolist() if found[i] != muted]
     styles: list[int | None] = [None] * len(found)
-    for style, category in enumerate(sorted(styled[:N_STYLES])):
-        styles[category] = style
-    return _Coloring(one_line(name), [one_line(category) for category in found], codes, styles)
+    first = _FIRST_BESIDE_MUTED if muted in index else 0
+    for style, category in enumerate(sorted(styled[:N_STYLES]), start=first):
+        styles[category] = style % N_STYLES
+    return _Coloring(_short(name), [_short(category) for category in found], codes, styles)
 
 
 def _ranges(name: str, values: np.ndarray) -> _Coloring:
@@ -247,7 +253,8 @@ def _ranges(name: str, values: np.ndarray) -> _Coloring:
     is_finite = np.isfinite(values)
     finite = values[is_finite]
     edges = _edges(finite)
-    categories = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+    shown = _rounded(values)
+    categories = [f"{low} to {high}" for low, high in pairwise(_rounded(np.array(edges)))]
     codes = np.full(len(values), len(categories))
     codes[is_finite] = np.searchsorted(edges[1:-1], finite, side="right")
     shades = np.full(len(values), -1)
@@ -256,8 +263,22 @@ def _ranges(name: str, values: np.ndarray) -> _Coloring:
         shades[is_finite] = np.round((finite - edges[0]) / span * (_N_SHADES - 1))
     if not is_finite.all():
         categories.append(_MISSING)
-    shown = [float(f"{value:.4g}") if np.isfinite(value) else None for value in values.tolist()]
-    return _Coloring(one_line(name), categories, codes, [None] * len(categories), shades, shown)
+    return _Coloring(_short(name), categories, codes, [None] * len(categories), shades, shown)
+
+
+def _short(text: object) -> str:
+    """Return text as a line that fits into the legend and the card."""
+    return one_line(text, max_chars=_MOST_CHARS)
+
+
+def _rounded(values: np.ndarray) -> list[str | None]:
+    """Return numbers to three digits of the largest one as text; None for one that is missing."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+    n_decimals = 2 - int(np.floor(np.log10(largest))) if largest else 0
+    if not 0 <= n_decimals <= 6:
+        return [f"{value:.3g}" if np.isfinite(value) else None for value in values.tolist()]
+    shown = np.round(values, n_decimals) + 0.0  # no -0
+    return [f"{value:.{n_decimals}f}" if np.isfinite(value) else None for value in shown.tolist()]
 
 
 def _edges(numbers: np.ndarray) -> list[float]:
@@ -288,7 +309,7 @@ def _safe_json(data: Any) -> str:
 def _plot_item() -> Any:
     """Return the plot as JSON for Bokeh: its tools, and no points yet."""
     from bokeh.embed import json_item
-    from bokeh.models import CustomJS, HoverTool, PanTool, Range1d, TapTool, WheelZoomTool
+    from bokeh.models import CustomJS, PanTool, Range1d, WheelZoomTool
     from bokeh.plotting import figure
 
     # Both axes have one unit, and the script sets the ranges by the shape of the plot.
@@ -300,13 +321,14 @@ def _plot_item() -> Any:
         toolbar_location=None,
         tools=[],
         min_border=0,
+        lod_threshold=None,
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
     )
     plot.axis.visible = False
     plot.grid.visible = False
-    dots = plot.scatter(
+    plot.scatter(
         "x",
         "y",
         source=_source("featx-points", ("x", "y", "color", "line", "marker", "alpha", "row")),
@@ -318,7 +340,6 @@ def _plot_item() -> Any:
         alpha="alpha",
         name="featx-dots",
     )
-    dots.nonselection_glyph = None
     plot.scatter(
         "x",
         "y",
@@ -332,19 +353,11 @@ def _plot_item() -> Any:
     pan = PanTool()
     # A wheel without a key scrolls the page, also above the map.
     zoom = WheelZoomTool(modifiers="ctrl", maintain_focus=False)
-    hover = HoverTool(
-        renderers=[dots],
-        tooltips=None,
-        callback=CustomJS(code="window.featxMap?.hover(cb_data)"),
-    )
-    tap = TapTool(
-        renderers=[dots],
-        behavior="inspect",
-        callback=CustomJS(code="window.featxMap?.tap(cb_data)"),
-    )
-    plot.add_tools(pan, zoom, hover, tap)
+    plot.add_tools(pan, zoom)
     plot.toolbar.active_drag = pan
     plot.toolbar.active_scroll = zoom
+    plot.js_on_event("mousemove", CustomJS(code="window.featxMap?.hover(cb_obj)"))
+    plot.js_on_event("tap", CustomJS(code="window.featxMap?.tap(cb_obj)"))
     return json_item(plot)
 
 
@@ -396,15 +409,20 @@ def _still(xy: np.ndarray, coloring: _Coloring, has_point: np.ndarray) -> str:
 
 
 def _still_entries(coloring: _Coloring) -> list[dict[str, Any]]:
-    """Return the legend of the still picture."""
-    entries = []
+    """Return the legend of the still picture; categories that share grey are one entry."""
+    entries: list[dict[str, Any]] = []
     for code, category in enumerate(coloring.categories):
         color, marker = _look(coloring.styles[code])
         if coloring.shades is not None:
             own = coloring.shades[coloring.codes == code]
             color = _shades(np.median(own, keepdims=True).astype(int))[0] if len(own) else color
         entries.append({"name": category, "color": color, "marker": marker})
-    return [entry | {"count": count} for entry, count in zip(entries, coloring.counts, strict=True)]
+    entries = [entry | {"count": n} for entry, n in zip(entries, coloring.counts, strict=True)]
+    grey = [entry for entry in entries if entry["color"] == _GREY]
+    if len(grey) < 2:
+        return entries
+    others = {"name": f"{len(grey)} others", "count": sum(entry["count"] for entry in grey)}
+    return [entry for entry in entries if entry not in grey] + [grey[0] | others]
 
 
 def _look(style: int | None) -> tuple[str, str]:

@@ -18,8 +18,8 @@ from featx.reporting.answers import answers_of, calibration_text, cards_of
 from featx.reporting.held_out import HeldOut
 from featx.reporting.map import MapParts, MapPoints, embedding_map
 from featx.reporting.pictures import Pictures, rows_listed
-from featx.reporting.projection import project
-from featx.reporting.sections import SampleNames, label_text
+from featx.reporting.projection import Projection, project
+from featx.reporting.sections import Describer, label_text
 
 N_LISTED = 96  # samples of a list that are shown
 _MOST_POINTS = 10_000  # of the map
@@ -40,13 +40,16 @@ _HEADINGS_OF_VALUES = {"confusion": "Residuals", "mistakes": "Largest errors"}
 
 
 def html_page(
-    data: dict[str, Any], held_out: HeldOut, names: SampleNames, pictures: Pictures
+    data: dict[str, Any], describer: Describer, pictures: Pictures, projection: str
 ) -> str:
-    """Return the page as text."""
+    """Return the page as text; the map has a projection of :func:`project`."""
     template = _templates().get_template("report.html")
     pictures.take(rows_listed(data, N_LISTED))
     headings = _HEADINGS | (_HEADINGS_OF_VALUES if data["task"] == "values" else {})
-    map_parts, map_text = _map(data, held_out, names, pictures)
+    held_out = describer.held_out
+    places = _places_on_map(len(held_out.rows))
+    placed = project(held_out.embeddings[places], projection)
+    map_parts = embedding_map(_map_points(describer, places, placed, pictures))
     shown = [name for name in headings if _is_shown(name, data, map_parts)]
     return template.render(
         data=data,
@@ -69,7 +72,7 @@ def html_page(
         n_listed=N_LISTED,
         pictures=pictures,
         map=map_parts,
-        map_text=map_text,
+        map_text=_map_text(placed, projection, (len(places), len(held_out.rows))),
         css=_text_of("report.css"),
         script=_text_of("report.js"),
         percent=percent,
@@ -287,27 +290,30 @@ def _costs(data: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _map(
-    data: dict[str, Any], held_out: HeldOut, names: SampleNames, pictures: Pictures
-) -> tuple[MapParts, str]:
-    """Return the map of at most 10,000 samples, and a sentence about it."""
-    n_samples = len(held_out.rows)
-    places = np.arange(n_samples)
-    if n_samples > _MOST_POINTS:
-        places = np.sort(np.random.default_rng(0).choice(n_samples, _MOST_POINTS, replace=False))
-    projection = project(held_out.embeddings)
+def _places_on_map(n_samples: int) -> np.ndarray:
+    """Return the places of the samples that the map shows, at most 10,000."""
+    if n_samples <= _MOST_POINTS:
+        return np.arange(n_samples)
+    return np.sort(np.random.default_rng(0).choice(n_samples, _MOST_POINTS, replace=False))
+
+
+def _map_points(
+    describer: Describer, places: np.ndarray, placed: Projection, pictures: Pictures
+) -> MapPoints:
+    """Return the points of the map, with their colors, texts and thumbnails."""
+    held_out, names = describer.held_out, describer.names
     rows = held_out.rows[places]
     true, predicted = held_out.y_true[places], held_out.y_pred[places]
     colorings: dict[str, Any] = {"label": _as_colors(true), "prediction": _as_colors(predicted)}
-    if data["task"] != "values":
+    if held_out.task != "values":
         is_right = held_out.is_right()[places]
         colorings["mistake"] = np.where(is_right, "right", "wrong").tolist()
     elif true.ndim == 1:
         colorings["error"] = np.abs(true - predicted)
     if held_out.fold.max() > 0:
         colorings["fold"] = [f"fold {number + 1}" for number in held_out.fold[places]]
-    map_points = MapPoints(
-        projection.xy[places],
+    return MapPoints(
+        placed.xy,
         [names[int(row)] for row in rows],
         colorings,
         details=[
@@ -317,20 +323,20 @@ def _map(
         tiles=pictures.atlas(rows),
         muted={"mistake": "right"},
     )
-    sampled = (
-        f" A random {_MOST_POINTS:,} of {n_samples:,} are shown."
-        if n_samples > _MOST_POINTS
-        else ""
-    )
-    kept = (
-        ""
-        if projection.explained is None
-        else f", which keep {percent(projection.explained)} of the variance"
-    )
-    return embedding_map(map_points), (
-        f"Each point is a sample, placed by the two main directions of its embedding (PCA){kept}. "
-        f"Neighbors look alike to the network.{sampled}"
-    )
+
+
+def _map_text(placed: Projection, method: str, counts: tuple[int, int]) -> str:
+    """Return what the places of points mean, and how many of all samples are shown."""
+    n_shown, n_samples = counts
+    if method == "pca":
+        kept = "" if placed.explained is None else f", {percent(placed.explained)} of the variance"
+        meaning = f"the two main directions of its embedding (PCA{kept})"
+    else:
+        name = {"umap": "UMAP", "tsne": "t-SNE"}[method]
+        meaning = f"{name}: near points are alike, distances between groups mean little"
+    sampled = f" A random {n_shown:,} of {n_samples:,} are shown." if n_shown < n_samples else ""
+    text = f"Each point is a sample, placed by {meaning}."
+    return f"{text} Neighbors look alike to the network.{sampled}"
 
 
 def _as_colors(y: np.ndarray) -> Any:

@@ -80,6 +80,11 @@ def project(embeddings: Any, method: str = "pca") -> Projection:
     return Projection(xy, explained)
 
 
+def check_method(name: str) -> None:
+    """Raise ParameterError for an unknown method, MissingExtraError for one not installed."""
+    _method(name)
+
+
 def _method(name: str) -> Callable[[Any], tuple[np.ndarray, float | None]]:
     """Return the function of a method; raise ParameterError or MissingExtraError."""
     methods = {"pca": _pca, "umap": _umap, "tsne": _tsne}

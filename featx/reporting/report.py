@@ -21,6 +21,7 @@ from featx._training_data import check_known
 from featx._transfer import TransferEstimator
 from featx._validation import InputFaults, ParameterFaults
 from featx._version import __version__
+from featx.evaluation.image_checks import find_image_issues
 from featx.exceptions import InputError, ParameterError
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
@@ -36,6 +37,7 @@ from featx.reporting.held_out import (
 )
 from featx.reporting.page import check_report_packages, html_page, summary_html
 from featx.reporting.pictures import Pictures, has_pictures
+from featx.reporting.projection import check_method
 from featx.reporting.sections import (
     Describer,
     comparison_section,
@@ -91,7 +93,7 @@ class Report:
         """
         return as_json_values(self._data)
 
-    def to_html(self, path: str | os.PathLike[str]) -> None:
+    def to_html(self, path: str | os.PathLike[str], *, projection: str = "pca") -> None:
         """Write the report as one HTML file with pictures, which opens without a network.
 
         Parameters
@@ -99,13 +101,18 @@ class Report:
         path : str or Path
             A file that ends with ``.html``; an existing one is replaced when the new one is
             complete.
+        projection : {"pca", "umap", "tsne"}, default="pca"
+            How the map places samples. "umap" needs umap-learn; "tsne" takes minutes for 10,000
+            samples.
 
         Raises
         ------
+        ParameterError
+            The projection is not one of these.
         InputError
             The path has another ending, or its folder does not exist.
         MissingExtraError
-            ``featx[report]`` is not installed.
+            ``featx[report]`` is not installed, or umap-learn for "umap".
         OSError
             The file cannot be written; an existing one is unharmed.
         """
@@ -116,9 +123,8 @@ class Report:
             raise InputError(f"path={str(path)!r}: its folder does not exist")
         check_replaceable(path)
         check_report_packages()
-        page = html_page(
-            self._data, self._describer.held_out, self._describer.names, self._pictures
-        )
+        check_method(projection)
+        page = html_page(self._data, self._describer, self._pictures, projection)
         with replaced_atomically(path) as beside:
             beside.write_text(page, encoding="utf-8", errors="backslashreplace")
 
@@ -200,6 +206,7 @@ def report(
     described = held_outs[0]
     describer = Describer.of(described, samples)
     pictures = Pictures(samples, are_images=has_pictures(described.extractor))
+    images = find_image_issues(samples) if pictures.are_images else None
     data: dict[str, Any] = {
         "task": described.task,
         "data": data_section(describer, samples, are_images=pictures.are_images),
@@ -211,8 +218,8 @@ def report(
         "comparison": comparison_section(held_outs),
         **mistakes_section(describer),
         "label_issues": labels_section(describer, cv),
-        "duplicates": duplicates_section(describer, training),
-        **images_section(describer, samples, are_images=pictures.are_images),
+        "duplicates": duplicates_section(describer, images, training),
+        **images_section(describer, images),
         "learning_curve": learning_curve_of(described, cv),
         "fine_tuning": fine_tuning_section(described),
         "cost": cost_section(described),

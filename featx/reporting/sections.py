@@ -9,12 +9,14 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import stats
+from sklearn.utils import Bunch
 
 from featx._text import one_line
 from featx._training_data import readable_mask
 from featx.evaluation.comparison import p_values
-from featx.evaluation.duplicates import near_duplicates
-from featx.evaluation.image_checks import ISSUES, find_image_issues
+from featx.evaluation.duplicates import copies_among, near_duplicates
+from featx.evaluation.findings import _hashes_of_rows
+from featx.evaluation.image_checks import find_image_issues
 from featx.evaluation.label_issues import find_label_issues
 from featx.evaluation.outliers import find_outliers
 from featx.exceptions import InputError, ParameterError
@@ -115,8 +117,8 @@ def mistakes_section(describer: Describer) -> dict[str, Any]:
     }
     if held_out.task == "classes":
         section["confused"] = [
-            {**pair, "examples": describer.samples(places[:_N_EXAMPLES])}
-            for pair, places in confused_pairs(held_out, mistakes)[:_N_PAIRS]
+            {**pair, "examples": describer.samples(places[:_N_EXAMPLES] if rank < _N_PAIRS else [])}
+            for rank, (pair, places) in enumerate(confused_pairs(held_out, mistakes))
         ]
     return section
 
@@ -169,22 +171,21 @@ def data_section(describer: Describer, samples: Samples, *, are_images: bool) ->
     return section
 
 
-def images_section(describer: Describer, samples: Samples, *, are_images: bool) -> dict[str, Any]:
+def images_section(describer: Describer, images: Bunch | None) -> dict[str, Any]:
     """Return outliers, and images that are dark, blurred, tiny, ..., by issue, and their sizes."""
     held_out = describer.held_out
-    far = find_outliers(held_out.embeddings).rows
+    _, far = find_outliers(held_out.embeddings)
     outliers = {"n": len(far), "samples": describer.samples(far[:_N_OF_ISSUE])}
-    if not are_images:
+    if images is None:
         return {"outliers": outliers, "image_issues": {}, "sizes": None}
-    found = find_image_issues(samples)
     places = {int(row): place for place, row in enumerate(held_out.rows)}
     issues = {}
-    for issue in ISSUES:
-        rows = [places[row] for row in found.issues[issue].tolist() if row in places]
-        if rows and issue not in ("unreadable", "exact duplicate"):
-            listed = describer.samples(rows[:_N_OF_ISSUE])
-            issues[issue] = {"n": len(rows), "about": _ABOUT_ISSUES[issue], "samples": listed}
-    sizes = np.column_stack([found.width, found.height])[held_out.rows]
+    for issue, about in _ABOUT_ISSUES.items():
+        found = [places[row] for row in images.issues[issue].tolist() if row in places]
+        if found:
+            listed = describer.samples(found[:_N_OF_ISSUE])
+            issues[issue] = {"n": len(found), "about": about, "samples": listed}
+    sizes = np.column_stack([images.width, images.height])[held_out.rows]
     sizes = sizes[np.argsort(sizes.prod(axis=1))]
     named = dict(zip(("smallest", "median", "largest"), (0, len(sizes) // 2, -1), strict=True))
     return {
@@ -260,52 +261,70 @@ def _p_value(first: HeldOut, other: HeldOut) -> float:
     return 1.0 if not n_apart else float(stats.binomtest(n_first, n_apart).pvalue)
 
 
-def duplicates_section(describer: Describer, training: Samples | None) -> dict[str, Any]:
+def duplicates_section(
+    describer: Describer, images: Bunch | None, training: Samples | None
+) -> dict[str, Any]:
     """Return near-duplicates, those with different labels or in different parts first.
 
     Parts are folds; with test samples and the `training` samples of their model, the two sets.
     """
     held_out = describer.held_out
-    n_test = len(held_out.rows)
-    embeddings = held_out.embeddings
+    n_test, embeddings = len(held_out.rows), held_out.embeddings
+    hashes = None if images is None else _hashes_of_rows(images, held_out.rows)
     if training is not None:
         known = np.asarray(held_out.extractor.transform(training))
-        embeddings = np.concatenate([embeddings, known[readable_mask(known)]])
+        rows = np.flatnonzero(readable_mask(known))
+        embeddings = np.concatenate([embeddings, known[rows]])
+        if hashes is not None:
+            hashes = hashes.joined(_hashes_of_rows(find_image_issues(training), rows))
     if len(embeddings) > _MOST_COMPARED:
         return {"skipped": f"more than {_MOST_COMPARED:,} samples are not compared"}
-    found = near_duplicates(embeddings)
-    first, second = found.pairs[found.pairs[:, 0] < n_test].T
-    similarity = found.similarity[found.pairs[:, 0] < n_test]
-    is_known = second >= n_test
-    inside = np.where(is_known, first, second)
-    is_across = is_known | (held_out.fold[first] != held_out.fold[inside])
-    labels = held_out.y_true.reshape(n_test, -1)
-    is_contradicting = np.zeros(len(first), bool)
-    if held_out.task != "values":
-        is_contradicting = (labels[first] != labels[inside]).any(axis=1)
+    found = near_duplicates(embeddings) if hashes is None else copies_among(embeddings, hashes)
+    is_of_test = found.pairs[:, 0] < n_test
+    first, second = found.pairs[is_of_test].T
+    return _Pairs(first, second, found.similarity[is_of_test], n_test).section(describer)
 
-    def entry(place: int) -> dict[str, Any]:
-        if place < n_test:
-            return describer.sample(place)
+
+class _Pairs(NamedTuple):
+    """Pairs of near-duplicates; places from `n_test` on are training samples."""
+
+    first: np.ndarray
+    second: np.ndarray
+    similarity: np.ndarray
+    n_test: int
+
+    def section(self, describer: Describer) -> dict[str, Any]:
+        """Return the numbers of pairs, and the entries of the first ones."""
+        held_out = describer.held_out
+        is_known = self.second >= self.n_test
+        inside = np.where(is_known, self.first, self.second)
+        is_across = is_known | (held_out.fold[self.first] != held_out.fold[inside])
+        is_contradicting = np.zeros(len(self.first), bool)
+        if held_out.task != "values":
+            labels = held_out.y_true.reshape(self.n_test, -1)
+            is_contradicting = (labels[self.first] != labels[inside]).any(axis=1)
+        order = np.argsort(-(2 * is_contradicting + is_across), kind="stable")
+        return {
+            "n_pairs": len(self.first),
+            "n_across": int(is_across.sum()),
+            "n_in_training": int(is_known.sum()),
+            "n_contradicting": int(is_contradicting.sum()),
+            "pairs": [
+                {
+                    "first": self._entry(describer, self.first[pair]),
+                    "second": self._entry(describer, self.second[pair]),
+                    "similarity": float(self.similarity[pair]),
+                    "is_across": bool(is_across[pair]),
+                    "is_contradicting": bool(is_contradicting[pair]),
+                }
+                for pair in order[:_N_PAIRS_LISTED]
+            ],
+        }
+
+    def _entry(self, describer: Describer, place: int) -> dict[str, Any]:
+        if place < self.n_test:
+            return describer.sample(int(place))
         return {"row": -1, "name": "a training sample", "label": "", "predicted": ""}
-
-    order = np.argsort(-(2 * is_contradicting + is_across), kind="stable")[:_N_PAIRS_LISTED]
-    return {
-        "n_pairs": len(first),
-        "n_across": int(is_across.sum()),
-        "n_in_training": int(is_known.sum()),
-        "n_contradicting": int(is_contradicting.sum()),
-        "pairs": [
-            {
-                "first": entry(int(first[pair])),
-                "second": entry(int(second[pair])),
-                "similarity": float(similarity[pair]),
-                "is_across": bool(is_across[pair]),
-                "is_contradicting": bool(is_contradicting[pair]),
-            }
-            for pair in order
-        ],
-    }
 
 
 def fine_tuning_section(held_out: HeldOut) -> dict[str, Any] | None:

@@ -14,8 +14,8 @@ from PIL import Image
 from featx.exceptions import ParameterError
 
 _TILE_PX = (128, 96, 64, 48, 32, 24)  # multiples of 8, the blocks of a WebP file
-_QUALITIES = (80, 65, 50)
-_LAST_QUALITIES = (35, 20)  # below which the smallest tiles show nothing
+_QUALITIES = (80, 65, 50, 35)  # 48 px at 35 show more than 32 px at 80, in as many bytes
+_LAST_QUALITY = 20  # of the smallest tiles
 _MAX_TILE_BYTES = 2**27  # of the pixels of all tiles in memory
 _SHEET_PX = 1024  # a browser decodes such a sheet in about 10 ms
 _N_SAMPLED = 256  # tiles by which the size of all is estimated
@@ -120,10 +120,12 @@ class Atlas:
         ([0, -1, 1], [[60, 40], [60, 40]])
         """
         tiles, places = _collected(images, n_rows)
+        sample = tiles.sample()
         for tile_px, quality in _choices(tiles.tile_px):
-            smaller = tiles.reduced(tile_px)
-            if smaller.estimated_bytes(quality) > budget_bytes * _MARGIN:
+            estimated_bytes = sample.reduced(tile_px).size_bytes(quality) * tiles.n_per(sample)
+            if estimated_bytes > budget_bytes * _MARGIN:
                 continue
+            smaller = tiles.reduced(tile_px)
             atlas = cls(
                 [_webp(sheet, quality) for sheet in smaller.sheets()],
                 tile_px,
@@ -156,15 +158,18 @@ class _Tiles:
         images = (_reduced(Image.fromarray(tile[:h, :w]), tile_px) for tile, (w, h) in tiles)
         return _Tiles(*_arrays(images, len(self), tile_px))
 
-    def estimated_bytes(self, quality: int) -> float:
-        """Return about how many bytes the sheets take as base64, from some of the tiles."""
-        if not len(self):
-            return 0
-        n_sampled = min(_N_SAMPLED, len(self))
-        chosen = np.linspace(0, len(self) - 1, n_sampled).astype(int)
-        sample = _Tiles(self.pixels[chosen], self.sizes[chosen])
-        n_bytes = sum(_base64_bytes(len(_webp(sheet, quality))) for sheet in sample.sheets())
-        return n_bytes / n_sampled * len(self)
+    def sample(self) -> _Tiles:
+        """Return some of the tiles, at equal distances."""
+        chosen = np.linspace(0, len(self) - 1, min(_N_SAMPLED, len(self))).astype(int)
+        return _Tiles(self.pixels[chosen], self.sizes[chosen])
+
+    def n_per(self, sample: _Tiles) -> float:
+        """Return how many tiles there are for each tile of a sample."""
+        return len(self) / max(len(sample), 1)
+
+    def size_bytes(self, quality: int) -> int:
+        """Return how many bytes the sheets take as base64."""
+        return sum(_base64_bytes(len(_webp(sheet, quality))) for sheet in self.sheets())
 
     def sheets(self) -> Iterator[Image.Image]:
         """Yield grids of tiles; the last one has only the rows of tiles that it needs."""
@@ -225,7 +230,7 @@ def _choices(tile_px: int) -> Iterator[tuple[int, int]]:
     """Yield sizes of tiles and qualities, from the best to the smallest."""
     sizes = [px for px in _TILE_PX if px <= tile_px]
     yield from ((px, quality) for px in sizes for quality in _QUALITIES)
-    yield from ((sizes[-1], quality) for quality in _LAST_QUALITIES)
+    yield sizes[-1], _LAST_QUALITY
 
 
 def _reduced(image: Image.Image, size_px: int) -> Image.Image:

@@ -182,11 +182,11 @@ def _is_int_between(value: Any, low: int, high: int) -> bool:
 
 
 def _is_backbone(value: Any) -> bool:
-    if value == {"file": BACKBONE}:
-        return True
-    if not (
-        isinstance(value, dict) and value.keys() == {"name"} and _is_manifest_text(value["name"])
-    ):
+    if not isinstance(value, dict):
+        return False
+    if value.get("file") == BACKBONE:
+        return value.keys() <= {"file", "label"} and _is_manifest_text(value.get("label", ""))
+    if not (value.keys() == {"name"} and _is_manifest_text(value["name"])):
         return False
     try:
         find_network(value["name"])

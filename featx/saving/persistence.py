@@ -36,7 +36,7 @@ from featx._validation import as_path
 from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
 from featx.backbones.registry import PRETRAINED
-from featx.backbones.resolve import EmbeddingSource
+from featx.backbones.resolve import EmbeddingSource, describe_change, describe_hub_change
 from featx.backbones.untrusted_model import StoredModel, check_activations
 from featx.digests.space import Space
 from featx.estimators import TransferClassifier, TransferRegressor
@@ -317,10 +317,7 @@ def _checked_source(extractor: FeatureExtractor) -> EmbeddingSource:
     source = extractor.current_source()
     check_verifiable(source, label=extractor.label)
     if not source.space.is_equal_but_for_storage(extractor.space_):
-        raise BackboneError(
-            f"{extractor.label} gives other embeddings now than when fit was called. Call fit "
-            "again before it is saved."
-        )
+        raise BackboneError(describe_change(extractor.label, source.space, extractor.space_))
     return source
 
 
@@ -335,8 +332,11 @@ def _model_entries(
     else:
         built = source.load_backbone()
         entries[BACKBONE] = _keras_file_bytes(built.saveable_model, label=extractor.label)
-        params |= {"backbone": {"file": BACKBONE}, "preprocessing": built.preprocessing}
-        params |= {"layer": built.saved_layer}
+        # A layer that the file ends with still names the features.
+        ends_with_layer = params["layer"] if built.saved_layer is None else None
+        label = "_".join(filter(None, (built.spec.label, ends_with_layer)))
+        params |= {"backbone": {"file": BACKBONE, "label": label}}
+        params |= {"preprocessing": built.preprocessing, "layer": built.saved_layer}
         # The model contains them.
         params |= {"weights": PRETRAINED, "backbone_params": None, "in_channels": None}
     preprocessing, augment = params["preprocessing"], params["augment"]
@@ -385,7 +385,9 @@ def _load_extractor(
 ) -> FeatureExtractor:
     backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
     if "file" in backbone:
-        backbone = StoredModel(entries[BACKBONE])
+        # Files of earlier versions have only the label of the space, which begins with that.
+        of_space = manifest["space"]["label"].partition(", layer ")[0]
+        backbone = StoredModel(entries[BACKBONE], backbone.get("label", of_space))
         backbone.check()
     else:
         backbone = backbone["name"]
@@ -426,10 +428,11 @@ def _set_fitted_attributes(estimator: Any, fitted: Mapping[str, Any]) -> None:
 def _check_space(extractor: FeatureExtractor) -> None:
     space = extractor.current_source().space
     if not space.is_equal_but_for_storage(extractor.space_):
+        cause = describe_hub_change(space, extractor.space_)
         raise SavedFileError(
             f"it was fitted on embeddings of the space {extractor.space_digest_}, but its backbone "
-            f"now computes those of {space.digest}: the weights or the versions of Keras differ. "
-            "Fit it again here."
+            f"now computes those of {space.digest}: "
+            f"{cause or 'the weights or the versions of Keras differ'}. Fit it again here."
         )
 
 

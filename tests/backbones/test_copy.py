@@ -296,7 +296,7 @@ def test_flat_copy_keeps_random_state(members):
 
 
 def test_flat_copy_originals_have_equal_values(base):
-    copy, originals = copied(base)
+    copy, originals, _ = copied(base)
     tensors = {id(tensor): tensor for layer in copy.layers for tensor in [layer.output]}
     assert set(originals) == set(tensors)
     images = images_for(base)
@@ -306,7 +306,7 @@ def test_flat_copy_originals_have_equal_values(base):
 
 
 def test_flat_copy_originals_are_of_outermost_graph(wrapped):
-    copy, originals = copied(wrapped)
+    copy, originals, _ = copied(wrapped)
     named = {
         layer.name: originals[id(layer.output)]
         for layer in copy.layers

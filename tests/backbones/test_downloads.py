@@ -7,6 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -197,6 +200,56 @@ def test_load_file_of_running_download_is_kept(server, folder, published):
     finally:
         is_over.set()
         thread.join()
+
+
+@pytest.mark.slow
+def test_download_by_two_processes_is_made_once(server, folder, published):
+    waiting = Path("/proc/locks")  # of Linux
+    if not waiting.exists():
+        pytest.skip("there is no list of the processes that wait for a lock")
+    server.fault = "slow"
+    code = (
+        "import sys\n"
+        "from keras.src.applications import mobilenet_v2\n"
+        "from featx.backbones.keras_models import named_model\n"
+        "from featx.backbones.registry import find_network\n"
+        f"mobilenet_v2.BASE_WEIGHT_PATH = {server.url!r}\n"
+        "model = named_model(find_network('mobilenet_v2'), input_shape=(96, 96, 3),\n"
+        "                    weights='pretrained', params={'alpha': 0.35})\n"
+        "print(model.count_params())"
+    )
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(load_small)
+        while not server.asked and not first.done():
+            time.sleep(0.01)
+        second = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            while second.poll() is None and f" {second.pid} " not in waiting.read_text():
+                time.sleep(0.05)
+        finally:
+            server.may_finish.set()
+        output, errors = second.communicate()
+        check_has_published_weights(first.result(), published)
+    assert (output, second.returncode) == (f"{published[0].count_params()}\n", 0), errors
+    assert server.asked == [MOBILENET_V2] == os.listdir(folder)
+
+
+def test_download_makes_nobody_wait_for_known_files(server, folder, published, monkeypatch):
+    held, locked = [], downloads._locked
+
+    def noted(path):
+        held.append(path)
+        return locked(path)
+
+    monkeypatch.setattr(downloads, "_locked", noted)
+    for _ in range(2):
+        load_small()
+    assert len(held) == 1
+    (folder / MOBILENET_V2).unlink()
+    check_has_published_weights(load_small(), published)
+    assert len(held) == 2
 
 
 def test_load_file_of_other_network_is_kept(server, folder, tmp_path):

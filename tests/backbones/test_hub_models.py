@@ -7,9 +7,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
+from featx.backbones.augment import Augmentation
 from featx.backbones.hub_models import single_input_model
 from featx.digests.tensor_history import calls_of
-from featx.exceptions import EngineError
+from featx.exceptions import BackboneError, EngineError, SavedFileError
+from featx.finetune.plan import TrainingPlan
 from featx.finetune.unfreeze import choose_unfrozen
 from tests.backbones.hub_zoo import FAMILIES, image_shape, small_backbone, small_clip
 
@@ -125,6 +127,62 @@ def test_hub_model_round_trips_share_space(family, model, images, tmp_path):
     assert other.space_digest_ != extractors[0].space_digest_
 
 
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that makes a version of KerasHub the installed one, by its metadata."""
+
+    def as_version(version):
+        folder = tmp_path / version / f"keras_hub-{version}.dist-info"
+        folder.mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.1\nName: keras-hub\nVersion: {version}\n"
+        (folder / "METADATA").write_text(metadata)
+        monkeypatch.syspath_prepend(folder.parent)
+
+    return as_version
+
+
+@pytest.mark.parametrize("family", ["dinov3"])
+def test_hub_model_of_other_release_is_another_space(family, model, images, install, tmp_path):
+    install("0.98.1")
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    saved = FeatureExtractor(model, preprocessing="unit").fit(images)
+    save(saved, tmp_path / "model.featx")
+    stored = load(tmp_path / "model.featx").backbone
+    backbones = [model, tmp_path / "model.keras", stored, f"keras_hub:{tmp_path / 'preset'}"]
+
+    def spaces():
+        extractors = [FeatureExtractor(each, preprocessing="unit") for each in backbones]
+        return {extractor.fit(images).space_digest_ for extractor in extractors}
+
+    (before,) = spaces()
+    install("0.98.2")
+    assert spaces() == {before}
+    install("0.99.0")
+    (after,) = spaces()
+    assert after != before
+    message = r"fitted with KerasHub 0\.98, and 0\.99 is installed.*'keras-hub==0\.98\.\*'"
+    with pytest.raises(BackboneError, match=message):
+        saved.transform(images)
+    with pytest.raises(BackboneError, match=message):
+        save(saved, tmp_path / "again.featx")
+    with pytest.raises(SavedFileError, match=message):
+        load(tmp_path / "model.featx")
+
+
+def test_hub_layers_around_a_model_belong_to_its_identity(install):
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    converter = keras_hub.layers.DINOV3ImageConverter(image_size=(64, 64), scale=1 / 255)
+    spaces, keys = [], []
+    for version in ("0.98.0", "0.99.0"):
+        install(version)
+        extractor = FeatureExtractor("tiny", preprocessing=converter).fit(images)
+        spaces.append(extractor.space_.description.get("keras_hub"))
+        keys.append(Augmentation(converter, (64, 64, 3)).digest)
+    assert spaces == ["0.98", "0.99"]
+    assert keys[0] != keys[1]
+
+
 @pytest.mark.parametrize("family", ["vit"])
 def test_hub_model_is_left_as_it_was(family, model, images):
     config, inputs = model.get_config(), [tensor.name for tensor in model.inputs]
@@ -196,6 +254,34 @@ def test_hub_model_fine_tuning_starts_from_frontier(family, model, images, tmp_p
     )
 
 
+UNFROZEN = {
+    "dinov3": {
+        "encoder:1": ["layers_1", "layers_2"],
+        "stage3": ["layers_2"],
+        "encoder": ["layers_0", "layers_1", "layers_2"],
+    },
+    "swin": {"stage_1:1": ["blocks_1"], "encoder": ["blocks_0", "blocks_1"]},
+}
+
+
+@pytest.mark.parametrize("family", UNFROZEN)
+def test_hub_model_unfreeze_names_a_block(family, model, images):
+    extractor = FeatureExtractor(model, preprocessing="unit", cache=None).fit(images)
+    for unfreeze, expected in UNFROZEN[family].items():
+        plan = TrainingPlan(FineTune(unfreeze), extractor)
+        *blocks, norm = plan.unfrozen.layers
+        assert (blocks, norm.endswith("norm")) == (expected, True)
+
+
+@pytest.mark.parametrize("family", ["dinov3"])
+def test_hub_model_unfreeze_unknown_block_raises(family, model, images):
+    extractor = FeatureExtractor(model, layer="encoder:1", preprocessing="unit", cache=None)
+    extractor.fit(images)
+    for unfreeze in ("encoder:2", "encodr:0"):  # the first is above the layer that is read
+        with pytest.raises(ValueError, match=r"Did you mean 'encoder:.*'encoder:0' to 'encoder:1'"):
+            TrainingPlan(FineTune(unfreeze), extractor)
+
+
 @pytest.mark.parametrize("family", FAMILY)
 def test_hub_model_saved_and_loaded(family, model, images, tmp_path):
     extractor = FeatureExtractor(model, preprocessing="unit", cache=None).fit(images)
@@ -237,8 +323,6 @@ def test_hub_model_without_engine_form_runs_by_keras(family, engine, reason, mod
 
 @pytest.mark.parametrize("family", ["deit", "vit"])
 def test_hub_model_encoder_is_unrolled_if_possible(family, model, images):
-    from featx.backbones.hub_models import single_input_model
-
     network = single_input_model(model, pad_id=None, label=family).model
     names = [call.operation.name for call in calls_of(network)]
     blocks = [f"transformer_block_{number}" for number in (1, 2, 3)]

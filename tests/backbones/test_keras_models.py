@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,22 @@ def test_named_model_offline_names_ways_out(tmp_path):
 
 def test_file_model_loads_without_compiling():
     assert file_model(TINY_FILE).output_shape == (None, 400)
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5", ".bin"])
+def test_file_model_of_any_suffix_is_loaded(suffix, tmp_path):
+    path = tmp_path / f"mine{suffix}"
+    shutil.copy(TINY_FILE, path)
+    assert file_model(path).output_shape == (None, 400)
+
+
+def test_file_model_of_hdf5_file_is_loaded(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    keras.saving.save_model(model, tmp_path / "mine.h5")
+    (tmp_path / "mine.h5").rename(tmp_path / "mine")
+    np.testing.assert_array_equal(
+        file_model(tmp_path / "mine").get_weights()[0], model.get_weights()[0]
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model"])

@@ -306,9 +306,13 @@ def test_text_pooling_without_meaning_is_refused(text_folder):
 
 
 def test_text_extractor_saved_and_loaded(text_folder, tmp_path):
-    extractor = FeatureExtractor(f"keras_hub:{text_folder}", cache=None).fit(ids_of(6))
+    layer = "transformer_layer_0"  # of two
+    extractor = FeatureExtractor(f"keras_hub:{text_folder}", layer=layer, cache=None).fit(ids_of(6))
     save(extractor, tmp_path / "text.featx")
     loaded = load(tmp_path / "text.featx", cache=None)
+    names = extractor.get_feature_names_out().tolist()
+    assert loaded.get_feature_names_out().tolist() == names
+    assert f"_{layer}_avg_0" in names[0]
     np.testing.assert_allclose(
         loaded.transform(ids_of(6)), extractor.transform(ids_of(6)), rtol=0, atol=1e-5
     )
@@ -327,6 +331,26 @@ def test_text_of_unknown_token_ids_is_refused(wrong, engine, text_folder):
         extractor.transform(ids)
     extractor.set_params(on_error="nan")
     for given in (ids, list(ids)):
+        with pytest.warns(BadSampleWarning, match="1 of 3"):
+            rows = extractor.transform(given)
+        np.testing.assert_allclose(rows[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-5)
+        assert np.isnan(rows[1]).all()
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_text_of_padding_alone_is_refused(is_saved, text_folder, tmp_path):
+    extractor = FeatureExtractor(f"keras_hub:{text_folder}", cache=tmp_path / "cache")
+    ids = ids_of(6)
+    expected = extractor.fit_transform(ids)
+    if is_saved:
+        save(extractor, tmp_path / "text.featx")
+        extractor = load(tmp_path / "text.featx", cache=tmp_path / "cache")
+    ids[1] = 0
+    for given in (ids, list(ids)):
+        extractor.set_params(on_error="raise")
+        with pytest.raises(BadSampleError, match=r"\[1\] .*has no token: all ids are 0"):
+            extractor.transform(given)
+        extractor.set_params(on_error="nan")
         with pytest.warns(BadSampleWarning, match="1 of 3"):
             rows = extractor.transform(given)
         np.testing.assert_allclose(rows[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-5)

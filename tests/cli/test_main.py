@@ -47,7 +47,7 @@ def test_extract_writes_embeddings_paths_and_labels(run, photos, tmp_path):
     out = tmp_path / "rows.npz"
     code, text, _ = run("extract", photos, "--out", out, "--backbone", "tiny", "-q")
     assert code == 0
-    assert "12 forward passes, 0 from the cache" in text
+    assert "12 embeddings computed, 0 read from the cache" in text
     with np.load(out) as arrays:
         assert arrays["embeddings"].shape == (12, 400)
         assert arrays["labels"].tolist() == ["dark"] * 6 + ["light"] * 6
@@ -62,7 +62,7 @@ def test_extract_on_gpus_reports_their_passes(run, photos, tmp_path, monkeypatch
     options = ("--out", out, "--backbone", "tiny", "-q", "--gpus", 1)
     code, text, _ = run("extract", photos, *options)
     assert code == 0
-    assert "12 forward passes, 0 from the cache" in text
+    assert "12 embeddings computed, 0 read from the cache" in text
     with np.load(out) as arrays:
         assert np.isfinite(arrays["embeddings"]).all()
 

@@ -8,11 +8,16 @@ from featx.cli.demo import DemoRow
 from featx.evaluation.comparison import Comparison
 from featx.evaluation.metrics import evaluate
 from featx.exceptions import (
+    BackboneError,
     BadSampleError,
+    EngineError,
+    InputError,
     ParameterError,
     ParameterFault,
+    ParameterWarning,
     SampleFault,
     UntrustedTypesError,
+    WeightsError,
 )
 
 
@@ -73,6 +78,9 @@ def test_print_evaluation_shows_direction_of_miscalibration(capsys):
     output.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
     assert "calibration error 0.3" in (out := capsys.readouterr().out)
     assert "predictions are overconfident)" in out
+    proba = [[0.7, 0.3], [0.3, 0.7], [0.3, 0.7]]
+    output.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
+    assert ": not clearly different from 1)" in capsys.readouterr().out
 
 
 def test_print_comparisons_shows_mean_and_spread(capsys):
@@ -147,6 +155,27 @@ def test_at_the_shell_leaves_names_unchanged():
     shown = output.at_the_shell(BadSampleError([SampleFault(0, "my head=3.png", "missing")], 1))
     assert "  [0] my head=3.png: missing\n" in shown
     assert "--on-error nan" in shown
+
+
+@pytest.mark.parametrize(
+    ("problem", "shown"),
+    [
+        (
+            WeightsError("pass weights=FILE or backbone='tiny'."),
+            "pass --weights FILE or --backbone tiny.",
+        ),
+        (WeightsError("or pass weights=None for"), "or pass --weights none for"),
+        (BackboneError("no graph; pass layer=None, or"), "no graph; pass no --layer, or"),
+        (BackboneError("pass input_size=(height, width)"), "pass --input-size PIXELS"),
+        (BackboneError("name it with layer="), "name it with --layer"),
+        (EngineError("or pass precision='bfloat16'"), "or pass --precision bfloat16"),
+        (ParameterWarning("preprocessing='auto': none"), "--preprocessing auto: none"),
+        (BackboneError("'a/layer=3.png' and my_layer=3"), "'a/layer=3.png' and my_layer=3"),
+        (InputError("a label views=3"), "a label views=3"),
+    ],
+)
+def test_at_the_shell_settings_are_options(problem, shown):
+    assert output.at_the_shell(problem) == shown
 
 
 def test_at_the_shell_repeats_option_per_type():

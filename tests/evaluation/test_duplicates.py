@@ -6,12 +6,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from featx import FeatureExtractor, compare_heads, near_duplicates
 from featx.evaluation.comparison import compare
-from featx.exceptions import InputError, NearDuplicateWarning, ParameterError
+from featx.evaluation.pixel_hashes import hash_images
+from featx.exceptions import (
+    BadSampleError,
+    InputError,
+    NearDuplicateWarning,
+    ParameterError,
+)
 
 
 def photographs(n_images, seed=0):
@@ -129,3 +135,98 @@ def test_compare_near_duplicates_names_the_files(tmp_path):
     extractor = FeatureExtractor("tiny", cache=tmp_path / "cache")
     with pytest.warns(NearDuplicateWarning, match=r"1 pair.*4\.jpg and .*20\.jpg"):
         list(compare(paths, labels, extractors=[extractor], heads=["ridge"], n_folds=3))
+
+
+def trimmed(image):
+    side = round(0.04 * len(image))
+    return compressed(image[side:-side, side:-side], 90)
+
+
+def mirrored(image):
+    return compressed(np.asarray(ImageOps.mirror(Image.fromarray(image))), 90)
+
+
+def rows_far_apart(n_rows, copies_of, distance):
+    """Rows of a wide network, to which copies are nearer than others, but not by much."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((n_rows, 200))
+    copies = rows[copies_of] + distance * rng.standard_normal((len(copies_of), 200))
+    return np.concatenate([rows, copies])
+
+
+@pytest.fixture(scope="module")
+def originals():
+    return photographs(40)
+
+
+def test_near_duplicates_pixels_find_changed_copies(originals):
+    images = [compressed(image, 95) for image in originals]
+    images += [compressed(image, 40) for image in originals[:5]]
+    images += map(trimmed, originals[5:10])
+    images += map(mirrored, originals[10:15])
+    X = rows_far_apart(40, range(15), distance=0.6)
+    assert len(near_duplicates(X).pairs) == 0
+    found = near_duplicates(X, images=images)
+    assert sorted(found.pairs.tolist()) == [[row, 40 + row] for row in range(15)]
+    assert found.bits.shape == found.similarity.shape == (15,)
+    assert len(set(found.groups)) == 40
+    assert found.bits.max() < 90
+    assert np.isnan(found.threshold)
+
+
+def test_near_duplicates_equal_pixels_are_always_found(originals):
+    images = [*originals, *([originals[3]] * 12), originals[7]]
+    X = np.random.default_rng(0).standard_normal((53, 30))
+    found = near_duplicates(X, images=images)
+    expected = [[3, row] for row in range(40, 52)] + [[7, 52]]
+    assert sorted(found.pairs.tolist()) == expected
+    assert found.bits.tolist() == [0] * 13
+    assert (np.diff(found.similarity) <= 0).all()
+
+
+def test_near_duplicates_similar_embeddings_need_similar_pixels(originals):
+    X = rows_far_apart(38, [0, 1], distance=0.01)
+    assert len(near_duplicates(X).pairs) == 2
+    assert len(near_duplicates(X, images=originals).pairs) == 0
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 3, 40])
+def test_near_duplicates_flat_images_are_none(n_images):
+    flat = [Image.new("L", (20, 20), level) for level in range(n_images)]
+    X = np.random.default_rng(0).standard_normal((n_images, 400))
+    assert len(near_duplicates(X, images=flat).pairs) == 0
+
+
+def test_near_duplicates_faulty_images_raise(rows):
+    with pytest.raises(InputError, match="images has 2 images, but X has 60 rows"):
+        near_duplicates(rows, images=photographs(2))
+    with pytest.raises(BadSampleError, match=r"\[1\] 8 bytes: not an image"):
+        near_duplicates(rows[:2], images=[photographs(1)[0], b"no image"])
+    with pytest.raises(ParameterError, match="since images are given"):
+        near_duplicates(rows, images=photographs(60), threshold=0.9)
+
+
+def test_compare_warns_of_copies_in_pixels(tmp_path, originals):
+    images = [compressed(image, 95) for image in originals] + [mirrored(originals[4])]
+    labels = ["a", "b"] * 20 + ["a"]
+    extractor = FeatureExtractor("tiny", layer="stage2", cache=tmp_path / "cache")
+    X = extractor.fit_transform(images)
+    assert [4, 40] not in near_duplicates(X).pairs.tolist()
+    with pytest.warns(NearDuplicateWarning, match="nearly the same pixels.*and .40. "):
+        list(compare(images, labels, extractors=[extractor], heads=["ridge"], n_folds=3))
+
+
+def test_compare_hashes_few_images(tmp_path, originals, monkeypatch):
+    monkeypatch.setattr("featx.evaluation.duplicates._MAX_IMAGES_HASHED", 30)
+    read = []
+
+    def hash_some(samples, rows):
+        read.extend(rows.tolist())
+        return hash_images(samples, rows)
+
+    monkeypatch.setattr("featx.evaluation.comparison.hash_images", hash_some)
+    images = [*originals, *originals[:, :, ::-1]]
+    extractor = FeatureExtractor("tiny", layer="stage2", cache=tmp_path / "cache")
+    with pytest.warns(NearDuplicateWarning, match="nearly the same pixels"):
+        list(compare(images, [0, 1] * 40, extractors=[extractor], heads=["ridge"], n_folds=3))
+    assert 10 < len(read) <= 30

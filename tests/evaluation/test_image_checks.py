@@ -7,7 +7,6 @@ from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_images
 
 from featx import find_image_issues
-from featx.evaluation.image_checks import difference_hash
 from featx.exceptions import InputError
 
 
@@ -107,11 +106,3 @@ def test_image_issues_few_pixels_are_measured(shape):
 def test_image_issues_vectors_raise():
     with pytest.raises(InputError, match="not images"):
         find_image_issues(np.zeros((3, 20)))
-
-
-def test_difference_hash_is_that_of_imagehash(photos):
-    imagehash = pytest.importorskip("imagehash", reason="needs the package imagehash")
-    for image in [*photos, photos[0].convert("L"), photos[0].resize((16, 9))]:
-        expected = imagehash.dhash(image, hash_size=16).hash
-        own = np.unpackbits(difference_hash(image.convert("L")).view(np.uint8))
-        np.testing.assert_array_equal(own.reshape(16, 16), expected)

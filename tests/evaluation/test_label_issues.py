@@ -39,7 +39,8 @@ def test_find_label_issues_results_agree(blobs):
     assert found.indices.dtype == np.int64
     assert (found.scores.dtype, found.proba.dtype) == (np.float32, np.float32)
     np.testing.assert_allclose(found.proba.sum(axis=1), 1, atol=1e-5)
-    assert found.scores.min() >= 0 and found.scores.max() <= 1
+    assert found.scores.min() >= 0
+    assert found.scores.max() <= 1
     assert (np.diff(found.scores[found.indices]) >= 0).all()
     np.testing.assert_array_equal(np.flatnonzero(found.suggested != y), np.sort(found.indices))
     assert found.classes.tolist() == [0, 1, 2]
@@ -57,7 +58,7 @@ def test_find_label_issues_results_agree(blobs):
     ids=["strings", "list", "categorical", "large integers", "dates"],
 )
 def test_find_label_issues_takes_labels_of_any_kind(convert, blobs):
-    X, y, rows = blobs
+    X, y, _ = blobs
     expected, found = find_label_issues(X, y), find_label_issues(X, convert(y))
     np.testing.assert_array_equal(found.indices, expected.indices)
     given = np.asarray(list(convert(y)))
@@ -65,7 +66,7 @@ def test_find_label_issues_takes_labels_of_any_kind(convert, blobs):
 
 
 def test_find_label_issues_two_classes_of_booleans(blobs):
-    X, y, rows = blobs
+    X, y, _ = blobs
     labels = y == 0
     turned = [7, 50]
     labels[turned] = ~labels[turned]

@@ -115,6 +115,8 @@ def test_calibration_finds_the_temperature(temperature):
     assert found["temperature"] == pytest.approx(temperature, rel=0.05)
     assert found["log_loss"] == pytest.approx(log_loss(y_true, proba))
     assert found["log_loss_at_temperature"] <= found["log_loss"] + 1e-9
+    expected = {0.5: "underconfident", 1.0: None, 3.0: "overconfident"}
+    assert found["tendency"] == expected[temperature]
     if temperature == 1:
         assert found["error"] < 0.02
     else:

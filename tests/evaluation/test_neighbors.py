@@ -71,18 +71,18 @@ def test_find_similar_takes_other_arrays(library, digits):
 
 def test_nearest_neighbors_leaves_out_copies(digits):
     rows = np.vstack([digits[:40], 3 * digits[:2]])
-    indices, similarity = nearest_neighbors(rows, rows, k=41, below=COPY)
+    indices, similarity = nearest_neighbors(rows, rows, k=42, below=COPY)
     assert indices[0, -2:].tolist() == [-1, -1]  # itself and its copy
     assert similarity[0, -2:].tolist() == [-np.inf, -np.inf]
     assert not set(indices[0].tolist()) & {0, 40}
-    assert (indices[5] == -1).sum() == 1
+    assert (indices[5] == -1).sum() == 1  # itself
 
 
 def test_find_similar_rows_of_nan_are_never_found(digits):
     digits[[0, 7]] = np.nan
-    found = find_similar(digits[1:30], digits, k=1795)
+    found = find_similar(digits[8:30], digits, k=1795)
     assert not np.isin(found.indices, [0, 7]).any()
-    with pytest.raises(ParameterError, match="k=1796: expected at most 1795, .* could be read"):
+    with pytest.raises(ParameterError, match=r"k=1796: expected at most 1795, .* could be read"):
         find_similar(digits[1], digits, k=1796)
     with pytest.raises(InputError, match="query holds NaN or infinite values in rows 0, 7"):
         find_similar(digits[:9], digits, k=3)
@@ -112,7 +112,7 @@ def test_find_similar_one_path_gives_one_row(tmp_path, images):
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "3"])
 def test_find_similar_k_is_positive_integer(k, digits):
-    with pytest.raises(ParameterError, match="k=.*: expected a positive integer"):
+    with pytest.raises(ParameterError, match=r"k=.*: expected a positive integer"):
         find_similar(digits[0], digits, k=k)
 
 
@@ -139,5 +139,6 @@ def test_find_similar_faulty_embeddings_raise(query, X, message):
 
 
 def test_find_similar_needs_vectors(images):
+    extractor = FeatureExtractor("tiny", layer="stage1", pooling=None)
     with pytest.raises(ParameterError, match="pooling=None"):
-        find_similar(images[:1], images, extractor=FeatureExtractor("tiny", pooling=None), k=1)
+        find_similar(images[:1], images, extractor=extractor, k=1)

@@ -3,24 +3,12 @@
 import numpy as np
 import pytest
 from digit_tuning import classifier, tuning
+from input_samples import LazyItems
 from sample_digits import first_digits
 from sample_networks import small_network
 from sklearn.base import clone
 
 from featx import EmbeddingCache, FeatureExtractor, TransferClassifier
-
-
-class LazyRows:
-    """Gives the rows of an array one by one."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __len__(self):
-        return len(self.array)
-
-    def __getitem__(self, row):
-        return self.array[row]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +40,7 @@ def test_tuned_backbone_is_entered_at_the_frontier(digits, cache):
     tune = tuning(unfreeze=2, learning_rate=3e-3, epochs=10)
     fitted = TransferClassifier(extractor, fine_tune=tune, random_state=0).fit(images, labels)
     assert fitted.report_.kept == "tuned"
-    fitted.transform(LazyRows(images[:60]))
+    fitted.transform(LazyItems(images[:60]))
     report = fitted.extractor_.report_
     assert (report.n_forward, report.n_above_frontier, report.n_hits) == (0, 60, 0)
     rows = fitted.transform(images)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 
 import keras
 import pytest
@@ -65,6 +66,24 @@ def test_unfreeze_all_trains_random_weights(digits):
 def test_unfreeze_unknown_layer_raises(digits, unfreeze):
     with pytest.raises(ParameterError, match="unfreeze="):
         fit_network(digits, unfreeze=unfreeze)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "changed"),
+    [
+        ("inner", ["conv_1_1", "conv_3"]),  # the copy of the inner conv_1
+        ("inner/conv_1", ["conv_1_1", "conv_3"]),
+        ("conv_3", ["conv_3"]),
+    ],
+)
+def test_unfreeze_names_layers_of_nested_models(digits, unfreeze, changed):
+    convolution = partial(keras.layers.Conv2D, 4, 3, padding="same")
+    inside = keras.Input((16, 16, 4))
+    inner = keras.Model(inside, convolution(name="conv_1")(inside), name="inner")
+    inputs = keras.Input((16, 16, 3))
+    outputs = convolution(name="conv_3")(inner(convolution(name="conv_1")(inputs)))
+    report = fit_network(digits, model=keras.Model(inputs, outputs), unfreeze=unfreeze).report_
+    assert report.unfrozen == changed
 
 
 def test_fit_more_blocks_than_there_are_raises(digits):

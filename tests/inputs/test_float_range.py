@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from input_samples import LazyItems
 from PIL import Image
 from scipy import ndimage
 
@@ -97,23 +98,10 @@ def test_transform_sixteen_bit_arrays_and_files_agree(extractor, tmp_path):
     np.testing.assert_array_equal(extractor.fit_transform(BRIGHT[..., 0].astype("u1")), of_files)
 
 
-class Lazy:
-    """Images that are made when they are asked for."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, row):
-        return self.images[row].copy()
-
-
 def test_lazy_sequence_learns_range_in_pass(extractor):
     with pytest.raises(InputError, match=r"X \* 255"):
-        extractor.fit_transform(Lazy(BRIGHT / 255))
-    extractor.fit_transform(Lazy(np.concatenate([DARK, BRIGHT])))
+        extractor.fit_transform(LazyItems(BRIGHT / 255))
+    extractor.fit_transform(LazyItems(np.concatenate([DARK, BRIGHT])))
     assert extractor.float_range_ == (0, 255)
-    assert extractor.transform(Lazy(DARK)).shape == (1, 400)
-    assert extractor.fit(Lazy(BRIGHT)).float_range_ == (0, 255)
+    assert extractor.transform(LazyItems(DARK)).shape == (1, 400)
+    assert extractor.fit(LazyItems(BRIGHT)).float_range_ == (0, 255)

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 
 import pytest
+from watched_pages import WatchedPages
 
 CHROMIUM = "chromium", "chromium-browser", "google-chrome"
 
@@ -24,29 +25,6 @@ def browser():
 @pytest.fixture
 def opened(browser):
     """Open files in pages; at the end, check that they requested nothing and ran without errors."""
-    faults = []
-    with contextlib.ExitStack() as contexts:
-
-        def open_page(path, **options):
-            context = contexts.enter_context(
-                contextlib.closing(browser.new_context(**{"offline": True} | options))
-            )
-            page = context.new_page()
-            url = path.as_uri()
-            page.on("request", lambda request: faults.extend(_requests_elsewhere(request, url)))
-            page.on("console", lambda message: faults.extend(_errors(message)))
-            page.on("pageerror", lambda error: faults.append(f"uncaught: {error}"))
-            page.goto(url)
-            return page
-
-        yield open_page
-    assert faults == []
-
-
-def _requests_elsewhere(request, url):
-    is_inside = request.url.partition("#")[0] == url or request.url.startswith(("data:", "blob:"))
-    return [] if is_inside else [f"request: {request.url}"]
-
-
-def _errors(message):
-    return [f"console: {message.text}"] if message.type == "error" else []
+    with contextlib.closing(WatchedPages(browser)) as pages:
+        yield pages.open
+    assert pages.faults == []

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from featx import FeatureExtractor, TransferClassifier, TransferRegressor
+from featx.exceptions import ParameterError
 from featx.reporting.report import report
 
 HOSTILE = "</script><img src=x onerror='window.hacked=1'>"
@@ -177,3 +178,11 @@ def test_page_replaces_file_when_complete(page, photos, tmp_path):
     found.to_html(path)
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert json.dumps(found.to_dict())
+
+
+def test_page_map_by_t_sne(photos, opened, tmp_path):
+    found = report(TransferClassifier("tiny"), *photos)
+    found.to_html(tmp_path / "report.html", projection="tsne")
+    assert "t-SNE" in opened(tmp_path / "report.html").inner_text("#map")
+    with pytest.raises(ParameterError, match="pca"):
+        found.to_html(tmp_path / "report.html", projection="pcq")

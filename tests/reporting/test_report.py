@@ -47,6 +47,16 @@ def test_report_agrees_with_scikit_learn(classifier, images, labels):
     assert sum(pair["n"] for pair in data["confused"]) == data["n_mistakes"]
 
 
+def test_report_names_every_confused_pair(classifier, images):
+    many = np.array([f"class {number:02}" for number in np.arange(45) // 3])
+    data = report(classifier, images, many, cv=3).to_dict()
+    assert len(data["confused"]) > 8
+    assert sum(pair["n"] for pair in data["confused"]) == data["n_mistakes"]
+    assert [bool(pair["examples"]) for pair in data["confused"][7:9]] == [True, False]
+    weakest = next(a for a in data["advice"] if a["step"].startswith("Collect more images of"))
+    assert "most frequent mistake" in weakest["reason"]
+
+
 def test_report_is_plain_data(classifier, images, labels):
     found = report(classifier, images, labels, cv=3)
     data = json.loads(json.dumps(found.to_dict(), allow_nan=False))

@@ -131,6 +131,8 @@ def test_check_manifest_takes_what_save_writes(changes):
         ("backbone", {"name": "/dev/zero"}),
         ("backbone", {"name": "hf://someone/model"}),
         ("backbone", {"name": "tiny", "file": "backbone.keras"}),
+        ("backbone", {"name": "tiny", "label": "tiny"}),
+        ("backbone", {"file": "backbone.keras", "label": 5}),
         ("backbone", {"file": "../x.keras"}),
         ("preprocessing", 5),
         ("preprocessing", "os"),

@@ -79,6 +79,38 @@ def test_round_trip_extractor_embeds_the_same(images, path):
     assert loaded.feature_shape_ == embeddings.shape[1:]
 
 
+@pytest.mark.parametrize("backbone", ["random", "object", "file"])
+def test_round_trip_keeps_names_of_features(backbone, images, path, tmp_path):
+    network = model()
+    network.save(tmp_path / "my network.keras")
+    extractor = {
+        "random": FeatureExtractor("tiny", weights=None, layer="stage1", pooling="max"),
+        "object": FeatureExtractor(network, preprocessing="unit"),
+        "file": FeatureExtractor(tmp_path / "my network.keras", preprocessing="unit"),
+    }[backbone].fit(images)
+    names = extractor.get_feature_names_out().tolist()
+    stem = {"random": "tiny_stage1_max", "object": f"{network.name}_avg", "file": "my network_avg"}
+    assert names[0] == f"{stem[backbone]}_0"
+    for _ in range(2):
+        extractor = round_trip(extractor, path)
+        assert extractor.get_feature_names_out().tolist() == names
+
+
+def test_load_file_without_label_has_that_of_space(images, path):
+    extractor = FeatureExtractor("tiny", weights=None).fit(images)
+    save(extractor, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(entries["featx.json"])
+    del manifest["backbone"]["label"]
+    entries["featx.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    names = load(path).get_feature_names_out().tolist()
+    assert names == extractor.get_feature_names_out().tolist()
+
+
 def test_round_trip_keeps_the_way_to_resize(images, path):
     wide = np.concatenate([images, images[::-1]], axis=2)
     extractor = FeatureExtractor("tiny", resize="crop")
