@@ -18,8 +18,10 @@ from featx.inputs.kinds import kind_of
 from featx.reporting.markdown import Markdown, as_code, escaped, number
 from featx.saving.heads import head_bytes
 
-# Licenses of published weights, as far as featx knows them: see featx/data/TINY.md.
+# Identifiers of Hugging Face for the licenses of published weights, as far as featx knows them:
+# see featx/data/TINY.md.
 _LICENSES = {"tiny": "mit"}
+_NAMES_OF_LICENSES = {"mit": "MIT"}
 _UNKNOWN = "unknown"
 _MAX_NAMES_CHARS = 1_000
 _SCALINGS = {
@@ -102,7 +104,7 @@ class ModelFacts:
             ("estimator", type(self._estimator).__name__),
             ("backbone", self._label),
             ("weights", self._weights()),
-            ("license of the backbone's weights", self.license),
+            ("license of the backbone's weights", _NAMES_OF_LICENSES.get(self.license, _UNKNOWN)),
             ("layer", extractor.layer or "output"),
             ("pooling", pooling or "none, since the layer gives vectors"),
             ("preprocessing", self._scaling()),
