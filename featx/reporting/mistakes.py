@@ -13,6 +13,8 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from featx._targets import as_labels, as_values, comparable
+from featx._training_data import rows_that_were_read
+from featx._transfer import TransferEstimator
 from featx._validation import ParameterFaults
 from featx.evaluation.metrics import checked_labels, checked_proba
 from featx.evaluation.small_images import small_images
@@ -111,6 +113,8 @@ class MistakesDisplay:
     ) -> Self:
         """Plot the mistakes of a fitted classifier, or the largest errors of a regressor.
 
+        Samples that cannot be read are left out if the extractor has ``on_error="nan"``.
+
         Parameters
         ----------
         estimator : TransferClassifier, TransferRegressor or other estimator
@@ -151,11 +155,13 @@ class MistakesDisplay:
         import_pyplot(f"{cls.__name__}.from_estimator")  # before the pass
         _check_n_images(n_images)
         check_is_fitted(estimator)
-        y_pred, proba = _predictions(estimator, X)
+        samples = as_samples(X)
+        y = as_labels(y)
+        _check_same_length(samples, y)
+        rows, y_pred, proba = _predictions(estimator, samples)
         classes = getattr(estimator, "classes_", None) if proba is not None else None
-        return cls.from_predictions(
-            X, y, y_pred, proba=proba, classes=classes, n_images=n_images, ax=ax
-        )
+        outcome = _Outcome.of(y[rows], y_pred, proba, classes)._replace(rows=rows)
+        return cls._of_outcome(samples, outcome, n_images, ax)
 
     @classmethod
     def from_predictions(
@@ -207,16 +213,16 @@ class MistakesDisplay:
         _check_n_images(n_images)
         samples = as_samples(X)
         outcome = _Outcome.of(y_true, y_pred, proba, classes)
-        if len(outcome.y_true) != len(samples):
-            raise InputError(
-                f"X has {len(samples)} samples and y_true has {len(outcome.y_true)}: expected the "
-                "same number"
-            )
-        rows = outcome.worst_rows()
+        _check_same_length(samples, outcome.y_true)
+        return cls._of_outcome(samples, outcome, n_images, ax)
+
+    @classmethod
+    def _of_outcome(cls, samples: Samples, outcome: _Outcome, n_images: int, ax: Any) -> Self:
+        worst = outcome.worst()
         return cls(
-            mistakes=outcome.mistakes(samples, rows[:n_images]),
-            n_mistakes=len(rows),
-            n_samples=len(samples),
+            mistakes=outcome.mistakes(samples, worst[:n_images]),
+            n_mistakes=len(worst),
+            n_samples=len(outcome.y_true),
         ).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
@@ -267,15 +273,24 @@ def _check_n_images(n_images: Any) -> None:
     faults.raise_any()
 
 
-def _predictions(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Return predictions, and probabilities if there are any, with one pass if possible."""
+def _check_same_length(samples: Samples, y: np.ndarray) -> None:
+    if len(y) != len(samples):
+        raise InputError(
+            f"X has {len(samples)} samples and y has {len(y)}: expected the same number"
+        )
+
+
+def _predictions(estimator: Any, samples: Samples) -> tuple[np.ndarray, Any, Any]:
+    """Return the rows that could be read, their predictions, and probabilities if there are any."""
     has_proba = hasattr(estimator, "predict_proba")
-    if not hasattr(estimator, "head_"):
-        return estimator.predict(X), estimator.predict_proba(X) if has_proba else None
-    rows = as_head_input(np.asarray(estimator.transform(X)))
-    return predict(estimator.head_, rows), (
-        estimator.head_.predict_proba(rows) if has_proba else None
-    )
+    if not isinstance(estimator, TransferEstimator):
+        X, rows = samples.given, np.arange(len(samples))
+        return rows, estimator.predict(X), estimator.predict_proba(X) if has_proba else None
+    embeddings = np.asarray(estimator.transform(samples))
+    rows = np.flatnonzero(rows_that_were_read(embeddings))
+    inputs = as_head_input(embeddings[rows])
+    head = estimator.head_
+    return rows, predict(head, inputs), head.predict_proba(inputs) if has_proba else None
 
 
 class _Outcome(NamedTuple):
@@ -285,6 +300,7 @@ class _Outcome(NamedTuple):
     y_pred: np.ndarray
     confidence: np.ndarray | None
     loss: np.ndarray | None
+    rows: np.ndarray | None = None  # of the samples, if some have no prediction
 
     @classmethod
     def of(cls, y_true: Any, y_pred: Any, proba: Any, classes: Any) -> Self:
@@ -319,25 +335,26 @@ class _Outcome(NamedTuple):
         y_true, y_pred = y_true.ravel(), y_pred.ravel()
         return cls(y_true, y_pred, None, np.abs(y_true - y_pred))
 
-    def worst_rows(self) -> np.ndarray:
-        """Return the rows of mistakes, those with the largest loss first."""
-        rows = np.flatnonzero(self.y_true != self.y_pred)
-        return rows if self.loss is None else rows[np.argsort(-self.loss[rows], kind="stable")]
+    def worst(self) -> np.ndarray:
+        """Return the places of mistakes, those with the largest loss first."""
+        wrong = np.flatnonzero(self.y_true != self.y_pred)
+        return wrong if self.loss is None else wrong[np.argsort(-self.loss[wrong], kind="stable")]
 
-    def mistakes(self, samples: Samples, rows: np.ndarray) -> list[Mistake]:
-        """Return the mistakes in some rows, with their pictures."""
+    def mistakes(self, samples: Samples, places: np.ndarray) -> list[Mistake]:
+        """Return the mistakes in some places, with their pictures."""
+        rows = places if self.rows is None else self.rows[places]
         return [
             Mistake(
                 row=small.row,
                 name=samples.name(small.row),
-                true=self.y_true[small.row].item(),
-                predicted=self.y_pred[small.row].item(),
-                confidence=None if self.confidence is None else float(self.confidence[small.row]),
-                loss=None if self.loss is None else float(self.loss[small.row]),
+                true=self.y_true[place].item(),
+                predicted=self.y_pred[place].item(),
+                confidence=None if self.confidence is None else float(self.confidence[place]),
+                loss=None if self.loss is None else float(self.loss[place]),
                 image=small.image,
                 fault=small.fault,
             )
-            for small in small_images(samples, rows)
+            for place, small in zip(places, small_images(samples, rows), strict=True)
         ]
 
 

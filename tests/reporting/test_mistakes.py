@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from featx import FeatureExtractor, MistakesDisplay, TransferClassifier, TransferRegressor
-from featx.exceptions import InputError, ParameterError
+from featx.exceptions import BadSampleWarning, InputError, ParameterError
 
 PROBA = np.array([[0.9, 0.1], [0.6, 0.4], [0.99, 0.01], [0.2, 0.8]])
 Y_TRUE, Y_PRED = ["cat", "dog", "dog", "dog"], ["cat", "cat", "cat", "dog"]
@@ -63,6 +63,19 @@ def test_mistakes_of_classifier_are_found(images, labels):
     assert MistakesDisplay.from_estimator(classifier, images, labels).n_mistakes == 0
 
 
+def test_mistakes_leave_unread_samples_out(images, labels):
+    classifier = TransferClassifier(FeatureExtractor("tiny", on_error="nan")).fit(images, labels)
+    samples, wrong = ["gone.png", *images[:6]], ["dark", *np.roll(labels[:6], 1)]
+    with pytest.warns(BadSampleWarning):
+        display = MistakesDisplay.from_estimator(classifier, samples, wrong)
+    assert (display.n_mistakes, display.n_samples) == (6, 6)
+    assert {each.row for each in display.mistakes} == {1, 2, 3, 4, 5, 6}
+    by_row = {each.row: each.true for each in display.mistakes}
+    assert [by_row[row] for row in range(1, 7)] == wrong[1:]
+    with pytest.raises(InputError, match="X has 7 samples and y has 6"):
+        MistakesDisplay.from_estimator(classifier, samples, wrong[1:])
+
+
 def test_mistakes_of_pipeline_are_found(images, labels):
     pipeline = make_pipeline(FeatureExtractor("tiny"), LogisticRegression()).fit(images, labels)
     display = MistakesDisplay.from_estimator(pipeline, images, np.roll(labels, 1), n_images=2)
@@ -97,7 +110,7 @@ def test_mistakes_fit_into_given_axes(paths):
 @pytest.mark.parametrize(
     ("y_true", "y_pred", "proba", "message"),
     [
-        (Y_TRUE[:3], Y_PRED[:3], None, "X has 4 samples and y_true has 3"),
+        (Y_TRUE[:3], Y_PRED[:3], None, "X has 4 samples and y has 3"),
         (Y_TRUE, [[0, 1]] * 4, None, "one label for each sample"),
         ([[0, 1]] * 4, [[0, 1]] * 4, [PROBA, PROBA], "one label for each sample"),
         ([[0.5, 1]] * 4, [[0.5, 1]] * 4, None, "y_true has shape .*one value for each sample"),
