@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 
 from featx import EmbeddingMapDisplay, FeatureExtractor
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
@@ -87,7 +88,8 @@ def test_map_without_pooling_raises(images):
 
 
 def test_map_by_other_method_names_axes(digits):
-    display = EmbeddingMapDisplay.from_embeddings(digits[0][:60], method="tsne")
+    with threadpool_limits(1):  # threads of t-SNE wait for one another on a busy machine
+        display = EmbeddingMapDisplay.from_embeddings(digits[0][:40], method="tsne")
     assert display.ax_.get_ylabel() == "t-SNE 2"
     with pytest.raises(ParameterError, match="method='pac'"):
         EmbeddingMapDisplay.from_embeddings(digits[0], method="pac")
