@@ -36,6 +36,7 @@ from featx._text import one_line
 from featx._version import __version__
 from featx._warning import warn_caller
 from featx.cli.cache import cache
+from featx.cli.check import check
 from featx.cli.models import evaluate, export, fit, predict
 from featx.cli.options import (
     FOLDER,
@@ -333,7 +334,7 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (fit, predict, evaluate, export, similar, cache):
+for command in (fit, predict, evaluate, export, check, similar, cache):
     cli.add_command(command)
 
 
