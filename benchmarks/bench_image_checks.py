@@ -1,8 +1,8 @@
 """Measure what `find_image_issues` and the search for outliers find, and their false alarms.
 
 Sixty images of each set are made dark (0.25 of each level), bright, faint (0.12 of the range),
-blurred (a Gaussian of 1 % of the longer side, and noise of two levels), tiny (a sixth of each side)
-and stretched (four times as long). Each issue is counted among all originals, false alarms or true
+blurred (a Gaussian of 1 % of the longer side, but of 1.5 pixels or more, and noise of two levels),
+tiny (a sixth of each side) and stretched (four times as long). Each issue is counted among all originals, false alarms or true
 ones, and among its changed images with the originals. Outliers are two images of each other set.
 
 Without the shared data (--shared) only scikit-learn's digits are measured, without outliers.
@@ -32,7 +32,7 @@ from featx.evaluation.outliers import find_outliers
 
 def blurred(image):
     """Return a blurred image with the noise of a sensor."""
-    image = image.filter(ImageFilter.GaussianBlur(0.01 * max(image.size)))
+    image = image.filter(ImageFilter.GaussianBlur(max(1.5, 0.01 * max(image.size))))
     noise = np.random.default_rng(0).normal(0, 2, (image.height, image.width, 1))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 

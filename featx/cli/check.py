@@ -106,10 +106,13 @@ def _list_images_to_check(folder: str) -> _CheckedImages:
 
 def _names_of_splits(folder: str) -> list[str]:
     """Return the sorted names of the folders inside if there are several, all of splits."""
+    from featx.inputs.folders import is_litter
+
     place = Path(folder).expanduser()
     if not place.is_dir():
         return []
-    names = sorted(entry.name for entry in place.iterdir() if entry.is_dir())
+    folders = (entry.name for entry in place.iterdir() if entry.is_dir())
+    names = sorted(name for name in folders if not (name.startswith(".") or is_litter(name)))
     are_splits = {name.lower() for name in names} <= _SPLITS
     return names if are_splits and len(names) > 1 else []
 
