@@ -316,10 +316,7 @@ def _map_points(
         placed.xy,
         [names[int(row)] for row in rows],
         colorings,
-        details=[
-            [f"label: {t}", f"predicted: {p}"]
-            for t, p in zip(map(label_text, true), map(label_text, predicted), strict=True)
-        ],
+        details=[[describer.certainty(int(place))] for place in places],
         tiles=pictures.atlas(rows),
         muted={"mistake": "right"},
     )
