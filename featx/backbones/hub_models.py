@@ -119,9 +119,10 @@ def padding_id(model: keras.Model) -> int | None:
     """
     inputs = set(map(id, model.inputs))
     for call in calls_of(model):
-        given = call.arguments.args
-        if type(call.operation).__name__ == "NotEqual" and id(given[0]) in inputs:
-            return int(given[1])
+        first, second = (*call.arguments.args, None, None)[:2]
+        compares = type(call.operation).__name__ == "NotEqual" and id(first) in inputs
+        if compares and isinstance(second, int | float | np.number):
+            return int(second)
     return None
 
 

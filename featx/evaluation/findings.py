@@ -18,11 +18,11 @@ from featx.evaluation.image_checks import ISSUES
 from featx.evaluation.label_issues import find_label_issues
 from featx.evaluation.outliers import find_outliers
 from featx.evaluation.pixel_hashes import ImageHashes
-from featx.exceptions import InputError
+from featx.exceptions import InputError, ParameterError
 
 KINDS = (
     *ISSUES[:-1],
-    "label",
+    "suspect label",
     "in two classes",
     "in two splits",
     "exact duplicate",
@@ -95,7 +95,12 @@ def find_all_issues(
     checked, unchecked = _checked_labels(X, labels, rows, groups)
     if checked is not None:
         found += [
-            Finding(int(rows[at]), "label", float(checked.scores[at]), str(checked.suggested[at]))
+            Finding(
+                int(rows[at]),
+                "suspect label",
+                float(checked.scores[at]),
+                str(checked.suggested[at]),
+            )
             for at in checked.indices.tolist()
         ]
     found.sort(key=lambda finding: KINDS.index(finding.issue))
@@ -108,7 +113,8 @@ def _of_pixels(images: Bunch) -> Iterator[Finding]:
     aspect = np.maximum(images.width, images.height) / np.maximum(
         np.minimum(images.width, images.height), 1
     )
-    size = [f"{width}x{height} pixels" for width, height in zip(images.width, images.height)]
+    sizes = zip(images.width, images.height, strict=True)
+    size = [f"{width}x{height} pixels" for width, height in sizes]
     for issue, measure, detail in (
         ("unreadable", np.full(len(side), np.nan), images.fault),
         ("dark", images.brightness, size),
@@ -152,5 +158,5 @@ def _checked_labels(
         return None, "there are no labels"
     try:
         return find_label_issues(X, np.asarray(labels)[rows], groups=groups), ""
-    except InputError as exc:
+    except (InputError, ParameterError) as exc:
         return None, str(exc)

@@ -21,6 +21,7 @@ _DARK = 0.32  # largest level of nearly all pixels; that of photographs is 0.4 o
 _BRIGHT = 0.8  # smallest level of nearly all pixels; that of photographs is 0.73 or less
 _FAINT = 0.15  # range of nearly all levels; that of photographs is 0.34 or more
 _BLURRED = 0.6  # sharpness of edges that spread over 0.9 pixels; photographs have 0.7 or more
+_EDGES = 0.1  # of the energy of the gradient, if not all of it is noise
 _TINY = 1 / 4  # of the usual side
 _ODD_ASPECT = 3.0  # of the longer side to the shorter one ...
 _ODD_FACTOR = 2.0  # ... and of that to the usual one
@@ -171,8 +172,8 @@ def measure_image(small: SmallImage) -> ImageMeasures:
 def sharpness_of(levels: np.ndarray) -> float:
     """Return the energy of the Laplacian divided by that of the gradient, both without noise.
 
-    `levels` are gray levels (h, w), float32. NaN is returned where there are no edges. See
-    :func:`find_image_issues` for the sources.
+    `levels` are gray levels (h, w), float32. NaN is returned where there are no edges, or only
+    noise. See :func:`find_image_issues` for the sources.
 
     Examples
     --------
@@ -190,8 +191,9 @@ def sharpness_of(levels: np.ndarray) -> float:
     checked = across[2:] + across[:-2] - 2 * across[1:-1]
     noise = (1.4826 * float(np.median(np.abs(checked)))) ** 2 / 36
     right, below = np.diff(levels, axis=1), np.diff(levels, axis=0)
-    gradient = float(np.mean(right**2) + np.mean(below**2)) - 4 * noise
-    if gradient <= 1e-6 * float(np.mean(levels**2)):
+    measured = float(np.mean(right**2) + np.mean(below**2))
+    gradient = measured - 4 * noise
+    if measured == 0 or gradient < _EDGES * measured:
         return np.nan
     return max(0.0, float(np.mean(laplacian**2)) - 20 * noise) / gradient
 

@@ -8,6 +8,7 @@ from sklearn.preprocessing import normalize
 from featx.evaluation.pixel_hashes import nearest_rows
 
 _FAR = 3.5
+_FEW = 30  # samples, among which ten neighbors are not near
 _QUARTILE = 0.6745  # of the normal distribution
 
 
@@ -18,7 +19,7 @@ def find_outliers(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     divided by that of the upper quartile from the median, times 0.6745. Outliers have more than
     3.5 (Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers", who use the median absolute
     deviation; the upper half alone fits these skewed distances better). If most samples are equally
-    far, there are no outliers.
+    far, or there are fewer than 30, there are no outliers.
 
     `embeddings` (n_samples, n_features) are finite; the result is (n_samples,) float64, and the
     rows, int64, the farthest first.
@@ -30,7 +31,7 @@ def find_outliers(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> find_outliers(X)[1].tolist()
     [7]
     """
-    if len(embeddings) < 3:
+    if len(embeddings) < _FEW:
         return np.zeros(len(embeddings)), np.zeros(0, np.int64)
     neighbors = nearest_rows(normalize(np.asarray(embeddings, np.float32)))
     mean = neighbors.distances.mean(axis=1, dtype=np.float64)

@@ -18,6 +18,7 @@ from featx.digests.hashing import digest_of
 from featx.evaluation.small_images import SmallImage, small_images
 from featx.exceptions import SampleFault
 from featx.inputs.samples import Samples
+from featx.probes._arrays import largest_of_each_row
 
 _HASH_SIDE = 16
 HASH_WORDS = _HASH_SIDE**2 // 64
@@ -199,19 +200,11 @@ def _nearest_of_blocks(
             cosines = some @ directions[others : others + _BLOCK_COLUMNS].T
             own = np.arange(max(start, others), min(start + len(some), others + cosines.shape[1]))
             cosines[own - start, own - others] = -np.inf
-            best = _largest_columns(cosines, n_neighbors)
-            parts.append((best + others, np.take_along_axis(cosines, best, 1)))
+            columns, largest = largest_of_each_row(cosines, min(n_neighbors, len(cosines.T)))
+            parts.append((columns + others, largest))
         rows, cosines = (np.hstack(part) for part in zip(*parts, strict=True))
         order = np.argsort(-cosines, axis=1, kind="stable")[:, :n_neighbors]
         yield np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1)
-
-
-def _largest_columns(values: np.ndarray, n_columns: int) -> np.ndarray:
-    """Return the columns of the largest values of each row, in any order."""
-    n_dropped = values.shape[1] - n_columns
-    if n_dropped <= 0:
-        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
-    return np.argpartition(values, n_dropped, axis=1)[:, n_dropped:]
 
 
 def copies_of_pixels(

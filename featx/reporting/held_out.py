@@ -161,7 +161,7 @@ def cross_validated(
     check_keeps_samples_together(head, y, groups, n_views=extractor.views)
     views = training_views(extractor, samples)
     rows = np.flatnonzero(rows_that_were_read(views))
-    views, y = views[rows], y[rows]
+    views, y = (views, y) if len(rows) == len(y) else (views[rows], y[rows])
     groups = None if groups is None else groups[rows]
     folds = split(y, cv=cv, groups=groups, is_classifier=is_classifier(estimator))
     classes = np.unique(y) if is_classifier(estimator) and y.ndim == 1 else np.empty(0)
@@ -183,7 +183,7 @@ def cross_validated(
         proba = np.empty((len(y), len(classes)), np.float32)
         for (_, test), part in zip(folds, parts, strict=True):
             proba[test] = part.proba
-    embeddings = views.mean(axis=1)
+    embeddings = views[:, 0] if views.shape[1] == 1 else views.mean(axis=1)
     return HeldOut(estimator, extractor, rows, embeddings, y, y_pred, proba, classes, fold, groups)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from featx._text import one_line
 from featx._validation import InputFaults
+from featx.reporting.rendering import html_template, text_of
 from featx.reporting.thumbnails import Atlas
 
 # Okabe and Ito (2008), "Color universal design", without yellow, which is too pale on white. Their
@@ -163,7 +164,7 @@ def embedding_map(points: MapPoints) -> MapParts:
     data = _data(points, xy, colorings)
     sheets = points.tiles.sheets if points.tiles else []
     has_point = np.isfinite(xy).all(axis=1)
-    body = _template("map.html").render(
+    body = html_template("map.html").render(
         colorings=colorings,
         caption=one_line(points.caption),
         n_samples=len(xy),
@@ -175,10 +176,10 @@ def embedding_map(points: MapPoints) -> MapParts:
         data=_safe_json(data),
         plot=_safe_json(_plot_item()),
         sheets=[base64.b64encode(sheet).decode() for sheet in sheets],
-        script=_asset("map.js"),
+        script=text_of("map.js"),
     )
-    head = _template("map_head.html").render(
-        style=_asset("map.css"), palette=PALETTE, bokeh=_bokeh_scripts()
+    head = html_template("map_head.html").render(
+        style=text_of("map.css"), palette=PALETTE, bokeh=_bokeh_scripts()
     )
     return MapParts(head, body)
 
@@ -449,20 +450,3 @@ def _shades(shades: np.ndarray) -> list[str]:
 
 
 # ---- files of the page ----
-
-
-@cache
-def _asset(name: str) -> str:
-    """Return the text of a file beside this module."""
-    from importlib.resources import files
-
-    return files("featx.reporting").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template(name: str) -> Any:
-    """Return a template, in which all text is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("featx.reporting", "")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(name)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import html
-from functools import cache
-from importlib import resources
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from featx._text import one_line
 from featx.exceptions import MissingExtraError
 from featx.reporting import figures
 from featx.reporting.advice import percent, points
@@ -19,6 +16,7 @@ from featx.reporting.held_out import HeldOut
 from featx.reporting.map import MapParts, MapPoints, embedding_map
 from featx.reporting.pictures import Pictures, rows_listed
 from featx.reporting.projection import Projection, project
+from featx.reporting.rendering import html_template, text_of
 from featx.reporting.sections import Describer, label_text
 
 N_LISTED = 96  # samples of a list that are shown
@@ -43,7 +41,7 @@ def html_page(
     data: dict[str, Any], describer: Describer, pictures: Pictures, projection: str
 ) -> str:
     """Return the page as text; the map has a projection of :func:`project`."""
-    template = _templates().get_template("report.html")
+    template = html_template("report.html")
     pictures.take(rows_listed(data, N_LISTED))
     headings = _HEADINGS | (_HEADINGS_OF_VALUES if data["task"] == "values" else {})
     held_out = describer.held_out
@@ -73,8 +71,8 @@ def html_page(
         pictures=pictures,
         map=map_parts,
         map_text=_map_text(placed, projection, (len(places), len(held_out.rows))),
-        css=_text_of("report.css"),
-        script=_text_of("report.js"),
+        css=text_of("report.css"),
+        script=text_of("report.js"),
         percent=percent,
     )
 
@@ -97,29 +95,6 @@ def check_report_packages() -> None:
         raise MissingExtraError(
             f"a page needs {', '.join(missing)}: install them with pip install 'featx[report]'"
         )
-
-
-@cache
-def _templates() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("featx.reporting")
-    return Environment(
-        loader=loader,
-        autoescape=True,
-        finalize=_without_control_characters,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-
-
-def _without_control_characters(value: Any) -> Any:
-    """Return text, such as a name, on one line; HTML of our own, marked as safe, is unchanged."""
-    return one_line(value) if type(value) is str else value
-
-
-def _text_of(name: str) -> str:
-    return (resources.files("featx.reporting") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _is_shown(section: str, data: dict[str, Any], map_parts: MapParts) -> bool:
@@ -316,10 +291,7 @@ def _map_points(
         placed.xy,
         [names[int(row)] for row in rows],
         colorings,
-        details=[
-            [f"label: {t}", f"predicted: {p}"]
-            for t, p in zip(map(label_text, true), map(label_text, predicted), strict=True)
-        ],
+        details=[[describer.certainty(int(place))] for place in places],
         tiles=pictures.atlas(rows),
         muted={"mistake": "right"},
     )

@@ -61,7 +61,7 @@ class Report:
     >>> from featx import TransferClassifier, report
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    >>> images[:20] //= 3
+    >>> images[:20] //= 4
     >>> found = report(TransferClassifier("tiny", "ridge"), images, ["dark"] * 20 + ["light"] * 20)
     >>> found.to_dict()["metrics"]["accuracy"]
     1.0
@@ -190,7 +190,7 @@ def report(
     >>> from featx import TransferClassifier, report
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    >>> images[:20] //= 3
+    >>> images[:20] //= 4
     >>> labels = np.repeat(["dark", "light"], 20)
     >>> report(TransferClassifier("tiny", "ridge"), images, labels, cv=4)
     <Report on 40 samples: accuracy 1.000, cross-validation with 4 folds, stratified and shuffled>

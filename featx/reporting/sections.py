@@ -94,6 +94,12 @@ class Describer(NamedTuple):
             entry["confidence"] = float(held_out.proba[place].max())
         return entry | more
 
+    def certainty(self, place: int) -> str:
+        """Return the probability of the predicted class, or the loss, as text."""
+        if self.held_out.proba is not None:
+            return f"probability: {self.held_out.proba[place].max():.2f}"
+        return f"loss: {self.losses[place]:.4g}"
+
     def samples(self, places: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """Return the entries of several samples."""
         return [self.sample(int(place)) for place in places]

@@ -8,7 +8,7 @@ from sklearn.model_selection import GridSearchCV
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, load, save
 from featx.backbones.augment import Augmentation
-from featx.backbones.hub_models import single_input_model
+from featx.backbones.hub_models import padding_id, single_input_model
 from featx.digests.tensor_history import calls_of
 from featx.exceptions import BackboneError, EngineError, SavedFileError
 from featx.finetune.plan import TrainingPlan
@@ -327,6 +327,16 @@ def test_hub_model_encoder_is_unrolled_if_possible(family, model, images):
     names = [call.operation.name for call in calls_of(network)]
     blocks = [f"transformer_block_{number}" for number in (1, 2, 3)]
     assert names[1:] == (["deit_encoder"] if family == "deit" else ["dropout", *blocks, "ln"])
+
+
+def test_padding_id_is_that_of_a_comparison_with_a_number():
+    inputs = keras.Input((4,), dtype="int32")
+    compared = {"number": (inputs, 7), "reversed": (7, inputs), "tensors": (inputs, inputs + 1)}
+    models = {
+        name: keras.Model(inputs, keras.ops.not_equal(*pair)) for name, pair in compared.items()
+    }
+    found = {name: padding_id(model) for name, model in models.items()}
+    assert found == {"number": 7, "reversed": None, "tensors": None}
 
 
 def test_hub_model_of_two_towers_names_parts():

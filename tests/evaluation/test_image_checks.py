@@ -80,6 +80,11 @@ def test_image_issues_sharpness_ignores_contrast_and_noise(photos):
     np.testing.assert_allclose(with_noise, sharp, rtol=0.25)
 
 
+def test_image_issues_noise_is_not_blurred(images):
+    assert issues(images) == {}
+    assert np.isnan(find_image_issues(images).sharpness).mean() > 0.5
+
+
 def test_image_issues_equal_pixels_are_duplicates(photos):
     lossless = [encoded(photos[0], "PNG"), encoded(photos[1], "PNG"), encoded(photos[0], "BMP")]
     found = find_image_issues([*lossless, photos[0], photos[0].resize((320, 240))])

@@ -218,7 +218,9 @@ def test_keys_and_wheel_zoom_the_plot(open_map, digits_page):
     assert page.evaluate("window.featxMap.zoom") == 1.5
     page.keyboard.press("0")
     page.locator("#featx-map-plot").hover()
+    page.evaluate("addEventListener('wheel', () => { window.isWheeled = true; })")
     page.mouse.wheel(0, -300)
+    page.wait_for_function("window.isWheeled")
     assert page.evaluate("window.featxMap.zoom") == 1
     page.keyboard.down("Control")
     page.mouse.wheel(0, -300)
@@ -252,8 +254,9 @@ def test_dark_page_has_light_text(open_map, digits_page):
     colors = set(page.evaluate("window.featxMap.points.data.color"))
     page.emulate_media(color_scheme="dark")
     assert shades(page) == ("light", "dark")
-    changed = colors ^ set(page.evaluate("window.featxMap.points.data.color"))
-    assert len(changed) == 2  # the color of text
+    text = "getComputedStyle(document.querySelector('#featx-map')).getPropertyValue('--featx-ink')"
+    page.wait_for_function(f"window.featxMap.points.data.color.includes({text})")
+    assert len(colors ^ set(page.evaluate("window.featxMap.points.data.color"))) == 2
 
 
 def shades(page):

@@ -1,0 +1,206 @@
+"""`featx check`: what may be wrong with the images of a folder, and with their labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from featx._text import one_line
+from featx.cli.options import FOLDER, Command, GivenPath, extractor_options, make_extractor
+from featx.cli.output import (
+    AS_JSON,
+    FORCE,
+    check_ending,
+    check_output_files,
+    echo,
+    print_json,
+    print_table,
+    status,
+)
+from featx.exceptions import BadSampleWarning
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from featx.evaluation.findings import Finding, Findings
+
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@click.command(cls=Command)
+@FOLDER
+@click.option(
+    "--out", type=GivenPath(path_type=Path), help="A .csv file with one row for each finding."
+)
+@FORCE
+@click.option("--backbone", default="mobilenet_v2", show_default=True)
+@extractor_options
+@AS_JSON
+def check(
+    folder: str, out: Path | None, force: bool, backbone: str, as_json: bool, **options: Any
+) -> None:
+    """Find images of FOLDER that are damaged, poor, alike, outliers or labeled wrongly.
+
+    FOLDER has a folder per class, or images alone; folders named train, val and test may hold the
+    class folders. Found are unreadable, dark, bright, faint, blurred, tiny and odd-shaped images;
+    labels that are probably wrong; exact and near duplicates, and those in two classes or in two
+    splits; outliers. Images that cannot be read never stop the others.
+
+    The file OUT has the columns path, label, issue, score and detail. The detail is the suggested
+    label, the path of the duplicate, the size or the reason. So that a spreadsheet takes no name
+    for a formula, a cell that begins with one of = + - @ gets a leading apostrophe.
+    """
+    if out is not None:
+        check_ending(out, (".csv",))
+        check_output_files(out, force=force)
+    from featx.evaluation.findings import find_all_issues
+    from featx.evaluation.image_checks import find_image_issues
+
+    extractor = make_extractor(backbone, {**options, "on_error": "nan"})
+    images = _list_images_to_check(folder)
+    embeddings = _embedded_images(extractor, images.paths)
+    with status("checking images"):
+        pixels = find_image_issues(images.paths)
+        findings = find_all_issues(pixels, embeddings, labels=images.labels, splits=images.splits)
+    if out is not None:
+        _write_findings(out, images, findings.found)
+    if as_json:
+        print_json(_as_document(folder, images, findings))
+    else:
+        _print_findings(images, findings, out)
+
+
+class _CheckedImages(NamedTuple):
+    """Paths of images, with labels and the names of splits; None if the folder has none."""
+
+    paths: np.ndarray
+    labels: np.ndarray | None
+    splits: np.ndarray | None
+
+
+def _list_images_to_check(folder: str) -> _CheckedImages:
+    """List the images of a folder with or without classes, or of several splits of them."""
+    import numpy as np
+
+    from featx.cli.files import list_folder
+
+    names = _names_of_splits(folder)
+    if not names:
+        images = list_folder(folder)
+        return _CheckedImages(images.data, images.target, None)
+    parts = [list_folder(os.path.join(os.path.expanduser(folder), name)) for name in names]
+    are_labeled = all(part.target is not None for part in parts)
+    return _CheckedImages(
+        np.concatenate([part.data for part in parts]),
+        np.concatenate([part.target for part in parts]) if are_labeled else None,
+        np.repeat(names, [len(part.data) for part in parts]),
+    )
+
+
+def _names_of_splits(folder: str) -> list[str]:
+    """Return the sorted names of the folders inside if there are several, all of splits."""
+    from featx.inputs.folders import is_litter
+
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        return []
+    folders = (entry.name for entry in place.iterdir() if entry.is_dir())
+    names = sorted(name for name in folders if not (name.startswith(".") or is_litter(name)))
+    are_splits = {name.lower() for name in names} <= _SPLITS
+    return names if are_splits and len(names) > 1 else []
+
+
+def _embedded_images(extractor: Any, paths: np.ndarray) -> np.ndarray:
+    """Return the embeddings of images as vectors, NaN for those that cannot be read."""
+    import numpy as np
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BadSampleWarning)  # they become findings
+        embeddings = np.asarray(extractor.fit_transform(paths))
+    return embeddings.reshape(len(embeddings), -1)
+
+
+def _write_findings(out: Path, images: _CheckedImages, found: list[Finding]) -> None:
+    from featx._files import replaced_atomically
+
+    with (
+        replaced_atomically(out) as beside,
+        open(beside, "x", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        writer.writerow(["path", "label", "issue", "score", "detail"])
+        for row in (_as_row(images, finding) for finding in found):
+            writer.writerow([_as_text_cell(value) for value in row.values()])
+
+
+def _as_text_cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula; NaN becomes empty."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
+    return value if value == value else ""
+
+
+def _as_row(images: _CheckedImages, finding: Finding) -> dict[str, Any]:
+    """Return a finding by column, with the paths of the images."""
+    label = "" if images.labels is None else str(images.labels[finding.row])
+    detail = finding.detail if finding.other < 0 else str(images.paths[finding.other])
+    return {
+        "path": str(images.paths[finding.row]),
+        "label": label,
+        "issue": finding.issue,
+        "score": round(finding.score, 6),
+        "detail": detail,
+    }
+
+
+def _as_document(folder: str, images: _CheckedImages, findings: Findings) -> dict[str, Any]:
+    checked = findings.labels
+    return {
+        "folder": folder,
+        "n_images": len(images.paths),
+        "counts": _counts(findings),
+        "n_wrong_labels": None
+        if checked is None
+        else {"expected": checked.n_expected, "interval": checked.n_expected_interval},
+        "labels_not_checked": findings.unchecked or None,
+        "findings": [_as_row(images, finding) for finding in findings.found],
+    }
+
+
+def _counts(findings: Findings) -> dict[str, int]:
+    """Return the number of findings of each kind, in the order of the kinds."""
+    from featx.evaluation.findings import KINDS
+
+    counts = Counter(finding.issue for finding in findings.found)
+    return {kind: counts[kind] for kind in KINDS}
+
+
+def _print_findings(images: _CheckedImages, findings: Findings, out: Path | None) -> None:
+    """Print how many findings of each kind there are, each with the worst of them."""
+    worst: dict[str, dict[str, Any]] = {}
+    for finding in findings.found:
+        worst.setdefault(finding.issue, _as_row(images, finding))
+    rows = [
+        (issue, count, worst[issue]["path"], worst[issue]["detail"])
+        for issue, count in _counts(findings).items()
+        if count
+    ]
+    title = f"{len(findings.found)} findings in {len(images.paths)} images"
+    print_table(title, ("issue", "#findings", "first", "detail"), rows)
+    if findings.labels is None:
+        echo(f"labels were not checked: {one_line(findings.unchecked)}")
+    else:
+        low, high = findings.labels.n_expected_interval
+        echo(
+            f"about {findings.labels.n_expected:.0f} labels are probably wrong "
+            f"({low:.0f} to {high:.0f}, 95% interval)"
+        )
+    if out is not None:
+        echo(f"all findings in {one_line(out)}")
