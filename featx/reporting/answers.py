@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from featx.reporting.advice import percent
+from featx.reporting.held_out import TEST_SAMPLES
 
 _CALIBRATED = 0.05  # mean gap between probability and accuracy
 
@@ -112,7 +113,9 @@ def _how_sure(data: dict[str, Any]) -> str:
 
 
 def _held_out_text(data: dict[str, Any]) -> str:
-    return f"All predictions are for images that the model was not trained on: {data['split']}."
+    if data["split"] == TEST_SAMPLES:
+        return "This holds if the model was not fitted on any of these samples."
+    return f"All predictions are for samples that the model was not trained on: {data['split']}."
 
 
 def calibration_text(data: dict[str, Any]) -> str:

@@ -33,6 +33,8 @@ from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_keeps_samples_together
 from featx.inputs.samples import Samples
 
+TEST_SAMPLES = "evaluated on test samples"
+
 Fold = tuple[np.ndarray, np.ndarray]
 
 
@@ -268,7 +270,7 @@ def describe_split(held_out: HeldOut, cv: Any) -> str:
     """Return in words how samples were held out."""
     n_folds = int(held_out.fold.max()) + 1
     if n_folds == 1:
-        return "test samples that the model was not fitted on"
+        return TEST_SAMPLES
     how = "shuffled" if isinstance(cv, int) else f"by {type(cv).__name__}"
     is_stratified = isinstance(cv, int) and held_out.task == "classes"
     stratified = "stratified and " if is_stratified else ""
