@@ -375,9 +375,9 @@ def _splitter(cv: Any, groups: np.ndarray | None) -> Any:
     """Return the splitter for a number of folds; others are returned unchanged."""
     if not isinstance(cv, Integral):
         return cv
-    if isinstance(cv, bool) or cv < 2:
+    if isinstance(cv, bool) or int(cv) < 2:
         raise InputError("expected an integer from 2 on, a splitter, or pairs of (train, test).")
-    if groups is not None and len(np.unique(groups)) < cv:
+    if groups is not None and len(np.unique(groups)) < int(cv):
         raise InputError(f"expected at most {len(np.unique(groups))}, the number of groups.")
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     return splitter(int(cv), shuffle=True, random_state=0)

@@ -104,7 +104,7 @@ def test_find_label_issues_unread_rows_are_left_out(blobs):
         find_label_issues(np.full_like(X, np.nan), y)
 
 
-def test_find_label_issues_copies_do_not_vouch(blobs):
+def test_find_label_issues_copies_confirm_no_label(blobs):
     X, y, rows = blobs
     X, y = np.vstack([X, *[X[rows]] * 3]), np.concatenate([y, *[y[rows]] * 3])
     groups = np.concatenate([np.arange(120), *[rows] * 3])

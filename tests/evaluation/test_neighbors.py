@@ -140,5 +140,7 @@ def test_find_similar_faulty_embeddings_raise(query, X, message):
 
 def test_find_similar_needs_vectors(images):
     extractor = FeatureExtractor("tiny", layer="stage1", pooling=None)
-    with pytest.raises(ParameterError, match="pooling=None"):
+    with pytest.raises(
+        InputError, match=r"query is an array of shape \(1, .*: expected embeddings"
+    ):
         find_similar(images[:1], images, extractor=extractor, k=1)
