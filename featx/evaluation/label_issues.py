@@ -32,7 +32,8 @@ from featx.probes._arrays import (
 from featx.probes._classes_and_folds import encode_classes, split_folds
 from featx.probes.linear import LinearProbe
 
-_MAX_ROWS_DRAWN, _MAX_ELEMENTS_DRAWN = 50_000, 2**26
+_MAX_ROWS_DRAWN, _MAX_ELEMENTS_DRAWN = 50_000, 2**26  # on which the probe is trained
+_MAX_VOTERS = 20_000  # among which neighbors are sought
 _MIN_OF_CLASS = 20  # rows of a rare class that are drawn
 _N_NEIGHBORS = 10
 _TEMPERATURE = 0.07  # of the votes, as in KNNProbe
@@ -65,8 +66,8 @@ def find_label_issues(embeddings: Any, y: Any, *, groups: Any = None, cv: Any = 
         Embeddings; also an array on disk, such as :meth:`EmbeddingCache.open` returns, which is
         read twice, and, with ``array_api_dispatch=True``, an array of another library. Of more than
         50,000 samples (fewer with over 1,342 features), the probe is trained on as many, evenly
-        drawn from each class, and neighbors are sought among these. Rows of NaN, samples that could
-        not be read, are left out.
+        drawn from each class, and neighbors are sought among 20,000 of these. Rows of NaN, samples
+        that could not be read, are left out.
     y : array-like of shape (n_samples,)
         Label of each sample.
     groups : array-like of shape (n_samples,), default=None
@@ -284,15 +285,19 @@ def _fold_models(sample: _Sample, folds: _Folds, *, are_grouped: bool) -> Iterat
     With groups, only the training rows of a fold vote, which are those of other groups.
     """
     parts = [sample.part_of(folds, number) for number in range(len(folds.trains))]
+    voters = _drawn_rows(sample.class_indices, _MAX_VOTERS)
+    of_all = take_rows(sample.X, voters), sample.class_indices[voters]
     with blas_threads_for(sample.X.shape[0] * sample.X.shape[1] * _SINGLE.itemsize):
         C = LinearProbe(cv=parts).fit(sample.X, sample.class_indices).C_
         for train, _ in parts:
-            X, class_indices = take_rows(sample.X, train), sample.class_indices[train]
             every = np.arange(len(train))
-            probe = LinearProbe(Cs=[C], cv=[(every, every)]).fit(X, class_indices)
-            if not are_grouped:
-                X, class_indices = sample.X, sample.class_indices
-            yield _FoldModel(probe, X, class_indices)
+            probe = LinearProbe(Cs=[C], cv=[(every, every)])
+            probe.fit(take_rows(sample.X, train), sample.class_indices[train])
+            own = np.intersect1d(voters, train)
+            voting = (
+                (take_rows(sample.X, own), sample.class_indices[own]) if are_grouped else of_all
+            )
+            yield _FoldModel(probe, *voting)
 
 
 def _drawn_rows(class_indices: np.ndarray, n_drawn: int) -> np.ndarray:

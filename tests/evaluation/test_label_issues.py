@@ -131,6 +131,7 @@ def test_find_label_issues_drawn_rows_suffice(blobs, monkeypatch, tmp_path):
     X, turned = X.astype(np.float32), np.arange(0, 1797, 20)
     y[turned] = (y[turned] + 1) % 10
     monkeypatch.setattr("featx.evaluation.label_issues._MAX_ROWS_DRAWN", 600)
+    monkeypatch.setattr("featx.evaluation.label_issues._MAX_VOTERS", 300)
     monkeypatch.setattr("featx.probes._arrays._ROWS_AT_ONCE", 500)
     expected = find_label_issues(X, y)
     assert np.isin(turned, expected.indices[: 2 * len(turned)]).mean() > 0.9
