@@ -108,7 +108,7 @@ def test_bench_accuracy_smoke_embeds_each_image_once(result_of, tmp_path):
 def test_bench_label_issues_smoke_finds_turned_labels(result_of, tmp_path):
     results = result_of("bench_label_issues.py", "--shared", tmp_path / "none")
     (row,) = results["quality"]
-    assert row["featx"] > 0.8
+    assert row["suspects"] > 0.8
     assert row["suggested"] > 0.8
     (size,) = results["size"].values()
     assert size["seconds"] > 0

@@ -87,11 +87,12 @@ def find_label_issues(embeddings: Any, y: Any, *, groups: Any = None, cv: Any = 
         ``n_expected_interval``, tuple of two floats: its 95 % interval; ``proba`` (n_samples,
         n_classes), float32: out-of-fold probabilities of the probe; ``classes`` (n_classes,).
 
-        The number to expect is that of the quarter of the samples of which the probe is surest,
-        times four, with Wilson's interval (1927). Nearly every other label is wrong there. It is
-        too low if labels of samples that are hard to classify are wrong more often, and too high if
-        the probe is often wrong even where it is sure. The confident joint of confident learning
-        takes two to six times as many hard samples for wrong labels (benchmarks/README.md).
+        The number to expect is that of wrong labels in the quarter of the samples of which the
+        probe is surest, times four, with Wilson's interval (1927). A label in this quarter counts
+        as wrong if the probe predicts another class. The number is too low if labels of samples
+        that are hard to classify are wrong more often, and too high if the probe is often wrong
+        even where it is sure. The confident joint of confident learning counts many hard samples
+        as wrong: it is further off in all sets that were measured (benchmarks/README.md).
 
     Raises
     ------
@@ -212,7 +213,7 @@ class _OutOfFold:
         agreeing = np.where(self.voted == labels, self.votes, 0).sum(axis=1)
         weights = self._vote_weights(slice(None))
         of_probe = np.take_along_axis(self.proba, labels, axis=1)[:, 0]
-        return (1 - weights) * of_probe + weights * agreeing
+        return np.minimum((1 - weights) * of_probe + weights * agreeing, np.float32(1))
 
     def of_classes(self, part: slice) -> np.ndarray:
         """Return the probabilities of all classes for some rows."""
@@ -345,8 +346,8 @@ def _check_one_class_each(labels: np.ndarray) -> None:
     """Raise an InputError if labels are not one class for each sample."""
     if labels.ndim > 1:
         raise InputError(
-            f"y has shape {labels.shape}: expected one label for each sample. Pass the columns one "
-            "by one"
+            f"y has shape {labels.shape}: expected one label for each sample. Call it once for "
+            "each column"
         )
     if type_of_target(labels) == "continuous":
         raise InputError(

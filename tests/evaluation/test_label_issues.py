@@ -151,11 +151,12 @@ def test_find_label_issues_draws_rare_classes(blobs, monkeypatch):
     assert not {5, 900} & set(found.indices)
 
 
-def test_find_label_issues_takes_torch_tensors(blobs):
-    torch = pytest.importorskip("torch")
+@pytest.mark.parametrize("library", ["torch", "array_api_strict"])
+def test_find_label_issues_takes_other_arrays(library, blobs):
+    xp = pytest.importorskip(library)
     X, y, _ = blobs
     with sklearn.config_context(array_api_dispatch=True):
-        found = find_label_issues(torch.asarray(X), torch.asarray(y))
+        found = find_label_issues(xp.asarray(X), xp.asarray(y))
     np.testing.assert_array_equal(found.indices, find_label_issues(X, y).indices)
 
 
