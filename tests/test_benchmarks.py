@@ -182,6 +182,13 @@ def test_bench_views_smoke_tells_what_a_view_costs(result_of, tmp_path):
 
 
 @pytest.mark.long
+def test_bench_image_checks_smoke_finds_changed_images(result_of, tmp_path):
+    found = result_of("bench_image_checks.py", "--shared", tmp_path / "none")["digits"]
+    issues = ("dark", "bright", "low contrast", "tiny", "odd shape")
+    assert [found[issue] for issue in issues] == [[0, 1.0]] * 5
+
+
+@pytest.mark.long
 def test_bench_duplicates_smoke_finds_smaller_copies(result_of, tmp_path):
     alone, by_pixels = result_of("bench_duplicates.py", "--shared", tmp_path / "none")
     assert alone["smaller"] == 1.0

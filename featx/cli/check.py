@@ -51,7 +51,7 @@ def check(
     FOLDER has a folder per class, or images alone; folders named train, val and test may hold the
     class folders. Found are unreadable, dark, bright, faint, blurred, tiny and odd-shaped images;
     labels that are probably wrong; exact and near duplicates, and those in two classes or in two
-    splits; outliers. Images that cannot be read never stop the others.
+    splits; outliers. Images that cannot be read never stop the others, whatever --on-error is.
 
     The file OUT has the columns path, label, issue, score and detail. The detail is the suggested
     label, the path of the duplicate, the size or the reason. So that a spreadsheet takes no name

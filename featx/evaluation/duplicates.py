@@ -111,6 +111,13 @@ def near_duplicates(X: Any, *, images: Any = None, threshold: float | str = "aut
     >>> found = near_duplicates(X)
     >>> found.pairs.tolist(), len(set(found.groups))
     ([[4, 30]], 49)
+
+    With the images, a mirrored copy is found although its embedding is farther away:
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (50, 32, 32), dtype=np.uint8)
+    >>> X[30], images[30] = X[4] + 0.5 * X[31], images[4, :, ::-1]
+    >>> len(near_duplicates(X).pairs), near_duplicates(X, images=images).pairs.tolist()
+    (0, [[4, 30]])
     """
     is_number = isinstance(threshold, Real) and 0 < threshold <= 1
     if threshold != "auto" and not is_number:
