@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from featx.evaluation.findings import Finding, Findings
 
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -105,16 +104,15 @@ def _list_images_to_check(folder: str) -> _CheckedImages:
 
 
 def _names_of_splits(folder: str) -> list[str]:
-    """Return the sorted names of the folders inside if there are several, all of splits."""
-    from featx.inputs.folders import is_litter
+    """Return the sorted names of the folders inside if they are those of splits."""
+    from featx.inputs.folders import SPLITS, is_litter
 
     place = Path(folder).expanduser()
     if not place.is_dir():
         return []
     folders = (entry.name for entry in place.iterdir() if entry.is_dir())
     names = sorted(name for name in folders if not (name.startswith(".") or is_litter(name)))
-    are_splits = {name.lower() for name in names} <= _SPLITS
-    return names if are_splits and len(names) > 1 else []
+    return names if {name.lower() for name in names} <= SPLITS else []
 
 
 def _embedded_images(extractor: Any, paths: np.ndarray) -> np.ndarray:
