@@ -63,7 +63,7 @@ def find_similar(query: Any, X: Any, *, extractor: Any = None, k: int = 10) -> B
     ParameterError
         `k` is not a number from 1 to that of the samples in `X` that could be read.
     InputError
-        A query could not be read, or embeddings are no vectors or have different lengths.
+        A query could not be read, or embeddings are not vectors or have different lengths.
 
     See Also
     --------
@@ -208,7 +208,8 @@ def _check_search(queries: Any, X: Any, k: int) -> None:
             "the same network"
         )
     _check_count(k, X.shape[0])
-    unread = np.flatnonzero(~np.isfinite(to_numpy(queries)).all(axis=1)).tolist()
+    asked = to_numpy(queries) if is_array_api(queries) else np.asarray(queries)
+    unread = np.flatnonzero(~np.isfinite(asked).all(axis=1)).tolist()
     if unread:
         shown = ", ".join(map(str, unread[:10]))
         raise InputError(f"query holds NaN or infinite values in rows {shown}: it has no neighbors")
