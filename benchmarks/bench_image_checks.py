@@ -2,8 +2,9 @@
 
 Sixty images of each set are made dark (0.25 of each level), bright, faint (0.12 of the range),
 blurred (a Gaussian of 1 % of the longer side, but of 1.5 pixels or more, and noise of two levels),
-tiny (a sixth of each side) and stretched (four times as long). Each issue is counted among all originals, false alarms or true
-ones, and among its changed images with the originals. Outliers are two images of each other set.
+tiny (a sixth of each side) and stretched (four times as long). Each issue is counted among all
+originals, false alarms or true ones, and among its changed images with the originals. Outliers are
+two images of each other set.
 
 Without the shared data (--shared) only scikit-learn's digits are measured, without outliers.
 

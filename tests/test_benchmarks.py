@@ -105,6 +105,16 @@ def test_bench_accuracy_smoke_embeds_each_image_once(result_of, tmp_path):
 
 
 @pytest.mark.long
+def test_bench_label_issues_smoke_finds_turned_labels(result_of, tmp_path):
+    results = result_of("bench_label_issues.py", "--shared", tmp_path / "none")
+    (row,) = results["quality"]
+    assert row["suspects"] > 0.8
+    assert row["suggested"] > 0.8
+    (size,) = results["size"].values()
+    assert size["seconds"] > 0
+
+
+@pytest.mark.long
 def test_bench_cache_smoke_measures_everything(result_of, tmp_path):
     result = result_of("bench_cache.py")
     assert all(value > 0 for value in result["seconds"].values())
@@ -169,6 +179,13 @@ def test_bench_views_smoke_tells_what_a_view_costs(result_of, tmp_path):
     assert found["n_forward"] == {"no views": 20, "standard": 40}
     without, several = found["seconds"]["no views"], found["seconds"]["standard"]
     assert found["a view / an image"] == pytest.approx(several / without - 1)
+
+
+@pytest.mark.long
+def test_bench_image_checks_smoke_finds_changed_images(result_of, tmp_path):
+    found = result_of("bench_image_checks.py", "--shared", tmp_path / "none")["digits"]
+    issues = ("dark", "bright", "low contrast", "tiny", "odd shape")
+    assert [found[issue] for issue in issues] == [[0, 1.0]] * 5
 
 
 @pytest.mark.long

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from featx.evaluation.findings import Finding, Findings
 
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -51,7 +50,7 @@ def check(
     FOLDER has a folder per class, or images alone; folders named train, val and test may hold the
     class folders. Found are unreadable, dark, bright, faint, blurred, tiny and odd-shaped images;
     labels that are probably wrong; exact and near duplicates, and those in two classes or in two
-    splits; outliers. Images that cannot be read never stop the others.
+    splits; outliers. Images that cannot be read never stop the others, whatever --on-error is.
 
     The file OUT has the columns path, label, issue, score and detail. The detail is the suggested
     label, the path of the duplicate, the size or the reason. So that a spreadsheet takes no name
@@ -105,16 +104,15 @@ def _list_images_to_check(folder: str) -> _CheckedImages:
 
 
 def _names_of_splits(folder: str) -> list[str]:
-    """Return the sorted names of the folders inside if there are several, all of splits."""
-    from featx.inputs.folders import is_litter
+    """Return the sorted names of the folders inside if they are those of splits."""
+    from featx.inputs.folders import SPLITS, is_litter
 
     place = Path(folder).expanduser()
     if not place.is_dir():
         return []
     folders = (entry.name for entry in place.iterdir() if entry.is_dir())
     names = sorted(name for name in folders if not (name.startswith(".") or is_litter(name)))
-    are_splits = {name.lower() for name in names} <= _SPLITS
-    return names if are_splits and len(names) > 1 else []
+    return names if {name.lower() for name in names} <= SPLITS else []
 
 
 def _embedded_images(extractor: Any, paths: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ def compare(
     Samples of a group stay together in training or test. `random_state` seeds the folds, and heads
     that take one. With ``on_error="nan"``, samples that cannot be read are left out of training and
     test. A warning names near-duplicates in different folds, which the embeddings of the first
-    extractor show, and the pixels of up to 300 images.
+    extractor show, and the pixels of up to 300 images if there are 10,000 or fewer.
 
     All faults of extractors and heads make one error, and those of labels and groups another,
     before any pass.

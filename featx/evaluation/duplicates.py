@@ -41,6 +41,7 @@ _LARGEST_THRESHOLD = 0.985  # for images with so many copies that the neighbor i
 _N_MEASURED = 1000  # samples, evenly spread, from which the median is computed
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
 _MAX_ROWS_COMPARED = 20_000  # in a comparison of heads, where it takes seconds on two cores
+_MAX_ROWS_HASHED = 10_000  # likewise, by the pixels of the closest
 _MAX_IMAGES_HASHED = 300  # in a comparison of heads, where it takes a second on two cores
 _N_SHOWN = 3
 _ROUNDING = 1e-6  # may bring the cosine of a row and its copy just below 1
@@ -111,6 +112,13 @@ def near_duplicates(X: Any, *, images: Any = None, threshold: float | str = "aut
     >>> found = near_duplicates(X)
     >>> found.pairs.tolist(), len(set(found.groups))
     ([[4, 30]], 49)
+
+    With the images, a mirrored copy is found although its embedding is farther away:
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (50, 32, 32), dtype=np.uint8)
+    >>> X[30], images[30] = X[4] + 0.5 * X[31], images[4, :, ::-1]
+    >>> len(near_duplicates(X).pairs), near_duplicates(X, images=images).pairs.tolist()
+    (0, [[4, 30]])
     """
     is_number = isinstance(threshold, Real) and 0 < threshold <= 1
     if threshold != "auto" and not is_number:
@@ -190,7 +198,7 @@ def warn_of_duplicates(
     Each sample is in the test part of one fold; `name` returns the name of a row for the message.
     `read_hashes` hashes the images of some rows, 300 at most. Then pairs whose embeddings are not
     close enough by themselves are compared by their pixels, the closest first. More than 20,000
-    samples are not compared.
+    samples are not compared, and the pixels of no more than 10,000.
     """
     if len(X) > _MAX_ROWS_COMPARED:
         return
@@ -202,7 +210,7 @@ def warn_of_duplicates(
     blocks: Iterable[_SimilarPairs] = _similar_row_pairs(directions, threshold)
     arguments = "embeddings"
     reasons = f"cosine of centered embeddings of {threshold:.3f} or more"
-    if read_hashes is not None and len(X) > 1:
+    if read_hashes is not None and 1 < len(X) <= _MAX_ROWS_HASHED:
         below = _copies_below(threshold, directions, fold, read_hashes)
         blocks = itertools.chain(blocks, [below])
         if len(below.first):

@@ -32,7 +32,8 @@ from featx.probes._arrays import (
 from featx.probes._classes_and_folds import encode_classes, split_folds
 from featx.probes.linear import LinearProbe
 
-_MAX_ROWS_DRAWN, _MAX_ELEMENTS_DRAWN = 50_000, 2**26
+_MAX_ROWS_DRAWN, _MAX_ELEMENTS_DRAWN = 50_000, 2**26  # on which the probe is trained
+_MAX_VOTERS = 20_000  # among which neighbors are sought
 _MIN_OF_CLASS = 20  # rows of a rare class that are drawn
 _N_NEIGHBORS = 10
 _TEMPERATURE = 0.07  # of the votes, as in KNNProbe
@@ -65,8 +66,8 @@ def find_label_issues(embeddings: Any, y: Any, *, groups: Any = None, cv: Any = 
         Embeddings; also an array on disk, such as :meth:`EmbeddingCache.open` returns, which is
         read twice, and, with ``array_api_dispatch=True``, an array of another library. Of more than
         50,000 samples (fewer with over 1,342 features), the probe is trained on as many, evenly
-        drawn from each class, and neighbors are sought among these. Rows of NaN, samples that could
-        not be read, are left out.
+        drawn from each class, and neighbors are sought among 20,000 of these. Rows of NaN, samples
+        that could not be read, are left out.
     y : array-like of shape (n_samples,)
         Label of each sample.
     groups : array-like of shape (n_samples,), default=None
@@ -86,11 +87,12 @@ def find_label_issues(embeddings: Any, y: Any, *, groups: Any = None, cv: Any = 
         ``n_expected_interval``, tuple of two floats: its 95 % interval; ``proba`` (n_samples,
         n_classes), float32: out-of-fold probabilities of the probe; ``classes`` (n_classes,).
 
-        The number to expect is that of the quarter of the samples of which the probe is surest,
-        times four, with Wilson's interval (1927). Nearly every other label is wrong there. It is
-        too low if labels of samples that are hard to classify are wrong more often, and too high if
-        the probe is often wrong even where it is sure. The confident joint of confident learning
-        takes two to six times as many hard samples for wrong labels (benchmarks/README.md).
+        The number to expect is that of wrong labels in the quarter of the samples of which the
+        probe is surest, times four, with Wilson's interval (1927). A label in this quarter counts
+        as wrong if the probe predicts another class. The number is too low if labels of samples
+        that are hard to classify are wrong more often, and too high if the probe is often wrong
+        even where it is sure. The confident joint of confident learning counts many hard samples
+        as wrong: it is further off in all sets that were measured (benchmarks/README.md).
 
     Raises
     ------
@@ -211,7 +213,7 @@ class _OutOfFold:
         agreeing = np.where(self.voted == labels, self.votes, 0).sum(axis=1)
         weights = self._vote_weights(slice(None))
         of_probe = np.take_along_axis(self.proba, labels, axis=1)[:, 0]
-        return (1 - weights) * of_probe + weights * agreeing
+        return np.minimum((1 - weights) * of_probe + weights * agreeing, np.float32(1))
 
     def of_classes(self, part: slice) -> np.ndarray:
         """Return the probabilities of all classes for some rows."""
@@ -284,15 +286,19 @@ def _fold_models(sample: _Sample, folds: _Folds, *, are_grouped: bool) -> Iterat
     With groups, only the training rows of a fold vote, which are those of other groups.
     """
     parts = [sample.part_of(folds, number) for number in range(len(folds.trains))]
+    voters = _drawn_rows(sample.class_indices, _MAX_VOTERS)
+    of_all = take_rows(sample.X, voters), sample.class_indices[voters]
     with blas_threads_for(sample.X.shape[0] * sample.X.shape[1] * _SINGLE.itemsize):
         C = LinearProbe(cv=parts).fit(sample.X, sample.class_indices).C_
         for train, _ in parts:
-            X, class_indices = take_rows(sample.X, train), sample.class_indices[train]
             every = np.arange(len(train))
-            probe = LinearProbe(Cs=[C], cv=[(every, every)]).fit(X, class_indices)
-            if not are_grouped:
-                X, class_indices = sample.X, sample.class_indices
-            yield _FoldModel(probe, X, class_indices)
+            probe = LinearProbe(Cs=[C], cv=[(every, every)])
+            probe.fit(take_rows(sample.X, train), sample.class_indices[train])
+            own = np.intersect1d(voters, train)
+            voting = (
+                (take_rows(sample.X, own), sample.class_indices[own]) if are_grouped else of_all
+            )
+            yield _FoldModel(probe, *voting)
 
 
 def _drawn_rows(class_indices: np.ndarray, n_drawn: int) -> np.ndarray:
@@ -340,8 +346,8 @@ def _check_one_class_each(labels: np.ndarray) -> None:
     """Raise an InputError if labels are not one class for each sample."""
     if labels.ndim > 1:
         raise InputError(
-            f"y has shape {labels.shape}: expected one label for each sample. Pass the columns one "
-            "by one"
+            f"y has shape {labels.shape}: expected one label for each sample. Call it once for "
+            "each column"
         )
     if type_of_target(labels) == "continuous":
         raise InputError(
@@ -375,9 +381,9 @@ def _splitter(cv: Any, groups: np.ndarray | None) -> Any:
     """Return the splitter for a number of folds; others are returned unchanged."""
     if not isinstance(cv, Integral):
         return cv
-    if isinstance(cv, bool) or cv < 2:
+    if isinstance(cv, bool) or int(cv) < 2:
         raise InputError("expected an integer from 2 on, a splitter, or pairs of (train, test).")
-    if groups is not None and len(np.unique(groups)) < cv:
+    if groups is not None and len(np.unique(groups)) < int(cv):
         raise InputError(f"expected at most {len(np.unique(groups))}, the number of groups.")
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     return splitter(int(cv), shuffle=True, random_state=0)

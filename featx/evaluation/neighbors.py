@@ -12,7 +12,6 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from featx._training_data import check_vectors
 from featx.exceptions import InputError, ParameterError
 from featx.inputs.items import ONE_SAMPLE
 from featx.probes._arrays import (
@@ -62,10 +61,9 @@ def find_similar(query: Any, X: Any, *, extractor: Any = None, k: int = 10) -> B
     Raises
     ------
     ParameterError
-        `k` is not a number from 1 to that of the samples in `X` that could be read, or the
-        extractor gives no vectors.
+        `k` is not a number from 1 to that of the samples in `X` that could be read.
     InputError
-        A query could not be read, or embeddings are not numbers or have different lengths.
+        A query could not be read, or embeddings are not vectors or have different lengths.
 
     See Also
     --------
@@ -136,9 +134,7 @@ def nearest_neighbors(
         others, are_found = _unit_rows(rows)
         for start in range(0, len(indices), _QUERIES_AT_ONCE):
             part = slice(start, min(start + _QUERIES_AT_ONCE, len(indices)))
-            products = inner_products(queries[part, :], others)
-            xp = namespace(products)
-            products = xp.where((products < below) & are_found[None, :], products, -xp.inf)
+            products = _without(inner_products(queries[part, :], others), are_found, below)
             found = largest_of_each_row(products, min(k, products.shape[1]))
             indices[part], cosines[part] = _merged(
                 (indices[part], cosines[part]), (found[0] + block.start, found[1])
@@ -179,14 +175,22 @@ def _not_embeddings(X: Any, name: str) -> str:
 
 def _embedded(queries: Any, X: Any, extractor: Any) -> tuple[Any, Any]:
     """Return the embeddings of queries and of samples."""
+    fitted = extractor if _is_fitted(extractor) else clone(extractor).fit(X)
+    return (
+        as_embeddings(fitted.transform(queries), "query"),
+        as_embeddings(fitted.transform(X), "X"),
+    )
+
+
+def _is_fitted(extractor: Any) -> bool:
+    """Return True for a fitted transformer; scikit-learn takes those for it that need no fit."""
+    if hasattr(extractor, "__sklearn_is_fitted__"):
+        return extractor.__sklearn_is_fitted__()
     try:
         check_is_fitted(extractor)
-        fitted = extractor
     except NotFittedError:
-        fitted = clone(extractor).fit(X)
-    if hasattr(fitted, "feature_shape_"):
-        check_vectors(fitted)
-    return fitted.transform(queries), fitted.transform(X)
+        return False
+    return True
 
 
 def _check_count(k: int, n_found: int, *, which: str = "") -> None:
@@ -204,7 +208,8 @@ def _check_search(queries: Any, X: Any, k: int) -> None:
             "the same network"
         )
     _check_count(k, X.shape[0])
-    unread = np.flatnonzero(~np.isfinite(to_numpy(queries)).all(axis=1)).tolist()
+    asked = to_numpy(queries) if is_array_api(queries) else np.asarray(queries)
+    unread = np.flatnonzero(~np.isfinite(asked).all(axis=1)).tolist()
     if unread:
         shown = ", ".join(map(str, unread[:10]))
         raise InputError(f"query holds NaN or infinite values in rows {shown}: it has no neighbors")
@@ -223,6 +228,18 @@ def _unit_rows(rows: Any) -> tuple[Any, Any]:
     xp = namespace(rows)
     are_read = xp.all(xp.isfinite(rows), axis=1)
     return normalize(xp.where(are_read[:, None], rows, xp.zeros_like(rows[:1, :1]))), are_read
+
+
+def _without(products: Any, are_found: Any, below: float) -> Any:
+    """Return cosines (m, n) that are -inf in columns not to be found, and from `below` on."""
+    if not isinstance(products, np.ndarray):
+        xp = namespace(products)
+        return xp.where((products < below) & are_found[None, :], products, -xp.inf)
+    if below < np.inf:
+        products[products >= below] = -np.inf
+    if not are_found.all():
+        products[:, ~are_found] = -np.inf
+    return products
 
 
 def _merged(

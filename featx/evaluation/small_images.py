@@ -12,6 +12,8 @@ from PIL import Image
 from featx._threads import run_ahead
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.images import reduced_image
+from featx.inputs.kinds import IMAGE
+from featx.inputs.pixels import check_scale
 from featx.inputs.samples import Samples, ValueSamples
 
 
@@ -64,7 +66,7 @@ def small_images(samples: Samples, rows: Any = None, *, size: int = 256) -> Iter
     ------
     InputError
         The samples are vectors, or look like one image in color; or floating-point pixels seem to
-        be scaled to 0..1.
+        be scaled to 0..1, which is known of lazy sequences after all images were read.
 
     Examples
     --------
@@ -85,10 +87,21 @@ def small_images(samples: Samples, rows: Any = None, *, size: int = 256) -> Iter
     samples.float_range()
     wanted = range(len(samples)) if rows is None else np.asarray(rows, np.int64).tolist()
 
+    peaks: list[float] = []
+
     def read(row: int) -> SmallImage:
         try:
-            return SmallImage(row, *reduced_image(samples.content(row), size), "")
+            content = samples.content(row)
+            peaks.append(IMAGE.peak(content))
+            return SmallImage(row, *reduced_image(content, size), "")
         except UnreadableImageError as exc:
             return SmallImage(row, 0, 0, None, str(exc))
 
-    return run_ahead(read, wanted, n_threads=joblib.cpu_count())
+    found = run_ahead(read, wanted, n_threads=joblib.cpu_count())
+    return found if rows is not None else _with_scale_checked(found, peaks)
+
+
+def _with_scale_checked(found: Iterator[SmallImage], peaks: list[float]) -> Iterator[SmallImage]:
+    """Yield all images, and check the range of those that were not known before, in the end."""
+    yield from found
+    check_scale(max(peaks, default=0.0))

@@ -33,7 +33,7 @@ _LITTER = frozenset(
     }
 )
 _LITTER_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden", "found.0")
-_SPLITS = frozenset(
+SPLITS = frozenset(
     (
         *("train", "training", "val", "valid", "validation", "test", "testing"),
         *("dev", "eval", "evaluation", "holdout"),
@@ -241,7 +241,7 @@ def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
             f"{root!r} has no folders in it: expected one per class{left_out.described('. ')}. To "
             "predict images without labels, pass a list of their paths"
         )
-    if {name.lower() for name in names} <= _SPLITS:
+    if {name.lower() for name in names} <= SPLITS:
         raise InputError(
             f"{root!r} holds the splits {', '.join(names)}, not classes: load one of them, as "
             f"in load_image_folder({folders[0]!r})"

@@ -76,10 +76,9 @@ def test_check_finds_what_is_wrong(run, photos, tmp_path):
 
 
 def test_check_copies_in_two_splits_are_found(run, photos, tmp_path):
-    photos.rename(tmp_path / "train")
     root = tmp_path / "data"
     root.mkdir()
-    (tmp_path / "train").rename(root / "train")
+    photos.rename(root / "train")
     (root / "val" / "red").mkdir(parents=True)
     image = Image.open(root / "train" / "red" / "6.png")
     image.save(root / "val" / "red" / "a.jpg", quality=60)
@@ -93,6 +92,14 @@ def test_check_copies_in_two_splits_are_found(run, photos, tmp_path):
     assert found["counts"]["in two splits"] == found["counts"]["near duplicate"] == 1
     assert found["n_images"] == 25
     assert found["n_wrong_labels"]["interval"][0] < 5
+
+
+def test_check_one_split_has_its_classes(run, photos, tmp_path):
+    (tmp_path / "data" / ".cache").mkdir(parents=True)
+    photos.rename(tmp_path / "data" / "Train")
+    code, text, err = run("check", tmp_path / "data", *OPTIONS, "--json")
+    assert code == 0, err
+    assert json.loads(text)["labels_not_checked"] is None
 
 
 def test_check_folder_without_classes_has_no_labels(run, photos):

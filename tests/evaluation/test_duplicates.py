@@ -230,3 +230,11 @@ def test_compare_hashes_few_images(tmp_path, originals, monkeypatch):
     with pytest.warns(NearDuplicateWarning, match="nearly the same pixels"):
         list(compare(images, [0, 1] * 40, extractors=[extractor], heads=["ridge"], n_folds=3))
     assert 10 < len(read) <= 30
+
+
+def test_compare_many_images_are_not_hashed(tmp_path, originals, monkeypatch):
+    monkeypatch.setattr("featx.evaluation.duplicates._MAX_ROWS_HASHED", 40)
+    monkeypatch.delattr("featx.evaluation.comparison.hash_images")
+    images = [compressed(image, 95) for image in originals] + [mirrored(originals[4])]
+    extractor = FeatureExtractor("tiny", layer="stage2", cache=tmp_path / "cache")
+    list(compare(images, [0, 1] * 20 + [0], extractors=[extractor], heads=["ridge"], n_folds=3))

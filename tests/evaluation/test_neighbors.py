@@ -6,6 +6,7 @@ import pytest
 import sklearn
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from featx import EmbeddingCache, FeatureExtractor, find_similar
 from featx.evaluation.neighbors import COPY, nearest_neighbors
@@ -41,13 +42,12 @@ def test_find_similar_one_vector_gives_one_row(digits):
 
 
 def test_find_similar_reads_rows_on_disk(digits, tmp_path):
-    expected = find_similar(digits[:3], digits, k=4)
+    expected = find_similar(digits[:3], digits, k=4).indices
     np.save(tmp_path / "X.npy", digits)
     with h5py.File(tmp_path / "X.h5", "w") as file:
+        queries = file.create_dataset("queries", data=digits[:3])
         for X in (file.create_dataset("X", data=digits), np.load(tmp_path / "X.npy", "r")):
-            np.testing.assert_array_equal(
-                find_similar(digits[:3], X, k=4).indices, expected.indices
-            )
+            np.testing.assert_array_equal(find_similar(queries, X, k=4).indices, expected)
 
 
 def test_find_similar_reads_cached_rows(images):
@@ -100,6 +100,16 @@ def test_find_similar_embeds_images(images, fitted):
     assert (found.indices % 2 == [[0], [1]]).all()  # light ones are even
 
 
+@pytest.mark.parametrize("fitted", [True, False])
+def test_find_similar_takes_any_transformer(fitted, digits):
+    scaler = StandardScaler().fit(digits)
+    expected = find_similar(scaler.transform(digits[:3]), scaler.transform(digits), k=4)
+    extractor = scaler if fitted else StandardScaler()
+    found = find_similar(digits[:3], digits, extractor=extractor, k=4)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    assert fitted or not hasattr(extractor, "mean_")
+
+
 def test_find_similar_one_path_gives_one_row(tmp_path, images):
     from PIL import Image
 
@@ -140,5 +150,7 @@ def test_find_similar_faulty_embeddings_raise(query, X, message):
 
 def test_find_similar_needs_vectors(images):
     extractor = FeatureExtractor("tiny", layer="stage1", pooling=None)
-    with pytest.raises(ParameterError, match="pooling=None"):
+    with pytest.raises(
+        InputError, match=r"query is an array of shape \(1, .*: expected embeddings"
+    ):
         find_similar(images[:1], images, extractor=extractor, k=1)

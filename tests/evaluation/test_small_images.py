@@ -131,6 +131,20 @@ def test_small_images_lazy_sequence_is_read():
     assert "the disk is gone" in found[5].fault
 
 
+class Scaled(Frames):
+    """A lazy sequence of images whose pixels are scaled to 0..1."""
+
+    def __getitem__(self, row):
+        return np.full((5, 5), 0.5)
+
+
+def test_small_images_scaled_lazy_sequence_raises():
+    samples = as_samples(Scaled())
+    assert len(list(small_images(samples, rows=[2, 3]))) == 2
+    with pytest.raises(InputError, match=r"scaled to 0\.\.1"):
+        list(small_images(samples))
+
+
 def test_small_images_same_picture_twice_is_read(tmp_path):
     path = tmp_path / "a.png"
     photo().save(path)
