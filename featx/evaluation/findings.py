@@ -87,7 +87,7 @@ def find_all_issues(
     found = list(_of_pixels(images))
     groups = np.arange(len(rows))
     if len(rows):
-        copies = copies_among(X, _hashes_of_rows(images, rows))
+        copies = copies_among(X, ImageHashes.of_issues(images, rows))
         groups = copies.groups
         found += _of_copies(copies, rows, images.first, labels, splits)
         scores, outliers = find_outliers(X)
@@ -127,11 +127,6 @@ def _of_pixels(images: Bunch) -> Iterator[Finding]:
         rows = images.issues[issue]
         for row in rows[np.argsort(measure[rows], kind="stable")].tolist():
             yield Finding(row, issue, abs(float(measure[row])), str(detail[row]))
-
-
-def _hashes_of_rows(images: Bunch, rows: np.ndarray) -> ImageHashes:
-    _, first, places = np.unique(images.first[rows], return_index=True, return_inverse=True)
-    return ImageHashes(images.hashes[rows], images.mirrored_hashes[rows], first[places])
 
 
 def _of_copies(

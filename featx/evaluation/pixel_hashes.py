@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from sklearn.utils import Bunch
 
 from featx.digests.hashing import digest_of
 from featx.evaluation.small_images import SmallImage, small_images
@@ -47,6 +48,12 @@ class ImageHashes(NamedTuple):
     plain: np.ndarray
     mirrored: np.ndarray
     first: np.ndarray
+
+    @classmethod
+    def of_issues(cls, images: Bunch, rows: np.ndarray) -> ImageHashes:
+        """Return the hashes of some rows in what :func:`find_image_issues` returned."""
+        _, first, places = np.unique(images.first[rows], return_index=True, return_inverse=True)
+        return cls(images.hashes[rows], images.mirrored_hashes[rows], first[places])
 
     def part(self, rows: np.ndarray) -> ImageHashes:
         """Return the hashes of some rows, none of which are equal."""

@@ -127,7 +127,7 @@ def split_folders(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         found = {entry.name.lower(): entry.path for entry in entries if entry.name[0] != "."}
-        if found and found.keys() <= _SPLITS:
+        if found and found.keys() <= SPLITS:
             return found
     return {}
 

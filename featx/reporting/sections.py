@@ -15,10 +15,10 @@ from featx._text import one_line
 from featx._training_data import readable_mask
 from featx.evaluation.comparison import p_values
 from featx.evaluation.duplicates import copies_among, near_duplicates
-from featx.evaluation.findings import _hashes_of_rows
 from featx.evaluation.image_checks import find_image_issues
 from featx.evaluation.label_issues import find_label_issues
 from featx.evaluation.outliers import find_outliers
+from featx.evaluation.pixel_hashes import ImageHashes
 from featx.exceptions import InputError, ParameterError
 from featx.inputs.samples import Samples
 from featx.reporting.findings import confused_pairs, losses_of, mistakes_of
@@ -276,13 +276,13 @@ def duplicates_section(
     """
     held_out = describer.held_out
     n_test, embeddings = len(held_out.rows), held_out.embeddings
-    hashes = None if images is None else _hashes_of_rows(images, held_out.rows)
+    hashes = None if images is None else ImageHashes.of_issues(images, held_out.rows)
     if training is not None:
         known = np.asarray(held_out.extractor.transform(training))
         rows = np.flatnonzero(readable_mask(known))
         embeddings = np.concatenate([embeddings, known[rows]])
         if hashes is not None:
-            hashes = hashes.joined(_hashes_of_rows(find_image_issues(training), rows))
+            hashes = hashes.joined(ImageHashes.of_issues(find_image_issues(training), rows))
     if len(embeddings) > _MOST_COMPARED:
         return {"skipped": f"more than {_MOST_COMPARED:,} samples are not compared"}
     found = near_duplicates(embeddings) if hashes is None else copies_among(embeddings, hashes)
