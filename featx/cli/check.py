@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -89,30 +88,19 @@ def _list_images_to_check(folder: str) -> _CheckedImages:
     import numpy as np
 
     from featx.cli.files import list_folder
+    from featx.inputs.folders import split_folders
 
-    names = _names_of_splits(folder)
-    if not names:
+    splits = split_folders(folder)
+    if not splits:
         images = list_folder(folder)
         return _CheckedImages(images.data, images.target, None)
-    parts = [list_folder(os.path.join(os.path.expanduser(folder), name)) for name in names]
+    parts = [list_folder(path) for path in splits.values()]
     are_labeled = all(part.target is not None for part in parts)
     return _CheckedImages(
         np.concatenate([part.data for part in parts]),
         np.concatenate([part.target for part in parts]) if are_labeled else None,
-        np.repeat(names, [len(part.data) for part in parts]),
+        np.repeat(list(splits), [len(part.data) for part in parts]),
     )
-
-
-def _names_of_splits(folder: str) -> list[str]:
-    """Return the sorted names of the folders inside if they are those of splits."""
-    from featx.inputs.folders import SPLITS, is_litter
-
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        return []
-    folders = (entry.name for entry in place.iterdir() if entry.is_dir())
-    names = sorted(name for name in folders if not (name.startswith(".") or is_litter(name)))
-    return names if {name.lower() for name in names} <= SPLITS else []
 
 
 def _embedded_images(extractor: Any, paths: np.ndarray) -> np.ndarray:

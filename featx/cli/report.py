@@ -107,7 +107,7 @@ def _training_and_test(folder: str) -> tuple[Any, Any]:
     """Return the images of a folder, and of its test split if it has splits, else None."""
     from featx.inputs.folders import load_image_folder, split_folders
 
-    splits = split_folders(folder)
+    splits = {name.lower(): path for name, path in split_folders(folder).items()}
     tests = [splits[name] for name in _TEST_SPLITS if name in splits]
     if "train" not in splits or not tests:
         return load_image_folder(folder), None

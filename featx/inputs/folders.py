@@ -121,15 +121,17 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
 
 
 def split_folders(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the folders of splits, such as ``train`` and ``val``, by their names in lower case.
+    """Return the folders of splits, such as ``train`` and ``val``, by their names, sorted.
 
-    The result is empty if the folder holds anything else that is not hidden.
+    The result is empty if the folder is missing, or holds other folders that are not hidden.
     """
-    with contextlib.suppress(OSError), os.scandir(path) as entries:
-        found = {entry.name.lower(): entry.path for entry in entries if entry.name[0] != "."}
-        if found and found.keys() <= SPLITS:
-            return found
-    return {}
+    found = {}
+    with contextlib.suppress(OSError), os.scandir(os.path.expanduser(path)) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            is_shown = not (entry.name.startswith(".") or is_litter(entry.name))
+            if is_shown and entry.is_dir():
+                found[entry.name] = entry.path
+    return found if {name.lower() for name in found} <= SPLITS else {}
 
 
 def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
