@@ -8,6 +8,7 @@ _NOTABLE = 0.01  # a point of the score
 _CALIBRATION_ERROR = 0.05
 _FEW_SAMPLES = 20  # of a class
 _WIDE = 0.1  # an interval of accuracy
+_FEW_SUSPECTS = 10
 
 
 class Advice(NamedTuple):
@@ -79,12 +80,12 @@ def _on_labels(data: dict[str, Any]) -> list[Advice]:
     if not issues.get("suspects") or issues["n_expected"] < 1:
         return []
     low, high = issues["n_expected_interval"]
-    n_listed = len(issues["suspects"])
+    n_first = min(len(issues["suspects"]), max(_FEW_SUSPECTS, round(2 * issues["n_expected"])))
     reason = (
         f"About {issues['n_expected']:.0f} of {data['data']['n_read']:,} labels are expected to be "
         f"wrong ({low:.0f} to {high:.0f}). Correct those in the list that are, and fit again."
     )
-    return [Advice(f"Look at the {n_listed} suspect labels", reason, "labels")]
+    return [Advice(f"Look at the first {n_first} suspect labels", reason, "labels")]
 
 
 def _on_duplicates(data: dict[str, Any]) -> list[Advice]:

@@ -162,5 +162,5 @@ def _which_labels(issues: dict[str, Any]) -> str:
     first = ", ".join(sample["name"] for sample in issues["suspects"][:3])
     return (
         f"About {issues['n_expected']:.0f} labels are expected to be wrong ({low:.0f} to "
-        f"{high:.0f}). {len(issues['suspects']):,} are suspect; the first are {first}."
+        f"{high:.0f}). The most suspect are {first}."
     )
