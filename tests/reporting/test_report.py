@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, ShuffleSplit, cross_val_predict
+from sklearn.model_selection import GroupKFold, ShuffleSplit, cross_val_predict, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
@@ -33,9 +33,16 @@ def classifier():
     return TransferClassifier(FeatureExtractor("tiny", cache=None), "logistic")
 
 
-def test_report_agrees_with_scikit_learn(classifier, images, labels):
-    data = report(classifier, images, labels, cv=3).to_dict()
-    folds = report(classifier, images, labels, cv=3)._describer.held_out.fold
+@pytest.fixture(scope="module")
+def found(images, labels):
+    """Return the report of the classifier in three folds."""
+    classifier = TransferClassifier(FeatureExtractor("tiny", cache=None), "logistic")
+    return report(classifier, images, labels, cv=3)
+
+
+def test_report_agrees_with_scikit_learn(found, classifier, images, labels):
+    data = found.to_dict()
+    folds = found._describer.held_out.fold
     embeddings = classifier.extractor.fit_transform(images).astype(np.float64)
     split = [(np.flatnonzero(folds != n), np.flatnonzero(folds == n)) for n in range(3)]
     expected = cross_val_predict(classifier.new_head(), embeddings, labels, cv=split)
@@ -57,8 +64,7 @@ def test_report_names_every_confused_pair(classifier, images):
     assert "most frequent mistake" in weakest["reason"]
 
 
-def test_report_is_plain_data(classifier, images, labels):
-    found = report(classifier, images, labels, cv=3)
+def test_report_is_plain_data(found):
     data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert data["data"]["classes"] == {"dark": 15, "grey": 15, "light": 15}
     assert data["cost"]["n_forward"] == 45
@@ -66,8 +72,8 @@ def test_report_is_plain_data(classifier, images, labels):
     assert "45 images of 3 classes" in found._repr_html_()
 
 
-def test_report_mistakes_start_with_surest(classifier, images, labels):
-    losses = [entry["loss"] for entry in report(classifier, images, labels).to_dict()["mistakes"]]
+def test_report_mistakes_start_with_surest(found):
+    losses = [entry["loss"] for entry in found.to_dict()["mistakes"]]
     assert losses == sorted(losses, reverse=True)
 
 
@@ -101,13 +107,16 @@ def test_report_takes_splitters(classifier, images, labels):
         report(classifier, images, labels, cv=ShuffleSplit(3))
 
 
-def test_report_compares_on_same_folds(classifier, images, labels):
+def test_report_compares_on_same_folds(found, classifier, images, labels):
     knn = TransferClassifier(classifier.extractor, KNeighborsClassifier(1))
     data = report([classifier, knn], images, labels, cv=3).to_dict()
-    alone = report(knn, images, labels, cv=3).to_dict()
     first, second = data["comparison"]
-    assert first["scores"] == data["fold_scores"]
-    assert second["scores"] == alone["fold_scores"]
+    assert first["scores"] == data["fold_scores"] == found.to_dict()["fold_scores"]
+    embeddings = classifier.extractor.fit_transform(images).astype(np.float64)
+    folds = found._describer.held_out.fold
+    split = [(np.flatnonzero(folds != n), np.flatnonzero(folds == n)) for n in range(3)]
+    expected = cross_val_score(KNeighborsClassifier(1), embeddings, labels, cv=split)
+    np.testing.assert_allclose(second["scores"], expected)
     assert second["name"].endswith("KNeighborsClassifier")
     assert 0 < second["p_value"] <= 1
 
@@ -140,10 +149,10 @@ def test_report_finds_training_samples_among_test(classifier, images, labels):
     assert data["duplicates"]["n_in_training"] == 1
 
 
-def test_report_pipeline_equals_transfer_classifier(classifier, images, labels):
+def test_report_pipeline_equals_transfer_classifier(found, classifier, images, labels):
     pipeline = make_pipeline(classifier.extractor, *classifier.new_head())
-    given = report(pipeline, images, labels).to_dict()
-    assert given["metrics"] == report(classifier, images, labels).to_dict()["metrics"]
+    given = report(pipeline, images, labels, cv=3).to_dict()
+    assert given["metrics"] == found.to_dict()["metrics"]
 
 
 def test_report_head_without_probabilities(classifier, images, labels):
@@ -176,15 +185,24 @@ def test_report_several_labels(images):
     assert data["n_mistakes"] == round((1 - data["metrics"]["accuracy"]) * len(y))
 
 
-def test_report_fine_tuning_refits_in_each_fold(images, labels):
-    classifier = TransferClassifier(
-        FeatureExtractor("tiny", cache=None), fine_tune=FineTune(epochs=1), random_state=0
-    )
-    data = report(classifier, images, labels, cv=2).to_dict()
+@pytest.fixture
+def tuned():
+    extractor = FeatureExtractor("tiny", cache=None)
+    return TransferClassifier(extractor, fine_tune=FineTune(epochs=1), random_state=0)
+
+
+@pytest.mark.long
+def test_report_fine_tuning_refits_in_each_fold(tuned, images, labels):
+    data = report(tuned, images, labels, cv=2).to_dict()
     assert len(data["fold_scores"]) == 2
-    fitted = classifier.fit(images, labels)
-    after = report(fitted, X_test=images, y_test=labels).to_dict()
-    assert after["fine_tuning"]["head_score"] == fitted.report_["head_score"]
+    assert data["learning_curve"] is None
+
+
+def test_report_shows_fine_tuning_of_fitted_estimator(tuned, images, labels):
+    fitted = tuned.fit(images, labels)
+    data = report(fitted, X_test=images, y_test=labels).to_dict()
+    assert data["fine_tuning"]["head_score"] == fitted.report_["head_score"]
+    assert data["metrics"]["accuracy"] == fitted.score(images, labels)
 
 
 def test_report_unreadable_samples_are_listed(labels, images, tmp_path):
@@ -242,6 +260,6 @@ def test_report_unknown_test_class_raises(classifier, images, labels):
 
 
 @pytest.mark.parametrize("name", ["page.txt", "page", "missing/page.html"])
-def test_to_html_unsuitable_path_raises(name, classifier, images, labels, tmp_path):
+def test_to_html_unsuitable_path_raises(name, found, tmp_path):
     with pytest.raises(InputError, match="page"):
-        report(classifier, images, labels, cv=2).to_html(tmp_path / name)
+        found.to_html(tmp_path / name)
