@@ -22,6 +22,7 @@ from featx.exceptions import InputError
 
 MAX_GPU_ELEMENTS = 2**27  # in the rows of a block and in the results computed from them
 _ROWS_AT_ONCE = 8192
+_CHUNK = 64  # columns whose largest value is found before columns are sorted
 
 
 def is_array_api(X: Any) -> bool:
@@ -134,14 +135,53 @@ def inner_products(rows: Any, others: Any) -> Any:
     return rows @ others.T
 
 
+def largest_of_each_row(values: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns of the largest values of each row, and these, in decreasing order."""
+    if not isinstance(values, np.ndarray):
+        xp = namespace(values)  # without partition, all are sorted
+        places = xp.argsort(values, axis=1, descending=True)[:, :count]
+        return to_numpy(places), to_numpy(xp.take_along_axis(values, places, axis=1))
+    if values.shape[1] < 2 * count * _CHUNK:
+        return _largest_by_partition(values, count)
+    columns = _columns_of_largest_chunks(values, count)
+    places, largest = _largest_by_partition(np.take_along_axis(values, columns, 1), count)
+    return np.take_along_axis(columns, places, 1), largest
+
+
+def _largest_by_partition(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    places = np.argpartition(-values, count - 1)[:, :count]
+    largest = np.take_along_axis(values, places, 1)
+    order = np.argsort(-largest, axis=1, kind="stable")
+    return np.take_along_axis(places, order, 1), np.take_along_axis(largest, order, 1)
+
+
+def _columns_of_largest_chunks(values: np.ndarray, count: int) -> np.ndarray:
+    """Return some columns for each row, among which are those of its largest values.
+
+    A chunk of columns that holds one of the largest values has one of the largest maxima.
+    """
+    n_rows, n_columns = values.shape
+    in_chunks = n_columns - n_columns % _CHUNK
+    maxima = values[:, :in_chunks].reshape(n_rows, -1, _CHUNK).max(axis=2)
+    chunks = np.argpartition(-maxima, count - 1)[:, :count]
+    columns = (chunks[:, :, np.newaxis] * _CHUNK + np.arange(_CHUNK)).reshape(n_rows, -1)
+    rest = np.broadcast_to(np.arange(in_chunks, n_columns), (n_rows, n_columns - in_chunks))
+    return np.hstack([columns, rest])
+
+
 def in_blocks(X: Any) -> Iterator[tuple[slice, Any]]:
     """Yield all rows, a few thousand at a time, each block after its slice; check lazy ones."""
-    for start in range(0, X.shape[0], _ROWS_AT_ONCE):
-        part = slice(start, min(start + _ROWS_AT_ONCE, X.shape[0]))
-        rows = X[part, :] if is_array_api(X) else np.asarray(X[part])
+    for part, rows in unchecked_blocks(X):
         if is_lazy(X) and not np.isfinite(rows).all():
             raise InputError("X holds NaN or infinite values")
         yield part, rows
+
+
+def unchecked_blocks(X: Any) -> Iterator[tuple[slice, Any]]:
+    """Yield all rows, a few thousand at a time, each block after its slice."""
+    for start in range(0, X.shape[0], _ROWS_AT_ONCE):
+        part = slice(start, min(start + _ROWS_AT_ONCE, X.shape[0]))
+        yield part, X[part, :] if is_array_api(X) else np.asarray(X[part])
 
 
 def weighted_mean(X: Any, weights: np.ndarray) -> np.ndarray:

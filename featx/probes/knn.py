@@ -10,7 +10,13 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from featx._validation import ParameterFaults
-from featx.probes._arrays import inner_products, namespace, take_rows, to_numpy, to_same_device
+from featx.probes._arrays import (
+    inner_products,
+    largest_of_each_row,
+    take_rows,
+    to_numpy,
+    to_same_device,
+)
 from featx.probes._base import CosineProbe
 from featx.probes._classes_and_folds import last_best, split_folds
 
@@ -139,7 +145,7 @@ class KNNProbe(CosineProbe):
         n_rows = rows.shape[0]
         for start in range(0, n_rows, n_at_once):
             part = slice(start, min(start + n_at_once, n_rows))
-            nearest, near = _largest_of_each_row(
+            nearest, near = largest_of_each_row(
                 inner_products(rows[part, :], stored), int(counts[-1])
             )
             # Scaled so that the nearest has a vote of 1: fractions stay the same, without overflow.
@@ -169,15 +175,3 @@ class KNNProbe(CosineProbe):
         faults.check_number("temperature", self.temperature, lambda t: 0 < t < np.inf, "over 0")
         faults.raise_any()
         return np.unique(np.asarray(candidates, np.int64))
-
-
-def _largest_of_each_row(values: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns of the largest values of each row, and these, in decreasing order."""
-    if not isinstance(values, np.ndarray):
-        xp = namespace(values)  # without partition, all are sorted
-        places = xp.argsort(values, axis=1, descending=True)[:, :count]
-        return to_numpy(places), to_numpy(xp.take_along_axis(values, places, axis=1))
-    places = np.argpartition(-values, count - 1)[:, :count]
-    largest = np.take_along_axis(values, places, 1)
-    order = np.argsort(-largest, axis=1, kind="stable")
-    return np.take_along_axis(places, order, 1), np.take_along_axis(largest, order, 1)
