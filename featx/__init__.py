@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier, TransferRegressor
     from featx.evaluation.comparison import compare_heads
     from featx.evaluation.duplicates import near_duplicates
+    from featx.evaluation.label_issues import find_label_issues
     from featx.evaluation.metrics import evaluate
+    from featx.evaluation.neighbors import find_similar
     from featx.extractor import FeatureExtractor
     from featx.finetune.params import FineTune
     from featx.inputs.folders import load_image_folder
@@ -45,6 +47,8 @@ __all__ = [
     "compare_heads",
     "embed_on_gpus",
     "evaluate",
+    "find_label_issues",
+    "find_similar",
     "list_backbones",
     "load",
     "load_image_folder",
@@ -67,6 +71,8 @@ _HOMES = {
     "compare_heads": "evaluation.comparison",
     "embed_on_gpus": "multi_gpu",
     "evaluate": "evaluation.metrics",
+    "find_label_issues": "evaluation.label_issues",
+    "find_similar": "evaluation.neighbors",
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",

@@ -105,6 +105,16 @@ def test_bench_accuracy_smoke_embeds_each_image_once(result_of, tmp_path):
 
 
 @pytest.mark.long
+def test_bench_label_issues_smoke_finds_turned_labels(result_of, tmp_path):
+    results = result_of("bench_label_issues.py", "--shared", tmp_path / "none")
+    (row,) = results["quality"]
+    assert row["suspects"] > 0.8
+    assert row["suggested"] > 0.8
+    (size,) = results["size"].values()
+    assert size["seconds"] > 0
+
+
+@pytest.mark.long
 def test_bench_cache_smoke_measures_everything(result_of, tmp_path):
     result = result_of("bench_cache.py")
     assert all(value > 0 for value in result["seconds"].values())

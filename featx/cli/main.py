@@ -64,6 +64,7 @@ from featx.cli.output import (
     show_result,
     status,
 )
+from featx.cli.similar import similar
 from featx.exceptions import (
     BackboneError,
     EngineError,
@@ -332,7 +333,7 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (fit, predict, evaluate, export, cache):
+for command in (fit, predict, evaluate, export, similar, cache):
     cli.add_command(command)
 
 

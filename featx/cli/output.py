@@ -245,6 +245,16 @@ def print_demo(result: dict[str, Any]) -> None:
     echo(f"the saved model predicts {result['prediction']!r} for {example}")
 
 
+def print_similar(similar: Sequence[dict[str, Any]]) -> None:
+    """Print a table for each query, with the images that are most similar to it."""
+    for found in similar:
+        rows = [
+            (rank, f"{each['similarity']:.3f}", each["image"])
+            for rank, each in enumerate(found["similar"], start=1)
+        ]
+        print_table(one_line(found["query"]), ("#rank", "#similarity", "image"), rows)
+
+
 def print_evaluation(result: dict[str, Any]) -> None:
     """Print metrics per class, averages and the confusion matrix."""
     columns = ("class", "#precision", "#recall", "#F1", "#images")

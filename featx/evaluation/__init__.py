@@ -1,1 +1,1 @@
-"""Evaluation: metrics with intervals and calibration, comparisons of heads, near-duplicates."""
+"""Evaluation: metrics, comparisons of heads, near-duplicates, wrong labels, similar samples."""

@@ -189,8 +189,8 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
         for number in np.unique(bins)
     ]
     gaps = [part["n_samples"] * abs(part["probability"] - part["accuracy"]) for part in filled]
-    temperature = _best_temperature(class_indices, proba)
-    calibrated = proba if temperature is None else _probabilities_at_temperature(proba, temperature)
+    temperature = best_temperature(class_indices, proba)
+    calibrated = proba if temperature is None else probabilities_at_temperature(proba, temperature)
     labels = np.arange(len(classes))
     return {
         "error": float(sum(gaps) / len(class_indices)),
@@ -201,12 +201,12 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     }
 
 
-def _probabilities_at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
+def probabilities_at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
     """Return probabilities (n_samples, n_classes) with their logits divided by a temperature.
 
     Examples
     --------
-    >>> _probabilities_at_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
+    >>> probabilities_at_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
     array([[0.667, 0.333]])
     """
     scores = np.log(np.maximum(np.asarray(proba, np.float64), np.finfo(np.float64).tiny))
@@ -215,11 +215,11 @@ def _probabilities_at_temperature(proba: np.ndarray, temperature: float) -> np.n
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _best_temperature(class_indices: np.ndarray, proba: np.ndarray) -> float | None:
+def best_temperature(class_indices: np.ndarray, proba: np.ndarray) -> float | None:
     """Return the temperature from 0.01 to 100 with the lowest log loss; None if it is at an end."""
 
     def loss(log_temperature: float) -> float:
-        calibrated = _probabilities_at_temperature(proba, float(np.exp(log_temperature)))
+        calibrated = probabilities_at_temperature(proba, float(np.exp(log_temperature)))
         true = np.take_along_axis(calibrated, class_indices[:, np.newaxis], axis=1)
         return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
 

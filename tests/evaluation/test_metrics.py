@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from featx.cli import output
-from featx.evaluation.metrics import _probabilities_at_temperature, evaluate
+from featx.evaluation.metrics import evaluate, probabilities_at_temperature
 
 
 def test_evaluate_agrees_with_scikit_learn():
@@ -105,7 +105,7 @@ def probabilities(y_true, temperature, n_classes=4, seed=0):
     scores = rng.normal(0, 1.5, (len(y_true), n_classes))
     chances = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     drawn = (chances.cumsum(axis=1) > rng.random((len(y_true), 1))).argmax(axis=1)
-    return drawn, _probabilities_at_temperature(chances, 1 / temperature)
+    return drawn, probabilities_at_temperature(chances, 1 / temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

@@ -1,0 +1,60 @@
+"""`featx similar`: the images that are most similar to given ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from featx.cli.options import Command, GivenPath, extractor_options, make_extractor
+from featx.cli.output import AS_JSON, print_json, print_similar
+
+
+@click.command(cls=Command)
+@click.argument("queries", nargs=-1, required=True, type=GivenPath(), metavar="QUERY...")
+@click.argument("photos", type=GivenPath())
+@click.option("--backbone", default="mobilenet_v2", show_default=True)
+@click.option(
+    "--k",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of images to find for each query.",
+)
+@extractor_options
+@AS_JSON
+def similar(
+    queries: tuple[str, ...],
+    photos: str,
+    backbone: str,
+    k: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Find the images below the folder PHOTOS that are most similar to each QUERY.
+
+    A QUERY is an image, or a folder of images. Similarity is the cosine of embeddings, at most 1. A
+    query that lies below PHOTOS is found first. With --on-error nan, images below PHOTOS that
+    cannot be read are left out.
+    """
+    from featx.evaluation.neighbors import find_similar
+    from featx.inputs.folders import list_images
+
+    extractor = make_extractor(backbone, options)
+    asked, images = list_images(queries), list_images([photos])
+    found = find_similar(asked, images, extractor=extractor, k=k)
+    pairs = zip(asked, found.indices.tolist(), found.similarity.tolist(), strict=True)
+    result = [
+        {
+            "query": query,
+            "similar": [
+                {"image": images[row], "similarity": similarity}
+                for row, similarity in zip(rows, similarities, strict=True)
+            ],
+        }
+        for query, rows, similarities in pairs
+    ]
+    if as_json:
+        print_json(result)
+    else:
+        print_similar(result)
