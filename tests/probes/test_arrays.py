@@ -20,7 +20,7 @@ from featx import (
     RidgeProbeRegressor,
     compare_heads,
 )
-from featx.probes._arrays import to_numpy
+from featx.probes._arrays import largest_of_each_row, to_numpy
 from featx.probes._whitening import Rotation
 
 CLASSIFIERS = {
@@ -212,3 +212,14 @@ def test_compare_heads_and_pca_take_arrays_elsewhere(elsewhere):
     np.testing.assert_array_equal(found.scores, expected.scores)
     components = MomentPCA(3).fit(elsewhere(X)).transform(elsewhere(X))
     np.testing.assert_array_equal(components, MomentPCA(3).fit(X).transform(X))
+
+
+@pytest.mark.parametrize("n_columns", [5, 640, 1001, 4096])
+def test_largest_of_each_row_agrees_with_sorting(n_columns):
+    values = np.random.default_rng(0).standard_normal((30, n_columns)).astype(np.float32)
+    values[0, -3:] = 9  # in the columns that fill no chunk
+    values[1] = -np.inf
+    places, largest = largest_of_each_row(values, 5)
+    np.testing.assert_array_equal(largest, -np.sort(-values, axis=1)[:, :5])
+    np.testing.assert_array_equal(np.take_along_axis(values, places, 1), largest)
+    assert all(len(set(row)) == 5 for row in places.tolist())
