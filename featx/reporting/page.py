@@ -142,7 +142,9 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
         )
     return [
         *facts,
-        ("Backbone", f"{model['backbone']}: {model['n_features']:,} features"),
+        ("Backbone", f"{model['backbone']}, {model['weights']} weights"),
+        ("Input", _input_text(data)),
+        ("Embedding", f"{model['n_features']:,} features, {model['layer']}, {model['precision']}"),
         (
             "Head",
             model["head"]
@@ -156,6 +158,13 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("Made", f"{data['made']}, " + ", ".join(f"{n} {v}" for n, v in data["versions"].items())),
         ("Space", model["space"]),
     ]
+
+
+def _input_text(data: dict[str, Any]) -> str:
+    sides = " × ".join(map(str, data["model"]["input_shape"]))
+    if data["data"]["noun"] != "images":
+        return sides
+    return f"{sides}, images resized by {data['model']['resize']!r}"
 
 
 def _scores(data: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -211,12 +211,17 @@ def model_section(held_out: HeldOut) -> dict[str, Any]:
         "fine_tune": None if estimator.fine_tune is None else str(estimator.fine_tune),
         "n_features": int(held_out.embeddings.shape[1]),
         "space": extractor.space_digest_,
-        "layer": extractor.layer or "output",
-        "pooling": extractor.pooling,
+        "weights": _weights_text(extractor.weights),
+        "layer": f"layer {extractor.layer!r}" if extractor.layer else "output of the network",
         "input_shape": list(extractor.space_.description["input_shape"]),
         "resize": extractor.resize,
         "precision": extractor.precision,
     }
+
+
+def _weights_text(weights: Any) -> str:
+    """Return the kind of weights, or the name of their file without its folder."""
+    return "random" if weights is None else one_line(os.path.basename(os.fspath(weights)))
 
 
 def name_of_head(head: Any) -> str:
