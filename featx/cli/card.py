@@ -1,4 +1,4 @@
-"""The command that writes the card of a saved model: card."""
+"""``featx card``: the model card of a saved model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MAX_BYTES = 2**30
 @click.command(cls=Command)
 @MODEL
 @click.option(
-    "--report", type=GivenPath(path_type=Path), help="Measurements: a report as a JSON file."
+    "--report", type=GivenPath(path_type=Path), help="Output of report --json or evaluate --json."
 )
 @click.option(
-    "--out", type=GivenPath(path_type=Path), help="The card, such as README.md; default: shown."
+    "--out", type=GivenPath(path_type=Path), help="A .md file; default: print the card."
 )
 @FORCE
 @TRUSTED
@@ -36,9 +36,9 @@ def card(
     trusted: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Describe a saved model as a model card, in the form of Hugging Face.
+    """Write the model card of a saved MODEL, in the form of Hugging Face.
 
-    The output of evaluate --json and of report --json are reports. What was not measured is named.
+    Scores come from the file of --report. Without one, the card says that they were not measured.
     """
     if out is not None:
         check_ending(out, (".md",))

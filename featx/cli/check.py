@@ -1,4 +1,4 @@
-"""`featx check`: what may be wrong with the images of a folder, and with their labels."""
+"""``featx check``: what may be wrong with the images of a folder, and with their labels."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def check(
     folder: str, out: Path | None, force: bool, backbone: str, as_json: bool, **options: Any
 ) -> None:
-    """Find images of FOLDER that are damaged, poor, alike, outliers or labeled wrongly.
+    """Find wrong labels, duplicates, outliers, and damaged or poor images in FOLDER.
 
     FOLDER has a folder per class, or images alone; folders named train, val and test may hold the
-    class folders. Found are unreadable, dark, bright, faint, blurred, tiny and odd-shaped images;
-    labels that are probably wrong; exact and near duplicates, and those in two classes or in two
-    splits; outliers. Images that cannot be read never stop the others, whatever --on-error is.
+    class folders. Found are unreadable, dark, bright, low-contrast, blurred, tiny and oddly shaped
+    images; labels that are probably wrong; exact duplicates and near-duplicates, also those in two
+    classes or in two splits; and outliers. Unreadable images are findings, whatever --on-error is.
 
-    The file OUT has the columns path, label, issue, score and detail. The detail is the suggested
-    label, the path of the duplicate, the size or the reason. So that a spreadsheet takes no name
-    for a formula, a cell that begins with one of = + - @ gets a leading apostrophe.
+    The file has the columns path, label, issue, score and detail. The detail is the suggested
+    label, the path of the duplicate, the size or the reason. A cell that begins with = + - or @
+    gets a leading apostrophe, so that no spreadsheet takes it for a formula.
     """
     if out is not None:
         check_ending(out, (".csv",))

@@ -32,7 +32,7 @@ _TEST_SPLITS = ("test", "val", "valid", "validation")  # the first that is there
 @click.command(cls=Command)
 @click.argument("paths", nargs=-1, required=True, type=GivenPath(), metavar="[MODEL] FOLDER")
 @click.option(
-    "--out", required=True, type=GivenPath(path_type=Path), help="The page, a .html file."
+    "--out", required=True, type=GivenPath(path_type=Path), help="A .html file, the page."
 )
 @FORCE
 @click.option("--backbone", default=None, help="Default: mobilenet_v2.  [not with MODEL]")
@@ -62,11 +62,12 @@ def report(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write a page on scores, mistakes, suspect labels, near-duplicates and a map of the images.
+    """Write a page with scores, mistakes, suspect labels, near-duplicates and a map of the images.
 
     FOLDER has a folder per class. Heads are cross-validated on it: the page describes the first
-    --head, and compares it with the others. If it holds train and test (or val) instead, heads are
-    fitted on the one and evaluated on the other. A saved MODEL is evaluated on FOLDER as it is.
+    --head, and compares it with the others. If FOLDER has train and test (or val) instead, heads
+    are fitted on train and evaluated on the other. A saved MODEL is only evaluated, on test (or
+    val) if there is one.
     """
     check_ending(out, (".html",))
     check_output_files(out, force=force)

@@ -1,4 +1,4 @@
-"""`featx similar`: the images that are most similar to given ones."""
+"""``featx similar``: the images that are most similar to given ones."""
 
 from __future__ import annotations
 

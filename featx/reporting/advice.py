@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 _NOTABLE = 0.01  # a point of the score
-_CALIBRATION_ERROR = 0.05
+CALIBRATED = 0.05  # mean gap between probability and accuracy
 _FEW_SAMPLES = 20  # of a class
 _WIDE = 0.1  # an interval of accuracy
 _FEW_SUSPECTS = 10
@@ -38,14 +38,14 @@ def advice_for(data: dict[str, Any]) -> list[Advice]:
 
 
 def percent(fraction: float) -> str:
-    r"""Return a fraction as text, with a space that does not break.
+    """Return a fraction as text.
 
     Examples
     --------
-    >>> percent(0.8315), percent(1.0)
-    ('83.2\xa0%', '100\xa0%')
+    >>> percent(0.8315)
+    '83.2%'
     """
-    return f"{100 * fraction:.1f}".removesuffix(".0") + "\xa0%"
+    return f"{fraction:.1%}"
 
 
 def points(difference: float) -> str:
@@ -53,11 +53,25 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f} points"
 
 
+def learning_curve_text(data: dict[str, Any]) -> str:
+    """Return what the last doubling of the training samples changed; empty without a curve."""
+    curve = data["learning_curve"]
+    if not curve:
+        return ""
+    name = "R²" if data["task"] == "values" else "accuracy"
+    before, now = curve["n_train"][-2:]
+    gain, spread = points(curve["mean"][-1] - curve["mean"][-2]), 100 * curve["spread"][-1]
+    return (
+        f"From {before:,} to {now:,} training {data['data']['noun']}, the {name} changed by {gain}. "
+        f"Its standard deviation over folds is {spread:.1f} points."
+    )
+
+
 def _on_unread(data: dict[str, Any]) -> list[Advice]:
     n_unread = len(data["data"]["unread"])
     if not n_unread:
         return []
-    reason = f"{n_unread} images could not be read, and are in no figure of this report."
+    reason = f"{n_unread:,} images could not be read, and no number of this report includes them."
     return [Advice("Replace or remove the unreadable images", reason, "images")]
 
 
@@ -69,8 +83,8 @@ def _on_baseline(data: dict[str, Any]) -> list[Advice]:
     if low > majority:
         return []
     reason = (
-        f"Always predicting the most frequent class is right for {percent(majority)}; the interval "
-        f"of the accuracy, {percent(low)} to {percent(high)}, does not exceed that."
+        f"Always predicting the most frequent class would be right for {percent(majority)}. The "
+        f"accuracy is not clearly above that: its interval is {percent(low)} to {percent(high)}."
     )
     return [Advice("Do not use this model yet", reason, "scores")]
 
@@ -83,7 +97,7 @@ def _on_labels(data: dict[str, Any]) -> list[Advice]:
     n_first = min(len(issues["suspects"]), max(_FEW_SUSPECTS, round(2 * issues["n_expected"])))
     reason = (
         f"About {issues['n_expected']:.0f} of {data['data']['n_read']:,} labels are expected to be "
-        f"wrong ({low:.0f} to {high:.0f}). Correct those in the list that are, and fit again."
+        f"wrong ({low:.0f} to {high:.0f}). Correct those that are, and fit again."
     )
     return [Advice(f"Look at the first {n_first} suspect labels", reason, "labels")]
 
@@ -91,23 +105,31 @@ def _on_labels(data: dict[str, Any]) -> list[Advice]:
 def _on_duplicates(data: dict[str, Any]) -> list[Advice]:
     found = data.get("duplicates") or {}
     advice = []
-    if found.get("n_across"):
+    if found.get("n_in_training"):
         reason = (
-            f"{found['n_across']:,} pairs of near-duplicates have one image in a training part and "
-            "one in a test part, so the scores are too high. Pass "
-            "groups=near_duplicates(embeddings).groups, or remove the copies."
+            f"{found['n_in_training']:,} pairs of near-duplicates have one image in the training "
+            "samples and one in the test samples, so the scores may be too high."
+        )
+        advice.append(Advice("Remove the copies from the test samples", reason, "duplicates"))
+    elif found.get("n_across"):
+        reason = (
+            f"{found['n_across']:,} pairs of near-duplicates are in different folds, so the scores "
+            "may be too high. Pass groups=near_duplicates(embeddings).groups, or remove the copies."
         )
         advice.append(Advice("Keep near-duplicates together", reason, "duplicates"))
     if found.get("n_contradicting"):
         reason = f"{found['n_contradicting']:,} pairs of near-duplicates have different labels."
-        advice.append(Advice("Decide the labels of contradicting copies", reason, "duplicates"))
+        advice.append(
+            Advice("Decide which label of these near-duplicates is right", reason, "duplicates")
+        )
     return advice
 
 
 def _on_images(data: dict[str, Any]) -> list[Advice]:
     counts = [f"{found['n']:,} {issue}" for issue, found in data["image_issues"].items()]
     if data["outliers"]["n"]:
-        counts.append(f"{data['outliers']['n']:,} unlike all others")
+        n_outliers = data["outliers"]["n"]
+        counts.append(f"{n_outliers:,} outlier{'s' if n_outliers > 1 else ''}")
     if not counts:
         return []
     reason = f"Some images stand out: {', '.join(counts)}."
@@ -139,8 +161,8 @@ def _on_weakest_class(data: dict[str, Any]) -> list[Advice]:
     pairs = [pair for pair in data["confused"] if pair["true"] == name]
     low, high = metrics["intervals"]["classes"][name]["recall"]
     reason = (
-        f"{percent(recall)} of it is found ({percent(low)} to {percent(high)}); the most frequent "
-        f"mistake is {pairs[0]['predicted']!r} ({pairs[0]['n']:,} times)."
+        f"Its recall is the lowest: {percent(recall)} ({percent(low)} to {percent(high)}). The "
+        f"most frequent mistake is {pairs[0]['predicted']!r} ({pairs[0]['n']:,} times)."
     )
     return [Advice(f"Collect more images of {name!r}", reason, "confusion")]
 
@@ -153,7 +175,7 @@ def _on_small_classes(data: dict[str, Any]) -> list[Advice]:
         return []
     shown = ", ".join(f"{name!r} ({n})" for name, n in list(small.items())[:5])
     more = f", and {len(small) - 5} more" if len(small) > 5 else ""
-    reason = f"Fewer than {_FEW_SAMPLES} images each: {shown}{more}. Their scores mean little."
+    reason = f"Fewer than {_FEW_SAMPLES} images each: {shown}{more}. Their scores are uncertain."
     return [Advice("Collect images of the small classes", reason, "data")]
 
 
@@ -161,26 +183,20 @@ def _on_more_data(data: dict[str, Any]) -> list[Advice]:
     curve = data.get("learning_curve")
     if not curve or len(curve["mean"]) < 2:
         return []
-    gain = curve["mean"][-1] - curve["mean"][-2]
-    name = "R²" if data["task"] == "values" else "accuracy"
-    before, now = curve["n_train"][-2:]
-    reason = f"From {before:,} to {now:,} training images, the {name} changed by {points(gain)}."
-    if gain >= _NOTABLE:
-        return [Advice("Collect more images: the score still grows", reason, "curve")]
-    return [Advice("Do not expect much from more images of the same kind", reason, "curve")]
+    reason, noun = learning_curve_text(data), data["data"]["noun"]
+    if curve["mean"][-1] - curve["mean"][-2] >= _NOTABLE:
+        return [Advice(f"Collect more {noun}: they may raise the score", reason, "curve")]
+    return [Advice(f"Do not expect much from more {noun} of the same kind", reason, "curve")]
 
 
 def _on_probabilities(data: dict[str, Any]) -> list[Advice]:
     calibration = data["metrics"].get("calibration")
-    if not calibration or calibration["error"] < _CALIBRATION_ERROR:
+    if not calibration or calibration["error"] < CALIBRATED or not calibration["tendency"]:
         return []
-    temperature = calibration["temperature"]
-    direction = (
-        "wrong by" if temperature is None else "too high by" if temperature > 1 else "too low by"
-    )
     reason = (
-        f"On average they are {direction} {100 * calibration['error']:.1f} points. "
-        "scikit-learn's CalibratedClassifierCV corrects this."
+        f"The model is {calibration['tendency']}: probabilities differ from the accuracy by "
+        f"{100 * calibration['error']:.1f} points on average. scikit-learn's "
+        "CalibratedClassifierCV can correct this."
     )
     return [Advice("Do not take the probabilities at face value", reason, "calibration")]
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from featx.reporting.advice import percent
+from featx.reporting.advice import CALIBRATED, percent
 from featx.reporting.held_out import TEST_SAMPLES
-
-_CALIBRATED = 0.05  # mean gap between probability and accuracy
 
 
 class Answer(NamedTuple):
@@ -37,8 +35,8 @@ def cards_of(data: dict[str, Any]) -> list[Card]:
             Card(f"{error:.4g}", "mean absolute error", f"{ends[0]:.4g} to {ends[1]:.4g}"),
             Card(
                 f"{baselines['mean_absolute_error']:.4g}",
-                "error without a model",
-                "the mean, always",
+                "error of a baseline",
+                "which always predicts the mean",
             ),
         ]
     else:
@@ -49,7 +47,10 @@ def cards_of(data: dict[str, Any]) -> list[Card]:
             Card(percent(metrics["accuracy"]), noun, f"{percent(low)} to {percent(high)}"),
             Card(f"{n_wrong:,}", "mistakes", f"of {n_all:,}"),
             Card(
-                percent(baselines["majority"]), "without a model", "the most frequent class, always"
+                percent(baselines["majority"]),
+                "accuracy of a baseline",
+                "which always predicts the most frequent "
+                + ("class" if data["task"] == "classes" else "labels"),
             ),
         ]
     issues = data["label_issues"] or {}
@@ -59,26 +60,27 @@ def cards_of(data: dict[str, Any]) -> list[Card]:
             Card(f"{issues['n_expected']:.0f}", "wrong labels expected", f"{low:.0f} to {high:.0f}")
         )
     if "n_pairs" in data["duplicates"]:
-        n_across = data["duplicates"]["n_across"]
-        cards.append(
-            Card(
-                f"{data['duplicates']['n_pairs']:,}",
-                "near-duplicate pairs",
-                f"{n_across:,} in different folds",
-            )
+        found = data["duplicates"]
+        is_tested = data["split"] == TEST_SAMPLES
+        apart = (
+            f"{found['n_in_training']:,} with a training sample"
+            if is_tested
+            else f"{found['n_across']:,} in different folds"
         )
+        cards.append(Card(f"{found['n_pairs']:,}", "near-duplicate pairs", apart))
     return cards
 
 
 def answers_of(data: dict[str, Any]) -> list[Answer]:
     """Return the answers to what readers ask first."""
     answers = [
-        Answer("How good?", _how_good(data), "scores"),
-        Answer("How sure?", _how_sure(data), "scores"),
+        Answer("How good is it?", _how_good(data), "scores"),
+        Answer("How sure is that?", _how_sure(data), "scores"),
+        Answer("Where is it wrong?", _where_wrong(data), "mistakes"),
     ]
-    answers.append(Answer("Where wrong?", _where_wrong(data), "mistakes"))
     if data["label_issues"] is not None:
-        answers.append(Answer("Which labels?", _which_labels(data["label_issues"]), "labels"))
+        suspects = _which_labels(data["label_issues"])
+        answers.append(Answer("Which labels look wrong?", suspects, "labels"))
     return answers
 
 
@@ -87,14 +89,15 @@ def _how_good(data: dict[str, Any]) -> str:
     if data["task"] == "values":
         return (
             f"The model explains {percent(max(0.0, metrics['r2']))} of the variance. Its mean "
-            f"absolute error is {metrics['mean_absolute_error']:.4g}; always predicting the mean "
-            f"has {baselines['mean_absolute_error']:.4g}."
+            f"absolute error is {metrics['mean_absolute_error']:.4g}; that of always predicting "
+            f"the mean is {baselines['mean_absolute_error']:.4g}."
         )
-    what = "predictions" if data["task"] == "classes" else "samples with all labels"
+    is_single = data["task"] == "classes"
+    right = "predictions are right" if is_single else "samples have all labels right"
     return (
-        f"{percent(metrics['accuracy'])} of {data['data']['n_read']:,} {what} are right. Always "
-        f"predicting the most frequent {'class' if data['task'] == 'classes' else 'labels'} is "
-        f"right for {percent(baselines['majority'])}, and drawing by frequency for "
+        f"{percent(metrics['accuracy'])} of {data['data']['n_read']:,} {right}. Always predicting "
+        f"the most frequent {'class' if is_single else 'labels'} would be right for "
+        f"{percent(baselines['majority'])}, and guessing by frequency for "
         f"{percent(baselines['chance'])}."
     )
 
@@ -103,11 +106,11 @@ def _how_sure(data: dict[str, Any]) -> str:
     metrics = data["metrics"]
     if data["task"] == "values":
         low, high = metrics["intervals"]["r2"]
-        return f"R² is between {low:.3f} and {high:.3f} (95 % interval). {_held_out_text(data)}"
+        return f"R² is between {low:.3f} and {high:.3f} (95% interval). {_held_out_text(data)}"
     low, high = metrics["intervals"]["accuracy"]
     text = (
-        f"The accuracy on such images is between {percent(low)} and {percent(high)} "
-        f"(95 % interval). {_held_out_text(data)}"
+        f"The accuracy on such {data['data']['noun']} is between {percent(low)} and "
+        f"{percent(high)} (95% interval). {_held_out_text(data)}"
     )
     return f"{text} {calibration_text(data)}".strip()
 
@@ -124,15 +127,14 @@ def calibration_text(data: dict[str, Any]) -> str:
     if calibration is None:
         return ""
     gap = f"{100 * calibration['error']:.1f} points"
-    if calibration["error"] < _CALIBRATED:
-        return f"Probabilities can be trusted: they differ from the accuracy by {gap} on average."
-    temperature = calibration["temperature"]
-    if temperature is None:
-        return f"Probabilities differ from the accuracy by {gap} on average."
-    direction = "too high" if temperature > 1 else "too low"
+    differ = f"Probabilities differ from the accuracy by {gap} on average"
+    if calibration["error"] < CALIBRATED:
+        return f"{differ}, which is little."
+    if not calibration["tendency"]:
+        return f"{differ}, which may be chance."
     return (
-        f"Probabilities are {direction}: they differ from the accuracy by {gap} on average. Scores "
-        f"divided by a temperature of {temperature:.2f} would fit best."
+        f"{differ}: the model is {calibration['tendency']}. Logits divided by a temperature of "
+        f"{calibration['temperature']:.2f} would fit best."
     )
 
 
@@ -144,12 +146,12 @@ def _where_wrong(data: dict[str, Any]) -> str:
     if data["task"] == "labels":
         return f"{data['n_mistakes']:,} samples have a wrong label."
     worst = data["confused"][:3]
-    pairs = "; ".join(f"{p['true']!r} as {p['predicted']!r} ({p['n']:,})" for p in worst)
+    pairs = ", ".join(f"{p['true']!r} as {p['predicted']!r} ({p['n']:,})" for p in worst)
     classes = {n: each for n, each in data["metrics"]["classes"].items() if each["support"]}
     weakest = min(classes, key=lambda name: classes[name]["recall"])
     return (
-        f"Most often {pairs}. {weakest!r} is found least: {percent(classes[weakest]['recall'])} of "
-        f"{classes[weakest]['support']:,}."
+        f"It most often predicts {pairs}. The recall of {weakest!r} is the lowest: "
+        f"{percent(classes[weakest]['recall'])} of {classes[weakest]['support']:,}."
     )
 
 

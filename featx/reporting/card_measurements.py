@@ -13,16 +13,15 @@ from featx.reporting.markdown import NOT_MEASURED, Markdown, escaped, interval, 
 _MAX_CLASSES = 200  # with a row in the tables
 _MAX_CONFUSIONS = 3
 _FEW_SAMPLES = 20
-_OFF_TEMPERATURE = 1.25
 _VALUE_METRICS = {  # names in reports: names for people, names of Hugging Face
     "r2": ("R²", "r_squared"),
     "mean_absolute_error": ("mean absolute error", "mae"),
     "root_mean_squared_error": ("root mean squared error", "rmse"),
 }
 _BASELINES = {
-    "majority": "accuracy of the most frequent class",
-    "chance": "accuracy of guesses as frequent as the classes",
-    "mean_absolute_error": "mean absolute error of the mean",
+    "majority": "accuracy of always predicting the most frequent class",
+    "chance": "accuracy of guessing by frequency",
+    "mean_absolute_error": "mean absolute error of always predicting the mean",
 }
 
 
@@ -120,12 +119,15 @@ class Measurements:
         text = f"Expected calibration error: {error}; log loss: {loss} nats."
         temperature = found.get("temperature")
         if temperature is not None and is_number(temperature):
-            direction = "high" if temperature > 1 else "low"
-            text += (
-                f" The best temperature is {number(temperature, 2)}: on average, probabilities are "
-                f"too {direction}."
-            )
+            tendency = self._tendency()
+            meaning = f"the model is {tendency}" if tendency else "not clearly different from 1"
+            text += f" The best temperature is {number(temperature, 2)}: {meaning}."
         return Markdown(text)
+
+    def _tendency(self) -> str | None:
+        """Return "overconfident" or "underconfident"; None if the report has neither."""
+        found = self.part("metrics", "calibration", "tendency")
+        return found if found in ("overconfident", "underconfident") else None
 
     def data(self) -> list[tuple[str, Any]]:
         """Return what is known of the samples that were measured."""
@@ -151,8 +153,7 @@ class Measurements:
                 f"{n_few} classes were measured on fewer than {_FEW_SAMPLES} samples: their "
                 "intervals are wide."
             )
-        temperature = self.part("metrics", "calibration", "temperature")
-        if is_number(temperature) and not 1 / _OFF_TEMPERATURE < temperature < _OFF_TEMPERATURE:
+        if self._tendency():
             found.append("Probabilities are not calibrated: see the temperature above.")
         n_suspect = self.part("label_issues", "n_expected")
         if is_number(n_suspect) and n_suspect >= 1:
@@ -160,7 +161,7 @@ class Measurements:
         if self.part("duplicates", "n_across"):
             found.append(
                 "Some samples have near-duplicates on the other side of the split, so the metrics "
-                "are too good."
+                "may be too good."
             )
         return found
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from featx.exceptions import MissingExtraError
 from featx.reporting import figures
-from featx.reporting.advice import percent, points
+from featx.reporting.advice import learning_curve_text, percent
 from featx.reporting.answers import answers_of, calibration_text, cards_of
 from featx.reporting.held_out import HeldOut
 from featx.reporting.map import MapParts, MapPoints, embedding_map
@@ -24,15 +24,15 @@ _MOST_POINTS = 10_000  # of the map
 
 _HEADINGS = {
     "short": "In short",
-    "data": "What was done",
+    "data": "Data and model",
     "scores": "Scores",
-    "confusion": "Confusions",
+    "confusion": "Confused classes",
     "mistakes": "Mistakes",
     "labels": "Suspect labels",
     "duplicates": "Near-duplicates",
     "images": "Unusual images",
     "map": "Map",
-    "curve": "More data, fine-tuning, cost",
+    "curve": "Training and cost",
 }
 _HEADINGS_OF_VALUES = {"confusion": "Residuals", "mistakes": "Largest errors"}
 
@@ -63,7 +63,7 @@ def html_page(
         output_names=[f"Output {n}" for n in range(1, len(data["metrics"].get("outputs", [])) + 1)],
         figures=_figures(data, held_out),
         calibration_text=calibration_text(data),
-        curve_text=_curve_text(data),
+        curve_text=learning_curve_text(data),
         training_text=_training_text(data),
         costs=_costs(data),
         mistakes=data["mistakes"][:N_LISTED],
@@ -128,11 +128,11 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
             f"{about['n_samples']:,} {about['noun']}"
             + (f" in {about['folder']}" if about["folder"] else ""),
         ),
-        ("Unread", f"{len(about['unread']):,}"),
+        ("Could not be read", f"{len(about['unread']):,}"),
     ]
     if data["sizes"]:
         sizes = (f"{name} {w} × {h}" for name, (w, h) in data["sizes"].items())
-        facts.append(("Pixels", ", ".join(sizes)))
+        facts.append(("Sizes in pixels", ", ".join(sizes)))
     if about["n_groups"]:
         facts.append(("Groups", f"{about['n_groups']:,}; those of a group are in one fold"))
     if "values" in about:
@@ -150,12 +150,15 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
             model["head"]
             + (f", fine-tuned with {model['fine_tune']}" if model["fine_tune"] else ""),
         ),
-        ("Held out", data["split"]),
+        ("Evaluation", data["split"]),
         (
-            "Forward passes",
-            f"{cost['n_forward']:,}; {cost['n_hits']:,} embeddings were stored before",
+            "Embeddings",
+            f"{cost['n_forward']:,} computed, {cost['n_hits']:,} read from the cache",
         ),
-        ("Made", f"{data['made']}, " + ", ".join(f"{n} {v}" for n, v in data["versions"].items())),
+        (
+            "Created",
+            f"{data['made']}, " + ", ".join(f"{n} {v}" for n, v in data["versions"].items()),
+        ),
         ("Space", model["space"]),
     ]
 
@@ -183,7 +186,7 @@ def _scores(data: dict[str, Any]) -> list[tuple[str, str, str]]:
         return [
             *rows,
             (
-                "mean absolute error of the mean",
+                "mean absolute error of always predicting the mean",
                 f"{data['baselines']['mean_absolute_error']:.4g}",
                 "",
             ),
@@ -208,8 +211,12 @@ def _scores(data: dict[str, Any]) -> list[tuple[str, str, str]]:
     baselines = data["baselines"]
     return [
         *rows,
-        ("accuracy of the most frequent class", percent(baselines["majority"]), ""),
-        ("accuracy of drawing by frequency", percent(baselines["chance"]), ""),
+        (
+            "accuracy of always predicting the most frequent class",
+            percent(baselines["majority"]),
+            "",
+        ),
+        ("accuracy of guessing by frequency", percent(baselines["chance"]), ""),
     ]
 
 
@@ -244,32 +251,24 @@ def _figures(data: dict[str, Any], held_out: HeldOut) -> dict[str, str]:
     return found
 
 
-def _curve_text(data: dict[str, Any]) -> str:
-    curve = data["learning_curve"]
-    if not curve:
-        return ""
-    gain = points(curve["mean"][-1] - curve["mean"][-2])
-    before, now = curve["n_train"][-2:]
-    name = _score_name(data).lower()
-    return f"From {before:,} to {now:,} training images, the {name} changed by {gain}."
-
-
 def _training_text(data: dict[str, Any]) -> str:
     tuning = data["fine_tuning"]
     if not tuning:
         return ""
     kept = "the fine-tuned model" if tuning["kept"] == "tuned" else "the head on the frozen network"
-    tuned = "" if tuning["tuned_score"] is None else f", fine-tuned {tuning['tuned_score']:.3f}"
-    head = f"the head scored {tuning['head_score']:.3f}"
-    return f"On the validation split, {head}{tuned}: {kept} was kept."
+    tuned = tuning["tuned_score"]
+    scores = f"the head scored {tuning['head_score']:.3f}"
+    if tuned is not None:
+        scores += f" and the fine-tuned model {tuned:.3f}"
+    return f"On the validation split, {scores}: {kept} was kept."
 
 
 def _costs(data: dict[str, Any]) -> list[tuple[str, str]]:
     cost = data["cost"]
     speed = cost["images_per_s"]
     return [
-        ("Embedding", f"{cost['seconds']:.1f} s" + (f", {speed:.0f} images/s" if speed else "")),
-        ("Engine", cost["engine"] or "none: all embeddings were stored"),
+        ("Forward pass", f"{cost['seconds']:.1f} s" + (f", {speed:.0f} images/s" if speed else "")),
+        ("Engine", cost["engine"] or "none: all embeddings were read from the cache"),
         ("Embeddings on disk", f"{cost['embedding_bytes'] / 2**20:.1f} MiB"),
     ]
 
@@ -311,13 +310,16 @@ def _map_text(placed: Projection, method: str, counts: tuple[int, int]) -> str:
     n_shown, n_samples = counts
     if method == "pca":
         kept = "" if placed.explained is None else f", {percent(placed.explained)} of the variance"
-        meaning = f"the two main directions of its embedding (PCA{kept})"
+        meaning = (
+            f"the two main directions of its embedding (PCA{kept}); "
+            "neighbors here need not be neighbors in all directions"
+        )
     else:
         name = {"umap": "UMAP", "tsne": "t-SNE"}[method]
         meaning = f"{name}: near points are alike, distances between groups mean little"
     sampled = f" A random {n_shown:,} of {n_samples:,} are shown." if n_shown < n_samples else ""
     text = f"Each point is a sample, placed by {meaning}."
-    return f"{text} Neighbors look alike to the network.{sampled}"
+    return f"{text}{sampled}"
 
 
 def _as_colors(y: np.ndarray) -> Any:

@@ -32,10 +32,10 @@ _N_OF_ISSUE = 12  # samples
 _ABOUT_ISSUES = {
     "dark": "Nearly all pixels are dark.",
     "bright": "Nearly all pixels are bright.",
-    "low contrast": "Nearly all pixels have similar levels.",
+    "low contrast": "Nearly all pixels are of similar brightness.",
     "blurred": "Edges are not sharp.",
     "tiny": "Far smaller than usual.",
-    "odd shape": "Far longer in one direction than usual.",
+    "odd shape": "Far more elongated than usual.",
 }
 _MOST_COMPARED = 100_000  # rows; the time for near-duplicates grows with their square
 

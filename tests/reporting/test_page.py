@@ -101,8 +101,14 @@ def test_page_links_lead_to_sections(page, opened):
 def test_page_answers_what_readers_ask(page, opened):
     shown, data = opened(page[0]), page[1]
     text = shown.inner_text("#short")
-    assert f"{100 * data['metrics']['accuracy']:.1f}".removesuffix(".0") in text
-    for question in ("How good?", "How sure?", "Where wrong?", "Which labels?", "What to do next"):
+    assert f"{data['metrics']['accuracy']:.1%}" in text
+    for question in (
+        "How good",
+        "How sure",
+        "Where is it wrong",
+        "Which labels",
+        "What to do next",
+    ):
         assert question in text
     assert all(advice["step"] in text for advice in data["advice"])
 
