@@ -22,9 +22,7 @@ _MAX_BYTES = 2**30
 @click.option(
     "--report", type=GivenPath(path_type=Path), help="Output of report --json or evaluate --json."
 )
-@click.option(
-    "--out", type=GivenPath(path_type=Path), help="A .md file; default: print the card."
-)
+@click.option("--out", type=GivenPath(path_type=Path), help="A .md file; default: print the card.")
 @FORCE
 @TRUSTED
 @AS_JSON

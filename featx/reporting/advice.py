@@ -8,7 +8,7 @@ _NOTABLE = 0.01  # a point of the score
 CALIBRATED = 0.05  # mean gap between probability and accuracy
 _FEW_SAMPLES = 20  # of a class
 _WIDE = 0.1  # an interval of accuracy
-_FEW_SUSPECTS = 10
+FEW_SUSPECTS = 10
 
 
 class Advice(NamedTuple):
@@ -48,6 +48,17 @@ def percent(fraction: float) -> str:
     return f"{fraction:.1%}"
 
 
+def probability(value: float) -> str:
+    """Return a probability as text, which is 100% only if it is 1.
+
+    Examples
+    --------
+    >>> probability(0.99999), probability(1.0)
+    ('>99.9%', '100.0%')
+    """
+    return percent(value) if value in (0, 1) or value < 0.9995 else ">" + percent(0.999)
+
+
 def points(difference: float) -> str:
     """Return a difference of fractions as text, in percentage points."""
     return f"{100 * difference:+.1f} points"
@@ -60,10 +71,11 @@ def learning_curve_text(data: dict[str, Any]) -> str:
         return ""
     name = "R²" if data["task"] == "values" else "accuracy"
     before, now = curve["n_train"][-2:]
-    gain, spread = points(curve["mean"][-1] - curve["mean"][-2]), 100 * curve["spread"][-1]
+    gain, error = curve["gain"], curve["gain_error"]
+    clear = "" if abs(gain) > 2 * error else ", which may be chance"
     return (
-        f"From {before:,} to {now:,} training {data['data']['noun']}, the {name} changed by {gain}. "
-        f"Its standard deviation over folds is {spread:.1f} points."
+        f"From {before:,} to {now:,} training {data['data']['noun']}, the {name} changed by "
+        f"{points(gain)}, with a standard error of {100 * error:.1f}{clear}."
     )
 
 
@@ -94,12 +106,19 @@ def _on_labels(data: dict[str, Any]) -> list[Advice]:
     if not issues.get("suspects") or issues["n_expected"] < 1:
         return []
     low, high = issues["n_expected_interval"]
-    n_first = min(len(issues["suspects"]), max(_FEW_SUSPECTS, round(2 * issues["n_expected"])))
+    n_first = n_first_suspects(data)
     reason = (
         f"About {issues['n_expected']:.0f} of {data['data']['n_read']:,} labels are expected to be "
         f"wrong ({low:.0f} to {high:.0f}). Correct those that are, and fit again."
     )
     return [Advice(f"Look at the first {n_first} suspect labels", reason, "labels")]
+
+
+def n_first_suspects(data: dict[str, Any]) -> int:
+    """Return how many suspect labels are worth a look: twice the number expected to be wrong."""
+    issues = data["label_issues"] or {}
+    n_worthwhile = max(FEW_SUSPECTS, round(2 * issues.get("n_expected", 0)))
+    return min(len(issues.get("suspects", [])), n_worthwhile)
 
 
 def _on_duplicates(data: dict[str, Any]) -> list[Advice]:
@@ -114,7 +133,8 @@ def _on_duplicates(data: dict[str, Any]) -> list[Advice]:
     elif found.get("n_across"):
         reason = (
             f"{found['n_across']:,} pairs of near-duplicates are in different folds, so the scores "
-            "may be too high. Pass groups=near_duplicates(embeddings).groups, or remove the copies."
+            "may be too high. Remove the copies, or pass groups=, as near_duplicates(embeddings, "
+            "images=images).groups returns it, to report and to cross-validation."
         )
         advice.append(Advice("Keep near-duplicates together", reason, "duplicates"))
     if found.get("n_contradicting"):
@@ -126,13 +146,13 @@ def _on_duplicates(data: dict[str, Any]) -> list[Advice]:
 
 
 def _on_images(data: dict[str, Any]) -> list[Advice]:
-    counts = [f"{found['n']:,} {issue}" for issue, found in data["image_issues"].items()]
+    issues = {issue: found["n"] for issue, found in data["image_issues"].items()}
     if data["outliers"]["n"]:
-        n_outliers = data["outliers"]["n"]
-        counts.append(f"{n_outliers:,} outlier{'s' if n_outliers > 1 else ''}")
-    if not counts:
+        issues["far from all others"] = data["outliers"]["n"]
+    if not issues:
         return []
-    reason = f"Some images stand out: {', '.join(counts)}."
+    counts = ", ".join(f"{n:,} {'is' if n == 1 else 'are'} {issue}" for issue, n in issues.items())
+    reason = f"{counts}; an image can be several of these."
     return [Advice("Check whether these images belong to the data", reason, "images")]
 
 
@@ -184,9 +204,12 @@ def _on_more_data(data: dict[str, Any]) -> list[Advice]:
     if not curve or len(curve["mean"]) < 2:
         return []
     reason, noun = learning_curve_text(data), data["data"]["noun"]
-    if curve["mean"][-1] - curve["mean"][-2] >= _NOTABLE:
+    gain, error = curve["gain"], curve["gain_error"]
+    if gain >= _NOTABLE and gain > 2 * error:
         return [Advice(f"Collect more {noun}: they may raise the score", reason, "curve")]
-    return [Advice(f"Do not expect much from more {noun} of the same kind", reason, "curve")]
+    if gain + 2 * error < 2 * _NOTABLE:
+        return [Advice(f"Do not expect much from more {noun} of the same kind", reason, "curve")]
+    return []
 
 
 def _on_probabilities(data: dict[str, Any]) -> list[Advice]:

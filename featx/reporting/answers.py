@@ -78,6 +78,8 @@ def answers_of(data: dict[str, Any]) -> list[Answer]:
         Answer("How sure is that?", _how_sure(data), "scores"),
         Answer("Where is it wrong?", _where_wrong(data), "mistakes"),
     ]
+    if data["comparison"]:
+        answers.append(Answer("Which model?", _which_model(data["comparison"]), "scores"))
     if data["label_issues"] is not None:
         suspects = _which_labels(data["label_issues"])
         answers.append(Answer("Which labels look wrong?", suspects, "labels"))
@@ -118,7 +120,18 @@ def _how_sure(data: dict[str, Any]) -> str:
 def _held_out_text(data: dict[str, Any]) -> str:
     if data["split"] == TEST_SAMPLES:
         return "This holds if the model was not fitted on any of these samples."
-    return f"All predictions are for samples that the model was not trained on: {data['split']}."
+    text = f"All predictions are for samples that the model was not trained on: {data['split']}."
+    return f"{text} {_copies_text(data['duplicates'])}".strip()
+
+
+def _copies_text(duplicates: dict[str, Any]) -> str:
+    """Return what copies in other folds do to the score; empty if there are none."""
+    if not duplicates.get("n_across") or duplicates["score_without"] is None:
+        return ""
+    return (
+        "But some samples have a near-duplicate in another fold, on which the model was trained: "
+        f"without them, the score is {duplicates['score_without']:.3f}."
+    )
 
 
 def calibration_text(data: dict[str, Any]) -> str:
@@ -151,8 +164,20 @@ def _where_wrong(data: dict[str, Any]) -> str:
     weakest = min(classes, key=lambda name: classes[name]["recall"])
     return (
         f"It most often predicts {pairs}. The recall of {weakest!r} is the lowest: "
-        f"{percent(classes[weakest]['recall'])} of {classes[weakest]['support']:,}."
+        f"{round(classes[weakest]['recall'] * classes[weakest]['support']):,} of "
+        f"{classes[weakest]['support']:,} are found."
     )
+
+
+def _which_model(comparison: list[dict[str, Any]]) -> str:
+    """Return how the first model compares with the others."""
+    first, *others = comparison
+    texts = []
+    for row in others:
+        direction = "better" if row["mean"] > first["mean"] else "worse"
+        clear = direction if row["differs"] else "no clear difference"
+        texts.append(f"{row['name']}: {row['mean']:.3f} ({clear})")
+    return f"This page describes {first['name']}: {first['mean']:.3f}. {'; '.join(texts)}."
 
 
 def _which_labels(issues: dict[str, Any]) -> str:

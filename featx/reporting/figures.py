@@ -99,7 +99,9 @@ def confusion_svg(labels: Sequence[str], counts: np.ndarray) -> str:
         axis.set_tick_params(labelsize=size, length=0)
     axes.tick_params(axis="x", rotation=90 if n_classes > 5 else 0)
     axes.set(xlabel="predicted", ylabel="true")
-    return _svg(figure, f"Confusion matrix of {n_classes} classes; the table below names the pairs")
+    return _svg(
+        figure, f"Confusion matrix of {n_classes} classes; the most confused pairs follow below"
+    )
 
 
 def calibration_svg(bins: Sequence[dict[str, Any]]) -> str:

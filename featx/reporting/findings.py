@@ -131,7 +131,7 @@ def confused_pairs(
     return sorted(found, key=lambda pair: -pair[0]["n"])
 
 
-def learning_curve_of(held_out: HeldOut, cv: Any) -> dict[str, list[float]] | None:
+def learning_curve_of(held_out: HeldOut, cv: Any) -> dict[str, Any] | None:
     """Return the scores of heads fitted on parts of the training samples of three folds.
 
     The heads are fitted on stored embeddings. None is returned for an estimator that fine-tunes,
@@ -153,8 +153,12 @@ def learning_curve_of(held_out: HeldOut, cv: Any) -> dict[str, list[float]] | No
         ]
         if not np.isnan(scores).any():
             _add_point(curve, part * n_train, scores)
+    if not curve["mean"] or np.isnan(scores).any():
+        return None
+    gains = np.subtract(all_scores, scores)
     _add_point(curve, n_train, all_scores)
-    return curve if len(curve["mean"]) > 1 else None
+    gain_error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
+    return {**curve, "gain": float(np.mean(gains)), "gain_error": gain_error}
 
 
 def _add_point(curve: dict[str, list[float]], n_train: float, scores: Sequence[float]) -> None:

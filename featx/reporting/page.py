@@ -10,7 +10,13 @@ import numpy as np
 
 from featx.exceptions import MissingExtraError
 from featx.reporting import figures
-from featx.reporting.advice import learning_curve_text, percent
+from featx.reporting.advice import (
+    FEW_SUSPECTS,
+    learning_curve_text,
+    n_first_suspects,
+    percent,
+    probability,
+)
 from featx.reporting.answers import answers_of, calibration_text, cards_of
 from featx.reporting.held_out import HeldOut
 from featx.reporting.map import MapParts, MapPoints, embedding_map
@@ -21,6 +27,7 @@ from featx.reporting.sections import Describer, label_text
 
 N_LISTED = 96  # samples of a list that are shown
 _MOST_POINTS = 10_000  # of the map
+_NO_FINDING = "none"
 
 _HEADINGS = {
     "short": "In short",
@@ -47,7 +54,16 @@ def html_page(
     held_out = describer.held_out
     places = _places_on_map(len(held_out.rows))
     placed = project(held_out.embeddings[places], projection)
-    map_parts = embedding_map(_map_points(describer, places, placed, pictures))
+    rows = held_out.rows[places]
+    points = MapPoints(
+        placed.xy,
+        [describer.names[int(row)] for row in rows],
+        _colorings(describer, places, data),
+        details=[[describer.certainty(int(place))] for place in places],
+        tiles=pictures.atlas(rows),
+        muted={"outcome": "right", "finding": _NO_FINDING},
+    )
+    map_parts = embedding_map(points)
     shown = [name for name in headings if _is_shown(name, data, map_parts)]
     return template.render(
         data=data,
@@ -68,6 +84,10 @@ def html_page(
         costs=_costs(data),
         mistakes=data["mistakes"][:N_LISTED],
         n_listed=N_LISTED,
+        n_first=n_first_suspects(data),
+        n_least=FEW_SUSPECTS,
+        suspects=_first_suspects(data),
+        probability=probability,
         pictures=pictures,
         map=map_parts,
         map_text=_map_text(placed, projection, (len(places), len(held_out.rows))),
@@ -280,29 +300,38 @@ def _places_on_map(n_samples: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(n_samples, _MOST_POINTS, replace=False))
 
 
-def _map_points(
-    describer: Describer, places: np.ndarray, placed: Projection, pictures: Pictures
-) -> MapPoints:
-    """Return the points of the map, with their colors, texts and thumbnails."""
-    held_out, names = describer.held_out, describer.names
-    rows = held_out.rows[places]
+def _colorings(describer: Describer, places: np.ndarray, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the ways to color the points of the map, by name."""
+    held_out = describer.held_out
     true, predicted = held_out.y_true[places], held_out.y_pred[places]
     colorings: dict[str, Any] = {"label": _as_colors(true), "prediction": _as_colors(predicted)}
     if held_out.task != "values":
         is_right = held_out.is_right()[places]
-        colorings["mistake"] = np.where(is_right, "right", "wrong").tolist()
+        colorings["outcome"] = np.where(is_right, "right", "wrong").tolist()
     elif true.ndim == 1:
         colorings["error"] = np.abs(true - predicted)
+    findings = _findings_by_row(data)
+    rows = held_out.rows[places].tolist()
+    colorings["finding"] = [findings.get(row, _NO_FINDING) for row in rows]
     if held_out.fold.max() > 0:
-        colorings["fold"] = [f"fold {number + 1}" for number in held_out.fold[places]]
-    return MapPoints(
-        placed.xy,
-        [names[int(row)] for row in rows],
-        colorings,
-        details=[[describer.certainty(int(place))] for place in places],
-        tiles=pictures.atlas(rows),
-        muted={"mistake": "right"},
-    )
+        colorings["fold"] = [str(number + 1) for number in held_out.fold[places]]
+    return colorings
+
+
+def _findings_by_row(data: dict[str, Any]) -> dict[int, str]:
+    """Return the finding on each listed row; a suspect label precedes all others."""
+    pairs = data["duplicates"].get("pairs", [])
+    found = {sample["row"]: "outlier" for sample in data["outliers"]["samples"]}
+    for issue, about in data["image_issues"].items():
+        found |= {sample["row"]: issue for sample in about["samples"]}
+    found |= {pair[part]["row"]: "near-duplicate" for pair in pairs for part in ("first", "second")}
+    return found | dict.fromkeys(_first_suspects(data), "suspect label")
+
+
+def _first_suspects(data: dict[str, Any]) -> set[int]:
+    """Return the rows of the suspect labels that are worth a look."""
+    suspects = (data["label_issues"] or {}).get("suspects", [])
+    return {sample["row"] for sample in suspects[: n_first_suspects(data)]}
 
 
 def _map_text(placed: Projection, method: str, counts: tuple[int, int]) -> str:

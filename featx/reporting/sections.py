@@ -315,11 +315,15 @@ class _Pairs(NamedTuple):
             labels = held_out.y_true.reshape(self.n_test, -1)
             is_contradicting = (labels[self.first] != labels[inside]).any(axis=1)
         order = np.argsort(-(2 * is_contradicting + is_across), kind="stable")
+        copied = np.concatenate([self.first[is_across], inside[is_across]])
+        others = np.setdiff1d(np.arange(self.n_test), copied)
+        without = held_out.score(held_out.y_true[others], held_out.y_pred[others])
         return {
             "n_pairs": len(self.first),
             "n_across": int(is_across.sum()),
             "n_in_training": int(is_known.sum()),
             "n_contradicting": int(is_contradicting.sum()),
+            "score_without": without if len(others) else None,  # samples with a copy elsewhere
             "pairs": [
                 {
                     "first": self._entry(describer, self.first[pair]),
