@@ -469,7 +469,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
             the file holds all this.
         include_resize : bool, default=False
             If True, the model takes uint8 images (n, height, width, c) of any size, all of one size
-            in a batch, and resizes them itself, as the extractor's `resize` does: 0.5 % of the
+            in a batch, and resizes them itself, as the extractor's `resize` does: 0.5% of the
             values differ, by one level of 255. If False, images have to be resized before.
 
         Raises

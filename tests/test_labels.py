@@ -300,7 +300,7 @@ def test_probe_nullable_ids_stay_three_classes(probe, vectors):
 
 def test_compare_and_evaluate_tell_nullable_ids_apart(vectors):
     y = pd.Series(IDS * (N // 3), dtype="Int64")
-    noise = np.random.default_rng(1).normal(size=(N, 40))  # or some would be near duplicates
+    noise = np.random.default_rng(1).normal(size=(N, 40))  # or some would be near-duplicates
     rows = compare_heads(np.hstack([vectors, noise]), y, heads=["knn"], n_folds=2)
     assert rows[0].mean > 0.9
     other = y.replace({2**62: 2**62 + 1})

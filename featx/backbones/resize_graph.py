@@ -2,9 +2,9 @@
 
 The operations are those of ``inputs/resize.py``: each side is resized by a matrix of Lanczos
 weights, the height first, and values are rounded and clipped after each, as ``cykooz-resizer`` does
-with 8-bit images. Of 78 photos, 0.5 % of the values differ by one level, 1 in 500,000 by two. (With
-the width first, as in Pillow, 20 % differ, by up to 30. Keras' ``Resizing`` layer rounds once:
-16 %, by up to 25; and its crops start at whole pixels of the image, up to half a pixel off.)
+with 8-bit images. Of 78 photos, 0.5% of the values differ by one level, 1 in 500,000 by two. (With
+the width first, as in Pillow, 20% differ, by up to 30. Keras' ``Resizing`` layer rounds once:
+16%, by up to 25; and its crops start at whole pixels of the image, up to half a pixel off.)
 
 Only plain operations of Keras are used, so that the model needs no code of featx, and converters
 take it. Weights follow from the size of the images when the model runs; all images of a batch have

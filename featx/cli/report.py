@@ -124,9 +124,5 @@ def _summary(data: dict[str, Any]) -> str:
         f"{data['n_mistakes']:,} mistakes",
     ]
     steps = [f"- {advice['step']}" for advice in data["advice"][:_N_SHOWN]]
-    return one_line_each([*lines, *(["What to do next:"] if steps else []), *steps])
-
-
-def one_line_each(lines: list[str]) -> str:
-    """Return lines of text, each without control characters."""
-    return "\n".join(map(one_line, lines))
+    heading = ["What to do next:"] if steps else []
+    return "\n".join(map(one_line, [*lines, *heading, *steps]))

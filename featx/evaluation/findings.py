@@ -26,7 +26,7 @@ KINDS = (
     "in two classes",
     "in two splits",
     "exact duplicate",
-    "near duplicate",
+    "near-duplicate",
     "outlier",
 )
 
@@ -136,7 +136,7 @@ def _of_copies(
     for pair, cosine in zip(rows[copies.pairs].tolist(), copies.similarity.tolist(), strict=True):
         first, second = pair
         is_exact = originals[first] == originals[second]
-        issues = ["exact duplicate" if is_exact else "near duplicate"]
+        issues = ["exact duplicate" if is_exact else "near-duplicate"]
         names = (("in two classes", labels), ("in two splits", splits))
         issues += [
             issue for issue, name in names if name is not None and name[first] != name[second]

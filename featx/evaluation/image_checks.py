@@ -1,4 +1,4 @@
-"""Images that are unreadable, dark, bright, faint, blurred, tiny, of odd shape, or there twice.
+"""Images that are unreadable, dark, bright, blurred, tiny, oddly shaped, or exact duplicates.
 
 Each image is measured on a picture of at most 256 pixels, close to what a backbone sees, so that
 the size of a photograph does not matter. The limits were chosen on photographs, X-rays, signs and
@@ -19,7 +19,7 @@ from featx.inputs.recognize import as_samples
 
 _DARK = 0.32  # largest level of nearly all pixels; that of photographs is 0.4 or more
 _BRIGHT = 0.8  # smallest level of nearly all pixels; that of photographs is 0.73 or less
-_FAINT = 0.15  # range of nearly all levels; that of photographs is 0.34 or more
+_LOW_CONTRAST = 0.15  # range of nearly all levels; that of photographs is 0.34 or more
 _BLURRED = 0.6  # sharpness of edges that spread over 0.9 pixels; photographs have 0.7 or more
 _EDGES = 0.1  # of the energy of the gradient, if not all of it is noise
 _TINY = 1 / 4  # of the usual side
@@ -52,9 +52,9 @@ class ImageMeasures(NamedTuple):
     brightness, contrast : float
         Mean and standard deviation of the levels.
     low, high : float
-        Levels that 5 % and 99 % of the pixels do not exceed.
+        Levels that 5% and 99% of the pixels do not exceed.
     level_range : float
-        Difference of the levels that 99 % and 1 % of the pixels do not exceed.
+        Difference of the levels that 99% and 1% of the pixels do not exceed.
     sharpness : float
         See :func:`sharpness_of`; NaN without edges.
     hash, mirrored_hash : ndarray of shape (4,), uint64
@@ -80,7 +80,7 @@ class ImageMeasures(NamedTuple):
 
 
 def find_image_issues(X: Any) -> Bunch:
-    """Find images that are unreadable, dark, blurred, tiny, of odd shape, or there twice.
+    """Find images that are unreadable, dark, blurred, tiny, oddly shaped, or exact duplicates.
 
     Each image is read once, and measured on a picture of at most 256 pixels.
 
@@ -88,19 +88,19 @@ def find_image_issues(X: Any) -> Bunch:
     issue               images
     ==================  ============================================================================
     "unreadable"        those that featx cannot read; ``fault`` has the reasons
-    "dark"              99 % of the pixels are darker than 0.32 of white
-    "bright"            95 % of the pixels are brighter than 0.8 of white
-    "low contrast"      98 % of the pixels are within 0.15 of white
+    "dark"              99% of the pixels are darker than 0.32 of white
+    "bright"            95% of the pixels are brighter than 0.8 of white
+    "low contrast"      the levels of 98% of the pixels differ by less than 0.15 of white
     "blurred"           sharpness below 0.6: edges spread over more than 0.9 pixels (their standard
                         deviation), where the longer side has at most 256
-    "tiny"              a side, the root of the number of pixels, below a quarter of the median
+    "tiny"              the root of the number of pixels is below a quarter of the median
     "odd shape"         one side more than 3 times as long as the other, and more than twice as
                         elongated as the median image
     "exact duplicate"   the same size and pixels as an earlier image
     ==================  ============================================================================
 
-    X-rays may be dark as a whole, and scans bright: from 20 images on, "dark", "bright", "low
-    contrast" and "blurred" are no issues if they hold for half of the images or more.
+    All X-rays may be dark, and all scans bright. So with 20 images or more, "dark", "bright", "low
+    contrast" and "blurred" have no rows if they would hold for half of the images.
 
     Parameters
     ----------
@@ -110,18 +110,23 @@ def find_image_issues(X: Any) -> Bunch:
     Returns
     -------
     Bunch
-        ``width``, ``height`` (n_samples,), int64, upright, 0 if unreadable; ``brightness``,
-        ``contrast`` (n_samples,), float64, mean and standard deviation of luma from 0 to 1;
-        ``sharpness`` (n_samples,), float64, about 2 for sharp photographs, NaN without edges;
-        ``hashes``, ``mirrored_hashes`` (n_samples, 4), uint64, bits of the difference hash of the
-        image and its mirror image; ``first`` (n_samples,), int64, the first row with the same
-        pixels; ``fault`` (n_samples,), object, reasons why images cannot be read, else empty;
-        ``issues``, dict from each issue to its rows, int64.
+        ``width``, ``height`` (n_samples,), int64, of upright images, 0 if unreadable;
+        ``brightness``, ``contrast`` (n_samples,), float64, mean and standard deviation of luma
+        from 0 to 1; ``sharpness`` (n_samples,), float64, about 2 for sharp photographs, NaN
+        without edges; ``hashes``, ``mirrored_hashes`` (n_samples, 4), uint64, bits of the
+        difference hash of the image and its mirror image; ``first`` (n_samples,), int64, the first
+        row with the same pixels; ``fault`` (n_samples,), object, reasons why images cannot be read,
+        else empty; ``issues``, dict from each issue to its rows, int64.
 
     Raises
     ------
     InputError
         `X` does not hold images, or floating-point pixels seem to be scaled to 0..1.
+
+    See Also
+    --------
+    near_duplicates : Pairs of samples that are nearly the same.
+    find_label_issues : Suspect labels.
 
     Notes
     -----
@@ -223,7 +228,7 @@ def issues_of_measures(measures: Iterable[ImageMeasures]) -> Bunch:
         "dark": _unless_usual(_column(measured, "high", np.float64) < _DARK, is_read),
         "bright": _unless_usual(_column(measured, "low", np.float64) > _BRIGHT, is_read),
         "low contrast": _unless_usual(
-            _column(measured, "level_range", np.float64) < _FAINT, is_read
+            _column(measured, "level_range", np.float64) < _LOW_CONTRAST, is_read
         ),
         "blurred": _unless_usual(found.sharpness < _BLURRED, is_read),
         "tiny": is_read & _are_tiny(found.width, found.height, is_read),

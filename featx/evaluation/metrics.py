@@ -19,7 +19,7 @@ from featx.exceptions import InputError, ParameterError
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
 _N_BINS = 15
-_CHI_SQUARED_5_PERCENT = 3.841  # 95 % quantile, one degree of freedom
+_CHI_SQUARED_5_PERCENT = 3.841  # 95% quantile, one degree of freedom
 _MAX_TEMPERATURE = 100.0
 _ROUNDING = 1e-9  # of a log loss
 _N_RESAMPLES = 2000
@@ -173,7 +173,7 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
         overconfident predictions, below 1 for underconfident ones, None if no temperature from 0.01
         to 100 is best, for example if all predictions are right; ``log_loss_at_temperature``;
         ``tendency``, "overconfident" or "underconfident" if the temperature differs from 1 by more
-        than chance (likelihood-ratio test at 5 %, Wilks 1938, doi:10.1214/aoms/1177732360), else
+        than chance (likelihood-ratio test at 5%, Wilks 1938, doi:10.1214/aoms/1177732360), else
         None; ``bins``, the ``n_samples``, mean ``probability`` and ``accuracy`` of each bin that is
         not empty, as in a reliability diagram.
 
@@ -271,12 +271,7 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]
             return [0.0, 1.0]
         return [float(end) for end in np.nanpercentile(values, [tail, 100 - tail])]
 
-    def wilson(n_right: int, n_samples: int) -> list[float]:
-        if not n_samples:
-            return [0.0, 1.0]
-        found = binomtest(n_right, n_samples).proportion_ci(confidence, method="wilson")
-        return [float(found.low), float(found.high)]
-
+    wilson = partial(wilson_interval, confidence=confidence)
     return {
         "confidence": confidence,
         "accuracy": wilson(int(right.sum()), int(counts.sum())),
@@ -294,6 +289,20 @@ def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]
             for label in range(len(counts))
         ],
     }
+
+
+def wilson_interval(n_right: int, n_samples: int, *, confidence: float = 0.95) -> list[float]:
+    """Return the ends of Wilson's interval (1927) of a fraction; 0 and 1 without samples.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson_interval(45, 50)]
+    [0.786, 0.957]
+    """
+    if not n_samples:
+        return [0.0, 1.0]
+    found = binomtest(n_right, n_samples).proportion_ci(confidence, method="wilson")
+    return [float(found.low), float(found.high)]
 
 
 def _class_means_of_resamples(values: np.ndarray) -> np.ndarray:

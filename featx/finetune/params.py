@@ -48,7 +48,7 @@ default="adamw"
         0.9. The learning rate of an object replaces `learning_rate`; if it is a schedule of Keras,
         it replaces `schedule` too. Biases and normalizations have no weight decay.
     schedule : {"cosine", "one-cycle", "constant"}, default="cosine"
-        Course of the learning rate. It rises for the first 10 % of all steps, and for 30 % with
+        Course of the learning rate. It rises for the first 10% of all steps, and for 30% with
         "one-cycle" (Smith 2018, arXiv 1803.09820).
     layer_decay : float, default=1.0
         Factor of the learning rate from each block to the one below it (Clark et al. 2020,

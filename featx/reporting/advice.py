@@ -59,23 +59,21 @@ def probability(value: float) -> str:
     return percent(value) if value in (0, 1) or value < 0.9995 else ">" + percent(0.999)
 
 
-def points(difference: float) -> str:
-    """Return a difference of fractions as text, in percentage points."""
-    return f"{100 * difference:+.1f} points"
-
-
 def learning_curve_text(data: dict[str, Any]) -> str:
     """Return what the last doubling of the training samples changed; empty without a curve."""
     curve = data["learning_curve"]
     if not curve:
         return ""
-    name = "R²" if data["task"] == "values" else "accuracy"
     before, now = curve["n_train"][-2:]
     gain, error = curve["gain"], curve["gain_error"]
-    clear = "" if abs(gain) > 2 * error else ", which may be chance"
+    changed = f"the accuracy changed by {100 * gain:+.1f} points"
+    varies = f"{100 * error:.1f} points"
+    if data["task"] == "values":
+        changed, varies = f"R² changed by {gain:+.3f}", f"{error:.3f}"
+    clear = "" if abs(gain) > 2 * error else ", so it may be chance"
     return (
-        f"From {before:,} to {now:,} training {data['data']['noun']}, the {name} changed by "
-        f"{points(gain)}, with a standard error of {100 * error:.1f}{clear}."
+        f"From {before:,} to {now:,} training {data['data']['noun']}, {changed}. The standard "
+        f"error of the change is {varies}{clear}."
     )
 
 

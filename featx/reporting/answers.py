@@ -35,8 +35,8 @@ def cards_of(data: dict[str, Any]) -> list[Card]:
             Card(f"{error:.4g}", "mean absolute error", f"{ends[0]:.4g} to {ends[1]:.4g}"),
             Card(
                 f"{baselines['mean_absolute_error']:.4g}",
-                "error of a baseline",
-                "which always predicts the mean",
+                "baseline error",
+                "always the mean",
             ),
         ]
     else:
@@ -48,9 +48,8 @@ def cards_of(data: dict[str, Any]) -> list[Card]:
             Card(f"{n_wrong:,}", "mistakes", f"of {n_all:,}"),
             Card(
                 percent(baselines["majority"]),
-                "accuracy of a baseline",
-                "which always predicts the most frequent "
-                + ("class" if data["task"] == "classes" else "labels"),
+                "baseline accuracy",
+                f"always the most frequent {'class' if data['task'] == 'classes' else 'labels'}",
             ),
         ]
     issues = data["label_issues"] or {}
@@ -159,11 +158,11 @@ def _where_wrong(data: dict[str, Any]) -> str:
     if data["task"] == "labels":
         return f"{data['n_mistakes']:,} samples have a wrong label."
     worst = data["confused"][:3]
-    pairs = ", ".join(f"{p['true']!r} as {p['predicted']!r} ({p['n']:,})" for p in worst)
+    pairs = ", ".join(f"{p['true']!r} predicted as {p['predicted']!r} ({p['n']:,})" for p in worst)
     classes = {n: each for n, each in data["metrics"]["classes"].items() if each["support"]}
     weakest = min(classes, key=lambda name: classes[name]["recall"])
     return (
-        f"It most often predicts {pairs}. The recall of {weakest!r} is the lowest: "
+        f"The most frequent mistakes are {pairs}. The recall of {weakest!r} is the lowest: "
         f"{round(classes[weakest]['recall'] * classes[weakest]['support']):,} of "
         f"{classes[weakest]['support']:,} are found."
     )

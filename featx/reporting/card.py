@@ -84,11 +84,11 @@ class ModelCard:
 
 
 def model_card(estimator: Any, report: Any = None) -> ModelCard:
-    """Describe a fitted estimator, and what was measured of it, as a model card.
+    """Describe a fitted estimator, and its measured scores, as a model card.
 
-    The card has the form of Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv
-    1810.03993), with the front matter of Hugging Face. It names no file or folder of this machine.
-    What is not known, such as the license of weights, is "unknown" and a point under "To do".
+    The card follows Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv 1810.03993), and
+    has the front matter of Hugging Face. It names no file or folder of this machine. A license of
+    weights that is not known is "unknown", and a point under "To do".
 
     Parameters
     ----------
@@ -109,9 +109,15 @@ def model_card(estimator: Any, report: Any = None) -> ModelCard:
     ParameterError
         `estimator` or `report` is of another type.
     InputError
-        The report is of a model with other classes.
+        The report is of a model with other classes, or of a classifier if this is a regressor.
     MissingExtraError
         ``featx[report]`` is not installed.
+
+    See Also
+    --------
+    report : Report whose scores a card shows.
+    evaluate : Metrics of predictions.
+    save : Write the estimator that a card describes.
 
     Examples
     --------

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from featx._text import one_line
+from featx.evaluation.metrics import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,11 +66,6 @@ def _svg(figure: Figure, description: str) -> str:
     return opening + svg[svg.index(">") :]
 
 
-def _wilson(fraction: float, n: int) -> tuple[float, float]:
-    found = binomtest(round(fraction * n), int(n)).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
-
-
 def _short(name: str) -> str:
     return one_line(name, max_chars=_LONGEST_NAME)
 
@@ -105,13 +100,14 @@ def confusion_svg(labels: Sequence[str], counts: np.ndarray) -> str:
 
 
 def calibration_svg(bins: Sequence[dict[str, Any]]) -> str:
-    """Draw the accuracy of predictions against their probability, with 95 % intervals."""
+    """Draw the accuracy of predictions against their probability, with 95% intervals."""
     figure, axes = _figure(4.2, 3.6)
     probability, accuracy, n = (
         np.array([each[name] for each in bins]) for name in ("probability", "accuracy", "n_samples")
     )
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle="--")
-    ends = np.array([_wilson(a, m) for a, m in zip(accuracy, n, strict=True)]).T
+    n_right = np.rint(accuracy * n).astype(int)
+    ends = np.array([wilson_interval(*pair) for pair in zip(n_right, n, strict=True)]).T
     axes.vlines(probability, *ends, color=_BLUE, alpha=0.4, linewidth=1.5)
     axes.scatter(probability, accuracy, s=20 + 300 * n / n.sum(), color=_BLUE, alpha=0.75)
     axes.set(xlabel="probability of the predicted class", ylabel="accuracy", xlim=(0, 1.03))

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from sklearn.base import is_classifier
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.utils.multiclass import type_of_target
 
-from featx.evaluation.metrics import evaluate
+from featx.evaluation.metrics import evaluate, wilson_interval
 from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.reporting.held_out import HeldOut, split
 
@@ -44,17 +43,12 @@ def _scores_of_labels(held_out: HeldOut) -> dict[str, Any]:
     result = {
         "accuracy": float(is_right.mean()),
         "n_samples": len(y_true),
-        "intervals": {"accuracy": _wilson(int(is_right.sum()), len(is_right))},
+        "intervals": {"accuracy": wilson_interval(int(is_right.sum()), len(is_right))},
         "outputs": outputs,
     }
     if type_of_target(y_true) == "multilabel-indicator":
         result["together"] = (y_true.T.astype(np.int64) @ y_true.astype(np.int64)).tolist()
     return result
-
-
-def _wilson(n_right: int, n: int) -> list[float]:
-    found = stats.binomtest(n_right, n).proportion_ci(_CONFIDENCE, method="wilson")
-    return [float(found.low), float(found.high)]
 
 
 def _scores_of_values(held_out: HeldOut) -> dict[str, Any]:

@@ -167,31 +167,53 @@ def cross_validated(
     groups = None if groups is None else groups[rows]
     folds = split(y, cv=cv, groups=groups, is_classifier=is_classifier(estimator))
     classes = np.unique(y) if is_classifier(estimator) and y.ndim == 1 else np.empty(0)
-    parts = []
-    for train, test in folds:
-        if estimator.fine_tune is None:
-            fitted = estimator.new_head(y)
-            own_groups = None if groups is None else groups[train]
-            fit_on_views(fitted, views[train], y[train], sample_weight=None, groups=own_groups)
-            parts.append(_predictions(fitted, views[test].mean(axis=1), classes))
-        else:
-            parts.append(_refitted(estimator, samples, rows, y, (train, test), groups, classes))
-    y_pred = np.empty_like(y, dtype=np.result_type(*(part.y_pred for part in parts)))
+    training = _Training(estimator, samples, rows, views, y, groups, classes)
+    predicted = _joined(folds, [training.predicted(fold) for fold in folds])
     fold = np.empty(len(y), np.int64)
-    for number, ((_, test), part) in enumerate(zip(folds, parts, strict=True)):
-        y_pred[test], fold[test] = part.y_pred, number
-    proba = None
-    if len(classes) and all(part.proba is not None for part in parts):
-        proba = np.empty((len(y), len(classes)), np.float32)
-        for (_, test), part in zip(folds, parts, strict=True):
-            proba[test] = part.proba
+    for number, (_, test) in enumerate(folds):
+        fold[test] = number
     embeddings = views[:, 0] if views.shape[1] == 1 else views.mean(axis=1)
-    return HeldOut(estimator, extractor, rows, embeddings, y, y_pred, proba, classes, fold, groups)
+    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, fold, groups)
 
 
 class _Predicted(NamedTuple):
     y_pred: np.ndarray
     proba: np.ndarray | None
+
+
+class _Training(NamedTuple):
+    """An estimator, and the samples that could be read, on parts of which it is refitted."""
+
+    estimator: TransferEstimator
+    samples: Samples
+    rows: np.ndarray  # of the samples that could be read
+    views: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None
+    classes: np.ndarray
+
+    def predicted(self, fold: Fold) -> _Predicted:
+        """Refit on the training part of a fold, and predict its test part."""
+        train, test = fold
+        groups = None if self.groups is None else self.groups[train]
+        if self.estimator.fine_tune is not None:
+            known, new = (self.samples.take(self.rows[part]) for part in fold)
+            fitted = clone(self.estimator).fit(known, self.y[train], groups=groups)
+            return _predictions(fitted.head_, np.asarray(fitted.transform(new)), self.classes)
+        head = self.estimator.new_head(self.y)
+        fit_on_views(head, self.views[train], self.y[train], sample_weight=None, groups=groups)
+        return _predictions(head, self.views[test].mean(axis=1), self.classes)
+
+
+def _joined(folds: Sequence[Fold], parts: Sequence[_Predicted]) -> _Predicted:
+    """Return the predictions of all test parts in the order of the samples.
+
+    There are no probabilities if the head of a fold has none.
+    """
+    order = np.argsort(np.concatenate([test for _, test in folds]))
+    y_pred = np.concatenate([part.y_pred for part in parts])[order]
+    probas = [part.proba for part in parts if part.proba is not None]
+    return _Predicted(y_pred, np.concatenate(probas)[order] if len(probas) == len(parts) else None)
 
 
 def _predictions(
@@ -214,24 +236,6 @@ def _with_all_columns(proba: np.ndarray, own: np.ndarray, classes: np.ndarray | 
     full = np.zeros((len(proba), len(classes)), np.float32)
     full[:, np.isin(classes, own)] = proba
     return full
-
-
-def _refitted(
-    estimator: TransferEstimator,
-    samples: Samples,
-    rows: np.ndarray,
-    y: np.ndarray,
-    fold: Fold,
-    groups: np.ndarray | None,
-    classes: np.ndarray,
-) -> _Predicted:
-    """Refit an estimator that fine-tunes on the training part, and predict the test part."""
-    train, test = fold
-    own_groups = None if groups is None else groups[train]
-    fitted = clone(estimator).fit(samples.take(rows[train]), y[train], groups=own_groups)
-    return _predictions(
-        fitted.head_, np.asarray(fitted.transform(samples.take(rows[test]))), classes
-    )
 
 
 def split(y: np.ndarray, *, cv: Any, groups: np.ndarray | None, is_classifier: bool) -> list[Fold]:

@@ -289,7 +289,7 @@ def _costs(data: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Forward pass", f"{cost['seconds']:.1f} s" + (f", {speed:.0f} images/s" if speed else "")),
         ("Engine", cost["engine"] or "none: all embeddings were read from the cache"),
-        ("Embeddings on disk", f"{cost['embedding_bytes'] / 2**20:.1f} MiB"),
+        ("Size of embeddings", f"{cost['embedding_bytes'] / 2**20:.1f} MiB"),
     ]
 
 

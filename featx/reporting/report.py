@@ -53,7 +53,7 @@ from featx.reporting.sections import (
 
 
 class Report:
-    """What :func:`report` found, as plain data and as a page with pictures.
+    """Report on an estimator, as plain data and as a page with pictures; see :func:`report`.
 
     Examples
     --------
@@ -102,8 +102,8 @@ class Report:
             A file that ends with ``.html``; an existing one is replaced when the new one is
             complete.
         projection : {"pca", "umap", "tsne"}, default="pca"
-            How the map places samples. "umap" needs umap-learn; "tsne" takes minutes for 10,000
-            samples.
+            Method that places samples on the map. "umap" needs umap-learn; "tsne" takes minutes for
+            10,000 samples.
 
         Raises
         ------
@@ -156,25 +156,34 @@ def report(
         others are compared with it on the same folds.
     X : samples, default=None
         Samples: see :meth:`FeatureExtractor.transform`.
+        Those to train on, if `X_test` is given; not needed for a fitted estimator then.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
         Labels or values of `X`.
-    X_test, y_test : as `X` and `y`, default=None
-        Samples that are held out.
+    X_test : samples, default=None
+        Held-out samples, on which the estimator is evaluated.
+    y_test : array-like of shape (n_test,) or (n_test, n_outputs), default=None
+        Labels or values of `X_test`.
     cv : int or splitter, default=5
-        Number of folds, stratified and shuffled, or a splitter of scikit-learn that tests each
-        sample once.
+        Number of shuffled folds, stratified for classes, or a splitter of scikit-learn that tests
+        each sample once. `X_test` makes it unused.
     groups : array-like of shape (n_samples,), default=None
         Groups of the samples in `X`; those of a group stay in one fold.
 
     Returns
     -------
     Report
-        With ``to_dict()``, ``to_html(path)`` and a short form for notebooks.
+        Plain data by ``to_dict()``, a page with pictures by ``to_html(path)``, and a short table in
+        notebooks.
 
     Raises
     ------
-    ParameterError, InputError
-        Parameters or inputs are faulty; raised before any pass.
+    ParameterError
+        `estimator` or `cv` is not one of these, or a parameter of an estimator is faulty.
+    InputError
+        Samples, labels or groups are missing, invalid or of different lengths, or cannot be split
+        into such folds.
+    NotFittedError
+        `X_test` is given without `X`, and an estimator is not fitted.
     BadSampleError
         Some samples cannot be read, and the extractor has ``on_error="raise"``.
 
@@ -182,7 +191,9 @@ def report(
     --------
     evaluate : Metrics of predictions.
     find_label_issues : Suspect labels.
+    find_image_issues : Images that are unreadable, dark, blurred, tiny, and the like.
     near_duplicates : Pairs of samples that are nearly the same.
+    model_card : A README.md that describes a model, with the scores of a report.
 
     Examples
     --------

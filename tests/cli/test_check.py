@@ -62,7 +62,7 @@ def test_check_finds_what_is_wrong(run, photos, tmp_path):
     rows = found_in(out)
     assert "dark" in issues_of(rows, red / "dark.png")
     assert issues_of(rows, red / "tiny.png")["tiny"] == "16x12 pixels"
-    assert issues_of(rows, red / "mirrored.jpg")["near duplicate"] == str(red / "7.png")
+    assert issues_of(rows, red / "mirrored.jpg")["near-duplicate"] == str(red / "7.png")
     assert issues_of(rows, red / "copy.png") == {"exact duplicate": str(red / "2.png")}
     assert issues_of(rows, blue / "wrong.png") == {"suspect label": "red"}
     assert issues_of(rows, red / "8.png") == {
@@ -89,7 +89,7 @@ def test_check_copies_in_two_splits_are_found(run, photos, tmp_path):
     rows = [row for row in found["findings"] if row["issue"] == "in two splits"]
     assert [{name: row[name] for name in pair} for row in rows] == [pair]
     assert rows[0]["detail"] == str(root / "train" / "red" / "6.png")
-    assert found["counts"]["in two splits"] == found["counts"]["near duplicate"] == 1
+    assert found["counts"]["in two splits"] == found["counts"]["near-duplicate"] == 1
     assert found["n_images"] == 25
     assert found["n_wrong_labels"]["interval"][0] < 5
 
