@@ -67,8 +67,8 @@ def near_duplicates(X: Any, *, images: Any = None, threshold: float | str = "aut
     ----------
     X : array-like of shape (n_samples, n_features)
         Embeddings. The time grows with the square of their number.
-    images : sequence of images, default=None
-        Samples of the embeddings, which are read once more.
+    images : sequence of images of shape (n_samples,), default=None
+        Images of the embeddings, in the same order. Each is read once more.
     threshold : float or "auto", default="auto"
         Smallest cosine of near-duplicates, over 0 and at most 1. "auto" is the cosine at which the
         distance, 1 minus the cosine, is an eighth of the median distance between a sample and its
@@ -93,6 +93,12 @@ def near_duplicates(X: Any, *, images: Any = None, threshold: float | str = "aut
         `X` is not a matrix of finite numbers, or `images` are not as many images.
     BadSampleError
         Images cannot be read.
+
+    See Also
+    --------
+    find_image_issues : Images with the same pixels, and unusual ones.
+    find_similar : Samples that are most similar to a query.
+    compare_heads : Comparison of heads, which takes the groups.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Exact nearest neighbors by cosine, read block by block, and the samples like a given one."""
+"""Exact nearest neighbors by cosine, read block by block; ``find_similar``."""
 
 from __future__ import annotations
 
@@ -63,11 +63,13 @@ def find_similar(query: Any, X: Any, *, extractor: Any = None, k: int = 10) -> B
     ParameterError
         `k` is not a number from 1 to that of the samples in `X` that could be read.
     InputError
-        A query could not be read, or embeddings are not vectors or have different lengths.
+        The embedding of a query holds NaN or infinite values, or embeddings are not vectors or have
+        different lengths.
 
     See Also
     --------
     near_duplicates : Pairs of samples that are nearly the same.
+    find_label_issues : Samples whose label is probably wrong.
     KNNProbe : Classifier that predicts from the nearest samples.
 
     Examples

@@ -26,48 +26,42 @@ class Card(NamedTuple):
 
 def cards_of(data: dict[str, Any]) -> list[Card]:
     """Return the numbers at the top of the page."""
-    metrics, baselines = data["metrics"], data["baselines"]
-    if data["task"] == "values":
-        low, high = metrics["intervals"]["r2"]
-        error, ends = metrics["mean_absolute_error"], metrics["intervals"]["mean_absolute_error"]
-        cards = [
-            Card(f"{metrics['r2']:.3f}", "R²", f"{low:.3f} to {high:.3f}"),
-            Card(f"{error:.4g}", "mean absolute error", f"{ends[0]:.4g} to {ends[1]:.4g}"),
-            Card(
-                f"{baselines['mean_absolute_error']:.4g}",
-                "baseline error",
-                "always the mean",
-            ),
-        ]
-    else:
-        low, high = metrics["intervals"]["accuracy"]
-        noun = "accuracy" if data["task"] == "classes" else "all labels right"
-        n_wrong, n_all = data["n_mistakes"], data["data"]["n_read"]
-        cards = [
-            Card(percent(metrics["accuracy"]), noun, f"{percent(low)} to {percent(high)}"),
-            Card(f"{n_wrong:,}", "mistakes", f"of {n_all:,}"),
-            Card(
-                percent(baselines["majority"]),
-                "baseline accuracy",
-                f"always the most frequent {'class' if data['task'] == 'classes' else 'labels'}",
-            ),
-        ]
-    issues = data["label_issues"] or {}
+    cards = _cards_of_values(data) if data["task"] == "values" else _cards_of_labels(data)
+    issues, copies = data["label_issues"] or {}, data["duplicates"]
     if "n_expected" in issues:
         low, high = issues["n_expected_interval"]
-        cards.append(
-            Card(f"{issues['n_expected']:.0f}", "wrong labels expected", f"{low:.0f} to {high:.0f}")
-        )
-    if "n_pairs" in data["duplicates"]:
-        found = data["duplicates"]
-        is_tested = data["split"] == TEST_SAMPLES
-        apart = (
-            f"{found['n_in_training']:,} with a training sample"
-            if is_tested
-            else f"{found['n_across']:,} in different folds"
-        )
-        cards.append(Card(f"{found['n_pairs']:,}", "near-duplicate pairs", apart))
+        ends = f"{low:.0f} to {high:.0f}"
+        cards.append(Card(f"{issues['n_expected']:.0f}", "wrong labels expected", ends))
+    if "n_pairs" in copies:
+        is_on_test = data["split"] == TEST_SAMPLES
+        with_training = f"{copies['n_in_training']:,} with a training sample"
+        across = with_training if is_on_test else f"{copies['n_across']:,} in different folds"
+        cards.append(Card(f"{copies['n_pairs']:,}", "near-duplicate pairs", across))
     return cards
+
+
+def _cards_of_values(data: dict[str, Any]) -> list[Card]:
+    metrics, ends = data["metrics"], data["metrics"]["intervals"]
+    low, high = ends["r2"]
+    least, most = ends["mean_absolute_error"]
+    error, baseline = (part["mean_absolute_error"] for part in (metrics, data["baselines"]))
+    return [
+        Card(f"{metrics['r2']:.3f}", "R²", f"{low:.3f} to {high:.3f}"),
+        Card(f"{error:.4g}", "mean absolute error", f"{least:.4g} to {most:.4g}"),
+        Card(f"{baseline:.4g}", "baseline error", "always the mean"),
+    ]
+
+
+def _cards_of_labels(data: dict[str, Any]) -> list[Card]:
+    metrics, is_single = data["metrics"], data["task"] == "classes"
+    low, high = metrics["intervals"]["accuracy"]
+    score = "accuracy" if is_single else "all labels right"
+    most_frequent = f"always the most frequent {'class' if is_single else 'labels'}"
+    return [
+        Card(percent(metrics["accuracy"]), score, f"{percent(low)} to {percent(high)}"),
+        Card(f"{data['n_mistakes']:,}", "mistakes", f"of {data['data']['n_read']:,}"),
+        Card(percent(data["baselines"]["majority"]), "baseline accuracy", most_frequent),
+    ]
 
 
 def answers_of(data: dict[str, Any]) -> list[Answer]:

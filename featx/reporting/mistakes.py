@@ -88,6 +88,11 @@ class MistakesDisplay:
         Axes of the pictures.
     figure_ : matplotlib Figure
 
+    See Also
+    --------
+    report : Page with the mistakes, scores and suspect labels of an estimator.
+    find_label_issues : Samples whose label is probably wrong.
+
     Examples
     --------
     >>> import matplotlib.pyplot as plt, numpy as np

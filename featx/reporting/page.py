@@ -191,51 +191,39 @@ def _input_text(data: dict[str, Any]) -> str:
 
 
 def _scores(data: dict[str, Any]) -> list[tuple[str, str, str]]:
-    metrics = data["metrics"]
-    ends = metrics["intervals"]
-    if data["task"] == "values":
-        names = {
-            "r2": "R²",
-            "mean_absolute_error": "mean absolute error",
-            "root_mean_squared_error": "root mean squared error",
-        }
-        rows = [
-            (text, f"{metrics[name]:.4g}", f"{ends[name][0]:.4g} to {ends[name][1]:.4g}")
-            for name, text in names.items()
-        ]
-        return [
-            *rows,
-            (
-                "mean absolute error of always predicting the mean",
-                f"{data['baselines']['mean_absolute_error']:.4g}",
-                "",
-            ),
-        ]
+    """Return name, value and interval of each score."""
+    return _scores_of_values(data) if data["task"] == "values" else _scores_of_labels(data)
+
+
+def _scores_of_values(data: dict[str, Any]) -> list[tuple[str, str, str]]:
+    metrics, ends = data["metrics"], data["metrics"]["intervals"]
+    names = {
+        "r2": "R²",
+        "mean_absolute_error": "mean absolute error",
+        "root_mean_squared_error": "root mean squared error",
+    }
     rows = [
-        (
-            "accuracy",
-            percent(metrics["accuracy"]),
-            f"{percent(ends['accuracy'][0])} to {percent(ends['accuracy'][1])}",
-        )
+        (text, f"{metrics[name]:.4g}", f"{ends[name][0]:.4g} to {ends[name][1]:.4g}")
+        for name, text in names.items()
     ]
-    if data["task"] == "classes":
-        for name in ("precision", "recall", "f1-score"):
-            low, high = ends["macro"][name]
-            rows.append(
-                (
-                    f"{name.replace('f1-score', 'F1')}, mean over classes",
-                    f"{metrics['macro'][name]:.3f}",
-                    f"{low:.3f} to {high:.3f}",
-                )
-            )
-    baselines = data["baselines"]
+    baseline = f"{data['baselines']['mean_absolute_error']:.4g}"
+    return [*rows, ("mean absolute error of always predicting the mean", baseline, "")]
+
+
+def _scores_of_labels(data: dict[str, Any]) -> list[tuple[str, str, str]]:
+    metrics, baselines = data["metrics"], data["baselines"]
+    ends = metrics["intervals"]
+    low, high = map(percent, ends["accuracy"])
+    rows = [("accuracy", percent(metrics["accuracy"]), f"{low} to {high}")]
+    for name in ("precision", "recall", "f1-score") if data["task"] == "classes" else ():
+        low, high = (f"{end:.3f}" for end in ends["macro"][name])
+        text = f"{name.replace('f1-score', 'F1')}, mean over classes"
+        rows.append((text, f"{metrics['macro'][name]:.3f}", f"{low} to {high}"))
+    what = "class" if data["task"] == "classes" else "labels"
+    always = f"accuracy of always predicting the most frequent {what}"
     return [
         *rows,
-        (
-            "accuracy of always predicting the most frequent class",
-            percent(baselines["majority"]),
-            "",
-        ),
+        (always, percent(baselines["majority"]), ""),
         ("accuracy of guessing by frequency", percent(baselines["chance"]), ""),
     ]
 
