@@ -256,6 +256,19 @@ def readable_mask(embeddings: np.ndarray) -> np.ndarray:
     return ~unread.any(axis=tuple(range(1, unread.ndim)))
 
 
+def check_all_were_read(embeddings: Any) -> None:
+    """Raise an InputError that names rows of NaN, which samples that could not be read have."""
+    array = np.asarray(embeddings)
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
+        return
+    unread = np.flatnonzero(np.isnan(array).all(axis=1))
+    if len(unread):
+        raise InputError(
+            f"X has rows of NaN, of samples that could not be read: {unread[:_N_SHOWN].tolist()}. "
+            "Leave them out, here and in labels, images and groups: X[~np.isnan(X[:, 0])]"
+        )
+
+
 def rows_that_were_read(embeddings: np.ndarray) -> np.ndarray:
     """Return :func:`readable_mask`; the pass has warned of unreadable samples.
 

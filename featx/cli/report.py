@@ -117,12 +117,16 @@ def _training_and_test(folder: str) -> tuple[Any, Any]:
 
 def _summary(data: dict[str, Any]) -> str:
     """Return the accuracy, the mistakes, and what to do next."""
+    from featx.reporting.held_out import TEST_CAVEAT, TEST_SAMPLES
+
     low, high = data["metrics"]["intervals"]["accuracy"]
     lines = [
         f"{data['data']['n_read']:,} images, {data['split']}",
         f"accuracy {data['metrics']['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
         f"{data['n_mistakes']:,} mistakes",
     ]
+    if data["split"] == TEST_SAMPLES:
+        lines.append(TEST_CAVEAT)
     steps = [f"- {advice['step']}" for advice in data["advice"][:_N_SHOWN]]
     heading = ["What to do next:"] if steps else []
     return "\n".join(map(one_line, [*lines, *heading, *steps]))

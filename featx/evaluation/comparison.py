@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import type_of_target
 from featx._targets import as_groups, as_labels
 from featx._text import one_line
 from featx._threads import blas_threads_for
-from featx._training_data import checked_target, readable_mask, training_views
+from featx._training_data import check_all_were_read, checked_target, readable_mask, training_views
 from featx._validation import InputFaults, ParameterFaults
 from featx.evaluation.duplicates import warn_of_duplicates
 from featx.evaluation.pixel_hashes import ImageHashes, hash_images
@@ -205,6 +205,7 @@ def compare_heads(
         faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
     faults.raise_any()
     X, y, groups = (numpy_if_array_api(each) for each in (X, y, groups))
+    check_all_were_read(X)
     X = check_array(X, dtype=[np.float64, np.float32])
     y, groups = _checked_labels_and_groups(len(X), y, groups)
     _check_heads(heads, y, groups, n_views=1)

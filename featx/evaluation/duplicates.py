@@ -21,6 +21,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import Bunch, check_array
 
+from featx._training_data import check_all_were_read
 from featx._warning import warn_caller
 from featx.evaluation.pixel_hashes import (
     CLOSE,
@@ -288,6 +289,7 @@ def _rows_to_hash(pairs: CopyPairs, neighbors: Neighbors) -> tuple[np.ndarray, i
 
 
 def _checked_embeddings(X: Any) -> np.ndarray:
+    check_all_were_read(X)
     try:
         return check_array(X, dtype=[np.float32, np.float64])
     except (TypeError, ValueError) as exc:

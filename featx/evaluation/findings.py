@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from featx.evaluation.duplicates import copies_among
+from featx.evaluation.folds import n_possible_folds
 from featx.evaluation.image_checks import ISSUES
 from featx.evaluation.label_issues import find_label_issues
 from featx.evaluation.outliers import find_outliers
@@ -151,7 +152,10 @@ def _checked_labels(
     """Return label issues with copies in one fold, or the reason why labels cannot be checked."""
     if labels is None:
         return None, "there are no labels"
+    if not len(rows):
+        return None, "no image could be read"
+    y = np.asarray(labels)[rows]
     try:
-        return find_label_issues(X, np.asarray(labels)[rows], groups=groups), ""
+        return find_label_issues(X, y, groups=groups, cv=n_possible_folds(y, groups)), ""
     except (InputError, ParameterError) as exc:
         return None, str(exc)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import Bunch
 from sklearn.utils.multiclass import type_of_target
 
@@ -18,9 +15,10 @@ from featx._targets import as_groups, as_labels
 from featx._threads import blas_threads_for
 from featx._training_data import checked_target
 from featx._validation import InputFaults
+from featx.evaluation.folds import Folds
 from featx.evaluation.metrics import best_temperature, probabilities_at_temperature
 from featx.evaluation.neighbors import COPY, as_embeddings, nearest_neighbors
-from featx.exceptions import InputError, ParameterError
+from featx.exceptions import InputError
 from featx.probes._arrays import (
     cast_floats,
     namespace,
@@ -29,7 +27,7 @@ from featx.probes._arrays import (
     to_numpy,
     unchecked_blocks,
 )
-from featx.probes._classes_and_folds import encode_classes, split_folds
+from featx.probes._classes_and_folds import encode_classes
 from featx.probes.linear import LinearProbe
 
 _MAX_ROWS_DRAWN, _MAX_ELEMENTS_DRAWN = 50_000, 2**26  # on which the probe is trained
@@ -124,7 +122,7 @@ def find_label_issues(embeddings: Any, y: Any, *, groups: Any = None, cv: Any = 
     rows = as_embeddings(embeddings, "embeddings")
     labels, groups = _checked_labels(rows.shape[0], y, groups)
     classes, class_indices = encode_classes(labels)
-    folds = _checked_folds(cv, class_indices, groups)
+    folds = Folds.of(cv, class_indices, groups)
     sample = _Sample.read(rows, class_indices)
     _check_classes_in_folds(classes, class_indices, folds, sample.is_read)
     found = _predict_out_of_fold(
@@ -144,13 +142,6 @@ def find_label_issues(embeddings: Any, y: Any, *, groups: Any = None, cv: Any = 
         proba=found.proba,
         classes=classes,
     )
-
-
-class _Folds(NamedTuple):
-    """Folds that test each row once: the fold of each row (n,), and the training rows of each."""
-
-    number: np.ndarray
-    trains: list[np.ndarray]
 
 
 class _Sample(NamedTuple):
@@ -178,7 +169,7 @@ class _Sample(NamedTuple):
         together = namespace(parts[0]).concat(parts)
         return cls(kept, together, class_indices[kept], is_read)
 
-    def part_of(self, folds: _Folds, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def part_of(self, folds: Folds, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions in this sample on which a fold trains and tests."""
         is_train = np.zeros(len(self.is_read), bool)
         is_train[folds.trains[number]] = True
@@ -264,7 +255,7 @@ def _vote_fractions(cosines: np.ndarray) -> np.ndarray:
 
 
 def _predict_out_of_fold(
-    X: Any, sample: _Sample, folds: _Folds, *, n_classes: int, are_grouped: bool
+    X: Any, sample: _Sample, folds: Folds, *, n_classes: int, are_grouped: bool
 ) -> _OutOfFold:
     """Read all rows once, and predict each with the model of the fold that tests it."""
     models = list(_fold_models(sample, folds, are_grouped=are_grouped))
@@ -280,7 +271,7 @@ def _predict_out_of_fold(
     return found
 
 
-def _fold_models(sample: _Sample, folds: _Folds, *, are_grouped: bool) -> Iterator[_FoldModel]:
+def _fold_models(sample: _Sample, folds: Folds, *, are_grouped: bool) -> Iterator[_FoldModel]:
     """Yield the model of each fold; all probes have the strength that is best over the folds.
 
     With groups, only the training rows of a fold vote, which are those of other groups.
@@ -356,55 +347,8 @@ def _check_one_class_each(labels: np.ndarray) -> None:
         )
 
 
-def _checked_folds(cv: Any, class_indices: np.ndarray, groups: np.ndarray | None) -> _Folds:
-    """Return folds that test each row once and keep groups together."""
-    no_rows = np.zeros((len(class_indices), 1))
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of rare classes
-        try:
-            splitter = _splitter(cv, groups)
-            parts = split_folds(splitter, no_rows, class_indices, groups, stratified=True)
-        except ValueError as exc:
-            raise ParameterError.of("cv", cv, f"{exc}") from exc
-    tests = np.concatenate([test for _, test in parts])
-    if not np.array_equal(np.sort(tests), np.arange(len(class_indices))):
-        raise ParameterError.of("cv", cv, "expected folds that test each sample exactly once.")
-    number = np.empty(len(class_indices), np.int64)
-    for fold, (_, test) in enumerate(parts):
-        number[test] = fold
-    folds = _Folds(number, [train for train, _ in parts])
-    if groups is not None:
-        _check_groups_together(cv, folds, groups)
-    return folds
-
-
-def _splitter(cv: Any, groups: np.ndarray | None) -> Any:
-    """Return the splitter for a number of folds; others are returned unchanged."""
-    if not isinstance(cv, Integral):
-        return cv
-    if isinstance(cv, bool) or int(cv) < 2:
-        raise InputError("expected an integer from 2 on, a splitter, or pairs of (train, test).")
-    if groups is not None and len(np.unique(groups)) < int(cv):
-        raise InputError(f"expected at most {len(np.unique(groups))}, the number of groups.")
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    return splitter(int(cv), shuffle=True, random_state=0)
-
-
-def _check_groups_together(cv: Any, folds: _Folds, groups: np.ndarray) -> None:
-    """Raise a ParameterError if a group has samples in the training and test part of a fold."""
-    for number, train in enumerate(folds.trains):
-        parted = np.intersect1d(groups[train], groups[folds.number == number])
-        if len(parted):
-            shown = ", ".join(map(repr, parted[:_N_SHOWN].tolist()))
-            raise ParameterError.of(
-                "cv",
-                cv,
-                f"expected folds that keep groups together, but fold {number} trains on "
-                f"and tests {shown}.",
-            )
-
-
 def _check_classes_in_folds(
-    classes: np.ndarray, class_indices: np.ndarray, folds: _Folds, is_read: np.ndarray
+    classes: np.ndarray, class_indices: np.ndarray, folds: Folds, is_read: np.ndarray
 ) -> None:
     """Raise an InputError that names the classes which a fold tests but does not train on."""
     missing = np.zeros(len(classes), bool)

@@ -306,8 +306,12 @@ def wilson_interval(n_right: int, n_samples: int, *, confidence: float = 0.95) -
 
 
 def _class_means_of_resamples(values: np.ndarray) -> np.ndarray:
-    """Return the means over the classes in each resample."""
-    known = ~np.isnan(values)
+    """Return the means over the classes in each resample.
+
+    A class that no resample has counts as 0, as scikit-learn counts it in the average of all.
+    """
+    is_nan = np.isnan(values)
+    known = ~is_nan | is_nan.all(axis=0)
     return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 

@@ -12,6 +12,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from featx._transfer import TransferEstimator
 from featx.exceptions import InputError, ParameterError
 from featx.inputs.items import ONE_SAMPLE
 from featx.probes._arrays import (
@@ -177,7 +178,11 @@ def _not_embeddings(X: Any, name: str) -> str:
 
 def _embedded(queries: Any, X: Any, extractor: Any) -> tuple[Any, Any]:
     """Return the embeddings of queries and of samples."""
-    fitted = extractor if _is_fitted(extractor) else clone(extractor).fit(X)
+    is_fitted = _is_fitted(extractor)
+    if isinstance(extractor, TransferEstimator) and not is_fitted:
+        expected = "expected a fitted estimator, or a FeatureExtractor."
+        raise ParameterError.of("extractor", extractor, expected)
+    fitted = extractor if is_fitted else clone(extractor).fit(X)
     return (
         as_embeddings(fitted.transform(queries), "query"),
         as_embeddings(fitted.transform(X), "X"),

@@ -111,6 +111,10 @@ class Samples(ABC):
     def name(self, row: int) -> str:
         """Return the path of a sample, or the kind of object that it is."""
 
+    def path(self, row: int) -> str | None:
+        """Return the path of a file; None for another sample."""
+        return None
+
     @abstractmethod
     def take(self, rows: np.ndarray) -> Any:
         """Return the samples in increasing rows, as a caller would pass them as `X`."""

@@ -89,6 +89,11 @@ class ItemSamples(Samples):
         """Return the path of a file, or the kind of another sample."""
         return name_of_item(self.items[row])
 
+    def path(self, row: int) -> str | None:
+        """Return the path of a file; None for another sample."""
+        item = self.items[row]
+        return os.fspath(item) if isinstance(item, (str, os.PathLike)) else None
+
     def take(self, rows: np.ndarray) -> list[Any]:
         """Return some of the items."""
         return [self.items[row] for row in rows.tolist()]

@@ -86,14 +86,20 @@ def _on_unread(data: dict[str, Any]) -> list[Advice]:
 
 
 def _on_baseline(data: dict[str, Any]) -> list[Advice]:
-    if data["task"] != "classes":
-        return []
+    if data["task"] == "values":
+        low, high = data["metrics"]["intervals"]["r2"]
+        if low > 0:
+            return []
+        reason = (
+            f"R² is not clearly above 0, that of the mean: its interval is {low:.3f} to {high:.3f}."
+        )
+        return [Advice("Do not use this model yet", reason, "scores")]
     low, high = data["metrics"]["intervals"]["accuracy"]
     majority = data["baselines"]["majority"]
     if low > majority:
         return []
     reason = (
-        f"Always predicting the most frequent class would be right for {percent(majority)}. The "
+        f"Always predicting what is most frequent would be right for {percent(majority)}. The "
         f"accuracy is not clearly above that: its interval is {percent(low)} to {percent(high)}."
     )
     return [Advice("Do not use this model yet", reason, "scores")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from featx.reporting.advice import CALIBRATED, percent
-from featx.reporting.held_out import TEST_SAMPLES
+from featx.reporting.held_out import TEST_CAVEAT, TEST_SAMPLES
 
 
 class Answer(NamedTuple):
@@ -33,7 +33,7 @@ def cards_of(data: dict[str, Any]) -> list[Card]:
         ends = f"{low:.0f} to {high:.0f}"
         cards.append(Card(f"{issues['n_expected']:.0f}", "wrong labels expected", ends))
     if "n_pairs" in copies:
-        is_on_test = data["split"] == TEST_SAMPLES
+        is_on_test = data["split"].endswith(TEST_SAMPLES)
         with_training = f"{copies['n_in_training']:,} with a training sample"
         across = with_training if is_on_test else f"{copies['n_across']:,} in different folds"
         cards.append(Card(f"{copies['n_pairs']:,}", "near-duplicate pairs", across))
@@ -82,8 +82,11 @@ def answers_of(data: dict[str, Any]) -> list[Answer]:
 def _how_good(data: dict[str, Any]) -> str:
     metrics, baselines = data["metrics"], data["baselines"]
     if data["task"] == "values":
+        explained = f"explains {percent(metrics['r2'])} of the variance"
+        if metrics["r2"] <= 0:
+            explained = "is no better than always predicting the mean"
         return (
-            f"The model explains {percent(max(0.0, metrics['r2']))} of the variance. Its mean "
+            f"The model {explained}. Its mean "
             f"absolute error is {metrics['mean_absolute_error']:.4g}; that of always predicting "
             f"the mean is {baselines['mean_absolute_error']:.4g}."
         )
@@ -112,7 +115,7 @@ def _how_sure(data: dict[str, Any]) -> str:
 
 def _held_out_text(data: dict[str, Any]) -> str:
     if data["split"] == TEST_SAMPLES:
-        return "This holds if the model was not fitted on any of these samples."
+        return TEST_CAVEAT
     text = f"All predictions are for samples that the model was not trained on: {data['split']}."
     return f"{text} {_copies_text(data['duplicates'])}".strip()
 
@@ -122,8 +125,8 @@ def _copies_text(duplicates: dict[str, Any]) -> str:
     if not duplicates.get("n_across") or duplicates["score_without"] is None:
         return ""
     return (
-        "But some samples have a near-duplicate in another fold, on which the model was trained: "
-        f"without them, the score is {duplicates['score_without']:.3f}."
+        "But some have a near-duplicate among the training samples: without them, the score is "
+        f"{duplicates['score_without']:.3f}."
     )
 
 

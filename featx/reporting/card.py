@@ -145,6 +145,7 @@ def model_card(estimator: Any, report: Any = None) -> ModelCard:
     measured = Measurements.of(report)
     model = ModelFacts(estimator)
     _check_same_model(model, measured)
+    _check_same_space(estimator, measured)
     context = {
         "title": model.title,
         "summary": model.summary,
@@ -168,6 +169,17 @@ def _check_same_model(model: ModelFacts, measured: Measurements) -> None:
         raise InputError(
             f"the report is of another model: it has the classes "
             f"{', '.join(map(one_line, unknown[:10]))}, which the model does not know"
+        )
+
+
+def _check_same_space(estimator: TransferEstimator, measured: Measurements) -> None:
+    """Raise an InputError if a report is of other embeddings; fine-tuning changes them."""
+    reported, own = measured.part("model", "space"), estimator.extractor_.space_digest_
+    if estimator.fine_tune is None and reported not in (None, own):
+        backbone = one_line(measured.part("model", "backbone"))
+        raise InputError(
+            f"the report is of another model: its embeddings are of space {one_line(reported)} "
+            f"(backbone {backbone}), those of the model of {own}"
         )
 
 

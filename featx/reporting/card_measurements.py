@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.exceptions import ParameterError
+from featx.exceptions import InputError, ParameterError
 from featx.reporting.markdown import NOT_MEASURED, Markdown, escaped, interval, number
 
 _MAX_CLASSES = 200  # with a row in the tables
@@ -37,6 +37,11 @@ class Measurements:
         data = report.to_dict() if hasattr(report, "to_dict") else report
         if data is not None and not isinstance(data, Mapping):
             raise ParameterError.of("report", report, "expected a Report, a dict or None")
+        if data and not data.keys() & {"metrics", "data", "split"}:
+            shown = ", ".join(map(repr, list(data)[:5]))
+            raise InputError(
+                f"report has {shown}: expected what Report.to_dict() or featx report --json returns"
+            )
         return cls(data or {})
 
     def part(self, *names: str) -> Any:

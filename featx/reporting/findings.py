@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_classifier
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.utils.multiclass import type_of_target
 
 from featx.evaluation.metrics import evaluate, wilson_interval
 from featx.heads.fit import as_head_input, fit_on_views, predict
-from featx.reporting.held_out import HeldOut, split
+from featx.reporting.held_out import HeldOut
 
 _PARTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training samples of a fold
 _N_FOLDS = 3  # of the learning curve, so that it costs less than the cross-validation
@@ -53,20 +52,21 @@ def _scores_of_labels(held_out: HeldOut) -> dict[str, Any]:
 
 def _scores_of_values(held_out: HeldOut) -> dict[str, Any]:
     """Return R², mean absolute error and root mean squared error, with bootstrap intervals."""
-    y_true, y_pred = (np.asarray(y, np.float64) for y in (held_out.y_true, held_out.y_pred))
+    scale = float(np.abs(held_out.y_true).max()) or 1.0  # squares of large values overflow
+    y_true, y_pred = held_out.y_true / scale, np.asarray(held_out.y_pred, np.float64) / scale
     measures = {
-        "r2": r2_score,
-        "mean_absolute_error": mean_absolute_error,
-        "root_mean_squared_error": root_mean_squared_error,
+        "r2": (r2_score, 1.0),
+        "mean_absolute_error": (mean_absolute_error, scale),
+        "root_mean_squared_error": (root_mean_squared_error, scale),
     }
     rng = np.random.default_rng(0)
     draws = [rng.integers(len(y_true), size=len(y_true)) for _ in range(_N_RESAMPLES)]
     result: dict[str, Any] = {"n_samples": len(y_true), "intervals": {}}
     tails = [50 * (1 - _CONFIDENCE), 100 - 50 * (1 - _CONFIDENCE)]
-    for name, measure in measures.items():
-        result[name] = float(measure(y_true, y_pred))
+    for name, (measure, unit) in measures.items():
+        result[name] = float(measure(y_true, y_pred)) * unit
         resampled = [measure(y_true[rows], y_pred[rows]) for rows in draws]
-        result["intervals"][name] = [float(end) for end in np.percentile(resampled, tails)]
+        result["intervals"][name] = [float(end) * unit for end in np.percentile(resampled, tails)]
     return result
 
 
@@ -125,18 +125,19 @@ def confused_pairs(
     return sorted(found, key=lambda pair: -pair[0]["n"])
 
 
-def learning_curve_of(held_out: HeldOut, cv: Any) -> dict[str, Any] | None:
+def learning_curve_of(held_out: HeldOut) -> dict[str, Any] | None:
     """Return the scores of heads fitted on parts of the training samples of three folds.
 
     The heads are fitted on stored embeddings. None is returned for an estimator that fine-tunes,
     for test samples, and for too few samples.
     """
     estimator = held_out.estimator
-    if estimator.fine_tune is not None or held_out.fold.max() == 0:
+    if estimator.fine_tune is not None or held_out.folds is None:
         return None
-    y, rng = held_out.y_true, np.random.default_rng(0)
-    folds = split(y, cv=cv, groups=held_out.groups, is_classifier=is_classifier(estimator))
-    folds, all_scores = folds[:_N_FOLDS], held_out.fold_scores()[:_N_FOLDS]
+    rng = np.random.default_rng(0)
+    folds, all_scores = held_out.folds.parts[:_N_FOLDS], held_out.fold_scores()[:_N_FOLDS]
+    if min(len(test) for _, test in folds) < 2:  # as by LeaveOneOut
+        return None
     orders = [rng.permutation(train) for train, _ in folds]
     n_train = float(np.mean([len(order) for order in orders]))
     curve: dict[str, list[float]] = {"n_train": [], "mean": [], "spread": []}

@@ -5,35 +5,29 @@ Heads are refitted on embeddings; an estimator that fine-tunes is refitted as a 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import r2_score
-from sklearn.model_selection import (
-    GroupKFold,
-    KFold,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-    check_cv,
-)
 from sklearn.pipeline import Pipeline
-from sklearn.utils.multiclass import type_of_target
 
 from featx._targets import comparable
 from featx._threads import blas_threads_for
 from featx._training_data import rows_that_were_read, training_views
 from featx._transfer import TransferEstimator
 from featx.estimators import TransferClassifier, TransferRegressor
+from featx.evaluation.folds import Folds
 from featx.exceptions import InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_keeps_samples_together
 from featx.inputs.samples import Samples
 
-TEST_SAMPLES = "evaluated on test samples"
+TEST_SAMPLES = "evaluated on the given test samples"
+TEST_CAVEAT = "This holds if the model was not fitted on any of these samples."
 
 Fold = tuple[np.ndarray, np.ndarray]
 
@@ -55,8 +49,8 @@ class HeldOut(NamedTuple):
         Probabilities, for a head that has them and one label per sample.
     classes : ndarray of shape (n_classes,)
         Labels of the columns of `proba`; empty for several outputs, and for values.
-    fold : ndarray of shape (n,), int64
-        The fold in which each sample was tested, from 0.
+    folds : Folds or None
+        Folds in which the samples were tested; None for test samples.
     groups : ndarray of shape (n,) or None
     """
 
@@ -68,7 +62,7 @@ class HeldOut(NamedTuple):
     y_pred: np.ndarray
     proba: np.ndarray | None
     classes: np.ndarray
-    fold: np.ndarray
+    folds: Folds | None
     groups: np.ndarray | None
 
     @property
@@ -78,10 +72,22 @@ class HeldOut(NamedTuple):
             return "values"
         return "classes" if self.y_true.ndim == 1 else "labels"
 
+    @property
+    def fold(self) -> np.ndarray:
+        """Return the fold that tested each sample, (n,), from 0; 0 for test samples."""
+        return np.zeros(len(self.rows), np.int64) if self.folds is None else self.folds.number
+
     def fold_scores(self) -> list[float]:
         """Return accuracy, or R², of each fold."""
         folds = (self.fold == number for number in range(self.fold.max() + 1))
         return [self.score(self.y_true[fold], self.y_pred[fold]) for fold in folds]
+
+    def confidences(self) -> np.ndarray | None:
+        """Return the probability of each predicted class, which need not be the largest, (n,)."""
+        if self.proba is None:
+            return None
+        columns = np.searchsorted(self.classes, self.y_pred)
+        return np.take_along_axis(self.proba, columns[:, np.newaxis], axis=1)[:, 0]
 
     def is_right(self) -> np.ndarray:
         """Return True for each sample of which all labels are right, (n,)."""
@@ -91,7 +97,8 @@ class HeldOut(NamedTuple):
     def score(self, y_true: np.ndarray, y_pred: np.ndarray) -> float:
         """Return the accuracy of labels, all outputs of a sample right, or R² of values."""
         if self.task == "values":
-            return float(r2_score(y_true, y_pred)) if len(y_true) > 1 else float("nan")
+            scale = float(np.abs(y_true).max(initial=0)) or 1.0  # squares of large values overflow
+            return float(r2_score(y_true / scale, y_pred / scale)) if len(y_true) > 1 else np.nan
         is_right = np.asarray(y_true == y_pred).reshape(len(y_true), -1).all(axis=1)
         return float(is_right.mean())
 
@@ -137,8 +144,7 @@ def on_test_samples(estimator: TransferEstimator, samples: Samples, y: np.ndarra
     classes = np.empty(0)
     if predicted.proba is not None:
         (classes,) = comparable(classes=np.asarray(head.classes_))
-    fold = np.zeros(len(rows), np.int64)
-    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, fold, None)
+    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, None, None)
 
 
 def _check_known_outputs(y: np.ndarray, y_pred: np.ndarray) -> None:
@@ -154,10 +160,10 @@ def cross_validated(
     samples: Samples,
     y: np.ndarray,
     *,
-    cv: Any,
+    folds: Folds,
     groups: np.ndarray | None,
 ) -> HeldOut:
-    """Refit an estimator in each fold, and predict the samples of its test part."""
+    """Refit an estimator in each fold of all samples, and predict those of its test part."""
     head = estimator.new_head(y)
     extractor = estimator._new_extractor()
     check_keeps_samples_together(head, y, groups, n_views=extractor.views)
@@ -165,15 +171,12 @@ def cross_validated(
     rows = np.flatnonzero(rows_that_were_read(views))
     views, y = (views, y) if len(rows) == len(y) else (views[rows], y[rows])
     groups = None if groups is None else groups[rows]
-    folds = split(y, cv=cv, groups=groups, is_classifier=is_classifier(estimator))
+    folds = folds.only(rows)
     classes = np.unique(y) if is_classifier(estimator) and y.ndim == 1 else np.empty(0)
     training = _Training(estimator, samples, rows, views, y, groups, classes)
-    predicted = _joined(folds, [training.predicted(fold) for fold in folds])
-    fold = np.empty(len(y), np.int64)
-    for number, (_, test) in enumerate(folds):
-        fold[test] = number
+    predicted = _joined(folds.parts, [training.predicted(fold) for fold in folds.parts])
     embeddings = views[:, 0] if views.shape[1] == 1 else views.mean(axis=1)
-    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, fold, groups)
+    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, folds, groups)
 
 
 class _Predicted(NamedTuple):
@@ -238,56 +241,15 @@ def _with_all_columns(proba: np.ndarray, own: np.ndarray, classes: np.ndarray | 
     return full
 
 
-def split(y: np.ndarray, *, cv: Any, groups: np.ndarray | None, is_classifier: bool) -> list[Fold]:
-    """Return the folds: stratified and shuffled for a number, else those of a splitter.
-
-    Raises
-    ------
-    InputError
-        Samples are too few, or some are tested never or twice.
-    """
-    given = _splitter(y, int(cv), groups, is_classifier) if isinstance(cv, int) else check_cv(cv)
-    try:
-        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # of small classes
-            folds = [(np.sort(a), np.sort(b)) for a, b in given.split(np.zeros(len(y)), y, groups)]
-    except ValueError as exc:
-        raise InputError(f"cv={cv!r}: {len(y)} samples cannot be split: {exc}") from exc
-    n_tested = np.bincount(np.concatenate([test for _, test in folds]), minlength=len(y))
-    if (n_tested != 1).any():
-        raise InputError(
-            f"cv={cv!r} tests {int((n_tested != 1).sum())} of {len(y)} samples never or more than "
-            "once: expected a number of folds, or a splitter such as StratifiedKFold, which tests "
-            "each sample once"
-        )
-    return folds
-
-
-def _splitter(y: np.ndarray, n_folds: int, groups: np.ndarray | None, is_classifier: bool) -> Any:
-    if is_classifier and y.ndim == 1 and type_of_target(y) in ("binary", "multiclass"):
-        stratified = StratifiedKFold if groups is None else StratifiedGroupKFold
-        return stratified(n_folds, shuffle=True, random_state=0)
-    plain = KFold if groups is None else GroupKFold
-    return plain(n_folds, shuffle=True, random_state=0)
-
-
-def describe_split(held_out: HeldOut, cv: Any) -> str:
-    """Return in words how samples were held out."""
-    n_folds = int(held_out.fold.max()) + 1
-    if n_folds == 1:
-        return TEST_SAMPLES
-    how = "shuffled" if isinstance(cv, int) else f"by {type(cv).__name__}"
-    is_stratified = isinstance(cv, int) and held_out.task == "classes"
-    stratified = "stratified and " if is_stratified else ""
+def describe_split(held_out: HeldOut, cv: Any, *, n_training: int = 0) -> str:
+    """Return in words how samples were held out; `n_training` if the report fitted the model."""
+    if held_out.folds is None:
+        fitted = f"fitted on {n_training:,} samples and " if n_training else ""
+        return f"{fitted}{TEST_SAMPLES}"
+    is_number = isinstance(cv, Integral)
+    how = "shuffled" if is_number else "of your own"
+    how = f"by {type(cv).__name__}" if hasattr(cv, "split") else how
+    stratified = "stratified and " if is_number and held_out.task == "classes" else ""
     grouped = "" if held_out.groups is None else ", each group in one fold"
+    n_folds = len(held_out.folds.trains)
     return f"cross-validation with {n_folds} folds, {stratified}{how}{grouped}"
-
-
-def check_cv_parameter(cv: Any, n_samples: int) -> None:
-    """Raise a ParameterError unless `cv` is a number of folds or a splitter."""
-    is_number = isinstance(cv, (int, np.integer)) and not isinstance(cv, bool)
-    if is_number and 2 <= cv <= n_samples:
-        return
-    is_splitter = hasattr(cv, "split") or isinstance(cv, Sequence)
-    if is_number or isinstance(cv, str) or not is_splitter:
-        expected = f"expected a number of folds from 2 to {n_samples}, or a splitter"
-        raise ParameterError.of("cv", cv, expected)

@@ -23,7 +23,7 @@ from featx.reporting.map import MapParts, MapPoints, embedding_map
 from featx.reporting.pictures import Pictures, rows_listed
 from featx.reporting.projection import Projection, project
 from featx.reporting.rendering import html_template, text_of
-from featx.reporting.sections import Describer, label_text
+from featx.reporting.sections import Describer
 
 N_LISTED = 96  # samples of a list that are shown
 _MOST_POINTS = 10_000  # of the map
@@ -162,7 +162,7 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
         )
     return [
         *facts,
-        ("Backbone", f"{model['backbone']}, {model['weights']} weights"),
+        ("Backbone", _backbone_text(model)),
         ("Input", _input_text(data)),
         ("Embedding", f"{model['n_features']:,} features, {model['layer']}, {model['precision']}"),
         (
@@ -181,6 +181,12 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("Space", model["space"]),
     ]
+
+
+def _backbone_text(model: dict[str, Any]) -> str:
+    params = ", ".join(f"{name}={value}" for name, value in model["params"].items())
+    weights = f", {model['weights']}" if model["weights"] else ""
+    return f"{model['backbone']}{f' ({params})' if params else ''}{weights}"
 
 
 def _input_text(data: dict[str, Any]) -> str:
@@ -292,7 +298,10 @@ def _colorings(describer: Describer, places: np.ndarray, data: dict[str, Any]) -
     """Return the ways to color the points of the map, by name."""
     held_out = describer.held_out
     true, predicted = held_out.y_true[places], held_out.y_pred[places]
-    colorings: dict[str, Any] = {"label": _as_colors(true), "prediction": _as_colors(predicted)}
+    colorings: dict[str, Any] = {
+        "label": _as_colors(describer, true),
+        "prediction": _as_colors(describer, predicted),
+    }
     if held_out.task != "values":
         is_right = held_out.is_right()[places]
         colorings["outcome"] = np.where(is_right, "right", "wrong").tolist()
@@ -301,7 +310,7 @@ def _colorings(describer: Describer, places: np.ndarray, data: dict[str, Any]) -
     findings = _findings_by_row(data)
     rows = held_out.rows[places].tolist()
     colorings["finding"] = [findings.get(row, _NO_FINDING) for row in rows]
-    if held_out.fold.max() > 0:
+    if held_out.folds is not None:
         colorings["fold"] = [str(number + 1) for number in held_out.fold[places]]
     return colorings
 
@@ -339,7 +348,8 @@ def _map_text(placed: Projection, method: str, counts: tuple[int, int]) -> str:
     return f"{text}{sampled}"
 
 
-def _as_colors(y: np.ndarray) -> Any:
-    if y.ndim == 1 and y.dtype.kind == "f":
+def _as_colors(describer: Describer, y: np.ndarray) -> Any:
+    """Return values of one output as they are, and others as text."""
+    if describer.held_out.task == "values" and y.ndim == 1:
         return y
-    return [label_text(each) for each in y]
+    return list(map(describer.text, y))

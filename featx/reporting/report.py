@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import sklearn
+from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from featx._files import check_replaceable, replaced_atomically
@@ -21,8 +23,9 @@ from featx._training_data import check_known
 from featx._transfer import TransferEstimator
 from featx._validation import InputFaults, ParameterFaults
 from featx._version import __version__
+from featx.evaluation.folds import Folds
 from featx.evaluation.image_checks import find_image_issues
-from featx.exceptions import InputError, ParameterError
+from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
 from featx.reporting.advice import advice_for
@@ -30,7 +33,6 @@ from featx.reporting.findings import baselines_of, learning_curve_of, scores_of
 from featx.reporting.held_out import (
     HeldOut,
     as_transfer_estimator,
-    check_cv_parameter,
     cross_validated,
     describe_split,
     on_test_samples,
@@ -40,6 +42,7 @@ from featx.reporting.pictures import Pictures, has_pictures
 from featx.reporting.projection import check_method
 from featx.reporting.sections import (
     Describer,
+    TrainingSamples,
     comparison_section,
     cost_section,
     data_section,
@@ -218,20 +221,22 @@ def report(
     describer = Describer.of(described, samples)
     pictures = Pictures(samples, are_images=has_pictures(described.extractor))
     images = find_image_issues(samples) if pictures.are_images else None
+    duplicates, copies = duplicates_section(describer, images, training)
+    n_training = len(training.samples) if training and training.is_of_model else 0
     data: dict[str, Any] = {
         "task": described.task,
         "data": data_section(describer, samples, are_images=pictures.are_images),
         "model": model_section(described),
-        "split": describe_split(described, cv),
+        "split": describe_split(described, cv, n_training=n_training),
         "metrics": scores_of(described),
         "baselines": baselines_of(described),
         "fold_scores": described.fold_scores(),
         "comparison": comparison_section(held_outs),
         **mistakes_section(describer),
-        "label_issues": labels_section(describer, cv),
-        "duplicates": duplicates_section(describer, images, training),
+        "label_issues": labels_section(describer, copies),
+        "duplicates": duplicates,
         **images_section(describer, images),
-        "learning_curve": learning_curve_of(described, cv),
+        "learning_curve": learning_curve_of(described),
         "fine_tuning": fine_tuning_section(described),
         "cost": cost_section(described),
         "versions": {
@@ -247,7 +252,7 @@ def report(
 
 def _checked_estimators(estimator: Any) -> list[TransferEstimator]:
     """Return the estimators, all checked."""
-    is_several = isinstance(estimator, Sequence) and not hasattr(estimator, "fit")
+    is_several = isinstance(estimator, list | tuple)
     given = list(estimator) if is_several else [estimator]
     if not given:
         raise ParameterError.of("estimator", estimator, "expected at least one")
@@ -274,14 +279,31 @@ def _cross_validate_all(
     if X is None:
         raise InputError("X and y, or X_test and y_test, must be passed")
     samples = as_samples(X)
-    check_cv_parameter(cv, len(samples))
     faults = InputFaults()
-    y = faults.check(estimators[0]._checked_target, y, len(samples))
+    y = faults.check(_checked_target, estimators[0], y, len(samples))
     if groups is not None:
         groups = faults.check(as_groups, groups, len(samples))
     faults.raise_any()
-    held_outs = [cross_validated(each, samples, y, cv=cv, groups=groups) for each in estimators]
+    stratified = is_classifier(estimators[0]) and y.ndim == 1
+    folds = Folds.of(cv, y, groups, stratified=stratified)
+    held_outs = [cross_validated(estimators[0], samples, y, folds=folds, groups=groups)]
+    with warnings.catch_warnings(action="ignore", category=BadSampleWarning):  # said once
+        for each in estimators[1:]:
+            held_outs.append(cross_validated(each, samples, y, folds=folds, groups=groups))
     return samples, held_outs
+
+
+def _checked_target(
+    estimator: TransferEstimator, y: Any, n_samples: int, *, is_all: bool = True
+) -> np.ndarray:
+    """Return labels, or values as float64, which must differ."""
+    y = estimator._checked_target(y, n_samples, is_all=is_all)
+    if is_classifier(estimator):
+        return y
+    y = y.astype(np.float64)
+    if (y == y[0]).all():
+        raise InputError(f"y has one value only, {y.ravel()[0]:g}: R² is not defined")
+    return y
 
 
 def _evaluate_on_test(
@@ -289,31 +311,31 @@ def _evaluate_on_test(
     train: tuple[Any, Any],
     test: tuple[Any, Any],
     groups: Any,
-) -> tuple[Samples, list[HeldOut], Samples | None]:
+) -> tuple[Samples, list[HeldOut], TrainingSamples | None]:
     """Return the test samples, predictions for them, and the training samples if there are any."""
     samples = as_samples(test[0])
-    known = None if train[0] is None else as_samples(train[0])
+    training = None
     faults = InputFaults()
-    y_test = faults.check(estimators[0]._checked_target, test[1], len(samples), is_all=False)
-    if known is None:
+    y_test = faults.check(_checked_target, estimators[0], test[1], len(samples), is_all=False)
+    if train[0] is None:
         for each in estimators:
             faults.check(check_is_fitted, each)
     else:
-        faults.check(estimators[0]._checked_target, train[1], len(known))
+        known = as_samples(train[0])
+        y = faults.check(_checked_target, estimators[0], train[1], len(known))
+        training = TrainingSamples(known, y, is_of_model=not hasattr(estimators[0], "head_"))
     faults.raise_any()
-    fitted = [_fitted(each, known, train[1], groups) for each in estimators]
+    fitted = [_fitted(each, training, groups) for each in estimators]
     for each in fitted:
         classes = getattr(each, "classes_", None)
         if isinstance(classes, np.ndarray) and y_test.ndim == 1:
             check_known(y_test, classes, source="the classes of the fitted estimator")
-    return samples, [on_test_samples(each, samples, y_test) for each in fitted], known
+    return samples, [on_test_samples(each, samples, y_test) for each in fitted], training
 
 
 def _fitted(
-    estimator: TransferEstimator, known: Samples | None, y: Any, groups: Any
+    estimator: TransferEstimator, training: TrainingSamples | None, groups: Any
 ) -> TransferEstimator:
-    from sklearn.base import clone
-
-    if hasattr(estimator, "head_"):
+    if training is None or hasattr(estimator, "head_"):
         return estimator
-    return clone(estimator).fit(known, y, groups=groups)
+    return clone(estimator).fit(training.samples, training.y, groups=groups)

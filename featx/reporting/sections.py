@@ -11,10 +11,13 @@ import numpy as np
 from scipy import stats
 from sklearn.utils import Bunch
 
+from featx._targets import comparable
 from featx._text import one_line
 from featx._training_data import readable_mask
+from featx.backbones.registry import PRETRAINED
 from featx.evaluation.comparison import p_values
 from featx.evaluation.duplicates import copies_among, near_duplicates
+from featx.evaluation.folds import n_possible_folds
 from featx.evaluation.image_checks import find_image_issues
 from featx.evaluation.label_issues import find_label_issues
 from featx.evaluation.outliers import find_outliers
@@ -41,7 +44,7 @@ _MOST_COMPARED = 100_000  # rows; the time for near-duplicates grows with their 
 
 
 class SampleNames:
-    """The names of samples, without the folder that all paths have in common.
+    """The names of samples, without the folder that all files have in common.
 
     Parameters
     ----------
@@ -52,19 +55,21 @@ class SampleNames:
     Attributes
     ----------
     folder : str
-        The common folder; empty if the samples are not files.
+        The common folder; empty if there are no files, or if they have none in common.
     """
 
     def __init__(self, samples: Samples, rows: np.ndarray) -> None:
         self._samples = samples
-        names = [samples.name(int(row)) for row in rows]
-        are_paths = all(os.sep in name for name in names)
-        folder = os.path.commonpath([os.path.dirname(name) for name in names]) if are_paths else ""
-        self.folder = folder
+        paths = [path for row in rows.tolist() if (path := samples.path(row)) is not None]
+        folders = {os.path.dirname(path) for path in paths}
+        are_alike = len({os.path.isabs(folder) for folder in folders}) == 1
+        self.folder = os.path.commonpath(folders) if are_alike else ""
 
     def __getitem__(self, row: int) -> str:
-        name = self._samples.name(row)
-        return one_line(os.path.relpath(name, self.folder)) if self.folder else f"row {row}"
+        path = self._samples.path(row)
+        if path is None:
+            return f"row {row}"
+        return one_line(os.path.relpath(path, self.folder) if self.folder else path)
 
 
 class Describer(NamedTuple):
@@ -73,11 +78,13 @@ class Describer(NamedTuple):
     held_out: HeldOut
     names: SampleNames
     losses: np.ndarray
+    confidences: np.ndarray | None
 
     @classmethod
     def of(cls, held_out: HeldOut, samples: Samples) -> Self:
         """Prepare the names and losses of all samples."""
-        return cls(held_out, SampleNames(samples, held_out.rows), losses_of(held_out))
+        names = SampleNames(samples, held_out.rows)
+        return cls(held_out, names, losses_of(held_out), held_out.confidences())
 
     def sample(self, place: int, **more: Any) -> dict[str, Any]:
         """Return the entry of the sample at a place of the held-out arrays."""
@@ -86,30 +93,29 @@ class Describer(NamedTuple):
         entry = {
             "row": row,
             "name": self.names[row],
-            "label": label_text(held_out.y_true[place]),
-            "predicted": label_text(held_out.y_pred[place]),
+            "label": self.text(held_out.y_true[place]),
+            "predicted": self.text(held_out.y_pred[place]),
             "loss": float(self.losses[place]),
         }
-        if held_out.proba is not None:
-            entry["confidence"] = float(held_out.proba[place].max())
+        if self.confidences is not None:
+            entry["confidence"] = float(self.confidences[place])
         return entry | more
+
+    def text(self, label: Any) -> str:
+        """Return a label, or a value, or those of several outputs, as text."""
+        if isinstance(label, np.ndarray):
+            return ", ".join(map(self.text, label))
+        return f"{label:.4g}" if self.held_out.task == "values" else str(label)
 
     def certainty(self, place: int) -> str:
         """Return the probability of the predicted class, or the loss, as text."""
-        if self.held_out.proba is not None:
-            return f"probability: {self.held_out.proba[place].max():.2f}"
+        if self.confidences is not None:
+            return f"probability: {self.confidences[place]:.2f}"
         return f"loss: {self.losses[place]:.4g}"
 
     def samples(self, places: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """Return the entries of several samples."""
         return [self.sample(int(place)) for place in places]
-
-
-def label_text(label: Any) -> str:
-    """Return a label, or a value, or those of several outputs, as text."""
-    if isinstance(label, np.ndarray):
-        return ", ".join(map(label_text, label))
-    return f"{label:.4g}" if isinstance(label, (float, np.floating)) else str(label)
 
 
 def mistakes_section(describer: Describer) -> dict[str, Any]:
@@ -129,17 +135,19 @@ def mistakes_section(describer: Describer) -> dict[str, Any]:
     return section
 
 
-def labels_section(describer: Describer, cv: Any) -> dict[str, Any] | None:
-    """Return the suspect labels; the reason where they cannot be found; None without classes."""
+def labels_section(describer: Describer, copies: np.ndarray | None) -> dict[str, Any] | None:
+    """Return the suspect labels; the reason where they cannot be found; None without classes.
+
+    Samples of a group stay in one fold; without groups, near-duplicates do, whose groups are
+    `copies`.
+    """
     held_out = describer.held_out
     if held_out.task != "classes":
         return None
-    largest = Counter(held_out.y_true.tolist()).most_common(1)[0][1]
-    n_folds = max(2, min(cv if isinstance(cv, int) else 5, largest))
+    groups = copies if held_out.groups is None else held_out.groups
+    n_folds = n_possible_folds(held_out.y_true, groups)
     try:
-        found = find_label_issues(
-            held_out.embeddings, held_out.y_true, groups=held_out.groups, cv=n_folds
-        )
+        found = find_label_issues(held_out.embeddings, held_out.y_true, groups=groups, cv=n_folds)
     except (InputError, ParameterError) as exc:
         return {"skipped": str(exc)}
     return {
@@ -148,7 +156,7 @@ def labels_section(describer: Describer, cv: Any) -> dict[str, Any] | None:
         "suspects": [
             describer.sample(
                 int(place),
-                suggested=label_text(found.suggested[place]),
+                suggested=describer.text(found.suggested[place]),
                 score=float(found.scores[place]),
             )
             for place in found.indices
@@ -208,6 +216,9 @@ def model_section(held_out: HeldOut) -> dict[str, Any]:
         "estimator": type(estimator).__name__,
         "backbone": one_line(extractor.label),
         "head": name_of_head(estimator.head),
+        "params": {
+            str(name): str(value) for name, value in (extractor.backbone_params or {}).items()
+        },
         "fine_tune": None if estimator.fine_tune is None else str(estimator.fine_tune),
         "n_features": int(held_out.embeddings.shape[1]),
         "space": extractor.space_digest_,
@@ -220,8 +231,11 @@ def model_section(held_out: HeldOut) -> dict[str, Any]:
 
 
 def _weights_text(weights: Any) -> str:
-    """Return the kind of weights, or the name of their file without its folder."""
-    return "random" if weights is None else one_line(os.path.basename(os.fspath(weights)))
+    """Return the name of the file of weights without its folder; empty for the published ones."""
+    if weights is None:
+        return "random weights"
+    name = one_line(os.path.basename(os.fspath(weights)))
+    return "" if name in (PRETRAINED, "imagenet") else f"weights of {name}"
 
 
 def name_of_head(head: Any) -> str:
@@ -260,7 +274,7 @@ def comparison_section(held_outs: Sequence[HeldOut]) -> list[dict[str, Any]]:
 
 
 def _p_value(first: HeldOut, other: HeldOut) -> float:
-    if first.fold.max() > 0:
+    if first.folds is not None:
         return min(p_values([first.fold_scores(), other.fold_scores()]))
     if first.task == "values":
         errors = [np.abs(each.y_true - each.y_pred).ravel() for each in (first, other)]
@@ -272,52 +286,77 @@ def _p_value(first: HeldOut, other: HeldOut) -> float:
     return 1.0 if not n_apart else float(stats.binomtest(n_first, n_apart).pvalue)
 
 
+class TrainingSamples(NamedTuple):
+    """Training samples beside test samples; `is_of_model` if the report fitted them."""
+
+    samples: Samples
+    y: np.ndarray
+    is_of_model: bool
+
+
 def duplicates_section(
-    describer: Describer, images: Bunch | None, training: Samples | None
-) -> dict[str, Any]:
+    describer: Describer, images: Bunch | None, training: TrainingSamples | None
+) -> tuple[dict[str, Any], np.ndarray | None]:
     """Return near-duplicates, those with different labels or in different parts first.
 
-    Parts are folds; with test samples and the `training` samples of their model, the two sets.
+    Parts are folds; with test and training samples, the two sets. The second result has the groups
+    that pairs connect, (n,), None if samples are too many to be compared.
     """
     held_out = describer.held_out
-    n_test, embeddings = len(held_out.rows), held_out.embeddings
+    embeddings, labels = held_out.embeddings, held_out.y_true
     hashes = None if images is None else ImageHashes.of_issues(images, held_out.rows)
+    known_rows = np.empty(0, np.int64)
     if training is not None:
-        known = np.asarray(held_out.extractor.transform(training))
-        rows = np.flatnonzero(readable_mask(known))
-        embeddings = np.concatenate([embeddings, known[rows]])
+        known = np.asarray(held_out.extractor.transform(training.samples))
+        known_rows = np.flatnonzero(readable_mask(known))
+        embeddings = np.concatenate([embeddings, known[known_rows]])
+        labels = np.concatenate(comparable(y_test=labels, y=training.y[known_rows]))
         if hashes is not None:
-            hashes = hashes.joined(ImageHashes.of_issues(find_image_issues(training), rows))
+            issues = find_image_issues(training.samples)
+            hashes = hashes.joined(ImageHashes.of_issues(issues, known_rows))
     if len(embeddings) > _MOST_COMPARED:
-        return {"skipped": f"more than {_MOST_COMPARED:,} samples are not compared"}
+        return {"skipped": f"more than {_MOST_COMPARED:,} samples are not compared"}, None
     found = near_duplicates(embeddings) if hashes is None else copies_among(embeddings, hashes)
+    n_test = len(held_out.rows)
     is_of_test = found.pairs[:, 0] < n_test
     first, second = found.pairs[is_of_test].T
-    return _Pairs(first, second, found.similarity[is_of_test], n_test).section(describer)
+    pairs = _Pairs(first, second, found.similarity[is_of_test], labels)
+    return pairs.section(describer, training, known_rows), found.groups[:n_test]
 
 
 class _Pairs(NamedTuple):
-    """Pairs of near-duplicates; places from `n_test` on are training samples."""
+    """Pairs of near-duplicates: places among the test samples, then the training samples."""
 
     first: np.ndarray
     second: np.ndarray
     similarity: np.ndarray
-    n_test: int
+    labels: np.ndarray  # of all of these samples
 
-    def section(self, describer: Describer) -> dict[str, Any]:
+    def section(
+        self, describer: Describer, training: TrainingSamples | None, known_rows: np.ndarray
+    ) -> dict[str, Any]:
         """Return the numbers of pairs, and the entries of the first ones."""
         held_out = describer.held_out
-        is_known = self.second >= self.n_test
+        n_test = len(held_out.rows)
+        is_known = self.second >= n_test
         inside = np.where(is_known, self.first, self.second)
         is_across = is_known | (held_out.fold[self.first] != held_out.fold[inside])
         is_contradicting = np.zeros(len(self.first), bool)
         if held_out.task != "values":
-            labels = held_out.y_true.reshape(self.n_test, -1)
-            is_contradicting = (labels[self.first] != labels[inside]).any(axis=1)
+            labels = self.labels.reshape(len(self.labels), -1)
+            is_contradicting = (labels[self.first] != labels[self.second]).any(axis=1)
         order = np.argsort(-(2 * is_contradicting + is_across), kind="stable")
         copied = np.concatenate([self.first[is_across], inside[is_across]])
-        others = np.setdiff1d(np.arange(self.n_test), copied)
+        others = np.setdiff1d(np.arange(n_test), copied)
         without = held_out.score(held_out.y_true[others], held_out.y_pred[others])
+        names = None if training is None else SampleNames(training.samples, known_rows)
+
+        def entry(place: int) -> dict[str, Any]:
+            if names is None or place < n_test:
+                return describer.sample(place)
+            name = f"training sample {names[int(known_rows[place - n_test])]}"
+            return {"row": -1, "name": name, "label": describer.text(self.labels[place])}
+
         return {
             "n_pairs": len(self.first),
             "n_across": int(is_across.sum()),
@@ -326,8 +365,8 @@ class _Pairs(NamedTuple):
             "score_without": without if len(others) else None,  # samples with a copy elsewhere
             "pairs": [
                 {
-                    "first": self._entry(describer, self.first[pair]),
-                    "second": self._entry(describer, self.second[pair]),
+                    "first": entry(int(self.first[pair])),
+                    "second": entry(int(self.second[pair])),
                     "similarity": float(self.similarity[pair]),
                     "is_across": bool(is_across[pair]),
                     "is_contradicting": bool(is_contradicting[pair]),
@@ -335,11 +374,6 @@ class _Pairs(NamedTuple):
                 for pair in order[:_N_PAIRS_LISTED]
             ],
         }
-
-    def _entry(self, describer: Describer, place: int) -> dict[str, Any]:
-        if place < self.n_test:
-            return describer.sample(int(place))
-        return {"row": -1, "name": "a training sample", "label": "", "predicted": ""}
 
 
 def fine_tuning_section(held_out: HeldOut) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ def test_report_evaluates_saved_model(run, photos, model, tmp_path):
     code, text, err = run("report", model, photos, "--out", tmp_path / "r.html", "--json")
     assert code == 0, err
     data = json.loads(text)
-    assert data["split"] == "evaluated on test samples"
+    assert data["split"] == "evaluated on the given test samples"
     assert data["cost"]["n_forward"] == 0
 
 

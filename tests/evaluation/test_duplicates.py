@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_near_duplicates_faulty_threshold_raises(threshold, rows):
 
 
 @pytest.mark.parametrize(
-    "samples", [["photos/a.jpg"] * 3, [Image.new("L", (2, 2))] * 3, [[np.nan]]]
+    "samples", [["photos/a.jpg"] * 3, [Image.new("L", (2, 2))] * 3, [[np.inf]]]
 )
 def test_near_duplicates_no_embeddings_raises(samples):
     with pytest.raises(InputError, match=r"not a matrix of embeddings: .*fit_transform\(images\)"):
@@ -238,3 +239,13 @@ def test_compare_many_images_are_not_hashed(tmp_path, originals, monkeypatch):
     images = [compressed(image, 95) for image in originals] + [mirrored(originals[4])]
     extractor = FeatureExtractor("tiny", layer="stage2", cache=tmp_path / "cache")
     list(compare(images, [0, 1] * 20 + [0], extractors=[extractor], heads=["ridge"], n_folds=3))
+
+
+@pytest.mark.parametrize(
+    "search", [near_duplicates, partial(compare_heads, y=[0, 1] * 10, heads=["knn"])]
+)
+def test_rows_of_unread_samples_are_named(search):
+    X = np.random.default_rng(0).standard_normal((20, 5))
+    X[[3, 7]] = np.nan
+    with pytest.raises(InputError, match=r"could not be read: \[3, 7\]"):
+        search(X)

@@ -211,3 +211,12 @@ def test_evaluate_at_temperature_is_better_calibrated():
         found = evaluate(y[500:], estimator.predict(X[500:]), proba=proba)["calibration"]
         errors.append(found["error"])
     assert errors[1] < errors[0] / 2
+
+
+def test_macro_of_class_without_samples_is_in_interval():
+    y_true = ["a"] * 30 + ["b"] * 30
+    y_pred = ["a"] * 25 + ["c"] * 5 + ["b"] * 27 + ["a"] * 3
+    found = evaluate(y_true, y_pred)
+    for name in ("precision", "recall", "f1-score"):
+        low, high = found["intervals"]["macro"][name]
+        assert low < found["macro"][name] < high

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from featx import EmbeddingCache, FeatureExtractor, find_similar
+from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, find_similar
 from featx.evaluation.neighbors import COPY, nearest_neighbors
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 
@@ -154,3 +154,8 @@ def test_find_similar_needs_vectors(images):
         InputError, match=r"query is an array of shape \(1, .*: expected embeddings"
     ):
         find_similar(images[:1], images, extractor=extractor, k=1)
+
+
+def test_find_similar_by_unfitted_classifier_raises(digits):
+    with pytest.raises(ParameterError, match="expected a fitted estimator, or a FeatureExtractor"):
+        find_similar(digits[0], digits, extractor=TransferClassifier("tiny"))

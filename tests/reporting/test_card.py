@@ -277,3 +277,13 @@ def test_card_without_yaml_names_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(MissingExtraError, match=r"PyYAML.*pip install 'featx\[report\]'"):
         str(ModelCard({}, "# Title"))
+
+
+def test_card_of_another_report_raises():
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    classifier = TransferClassifier("tiny").fit(images, ["cat", "dog"] * 3)
+    other = {"metrics": {}, "model": {"space": "0" * 32, "backbone": "another"}}
+    with pytest.raises(InputError, match=r"another model: its embeddings are of space 0+"):
+        model_card(classifier, other)
+    with pytest.raises(InputError, match="'findings': expected what"):
+        model_card(classifier, {"findings": []})

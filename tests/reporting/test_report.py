@@ -4,8 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, ShuffleSplit, cross_val_predict, cross_val_score
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GroupKFold,
+    KFold,
+    ShuffleSplit,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
@@ -103,7 +112,7 @@ def test_report_takes_splitters(classifier, images, labels):
     data = report(classifier, images, labels, cv=GroupKFold(5), groups=groups).to_dict()
     assert "5 folds" in data["split"]
     assert "GroupKFold" in data["split"]
-    with pytest.raises(InputError, match="never or more than once"):
+    with pytest.raises(ParameterError, match="each sample exactly once"):
         report(classifier, images, labels, cv=ShuffleSplit(3))
 
 
@@ -207,8 +216,6 @@ def test_report_shows_fine_tuning_of_fitted_estimator(tuned, images, labels):
 
 def test_report_unreadable_samples_are_listed(labels, images, tmp_path):
     files = [str(tmp_path / f"{row}.png") for row in range(45)]
-    from PIL import Image
-
     for row, file in enumerate(files):
         Image.fromarray(images[row]).save(file)
     (tmp_path / "3.png").write_bytes(b"not an image")
@@ -263,3 +270,99 @@ def test_report_unknown_test_class_raises(classifier, images, labels):
 def test_to_html_unsuitable_path_raises(name, found, tmp_path):
     with pytest.raises(InputError, match="page"):
         found.to_html(tmp_path / name)
+
+
+def test_report_number_of_folds_may_be_numpy(found, classifier, images, labels):
+    data = report(classifier, images, labels, cv=np.int64(3)).to_dict()
+    assert data["split"] == found.to_dict()["split"]
+    assert data["fold_scores"] == found.to_dict()["fold_scores"]
+
+
+EVERY = np.arange(45)
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        (KFold(3, shuffle=True, random_state=0), "keep groups together"),
+        ([(EVERY, EVERY)], "trains on its tests"),
+        ([(EVERY, EVERY[:20]), (EVERY, EVERY[20:])], "trains on its tests"),
+        ([], "cv="),
+        ([1, 2], "cv="),
+        ([([], EVERY)], "none to train on"),
+        (46, "at most 5, the number of groups"),
+    ],
+)
+def test_report_leaking_or_faulty_folds_raise(cv, message, classifier, images, labels):
+    with pytest.raises(ParameterError, match=message) as raised:
+        report(classifier, images, labels, cv=cv, groups=np.tile(np.arange(5), 9))
+    assert len(str(raised.value)) < 300
+
+
+def test_report_confidence_is_of_predicted_class(images, labels):
+    y = np.where(labels == "light", "b", "a")
+    head = FixedThresholdClassifier(LogisticRegression(), threshold=0.999, pos_label="b")
+    found = report(TransferClassifier(FeatureExtractor("tiny", cache=None), head), images, y)
+    missed = [entry for entry in found.to_dict()["mistakes"] if entry["label"] == "b"]
+    assert missed
+    for entry in missed:
+        assert entry["confidence"] == pytest.approx(1 - np.exp(-entry["loss"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("are_relative", [[True] * 45, [False] * 45, [True, False, False] * 15])
+def test_report_names_files(are_relative, classifier, images, labels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = []
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / label / f"{row}.png")
+        folder = "" if are_relative[row] else f"{tmp_path}/"
+        files.append(f"{folder}{label}/{row}.png")
+    for entry in report(classifier, files, labels, cv=3).to_dict()["mistakes"]:
+        assert entry["name"].endswith(f"{entry['label']}/{entry['row']}.png")
+
+
+def test_report_float_classes_keep_their_digits(classifier, images):
+    y = np.where(np.arange(45) % 2, 20200101.0, 20200102.0)
+    entry = report(classifier, images, y, cv=3).to_dict()["mistakes"][0]
+    assert {entry["label"], entry["predicted"]} == {"20200101.0", "20200102.0"}
+
+
+@pytest.mark.parametrize("scale", [1, 1e300])
+def test_report_values_without_relation_are_named(scale, images):
+    y = np.random.default_rng(0).standard_normal(45) * scale
+    head = DummyRegressor()
+    regressor = TransferRegressor(FeatureExtractor("tiny", cache=None), head)
+    data = report(regressor, images, y, cv=3).to_dict()
+    assert data["metrics"]["r2"] < 0
+    assert data["metrics"]["mean_absolute_error"] == pytest.approx(np.abs(y - y.mean()).mean(), 0.1)
+    assert data["advice"][0]["step"] == "Do not use this model yet"
+
+
+def test_report_values_may_be_booleans_but_must_differ(images):
+    regressor = TransferRegressor(FeatureExtractor("tiny", cache=None))
+    data = report(regressor, images, images.mean(axis=(1, 2, 3)) > 90, cv=3).to_dict()
+    assert data["data"]["values"]["max"] == 1
+    with pytest.raises(InputError, match="one value only, 1: R² is not defined"):
+        report(regressor, images, np.ones(45))
+
+
+def test_report_names_training_copies_and_their_labels(classifier, images, labels):
+    data = report(
+        classifier,
+        images[::2],
+        labels[::2],
+        X_test=images[[1, 3, 0, 5]],
+        y_test=["dark", "dark", "light", "grey"],
+    ).to_dict()
+    assert data["split"] == "fitted on 23 samples and evaluated on the given test samples"
+    pair = data["duplicates"]["pairs"][0]
+    assert (pair["first"]["row"], pair["second"]["name"]) == (2, "training sample row 0")
+    assert (pair["second"]["label"], data["duplicates"]["n_contradicting"]) == ("dark", 1)
+    assert "Remove the copies from the test samples" in str(data["advice"])
+
+
+def test_report_estimator_by_name_is_one_fault(images, labels):
+    with pytest.raises(ParameterError, match="estimator='tiny'") as raised:
+        report("tiny", images, labels)
+    assert len(raised.value.faults) == 1
