@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
 from featx.cli.options import Command, GivenPath, extractor_options, make_extractor
 from featx.cli.output import AS_JSON, print_json, print_similar
+from featx.exceptions import InputError
+
+_K = 10
 
 
 @click.command(cls=Command)
@@ -16,10 +20,9 @@ from featx.cli.output import AS_JSON, print_json, print_similar
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @click.option(
     "--k",
-    default=10,
-    show_default=True,
+    default=None,
     type=click.IntRange(min=1),
-    help="Number of images to find for each query.",
+    help="Images to find for each query; default: 10, or all if there are fewer.",
 )
 @extractor_options
 @AS_JSON
@@ -27,7 +30,7 @@ def similar(
     queries: tuple[str, ...],
     photos: str,
     backbone: str,
-    k: int,
+    k: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -40,9 +43,11 @@ def similar(
     from featx.evaluation.neighbors import find_similar
     from featx.inputs.folders import list_images
 
+    if not os.path.isdir(photos):
+        raise InputError(f"{photos!r} is no folder: the last argument is a folder of images")
     extractor = make_extractor(backbone, options)
     asked, images = list_images(queries), list_images([photos])
-    found = find_similar(asked, images, extractor=extractor, k=k)
+    found = find_similar(asked, images, extractor=extractor, k=k or min(_K, len(images)))
     pairs = zip(asked, found.indices.tolist(), found.similarity.tolist(), strict=True)
     result = [
         {

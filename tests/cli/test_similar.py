@@ -54,3 +54,15 @@ def test_similar_unreadable_image_is_left_out(run, photos):
     assert str(photos / "light" / "3.png") not in found
     code, _, err = run("similar", query, photos, "--k", 12, *options)
     assert (code, "--k 12: expected at most 11" in err) == (CODES["input"], True)
+
+
+def test_similar_of_few_photos_finds_all(run, photos, tmp_path):
+    for name in ("dark", "light"):
+        for number in (1, 2, 3, 4, 5):
+            (photos / name / f"{number}.png").unlink()
+    query = photos / "dark" / "0.png"
+    code, text, err = run("similar", query, photos, "--backbone", "tiny", "--json", "-q")
+    assert code == 0, err
+    assert len(json.loads(text)[0]["similar"]) == 2
+    code, _, err = run("similar", query, query, "--backbone", "tiny", "-q")
+    assert (code, "is no folder" in err) == (CODES["input"], True)
