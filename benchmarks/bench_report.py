@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from bench_streaming import memory_bytes
 from children import answer_of
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -75,7 +75,7 @@ def make_page(work, head):
         "report, s": made_s - start_s,
         "page, s": written_s - made_s,
         "page, MB": (work / "report.html").stat().st_size / 1e6,
-        "peak memory, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak memory, GB": memory_bytes("VmHWM") / 1e9,
         "forward passes": found.to_dict()["cost"]["n_forward"],
     }
     print(json.dumps(result))
