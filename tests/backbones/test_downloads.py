@@ -93,7 +93,7 @@ def test_download_once_gives_published_weights(server, folder, published, capsys
     assert socket.getdefaulttimeout() is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_download_in_one_process_serves_the_next(server, published, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)

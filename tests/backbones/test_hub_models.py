@@ -21,7 +21,7 @@ keras_hub = pytest.importorskip("keras_hub")
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*does not support masking:UserWarning")
 
 # Those whose encoder is one layer that can be repeated, or whose layers have no config.
-SHORT = ("dinov3", "siglip", "swin")
+SHORT = ("dinov3", "siglip")
 CONVERTED = sorted(FAMILIES.keys() - {"swin"})
 FAMILY = [
     pytest.param(family, marks=[] if family in SHORT else pytest.mark.long) for family in FAMILIES
@@ -264,7 +264,7 @@ UNFROZEN = {
 }
 
 
-@pytest.mark.parametrize("family", UNFROZEN)
+@pytest.mark.parametrize("family", ["dinov3", pytest.param("swin", marks=pytest.mark.long)])
 def test_hub_model_unfreeze_names_a_block(family, model, images):
     extractor = FeatureExtractor(model, preprocessing="unit", cache=None).fit(images)
     for unfreeze, expected in UNFROZEN[family].items():
@@ -308,7 +308,12 @@ def test_hub_model_engines_agree(family, engine, model, images):
 @pytest.mark.parametrize(
     ("family", "engine", "reason"),
     [
-        ("swin", "openvino", "OpenVINO has no form of the operation XlaDynamicUpdateSlice"),
+        pytest.param(
+            "swin",
+            "openvino",
+            "OpenVINO has no form of the operation XlaDynamicUpdateSlice",
+            marks=pytest.mark.long,
+        ),
         pytest.param("vit", "onnx", "is incomplete: .* has no value", marks=pytest.mark.long),
     ],
 )

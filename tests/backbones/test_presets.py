@@ -232,7 +232,9 @@ def test_preset_incomplete_folder_says_what_is_missing(folder, tmp_path, images)
     FeatureExtractor(f"keras_hub:{tmp_path}", weights=None, preprocessing=None).fit(images)
 
 
-@pytest.mark.parametrize("name", ["dinov2_small", "hf://nobody/nothing"])
+@pytest.mark.parametrize(
+    "name", ["dinov2_small", pytest.param("hf://nobody/nothing", marks=pytest.mark.long)]
+)
 def test_preset_without_network_names_ways_out(name, tmp_path):
     # In a process of its own, since the libraries read their settings when they are imported.
     closed = "http://127.0.0.1:9"

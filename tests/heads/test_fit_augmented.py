@@ -186,6 +186,7 @@ def test_saved_estimator_predicts_the_same(augment, extractor, digits, tmp_path)
     assert again.extractor_.report_.n_forward == 0
 
 
+@pytest.mark.filterwarnings("ignore::featx.exceptions.NearDuplicateWarning")
 def test_compare_trains_on_all_views(extractor, digits):
     images, labels = digits
     (row,) = compare(images, labels, extractors=[extractor], heads=["lda"], n_folds=3)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 
 import numpy as np
@@ -157,6 +156,7 @@ def test_page_of_values(photos, opened, tmp_path):
     assert shown.locator("#labels").count() == 0
 
 
+@pytest.mark.long
 def test_page_of_several_labels(photos, opened, tmp_path):
     y = [[label == "blue", number % 2] for number, label in enumerate(photos[1])]
     found = report(TransferClassifier("tiny"), photos[0], y)
@@ -177,15 +177,7 @@ def test_page_of_vectors_has_no_pictures(tmp_path, opened):
     assert shown.locator("#mistakes-list img").count() == 0
 
 
-def test_page_replaces_file_when_complete(page, photos, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    found = report(TransferClassifier("tiny"), *photos)
-    found.to_html(path)
-    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert json.dumps(found.to_dict())
-
-
+@pytest.mark.long
 def test_page_map_by_t_sne(photos, opened, tmp_path):
     found = report(TransferClassifier("tiny"), *photos)
     found.to_html(tmp_path / "report.html", projection="tsne")
