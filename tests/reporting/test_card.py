@@ -219,7 +219,9 @@ def test_card_of_foreign_report_is_written(junk, classifier):
     for report in (dict.fromkeys(names, junk), {"metrics": dict.fromkeys(inner, junk)}):
         if isinstance(junk, dict):
             report["metrics"].pop("classes", None)
-        front_matter(model_card(classifier, report))
+        card = model_card(classifier, report)
+        assert front_matter(card)["library_name"] == "featx"
+        assert "Image classifier on tiny" in str(card)
 
 
 @pytest.mark.parametrize(
