@@ -22,6 +22,7 @@ from featx.cli.output import (
     FORCE,
     check_ending,
     check_output_files,
+    echo,
     show_result,
 )
 
@@ -98,7 +99,11 @@ def report(
             TransferClassifier(extractor, head, random_state=seed) for head in heads or ["logistic"]
         ]
     held_out = {"X_test": test.data, "y_test": test.target} if test else {}
+    if not options["quiet"]:
+        echo("evaluating, then looking for wrong labels, copies and unusual images", err=True)
     found = make_report(estimators, images.data, images.target, cv=folds, **held_out)
+    if not options["quiet"]:
+        echo("writing the page", err=True)
     found.to_html(out, projection=projection)
     data = found.to_dict()
     show_result(data, as_json, f"{_summary(data)}\n{one_line(out)}")
