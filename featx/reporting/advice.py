@@ -8,7 +8,7 @@ _NOTABLE = 0.01  # a point of the score
 CALIBRATED = 0.05  # mean gap between probability and accuracy
 _FEW_SAMPLES = 20  # of a class
 _WIDE = 0.1  # an interval of accuracy
-FEW_SUSPECTS = 10
+FEW_SUSPECTS, N_LISTED = 10, 96  # that are listed at least, and samples of a list at most
 
 
 class Advice(NamedTuple):
@@ -122,7 +122,7 @@ def n_first_suspects(data: dict[str, Any]) -> int:
     """Return how many suspect labels are worth a look: twice the number expected to be wrong."""
     issues = data["label_issues"] or {}
     n_worthwhile = max(FEW_SUSPECTS, round(2 * issues.get("n_expected", 0)))
-    return min(len(issues.get("suspects", [])), n_worthwhile)
+    return min(len(issues.get("suspects", [])), n_worthwhile, N_LISTED)
 
 
 def _on_duplicates(data: dict[str, Any]) -> list[Advice]:

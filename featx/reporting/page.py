@@ -12,6 +12,7 @@ from featx.exceptions import MissingExtraError
 from featx.reporting import figures
 from featx.reporting.advice import (
     FEW_SUSPECTS,
+    N_LISTED,
     learning_curve_text,
     n_first_suspects,
     percent,
@@ -25,7 +26,6 @@ from featx.reporting.projection import Projection, project
 from featx.reporting.rendering import html_template, text_of
 from featx.reporting.sections import Describer
 
-N_LISTED = 96  # samples of a list that are shown
 _MOST_POINTS = 10_000  # of the map
 _NO_FINDING = "none"
 

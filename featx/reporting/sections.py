@@ -27,7 +27,6 @@ from featx.inputs.samples import Samples
 from featx.reporting.findings import confused_pairs, losses_of, mistakes_of
 from featx.reporting.held_out import HeldOut
 
-N_LISTED = 120  # samples of a list that have pictures
 _N_PAIRS = 8  # of confused classes
 _N_EXAMPLES = 6  # pictures of a pair
 _N_PAIRS_LISTED = 60

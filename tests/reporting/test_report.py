@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
+from featx.reporting.advice import N_LISTED, n_first_suspects
 from featx.reporting.report import report
 
 
@@ -366,3 +367,11 @@ def test_report_estimator_by_name_is_one_fault(images, labels):
     with pytest.raises(ParameterError, match="estimator='tiny'") as raised:
         report("tiny", images, labels)
     assert len(raised.value.faults) == 1
+
+
+def test_suspects_to_look_at_are_as_many_as_have_pictures():
+    data = {"label_issues": {"n_expected": 500.0, "suspects": [{"row": n} for n in range(900)]}}
+    assert n_first_suspects(data) == N_LISTED
+    data["label_issues"]["n_expected"] = 0.5
+    assert n_first_suspects(data) == 10
+    assert n_first_suspects({"label_issues": None}) == 0
