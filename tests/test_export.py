@@ -227,7 +227,7 @@ def test_export_keras_file_loads_without_featx(fitted, tmp_path):
     np.testing.assert_allclose(rows, classifier.predict_proba(images), atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_export_litert_needs_no_tensorflow_operations(fitted, tmp_path):
     classifier, _ = fitted
     path = place(tmp_path, "litert")

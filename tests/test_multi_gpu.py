@@ -50,7 +50,7 @@ def test_embed_on_gpus_embeds_each_row_once(tmp_path, monkeypatch):
     np.testing.assert_allclose(found, plain.fit_transform(ROWS), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_embed_on_gpus_counts_positions_over_all(no_gpus_listed, tmp_path, monkeypatch):
     monkeypatch.setattr(multi_gpu, "_SAMPLES_PER_PART", 4)
     paths = [str(tmp_path / f"{number}.png") for number in range(40)]

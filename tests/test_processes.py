@@ -26,7 +26,7 @@ LABELS = np.arange(24) % 2
 BACKBONES = {"name": lambda: "tiny", "model": lambda: small_network((64, 64, 3))}
 
 
-@pytest.mark.parametrize("when", ["before fit", "after fit"])
+@pytest.mark.parametrize("when", [pytest.param("before fit", marks=pytest.mark.long), "after fit"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_child_predicts_the_same(method, backbone, when):

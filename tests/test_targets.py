@@ -32,6 +32,18 @@ from featx import (
 from featx.exceptions import InputError, ParameterError
 
 
+def each_frozen(values):
+    """Return each value with no fine-tuning, and with it: in the gate for the first value only."""
+    return [
+        pytest.param(value, tune, id=f"{value}-{kind}", marks=mark)
+        for place, value in enumerate(values)
+        for tune, kind, mark in (
+            (None, "frozen", ()),
+            (FineTune(epochs=1), "tuned", pytest.mark.long if place else ()),
+        )
+    ]
+
+
 @pytest.fixture
 def images():
     """Noise, dark or light, red or blue: four kinds of images, by turns."""
@@ -90,8 +102,7 @@ def test_several_labels_are_saved_and_exported(images, labels, tmp_path):
     np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)], ids=["frozen", "tuned"])
-@pytest.mark.parametrize("head", ["logistic", "ridge", "svm", "forest"])
+@pytest.mark.parametrize(("head", "fine_tune"), each_frozen(["logistic", "ridge", "svm", "forest"]))
 def test_weights_reach_the_head_of_each_label(head, fine_tune, images, labels):
     """Weights decide between samples with contradicting labels."""
     opposite = 1 - labels
@@ -146,19 +157,17 @@ def test_several_values(head, images):
     assert regressor.score(images, values) > 0.9
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        [False, True],
-        [-1, 1],
-        [0.0, 2.0],
-        ["no", "yes"],
-        np.array(["no", "yes"], dtype=object),
-        np.array([3, 255], dtype=np.uint8),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("fine_tune", [None, FineTune(epochs=1)], ids=["frozen", "tuned"])
+NAMES = [
+    ["no", "yes"],
+    [False, True],
+    [-1, 1],
+    [0.0, 2.0],
+    np.array(["no", "yes"], dtype=object),
+    np.array([3, 255], dtype=np.uint8),
+]
+
+
+@pytest.mark.parametrize(("names", "fine_tune"), each_frozen(NAMES))
 def test_binary_labels_of_any_type(names, fine_tune, images, labels):
     y = np.asarray(names)[labels[:, 0]]
     classifier = TransferClassifier("tiny", fine_tune=fine_tune, random_state=0).fit(images, y)

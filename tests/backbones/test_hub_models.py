@@ -20,12 +20,14 @@ keras_hub = pytest.importorskip("keras_hub")
 # Swin attaches a mask that its attention does not read.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*does not support masking:UserWarning")
 
-# Those whose encoder is one layer that can be repeated, or whose layers have no config.
-SHORT = ("dinov3", "siglip")
 CONVERTED = sorted(FAMILIES.keys() - {"swin"})
-FAMILY = [
-    pytest.param(family, marks=[] if family in SHORT else pytest.mark.long) for family in FAMILIES
-]
+
+
+def all_families(*in_gate):
+    return [
+        pytest.param(family, marks=[] if family in in_gate else pytest.mark.long)
+        for family in FAMILIES
+    ]
 
 
 @pytest.fixture
@@ -62,7 +64,9 @@ def test_hub_model_embeds_as_itself(family, model, images):
 
 
 @pytest.mark.parametrize("engine", ["keras", pytest.param("openvino", marks=pytest.mark.long)])
-@pytest.mark.parametrize("image_shape", [(32, 64, 3), (64, 32, 3)])
+@pytest.mark.parametrize(
+    "image_shape", [(32, 64, 3), pytest.param((64, 32, 3), marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("pooling", ["cls", "patches", None])
 def test_hub_model_of_oblong_images_has_all_tokens(pooling, image_shape, engine):
     if engine == "openvino":
@@ -106,7 +110,9 @@ def test_hub_model_trains_only_what_files_keep(family, model, tmp_path):
         np.testing.assert_array_equal(same, variable)
 
 
-@pytest.mark.parametrize("family", FAMILY)
+@pytest.mark.parametrize(
+    "family", all_families("dinov3", "siglip")
+)  # siglip: layers without a config
 def test_hub_model_round_trips_share_space(family, model, images, tmp_path):
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
@@ -233,7 +239,7 @@ def test_hub_model_unknown_layer_names_blocks(family, model, images):
         FeatureExtractor(model, layer="encodr:1").fit(images)
 
 
-@pytest.mark.parametrize("family", FAMILY)
+@pytest.mark.parametrize("family", all_families("dinov3"))
 def test_hub_model_fine_tuning_starts_from_frontier(family, model, images, tmp_path):
     classifier = TransferClassifier(
         FeatureExtractor(model, preprocessing="unit"),
@@ -282,7 +288,7 @@ def test_hub_model_unfreeze_unknown_block_raises(family, model, images):
             TrainingPlan(FineTune(unfreeze), extractor)
 
 
-@pytest.mark.parametrize("family", FAMILY)
+@pytest.mark.parametrize("family", all_families("dinov3"))
 def test_hub_model_saved_and_loaded(family, model, images, tmp_path):
     extractor = FeatureExtractor(model, preprocessing="unit", cache=None).fit(images)
     save(extractor, tmp_path / "model.featx")
@@ -294,7 +300,7 @@ def test_hub_model_saved_and_loaded(family, model, images, tmp_path):
 @pytest.mark.parametrize(
     ("family", "engine"),
     [
-        ("dinov3", "onnx"),
+        pytest.param("dinov3", "onnx", marks=pytest.mark.long),
         *(pytest.param(family, "openvino", marks=pytest.mark.long) for family in CONVERTED),
     ],
 )

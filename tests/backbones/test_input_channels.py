@@ -34,7 +34,7 @@ def test_kernel_for_channels_is_that_of_timm():
     assert kernel_for_channels(kernel, 13).shape == (3, 3, 13, 8)
 
 
-@pytest.mark.parametrize("preprocessing", ["auto", "unit"])
+@pytest.mark.parametrize("preprocessing", ["auto", pytest.param("unit", marks=pytest.mark.long)])
 def test_transform_gray_equals_gray_in_color(preprocessing, gray):
     colors = np.repeat(gray[..., np.newaxis], 3, axis=-1)
     expected = embed(colors, preprocessing=preprocessing)
@@ -45,10 +45,15 @@ def test_transform_gray_equals_gray_in_color(preprocessing, gray):
 
 NETWORKS = [
     "resnet50",
-    "convnext_tiny",
     *(
         pytest.param(name, marks=pytest.mark.long)
-        for name in ("densenet121", "efficientnet_b0", "efficientnet_v2_b0", "mobilenet_v3_small")
+        for name in (
+            "convnext_tiny",
+            "densenet121",
+            "efficientnet_b0",
+            "efficientnet_v2_b0",
+            "mobilenet_v3_small",
+        )
     ),
 ]
 

@@ -55,6 +55,7 @@ def test_grid_search_in_processes_shares_cache(images, tmp_path):
     assert cache.info()["n_forward"] == 24
 
 
+@pytest.mark.long
 def test_grid_search_in_processes_fills_cache(images, tmp_path):
     labels, cache = np.arange(24) % 2, EmbeddingCache(tmp_path)
     classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache))

@@ -13,7 +13,7 @@ from featx.exceptions import EngineError
 COST = measure.NetworkCost("openvino", "cpu:0, x86_64, 2 cores", 256, 1234.56, 1.25, None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_measure_tiny_gives_rate_and_memory(run):
     code, text, _ = run("backbones", "--measure", "Tiny", "--json")
     assert code == 0

@@ -64,6 +64,7 @@ def test_fit_fine_tuned_model_is_exported(run, photos, tmp_path):
     assert (code, ".tflite" in err) == (CODES["input"], True)
 
 
+@pytest.mark.long
 def test_forest_is_saved_and_loaded_without_trust(run, photos, tmp_path):
     path = tmp_path / "forest.featx"
     assert run("fit", photos, "--out", path, "--backbone", "tiny", "-q", "--head", "forest")[0] == 0

@@ -132,6 +132,7 @@ def test_fit_images_are_changed_not_vectors():
     assert extractor.fit(X).transform_views(X).shape == (5, 2, 3)
 
 
+@pytest.mark.long
 def test_warm_fit_with_views_imports_no_tensorflow(digits, tmp_path):
     np.save(tmp_path / "images.npy", digits[0])
     code = f"""

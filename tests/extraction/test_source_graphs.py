@@ -31,6 +31,7 @@ pytestmark = [
     ),
 ]
 WORKER = Path(__file__).parents[1] / "graph_worker.py"
+SAME_ENGINE = 1e-5  # of the length of a row: batches of another size are rounded otherwise
 
 
 def pictures(n_images, seed=0, size=64):
@@ -76,6 +77,7 @@ def in_new_process(job, paths, params, tmp_path):
 
 
 def difference(rows, expected):
+    """Return the largest gap between two rows, as a fraction of their length."""
     gaps = np.linalg.norm(rows - expected, axis=1)
     return (gaps / np.linalg.norm(expected, axis=1)).max()
 
@@ -156,7 +158,7 @@ def test_damaged_graph_gives_right_rows_and_is_repaired(kind, cache, as_new):
         rows = extractor.fit_transform(images)
     assert len(caught) == 1
     assert extractor.report_.engine == "keras"
-    np.testing.assert_array_equal(rows, rows_of_keras(images))
+    assert difference(rows, rows_of_keras(images)) <= SAME_ENGINE
     assert graphs_in(cache) == [file]
     assert file.read_bytes() == sound
 
@@ -172,7 +174,7 @@ def test_irregular_graph_is_not_opened(make, cache, as_new):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = extractor.fit_transform(images)
-    np.testing.assert_array_equal(rows, rows_of_keras(images))
+    assert difference(rows, rows_of_keras(images)) <= SAME_ENGINE
 
 
 def stored_again(cache, change):
@@ -202,7 +204,7 @@ def test_graph_of_other_rows_is_refused(change, reason, cache, as_new):
     with pytest.warns(CacheDamageWarning, match=reason) as caught:
         rows = FeatureExtractor("tiny", cache=EmbeddingCache(cache)).fit_transform(images)
     assert len(caught) == 1
-    np.testing.assert_array_equal(rows, rows_of_keras(images))
+    assert difference(rows, rows_of_keras(images)) <= SAME_ENGINE
 
 
 def test_graph_of_other_version_is_not_used(cache, as_new, monkeypatch):
@@ -210,7 +212,7 @@ def test_graph_of_other_version_is_not_used(cache, as_new, monkeypatch):
     monkeypatch.setattr(source_graphs, "engine_version", lambda name: "1.0")
     extractor = FeatureExtractor("tiny", cache=cache)
     images = pictures(4, seed=2)
-    np.testing.assert_array_equal(extractor.fit_transform(images), rows_of_keras(images))
+    assert difference(extractor.fit_transform(images), rows_of_keras(images)) <= SAME_ENGINE
     assert len(graphs_in(cache)) == 2
     as_new()
     extractor.transform(pictures(4, seed=3))
@@ -226,7 +228,7 @@ def test_changed_file_of_network_gets_its_own_graph(tmp_path, as_new):
         network.save(path)
         as_new()
         rows = FeatureExtractor(path, cache=EmbeddingCache(cache)).fit_transform(images)
-        np.testing.assert_array_equal(rows, rows_of_keras(images, path))
+        assert difference(rows, rows_of_keras(images, path)) <= SAME_ENGINE
         assert len(graphs_in(cache)) == n_graphs
     as_new()
     more = pictures(4, seed=5, size=16)
@@ -282,7 +284,7 @@ def test_engine_keras_uses_no_graph(cache, as_new):
     as_new()
     extractor = FeatureExtractor("tiny", cache=cache, engine="keras")
     images = pictures(4, seed=2)
-    np.testing.assert_array_equal(extractor.fit_transform(images), rows_of_keras(images))
+    assert difference(extractor.fit_transform(images), rows_of_keras(images)) <= SAME_ENGINE
     assert extractor.report_.engine == "keras"
 
 
@@ -302,7 +304,7 @@ def test_graph_beyond_the_file_size_limit_is_left_out(tmp_path):
             rows = FeatureExtractor("tiny", cache=tmp_path).fit_transform(pictures(3))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    np.testing.assert_array_equal(rows, rows_of_keras(pictures(3)))
+    assert difference(rows, rows_of_keras(pictures(3))) <= SAME_ENGINE
     assert graphs_in(tmp_path) == []
 
 

@@ -44,6 +44,7 @@ def test_distill_classifier_predicts_with_small_network(digits):
     assert classifier.score(images, labels) > 0.7
 
 
+@pytest.mark.long
 def test_distill_regressor_learns_values(digits):
     images, labels = digits
     regressor = TransferRegressor("tiny", fine_tune=distilling(), random_state=0).fit(

@@ -46,6 +46,7 @@ def test_refit_trains_again_on_all_samples(digits, cache):
     np.testing.assert_array_equal(again.predict_proba(images), twice.predict_proba(images))
 
 
+@pytest.mark.long
 def test_refit_interrupted_keeps_first_and_resumes(digits, tmp_path):
     images, labels = digits
     cache = EmbeddingCache(tmp_path / "interrupted")

@@ -95,6 +95,7 @@ def test_fine_tune_reports_untrained_linear_head(digits, cache, capsys):
     assert "no epoch improved the linear head" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_fine_tune_in_grid_search_reuses_cache(digits, cache):
     images, labels = digits
     grid = {"fine_tune__learning_rate": [1e-4, 1e-3]}
@@ -115,7 +116,11 @@ def test_fine_tune_multilabel_targets(digits):
     assert fitted.report_.handover_gap <= 1e-5
 
 
-@pytest.mark.parametrize("head", [OneVsRestClassifier(LogisticRegression()), "forest"], ids=str)
+@pytest.mark.parametrize(
+    "head",
+    [OneVsRestClassifier(LogisticRegression()), pytest.param("forest", marks=pytest.mark.long)],
+    ids=str,
+)
 def test_fine_tune_multilabel_probabilities(digits, head):
     images, labels = digits
     y = np.c_[labels % 2, labels > 1, labels == 3]
@@ -134,8 +139,15 @@ def test_fine_tune_multilabel_probabilities(digits, head):
     )
 
 
-@pytest.mark.parametrize("unfreeze", [1, "all"])
-@pytest.mark.parametrize("resize", ["crop", "pad"])
+@pytest.mark.parametrize(
+    ("resize", "unfreeze"),
+    [
+        ("crop", "all"),
+        ("pad", 1),
+        pytest.param("crop", 1, marks=pytest.mark.long),
+        pytest.param("pad", "all", marks=pytest.mark.long),
+    ],
+)
 def test_fine_tune_trains_on_resized_images(resize, unfreeze, few_digits):
     """From stored activations, and from the pixels of each epoch."""
     images, labels = few_digits

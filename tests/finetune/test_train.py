@@ -25,13 +25,18 @@ from featx.exceptions import FineTuneWarning
             "unfreeze": 3,
             "epochs": 10,
         },
-        {"optimizer": "rmsprop", "schedule": "constant"},
         {"optimizer": "adagrad", "label_smoothing": 0.1, "class_weight": "balanced"},
-        {"optimizer": "adam", "layer_decay": 0.7, "unfreeze": 3},
         {"optimizer": keras.optimizers.Nadam(1e-3), "mixup": 0.2},
-        {"augment": "standard", "unfreeze": 0.5},
         {"precision": "bfloat16", "loss": "squared_hinge"},
-        {"learning_rate": "find", "unfreeze": 3},
+        *(
+            pytest.param(params, marks=pytest.mark.long)
+            for params in (
+                {"optimizer": "rmsprop", "schedule": "constant"},
+                {"optimizer": "adam", "layer_decay": 0.7, "unfreeze": 3},
+                {"augment": "standard", "unfreeze": 0.5},
+                {"learning_rate": "find", "unfreeze": 3},
+            )
+        ),
     ],
     ids=lambda params: " ".join(params),
 )

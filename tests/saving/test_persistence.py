@@ -295,6 +295,7 @@ def test_round_trip_imagenet_is_another_name(images, labels, path):
     assert loaded.extractor_.report_.n_forward == 0
 
 
+@pytest.mark.long
 def test_load_warm_own_weights_needs_no_tensorflow(images, labels, path, tmp_path):
     np.save(tmp_path / "images.npy", images)
     extractor = FeatureExtractor("mobilenet_v2", weights=None, backbone_params={"alpha": 0.35})
