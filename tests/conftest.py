@@ -13,10 +13,6 @@ import pytest
 # channels-first convolution on a CPU, which some tests need, and rounds otherwise.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# Networks are made of many objects, which Python searches for garbage again and again: 7 % less
-# time (2026-12-01).
-gc.set_threshold(50_000, 20, 100)
-
 
 @pytest.fixture
 def images():
