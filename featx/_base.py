@@ -46,10 +46,13 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         **params : dict
+            Values by name. A nested parameter has the name of its owner before two underscores, as
+            in ``fine_tune__epochs``.
 
         Returns
         -------
         self
+            The estimator itself.
 
         Raises
         ------

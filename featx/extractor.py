@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx._base import FeatxEstimator, with_callbacks
+from featx._base import with_callbacks
+from featx._extractor_params import ExtractorParams
 from featx._extractor_validation import (
     as_layer_specs,
     check_channels_first,
-    check_extractor_params,
     check_out_array,
 )
-from featx._relative_paths import KeepsRelativePaths, cache_at_first, path_at_first
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
-from featx.backbones.backbone import BackboneSpec
-from featx.backbones.presets import PREFIX, is_preset
-from featx.backbones.registry import PRETRAINED, normalized_weights
 from featx.backbones.resolve import (
     EmbeddingSource,
     describe_change,
@@ -32,7 +27,6 @@ from featx.backbones.resolve import (
     resolve_layers,
     unique_sources,
 )
-from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.exceptions import BackboneError, ParameterWarning
 from featx.extraction.forward import ForwardPass
 from featx.extraction.missing import PassSettings
@@ -40,7 +34,7 @@ from featx.inputs.recognize import as_samples, check_columns
 from featx.inputs.samples import Samples
 
 
-class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
+class FeatureExtractor(TransformerMixin, ExtractorParams):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
     Each distinct sample goes through the network once, ever: a cache on disk keeps its embedding
@@ -146,6 +140,14 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         ``engine`` (None if the network did not run), ``batch_size``, ``n_unread`` (samples that
         could not be read).
 
+    See Also
+    --------
+    TransferClassifier : An extractor and a classifier as one estimator.
+    TransferRegressor : An extractor and a regressor as one estimator.
+    EmbeddingCache : Folder in which the embeddings are kept.
+    list_backbones : Names of backbones.
+    embed_on_gpus : Embeddings from one process for each GPU.
+
     Examples
     --------
     >>> import numpy as np
@@ -158,51 +160,6 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
     4
     """
 
-    def __init__(
-        self,
-        backbone: Any = "mobilenet_v2",
-        *,
-        weights: Any = "pretrained",
-        backbone_params: dict[str, Any] | None = None,
-        preprocessing: Any = "auto",
-        layer: str | None = None,
-        pooling: str | None = "auto",
-        n_prefix_tokens: int | None = None,
-        input_size: int | tuple[int, int] | None = None,
-        resize: str = "stretch",
-        in_channels: int | None = None,
-        cache: Any = "auto",
-        batch_size: int | str = "auto",
-        precision: str = "float32",
-        engine: str = "auto",
-        also_cache: Any = (),
-        views: int = 1,
-        augment: Any = None,
-        on_error: str = "raise",
-        n_jobs: int | None = None,
-        verbose: int | bool | Callable[[int, int], object] = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.backbone_params = backbone_params
-        self.preprocessing = preprocessing
-        self.layer = layer
-        self.pooling = pooling
-        self.n_prefix_tokens = n_prefix_tokens
-        self.input_size = input_size
-        self.resize = resize
-        self.in_channels = in_channels
-        self.cache = cache
-        self.batch_size = batch_size
-        self.precision = precision
-        self.engine = engine
-        self.also_cache = also_cache
-        self.views = views
-        self.augment = augment
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-
     @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the kind of samples; the frozen network is not trained.
@@ -210,12 +167,14 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         X : samples
-            See :meth:`transform`.
+            Samples: see :meth:`transform`.
         y : ignored
+            Not used; scikit-learn's pipelines pass it.
 
         Returns
         -------
         FeatureExtractor
+            The fitted extractor itself.
 
         Raises
         ------
@@ -225,6 +184,11 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
             `X` does not hold samples, or floating-point images seem to be scaled to 0..1.
         WeightsError, BackboneError
             The backbone is not available, or cannot be used.
+
+        See Also
+        --------
+        fit_transform : Fit and embed in one pass.
+        check_params : Check the parameters alone.
         """
         with self._state_kept_on_failure():
             samples = self._samples(X, reset=True)
@@ -266,6 +230,22 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
             Some samples cannot be read; all of them are listed, and the others are stored.
         BackboneError
             The backbone computes other embeddings than when `fit` was called.
+
+        See Also
+        --------
+        fit_transform : Fit and embed in one pass.
+        transform_views : Embed each augmented view of the samples.
+        EmbeddingCache.open : Read stored embeddings without a pass.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from featx import FeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+        >>> extractor = FeatureExtractor("tiny").fit(images)
+        >>> out = np.empty((4, 400), np.float32)  # or a memmap, for more than fits in memory
+        >>> extractor.transform(list(images), out=out) is out
+        True
         """
         inputs, source = self._inputs(X)
         if out is not None:
@@ -278,7 +258,7 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         X : samples
-            See :meth:`transform`.
+            Samples: see :meth:`transform`.
 
         Returns
         -------
@@ -289,6 +269,10 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         ------
         BadSampleError, BackboneError
             The same faults as in :meth:`transform`.
+
+        See Also
+        --------
+        transform : Return the mean over the views of each sample.
 
         Examples
         --------
@@ -313,12 +297,25 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         X : samples
-            See :meth:`transform`.
+            Samples: see :meth:`transform`.
         y : ignored
+            Not used; scikit-learn's pipelines pass it.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
+            Embeddings, as :meth:`transform` returns them.
+
+        Raises
+        ------
+        ParameterError, InputError, WeightsError, BackboneError
+            The same faults as in :meth:`fit`.
+        BadSampleError
+            Some samples cannot be read; all of them are listed, and the others are stored.
+
+        See Also
+        --------
+        transform : Embed samples with a fitted extractor.
         """
         with self._state_kept_on_failure():
             samples = self._samples(X, reset=True)
@@ -340,10 +337,21 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         input_features : ignored
+            Not used; scikit-learn's transformers pass it.
 
         Returns
         -------
         ndarray of shape (n_features,), dtype object
+            Names, as in ``"tiny_avg_0"``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from featx import FeatureExtractor
+        >>> images = np.zeros((1, 32, 32, 3), np.uint8)
+        >>> extractor = FeatureExtractor("tiny", layer="stage2").fit(images)
+        >>> extractor.get_feature_names_out()[:2].tolist()
+        ['tiny_stage2_avg_0', 'tiny_stage2_avg_1']
         """
         check_is_fitted(self, "feature_shape_")
         pooling = self.pooling
@@ -353,47 +361,19 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         count = math.prod(self.feature_shape_)
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
 
-    def check_params(self) -> None:
-        """Check the parameters, as `fit` does before anything else.
-
-        Raises
-        ------
-        ParameterError
-            Some have faulty values; the message lists all of them.
-
-        Examples
-        --------
-        >>> from featx import FeatureExtractor
-        >>> FeatureExtractor("tiny", pooling="average").check_params()
-        Traceback (most recent call last):
-            ...
-        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
-pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls', 'patches', \
-'cls+patches', 'cls+avg', 'flatten', None. Did you mean 'avg'?
-        """
-        check_extractor_params(type(self).__name__, {**vars(self), **self._path_params()})
-
     @property
     def space_digest_(self) -> str:
         """Digest of `space_`, by which the cache finds its rows."""
         return self.space_.digest
 
-    @property
-    def label(self) -> str:
-        """Name of the backbone, and of the layer if there is one, for messages."""
-        return "/".join(filter(None, (self._spec().label, self.layer)))
-
-    def has_named_weights(self) -> bool:
-        """Return True if another machine can build the backbone from its name and weights."""
-        spec = self._spec()
-        return spec.network is not None and spec.weights == PRETRAINED
-
-    def resolved_cache(self) -> EmbeddingCache | None:
-        """Return the cache that the parameter `cache` selects; None if nothing is cached."""
-        return resolve_cache(self._path_params()["cache"])
-
     def current_source(self) -> EmbeddingSource:
-        """Return the source of the embeddings that a fitted extractor gives now."""
+        """Return the source of the embeddings that a fitted extractor gives now.
+
+        Returns
+        -------
+        EmbeddingSource
+            Space of the embeddings, and the way to build the backbone that computes them.
+        """
         return self._source(self.array_shape_)
 
     def extract_also(
@@ -405,8 +385,20 @@ pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls',
     ) -> np.ndarray:
         """Embed samples, and store other layers of the backbone in the same pass.
 
-        `inputs` are as the backbone takes them: see :meth:`Samples.for_inputs`. `source` is that of
-        the embeddings, if the other layers are those of a copy of the backbone.
+        Parameters
+        ----------
+        inputs : Samples
+            Samples as the backbone takes them: see ``Samples.for_inputs``.
+        others : sequence of EmbeddingSource
+            Sources of the other layers.
+        source : EmbeddingSource, default=None
+            Source of the embeddings, if the other layers are those of a copy of the backbone; None
+            is :meth:`current_source`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+            Embeddings of the samples.
         """
         own = self.current_source()
         self._check_unchanged(own)
@@ -545,42 +537,6 @@ pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls',
         layers = as_layer_specs(self.also_cache, self.pooling)
         return resolve_layers(self._spec(), layers, own, array_shape=array_shape, cache=cache)
 
-    def _spec(self) -> BackboneSpec:
-        paths = self._path_params()
-        return BackboneSpec(
-            backbone=paths["backbone"],
-            weights=paths["weights"],
-            backbone_params=self.backbone_params,
-            preprocessing=self.preprocessing,
-            layer=self.layer,
-            pooling=self.pooling,
-            input_size=self.input_size,
-            resize=self.resize,
-            in_channels=self.in_channels,
-            precision=self.precision,
-            n_prefix_tokens=self.n_prefix_tokens,
-        )
-
-    def _path_params(self) -> dict[str, Any]:
-        """Return the parameters that may be paths, with relative paths as they were first resolved.
-
-        A relative path is resolved when it is first used, pickled or passed to another process, so
-        that fitted estimators, their clones and their copies in workers find the same files after
-        a change of the working directory.
-        """
-        first = self._paths_at_first()
-        return {
-            "backbone": self._backbone_at_first(first),
-            "weights": path_at_first(first, "weights", self.weights, is_path=_is_weights_file),
-            "cache": cache_at_first(first, self.cache),
-        }
-
-    def _backbone_at_first(self, first: dict[str, tuple[Any, str]]) -> Any:
-        if not is_preset(self.backbone):
-            return path_at_first(first, "backbone", self.backbone, is_path=_is_weights_file)
-        name = self.backbone.removeprefix(PREFIX)
-        return PREFIX + path_at_first(first, "backbone", name, is_path=os.path.isdir)
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "feature_shape_")
 
@@ -591,7 +547,3 @@ pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls',
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _is_weights_file(path: str | os.PathLike[str]) -> bool:
-    return normalized_weights(path) != PRETRAINED and os.path.isfile(path)

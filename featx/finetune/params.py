@@ -126,6 +126,12 @@ default="auto"
         first = TransferClassifier("tiny", fine_tune=FineTune(1)).fit(X, y)
         TransferClassifier(first.extractor_, fine_tune=FineTune(2)).fit(X, y)
 
+    See Also
+    --------
+    TransferClassifier : Estimator that is fine-tuned, for classes.
+    TransferRegressor : Estimator that is fine-tuned, for numbers.
+    TuningHistoryDisplay : Plot of losses and scores by epoch.
+
     Examples
     --------
     >>> import numpy as np
@@ -202,8 +208,7 @@ default="auto"
             ...
         featx.exceptions.ParameterError: FineTune has 2 faulty parameters:
           epochs=0: expected a positive integer.
-          schedule='cosin': expected one of 'cosine', 'one-cycle', 'constant'. Did you mean \
-'cosine'?
+          schedule='cosin': expected one of 'cosine', ... Did you mean 'cosine'?
         """
         faults = ParameterFaults(type(self).__name__)
         if not _is_valid_unfreeze(self.unfreeze):
