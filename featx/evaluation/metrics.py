@@ -69,6 +69,12 @@ def evaluate(
     ValueError
         Lengths differ.
 
+    See Also
+    --------
+    report : Cross-validation of an estimator, with these metrics.
+    compare_heads : Accuracies of several heads on the same folds.
+    MistakesDisplay : Pictures whose predictions are wrong.
+
     Examples
     --------
     >>> from featx import evaluate

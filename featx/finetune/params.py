@@ -107,6 +107,12 @@ default="auto"
         Callbacks that get ``loss``, ``val_loss`` and ``val_score`` of each epoch; clones share
         them.
 
+    See Also
+    --------
+    TransferClassifier : Estimator that is fine-tuned, for classes.
+    TransferRegressor : Estimator that is fine-tuned, for numbers.
+    TuningHistoryDisplay : Plot of losses and scores by epoch.
+
     Notes
     -----
     Weight decay, gradient clipping, averaged weights and momentum are options of the optimizer. If
@@ -125,12 +131,6 @@ default="auto"
 
         first = TransferClassifier("tiny", fine_tune=FineTune(1)).fit(X, y)
         TransferClassifier(first.extractor_, fine_tune=FineTune(2)).fit(X, y)
-
-    See Also
-    --------
-    TransferClassifier : Estimator that is fine-tuned, for classes.
-    TransferRegressor : Estimator that is fine-tuned, for numbers.
-    TuningHistoryDisplay : Plot of losses and scores by epoch.
 
     Examples
     --------

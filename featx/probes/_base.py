@@ -119,10 +119,12 @@ class ProbeClassifier(ClassifierMixin, BaseProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         array of shape (n_samples,) or (n_samples, n_labels)
+            Class of each sample; with several labels per sample, 1 for each that applies, else 0.
         """
         return self._decide(self._compute_scores(X, "predict"))
 
@@ -132,12 +134,16 @@ class ProbeClassifier(ClassifierMixin, BaseProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True labels.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score; None is 1 for each.
 
         Returns
         -------
         float
+            Accuracy, from 0 to 1.
         """
         check_is_fitted(self)
         if not is_array_api(y) and isinstance(self.classes_, np.ndarray):
@@ -181,6 +187,7 @@ class LinearPathProbe(BaseProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or values. `RidgeProbe` takes several columns of 0 and 1, `RidgeProbeRegressor`
             several columns of values.
@@ -192,6 +199,7 @@ class LinearPathProbe(BaseProbe):
         Returns
         -------
         self
+            The fitted probe itself.
 
         Raises
         ------
@@ -275,10 +283,13 @@ class LinearPathClassifier(ProbeClassifier, LinearPathProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         array of shape (n_samples,) for two classes, else (n_samples, n_classes)
+            Scores, the largest for the predicted class. Those of two classes are scores of the
+            second one, above 0 where it is predicted.
         """
         return self._decisions(X, "decision_function")
 

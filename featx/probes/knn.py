@@ -52,7 +52,15 @@ class KNNProbe(CosineProbe):
     path_ : dict
         ``"n_neighbors"`` (n_candidates,), increasing, and ``"scores"`` (n_candidates, n_folds).
     classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
     n_features_in_ : int
+        Number of features of the embeddings.
+
+    See Also
+    --------
+    LinearProbe : Logistic regression whose strength is selected.
+    NearestMeanProbe : Classification by the nearest class mean.
+    find_similar : Samples that are most similar to a query.
 
     Examples
     --------
@@ -79,12 +87,14 @@ class KNNProbe(CosineProbe):
         X : array-like of shape (n_samples, n_features)
             Embeddings, stored as unit vectors in their own precision.
         y : array-like of shape (n_samples,)
+            Class labels.
         groups : array-like of shape (n_samples,), default=None
             Groups for a splitter that keeps them together.
 
         Returns
         -------
         self
+            The fitted probe itself.
 
         Raises
         ------
@@ -117,10 +127,12 @@ class KNNProbe(CosineProbe):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Embeddings.
 
         Returns
         -------
         array of shape (n_samples, n_classes), float64
+            Fractions, with columns in the order of `classes_`; those of a sample sum to 1.
         """
         return to_same_device(self._compute_scores(X, "predict_proba"), X)
 
