@@ -55,6 +55,14 @@ class TransferParams(FeatxEstimator, ABC):
         ------
         ParameterError
             Some have faulty values; the message lists all of them.
+
+        Examples
+        --------
+        >>> from featx import TransferClassifier
+        >>> TransferClassifier("tiny", head="logistik").check_params()
+        Traceback (most recent call last):
+            ...
+        featx.exceptions.ParameterError: ... Did you mean 'logistic'?
         """
         faults = ParameterFaults(type(self).__name__)
         extractor = self._named_extractor() or self.extractor
@@ -93,6 +101,13 @@ class TransferParams(FeatxEstimator, ABC):
         -------
         dict
             Values by name; nested names are written ``extractor__layer`` and ``head__C``.
+
+        Examples
+        --------
+        >>> from featx import TransferClassifier
+        >>> params = TransferClassifier("tiny", head="knn").get_params()
+        >>> params["extractor__pooling"], params["head__n_neighbors"]
+        ('auto', 5)
         """
         params = super().get_params(deep)
         if deep:
@@ -190,6 +205,12 @@ class TransferParams(FeatxEstimator, ABC):
         -------
         estimator
             Copy of `head`, or the head of that name, seeded by `random_state`.
+
+        Examples
+        --------
+        >>> from featx import TransferRegressor
+        >>> TransferRegressor(head="forest", random_state=0).new_head()
+        RandomForestRegressor(n_estimators=300, random_state=0)
         """
         head = make_head(self.head, self._heads)
         seed_head(head, self.random_state)

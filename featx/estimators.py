@@ -56,17 +56,23 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
         multi-output estimator of one head for each column.
     report_ : Bunch
-        Report of ``fit``: see :class:`FeatureExtractor`; ``seconds`` also has ``"head"``. After
-        fine-tuning also: ``kept`` ("head", or "tuned" if its score, or at no lower score its loss,
-        is better by more than a standard error); ``head_score`` and ``tuned_score`` on the
-        validation split; ``handover_gap``, the largest difference between the scores of the head
-        and those of the network before its first step, relative to the largest score; ``history``
-        (``loss``, ``val_loss``, ``val_score`` by epoch), ``best_epoch``, ``epoch_s`` (seconds of
-        one); ``unfrozen`` (layers), ``n_params_trained``, ``n_params_frozen``; ``frontier``
-        ("cache" or "pixels", where epochs start), ``frontier_layers``,
-        ``frontier_skipped_because``, ``frontier_bytes``; ``learning_rate``,
-        ``tuning_batch_size``; ``trial`` of ``strategy="auto"``;
-        ``teacher``, the report of the larger model, after distillation.
+        Report of ``fit``, with the items of the ``report_`` of :class:`FeatureExtractor`;
+        ``seconds`` also has ``"head"``. After fine-tuning, it also has:
+
+        - ``kept``, "head" or "tuned": the fine-tuned model is kept if its score, or at no lower
+          score its loss, is better by more than a standard error;
+        - ``head_score`` and ``tuned_score``, on the validation split;
+        - ``history``, with ``loss``, ``val_loss`` and ``val_score`` of each epoch; ``best_epoch``,
+          counted from 1, or 0 for the head; ``epoch_s``, the median seconds of an epoch;
+          ``was_interrupted``;
+        - ``unfrozen``, the names of the trained layers; ``n_params_trained``, ``n_params_frozen``;
+        - ``frontier``, where epochs start: "cache" or "pixels"; ``frontier_layers``,
+          ``frontier_bytes``, ``frontier_skipped_because``;
+        - ``handover_gap``, the largest difference between the scores of the head and those of the
+          network before its first step, relative to the largest score;
+        - ``learning_rate`` and ``tuning_batch_size``, as they were used;
+        - ``trial``, the estimate of ``strategy="auto"``;
+        - ``teacher``, the report of the larger model, after distillation.
 
     See Also
     --------

@@ -48,9 +48,9 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         shape). Presets need ``featx[hub]``, and are written ``"keras_hub:dinov2_base"``,
         ``"keras_hub:hf://owner/name"``, ``"keras_hub:kaggle://..."`` or ``"keras_hub:FOLDER"``.
     weights : "pretrained", None, str or Path, default="pretrained"
-        Weights of a named backbone: the published ones, which Keras downloads once (those of
-        ``"tiny"`` come with featx); random ones, from a fixed seed; or those in a file.
-        ``"imagenet"`` is another name for ``"pretrained"``.
+        Weights of a named backbone. "pretrained" are the published ones, which Keras downloads once
+        (those of ``"tiny"`` come with featx); "imagenet" is another name for them. None are random
+        ones, from a fixed seed. A path is that of a file of weights.
     backbone_params : dict, default=None
         Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
@@ -89,28 +89,29 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         Precision in which the network computes; each has its own rows in the cache. "bfloat16" is
         twice as fast on CPUs and GPUs that support it; "tf32" and "float16" are for GPUs.
     engine : {"auto", "keras", "openvino", "onnx"}, default="auto"
-        Library that runs the network. In float32, embeddings of two engines differ by at most 1e-4
-        of their length, else by the rounding of 16 bits. "auto" is Keras, and OpenVINO
-        (``featx[openvino]``) on a CPU where the pass is long enough to pay for the conversion of
-        the network, or where the cache holds the converted network. Unless it is "keras", the
-        first pass of a named network or a file in float32 stores the converted network in the
-        cache: a later process then embeds new samples without TensorFlow and Keras.
+        Library that runs the network. Embeddings of two engines differ by at most 1e-4 of their
+        length in float32, and by the rounding of 16 bits in other precisions. "auto" is Keras; on a
+        CPU it is OpenVINO (``featx[openvino]``) if the pass is long enough to pay for the
+        conversion of the network, or if the cache holds the converted network. Unless `engine` is
+        "keras", the first pass of a named network or a file in float32 stores the converted network
+        in the cache: a later process then embeds new samples without TensorFlow and Keras.
     also_cache : sequence of str or (str, str), default=()
         Further layers, or (layer, pooling) pairs, that a pass stores as well, so that a search over
-        them needs one pass in all. A layer alone has the pooling `pooling`; None is the output of
-        the network. Samples that can no longer be read are left out there.
+        them needs one pass in all. A layer alone gets the pooling `pooling`; None is the output of
+        the network. Samples that can no longer be read get no rows for these layers.
     views : int, default=1
-        Number of embeddings of each sample, with its own: the sample unchanged, and ``views - 1``
-        augmented views that `augment` makes. 1 is the sample alone. (The `views` of
-        :class:`FineTune` counts augmented views only.) Sample and number determine an augmented
-        view, so each is embedded once. :meth:`transform` returns the mean of the embeddings, for
-        which a linear head predicts the mean of their scores; estimators train heads on all of
-        them. `views` may be changed after `fit`, to predict from more or fewer of them.
+        Number of embeddings of each sample: one of the sample unchanged, and ``views - 1`` of
+        augmented views that `augment` makes. (The `views` of :class:`FineTune` counts augmented
+        views only.) The sample and the number of a view determine it, so each is embedded once.
+        Estimators train their heads on all embeddings. :meth:`transform` returns their mean, for
+        which a linear head predicts the mean of their scores. `views` may be changed after `fit`,
+        to predict from more or fewer of them.
     augment : None, "standard", keras.Layer or sequence of them, default=None
-        Layers that make augmented views from pixels from 0 to 255; "standard" flips, shifts, zooms,
-        rotates and changes contrast a little. `fit` warns if ``views=1``, which does not use it.
+        Layers that make augmented views of images, given pixels from 0 to 255; "standard" flips,
+        shifts, zooms and rotates them and changes their contrast a little. `fit` warns if
+        ``views=1``, which does not use it.
     on_error : {"raise", "nan"}, default="raise"
-        Samples that cannot be read raise an error, or give rows of NaN and one warning.
+        What samples that cannot be read lead to: an error, or rows of NaN and one warning.
     n_jobs : int, default=None
         Number of threads that decode images; None is one per core.
     verbose : int or callable, default=0
@@ -134,11 +135,15 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
     feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
         Names of the columns, for frames only.
     report_ : Bunch
-        Report of the last ``transform``: ``n_samples``, ``n_hits``, ``n_forward`` (samples and
-        augmented views that went through the backbone), ``n_above_frontier`` (those that went
-        through the fine-tuned part only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
-        ``engine`` (None if the network did not run), ``batch_size``, ``n_unread`` (samples that
-        could not be read).
+        Report of the last ``transform``, with these items:
+
+        - ``n_samples``; ``n_unread``, samples that could not be read;
+        - ``n_hits``, rows found in the cache; ``n_forward``, samples and augmented views that went
+          through the backbone; ``n_above_frontier``, those of them that went through its fine-tuned
+          part only;
+        - ``seconds``, dict from each stage to its time; ``bytes_read`` and ``bytes_written``, of
+          the cache;
+        - ``engine``, None if the network did not run, and ``batch_size``.
 
     See Also
     --------

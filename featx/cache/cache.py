@@ -214,13 +214,6 @@ class EmbeddingCache:
             ``damaged_bytes`` (quarantined, until :meth:`clear`); ``spaces``: for each its digest,
             label, identity, these figures, when its oldest and newest rows were stored, and its
             last use (UTC, ISO 8601).
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from featx import EmbeddingCache
-        >>> EmbeddingCache(tempfile.mkdtemp()).info()["spaces"]
-        []
         """
         graph_bytes = self.graphs.sizes()
         spaces = [
@@ -494,10 +487,10 @@ class EmbeddingCache:
         >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
         >>> cache = EmbeddingCache(tempfile.mkdtemp())
         >>> embeddings = FeatureExtractor("tiny", cache=cache).fit_transform(images)
-        >>> path = os.path.join(tempfile.mkdtemp(), "pets.npz")
+        >>> path = os.path.join(tempfile.mkdtemp(), "pets.h5")
         >>> cache.export(path, X=images, y=["cat", "dog"] * 2)
-        >>> sorted(np.load(path))
-        ['embeddings', 'keys', 'labels', 'names', 'space']
+        >>> EmbeddingCache(tempfile.mkdtemp()).import_(path)
+        Imported(n_rows=4, n_added=4, n_damaged=0)
         """
         path = as_path(path)
         check_rows_export(path, format)
@@ -538,7 +531,7 @@ class EmbeddingCache:
 
         See Also
         --------
-        export : Write the rows of a space to one file.
+        export : Write the rows of a space to one file; its example also imports them.
         """
         outcomes = [
             add_rows(shard, self.store(shard.space)) for shard in read_shards(as_path(path))

@@ -194,6 +194,18 @@ class EmbeddingMapDisplay:
         -------
         EmbeddingMapDisplay
             The display itself.
+
+        Examples
+        --------
+        >>> import matplotlib.pyplot as plt, numpy as np
+        >>> from featx import EmbeddingMapDisplay
+        >>> points = np.random.default_rng(0).normal(size=(6, 2))
+        >>> figure, axes = plt.subplots(1, 2)
+        >>> EmbeddingMapDisplay(points=points).plot(axes[0])
+        <...>
+        >>> EmbeddingMapDisplay(points=points, y=["cat", "dog"] * 3).plot(axes[1])
+        <...>
+        >>> plt.show()
         """
         y = _checked_colors(self.y, len(self.points))
         size = (6.4, 4.8) if y is None else (8.0, 4.8)  # with room for a legend
