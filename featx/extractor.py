@@ -48,9 +48,9 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         shape). Presets need ``featx[hub]``, and are written ``"keras_hub:dinov2_base"``,
         ``"keras_hub:hf://owner/name"``, ``"keras_hub:kaggle://..."`` or ``"keras_hub:FOLDER"``.
     weights : "pretrained", None, str or Path, default="pretrained"
-        Weights of a named backbone. "pretrained" are the published ones, which Keras downloads once
-        (those of ``"tiny"`` come with featx); "imagenet" is another name for them. None are random
-        ones, from a fixed seed. A path is that of a file of weights.
+        Weights of a named backbone. "pretrained" stands for the published ones, which Keras
+        downloads once (those of "tiny" come with featx); "imagenet" is another name for them. None
+        stands for random ones, from a fixed seed. A path is that of a file of weights.
     backbone_params : dict, default=None
         Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"

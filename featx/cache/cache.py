@@ -76,8 +76,10 @@ from featx.inputs.samples import identify
 class EmbeddingCache:
     """A folder of embeddings, shared by any number of processes.
 
-    Pass it, or its path, as the `cache` of a :class:`FeatureExtractor`. Each row is checked when it
-    is read, and computed again if it is damaged. The whole folder may be deleted at any time.
+    Pass it, or its path, as the `cache` of a :class:`FeatureExtractor`. Each row, the embedding of
+    one sample, is checked when it is read, and computed again if it is damaged. Rows of the same
+    backbone, weights and preprocessing are comparable: they form a space, which has a digest, and
+    are stored in files called shards. The whole folder may be deleted at any time.
 
     Parameters
     ----------
@@ -295,6 +297,8 @@ class EmbeddingCache:
 
     def compact(self) -> None:
         """Merge small shards into few, dropping rows that are stored twice.
+
+        A pass does this by itself once its space has many shards.
 
         Raises
         ------
@@ -514,7 +518,7 @@ class EmbeddingCache:
         Parameters
         ----------
         path : str or Path
-            Path of the file, which ends with ``.h5``, or of the folder.
+            Path of the exported file, or of the folder.
 
         Returns
         -------

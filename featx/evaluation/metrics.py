@@ -53,11 +53,19 @@ def evaluate(
     Returns
     -------
     dict
-        Plain data: ``accuracy``; ``classes``, the ``precision``, ``recall``, ``f1-score`` and
-        ``support`` of each; ``macro`` and ``weighted``, their averages; ``confusion``, with
-        ``labels`` and ``counts`` (rows are true classes, columns predicted ones); ``intervals``,
-        see :func:`~featx.evaluation.metrics.intervals`; with probabilities,
-        ``calibration``, see :func:`~featx.evaluation.metrics.calibration`.
+        Plain data, with these items:
+
+        - ``accuracy``, from 0 to 1;
+        - ``classes``, the ``precision``, ``recall``, ``f1-score`` and ``support`` of each;
+          ``macro`` and ``weighted``, their averages;
+        - ``confusion``, with ``labels`` and ``counts`` (rows are true classes, columns predicted
+          ones);
+        - ``intervals``, the two ends of confidence intervals: Wilson's for accuracy and for each
+          class, those of a bootstrap for F1 scores and averages; see
+          :func:`~featx.evaluation.metrics.intervals`;
+        - ``calibration``, with probabilities only: expected calibration ``error``, ``log_loss``,
+          best ``temperature``, ``tendency`` and others; see
+          :func:`~featx.evaluation.metrics.calibration`.
 
     Raises
     ------

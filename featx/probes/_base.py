@@ -114,7 +114,7 @@ class ProbeClassifier(ClassifierMixin, BaseProbe):
     classes_: Any
 
     def predict(self, X: Any) -> Any:
-        """Predict the classes of samples, or the labels of a `RidgeProbe` fitted on several.
+        """Predict the class of each sample, or its labels if a `RidgeProbe` was fitted on several.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ class LinearPathProbe(BaseProbe):
             Labels or values. `RidgeProbe` takes several columns of 0 and 1, `RidgeProbeRegressor`
             several columns of values.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights in training and in scores.
+            Weights in training and in scores; None is 1 for each sample.
         groups : array-like of shape (n_samples,), default=None
             Groups for a splitter that keeps them together.
 

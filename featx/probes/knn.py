@@ -31,8 +31,9 @@ class KNNProbe(CosineProbe):
     2104.14294). Nothing is trained, so the score measures the embeddings alone. One list of
     neighbors for each held-out sample scores all numbers of neighbors.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU. They are compared on their device; predictions are on it too, unless classes are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU. They are compared on their device; predictions are on it too,
+    unless classes are strings.
 
     Parameters
     ----------

@@ -36,10 +36,10 @@ class LinearProbe(LinearPathClassifier):
     before it, on uncorrelated features, and one matrix product serves all folds. Folds are computed
     in float32 and the final fit in float64; float32 rows stay float32.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU that supports float64. They are multiplied on their device; coefficients agree with those
-    from NumPy arrays within 1e-5 of the largest. Predictions are on that device too, unless classes
-    are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU that supports float64. They are multiplied on their device;
+    coefficients agree with those from NumPy arrays within 1e-5 of the largest. Predictions are on
+    that device too, unless classes are strings.
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ class NearestMeanProbe(CosineProbe):
     scikit-learn's ``NearestCentroid`` takes no weights, and warns of features that are zero in a
     class, as many features of embeddings are.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU; predictions are on their device too, unless classes are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU; predictions are on their device too, unless classes are strings.
 
     Attributes
     ----------

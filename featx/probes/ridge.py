@@ -143,10 +143,10 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
     features, the products of samples are decomposed instead. Held-out float32 rows are centered and
     scored in float32.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU that supports float64. They are multiplied on their device; coefficients agree with those
-    from NumPy arrays within 1e-5 of the largest. Predictions are on that device too, unless classes
-    are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU that supports float64. They are multiplied on their device;
+    coefficients agree with those from NumPy arrays within 1e-5 of the largest. Predictions are on
+    that device too, unless classes are strings.
 
     Parameters
     ----------
