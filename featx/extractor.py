@@ -132,7 +132,7 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         Everything that decides the numbers, as of ``fit``; ``space_digest_`` is its digest.
     n_features_in_ : int
         Number of columns, for vectors and for frames; one for a frame of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype object
         Names of the columns, for frames only.
     report_ : Bunch
         Report of the last ``transform``, with these items:
@@ -226,8 +226,8 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         -------
         ndarray of shape (n_samples, n_features), float32
             Embeddings in the order of the samples, `out` if it was passed; the mean over augmented
-            views, if there are several. The shape is (n_samples, *feature_shape) with
-            ``pooling=None``.
+            views, if there are several. With ``pooling=None``, the shape is that of the layer
+            output: ``(n_samples, *feature_shape_)``.
 
         Raises
         ------

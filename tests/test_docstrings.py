@@ -1,6 +1,7 @@
 """Docstrings of all public names, which pass the checks that scikit-learn makes of its own."""
 
 import inspect
+import re
 from operator import attrgetter
 
 import pytest
@@ -65,7 +66,9 @@ def test_docstring_passes_numpydoc(name):
 
 
 @pytest.mark.parametrize("name", documented())
-def test_see_also_names_exist(name):
-    entries = get_doc_object(attrgetter(name)(featx))["See Also"]
-    named = [each for names, _ in entries for each, _ in names]
+def test_names_in_docstring_exist(name):
+    public = attrgetter(name)(featx)
+    see_also = get_doc_object(public)["See Also"]
+    named = [each for names, _ in see_also for each, _ in names]
+    named += re.findall(r":(?:class|func|meth):`(.*?)`", inspect.getdoc(public))
     assert [each for each in named if not exists(each, name)] == []

@@ -60,12 +60,16 @@ def evaluate(
           ``macro`` and ``weighted``, their averages;
         - ``confusion``, with ``labels`` and ``counts`` (rows are true classes, columns predicted
           ones);
-        - ``intervals``, the two ends of confidence intervals: Wilson's for accuracy and for each
-          class, those of a bootstrap for F1 scores and averages; see
-          :func:`~featx.evaluation.metrics.intervals`;
-        - ``calibration``, with probabilities only: expected calibration ``error``, ``log_loss``,
-          best ``temperature``, ``tendency`` and others; see
-          :func:`~featx.evaluation.metrics.calibration`.
+        - ``intervals``, the ends of confidence intervals: of ``accuracy``, of the averages in
+          ``macro``, and of each class in ``classes``; ``confidence``, their level. Fractions have
+          Wilson's score intervals (1927); F1 scores and averages have percentiles of a bootstrap,
+          which are too narrow with few samples;
+        - ``calibration``, with probabilities only: ``error``, the expected calibration error of Guo
+          et al. 2017 (arXiv 1706.04599), from 0 to 1; ``log_loss``, in nats; ``temperature``, by
+          which to divide the scores for the lowest log loss, and that loss,
+          ``log_loss_at_temperature``; ``tendency``, "overconfident" or "underconfident" if the
+          temperature differs from 1 by more than chance, else None; ``bins``, the ``n_samples``,
+          mean ``probability`` and ``accuracy`` of each bin of a reliability diagram.
 
     Raises
     ------

@@ -104,7 +104,7 @@ class Report:
         -------
         dict
             ``task`` ("classes", "labels" or "values"), ``data``, ``model``, ``split``, ``cost``,
-            ``metrics`` (see :func:`featx.evaluate`), ``baselines``, ``fold_scores``,
+            ``metrics`` (see :func:`evaluate`), ``baselines``, ``fold_scores``,
             ``comparison``, ``mistakes`` (the worst 1,000) and ``n_mistakes``, ``confused``,
             ``label_issues``, ``duplicates``, ``outliers``, ``image_issues``, ``learning_curve``,
             ``fine_tuning``, ``advice``, ``versions`` and ``made``. What does not apply is None or
