@@ -126,10 +126,11 @@ class HeadComparison(NamedTuple):
     Attributes
     ----------
     head : str
+        Name of the head, or the text of an estimator.
     mean, spread : float
         Mean accuracy over the folds, and its standard deviation.
     seconds : float
-        Wall time.
+        Wall time of all folds.
     scores : list of float
         Accuracy of each fold.
     p_value : float
