@@ -126,7 +126,7 @@ class HeadComparison(NamedTuple):
     Attributes
     ----------
     head : str
-        Name of the head, or the text of an estimator.
+        Name that was passed, or the class of an estimator.
     mean, spread : float
         Mean accuracy over the folds, and its standard deviation.
     seconds : float

@@ -103,12 +103,19 @@ class Report:
         Returns
         -------
         dict
-            ``task`` ("classes", "labels" or "values"), ``data``, ``model``, ``split``, ``cost``,
-            ``metrics`` (see :func:`evaluate`), ``baselines``, ``fold_scores``,
-            ``comparison``, ``mistakes`` (the worst 1,000) and ``n_mistakes``, ``confused``,
-            ``label_issues``, ``duplicates``, ``outliers``, ``image_issues``, ``learning_curve``,
-            ``fine_tuning``, ``advice``, ``versions`` and ``made``. What does not apply is None or
-            empty.
+            Plain data, with these items; what does not apply is None or empty:
+
+            - ``task``, "classes", "labels" or "values"; ``data``, ``model`` and ``split``;
+            - ``metrics``, for classes those of :func:`evaluate`; ``baselines``, the scores of
+              predictors that ignore the samples; ``fold_scores``; ``learning_curve``;
+              ``comparison`` of several estimators; ``fine_tuning``;
+            - ``mistakes``, the worst 1,000, and ``n_mistakes``, the number of all; ``confused``,
+              pairs of a true class and the one that was predicted, with examples;
+            - ``label_issues``, ``duplicates``, ``outliers`` and ``image_issues``, with the samples
+              or the reason why they cannot be found; ``sizes``, width and height in pixels of the
+              smallest, the median and the largest image;
+            - ``advice``, what to do next; ``cost``, what the passes took; ``versions`` of packages;
+              ``made``, the local time (ISO 8601).
 
         See Also
         --------
