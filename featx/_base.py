@@ -46,15 +46,26 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         **params : dict
+            Values by name. A nested parameter has the name of its owner before two underscores, as
+            in ``fine_tune__epochs``.
 
         Returns
         -------
         self
+            The estimator itself.
 
         Raises
         ------
         ParameterError
             There is no such parameter; similar names are suggested, and nothing was set.
+
+        Examples
+        --------
+        >>> from featx import FeatureExtractor
+        >>> FeatureExtractor("tiny").set_params(polling="max")
+        Traceback (most recent call last):
+            ...
+        featx.exceptions.ParameterError: Invalid parameter 'polling' ... Did you mean 'pooling'? ...
         """
         self._check_param_names(params, self.get_params())
         return super().set_params(**params)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone, is_classifier
-from sklearn.pipeline import Pipeline
-from sklearn.utils import Bunch, check_random_state
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featx._base import FeatxEstimator, FitTask, with_callbacks
-from featx._extractor_validation import check_verbose
+from featx._base import FitTask, with_callbacks
 from featx._targets import as_groups, as_weights
 from featx._training_data import (
     Data,
@@ -31,191 +28,17 @@ from featx._training_data import (
     training_views,
     views_of,
 )
-from featx._validation import InputFaults, ParameterFaults
+from featx._transfer_params import TransferParams
+from featx._validation import InputFaults
 from featx.exceptions import InputError, ParameterError
 from featx.export import export, to_keras
 from featx.extractor import FeatureExtractor
-from featx.finetune.params import FineTune
 from featx.heads.fit import as_head_input, fit_on_views, predict, train_further, views_as_rows
 from featx.heads.folds import check_keeps_samples_together
-from featx.heads.named import (
-    check_head_params,
-    find_head,
-    head_for_labels,
-    head_for_outputs,
-    make_head,
-    seed_head,
-)
 from featx.inputs.recognize import as_samples
 
 if TYPE_CHECKING:
     import keras
-
-
-class TransferParams(FeatxEstimator, ABC):
-    """Parameters of classifier and regressor, and of an extractor or head given by name."""
-
-    _heads: dict[str, Callable[[], BaseEstimator]]
-
-    def __init__(
-        self,
-        extractor: Any = None,
-        head: Any = "logistic",
-        fine_tune: Any = None,
-        *,
-        random_state: Any = None,
-        verbose: Any = 0,
-    ) -> None:
-        self.extractor = extractor
-        self.head = head
-        self.fine_tune = fine_tune
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def check_params(self) -> None:
-        """Check the parameters, those of extractor and head too, as `fit` does first.
-
-        Raises
-        ------
-        ParameterError
-            Some have faulty values; the message lists all of them.
-        """
-        faults = ParameterFaults(type(self).__name__)
-        extractor = self._named_extractor() or self.extractor
-        if isinstance(extractor, FeatureExtractor):
-            faults.check_part(extractor.check_params, prefix="extractor__")
-        else:
-            faults.add("extractor", extractor, "a FeatureExtractor, a backbone or None.")
-        faults.check_part(lambda: check_head_params(find_head(self.head, self._heads)))
-        try:
-            check_random_state(self.random_state)
-        except ValueError:
-            faults.add("random_state", self.random_state, "an integer, a RandomState or None.")
-        check_verbose(self.verbose, faults)
-        if isinstance(self.fine_tune, FineTune):
-            faults.check_part(self.fine_tune.check_params, prefix="fine_tune__")
-            if self.fine_tune.distill_to is not None:
-                faults.check_part(lambda: _check_teacher(make_head(self.head, self._heads)))
-        elif self.fine_tune is not None:
-            faults.add("fine_tune", self.fine_tune, "a FineTune, or None.")
-        if self.fine_tune is not None and getattr(extractor, "views", 1) != 1:
-            faults.add("extractor__views", extractor.views, "1 with fine_tune, which has `views`.")
-        if self.fine_tune is not None and getattr(extractor, "augment", None) is not None:
-            expected = "None with fine_tune, which has `augment`."
-            faults.add("extractor__augment", extractor.augment, expected)
-        faults.raise_any()
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters, those of an extractor or head given by name included.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            True if the parameters of the extractor and the head are returned too.
-
-        Returns
-        -------
-        dict
-        """
-        params = super().get_params(deep)
-        if deep:
-            parts = {"extractor": self._named_extractor(), "head": self._named_head()}
-            for prefix, part in parts.items():
-                if part is not None:
-                    inner = part.get_params()
-                    params |= {f"{prefix}__{name}": value for name, value in inner.items()}
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; a nested one replaces the name of an extractor or head by the object.
-
-        ``head__C`` reaches the classifier of a head that is a pipeline with scaling. Keyword
-        parameters of heads of other libraries can be set as well, such as
-        ``head__feature_fraction`` of LightGBM.
-        Other names are an error, as in :meth:`FeatureExtractor.set_params`.
-        """
-        changed = copy.copy(self)
-        for part in {"extractor", "head", "fine_tune"} & params.keys():
-            setattr(changed, part, params.pop(part))
-        nested = {name.partition("__")[0] for name in params if "__" in name}
-        if "extractor" in nested:
-            changed.extractor = changed._named_extractor() or changed.extractor
-        if "head" in nested and isinstance(changed.head, str):
-            changed.head = make_head(changed.head, self._heads)
-        if "fine_tune" in nested and changed.fine_tune is None:
-            names = ", ".join(name for name in params if name.startswith("fine_tune__"))
-            raise ParameterError(f"{names} cannot be set while fine_tune=None: pass a FineTune too")
-        known = changed.get_params()
-        short = changed._short_names(known)
-        full = {name: changed._full_name(name, known) for name in params}
-        listed = [name for name in params if not _accepts_more_params(full[name], known)]
-        self._check_param_names(listed, [*short, *known])
-        BaseEstimator.set_params(changed, **{full[name]: value for name, value in params.items()})
-        self.__dict__.update(vars(changed))
-        return self
-
-    def _short_names(self, known: Collection[str]) -> list[str]:
-        """Return the short names of parameters of the last step of a head that is a pipeline."""
-        if not isinstance(self.head, Pipeline):
-            return []
-        of_last = f"head__{self.head.steps[-1][0]}__"
-        names = (f"head__{name.removeprefix(of_last)}" for name in known if of_last in name)
-        return [name for name in names if self._full_name(name, known) != name]
-
-    def _full_name(self, name: str, known: Collection[str]) -> str:
-        """Return the full name of a parameter, which may be of the last step of a pipeline."""
-        part, _, inner = name.partition("__")
-        own = f"head__{inner.partition('__')[0]}"
-        if part != "head" or not inner or not isinstance(self.head, Pipeline) or own in known:
-            return name
-        return f"head__{self.head.steps[-1][0]}__{inner}"
-
-    def _named_extractor(self) -> FeatureExtractor | None:
-        """Return the extractor of a backbone or of None; None if `extractor` is an extractor."""
-        if hasattr(self.extractor, "get_params"):
-            return None
-        return FeatureExtractor() if self.extractor is None else FeatureExtractor(self.extractor)
-
-    def _named_head(self) -> BaseEstimator | None:
-        known = isinstance(self.head, str) and self.head in self._heads
-        return self._heads[self.head]() if known else None
-
-    def new_head(self, y: np.ndarray | None = None) -> BaseEstimator:
-        """Return the unfitted head that `fit` trains on `y`."""
-        head = make_head(self.head, self._heads)
-        seed_head(head, self.random_state)
-        return head if y is None else head_for_outputs(head_for_labels(head, y), y)
-
-    def _new_extractor(self) -> FeatureExtractor:
-        """Return the unfitted extractor that `fit` fits."""
-        extractor = self._named_extractor() or clone(self.extractor)
-        if self.verbose:
-            extractor.set_params(verbose=self.verbose)
-        return extractor
-
-
-def _check_teacher(head: BaseEstimator) -> None:
-    """Raise a ParameterError if the predictions of a head cannot be distilled."""
-    if is_classifier(head) and not hasattr(head, "predict_proba"):
-        raise ParameterError(
-            f"fine_tune__distill_to needs a head with probabilities, but {head} has none: pass "
-            "head='logistic', for example"
-        )
-
-
-def _accepts_more_params(name: str, known: Mapping[str, Any]) -> bool:
-    """Return True for a parameter of an estimator that accepts more parameters than it lists.
-
-    Estimators of CatBoost, LightGBM, XGBoost and skorch accept many keywords, and their own
-    ``set_params`` checks the names.
-    """
-    parts = name.split("__")
-    prefixes = ("__".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
-    owners = (known[prefix] for prefix in prefixes if hasattr(known.get(prefix), "set_params"))
-    owner = next((each for each in owners if not isinstance(each, type)), None)
-    if owner is None:
-        return False
-    return not str(type(owner).set_params.__module__).startswith(("sklearn.", "featx."))
 
 
 def head_has(method: str) -> Callable[[Any], bool]:
@@ -254,12 +77,14 @@ class TransferEstimator(TransformerMixin, TransferParams):
         Returns
         -------
         self
+            The fitted estimator itself.
 
         Raises
         ------
         ParameterError, InputError
-            Parameters or inputs are faulty; raised before anything is computed. See also
-            :meth:`FeatureExtractor.fit`.
+            Parameters or inputs are faulty; raised before anything is computed.
+        WeightsError, BackboneError
+            The backbone is not available, or cannot be used.
         BadSampleError
             Some samples cannot be read.
         """
@@ -376,10 +201,18 @@ class TransferEstimator(TransformerMixin, TransferParams):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Labels of a classifier, with the dtype of those in `fit`; values of a regressor.
+
+        Raises
+        ------
+        BadSampleError, InputError
+            Some samples cannot be read; raised with ``extractor__on_error="nan"`` too, since there
+            is no prediction for them.
         """
         return self._head_output("predict", X)
 
@@ -390,10 +223,12 @@ class TransferEstimator(TransformerMixin, TransferParams):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
 
         Returns
         -------
         ndarray of shape (n_samples,)
+            Score of each sample; its meaning is that of the head.
         """
         return self._head_output("score_samples", X)
 
@@ -403,10 +238,12 @@ class TransferEstimator(TransformerMixin, TransferParams):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
+            Embeddings in the order of the samples.
         """
         check_is_fitted(self, "head_")
         return self.extractor_.transform(X)
@@ -417,10 +254,12 @@ class TransferEstimator(TransformerMixin, TransferParams):
         Parameters
         ----------
         input_features : ignored
+            Not used; scikit-learn's transformers pass it.
 
         Returns
         -------
         ndarray of shape (n_features,), dtype object
+            Names, as in ``"tiny_avg_0"``.
         """
         check_is_fitted(self, "head_")
         return self.extractor_.get_feature_names_out()
@@ -442,6 +281,20 @@ class TransferEstimator(TransformerMixin, TransferParams):
             The head is not linear.
         BackboneError
             The backbone cannot be copied, or changed after `fit`.
+
+        See Also
+        --------
+        export : Write the model to a file.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from featx import TransferClassifier
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+        >>> classifier = TransferClassifier("tiny").fit(images, ["cat", "dog"] * 2)
+        >>> model = classifier.to_keras()
+        >>> model.class_names, model.output_shape
+        (['cat', 'dog'], (None, 2))
         """
         check_is_fitted(self, "head_")
         return to_keras(self.extractor_, self.head_)
@@ -483,6 +336,22 @@ class TransferEstimator(TransformerMixin, TransferParams):
             The format cannot hold the network.
         OSError
             The disk is full or the folder is read-only, for example; existing files are unharmed.
+
+        See Also
+        --------
+        to_keras : Return the model as an object.
+        save : Write the estimator itself, for :func:`load`.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from featx import TransferClassifier
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+        >>> path = os.path.join(tempfile.mkdtemp(), "pets.keras")
+        >>> TransferClassifier("tiny").fit(images, ["cat", "dog"] * 2).export(path)
+        >>> os.path.exists(path)
+        True
         """
         check_is_fitted(self, "head_")
         export(self.extractor_, self.head_, path, format=format, include_resize=include_resize)

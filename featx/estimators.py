@@ -48,22 +48,39 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
+        Class labels, in the order of the columns of ``predict_proba``. For several labels per
+        sample, as the head holds them.
     extractor_ : FeatureExtractor
+        Fitted extractor; after fine-tuning, that of the network which was kept.
     head_ : estimator
         The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
         multi-output estimator of one head for each column.
     report_ : Bunch
-        Report of ``fit``: see :class:`FeatureExtractor`; ``seconds`` also has ``"head"``. After
-        fine-tuning also: ``kept`` ("head", or "tuned" if its score, or at no lower score its loss,
-        is better by more than a standard error); ``head_score`` and ``tuned_score`` on the
-        validation split; ``handover_gap``, the largest difference between the scores of the head
-        and those of the network before its first step, relative to the largest score; ``history``
-        (``loss``, ``val_loss``, ``val_score`` by epoch), ``best_epoch``, ``epoch_s`` (seconds of
-        one); ``unfrozen`` (layers), ``n_params_trained``, ``n_params_frozen``; ``frontier``
-        ("cache" or "pixels", where epochs start), ``frontier_layers``,
-        ``frontier_skipped_because``, ``frontier_bytes``; ``learning_rate``,
-        ``tuning_batch_size``; ``trial`` of ``strategy="auto"``;
-        ``teacher``, the report of the larger model, after distillation.
+        Report of ``fit``, with the items of the ``report_`` of :class:`FeatureExtractor`;
+        ``seconds`` also has ``"head"``. After fine-tuning, it also has:
+
+        - ``kept``, "head" or "tuned": the fine-tuned model is kept if its score, or at no lower
+          score its loss, is better by more than a standard error;
+        - ``head_score`` and ``tuned_score``, on the validation split;
+        - ``history``, with ``loss``, ``val_loss`` and ``val_score`` of each epoch; ``best_epoch``,
+          counted from 1, or 0 for the head; ``epoch_s``, the median seconds of an epoch;
+          ``was_interrupted``;
+        - ``unfrozen``, the names of the trained layers; ``n_params_trained``, ``n_params_frozen``;
+        - ``frontier``, where epochs start: "cache" or "pixels"; ``frontier_layers``,
+          ``frontier_bytes``, ``frontier_skipped_because``;
+        - ``handover_gap``, the largest difference between the scores of the head and those of the
+          network before its first step, relative to the largest score;
+        - ``learning_rate`` and ``tuning_batch_size``, as they were used;
+        - ``trial``, the estimate of ``strategy="auto"``;
+        - ``teacher``, the report of the larger model, after distillation.
+
+    See Also
+    --------
+    FeatureExtractor : The extractor alone, and the parameters of backbones.
+    TransferRegressor : The same for numbers instead of classes.
+    FineTune : Parameters of fine-tuning.
+    report : Page with scores, mistakes and suspect labels.
+    save : Write the fitted estimator to a file.
 
     Examples
     --------
@@ -85,14 +102,18 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels.
         classes : array-like of shape (n_classes,), default=None
             All class labels; needed by the first call only.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights for the head; None is 1 for each sample.
 
         Returns
         -------
         self
+            The estimator itself.
 
         Raises
         ------
@@ -134,10 +155,22 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
+            Probabilities, with columns in the order of `classes_`. For several labels per sample,
+            in the form of the head.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from featx import TransferClassifier
+        >>> images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+        >>> classifier = TransferClassifier("tiny").fit(images, ["cat", "dog"] * 3)
+        >>> classifier.predict_proba(images[:2]).sum(axis=1).round(3).tolist()
+        [1.0, 1.0]
         """
         return self._head_output("predict_proba", X)
 
@@ -148,10 +181,12 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
+            Natural logarithms of what :meth:`predict_proba` returns.
         """
         return self._head_output("predict_log_proba", X)
 
@@ -162,10 +197,13 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Scores, the largest for the predicted class. For two classes, one score for each sample,
+            above 0 for the second class.
         """
         return self._head_output("decision_function", X)
 
@@ -178,12 +216,20 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         Parameters
         ----------
         X : samples
-        y : array-like of shape (n_samples,)
+            Samples: see :meth:`FeatureExtractor.transform`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True labels.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score; None is 1 for each.
 
         Returns
         -------
         float
+            Accuracy, from 0 to 1.
+
+        See Also
+        --------
+        evaluate : Metrics of predictions, with confidence intervals.
         """
         X, y, sample_weight = self._scorable(X, y, sample_weight)
         y, predicted = comparable(y=y, predictions=self.predict(X))
@@ -211,6 +257,9 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 class TransferRegressor(RegressorMixin, TransferEstimator):
     """Predict numbers from images with a frozen, pretrained network and a scikit-learn head.
 
+    Each distinct image goes through the network once, ever; after that, a fit takes as long as the
+    head does. `y` holds one number for each image, or several in columns.
+
     Parameters
     ----------
     extractor : FeatureExtractor, str, Path, keras.Model, callable or None, default=None
@@ -232,11 +281,20 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
     Attributes
     ----------
     extractor_ : FeatureExtractor
+        Fitted extractor; after fine-tuning, that of the network which was kept.
     head_ : estimator
         The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
         multi-output estimator of one head for each column.
     report_ : Bunch
         Report of ``fit``: see :class:`TransferClassifier`.
+
+    See Also
+    --------
+    FeatureExtractor : The extractor alone, and the parameters of backbones.
+    TransferClassifier : The same for classes instead of numbers.
+    FineTune : Parameters of fine-tuning.
+    report : Page with scores and the largest errors.
+    save : Write the fitted estimator to a file.
 
     Examples
     --------
@@ -268,12 +326,16 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Values.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights for the head; None is 1 for each sample.
 
         Returns
         -------
         self
+            The estimator itself.
 
         Raises
         ------
@@ -281,6 +343,20 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
             ``fine_tune`` is not None, or other parameters have faulty values.
         InputError
             `y` does not hold numbers, for example; raised before the pass.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.linear_model import SGDRegressor
+        >>> from featx import TransferRegressor
+        >>> images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+        >>> values = images.mean(axis=(1, 2, 3))
+        >>> regressor = TransferRegressor("tiny", SGDRegressor(random_state=0))
+        >>> for start in (0, 3):
+        ...     batch = slice(start, start + 3)
+        ...     regressor = regressor.partial_fit(images[batch], values[batch])
+        >>> regressor.predict(images).shape
+        (6,)
         """
         return self._partial_fit(X, y, sample_weight=sample_weight)
 
@@ -293,12 +369,16 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         Parameters
         ----------
         X : samples
+            Samples: see :meth:`FeatureExtractor.transform`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True values.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score; None is 1 for each.
 
         Returns
         -------
         float
+            R², at most 1; 0 is the score of always predicting the mean.
         """
         return super().score(*self._scorable(X, y, sample_weight))
 

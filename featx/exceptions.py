@@ -58,12 +58,14 @@ class ParameterError(FeatxError, ValueError):
     Parameters
     ----------
     message : str
+        Text of the error, all faults included.
     faults : iterable of ParameterFault or str, default=None
         Faults that the message lists; None for one fault, which is the message.
 
     Attributes
     ----------
     faults : list of ParameterFault
+        Faults, each with the ``name`` of the parameter, its ``value`` and the ``reason``.
     """
 
     def __init__(self, message: str, faults: Iterable[ParameterFault | str] | None = None) -> None:
@@ -76,6 +78,20 @@ class ParameterError(FeatxError, ValueError):
     @classmethod
     def of(cls, name: str, value: object, reason: str) -> ParameterError:
         """Return the error for one parameter, its value and the reason why it is faulty.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+        value : object
+            Value that was passed; the message shows its representation.
+        reason : str
+            Expected values, or the reason why the value is faulty.
+
+        Returns
+        -------
+        ParameterError
+            Error, to be raised by the caller.
 
         Examples
         --------

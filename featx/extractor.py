@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx._base import FeatxEstimator, with_callbacks
+from featx._base import with_callbacks
+from featx._extractor_params import ExtractorParams
 from featx._extractor_validation import (
     as_layer_specs,
     check_channels_first,
-    check_extractor_params,
     check_out_array,
 )
-from featx._relative_paths import KeepsRelativePaths, cache_at_first, path_at_first
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
-from featx.backbones.backbone import BackboneSpec
-from featx.backbones.presets import PREFIX, is_preset
-from featx.backbones.registry import PRETRAINED, normalized_weights
 from featx.backbones.resolve import (
     EmbeddingSource,
     describe_change,
@@ -32,7 +27,6 @@ from featx.backbones.resolve import (
     resolve_layers,
     unique_sources,
 )
-from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.exceptions import BackboneError, ParameterWarning
 from featx.extraction.forward import ForwardPass
 from featx.extraction.missing import PassSettings
@@ -40,7 +34,7 @@ from featx.inputs.recognize import as_samples, check_columns
 from featx.inputs.samples import Samples
 
 
-class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
+class FeatureExtractor(TransformerMixin, ExtractorParams):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
     Each distinct sample goes through the network once, ever: a cache on disk keeps its embedding
@@ -54,9 +48,9 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         shape). Presets need ``featx[hub]``, and are written ``"keras_hub:dinov2_base"``,
         ``"keras_hub:hf://owner/name"``, ``"keras_hub:kaggle://..."`` or ``"keras_hub:FOLDER"``.
     weights : "pretrained", None, str or Path, default="pretrained"
-        Weights of a named backbone: the published ones, which Keras downloads once (those of
-        ``"tiny"`` come with featx); random ones, from a fixed seed; or those in a file.
-        ``"imagenet"`` is another name for ``"pretrained"``.
+        Weights of a named backbone. "pretrained" stands for the published ones, which Keras
+        downloads once (those of "tiny" come with featx); "imagenet" is another name for them. None
+        stands for random ones, from a fixed seed. A path is that of a file of weights.
     backbone_params : dict, default=None
         Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
@@ -95,28 +89,29 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Precision in which the network computes; each has its own rows in the cache. "bfloat16" is
         twice as fast on CPUs and GPUs that support it; "tf32" and "float16" are for GPUs.
     engine : {"auto", "keras", "openvino", "onnx"}, default="auto"
-        Library that runs the network. In float32, embeddings of two engines differ by at most 1e-4
-        of their length, else by the rounding of 16 bits. "auto" is Keras, and OpenVINO
-        (``featx[openvino]``) on a CPU where the pass is long enough to pay for the conversion of
-        the network, or where the cache holds the converted network. Unless it is "keras", the
-        first pass of a named network or a file in float32 stores the converted network in the
-        cache: a later process then embeds new samples without TensorFlow and Keras.
+        Library that runs the network. Embeddings of two engines differ by at most 1e-4 of their
+        length in float32, and by the rounding of 16 bits in other precisions. "auto" is Keras; on a
+        CPU it is OpenVINO (``featx[openvino]``) if the pass is long enough to pay for the
+        conversion of the network, or if the cache holds the converted network. Unless `engine` is
+        "keras", the first pass of a named network or a file in float32 stores the converted network
+        in the cache: a later process then embeds new samples without TensorFlow and Keras.
     also_cache : sequence of str or (str, str), default=()
         Further layers, or (layer, pooling) pairs, that a pass stores as well, so that a search over
-        them needs one pass in all. A layer alone has the pooling `pooling`; None is the output of
-        the network. Samples that can no longer be read are left out there.
+        them needs one pass in all. A layer alone gets the pooling `pooling`; None is the output of
+        the network. Samples that can no longer be read get no rows for these layers.
     views : int, default=1
-        Number of embeddings of each sample, with its own: the sample unchanged, and ``views - 1``
-        augmented views that `augment` makes. 1 is the sample alone. (The `views` of
-        :class:`FineTune` counts augmented views only.) Sample and number determine an augmented
-        view, so each is embedded once. :meth:`transform` returns the mean of the embeddings, for
-        which a linear head predicts the mean of their scores; estimators train heads on all of
-        them. `views` may be changed after `fit`, to predict from more or fewer of them.
+        Number of embeddings of each sample: one of the sample unchanged, and ``views - 1`` of
+        augmented views that `augment` makes. (The `views` of :class:`FineTune` counts augmented
+        views only.) The sample and the number of a view determine it, so each is embedded once.
+        Estimators train their heads on all embeddings. :meth:`transform` returns their mean, for
+        which a linear head predicts the mean of their scores. `views` may be changed after `fit`,
+        to predict from more or fewer of them.
     augment : None, "standard", keras.Layer or sequence of them, default=None
-        Layers that make augmented views from pixels from 0 to 255; "standard" flips, shifts, zooms,
-        rotates and changes contrast a little. `fit` warns if ``views=1``, which does not use it.
+        Layers that make augmented views of images, given pixels from 0 to 255; "standard" flips,
+        shifts, zooms and rotates them and changes their contrast a little. `fit` warns if
+        ``views=1``, which does not use it.
     on_error : {"raise", "nan"}, default="raise"
-        Samples that cannot be read raise an error, or give rows of NaN and one warning.
+        What samples that cannot be read lead to: an error, or rows of NaN and one warning.
     n_jobs : int, default=None
         Number of threads that decode images; None is one per core.
     verbose : int or callable, default=0
@@ -137,14 +132,26 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Everything that decides the numbers, as of ``fit``; ``space_digest_`` is its digest.
     n_features_in_ : int
         Number of columns, for vectors and for frames; one for a frame of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype object
         Names of the columns, for frames only.
     report_ : Bunch
-        Report of the last ``transform``: ``n_samples``, ``n_hits``, ``n_forward`` (samples and
-        augmented views that went through the backbone), ``n_above_frontier`` (those that went
-        through the fine-tuned part only), ``seconds`` by stage, ``bytes_read``, ``bytes_written``,
-        ``engine`` (None if the network did not run), ``batch_size``, ``n_unread`` (samples that
-        could not be read).
+        Report of the last ``transform``, with these items:
+
+        - ``n_samples``; ``n_unread``, samples that could not be read;
+        - ``n_hits``, rows found in the cache; ``n_forward``, samples and augmented views that went
+          through the backbone; ``n_above_frontier``, those of them that went through its fine-tuned
+          part only;
+        - ``seconds``, dict from each stage to its time; ``bytes_read`` and ``bytes_written``, of
+          the cache;
+        - ``engine``, None if the network did not run, and ``batch_size``.
+
+    See Also
+    --------
+    TransferClassifier : An extractor and a classifier as one estimator.
+    TransferRegressor : An extractor and a regressor as one estimator.
+    EmbeddingCache : Folder in which the embeddings are kept.
+    list_backbones : Names of backbones.
+    embed_on_gpus : Embeddings from one process for each GPU.
 
     Examples
     --------
@@ -158,51 +165,6 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
     4
     """
 
-    def __init__(
-        self,
-        backbone: Any = "mobilenet_v2",
-        *,
-        weights: Any = "pretrained",
-        backbone_params: dict[str, Any] | None = None,
-        preprocessing: Any = "auto",
-        layer: str | None = None,
-        pooling: str | None = "auto",
-        n_prefix_tokens: int | None = None,
-        input_size: int | tuple[int, int] | None = None,
-        resize: str = "stretch",
-        in_channels: int | None = None,
-        cache: Any = "auto",
-        batch_size: int | str = "auto",
-        precision: str = "float32",
-        engine: str = "auto",
-        also_cache: Any = (),
-        views: int = 1,
-        augment: Any = None,
-        on_error: str = "raise",
-        n_jobs: int | None = None,
-        verbose: int | bool | Callable[[int, int], object] = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.backbone_params = backbone_params
-        self.preprocessing = preprocessing
-        self.layer = layer
-        self.pooling = pooling
-        self.n_prefix_tokens = n_prefix_tokens
-        self.input_size = input_size
-        self.resize = resize
-        self.in_channels = in_channels
-        self.cache = cache
-        self.batch_size = batch_size
-        self.precision = precision
-        self.engine = engine
-        self.also_cache = also_cache
-        self.views = views
-        self.augment = augment
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-
     @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the kind of samples; the frozen network is not trained.
@@ -210,12 +172,14 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         X : samples
-            See :meth:`transform`.
+            Samples: see :meth:`transform`.
         y : ignored
+            Not used; scikit-learn's pipelines pass it.
 
         Returns
         -------
         FeatureExtractor
+            The fitted extractor itself.
 
         Raises
         ------
@@ -225,6 +189,11 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
             `X` does not hold samples, or floating-point images seem to be scaled to 0..1.
         WeightsError, BackboneError
             The backbone is not available, or cannot be used.
+
+        See Also
+        --------
+        fit_transform : Fit and embed in one pass.
+        check_params : Check the parameters alone.
         """
         with self._state_kept_on_failure():
             samples = self._samples(X, reset=True)
@@ -257,8 +226,8 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         -------
         ndarray of shape (n_samples, n_features), float32
             Embeddings in the order of the samples, `out` if it was passed; the mean over augmented
-            views, if there are several. The shape is (n_samples, *feature_shape) with
-            ``pooling=None``.
+            views, if there are several. With ``pooling=None``, the shape is that of the layer
+            output: ``(n_samples, *feature_shape_)``.
 
         Raises
         ------
@@ -266,6 +235,22 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
             Some samples cannot be read; all of them are listed, and the others are stored.
         BackboneError
             The backbone computes other embeddings than when `fit` was called.
+
+        See Also
+        --------
+        fit_transform : Fit and embed in one pass.
+        transform_views : Embed each augmented view of the samples.
+        EmbeddingCache.open : Read stored embeddings without a pass.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from featx import FeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+        >>> extractor = FeatureExtractor("tiny").fit(images)
+        >>> out = np.empty((4, 400), np.float32)  # or a memmap, for more than fits in memory
+        >>> extractor.transform(list(images), out=out) is out
+        True
         """
         inputs, source = self._inputs(X)
         if out is not None:
@@ -278,7 +263,7 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         X : samples
-            See :meth:`transform`.
+            Samples: see :meth:`transform`.
 
         Returns
         -------
@@ -289,6 +274,10 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         ------
         BadSampleError, BackboneError
             The same faults as in :meth:`transform`.
+
+        See Also
+        --------
+        transform : Return the mean over the views of each sample.
 
         Examples
         --------
@@ -313,12 +302,25 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         X : samples
-            See :meth:`transform`.
+            Samples: see :meth:`transform`.
         y : ignored
+            Not used; scikit-learn's pipelines pass it.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
+            Embeddings, as :meth:`transform` returns them.
+
+        Raises
+        ------
+        ParameterError, InputError, WeightsError, BackboneError
+            The same faults as in :meth:`fit`.
+        BadSampleError
+            Some samples cannot be read; all of them are listed, and the others are stored.
+
+        See Also
+        --------
+        transform : Embed samples with a fitted extractor.
         """
         with self._state_kept_on_failure():
             samples = self._samples(X, reset=True)
@@ -340,10 +342,21 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         Parameters
         ----------
         input_features : ignored
+            Not used; scikit-learn's transformers pass it.
 
         Returns
         -------
         ndarray of shape (n_features,), dtype object
+            Names, as in ``"tiny_avg_0"``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from featx import FeatureExtractor
+        >>> images = np.zeros((1, 32, 32, 3), np.uint8)
+        >>> extractor = FeatureExtractor("tiny", layer="stage2").fit(images)
+        >>> extractor.get_feature_names_out()[:2].tolist()
+        ['tiny_stage2_avg_0', 'tiny_stage2_avg_1']
         """
         check_is_fitted(self, "feature_shape_")
         pooling = self.pooling
@@ -353,47 +366,19 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
         count = math.prod(self.feature_shape_)
         return np.array([f"{stem}_{number}" for number in range(count)], dtype=object)
 
-    def check_params(self) -> None:
-        """Check the parameters, as `fit` does before anything else.
-
-        Raises
-        ------
-        ParameterError
-            Some have faulty values; the message lists all of them.
-
-        Examples
-        --------
-        >>> from featx import FeatureExtractor
-        >>> FeatureExtractor("tiny", pooling="average").check_params()
-        Traceback (most recent call last):
-            ...
-        featx.exceptions.ParameterError: FeatureExtractor has a faulty parameter: \
-pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls', 'patches', \
-'cls+patches', 'cls+avg', 'flatten', None. Did you mean 'avg'?
-        """
-        check_extractor_params(type(self).__name__, {**vars(self), **self._path_params()})
-
     @property
     def space_digest_(self) -> str:
         """Digest of `space_`, by which the cache finds its rows."""
         return self.space_.digest
 
-    @property
-    def label(self) -> str:
-        """Name of the backbone, and of the layer if there is one, for messages."""
-        return "/".join(filter(None, (self._spec().label, self.layer)))
-
-    def has_named_weights(self) -> bool:
-        """Return True if another machine can build the backbone from its name and weights."""
-        spec = self._spec()
-        return spec.network is not None and spec.weights == PRETRAINED
-
-    def resolved_cache(self) -> EmbeddingCache | None:
-        """Return the cache that the parameter `cache` selects; None if nothing is cached."""
-        return resolve_cache(self._path_params()["cache"])
-
     def current_source(self) -> EmbeddingSource:
-        """Return the source of the embeddings that a fitted extractor gives now."""
+        """Return the source of the embeddings that a fitted extractor gives now.
+
+        Returns
+        -------
+        EmbeddingSource
+            Space of the embeddings, and the way to build the backbone that computes them.
+        """
         return self._source(self.array_shape_)
 
     def extract_also(
@@ -405,8 +390,20 @@ pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls',
     ) -> np.ndarray:
         """Embed samples, and store other layers of the backbone in the same pass.
 
-        `inputs` are as the backbone takes them: see :meth:`Samples.for_inputs`. `source` is that of
-        the embeddings, if the other layers are those of a copy of the backbone.
+        Parameters
+        ----------
+        inputs : Samples
+            Samples as the backbone takes them: see ``Samples.for_inputs``.
+        others : sequence of EmbeddingSource
+            Sources of the other layers.
+        source : EmbeddingSource, default=None
+            Source of the embeddings, if the other layers are those of a copy of the backbone; None
+            is :meth:`current_source`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+            Embeddings of the samples.
         """
         own = self.current_source()
         self._check_unchanged(own)
@@ -545,42 +542,6 @@ pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls',
         layers = as_layer_specs(self.also_cache, self.pooling)
         return resolve_layers(self._spec(), layers, own, array_shape=array_shape, cache=cache)
 
-    def _spec(self) -> BackboneSpec:
-        paths = self._path_params()
-        return BackboneSpec(
-            backbone=paths["backbone"],
-            weights=paths["weights"],
-            backbone_params=self.backbone_params,
-            preprocessing=self.preprocessing,
-            layer=self.layer,
-            pooling=self.pooling,
-            input_size=self.input_size,
-            resize=self.resize,
-            in_channels=self.in_channels,
-            precision=self.precision,
-            n_prefix_tokens=self.n_prefix_tokens,
-        )
-
-    def _path_params(self) -> dict[str, Any]:
-        """Return the parameters that may be paths, with relative paths as they were first resolved.
-
-        A relative path is resolved when it is first used, pickled or passed to another process, so
-        that fitted estimators, their clones and their copies in workers find the same files after
-        a change of the working directory.
-        """
-        first = self._paths_at_first()
-        return {
-            "backbone": self._backbone_at_first(first),
-            "weights": path_at_first(first, "weights", self.weights, is_path=_is_weights_file),
-            "cache": cache_at_first(first, self.cache),
-        }
-
-    def _backbone_at_first(self, first: dict[str, tuple[Any, str]]) -> Any:
-        if not is_preset(self.backbone):
-            return path_at_first(first, "backbone", self.backbone, is_path=_is_weights_file)
-        name = self.backbone.removeprefix(PREFIX)
-        return PREFIX + path_at_first(first, "backbone", name, is_path=os.path.isdir)
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "feature_shape_")
 
@@ -591,7 +552,3 @@ pooling='average': expected one of 'auto', 'avg', 'max', 'avgmax', 'gem', 'cls',
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _is_weights_file(path: str | os.PathLike[str]) -> bool:
-    return normalized_weights(path) != PRETRAINED and os.path.isfile(path)

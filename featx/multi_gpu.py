@@ -74,10 +74,9 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     Returns
     -------
     Bunch
-        n_samples, n_unread, n_hits, n_forward : int
-            Counts as in the `report_` of an extractor.
-        n_forward_of : dict of int to int
-            Number of samples that went through the backbone on each GPU.
+        Counts: ``n_samples``, ``n_unread``, ``n_hits`` and ``n_forward``, as in the ``report_`` of
+        a :class:`FeatureExtractor`; ``n_forward_of``, dict from the index of each GPU to the number
+        of samples that went through the backbone on it.
 
     Raises
     ------
@@ -96,6 +95,10 @@ def embed_on_gpus(extractor: FeatureExtractor, X: Any, *, gpus: int | Sequence[i
     -----
     EngineWarning
         Keras found no GPU in a process, which therefore runs on the CPU.
+
+    See Also
+    --------
+    FeatureExtractor : Extractor that finds the stored embeddings.
 
     Notes
     -----

@@ -26,10 +26,10 @@ from PIL import Image
 ROOT = Path(__file__).parents[1] / "featx"
 # From the top down; a call from a lower place to a higher one is a climb.
 LAYERS = (
-    ("estimators", "_transfer"),
+    ("estimators", "_transfer", "_transfer_params"),
     ("finetune", "export"),
     ("_training_data",),
-    ("extractor", "heads"),
+    ("extractor", "_extractor_params", "heads"),
     ("_extractor_validation", "extraction"),
     ("backbones",),
     ("engines", "cache"),

@@ -160,6 +160,9 @@ def find_network(name: str) -> Network:
 def list_backbones(library: str = "keras") -> list[Any]:
     """List the networks that have a name, or the presets of KerasHub.
 
+    Nothing is built or downloaded. A name is what ``FeatureExtractor(backbone=...)`` takes; before
+    that of a preset, write ``"keras_hub:"``.
+
     Parameters
     ----------
     library : {"keras", "keras_hub"}, default="keras"
@@ -179,6 +182,10 @@ def list_backbones(library: str = "keras") -> list[Any]:
         `library` has another value.
     BackboneError
         KerasHub is not installed.
+
+    See Also
+    --------
+    FeatureExtractor : Extractor that takes a name as its backbone.
 
     Examples
     --------

@@ -18,25 +18,16 @@ atomically, as POSIX, NFS and NTFS guarantee.
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from sklearn.base import clone
 
-from featx._files import (
-    PART_NAME,
-    check_folder,
-    names_in,
-    remove_abandoned_parts,
-    remove_written,
-)
+from featx._files import check_folder, remove_abandoned_parts
 from featx._text import one_line
 from featx._validation import as_path
 from featx.cache.damage import DamageLog
@@ -50,7 +41,13 @@ from featx.cache.exchange import (
     write_table,
 )
 from featx.cache.facts import FactStore
-from featx.cache.graph_store import GRAPH_NAME, GRAPH_START, GraphStore
+from featx.cache.folder import (
+    absolute_cache_path,
+    check_cache_path,
+    clear_parts,
+    default_cache_path,
+)
+from featx.cache.graph_store import GraphStore
 from featx.cache.lazy_array import LazyEmbeddings
 from featx.cache.maintenance import (
     Eviction,
@@ -69,40 +66,20 @@ from featx.cache.maintenance import (
 )
 from featx.cache.shard import Shard
 from featx.cache.store import SpaceStore
-from featx.cache.usage import USAGE_FILE
 from featx.digests.space import STORED_DTYPES, Space
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import identify
 
-_DIGEST = "[0-9a-f]{32}"
-_SHARD = "shard-[0-9a-f-]+"
-# The first bytes of the files that featx writes to each part, by a pattern of their names. Those
-# of quarantined files may be damaged.
-_WRITTEN = {
-    "spaces": {
-        rf"{_SHARD}\.h5": b"\x89HDF",
-        rf"{_SHARD}\.index": b"featx-shard-index-",
-        re.escape(USAGE_FILE): b"",
-        PART_NAME: b"",
-    },
-    "notes": {rf"{_DIGEST}\.json": b"{", PART_NAME: b""},
-    "files": {rf"files-{_DIGEST}\.index": b"featx-file-index-", PART_NAME: b""},
-    "graphs": {GRAPH_NAME: GRAPH_START, PART_NAME: b""},
-    "damaged": {
-        rf"{_DIGEST}-{_SHARD}\.(h5|index)(\.{_DIGEST})?": b"",
-        rf"graphs-{GRAPH_NAME}(\.{_DIGEST})?": b"",
-        PART_NAME: b"",
-    },
-    "tuning": {rf"{_DIGEST}\.tuning": b"PK", PART_NAME: b""},
-}
-CACHE_PARTS = tuple(_WRITTEN)
-_EXPECTED = "expected a folder, or the default cache by leaving it out"
-
 
 class EmbeddingCache:
     """A folder of embeddings, shared by any number of processes.
+
+    Pass it, or its path, as the `cache` of a :class:`FeatureExtractor`. Each row, the embedding of
+    one sample, is checked when it is read, and computed again if it is damaged. Rows of the same
+    backbone, weights and preprocessing are comparable: they form a space, which has a digest, and
+    are stored in files called shards. The whole folder may be deleted at any time.
 
     Parameters
     ----------
@@ -113,13 +90,36 @@ class EmbeddingCache:
         Dtype in which rows are stored. float16 takes half the space on disk and keeps three digits,
         which is enough for most heads. Such rows have their own space, and are read as float32.
 
+    Attributes
+    ----------
+    path : Path
+        Absolute path of the folder.
+    dtype : str
+        Dtype in which rows are stored.
+
+    Raises
+    ------
+    ParameterError
+        No folder can have this path, or the dtype is not one of these.
+
+    See Also
+    --------
+    FeatureExtractor : Extractor that fills a cache, and reads it.
+
     Examples
     --------
     >>> import tempfile
-    >>> from featx import EmbeddingCache
+    >>> import numpy as np
+    >>> from featx import EmbeddingCache, FeatureExtractor
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     >>> cache = EmbeddingCache(tempfile.mkdtemp())
+    >>> extractor = FeatureExtractor("tiny", cache=cache).fit(images)
+    >>> embeddings = extractor.transform(images)
     >>> cache.info()["n_rows"]
-    0
+    4
+    >>> embeddings = extractor.transform(images)  # all of them are read
+    >>> extractor.report_.n_hits, extractor.report_.n_forward
+    (4, 0)
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class EmbeddingCache:
             raise ParameterError(
                 f"dtype={dtype!r}: expected one of {', '.join(map(repr, STORED_DTYPES))}"
             )
-        self.path = default_cache_path() if path is None else _absolute_cache_path(path)
-        _check_cache_path(self.path)
+        self.path = default_cache_path() if path is None else absolute_cache_path(path)
+        check_cache_path(self.path)
         self.dtype = dtype
 
     def __repr__(self) -> str:
@@ -173,7 +173,18 @@ class EmbeddingCache:
         return {}
 
     def store(self, space: Space) -> SpaceStore:
-        """Return the store of a space, always the same object, so that indexes stay in memory."""
+        """Return the store of a space, always the same object, so that indexes stay in memory.
+
+        Parameters
+        ----------
+        space : Space
+            Space of the rows, such as ``extractor.space_``.
+
+        Returns
+        -------
+        SpaceStore
+            Store, from which rows are read and to which they are added.
+        """
         if space.digest not in self._stores:
             folder, damaged = self._part("spaces", space.digest), self.path / "damaged"
             self._stores[space.digest] = SpaceStore(folder, space, damaged_folder=damaged)
@@ -250,6 +261,19 @@ class EmbeddingCache:
         ------
         ParameterError
             `sample` needs `extractor` and `X`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from featx import EmbeddingCache, FeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+        >>> cache = EmbeddingCache(tempfile.mkdtemp())
+        >>> extractor = FeatureExtractor("tiny", cache=cache)
+        >>> embeddings = extractor.fit_transform(images)
+        >>> found = cache.verify(sample=2, extractor=extractor, X=images)
+        >>> found["n_rows"], found["damaged"], found["n_sampled"], found["differing"]
+        (4, {}, 2, [])
         """
         if sample < 0 or (sample and (extractor is None or X is None)):
             raise ParameterError(f"sample={sample}: expected 0, or more with an extractor and X")
@@ -274,6 +298,8 @@ class EmbeddingCache:
     def compact(self) -> None:
         """Merge small shards into few, dropping rows that are stored twice.
 
+        A pass does this by itself once its space has many shards.
+
         Raises
         ------
         OSError
@@ -293,12 +319,20 @@ class EmbeddingCache:
 
         Parameters
         ----------
-        max_bytes, older_than
-            Parameters of :meth:`evict`.
+        max_bytes : int, default=None
+            Largest size of the remaining rows and graphs, in bytes.
+        older_than : timedelta, default=None
+            Time since the last use after which all rows of a space are removed.
 
         Returns
         -------
         list of Eviction
+            Shards to be removed, summed up for each space, as :meth:`evict` returns them.
+
+        Raises
+        ------
+        ParameterError
+            Neither parameter was passed, or one is negative.
         """
         return [eviction for _, _, eviction in self._evictions(max_bytes, older_than)]
 
@@ -319,12 +353,29 @@ class EmbeddingCache:
         Returns
         -------
         list of Eviction
-            Removed shards, summed up for each space.
+            Removed shards, summed up for each space: ``digest``, ``label``, ``last_used``,
+            ``n_shards``, ``n_rows`` and ``size_bytes``.
 
         Raises
         ------
         ParameterError
             Neither parameter was passed, or one is negative.
+
+        See Also
+        --------
+        clear : Remove everything.
+        evictable : List what would be removed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from featx import EmbeddingCache, FeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+        >>> cache = EmbeddingCache(tempfile.mkdtemp())
+        >>> embeddings = FeatureExtractor("tiny", cache=cache).fit_transform(images)
+        >>> [each.n_rows for each in cache.evict(max_bytes=0)]
+        [4]
         """
         evictions = self._evictions(max_bytes, older_than)
         for store, shards, _ in evictions:
@@ -354,6 +405,7 @@ class EmbeddingCache:
         Returns
         -------
         LazyEmbeddings of shape (n_rows, n_features), float32
+            Array whose rows are read, and checked, when it is sliced.
 
         Raises
         ------
@@ -361,6 +413,23 @@ class EmbeddingCache:
             There is no such space, or more than one.
         MissingRowsError
             Rows of `X` are not stored.
+
+        See Also
+        --------
+        export : Write the rows to one file.
+        MomentPCA : Principal components of more rows than fit in memory.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from featx import EmbeddingCache, FeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+        >>> cache = EmbeddingCache(tempfile.mkdtemp())
+        >>> embeddings = FeatureExtractor("tiny", cache=cache).fit_transform(images)
+        >>> rows = cache.open(X=images[2:])
+        >>> rows.shape, bool((rows[0] == embeddings[2]).all())
+        ((2, 400), True)
         """
         store = self._chosen_store(space)
         if X is None:
@@ -394,9 +463,11 @@ class EmbeddingCache:
             its permissions are kept.
         format : {"h5", "npz", "parquet", "csv"}, default=None
             Format; None is that of the suffix. Parquet needs ``featx[parquet]``.
-        space, X
-            Rows to write, in their order: see :meth:`open`. With `X`, the names of the samples are
-            written as well.
+        space : str or Space, default=None
+            Space, such as ``extractor.space_``, its digest, or the first digits of the digest; None
+            if there is only one space.
+        X : samples, default=None
+            Samples whose rows to write, in their order, with their names; None writes all rows.
         y : array-like of shape (n_samples,), default=None
             Labels of `X`, written as text.
 
@@ -406,6 +477,24 @@ class EmbeddingCache:
             See :meth:`open`.
         OSError
             The file cannot be written; nothing is left behind.
+
+        See Also
+        --------
+        import_ : Add exported rows to a cache.
+        open : Read the rows in this process.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from featx import EmbeddingCache, FeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+        >>> cache = EmbeddingCache(tempfile.mkdtemp())
+        >>> embeddings = FeatureExtractor("tiny", cache=cache).fit_transform(images)
+        >>> path = os.path.join(tempfile.mkdtemp(), "pets.h5")
+        >>> cache.export(path, X=images, y=["cat", "dog"] * 2)
+        >>> EmbeddingCache(tempfile.mkdtemp()).import_(path)
+        Imported(n_rows=4, n_added=4, n_damaged=0)
         """
         path = as_path(path)
         check_rows_export(path, format)
@@ -429,11 +518,13 @@ class EmbeddingCache:
         Parameters
         ----------
         path : str or Path
+            Path of the exported file, or of the folder.
 
         Returns
         -------
         Imported
-            ``n_rows``, ``n_added`` and ``n_damaged``.
+            Numbers of rows: ``n_rows`` in the files, ``n_added``, and ``n_damaged``, which were
+            left out.
 
         Raises
         ------
@@ -441,6 +532,10 @@ class EmbeddingCache:
             A file was not exported by featx, or is not safe to read; nothing was added.
         OSError
             Rows cannot be stored.
+
+        See Also
+        --------
+        export : Write the rows of a space to one file; its example also imports them.
         """
         outcomes = [
             add_rows(shard, self.store(shard.space)) for shard in read_shards(as_path(path))
@@ -464,12 +559,7 @@ class EmbeddingCache:
         OSError
             Something cannot be removed.
         """
-        freed_bytes = 0
-        for name, starts in _WRITTEN.items():
-            # Earlier releases renamed a folder before they removed it, and may have been killed.
-            renamed = re.compile(rf"\.{name}\.{_DIGEST}\.cleared")
-            for folder in (name, *filter(renamed.fullmatch, names_in(self.path))):
-                freed_bytes += _clear_cache_folder(self.path / folder, starts)
+        freed_bytes = clear_parts(self.path)
         self.__dict__.pop("files", None)
         self.__dict__.pop("graphs", None)
         self._stores.clear()
@@ -490,39 +580,6 @@ class EmbeddingCache:
         return [self.store(space) for space in spaces if space is not None]
 
 
-def _clear_cache_folder(folder: Path, starts: dict[str, bytes]) -> int:
-    """Remove what featx wrote to a folder and to those of spaces in it; return the freed bytes."""
-    spaces = filter(re.compile(_DIGEST).fullmatch, names_in(folder))
-    freed_bytes = sum(remove_written(folder / space, starts) for space in spaces)
-    return freed_bytes + remove_written(folder, starts)
-
-
-def _absolute_cache_path(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a cache; an empty string is not the current folder."""
-    if not os.fspath(path):
-        raise ParameterError.of("cache", path, _EXPECTED)
-    try:
-        return Path(path).expanduser().absolute()
-    except (RuntimeError, TypeError) as exc:  # a user without a home, or bytes
-        raise ParameterError.of("cache", os.fspath(path), f"{exc}: {_EXPECTED}") from exc
-
-
-def _check_cache_path(folder: Path) -> None:
-    """Raise ParameterError if no folder can have this path."""
-    try:
-        os.lstat(folder / CACHE_PARTS[0])
-    except (ValueError, OSError) as exc:  # a null character, or too long a name
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        if isinstance(exc, ValueError) or exc.errno == errno.ENAMETOOLONG:
-            raise ParameterError.of("cache", str(folder), f"{reason}: {_EXPECTED}") from exc
-
-
-def default_cache_path() -> Path:
-    """Return ``$FEATX_CACHE`` if it is set, else ``featx`` in the user's cache folder."""
-    path = os.environ.get("FEATX_CACHE") or platformdirs.user_cache_path("featx")
-    return Path(path).expanduser().absolute()
-
-
 # Indexes that were read once serve every estimator of the process: a grid search makes hundreds of
 # clones, which would each read them again.
 _SHARED: dict[Path, EmbeddingCache] = {}
@@ -532,7 +589,7 @@ def resolve_cache(cache: Any) -> EmbeddingCache | None:
     """Return the cache for the `cache` parameter of an extractor; None if nothing is cached."""
     if cache is None or isinstance(cache, EmbeddingCache):
         return cache
-    path = default_cache_path() if cache == "auto" else _absolute_cache_path(cache)
+    path = default_cache_path() if cache == "auto" else absolute_cache_path(cache)
     if path not in _SHARED:
         _SHARED.setdefault(path, EmbeddingCache(path))
     return _SHARED[path]

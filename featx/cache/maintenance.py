@@ -237,6 +237,7 @@ class Eviction(NamedTuple):
     last_used : str or None
         Time of its last use in UTC, ISO 8601.
     n_shards, n_rows, size_bytes : int
+        Number of the shards, of the rows in them, and bytes that their removal frees.
     """
 
     digest: str

@@ -58,7 +58,7 @@ def _check_cache_exists(cache: EmbeddingCache, path: str | None) -> None:
         named = f"FEATX_CACHE={os.environ['FEATX_CACHE']}"
     if not named:
         return
-    from featx.cache.cache import CACHE_PARTS
+    from featx.cache.folder import CACHE_PARTS
 
     if not cache.path.is_dir():
         raise InputError(f"{named}: there is no such cache; {cache.path} is not a folder")

@@ -34,7 +34,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featx._threads import blas_threads_for
-from featx.cache.cache import CACHE_PARTS, EmbeddingCache
+from featx.cache.cache import EmbeddingCache
+from featx.cache.folder import CACHE_PARTS
 from featx.estimators import TransferClassifier
 from featx.exceptions import InputError, MissingExtraError
 from featx.extractor import FeatureExtractor

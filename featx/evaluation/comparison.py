@@ -126,10 +126,11 @@ class HeadComparison(NamedTuple):
     Attributes
     ----------
     head : str
+        Name that was passed, or the class of an estimator.
     mean, spread : float
         Mean accuracy over the folds, and its standard deviation.
     seconds : float
-        Wall time.
+        Wall time of all folds.
     scores : list of float
         Accuracy of each fold.
     p_value : float
@@ -177,7 +178,9 @@ def compare_heads(
     Returns
     -------
     list of HeadComparison
-        Results in the order of the heads.
+        Results in the order of the heads, each with ``head``, ``mean`` and ``spread`` of the
+        accuracy, ``seconds``, ``scores`` of the folds, and ``p_value``, the probability that the
+        difference from the best head is at least as large by chance.
 
     Raises
     ------
@@ -187,6 +190,11 @@ def compare_heads(
         Labels or groups are faulty, or a class has too few samples or there are too few groups.
     ValueError
         Lengths differ, or values are missing or infinite.
+
+    See Also
+    --------
+    near_duplicates : Groups that keep copies in one fold.
+    report : Evaluation of estimators from images, with such a comparison.
 
     Examples
     --------

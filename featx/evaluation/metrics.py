@@ -53,11 +53,23 @@ def evaluate(
     Returns
     -------
     dict
-        Plain data: ``accuracy``; ``classes``, the ``precision``, ``recall``, ``f1-score`` and
-        ``support`` of each; ``macro`` and ``weighted``, their averages; ``confusion``, with
-        ``labels`` and ``counts`` (rows are true classes, columns predicted ones); ``intervals``,
-        see :func:`~featx.evaluation.metrics.intervals`; with probabilities,
-        ``calibration``, see :func:`~featx.evaluation.metrics.calibration`.
+        Plain data, with these items:
+
+        - ``accuracy``, from 0 to 1;
+        - ``classes``, the ``precision``, ``recall``, ``f1-score`` and ``support`` of each;
+          ``macro`` and ``weighted``, their averages;
+        - ``confusion``, with ``labels`` and ``counts`` (rows are true classes, columns predicted
+          ones);
+        - ``intervals``, the ends of confidence intervals: of ``accuracy``, of the averages in
+          ``macro``, and of each class in ``classes``; ``confidence``, their level. Fractions have
+          Wilson's score intervals (1927); F1 scores and averages have percentiles of a bootstrap,
+          which are too narrow with few samples;
+        - ``calibration``, with probabilities only: ``error``, the expected calibration error of Guo
+          et al. 2017 (arXiv 1706.04599), from 0 to 1; ``log_loss``, in nats; ``temperature``, by
+          which to divide the scores for the lowest log loss, and that loss,
+          ``log_loss_at_temperature``; ``tendency``, "overconfident" or "underconfident" if the
+          temperature differs from 1 by more than chance, else None; ``bins``, the ``n_samples``,
+          mean ``probability`` and ``accuracy`` of each bin of a reliability diagram.
 
     Raises
     ------
@@ -68,6 +80,12 @@ def evaluate(
         of several types, or `proba` does not fit them.
     ValueError
         Lengths differ.
+
+    See Also
+    --------
+    report : Cross-validation of an estimator, with these metrics.
+    compare_heads : Accuracies of several heads on the same folds.
+    MistakesDisplay : Pictures whose predictions are wrong.
 
     Examples
     --------

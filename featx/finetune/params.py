@@ -107,6 +107,12 @@ default="auto"
         Callbacks that get ``loss``, ``val_loss`` and ``val_score`` of each epoch; clones share
         them.
 
+    See Also
+    --------
+    TransferClassifier : Estimator that is fine-tuned, for classes.
+    TransferRegressor : Estimator that is fine-tuned, for numbers.
+    TuningHistoryDisplay : Plot of losses and scores by epoch.
+
     Notes
     -----
     Weight decay, gradient clipping, averaged weights and momentum are options of the optimizer. If
@@ -202,8 +208,7 @@ default="auto"
             ...
         featx.exceptions.ParameterError: FineTune has 2 faulty parameters:
           epochs=0: expected a positive integer.
-          schedule='cosin': expected one of 'cosine', 'one-cycle', 'constant'. Did you mean \
-'cosine'?
+          schedule='cosin': expected one of 'cosine', ... Did you mean 'cosine'?
         """
         faults = ParameterFaults(type(self).__name__)
         if not _is_valid_unfreeze(self.unfreeze):

@@ -60,6 +60,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     Parameters
     ----------
     path : str or Path
+        Path of the folder.
 
     Returns
     -------
@@ -79,6 +80,11 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
         Files, folders or links were left out, or names of classes are easily confused; one warning
         names them. Litter of operating systems (``Thumbs.db``, ``__MACOSX``, ``@eaDir``, ...) is
         left out without a warning.
+
+    See Also
+    --------
+    FeatureExtractor : Extractor that takes the paths.
+    find_image_issues : Images that are unreadable, dark, blurred, tiny, and the like.
 
     Examples
     --------

@@ -114,15 +114,17 @@ class ProbeClassifier(ClassifierMixin, BaseProbe):
     classes_: Any
 
     def predict(self, X: Any) -> Any:
-        """Predict the classes of samples, or the labels of a `RidgeProbe` fitted on several.
+        """Predict the class of each sample, or its labels if a `RidgeProbe` was fitted on several.
 
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         array of shape (n_samples,) or (n_samples, n_labels)
+            Class of each sample; with several labels per sample, 1 for each that applies, else 0.
         """
         return self._decide(self._compute_scores(X, "predict"))
 
@@ -132,12 +134,16 @@ class ProbeClassifier(ClassifierMixin, BaseProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True labels.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score; None is 1 for each.
 
         Returns
         -------
         float
+            Accuracy, from 0 to 1.
         """
         check_is_fitted(self)
         if not is_array_api(y) and isinstance(self.classes_, np.ndarray):
@@ -181,17 +187,19 @@ class LinearPathProbe(BaseProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or values. `RidgeProbe` takes several columns of 0 and 1, `RidgeProbeRegressor`
             several columns of values.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights in training and in scores.
+            Weights in training and in scores; None is 1 for each sample.
         groups : array-like of shape (n_samples,), default=None
             Groups for a splitter that keeps them together.
 
         Returns
         -------
         self
+            The fitted probe itself.
 
         Raises
         ------
@@ -275,10 +283,13 @@ class LinearPathClassifier(ProbeClassifier, LinearPathProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         array of shape (n_samples,) for two classes, else (n_samples, n_classes)
+            Scores, the largest for the predicted class. Those of two classes are scores of the
+            second one, above 0 where it is predicted.
         """
         return self._decisions(X, "decision_function")
 

@@ -31,8 +31,9 @@ class KNNProbe(CosineProbe):
     2104.14294). Nothing is trained, so the score measures the embeddings alone. One list of
     neighbors for each held-out sample scores all numbers of neighbors.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU. They are compared on their device; predictions are on it too, unless classes are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU. They are compared on their device; predictions are on it too,
+    unless classes are strings.
 
     Parameters
     ----------
@@ -52,7 +53,15 @@ class KNNProbe(CosineProbe):
     path_ : dict
         ``"n_neighbors"`` (n_candidates,), increasing, and ``"scores"`` (n_candidates, n_folds).
     classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
     n_features_in_ : int
+        Number of features of the embeddings.
+
+    See Also
+    --------
+    LinearProbe : Logistic regression whose strength is selected.
+    NearestMeanProbe : Classification by the nearest class mean.
+    find_similar : Samples that are most similar to a query.
 
     Examples
     --------
@@ -79,12 +88,14 @@ class KNNProbe(CosineProbe):
         X : array-like of shape (n_samples, n_features)
             Embeddings, stored as unit vectors in their own precision.
         y : array-like of shape (n_samples,)
+            Class labels.
         groups : array-like of shape (n_samples,), default=None
             Groups for a splitter that keeps them together.
 
         Returns
         -------
         self
+            The fitted probe itself.
 
         Raises
         ------
@@ -117,10 +128,12 @@ class KNNProbe(CosineProbe):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Embeddings.
 
         Returns
         -------
         array of shape (n_samples, n_classes), float64
+            Fractions, with columns in the order of `classes_`; those of a sample sum to 1.
         """
         return to_same_device(self._compute_scores(X, "predict_proba"), X)
 

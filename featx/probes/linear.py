@@ -36,10 +36,10 @@ class LinearProbe(LinearPathClassifier):
     before it, on uncorrelated features, and one matrix product serves all folds. Folds are computed
     in float32 and the final fit in float64; float32 rows stay float32.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU that supports float64. They are multiplied on their device; coefficients agree with those
-    from NumPy arrays within 1e-5 of the largest. Predictions are on that device too, unless classes
-    are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU that supports float64. They are multiplied on their device;
+    coefficients agree with those from NumPy arrays within 1e-5 of the largest. Predictions are on
+    that device too, unless classes are strings.
 
     Parameters
     ----------
@@ -47,6 +47,7 @@ class LinearProbe(LinearPathClassifier):
         Inverse strengths of the regularization, above 0, as in ``LogisticRegression(C=...)``. None
         is 45 strengths from 1e-6 to 1e5, evenly spaced on a logarithmic scale.
     fit_intercept : bool, default=True
+        True if a constant is added to the scores.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in training, not in scores.
     cv : int, splitter, iterable of (train, test) or None, default=None
@@ -66,9 +67,19 @@ class LinearProbe(LinearPathClassifier):
     path_ : dict
         ``"Cs"`` (n_tried,), increasing, and ``"scores"`` (n_tried, n_folds).
     classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        Coefficients of the features, float64.
     intercept_ : ndarray of shape (n_classes,) or (1,)
+        Constants that are added to the scores, float64.
     n_features_in_ : int
+        Number of features of the embeddings.
+
+    See Also
+    --------
+    RidgeProbe : Ridge classification along a path of strengths, which takes less time.
+    ProbePathDisplay : Plot of the scores along the path.
+    TransferClassifier : Estimator from images to classes; ``head="probe"`` is this probe.
 
     Examples
     --------
@@ -105,10 +116,12 @@ class LinearProbe(LinearPathClassifier):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         array of shape (n_samples, n_classes), float64
+            Probabilities, with columns in the order of `classes_`; those of a sample sum to 1.
         """
         logs = log_probabilities(self._decisions(X, "predict_proba"))
         return namespace(logs).exp(logs)
@@ -119,10 +132,12 @@ class LinearProbe(LinearPathClassifier):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         array of shape (n_samples, n_classes), float64
+            Natural logarithms of what :meth:`predict_proba` returns.
         """
         return log_probabilities(self._decisions(X, "predict_log_proba"))
 

@@ -20,15 +20,22 @@ class NearestMeanProbe(CosineProbe):
     scikit-learn's ``NearestCentroid`` takes no weights, and warns of features that are zero in a
     class, as many features of embeddings are.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU; predictions are on their device too, unless classes are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU; predictions are on their device too, unless classes are strings.
 
     Attributes
     ----------
     means_ : ndarray of shape (n_classes, n_features)
         Means of length 1; zeros for a class whose samples have weight 0.
     classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
     n_features_in_ : int
+        Number of features of the embeddings.
+
+    See Also
+    --------
+    KNNProbe : Classification by the nearest samples.
+    LinearProbe : Logistic regression whose strength is selected.
 
     Examples
     --------
@@ -45,12 +52,16 @@ class NearestMeanProbe(CosineProbe):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Embeddings.
         y : array-like of shape (n_samples,)
+            Class labels.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights in the means, 0 or more; None is 1 for each sample.
 
         Returns
         -------
         self
+            The fitted probe itself.
 
         Raises
         ------
@@ -69,6 +80,7 @@ class NearestMeanProbe(CosineProbe):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Embeddings.
 
         Returns
         -------

@@ -38,8 +38,16 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     components_ : ndarray of shape (n_components, n_features), float64
         Directions in order of decreasing variance; the entry of largest magnitude is positive.
     explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,), float64
+        Variance along each component, and its fraction of the variance of all features.
     mean_ : ndarray of shape (n_features,)
+        Mean of each feature, which is subtracted.
     n_features_in_ : int
+        Number of features of the embeddings.
+
+    See Also
+    --------
+    EmbeddingCache.open : Array of stored embeddings that is read when it is sliced.
+    EmbeddingMapDisplay : Plot of two components.
 
     Examples
     --------
@@ -61,11 +69,14 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
         y : ignored
+            Not used; scikit-learn's pipelines pass it.
 
         Returns
         -------
         self
+            The fitted transformer itself.
 
         Raises
         ------
@@ -104,10 +115,12 @@ class MomentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         ndarray of shape (n_samples, n_components), float64, or float32 if the rows are
+            Components of each row; with ``whiten=True``, divided by their standard deviations.
         """
 
         def components_of(rows: np.ndarray) -> np.ndarray:

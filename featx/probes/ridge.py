@@ -143,10 +143,10 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
     features, the products of samples are decomposed instead. Held-out float32 rows are centered and
     scored in float32.
 
-    With ``array_api_dispatch=True`` rows may be arrays of another library, such as torch tensors on
-    a GPU that supports float64. They are multiplied on their device; coefficients agree with those
-    from NumPy arrays within 1e-5 of the largest. Predictions are on that device too, unless classes
-    are strings.
+    After ``sklearn.set_config(array_api_dispatch=True)``, rows may be arrays of another library,
+    such as torch tensors on a GPU that supports float64. They are multiplied on their device;
+    coefficients agree with those from NumPy arrays within 1e-5 of the largest. Predictions are on
+    that device too, unless classes are strings.
 
     Parameters
     ----------
@@ -154,6 +154,7 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
         Strengths of the regularization, above 0. None is 45 strengths from 1e-6 to 1e5, evenly
         spaced on a logarithmic scale, as in Kornblith et al. 2019 (arXiv 1805.08974).
     fit_intercept : bool, default=True
+        True if a constant is added to the scores.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in training, not in scores.
     cv : int, splitter, iterable of (train, test) or None, default=None
@@ -171,9 +172,19 @@ class RidgeProbe(LinearPathClassifier, _RidgePathProbe):
     path_ : dict
         ``"alphas"`` (n_alphas,), increasing, and ``"scores"`` (n_alphas, n_folds).
     classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted; the indices of the columns, if `y` has several.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        Coefficients of the features, float64.
     intercept_ : ndarray of shape (n_classes,) or (1,)
+        Constants that are added to the scores, float64.
     n_features_in_ : int
+        Number of features of the embeddings.
+
+    See Also
+    --------
+    RidgeProbeRegressor : The same for numbers instead of classes.
+    LinearProbe : Logistic regression along a path of strengths.
+    ProbePathDisplay : Plot of the scores along the path.
 
     Examples
     --------
@@ -250,6 +261,7 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePathProbe):
     alphas : array-like of shape (n_alphas,) or None, default=None
         Strengths of the regularization, above 0; None is 45 strengths from 1e-6 to 1e5.
     fit_intercept : bool, default=True
+        True if a constant is added to the predictions.
     cv : int, splitter, iterable of (train, test) or None, default=None
         Cross-validation by which the strength is selected; None is five folds.
     scoring : str, callable or None, default=None
@@ -264,8 +276,17 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePathProbe):
     path_ : dict
         ``"alphas"`` (n_alphas,), increasing, and ``"scores"`` (n_alphas, n_folds).
     coef_ : ndarray of shape (n_features,) or (n_targets, n_features)
+        Coefficients of the features, float64.
     intercept_ : float or ndarray of shape (n_targets,)
+        Constants that are added to the predictions, float64.
     n_features_in_ : int
+        Number of features of the embeddings.
+
+    See Also
+    --------
+    RidgeProbe : The same for classes instead of numbers.
+    ProbePathDisplay : Plot of the scores along the path.
+    TransferRegressor : Estimator from images to numbers.
 
     Examples
     --------
@@ -284,10 +305,12 @@ class RidgeProbeRegressor(RegressorMixin, _RidgePathProbe):
         Parameters
         ----------
         X : array-like or LazyEmbeddings of shape (n_samples, n_features)
+            Embeddings, in memory or on disk.
 
         Returns
         -------
         array of shape (n_samples,) or (n_samples, n_targets)
+            Predicted values.
         """
         return self._decide(self._compute_scores(X, "predict"))
 

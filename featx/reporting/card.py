@@ -39,6 +39,11 @@ class ModelCard:
     body : str
         Markdown below the front matter.
 
+    See Also
+    --------
+    model_card : Describe an estimator as a model card.
+    report : Evaluation of an estimator, whose scores a card shows.
+
     Examples
     --------
     >>> import numpy as np
@@ -74,6 +79,20 @@ class ModelCard:
             `path` is of another type, or a folder, a link or a device, or its folder is missing.
         OSError
             The file cannot be written; an existing file is unharmed.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from featx import ModelCard
+        >>> path = os.path.join(tempfile.mkdtemp(), "README.md")
+        >>> ModelCard({"license": "mit"}, "# Cats and dogs").save(path)
+        >>> with open(path) as file:
+        ...     print(file.read())
+        ---
+        license: mit
+        ---
+        <BLANKLINE>
+        # Cats and dogs
         """
         path = as_path(path)
         if not path.absolute().parent.is_dir():
@@ -101,6 +120,7 @@ def model_card(estimator: Any, report: Any = None) -> ModelCard:
     Returns
     -------
     ModelCard
+        Card, whose text is ``str(card)``, and which ``card.save(path)`` writes to a file.
 
     Raises
     ------

@@ -28,18 +28,31 @@ class ProbePathDisplay:
     strengths : ndarray of shape (n_strengths,)
         Strengths that were tried, or numbers of neighbors; increasing.
     scores : ndarray of shape (n_strengths, n_folds)
+        Scores of each strength in each fold.
     selected : float
         Strength that was selected.
     strength_name : str, default="strength"
+        Label of the horizontal axis, such as ``"C"``.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        Axes with the plot.
     figure_ : matplotlib Figure
+        Figure of the axes.
     line_ : matplotlib Line2D
+        Means over the folds.
     band_ : matplotlib PolyCollection
+        Range of the folds.
     selected_ : matplotlib Line2D
         Mark of the selected strength.
+
+    See Also
+    --------
+    LinearProbe : Logistic regression along a path of strengths.
+    RidgeProbe : Ridge classification along a path of strengths.
+    RidgeProbeRegressor : Ridge regression along a path of strengths.
+    KNNProbe : Nearest neighbors, whose number is selected.
 
     Examples
     --------
@@ -80,6 +93,7 @@ class ProbePathDisplay:
         Returns
         -------
         ProbePathDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -120,6 +134,7 @@ class ProbePathDisplay:
         Returns
         -------
         ProbePathDisplay
+            The display itself.
         """
         self.ax_ = ax = axes_or_new(ax, f"{type(self).__name__}.plot")
         self.figure_ = ax.figure
@@ -170,6 +185,7 @@ class TuningHistoryDisplay:
     head_score : float, default=None
         Validation score of the head before training.
     score_name : str, default="validation score"
+        Label of the axis of scores.
 
     Attributes
     ----------
@@ -178,11 +194,18 @@ class TuningHistoryDisplay:
     axes_ : ndarray of shape (2,), matplotlib Axes
         Axes of losses and of scores.
     figure_ : matplotlib Figure
+        Figure of the axes.
     lines_ : list of matplotlib Line2D
         Losses, then the scores.
     head_line_ : matplotlib Line2D or None
+        Score of the head before training, if it is known.
     best_ : list of matplotlib Line2D
         Marks of the best epoch.
+
+    See Also
+    --------
+    FineTune : Parameters of fine-tuning.
+    TransferClassifier : Estimator whose ``report_`` has the history.
 
     Examples
     --------
@@ -225,6 +248,7 @@ class TuningHistoryDisplay:
         Returns
         -------
         TuningHistoryDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -287,6 +311,7 @@ class TuningHistoryDisplay:
         Returns
         -------
         TuningHistoryDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -327,6 +352,7 @@ class TuningHistoryDisplay:
         Returns
         -------
         TuningHistoryDisplay
+            The display itself.
         """
         self.ax_ = ax = axes_or_new(ax, f"{type(self).__name__}.plot", size=(9, 3.8))
         self.figure_ = ax.figure

@@ -30,20 +30,26 @@ class EmbeddingMapDisplay:
     y : array-like of shape (n_samples,), default=None
         Labels, or numbers, of the samples; None colors all samples alike.
     axis_names : (str, str), default=("dimension 1", "dimension 2")
+        Labels of the horizontal and the vertical axis.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        Axes with the plot.
     figure_ : matplotlib Figure
+        Figure of the axes.
     scatters_ : list of matplotlib PathCollection
         Points of each class; if there are more than 20, those of the largest 20, and last those of
         all others.
     legend_ : matplotlib Legend or None
+        Legend of the classes, if points are colored by class.
     colorbar_ : matplotlib Colorbar or None
+        Color bar, if points are colored by numbers.
 
     See Also
     --------
     near_duplicates : Find samples with nearly the same embedding.
+    MomentPCA : Principal components of more embeddings than fit in memory.
 
     Examples
     --------
@@ -81,7 +87,7 @@ class EmbeddingMapDisplay:
         estimator : FeatureExtractor, TransferClassifier, TransferRegressor or other transformer
             Fitted estimator with ``transform``.
         X : samples
-            See :meth:`FeatureExtractor.transform`.
+            Samples: see :meth:`FeatureExtractor.transform`.
         y : array-like of shape (n_samples,), default=None
             Labels or numbers by which points are colored.
         method : {"pca", "umap", "tsne"}, default="pca"
@@ -93,6 +99,7 @@ class EmbeddingMapDisplay:
         Returns
         -------
         EmbeddingMapDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -146,6 +153,7 @@ class EmbeddingMapDisplay:
         Returns
         -------
         EmbeddingMapDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -185,6 +193,19 @@ class EmbeddingMapDisplay:
         Returns
         -------
         EmbeddingMapDisplay
+            The display itself.
+
+        Examples
+        --------
+        >>> import matplotlib.pyplot as plt, numpy as np
+        >>> from featx import EmbeddingMapDisplay
+        >>> points = np.random.default_rng(0).normal(size=(6, 2))
+        >>> figure, axes = plt.subplots(1, 2)
+        >>> EmbeddingMapDisplay(points=points).plot(axes[0])
+        <...>
+        >>> EmbeddingMapDisplay(points=points, y=["cat", "dog"] * 3).plot(axes[1])
+        <...>
+        >>> plt.show()
         """
         y = _checked_colors(self.y, len(self.points))
         size = (6.4, 4.8) if y is None else (8.0, 4.8)  # with room for a legend

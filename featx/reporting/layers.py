@@ -46,15 +46,25 @@ class LayerDisplay:
     layers : sequence of str or None
         Names of the layers, from the inputs of the backbone to its output; None is the output.
     scores : ndarray of shape (n_layers, n_folds)
+        Scores of each layer in each fold.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        Axes with the plot.
     figure_ : matplotlib Figure
+        Figure of the axes.
     line_ : matplotlib Line2D
+        Means over the folds.
     band_ : matplotlib PolyCollection
+        Range of the folds.
     best_ : matplotlib Line2D
         Mark of the layer with the best mean score.
+
+    See Also
+    --------
+    FeatureExtractor : Extractor whose `layer` is the layer that is read.
+    TransferClassifier : Estimator that is scored on each layer.
 
     Examples
     --------
@@ -95,8 +105,9 @@ class LayerDisplay:
             Estimator, which need not be fitted, and is not changed. Without a cache, the embeddings
             are in a temporary one.
         X : samples
-            See :meth:`FeatureExtractor.transform`.
+            Samples: see :meth:`FeatureExtractor.transform`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or values.
         layers : sequence of str or None, default=None
             Names of layers, in any order; None in it is the output of the backbone. By default,
             the ends of the blocks that ``featx backbones NAME`` lists, and the output.
@@ -112,6 +123,7 @@ class LayerDisplay:
         Returns
         -------
         LayerDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -209,6 +221,7 @@ class LayerDisplay:
         Returns
         -------
         LayerDisplay
+            The display itself.
         """
         width = float(np.clip(0.4 * len(self.layers), 6.4, 16))
         self.ax_ = ax = axes_or_new(ax, f"{type(self).__name__}.plot", size=(width, 4.8))

@@ -79,6 +79,7 @@ class MistakesDisplay:
     n_mistakes : int
         Number of all mistakes.
     n_samples : int
+        Number of samples that were predicted.
 
     Attributes
     ----------
@@ -87,6 +88,7 @@ class MistakesDisplay:
     axes_ : ndarray of shape (n_shown,), matplotlib Axes
         Axes of the pictures.
     figure_ : matplotlib Figure
+        Figure of the axes.
 
     See Also
     --------
@@ -136,6 +138,7 @@ class MistakesDisplay:
         Returns
         -------
         MistakesDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -201,6 +204,7 @@ class MistakesDisplay:
         Returns
         -------
         MistakesDisplay
+            Display, already plotted.
 
         Raises
         ------
@@ -241,6 +245,7 @@ class MistakesDisplay:
         Returns
         -------
         MistakesDisplay
+            The display itself.
         """
         grid = _Grid.new(len(self.mistakes)) if ax is None else _Grid.inside(ax, len(self.mistakes))
         self.ax_ = ax = axes_or_new(ax, f"{type(self).__name__}.plot", size=grid.inches)

@@ -56,7 +56,23 @@ from featx.reporting.sections import (
 
 
 class Report:
-    """Report on an estimator, as plain data and as a page with pictures; see :func:`report`.
+    """Report on an estimator, as plain data and as a page with pictures.
+
+    Use :func:`report` to make one. A notebook shows it as a short table.
+
+    Parameters
+    ----------
+    data : dict
+        Plain data that :meth:`to_dict` returns.
+    describer : Describer
+        Words of the page, in which samples and classes have names.
+    pictures : Pictures
+        Pictures of the samples, and the embeddings for the map.
+
+    See Also
+    --------
+    report : Evaluate an estimator, and return such a report.
+    model_card : Short description of a model, with the scores of a report.
 
     Examples
     --------
@@ -87,12 +103,23 @@ class Report:
         Returns
         -------
         dict
-            ``task`` ("classes", "labels" or "values"), ``data``, ``model``, ``split``, ``cost``,
-            ``metrics`` (see :func:`featx.evaluate`), ``baselines``, ``fold_scores``,
-            ``comparison``, ``mistakes`` (the worst 1,000) and ``n_mistakes``, ``confused``,
-            ``label_issues``, ``duplicates``, ``outliers``, ``image_issues``, ``learning_curve``,
-            ``fine_tuning``, ``advice``, ``versions`` and ``made``. What does not apply is None or
-            empty.
+            Plain data, with these items; what does not apply is None or empty:
+
+            - ``task``, "classes", "labels" or "values"; ``data``, ``model`` and ``split``;
+            - ``metrics``, for classes those of :func:`evaluate`; ``baselines``, the scores of
+              predictors that ignore the samples; ``fold_scores``; ``learning_curve``;
+              ``comparison`` of several estimators; ``fine_tuning``;
+            - ``mistakes``, the worst 1,000, and ``n_mistakes``, the number of all; ``confused``,
+              pairs of a true class and the one that was predicted, with examples;
+            - ``label_issues``, ``duplicates``, ``outliers`` and ``image_issues``, with the samples
+              or the reason why they cannot be found; ``sizes``, width and height in pixels of the
+              smallest, the median and the largest image;
+            - ``advice``, what to do next; ``cost``, what the passes took; ``versions`` of packages;
+              ``made``, the local time (ISO 8601).
+
+        See Also
+        --------
+        to_html : Write the same as a page with pictures.
         """
         return as_json_values(self._data)
 
@@ -118,6 +145,23 @@ class Report:
             ``featx[report]`` is not installed, or umap-learn for "umap".
         OSError
             The file cannot be written; an existing one is unharmed.
+
+        See Also
+        --------
+        to_dict : Return the same as plain data.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from featx import TransferClassifier, report
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+        >>> images[:10] //= 4
+        >>> found = report(TransferClassifier("tiny", "ridge"), images, [0] * 10 + [1] * 10)
+        >>> path = os.path.join(tempfile.mkdtemp(), "report.html")
+        >>> found.to_html(path)
+        >>> os.path.exists(path)
+        True
         """
         path = Path(path)
         if path.suffix.lower() not in (".html", ".htm"):

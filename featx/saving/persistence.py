@@ -82,6 +82,8 @@ def save(
 ) -> None:
     """Save a fitted estimator as one file.
 
+    The file holds data only, no code, so that :func:`load` can check it before it builds anything.
+
     Parameters
     ----------
     estimator : FeatureExtractor, TransferClassifier or TransferRegressor
@@ -109,6 +111,12 @@ def save(
         ``keras.saving.register_keras_serializable`` or whose ``get_config`` is incomplete.
     OSError
         The file cannot be written; an existing file is unharmed.
+
+    See Also
+    --------
+    load : Load the estimator.
+    TransferClassifier.export : Write a model for a runtime without featx.
+    model_card : Describe the estimator in a README.md.
 
     Notes
     -----
@@ -196,9 +204,13 @@ def _check_file_loads(
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: Any = "auto") -> Any:
     """Load an estimator that :func:`save` wrote.
 
+    The file is checked before anything is built from it, so it may come from a stranger. Its
+    backbone has to compute the same embeddings as when the estimator was fitted.
+
     Parameters
     ----------
     path : str or Path
+        Path of the file.
     trusted : sequence of str, default=()
         Types inside the head that you trust; see :func:`save`.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
@@ -220,6 +232,10 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         The head holds types that are not trusted; nothing of it was loaded.
     WeightsError
         The weights that the file names are not available.
+
+    See Also
+    --------
+    save : Save a fitted estimator.
 
     Examples
     --------

@@ -11,7 +11,7 @@ import pytest
 from sklearn.base import clone
 
 from featx import EmbeddingCache, FeatureExtractor
-from featx.cache.cache import default_cache_path, resolve_cache
+from featx.cache.cache import resolve_cache
 from featx.cache.shard import remove_shard
 from featx.cache.usage import USAGE_FILE
 from featx.digests.key_table import keys_from_matrix
@@ -41,14 +41,6 @@ def damage_first_row(store):
     with open(shard.path, "r+b") as file:
         file.seek(shard.offset)
         file.write(b"\xff\xff")
-
-
-def test_path_default_is_environment_or_user_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("FEATX_CACHE", str(tmp_path / "mine"))
-    assert EmbeddingCache().path == tmp_path / "mine"
-    monkeypatch.delenv("FEATX_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "users"))
-    assert default_cache_path().name == "featx"
 
 
 def test_cache_of_same_path_is_equal(cache, tmp_path):

@@ -1,6 +1,7 @@
 """The data of a report: what it says of estimators, folds, test samples and several outputs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.reporting.advice import N_LISTED, n_first_suspects
-from featx.reporting.report import report
+from featx.reporting.report import Report, report
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,11 @@ def test_report_is_plain_data(found):
     assert data["cost"]["n_forward"] == 45
     assert data["model"]["head"] == "logistic"
     assert "45 images of 3 classes" in found._repr_html_()
+
+
+def test_to_dict_docstring_names_each_item(found):
+    named = re.findall("``([a-z_]+)``", Report.to_dict.__doc__)
+    assert sorted(named) == sorted(found.to_dict())
 
 
 def test_report_mistakes_start_with_surest(found):
