@@ -9,8 +9,9 @@ unchanged, in quotes in .csv; bytes that are not UTF-8, which only .npz can hold
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,17 @@ def check_file_packages(path: Path) -> None:
     """Check that the package that writes such a file is installed."""
     if path.suffix.lower() == ".parquet":
         check_pyarrow()
+
+
+def write_text_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file with a header; an existing one is replaced once the new one is complete."""
+    with (
+        replaced_atomically(path.absolute()) as beside,
+        open(beside, "x", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _write_embeddings_npz(table: EmbeddingFile, path: Path) -> None:

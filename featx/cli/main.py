@@ -38,7 +38,8 @@ from featx._warning import warn_caller
 from featx.cli.cache import cache
 from featx.cli.card import card
 from featx.cli.check import check
-from featx.cli.models import evaluate, export, fit, predict
+from featx.cli.evaluate import compare, evaluate
+from featx.cli.models import export, fit, predict
 from featx.cli.options import (
     FOLDER,
     SEED,
@@ -336,7 +337,7 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (check, fit, predict, evaluate, report, card, similar, export, cache):
+for command in (check, fit, predict, evaluate, compare, report, card, similar, export, cache):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""Subcommands that make and use saved models: fit, predict, evaluate, export."""
+"""Subcommands that make and use saved models: fit, predict, export."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from featx.cli.output import (
     check_output_files,
     describe_passes,
     echo,
-    print_evaluation,
     print_json,
     show_result,
 )
@@ -46,8 +45,8 @@ MODEL = click.argument("model", type=GivenPath())
 TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
-_CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
-_ON_ERROR = click.option(
+CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
+ON_ERROR = click.option(
     "--on-error",
     type=click.Choice(["raise", "nan"]),
     default=None,
@@ -116,8 +115,8 @@ def fit(
 @_IMAGES
 @click.option("--proba", is_flag=True, help="Print the probability of each class too.")
 @TRUSTED
-@_CACHE
-@_ON_ERROR
+@CACHE
+@ON_ERROR
 @AS_JSON
 def predict(
     model: str,
@@ -141,7 +140,7 @@ def predict(
     classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} has no probabilities: leave --proba out")
-    is_read, rows = _readable_rows(classifier, paths)
+    is_read, rows = readable_rows(classifier, paths)
     predictions: list[dict[str, Any]] = [{"image": path, "label": None} for path in paths]
     readable = list(itertools.compress(predictions, is_read))
     if readable:
@@ -190,55 +189,6 @@ def _shown_probabilities(proba: Any) -> list[str]:
             for shown in _shown_probabilities(by_class)
         ]
     return [f"{name}={value:.3f}" for name, value in proba.items()]
-
-
-@click.command(cls=Command)
-@MODEL
-@FOLDER
-@TRUSTED
-@_CACHE
-@_ON_ERROR
-@AS_JSON
-def evaluate(
-    model: str,
-    folder: str,
-    trusted: tuple[str, ...],
-    cache: str,
-    on_error: str | None,
-    as_json: bool,
-) -> None:
-    """Evaluate a saved model on a folder per class.
-
-    With --on-error nan, images that cannot be read are left out.
-    """
-    from featx.evaluation.metrics import evaluate as measure
-    from featx.heads.fit import predict as labels_of
-    from featx.inputs.folders import load_image_folder
-
-    images = load_image_folder(folder)
-    classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
-    _check_has_one_output(classifier, model)
-    unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
-    if unknown:
-        raise InputError(
-            f"{folder!r} has classes that the model does not know: "
-            f"{', '.join(map(one_line, unknown))}. It knows "
-            f"{', '.join(map(one_line, classifier.classes_))}."
-        )
-    is_read, rows = _readable_rows(classifier, images.data)
-    if not is_read.any():
-        raise InputError(f"none of the {len(is_read)} samples could be read")
-    has_proba = hasattr(classifier, "predict_proba")
-    result = measure(
-        images.target[is_read],
-        labels_of(classifier.head_, rows).astype(str),
-        proba=classifier.head_.predict_proba(rows) if has_proba else None,
-        classes=classifier.classes_.astype(str),
-    )
-    if as_json:
-        print_json(result)
-    else:
-        print_evaluation(result)
 
 
 @click.command(cls=Command)
@@ -293,20 +243,7 @@ def load_classifier(
     return classifier
 
 
-def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
-    """Check that a classifier predicts one label per image, as a folder per class has."""
-    import numpy as np
-
-    embedding = np.zeros((1, classifier.extractor_.space_.n_features), np.float32)
-    shape = np.shape(classifier.head_.predict(embedding))
-    if len(shape) > 1:
-        raise InputError(
-            f"{model!r} predicts {shape[1]} labels for each image, but a folder per class has one: "
-            "evaluate it in Python, with score or sklearn.metrics"
-        )
-
-
-def _readable_rows(
+def readable_rows(
     classifier: TransferClassifier, paths: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask of the images that could be read, and the input of the head for those."""

@@ -6,10 +6,8 @@ import keras
 import numpy as np
 import pytest
 from command_line import CODES
-from sklearn.neighbors import KNeighborsClassifier
 
-from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, load_image_folder, save
-from featx.exceptions import UntrustedTypesError
+from featx import EmbeddingCache, FeatureExtractor, save
 
 
 def test_fit_and_evaluate_and_predict(run, photos, model):
@@ -71,20 +69,6 @@ def test_forest_is_saved_and_loaded_without_trust(run, photos, tmp_path):
     assert run("evaluate", path, photos)[0] == 0
 
 
-def test_evaluate_other_types_need_to_be_trusted(run, photos, tmp_path):
-    path, images = tmp_path / "model.featx", load_image_folder(photos)
-    head = KNeighborsClassifier(1, algorithm="kd_tree")
-    classifier = TransferClassifier("tiny", head).fit(images.data, images.target)
-    with pytest.raises(UntrustedTypesError) as caught:
-        save(classifier, path)
-    names = str(caught.value).partition("trusted=")[2].strip("[]'").split("', '")
-    save(classifier, path, trusted=names)
-    code, _, err = run("evaluate", path, photos)
-    assert code == CODES["saved"]
-    assert f"--trusted {names[0]}" in err
-    assert run("evaluate", path, photos, *(f"--trusted={name}" for name in names))[0] == 0
-
-
 def test_predict_takes_folders_too(run, photos, model, tmp_path):
     code, text, _ = run("predict", model, photos / "dark", photos / "light" / "0.png")
     assert code == 0
@@ -109,19 +93,6 @@ def test_predict_probabilities(run, photos, model, tmp_path):
     code, _, err = run("predict", ridge, image, "--proba")
     assert code == CODES["input"]
     assert "no probabilities" in err
-
-
-@pytest.fixture
-def saved(photos, tmp_path):
-    """A function that saves a classifier fitted on the photos with other labels."""
-
-    def fit_and_save(labels, head="logistic"):
-        path = tmp_path / "other.featx"
-        classifier = TransferClassifier(FeatureExtractor("tiny"), head)
-        save(classifier.fit(load_image_folder(photos).data, labels), path)
-        return path
-
-    return fit_and_save
 
 
 def test_predict_several_outputs_has_probabilities_each(run, photos, saved):
@@ -189,14 +160,6 @@ def test_predict_pattern_without_files_is_an_error(run, photos, model):
     assert "*.jpg'. A shell does not expand a pattern" in err
 
 
-@pytest.mark.parametrize("labels", [["dark"] * 6 + ["light"] * 6, [0] * 6 + [1] * 6])
-def test_evaluate_several_outputs_is_an_error(labels, run, photos, saved):
-    model = saved(np.c_[labels, labels[::-1]])
-    code, _, err = run("evaluate", model, photos)
-    assert code == CODES["input"]
-    assert "predicts 2 labels for each image, but a folder per class has one" in err
-
-
 def test_export_include_resize_reaches_the_model(run, model, photos, tmp_path):
     out = tmp_path / "any.keras"
     code, _, err = run("export", model, out, "--include-resize")
@@ -209,10 +172,3 @@ def test_export_onto_other_folder_shows_path(run, model, photos):
     code, _, err = run("export", model, photos)
     assert code == CODES["input"]
     assert f"error: {str(photos)!r}: expected a new name, or a folder that holds only" in err
-
-
-def test_evaluate_unknown_class_is_named(run, photos, model):
-    (photos / "dark").rename(photos / "dusk")
-    code, _, err = run("evaluate", model, photos)
-    assert code == CODES["input"]
-    assert "does not know: dusk. It knows dark, light." in err
