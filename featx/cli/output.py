@@ -350,9 +350,9 @@ def _print_confusion(*, labels: Sequence[str], counts: Sequence[Sequence[int]]) 
         echo("no class is confused with another")
         return
     title = (
-        f"The confusion matrix of {len(labels)} classes is wider than the terminal (--json has "
-        f"it).\n{min(len(pairs), _N_PAIRS)} of {len(pairs)} confused pairs of classes, the most "
-        "frequent first; fraction is that of the images of the true class"
+        f"The confusion matrix of {len(labels)} classes is wider than the terminal (--json has it)\n"
+        f"{min(len(pairs), _N_PAIRS)} of {len(pairs)} confused pairs, the most frequent first; "
+        "fraction of the true class"
     )
     shown = [(*names, n, f"{part:.3f}") for *names, n, part in pairs[:_N_PAIRS]]
     print_table(title, ("true", "predicted", "#images", "#fraction"), shown)

@@ -105,7 +105,7 @@ def test_print_evaluation_wide_matrix_becomes_pairs(terminal, capsys):
         ["class number 0", "class number 9", "3", "0.600"],
         ["class number 1", "class number 0", "1", "0.200"],
     ]
-    assert "2 of 2 confused pairs of classes" in out
+    assert "2 of 2 confused pairs, the most frequent first" in out
     assert "wider than the terminal (--json has it)" in out
 
 
