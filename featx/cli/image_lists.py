@@ -55,6 +55,10 @@ def _is_csv(place: str) -> bool:
     return place.lower().endswith(".csv") and not os.path.isdir(place)
 
 
+def _is_image_name(place: str) -> bool:
+    return os.path.splitext(place)[1].lower() in IMAGE_SUFFIXES
+
+
 def _places_in(place: str, column: str | None) -> list[str]:
     """Return the files and folders that an argument names."""
     if place == "-":
@@ -66,7 +70,9 @@ def _places_in(place: str, column: str | None) -> list[str]:
     if place.startswith("@"):
         content = Path(place[1:]).read_bytes()
         return _named_in(content, os.path.dirname(place[1:]), repr(place))
-    return _matches(place) or [place]
+    if not (glob.has_magic(place) or _is_image_name(place)):
+        raise InputError(f"{place!r}: no such file or folder")
+    return _matches(place) or [place]  # a missing image is reported with those that cannot be read
 
 
 def _named_in(content: bytes, folder: str, source: str) -> list[str]:
@@ -110,8 +116,4 @@ def _matches(pattern: str) -> list[str]:
     found = sorted(glob.glob(pattern, recursive=True))
     if "**" in pattern:  # the folders are those of the images
         found = [place for place in found if not os.path.isdir(place)]
-    return [
-        place
-        for place in found
-        if os.path.isdir(place) or os.path.splitext(place)[1].lower() in IMAGE_SUFFIXES
-    ]
+    return [place for place in found if os.path.isdir(place) or _is_image_name(place)]

@@ -350,7 +350,7 @@ def _print_confusion(*, labels: Sequence[str], counts: Sequence[Sequence[int]]) 
         echo("no class is confused with another")
         return
     title = (
-        f"The confusion matrix of {len(labels)} classes is wider than the terminal (--json has it)\n"
+        f"The confusion matrix of {len(labels)} classes is wider than the terminal (see --json)\n"
         f"{min(len(pairs), _N_PAIRS)} of {len(pairs)} confused pairs, the most frequent first; "
         "fraction of the true class"
     )

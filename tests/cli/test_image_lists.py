@@ -93,3 +93,8 @@ def test_images_of_standard_input_is_read_once(monkeypatch):
     assert images_of(["-"]) == ["a\udcff.jpg"]
     with pytest.raises(InputError, match="- is given twice"):
         images_of(["-", "-"])
+
+
+def test_images_of_missing_folder_is_an_error(folder):
+    with pytest.raises(InputError, match="missing': no such file or folder"):
+        images_of([str(folder), f"{folder}/missing"])

@@ -106,7 +106,7 @@ def test_print_evaluation_wide_matrix_becomes_pairs(terminal, capsys):
         ["class number 1", "class number 0", "1", "0.200"],
     ]
     assert "2 of 2 confused pairs, the most frequent first" in out
-    assert "wider than the terminal (--json has it)" in out
+    assert "wider than the terminal (see --json)" in out
 
 
 def test_print_evaluation_matrix_that_fits_is_whole(terminal, capsys):
