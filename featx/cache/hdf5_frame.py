@@ -83,11 +83,12 @@ def _allocate_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype:
     return ArrayPlace(dataset.get_offset(), shape, dtype)
 
 
-def plain_file(embeddings: np.ndarray, texts: Mapping[str, Sequence[str]]) -> memoryview:
-    """Return the bytes of an HDF5 file of embeddings and texts that is not a shard."""
+def plain_file(arrays: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[str]]) -> memoryview:
+    """Return the bytes of an HDF5 file of arrays and texts that is not a shard."""
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
-        file["embeddings"] = embeddings
+        for name, values in arrays.items():
+            file[name] = values
         _write_strings(file, texts)
     return memory.getbuffer()
 

@@ -1,6 +1,6 @@
-r"""``list_folder``: folders that commands read; EmbeddingFile: what ``featx extract`` writes.
+r"""``list_folder``: folders that commands read; EmbeddingFile, PredictionFile: what commands write.
 
-The file holds embeddings, with the path and label of each image. A .npz or .h5 file has the arrays
+A file of embeddings has the path and label of each image. A .npz or .h5 file has the arrays
 ``embeddings``, ``paths`` and ``labels``; a .csv file the columns ``path``, ``label`` and one for
 each feature, ``embedding_0`` and so on; a .parquet file the columns ``path``, ``label`` and
 ``embedding``. Labels are left out if no image is in a class folder. Paths and labels are written
@@ -9,8 +9,9 @@ unchanged, in quotes in .csv; bytes that are not UTF-8, which only .npz can hold
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from featx._files import replaced_atomically
+from featx._text import as_utf8
 from featx.cache.exchange import check_pyarrow, string_array, write_csv
+from featx.cli.image_lists import images_of
 from featx.inputs.folders import IMAGE_SUFFIXES, is_litter, label_of, list_images, load_image_folder
 
 ENDINGS = (".csv", ".h5", ".npz", ".parquet")
@@ -58,6 +61,13 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     return Bunch(data=np.array(images), target=labels if any(folders) else None)
 
 
+def list_given(places: Sequence[str], column: str | None) -> Bunch:
+    """Return the images of one folder as `list_folder` does, or those that arguments name."""
+    if len(places) == 1 and column is None and os.path.isdir(os.path.expanduser(places[0])):
+        return list_folder(places[0])
+    return Bunch(data=np.array(images_of(places, column)), target=None)
+
+
 class EmbeddingFile(NamedTuple):
     """The content of an embedding file; labels are None if no image is in a class folder."""
 
@@ -76,10 +86,82 @@ class EmbeddingFile(NamedTuple):
         return {name: list(map(str, values)) for name, values in columns if values is not None}
 
 
+class PredictionFile(NamedTuple):
+    """The content of a prediction file: columns of text, and the probability of each class.
+
+    A .csv or .parquet file has a column for each text, ``path`` and ``label``, and one for each
+    class, ``proba_`` and its name. A .npz or .h5 file has the texts, and the arrays ``classes`` and
+    ``proba``. Probabilities are NaN, or no value, for an image that could not be read.
+    """
+
+    texts: dict[str, list[str]]
+    classes: list[str]
+    proba: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """Write the file; an existing one is replaced once the new one is complete."""
+        if path.suffix.lower() == ".csv":
+            write_text_table(path, self._column_names(), self._rows())
+            return
+        with replaced_atomically(path) as beside:
+            _PREDICTION_WRITERS[path.suffix.lower()](self, beside)
+
+    def _column_names(self) -> list[str]:
+        return [*self.texts, *(f"proba_{name}" for name in self.classes)]
+
+    def _rows(self) -> Iterator[Sequence[str]]:
+        for *texts, values in zip(*self.texts.values(), self.proba.tolist(), strict=True):
+            yield *texts, *("" if np.isnan(value) else f"{value:.6g}" for value in values)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {"proba": self.proba} if self.classes else {}
+
+    def _all_texts(self) -> dict[str, list[str]]:
+        return self.texts | ({"classes": self.classes} if self.classes else {})
+
+    def _write_parquet(self, path: Path) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        columns = [string_array(values) for values in self.texts.values()]
+        columns += [pa.array(values, from_pandas=True) for values in self.proba.T]
+        names = [as_utf8(name) for name in self._column_names()]
+        parquet.write_table(pa.table(columns, names=names), path)
+
+    def _write_npz(self, path: Path) -> None:
+        texts = {name: np.array(values) for name, values in self._all_texts().items()}
+        arrays: dict[str, Any] = {**self._arrays(), **texts}
+        with open(path, "xb") as file:
+            np.savez(file, **arrays)
+
+    def _write_h5(self, path: Path) -> None:
+        from featx.cache.hdf5_frame import plain_file
+
+        path.write_bytes(plain_file(self._arrays(), self._all_texts()))
+
+
+_PREDICTION_WRITERS = {
+    ".h5": PredictionFile._write_h5,
+    ".npz": PredictionFile._write_npz,
+    ".parquet": PredictionFile._write_parquet,
+}
+
+
 def check_file_packages(path: Path) -> None:
     """Check that the package that writes such a file is installed."""
     if path.suffix.lower() == ".parquet":
         check_pyarrow()
+
+
+def write_text_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file with a header; an existing one is replaced once the new one is complete."""
+    with (
+        replaced_atomically(path.absolute()) as beside,
+        open(beside, "x", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _write_embeddings_npz(table: EmbeddingFile, path: Path) -> None:
@@ -108,7 +190,7 @@ def _write_embeddings_parquet(table: EmbeddingFile, path: Path) -> None:
 def _write_embeddings_h5(table: EmbeddingFile, path: Path) -> None:
     from featx.cache.hdf5_frame import plain_file
 
-    path.write_bytes(plain_file(table.embeddings, table.columns("paths", "labels")))
+    path.write_bytes(plain_file({"embeddings": table.embeddings}, table.columns("paths", "labels")))
 
 
 _WRITERS = {

@@ -38,7 +38,8 @@ from featx._warning import warn_caller
 from featx.cli.cache import cache
 from featx.cli.card import card
 from featx.cli.check import check
-from featx.cli.models import evaluate, export, fit, predict
+from featx.cli.evaluate import compare, evaluate
+from featx.cli.models import export, fit
 from featx.cli.options import (
     FOLDER,
     SEED,
@@ -66,6 +67,7 @@ from featx.cli.output import (
     show_result,
     status,
 )
+from featx.cli.predict import COLUMN, IMAGES, predict
 from featx.cli.report import report
 from featx.cli.similar import similar
 from featx.exceptions import (
@@ -132,7 +134,8 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 
 
 @cli.command()
-@FOLDER
+@IMAGES
+@COLUMN
 @click.option(
     "--out",
     required=True,
@@ -147,7 +150,8 @@ def demo(out: Path, letters: int, as_json: bool) -> None:
 @extractor_options
 @AS_JSON
 def extract(
-    folder: str,
+    images: tuple[str, ...],
+    column: str | None,
     out: Path,
     force: bool,
     backbone: str,
@@ -155,11 +159,13 @@ def extract(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Embed all images of a folder, and write embeddings, paths and labels to one file.
+    """Embed images, and write embeddings, paths and labels to one file.
 
-    The label of an image is the name of its class folder, empty for an image outside of one.
+    IMAGES are a folder, or what featx predict takes: files, folders, patterns, lists and CSV files.
+    The images of one folder have the names of their class folders as labels, empty for an image
+    outside of one; others have no labels.
     """
-    from featx.cli.files import ENDINGS, EmbeddingFile, check_file_packages, list_folder
+    from featx.cli.files import ENDINGS, EmbeddingFile, check_file_packages, list_given
 
     check_ending(out, ENDINGS)
     check_output_files(out, force=force)
@@ -167,11 +173,11 @@ def extract(
     from featx.multi_gpu import embed_on_gpus
 
     extractor = make_extractor(backbone, options)
-    images = list_folder(folder)
-    on_gpus = embed_on_gpus(extractor, images.data, gpus=gpus) if gpus else None
-    embeddings = extractor.fit_transform(images.data)
+    found = list_given(images, column)
+    on_gpus = embed_on_gpus(extractor, found.data, gpus=gpus) if gpus else None
+    embeddings = extractor.fit_transform(found.data)
     report = on_gpus or extractor.report_
-    EmbeddingFile(embeddings, images.data, images.target).write(out)
+    EmbeddingFile(embeddings, found.data, found.target).write(out)
     result = {"out": str(out), "shape": list(embeddings.shape), "report": report}
     show_result(
         result,
@@ -336,7 +342,7 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (check, fit, predict, evaluate, report, card, similar, export, cache):
+for command in (check, fit, predict, evaluate, compare, report, card, similar, export, cache):
     cli.add_command(command)
 
 

@@ -1,8 +1,7 @@
-"""Subcommands that make and use saved models: fit, predict, evaluate, export."""
+"""Subcommands that make and export saved models, and how commands load one: fit, export."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +27,9 @@ from featx.cli.output import (
     check_ending,
     check_output_files,
     describe_passes,
-    echo,
-    print_evaluation,
-    print_json,
     show_result,
 )
-from featx.exceptions import InputError, SavedFileError
+from featx.exceptions import SavedFileError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,13 +37,12 @@ if TYPE_CHECKING:
     from featx.estimators import TransferClassifier
 
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
-_IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath())
 MODEL = click.argument("model", type=GivenPath())
 TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
-_CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
-_ON_ERROR = click.option(
+CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
+ON_ERROR = click.option(
     "--on-error",
     type=click.Choice(["raise", "nan"]),
     default=None,
@@ -113,136 +108,6 @@ def fit(
 
 @click.command(cls=Command)
 @MODEL
-@_IMAGES
-@click.option("--proba", is_flag=True, help="Print the probability of each class too.")
-@TRUSTED
-@_CACHE
-@_ON_ERROR
-@AS_JSON
-def predict(
-    model: str,
-    images: tuple[str, ...],
-    proba: bool,
-    trusted: tuple[str, ...],
-    cache: str,
-    on_error: str | None,
-    as_json: bool,
-) -> None:
-    """Predict the class of images, or of all images below folders, with a saved model.
-
-    With --on-error nan, images that cannot be read have no label. A model of several outputs gives
-    each image a label, and probabilities, for each output. Control characters in names are
-    printed as Python escapes, and with --json as JSON escapes.
-    """
-    from featx.heads.fit import predict as labels_of
-    from featx.inputs.folders import list_images
-
-    paths = list_images(images)
-    classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
-    if proba and not hasattr(classifier, "predict_proba"):
-        raise InputError(f"the head of {model!r} has no probabilities: leave --proba out")
-    is_read, rows = _readable_rows(classifier, paths)
-    predictions: list[dict[str, Any]] = [{"image": path, "label": None} for path in paths]
-    readable = list(itertools.compress(predictions, is_read))
-    if readable:
-        labels = _as_plain_labels(labels_of(classifier.head_, rows))
-        for prediction, label in zip(readable, labels, strict=True):
-            prediction["label"] = label
-    if readable and proba:
-        for prediction, by_class in zip(readable, _probabilities(classifier, rows), strict=True):
-            prediction["proba"] = by_class
-    if as_json:
-        print_json(predictions)
-        return
-    for prediction in predictions:
-        label = "" if prediction["label"] is None else prediction["label"]
-        shown = _shown_probabilities(prediction.get("proba", {}))
-        echo("\t".join(map(one_line, (prediction["image"], label, *shown))))
-
-
-def _as_plain_labels(labels: np.ndarray) -> list[Any]:
-    """Return labels as numbers and text; dates are text, since NumPy makes numbers of some."""
-    return (labels.astype(str) if labels.dtype.kind in "mM" else labels).tolist()
-
-
-def _probabilities(classifier: TransferClassifier, rows: np.ndarray) -> list[Any]:
-    """Return the probabilities of each image by class; with several outputs, a list of these."""
-    probabilities, classes = classifier.head_.predict_proba(rows), classifier.classes_
-    if not isinstance(probabilities, list):
-        return _probabilities_by_class(probabilities, classes)
-    outputs = map(_probabilities_by_class, probabilities, classes)
-    return [list(of_image) for of_image in zip(*outputs, strict=True)]
-
-
-def _probabilities_by_class(
-    probabilities: np.ndarray, classes: np.ndarray
-) -> list[dict[str, float]]:
-    names = list(map(str, classes))
-    return [dict(zip(names, values, strict=True)) for values in probabilities.tolist()]
-
-
-def _shown_probabilities(proba: Any) -> list[str]:
-    """Return probabilities as ``name=0.500``, after the number of the output, if any."""
-    if isinstance(proba, list):
-        return [
-            f"{number}:{shown}"
-            for number, by_class in enumerate(proba, start=1)
-            for shown in _shown_probabilities(by_class)
-        ]
-    return [f"{name}={value:.3f}" for name, value in proba.items()]
-
-
-@click.command(cls=Command)
-@MODEL
-@FOLDER
-@TRUSTED
-@_CACHE
-@_ON_ERROR
-@AS_JSON
-def evaluate(
-    model: str,
-    folder: str,
-    trusted: tuple[str, ...],
-    cache: str,
-    on_error: str | None,
-    as_json: bool,
-) -> None:
-    """Evaluate a saved model on a folder per class.
-
-    With --on-error nan, images that cannot be read are left out.
-    """
-    from featx.evaluation.metrics import evaluate as measure
-    from featx.heads.fit import predict as labels_of
-    from featx.inputs.folders import load_image_folder
-
-    images = load_image_folder(folder)
-    classifier = load_classifier(model, trusted=trusted, cache=cache, on_error=on_error)
-    _check_has_one_output(classifier, model)
-    unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
-    if unknown:
-        raise InputError(
-            f"{folder!r} has classes that the model does not know: "
-            f"{', '.join(map(one_line, unknown))}. It knows "
-            f"{', '.join(map(one_line, classifier.classes_))}."
-        )
-    is_read, rows = _readable_rows(classifier, images.data)
-    if not is_read.any():
-        raise InputError(f"none of the {len(is_read)} samples could be read")
-    has_proba = hasattr(classifier, "predict_proba")
-    result = measure(
-        images.target[is_read],
-        labels_of(classifier.head_, rows).astype(str),
-        proba=classifier.head_.predict_proba(rows) if has_proba else None,
-        classes=classifier.classes_.astype(str),
-    )
-    if as_json:
-        print_json(result)
-    else:
-        print_evaluation(result)
-
-
-@click.command(cls=Command)
-@MODEL
 @click.argument("out", type=GivenPath(path_type=Path))
 @click.option("--include-resize", is_flag=True, help="Take images of any size, and resize them.")
 @FORCE
@@ -293,20 +158,7 @@ def load_classifier(
     return classifier
 
 
-def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
-    """Check that a classifier predicts one label per image, as a folder per class has."""
-    import numpy as np
-
-    embedding = np.zeros((1, classifier.extractor_.space_.n_features), np.float32)
-    shape = np.shape(classifier.head_.predict(embedding))
-    if len(shape) > 1:
-        raise InputError(
-            f"{model!r} predicts {shape[1]} labels for each image, but a folder per class has one: "
-            "evaluate it in Python, with score or sklearn.metrics"
-        )
-
-
-def _readable_rows(
+def readable_rows(
     classifier: TransferClassifier, paths: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask of the images that could be read, and the input of the head for those."""

@@ -71,6 +71,7 @@ _SETTING = re.compile(
 )
 _READER_GONE = 141
 _MAX_CELL_CHARS = 1_000
+_N_PAIRS = 10  # of classes, in place of a confusion matrix that is too wide
 _UNCUT_CHARS = 10_000  # width of a line in a file or pipe, where rich would use 80
 
 
@@ -220,22 +221,42 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     in it can be copied. In a file or a pipe, each cell is one line, and is not shortened below
     1,000 characters.
     """
+    console = _results_console()
+    with console.capture() as captured:
+        if title:
+            console.print(Text(title, "italic"), soft_wrap=True)
+        console.print(_as_table(columns, rows))
+    _write_to_stream(captured.get())
+
+
+def _results_console() -> Console:
+    """Return a console of the width of the terminal, or of uncut lines in a file or a pipe."""
     console = Console(file=_results_stream())
     if not console.file.isatty():  # rich takes a pipe for a terminal if color is forced
         console.width = _UNCUT_CHARS
+    return console
+
+
+def _as_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     table = Table()
     for column in columns:
         right = column.startswith("#")
         table.add_column(
-            _as_cell(column.removeprefix("#")), justify="right" if right else "left", no_wrap=right
+            _as_cell(column.removeprefix("#")),
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="ellipsis" if right else "fold",
         )
     for row in rows:
         table.add_row(*map(_as_cell, row))
-    with console.capture() as captured:
-        if title:
-            console.print(Text(title, "italic"), soft_wrap=True)
-        console.print(table)
-    _write_to_stream(captured.get())
+    return table
+
+
+def _fits_terminal(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bool:
+    """Return True if the terminal is wide enough for a table in which nothing is cut or wrapped."""
+    console = _results_console()
+    uncut = console.options.update(width=_UNCUT_CHARS)
+    return console.measure(_as_table(columns, rows), options=uncut).maximum <= console.width
 
 
 def _as_cell(value: Any) -> Text:
@@ -293,7 +314,7 @@ def print_similar(similar: Sequence[dict[str, Any]]) -> None:
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
-    """Print metrics per class, averages and the confusion matrix."""
+    """Print metrics per class, averages, and the confusion matrix or its most frequent mistakes."""
     columns = ("class", "#precision", "#recall", "#F1", "#images")
     averages = [(f"({name})", result[name]) for name in ("macro", "weighted")]
     rows = [
@@ -314,13 +335,64 @@ def print_evaluation(result: dict[str, Any]) -> None:
     print_table(title, columns, rows)
     if "calibration" in result:
         echo(_describe_calibration(**result["calibration"]))
-    labels = result["confusion"]["labels"]
-    counts = zip(labels, result["confusion"]["counts"], strict=True)
-    print_table(
-        "confusion (rows: true class, columns: predicted)",
-        ("", *(f"#{label}" for label in labels)),
-        [(label, *row) for label, row in counts],
+    _print_confusion(**result["confusion"])
+
+
+def _print_confusion(*, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    """Print the confusion matrix; if it is wider than the terminal, the most frequent mistakes."""
+    columns = ("", *(f"#{label}" for label in labels))
+    rows = [(label, *row) for label, row in zip(labels, counts, strict=True)]
+    if _fits_terminal(columns, rows):
+        print_table("confusion (rows: true class, columns: predicted)", columns, rows)
+        return
+    pairs = _confused_pairs(labels, counts)
+    if not pairs:
+        echo("no class is confused with another")
+        return
+    title = (
+        f"The confusion matrix of {len(labels)} classes is wider than the terminal (see --json)\n"
+        f"{min(len(pairs), _N_PAIRS)} of {len(pairs)} confused pairs, the most frequent first; "
+        "fraction of the true class"
     )
+    shown = [(*names, n, f"{part:.3f}") for *names, n, part in pairs[:_N_PAIRS]]
+    print_table(title, ("true", "predicted", "#images", "#fraction"), shown)
+
+
+def _confused_pairs(
+    labels: Sequence[str], counts: Sequence[Sequence[int]]
+) -> list[tuple[str, str, int, float]]:
+    """Return true class, predicted class, images and their fraction of the true class.
+
+    Examples
+    --------
+    >>> _confused_pairs(["cat", "dog"], [[3, 1], [2, 2]])
+    [('dog', 'cat', 2, 0.5), ('cat', 'dog', 1, 0.25)]
+    """
+    pairs = [
+        (true, predicted, n_images, n_images / sum(row))
+        for true, row in zip(labels, counts, strict=True)
+        for predicted, n_images in zip(labels, row, strict=True)
+        if n_images and predicted != true
+    ]
+    return sorted(pairs, key=lambda pair: pair[2:], reverse=True)
+
+
+def print_paired(result: dict[str, Any]) -> None:
+    """Print the accuracy of each model, and its difference from the first."""
+    rows = []
+    for row in result["models"]:
+        low, high = row["interval"]
+        cells = [row["model"], f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})", "", ""]
+        if row["from_first"]:
+            low, high = row["from_first"]["interval"]
+            cells[2] = f"{row['from_first']['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+            cells[3] = f"{row['from_first']['p_value']:.3g}"
+        rows.append(cells)
+    title = (
+        f"accuracy on {result['n_samples']} images, and its difference from the first model\n"
+        f"({result['confidence']:.0%} intervals; p-value of McNemar's exact test)"
+    )
+    print_table(title, ("model", "#accuracy", "#difference", "#p"), rows)
 
 
 def _describe_calibration(

@@ -1,5 +1,6 @@
 """Tables and messages for people: every number is there, and names are not cut."""
 
+import numpy as np
 import pytest
 
 from featx.backbones.registry import list_backbones
@@ -71,6 +72,64 @@ def test_print_evaluation_shows_every_measure(capsys):
         assert shown in out
     assert "confusion" in out
     assert "calibration" not in out
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A function that makes standard output a terminal of a width."""
+
+    def make(width):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+    return make
+
+
+def evaluated(n_classes):
+    """Return the evaluation of classes of which the first is taken for the last, 3 of 5 times."""
+    names = [f"class number {number}" for number in range(n_classes)]
+    true = np.repeat(names, 5)
+    predicted = true.copy()
+    predicted[:3] = names[-1]
+    predicted[5] = names[0]
+    return evaluate(true, predicted)
+
+
+def test_print_evaluation_wide_matrix_becomes_pairs(terminal, capsys):
+    terminal(80)
+    output.print_evaluation(evaluated(10))
+    out = capsys.readouterr().out
+    lines = [line.split("│")[1:-1] for line in out.splitlines() if "│" in line]
+    pairs = [[cell.strip() for cell in line] for line in lines if len(line) == 4]
+    assert pairs == [
+        ["class number 0", "class number 9", "3", "0.600"],
+        ["class number 1", "class number 0", "1", "0.200"],
+    ]
+    assert "2 of 2 confused pairs, the most frequent first" in out
+    assert "wider than the terminal (see --json)" in out
+
+
+def test_print_evaluation_matrix_that_fits_is_whole(terminal, capsys):
+    terminal(80)
+    output.print_evaluation(evaluated(3))
+    out = capsys.readouterr().out
+    assert "confusion (rows: true class, columns: predicted)" in out
+    assert "│ class number 0 │              2 │              0 │              3 │" in out
+
+
+def test_print_evaluation_wide_without_mistakes(terminal, capsys):
+    terminal(15)
+    output.print_evaluation(evaluate(["cat", "dog"], ["cat", "dog"]))
+    assert "no class is confused with another" in capsys.readouterr().out
+
+
+def test_print_table_narrow_terminal_wraps_names(terminal, capsys):
+    terminal(30)
+    output.print_table("", ("name", "#n"), [["abcdefghij" * 3, 1]])
+    shown = "".join(
+        line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines()[3:5]
+    )
+    assert shown == "abcdefghij" * 3
 
 
 def test_print_evaluation_shows_direction_of_miscalibration(capsys):

@@ -1,0 +1,210 @@
+"""Subcommands that score saved models on a folder per class: evaluate, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from featx._text import one_line
+from featx.cli.models import CACHE, MODEL, ON_ERROR, TRUSTED, load_classifier, readable_rows
+from featx.cli.options import FOLDER, Command, GivenPath
+from featx.cli.output import (
+    AS_JSON,
+    FORCE,
+    check_ending,
+    check_output_files,
+    echo,
+    print_evaluation,
+    print_json,
+    print_paired,
+)
+from featx.exceptions import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sklearn.utils import Bunch
+
+    from featx.estimators import TransferClassifier
+
+
+@click.command(cls=Command)
+@MODEL
+@FOLDER
+@click.option(
+    "--out",
+    type=GivenPath(path_type=Path),
+    help="A .csv file for the mistakes: file, true, predicted, confidence.",
+)
+@FORCE
+@TRUSTED
+@CACHE
+@ON_ERROR
+@AS_JSON
+def evaluate(
+    model: str, folder: str, out: Path | None, force: bool, as_json: bool, **options: Any
+) -> None:
+    """Evaluate a saved model on a folder per class.
+
+    With --on-error nan, images that cannot be read are left out. The confusion matrix is shown if
+    the terminal is wide enough for it, else the ten pairs of classes that are confused most often.
+    The file of --out has a row for each mistake, the most confident first.
+    """
+    if out is not None:
+        check_ending(out, (".csv",))
+        check_output_files(out, force=force)
+    from featx.evaluation.metrics import evaluate as measure
+    from featx.inputs.folders import load_image_folder
+
+    images = load_image_folder(folder)
+    (classifier,) = _load_classifiers([model], images, folder, options)
+    predicted = _predict_readable(classifier, images)
+    kept = predicted.is_read
+    result = measure(
+        images.target[kept],
+        predicted.labels[kept],
+        proba=predicted.proba,
+        classes=classifier.classes_.astype(str),
+    )
+    if as_json:
+        print_json(result)
+    else:
+        print_evaluation(result)
+    if out is not None:
+        n_mistakes = _write_mistakes(predicted, images, out)
+        echo(f"{n_mistakes} mistakes in {one_line(out)}", err=as_json)
+
+
+@click.command(cls=Command)
+@click.argument("models", nargs=-1, required=True, type=GivenPath(), metavar="MODEL MODEL...")
+@FOLDER
+@TRUSTED
+@CACHE
+@ON_ERROR
+@AS_JSON
+def compare(models: tuple[str, ...], folder: str, as_json: bool, **options: Any) -> None:
+    """Compare saved models on the images of a folder per class.
+
+    Each model is compared with the first: the difference of their accuracies with a 95% interval,
+    and the p-value of McNemar's exact test. The p-values are not corrected for several models. With
+    --on-error nan, images that one of the models cannot read are left out.
+    """
+    if len(models) < 2:
+        raise click.UsageError("expected two or more models, and a folder")
+    from featx.inputs.folders import load_image_folder
+
+    images = load_image_folder(folder)
+    classifiers = _load_classifiers(models, images, folder, options)
+    result = _paired_results(
+        models, [_predict_readable(each, images) for each in classifiers], images
+    )
+    if as_json:
+        print_json(result)
+    else:
+        print_paired(result)
+
+
+class _Predictions(NamedTuple):
+    """Predictions for the images of a folder: labels of all, empty for those not read.
+
+    The probabilities are those of the images that could be read; None if the head has none.
+    """
+
+    is_read: np.ndarray
+    labels: np.ndarray
+    proba: np.ndarray | None
+
+
+def _predict_readable(classifier: TransferClassifier, images: Bunch) -> _Predictions:
+    import numpy as np
+
+    from featx.heads.fit import predict as labels_of
+
+    is_read, rows = readable_rows(classifier, images.data)
+    if not is_read.any():
+        raise InputError(f"none of the {len(is_read)} samples could be read")
+    labels = np.full(len(is_read), "", object)
+    labels[is_read] = labels_of(classifier.head_, rows).astype(str)
+    has_proba = hasattr(classifier, "predict_proba")
+    proba = classifier.head_.predict_proba(rows) if has_proba else None
+    return _Predictions(is_read, labels.astype(str), proba)
+
+
+def _load_classifiers(
+    models: Sequence[str], images: Bunch, folder: str, options: dict[str, Any]
+) -> list[TransferClassifier]:
+    """Load saved classifiers, and check that all know the classes of a folder."""
+    classifiers = [load_classifier(model, **options) for model in models]
+    for model, classifier in zip(models, classifiers, strict=True):
+        _check_has_one_output(classifier, model)
+    faults = []
+    for model, classifier in zip(models, classifiers, strict=True):
+        unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
+        if unknown:
+            faults.append(
+                f"{folder!r} has classes that the model {model!r} does not know: "
+                f"{', '.join(map(one_line, unknown))}. It knows "
+                f"{', '.join(map(one_line, classifier.classes_))}."
+            )
+    if faults:
+        raise InputError("\n".join(faults))
+    return classifiers
+
+
+def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
+    """Check that a classifier predicts one label per image, as a folder per class has."""
+    import numpy as np
+
+    embedding = np.zeros((1, classifier.extractor_.space_.n_features), np.float32)
+    shape = np.shape(classifier.head_.predict(embedding))
+    if len(shape) > 1:
+        raise InputError(
+            f"{model!r} predicts {shape[1]} labels for each image, but a folder per class has one: "
+            "evaluate it in Python, with score or sklearn.metrics"
+        )
+
+
+def _write_mistakes(predicted: _Predictions, images: Bunch, out: Path) -> int:
+    """Write the mistakes to a CSV file, the most confident first, and return their number."""
+    import numpy as np
+
+    from featx.cli.files import write_text_table
+
+    kept = predicted.is_read
+    paths, true, labels = images.data[kept], images.target[kept], predicted.labels[kept]
+    wrong = np.flatnonzero(true != labels)
+    confidence = [""] * len(labels)
+    if predicted.proba is not None:
+        highest = predicted.proba.max(axis=1)
+        wrong = wrong[np.argsort(-highest[wrong], kind="stable")]
+        confidence = [f"{value:.6f}" for value in highest]
+    rows = [(paths[row], true[row], labels[row], confidence[row]) for row in wrong]
+    write_text_table(out, ("file", "true", "predicted", "confidence"), rows)
+    return len(rows)
+
+
+def _paired_results(
+    models: Sequence[str], predictions: Sequence[_Predictions], images: Bunch
+) -> dict[str, Any]:
+    """Return the accuracy of each model, and its difference from the first, as plain data."""
+    import numpy as np
+
+    from featx.evaluation.metrics import wilson_interval
+    from featx.evaluation.paired import compare_paired
+
+    kept = np.all([each.is_read for each in predictions], axis=0)
+    if not kept.any():
+        raise InputError("no image could be read by all models")
+    right = [(each.labels == images.target)[kept] for each in predictions]
+    rows = [
+        {
+            "model": model,
+            "accuracy": float(is_right.mean()),
+            "interval": wilson_interval(int(is_right.sum()), len(is_right)),
+            "from_first": compare_paired(is_right, right[0]) if number else None,
+        }
+        for number, (model, is_right) in enumerate(zip(models, right, strict=True))
+    ]
+    return {"n_samples": int(kept.sum()), "confidence": 0.95, "models": rows}

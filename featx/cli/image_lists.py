@@ -1,0 +1,119 @@
+"""``images_of``: the images that arguments name: files, folders, patterns, lists and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from featx._text import one_line
+from featx.exceptions import InputError
+from featx.inputs.folders import IMAGE_SUFFIXES, list_images
+
+COLUMNS = ("path", "file", "filename", "image")
+_N_SHOWN = 10
+_ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # file names may be any bytes
+
+
+def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
+    r"""Return the paths of images, in the order of the arguments that name them.
+
+    An argument is a file, a folder (the sorted images below it), a pattern such as
+    ``'photos/**/*.jpg'``, a list of paths as ``@list.txt`` or ``-`` for standard input, one on each
+    line, or a .csv file with a column of paths. Relative paths in files are relative to the folder
+    of the file. InputError is raised, and names all faults, if a list or CSV file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "photos.csv").write_text("path,taken\n1.jpg,2024\n2.jpg,2025\n")
+    >>> [os.path.basename(path) for path in images_of([str(folder / "photos.csv")])]
+    ['1.jpg', '2.jpg']
+    """
+    if column is not None and not any(map(_is_csv, places)):
+        raise InputError(f"--column {column}: expected a .csv file among the arguments")
+    if places.count("-") > 1:
+        raise InputError("- is given twice: standard input can be read once")
+    found: list[str] = []
+    faults: list[str] = []
+    for place in places:
+        try:
+            found += _places_in(place, column)
+        except (InputError, OSError, csv.Error) as exc:
+            reason = (isinstance(exc, OSError) and exc.strerror) or exc
+            faults.append(str(exc) if isinstance(exc, InputError) else f"{place!r}: {reason}")
+    if faults:
+        raise InputError("\n".join(faults))
+    return list_images(found)
+
+
+def _is_csv(place: str) -> bool:
+    return place.lower().endswith(".csv") and not os.path.isdir(place)
+
+
+def _is_image_name(place: str) -> bool:
+    return os.path.splitext(place)[1].lower() in IMAGE_SUFFIXES
+
+
+def _places_in(place: str, column: str | None) -> list[str]:
+    """Return the files and folders that an argument names."""
+    if place == "-":
+        return _named_in(sys.stdin.buffer.read(), "", "standard input")
+    if _is_csv(place) and not place.startswith("@"):
+        return _paths_in_csv(place, column)
+    if os.path.lexists(place):
+        return [place]
+    if place.startswith("@"):
+        content = Path(place[1:]).read_bytes()
+        return _named_in(content, os.path.dirname(place[1:]), repr(place))
+    if not (glob.has_magic(place) or _is_image_name(place)):
+        raise InputError(f"{place!r}: no such file or folder")
+    return _matches(place) or [place]  # a missing image is reported with those that cannot be read
+
+
+def _named_in(content: bytes, folder: str, source: str) -> list[str]:
+    """Return the paths on the lines of a list; empty lines are left out."""
+    lines = content.decode(_ENCODING, _ERRORS).split("\n")
+    paths = [os.path.join(folder, line) for line in (line.rstrip("\r") for line in lines) if line]
+    if not paths:
+        raise InputError(f"{source} names no images: expected a path on each line")
+    if any("\0" in path for path in paths):
+        raise InputError(f"{source} is no text: expected a path on each line")
+    return paths
+
+
+def _paths_in_csv(path: str, column: str | None) -> list[str]:
+    with open(path, newline="", encoding=_ENCODING, errors=_ERRORS) as file:
+        reader = csv.DictReader(file)
+        name = _column_of_paths(path, reader.fieldnames or (), column)
+        cells = [(reader.line_num, row[name]) for row in reader]
+    empty = [str(line) for line, cell in cells if not cell]
+    if empty or not cells:
+        where = f"on {len(empty)} lines: {', '.join(empty[:_N_SHOWN])}" if empty else "in any line"
+        raise InputError(f"{path!r}: no path in the column {name!r} {where}")
+    return [os.path.join(os.path.dirname(path), cell) for _, cell in cells]
+
+
+def _column_of_paths(path: str, names: Iterable[str], column: str | None) -> str:
+    """Return the name of the column of paths: the given one, or the first of the usual names."""
+    by_lower_case = {name.lower(): name for name in reversed(list(names))}
+    if column in by_lower_case.values():
+        return str(column)
+    usual = [by_lower_case[name] for name in COLUMNS if name in by_lower_case]
+    if column is None and usual:
+        return usual[0]
+    expected = "one of " + ", ".join(COLUMNS) + ", or --column NAME" if column is None else column
+    shown = ", ".join(map(one_line, names)) or "no columns"
+    raise InputError(f"{path!r} has {shown}: expected {one_line(expected)}")
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return the images and folders that a pattern matches, sorted."""
+    found = sorted(glob.glob(pattern, recursive=True))
+    if "**" in pattern:  # the folders are those of the images
+        found = [place for place in found if not os.path.isdir(place)]
+    return [place for place in found if os.path.isdir(place) or _is_image_name(place)]
