@@ -5,7 +5,6 @@ import pytest
 from featx.backbones.registry import list_backbones
 from featx.cli import output
 from featx.cli.demo import DemoRow
-from featx.evaluation.comparison import Comparison
 from featx.evaluation.metrics import evaluate
 from featx.exceptions import (
     BackboneError,
@@ -81,15 +80,6 @@ def test_print_evaluation_shows_direction_of_miscalibration(capsys):
     proba = [[0.7, 0.3], [0.3, 0.7], [0.3, 0.7]]
     output.print_evaluation(evaluate(["a", "a", "b"], ["a", "b", "b"], proba=proba))
     assert ": not clearly different from 1)" in capsys.readouterr().out
-
-
-def test_print_comparisons_shows_mean_and_spread(capsys):
-    row = Comparison("tiny_avg", "logistic", 0.9, 0.05, 1.5, 20, [0.85, 0.95])
-    output.print_comparisons([row], [0.25], n_folds=2)
-    out = capsys.readouterr().out
-    assert "0.250" in out
-    assert "0.900 ± 0.050" in out
-    assert "accuracy, 2 folds" in out
 
 
 def test_print_backbones_names_every_network(capsys):
