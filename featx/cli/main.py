@@ -55,6 +55,7 @@ from featx.cli.output import (
     check_output_files,
     describe_passes,
     echo,
+    echo_problem,
     print_backbones,
     print_costs,
     print_demo,
@@ -289,7 +290,7 @@ for command in (check, cv, fit, predict, evaluate, report, card, similar, export
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     shown = at_the_shell(message) if isinstance(message, FeatxWarning) else message
-    echo(f"{category.__name__}: {shown}", err=True)
+    echo_problem(f"{category.__name__}: {shown}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -315,10 +316,10 @@ def _run_command(arguments: list[str] | None) -> int:
     except click.ClickException as exc:
         shown = io.StringIO()
         exc.show(shown)
-        echo(shown.getvalue().rstrip("\n"), err=True)
+        echo_problem(shown.getvalue().rstrip("\n"))
         return exc.exit_code
     except (FeatxError, ValueError, OSError) as exc:
-        echo(f"error: {at_the_shell(exc)}", err=True)
+        echo_problem(f"error: {at_the_shell(exc)}")
         return next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds))
     except Exception:
         echo(traceback.format_exc(), err=True)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ _SETTING = re.compile(
     r"(?P<value>'[^']*'|\([^)]*\)|\w+)?"
 )
 _READER_GONE = 141
+_WORD = re.compile(r"(?:(?<!\w)'[^']*'|\S)+")
 _UNITS_S = {"year": 31_557_600, "month": 2_629_800, "day": 86_400, "hour": 3_600, "minute": 60}
 _MAX_CELL_CHARS = 1_000
 _UNCUT_CHARS = 10_000  # width of a line in a file or pipe, where rich would use 80
@@ -136,6 +138,35 @@ def _with_option(fault: ParameterFault) -> str:
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines of text with their control characters escaped."""
     _write_to_stream(f"{without_controls(text)}\n", err=err)
+
+
+def echo_problem(text: str) -> None:
+    """Print an error or warning on standard error; a terminal gets lines that end between words."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(wrap_words(line, width) for line in text.split("\n"))
+    echo(text, err=True)
+
+
+def wrap_words(line: str, width: int) -> str:
+    """Break a line between words; quoted text, such as a path with spaces, is one word.
+
+    Examples
+    --------
+    >>> print(wrap_words("error: '/data/my photos/none': no such folder", 20))
+    error:
+    '/data/my photos/none':
+    no such folder
+    """
+    words = _WORD.findall(line)
+    indent = line[: len(line) - len(line.lstrip())]
+    lines = [indent + "".join(words[:1])]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    return "\n".join(lines)
 
 
 def _results_stream() -> TextIO:

@@ -192,3 +192,25 @@ def test_status_updates_the_spinner_of_a_terminal(monkeypatch, capsys):
     with output.status("demo") as on_step:
         on_step("one")
     assert "- one" not in capsys.readouterr().err
+
+
+def test_wrap_words_breaks_no_word():
+    line = "  it's '/a/path of/two words.png', don't break-it or lose-it"
+    wrapped = output.wrap_words(line, 24).split("\n")
+    assert wrapped == [
+        "  it's",
+        "  '/a/path of/two words.png',",
+        "  don't break-it or",
+        "  lose-it",
+    ]
+    assert output.wrap_words("", 24) == ""
+
+
+def test_echo_problem_wraps_on_terminals_only(monkeypatch, capsys):
+    text = "word " * 30 + "end"
+    output.echo_problem(text)
+    assert capsys.readouterr().err == f"{text}\n"
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(output.sys.stderr, "isatty", lambda: True)
+    output.echo_problem(text)
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 40
