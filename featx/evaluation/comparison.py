@@ -141,10 +141,13 @@ def compare(
 
 
 def _name_of_extractor(extractor: FeatureExtractor) -> str:
-    """Return the label of an extractor, with the pooling that was asked for."""
-    if extractor.pooling == "auto":
-        return extractor.label
-    return f"{extractor.label} ({extractor.pooling or 'no pooling'})"
+    """Return the label of an extractor, with what else was asked for."""
+    details = [f"{name}={value}" for name, value in (extractor.backbone_params or {}).items()]
+    if extractor.input_size is not None:
+        details.append(f"input_size={extractor.input_size}")
+    if extractor.pooling != "auto":
+        details.append(extractor.pooling or "no pooling")
+    return f"{extractor.label} ({', '.join(details)})" if details else extractor.label
 
 
 def _warn_of_duplicates_in(

@@ -262,4 +262,7 @@ def test_option_of_backbone_overrides_shared_one(run, photos):
     code, text, err = run("cv", photos, *own, *arguments)
     assert code == 0, err
     passes = json.loads(text)["embedding"]
-    assert [each["backbone"] for each in passes] == ["tiny/stage2", "tiny/stage3 (max)"]
+    assert [each["backbone"] for each in passes] == [
+        "tiny/stage2",
+        "tiny/stage3 (input_size=64, max)",
+    ]

@@ -119,8 +119,24 @@ def test_compare_missing_backbone_leaves_others(images, labels):
     )
     assert isinstance(first, BackboneFailure)
     assert isinstance(first.error, WeightsError)
-    assert first.backbone == "vgg16"
+    assert first.backbone == "vgg16 (input_size=32)"
     assert [each.backbone for each in others] == ["tiny", "", "tiny"]  # pass, baseline, head
+
+
+def test_compare_names_tell_extractors_apart(images, labels):
+    small = {"weights": None, "input_size": 32}
+    extractors = [
+        FeatureExtractor("mobilenet_v2", backbone_params={"alpha": 0.35}, pooling="max", **small),
+        FeatureExtractor("vgg16", input_size=32),  # its weights are missing
+        FeatureExtractor("tiny", pooling=None),
+    ]
+    found = compare(images, labels, extractors=extractors, heads=["knn"], n_folds=2)
+    assert {each.backbone for each in found} == {
+        "mobilenet_v2 (alpha=0.35, input_size=32, max)",
+        "vgg16 (input_size=32)",
+        "tiny (no pooling)",
+        "",
+    }
 
 
 def test_compare_baseline_is_majority_class(images, labels):
