@@ -222,6 +222,10 @@ class ParameterWarning(FeatxWarning):
     """A parameter has no effect because of the value of another; the message names both."""
 
 
+class BackboneWarning(FeatxWarning):
+    """A backbone cannot be used, and is left out of a comparison."""
+
+
 class WeightsWarning(FeatxWarning):
     """Weights from a file may belong to a network that differs from the one that was built."""
 

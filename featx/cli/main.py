@@ -1,4 +1,4 @@
-"""The ``featx`` command and its subcommands demo, extract, cv and backbones.
+"""The ``featx`` command, its subcommands demo, extract and backbones, and its exit codes.
 
 Exit codes: 0 success; 1 the command found damaged rows in a cache; 2 wrong usage; 3 bad input or
 parameters; 4 a backbone or its weights cannot be loaded; 5 a saved file cannot be loaded or holds
@@ -38,15 +38,13 @@ from featx._warning import warn_caller
 from featx.cli.cache import cache
 from featx.cli.card import card
 from featx.cli.check import check
+from featx.cli.cv import cv
 from featx.cli.evaluate import compare, evaluate
 from featx.cli.models import export, fit
 from featx.cli.options import (
-    FOLDER,
-    SEED,
     GivenPath,
     Group,
     extractor_options,
-    head_option,
     make_extractor,
 )
 from featx.cli.output import (
@@ -57,8 +55,8 @@ from featx.cli.output import (
     check_output_files,
     describe_passes,
     echo,
+    echo_problem,
     print_backbones,
-    print_comparisons,
     print_costs,
     print_demo,
     print_json,
@@ -187,57 +185,6 @@ def extract(
 
 
 @cli.command()
-@FOLDER
-@click.option("--backbone", "backbones", multiple=True, default=["mobilenet_v2"], show_default=True)
-@head_option("--head", "heads", multiple=True, default=["logistic"])
-@click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
-@SEED
-@extractor_options
-@AS_JSON
-def cv(
-    folder: str,
-    backbones: tuple[str, ...],
-    heads: tuple[str, ...],
-    folds: int,
-    seed: int,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Cross-validate heads and backbones on a folder per class; both options may be repeated."""
-    from featx.evaluation.comparison import compare
-    from featx.inputs.folders import load_image_folder
-
-    extractors = [make_extractor(backbone, options) for backbone in backbones]
-    images = load_image_folder(folder)
-    comparisons = compare(
-        images.data,
-        images.target,
-        extractors=extractors,
-        heads=heads,
-        n_folds=folds,
-        random_state=seed,
-    )
-    rows: list[Any] = []
-    try:
-        for row in comparisons:
-            rows.append(row)
-    finally:  # finished rows are shown even if a later backbone fails or the run is interrupted
-        if rows:
-            _show_comparisons(rows, n_folds=folds, as_json=as_json)
-
-
-def _show_comparisons(rows: list[Any], *, n_folds: int, as_json: bool) -> None:
-    from featx.evaluation.comparison import p_values
-
-    against_best = p_values([row.scores for row in rows])
-    if as_json:
-        found = zip(rows, against_best, strict=True)
-        print_json([{**row._asdict(), "p_value": p_value} for row, p_value in found])
-    else:
-        print_comparisons(rows, against_best, n_folds=n_folds)
-
-
-@cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--measure", is_flag=True, help="Measure networks on this machine, or those named.")
 @click.option("--presets", is_flag=True, help="List KerasHub's, or those with NAME in their name.")
@@ -342,13 +289,13 @@ def _show_network(name: str, as_json: bool) -> None:
     print_json({**about, "layers": [layer._asdict() for layer in layers], "blocks": numbered})
 
 
-for command in (check, fit, predict, evaluate, compare, report, card, similar, export, cache):
+for command in (check, cv, fit, predict, evaluate, compare, report, card, similar, export, cache):
     cli.add_command(command)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     shown = at_the_shell(message) if isinstance(message, FeatxWarning) else message
-    echo(f"{category.__name__}: {shown}", err=True)
+    echo_problem(f"{category.__name__}: {shown}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -374,10 +321,10 @@ def _run_command(arguments: list[str] | None) -> int:
     except click.ClickException as exc:
         shown = io.StringIO()
         exc.show(shown)
-        echo(shown.getvalue().rstrip("\n"), err=True)
+        echo_problem(shown.getvalue().rstrip("\n"))
         return exc.exit_code
     except (FeatxError, ValueError, OSError) as exc:
-        echo(f"error: {at_the_shell(exc)}", err=True)
+        echo_problem(f"error: {at_the_shell(exc)}")
         return next(code for kinds, code in _EXIT_CODES if isinstance(exc, kinds))
     except Exception:
         echo(traceback.format_exc(), err=True)

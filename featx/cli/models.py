@@ -57,6 +57,7 @@ ON_ERROR = click.option(
 )
 @FORCE
 @head_option("--head", default="logistic")
+@click.option("--calibrate", is_flag=True, help="Calibrate the probabilities on held-out folds.")
 @SEED
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @TRUSTED
@@ -68,6 +69,7 @@ def fit(
     out: Path,
     force: bool,
     head: str,
+    calibrate: bool,
     seed: int,
     backbone: str,
     trusted: tuple[str, ...],
@@ -76,18 +78,24 @@ def fit(
 ) -> None:
     """Train a classifier on a folder per class and save it as one file.
 
-    With --fine-tune the top of the network is trained as well, and kept if it is better.
+    With --fine-tune the top of the network is trained as well, and kept if it is better. With
+    --calibrate, a probability of 0.8 is right in about 8 of 10 cases; knn needs none.
     """
     check_ending(out, (".featx",), or_none=True)
     check_output_files(out, force=force)
+    if calibrate and options["unfreeze"] is not None:
+        raise click.UsageError("--calibrate works without --fine-tune only")
     from featx.estimators import TransferClassifier
+    from featx.heads.named import CLASSIFIER_HEADS, calibrated_head
     from featx.inputs.folders import load_image_folder
     from featx.saving.persistence import check_savable, save
 
     extractor = make_extractor(backbone, options)
     fine_tune = make_fine_tune(options)
     images = load_image_folder(folder)
-    classifier = TransferClassifier(extractor, head, fine_tune, random_state=seed)
+    # An unknown name is reported with the other faults.
+    made = calibrated_head(head) if calibrate and head in CLASSIFIER_HEADS else head
+    classifier = TransferClassifier(extractor, made, fine_tune, random_state=seed)
     classifier.set_params(verbose=not options["quiet"]).check_params()
     check_savable(classifier, trusted=trusted)
     classifier.fit(images.data, images.target)

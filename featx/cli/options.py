@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import json
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -15,6 +17,10 @@ import click
 from featx._json import RepeatedNameError, dict_without_repeats
 from featx._validation import did_you_mean
 
+_OUTPUT = "output"  # the word for the output of the network, among layers
+# What a backbone can set for itself; other names are parameters of its network.
+_OWN_TEXTS = ("weights", "preprocessing", "layer", "pooling", "resize")
+_OWN_INTEGERS = ("input_size", "in_channels", "n_prefix_tokens")
 _PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
 
 
@@ -105,7 +111,11 @@ def _add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
-extractor_options = _add_options(
+_LAYER_HELP = "Name of the layer to read; default: output."
+_POOLING_HELP = (
+    "auto, avg, max, avgmax, gem, flatten; cls, patches, cls+patches, cls+avg of tokens."
+)
+_NETWORK_OPTIONS = (
     click.option(
         "--weights", type=GivenPath(), default="pretrained", help="pretrained, none or a file."
     ),
@@ -113,12 +123,8 @@ extractor_options = _add_options(
         "--param", "params", multiple=True, metavar="NAME=VALUE", help="As in alpha=0.35."
     ),
     click.option("--preprocessing", default="auto", help="auto, tf, torch, caffe, unit, none."),
-    click.option("--layer", default=None, help="Name of the layer to read; default: output."),
-    click.option(
-        "--pooling",
-        default="auto",
-        help="auto, avg, max, avgmax, gem, flatten; cls, patches, cls+patches, cls+avg of tokens.",
-    ),
+)
+_OTHER_OPTIONS = (
     click.option(
         "--n-prefix-tokens", type=int, default=None, help="Tokens before those of the patches."
     ),
@@ -147,16 +153,68 @@ extractor_options = _add_options(
     click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
     click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
 )
+extractor_options = _add_options(
+    *_NETWORK_OPTIONS,
+    click.option("--layer", default=None, help=_LAYER_HELP),
+    click.option("--pooling", default="auto", help=_POOLING_HELP),
+    *_OTHER_OPTIONS,
+)
+repeatable_extractor_options = _add_options(
+    *_NETWORK_OPTIONS,
+    click.option("--layer", "layers", multiple=True, help=_LAYER_HELP),
+    click.option("--pooling", "poolings", multiple=True, default=["auto"], help=_POOLING_HELP),
+    *_OTHER_OPTIONS,
+)
+
+GROUPS = click.option(
+    "--groups",
+    type=GivenPath(),
+    metavar="FILE.csv",
+    help="Columns path and group (as of a patient): images of a group stay in one fold.",
+)
+
+
+def read_groups_option(groups: str | None, folder: str, images: Any) -> list[str] | None:
+    """Return the group of each image that ``--groups`` names; None without the option."""
+    if groups is None:
+        return None
+    from featx.inputs.groups import read_groups
+
+    return read_groups(groups, folder, images)
+
+
+def make_extractors(backbones: Sequence[str], options: dict[str, Any]) -> list[Any]:
+    """Return extractors for all combinations of backbones, layers and poolings.
+
+    The first one of a backbone stores the embeddings of its others in the same pass.
+    """
+    extractors = []
+    for backbone in dict.fromkeys(backbones):
+        own = _split_backbone(backbone)[1]
+        layers = [own["layer"]] if "layer" in own else options["layers"] or [_OUTPUT]
+        poolings = [own["pooling"]] if "pooling" in own else options["poolings"]
+        first, *others = [
+            {"layer": None if layer == _OUTPUT else layer, "pooling": pooling}
+            for layer, pooling in dict.fromkeys(itertools.product(layers, poolings))
+        ]
+        also = [(other["layer"], or_none(other["pooling"])) for other in others]
+        shared = {**options, "also_cache": (*options["also_cache"], *also)}
+        extractors.append(make_extractor(backbone, shared | first))
+        extractors += [make_extractor(backbone, options | other) for other in others]
+    return extractors
 
 
 def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
-    """Return an extractor with the options of a command."""
+    """Return an extractor with the options of a command, and those of the backbone itself."""
     from featx.extractor import FeatureExtractor
 
+    name, own = _split_backbone(backbone)
+    given_params = (*options["params"], *own.pop("params"))
+    options = options | own
     return FeatureExtractor(
-        backbone,
+        name,
         weights=or_none(options["weights"]),
-        backbone_params=_parsed_params(options["params"], "--param"),
+        backbone_params=_parsed_params(given_params, "--param"),
         preprocessing=or_none(options["preprocessing"]),
         layer=options["layer"],
         pooling=or_none(options["pooling"]),
@@ -175,6 +233,43 @@ def make_extractor(backbone: str, options: dict[str, Any]) -> Any:
         n_jobs=options["n_jobs"],
         verbose=not options["quiet"],
     )
+
+
+def _split_backbone(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of a backbone, and the options after it; ``params`` are the network's.
+
+    A colon begins options only before ``NAME=``, and a comma ends a value only before the next
+    ``NAME=``, so that names such as ``keras_hub:vit`` and file names with commas are left whole.
+
+    Examples
+    --------
+    >>> _split_backbone("mobilenet_v2:alpha=0.35,weights=a,b.h5,input_size=96")
+    ('mobilenet_v2', {'params': ('alpha=0.35',), 'weights': 'a,b.h5', 'input_size': 96})
+    >>> _split_backbone("keras_hub:dinov2_base")
+    ('keras_hub:dinov2_base', {'params': ()})
+    """
+    name, *given = re.split(r":(?=[a-z]\w*=)", text, maxsplit=1)
+    own: dict[str, Any] = {"params": ()}
+    for option in re.split(r",(?=[a-z]\w*=)", given[0]) if given else ():
+        key, _, value = option.partition("=")
+        if key in own:
+            raise click.BadParameter(f"{key!r} is given twice", param_hint="--backbone")
+        if key in _OWN_INTEGERS:
+            own[key] = _integer_of_backbone(key, value)
+        elif key in _OWN_TEXTS:
+            own[key] = value
+        else:
+            own["params"] += (option,)
+    return name, own
+
+
+def _integer_of_backbone(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"{name}={value}: expected an integer", param_hint="--backbone"
+        ) from None
 
 
 def _tune_help() -> str:

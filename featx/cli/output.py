@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from featx.backbones.presets import PresetInfo
     from featx.backbones.registry import Network
     from featx.cli.measure import NetworkCost
-    from featx.evaluation.comparison import Comparison
 
 FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -70,6 +71,8 @@ _SETTING = re.compile(
     r"(?P<value>'[^']*'|\([^)]*\)|\w+)?"
 )
 _READER_GONE = 141
+_WORD = re.compile(r"(?:(?<!\w)'[^']*'|\S)+")
+_UNITS_S = {"year": 31_557_600, "month": 2_629_800, "day": 86_400, "hour": 3_600, "minute": 60}
 _MAX_CELL_CHARS = 1_000
 _N_PAIRS = 10  # of classes, in place of a confusion matrix that is too wide
 _UNCUT_CHARS = 10_000  # width of a line in a file or pipe, where rich would use 80
@@ -83,7 +86,7 @@ def at_the_shell(problem: Exception) -> str:
     >>> at_the_shell(ParameterError.of("extractor__batch_size", 0, "expected a positive integer."))
     '--batch-size 0: expected a positive integer.'
     >>> at_the_shell(NearDuplicateWarning("a and b are the same.", "Pass groups="))
-    'a and b are the same. Remove all but one, or cross-validate with compare_heads in Python, ...'
+    'a and b are the same. Remove all but one, or keep copies in one group: --groups FILE, ...'
     """
     match problem:
         case ParameterError():
@@ -100,7 +103,7 @@ def at_the_shell(problem: Exception) -> str:
             options = " ".join(f"--trusted {name}" for name in problem.types)
             return f"{problem.finding} If you trust them, name them: {options}"
         case NearDuplicateWarning():
-            cure = "cross-validate with compare_heads in Python, which takes groups."
+            cure = "keep copies in one group: --groups FILE, for cv and report."
             return f"{problem.finding} Remove all but one, or {cure}"
         case _ if isinstance(problem, _NAME_PARAMETERS):
             return _SETTING.sub(_option_of_setting, str(problem))
@@ -136,6 +139,35 @@ def _with_option(fault: ParameterFault) -> str:
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines of text with their control characters escaped."""
     _write_to_stream(f"{without_controls(text)}\n", err=err)
+
+
+def echo_problem(text: str) -> None:
+    """Print an error or warning on standard error; a terminal gets lines that end between words."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(wrap_words(line, width) for line in text.split("\n"))
+    echo(text, err=True)
+
+
+def wrap_words(line: str, width: int) -> str:
+    """Break a line between words; quoted text, such as a path with spaces, is one word.
+
+    Examples
+    --------
+    >>> print(wrap_words("error: '/data/my photos/none': no such folder", 20))
+    error:
+    '/data/my photos/none':
+    no such folder
+    """
+    words = _WORD.findall(line)
+    indent = line[: len(line) - len(line.lstrip())]
+    lines = [indent + "".join(words[:1])]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    return "\n".join(lines)
 
 
 def _results_stream() -> TextIO:
@@ -217,6 +249,7 @@ def check_output_files(*paths: Path, force: bool) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns whose name begins with ``#`` are aligned right.
 
+    Those that begin with ``~`` are cut at the edge of the terminal instead of wrapped.
     Names are shown as text, without markup or emoji codes. The title is not wrapped, so that a path
     in it can be copied. In a file or a pipe, each cell is one line, and is not shortened below
     1,000 characters.
@@ -241,14 +274,19 @@ def _as_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     table = Table()
     for column in columns:
         right = column.startswith("#")
+        name = column.removeprefix("#" if right else "~")
         table.add_column(
-            _as_cell(column.removeprefix("#")),
+            _as_cell(name),
             justify="right" if right else "left",
             no_wrap=right,
             overflow="ellipsis" if right else "fold",
         )
     for row in rows:
-        table.add_row(*map(_as_cell, row))
+        cells = list(map(_as_cell, row))
+        for column, cell in zip(columns, cells, strict=True):
+            if column.startswith("~"):
+                cell.no_wrap, cell.overflow = True, "ellipsis"
+        table.add_row(*cells)
     return table
 
 
@@ -405,26 +443,6 @@ def _describe_calibration(
     return f"{shown} (temperature {temperature:.2f}: {finding})"
 
 
-def print_comparisons(
-    rows: Sequence[Comparison], p_values: Sequence[float], *, n_folds: int
-) -> None:
-    """Print a table of cross-validations, each with the p-value of its difference from the best."""
-    accuracy = f"#accuracy, {n_folds} folds"
-    columns = ("backbone", "head", accuracy, "#p, best", "#passes", "#seconds")
-    lines = [
-        (
-            row.backbone,
-            row.head,
-            f"{row.mean:.3f} ± {row.spread:.3f}",
-            f"{p_value:.3f}",
-            row.n_forward,
-            f"{row.seconds:.2f}",
-        )
-        for row, p_value in zip(rows, p_values, strict=True)
-    ]
-    print_table("", columns, lines)
-
-
 def print_backbones(networks: Sequence[Network]) -> None:
     """Print the networks that have a name."""
     columns = (*_NETWORK_COLUMNS, "preprocessing")
@@ -515,21 +533,40 @@ def _shape_text(shape: Sequence[int | None]) -> str:
 
 
 def print_cache(result: dict[str, Any]) -> None:
-    """Print the content of a cache."""
-    columns = ("space", "made by", "#rows", "#hits", "#shards", "#size", "#graphs", "last used")
+    """Print the content of a cache, one line for each space."""
+    columns = ("#space", "#rows", "#hits", "#size", "#last used", "~made by")
     rows = [
         (
             space["digest"][:8],
-            space["label"],
             space["n_rows"],
             space["n_hits"],
-            space["n_shards"],
             filesize.decimal(space["size_bytes"]),
-            filesize.decimal(space["graph_bytes"]),
-            space["last_used"],
+            age_in_words(space["last_used"], datetime.now(UTC)),
+            space["label"],
         )
         for space in result["spaces"]
     ]
     size, graphs = (filesize.decimal(result[name]) for name in ("size_bytes", "graph_bytes"))
     title = f"{one_line(result['path'])}: {result['n_rows']} rows, {size}; graphs, {graphs}"
     print_table(title, columns, rows)
+
+
+def age_in_words(time: str | None, now: datetime) -> str:
+    """Return how long ago a time in ISO 8601 was; empty for None.
+
+    Examples
+    --------
+    >>> now = datetime(2026, 12, 2, 12, tzinfo=UTC)
+    >>> age_in_words("2026-12-02T09:59:00+00:00", now)
+    '2 hours ago'
+    >>> age_in_words("2026-12-02T11:59:30+00:00", now)
+    'just now'
+    """
+    if time is None:
+        return ""
+    age_s = (now - datetime.fromisoformat(time)).total_seconds()
+    for unit, unit_s in _UNITS_S.items():
+        if age_s >= unit_s:
+            number = int(age_s // unit_s)
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"

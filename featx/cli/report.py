@@ -10,12 +10,14 @@ import click
 from featx._text import one_line
 from featx.cli.models import TRUSTED, load_classifier
 from featx.cli.options import (
+    GROUPS,
     SEED,
     Command,
     GivenPath,
     extractor_options,
     head_option,
     make_extractor,
+    read_groups_option,
 )
 from featx.cli.output import (
     AS_JSON,
@@ -46,6 +48,7 @@ _TEST_SPLITS = ("test", "val", "valid", "validation")  # the first that is there
     type=click.Choice(["pca", "umap", "tsne"]),
     help="How the map places images.",
 )
+@GROUPS
 @SEED
 @TRUSTED
 @extractor_options
@@ -58,6 +61,7 @@ def report(
     heads: tuple[str, ...],
     folds: int,
     projection: str,
+    groups: str | None,
     seed: int,
     trusted: tuple[str, ...],
     as_json: bool,
@@ -77,6 +81,8 @@ def report(
     *models, folder = paths
     if models and (backbone or heads):
         raise click.UsageError("--backbone and --head are those of the saved model: leave them out")
+    if models and groups:
+        raise click.UsageError("--groups is for folds: a saved model is evaluated without any")
     from sklearn.utils import Bunch
 
     from featx.estimators import TransferClassifier
@@ -98,10 +104,13 @@ def report(
         estimators = [
             TransferClassifier(extractor, head, random_state=seed) for head in heads or ["logistic"]
         ]
+    of_images = read_groups_option(groups, folder, images.data)
     held_out = {"X_test": test.data, "y_test": test.target} if test else {}
     if not options["quiet"]:
         echo("evaluating, then looking for wrong labels, copies and unusual images", err=True)
-    found = make_report(estimators, images.data, images.target, cv=folds, **held_out)
+    found = make_report(
+        estimators, images.data, images.target, cv=folds, groups=of_images, **held_out
+    )
     if not options["quiet"]:
         echo("writing the page", err=True)
     found.to_html(out, projection=projection)

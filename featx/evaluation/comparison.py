@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy import stats
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
@@ -22,7 +23,14 @@ from featx._training_data import check_all_were_read, checked_target, readable_m
 from featx._validation import InputFaults, ParameterFaults
 from featx.evaluation.duplicates import warn_of_duplicates
 from featx.evaluation.pixel_hashes import ImageHashes, hash_images
-from featx.exceptions import InputError
+from featx.exceptions import (
+    BackboneError,
+    EngineError,
+    FeatxError,
+    InputError,
+    MissingExtraError,
+    WeightsError,
+)
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.heads.folds import check_keeps_samples_together
@@ -32,19 +40,37 @@ from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
 from featx.probes._arrays import numpy_if_array_api
 
+BASELINE = "majority class"
 _ROUNDING = 1e-12  # of a score
+# Errors of one backbone, which the others need not have.
+_SURVIVED = (BackboneError, EngineError, MissingExtraError, WeightsError)
 
 
 class Comparison(NamedTuple):
     """Accuracy of a head on the embeddings of a backbone, over folds."""
 
-    backbone: str
+    backbone: str  # empty for the baseline, which looks at no embedding
     head: str
     mean: float  # mean accuracy
     spread: float  # standard deviation of the accuracy
-    seconds: float  # wall time, embedding included
-    n_forward: int  # number of samples that went through the backbone
+    seconds: float  # wall time, without that of the embedding
     scores: list[float]  # accuracy of each fold
+
+
+class EmbeddingPass(NamedTuple):
+    """Cost of the embeddings of a backbone, which its heads share."""
+
+    backbone: str
+    n_forward: int  # number of embeddings that the network computed
+    n_hits: int  # number of embeddings read from the cache
+    seconds: float  # wall time
+
+
+class BackboneFailure(NamedTuple):
+    """Error of a backbone without which the comparison continues."""
+
+    backbone: str
+    error: FeatxError
 
 
 def compare(
@@ -56,8 +82,11 @@ def compare(
     n_folds: int = 5,
     groups: Any = None,
     random_state: int = 0,
-) -> Iterator[Comparison]:
+) -> Iterator[Comparison | EmbeddingPass | BackboneFailure]:
     """Cross-validate each head on the embeddings of each extractor, and yield each result at once.
+
+    After the first pass comes a baseline, which predicts the most frequent class. A backbone or
+    weights that cannot be loaded, or a network that cannot run, becomes a BackboneFailure.
 
     Samples of a group stay together in training or test. `random_state` seeds the folds, and heads
     that take one. With ``on_error="nan"``, samples that cannot be read are left out of training and
@@ -78,11 +107,24 @@ def compare(
     _check_comparison_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
-    # All are fitted first, so that a backbone that cannot be loaded raises before any pass.
-    embedders = [clone(extractor).fit(samples) for extractor in extractors]
+    # All are fitted first, so that a backbone that cannot be loaded is reported before any pass.
+    embedders = []
+    for extractor in extractors:
+        try:
+            embedders.append(clone(extractor).fit(samples))
+        except _SURVIVED as exc:
+            yield BackboneFailure(_name_of_extractor(extractor), exc)
+    is_first = True
     for embedder in embedders:
         start_s = time.perf_counter()
-        views = training_views(embedder, samples)
+        try:
+            views = training_views(embedder, samples)
+        except _SURVIVED as exc:
+            yield BackboneFailure(_name_of_extractor(embedder), exc)
+            continue
+        seconds, report = time.perf_counter() - start_s, embedder.report_
+        name = _name_of_extractor(embedder)
+        yield EmbeddingPass(name, report.n_forward, report.n_hits, seconds)
         rows = np.flatnonzero(readable_mask(views))
         cv = _CrossValidation.split(
             y[rows],
@@ -90,26 +132,35 @@ def compare(
             n_folds=n_folds,
             random_state=random_state,
         )
-        views = views[rows]
-        n_forward = embedder.report_.n_forward
-        if embedder is embedders[0]:
-            names = [f"[{row}] {one_line(samples.name(row))}" for row in rows.tolist()]
-            read_hashes = (
-                partial(_hashes_of_rows, samples, rows) if _takes_images(embedder) else None
-            )
-            warn_of_duplicates(views[:, 0], cv.folds, names.__getitem__, read_hashes)
+        if is_first:
+            _warn_of_duplicates_in(samples, embedder, rows, views[rows, 0], cv.folds)
+            yield cv.compared(DummyClassifier(), views[rows], backbone="")._replace(head=BASELINE)
+            is_first = False
         for head in heads:
-            scores = cv.scores(head, views)
-            yield Comparison(
-                backbone=embedder.label,
-                head=_name_of_head(head),
-                mean=float(np.mean(scores)),
-                spread=float(np.std(scores)),
-                seconds=time.perf_counter() - start_s,
-                n_forward=n_forward,
-                scores=scores,
-            )
-            start_s, n_forward = time.perf_counter(), 0
+            yield cv.compared(head, views[rows], backbone=name)
+
+
+def _name_of_extractor(extractor: FeatureExtractor) -> str:
+    """Return the label of an extractor, with what else was asked for."""
+    details = [f"{name}={value}" for name, value in (extractor.backbone_params or {}).items()]
+    if extractor.input_size is not None:
+        details.append(f"input_size={extractor.input_size}")
+    if extractor.pooling != "auto":
+        details.append(extractor.pooling or "no pooling")
+    return f"{extractor.label} ({', '.join(details)})" if details else extractor.label
+
+
+def _warn_of_duplicates_in(
+    samples: Samples,
+    embedder: FeatureExtractor,
+    rows: np.ndarray,
+    embeddings: np.ndarray,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Warn of near-duplicates in different folds, among the rows that could be read."""
+    names = [f"[{row}] {one_line(samples.name(row))}" for row in rows.tolist()]
+    read_hashes = partial(_hashes_of_rows, samples, rows) if _takes_images(embedder) else None
+    warn_of_duplicates(embeddings, folds, names.__getitem__, read_hashes)
 
 
 def _takes_images(embedder: FeatureExtractor) -> bool:
@@ -276,6 +327,14 @@ class _CrossValidation(NamedTuple):
         splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = splitter(n_folds, shuffle=True, random_state=random_state)
         return cls(y, groups, list(folds.split(np.zeros(len(y)), y, groups)), random_state)
+
+    def compared(self, head: Any, views: np.ndarray, *, backbone: str) -> Comparison:
+        """Return the accuracy of a head on the embeddings of a backbone."""
+        start_s = time.perf_counter()
+        scores = self.scores(head, views)
+        seconds = time.perf_counter() - start_s
+        mean, spread = float(np.mean(scores)), float(np.std(scores))
+        return Comparison(backbone, _name_of_head(head), mean, spread, seconds, scores)
 
     def scores(self, head: Any, views: np.ndarray) -> list[float]:
         """Return the accuracy of each fold; heads train on all augmented views (n, n_views, d)."""

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import sklearn
 from sklearn import get_config
 from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
@@ -92,6 +94,23 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
         return clone(found)
     except RuntimeError:  # of heads that convert parameters, as CatBoost does class_weights
         return copy.deepcopy(found)
+
+
+def calibrated_head(name: str) -> CalibratedClassifierCV:
+    """Return the classifier that has a name, with probabilities calibrated on held-out folds.
+
+    One temperature scales the scores of all classes (Guo et al. 2017, "On Calibration of Modern
+    Neural Networks"). scikit-learn before 1.8 has no temperature; a sigmoid for each class
+    (Platt 1999) takes its place. The head itself is fitted on all samples.
+
+    Examples
+    --------
+    >>> calibrated_head("ridge").estimator[-1]
+    RidgeClassifier()
+    """
+    version = tuple(map(int, sklearn.__version__.split(".")[:2]))
+    method = "temperature" if version >= (1, 8) else "sigmoid"
+    return CalibratedClassifierCV(make_head(name, CLASSIFIER_HEADS), method=method, ensemble=False)
 
 
 def check_head_params(head: BaseEstimator) -> None:

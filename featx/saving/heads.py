@@ -55,6 +55,11 @@ _OWN_CLASSES = {
     )
 }
 _OWN_ROOT = "featx"
+# Parts of a CalibratedClassifierCV: numbers, and estimators that are checked themselves.
+_CALIBRATION_TYPES = [
+    f"sklearn.calibration.{name}"
+    for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
+]
 # Estimators whose trees are allowed, after a check of their arrays; other estimators pass a tree to
 # code that checks less.
 _TREE = "sklearn.tree._tree.Tree"
@@ -248,7 +253,7 @@ def _check_array(data: bytes) -> None:
 def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) -> list[str]:
     """Return the types that may be built; raise if the file holds others."""
     own = [f"{kind.__module__}.{name}" for name, kind in _OWN_CLASSES.items()]
-    types = [*trusted, *own]
+    types = [*trusted, *own, *_CALIBRATION_TYPES]
     classes = {
         node["__class__"]
         for node in _nodes_in_schema(schema)

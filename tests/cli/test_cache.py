@@ -1,11 +1,18 @@
 """The commands of ``featx cache``: what they print, remove and refuse."""
 
+import contextlib
+import fcntl
 import json
+import os
+import struct
+import termios
+from datetime import UTC, datetime
 
 import pytest
 from command_line import CODES
 
 from featx import EmbeddingCache
+from featx.cli.output import age_in_words, print_cache
 
 
 def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
@@ -29,6 +36,32 @@ def test_cache_info_compact_evict_export_clear(run, photos, model, tmp_path):
     assert "12 rows of tiny" in err
     assert json.loads(text)[0]["n_rows"] == 12
     assert EmbeddingCache().info()["n_rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("time", "words"),
+    [
+        ("2026-12-02T11:59:01+00:00", "just now"),
+        ("2026-12-02T11:59:00+00:00", "1 minute ago"),
+        ("2026-12-02T09:59:00+00:00", "2 hours ago"),
+        ("2026-11-30T11:59:00+00:00", "2 days ago"),
+        ("2024-01-30T11:59:00+00:00", "2 years ago"),
+        (None, ""),
+    ],
+)
+def test_age_in_words_is_largest_unit(time, words):
+    assert age_in_words(time, datetime(2026, 12, 2, 12, tzinfo=UTC)) == words
+
+
+def test_cache_info_has_line_per_space(run, photos, model):
+    master, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(terminal, "w") as stream, contextlib.redirect_stdout(stream):
+        print_cache(EmbeddingCache().info())
+    (line,) = [line for line in os.read(master, 10_000).decode().splitlines() if "12 │" in line]
+    os.close(master)
+    assert len(line) <= 80
+    assert "…" in line
 
 
 def test_cache_export_several_spaces_needs_space(run, photos, model, tmp_path):

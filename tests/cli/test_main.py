@@ -5,7 +5,6 @@ import subprocess
 import sys
 import zipfile
 
-import keras
 import numpy as np
 import pytest
 from command_line import CODES
@@ -78,47 +77,6 @@ def test_out_existing_is_kept_unless_forced(run, photos, tmp_path, command, name
     code, _, _ = run(command, photos, "--out", out, "--backbone", "tiny", "-q", "--force")
     assert code == 0
     assert zipfile.is_zipfile(out)
-
-
-def test_cv_compares_heads_and_backbones(run, photos):
-    arguments = ("cv", photos, "--folds", 3, "--head", "ridge", "--head", "knn", "-q")
-    arguments += ("--backbone", "tiny", "--preprocessing", "tf")
-    code, text, _ = run(*arguments, "--json")
-    assert code == 0
-    rows = json.loads(text)
-    assert [(row["head"], row["n_forward"]) for row in rows] == [("ridge", 12), ("knn", 0)]
-    assert [row["p_value"] for row in rows] == [1, 1]
-    code, text, _ = run(*arguments)
-    assert "1.000 ± 0.000" in text
-    assert "accuracy, 3 folds" in text
-
-
-def test_cv_later_backbone_fails_shows_earlier_rows(run, photos, tmp_path):
-    inputs = keras.Input((64, 64, 3))
-    means = keras.layers.GlobalAveragePooling2D()(inputs)
-    keras.Model(inputs, keras.layers.Rescaling(1e38)(means)).save(tmp_path / "endless.keras")
-    arguments = ("cv", photos, "--folds", 3, "-q", "--head", "knn", "--backbone", "tiny")
-    arguments += ("--backbone", tmp_path / "endless.keras")
-    code, text, err = run(*arguments)
-    assert (code, "gives NaN or infinite values" in err) == (CODES["backbone"], True)
-    assert "tiny" in text
-    assert "1.000 ± 0.000" in text
-    code, text, _ = run(*arguments, "--json")
-    assert code == CODES["backbone"]
-    assert [row["backbone"] for row in json.loads(text)] == ["tiny"]
-
-
-@pytest.mark.filterwarnings("default")
-def test_cv_near_duplicates_warning_has_a_cure(run, photos):
-    for number in range(5):
-        (photos / "dark" / f"copy{number}.png").write_bytes(
-            (photos / "dark" / f"{number}.png").read_bytes()
-        )
-    code, _, err = run("cv", photos, "--backbone", "tiny", "-q")
-    assert code == 0
-    assert "NearDuplicateWarning: " in err
-    assert "Remove all but one, or cross-validate with compare_heads in Python" in err
-    assert "groups=" not in err
 
 
 def test_backbones_lists_all(run):

@@ -1,11 +1,15 @@
 """The commands that make and use saved models: fit, predict, evaluate, export."""
 
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 from command_line import CODES
+
+from featx import EmbeddingCache
 
 
 def test_fit_and_evaluate_and_predict(run, photos, model):
@@ -98,3 +102,38 @@ def test_export_onto_other_folder_shows_path(run, model, photos):
     code, _, err = run("export", model, photos)
     assert code == CODES["input"]
     assert f"error: {str(photos)!r}: expected a new name, or a folder that holds only" in err
+
+
+@pytest.mark.parametrize("head", ["svm", "nearest_mean"])
+def test_calibrated_model_needs_no_trusted(run, photos, tmp_path, head):
+    out = tmp_path / "calibrated.featx"
+    arguments = ("--backbone", "tiny", "--head", head, "--calibrate", "-q")
+    code, _, err = run("fit", photos, "--out", out, *arguments)
+    assert code == 0, err
+    code, text, err = run("predict", out, photos, "--proba", "--json")
+    assert code == 0, err
+    assert all(sum(each["proba"].values()) == pytest.approx(1) for each in json.loads(text))
+
+
+def test_calibrate_faults_come_before_passes(run, photos, tmp_path):
+    arguments = ("fit", photos, "--out", tmp_path / "m.featx", "--backbone", "tiny", "--calibrate")
+    code, _, err = run(*arguments, "--head", "rigde", "--engine", "fast")
+    assert (code, "2 faulty options" in err) == (CODES["input"], True)
+    code, _, err = run(*arguments, "--fine-tune", "1")
+    assert (code, "--calibrate works without --fine-tune only" in err) == (2, True)
+    for number in (3, 4, 5):
+        (photos / "dark" / f"{number}.png").unlink()
+    code, _, err = run(*arguments)
+    assert (code, "calibrates in 5 folds" in err) == (CODES["input"], True)
+    assert EmbeddingCache().info()["n_rows"] == 0
+
+
+def test_fit_of_cached_rows_imports_no_tensorflow(model, photos, tmp_path):
+    arguments = ["fit", str(photos), "--out", str(tmp_path / "m.featx"), "--backbone", "tiny", "-q"]
+    code = (
+        f"import sys; from featx.cli.main import main; main({arguments!r}); "
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert "0 embeddings computed, 12 read from the cache" in child.stdout

@@ -241,3 +241,28 @@ def test_fit_too_many_blocks_raises_before_pass(run, photos, tmp_path):
     assert code == CODES["input"]
     assert re.search(r"error: --fine-tune 99: tiny has \d blocks: expected 1 to \d, or 'all'", err)
     assert EmbeddingCache().info()["n_rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("tiny:input_size=big", "input_size=big: expected an integer"),
+        ("tiny:layer=stage1,layer=stage2", "'layer' is given twice"),
+        ("tiny:alpha=1,alpha=2", "'alpha' is given twice"),
+    ],
+)
+def test_faulty_options_of_backbone_are_usage(run, photos, backbone, message):
+    code, _, err = run("cv", photos, "--backbone", backbone, "-q")
+    assert (code, message in " ".join(err.split())) == (2, True)
+
+
+def test_option_of_backbone_overrides_shared_one(run, photos):
+    own = ("--backbone", "tiny", "--backbone", "tiny:layer=stage3,input_size=64,pooling=max")
+    arguments = ("--layer", "stage2", "--head", "knn", "--folds", 2, "-q", "--json")
+    code, text, err = run("cv", photos, *own, *arguments)
+    assert code == 0, err
+    passes = json.loads(text)["embedding"]
+    assert [each["backbone"] for each in passes] == [
+        "tiny/stage2",
+        "tiny/stage3 (input_size=64, max)",
+    ]

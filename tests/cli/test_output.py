@@ -6,7 +6,6 @@ import pytest
 from featx.backbones.registry import list_backbones
 from featx.cli import output
 from featx.cli.demo import DemoRow
-from featx.evaluation.comparison import Comparison
 from featx.evaluation.metrics import evaluate
 from featx.exceptions import (
     BackboneError,
@@ -142,15 +141,6 @@ def test_print_evaluation_shows_direction_of_miscalibration(capsys):
     assert ": not clearly different from 1)" in capsys.readouterr().out
 
 
-def test_print_comparisons_shows_mean_and_spread(capsys):
-    row = Comparison("tiny_avg", "logistic", 0.9, 0.05, 1.5, 20, [0.85, 0.95])
-    output.print_comparisons([row], [0.25], n_folds=2)
-    out = capsys.readouterr().out
-    assert "0.250" in out
-    assert "0.900 ± 0.050" in out
-    assert "accuracy, 2 folds" in out
-
-
 def test_print_backbones_names_every_network(capsys):
     output.print_backbones(list_backbones())
     out = capsys.readouterr().out
@@ -261,3 +251,25 @@ def test_status_updates_the_spinner_of_a_terminal(monkeypatch, capsys):
     with output.status("demo") as on_step:
         on_step("one")
     assert "- one" not in capsys.readouterr().err
+
+
+def test_wrap_words_breaks_no_word():
+    line = "  it's '/a/path of/two words.png', don't break-it or lose-it"
+    wrapped = output.wrap_words(line, 24).split("\n")
+    assert wrapped == [
+        "  it's",
+        "  '/a/path of/two words.png',",
+        "  don't break-it or",
+        "  lose-it",
+    ]
+    assert output.wrap_words("", 24) == ""
+
+
+def test_echo_problem_wraps_on_terminals_only(monkeypatch, capsys):
+    text = "word " * 30 + "end"
+    output.echo_problem(text)
+    assert capsys.readouterr().err == f"{text}\n"
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(output.sys.stderr, "isatty", lambda: True)
+    output.echo_problem(text)
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 40

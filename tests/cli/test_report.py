@@ -23,6 +23,16 @@ def test_report_json_is_data_of_report(run, photos, tmp_path):
     assert json.loads(text)["data"]["classes"] == {"dark": 6, "light": 6}
 
 
+def test_report_groups_stay_in_one_fold(run, photos, tmp_path):
+    groups = tmp_path / "patients.csv"
+    lines = [f"{name}/{n}.png,{name}{n // 3}" for name in ("dark", "light") for n in range(6)]
+    groups.write_text("\n".join(["path,group", *lines]))
+    arguments = ("report", photos, "--out", tmp_path / "r.html", "--backbone", "tiny", "--json")
+    code, text, err = run(*arguments, "--groups", groups, "--folds", 2)
+    assert code == 0, err
+    assert json.loads(text)["data"]["n_groups"] == 4
+
+
 def test_report_evaluates_saved_model(run, photos, model, tmp_path):
     code, text, err = run("report", model, photos, "--out", tmp_path / "r.html", "--json")
     assert code == 0, err
@@ -52,6 +62,8 @@ def test_report_splits_train_and_evaluate(run, photos, tmp_path):
         (["PHOTOS", "--out", "r.txt"], 3, "html"),
         (["PHOTOS"], 2, "--out"),
         (["MODEL", "PHOTOS", "--head", "knn", "--out", "r.html"], 2, "saved model"),
+        (["MODEL", "PHOTOS", "--groups", "g.csv", "--out", "r.html"], 2, "--groups is for folds"),
+        (["PHOTOS", "--groups", "gone.csv", "--out", "r.html"], 3, "no such file of groups"),
         (["a", "b", "c", "--out", "r.html"], 2, "3 paths"),
         (["missing", "--out", "r.html", "--backbone", "tiny"], 3, "missing"),
         (["PHOTOS", "--out", "r.html", "--backbone", "tiny", "--head", "nothing"], 3, "nothing"),

@@ -12,7 +12,15 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from featx import EmbeddingCache, FeatureExtractor, KNNProbe, NearestMeanProbe, compare_heads
 from featx.engines.keras_engine import KerasEngine
-from featx.evaluation.comparison import _check_comparison_folds, compare, p_values
+from featx.evaluation.comparison import (
+    BASELINE,
+    BackboneFailure,
+    Comparison,
+    EmbeddingPass,
+    _check_comparison_folds,
+    compare,
+    p_values,
+)
 from featx.exceptions import BadSampleWarning, InputError, ParameterError, WeightsError
 from featx.heads.named import CLASSIFIER_HEADS, make_head
 
@@ -21,6 +29,10 @@ from featx.heads.named import CLASSIFIER_HEADS, make_head
 def features():
     X, y = load_digits(return_X_y=True)
     return X[:300], y[:300]
+
+
+def _rows_of_heads(found):
+    return [each for each in found if isinstance(each, Comparison) and each.backbone]
 
 
 def test_compare_faults_are_listed_before_pass(images, labels):
@@ -49,8 +61,9 @@ def test_check_folds_too_few_samples_raises(y, n_folds, groups, message):
 def test_compare_heads_share_one_pass(images, labels):
     extractors = [FeatureExtractor("tiny"), FeatureExtractor("tiny", layer="stage4")]
     heads = ["logistic", RidgeClassifier()]
-    rows = list(compare(images, labels, extractors=extractors, heads=heads, n_folds=2))
-    assert [row.n_forward for row in rows] == [20, 0, 20, 0]
+    found = list(compare(images, labels, extractors=extractors, heads=heads, n_folds=2))
+    assert [each.n_forward for each in found if isinstance(each, EmbeddingPass)] == [20, 20]
+    rows = _rows_of_heads(found)
     assert [row.head for row in rows] == ["logistic", "RidgeClassifier"] * 2
     assert [row.backbone for row in rows[::2]] == ["tiny", "tiny/stage4"]
     assert all(row.mean == np.mean(row.scores) == 1 for row in rows)
@@ -60,9 +73,10 @@ def test_compare_heads_share_one_pass(images, labels):
 def test_compare_groups_never_part(images, labels):
     # Ten groups, each with one class of noise: whoever parts them finds more than is there.
     groups = np.arange(20) // 2
-    (row,) = compare(
+    found = compare(
         images, labels, extractors=[FeatureExtractor("tiny")], heads=["knn"], groups=groups
     )
+    (row,) = _rows_of_heads(found)
     assert len(row.scores) == 5
 
 
@@ -73,11 +87,12 @@ def test_compare_unreadable_samples_are_left_out(images, labels, grouped):
     groups = np.arange(20) // 2 if grouped else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rows = list(
+        found = list(
             compare(samples, labels, extractors=[extractor], heads=["ridge", "knn"], groups=groups)
         )
     assert [type(w.message) for w in caught] == [BadSampleWarning]
-    assert [(row.mean, row.n_forward) for row in rows] == [(1, 19), (1, 0)]
+    assert found[0].n_forward == 19
+    assert [row.mean for row in _rows_of_heads(found)] == [1, 1]
 
 
 def test_compare_too_few_readable_samples_raises(images, labels):
@@ -85,7 +100,7 @@ def test_compare_too_few_readable_samples_raises(images, labels):
     extractor = FeatureExtractor("tiny", on_error="nan")
     rows = compare(samples, labels, extractors=[extractor], heads=["ridge"], n_folds=6)
     with pytest.warns(BadSampleWarning), pytest.raises(InputError, match="6 folds need 6 samples"):
-        next(rows)
+        list(rows)
 
 
 def test_compare_too_many_folds_raises_early(images, labels, cache_folder):
@@ -97,11 +112,39 @@ def test_compare_too_many_folds_raises_early(images, labels, cache_folder):
     assert not cache_folder.exists()
 
 
-def test_compare_missing_backbone_raises_early(images, labels):
+def test_compare_missing_backbone_leaves_others(images, labels):
     gone = FeatureExtractor("vgg16", input_size=32)  # no network, no weights
-    with pytest.raises(WeightsError):
-        list(compare(images, labels, extractors=[FeatureExtractor("tiny"), gone], heads=["knn"]))
-    assert EmbeddingCache().info()["n_rows"] == 0
+    first, *others = compare(
+        images, labels, extractors=[FeatureExtractor("tiny"), gone], heads=["knn"], n_folds=2
+    )
+    assert isinstance(first, BackboneFailure)
+    assert isinstance(first.error, WeightsError)
+    assert first.backbone == "vgg16 (input_size=32)"
+    assert [each.backbone for each in others] == ["tiny", "", "tiny"]  # pass, baseline, head
+
+
+def test_compare_names_tell_extractors_apart(images, labels):
+    small = {"weights": None, "input_size": 32}
+    extractors = [
+        FeatureExtractor("mobilenet_v2", backbone_params={"alpha": 0.35}, pooling="max", **small),
+        FeatureExtractor("vgg16", input_size=32),  # its weights are missing
+        FeatureExtractor("tiny", pooling=None),
+    ]
+    found = compare(images, labels, extractors=extractors, heads=["knn"], n_folds=2)
+    assert {each.backbone for each in found} == {
+        "mobilenet_v2 (alpha=0.35, input_size=32, max)",
+        "vgg16 (input_size=32)",
+        "tiny (no pooling)",
+        "",
+    }
+
+
+def test_compare_baseline_is_majority_class(images, labels):
+    y = ["a"] * 14 + ["b"] * 6
+    extractors = [FeatureExtractor("tiny")]
+    _, baseline, _ = compare(images, y, extractors=extractors, heads=["knn"], n_folds=2)
+    assert (baseline.head, baseline.backbone) == (BASELINE, "")
+    assert baseline.mean == pytest.approx(0.7)
 
 
 def test_compare_uncached_forwards_each_once(images, labels, monkeypatch):
@@ -114,8 +157,7 @@ def test_compare_uncached_forwards_each_once(images, labels, monkeypatch):
 
     monkeypatch.setattr(KerasEngine, "padded", counted)
     extractor = FeatureExtractor("tiny", cache=None)
-    rows = list(compare(images, labels, extractors=[extractor], heads=["knn", "lda"], n_folds=2))
-    assert [row.n_forward for row in rows] == [20, 0]
+    list(compare(images, labels, extractors=[extractor], heads=["knn", "lda"], n_folds=2))
     assert sum(batches) == 20
 
 

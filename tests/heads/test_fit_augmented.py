@@ -189,7 +189,7 @@ def test_saved_estimator_predicts_the_same(augment, extractor, digits, tmp_path)
 @pytest.mark.filterwarnings("ignore::featx.exceptions.NearDuplicateWarning")
 def test_compare_trains_on_all_views(extractor, digits):
     images, labels = digits
-    (row,) = compare(images, labels, extractors=[extractor], heads=["lda"], n_folds=3)
+    *_, row = compare(images, labels, extractors=[extractor], heads=["lda"], n_folds=3)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     expected = cross_val_score(TransferClassifier(extractor, "lda"), images, labels, cv=folds)
     assert row.scores == pytest.approx(expected.tolist())

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import sklearn
+from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import log_loss
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -12,6 +15,7 @@ from featx.exceptions import ParameterError
 from featx.heads.named import (
     CLASSIFIER_HEADS,
     REGRESSOR_HEADS,
+    calibrated_head,
     head_for_outputs,
     make_head,
     seed_head,
@@ -71,3 +75,22 @@ def test_make_head_stacking_without_final_estimator(data):
 def test_for_outputs_logistic_cv_copies_each_column():
     head = head_for_outputs(LogisticRegressionCV(cv=2), np.array([[0, 1], [1, 1]]))
     assert isinstance(head, OneVsRestClassifier)
+
+
+def test_calibrated_head_lowers_log_loss():
+    X, y = make_classification(600, 40, n_informative=4, flip_y=0.3, random_state=0)
+    plain, calibrated = make_head("logistic", CLASSIFIER_HEADS), calibrated_head("logistic")
+    loss, calibrated_loss = (
+        log_loss(y[200:], head.fit(X[:200], y[:200]).predict_proba(X[200:]))
+        for head in (plain, calibrated)
+    )
+    assert calibrated_loss < 0.9 * loss
+
+
+@pytest.mark.parametrize(
+    ("version", "method"),
+    [("1.7.2", "sigmoid"), ("1.8.0", "temperature"), ("1.10.dev0", "temperature")],
+)
+def test_calibrated_head_follows_scikit_learn(version, method, monkeypatch):
+    monkeypatch.setattr(sklearn, "__version__", version)
+    assert calibrated_head("ridge").method == method

@@ -1,0 +1,168 @@
+"""``featx cv``: cross-validate backbones, layers, poolings and heads on a folder per class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx._text import one_line
+from featx._warning import warn_caller
+from featx.cli.options import (
+    FOLDER,
+    GROUPS,
+    SEED,
+    Command,
+    head_option,
+    make_extractors,
+    read_groups_option,
+    repeatable_extractor_options,
+)
+from featx.cli.output import AS_JSON, at_the_shell, echo, print_json, print_table
+from featx.exceptions import BackboneWarning
+
+if TYPE_CHECKING:
+    from featx.evaluation.comparison import BackboneFailure, Comparison, EmbeddingPass
+
+
+@click.command(cls=Command)
+@FOLDER
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    default=["mobilenet_v2"],
+    show_default=True,
+    metavar="NAME[:OPTIONS]",
+)
+@head_option("--head", "heads", multiple=True, default=["logistic"])
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
+@GROUPS
+@SEED
+@repeatable_extractor_options
+@AS_JSON
+def cv(
+    folder: str,
+    backbones: tuple[str, ...],
+    heads: tuple[str, ...],
+    folds: int,
+    groups: str | None,
+    seed: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Cross-validate heads and backbones on a folder per class.
+
+    --backbone, --head, --layer and --pooling may be repeated, for all combinations. A backbone
+    takes options of its own, as in mobilenet_v2:alpha=0.35,input_size=96. What is no option of
+    this command is a parameter of the network. A comma ends a value only before the next NAME=.
+
+    A backbone that cannot be loaded becomes a warning. If all fail, the exit code is 4.
+    """
+    from featx.evaluation.comparison import compare
+    from featx.inputs.folders import load_image_folder
+
+    extractors = make_extractors(backbones, options)
+    images = load_image_folder(folder)
+    comparisons = compare(
+        images.data,
+        images.target,
+        extractors=extractors,
+        heads=heads,
+        n_folds=folds,
+        groups=read_groups_option(groups, folder, images.data),
+        random_state=seed,
+    )
+    results = _Results(folds)
+    try:
+        for found in comparisons:
+            results.add(found)
+    finally:  # finished rows are shown even if the run is interrupted
+        results.show(as_json)
+    results.raise_if_all_failed()
+
+
+class _Results:
+    """What a comparison has yielded so far."""
+
+    def __init__(self, n_folds: int) -> None:
+        self.n_folds = n_folds
+        self.rows: list[Comparison] = []
+        self.passes: list[EmbeddingPass] = []
+        self.failures: list[BackboneFailure] = []
+
+    def add(self, found: Comparison | EmbeddingPass | BackboneFailure) -> None:
+        """Add a result of any kind."""
+        from featx.evaluation.comparison import BackboneFailure, EmbeddingPass
+
+        if isinstance(found, BackboneFailure):
+            self.failures.append(found)
+        elif isinstance(found, EmbeddingPass):
+            self.passes.append(found)
+        else:
+            self.rows.append(found)
+
+    def show(self, as_json: bool) -> None:
+        """Print all results, the best first, and a warning for each backbone that failed."""
+        if not self.rows:
+            return
+        self.rows.sort(key=lambda row: -row.mean)
+        if as_json:
+            print_json(self._as_dict())
+        else:
+            print_comparisons(self.rows, self.passes, n_folds=self.n_folds)
+        by_error = {str(failure.error): failure for failure in reversed(self.failures)}
+        for failure in reversed(by_error.values()):  # those of several layers are the same
+            warn_caller(BackboneWarning(f"{failure.backbone} left out: {_shown(failure)}"))
+
+    def raise_if_all_failed(self) -> None:
+        """Raise the error of the first backbone if there is no result."""
+        if self.failures and not self.rows:
+            raise self.failures[0].error
+
+    def _as_dict(self) -> dict[str, Any]:
+        from featx.evaluation.comparison import p_values
+
+        against_best = p_values([row.scores for row in self.rows])
+        return {
+            "n_folds": self.n_folds,
+            "results": [
+                {**row._asdict(), "p_value": p_value}
+                for row, p_value in zip(self.rows, against_best, strict=True)
+            ],
+            "embedding": [each._asdict() for each in self.passes],
+            "failed": [
+                {"backbone": each.backbone, "error": str(each.error)} for each in self.failures
+            ],
+        }
+
+
+def _shown(failure: BackboneFailure) -> str:
+    return one_line(at_the_shell(failure.error), max_chars=1_000)
+
+
+def print_comparisons(rows: list[Comparison], passes: list[EmbeddingPass], *, n_folds: int) -> None:
+    """Print a table of cross-validations, the best first, and the cost of the embeddings."""
+    from featx.evaluation.comparison import p_values
+
+    columns = ("", "backbone", "head", "#accuracy", "#p", "#passes", "#seconds")
+    against_best = p_values([row.scores for row in rows])
+    lines: list[tuple[Any, ...]] = [
+        (
+            "*" if place == 0 else "",
+            row.backbone,
+            row.head,
+            f"{row.mean:.3f} ± {row.spread:.3f}",
+            f"{p_value:.3f}",
+            "",
+            f"{row.seconds:.2f}",
+        )
+        for place, (row, p_value) in enumerate(zip(rows, against_best, strict=True))
+    ]
+    lines += [
+        ("", each.backbone, "(embedding)", "", "", each.n_forward, f"{each.seconds:.2f}")
+        for each in passes
+        if each.n_forward or each is passes[0]  # others were stored by an earlier pass
+    ]
+    print_table(f"accuracy, {n_folds} folds, best first", columns, lines)
+    echo("* best; ± standard deviation over folds; p: chance of such a gap to the best")
