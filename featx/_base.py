@@ -17,6 +17,7 @@ from typing import Any, Self
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from featx._progress import show_activities
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
 
@@ -92,6 +93,10 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
     @contextlib.contextmanager
     def _fit_task(self, X: Any, y: Any = None, *, n_parts: int = 0) -> Iterator[FitTask]:
         """Report a fit to callbacks, inside a method that is decorated by ``with_callbacks``."""
+        with show_activities(getattr(self, "verbose", 0)):
+            yield from self._reported_fit(X, y, n_parts)
+
+    def _reported_fit(self, X: Any, y: Any, n_parts: int) -> Iterator[FitTask]:
         if not hasattr(self, "_init_callback_context"):
             yield FitTask(self, None)
             return

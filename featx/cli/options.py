@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from featx._json import RepeatedNameError, dict_without_repeats
+from featx._progress import show_activities
 from featx._validation import did_you_mean
 
 _PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
@@ -51,7 +52,8 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command, with standard output for results only."""
         context.obj = sys.stdout
-        with contextlib.redirect_stdout(sys.stderr):
+        verbose = not context.params.get("quiet")
+        with contextlib.redirect_stdout(sys.stderr), show_activities(verbose):
             return super().invoke(context)
 
 

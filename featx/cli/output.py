@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featx._json import as_json_values
+from featx._progress import displayed_by
 from featx._text import one_line, without_controls
 from featx.exceptions import (
     BackboneError,
@@ -246,16 +247,20 @@ def _as_cell(value: Any) -> Text:
 def status(title: str) -> Iterator[Callable[[str], None]]:
     """Show the present step on standard error; yield the function to call with each step."""
     console = Console(stderr=True)
+    shown = title
     with console.status(Text(title)) as spinner:
 
         def show(step: str) -> None:
+            nonlocal shown
+            shown = step
             # A file or a pipe shows no spinner, so each step gets a line.
             if console.is_terminal:
                 spinner.update(Text(one_line(step)))
             else:
                 echo(f"- {step}", err=True)
 
-        yield show
+        with displayed_by(lambda activity: spinner.update(Text(one_line(activity or shown)))):
+            yield show
 
 
 def print_demo(result: dict[str, Any]) -> None:
