@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx._base import FeatxEstimator, FitTask, with_callbacks
 from featx._extractor_validation import check_verbose
+from featx._facts import estimator_facts
 from featx._targets import as_groups, as_weights
 from featx._training_data import (
     Data,
@@ -529,6 +530,10 @@ class TransferEstimator(TransformerMixin, TransferParams):
             return samples, y, sample_weight
         weights = None if sample_weight is None else sample_weight[kept]
         return samples.take(np.flatnonzero(kept)), y[kept], weights
+
+    def _facts(self) -> list[tuple[str, str]]:
+        extractor = getattr(self, "extractor_", None) or self._named_extractor() or self.extractor
+        return estimator_facts(self, extractor)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

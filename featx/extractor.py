@@ -19,6 +19,7 @@ from featx._extractor_validation import (
     check_extractor_params,
     check_out_array,
 )
+from featx._facts import extractor_facts
 from featx._relative_paths import KeepsRelativePaths, cache_at_first, path_at_first
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
@@ -333,6 +334,8 @@ class FeatureExtractor(TransformerMixin, KeepsRelativePaths, FeatxEstimator):
                     self.array_shape_ = samples.array_shape
                     self._source(samples.array_shape)  # raises if the input shape depends on it
                 return embeddings
+
+    _facts = extractor_facts
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the features after backbone, layer and pooling.
