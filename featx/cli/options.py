@@ -15,6 +15,7 @@ import click
 from featx._json import RepeatedNameError, dict_without_repeats
 from featx._progress import show_activities
 from featx._validation import did_you_mean
+from featx.cli.help import write_commands, write_examples, write_options
 
 _PLAIN = (bool, int, float, str, type(None), tuple, list, dict)
 
@@ -37,6 +38,14 @@ class Command(click.Command):
 
     Standard output is for results; what libraries print goes to standard error.
     """
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write options in groups."""
+        write_options(self, context, formatter)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples."""
+        write_examples(context, formatter)
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """Parse the arguments; a repeated option is wrong usage."""
@@ -62,6 +71,14 @@ class Group(click.Group):
 
     command_class = Command
     group_class = type
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write commands by job."""
+        write_commands(self, context, formatter)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples."""
+        write_examples(context, formatter)
 
 
 class _LazyHelpOption(click.Option):
