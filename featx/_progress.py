@@ -46,13 +46,19 @@ def activity(description: str) -> Iterator[None]:
 @contextlib.contextmanager
 def displayed_by(show: Callable[[str | None], object]) -> Iterator[None]:
     """Call a function with each activity that begins, and with None when there is none."""
-    if _displays:
-        _displays[-1](None)
+    hide_activities()
     _displays.append(show)
     try:
         yield
     finally:
         _displays.remove(show)
+        _show_latest()
+
+
+def hide_activities() -> None:
+    """Hide what is being done until the next activity begins, so that other output has the line."""
+    if _displays:
+        _displays[-1](None)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from featx._progress import activity, displayed_by, progress_bar, show_activities
+from featx._progress import activity, displayed_by, hide_activities, progress_bar, show_activities
 
 
 @pytest.mark.parametrize("verbose", [0, False])
@@ -69,7 +69,7 @@ def test_inner_display_silences_the_outer():
     outer, inner = [], []
     with displayed_by(outer.append), activity("a"), displayed_by(inner.append), activity("b"):
         pass
-    assert (outer, inner) == (["a", None, None], ["b", "a"])
+    assert (outer, inner) == (["a", None, "a", None], ["b", "a"])
 
 
 def test_activity_in_a_pipe_shows_nothing(capfd):
@@ -115,3 +115,12 @@ def test_activity_in_notebook_disappears(kernel):
     with show_activities(1), activity("building tiny"):
         assert kernel[-1]["text/plain"] == "building tiny ..."
     assert kernel[-1]["text/plain"] == ""
+
+
+def test_activity_hides_for_other_output():
+    shown = []
+    with displayed_by(shown.append), activity("fit"):
+        hide_activities()
+        with activity("building"):
+            pass
+    assert shown == ["fit", None, "building", "fit", None]

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from featx._json import RepeatedNameError, dict_without_repeats
-from featx._progress import show_activities
+from featx._progress import activity, show_activities
 from featx._validation import did_you_mean
 from featx.cli.help import write_commands, write_examples, write_options
 
@@ -61,8 +61,11 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command, with standard output for results only."""
         context.obj = sys.stdout
-        verbose = not context.params.get("quiet")
-        with contextlib.redirect_stdout(sys.stderr), show_activities(verbose):
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            show_activities(not context.params.get("quiet")),
+            activity(context.info_name or ""),
+        ):
             return super().invoke(context)
 
 

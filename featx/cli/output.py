@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featx._json import as_json_values
-from featx._progress import displayed_by
+from featx._progress import activity, displayed_by, hide_activities
 from featx._text import one_line, without_controls
 from featx.exceptions import (
     BackboneError,
@@ -150,6 +150,7 @@ def _write_to_stream(text: str, *, err: bool = False) -> None:
     If the reader is gone, as in ``featx ... | head``, the command exits with the code of SIGPIPE.
     """
     stream = sys.stderr if err else _results_stream()
+    hide_activities()
     try:
         click.echo(text, stream, nl=False, color=True)
     except BrokenPipeError:
@@ -178,6 +179,7 @@ def print_json(value: Any) -> None:
 
 def confirm(question: str) -> bool:
     """Ask a question on the terminal; without an answer, the usage is wrong."""
+    hide_activities()
     try:
         return click.confirm(without_controls(question), err=True)
     except click.Abort as exc:
@@ -248,6 +250,7 @@ def status(title: str) -> Iterator[Callable[[str], None]]:
     """Show the present step on standard error; yield the function to call with each step."""
     console = Console(stderr=True)
     shown = title
+    hide_activities()  # a terminal has one such line
     with console.status(Text(title)) as spinner:
 
         def show(step: str) -> None:
@@ -259,7 +262,10 @@ def status(title: str) -> Iterator[Callable[[str], None]]:
             else:
                 echo(f"- {step}", err=True)
 
-        with displayed_by(lambda activity: spinner.update(Text(one_line(activity or shown)))):
+        def show_activity(latest: str | None) -> None:
+            spinner.update(Text(one_line(shown if latest in (None, title) else latest)))
+
+        with activity(title), displayed_by(show_activity):
             yield show
 
 
