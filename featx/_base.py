@@ -11,12 +11,15 @@ tasks of a fit are not reported.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, estimator_html_repr
 
+from featx._html import Record, facts_html
+from featx._progress import show_activities
 from featx._validation import did_you_mean
 from featx.exceptions import ParameterError
 
@@ -31,6 +34,8 @@ except ImportError:
         """Return a method as it is."""
         return method
 
+
+_CONTAINER = '<div class="sk-container" hidden>'
 
 __all__ = ["FeatxEstimator", "FitTask", "with_callbacks"]
 
@@ -88,6 +93,23 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
         vars(stand_in).update({**vars(self), **shared})
         return BaseEstimator.__sklearn_clone__(stand_in)
 
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return names and values that notebooks show above the parameters."""
+        return []
+
+    def _html_repr(self) -> str:
+        """Return scikit-learn's diagram, with a table of facts instead of hundreds of features."""
+        shown = copy.copy(self)
+        facts: list[tuple[str, str]] = []
+        with contextlib.suppress(Exception):  # a faulty parameter is an error of `fit` only
+            facts = self._facts()
+        if facts:
+            shown.__dict__["get_feature_names_out"] = _no_feature_names
+        diagram = estimator_html_repr(shown)
+        table = facts_html(facts) if facts else ""
+        before, container, after = diagram.partition(_CONTAINER)
+        return f"{before}{container}{table}{after}" if container else f"{table}{diagram}"
+
     @property
     def report_(self) -> Bunch:
         """Report of the last call."""
@@ -98,11 +120,15 @@ class FeatxEstimator(CallbackSupportMixin, BaseEstimator):
     @report_.setter
     def report_(self, report: Bunch) -> None:
         # In a list, since scikit-learn requires that no attribute of a fitted estimator changes.
-        self.__dict__.setdefault("_reports", [])[:] = [report]
+        self.__dict__.setdefault("_reports", [])[:] = [Record(**report)]
 
     @contextlib.contextmanager
     def _fit_task(self, X: Any, y: Any = None, *, n_parts: int = 0) -> Iterator[FitTask]:
         """Report a fit to callbacks, inside a method that is decorated by ``with_callbacks``."""
+        with show_activities(getattr(self, "verbose", 0)):
+            yield from self._reported_fit(X, y, n_parts)
+
+    def _reported_fit(self, X: Any, y: Any, n_parts: int) -> Iterator[FitTask]:
         if not hasattr(self, "_init_callback_context"):
             yield FitTask(self, None)
             return
@@ -131,6 +157,10 @@ class FitTask:
             part.call_on_fit_task_begin(estimator=self._estimator)
             yield
             part.call_on_fit_task_end(estimator=self._estimator)
+
+
+def _no_feature_names() -> None:
+    raise AttributeError("not shown")
 
 
 def _nearest_name(name: str, options: Collection[str]) -> str:

@@ -1,21 +1,114 @@
-"""``progress_bar`` and ``print_message``: output on standard error, depending on `verbose`."""
+"""``progress_bar``, ``activity``, ``print_message``: what is being done, depending on `verbose`."""
 
 from __future__ import annotations
 
 import contextlib
+import html
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from featx._text import without_controls
+from featx._text import one_line, without_controls
 
 _SHOWN_AFTER_S = 2.0
+_pending: list[str] = []  # descriptions of activities, the latest last
+_displays: list[Callable[[str | None], object]] = []  # the last one shows the activities
 
 
 def print_message(text: str, *, verbose: int | bool | Callable[[int, int], object]) -> None:
     """Print a message on standard error if `verbose` is a number other than zero."""
     if verbose and not callable(verbose):
         print(without_controls(text), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def activity(description: str) -> Iterator[None]:
+    """Report what is being done, such as "building mobilenet_v2", to whoever shows activities.
+
+    Examples
+    --------
+    >>> with displayed_by(print), activity("building tiny"):
+    ...     print("...")
+    building tiny
+    ...
+    None
+    """
+    _pending.append(description)
+    _show_latest()
+    try:
+        yield
+    finally:
+        _pending.remove(description)
+        _show_latest()
+
+
+@contextlib.contextmanager
+def displayed_by(show: Callable[[str | None], object]) -> Iterator[None]:
+    """Call a function with each activity that begins, and with None when there is none."""
+    hide_activities()
+    _displays.append(show)
+    try:
+        yield
+    finally:
+        _displays.remove(show)
+        _show_latest()
+
+
+def hide_activities() -> None:
+    """Hide what is being done until the next activity begins, so that other output has the line."""
+    if _displays:
+        _displays[-1](None)
+
+
+@contextlib.contextmanager
+def show_activities(verbose: int | bool | Callable[[int, int], object]) -> Iterator[None]:
+    """Show activities in terminals and notebooks, if `verbose` is a number other than zero."""
+    if not verbose or callable(verbose) or _displays or not _is_watched():
+        yield
+        return
+    spinner = _Spinner()
+    try:
+        with displayed_by(spinner):
+            yield
+    finally:
+        spinner(None)
+
+
+def _is_watched() -> bool:
+    return _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def _show_latest() -> None:
+    if _displays:
+        _displays[-1](_pending[-1] if _pending else None)
+
+
+class _Spinner:
+    """A line with the present activity, which disappears when it ends."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._update: Callable[[str], object] | None = None
+
+    def __call__(self, description: str | None) -> None:
+        if description is None:
+            self._stack.close()
+            self._update = None
+            return
+        self._update = self._update or self._opened()
+        self._update(one_line(description))
+
+    def _opened(self) -> Callable[[str], object]:
+        if _in_notebook():
+            line = self._stack.enter_context(_notebook_line())
+            return lambda text: line(f"{text} ...", "")
+        from rich.console import Console
+        from rich.text import Text
+
+        spinner = Console(stderr=True).status("")
+        self._stack.enter_context(spinner)
+        return lambda text: spinner.update(Text(text))
 
 
 @contextlib.contextmanager
@@ -68,6 +161,13 @@ class _ProgressBar:
         self._show(n_done, f"{n_done / elapsed_s:.0f}/s")
 
     def _opened(self, n_total: int) -> Callable[[int, str], None]:
+        self._stack.enter_context(displayed_by(_ignore))  # the bar is enough
+        if _in_notebook():
+            line = self._stack.enter_context(_notebook_line())
+            return partial(_show_in_notebook, line, self._description, n_total)
+        return self._opened_in_terminal(n_total)
+
+    def _opened_in_terminal(self, n_total: int) -> Callable[[int, str], None]:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -87,3 +187,37 @@ class _ProgressBar:
         bar = self._stack.enter_context(Progress(*columns, console=Console(stderr=True)))
         task = bar.add_task(self._description, total=n_total, rate="")
         return lambda n_done, rate: bar.update(task, completed=n_done, rate=rate)
+
+
+def _ignore(_: str | None) -> None:
+    """Show no activity."""
+
+
+def _in_notebook() -> bool:
+    """Return True in a kernel, whose displays can be updated; rich would need ipywidgets there."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+@contextlib.contextmanager
+def _notebook_line() -> Iterator[Callable[[str, str], None]]:
+    """Yield a function that shows text and an HTML element before it; both disappear at the end."""
+    from IPython.display import display
+
+    handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(text: str, element: str) -> None:
+        bundle = {"text/plain": text, "text/html": f"{element} {html.escape(text)}"}
+        handle.update(bundle, raw=True)
+
+    try:
+        yield show
+    finally:
+        handle.update({"text/plain": "", "text/html": ""}, raw=True)
+
+
+def _show_in_notebook(
+    line: Callable[[str, str], None], description: str, n_total: int, n_done: int, rate: str
+) -> None:
+    bar = f'<progress value="{n_done}" max="{n_total}"></progress>'
+    line(f"{description}: {n_done:,} of {n_total:,}, {rate}", bar)

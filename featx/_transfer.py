@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featx._base import FitTask, with_callbacks
+from featx._facts import estimator_facts
 from featx._targets import as_groups, as_weights
 from featx._training_data import (
     Data,
@@ -398,6 +399,10 @@ class TransferEstimator(TransformerMixin, TransferParams):
             return samples, y, sample_weight
         weights = None if sample_weight is None else sample_weight[kept]
         return samples.take(np.flatnonzero(kept)), y[kept], weights
+
+    def _facts(self) -> list[tuple[str, str]]:
+        extractor = getattr(self, "extractor_", None) or self._named_extractor() or self.extractor
+        return estimator_facts(self, extractor)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -52,6 +52,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from featx._files import PART_SUFFIX, check_replaceable, replaced_atomically
+from featx._progress import activity
 from featx._validation import ParameterFaults, as_path
 from featx._version import __version__
 from featx.backbones.backbone import Backbone, embedding_graph
@@ -70,6 +71,13 @@ if TYPE_CHECKING:
     import keras
 
 FORMATS = ("keras", "saved_model", "onnx", "openvino", "litert")
+TITLES = {
+    "keras": "Keras",
+    "saved_model": "a TensorFlow SavedModel",
+    "onnx": "ONNX",
+    "openvino": "OpenVINO",
+    "litert": "LiteRT",
+}
 _SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 _SAVED_MODEL_PARTS = frozenset(
     ("assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables")
@@ -167,6 +175,7 @@ def export(
         try:
             # Keras and the converters warn about each other.
             with (
+                activity(f"converting to {TITLES[format]}"),
                 warnings.catch_warnings(action="ignore"),
                 backbone.settings.applied(),
                 undisturbed_seed(),

@@ -18,6 +18,7 @@ from featx._extractor_validation import (
     check_channels_first,
     check_out_array,
 )
+from featx._facts import extractor_facts
 from featx._warning import warn_caller
 from featx.backbones.augment import Augmentation, check_takes_channels_first
 from featx.backbones.resolve import (
@@ -335,6 +336,8 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
                     self.array_shape_ = samples.array_shape
                     self._source(samples.array_shape)  # raises if the input shape depends on it
                 return embeddings
+
+    _facts = extractor_facts
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the features after backbone, layer and pooling.

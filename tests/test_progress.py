@@ -1,8 +1,11 @@
 """Progress goes to standard error, for whoever asked for it."""
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 
-from featx._progress import progress_bar
+from featx._progress import activity, displayed_by, hide_activities, progress_bar, show_activities
 
 
 @pytest.mark.parametrize("verbose", [0, False])
@@ -53,3 +56,71 @@ def test_progress_bar_error_inside_is_passed_on(capsys):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "1/3" in capsys.readouterr().err
+
+
+def test_activities_are_shown_innermost_first():
+    shown = []
+    with displayed_by(shown.append), activity("fitting"), activity("building"):
+        pass
+    assert shown == ["fitting", "building", "fitting", None]
+
+
+def test_inner_display_silences_the_outer():
+    outer, inner = [], []
+    with displayed_by(outer.append), activity("a"), displayed_by(inner.append), activity("b"):
+        pass
+    assert (outer, inner) == (["a", None, "a", None], ["b", "a"])
+
+
+def test_activity_in_a_pipe_shows_nothing(capfd):
+    with show_activities(1), activity("building tiny"):
+        pass
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("verbose", "is_shown"), [(1, True), (0, False)])
+def test_activity_in_a_terminal_is_shown(verbose, is_shown, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with show_activities(verbose), activity("building [tiny]\n"):
+        pass
+    assert ("building [tiny]" in capsys.readouterr().err) is is_shown
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A stand-in for IPython in a kernel, which records what a display shows."""
+    shown = []
+    handle = SimpleNamespace(update=lambda bundle, raw: shown.append(bundle))
+    ipython = ModuleType("IPython")
+    ipython.get_ipython = lambda: SimpleNamespace(kernel=None)
+    ipython.display = ModuleType("IPython.display")
+    ipython.display.display = lambda bundle, raw, display_id: handle
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    return shown
+
+
+@pytest.mark.usefixtures("at_once")
+def test_progress_bar_in_notebook_is_html(kernel, capsys):
+    with progress_bar("embedding <3", total=1200, verbose=1) as advance:
+        advance(1100)
+    assert kernel[0]["text/plain"].startswith("embedding <3: 1,100 of 1,200, ")
+    assert '<progress value="1100" max="1200"></progress> embedding &lt;3' in kernel[0]["text/html"]
+    assert kernel[-1] == {"text/plain": "", "text/html": ""}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_activity_in_notebook_disappears(kernel):
+    with show_activities(1), activity("building tiny"):
+        assert kernel[-1]["text/plain"] == "building tiny ..."
+    assert kernel[-1]["text/plain"] == ""
+
+
+def test_activity_hides_for_other_output():
+    shown = []
+    with displayed_by(shown.append), activity("fit"):
+        hide_activities()
+        with activity("building"):
+            pass
+    assert shown == ["fit", None, "building", "fit", None]

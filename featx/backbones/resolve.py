@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from featx._files import open_given
+from featx._progress import activity
 from featx._warning import warn_caller
 from featx.backbones.backbone import Backbone, BackboneSpec
 from featx.backbones.build import build_backbone
@@ -401,11 +402,12 @@ def _backbone_builder(
                 backbones.clear()  # and keep a model that a callable returned
                 same = None if hasattr(spec.backbone, "layers") else same
             if reading not in backbones:
-                backbones[reading] = (
-                    replace(same, spec=spec, agreed=set())
-                    if same
-                    else build_backbone(spec, array_shape)
-                )
+                with activity(f"building {spec.label}"):
+                    backbones[reading] = (
+                        replace(same, spec=spec, agreed=set())
+                        if same
+                        else build_backbone(spec, array_shape)
+                    )
                 if source and callable(spec.backbone):  # the call may have changed attributes
                     changed = _model_identity(spec, array_shape, None)
                     _BUILT[_key_of_model(spec, changed, array_shape)] = backbones

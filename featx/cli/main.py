@@ -13,25 +13,22 @@ always go to standard error. Heavy packages are imported when a command needs th
 from __future__ import annotations
 
 import contextlib
-import importlib.abc
-import importlib.util
 import io
-import logging
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx._tensorflow import keep_tensorflow_quiet
 from featx._text import one_line
 from featx._version import __version__
 from featx._warning import warn_caller
@@ -84,7 +81,6 @@ if TYPE_CHECKING:
     from featx.backbones.registry import Network
     from featx.cli.measure import NetworkCost
 
-_TENSORFLOW = "tensorflow"
 _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((WeightsError, BackboneError), 4),
     ((SavedFileError, UntrustedTypesError), 5),
@@ -301,7 +297,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one message and an exit code."""
     _prepare_streams()
-    _keep_tensorflow_quiet()
+    keep_tensorflow_quiet()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     with _unwound_by_signals():
         code = _run_command(arguments)
@@ -364,49 +360,3 @@ def _unwound_by_signals() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
-
-
-class _QuietTensorFlow(importlib.abc.MetaPathFinder):
-    """Hides the output of TensorFlow's libraries while they are loaded.
-
-    They write lines about processors and drivers directly to standard error, before they read any
-    setting. A run whose rows are all cached never loads them.
-    """
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != _TENSORFLOW:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            quietly = _without_standard_error()(spec.loader.exec_module)
-            spec.loader.exec_module = quietly  # type: ignore[method-assign]
-        return spec
-
-
-@contextlib.contextmanager
-def _without_standard_error() -> Iterator[None]:
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-_quiet_tensorflow = _QuietTensorFlow()
-
-
-def _keep_tensorflow_quiet() -> None:
-    """Hide the output of TensorFlow's import, if it is imported, and its warnings of retracing."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow warns of retracing from the fifth network on, although each is traced once.
-    logging.getLogger(_TENSORFLOW).setLevel(logging.ERROR)
-    if _TENSORFLOW not in sys.modules and _quiet_tensorflow not in sys.meta_path:
-        sys.meta_path.insert(0, _quiet_tensorflow)

@@ -142,11 +142,29 @@ def export(
     check_model_export(out, format)
     classifier = load_classifier(model, trusted=trusted, cache="none", on_error=None)
     classifier.export(out, format=format, include_resize=include_resize)
+    code = _code_for(classifier, out, format, include_resize=include_resize)
     show_result(
-        {"out": str(out), "format": format, "full_precision": FULL_PRECISION[format]},
+        {
+            "out": str(out),
+            "format": format,
+            "full_precision": FULL_PRECISION[format],
+            "run_code": code,
+        },
         as_json,
-        f"{format} model in {one_line(out)}\n{describe_precision(format)}",
+        f"{format} model in {one_line(out)}\n{describe_precision(format)}\nrun it with\n\n{code}",
     )
+
+
+def _code_for(
+    classifier: TransferClassifier, out: Path, format: str, *, include_resize: bool
+) -> str:
+    from featx.cli.run_code import run_code
+    from featx.export import describe_inputs
+
+    inputs = describe_inputs(classifier.extractor_.current_source().load_backbone())
+    if include_resize:
+        inputs["shape"] = [None, None, inputs["shape"][2]]
+    return run_code(out, format, inputs, names_columns=hasattr(classifier, "predict_proba"))
 
 
 def load_classifier(

@@ -15,7 +15,9 @@ from typing import Any
 import click
 
 from featx._json import RepeatedNameError, dict_without_repeats
+from featx._progress import activity, show_activities
 from featx._validation import did_you_mean
+from featx.cli.help import write_commands, write_examples, write_options
 
 _OUTPUT = "output"  # the word for the output of the network, among layers
 # What a backbone can set for itself; other names are parameters of its network.
@@ -43,6 +45,14 @@ class Command(click.Command):
     Standard output is for results; what libraries print goes to standard error.
     """
 
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write options in groups."""
+        write_options(self, context, formatter)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples."""
+        write_examples(context, formatter)
+
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """Parse the arguments; a repeated option is wrong usage."""
         given = self.make_parser(context).parse_args(list(arguments))[2]
@@ -57,7 +67,11 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Run the command, with standard output for results only."""
         context.obj = sys.stdout
-        with contextlib.redirect_stdout(sys.stderr):
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            show_activities(not context.params.get("quiet")),
+            activity(context.info_name or ""),
+        ):
             return super().invoke(context)
 
 
@@ -66,6 +80,14 @@ class Group(click.Group):
 
     command_class = Command
     group_class = type
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write commands by job."""
+        write_commands(self, context, formatter)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples."""
+        write_examples(context, formatter)
 
 
 class _LazyHelpOption(click.Option):

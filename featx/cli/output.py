@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featx._json import as_json_values
+from featx._progress import activity, displayed_by, hide_activities
 from featx._text import one_line, without_controls
 from featx.exceptions import (
     BackboneError,
@@ -182,6 +183,7 @@ def _write_to_stream(text: str, *, err: bool = False) -> None:
     If the reader is gone, as in ``featx ... | head``, the command exits with the code of SIGPIPE.
     """
     stream = sys.stderr if err else _results_stream()
+    hide_activities()
     try:
         click.echo(text, stream, nl=False, color=True)
     except BrokenPipeError:
@@ -210,6 +212,7 @@ def print_json(value: Any) -> None:
 
 def confirm(question: str) -> bool:
     """Ask a question on the terminal; without an answer, the usage is wrong."""
+    hide_activities()
     try:
         return click.confirm(without_controls(question), err=True)
     except click.Abort as exc:
@@ -305,16 +308,24 @@ def _as_cell(value: Any) -> Text:
 def status(title: str) -> Iterator[Callable[[str], None]]:
     """Show the present step on standard error; yield the function to call with each step."""
     console = Console(stderr=True)
+    shown = title
+    hide_activities()  # a terminal has one such line
     with console.status(Text(title)) as spinner:
 
         def show(step: str) -> None:
+            nonlocal shown
+            shown = step
             # A file or a pipe shows no spinner, so each step gets a line.
             if console.is_terminal:
                 spinner.update(Text(one_line(step)))
             else:
                 echo(f"- {step}", err=True)
 
-        yield show
+        def show_activity(latest: str | None) -> None:
+            spinner.update(Text(one_line(shown if latest in (None, title) else latest)))
+
+        with activity(title), displayed_by(show_activity):
+            yield show
 
 
 def print_demo(result: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx._progress import activity
 from featx.engines.base import ConvertedEngine
 from featx.exceptions import EngineError
 
@@ -34,7 +35,7 @@ class ONNXEngine(ConvertedEngine):
         signature = [keras.InputSpec(dtype=given.dtype, shape=given.shape)]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "graph.onnx"
-            with _quiet_onnx_converter():
+            with activity("converting to ONNX"), _quiet_onnx_converter():
                 add_missing_operations()
                 model.export(str(file), format="onnx", verbose=False, input_signature=signature)
             self._restore(file.read_bytes())

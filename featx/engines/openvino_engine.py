@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from featx._progress import activity
 from featx.engines.base import ConvertedEngine
 from featx.engines.compile import traced
 from featx.exceptions import EngineError
@@ -41,8 +42,8 @@ class OpenVINOEngine(ConvertedEngine):
     precisions = ("float32", "bfloat16")
 
     def _load(self, model: keras.Model) -> None:
-
-        self._graph = _converted_to_openvino(model)
+        with activity("converting to OpenVINO"):
+            self._graph = _converted_to_openvino(model)
         transpose_late(self._graph)
         self._compile()
 

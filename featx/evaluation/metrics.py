@@ -14,7 +14,9 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
+from featx._html import facts_html
 from featx._targets import as_labels, comparable
+from featx._text import one_line
 from featx.exceptions import InputError, ParameterError
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
@@ -22,8 +24,38 @@ _N_BINS = 15
 _CHI_SQUARED_5_PERCENT = 3.841  # 95% quantile, one degree of freedom
 _MAX_TEMPERATURE = 100.0
 _ROUNDING = 1e-9  # of a log loss
+_N_SHOWN = 20  # classes
 _N_RESAMPLES = 2000
 _CELLS_AT_ONCE = 4_000_000
+
+
+class Evaluation(dict[str, Any]):
+    """The result of :func:`evaluate`: a dict that shows its most important numbers."""
+
+    def __repr__(self) -> str:
+        width = max(len(name) for name, _ in self._facts())
+        return "\n".join(f"{name:<{width}}    {value}" for name, value in self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html(self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        low, high = self["intervals"]["accuracy"]
+        accuracy = f"{self['accuracy']:.3f} ({low:.3f} to {high:.3f}) on {self['n_samples']:,}"
+        facts = [("accuracy", accuracy), ("macro F1", f"{self['macro']['f1-score']:.3f}")]
+        if "calibration" in self:
+            facts.append(("calibration error", f"{self['calibration']['error']:.3f}"))
+        by_class = list(self["classes"].items())
+        facts += [(one_line(name), _class_text(values)) for name, values in by_class[:_N_SHOWN]]
+        n_more = len(by_class) - _N_SHOWN
+        return facts if n_more <= 0 else [*facts, ("...", f"and {n_more:,} more classes")]
+
+
+def _class_text(values: dict[str, Any]) -> str:
+    return (
+        f"precision {values['precision']:.3f}, recall {values['recall']:.3f}, "
+        f"F1 {values['f1-score']:.3f} on {values['support']:,}"
+    )
 
 
 def evaluate(
@@ -33,7 +65,7 @@ def evaluate(
     proba: Any = None,
     classes: Any = None,
     confidence: float = 0.95,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Compute metrics of predicted labels, confidence intervals, and the calibration.
 
     It is for classifiers with one label for each sample.
@@ -52,8 +84,8 @@ def evaluate(
 
     Returns
     -------
-    dict
-        Plain data, with these items:
+    Evaluation
+        A dict of plain data that is shown as tables, with these items:
 
         - ``accuracy``, from 0 to 1;
         - ``classes``, the ``precision``, ``recall``, ``f1-score`` and ``support`` of each;
@@ -134,7 +166,7 @@ def evaluate(
         proba = checked_proba(proba, columns, y_true)
         order = np.argsort(columns)
         result["calibration"] = calibration(y_true, proba[:, order], classes=columns[order])
-    return result
+    return Evaluation(result)
 
 
 def checked_labels(y: Any, name: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from featx._progress import progress_bar
+from featx._progress import activity, progress_bar, show_activities
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
 from featx.cache.store import SpaceStore
@@ -109,11 +109,16 @@ class ForwardPass:
         if not missing.is_empty():
             engines = PassEngines(missing.sources, self._settings.engine, self._cache)
             runner = engines.runner(missing.n_expected, self._settings.batch_size)
-            n_forward, faults = self._forward(missing, runner)
+            with (
+                show_activities(self._settings.verbose),
+                activity(f"embedding {missing.n_expected} samples"),
+            ):
+                n_forward, faults = self._forward(missing, runner)
         self._faults = missing.complete(faults, n_forward)
         self._lap("forward")
         if engines and any(output.writer.bytes_written for output in missing.outputs):
-            engines.store_graphs()
+            with show_activities(self._settings.verbose):
+                engines.store_graphs()
             self._lap("convert")
         report_faults(self._faults, len(missing.samples), self._settings.on_error)
         self._count(missing, runner, n_forward)

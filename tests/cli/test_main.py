@@ -164,28 +164,3 @@ def test_bug_of_featx_shows_its_traceback(run, monkeypatch):
     assert code == CODES["fault"]
     assert "ZeroDivisionError: a fault" in err
     assert "please report it" in err
-
-
-QUIET_IMPORT = """
-import logging, os, sys
-from featx.cli import main
-main._keep_tensorflow_quiet()
-main._keep_tensorflow_quiet()
-assert sys.meta_path.count(main._quiet_tensorflow) == 1
-os.write(2, b"before\\n")
-import tensorflow
-assert main._quiet_tensorflow not in sys.meta_path
-assert tensorflow.constant(1).numpy() == 1
-assert tensorflow.__spec__.name == "tensorflow"
-assert not logging.getLogger("tensorflow").isEnabledFor(logging.WARNING)
-os.write(2, b"after\\n")
-main._keep_tensorflow_quiet()
-assert main._quiet_tensorflow not in sys.meta_path
-"""
-
-
-def test_quiet_tensorflow_hides_only_its_import(monkeypatch):
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # which OpenVINO's converter sets
-    command = [sys.executable, "-c", QUIET_IMPORT]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "before\nafter\n")

@@ -220,3 +220,20 @@ def test_macro_of_class_without_samples_is_in_interval():
     for name in ("precision", "recall", "f1-score"):
         low, high = found["intervals"]["macro"][name]
         assert low < found["macro"][name] < high
+
+
+def test_evaluation_is_shown_as_lines_and_table():
+    result = evaluate(["<cat>", "<cat>", "dog"], ["<cat>", "dog", "dog"])
+    accuracy, f1, cat, _dog = repr(result).splitlines()
+    assert accuracy.split() == ["accuracy", "0.667", "(0.208", "to", "0.939)", "on", "3"]
+    assert f1 == "macro F1    0.667"
+    assert cat == "<cat>       precision 1.000, recall 0.500, F1 0.667 on 2"
+    assert "<th>&lt;cat&gt;</th>" in result._repr_html_()
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_evaluation_shows_calibration_and_few_classes():
+    y = np.arange(25)
+    result = evaluate(y, y, proba=np.eye(25))
+    assert "calibration error    0.000" in repr(result)
+    assert repr(result).endswith("...                  and 5 more classes")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from featx import load_image_folder
 from featx.exceptions import FolderWarning, InputError
-from featx.inputs.folders import list_images
+from featx.inputs.folders import ImageFolder, list_images
 
 
 @pytest.fixture
@@ -351,3 +351,39 @@ def test_list_images_link_up_is_named(root):
     (root / "dog" / "up").symlink_to(root, target_is_directory=True)
     with pytest.warns(FolderWarning, match=r"1 links .*: up"):
         assert len(list_images([root / "dog"])) == 2
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A folder of a class with an image, and of one whose image is damaged."""
+    for name in ("<b>", "cat & dog"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+    Image.new("RGB", (300, 40), "red").save(tmp_path / "few" / "<b>" / 'a"b.png')
+    (tmp_path / "few" / "cat & dog" / "damaged.jpg").write_bytes(b"\xff\xd8no image")
+    return tmp_path / "few"
+
+
+def test_image_folder_shows_its_counts(few):
+    assert repr(load_image_folder(few)) == "2 images of 2 classes"
+    assert repr(ImageFolder(data=["1.png"], target_names=["cat"])) == "1 image of 1 class"
+
+
+def test_image_folder_html_skips_unreadable_images(few):
+    folder = load_image_folder(few)
+    shown = folder._repr_html_()
+    assert "<th>&lt;b&gt;</th>" in shown
+    assert 'title="a&quot;b.png"' in shown
+    assert shown.count('<img src="data:image/webp;base64,') == 1
+    for path in folder.data:
+        os.unlink(path)
+    assert "<img" not in folder._repr_html_()
+
+
+def test_image_folder_html_shows_few_pictures(tmp_path):
+    for number in range(12):
+        (tmp_path / f"class {number:02}").mkdir()
+        for image in range(8):
+            Image.new("L", (9, 9)).save(tmp_path / f"class {number:02}" / f"{image}.png")
+    shown = load_image_folder(tmp_path)._repr_html_()
+    assert shown.count("<img") == 60
+    assert "and 2 more classes" in shown
