@@ -198,6 +198,7 @@ def fit_on_views(
     """
     n_views = views.shape[1]
     rows, labels = views_as_rows(views, y)
+    del views  # often a part of all views that nothing else needs, as large as half of the rows
     weights = None if sample_weight is None else np.repeat(sample_weight, n_views)
     with keeping_samples_together(head, y, groups, n_views):
         fit_head(head, rows, labels, sample_weight=weights)

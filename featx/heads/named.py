@@ -39,10 +39,11 @@ def _head_after_scaler(head: BaseEstimator) -> Pipeline:
     return make_pipeline(StandardScaler(), head)
 
 
-# Nearest neighbors by brute force, since a tree cannot be saved without pickle.
+# Nearest neighbors by brute force, since a tree cannot be saved without pickle. Ridge regression
+# centers the copy that the scaler made, instead of one more.
 CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "logistic": lambda: _head_after_scaler(LogisticRegression(max_iter=1000)),
-    "ridge": lambda: _head_after_scaler(RidgeClassifier()),
+    "ridge": lambda: _head_after_scaler(RidgeClassifier(copy_X=False)),
     "svm": lambda: _head_after_scaler(LinearSVC(max_iter=10_000)),
     "knn": lambda: KNeighborsClassifier(algorithm="brute", metric="cosine"),
     "nearest_mean": NearestMeanProbe,
@@ -51,7 +52,7 @@ CLASSIFIER_HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "forest": lambda: RandomForestClassifier(n_estimators=300),
 }
 REGRESSOR_HEADS: dict[str, Callable[[], BaseEstimator]] = {
-    "ridge": lambda: _head_after_scaler(Ridge()),
+    "ridge": lambda: _head_after_scaler(Ridge(copy_X=False)),
     "svm": lambda: _head_after_scaler(LinearSVR(max_iter=10_000)),
     "knn": lambda: KNeighborsRegressor(algorithm="brute", metric="cosine"),
     "forest": lambda: RandomForestRegressor(n_estimators=300),
@@ -87,7 +88,7 @@ def make_head(head: Any, options: dict[str, Callable[[], BaseEstimator]]) -> Bas
     Examples
     --------
     >>> make_head("ridge", CLASSIFIER_HEADS)[-1]
-    RidgeClassifier()
+    RidgeClassifier(copy_X=False)
     """
     found = find_head(head, options)
     try:
@@ -106,7 +107,7 @@ def calibrated_head(name: str) -> CalibratedClassifierCV:
     Examples
     --------
     >>> calibrated_head("ridge").estimator[-1]
-    RidgeClassifier()
+    RidgeClassifier(copy_X=False)
     """
     version = tuple(map(int, sklearn.__version__.split(".")[:2]))
     method = "temperature" if version >= (1, 8) else "sigmoid"
@@ -211,7 +212,7 @@ def head_for_outputs(head: BaseEstimator, y: np.ndarray) -> BaseEstimator:
     >>> head_for_outputs(make_head("logistic", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
     OneVsRestClassifier(estimator=LogisticRegression(max_iter=1000))
     >>> head_for_outputs(make_head("ridge", CLASSIFIER_HEADS), np.array([[0, 1], [1, 1]]))[-1]
-    RidgeClassifier()
+    RidgeClassifier(copy_X=False)
     """
     if np.ndim(y) != 2:
         return head
