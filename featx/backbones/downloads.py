@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from featx.backbones.registry import Network
 from featx.digests.hashing import digest_of
@@ -107,11 +108,20 @@ def checked_download(network: Network) -> Iterator[None]:
             raise  # it is not about a file
         if isinstance(exc, ValueError) and not _is_being_downloaded(file):
             _remove_weights_file(file)  # its hash is wrong; after other errors, Keras removes it
+        _close_responses(exc)
         # The message gives the cause; three tracebacks of the download would bury it.
         raise WeightsError(
             f"the pretrained weights of {network.name!r} are not on this machine and cannot be "
             f"downloaded ({exc}). {advice_without_download(network)}"
         ) from None
+
+
+def _close_responses(exc: BaseException | None) -> None:
+    """Close the connections that errors of urllib keep open for as long as they exist."""
+    while exc is not None:
+        if isinstance(exc, HTTPError):
+            exc.close()
+        exc = exc.__context__
 
 
 def advice_without_download(network: Network) -> str:

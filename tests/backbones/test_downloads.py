@@ -1,5 +1,6 @@
 """Published weights come from a server on loopback: complete, once, and verified, or not at all."""
 
+import gc
 import importlib
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,6 +135,15 @@ def test_download_fails_then_next_call_works(fault, match, server, folder, publi
     server.fault = None
     check_has_published_weights(load_small(), published)
     assert server.asked == [MOBILENET_V2] * 2
+
+
+def test_download_refused_leaves_no_open_connection(server, folder):
+    server.fault = 404
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        check_fails("404")
+        gc.collect()
+    assert [str(each.message) for each in caught] == []
 
 
 def test_download_from_silent_server_times_out(server, folder, monkeypatch):
