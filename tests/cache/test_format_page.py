@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from sample_rows import SPACE, flip, keys_and_rows
 
-from featx import FeatureExtractor
-from featx.cache.shard import open_shard, store_index, write_shard
+from featx import EmbeddingCache, FeatureExtractor
+from featx.cache.shard import examine_shards, open_shard, store_index, write_shard
+from featx.cache.store import SpaceStore
 from featx.digests.hashing import (
     checksum_of,
     digest_of,
@@ -127,6 +128,42 @@ def test_reader_returns_the_stored_rows(reader, shard):
     assert space["label"] == "vgg16"
     assert list(embeddings) == list(map(bytes, matrix_from_keys(keys)))
     np.testing.assert_array_equal(list(embeddings.values()), rows)
+
+
+def test_reader_takes_both_dtypes_of_space(reader, tmp_path):
+    half = SPACE.stored_as("float16")
+    keys, _ = keys_and_rows(2)
+    rows = np.float32([[0.5] * 6, [1e6] * 6])  # float16 ends at 65,504
+    store = SpaceStore(tmp_path / half.digest, half, damaged_folder=tmp_path / "damaged")
+    store.append(keys, rows)
+    _, embeddings = reader["read_space"](tmp_path / half.digest)
+    assert sorted(row.dtype.name for row in embeddings.values()) == ["float16", "float32"]
+    for key, row in zip(matrix_from_keys(keys), rows, strict=True):
+        np.testing.assert_array_equal(embeddings[bytes(key)], row)
+
+
+def test_reader_takes_rebuilt_index(reader, shard):
+    _, before = reader["read_space"](shard.path.parent)
+    shard.index_path.unlink()
+    with pytest.raises(FileNotFoundError):
+        reader["read_space"](shard.path.parent)
+    (rebuilt,) = examine_shards([shard.path])
+    store_index(rebuilt)
+    assert len(rebuilt.checksums.blocks) == 0
+    _, after = reader["read_space"](shard.path.parent)
+    np.testing.assert_equal(after, before)
+
+
+def test_reader_takes_exported_file(reader, tmp_path):
+    keys, rows = keys_and_rows(3)
+    cache = EmbeddingCache(tmp_path / "cache")
+    cache.store(SPACE).append(keys, rows)
+    cache.export(tmp_path / "rows.h5")
+    space, found, embeddings, sound = reader["read_shard"](tmp_path / "rows.h5")
+    assert Space.from_json(space) == SPACE
+    assert found == list(map(bytes, matrix_from_keys(keys)))
+    assert sound.all()
+    np.testing.assert_array_equal(embeddings, rows)
 
 
 def test_reader_is_short():
