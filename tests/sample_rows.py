@@ -1,4 +1,4 @@
-"""Random rows of a small space, and a store for them."""
+"""Random rows of a small space, a store for them, and a fault of its files."""
 
 import numpy as np
 
@@ -19,3 +19,12 @@ def keys_and_rows(n, seed=0):
 def open_store(folder, space=SPACE):
     """Open the store of a folder, without a memory of its shards."""
     return SpaceStore(folder / "rows", space, damaged_folder=folder / "damaged")
+
+
+def flip(path, byte, bit=0):
+    """Flip one bit of a file in place."""
+    with open(path, "r+b") as file:
+        file.seek(byte)
+        value = file.read(1)[0]
+        file.seek(byte)
+        file.write(bytes([value ^ 1 << bit]))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sample_rows import flip
 
 from featx.cache.read_rows import Checksums
 from featx.cache.shard import (
@@ -29,15 +30,6 @@ def rows():
 def shard(rows, tmp_path):
     matrix = np.random.default_rng(1).integers(0, 256, (7, 16), dtype=np.uint8)
     return write_shard(tmp_path, keys_from_matrix(matrix), rows, space=SPACE)
-
-
-def flip(path, byte, bit=0):
-    """Flip one bit of a file in place."""
-    with open(path, "r+b") as file:
-        file.seek(byte)
-        value = file.read(1)[0]
-        file.seek(byte)
-        file.write(bytes([value ^ 1 << bit]))
 
 
 def test_write_shard_is_opened_again_whole(shard, rows):
