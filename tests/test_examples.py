@@ -104,6 +104,7 @@ def test_displays_show_paths_of_images(run, folder):
     assert shown["displays"]["mistakes"].n_mistakes == n_wrong
 
 
+@pytest.mark.long
 def test_saliency_finds_pixels_that_decide(run, folder):
     shown = run("saliency", folder)
     assert Path("saliency.png").is_file()
