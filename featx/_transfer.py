@@ -265,13 +265,20 @@ class TransferEstimator(TransformerMixin, TransferParams):
         check_is_fitted(self, "head_")
         return self.extractor_.get_feature_names_out()
 
-    def to_keras(self) -> keras.Model:
+    def to_keras(self, *, input_dtype: str = "auto") -> keras.Model:
         """Return the fitted estimator as one Keras model without featx and scikit-learn.
+
+        Parameters
+        ----------
+        input_dtype : {"auto", "uint8", "float32"}, default="auto"
+            Dtype of the inputs. ``"auto"`` is uint8 for images, float32 for vectors and signals.
+            With ``"float32"``, pixels are floats from 0 to 255, and gradients reach them, as
+            saliency maps need; the outputs for whole numbers are the same.
 
         Returns
         -------
         keras.Model
-            Model from uint8 pixels (n, h, w, c) of the backbone's size to float32 probabilities
+            Model from pixels (n, h, w, c) of the backbone's size, from 0 to 255, to probabilities
             (n, n_classes), to scores if the head has no probabilities, or to values. Its layers are
             copies, which may be trained. The model of a classifier has ``class_names``. It does not
             average augmented views.
@@ -279,7 +286,8 @@ class TransferEstimator(TransformerMixin, TransferParams):
         Raises
         ------
         ParameterError
-            The head is not linear.
+            The head is not linear, or `input_dtype` is another dtype; vectors and signals have no
+            uint8.
         BackboneError
             The backbone cannot be copied, or changed after `fit`.
 
@@ -298,7 +306,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         (['cat', 'dog'], (None, 2))
         """
         check_is_fitted(self, "head_")
-        return to_keras(self.extractor_, self.head_)
+        return to_keras(self.extractor_, self.head_, input_dtype=input_dtype)
 
     def export(
         self,

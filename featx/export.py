@@ -65,6 +65,7 @@ from featx.engines.registry import missing_packages
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads.linear_map import linear_map
+from featx.inputs.kinds import InputForm
 from featx.inputs.resize import RESAMPLING
 
 if TYPE_CHECKING:
@@ -99,18 +100,21 @@ _PRECISION_HINTS = {
 _N_STAND_INS = 256
 
 
-def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
+def to_keras(
+    extractor: FeatureExtractor, head: BaseEstimator, *, input_dtype: str = "auto"
+) -> keras.Model:
     """Make one Keras model of a fitted extractor and a linear head: see the module.
 
     Its layers are copies, which may be trained; a backbone without a graph, such as a subclassed
-    model, is not copied. The model of a classifier has ``class_names``, a list of str.
+    model, is not copied. The model of a classifier has ``class_names``, a list of str. With
+    ``input_dtype="float32"``, gradients reach the pixels.
 
     Raises
     ------
     NotFittedError
         Extractor or head is not fitted.
     ParameterError
-        The head is not linear.
+        The head is not linear, or the model cannot take inputs of the dtype.
     BackboneError
         The backbone cannot be copied, or was changed after the extractor was fitted.
 
@@ -125,9 +129,12 @@ def to_keras(extractor: FeatureExtractor, head: BaseEstimator) -> keras.Model:
     >>> bool(np.allclose(model(images), classifier.predict_proba(images), atol=1e-4))
     True
     """
+    check_is_fitted(extractor, "feature_shape_")
+    own_dtype = InputForm.of_space(extractor.space_.description).kind.dtype
+    _check_input_dtype(input_dtype, own_dtype)
     backbone = _backbone_to_export(extractor)
     with backbone.settings.applied(), fixed_seed():
-        graph = _embedding_graph(backbone)
+        graph = embedding_graph([backbone], own_dtype if input_dtype == "auto" else input_dtype)
         if backbone.tensor is not None:
             original, label = backbone.original_model, backbone.spec.label
             graph = flat_copy(graph, original=original, name="embeddings", label=label).model
@@ -164,7 +171,7 @@ def export(
         model = to_keras(extractor, head)
     else:
         with backbone.settings.applied(), fixed_seed():
-            model = _with_head(_embedding_graph(backbone), head)
+            model = _with_head(embedding_graph([backbone], backbone.kind.dtype), head)
     if include_resize:
         with STANDARD.applied():
             model = with_resize(model, backbone.input_form)
@@ -285,8 +292,13 @@ def _backbone_to_export(extractor: FeatureExtractor) -> Backbone:
     return now.load_backbone()
 
 
-def _embedding_graph(backbone: Backbone) -> keras.Model:
-    return embedding_graph([backbone], backbone.kind.dtype)
+def _check_input_dtype(input_dtype: str, own_dtype: str) -> None:
+    """Check that a model whose inputs are of `own_dtype` can take those of another dtype."""
+    faults = ParameterFaults("to_keras")
+    faults.check_option(
+        "input_dtype", input_dtype, ("auto", *dict.fromkeys((own_dtype, "float32")))
+    )
+    faults.raise_any()
 
 
 def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:

@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
@@ -103,13 +104,29 @@ def test_displays_show_paths_of_images(run, folder):
     assert shown["displays"]["mistakes"].n_mistakes == n_wrong
 
 
+@pytest.mark.long
+def test_saliency_finds_pixels_that_decide(run, folder):
+    shown = run("saliency", folder)
+    assert Path("saliency.png").is_file()
+    pixels, saliency, predicted = shown["pixels"], shown["saliency"], shown["predicted"]
+    order = np.argsort(saliency, axis=None)
+    probability = shown["model"](pixels[np.newaxis])[0, predicted]
+    change = {}
+    for name, brightened in (("least", order[:50]), ("most", order[-50:])):
+        image = pixels.reshape(-1, 3).copy()
+        image[brightened] = np.minimum(image[brightened] + 32, 255)
+        changed = shown["model"](image.reshape(1, *pixels.shape))[0, predicted]
+        change[name] = abs(float(changed - probability))
+    assert change["most"] > 10 * change["least"]
+
+
 def test_every_example_is_tested_and_told_of():
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"digits"}
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     for name in names:
         assert f'run("{name}"' in Path(__file__).read_text(encoding="utf-8")
         assert f"examples/{name}.py" in readme
-    assert len(names) == 9
+    assert len(names) == 10
 
 
 def test_digits_are_written_once_where_no_folder_is_named(tmp_path, monkeypatch):

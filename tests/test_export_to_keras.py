@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from exported_samples import N_IMAGES, images_of, small
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
@@ -158,3 +159,29 @@ def test_to_keras_changed_backbone_raises():
     extractor.backbone.layers[-1].kernel.assign(2 * extractor.backbone.layers[-1].kernel)
     with pytest.raises(BackboneError, match="other embeddings"):
         to_keras(extractor, head)
+
+
+def test_to_keras_float_pixels_agree_and_have_gradients(tiny):
+    extractor, images, embeddings = tiny
+    head = make_head("logistic", CLASSIFIER_HEADS).fit(embeddings, np.arange(N_IMAGES) % 3)
+    model = to_keras(extractor, head, input_dtype="float32")
+    rows = np.asarray(model(images.astype(np.float32)))
+    np.testing.assert_allclose(rows, np.asarray(to_keras(extractor, head)(images)), atol=1e-5)
+    pixels = tf.Variable(images[:2], dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        probability = model(pixels)[:, 0]
+    assert (np.abs(tape.gradient(probability, pixels)).max(axis=(1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32", None, np.float32])
+def test_to_keras_other_dtype_raises(tiny, dtype):
+    with pytest.raises(ParameterError, match=r"input_dtype=.*'auto', 'uint8', 'float32'"):
+        to_keras(tiny[0], LogisticRegression(), input_dtype=dtype)
+
+
+def test_to_keras_vectors_as_integers_raise():
+    inputs = keras.Input((5,))
+    extractor = FeatureExtractor(keras.Model(inputs, keras.layers.Dense(3)(inputs)), cache=None)
+    extractor.fit(np.ones((4, 5), np.float32))
+    with pytest.raises(ParameterError, match="'uint8': expected one of 'auto', 'float32'"):
+        to_keras(extractor, LogisticRegression(), input_dtype="uint8")
