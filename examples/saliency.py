@@ -15,7 +15,7 @@ from PIL import Image
 
 from featx import TransferClassifier, load_image_folder
 
-N_COPIES, NOISE = 32, 25.0  # the standard deviation of the noise, in levels of 255
+N_COPIES, NOISE = 32, 8.0  # the standard deviation of the noise, in levels of 255
 
 folder = load_image_folder(image_folder())
 classifier = TransferClassifier("tiny").fit(folder.data, folder.target)
@@ -32,7 +32,7 @@ copies = tf.convert_to_tensor(np.clip(pixels + noise, 0, 255), tf.float32)
 with tf.GradientTape() as tape:
     tape.watch(copies)
     # The log does not flatten where the model is sure.
-    scores = tf.math.log(model(copies)[:, predicted] + 1e-7)
+    scores = tf.math.log(model(copies)[:, predicted] + 1e-30)
 saliency = np.abs(tape.gradient(scores, copies)).max(axis=-1).mean(axis=0)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5), layout="constrained")

@@ -19,7 +19,7 @@ from featx import FeatureExtractor, TransferClassifier, save
 SERVE = Path(__file__).parents[1] / "examples" / "serve"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn"),
 ]
 
