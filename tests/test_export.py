@@ -119,11 +119,10 @@ ENTRIES = {
 }
 
 
-def needs(format):
+def needs(format, *marks):
     missing = registry.missing_packages(format)
-    return pytest.param(
-        format, marks=pytest.mark.skipif(bool(missing), reason=f"needs featx[{format}]")
-    )
+    skip = pytest.mark.skipif(bool(missing), reason=f"needs featx[{format}]")
+    return pytest.param(format, marks=[skip, *marks])
 
 
 all_formats = pytest.mark.parametrize("format", [needs(format) for format in FORMATS])
@@ -183,7 +182,13 @@ def test_export_regressor_returns_values_without_names(format, tmp_path):
 
 
 @pytest.mark.slow
-@all_formats
+@pytest.mark.parametrize(
+    "format",
+    [
+        needs(format, *([pytest.mark.long] if format in ("openvino", "litert") else []))
+        for format in FORMATS
+    ],
+)
 def test_export_include_resize_takes_any_size(format, tmp_path):
     extractor, head = small(resize="crop")
     path = place(tmp_path, format)

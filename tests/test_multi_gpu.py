@@ -67,6 +67,7 @@ def test_embed_on_gpus_counts_positions_over_all(no_gpus_listed, tmp_path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_embed_on_gpus_interrupted_run_continues(no_gpus_listed, tmp_path, monkeypatch):
     def stop(n_done, n_total):
         if n_done >= n_total // 2:

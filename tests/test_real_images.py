@@ -56,7 +56,8 @@ def test_linear_probe_reaches_the_reference_in_one_pass(folders, accuracy):
     assert EmbeddingCache().info()["n_forward"] == n_distinct
 
 
-@pytest.mark.parametrize("engine", [pytest.param("keras", marks=pytest.mark.long), "auto"])
+@pytest.mark.parametrize("engine", ["keras", "auto"])
+@pytest.mark.long
 def test_bfloat16_rows_are_near_those_of_float32(engine):
     """Small trained networks round much; the benchmarks tell what it costs in accuracy."""
     paths, _ = images_of("flower_photos/val")

@@ -81,7 +81,7 @@ def test_hub_model_of_oblong_images_has_all_tokens(pooling, image_shape, engine)
     np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("pooling", ["cls", "patches", "max"])
+@pytest.mark.parametrize("pooling", ["cls", "patches", pytest.param("max", marks=pytest.mark.long)])
 @pytest.mark.filterwarnings("ignore:pooling='max' pools all:featx.exceptions.ParameterWarning")
 def test_hub_model_of_channels_first_pools_tokens(pooling):
     model = small_backbone("vit", image_shape=(3, 32, 32), data_format="channels_first")

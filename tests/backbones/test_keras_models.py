@@ -80,6 +80,7 @@ def test_named_model_file_of_other_network_raises(tmp_path):
         small_mobilenet(path)
 
 
+@pytest.mark.long
 def test_named_model_efficientnet_file_warns_of_scaling(tmp_path):
     network, size = find_network("efficientnetb0"), {"input_shape": (32, 32, 3), "params": {}}
     path = tmp_path / "b0.weights.h5"

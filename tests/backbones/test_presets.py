@@ -232,9 +232,8 @@ def test_preset_incomplete_folder_says_what_is_missing(folder, tmp_path, images)
     FeatureExtractor(f"keras_hub:{tmp_path}", weights=None, preprocessing=None).fit(images)
 
 
-@pytest.mark.parametrize(
-    "name", ["dinov2_small", pytest.param("hf://nobody/nothing", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("name", ["dinov2_small", "hf://nobody/nothing"])
+@pytest.mark.long
 def test_preset_without_network_names_ways_out(name, tmp_path):
     # In a process of its own, since the libraries read their settings when they are imported.
     closed = "http://127.0.0.1:9"
@@ -320,8 +319,18 @@ def test_text_extractor_saved_and_loaded(text_folder, tmp_path):
     )
 
 
-@pytest.mark.parametrize("engine", ["keras", "openvino"])
-@pytest.mark.parametrize("wrong", [9, -1, 2.5])
+@pytest.mark.parametrize(
+    ("wrong", "engine"),
+    [
+        (9, "openvino"),
+        (-1, "keras"),
+        (2.5, "keras"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in ((9, "keras"), (-1, "openvino"), (2.5, "openvino"))
+        ),
+    ],
+)
 def test_text_of_unknown_token_ids_is_refused(wrong, engine, text_folder):
     if engine == "openvino":
         pytest.importorskip("openvino")

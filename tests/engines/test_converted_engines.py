@@ -101,9 +101,9 @@ def kinds_of(graph):
 @pytest.mark.parametrize(
     "scale",
     [
-        lambda x: x / 127.5 - 1,
+        pytest.param(lambda x: x / 127.5 - 1, marks=pytest.mark.long),
         lambda x: (x - np.float32([1, 2, 3])) * np.float32([4, 5, 6]),
-        lambda x: 3 - x,
+        pytest.param(lambda x: 3 - x, marks=pytest.mark.long),
         lambda x: 2 / (1 + x),
     ],
 )

@@ -22,7 +22,7 @@ ENGINES = [
 
 
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.long), 2, 5])
 def test_engine_from_graph_agrees_in_any_batch_size(name, batch_size):
     model, inputs = convolutions(), reference_inputs((16, 16, 3), "uint8")
     engine = KerasEngine(model, 4)

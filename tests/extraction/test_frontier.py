@@ -72,6 +72,7 @@ def test_fit_one_pass_for_several_depths(digits, tmp_path):
     assert [report.n_forward for report in reports] == [160, 0]
 
 
+@pytest.mark.long
 def test_fit_on_more_samples_computes_new_ones(digits, tmp_path):
     images, labels = digits
     cache = EmbeddingCache(tmp_path)

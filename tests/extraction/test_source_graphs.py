@@ -90,7 +90,7 @@ def graphs_in(cache):
     return sorted((Path(cache) / "graphs").iterdir()) if (Path(cache) / "graphs").exists() else []
 
 
-@pytest.mark.parametrize("engine", ["auto", "openvino"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("openvino", marks=pytest.mark.long)])
 def test_new_process_embeds_new_images_without_keras(engine, photos, cache, tmp_path):
     params = {"backbone": "tiny", "cache": cache, "engine": engine}
     report, rows = in_new_process("embed", photos, params, tmp_path)

@@ -18,26 +18,31 @@ from featx import FeatureExtractor, TransferClassifier, TransferRegressor
 from featx._training_data import Data
 from featx.finetune.initial_head import InitialHead, is_clearly_positive
 
+HEADS = [
+    "logistic",
+    "svm",
+    "lda",
+    "ridge",
+    "knn",
+    LogisticRegression(max_iter=1000),
+    make_pipeline(StandardScaler(), PCA(10, whiten=True), LogisticRegression(max_iter=1000)),
+    GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        {"logisticregression__C": [0.1, 1.0]},
+    ),
+    CalibratedClassifierCV(LogisticRegression(max_iter=1000)),
+]
+
 
 @pytest.mark.parametrize(
-    "head",
+    ("head", "n_classes"),
     [
-        "logistic",
-        "ridge",
-        "svm",
-        "lda",
-        LogisticRegression(max_iter=1000),
-        make_pipeline(StandardScaler(), PCA(10, whiten=True), LogisticRegression(max_iter=1000)),
-        GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-            {"logisticregression__C": [0.1, 1.0]},
-        ),
-        "knn",
-        CalibratedClassifierCV(LogisticRegression(max_iter=1000)),
+        *((head, 4) for head in HEADS),
+        *((head, 2) for head in HEADS[:3]),
+        *(pytest.param(head, 2, marks=pytest.mark.long) for head in HEADS[3:]),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("n_classes", [2, 4])
 def test_fine_tune_starts_exactly_from_the_head(digits, cache, head, n_classes):
     images, labels = digits
     few = labels < n_classes

@@ -40,6 +40,7 @@ def test_fine_tune_tuned_backbone_is_a_backbone(digits, tmp_path):
     assert other.score(images, labels) > 0.9
 
 
+@pytest.mark.long
 def test_fine_tune_tuned_score_is_of_estimator(digits):
     images, labels = digits
     validation = np.arange(0, 160, 5)
@@ -57,7 +58,10 @@ def test_fine_tune_tuned_score_is_of_estimator(digits):
 VALIDATION = np.arange(0, 80, 4)
 
 
-@pytest.mark.parametrize(("unfreeze", "rate"), [(1, 1e-2), ("norm", 1e-2), ("all", 2e-3)])
+@pytest.mark.parametrize(
+    ("unfreeze", "rate"),
+    [(1, 1e-2), ("all", 2e-3), pytest.param("norm", 1e-2, marks=pytest.mark.long)],
+)
 def test_fine_tune_best_epoch_has_reported_score(
     network, empty_cache, few_digits, unfreeze, rate, monkeypatch
 ):
@@ -107,6 +111,7 @@ def test_fine_tune_in_grid_search_reuses_cache(digits, cache):
     assert n_forward <= 3 * 160  # predictions of tuned backbones are not cached here
 
 
+@pytest.mark.long
 def test_fine_tune_multilabel_targets(digits):
     images, labels = digits
     y = np.c_[labels % 2, labels > 1]

@@ -135,6 +135,7 @@ class Interrupting(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_train_interrupted_resumes_with_next_fit(digits, tmp_path):
     images, labels = digits
     caches = [EmbeddingCache(tmp_path / name) for name in ("interrupted", "whole")]

@@ -16,7 +16,14 @@ from featx.exceptions import ParameterError
 from featx.finetune.unfreeze import choose_unfrozen
 
 
-@pytest.mark.parametrize(("unfreeze", "changed"), UNFROZEN, ids=str)
+@pytest.mark.parametrize(
+    ("unfreeze", "changed"),
+    [
+        pytest.param(*each, marks=() if each[0] in (2, "conv_[13]", "norm") else pytest.mark.long)
+        for each in UNFROZEN
+    ],
+    ids=str,
+)
 def test_unfreeze_trains_requested_layers_only(digits, unfreeze, changed):
     report, in_network, in_copy = changed_by_tuning(digits, unfreeze)
     assert set(report.unfrozen) == set(changed)
@@ -52,6 +59,7 @@ def test_fine_tune_leaves_objects_of_caller_unchanged(digits):
     assert {name: repr(value) for name, value in tune.get_params().items()} == params
 
 
+@pytest.mark.long
 def test_unfreeze_all_trains_random_weights(digits):
     images, labels = digits
     extractor = FeatureExtractor("tiny", weights=None, cache=None)

@@ -174,7 +174,9 @@ def test_save_of_a_library_names_the_types(library, extractor, vectors, tmp_path
         save(classifier, tmp_path / "model.featx")
 
 
-@libraries
+@pytest.mark.parametrize(
+    "library", ["catboost", "xgboost", pytest.param("lightgbm", marks=pytest.mark.long)]
+)
 def test_library_head_is_fine_tuned_and_compared(library, extractor, vectors):
     make, y = LIBRARIES[library][0], LABELS["words"]
     tuned = TransferClassifier(extractor, make(), FineTune(epochs=1), random_state=0)
