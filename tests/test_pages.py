@@ -27,7 +27,10 @@ PAGES = ["README.md", *GUIDE, "docs/i_have.md", "docs/coming_from.md"]
 # The others take longer, and show what has tests of its own.
 IN_GATE = {"README.md", "docs/i_have.md"}
 IN_GATE |= {f"docs/guide/{name}.md" for name in ("inputs", "backbones", "heads", "cache")}
-PHOTOS = ROOT.parent / "shared" / "data" / "flower_photos" / "train"
+SHARED = ROOT.parent / "shared"
+PHOTOS = SHARED / "data" / "flower_photos" / "train"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+EVALUATE = "$ featx evaluate flowers.featx test-photos\n"
 INSTEAD = {
     '"mobilenet_v2"': '"tiny"',
     '"block_3_expand_relu"': '"stage2"',
@@ -115,3 +118,19 @@ def test_readme_shows_what_its_code_prints(tmp_path, monkeypatch, capsys):
     (_, code), (_, shown), *_ = blocks("README.md")
     exec(compile(code, "README.md", "exec"), {})
     assert float(capsys.readouterr().out) == pytest.approx(float(shown), abs=0.02)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (PHOTOS.is_dir() and WEIGHTS.is_file()), reason="needs the shared data")
+def test_command_page_shows_what_evaluate_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    network = ["--backbone", "mobilenet_v2", "--param", "alpha=0.35", "--weights", str(WEIGHTS)]
+    main(["fit", str(PHOTOS), *network, "--calibrate", "--out", "flowers.featx", "-q"])
+    capsys.readouterr()
+    main(["evaluate", "flowers.featx", str(PHOTOS.with_name("val"))])
+    screens = [code for language, code in blocks("docs/guide/command.md") if language == "console"]
+    (shown,) = (screen for screen in screens if screen.startswith(EVALUATE))
+    accuracy, printed = 0.808, capsys.readouterr().out
+    assert f"accuracy {accuracy}" in shown
+    assert float(printed.split()[1]) == pytest.approx(accuracy, abs=0.03)
+    assert re.sub(r"\d", "0", printed) == re.sub(r"\d", "0", shown.removeprefix(EVALUATE))
