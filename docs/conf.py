@@ -28,6 +28,7 @@ extensions = [
     "gallery",
     "sphinx_gallery.gen_gallery",
     "command_pages",
+    "diagrams",
     "repository_links",
 ]
 exclude_patterns = ["_build", "_templates"]

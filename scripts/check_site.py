@@ -48,6 +48,7 @@ class Page(HTMLParser):
         self.references: list[Reference] = []
         self.anchors: set[str] = set()
         self.feed(text)
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect what a tag refers to, and its anchor."""

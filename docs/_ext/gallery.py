@@ -20,15 +20,20 @@ SCRATCH = DOCS / "_build" / "examples"
 # From the first script that a user needs to special cases; the gallery shows them in this order.
 ORDER = (
     "image_folder",
-    "displays",
-    "layer_and_head_search",
+    "model_selection",
     "few_labels",
-    "several_views",
+    "calibration",
     "saliency",
+    "wrong_labels",
+    "near_duplicates",
+    "similar_images",
+    "fine_tuning",
+    "own_keras_model",
     "image_beside_table",
     "multi_label",
     "regression",
-    "own_keras_model",
+    "batch_predict",
+    "onnx_model",
 )
 
 
