@@ -122,10 +122,10 @@ def test_saliency_finds_pixels_that_decide(run, folder):
 
 def test_every_example_is_tested_and_told_of():
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"digits"}
-    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    guide = (EXAMPLES.parent / "docs" / "guide" / "index.md").read_text(encoding="utf-8")
     for name in names:
         assert f'run("{name}"' in Path(__file__).read_text(encoding="utf-8")
-        assert f"examples/{name}.py" in readme
+        assert f"examples/{name}.py" in guide
     assert len(names) == 10
 
 
