@@ -53,7 +53,6 @@ sphinx_gallery_conf = {
     "within_subsection_order": "gallery.position",
     "doc_module": ("featx",),
     "backreferences_dir": "api/backreferences",
-    "reference_url": {"featx": None},
     "default_thumb_file": str(HERE / "_static" / "featx.svg"),
     "abort_on_example_error": True,
     "remove_config_comments": True,
