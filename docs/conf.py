@@ -51,6 +51,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"digits\.py$",
     "within_subsection_order": "gallery.position",
+    "minigallery_sort_order": "gallery.position",
     "doc_module": ("featx",),
     "backreferences_dir": "api/backreferences",
     "default_thumb_file": str(HERE / "_static" / "featx.svg"),
