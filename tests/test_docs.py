@@ -11,8 +11,14 @@ from featx.backbones.layers import POOLINGS
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "benchmarks", "examples", "tests")
 PAGES = [*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
-# Pages of the site alone, whose links `scripts/docs` checks, and one that is being written.
-OF_SITE = ("docs/api/", "docs/index.md", "docs/serving.md")
+# The site's own pages, whose links `scripts/docs` checks; and what comes with the gallery.
+OF_SITE = ("docs/api/", "docs/index.md")
+WITH_GALLERY = {
+    "docs/serving.md",
+    *("examples/batch_predict.py", "examples/calibration.py", "examples/fine_tuning.py"),
+    *("examples/model_selection.py", "examples/near_duplicates.py", "examples/onnx_model.py"),
+    *("examples/similar_images.py", "examples/wrong_labels.py"),
+}
 
 
 def anchors(page):
@@ -29,7 +35,8 @@ def test_links_lead_to_files_and_headings(page):
     for link in links:
         place, _, anchor = link.partition("#")
         target = (page.parent / place).resolve() if place else page
-        if "://" in link or target.relative_to(ROOT).as_posix().startswith(OF_SITE):
+        name = target.relative_to(ROOT).as_posix()
+        if "://" in link or name.startswith(OF_SITE) or name in WITH_GALLERY:
             continue
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
@@ -39,6 +46,13 @@ def test_guide_lists_its_pages():
     guide = ROOT / "docs" / "guide"
     listed = set(re.findall(r"\]\((\w+\.md)\)", (guide / "index.md").read_text(encoding="utf-8")))
     assert listed == {page.name for page in guide.glob("*.md")} - {"index.md"}
+
+
+def test_guide_lists_every_example():
+    guide = (ROOT / "docs" / "guide" / "index.md").read_text(encoding="utf-8")
+    replaced = {"displays", "layer_and_head_search", "several_views"}  # by the gallery
+    names = {path.stem for path in (ROOT / "examples").glob("*.py")} - {"digits"} - replaced
+    assert names <= set(re.findall(r"examples/(\w+)\.py", guide))
 
 
 def test_readme_has_at_most_150_lines():

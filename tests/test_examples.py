@@ -120,12 +120,10 @@ def test_saliency_finds_pixels_that_decide(run, folder):
     assert change["most"] > 10 * change["least"]
 
 
-def test_every_example_is_tested_and_told_of():
+def test_every_example_is_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"digits"}
-    guide = (EXAMPLES.parent / "docs" / "guide" / "index.md").read_text(encoding="utf-8")
     for name in names:
         assert f'run("{name}"' in Path(__file__).read_text(encoding="utf-8")
-        assert f"examples/{name}.py" in guide
     assert len(names) == 10
 
 

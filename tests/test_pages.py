@@ -18,12 +18,19 @@ from scipy.io import wavfile
 from featx.cli.main import main
 
 ROOT = Path(__file__).parents[1]
-GUIDE = [f"docs/guide/{page.name}" for page in sorted((ROOT / "docs" / "guide").glob("*.md"))]
-PAGES = ["README.md", "docs/install.md", *GUIDE, "docs/i_have.md", "docs/coming_from.md"]
+GUIDE = [
+    f"docs/guide/{page.name}"
+    for page in sorted((ROOT / "docs" / "guide").glob("*.md"))
+    if page.name != "index.md"
+]
+PAGES = ["README.md", *GUIDE, "docs/i_have.md", "docs/coming_from.md"]
 # The others take longer, and show what has tests of its own.
-IN_GATE = {"README.md", "docs/install.md", "docs/i_have.md"}
+IN_GATE = {"README.md", "docs/i_have.md"}
 IN_GATE |= {f"docs/guide/{name}.md" for name in ("inputs", "backbones", "heads", "cache")}
-PHOTOS = ROOT.parent / "shared" / "data" / "flower_photos" / "train"
+SHARED = ROOT.parent / "shared"
+PHOTOS = SHARED / "data" / "flower_photos" / "train"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+EVALUATE = "$ featx evaluate flowers.featx test-photos\n"
 INSTEAD = {
     '"mobilenet_v2"': '"tiny"',
     '"block_3_expand_relu"': '"stage2"',
@@ -37,12 +44,12 @@ INSTEAD = {
 }
 
 
-def blocks(page, language):
-    """Return the code of a page, with what is on this machine in place of what is not."""
+def blocks(page):
+    """Return the language and the code of each block, for what is on this machine."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for shown, stand_in in INSTEAD.items():
         text = text.replace(shown, stand_in)
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture
@@ -75,33 +82,32 @@ def other_data(photos, monkeypatch):
         wavfile.write(f"{number}.wav", 8000, wave.astype(np.int16))
 
 
-def pages_with(language):
-    """Return the pages with such code, those that are not in the gate marked as long."""
-    pages = [page for page in PAGES if blocks(page, language)]
-    return [
-        pytest.param(page, marks=pytest.mark.slow if page in IN_GATE else pytest.mark.long)
-        for page in pages
-    ]
+def run_commands(lines):
+    """Run those lines that call the command, with a network that is on this machine."""
+    for line in lines:
+        command = shlex.split(line, comments=True)
+        if command[:2] == ["featx", "fit"] and "--backbone" not in command:
+            command += ["--backbone", "tiny"]
+        if command[:1] == ["featx"]:
+            main(command[1:])
 
 
 @pytest.mark.usefixtures("photos", "other_data")
 @pytest.mark.filterwarnings("ignore::featx.exceptions.NearDuplicateWarning")
-@pytest.mark.parametrize("page", pages_with("python"))
-def test_python_blocks_run_one_after_another(page):
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page in IN_GATE else pytest.mark.long)
+        for page in PAGES
+    ],
+)
+def test_blocks_run_one_after_another(page):
     namespace = {}
-    for block in blocks(page, "python"):
-        exec(compile(block, page, "exec"), namespace)
-
-
-@pytest.mark.usefixtures("photos")
-@pytest.mark.parametrize("page", pages_with("bash"))
-def test_commands_run_one_after_another(page):
-    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("featx ")]
-    for command in commands:
-        if command[1] == "fit" and "--backbone" not in command:
-            command += ["--backbone", "tiny"]
-        main(command[1:])
+    for language, code in blocks(page):
+        if language == "python":
+            exec(compile(code, page, "exec"), namespace)
+        elif language == "bash":
+            run_commands(code.splitlines())
 
 
 @pytest.mark.slow
@@ -109,6 +115,22 @@ def test_commands_run_one_after_another(page):
 def test_readme_shows_what_its_code_prints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("photos").symlink_to(PHOTOS)
-    exec(compile(blocks("README.md", "python")[0], "README.md", "exec"), {})
-    (shown,) = blocks("README.md", "text")
+    (_, code), (_, shown), *_ = blocks("README.md")
+    exec(compile(code, "README.md", "exec"), {})
     assert float(capsys.readouterr().out) == pytest.approx(float(shown), abs=0.02)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (PHOTOS.is_dir() and WEIGHTS.is_file()), reason="needs the shared data")
+def test_command_page_shows_what_evaluate_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    network = ["--backbone", "mobilenet_v2", "--param", "alpha=0.35", "--weights", str(WEIGHTS)]
+    main(["fit", str(PHOTOS), *network, "--calibrate", "--out", "flowers.featx", "-q"])
+    capsys.readouterr()
+    main(["evaluate", "flowers.featx", str(PHOTOS.with_name("val"))])
+    screens = [code for language, code in blocks("docs/guide/command.md") if language == "console"]
+    (shown,) = (screen for screen in screens if screen.startswith(EVALUATE))
+    accuracy, printed = 0.808, capsys.readouterr().out
+    assert f"accuracy {accuracy}" in shown
+    assert float(printed.split()[1]) == pytest.approx(accuracy, abs=0.03)
+    assert re.sub(r"\d", "0", printed) == re.sub(r"\d", "0", shown.removeprefix(EVALUATE))
