@@ -1,54 +1,74 @@
-"""Search layers, poolings and heads together, with a single pass over the images.
+"""Choose a backbone, a layer and a head
+=====================================
 
-Lower layers detect edges and textures, upper layers objects; only a search shows which of them suit
-your images. ``also_cache`` names the layers that the pass stores, so that the search finds the
-embeddings of every candidate in the cache.
+A comparison on the same folds shows which head suits the embeddings of which backbone. Then a grid
+search looks for the layer, the pooling and the strength: lower layers detect edges and textures,
+upper layers objects, and only a search shows which of them suit your images.
 
-Usage: python examples/layer_and_head_search.py [FOLDER]
+For your own images: ``python examples/model_selection.py FOLDER``. On the command line,
+``featx cv FOLDER --backbone tiny --head logistic --head probe`` compares backbones and heads.
 """
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from digits import image_folder
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from featx import FeatureExtractor, TransferClassifier, load_image_folder
+from featx import FeatureExtractor, TransferClassifier, compare_heads, load_image_folder
 
 folder = load_image_folder(image_folder())
+X, y = folder.data[::2], folder.target[::2]
 
-layers = ["stage2", "stage3", "stage4"]  # None is the output of the network
-poolings = ["avg", "max"]
+# %%
+# Backbones and heads
+# -------------------
+# The same network with random weights shows what pretraining is worth. ``p_value`` is that of the
+# difference from the best head; the folds are the same for all.
+
+heads = ["logistic", "ridge", "knn", "nearest_mean"]
+rows = []
+for name, weights in {"tiny": "pretrained", "tiny, random weights": None}.items():
+    embeddings = FeatureExtractor("tiny", weights=weights).fit_transform(X)
+    for result in compare_heads(embeddings, y, heads=heads, n_folds=3):
+        rows.append({"backbone": name, "head": result.head, "accuracy": result.mean})
+        rows[-1] |= {"spread": result.spread, "p_value": result.p_value}
+comparison = pd.DataFrame(rows)
+print(comparison.round(3).to_string(index=False))
+
+# %%
+# Layers, poolings and strengths
+# ------------------------------
+# ``also_cache`` names the layers that the first pass stores, so that the search finds the
+# embeddings of every candidate in the cache.
+
+layers, poolings = ["stage2", "stage3", "stage4"], ["avg", "max"]
 extractor = FeatureExtractor(
     "tiny", also_cache=[(layer, pooling) for layer in layers for pooling in poolings]
 )
+extractor.fit_transform(X)
+print(f"{extractor.report_.n_forward} forward passes for {len(X)} images")
 
-# Embedding first shows a progress bar, and lets a search with n_jobs=2 find every row: workers do
-# not import TensorFlow when all rows are cached.
-extractor.set_params(verbose=1).fit_transform(folder.data)
-print(f"{extractor.report_.n_forward} forward passes for {len(folder.data)} images")
+grid = {
+    "extractor__layer": layers,
+    "extractor__pooling": poolings,
+    "head__ridgeclassifier__alpha": [1, 10, 100],
+}
+search = GridSearchCV(TransferClassifier(extractor, head="ridge"), grid, cv=3).fit(X, y)
+print(f"{search.best_estimator_.report_.n_forward} forward passes for the search")
 
-features = {"extractor__layer": layers, "extractor__pooling": poolings}
-linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-ridge = make_pipeline(StandardScaler(), RidgeClassifier())
-grid = [
-    {**features, "head": [linear], "head__logisticregression__C": [0.001, 0.01]},
-    {**features, "head": [ridge], "head__ridgeclassifier__alpha": [10, 100]},
-    {**features, "head": [KNeighborsClassifier()], "head__n_neighbors": [1, 5]},
-]
-search = GridSearchCV(TransferClassifier(extractor), grid, cv=3)
-search.fit(folder.data, folder.target)
+# %%
+# The best strength of each layer and pooling:
 
 results = pd.DataFrame(search.cv_results_)
-results["head"] = [
-    getattr(head, "steps", [(type(head).__name__.lower(), head)])[-1][0]
-    for head in results.param_head
-]
-candidates = results.groupby(["param_extractor__layer", "param_extractor__pooling", "head"])
-best = candidates.mean_test_score.max()
-print(best.unstack().round(3).to_string())
-chosen = search.best_estimator_.extractor
-print(f"best: {search.best_score_:.3f} with {chosen.layer}, {chosen.pooling}")
-print(f"{search.best_estimator_.report_.n_forward} forward passes for the search")
+best = results.pivot_table(
+    "mean_test_score", "param_extractor__layer", "param_extractor__pooling", aggfunc="max"
+)
+figure, ax = plt.subplots(figsize=(4, 3.5), layout="constrained")
+ax.imshow(best, cmap="Blues", vmin=best.min(axis=None) - 0.05, vmax=1)
+for row, layer in enumerate(best.index):
+    for column, pooling in enumerate(best.columns):
+        ax.text(column, row, f"{best.loc[layer, pooling]:.3f}", ha="center", va="center")
+ax.set_xticks(range(len(best.columns)), best.columns)
+ax.set_yticks(range(len(best.index)), best.index)
+ax.set(xlabel="pooling", ylabel="layer", title="accuracy in three folds")
+plt.show()
