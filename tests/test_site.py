@@ -7,8 +7,10 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -90,6 +92,30 @@ def test_gallery_order_names_every_example_once():
     assert Counter(ORDER) == Counter(names)
     shown = sorted(["new.py", f"{ORDER[1]}.py", f"{ORDER[0]}.py"], key=position)
     assert shown == [f"{ORDER[0]}.py", f"{ORDER[1]}.py", "new.py"]
+
+
+def test_examples_run_in_scratch_folder(tmp_path, monkeypatch):
+    import gallery
+
+    monkeypatch.setattr(gallery, "SCRATCH", tmp_path / "examples")
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "gallery").mkdir()
+    for stale in (
+        "examples/old.py",
+        "gallery/old.rst",
+        "gallery/index.rst",
+        "gallery/saliency.rst",
+    ):
+        (tmp_path / stale).touch()
+    gallery.prepare_examples(SimpleNamespace(srcdir=tmp_path), None)
+    copied = {path.stem for path in (tmp_path / "examples").glob("*.py")}
+    assert copied == {*gallery.ORDER, "digits"}
+    kept = sorted(path.stem for path in (tmp_path / "gallery").iterdir())
+    assert kept == ["index", "saliency"]
+    assert str(DOCS / "_build") in os.environ["FEATX_CACHE"]
+    shown = warnings.formatwarning(UserWarning("odd"), UserWarning, "/home/me/a.py", 3)
+    assert shown == "UserWarning: odd\n"
 
 
 def test_command_pages_hold_every_option():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -43,6 +44,11 @@ def position(filename: str) -> tuple[int, str]:
     return ORDER.index(name) if name in ORDER else len(ORDER), name
 
 
+def warning_line(message: Warning | str, category: type[Warning], *_: object) -> str:
+    """Return a warning without the path of the example, which is one of this machine."""
+    return f"{category.__name__}: {message}\n"
+
+
 def prepare_examples(app: Sphinx, config: Config) -> None:
     """Copy the examples to where they run, and remove the pages of those that are no more."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
@@ -56,6 +62,7 @@ def prepare_examples(app: Sphinx, config: Config) -> None:
     for path in Path(app.srcdir, "gallery").glob("*.rst"):
         if path.stem != "index" and f"{path.stem}.py" not in names:
             path.unlink()
+    warnings.formatwarning = warning_line
     os.environ["FEATX_CACHE"] = str(DOCS / "_build" / "cache")
 
 
