@@ -1,12 +1,15 @@
-"""A column of images beside columns of numbers, in one ``ColumnTransformer``.
+"""A column of images beside columns of numbers
+============================================
 
-The image shows the upper half of a handwritten digit; the table has the amount of ink in each row
-of pixels of the lower half. Both together predict better than either. In your own data this may be
-the photo of a product with its weight and price, or an X-ray with age and blood test.
+A ``ColumnTransformer`` takes images like any other column. Here, the image shows the upper half of
+a handwritten digit; the table has the amount of ink in each row of pixels of the lower half. Both
+together predict better than either. In your own data this may be the photo of a product with its
+weight and price, or an X-ray with age and blood test.
 
-Usage: python examples/image_beside_table.py [FOLDER]
+For your own images: ``python examples/image_beside_table.py FOLDER``.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from digits import image_folder
@@ -31,10 +34,23 @@ for path in paths:
     uppers.append(Image.fromarray(pixels[:32]))
     inks.append(pixels[32:].reshape(8, -1).mean(axis=1))
 
-# A frame may hold paths, bytes or PIL images. Columns by name: an image, and eight numbers.
+# %%
+# A frame may hold paths, bytes or PIL images. Here, a row has an image and eight numbers.
+
 numbers = [f"ink_{row}" for row in range(8)]
 X = pd.DataFrame(np.array(inks), columns=numbers)
 X["image"] = uppers
+print(X.head(3).round(1).to_string())
+
+figure, axes = plt.subplots(1, 6, figsize=(9, 1.2), layout="constrained")
+for ax, image, label in zip(axes, uppers, y, strict=False):
+    ax.imshow(image, cmap="gray")
+    ax.set_title(label)
+    ax.axis("off")
+plt.show()
+
+# %%
+# The image alone, the table alone, and both:
 
 image_part = (FeatureExtractor("tiny"), ["image"])
 table_part = (StandardScaler(), numbers)
@@ -48,11 +64,15 @@ for name, columns in parts.items():
     accuracy[name] = cross_val_score(model, X, y, cv=5).mean()
     print(f"{name:5}  accuracy {accuracy[name]:.3f}")
 
+# %%
 # Which column matters most? Images are shuffled like any other column.
+
 n_train = len(X) * 2 // 3
 model.fit(X[:n_train], y[:n_train])
 test, y_test = X[n_train:], y[n_train:]
 result = permutation_importance(model, test, y_test, n_repeats=5, random_state=0)
-importances = pd.Series(result.importances_mean, X.columns).sort_values(ascending=False)
-print("loss of accuracy when a column is shuffled:")
-print(importances.round(3).to_string())
+order = result.importances_mean.argsort()
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+ax.boxplot(result.importances[order].T, orientation="horizontal", tick_labels=X.columns[order])
+ax.set(xlabel="loss of accuracy when a column is shuffled")
+plt.show()

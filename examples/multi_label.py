@@ -1,11 +1,14 @@
-"""Several labels for one image: ``y`` of shape (n_samples, n_labels).
+"""Several labels for one image
+============================
 
-Each image shows two handwritten digits side by side; which of the ten are there? A logistic
-regression has one target, so the estimator fits a copy of it for each label.
+Targets are a table of zeros and ones, of shape (n_samples, n_labels). Here, an image shows two
+handwritten digits side by side; which of the ten are there? A logistic regression has one target,
+so the estimator fits a copy of it for each label.
 
-Usage: python examples/multi_label.py [FOLDER]
+For your own images: ``python examples/multi_label.py FOLDER``.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 from digits import image_folder
 from PIL import Image
@@ -34,14 +37,31 @@ binarizer = MultiLabelBinarizer()
 y = binarizer.fit_transform(folder.target[pairs])
 print(f"{len(X)} images, labels {y.shape}")
 
+# %%
 # An average over the image would mix the two digits, so the layer is flattened instead.
+
 extractor = FeatureExtractor("tiny", layer="stage4", pooling="flatten")
 classifier = TransferClassifier(extractor, head="logistic")
 probabilities = cross_val_predict(classifier, X, y, cv=3, method="predict_proba")
 
+# %%
+# Some images, with the labels whose probability is above a half:
+
+figure, axes = plt.subplots(2, 4, figsize=(9, 3.2), layout="constrained")
+for ax, image, own in zip(axes.flat, X, probabilities, strict=False):
+    ax.imshow(image)
+    ax.set_title(", ".join(binarizer.classes_[own > 0.5]) or "none")
+    ax.axis("off")
+plt.show()
+
+# %%
+# The average precision of each label, and by chance:
+
 macro_f1 = f1_score(y, probabilities > 0.5, average="macro")
 precision = average_precision_score(y, probabilities, average=None)
 print(f"macro F1 {macro_f1:.3f}")
-print(f"average precision {precision.mean():.3f}, by chance {y.mean():.3f}; label by label:")
-for label, value in zip(binarizer.classes_, precision, strict=True):
-    print(f"  {label}: {value:.3f}")
+figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
+ax.bar(binarizer.classes_, precision)
+ax.hlines(y.mean(axis=0), np.arange(y.shape[1]) - 0.4, np.arange(y.shape[1]) + 0.4, color="k")
+ax.set(xlabel="label", ylabel="average precision", ylim=(0, 1))
+plt.show()

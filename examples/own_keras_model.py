@@ -1,13 +1,13 @@
-"""Your own Keras model as the backbone: weights trained on one task serve another.
+"""Your own Keras model as the backbone
+====================================
 
 A small network is trained on the digits 0 to 5. Frozen, it then classifies the digits 6 to 9, which
 it never saw, from five labeled images of each. The same network with random weights shows the gain
 of that training.
-
-Usage: python examples/own_keras_model.py
 """
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
@@ -41,21 +41,31 @@ trained = network()
 trained.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 trained.fit(X[old], y[old], epochs=15, verbose=0)
 
-few = StratifiedShuffleSplit(n_splits=5, train_size=20, random_state=0)
-accuracy = {}
-for name, model in {"random weights": network(), "trained on 0 to 5": trained}.items():
-    # The network scales pixels itself, so there is no preprocessing.
-    extractor = FeatureExtractor(model, layer="features", pooling="flatten", preprocessing=None)
-    scores = cross_val_score(TransferClassifier(extractor), new, y_new, cv=few)
-    accuracy[name] = scores.mean()
-    print(f"{name:17}  accuracy on 6 to 9: {accuracy[name]:.3f}")
+# %%
+# The network scales pixels itself, so there is no preprocessing. ``layer`` names the features.
 
-# The key of the cache holds a digest of graph and weights: further training gives new rows.
+few = StratifiedShuffleSplit(n_splits=5, train_size=20, random_state=0)
+scores = {}
+for name, model in {"random weights": network(), "trained on 0 to 5": trained}.items():
+    extractor = FeatureExtractor(model, layer="features", pooling="flatten", preprocessing=None)
+    scores[name] = cross_val_score(TransferClassifier(extractor), new, y_new, cv=few)
+    print(f"{name:17}  accuracy on 6 to 9: {scores[name].mean():.3f}")
+
+figure, ax = plt.subplots(figsize=(6, 2.5), layout="constrained")
+ax.boxplot(scores.values(), orientation="horizontal", tick_labels=scores)
+ax.set(xlabel="accuracy on 6 to 9, five labeled images of each")
+plt.show()
+
+# %%
+# The key of the cache holds a digest of graph and weights: after further training, rows are new.
+
 trained.fit(X[old], y[old], epochs=1, verbose=0)
 rows = extractor.fit_transform(new)
 print(f"after one more epoch: {extractor.report_.n_forward} forward passes for {len(new)} images")
 
-# For searches with n_jobs=2, pass the path of a saved model: workers then need no TensorFlow.
+# %%
+# For searches with ``n_jobs=2``, pass the path of a saved model: workers then need no TensorFlow.
+
 trained.save("own.keras")
 saved = FeatureExtractor("own.keras", layer="features", pooling="flatten", preprocessing=None)
 same = np.array_equal(saved.fit_transform(new), rows)

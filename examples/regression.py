@@ -1,13 +1,18 @@
-"""Numbers instead of classes: the angle by which a handwritten digit is rotated.
+"""Numbers instead of classes
+==========================
 
-Usage: python examples/regression.py [FOLDER]
+By which angle is an image rotated? ``TransferRegressor`` predicts values as ``TransferClassifier``
+predicts labels.
+
+For your own images: ``python examples/regression.py FOLDER``.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 from digits import image_folder
 from PIL import Image
 from sklearn.dummy import DummyRegressor
-from sklearn.metrics import mean_absolute_error, r2_score
+from sklearn.metrics import PredictionErrorDisplay, mean_absolute_error, r2_score
 from sklearn.model_selection import GridSearchCV, train_test_split
 
 from featx import FeatureExtractor, TransferRegressor, load_image_folder
@@ -27,7 +32,9 @@ def rotated(path, angle):
 X = [rotated(path, angle) for path, angle in zip(folder.data[chosen], degrees, strict=True)]
 train, test, y_train, y_test = train_test_split(X, degrees, test_size=0.25, random_state=0)
 
+# %%
 # Averaging over the image loses directions, so the search includes a flattened lower layer.
+
 layers = [("stage3", "flatten"), (None, "avg")]
 extractor = FeatureExtractor("tiny", also_cache=layers)
 grid = [
@@ -47,3 +54,21 @@ guess_error = mean_absolute_error(y_test, guess.predict(np.zeros((len(y_test), 1
 print("best:", search.best_params_)
 print(f"mean error {error:.1f} degrees, R² {r2_score(y_test, predicted):.3f}")
 print(f"guessing the mean: {guess_error:.1f} degrees")
+
+# %%
+# Predictions and truth:
+
+PredictionErrorDisplay.from_predictions(y_test, predicted, kind="actual_vs_predicted")
+plt.show()
+
+# %%
+# Images as given, and rotated back by the predicted angle:
+
+figure, axes = plt.subplots(2, 6, figsize=(9, 3.5), layout="constrained")
+for above, below, image, angle in zip(*axes, test, predicted, strict=False):
+    above.imshow(image)
+    above.set_title(f"{angle:.0f}°")
+    below.imshow(image.rotate(-angle, Image.Resampling.BILINEAR))
+for ax in axes.flat:
+    ax.axis("off")
+plt.show()

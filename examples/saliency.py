@@ -1,10 +1,11 @@
-"""Which pixels decide? A saliency map of one image, from the gradients of a probability.
+"""Which pixels decide? A saliency map
+===================================
 
 The exported Keras model takes pixels as floats, so that TensorFlow can differentiate the
 probability of the predicted class by each of them. The mean over noisy copies of the image is
 sharper than a single gradient (SmoothGrad, Smilkov et al. 2017).
 
-Usage: python examples/saliency.py [FOLDER]
+For your own images: ``python examples/saliency.py FOLDER``.
 """
 
 import matplotlib.pyplot as plt
@@ -21,19 +22,27 @@ folder = load_image_folder(image_folder())
 classifier = TransferClassifier("tiny").fit(folder.data, folder.target)
 model = classifier.to_keras(input_dtype="float32")
 
+# %%
 # The model takes images of its own size; Lanczos is the filter of featx.
+
 height, width = model.input_shape[1:3]
-image = Image.open(folder.data[0]).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+with Image.open(folder.data[0]) as opened:
+    image = opened.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 pixels = np.asarray(image, np.float32)
 predicted = int(np.argmax(model(pixels[np.newaxis])))
+
+# %%
+# The log of a probability does not flatten where the model is sure.
 
 noise = np.random.default_rng(0).normal(0, NOISE, (N_COPIES, *pixels.shape))
 copies = tf.convert_to_tensor(np.clip(pixels + noise, 0, 255), tf.float32)
 with tf.GradientTape() as tape:
     tape.watch(copies)
-    # The log does not flatten where the model is sure.
     scores = tf.math.log(model(copies)[:, predicted] + 1e-30)
 saliency = np.abs(tape.gradient(scores, copies)).max(axis=-1).mean(axis=0)
+
+# %%
+# The light pixels are those whose change would change the prediction most.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5), layout="constrained")
 left.imshow(image)
@@ -43,5 +52,4 @@ right.imshow(saliency, cmap="inferno", alpha=0.7)
 right.set_title("saliency")
 for axes in (left, right):
     axes.axis("off")
-figure.savefig("saliency.png")
-print(f"saliency.png shows which pixels speak for or against {model.class_names[predicted]!r}")
+plt.show()

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from featx.reporting.layers import LayerDisplay
     from featx.reporting.mistakes import MistakesDisplay
     from featx.reporting.report import Report, report
-    from featx.saving.persistence import load, save
+    from featx.saving.persistence import TRUSTED_TYPES, load, save
 
 __all__ = [
+    "TRUSTED_TYPES",
     "EmbeddingCache",
     "EmbeddingMapDisplay",
     "FeatureExtractor",
@@ -89,6 +90,7 @@ _HOMES = {
     "Report": "reporting.report",
     "RidgeProbe": "probes.ridge",
     "RidgeProbeRegressor": "probes.ridge",
+    "TRUSTED_TYPES": "saving.persistence",
     "TransferClassifier": "estimators",
     "TransferRegressor": "estimators",
     "TuningHistoryDisplay": "reporting.curves",

@@ -250,7 +250,7 @@ class TransferEstimator(TransformerMixin, TransferParams):
         return self.extractor_.transform(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the features of :meth:`transform`.
+        """Return the names of the features of ``transform``.
 
         Parameters
         ----------

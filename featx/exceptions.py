@@ -6,7 +6,7 @@ keep the parts of their message as attributes, from which the command makes a me
 Several faults are raised as one error.
 
 Names of files and classes may hold anything, so control characters are shown as Python escapes
-(see :mod:`featx._text`).
+(see ``featx._text``).
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ def checked_files(root: Path) -> Iterator[Path]:
     for name in CHECKED.split():
         place = root / name
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            is_text = path.is_file() and path.suffix in SUFFIXES
-            if is_text and path.relative_to(root).as_posix() not in NAMES_THE_WORDS:
+            relative = path.relative_to(root)
+            is_text = path.is_file() and path.suffix in SUFFIXES and "_build" not in relative.parts
+            if is_text and relative.as_posix() not in NAMES_THE_WORDS:
                 yield path
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,20 +25,16 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[1] / "featx"
-# From the top down; a call from a lower place to a higher one is a climb.
-LAYERS = (
-    ("estimators", "_transfer", "_transfer_params"),
-    ("finetune", "export"),
-    ("_training_data",),
-    ("extractor", "_extractor_params", "heads"),
-    ("_extractor_validation", "extraction"),
-    ("backbones",),
-    ("engines", "cache"),
-    ("inputs",),
-    ("digests", "_files", "_archives"),
-    ("_base", "_progress", "_targets", "_threads", "_validation", "_warning", "_text"),
-)
-LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def _levels() -> dict[str, int]:
+    """Return the level of each place, from the top down, as the contract on imports has it."""
+    settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    return {name.strip(): level for level, names in enumerate(layers) for name in names.split("|")}
+
+
+LEVELS = _levels()  # a call from a lower place to a higher one is a climb
 
 
 class Route:

@@ -1,8 +1,9 @@
-"""The environment of all tests, and images that several files share."""
+"""The environment of all tests, and the images and the browser that several files share."""
 
 import gc
 import importlib.util
 import os
+import shutil
 import sys
 import warnings
 
@@ -12,6 +13,21 @@ import pytest
 # TensorFlow switches oneDNN on by itself on CPUs with AVX-512 only. Without it, it computes no
 # channels-first convolution on a CPU, which some tests need, and rounds otherwise.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+CHROMIUM = "chromium", "chromium-browser", "google-chrome"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Return Chromium without a window, for all tests of a process."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip("no Chromium: apt install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

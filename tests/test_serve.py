@@ -57,9 +57,9 @@ def ask(port, method, path, body=None):
     return answer
 
 
-def encoded(level):
+def encoded(level, size=(90, 60)):
     file = io.BytesIO()
-    Image.new("RGB", (90, 60), (level, level, level)).save(file, "PNG")
+    Image.new("L", size, level).save(file, "PNG")
     return file.getvalue()
 
 
@@ -84,6 +84,34 @@ def test_predict_bad_image_returns_its_fault(port, body, reason):
     status, answer = ask(port, "POST", "/predict", body)
     assert status == 422
     assert reason in answer["error"]
+
+
+def test_predict_image_of_many_pixels_names_limit(port):
+    status, answer = ask(port, "POST", "/predict", encoded(9, size=(8000, 7000)))
+    assert (status, answer) == (422, {"error": "the image has more than 50000000 pixels"})
+
+
+def stderr_of_start(model):
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", SERVE, "app:app", "--port", "0"]
+    environment = {**os.environ, "FEATX_MODEL": str(model)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_start_without_probabilities_is_one_error(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    classifier = TransferClassifier(FeatureExtractor("tiny", cache=None), head="ridge")
+    save(classifier.fit(images, ["light", "dark"] * 3), tmp_path / "ridge.featx")
+    assert "a model without probabilities" in stderr_of_start(tmp_path / "ridge.featx")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("", "FEATX_MODEL is not set"), ("no such.featx", "no such file")]
+)
+def test_start_without_model_is_one_error(name, reason):
+    assert reason in stderr_of_start(name)
 
 
 def test_predict_large_body_is_refused(port):

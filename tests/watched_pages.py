@@ -4,14 +4,22 @@
 class WatchedPages:
     """Opens files, refuses all requests, and collects these and the errors of scripts.
 
+    Parameters
+    ----------
+    browser : playwright.sync_api.Browser
+        Browser that opens the pages.
+    site : Path, default=None
+        Folder whose files the pages may load; by default, a page loads only itself.
+
     Attributes
     ----------
     faults : list of str
         Requests to elsewhere, errors in the console, and errors that no script caught.
     """
 
-    def __init__(self, browser):
+    def __init__(self, browser, site=None):
         self.browser = browser
+        self.own = ("data:", "blob:") if site is None else ("data:", "blob:", f"{site.as_uri()}/")
         self.contexts = []
         self.faults = []
 
@@ -32,7 +40,7 @@ class WatchedPages:
             context.close()
 
     def _note_request(self, requested, url):
-        is_inside = requested.partition("#")[0] == url or requested.startswith(("data:", "blob:"))
+        is_inside = requested.partition("#")[0] == url or requested.startswith(self.own)
         if not is_inside:
             self.faults.append(f"request: {requested}")
 

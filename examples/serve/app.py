@@ -13,15 +13,34 @@ import numpy as np
 from PIL import Image
 
 from featx import load
-from featx.exceptions import BadSampleError
+from featx.exceptions import BadSampleError, FeatxError
 
 MAX_BYTES = 20_000_000
 Image.MAX_IMAGE_PIXELS = 50_000_000  # the header of a larger image is enough to reject it
 
-# Each worker loads the model, and predicts once, before it accepts connections.
-CLASSIFIER = load(os.environ["FEATX_MODEL"], cache=None)
-CLASSIFIER.extractor_.set_params(on_error="raise")
-CLASSIFIER.predict_proba(np.zeros((1, 64, 64, 3), np.uint8))
+
+def load_classifier():
+    """Load the classifier that FEATX_MODEL names, and predict once; exit with what is wrong."""
+    path = os.environ.get("FEATX_MODEL")
+    if not path:
+        raise SystemExit("FEATX_MODEL is not set: expected the path of a saved classifier")
+    try:
+        classifier = load(path, cache=None)
+    except FeatxError as exc:
+        raise SystemExit(f"FEATX_MODEL: {exc}") from None
+    if not hasattr(classifier, "predict_proba"):
+        raise SystemExit(
+            f"FEATX_MODEL: {path!r} holds a model without probabilities, which this service "
+            "returns: expected a classifier with a head such as 'logistic', or one that was "
+            "calibrated (featx fit --calibrate)"
+        )
+    classifier.extractor_.set_params(on_error="raise")
+    classifier.predict_proba(np.zeros((1, 64, 64, 3), np.uint8))
+    return classifier
+
+
+# Each worker does this before it accepts connections.
+CLASSIFIER = load_classifier()
 
 
 async def app(scope, receive, send):
@@ -49,11 +68,18 @@ async def respond(method, path, receive):
     return await asyncio.to_thread(classify, bytes(body))
 
 
+def reason_for_client(reason):
+    """Return why an image cannot be read, without advice for who runs the service."""
+    if reason.startswith("decompression bomb"):
+        return f"the image has more than {Image.MAX_IMAGE_PIXELS} pixels"
+    return reason
+
+
 def classify(image):
     """Return the status, and the probabilities of an encoded image or the reason for none."""
     try:
         probabilities = CLASSIFIER.predict_proba([image])[0].tolist()
     except BadSampleError as exc:
-        return 422, {"error": exc.faults[0].reason}
+        return 422, {"error": reason_for_client(exc.faults[0].reason)}
     by_class = dict(zip(map(str, CLASSIFIER.classes_), probabilities, strict=True))
     return 200, {"label": max(by_class, key=by_class.get), "probabilities": by_class}

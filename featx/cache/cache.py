@@ -315,7 +315,7 @@ class EmbeddingCache:
     def evictable(
         self, *, max_bytes: int | None = None, older_than: timedelta | None = None
     ) -> list[Eviction]:
-        """Return the shards that :meth:`evict` would remove, without removing them.
+        """Return the shards that :meth:`EmbeddingCache.evict` would remove, without removing them.
 
         Parameters
         ----------

@@ -60,6 +60,9 @@ _CALIBRATION_TYPES = [
     f"sklearn.calibration.{name}"
     for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
 ]
+# Types that heads may consist of, beside those that skops knows.
+HEAD_TYPES = [f"{kind.__module__}.{name}" for name, kind in _OWN_CLASSES.items()]
+HEAD_TYPES += _CALIBRATION_TYPES
 # Estimators whose trees are allowed, after a check of their arrays; other estimators pass a tree to
 # code that checks less.
 _TREE = "sklearn.tree._tree.Tree"
@@ -252,8 +255,7 @@ def _check_array(data: bytes) -> None:
 
 def _trusted_types(data: bytes, schema: dict[str, Any], trusted: Sequence[str]) -> list[str]:
     """Return the types that may be built; raise if the file holds others."""
-    own = [f"{kind.__module__}.{name}" for name, kind in _OWN_CLASSES.items()]
-    types = [*trusted, *own, *_CALIBRATION_TYPES]
+    types = [*trusted, *HEAD_TYPES]
     classes = {
         node["__class__"]
         for node in _nodes_in_schema(schema)

@@ -1,4 +1,4 @@
-"""``save`` and ``load``: a fitted estimator as one file without pickle.
+"""``save`` and ``load``: a fitted estimator as one file without pickle; TRUSTED_TYPES.
 
 The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space; see
 ``manifest.py``), ``head.skops`` (the head; see ``heads.py``) and, unless the weights are
@@ -30,6 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from featx._archives import ArchiveError, read_members
 from featx._extractor_validation import check_verifiable
 from featx._files import check_can_write, open_given, replaced_atomically
+from featx._html import Record
 from featx._json import as_json_values
 from featx._transfer import TransferEstimator
 from featx._validation import as_path
@@ -48,7 +49,8 @@ from featx.exceptions import (
     WeightsError,
 )
 from featx.extractor import FeatureExtractor
-from featx.saving.heads import head_bytes, load_head
+from featx.finetune.params import FineTune
+from featx.saving.heads import HEAD_TYPES, head_bytes, load_head
 from featx.saving.manifest import (
     AUGMENT,
     BACKBONE,
@@ -69,6 +71,17 @@ if TYPE_CHECKING:
 _CLASSES: dict[str, Any] = {
     kind.__name__: kind for kind in (FeatureExtractor, TransferClassifier, TransferRegressor)
 }
+#: Types of featx that skops has to trust, to read a fitted estimator or head that skops itself or
+#: MLflow wrote: ``skops.io.load(path, trusted=featx.TRUSTED_TYPES)``. It is for files of your own:
+#: skops checks the types in a file, but :func:`load` its content too. Forests also need
+#: ``"sklearn.tree._tree.Tree"``, which is not safe in a file of a stranger.
+TRUSTED_TYPES = sorted(
+    HEAD_TYPES
+    + [
+        f"{kind.__module__}.{kind.__name__}"
+        for kind in (*_CLASSES.values(), FineTune, Record, Space)
+    ]
+)
 _MAX_BYTES = {MANIFEST: 2**24, HEAD: 2**35, BACKBONE: 2**34, LAYER: 2**30, AUGMENT: 2**30}
 # Parameters that are saved in other members, or that depend on the machine, as the cache does.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")

@@ -28,3 +28,15 @@ def test_page_of_its_own_data_has_no_faults(opened, tmp_path):
     page = tmp_path / "page.html"
     page.write_text('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="">')
     opened(page).wait_for_load_state()
+
+
+def test_page_loads_only_files_of_its_site(browser, tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    for style in (site / "own.css", tmp_path / "other.css"):
+        style.write_text("p { color: red }")
+    styles = '<link rel="stylesheet" href="own.css"><link rel="stylesheet" href="../other.css">'
+    (site / "page.html").write_text(f"<!doctype html><html><head>{styles}</head></html>")
+    with contextlib.closing(WatchedPages(browser, site)) as pages:
+        pages.open(site / "page.html").wait_for_load_state()
+    assert pages.faults == [f"request: {(tmp_path / 'other.css').as_uri()}"]

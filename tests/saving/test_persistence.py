@@ -11,13 +11,19 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import skops.io
 from extracted_files import agree
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+from skops.io.exceptions import UntrustedTypesFoundException
 
+import featx
 from featx import (
     EmbeddingCache,
     FeatureExtractor,
@@ -28,6 +34,7 @@ from featx import (
     save,
 )
 from featx.exceptions import BackboneError, ParameterError, SavedFileError, UntrustedTypesError
+from featx.heads.named import CLASSIFIER_HEADS, make_head
 from featx.saving.persistence import check_savable
 
 
@@ -432,3 +439,24 @@ def test_save_extractor_under_other_settings_raises(images, path):
             save(extractor, path)
     finally:
         keras.config.set_epsilon(1e-7)
+
+
+def test_skops_reads_estimator_with_trusted_types(images, labels):
+    classifier = TransferClassifier("tiny", "nearest_mean").fit(images, labels)
+    loaded = skops.io.loads(skops.io.dumps(classifier), trusted=featx.TRUSTED_TYPES)
+    np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
+
+
+@pytest.mark.parametrize("head", ["probe", "ridge", "knn", "nearest_mean", "calibrated"])
+def test_skops_reads_head_with_trusted_types(head):
+    rows = np.random.default_rng(0).normal(size=(40, 6))
+    heads = {**CLASSIFIER_HEADS, "calibrated": lambda: CalibratedClassifierCV(LinearSVC(), cv=2)}
+    fitted = make_head(head, heads).fit(rows, ["a", "b", "c", "d"] * 10)
+    loaded = skops.io.loads(skops.io.dumps(fitted), trusted=featx.TRUSTED_TYPES)
+    np.testing.assert_array_equal(loaded.predict(rows), fitted.predict(rows))
+
+
+def test_skops_refuses_trees_beside_trusted_types():
+    fitted = DecisionTreeClassifier().fit(np.arange(8).reshape(-1, 1), ["a", "b"] * 4)
+    with pytest.raises(UntrustedTypesFoundException, match=r"_tree\.Tree"):
+        skops.io.loads(skops.io.dumps(fitted), trusted=featx.TRUSTED_TYPES)
