@@ -44,7 +44,7 @@ plt.show()
 # ``unfreeze="all"`` trains all layers of this small network. For a large one, a number of blocks
 # from the top is cheaper: the layers below run once, and their output is cached.
 
-tune = FineTune(unfreeze="all", epochs=10, learning_rate=1e-3, batch_size=16)
+tune = FineTune(unfreeze="all", epochs=8, learning_rate=1e-3, batch_size=16)
 classifier = TransferClassifier("tiny", fine_tune=tune, random_state=0).fit(train, y_train)
 report = classifier.report_
 print(f"validation: head {report.head_score:.3f}, fine-tuned {report.tuned_score:.3f}")
