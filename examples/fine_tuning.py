@@ -50,7 +50,7 @@ print(f"validation: head {report.head_score:.3f}, fine-tuned {report.tuned_score
 print(f"kept: {report.kept}")
 
 # %%
-# The curve begins with the score of the head:
+# The dashed line is the score of the head, from which training started:
 
 history = TuningHistoryDisplay.from_estimator(classifier)
 plt.show()
