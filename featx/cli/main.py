@@ -48,8 +48,7 @@ from featx.cli.output import (
     AS_JSON,
     FORCE,
     at_the_shell,
-    check_ending,
-    check_output_files,
+    check_output,
     describe_passes,
     echo,
     echo_problem,
@@ -161,8 +160,7 @@ def extract(
     """
     from featx.cli.files import ENDINGS, EmbeddingFile, check_file_packages, list_given
 
-    check_ending(out, ENDINGS)
-    check_output_files(out, force=force)
+    check_output(out, ENDINGS, force=force)
     check_file_packages(out)
     from featx.multi_gpu import embed_on_gpus
 

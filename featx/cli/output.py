@@ -226,6 +226,15 @@ def describe_passes(report: Any) -> str:
     return f"{report.n_forward} embeddings computed, {report.n_hits} read from the cache"
 
 
+def check_output(
+    out: Path | None, endings: Collection[str], *, force: bool, or_none: bool = False
+) -> None:
+    """Check, before any work, that a file of one of some endings can be written, if it is named."""
+    if out is not None:
+        check_ending(out, endings, or_none=or_none)
+        check_output_files(out, force=force)
+
+
 def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) -> None:
     """Check that a file has one of the endings that the command writes."""
     if out.suffix.lower() not in endings and not (or_none and not out.suffix):

@@ -22,8 +22,7 @@ from featx.cli.options import (
 from featx.cli.output import (
     AS_JSON,
     FORCE,
-    check_ending,
-    check_output_files,
+    check_output,
     echo,
     show_result,
 )
@@ -74,8 +73,7 @@ def report(
     are fitted on train and evaluated on the other. A saved MODEL is only evaluated, on test (or
     val) if there is one.
     """
-    check_ending(out, (".html",))
-    check_output_files(out, force=force)
+    check_output(out, (".html",), force=force)
     if len(paths) > 2:
         raise click.UsageError(f"got {len(paths)} paths: expected FOLDER, or MODEL and FOLDER")
     *models, folder = paths

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from scipy import stats
@@ -21,6 +21,7 @@ from featx._text import one_line
 from featx._threads import blas_threads_for
 from featx._training_data import check_all_were_read, checked_target, readable_mask, training_views
 from featx._validation import InputFaults, ParameterFaults
+from featx.estimators import TransferClassifier
 from featx.evaluation.duplicates import warn_of_duplicates
 from featx.evaluation.pixel_hashes import ImageHashes, hash_images
 from featx.exceptions import (
@@ -40,6 +41,9 @@ from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
 from featx.probes._arrays import numpy_if_array_api
 
+if TYPE_CHECKING:
+    from featx.finetune.params import FineTune
+
 BASELINE = "majority class"
 _ROUNDING = 1e-12  # of a score
 # Errors of one backbone, which the others need not have.
@@ -47,7 +51,7 @@ _SURVIVED = (BackboneError, EngineError, MissingExtraError, WeightsError)
 
 
 class Comparison(NamedTuple):
-    """Accuracy of a head on the embeddings of a backbone, over folds."""
+    """Accuracy of a head on the embeddings of a backbone, or fine-tuned with it, over folds."""
 
     backbone: str  # empty for the baseline, which looks at no embedding
     head: str
@@ -81,6 +85,7 @@ def compare(
     heads: Sequence[Any],
     n_folds: int = 5,
     groups: Any = None,
+    fine_tune: FineTune | None = None,
     random_state: int = 0,
 ) -> Iterator[Comparison | EmbeddingPass | BackboneFailure]:
     """Cross-validate each head on the embeddings of each extractor, and yield each result at once.
@@ -88,42 +93,48 @@ def compare(
     After the first pass comes a baseline, which predicts the most frequent class. A backbone or
     weights that cannot be loaded, or a network that cannot run, becomes a BackboneFailure.
 
-    Samples of a group stay together in training or test. `random_state` seeds the folds, and heads
-    that take one. With ``on_error="nan"``, samples that cannot be read are left out of training and
-    test. A warning names near-duplicates in different folds, which the embeddings of the first
-    extractor show, and the pixels of up to 300 images if there are 10,000 or fewer.
+    With `fine_tune`, each backbone is also fine-tuned from the first head, in each fold: a
+    TransferClassifier, which keeps the head where fine-tuning is not better.
 
-    All faults of extractors and heads make one error, and those of labels and groups another,
-    before any pass.
+    Samples of a group stay together in training or test. `random_state` seeds the folds, heads that
+    take one, and fine-tuning. With ``on_error="nan"``, samples that cannot be read are left out of
+    training and test. A warning names near-duplicates in different folds, which the embeddings of
+    the first extractor show, and the pixels of up to 300 images if there are 10,000 or fewer.
+
+    All faults of extractors, heads and fine-tuning make one error, and those of labels and groups
+    another, before any pass.
     """
-    faults = ParameterFaults("compare")
-    for extractor in extractors:
-        faults.check_part(extractor.check_params)
-    for head in heads:
-        faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
-    faults.raise_any()
+    classifiers = [
+        TransferClassifier(
+            each, heads[0], fine_tune, random_state=random_state, verbose=each.verbose
+        )
+        for each in extractors
+    ]
+    _check_params_of_comparison(classifiers, heads)
     samples = as_samples(X)
     y, groups = _checked_labels_and_groups(len(samples), y, groups)
     _check_comparison_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
     # All are fitted first, so that a backbone that cannot be loaded is reported before any pass.
-    embedders = []
-    for extractor in extractors:
+    loaded = []
+    for classifier in classifiers:
         try:
-            embedders.append(clone(extractor).fit(samples))
+            embedder = clone(classifier.extractor).fit(samples)
+            _check_can_tune(embedder, fine_tune)
+            loaded.append((classifier, embedder))
         except _SURVIVED as exc:
-            yield BackboneFailure(_name_of_extractor(extractor), exc)
+            yield BackboneFailure(_name_of_extractor(classifier.extractor), exc)
     is_first = True
-    for embedder in embedders:
+    for classifier, embedder in loaded:
+        name = _name_of_extractor(embedder)
         start_s = time.perf_counter()
         try:
             views = training_views(embedder, samples)
         except _SURVIVED as exc:
-            yield BackboneFailure(_name_of_extractor(embedder), exc)
+            yield BackboneFailure(name, exc)
             continue
         seconds, report = time.perf_counter() - start_s, embedder.report_
-        name = _name_of_extractor(embedder)
         yield EmbeddingPass(name, report.n_forward, report.n_hits, seconds)
         rows = np.flatnonzero(readable_mask(views))
         cv = _CrossValidation.split(
@@ -138,6 +149,33 @@ def compare(
             is_first = False
         for head in heads:
             yield cv.compared(head, views[rows], backbone=name)
+        if fine_tune is not None:
+            try:
+                yield cv.compared_tuned(classifier, samples, rows, backbone=name)
+            except _SURVIVED as exc:
+                yield BackboneFailure(f"{name}, fine-tuned", exc)
+
+
+def _check_params_of_comparison(
+    classifiers: Sequence[TransferClassifier], heads: Sequence[Any]
+) -> None:
+    """Raise ParameterError for all faults of extractors, heads and fine-tuning."""
+    faults = ParameterFaults("compare")
+    for classifier in classifiers:
+        part = classifier if classifier.fine_tune is not None else classifier.extractor
+        faults.check_part(part.check_params)
+    for head in heads:
+        faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
+    faults.raise_any()
+
+
+def _check_can_tune(embedder: FeatureExtractor, fine_tune: FineTune | None) -> None:
+    """Check, before any pass, that a backbone has the layers that fine-tuning unfreezes."""
+    if fine_tune is None:
+        return
+    from featx.finetune.plan import TrainingPlan  # which loads Keras
+
+    TrainingPlan(fine_tune, embedder)
 
 
 def _name_of_extractor(extractor: FeatureExtractor) -> str:
@@ -330,11 +368,27 @@ class _CrossValidation(NamedTuple):
 
     def compared(self, head: Any, views: np.ndarray, *, backbone: str) -> Comparison:
         """Return the accuracy of a head on the embeddings of a backbone."""
-        start_s = time.perf_counter()
-        scores = self.scores(head, views)
-        seconds = time.perf_counter() - start_s
-        mean, spread = float(np.mean(scores)), float(np.std(scores))
-        return Comparison(backbone, _name_of_head(head), mean, spread, seconds, scores)
+        return _timed_comparison(backbone, _name_of_head(head), lambda: self.scores(head, views))
+
+    def compared_tuned(
+        self, classifier: TransferClassifier, samples: Samples, rows: np.ndarray, *, backbone: str
+    ) -> Comparison:
+        """Return the accuracy of a classifier that fine-tunes, on those rows of the samples."""
+        name = f"{_name_of_head(classifier.head)} + fine-tuned {classifier.fine_tune.unfreeze}"
+        return _timed_comparison(
+            backbone, name, lambda: self._tuned_scores(classifier, samples, rows)
+        )
+
+    def _tuned_scores(
+        self, classifier: TransferClassifier, samples: Samples, rows: np.ndarray
+    ) -> list[float]:
+        scores = []
+        for train, test in self.folds:
+            groups = None if self.groups is None else self.groups[train]
+            tuned = clone(classifier).fit(samples.take(rows[train]), self.y[train], groups=groups)
+            predicted = tuned.predict(samples.take(rows[test]))
+            scores.append(float(np.mean(predicted == self.y[test])))
+        return scores
 
     def scores(self, head: Any, views: np.ndarray) -> list[float]:
         """Return the accuracy of each fold; heads train on all augmented views (n, n_views, d)."""
@@ -348,6 +402,15 @@ class _CrossValidation(NamedTuple):
             with blas_threads_for(means.nbytes):
                 scores.append(float(np.mean(predict(estimator, means) == self.y[test])))
         return scores
+
+
+def _timed_comparison(backbone: str, head: str, score: Callable[[], list[float]]) -> Comparison:
+    start_s = time.perf_counter()
+    scores = score()
+    seconds = time.perf_counter() - start_s
+    return Comparison(
+        backbone, head, float(np.mean(scores)), float(np.std(scores)), seconds, scores
+    )
 
 
 def _check_comparison_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:
