@@ -44,7 +44,7 @@ def card(
     from featx.reporting.card import model_card
     from featx.saving.persistence import load
 
-    estimator = load(model, trusted=trusted, cache=None)
+    estimator = load(model, trusted=trusted)
     if not isinstance(estimator, TransferEstimator):
         raise SavedFileError(
             f"{model!r} is a saved {type(estimator).__name__}: expected a TransferClassifier or "

@@ -18,6 +18,7 @@ from featx.cli.output import (
     echo,
     print_evaluation,
     print_json,
+    print_overlaps,
     print_paired,
 )
 from featx.cli.predictions import Predictions, predict_images
@@ -47,10 +48,12 @@ def evaluate(
 
     With --on-error nan, images that cannot be read are left out. The confusion matrix is shown if
     the terminal is wide enough for it, else the ten pairs of classes that are confused most often.
-    The file of --out has a row for each mistake, the most confident first.
+    The file of --out has a row for each mistake, the most confident first. A line tells how many of
+    the images the model was trained on, if there are any.
     """
     check_output(out, (".csv",), force=force)
     from featx.evaluation.metrics import evaluate as measure
+    from featx.evaluation.training_overlap import training_overlap
     from featx.inputs.folders import load_image_folder
 
     images = load_image_folder(folder)
@@ -62,10 +65,12 @@ def evaluate(
         proba=predicted.proba,
         classes=classifier.classes_.astype(str),
     )
+    overlap = training_overlap(classifier)
     if as_json:
-        print_json(result)
+        print_json({**result, "n_in_training": None if overlap is None else overlap.n_trained_on})
     else:
         print_evaluation(result)
+        print_overlaps({model: overlap})
     if out is not None:
         n_mistakes = _write_mistakes(predicted, images, out)
         echo(f"{n_mistakes} mistakes in {one_line(out)}", err=as_json)
@@ -81,21 +86,26 @@ def compare(models: tuple[str, ...], folder: str, as_json: bool, **options: Any)
 
     Each model is compared with the first: the difference of their accuracies with a 95% interval,
     and the p-value of McNemar's exact test. The p-values are not corrected for several models. With
-    --on-error nan, images that one of the models cannot read are left out.
+    --on-error nan, images that one of the models cannot read are left out. A line for each model
+    tells how many of the images it was trained on, if there are any.
     """
     if len(models) < 2:
         raise click.UsageError("expected two or more models, and a folder")
+    from featx.evaluation.training_overlap import training_overlap
     from featx.inputs.folders import load_image_folder
 
     images = load_image_folder(folder)
     classifiers = _load_classifiers(models, images, folder, options)
-    result = _paired_results(
-        models, [_predict_readable(each, images) for each in classifiers], images
-    )
+    predictions = [_predict_readable(each, images) for each in classifiers]
+    result = _paired_results(models, predictions, images)
+    overlaps = list(map(training_overlap, classifiers))
     if as_json:
+        for row, overlap in zip(result["models"], overlaps, strict=True):
+            row["n_in_training"] = None if overlap is None else overlap.n_trained_on
         print_json(result)
     else:
         print_paired(result)
+        print_overlaps(dict(zip(models, overlaps, strict=True)))
 
 
 def _predict_readable(classifier: TransferClassifier, images: Bunch) -> Predictions:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx._html import shown_items
 from featx._tensorflow import keep_tensorflow_quiet
 from featx._text import one_line
 from featx._version import __version__
@@ -170,7 +171,7 @@ def extract(
     embeddings = extractor.fit_transform(found.data)
     report = on_gpus or extractor.report_
     EmbeddingFile(embeddings, found.data, found.target).write(out)
-    result = {"out": str(out), "shape": list(embeddings.shape), "report": report}
+    result = {"out": str(out), "shape": list(embeddings.shape), "report": shown_items(report)}
     show_result(
         result,
         as_json,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx._html import shown_items
 from featx._text import one_line
 from featx.cli.options import (
     FOLDER,
@@ -102,7 +103,7 @@ def fit(
     result = {
         "model": str(out),
         "classes": classifier.classes_.tolist(),
-        "report": classifier.report_,
+        "report": shown_items(classifier.report_),
     }
     show_result(
         result,

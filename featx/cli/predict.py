@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +64,8 @@ def predict(
     in lists and CSV files are relative to the folder of the file.
 
     Lines are printed while the images are predicted, 1,024 at a time; a file, or the document of
-    --json, is written once all are. Images that cannot be read have no label. They are an error at
-    the end, and then no file is written; with --on-error nan, they are a warning.
+    --json, is written once all are. Images that cannot be read are left out, and are an error at
+    the end: no file is written then. With --on-error nan, they have no label, and are a warning.
 
     A model of several outputs gives each image a label, and probabilities, for each output. Control
     characters in names are printed as Python escapes, and with --json as JSON escapes.
@@ -87,8 +88,8 @@ def predict(
     elif as_json:
         print_json([prediction for part in parts for prediction in part.by_image()])
     else:
-        for part in parts:
-            echo("\n".join(map(_as_line, part.by_image())))
+        for prediction in itertools.chain.from_iterable(part.by_image() for part in parts):
+            echo(_as_line(prediction))
 
 
 def _as_line(prediction: dict[str, Any]) -> str:

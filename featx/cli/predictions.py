@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +50,11 @@ class Predictions(NamedTuple):
             if is_read and self.proba is not None:
                 prediction["proba"] = next(proba)
             yield prediction
+
+    def of_readable(self) -> Predictions:
+        """Return the predictions of the images that could be read."""
+        paths = list(itertools.compress(self.paths, self.is_read))
+        return self._replace(paths=paths, is_read=self.is_read[self.is_read])
 
     def plain_labels(self) -> list[Any]:
         """Return labels as numbers and text; dates are text, since NumPy makes numbers of some."""
@@ -98,8 +104,8 @@ def predict_in_parts(
 ) -> Iterator[Predictions]:
     """Yield the predictions of some images at a time, so that few embeddings are in memory.
 
-    Images that cannot be read make one BadSampleError after the last part, or one warning if
-    `on_error` of the extractor is "nan".
+    Images that cannot be read are left out, and make one BadSampleError after the last part. If
+    `on_error` of the extractor is "nan", they have no label, and make one warning.
     """
     on_error = classifier.extractor_.on_error
     classifier.extractor_.set_params(on_error="nan")
@@ -109,7 +115,7 @@ def predict_in_parts(
             some = paths[first : first + n_at_once]
             part = predict_images(classifier, some, with_proba=with_proba)
         faults += [fault._replace(position=first + fault.position) for fault in found]
-        yield part
+        yield part.of_readable() if on_error == "raise" else part
     if faults and on_error == "raise":
         raise BadSampleError(faults, len(paths))
     if faults:

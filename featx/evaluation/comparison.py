@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from featx.finetune.params import FineTune
 
 BASELINE = "majority class"
+# Parameters that are part of the name of a backbone if the compared ones differ in them.
+_TELLING_PARAMS = ("weights", "preprocessing", "resize", "in_channels", "n_prefix_tokens")
 _ROUNDING = 1e-12  # of a score
 # Errors of one backbone, which the others need not have.
 _SURVIVED = (BackboneError, EngineError, MissingExtraError, WeightsError)
@@ -117,17 +119,17 @@ def compare(
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
     # All are fitted first, so that a backbone that cannot be loaded is reported before any pass.
-    loaded = []
+    names, loaded = _Names(extractors), []
     for classifier in classifiers:
         try:
             embedder = clone(classifier.extractor).fit(samples)
             _check_can_tune(embedder, fine_tune)
             loaded.append((classifier, embedder))
         except _SURVIVED as exc:
-            yield BackboneFailure(_name_of_extractor(classifier.extractor), exc)
+            yield BackboneFailure(names.of(classifier.extractor), exc)
     is_first = True
     for classifier, embedder in loaded:
-        name = _name_of_extractor(embedder)
+        name = names.of(embedder)
         start_s = time.perf_counter()
         try:
             views = training_views(embedder, samples)
@@ -178,14 +180,24 @@ def _check_can_tune(embedder: FeatureExtractor, fine_tune: FineTune | None) -> N
     TrainingPlan(fine_tune, embedder)
 
 
-def _name_of_extractor(extractor: FeatureExtractor) -> str:
-    """Return the label of an extractor, with what else was asked for."""
-    details = [f"{name}={value}" for name, value in (extractor.backbone_params or {}).items()]
-    if extractor.input_size is not None:
-        details.append(f"input_size={extractor.input_size}")
-    if extractor.pooling != "auto":
-        details.append(extractor.pooling or "no pooling")
-    return f"{extractor.label} ({', '.join(details)})" if details else extractor.label
+class _Names:
+    """Labels of extractors, with what else was asked for, and with that in which they differ."""
+
+    def __init__(self, extractors: Sequence[FeatureExtractor]) -> None:
+        values = {name: [getattr(each, name) for each in extractors] for name in _TELLING_PARAMS}
+        self._differing = [
+            name for name, given in values.items() if any(each != given[0] for each in given)
+        ]
+
+    def of(self, extractor: FeatureExtractor) -> str:
+        """Return the label of one of the extractors."""
+        details = [f"{name}={value}" for name, value in (extractor.backbone_params or {}).items()]
+        if extractor.input_size is not None:
+            details.append(f"input_size={extractor.input_size}")
+        if extractor.pooling != "auto":
+            details.append(extractor.pooling or "no pooling")
+        details += [f"{name}={getattr(extractor, name)}" for name in self._differing]
+        return f"{extractor.label} ({one_line(', '.join(details))})" if details else extractor.label
 
 
 def _warn_of_duplicates_in(

@@ -272,6 +272,8 @@ def report(
         "data": data_section(describer, samples, are_images=pictures.are_images),
         "model": model_section(described),
         "split": describe_split(described, cv, n_training=n_training),
+        "caveat": None if n_training else described.caveat,
+        "n_in_training": described.overlap and described.overlap.n_trained_on,
         "metrics": scores_of(described),
         "baselines": baselines_of(described),
         "fold_scores": described.fold_scores(),

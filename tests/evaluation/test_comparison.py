@@ -109,6 +109,16 @@ def test_compare_fine_tuning_faults_come_before_pass(images, labels):
     assert EmbeddingCache().info()["n_forward"] == 0
 
 
+def test_compare_names_differing_weights(images, labels):
+    extractors = [
+        FeatureExtractor("tiny", weights=each, resize="pad") for each in ("pretrained", None)
+    ]
+    rows = _rows_of_heads(
+        compare(images, labels, extractors=extractors, heads=["ridge"], n_folds=2)
+    )
+    assert [row.backbone for row in rows] == ["tiny (weights=pretrained)", "tiny (weights=None)"]
+
+
 def test_compare_groups_never_part(images, labels):
     # Ten groups, each with one class of noise: whoever parts them finds more than is there.
     groups = np.arange(20) // 2
