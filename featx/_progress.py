@@ -7,7 +7,6 @@ import html
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from featx._text import one_line, without_controls
 
@@ -101,7 +100,8 @@ class _Spinner:
 
     def _opened(self) -> Callable[[str], object]:
         if _in_notebook():
-            line = self._stack.enter_context(_notebook_line())
+            line = _notebook_line()
+            self._stack.callback(line, "", "")
             return lambda text: line(f"{text} ...", "")
         from rich.console import Console
         from rich.text import Text
@@ -163,8 +163,9 @@ class _ProgressBar:
     def _opened(self, n_total: int) -> Callable[[int, str], None]:
         self._stack.enter_context(displayed_by(_ignore))  # the bar is enough
         if _in_notebook():
-            line = self._stack.enter_context(_notebook_line())
-            return partial(_show_in_notebook, line, self._description, n_total)
+            bar = _NotebookBar(self._description, n_total)
+            self._stack.callback(bar.finish)
+            return bar
         return self._opened_in_terminal(n_total)
 
     def _opened_in_terminal(self, n_total: int) -> Callable[[int, str], None]:
@@ -199,25 +200,30 @@ def _in_notebook() -> bool:
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-@contextlib.contextmanager
-def _notebook_line() -> Iterator[Callable[[str, str], None]]:
-    """Yield a function that shows text and an HTML element before it; both disappear at the end."""
+def _notebook_line() -> Callable[[str, str], None]:
+    """Display a line, and return a function that shows text in it, and an HTML element before."""
     from IPython.display import display
 
     handle = display({"text/plain": ""}, raw=True, display_id=True)
 
     def show(text: str, element: str) -> None:
-        bundle = {"text/plain": text, "text/html": f"{element} {html.escape(text)}"}
+        bundle = {"text/plain": text, "text/html": f"{element} {html.escape(text)}".strip()}
         handle.update(bundle, raw=True)
 
-    try:
-        yield show
-    finally:
-        handle.update({"text/plain": "", "text/html": ""}, raw=True)
+    return show
 
 
-def _show_in_notebook(
-    line: Callable[[str, str], None], description: str, n_total: int, n_done: int, rate: str
-) -> None:
-    bar = f'<progress value="{n_done}" max="{n_total}"></progress>'
-    line(f"{description}: {n_done:,} of {n_total:,}, {rate}", bar)
+class _NotebookBar:
+    """A bar in a notebook; its last text stays, since an output cannot be removed, only emptied."""
+
+    def __init__(self, description: str, n_total: int) -> None:
+        self._description, self._n_total = description, n_total
+        self._line = _notebook_line()
+        self._text = description
+
+    def __call__(self, n_done: int, rate: str) -> None:
+        self._text = f"{self._description}: {n_done:,} of {self._n_total:,}, {rate}"
+        self._line(self._text, f'<progress value="{n_done}" max="{self._n_total}"></progress>')
+
+    def finish(self) -> None:
+        self._line(self._text, "")
