@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from featx.finetune.params import FineTune
 
 BASELINE = "majority class"
-# Parameters that are part of the name of a backbone if the compared ones differ in them.
+# Parameters that are part of a name only if backbones of otherwise equal names differ in them.
 _TELLING_PARAMS = ("weights", "preprocessing", "resize", "in_channels", "n_prefix_tokens")
 _ROUNDING = 1e-12  # of a score
 # Errors of one backbone, which the others need not have.
@@ -118,32 +118,25 @@ def compare(
     _check_comparison_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
-    # All are fitted first, so that a backbone that cannot be loaded is reported before any pass.
+    # All are loaded first, so that a backbone that cannot be loaded is reported before any pass.
     names, loaded = _Names(extractors), []
     for classifier in classifiers:
         try:
-            embedder = clone(classifier.extractor).fit(samples)
-            _check_can_tune(embedder, fine_tune)
-            loaded.append((classifier, embedder))
+            loaded.append((classifier, _loaded_embedder(classifier, samples)))
         except _SURVIVED as exc:
             yield BackboneFailure(names.of(classifier.extractor), exc)
     is_first = True
     for classifier, embedder in loaded:
         name = names.of(embedder)
-        start_s = time.perf_counter()
         try:
-            views = training_views(embedder, samples)
+            views, cost = _embedded(embedder, samples, name)
         except _SURVIVED as exc:
             yield BackboneFailure(name, exc)
             continue
-        seconds, report = time.perf_counter() - start_s, embedder.report_
-        yield EmbeddingPass(name, report.n_forward, report.n_hits, seconds)
+        yield cost
         rows = np.flatnonzero(readable_mask(views))
         cv = _CrossValidation.split(
-            y[rows],
-            None if groups is None else groups[rows],
-            n_folds=n_folds,
-            random_state=random_state,
+            y, groups, rows=rows, n_folds=n_folds, random_state=random_state
         )
         if is_first:
             _warn_of_duplicates_in(samples, embedder, rows, views[rows, 0], cv.folds)
@@ -152,10 +145,7 @@ def compare(
         for head in heads:
             yield cv.compared(head, views[rows], backbone=name)
         if fine_tune is not None:
-            try:
-                yield cv.compared_tuned(classifier, samples, rows, backbone=name)
-            except _SURVIVED as exc:
-                yield BackboneFailure(f"{name}, fine-tuned", exc)
+            yield cv.compared_tuned(classifier, samples.take(rows), backbone=name)
 
 
 def _check_params_of_comparison(
@@ -171,33 +161,54 @@ def _check_params_of_comparison(
     faults.raise_any()
 
 
-def _check_can_tune(embedder: FeatureExtractor, fine_tune: FineTune | None) -> None:
-    """Check, before any pass, that a backbone has the layers that fine-tuning unfreezes."""
-    if fine_tune is None:
-        return
-    from featx.finetune.plan import TrainingPlan  # which loads Keras
+def _loaded_embedder(classifier: TransferClassifier, samples: Samples) -> FeatureExtractor:
+    """Fit the extractor of a classifier, and check that it has the layers to be fine-tuned."""
+    embedder = clone(classifier.extractor).fit(samples)
+    if classifier.fine_tune is not None:
+        from featx.finetune.plan import TrainingPlan  # which loads Keras
 
-    TrainingPlan(fine_tune, embedder)
+        TrainingPlan(classifier.fine_tune, embedder)
+    return embedder
+
+
+def _embedded(
+    embedder: FeatureExtractor, samples: Samples, name: str
+) -> tuple[np.ndarray, EmbeddingPass]:
+    """Return the embeddings of all views of samples, and their cost."""
+    start_s = time.perf_counter()
+    views = training_views(embedder, samples)
+    seconds, report = time.perf_counter() - start_s, embedder.report_
+    return views, EmbeddingPass(name, report.n_forward, report.n_hits, seconds)
 
 
 class _Names:
-    """Labels of extractors, with what else was asked for, and with that in which they differ."""
+    """Names of extractors: the label, what else was asked for, and what tells equal ones apart."""
 
     def __init__(self, extractors: Sequence[FeatureExtractor]) -> None:
-        values = {name: [getattr(each, name) for each in extractors] for name in _TELLING_PARAMS}
-        self._differing = [
-            name for name, given in values.items() if any(each != given[0] for each in given)
-        ]
+        self._extractors = extractors
 
     def of(self, extractor: FeatureExtractor) -> str:
-        """Return the label of one of the extractors."""
-        details = [f"{name}={value}" for name, value in (extractor.backbone_params or {}).items()]
-        if extractor.input_size is not None:
-            details.append(f"input_size={extractor.input_size}")
-        if extractor.pooling != "auto":
-            details.append(extractor.pooling or "no pooling")
-        details += [f"{name}={getattr(extractor, name)}" for name in self._differing]
+        """Return the name of one of the extractors."""
+        details = _details_of_extractor(extractor)
+        alike = [
+            each
+            for each in self._extractors
+            if each.label == extractor.label and _details_of_extractor(each) == details
+        ]
+        for param in _TELLING_PARAMS:
+            value = getattr(extractor, param)
+            if any(getattr(each, param) != value for each in alike):
+                details.append(f"{param}={value}")
         return f"{extractor.label} ({one_line(', '.join(details))})" if details else extractor.label
+
+
+def _details_of_extractor(extractor: FeatureExtractor) -> list[str]:
+    details = [f"{name}={value}" for name, value in (extractor.backbone_params or {}).items()]
+    if extractor.input_size is not None:
+        details.append(f"input_size={extractor.input_size}")
+    if extractor.pooling != "auto":
+        details.append(extractor.pooling or "no pooling")
+    return details
 
 
 def _warn_of_duplicates_in(
@@ -318,7 +329,8 @@ def compare_heads(
     X = check_array(X, dtype=[np.float64, np.float32])
     y, groups = _checked_labels_and_groups(len(X), y, groups)
     _check_heads(heads, y, groups, n_views=1)
-    cv = _CrossValidation.split(y, groups, n_folds=n_folds, random_state=random_state)
+    rows = np.arange(len(y))
+    cv = _CrossValidation.split(y, groups, rows=rows, n_folds=n_folds, random_state=random_state)
     warn_of_duplicates(X, cv.folds, "row {}".format)
     scores, seconds = [], []
     for head in heads:
@@ -370,9 +382,16 @@ class _CrossValidation(NamedTuple):
 
     @classmethod
     def split(
-        cls, y: np.ndarray, groups: np.ndarray | None, *, n_folds: int, random_state: int
+        cls,
+        y: np.ndarray,
+        groups: np.ndarray | None,
+        *,
+        rows: np.ndarray,
+        n_folds: int,
+        random_state: int,
     ) -> Self:
-        """Split samples into stratified, shuffled folds."""
+        """Split some rows into stratified, shuffled folds."""
+        y, groups = y[rows], None if groups is None else groups[rows]
         _check_comparison_folds(y, n_folds=n_folds, groups=groups)
         splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = splitter(n_folds, shuffle=True, random_state=random_state)
@@ -383,22 +402,24 @@ class _CrossValidation(NamedTuple):
         return _timed_comparison(backbone, _name_of_head(head), lambda: self.scores(head, views))
 
     def compared_tuned(
-        self, classifier: TransferClassifier, samples: Samples, rows: np.ndarray, *, backbone: str
-    ) -> Comparison:
-        """Return the accuracy of a classifier that fine-tunes, on those rows of the samples."""
+        self, classifier: TransferClassifier, X: Any, *, backbone: str
+    ) -> Comparison | BackboneFailure:
+        """Return the accuracy of a classifier that fine-tunes, on samples of these labels."""
         name = f"{_name_of_head(classifier.head)} + fine-tuned {classifier.fine_tune.unfreeze}"
-        return _timed_comparison(
-            backbone, name, lambda: self._tuned_scores(classifier, samples, rows)
-        )
+        samples = as_samples(X)
+        try:
+            return _timed_comparison(
+                backbone, name, lambda: self._tuned_scores(classifier, samples)
+            )
+        except _SURVIVED as exc:
+            return BackboneFailure(f"{backbone}, fine-tuned", exc)
 
-    def _tuned_scores(
-        self, classifier: TransferClassifier, samples: Samples, rows: np.ndarray
-    ) -> list[float]:
+    def _tuned_scores(self, classifier: TransferClassifier, samples: Samples) -> list[float]:
         scores = []
         for train, test in self.folds:
             groups = None if self.groups is None else self.groups[train]
-            tuned = clone(classifier).fit(samples.take(rows[train]), self.y[train], groups=groups)
-            predicted = tuned.predict(samples.take(rows[test]))
+            tuned = clone(classifier).fit(samples.take(train), self.y[train], groups=groups)
+            predicted = tuned.predict(samples.take(test))
             scores.append(float(np.mean(predicted == self.y[test])))
         return scores
 
