@@ -105,7 +105,9 @@ class Report:
         dict
             Plain data, with these items; what does not apply is None or empty:
 
-            - ``task``, "classes", "labels" or "values"; ``data``, ``model`` and ``split``;
+            - ``task``, "classes", "labels" or "values"; ``data``, ``model`` and ``split``; of test
+              samples, ``n_in_training``, the number that the model was trained on, and ``caveat``,
+              a sentence on that;
             - ``metrics``, for classes those of :func:`evaluate`; ``baselines``, the scores of
               predictors that ignore the samples; ``fold_scores``; ``learning_curve``;
               ``comparison`` of several estimators; ``fine_tuning``;

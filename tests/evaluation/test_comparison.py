@@ -78,6 +78,7 @@ def test_compare_heads_share_one_pass(images, labels):
     json.dumps([row._asdict() for row in rows])
 
 
+@pytest.mark.long  # test_cv_fine_tune_has_a_row is the short form
 def test_compare_fine_tunes_in_each_fold(images, labels):
     found = list(
         compare(
