@@ -89,6 +89,7 @@ class _Spinner:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._update: Callable[[str], object] | None = None
+        self._line: _NotebookLine | None = None
 
     def __call__(self, description: str | None) -> None:
         if description is None:
@@ -100,9 +101,9 @@ class _Spinner:
 
     def _opened(self) -> Callable[[str], object]:
         if _in_notebook():
-            line = _notebook_line()
-            self._stack.callback(line, "", "")
-            return lambda text: line(f"{text} ...", "")
+            line = self._line = self._line or _NotebookLine()
+            self._stack.callback(line.clear)
+            return lambda text: line.show(f"{text} ...")
         from rich.console import Console
         from rich.text import Text
 
@@ -200,30 +201,37 @@ def _in_notebook() -> bool:
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-def _notebook_line() -> Callable[[str, str], None]:
-    """Display a line, and return a function that shows text in it, and an HTML element before."""
-    from IPython.display import display
+class _NotebookLine:
+    """A line in the output of a cell."""
 
-    handle = display({"text/plain": ""}, raw=True, display_id=True)
+    def __init__(self) -> None:
+        from IPython.display import display
 
-    def show(text: str, element: str) -> None:
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(self, text: str, *, element: str = "") -> None:
+        """Show text, and an HTML element before it."""
         bundle = {"text/plain": text, "text/html": f"{element} {html.escape(text)}".strip()}
-        handle.update(bundle, raw=True)
+        self._handle.update(bundle, raw=True)
 
-    return show
+    def clear(self) -> None:
+        """Leave an output without content, which takes no space, unlike empty text."""
+        self._handle.update({}, raw=True)
 
 
 class _NotebookBar:
-    """A bar in a notebook; its last text stays, since an output cannot be removed, only emptied."""
+    """A bar in a notebook, whose last text stays."""
 
     def __init__(self, description: str, n_total: int) -> None:
         self._description, self._n_total = description, n_total
-        self._line = _notebook_line()
+        self._line = _NotebookLine()
         self._text = description
 
     def __call__(self, n_done: int, rate: str) -> None:
         self._text = f"{self._description}: {n_done:,} of {self._n_total:,}, {rate}"
-        self._line(self._text, f'<progress value="{n_done}" max="{self._n_total}"></progress>')
+        element = f'<progress value="{n_done}" max="{self._n_total}"></progress>'
+        self._line.show(self._text, element=element)
 
     def finish(self) -> None:
-        self._line(self._text, "")
+        """Show the last text alone."""
+        self._line.show(self._text)
