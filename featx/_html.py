@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 _MAX_ITEMS = 6
+_NOT_SHOWN = ("sample_digests",)  # which mean nothing to people
 # Colors follow the page, which may be dark.
 _STYLE = (
     "<style>.featx-facts{border-collapse:collapse;font-size:90%;margin:.4em 0}"
@@ -58,8 +59,23 @@ class Record(Bunch):
         return facts_html(_flat_facts(self))
 
 
+def shown_items(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the items of a report, nested ones included, that mean something to people.
+
+    Examples
+    --------
+    >>> shown_items({"n_samples": 2, "sample_digests": [97, 98]})
+    {'n_samples': 2}
+    """
+    return {
+        name: shown_items(value) if isinstance(value, Mapping) else value
+        for name, value in report.items()
+        if name not in _NOT_SHOWN
+    }
+
+
 def _flat_facts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
+    for name, value in shown_items(values).items():
         if isinstance(value, Mapping) and value:
             yield from _flat_facts(value, f"{prefix}{name}.")
         else:

@@ -7,7 +7,6 @@ import html
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from featx._text import one_line, without_controls
 
@@ -90,6 +89,7 @@ class _Spinner:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._update: Callable[[str], object] | None = None
+        self._line: _NotebookLine | None = None
 
     def __call__(self, description: str | None) -> None:
         if description is None:
@@ -101,8 +101,9 @@ class _Spinner:
 
     def _opened(self) -> Callable[[str], object]:
         if _in_notebook():
-            line = self._stack.enter_context(_notebook_line())
-            return lambda text: line(f"{text} ...", "")
+            line = self._line = self._line or _NotebookLine()
+            self._stack.callback(line.clear)
+            return lambda text: line.show(f"{text} ...")
         from rich.console import Console
         from rich.text import Text
 
@@ -163,8 +164,9 @@ class _ProgressBar:
     def _opened(self, n_total: int) -> Callable[[int, str], None]:
         self._stack.enter_context(displayed_by(_ignore))  # the bar is enough
         if _in_notebook():
-            line = self._stack.enter_context(_notebook_line())
-            return partial(_show_in_notebook, line, self._description, n_total)
+            bar = _NotebookBar(self._description, n_total)
+            self._stack.callback(bar.finish)
+            return bar
         return self._opened_in_terminal(n_total)
 
     def _opened_in_terminal(self, n_total: int) -> Callable[[int, str], None]:
@@ -199,25 +201,37 @@ def _in_notebook() -> bool:
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-@contextlib.contextmanager
-def _notebook_line() -> Iterator[Callable[[str, str], None]]:
-    """Yield a function that shows text and an HTML element before it; both disappear at the end."""
-    from IPython.display import display
+class _NotebookLine:
+    """A line in the output of a cell."""
 
-    handle = display({"text/plain": ""}, raw=True, display_id=True)
+    def __init__(self) -> None:
+        from IPython.display import display
 
-    def show(text: str, element: str) -> None:
-        bundle = {"text/plain": text, "text/html": f"{element} {html.escape(text)}"}
-        handle.update(bundle, raw=True)
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
 
-    try:
-        yield show
-    finally:
-        handle.update({"text/plain": "", "text/html": ""}, raw=True)
+    def show(self, text: str, *, element: str = "") -> None:
+        """Show text, and an HTML element before it."""
+        bundle = {"text/plain": text, "text/html": f"{element} {html.escape(text)}".strip()}
+        self._handle.update(bundle, raw=True)
+
+    def clear(self) -> None:
+        """Leave an output without content, which takes no space, unlike empty text."""
+        self._handle.update({}, raw=True)
 
 
-def _show_in_notebook(
-    line: Callable[[str, str], None], description: str, n_total: int, n_done: int, rate: str
-) -> None:
-    bar = f'<progress value="{n_done}" max="{n_total}"></progress>'
-    line(f"{description}: {n_done:,} of {n_total:,}, {rate}", bar)
+class _NotebookBar:
+    """A bar in a notebook, whose last text stays."""
+
+    def __init__(self, description: str, n_total: int) -> None:
+        self._description, self._n_total = description, n_total
+        self._line = _NotebookLine()
+        self._text = description
+
+    def __call__(self, n_done: int, rate: str) -> None:
+        self._text = f"{self._description}: {n_done:,} of {self._n_total:,}, {rate}"
+        element = f'<progress value="{n_done}" max="{self._n_total}"></progress>'
+        self._line.show(self._text, element=element)
+
+    def finish(self) -> None:
+        """Show the last text alone."""
+        self._line.show(self._text)

@@ -231,7 +231,31 @@ class WeightsWarning(FeatxWarning):
 
 
 class BadSampleWarning(FeatxWarning):
-    """Samples could not be read: they became rows of NaN, or were left out."""
+    """Samples could not be read: they became rows of NaN, or were left out.
+
+    Parameters
+    ----------
+    faults : iterable of SampleFault
+        All faulty samples.
+    n_samples : int
+        Number of samples in `X`.
+
+    Attributes
+    ----------
+    faults : list of SampleFault
+        Faulty samples, ordered by position; the message shows the first ten.
+    """
+
+    def __init__(self, faults: Iterable[SampleFault], n_samples: int) -> None:
+        self.faults = sorted(faults)
+        self.n_samples = n_samples
+        super().__init__(
+            f"{describe_faults(self.faults, n_samples)}\n"
+            "Their embeddings are NaN; featx leaves these rows out of training and scores."
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[list[SampleFault], int]]:
+        return type(self), (self.faults, self.n_samples)
 
 
 class NearDuplicateWarning(FeatxWarning):

@@ -59,12 +59,12 @@ from featx.backbones.backbone import Backbone, embedding_graph
 from featx.backbones.copy import flat_copy
 from featx.backbones.keras_models import fixed_seed, undisturbed_seed
 from featx.backbones.resize_graph import with_resize
-from featx.digests.keras_settings import STANDARD
+from featx.digests.keras_settings import STANDARD, backend_name
 from featx.engines.onnx_engine import add_missing_operations, check_onnx_inputs
 from featx.engines.registry import missing_packages
 from featx.exceptions import BackboneError, EngineError, MissingExtraError, ParameterError
 from featx.extractor import FeatureExtractor
-from featx.heads.linear_map import linear_map
+from featx.heads.linear_map import LinearMap, linear_map
 from featx.inputs.kinds import InputForm
 from featx.inputs.resize import RESAMPLING
 
@@ -132,13 +132,14 @@ def to_keras(
     check_is_fitted(extractor, "feature_shape_")
     own_dtype = InputForm.of_space(extractor.space_.description).kind.dtype
     _check_input_dtype(input_dtype, own_dtype)
+    linear = _checked_linear_map(extractor, head)
     backbone = _backbone_to_export(extractor)
     with backbone.settings.applied(), fixed_seed():
         graph = embedding_graph([backbone], own_dtype if input_dtype == "auto" else input_dtype)
         if backbone.tensor is not None:
             original, label = backbone.original_model, backbone.spec.label
             graph = flat_copy(graph, original=original, name="embeddings", label=label).model
-        model = _with_head(graph, head)
+        model = _with_head(graph, linear)
     if is_classifier(head):
         model.class_names = _class_names(head)
     return model
@@ -158,6 +159,7 @@ def export(
     """
     path = as_path(path)
     check_model_export(path, format)
+    linear = _checked_linear_map(extractor, head)
     backbone = _backbone_to_export(extractor)
     inputs = describe_inputs(backbone)
     if include_resize and "resize" not in inputs:
@@ -171,7 +173,7 @@ def export(
         model = to_keras(extractor, head)
     else:
         with backbone.settings.applied(), fixed_seed():
-            model = _with_head(embedding_graph([backbone], backbone.kind.dtype), head)
+            model = _with_head(embedding_graph([backbone], backbone.kind.dtype), linear)
     if include_resize:
         with STANDARD.applied():
             model = with_resize(model, backbone.input_form)
@@ -252,11 +254,8 @@ def check_model_export(path: Path, format: str) -> None:
     if format == "saved_model" and os.path.lexists(path) and not _is_saved_model(path):
         expected = "a new name, or a folder that holds only a SavedModel, which is replaced."
         faults.add("path", str(path), expected)
-    if format in FORMATS[1:]:
-        import keras
-
-        if keras.backend.backend() != "tensorflow":
-            faults.add("format", format, "'keras' on this backend, or KERAS_BACKEND=tensorflow.")
+    if format in FORMATS[1:] and backend_name() != "tensorflow":
+        faults.add("format", format, "'keras' on this backend, or KERAS_BACKEND=tensorflow.")
     faults.raise_any()
     for file in exported_files(path, format):
         check_replaceable(file)
@@ -301,13 +300,11 @@ def _check_input_dtype(input_dtype: str, own_dtype: str) -> None:
     faults.raise_any()
 
 
-def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
-    """Append the layers of a head to a graph of embeddings."""
-    import keras
-
+def _checked_linear_map(extractor: FeatureExtractor, head: BaseEstimator) -> LinearMap:
+    """Return the linear map of a head; raise before the network is built if there is none."""
+    check_is_fitted(extractor, "feature_shape_")
     check_is_fitted(head)
-    embeddings = graph.outputs[0]
-    linear = linear_map(head, _stand_in_embeddings(head, embeddings.shape[-1]))
+    linear = linear_map(head, _stand_in_embeddings(head, extractor.space_.n_features))
     if linear is None:
         kind = type([*_steps_of_head(head)][-1]).__name__
         raise ParameterError(
@@ -315,8 +312,15 @@ def _with_head(graph: keras.Model, head: BaseEstimator) -> keras.Model:
             "sigmoid, so it cannot become Keras layers: pass a linear one such as "
             "head='logistic', or fine-tune"
         )
+    return linear
+
+
+def _with_head(graph: keras.Model, linear: LinearMap) -> keras.Model:
+    """Append the layers of a head to a graph of embeddings."""
+    import keras
+
     scaling, dense = linear.layers(layer.name for layer in graph._flatten_layers())
-    outputs = _link_scores(dense(scaling(embeddings)), linear.link)
+    outputs = _link_scores(dense(scaling(graph.outputs[0])), linear.link)
     return keras.Model(graph.inputs[0], outputs, name="featx")
 
 

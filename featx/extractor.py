@@ -144,7 +144,9 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
           part only;
         - ``seconds``, dict from each stage to its time; ``bytes_read`` and ``bytes_written``, of
           the cache;
-        - ``engine``, None if the network did not run, and ``batch_size``.
+        - ``engine``, None if the network did not run, and ``batch_size``;
+        - ``sample_digests``, the 1,024 smallest digests of the samples' contents, with which
+          ``featx evaluate`` finds images that the model was trained on.
 
     See Also
     --------

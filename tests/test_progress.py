@@ -87,34 +87,53 @@ def test_activity_in_a_terminal_is_shown(verbose, is_shown, capsys, monkeypatch)
     assert ("building [tiny]" in capsys.readouterr().err) is is_shown
 
 
+class _Bundles(list):
+    """What displays showed, and the number of displays."""
+
+    n_displays = 0
+
+    def counted(self, handle):
+        self.n_displays += 1
+        return handle
+
+
 @pytest.fixture
 def kernel(monkeypatch):
     """A stand-in for IPython in a kernel, which records what a display shows."""
-    shown = []
+    shown = _Bundles()
     handle = SimpleNamespace(update=lambda bundle, raw: shown.append(bundle))
     ipython = ModuleType("IPython")
     ipython.get_ipython = lambda: SimpleNamespace(kernel=None)
     ipython.display = ModuleType("IPython.display")
-    ipython.display.display = lambda bundle, raw, display_id: handle
+    ipython.display.display = lambda bundle, raw, display_id: shown.counted(handle)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
     return shown
 
 
 @pytest.mark.usefixtures("at_once")
-def test_progress_bar_in_notebook_is_html(kernel, capsys):
+def test_progress_bar_in_notebook_leaves_a_line(kernel, capsys):
     with progress_bar("embedding <3", total=1200, verbose=1) as advance:
         advance(1100)
     assert kernel[0]["text/plain"].startswith("embedding <3: 1,100 of 1,200, ")
     assert '<progress value="1100" max="1200"></progress> embedding &lt;3' in kernel[0]["text/html"]
-    assert kernel[-1] == {"text/plain": "", "text/html": ""}
+    assert kernel[-1]["text/plain"] == kernel[0]["text/plain"]
+    assert kernel[-1]["text/html"].startswith("embedding &lt;3: 1,100 of 1,200, ")
     assert capsys.readouterr() == ("", "")
 
 
 def test_activity_in_notebook_disappears(kernel):
     with show_activities(1), activity("building tiny"):
         assert kernel[-1]["text/plain"] == "building tiny ..."
-    assert kernel[-1]["text/plain"] == ""
+    assert kernel[-1] == {}
+
+
+def test_activities_in_notebook_share_an_output(kernel):
+    with show_activities(1):
+        for _ in range(3):
+            with activity("building tiny"):
+                pass
+    assert kernel.n_displays == 1
 
 
 def test_activity_hides_for_other_output():

@@ -415,11 +415,12 @@ class Backbone:
 
     @property
     def layer_name(self) -> str:
-        """Name of the layer that is read."""
+        """Name of the layer that is read; that of the model if it has no layers."""
         if isinstance(self.spec.layer, str):
             return self.spec.layer
         if self.tensor is None:
-            return self.truncated_model.layers[-1].name
+            model = self.truncated_model
+            return (model.layers[-1] if model.layers else model).name
         is_pooled = self.hub is not None and self.hub.mask is not None and self.spec.layer is None
         tensor = self.model.outputs[0] if is_pooled else self.tensor
         return producing_call(tensor)[0].operation.name

@@ -40,7 +40,7 @@ from featx.cache.exchange import (
     text_columns,
     write_table,
 )
-from featx.cache.facts import FactStore
+from featx.cache.facts import FactStore, file_fact
 from featx.cache.folder import (
     absolute_cache_path,
     check_cache_path,
@@ -214,12 +214,17 @@ class EmbeddingCache:
             of being computed); ``n_shards``; ``size_bytes`` (of the rows on disk); ``graph_bytes``
             (of converted networks, from which a later pass starts without Keras);
             ``damaged_bytes`` (quarantined, until :meth:`clear`); ``spaces``: for each its digest,
-            label, identity, these figures, when its oldest and newest rows were stored, and its
-            last use (UTC, ISO 8601).
+            label, ``file`` (name of the saved file that holds its backbone, or None), identity,
+            these figures, when its oldest and newest rows were stored, and its last use (UTC, ISO
+            8601).
         """
         graph_bytes = self.graphs.sizes()
         spaces = [
-            {**describe_space(store), "graph_bytes": graph_bytes.get(store.space.digest, 0)}
+            {
+                **describe_space(store),
+                "file": self.facts.recall(file_fact(store.space.digest)),
+                "graph_bytes": graph_bytes.get(store.space.digest, 0),
+            }
             for store in self._all_stores()
         ]
         totals = {

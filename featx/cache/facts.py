@@ -51,3 +51,8 @@ class FactStore:
 
     def _path(self, key: dict[str, Any]) -> Path:
         return self.folder / f"{digest_of_json(key)}.json"
+
+
+def file_fact(space_digest: str) -> dict[str, Any]:
+    """Return the key of the name of the saved file that holds the backbone of a space."""
+    return {"file of": space_digest}

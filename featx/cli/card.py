@@ -11,7 +11,7 @@ import click
 from featx._text import one_line
 from featx.cli.models import MODEL, TRUSTED
 from featx.cli.options import Command, GivenPath
-from featx.cli.output import AS_JSON, FORCE, check_ending, check_output_files, show_result
+from featx.cli.output import AS_JSON, FORCE, check_output, show_result
 from featx.exceptions import InputError, SavedFileError
 
 _MAX_BYTES = 2**30
@@ -38,15 +38,13 @@ def card(
 
     Scores come from the file of --report. Without one, the card says that they were not measured.
     """
-    if out is not None:
-        check_ending(out, (".md",))
-        check_output_files(out, force=force)
+    check_output(out, (".md",), force=force)
     measured = None if report is None else _read_report(report)
     from featx._transfer import TransferEstimator
     from featx.reporting.card import model_card
     from featx.saving.persistence import load
 
-    estimator = load(model, trusted=trusted, cache=None)
+    estimator = load(model, trusted=trusted)
     if not isinstance(estimator, TransferEstimator):
         raise SavedFileError(
             f"{model!r} is a saved {type(estimator).__name__}: expected a TransferClassifier or "

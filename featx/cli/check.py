@@ -15,8 +15,7 @@ from featx.cli.options import FOLDER, Command, GivenPath, extractor_options, mak
 from featx.cli.output import (
     AS_JSON,
     FORCE,
-    check_ending,
-    check_output_files,
+    check_output,
     echo,
     print_json,
     print_table,
@@ -55,9 +54,7 @@ def check(
     label, the path of the duplicate, the size or the reason. A cell that begins with = + - or @
     gets a leading apostrophe, so that no spreadsheet takes it for a formula.
     """
-    if out is not None:
-        check_ending(out, (".csv",))
-        check_output_files(out, force=force)
+    check_output(out, (".csv",), force=force)
     from featx.evaluation.findings import find_all_issues
     from featx.evaluation.image_checks import find_image_issues
 

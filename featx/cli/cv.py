@@ -13,8 +13,10 @@ from featx.cli.options import (
     GROUPS,
     SEED,
     Command,
+    fine_tune_options,
     head_option,
     make_extractors,
+    make_fine_tune,
     read_groups_option,
     repeatable_extractor_options,
 )
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
 @GROUPS
 @SEED
+@fine_tune_options
 @repeatable_extractor_options
 @AS_JSON
 def cv(
@@ -57,12 +60,15 @@ def cv(
     takes options of its own, as in mobilenet_v2:alpha=0.35,input_size=96. What is no option of
     this command is a parameter of the network. A comma ends a value only before the next NAME=.
 
+    With --fine-tune, each backbone is also fine-tuned from the first --head, in each fold.
+
     A backbone that cannot be loaded becomes a warning. If all fail, the exit code is 4.
     """
     from featx.evaluation.comparison import compare
     from featx.inputs.folders import load_image_folder
 
     extractors = make_extractors(backbones, options)
+    fine_tune = make_fine_tune(options)
     images = load_image_folder(folder)
     comparisons = compare(
         images.data,
@@ -71,6 +77,7 @@ def cv(
         heads=heads,
         n_folds=folds,
         groups=read_groups_option(groups, folder, images.data),
+        fine_tune=fine_tune,
         random_state=seed,
     )
     results = _Results(folds)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx._text import one_line
-from featx.cli.models import CACHE, MODEL, ON_ERROR, TRUSTED, load_classifier, readable_rows
+from featx.cli.models import MODEL, load_classifier, loading_options
 from featx.cli.options import FOLDER, Command, GivenPath
 from featx.cli.output import (
     AS_JSON,
     FORCE,
-    check_ending,
-    check_output_files,
+    check_output,
     echo,
     print_evaluation,
     print_json,
+    print_overlaps,
     print_paired,
 )
+from featx.cli.predictions import Predictions, predict_images
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from sklearn.utils import Bunch
 
     from featx.estimators import TransferClassifier
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     help="A .csv file for the mistakes: file, true, predicted, confidence.",
 )
 @FORCE
-@TRUSTED
-@CACHE
-@ON_ERROR
+@loading_options
 @AS_JSON
 def evaluate(
     model: str, folder: str, out: Path | None, force: bool, as_json: bool, **options: Any
@@ -50,28 +48,29 @@ def evaluate(
 
     With --on-error nan, images that cannot be read are left out. The confusion matrix is shown if
     the terminal is wide enough for it, else the ten pairs of classes that are confused most often.
-    The file of --out has a row for each mistake, the most confident first.
+    The file of --out has a row for each mistake, the most confident first. A line tells how many of
+    the images the model was trained on, if there are any.
     """
-    if out is not None:
-        check_ending(out, (".csv",))
-        check_output_files(out, force=force)
+    check_output(out, (".csv",), force=force)
     from featx.evaluation.metrics import evaluate as measure
+    from featx.evaluation.training_overlap import training_overlap
     from featx.inputs.folders import load_image_folder
 
     images = load_image_folder(folder)
     (classifier,) = _load_classifiers([model], images, folder, options)
     predicted = _predict_readable(classifier, images)
-    kept = predicted.is_read
     result = measure(
-        images.target[kept],
-        predicted.labels[kept],
+        images.target[predicted.is_read],
+        predicted.labels.astype(str),
         proba=predicted.proba,
         classes=classifier.classes_.astype(str),
     )
+    overlap = training_overlap(classifier)
     if as_json:
-        print_json(result)
+        print_json({**result, "n_in_training": None if overlap is None else overlap.n_trained_on})
     else:
         print_evaluation(result)
+        print_overlaps({model: overlap})
     if out is not None:
         n_mistakes = _write_mistakes(predicted, images, out)
         echo(f"{n_mistakes} mistakes in {one_line(out)}", err=as_json)
@@ -80,56 +79,42 @@ def evaluate(
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, required=True, type=GivenPath(), metavar="MODEL MODEL...")
 @FOLDER
-@TRUSTED
-@CACHE
-@ON_ERROR
+@loading_options
 @AS_JSON
 def compare(models: tuple[str, ...], folder: str, as_json: bool, **options: Any) -> None:
     """Compare saved models on the images of a folder per class.
 
     Each model is compared with the first: the difference of their accuracies with a 95% interval,
     and the p-value of McNemar's exact test. The p-values are not corrected for several models. With
-    --on-error nan, images that one of the models cannot read are left out.
+    --on-error nan, images that one of the models cannot read are left out. A line for each model
+    tells how many of the images it was trained on, if there are any.
     """
     if len(models) < 2:
         raise click.UsageError("expected two or more models, and a folder")
+    from featx.evaluation.training_overlap import training_overlap
     from featx.inputs.folders import load_image_folder
 
     images = load_image_folder(folder)
     classifiers = _load_classifiers(models, images, folder, options)
-    result = _paired_results(
-        models, [_predict_readable(each, images) for each in classifiers], images
-    )
+    predictions = [_predict_readable(each, images) for each in classifiers]
+    result = _paired_results(models, predictions, images)
+    overlaps = list(map(training_overlap, classifiers))
     if as_json:
+        for row, overlap in zip(result["models"], overlaps, strict=True):
+            row["n_in_training"] = None if overlap is None else overlap.n_trained_on
         print_json(result)
     else:
         print_paired(result)
+        print_overlaps(dict(zip(models, overlaps, strict=True)))
 
 
-class _Predictions(NamedTuple):
-    """Predictions for the images of a folder: labels of all, empty for those not read.
-
-    The probabilities are those of the images that could be read; None if the head has none.
-    """
-
-    is_read: np.ndarray
-    labels: np.ndarray
-    proba: np.ndarray | None
-
-
-def _predict_readable(classifier: TransferClassifier, images: Bunch) -> _Predictions:
-    import numpy as np
-
-    from featx.heads.fit import predict as labels_of
-
-    is_read, rows = readable_rows(classifier, images.data)
-    if not is_read.any():
-        raise InputError(f"none of the {len(is_read)} samples could be read")
-    labels = np.full(len(is_read), "", object)
-    labels[is_read] = labels_of(classifier.head_, rows).astype(str)
+def _predict_readable(classifier: TransferClassifier, images: Bunch) -> Predictions:
+    """Predict images with probabilities, if the head has any; raise if none could be read."""
     has_proba = hasattr(classifier, "predict_proba")
-    proba = classifier.head_.predict_proba(rows) if has_proba else None
-    return _Predictions(is_read, labels.astype(str), proba)
+    predicted = predict_images(classifier, images.data, with_proba=has_proba)
+    if not predicted.is_read.any():
+        raise InputError(f"none of the {len(predicted.is_read)} samples could be read")
+    return predicted
 
 
 def _load_classifiers(
@@ -166,14 +151,14 @@ def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
         )
 
 
-def _write_mistakes(predicted: _Predictions, images: Bunch, out: Path) -> int:
+def _write_mistakes(predicted: Predictions, images: Bunch, out: Path) -> int:
     """Write the mistakes to a CSV file, the most confident first, and return their number."""
     import numpy as np
 
     from featx.cli.files import write_text_table
 
     kept = predicted.is_read
-    paths, true, labels = images.data[kept], images.target[kept], predicted.labels[kept]
+    paths, true, labels = images.data[kept], images.target[kept], predicted.labels.astype(str)
     wrong = np.flatnonzero(true != labels)
     confidence = [""] * len(labels)
     if predicted.proba is not None:
@@ -186,7 +171,7 @@ def _write_mistakes(predicted: _Predictions, images: Bunch, out: Path) -> int:
 
 
 def _paired_results(
-    models: Sequence[str], predictions: Sequence[_Predictions], images: Bunch
+    models: Sequence[str], predictions: Sequence[Predictions], images: Bunch
 ) -> dict[str, Any]:
     """Return the accuracy of each model, and its difference from the first, as plain data."""
     import numpy as np
@@ -197,7 +182,10 @@ def _paired_results(
     kept = np.all([each.is_read for each in predictions], axis=0)
     if not kept.any():
         raise InputError("no image could be read by all models")
-    right = [(each.labels == images.target)[kept] for each in predictions]
+    right = [
+        (each.labels.astype(str) == images.target[each.is_read])[kept[each.is_read]]
+        for each in predictions
+    ]
     rows = [
         {
             "model": model,

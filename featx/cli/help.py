@@ -32,7 +32,10 @@ EXAMPLES = {
     "backbones": ("featx backbones", "featx backbones mobilenet_v2"),
     "check": ("featx check photos --out issues.csv",),
     "similar": ("featx similar query.jpg photos --k 5",),
-    "cv": ("featx cv photos --head logistic --head knn --folds 10",),
+    "cv": (
+        "featx cv photos --head logistic --head knn --folds 10",
+        "featx cv photos --backbone mobilenet_v2 --backbone tiny --fine-tune 2",
+    ),
     "fit": (
         "featx fit photos --out photos.featx",
         "featx fit photos --out tuned.featx --fine-tune 2 --tune epochs=20",

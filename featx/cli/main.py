@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx._html import shown_items
 from featx._tensorflow import keep_tensorflow_quiet
 from featx._text import one_line
 from featx._version import __version__
@@ -48,8 +49,7 @@ from featx.cli.output import (
     AS_JSON,
     FORCE,
     at_the_shell,
-    check_ending,
-    check_output_files,
+    check_output,
     describe_passes,
     echo,
     echo_problem,
@@ -161,8 +161,7 @@ def extract(
     """
     from featx.cli.files import ENDINGS, EmbeddingFile, check_file_packages, list_given
 
-    check_ending(out, ENDINGS)
-    check_output_files(out, force=force)
+    check_output(out, ENDINGS, force=force)
     check_file_packages(out)
     from featx.multi_gpu import embed_on_gpus
 
@@ -172,7 +171,7 @@ def extract(
     embeddings = extractor.fit_transform(found.data)
     report = on_gpus or extractor.report_
     EmbeddingFile(embeddings, found.data, found.target).write(out)
-    result = {"out": str(out), "shape": list(embeddings.shape), "report": report}
+    result = {"out": str(out), "shape": list(embeddings.shape), "report": shown_items(report)}
     show_result(
         result,
         as_json,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx._html import shown_items
 from featx._text import one_line
 from featx.cli.options import (
     FOLDER,
     SEED,
     Command,
     GivenPath,
+    add_options,
     extractor_options,
     fine_tune_options,
     head_option,
@@ -25,6 +26,7 @@ from featx.cli.output import (
     AS_JSON,
     FORCE,
     check_ending,
+    check_output,
     check_output_files,
     describe_passes,
     show_result,
@@ -32,8 +34,6 @@ from featx.cli.output import (
 from featx.exceptions import SavedFileError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from featx.estimators import TransferClassifier
 
 _FORMATS = {".keras": "keras", ".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
@@ -41,13 +41,14 @@ MODEL = click.argument("model", type=GivenPath())
 TRUSTED = click.option(
     "--trusted", multiple=True, help="A type inside the head that you trust; may be repeated."
 )
-CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
-ON_ERROR = click.option(
+_CACHE = click.option("--cache", type=GivenPath(), default="auto", help="A folder, or none.")
+_ON_ERROR = click.option(
     "--on-error",
     type=click.Choice(["raise", "nan"]),
     default=None,
     help="Treatment of unreadable images; default: that of the saved model.",
 )
+loading_options = add_options(TRUSTED, _CACHE, _ON_ERROR)
 
 
 @click.command(cls=Command)
@@ -81,8 +82,7 @@ def fit(
     With --fine-tune the top of the network is trained as well, and kept if it is better. With
     --calibrate, a probability of 0.8 is right in about 8 of 10 cases; knn needs none.
     """
-    check_ending(out, (".featx",), or_none=True)
-    check_output_files(out, force=force)
+    check_output(out, (".featx",), force=force, or_none=True)
     if calibrate and options["unfreeze"] is not None:
         raise click.UsageError("--calibrate works without --fine-tune only")
     from featx.estimators import TransferClassifier
@@ -103,7 +103,7 @@ def fit(
     result = {
         "model": str(out),
         "classes": classifier.classes_.tolist(),
-        "report": classifier.report_,
+        "report": shown_items(classifier.report_),
     }
     show_result(
         result,
@@ -140,7 +140,7 @@ def export(
     format = _FORMATS.get(out.suffix.lower(), "saved_model")
     check_output_files(*exported_files(out, format), force=force)
     check_model_export(out, format)
-    classifier = load_classifier(model, trusted=trusted, cache="none", on_error=None)
+    classifier = load_classifier(model, trusted=trusted, cache="auto", on_error=None)
     classifier.export(out, format=format, include_resize=include_resize)
     code = _code_for(classifier, out, format, include_resize=include_resize)
     show_result(
@@ -182,20 +182,6 @@ def load_classifier(
     if on_error:
         classifier.extractor_.set_params(on_error=on_error)
     return classifier
-
-
-def readable_rows(
-    classifier: TransferClassifier, paths: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask of the images that could be read, and the input of the head for those."""
-    import numpy as np
-
-    from featx._training_data import readable_mask
-    from featx.heads.fit import as_head_input
-
-    embeddings = np.asarray(classifier.transform(paths))
-    is_read = readable_mask(embeddings)
-    return is_read, as_head_input(embeddings[is_read])
 
 
 def _selection_text(report: Any) -> str:

@@ -122,7 +122,7 @@ def _head_help() -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a decorator that adds options to a command, in this order."""
 
     def add(command: Any) -> Any:
@@ -175,13 +175,13 @@ _OTHER_OPTIONS = (
     click.option("--n-jobs", type=int, default=None, help="Threads that decode images."),
     click.option("--quiet", "-q", is_flag=True, help="Show no progress."),
 )
-extractor_options = _add_options(
+extractor_options = add_options(
     *_NETWORK_OPTIONS,
     click.option("--layer", default=None, help=_LAYER_HELP),
     click.option("--pooling", default="auto", help=_POOLING_HELP),
     *_OTHER_OPTIONS,
 )
-repeatable_extractor_options = _add_options(
+repeatable_extractor_options = add_options(
     *_NETWORK_OPTIONS,
     click.option("--layer", "layers", multiple=True, help=_LAYER_HELP),
     click.option("--pooling", "poolings", multiple=True, default=["auto"], help=_POOLING_HELP),
@@ -305,7 +305,7 @@ def _tunable_params() -> list[str]:
     return [name for name in FineTune().get_params() if name != "unfreeze"]
 
 
-fine_tune_options = _add_options(
+fine_tune_options = add_options(
     click.option(
         "--fine-tune",
         "unfreeze",

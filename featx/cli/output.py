@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 from rich import filesize
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from featx._json import as_json_values
 from featx._progress import activity, displayed_by, hide_activities
 from featx._text import one_line, without_controls
+from featx.cli.tables import TextTable
 from featx.exceptions import (
     BackboneError,
     BadSampleError,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from featx.backbones.presets import PresetInfo
     from featx.backbones.registry import Network
     from featx.cli.measure import NetworkCost
+    from featx.evaluation.training_overlap import TrainingOverlap
 
 FORCE = click.option("--force", is_flag=True, help="Replace an existing file.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -74,7 +75,6 @@ _SETTING = re.compile(
 _READER_GONE = 141
 _WORD = re.compile(r"(?:(?<!\w)'[^']*'|\S)+")
 _UNITS_S = {"year": 31_557_600, "month": 2_629_800, "day": 86_400, "hour": 3_600, "minute": 60}
-_MAX_CELL_CHARS = 1_000
 _N_PAIRS = 10  # of classes, in place of a confusion matrix that is too wide
 _UNCUT_CHARS = 10_000  # width of a line in a file or pipe, where rich would use 80
 
@@ -226,6 +226,15 @@ def describe_passes(report: Any) -> str:
     return f"{report.n_forward} embeddings computed, {report.n_hits} read from the cache"
 
 
+def check_output(
+    out: Path | None, endings: Collection[str], *, force: bool, or_none: bool = False
+) -> None:
+    """Check, before any work, that a file of one of some endings can be written, if it is named."""
+    if out is not None:
+        check_ending(out, endings, or_none=or_none)
+        check_output_files(out, force=force)
+
+
 def check_ending(out: Path, endings: Collection[str], *, or_none: bool = False) -> None:
     """Check that a file has one of the endings that the command writes."""
     if out.suffix.lower() not in endings and not (or_none and not out.suffix):
@@ -250,9 +259,8 @@ def check_output_files(*paths: Path, force: bool) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; columns whose name begins with ``#`` are aligned right.
+    """Print a table of the width of the terminal: see :class:`TextTable`.
 
-    Those that begin with ``~`` are cut at the edge of the terminal instead of wrapped.
     Names are shown as text, without markup or emoji codes. The title is not wrapped, so that a path
     in it can be copied. In a file or a pipe, each cell is one line, and is not shortened below
     1,000 characters.
@@ -261,7 +269,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     with console.capture() as captured:
         if title:
             console.print(Text(title, "italic"), soft_wrap=True)
-        console.print(_as_table(columns, rows))
+        console.print(TextTable(columns, rows).within(console.width))
     _write_to_stream(captured.get())
 
 
@@ -271,37 +279,6 @@ def _results_console() -> Console:
     if not console.file.isatty():  # rich takes a pipe for a terminal if color is forced
         console.width = _UNCUT_CHARS
     return console
-
-
-def _as_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    table = Table()
-    for column in columns:
-        right = column.startswith("#")
-        name = column.removeprefix("#" if right else "~")
-        table.add_column(
-            _as_cell(name),
-            justify="right" if right else "left",
-            no_wrap=right,
-            overflow="ellipsis" if right else "fold",
-        )
-    for row in rows:
-        cells = list(map(_as_cell, row))
-        for column, cell in zip(columns, cells, strict=True):
-            if column.startswith("~"):
-                cell.no_wrap, cell.overflow = True, "ellipsis"
-        table.add_row(*cells)
-    return table
-
-
-def _fits_terminal(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bool:
-    """Return True if the terminal is wide enough for a table in which nothing is cut or wrapped."""
-    console = _results_console()
-    uncut = console.options.update(width=_UNCUT_CHARS)
-    return console.measure(_as_table(columns, rows), options=uncut).maximum <= console.width
-
-
-def _as_cell(value: Any) -> Text:
-    return Text(one_line(value, max_chars=_MAX_CELL_CHARS))
 
 
 @contextlib.contextmanager
@@ -391,7 +368,7 @@ def _print_confusion(*, labels: Sequence[str], counts: Sequence[Sequence[int]]) 
     """Print the confusion matrix; if it is wider than the terminal, the most frequent mistakes."""
     columns = ("", *(f"#{label}" for label in labels))
     rows = [(label, *row) for label, row in zip(labels, counts, strict=True)]
-    if _fits_terminal(columns, rows):
+    if TextTable(columns, rows).fits(_results_console().width):
         print_table("confusion (rows: true class, columns: predicted)", columns, rows)
         return
     pairs = _confused_pairs(labels, counts)
@@ -442,6 +419,13 @@ def print_paired(result: dict[str, Any]) -> None:
         f"({result['confidence']:.0%} intervals; p-value of McNemar's exact test)"
     )
     print_table(title, ("model", "#accuracy", "#difference", "#p"), rows)
+
+
+def print_overlaps(overlaps: Mapping[str, TrainingOverlap | None]) -> None:
+    """Print how many of the evaluated images each model was trained on, if there are any."""
+    for model, overlap in overlaps.items():
+        if overlap is not None and overlap.n_trained_on:
+            echo(overlap.describe(one_line(model)))
 
 
 def _describe_calibration(
@@ -553,7 +537,7 @@ def print_cache(result: dict[str, Any]) -> None:
             space["n_hits"],
             filesize.decimal(space["size_bytes"]),
             age_in_words(space["last_used"], datetime.now(UTC)),
-            space["label"],
+            f"{space['file']}: {space['label']}" if space["file"] else space["label"],
         )
         for space in result["spaces"]
     ]

@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx._text import one_line
-from featx.cli.models import CACHE, MODEL, ON_ERROR, TRUSTED, load_classifier, readable_rows
+from featx.cli.models import MODEL, load_classifier, loading_options
 from featx.cli.options import Command, GivenPath
 from featx.cli.output import (
     AS_JSON,
     FORCE,
-    check_ending,
-    check_output_files,
+    check_output,
     echo,
     print_json,
     show_result,
 )
+from featx.cli.predictions import Predictions, predict_in_parts
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from featx.cli.files import PredictionFile
-    from featx.estimators import TransferClassifier
 
 IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath(allow_dash=True))
 COLUMN = click.option(
@@ -46,9 +45,7 @@ COLUMN = click.option(
     help="A .csv, .parquet, .npz or .h5 file, in place of printed lines.",
 )
 @FORCE
-@TRUSTED
-@CACHE
-@ON_ERROR
+@loading_options
 @AS_JSON
 def predict(
     model: str,
@@ -66,109 +63,39 @@ def predict(
     for standard input, a path on each line), and CSV files with a column of paths. Relative paths
     in lists and CSV files are relative to the folder of the file.
 
-    With --on-error nan, images that cannot be read have no label. A model of several outputs gives
-    each image a label, and probabilities, for each output. Control characters in names are
-    printed as Python escapes, and with --json as JSON escapes.
+    Lines are printed while the images are predicted, 1,024 at a time; a file, or the document of
+    --json, is written once all are. Images that cannot be read are left out, and are an error at
+    the end: no file is written then. With --on-error nan, they have no label, and are a warning.
+
+    A model of several outputs gives each image a label, and probabilities, for each output. Control
+    characters in names are printed as Python escapes, and with --json as JSON escapes.
     """
     from featx.cli.files import ENDINGS, check_file_packages
     from featx.cli.image_lists import images_of
 
+    check_output(out, ENDINGS, force=force)
     if out is not None:
-        check_ending(out, ENDINGS)
-        check_output_files(out, force=force)
         check_file_packages(out)
     paths = images_of(images, column)
     classifier = load_classifier(model, **options)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} has no probabilities: leave --proba out")
-    predictions = _predictions(classifier, paths, proba=proba)
+    parts = predict_in_parts(classifier, paths, with_proba=proba)
     if out is not None:
-        _as_file(predictions).write(out)
+        _as_file(list(parts)).write(out)
         result = {"out": str(out), "n_samples": len(paths)}
         show_result(result, as_json, f"{len(paths)} predictions in {one_line(out)}")
     elif as_json:
-        print_json(predictions)
+        print_json([prediction for part in parts for prediction in part.by_image()])
     else:
-        _print_predictions(predictions)
+        for prediction in itertools.chain.from_iterable(part.by_image() for part in parts):
+            echo(_as_line(prediction))
 
 
-def _predictions(
-    classifier: TransferClassifier, paths: Sequence[str], *, proba: bool
-) -> list[dict[str, Any]]:
-    """Return the image, the label, and with `proba` the probabilities, of each path."""
-    from featx.heads.fit import predict as labels_of
-
-    is_read, rows = readable_rows(classifier, paths)
-    predictions: list[dict[str, Any]] = [{"image": path, "label": None} for path in paths]
-    readable = list(itertools.compress(predictions, is_read))
-    if readable:
-        labels = _as_plain_labels(labels_of(classifier.head_, rows))
-        for prediction, label in zip(readable, labels, strict=True):
-            prediction["label"] = label
-    if readable and proba:
-        for prediction, by_class in zip(readable, _probabilities(classifier, rows), strict=True):
-            prediction["proba"] = by_class
-    return predictions
-
-
-def _print_predictions(predictions: Sequence[dict[str, Any]]) -> None:
-    for prediction in predictions:
-        label = "" if prediction["label"] is None else prediction["label"]
-        shown = _shown_probabilities(prediction.get("proba", {}))
-        echo("\t".join(map(one_line, (prediction["image"], label, *shown))))
-
-
-def _as_file(predictions: Sequence[dict[str, Any]]) -> PredictionFile:
-    """Return predictions as columns; those of images that could not be read are empty, or NaN."""
-    import numpy as np
-
-    from featx.cli.files import PredictionFile
-
-    labels = [each["label"] for each in predictions]
-    n_outputs = max((len(label) for label in labels if isinstance(label, list)), default=0)
-    texts = {"path": [each["image"] for each in predictions]}
-    if n_outputs:
-        filled = [label or [""] * n_outputs for label in labels]
-        columns = zip(*filled, strict=True)
-        texts |= {f"label_{n}": list(map(str, column)) for n, column in enumerate(columns, start=1)}
-    else:
-        texts["label"] = ["" if label is None else str(label) for label in labels]
-    probabilities = [_by_column(each.get("proba", {})) for each in predictions]
-    classes = next((list(row) for row in probabilities if row), [])
-    values = [[row.get(name, np.nan) for name in classes] for row in probabilities]
-    return PredictionFile(texts, classes, np.array(values).reshape(len(predictions), -1))
-
-
-def _by_column(proba: Any) -> dict[str, float]:
-    """Return probabilities by class, after the number of the output if there are several."""
-    if isinstance(proba, list):
-        return {
-            f"{number}_{name}": value
-            for number, by_class in enumerate(proba, start=1)
-            for name, value in by_class.items()
-        }
-    return proba
-
-
-def _as_plain_labels(labels: np.ndarray) -> list[Any]:
-    """Return labels as numbers and text; dates are text, since NumPy makes numbers of some."""
-    return (labels.astype(str) if labels.dtype.kind in "mM" else labels).tolist()
-
-
-def _probabilities(classifier: TransferClassifier, rows: np.ndarray) -> list[Any]:
-    """Return the probabilities of each image by class; with several outputs, a list of these."""
-    probabilities, classes = classifier.head_.predict_proba(rows), classifier.classes_
-    if not isinstance(probabilities, list):
-        return _probabilities_by_class(probabilities, classes)
-    outputs = map(_probabilities_by_class, probabilities, classes)
-    return [list(of_image) for of_image in zip(*outputs, strict=True)]
-
-
-def _probabilities_by_class(
-    probabilities: np.ndarray, classes: np.ndarray
-) -> list[dict[str, float]]:
-    names = list(map(str, classes))
-    return [dict(zip(names, values, strict=True)) for values in probabilities.tolist()]
+def _as_line(prediction: dict[str, Any]) -> str:
+    label = "" if prediction["label"] is None else prediction["label"]
+    shown = _shown_probabilities(prediction.get("proba", {}))
+    return "\t".join(map(one_line, (prediction["image"], label, *shown)))
 
 
 def _shown_probabilities(proba: Any) -> list[str]:
@@ -180,3 +107,39 @@ def _shown_probabilities(proba: Any) -> list[str]:
             for shown in _shown_probabilities(by_class)
         ]
     return [f"{name}={value:.3f}" for name, value in proba.items()]
+
+
+def _as_file(parts: Sequence[Predictions]) -> PredictionFile:
+    """Return predictions as columns; those of images that could not be read are empty, or NaN."""
+    import numpy as np
+
+    from featx.cli.files import PredictionFile
+
+    is_read = np.concatenate([part.is_read for part in parts])
+    read = [part for part in parts if part.is_read.any()]
+    labels = np.array([label for part in read for label in part.plain_labels()], object)
+    n_outputs = labels.shape[1] if labels.ndim > 1 else 1
+    cells = np.full((len(is_read), n_outputs), "", object)
+    cells[is_read] = labels.reshape(-1, n_outputs)
+    names = ["label"] if labels.ndim == 1 else [f"label_{n + 1}" for n in range(n_outputs)]
+    texts = {"path": [str(path) for part in parts for path in part.paths]}
+    texts |= {name: list(map(str, column)) for name, column in zip(names, cells.T, strict=True)}
+    if not read or read[0].proba is None:
+        return PredictionFile(texts, [], np.empty((len(is_read), 0)))
+    classes = _column_names(read[0].classes)
+    proba = np.full((len(is_read), len(classes)), np.nan)
+    proba[is_read] = np.concatenate([_side_by_side(part.proba) for part in read])
+    return PredictionFile(texts, classes, proba)
+
+
+def _column_names(classes: Any) -> list[str]:
+    """Return the names of classes, after the number of the output if there are several."""
+    if isinstance(classes, list):
+        return [f"{number}_{name}" for number, of in enumerate(classes, start=1) for name in of]
+    return list(map(str, classes))
+
+
+def _side_by_side(proba: Any) -> np.ndarray:
+    import numpy as np
+
+    return np.hstack(proba) if isinstance(proba, list) else proba

@@ -22,8 +22,7 @@ from featx.cli.options import (
 from featx.cli.output import (
     AS_JSON,
     FORCE,
-    check_ending,
-    check_output_files,
+    check_output,
     echo,
     show_result,
 )
@@ -72,10 +71,9 @@ def report(
     FOLDER has a folder per class. Heads are cross-validated on it: the page describes the first
     --head, and compares it with the others. If FOLDER has train and test (or val) instead, heads
     are fitted on train and evaluated on the other. A saved MODEL is only evaluated, on test (or
-    val) if there is one.
+    val) if there is one; a line tells how many of these images it was trained on.
     """
-    check_ending(out, (".html",))
-    check_output_files(out, force=force)
+    check_output(out, (".html",), force=force)
     if len(paths) > 2:
         raise click.UsageError(f"got {len(paths)} paths: expected FOLDER, or MODEL and FOLDER")
     *models, folder = paths
@@ -131,16 +129,14 @@ def _training_and_test(folder: str) -> tuple[Any, Any]:
 
 def _summary(data: dict[str, Any]) -> str:
     """Return the accuracy, the mistakes, and what to do next."""
-    from featx.reporting.held_out import TEST_CAVEAT, TEST_SAMPLES
-
     low, high = data["metrics"]["intervals"]["accuracy"]
     lines = [
         f"{data['data']['n_read']:,} images, {data['split']}",
         f"accuracy {data['metrics']['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
         f"{data['n_mistakes']:,} mistakes",
     ]
-    if data["split"] == TEST_SAMPLES:
-        lines.append(TEST_CAVEAT)
+    if data["caveat"]:
+        lines.append(data["caveat"])
     steps = [f"- {advice['step']}" for advice in data["advice"][:_N_SHOWN]]
     heading = ["What to do next:"] if steps else []
     return "\n".join(map(one_line, [*lines, *heading, *steps]))

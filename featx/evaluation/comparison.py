@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from scipy import stats
@@ -21,6 +21,7 @@ from featx._text import one_line
 from featx._threads import blas_threads_for
 from featx._training_data import check_all_were_read, checked_target, readable_mask, training_views
 from featx._validation import InputFaults, ParameterFaults
+from featx.estimators import TransferClassifier
 from featx.evaluation.duplicates import warn_of_duplicates
 from featx.evaluation.pixel_hashes import ImageHashes, hash_images
 from featx.exceptions import (
@@ -40,14 +41,19 @@ from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
 from featx.probes._arrays import numpy_if_array_api
 
+if TYPE_CHECKING:
+    from featx.finetune.params import FineTune
+
 BASELINE = "majority class"
+# Parameters that are part of a name only if backbones of otherwise equal names differ in them.
+_TELLING_PARAMS = ("weights", "preprocessing", "resize", "in_channels", "n_prefix_tokens")
 _ROUNDING = 1e-12  # of a score
 # Errors of one backbone, which the others need not have.
 _SURVIVED = (BackboneError, EngineError, MissingExtraError, WeightsError)
 
 
 class Comparison(NamedTuple):
-    """Accuracy of a head on the embeddings of a backbone, over folds."""
+    """Accuracy of a head on the embeddings of a backbone, or fine-tuned with it, over folds."""
 
     backbone: str  # empty for the baseline, which looks at no embedding
     head: str
@@ -81,6 +87,7 @@ def compare(
     heads: Sequence[Any],
     n_folds: int = 5,
     groups: Any = None,
+    fine_tune: FineTune | None = None,
     random_state: int = 0,
 ) -> Iterator[Comparison | EmbeddingPass | BackboneFailure]:
     """Cross-validate each head on the embeddings of each extractor, and yield each result at once.
@@ -88,49 +95,48 @@ def compare(
     After the first pass comes a baseline, which predicts the most frequent class. A backbone or
     weights that cannot be loaded, or a network that cannot run, becomes a BackboneFailure.
 
-    Samples of a group stay together in training or test. `random_state` seeds the folds, and heads
-    that take one. With ``on_error="nan"``, samples that cannot be read are left out of training and
-    test. A warning names near-duplicates in different folds, which the embeddings of the first
-    extractor show, and the pixels of up to 300 images if there are 10,000 or fewer.
+    With `fine_tune`, each backbone is also fine-tuned from the first head, in each fold: a
+    TransferClassifier, which keeps the head where fine-tuning is not better.
 
-    All faults of extractors and heads make one error, and those of labels and groups another,
-    before any pass.
+    Samples of a group stay together in training or test. `random_state` seeds the folds, heads that
+    take one, and fine-tuning. With ``on_error="nan"``, samples that cannot be read are left out of
+    training and test. A warning names near-duplicates in different folds, which the embeddings of
+    the first extractor show, and the pixels of up to 300 images if there are 10,000 or fewer.
+
+    All faults of extractors, heads and fine-tuning make one error, and those of labels and groups
+    another, before any pass.
     """
-    faults = ParameterFaults("compare")
-    for extractor in extractors:
-        faults.check_part(extractor.check_params)
-    for head in heads:
-        faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
-    faults.raise_any()
+    classifiers = [
+        TransferClassifier(
+            each, heads[0], fine_tune, random_state=random_state, verbose=each.verbose
+        )
+        for each in extractors
+    ]
+    _check_params_of_comparison(classifiers, heads)
     samples = as_samples(X)
     y, groups = _checked_labels_and_groups(len(samples), y, groups)
     _check_comparison_folds(y, n_folds=n_folds, groups=groups)
     n_views = max(extractor.views for extractor in extractors)
     _check_heads(heads, y, groups, n_views=n_views)
-    # All are fitted first, so that a backbone that cannot be loaded is reported before any pass.
-    embedders = []
-    for extractor in extractors:
+    # All are loaded first, so that a backbone that cannot be loaded is reported before any pass.
+    names, loaded = _Names(extractors), []
+    for classifier in classifiers:
         try:
-            embedders.append(clone(extractor).fit(samples))
+            loaded.append((classifier, _loaded_embedder(classifier, samples)))
         except _SURVIVED as exc:
-            yield BackboneFailure(_name_of_extractor(extractor), exc)
+            yield BackboneFailure(names.of(classifier.extractor), exc)
     is_first = True
-    for embedder in embedders:
-        start_s = time.perf_counter()
+    for classifier, embedder in loaded:
+        name = names.of(embedder)
         try:
-            views = training_views(embedder, samples)
+            views, cost = _embedded(embedder, samples, name)
         except _SURVIVED as exc:
-            yield BackboneFailure(_name_of_extractor(embedder), exc)
+            yield BackboneFailure(name, exc)
             continue
-        seconds, report = time.perf_counter() - start_s, embedder.report_
-        name = _name_of_extractor(embedder)
-        yield EmbeddingPass(name, report.n_forward, report.n_hits, seconds)
+        yield cost
         rows = np.flatnonzero(readable_mask(views))
         cv = _CrossValidation.split(
-            y[rows],
-            None if groups is None else groups[rows],
-            n_folds=n_folds,
-            random_state=random_state,
+            y, groups, rows=rows, n_folds=n_folds, random_state=random_state
         )
         if is_first:
             _warn_of_duplicates_in(samples, embedder, rows, views[rows, 0], cv.folds)
@@ -138,16 +144,71 @@ def compare(
             is_first = False
         for head in heads:
             yield cv.compared(head, views[rows], backbone=name)
+        if fine_tune is not None:
+            yield cv.compared_tuned(classifier, samples.take(rows), backbone=name)
 
 
-def _name_of_extractor(extractor: FeatureExtractor) -> str:
-    """Return the label of an extractor, with what else was asked for."""
+def _check_params_of_comparison(
+    classifiers: Sequence[TransferClassifier], heads: Sequence[Any]
+) -> None:
+    """Raise ParameterError for all faults of extractors, heads and fine-tuning."""
+    faults = ParameterFaults("compare")
+    for classifier in classifiers:
+        part = classifier if classifier.fine_tune is not None else classifier.extractor
+        faults.check_part(part.check_params)
+    for head in heads:
+        faults.check_part(partial(make_head, head, CLASSIFIER_HEADS))
+    faults.raise_any()
+
+
+def _loaded_embedder(classifier: TransferClassifier, samples: Samples) -> FeatureExtractor:
+    """Fit the extractor of a classifier, and check that it has the layers to be fine-tuned."""
+    embedder = clone(classifier.extractor).fit(samples)
+    if classifier.fine_tune is not None:
+        from featx.finetune.plan import TrainingPlan  # which loads Keras
+
+        TrainingPlan(classifier.fine_tune, embedder)
+    return embedder
+
+
+def _embedded(
+    embedder: FeatureExtractor, samples: Samples, name: str
+) -> tuple[np.ndarray, EmbeddingPass]:
+    """Return the embeddings of all views of samples, and their cost."""
+    start_s = time.perf_counter()
+    views = training_views(embedder, samples)
+    seconds, report = time.perf_counter() - start_s, embedder.report_
+    return views, EmbeddingPass(name, report.n_forward, report.n_hits, seconds)
+
+
+class _Names:
+    """Names of extractors: the label, what else was asked for, and what tells equal ones apart."""
+
+    def __init__(self, extractors: Sequence[FeatureExtractor]) -> None:
+        self._extractors = extractors
+
+    def of(self, extractor: FeatureExtractor) -> str:
+        """Return the name of one of the extractors."""
+        details = _details_of_extractor(extractor)
+        alike = [
+            each
+            for each in self._extractors
+            if each.label == extractor.label and _details_of_extractor(each) == details
+        ]
+        for param in _TELLING_PARAMS:
+            value = getattr(extractor, param)
+            if any(getattr(each, param) != value for each in alike):
+                details.append(f"{param}={value}")
+        return f"{extractor.label} ({one_line(', '.join(details))})" if details else extractor.label
+
+
+def _details_of_extractor(extractor: FeatureExtractor) -> list[str]:
     details = [f"{name}={value}" for name, value in (extractor.backbone_params or {}).items()]
     if extractor.input_size is not None:
         details.append(f"input_size={extractor.input_size}")
     if extractor.pooling != "auto":
         details.append(extractor.pooling or "no pooling")
-    return f"{extractor.label} ({', '.join(details)})" if details else extractor.label
+    return details
 
 
 def _warn_of_duplicates_in(
@@ -268,7 +329,8 @@ def compare_heads(
     X = check_array(X, dtype=[np.float64, np.float32])
     y, groups = _checked_labels_and_groups(len(X), y, groups)
     _check_heads(heads, y, groups, n_views=1)
-    cv = _CrossValidation.split(y, groups, n_folds=n_folds, random_state=random_state)
+    rows = np.arange(len(y))
+    cv = _CrossValidation.split(y, groups, rows=rows, n_folds=n_folds, random_state=random_state)
     warn_of_duplicates(X, cv.folds, "row {}".format)
     scores, seconds = [], []
     for head in heads:
@@ -320,9 +382,16 @@ class _CrossValidation(NamedTuple):
 
     @classmethod
     def split(
-        cls, y: np.ndarray, groups: np.ndarray | None, *, n_folds: int, random_state: int
+        cls,
+        y: np.ndarray,
+        groups: np.ndarray | None,
+        *,
+        rows: np.ndarray,
+        n_folds: int,
+        random_state: int,
     ) -> Self:
-        """Split samples into stratified, shuffled folds."""
+        """Split some rows into stratified, shuffled folds."""
+        y, groups = y[rows], None if groups is None else groups[rows]
         _check_comparison_folds(y, n_folds=n_folds, groups=groups)
         splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = splitter(n_folds, shuffle=True, random_state=random_state)
@@ -330,11 +399,29 @@ class _CrossValidation(NamedTuple):
 
     def compared(self, head: Any, views: np.ndarray, *, backbone: str) -> Comparison:
         """Return the accuracy of a head on the embeddings of a backbone."""
-        start_s = time.perf_counter()
-        scores = self.scores(head, views)
-        seconds = time.perf_counter() - start_s
-        mean, spread = float(np.mean(scores)), float(np.std(scores))
-        return Comparison(backbone, _name_of_head(head), mean, spread, seconds, scores)
+        return _timed_comparison(backbone, _name_of_head(head), lambda: self.scores(head, views))
+
+    def compared_tuned(
+        self, classifier: TransferClassifier, X: Any, *, backbone: str
+    ) -> Comparison | BackboneFailure:
+        """Return the accuracy of a classifier that fine-tunes, on samples of these labels."""
+        name = f"{_name_of_head(classifier.head)} + fine-tuned {classifier.fine_tune.unfreeze}"
+        samples = as_samples(X)
+        try:
+            return _timed_comparison(
+                backbone, name, lambda: self._tuned_scores(classifier, samples)
+            )
+        except _SURVIVED as exc:
+            return BackboneFailure(f"{backbone}, fine-tuned", exc)
+
+    def _tuned_scores(self, classifier: TransferClassifier, samples: Samples) -> list[float]:
+        scores = []
+        for train, test in self.folds:
+            groups = None if self.groups is None else self.groups[train]
+            tuned = clone(classifier).fit(samples.take(train), self.y[train], groups=groups)
+            predicted = tuned.predict(samples.take(test))
+            scores.append(float(np.mean(predicted == self.y[test])))
+        return scores
 
     def scores(self, head: Any, views: np.ndarray) -> list[float]:
         """Return the accuracy of each fold; heads train on all augmented views (n, n_views, d)."""
@@ -348,6 +435,15 @@ class _CrossValidation(NamedTuple):
             with blas_threads_for(means.nbytes):
                 scores.append(float(np.mean(predict(estimator, means) == self.y[test])))
         return scores
+
+
+def _timed_comparison(backbone: str, head: str, score: Callable[[], list[float]]) -> Comparison:
+    start_s = time.perf_counter()
+    scores = score()
+    seconds = time.perf_counter() - start_s
+    return Comparison(
+        backbone, head, float(np.mean(scores)), float(np.std(scores)), seconds, scores
+    )
 
 
 def _check_comparison_folds(y: Any, *, n_folds: int, groups: Any = None) -> None:

@@ -15,7 +15,6 @@ from featx.exceptions import (
     BadSampleError,
     BadSampleWarning,
     SampleFault,
-    describe_faults,
 )
 from featx.extraction.prefetch import GROUP_SIZE, KnownRows, load
 from featx.inputs.kinds import InputForm
@@ -72,9 +71,7 @@ def report_faults(faults: list[SampleFault], n_samples: int, on_error: str) -> N
     if faults and on_error == "raise":
         raise BadSampleError(faults, n_samples)
     if faults:
-        message = describe_faults(faults, n_samples)
-        message += "\nTheir embeddings are NaN; featx leaves these rows out of training and scores."
-        warn_caller(BadSampleWarning(message))
+        warn_caller(BadSampleWarning(faults, n_samples))
 
 
 def check_finite(

@@ -22,6 +22,7 @@ from featx._progress import activity, progress_bar, show_activities
 from featx.backbones.resolve import EmbeddingSource
 from featx.cache.cache import EmbeddingCache
 from featx.cache.store import SpaceStore
+from featx.digests.sketch import sketch_of
 from featx.engines.runner import Runner
 from featx.exceptions import SampleFault
 from featx.extraction.engine_cache import PassEngines
@@ -65,6 +66,7 @@ class ForwardPass:
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._lap_start_s = 0.0
         self._n_samples: int | None = None
+        self._sample_digests: list[int] = []
         self._engine: str | None = None
         self._batch_size: int | None = None
 
@@ -157,6 +159,7 @@ class ForwardPass:
         return Bunch(
             n_samples=self._n_samples,
             **self._counts,
+            sample_digests=self._sample_digests,
             seconds=dict(self._seconds),
             engine=self._engine,
             batch_size=self._batch_size,
@@ -199,6 +202,7 @@ class ForwardPass:
         self._counts = {name: count + new[name] for name, count in self._counts.items()}
         if self._n_samples is None:
             self._n_samples = len(missing.samples)
+            self._sample_digests = sketch_of(missing.identities.keys)
         if runner is not None:
             self._engine = " + ".join(runner.engines) or self._engine
             self._batch_size = runner.batch_size or self._batch_size

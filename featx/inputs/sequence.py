@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from featx._progress import activity
 from featx._threads import Prefetcher
 from featx.digests.hashing import DIGEST_BYTES, digest_of
 from featx.digests.key_table import KEY_DTYPE, keys_from
@@ -131,7 +132,7 @@ class ItemSamples(Samples):
                 except UnreadableImageError as exc:
                     faults.append(self.fault(row, exc))
         found, missing = self._look_for(paths, files)
-        read, unreadable = self._read(found, files)
+        read, unreadable = self._read(_shown_while_read(found), files)
         for file, digest in zip(found, read, strict=True):
             digests[file.row] = digest
         self._keys = keys_from(digests, count=len(digests))
@@ -157,7 +158,7 @@ class ItemSamples(Samples):
         ], faults
 
     def _read(
-        self, found: list[_SampleFile], files: FileIndex
+        self, found: Iterable[_SampleFile], files: FileIndex
     ) -> tuple[list[bytes], list[SampleFault]]:
         """Return the digest of each file, and the faults; add what was read to the index."""
         digests: list[bytes] = []
@@ -212,6 +213,16 @@ class ItemSamples(Samples):
                 "changed after it was hashed: repeat the call when nothing writes to the file"
             )
         return content
+
+
+def _shown_while_read(found: list[_SampleFile]) -> Iterator[_SampleFile]:
+    """Yield files, and show how many of them are read, unless all digests are known."""
+    if all(file.digest for file in found):
+        yield from found
+        return
+    for first in range(0, len(found), _FILES_AT_ONCE):
+        with activity(f"reading {first:,} of {len(found):,} files"):
+            yield from found[first : first + _FILES_AT_ONCE]
 
 
 def _absolute_sample_path(path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from featx.reporting.advice import CALIBRATED, percent
-from featx.reporting.held_out import TEST_CAVEAT, TEST_SAMPLES
+from featx.reporting.held_out import TEST_SAMPLES
 
 
 class Answer(NamedTuple):
@@ -114,8 +114,8 @@ def _how_sure(data: dict[str, Any]) -> str:
 
 
 def _held_out_text(data: dict[str, Any]) -> str:
-    if data["split"] == TEST_SAMPLES:
-        return TEST_CAVEAT
+    if data["caveat"]:
+        return data["caveat"]
     text = f"All predictions are for samples that the model was not trained on: {data['split']}."
     return f"{text} {_copies_text(data['duplicates'])}".strip()
 

@@ -20,6 +20,7 @@ from featx._training_data import rows_that_were_read, training_views
 from featx._transfer import TransferEstimator
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.evaluation.folds import Folds
+from featx.evaluation.training_overlap import TrainingOverlap, training_overlap
 from featx.exceptions import InputError, ParameterError
 from featx.extractor import FeatureExtractor
 from featx.heads.fit import as_head_input, fit_on_views, predict
@@ -52,6 +53,8 @@ class HeldOut(NamedTuple):
     folds : Folds or None
         Folds in which the samples were tested; None for test samples.
     groups : ndarray of shape (n,) or None
+    overlap : TrainingOverlap or None
+        Number of test samples that the estimator was trained on; None for folds, or if not known.
     """
 
     estimator: TransferEstimator
@@ -64,6 +67,7 @@ class HeldOut(NamedTuple):
     classes: np.ndarray
     folds: Folds | None
     groups: np.ndarray | None
+    overlap: TrainingOverlap | None
 
     @property
     def task(self) -> str:
@@ -71,6 +75,15 @@ class HeldOut(NamedTuple):
         if not is_classifier(self.estimator):
             return "values"
         return "classes" if self.y_true.ndim == 1 else "labels"
+
+    @property
+    def caveat(self) -> str | None:
+        """Return a sentence on test samples of the training, None for folds."""
+        if self.folds is not None:
+            return None
+        if self.overlap is None or not self.overlap.n_trained_on:
+            return TEST_CAVEAT
+        return f"{self.overlap.describe('the model', noun='samples')}."
 
     @property
     def fold(self) -> np.ndarray:
@@ -134,6 +147,7 @@ def on_test_samples(estimator: TransferEstimator, samples: Samples, y: np.ndarra
     """Evaluate a fitted estimator on samples that it was not fitted on."""
     extractor, head = estimator.extractor_, estimator.head_
     embeddings = np.asarray(extractor.transform(samples))
+    overlap = training_overlap(estimator)
     rows = np.flatnonzero(rows_that_were_read(embeddings))
     embeddings, y = embeddings[rows], y[rows]
     predicted = _predictions(head, embeddings)
@@ -144,7 +158,8 @@ def on_test_samples(estimator: TransferEstimator, samples: Samples, y: np.ndarra
     classes = np.empty(0)
     if predicted.proba is not None:
         (classes,) = comparable(classes=np.asarray(head.classes_))
-    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, None, None)
+    arrays = rows, embeddings, y, *predicted, classes
+    return HeldOut(estimator, extractor, *arrays, None, None, overlap)
 
 
 def _check_known_outputs(y: np.ndarray, y_pred: np.ndarray) -> None:
@@ -176,7 +191,8 @@ def cross_validated(
     training = _Training(estimator, samples, rows, views, y, groups, classes)
     predicted = _joined(folds.parts, [training.predicted(fold) for fold in folds.parts])
     embeddings = views[:, 0] if views.shape[1] == 1 else views.mean(axis=1)
-    return HeldOut(estimator, extractor, rows, embeddings, y, *predicted, classes, folds, groups)
+    arrays = rows, embeddings, y, *predicted, classes
+    return HeldOut(estimator, extractor, *arrays, folds, groups, None)
 
 
 class _Predicted(NamedTuple):

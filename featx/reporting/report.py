@@ -105,7 +105,9 @@ class Report:
         dict
             Plain data, with these items; what does not apply is None or empty:
 
-            - ``task``, "classes", "labels" or "values"; ``data``, ``model`` and ``split``;
+            - ``task``, "classes", "labels" or "values"; ``data``, ``model`` and ``split``; of test
+              samples, ``n_in_training``, the number that the model was trained on, and ``caveat``,
+              a sentence on that;
             - ``metrics``, for classes those of :func:`evaluate`; ``baselines``, the scores of
               predictors that ignore the samples; ``fold_scores``; ``learning_curve``;
               ``comparison`` of several estimators; ``fine_tuning``;
@@ -272,6 +274,8 @@ def report(
         "data": data_section(describer, samples, are_images=pictures.are_images),
         "model": model_section(described),
         "split": describe_split(described, cv, n_training=n_training),
+        "caveat": None if n_training else described.caveat,
+        "n_in_training": described.overlap and described.overlap.n_trained_on,
         "metrics": scores_of(described),
         "baselines": baselines_of(described),
         "fold_scores": described.fold_scores(),

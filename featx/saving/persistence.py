@@ -12,6 +12,7 @@ damaged, or holds anything that :func:`save` does not write, raises a :class:`Sa
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -30,7 +31,7 @@ from sklearn.utils.validation import check_is_fitted
 from featx._archives import ArchiveError, read_members
 from featx._extractor_validation import check_verifiable
 from featx._files import check_can_write, open_given, replaced_atomically
-from featx._html import Record
+from featx._html import Record, shown_items
 from featx._json import as_json_values
 from featx._transfer import TransferEstimator
 from featx._validation import as_path
@@ -39,6 +40,7 @@ from featx.backbones.augment import augmentation_layers
 from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource, describe_change, describe_hub_change
 from featx.backbones.untrusted_model import StoredModel, check_activations
+from featx.cache.facts import file_fact
 from featx.digests.space import Space
 from featx.estimators import TransferClassifier, TransferRegressor
 from featx.exceptions import (
@@ -134,7 +136,8 @@ def save(
     Notes
     -----
     The file keeps the parameters, the attributes that `fit` set, the report, the output format of
-    ``set_output``, and metadata requests except those of the head. It does not keep `cache`,
+    ``set_output``, digests of up to 1,024 training samples, by which ``featx evaluate`` knows them
+    again, and metadata requests except those of the head. It does not keep `cache`,
     `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as `random_state`,
     or the reference to activations that fine-tuning left in the cache.
 
@@ -180,6 +183,7 @@ def save(
             archive.writestr(name, data)
     with replaced_atomically(path) as beside:
         beside.write_bytes(buffer.getvalue())
+    _remember_file_name(extractor, path)
 
 
 def _check_trusted(trusted: Any) -> None:
@@ -286,7 +290,19 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         raise
     except Exception as exc:  # whatever Keras raises of models that do not fit together
         raise SavedFileError(f"{shown} cannot be used: {exc}") from exc
+    _remember_file_name(extractor, Path(path))
     return loaded
+
+
+def _remember_file_name(extractor: FeatureExtractor, path: Path) -> None:
+    """Tell the cache the file of a backbone that has no name, such as a fine-tuned one."""
+    cache = extractor.resolved_cache()
+    if cache is None or extractor.has_named_weights():
+        return
+    fact = file_fact(extractor.current_source().space.digest)
+    with contextlib.suppress(OSError):  # a cache that cannot be written still has its rows
+        if cache.facts.recall(fact) != path.name:
+            cache.facts.remember(fact, path.name)
 
 
 def _load_estimator_around(
@@ -337,7 +353,8 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         "space": extractor.space_.to_json(),
     }
     if hasattr(extractor, "report_"):
-        manifest["report"] = as_json_values(extractor.report_)
+        # The digests of its samples are in the report of the estimator, which was trained on them.
+        manifest["report"] = as_json_values(shown_items(extractor.report_))
     return entries, manifest
 
 

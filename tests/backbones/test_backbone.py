@@ -104,6 +104,18 @@ def test_truncated_model_of_subclassed_is_the_whole(images):
         _ = build(model, (12, 10, 3), layer="conv").truncated_model
 
 
+def test_space_of_model_without_layers_names_model(images):
+    class Mean(keras.Model):
+        def call(self, x):
+            return keras.ops.mean(x, axis=(1, 2))
+
+    model = Mean(name="mean")
+    model(images.astype("float32"))
+    backbone = build(model, (12, 10, 3))
+    assert "layer 'mean'" in backbone.space().label
+    assert embedded(backbone, images).shape == (3, 3)
+
+
 def test_feature_shape_of_open_size_raises():
     inputs = keras.Input((4,))
     open_ended = layers.Lambda(

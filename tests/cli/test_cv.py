@@ -53,6 +53,19 @@ def test_cv_layers_and_poolings_share_pass(run, photos):
     assert [each["n_forward"] for each in passes] == [12, 0, 0, 0]
 
 
+@pytest.mark.slow
+def test_cv_fine_tune_has_a_row(run, photos):
+    arguments = ("cv", photos, "--folds", 2, "--backbone", "tiny", "--head", "knn", "-q", "--json")
+    code, text, err = run(*arguments, "--fine-tune", 1, "--tune", "epochs=1")
+    assert code == 0, err
+    heads = [row["head"] for row in json.loads(text)["results"]]
+    assert sorted(heads) == ["knn", "knn + fine-tuned 1", "majority class"]
+    code, text, err = run(*arguments, "--fine-tune", 99)
+    assert (code, text, "--fine-tune 99: " in err) == (CODES["input"], "", True)
+    code, text, err = run(*arguments, "--tune", "epochs=1")
+    assert (code, "--tune: works with --fine-tune only" in err) == (2, True)
+
+
 def test_cv_groups_stay_in_one_fold(run, photos, tmp_path):
     groups = tmp_path / "patients.csv"
     lines = [f"{name}/{n}.png,{name}{n // 3}" for name in ("dark", "light") for n in range(6)]

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from command_line import CODES
+from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from featx import TransferClassifier, load_image_folder, save
@@ -125,3 +127,20 @@ def test_compare_leaves_out_unreadable_images(run, photos, model, saved):
     (photos / "dark" / "bad.png").write_text("no image")
     code, text, _ = run("compare", model, other, photos, "--on-error", "nan", "--json")
     assert (code, json.loads(text)["n_samples"]) == (0, 12)
+
+
+def test_evaluate_tells_of_training_images(run, photos, model, tmp_path):
+    test = tmp_path / "test"
+    shutil.copytree(photos, test)
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(test / "dark" / "new.png")
+    sentence = f"12 of 13 images were in the training data of {model}: these scores are too good"
+    assert sentence in run("evaluate", model, test)[1]
+    assert json.loads(run("evaluate", model, test, "--json")[1])["n_in_training"] == 12
+    code, text, err = run("compare", model, model, test)
+    assert (code, text.count(sentence)) == (0, 1), err
+    rows = json.loads(run("compare", model, model, test, "--json")[1])["models"]
+    assert [row["n_in_training"] for row in rows] == [12, 12]
+    for image in test.glob("*/?.png"):
+        pixels = np.asarray(Image.open(image)) ^ 1
+        Image.fromarray(pixels).save(image)
+    assert "training data" not in run("evaluate", model, test)[1]

@@ -104,6 +104,19 @@ def test_export_onto_other_folder_shows_path(run, model, photos):
     assert f"error: {str(photos)!r}: expected a new name, or a folder that holds only" in err
 
 
+def test_export_faults_come_before_keras(run, photos, saved, tmp_path, monkeypatch):
+    knn = saved(["dark"] * 6 + ["light"] * 6, head="knn")
+    monkeypatch.setattr("featx.backbones.resolve.build_backbone", None)
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setitem(sys.modules, "keras", None)
+    for model, code, fault in (
+        (tmp_path / "missing.featx", "saved", "no such file"),
+        (knn, "input", "is not linear"),
+    ):
+        found, _, err = run("export", model, tmp_path / "model.onnx")
+        assert (found, fault in err) == (CODES[code], True), err
+
+
 @pytest.mark.parametrize("head", ["svm", "nearest_mean"])
 def test_calibrated_model_needs_no_trusted(run, photos, tmp_path, head):
     out = tmp_path / "calibrated.featx"

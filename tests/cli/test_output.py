@@ -152,7 +152,8 @@ def test_print_backbones_names_every_network(capsys):
 def test_print_cache_shows_each_space(capsys):
     space = {
         "digest": "0123456789abcdef",
-        "label": "tiny, pooling avg",
+        "label": "tiny_tuned, pooling avg",
+        "file": "tuned.featx",
         "n_rows": 12,
         "n_hits": 5,
         "last_used": "2026-11-24T22:00:00+00:00",
@@ -163,7 +164,7 @@ def test_print_cache_shows_each_space(capsys):
     sizes = {"size_bytes": 2_500_000, "graph_bytes": 1_700_000}
     output.print_cache({"path": "/c", "n_rows": 12, **sizes, "spaces": [space]})
     out = capsys.readouterr().out
-    for shown in ("/c: 12 rows, 2.5 MB; graphs, 1.7 MB", "01234567", "tiny"):
+    for shown in ("/c: 12 rows, 2.5 MB; graphs, 1.7 MB", "01234567", "tuned.featx: tiny"):
         assert shown in out
 
 

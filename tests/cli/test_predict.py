@@ -169,3 +169,15 @@ def test_extract_takes_csv_file(run, photos, tmp_path):
     with np.load(out) as file:
         names = [str(photos / name) for name in ("dark/0.png", "light/0.png")]
         assert (file["paths"].tolist(), "labels" in file) == (names, False)
+
+
+@pytest.mark.parametrize("out", [(), ("--json",), ("--out", "out.csv")])
+def test_predict_unreadable_images_end_the_output(out, run, photos, model, listed, monkeypatch):
+    monkeypatch.chdir(photos)
+    code, text, err = run("predict", model, listed, *out)
+    assert code == CODES["input"]
+    assert "1 of 3 samples cannot be read:\n  [1] " in err
+    assert "or pass --on-error nan" in err
+    labels = [line.partition("\t")[2] for line in text.splitlines()]
+    assert labels == ([] if out else ["dark", "light"])
+    assert not (photos / "out.csv").exists()

@@ -38,6 +38,9 @@ def test_report_evaluates_saved_model(run, photos, model, tmp_path):
     assert code == 0, err
     data = json.loads(text)
     assert data["split"] == "evaluated on the given test samples"
+    sentence = "12 of 12 samples were in the training data of the model: these scores are too good."
+    assert (data["n_in_training"], data["caveat"]) == (12, sentence)
+    assert sentence in (tmp_path / "r.html").read_text()
     assert data["cost"]["n_forward"] == 0
 
 

@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import keras
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,7 +11,14 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from featx import EmbeddingCache, FeatureExtractor, KNNProbe, NearestMeanProbe, compare_heads
+from featx import (
+    EmbeddingCache,
+    FeatureExtractor,
+    FineTune,
+    KNNProbe,
+    NearestMeanProbe,
+    compare_heads,
+)
 from featx.engines.keras_engine import KerasEngine
 from featx.evaluation.comparison import (
     BASELINE,
@@ -68,6 +76,48 @@ def test_compare_heads_share_one_pass(images, labels):
     assert [row.backbone for row in rows[::2]] == ["tiny", "tiny/stage4"]
     assert all(row.mean == np.mean(row.scores) == 1 for row in rows)
     json.dumps([row._asdict() for row in rows])
+
+
+@pytest.mark.long  # test_cv_fine_tune_has_a_row is the short form
+def test_compare_fine_tunes_in_each_fold(images, labels):
+    found = list(
+        compare(
+            images,
+            labels,
+            extractors=[FeatureExtractor("tiny")],
+            heads=["logistic", "knn"],
+            n_folds=2,
+            fine_tune=FineTune(1, epochs=1),
+        )
+    )
+    *_, tuned = rows = _rows_of_heads(found)
+    assert [row.head for row in rows] == ["logistic", "knn", "logistic + fine-tuned 1"]
+    assert (tuned.backbone, tuned.scores) == ("tiny", [1, 1])
+
+
+def test_compare_fine_tuning_faults_come_before_pass(images, labels):
+    mean = keras.Sequential([keras.layers.GlobalAveragePooling2D()])
+    for fine_tune, fault in ((FineTune(99), "99"), (FineTune(1, epochs=0), "epochs=0")):
+        rows = compare(
+            images,
+            labels,
+            extractors=[FeatureExtractor("tiny"), FeatureExtractor(mean, cache=None)],
+            heads=["ridge"],
+            fine_tune=fine_tune,
+        )
+        with pytest.raises(ParameterError, match=fault):
+            next(rows)
+    assert EmbeddingCache().info()["n_forward"] == 0
+
+
+def test_compare_names_differing_weights(images, labels):
+    extractors = [
+        FeatureExtractor("tiny", weights=each, resize="pad") for each in ("pretrained", None)
+    ]
+    rows = _rows_of_heads(
+        compare(images, labels, extractors=extractors, heads=["ridge"], n_folds=2)
+    )
+    assert [row.backbone for row in rows] == ["tiny (weights=pretrained)", "tiny (weights=None)"]
 
 
 def test_compare_groups_never_part(images, labels):

@@ -10,6 +10,7 @@ import pytest
 from input_samples import FORM, SHAPE, keys, loaded
 from PIL import Image
 
+from featx._progress import displayed_by
 from featx.exceptions import InputError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.recognize import as_samples
@@ -49,6 +50,13 @@ def test_keys_list_every_faulty_file(paths, tmp_path):
     assert "empty" in reasons[2]
     assert "a folder" in reasons[3]
     assert reasons[6] == "an empty path"
+
+
+def test_keys_show_files_that_are_read(paths):
+    shown = []
+    with displayed_by(shown.append):
+        as_samples(paths).keys(FileIndex(None))
+    assert shown == [f"reading 0 of {len(paths)} files", None]
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT])

@@ -363,6 +363,7 @@ def test_report_names_training_copies_and_their_labels(classifier, images, label
         y_test=["dark", "dark", "light", "grey"],
     ).to_dict()
     assert data["split"] == "fitted on 23 samples and evaluated on the given test samples"
+    assert (data["n_in_training"], data["caveat"]) == (1, None)
     pair = data["duplicates"]["pairs"][0]
     assert (pair["first"]["row"], pair["second"]["name"]) == (2, "training sample row 0")
     assert (pair["second"]["label"], data["duplicates"]["n_contradicting"]) == ("dark", 1)

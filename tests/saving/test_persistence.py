@@ -144,6 +144,16 @@ def test_round_trip_model_object_shares_cache(images, labels, path):
     assert loaded.extractor_.report_.n_forward == 0
 
 
+def test_cache_info_names_file_of_space(images, labels, path, tmp_path):
+    save(TransferClassifier("tiny").fit(images, labels), path)
+    classifier = TransferClassifier(FeatureExtractor("tiny", weights=None)).fit(images, labels)
+    save(classifier, path)
+    assert {space["file"] for space in EmbeddingCache().info()["spaces"]} == {None, path.name}
+    other = EmbeddingCache(tmp_path / "other")
+    load(path, cache=other).predict(images)
+    assert [space["file"] for space in other.info()["spaces"]] == [path.name]
+
+
 def test_round_trip_preprocessing_layer_travels(images, labels, path):
     import keras
 
