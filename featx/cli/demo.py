@@ -1,114 +1,121 @@
-"""``run_demo``, the work of ``featx demo``: a complete example on two real image sets, offline.
+"""``run_demo``, the work of ``featx demo``: what each stage is for, on real images, offline.
 
-Raw pixels are compared with the embeddings of ``"tiny"``, and these with a fine-tuned ``"tiny"``. A
-first run embeds each image once; a second run embeds none.
-
-The images come with the dependencies, and are written as a folder of PNG files per class. *Digits*:
-scikit-learn's handwritten digits, 8x8 pixels of gray, enlarged. *Letters*: A to J, drawn in the
-typefaces of matplotlib, shifted, rotated and scaled; the file names hold the typeface, so that
-splits can be by typeface.
+Both sets of images are scikit-learn's handwritten digits, 8x8 pixels of gray, written as a folder
+of PNG files per class. *Digits* are enlarged: the embeddings of ``"tiny"`` are all that is needed,
+and a second run computes none. In *speckled digits*, the ink is not darker than the paper, but
+noisier: pixels say nothing, ``"tiny"`` has seen no such images, and fine-tuning wins.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import (
-    BaseShuffleSplit,
-    GroupShuffleSplit,
-    StratifiedShuffleSplit,
-    cross_val_score,
-)
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featx._threads import blas_threads_for
 from featx.cache.cache import EmbeddingCache
 from featx.cache.folder import CACHE_PARTS
+from featx.engines.devices import device_name
 from featx.estimators import TransferClassifier
+from featx.evaluation.metrics import wilson_interval
+from featx.evaluation.paired import compare_paired
 from featx.exceptions import InputError, MissingExtraError
 from featx.extractor import FeatureExtractor
 from featx.finetune.params import FineTune
 from featx.inputs.folders import load_image_folder
 from featx.saving.persistence import load, save
 
-_MODEL = "letters.featx"
-LETTERS = "ABCDEFGHIJ"
+_MODEL, _REPORT = "digits.featx", "report.html"
 _SIDE = 64
 _PIXELS = 32  # side of the images whose pixels are features
-_LABELS_PER_CLASS = 20
-_N_SPLITS = 2  # fine-tuning takes ten seconds for each
-_FINE_TUNE = FineTune("all", epochs=12, learning_rate=1e-3, batch_size=16, patience=None)
-# Typefaces with signs or nothing in place of letters, as in those named "Display".
-_NO_LETTERS = ("LastResort", "STIXNonUni", "STIXSiz", "cmex", "cmmi", "cmsy")
+_FINE_TUNE = FineTune("all", epochs=8, learning_rate=2e-3, batch_size=32, patience=None)
+_N_MISTAKES = 3
 
 
 class DemoRow(NamedTuple):
-    """A row of the table: the accuracy of some features on some images."""
+    """A row of the table: the accuracy of a classifier on images that it was not fitted on."""
 
     images: str
-    features: str
-    mean: float  # of the accuracy over two splits
-    spread: float
+    n_train: int
+    n_test: int
+    classifier: str
+    accuracy: float
+    interval: list[float]  # of 95% confidence
     n_forward: int  # images that went through the backbone
     seconds: float
 
 
 class _ImageSet(NamedTuple):
-    """Labeled images with the splits on which they are scored."""
+    """Labeled images in two parts."""
 
     name: str
-    paths: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray | None  # samples of one group stay on one side of a split
-    splits: BaseShuffleSplit
+    train: np.ndarray  # paths
+    test: np.ndarray
+    y_train: np.ndarray
+    y_test: np.ndarray
 
 
-def run_demo(folder: Path, *, n_per_letter: int, on_step: Callable[[str], None]) -> dict[str, Any]:
-    """Write images, cache and model below a folder, and return the scores.
+class _Score(NamedTuple):
+    """A fitted classifier, its row of the table, and the test images that it gets right."""
+
+    classifier: Any
+    row: DemoRow
+    is_right: np.ndarray
+
+
+def run_demo(folder: Path, *, on_step: Callable[[str], None]) -> dict[str, Any]:
+    """Write images, cache, model and report below a folder, and return the scores.
 
     The folder is new or that of an earlier demo, which is cleared. `on_step` is called with a
-    description of each step before it starts. Return ``rows`` (list of :class:`DemoRow`), the paths
-    ``images``, ``cache``, ``model`` and ``example``, and ``prediction``.
+    description of each step before it starts. Return ``machine``, ``rows`` (list of
+    :class:`DemoRow`), ``gain`` of fine-tuning (see ``compare_paired``), ``mistakes`` (list of
+    dicts), ``cache_bytes``, the paths ``images``, ``cache``, ``model``, ``example`` and ``report``
+    (None if packages for reports are missing), and ``prediction``.
 
-    Raise InputError if the folder holds files that are not from a demo, MissingExtraError if
-    matplotlib is not installed.
+    Raise InputError if the folder holds files that are not from a demo.
     """
     _check_demo_folder(folder)
     on_step("writing images")
-    sets = _write_demo_images(folder / "images", n_per_letter=n_per_letter)
+    digits, speckled = _write_demo_images(folder / "images")
     shutil.rmtree(folder / "cache", ignore_errors=True)
     cache = EmbeddingCache(folder / "cache")
-    classifier = TransferClassifier(FeatureExtractor("tiny", cache=cache), head="logistic")
-    rows = []
-    for images in sets:
-        on_step(f"{images.name}: raw pixels")
-        rows.append(_score_pixels(images))
-        for run in ("first run", "second run"):
-            on_step(f"{images.name}: embeddings, {run}")
-            rows.append(_score_demo_classifier(images, f"tiny, {run}", classifier, cache))
-        on_step(f"{images.name}: fine-tuned")
-        tuned = clone(classifier).set_params(fine_tune=_FINE_TUNE, random_state=0)
-        rows.append(_score_demo_classifier(images, "tiny, fine-tuned", tuned, cache))
+    frozen = TransferClassifier(FeatureExtractor("tiny", cache=cache), "logistic", random_state=0)
+    tuned = clone(frozen).set_params(fine_tune=_FINE_TUNE)
+    scores = []
+    for images, name, classifier in (
+        (digits, "raw pixels", _pixel_classifier()),
+        (digits, "tiny", frozen),
+        (digits, "tiny, second run", frozen),
+        (speckled, "raw pixels", _pixel_classifier()),
+        (speckled, "tiny", frozen),
+        (speckled, "tiny, fine-tuned", tuned),
+    ):
+        on_step(f"{images.name}: {name}")
+        scores.append(_score(images, name, clone(classifier), cache))
     on_step("saving and loading a model")
-    letters = sets[-1]
-    model = folder / _MODEL
-    save(classifier.fit(letters.paths, letters.labels), model)
-    example = str(letters.paths[0])
+    model, example = folder / _MODEL, str(digits.test[0])
+    save(scores[2].classifier, model)
     prediction = load(model, cache=cache).predict([example])[0]
+    on_step("writing a report")
     return {
-        "rows": rows,
+        "machine": device_name(),
+        "rows": [score.row for score in scores],
+        "gain": compare_paired(scores[-1].is_right, scores[-2].is_right),
+        "mistakes": list(_mistakes(scores[-1].classifier, speckled)),
+        "report": _write_report(scores[-1].classifier, speckled, folder / _REPORT),
+        "cache_bytes": cache.info()["size_bytes"],
         "images": str(folder / "images"),
         "cache": str(cache.path),
         "model": str(model),
@@ -121,7 +128,11 @@ def _check_demo_folder(folder: Path) -> None:
     """Check that a folder is new or holds only files of a demo, since it will be cleared."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is not a folder: expected a new name or a demo's folder")
-    parts = {"": {"images", "cache", _MODEL}, "images": {"letters", "digits"}, "cache": CACHE_PARTS}
+    parts = {
+        "": {"images", "cache", _MODEL, _REPORT},
+        "images": {"digits", "speckled"},
+        "cache": CACHE_PARTS,
+    }
     for part, known in parts.items():
         place = folder / part
         foreign = set(os.listdir(place)) - set(known) if place.is_dir() else set()
@@ -132,125 +143,108 @@ def _check_demo_folder(folder: Path) -> None:
             )
 
 
-def _write_demo_images(folder: Path, *, n_per_letter: int) -> list[_ImageSet]:
-    """Write both sets and read them back as folders of images."""
+def _write_demo_images(folder: Path) -> tuple[_ImageSet, _ImageSet]:
+    """Write both sets, read them back as folders of images, and split them."""
     shutil.rmtree(folder, ignore_errors=True)
-    write_letters(folder / "letters", n_per_letter=n_per_letter)
     write_digits(folder / "digits")
-    digits = load_image_folder(folder / "digits")
-    letters = load_image_folder(folder / "letters")
-    few_labels = StratifiedShuffleSplit(
-        _N_SPLITS, train_size=10 * _LABELS_PER_CLASS, random_state=0
+    write_speckled_digits(folder / "speckled")
+    return (
+        _split(folder / "digits", "digits", n_per_class=20),
+        _split(folder / "speckled", "speckled digits", n_per_class=100),
     )
-    typefaces = np.array([typeface_of(path) for path in letters.data])
-    by_typeface = GroupShuffleSplit(_N_SPLITS, test_size=0.2, random_state=0)
-    name = f"digits, {_LABELS_PER_CLASS} per class"
-    return [
-        _ImageSet(name, digits.data, digits.target, None, few_labels),
-        _ImageSet("letters, new typefaces", letters.data, letters.target, typefaces, by_typeface),
-    ]
 
 
-def _score_pixels(images: _ImageSet) -> DemoRow:
-    start_s = time.perf_counter()
-    pixels = np.stack([_gray_pixels(path) for path in images.paths])
-    head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    with blas_threads_for(pixels.nbytes):
-        scores = _cross_validate(head, pixels, images)
-    return _demo_row(images, "raw pixels", scores, 0, time.perf_counter() - start_s)
+def _split(folder: Path, name: str, *, n_per_class: int) -> _ImageSet:
+    images = load_image_folder(folder)
+    n_train = n_per_class * len(images.target_names)
+    parts = train_test_split(
+        images.data, images.target, train_size=n_train, stratify=images.target, random_state=0
+    )
+    return _ImageSet(name, *parts)
 
 
-def _gray_pixels(path: str) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L").resize((_PIXELS, _PIXELS)), np.float64).ravel()
+def _pixel_classifier() -> Any:
+    head = LogisticRegression(max_iter=1000)
+    return make_pipeline(FunctionTransformer(_gray_pixels), StandardScaler(), head)
 
 
-def _score_demo_classifier(
-    images: _ImageSet, features: str, classifier: TransferClassifier, cache: EmbeddingCache
-) -> DemoRow:
-    before = cache.info()["n_forward"]
-    start_s = time.perf_counter()
-    scores = _cross_validate(classifier, images.paths, images)
-    seconds = time.perf_counter() - start_s
-    return _demo_row(images, features, scores, cache.info()["n_forward"] - before, seconds)
+def _gray_pixels(paths: np.ndarray) -> np.ndarray:
+    """Return the gray levels of images in 32x32 pixels, ``(n_images, 1024)``."""
+    rows = np.empty((len(paths), _PIXELS**2))
+    for row, path in zip(rows, paths, strict=True):
+        with Image.open(path) as image:
+            row[:] = np.asarray(image.convert("L").resize((_PIXELS, _PIXELS))).ravel()
+    return rows
 
 
-def _cross_validate(estimator: Any, X: np.ndarray, images: _ImageSet) -> np.ndarray:
-    return cross_val_score(estimator, X, images.labels, groups=images.groups, cv=images.splits)
+def _score(images: _ImageSet, name: str, classifier: Any, cache: EmbeddingCache) -> _Score:
+    """Fit a classifier on the training images, and score it on the test images."""
+    n_before, start_s = cache.info()["n_forward"], time.perf_counter()
+    with blas_threads_for(0):
+        is_right = classifier.fit(images.train, images.y_train).predict(images.test)
+        is_right = is_right == images.y_test
+    row = DemoRow(
+        images.name,
+        len(images.train),
+        len(images.test),
+        name,
+        accuracy=float(is_right.mean()),
+        interval=wilson_interval(int(is_right.sum()), len(is_right)),
+        n_forward=cache.info()["n_forward"] - n_before,
+        seconds=time.perf_counter() - start_s,
+    )
+    return _Score(classifier, row, is_right)
 
 
-def _demo_row(
-    images: _ImageSet, features: str, scores: np.ndarray, n_forward: int, seconds: float
-) -> DemoRow:
-    mean, spread = float(scores.mean()), float(scores.std())
-    return DemoRow(images.name, features, mean, spread, n_forward, seconds)
+def _mistakes(classifier: TransferClassifier, images: _ImageSet) -> Iterator[dict[str, Any]]:
+    """Return the most confident mistakes on the test images, the worst first."""
+    proba = classifier.predict_proba(images.test)
+    predicted = classifier.classes_[proba.argmax(axis=1)]
+    wrong = np.flatnonzero(predicted != images.y_test)
+    for row in wrong[np.argsort(-proba.max(axis=1)[wrong], kind="stable")][:_N_MISTAKES]:
+        yield {
+            "file": str(images.test[row]),
+            "true": str(images.y_test[row]),
+            "predicted": str(predicted[row]),
+            "confidence": float(proba[row].max()),
+        }
+
+
+def _write_report(classifier: TransferClassifier, images: _ImageSet, path: Path) -> str | None:
+    """Write a report on the test images, and return its path; None if packages are missing."""
+    from featx.reporting.report import report
+
+    try:
+        report(classifier, X_test=images.test, y_test=images.y_test).to_html(path)
+    except MissingExtraError:
+        return None
+    return str(path)
 
 
 def write_digits(folder: Path) -> None:
     """Write scikit-learn's 1,797 handwritten digits as ``folder/<digit>/<number>.png``."""
+    for image, path in _enlarged_digits(folder):
+        image.save(path)
+
+
+def write_speckled_digits(folder: Path) -> None:
+    """Write the digits as noise that is stronger where the ink is, with the same mean everywhere.
+
+    Structures look like this in speckle, as in ultrasound and radar: they differ in texture, not
+    in brightness.
+    """
+    rng = np.random.default_rng(0)
+    for image, path in _enlarged_digits(folder):
+        contrast = 15 + 100 * (np.asarray(image) / 255)
+        speckle = 127 + contrast * rng.normal(size=contrast.shape)
+        Image.fromarray(np.clip(speckle, 0, 255).astype(np.uint8)).save(path)
+
+
+def _enlarged_digits(folder: Path) -> Iterator[tuple[Image.Image, Path]]:
+    """Return each digit in 64x64 pixels, and a path for it in the folder of its class."""
     digits = load_digits()
     for number, (levels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        image = Image.fromarray((levels * (255 / 16)).astype(np.uint8))
-        enlarged = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-        _save_demo_image(enlarged, folder / str(label) / f"{number:04}.png")
-
-
-def write_letters(folder: Path, *, n_per_letter: int) -> None:
-    """Draw letters as ``folder/<letter>/<typeface>-<number>.png``, spread over the typefaces."""
-    files = typefaces()
-    rng = np.random.default_rng(0)
-    for letter in LETTERS:
-        for number in range(n_per_letter):
-            file = files[number % len(files)]
-            image = draw_letter(letter, file, rng)
-            _save_demo_image(image, folder / letter / f"{file.stem}-{number:03}.png")
-
-
-def typefaces() -> list[Path]:
-    """Return the files of the typefaces in which letters are drawn, which are matplotlib's."""
-    try:
-        import matplotlib
-    except ImportError as exc:
-        raise MissingExtraError(
-            "the demo draws letters in the typefaces of matplotlib, which is not installed: "
-            "pip install matplotlib"
-        ) from exc
-    files = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
-    return [
-        file
-        for file in files
-        if not file.stem.startswith(_NO_LETTERS) and not file.stem.endswith("Display")
-    ]
-
-
-def typeface_of(path: str) -> str:
-    """Return the typeface in the name of a letter's file, as in ``DejaVuSans-Bold-003.png``."""
-    return Path(path).stem.rpartition("-")[0]
-
-
-def draw_letter(letter: str, typeface: Path, rng: np.random.Generator) -> Image.Image:
-    """Draw a letter of 24 to 44 pixels, shifted and rotated by up to 20 degrees, gray on gray."""
-    paper, ink = _letter_grays(rng)
-    font = _letter_font(typeface, int(rng.integers(24, 45)))
-    image = Image.new("L", (_SIDE, _SIDE), paper)
-    center = (_SIDE / 2 + rng.uniform(-8, 8), _SIDE / 2 + rng.uniform(-8, 8))
-    ImageDraw.Draw(image).text(center, letter, fill=ink, font=font, anchor="mm")
-    return image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=paper)
-
-
-def _letter_grays(rng: np.random.Generator) -> tuple[int, int]:
-    """Choose paper and ink at least 80 levels apart; either may be lighter."""
-    while True:
-        paper, ink = rng.integers(0, 256, 2).tolist()
-        if abs(paper - ink) >= 80:
-            return paper, ink
-
-
-@functools.cache
-def _letter_font(typeface: Path, height: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(typeface), height)
-
-
-def _save_demo_image(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray((levels * (255 / 16)).astype(np.uint8))
+        image = small.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+        yield image, folder / str(label) / f"{number:04}.png"

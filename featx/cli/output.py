@@ -307,26 +307,49 @@ def status(title: str) -> Iterator[Callable[[str], None]]:
 
 def print_demo(result: dict[str, Any]) -> None:
     """Print the results of the demo."""
-    columns = ("images", "features", "#accuracy", "#passes", "#seconds")
+    columns = ("images", "classifier", "#accuracy", "#passes", "#seconds")
     rows = [
         (
             row.images,
-            row.features,
-            f"{row.mean:.3f} ± {row.spread:.3f}",
+            row.classifier,
+            f"{row.accuracy:.3f} ± {(row.interval[1] - row.interval[0]) / 2:.3f}",
             row.n_forward,
-            f"{row.seconds:.2f}",
+            f"{row.seconds:.1f}",
         )
         for row in result["rows"]
     ]
-    title = (
-        "Logistic regression on raw pixels, on the embeddings of tiny, and fine-tuned from there:\n"
-        "accuracy over 2 splits (mean ± spread), and images through the network"
+    n_images = {row.images: (row.n_train, row.n_test) for row in result["rows"]}
+    title = "\n".join(
+        f"{images}: fitted on {n_train:,} images, accuracy on {n_test:,} others (± 95% interval)"
+        for images, (n_train, n_test) in n_images.items()
     )
     print_table(title, columns, rows)
+    _print_demo_stages(result)
     for name in ("images", "cache", "model"):
         echo(f"{name:<6}  {one_line(result[name])}")
-    example = one_line(result["example"])
-    echo(f"the saved model predicts {result['prediction']!r} for {example}")
+    if result["report"] is None:
+        echo('report  pip install "featx[report]" adds a page with pictures')
+    else:
+        echo(f"report  {Path(result['report']).as_uri()}")
+
+
+def _print_demo_stages(result: dict[str, Any]) -> None:
+    """Print what the stages of the demo show."""
+    low, high = result["gain"]["interval"]
+    echo(
+        f"machine: {result['machine']}\n"
+        "second run: all embeddings were in the cache, "
+        f"{filesize.decimal(result['cache_bytes'])}\n"
+        f"fine-tuning, where tiny has seen nothing like it: {result['gain']['difference']:+.3f} "
+        f"({low:+.3f} to {high:+.3f})\n"
+        f"saved, loaded, and asked: {one_line(result['example'])} is {result['prediction']!r}"
+    )
+    rows = [
+        (each["file"], each["true"], each["predicted"], f"{each['confidence']:.3f}")
+        for each in result["mistakes"]
+    ]
+    title = "the most confident mistakes of the fine-tuned model"
+    print_table(title, ("file", "true", "predicted", "#confidence"), rows)
 
 
 def print_similar(similar: Sequence[dict[str, Any]]) -> None:

@@ -147,7 +147,6 @@ def test_unknown_backbone_names_the_listing_command(run, photos):
         ("cache", "evict", "--older-than", "-3d"),
         ("cache", "info", "--cache", "none"),
         ("cache", "verify", "--sample", "-5"),
-        ("demo", "--letters", "0"),
         ("cv", "photos", "--folds", "1"),
         ("cv", "photos", "--seed", "-3"),
         ("fit", "photos", "--out", "m.featx", "--seed", "-1"),

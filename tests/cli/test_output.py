@@ -168,13 +168,21 @@ def test_print_cache_shows_each_space(capsys):
         assert shown in out
 
 
-def test_print_demo_names_every_place(capsys):
+@pytest.mark.parametrize("report", ["/somewhere/report.html", None])
+def test_print_demo_names_every_place(report, capsys):
     places = {name: f"/somewhere/{name}" for name in ("images", "cache", "model", "example")}
-    row = DemoRow("digits", "raw pixels", 0.92, 0.01, 0, 0.5)
-    output.print_demo({"rows": [row], **places, "prediction": "A"})
+    row = DemoRow("digits", 200, 1597, "raw pixels", 0.92, [0.9, 0.94], 0, 0.5)
+    mistake = {"file": "/somewhere/1/7.png", "true": "1", "predicted": "7", "confidence": 0.99}
+    gain = {"difference": 0.2, "interval": [0.1, 0.3]}
+    result = {"rows": [row], "mistakes": [mistake], "gain": gain, "machine": "2 cores"}
+    result |= {**places, "prediction": "A", "cache_bytes": 7_300_000, "report": report}
+    output.print_demo(result)
     out = capsys.readouterr().out
-    assert all(place in out for place in places.values())
-    assert "0.920 ± 0.010" in out
+    assert all(place in out for place in [*places.values(), "/somewhere/1/7.png"])
+    for shown in ("0.920 ± 0.020", "+0.200 (+0.100 to +0.300)", "7.3 MB", "200 images", "2 cores"):
+        assert shown in out
+    assert ("file:///somewhere/report.html" in out) == (report is not None)
+    assert ("featx[report]" in out) == (report is None)
 
 
 @pytest.mark.parametrize(
