@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx._html import shown_items
 from featx._tensorflow import keep_tensorflow_quiet
 from featx._text import one_line
 from featx._version import __version__
@@ -157,6 +156,7 @@ def extract(
 
     check_output(out, ENDINGS, force=force)
     check_file_packages(out)
+    from featx._html import shown_items
     from featx.multi_gpu import embed_on_gpus
 
     extractor = make_extractor(backbone, options)

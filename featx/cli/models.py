@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx._html import shown_items
 from featx._text import one_line
 from featx.cli.options import (
     FOLDER,
@@ -85,6 +84,7 @@ def fit(
     check_output(out, (".featx",), force=force, or_none=True)
     if calibrate and options["unfreeze"] is not None:
         raise click.UsageError("--calibrate works without --fine-tune only")
+    from featx._html import shown_items
     from featx.estimators import TransferClassifier
     from featx.heads.named import CLASSIFIER_HEADS, calibrated_head
     from featx.inputs.folders import load_image_folder
