@@ -1,9 +1,10 @@
 """Fine-tune where frozen features are not enough
 ==============================================
 
-Which way up is an image? A frozen network that was trained to recognize objects says little about
-it. Fine-tuning starts exactly from the head that was trained on frozen features (linear probing,
-then fine-tuning: Kumar et al. 2022), and is kept only if held-out images show that it is better.
+Which way up is an image? The frozen features of a network that was trained to recognize objects
+contain little about this. Fine-tuning starts from exactly the head that was trained on frozen
+features (linear probing, then fine-tuning: Kumar et al. 2022). The result is kept only if it is
+better on held-out images.
 
 For your own images: ``python examples/fine_tuning.py FOLDER``.
 """
@@ -41,8 +42,8 @@ for ax, image, angle in zip(axes, train, y_train, strict=False):
 plt.show()
 
 # %%
-# ``unfreeze="all"`` trains all layers of this small network. For a large one, a number of blocks
-# from the top is cheaper: the layers below run once, and their output is cached.
+# ``unfreeze="all"`` trains all layers of this small network. For a larger network, it is cheaper
+# to train only some blocks at the top: the layers below run once, and their output is cached.
 
 tune = FineTune(unfreeze="all", epochs=10, learning_rate=1e-3, batch_size=16)
 classifier = TransferClassifier("tiny", fine_tune=tune, random_state=0).fit(train, y_train)
@@ -51,13 +52,13 @@ print(f"validation: head {report.head_score:.3f}, fine-tuned {report.tuned_score
 print(f"kept: {report.kept}")
 
 # %%
-# The curve begins with the score of the head:
+# The curve begins with the validation score of the head:
 
 history = TuningHistoryDisplay.from_estimator(classifier)
 plt.show()
 
 # %%
-# On images that neither has seen:
+# The accuracy on images that neither model was trained on:
 
 frozen = TransferClassifier("tiny").fit(train, y_train)
 accuracy = {"frozen": frozen.score(test, y_test), "fine-tuned": classifier.score(test, y_test)}

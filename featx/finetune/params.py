@@ -116,8 +116,9 @@ default="auto"
 
     See Also
     --------
-    TransferClassifier : Estimator that is fine-tuned, for classes. TransferRegressor : Estimator
-    that is fine-tuned, for numbers. TuningHistoryDisplay : Plot of losses and scores by epoch.
+    TransferClassifier : Estimator that is fine-tuned, for classes.
+    TransferRegressor : Estimator that is fine-tuned, for numbers.
+    TuningHistoryDisplay : Plot of losses and scores by epoch.
 
     Notes
     -----
