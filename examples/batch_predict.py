@@ -1,9 +1,9 @@
 """Predict millions of images into a Parquet file
 ==============================================
 
-The paths fit in memory, and the images do not. Chunks of them are predicted, and each becomes a row
-group of one Parquet file, so that memory stays bounded and a file that cannot be read does not end
-the run. It needs ``pip install "featx[parquet]"``.
+If the paths fit in memory but the images do not, predict them in chunks. Each chunk becomes a row
+group of one Parquet file, so only one chunk is in memory at a time, and a file that cannot be read
+does not stop the run. The example needs ``pip install "featx[parquet]"``.
 
 For your own images: ``python examples/batch_predict.py FOLDER``.
 """
@@ -25,8 +25,8 @@ except ImportError:
 CHUNK = 256
 
 # %%
-# A model that was saved before. ``on_error="nan"`` gives images that cannot be read a row of NaN,
-# and ``cache=None`` keeps embeddings that are used only once out of the cache.
+# Load a model that was saved before. With ``on_error="nan"``, an image that cannot be read gets a
+# row of NaN. With ``cache=None``, embeddings that are used only once are not stored.
 
 folder = load_image_folder(image_folder())
 few = np.random.default_rng(0).permutation(len(folder.data))[:300]
@@ -59,7 +59,7 @@ def predicted_rows(chunk):
 
 
 # %%
-# The writer appends a row group for each chunk.
+# For each chunk, the writer appends a row group.
 
 schema = pa.schema({"path": pa.string(), "label": pa.string(), "probability": pa.float64()})
 with pq.ParquetWriter("predictions.parquet", schema) as writer:
@@ -67,7 +67,8 @@ with pq.ParquetWriter("predictions.parquet", schema) as writer:
         writer.write_table(predicted_rows(paths[start : start + CHUNK]))
 
 # %%
-# Any program that reads Parquet can use the file. Labels of low probability deserve a look:
+# Any program that reads Parquet can use the file. These are the labels with the lowest
+# probabilities, which are worth checking:
 
 table = pq.read_table("predictions.parquet")
 print(f"{table.num_rows} rows, {table['label'].null_count} without a label")

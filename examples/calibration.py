@@ -1,9 +1,10 @@
 """Intervals and calibrated probabilities
 ======================================
 
-An accuracy from a few hundred images has an uncertainty, and a probability of 0.9 should be right
-nine times in ten. :func:`featx.evaluate` reports both: intervals of all scores, the calibration
-error, and the temperature by which the scores of the head have to be divided.
+An accuracy that was measured on a few hundred images is uncertain, and the probabilities of a
+classifier may be wrong: of the predictions with a probability of 0.9, nine in ten should be right.
+:func:`featx.evaluate` reports confidence intervals of all scores, the calibration error, and the
+temperature, by which the scores of the head have to be divided to correct the probabilities.
 
 For your own images: ``python examples/calibration.py FOLDER``.
 """
@@ -23,8 +24,8 @@ X, test, y, y_test = train_test_split(
 )
 
 # %%
-# A forest averages the votes of its trees, and is less sure than it could be. Temperature scaling
-# on held-out folds corrects that; ``featx fit --calibrate`` does the same.
+# A random forest averages the votes of its trees, so its probabilities are lower than they should
+# be. Temperature scaling on held-out folds corrects this; ``featx fit --calibrate`` does the same.
 
 head = RandomForestClassifier(random_state=0)
 heads = {
@@ -43,7 +44,7 @@ for name, each in heads.items():
     print(f"{result['calibration']['tendency'] or 'as sure as it should be'}")
 
 # %%
-# How often is a prediction right that has some probability?
+# How often are predictions right, depending on their probability?
 
 figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
 for name, (is_right, probability) in confident.items():
@@ -54,8 +55,8 @@ ax.set(xlabel="probability of the predicted label", ylabel="fraction that is rig
 plt.show()
 
 # %%
-# The F1 score of each class with its 95% interval: do not call a class harder than another if their
-# intervals overlap.
+# The F1 score of each class, with its 95% interval. If the intervals of two classes overlap, you
+# cannot be sure that one of them is harder.
 
 scores = results["calibrated"]["classes"]
 intervals = results["calibrated"]["intervals"]["classes"]

@@ -1,8 +1,8 @@
 """Few labels: augmented views and self-training
 =============================================
 
-Only four images of each class have a label, as after an afternoon of labeling. Two ways to get more
-out of them: augmented views of the labeled images, and the images without a label.
+Only four images of each class have a label. There are two ways to improve a classifier without
+more labels: augmented views of the labeled images, and the images without a label.
 
 For your own images: ``python examples/few_labels.py FOLDER``.
 """
@@ -32,9 +32,9 @@ models = {"4 labels per class": TransferClassifier(extractor, head).fit(X[labele
 # %%
 # Augmented views
 # ---------------
-# Digits are shifted and rotated a little, but not mirrored, which would change them. The head
-# trains on all views of an image, and predicts from their mean. Each view goes through the network
-# once, ever.
+# An augmented view is a randomly changed version of an image. Here, digits are shifted and rotated
+# a little, but not mirrored, since that would change them. The head trains on all views of an
+# image, and predicts from their mean. The network embeds each view only once.
 
 augment = [layers.RandomTranslation(0.08, 0.08), layers.RandomRotation(0.03)]
 views = FeatureExtractor("tiny", views=4, augment=augment)
@@ -43,8 +43,9 @@ models["+ augmented views"] = TransferClassifier(views, head).fit(X[labeled], y[
 # %%
 # Self-training
 # -------------
-# scikit-learn marks images without a label by -1. The head labels the images of which it is sure,
-# is fitted again, and repeats. The embeddings are computed once.
+# In scikit-learn, the label -1 marks images without a label. The head labels the images about
+# which it is certain enough, is fitted again with these labels, and so on. The embeddings are
+# computed only once.
 
 few = np.full(len(y), -1)
 few[labeled] = y[labeled]

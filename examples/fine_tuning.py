@@ -1,9 +1,10 @@
 """Fine-tune where frozen features are not enough
 ==============================================
 
-Is an image upside down? A frozen network that was trained to recognize objects says little about
-it. Fine-tuning starts exactly from the head that was trained on frozen features (linear probing,
-then fine-tuning: Kumar et al. 2022), and is kept only if held-out images show that it is better.
+Is an image upside down? The frozen features of a network that was trained to recognize objects
+contain little about this. Fine-tuning starts from exactly the head that was trained on frozen
+features (linear probing, then fine-tuning: Kumar et al. 2022). The result is kept only if it is
+better on held-out images.
 
 For your own images: ``python examples/fine_tuning.py FOLDER``.
 """
@@ -41,7 +42,7 @@ for ax, image, angle in zip(axes, train, y_train, strict=False):
 plt.show()
 
 # %%
-# ``unfreeze=1`` trains the topmost block. The layers below it run once, and their output is cached.
+# ``unfreeze=1`` trains the topmost block. The layers below run once, and their output is cached.
 
 tune = FineTune(unfreeze=1, epochs=10, learning_rate=1e-3, batch_size=16)
 classifier = TransferClassifier("tiny", fine_tune=tune, random_state=0).fit(train, y_train)
@@ -50,13 +51,13 @@ print(f"validation: head {report.head_score:.3f}, fine-tuned {report.tuned_score
 print(f"kept: {report.kept}")
 
 # %%
-# The dashed line is the score of the head, from which training started:
+# The dashed line is the score of the head, with which training starts:
 
 history = TuningHistoryDisplay.from_estimator(classifier)
 plt.show()
 
 # %%
-# On images that neither has seen:
+# The accuracy on images that neither model was trained on:
 
 frozen = TransferClassifier("tiny").fit(train, y_train)
 accuracy = {"frozen": frozen.score(test, y_test), "fine-tuned": classifier.score(test, y_test)}

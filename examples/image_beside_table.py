@@ -1,10 +1,11 @@
 """A column of images beside columns of numbers
 ============================================
 
-A ``ColumnTransformer`` takes images like any other column. Here, the image shows the upper half of
-a handwritten digit; the table has the amount of ink in each row of pixels of the lower half. Both
-together predict better than either. In your own data this may be the photo of a product with its
-weight and price, or an X-ray with age and blood test.
+A ``ColumnTransformer`` takes a column of images like any other column. Here, each image shows the
+upper half of a handwritten digit, and the table has the amount of ink in each row of pixels of the
+lower half. Image and table together predict better than either alone. In your own data, this may
+be the photo of a product with its weight and price, or an X-ray with the patient's age and blood
+test.
 
 For your own images: ``python examples/image_beside_table.py FOLDER``.
 """
@@ -35,7 +36,7 @@ for path in paths:
     inks.append(pixels[32:].reshape(8, -1).mean(axis=1))
 
 # %%
-# A frame may hold paths, bytes or PIL images. Here, a row has an image and eight numbers.
+# The column may hold paths, bytes or PIL images. Here, each row has an image and eight numbers.
 
 numbers = [f"ink_{row}" for row in range(8)]
 X = pd.DataFrame(np.array(inks), columns=numbers)
@@ -50,7 +51,7 @@ for ax, image, label in zip(axes, uppers, y, strict=False):
 plt.show()
 
 # %%
-# The image alone, the table alone, and both:
+# The accuracy with the image alone, with the table alone, and with both:
 
 image_part = (FeatureExtractor("tiny"), ["image"])
 table_part = (StandardScaler(), numbers)
@@ -65,7 +66,7 @@ for name, columns in parts.items():
     print(f"{name:5}  accuracy {accuracy[name]:.3f}")
 
 # %%
-# Which column matters most? Images are shuffled like any other column.
+# Which column matters most? Permutation importance shuffles the images like any other column.
 
 n_train = len(X) * 2 // 3
 model.fit(X[:n_train], y[:n_train])

@@ -30,8 +30,7 @@ scores = cross_val_score(classifier, train, y_train, cv=5)
 print(f"accuracy in five folds: {scores.mean():.3f} ± {scores.std():.3f}")
 
 # %%
-# By now the embedding of each training image is in the cache, so this fit runs the network for none
-# of them.
+# The cache now holds the embeddings of all training images, so this fit does not run the network.
 
 classifier.fit(train, y_train)
 print(f"{classifier.report_.n_forward} forward passes for this fit")
@@ -39,13 +38,13 @@ print(f"{classifier.report_.n_forward} forward passes for this fit")
 # %%
 # Which classes are confused?
 # ---------------------------
-# scikit-learn's displays take paths of images as they take any other features.
+# scikit-learn's displays work with paths of images, as with any other features.
 
 ConfusionMatrixDisplay.from_estimator(classifier, test, y_test, xticks_rotation="vertical")
 plt.show()
 
 # %%
-# The mistakes themselves, those with the largest loss first:
+# The mistakes, with the largest loss first:
 
 mistakes = MistakesDisplay.from_estimator(classifier, test, y_test, n_images=6)
 plt.show()
@@ -53,7 +52,7 @@ plt.show()
 # %%
 # Save it
 # -------
-# One file without pickle, for another process or another machine.
+# The model becomes one file, without pickle, which another process or machine can load.
 
 save(classifier, "classifier.featx")
 restored = load("classifier.featx")

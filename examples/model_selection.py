@@ -1,9 +1,9 @@
 """Choose a backbone, a layer and a head
 =====================================
 
-A comparison on the same folds shows which head suits the embeddings of which backbone. Then a grid
-search looks for the layer, the pooling and the strength: lower layers detect edges and textures,
-upper layers objects, and only a search shows which of them suit your images.
+A comparison on the same folds shows which head works best on the embeddings of each backbone. Then
+a grid search selects the layer, the pooling and the strength of the regularization. Lower layers
+detect edges and textures, and upper layers objects; a search shows which of them suit your images.
 
 For your own images: ``python examples/model_selection.py FOLDER``. On the command line,
 ``featx cv FOLDER --backbone tiny --head logistic --head probe`` compares backbones and heads.
@@ -28,9 +28,9 @@ X, y = folder.data[::2], folder.target[::2]
 # %%
 # Backbones and heads
 # -------------------
-# The same network with random weights shows what pretraining is worth. ``p_value`` is that of the
-# difference from the best head. Digits of one writer resemble each other; groups keep those that
-# are nearly the same in one fold.
+# The same network with random weights shows how much pretraining helps. All heads are scored on
+# the same folds; ``p_value`` belongs to the difference from the best head. Digits of one writer
+# resemble each other; groups keep those that are nearly the same in one fold.
 
 heads = ["logistic", "ridge", "knn", "nearest_mean"]
 rows = []
@@ -46,8 +46,8 @@ print(comparison.round(3).to_string(index=False))
 # %%
 # Layers, poolings and strengths
 # ------------------------------
-# ``also_cache`` names the layers that the first pass stores, so that the search finds the
-# embeddings of every candidate in the cache.
+# The first pass also stores the embeddings of the layers that ``also_cache`` names, so the search
+# finds the embeddings of every candidate in the cache.
 
 layers, poolings = ["stage2", "stage3", "stage4"], ["avg", "max"]
 extractor = FeatureExtractor(
@@ -65,7 +65,7 @@ search = GridSearchCV(TransferClassifier(extractor, head="ridge"), grid, cv=3).f
 print(f"{search.best_estimator_.report_.n_forward} forward passes for the search")
 
 # %%
-# The best strength of each layer and pooling:
+# The score of each layer and pooling, with its best strength:
 
 results = pd.DataFrame(search.cv_results_)
 best = results.pivot_table(

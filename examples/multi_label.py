@@ -1,9 +1,9 @@
 """Several labels for one image
 ============================
 
-Targets are a table of zeros and ones, of shape (n_samples, n_labels). Here, an image shows two
-handwritten digits side by side; which of the ten are there? A logistic regression has one target,
-so the estimator fits a copy of it for each label.
+The target is an array of zeros and ones, of shape (n_samples, n_labels). Here, each image shows
+two handwritten digits side by side, and the classifier has to find which of the ten digits are in
+it. A logistic regression has only one target, so the estimator fits a copy of it for each label.
 
 For your own images: ``python examples/multi_label.py FOLDER``.
 """
@@ -38,14 +38,14 @@ y = binarizer.fit_transform(folder.target[pairs])
 print(f"{len(X)} images, labels {y.shape}")
 
 # %%
-# An average over the image would mix the two digits, so the layer is flattened instead.
+# Average pooling would mix the two digits, so ``pooling="flatten"`` keeps all values of the layer.
 
 extractor = FeatureExtractor("tiny", layer="stage4", pooling="flatten")
 classifier = TransferClassifier(extractor, head="logistic")
 probabilities = cross_val_predict(classifier, X, y, cv=3, method="predict_proba")
 
 # %%
-# Some images, with the labels whose probability is above a half:
+# Some images, with the labels whose probability is above 0.5:
 
 figure, axes = plt.subplots(2, 4, figsize=(9, 3.2), layout="constrained")
 for ax, image, own in zip(axes.flat, X, probabilities, strict=False):
@@ -55,7 +55,7 @@ for ax, image, own in zip(axes.flat, X, probabilities, strict=False):
 plt.show()
 
 # %%
-# The average precision of each label, and by chance:
+# The average precision of each label, and that of a guess:
 
 macro_f1 = f1_score(y, probabilities > 0.5, average="macro")
 precision = average_precision_score(y, probabilities, average=None)

@@ -1,13 +1,14 @@
 """Near-duplicates make a score too good
 =====================================
 
-Frames of a video, bursts and copies of a photograph are nearly the same image. If some of them are
-in the training part and others in the test part, a score measures memory.
-:func:`featx.near_duplicates` finds them, and its groups keep them together.
+Frames of a video, bursts of a camera and copies of a photograph are nearly the same image. If some
+of them are in the training data and others in the test data, the score measures how well the model
+remembers them. :func:`featx.near_duplicates` finds such images and puts them into groups, which
+keep them together in cross-validation.
 
-Here, each of a few digits comes in five versions: trimmed, brighter, or compressed. For your own
-images, ``featx check FOLDER`` lists near-duplicates; ``python examples/near_duplicates.py FOLDER``
-repeats this experiment.
+Here, each of a few digits comes in five versions, which are trimmed, brighter or compressed. For
+your own images, ``featx check FOLDER`` lists near-duplicates; ``python examples/near_duplicates.py
+FOLDER`` repeats this experiment.
 """
 
 import io
@@ -45,7 +46,7 @@ y = np.repeat(folder.target[chosen], 5)
 original = np.repeat(np.arange(len(chosen)), 5)
 
 # %%
-# With ``images=``, pixels are compared as well as embeddings.
+# With ``images=``, featx compares pixels as well as embeddings.
 
 embeddings = FeatureExtractor("tiny").fit_transform(images)
 found = near_duplicates(embeddings, images=images)
@@ -54,7 +55,7 @@ print(f"{len(found.pairs)} pairs, {is_true.mean():.1%} of them versions of one i
 print(f"{len(images)} images in {len(set(found.groups))} groups")
 
 # %%
-# A group with the most images:
+# One of the largest groups:
 
 members = np.flatnonzero(found.groups == np.bincount(found.groups).argmax())[:6]
 figure, axes = plt.subplots(1, len(members), figsize=(9, 2), layout="constrained")
@@ -65,8 +66,8 @@ for ax, member in zip(axes, members, strict=True):
 plt.show()
 
 # %%
-# Images of one group stay on one side of a split if ``groups`` says so. The difference is the part
-# of the score that would not survive new images.
+# If you pass ``groups``, the images of a group are never split between training and test data. The
+# difference between the two scores is the part that you would not see on new images.
 
 classifier = TransferClassifier("tiny")
 apart = StratifiedKFold(4, shuffle=True, random_state=0)

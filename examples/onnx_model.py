@@ -1,9 +1,9 @@
 """Export a model to ONNX, and run it without featx
 ================================================
 
-The exported file takes pixels and returns probabilities; network, preprocessing and head are one
-graph. ONNX Runtime runs it in Python, in the browser, in node and in other languages. It needs
-``pip install "featx[onnx]"``.
+The exported model takes pixels and returns probabilities; preprocessing, network and head are one
+graph. ONNX Runtime runs it in Python, in the browser, in node and in other languages. The example
+needs ``pip install "featx[onnx]"``.
 
 For your own images: ``python examples/onnx_model.py FOLDER``.
 """
@@ -31,8 +31,8 @@ classifier = TransferClassifier("tiny").fit(train, y_train)
 classifier.export("classifier.onnx", format="onnx", include_resize=True)
 
 # %%
-# From here on, nothing of featx is used. The file holds the names of the classes, and what its
-# input has to be.
+# The rest of the example does not use featx. The file contains the names of the classes, and a
+# description of its inputs.
 
 session = onnxruntime.InferenceSession("classifier.onnx")
 metadata = session.get_modelmeta().custom_metadata_map
@@ -41,8 +41,9 @@ print("classes:", class_names)
 print("inputs:", inputs)
 
 # %%
-# The probabilities are those of featx, up to rounding. Large JPEG files are opened as featx opens
-# them, at no more than twice the size of the network's input, which changes pixels a little.
+# The probabilities are the same as those of featx, up to rounding. featx opens large JPEG files at
+# no more than twice the size of the network's input, which changes pixels a little; so does the
+# code below.
 
 (model_input,) = session.get_inputs()
 height, width = inputs["size"]
@@ -62,7 +63,7 @@ difference = np.abs(in_onnx - in_featx).max()
 print(f"largest difference of a probability, in 100 images: {difference:.1e}")
 
 # %%
-# One image of which the model is not sure, and what both say of it:
+# The image about which the model is least certain, with both predictions:
 
 unsure = in_featx.max(axis=1).argmin()
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")

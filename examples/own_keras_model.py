@@ -1,9 +1,9 @@
 """Your own Keras model as the backbone
 ====================================
 
-A small network is trained on the digits 0 to 5. Frozen, it then classifies the digits 6 to 9, which
-it never saw, from five labeled images of each. The same network with random weights shows the gain
-of that training.
+A small network is trained on the digits 0 to 5. Then it is frozen, and serves as the backbone of a
+classifier for the digits 6 to 9, which it has never seen, with five labeled images of each. A
+comparison with the same network with random weights shows what the training gains.
 """
 
 import keras
@@ -42,7 +42,8 @@ trained.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=T
 trained.fit(X[old], y[old], epochs=15, verbose=0)
 
 # %%
-# The network scales pixels itself, so there is no preprocessing. ``layer`` names the features.
+# The network scales pixels itself, so ``preprocessing`` is None. ``layer`` names the layer whose
+# output is used.
 
 few = StratifiedShuffleSplit(n_splits=5, train_size=20, random_state=0)
 scores = {}
@@ -57,14 +58,16 @@ ax.set(xlabel="accuracy on 6 to 9, five labeled images of each")
 plt.show()
 
 # %%
-# The key of the cache holds a digest of graph and weights: after further training, rows are new.
+# The cache identifies a network by its graph and its weights, so after further training, new
+# embeddings are computed.
 
 trained.fit(X[old], y[old], epochs=1, verbose=0)
 rows = extractor.fit_transform(new)
 print(f"after one more epoch: {extractor.report_.n_forward} forward passes for {len(new)} images")
 
 # %%
-# For searches with ``n_jobs=2``, pass the path of a saved model: workers then need no TensorFlow.
+# For searches with ``n_jobs=2``, save the model and pass its path: the workers then need no
+# TensorFlow.
 
 trained.save("own.keras")
 saved = FeatureExtractor("own.keras", layer="features", pooling="flatten", preprocessing=None)

@@ -1,8 +1,8 @@
 """Numbers instead of classes
 ==========================
 
-By which angle is an image rotated? ``TransferRegressor`` predicts values as ``TransferClassifier``
-predicts labels.
+By which angle is an image rotated? ``TransferRegressor`` predicts numbers in the same way as
+``TransferClassifier`` predicts labels.
 
 For your own images: ``python examples/regression.py FOLDER``.
 """
@@ -33,7 +33,8 @@ X = [rotated(path, angle) for path, angle in zip(folder.data[chosen], degrees, s
 train, test, y_train, y_test = train_test_split(X, degrees, test_size=0.25, random_state=0)
 
 # %%
-# Averaging over the image loses directions, so the search includes a flattened lower layer.
+# Average pooling loses the directions in an image, so the search also tries a lower layer with
+# ``pooling="flatten"``.
 
 layers = [("stage3", "flatten"), (None, "avg")]
 extractor = FeatureExtractor("tiny", also_cache=layers)
@@ -56,13 +57,13 @@ print(f"mean error {error:.1f} degrees, R² {r2_score(y_test, predicted):.3f}")
 print(f"guessing the mean: {guess_error:.1f} degrees")
 
 # %%
-# Predictions and truth:
+# The predicted and the true angles:
 
 PredictionErrorDisplay.from_predictions(y_test, predicted, kind="actual_vs_predicted")
 plt.show()
 
 # %%
-# Images as given, and rotated back by the predicted angle:
+# Some images, and the same images rotated back by the predicted angle:
 
 figure, axes = plt.subplots(2, 6, figsize=(9, 3.5), layout="constrained")
 for above, below, image, angle in zip(*axes, test, predicted, strict=False):

@@ -1,9 +1,9 @@
 """Which pixels decide? A saliency map
 ===================================
 
-The exported Keras model takes pixels as floats, so that TensorFlow can differentiate the
-probability of the predicted class by each of them. The mean over noisy copies of the image is
-sharper than a single gradient (SmoothGrad, Smilkov et al. 2017).
+The exported Keras model takes pixels as floats, so TensorFlow can compute the gradient of the
+predicted probability with respect to each pixel. The mean of the gradients over noisy copies of
+the image gives a sharper map than a single gradient (SmoothGrad, Smilkov et al. 2017).
 
 For your own images: ``python examples/saliency.py FOLDER``.
 """
@@ -23,7 +23,7 @@ classifier = TransferClassifier("tiny").fit(folder.data, folder.target)
 model = classifier.to_keras(input_dtype="float32")
 
 # %%
-# The model takes images of its own size; Lanczos is the filter of featx.
+# The model takes images of one size. As in featx, the Lanczos filter resizes them.
 
 height, width = model.input_shape[1:3]
 with Image.open(folder.data[0]) as opened:
@@ -32,7 +32,8 @@ pixels = np.asarray(image, np.float32)
 predicted = int(np.argmax(model(pixels[np.newaxis])))
 
 # %%
-# The log of a probability does not flatten where the model is sure.
+# The logarithm of the probability still has a gradient where the model is certain, and the
+# probability is almost 1.
 
 noise = np.random.default_rng(0).normal(0, NOISE, (N_COPIES, *pixels.shape))
 copies = tf.convert_to_tensor(np.clip(pixels + noise, 0, 255), tf.float32)
@@ -42,7 +43,7 @@ with tf.GradientTape() as tape:
 saliency = np.abs(tape.gradient(scores, copies)).max(axis=-1).mean(axis=0)
 
 # %%
-# The light pixels are those whose change would change the prediction most.
+# Light pixels have the largest influence on the prediction.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5), layout="constrained")
 left.imshow(image)

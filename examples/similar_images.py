@@ -2,7 +2,7 @@
 ================================================
 
 :func:`featx.find_similar` compares the embedding of a query with those of all other images. The
-training images that resemble a new one also explain its prediction.
+training images that resemble a new image also help to explain its prediction.
 
 For your own images: ``python examples/similar_images.py FOLDER``.
 """
@@ -21,8 +21,8 @@ train, test, y_train, y_test = train_test_split(
 classifier = TransferClassifier("tiny").fit(train, y_train)
 
 # %%
-# New images of five classes, each with the six training images that are most similar to it. The
-# number is the cosine of the two embeddings.
+# Each row shows a new image, of one of five classes, and the six training images that are most
+# similar to it. The number is the cosine similarity of the two embeddings.
 
 queries = [test[np.flatnonzero(y_test == name)[0]] for name in folder.target_names[:5]]
 similar = find_similar(queries, train, extractor=classifier.extractor_, k=6)
@@ -41,8 +41,8 @@ for ax in axes.flat:
 plt.show()
 
 # %%
-# Of the neighbors of a test image, those with the predicted label speak for the prediction, and the
-# others against it. Where few speak for it, the prediction is more often wrong.
+# Among the neighbors of a test image, those with the predicted label support the prediction. If
+# few neighbors support it, the prediction is more often wrong.
 
 neighbors = find_similar(test, train, extractor=classifier.extractor_, k=10)
 predicted = classifier.predict(test)

@@ -1,12 +1,12 @@
 """Find wrong labels
 =================
 
-Labels that people gave are wrong now and then. :func:`featx.find_label_issues` ranks the labels by
-how probable they are to a probe that was trained on other images, and to the nearest neighbors.
-Here, 3% of the labels are changed, to see how many of them are found.
+Labels given by people are sometimes wrong. :func:`featx.find_label_issues` ranks the labels by how
+probable they are according to a linear probe that was trained on other images, and to the nearest
+neighbors. Here, 3% of the labels are changed, to see how many of them it finds.
 
-For your own images, ``featx check FOLDER`` lists suspect labels, duplicates and unusual images;
-``python examples/wrong_labels.py FOLDER`` repeats this experiment.
+For your own images, ``featx check FOLDER`` lists suspect labels, duplicates and outliers; ``python
+examples/wrong_labels.py FOLDER`` repeats this experiment.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +24,8 @@ for row in changed:
 is_changed = np.isin(np.arange(len(labels)), changed)
 
 # %%
-# The list holds more images than wrong labels, since some are only hard to classify. ``n_expected``
-# estimates how many labels are wrong.
+# Some images in the list are only hard to classify, so the list is longer than the number of wrong
+# labels. ``n_expected`` is an estimate of that number.
 
 embeddings = FeatureExtractor("tiny").fit_transform(folder.data)
 issues = find_label_issues(embeddings, labels)
@@ -47,7 +47,7 @@ figure.suptitle("given → suggested; green where the label was changed")
 plt.show()
 
 # %%
-# How far down does one have to look? Most of the changed labels are at the top.
+# How far down the list do you have to look? Most of the changed labels are at the top.
 
 n_found = is_changed[issues.indices].cumsum()
 figure, ax = plt.subplots(layout="constrained")

@@ -1,6 +1,6 @@
 """featx: transfer learning as one scikit-learn estimator.
 
-Every sample goes through the frozen backbone once, ever. ``import featx`` loads neither
+Each sample goes through the frozen backbone only once. ``import featx`` loads neither
 TensorFlow nor h5py: each public name is imported when it is first used.
 """
 

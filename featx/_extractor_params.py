@@ -93,7 +93,8 @@ class ExtractorParams(KeepsRelativePaths, FeatxEstimator):
         Returns
         -------
         bool
-            False for random weights, for weights in a file, and for a model, a file or a callable.
+            True for a named backbone with published weights. False for random weights, for weights
+            in a file, and for a backbone that is a model, a file or a callable.
         """
         spec = self._spec()
         return spec.network is not None and spec.weights == PRETRAINED
@@ -104,7 +105,7 @@ class ExtractorParams(KeepsRelativePaths, FeatxEstimator):
         Returns
         -------
         EmbeddingCache or None
-            Cache; None if nothing is cached.
+            Cache of the embeddings; None if nothing is cached.
 
         Examples
         --------

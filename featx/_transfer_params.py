@@ -49,7 +49,7 @@ class TransferParams(FeatxEstimator, ABC):
         self.verbose = verbose
 
     def check_params(self) -> None:
-        """Check the parameters, those of extractor and head too, as `fit` does first.
+        """Check the parameters, those of extractor and head included, as `fit` does first.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class TransferParams(FeatxEstimator, ABC):
         faults.raise_any()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters, those of an extractor or head given by name included.
+        """Return the parameters, including those of an extractor or head given by name.
 
         Parameters
         ----------
@@ -119,9 +119,10 @@ class TransferParams(FeatxEstimator, ABC):
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters; a nested one replaces the name of an extractor or head by the object.
+        """Set parameters, including those of an extractor or head given by name.
 
-        ``head__C`` reaches the classifier of a head that is a pipeline with scaling. Keyword
+        An extractor or head given by name becomes an object when a parameter of it is set. If the
+        head is a pipeline with scaling, ``head__C`` sets the `C` of its last step. Keyword
         parameters of heads of other libraries can be set as well, such as
         ``head__feature_fraction`` of LightGBM.
 
@@ -138,7 +139,7 @@ class TransferParams(FeatxEstimator, ABC):
         Raises
         ------
         ParameterError
-            There is no such parameter; similar names are suggested, and nothing was set.
+            A parameter does not exist. The message suggests similar names, and nothing is set.
 
         Examples
         --------
@@ -199,12 +200,13 @@ class TransferParams(FeatxEstimator, ABC):
         Parameters
         ----------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels or values, which decide whether the head is wrapped; None is one output.
+            Labels or values, which determine whether the head has to be wrapped. None stands for
+            one output.
 
         Returns
         -------
         estimator
-            Copy of `head`, or the head of that name, seeded by `random_state`.
+            Copy of `head`, or the head with that name, seeded with `random_state`.
 
         Examples
         --------

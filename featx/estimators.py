@@ -21,57 +21,60 @@ from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS
 class TransferClassifier(ClassifierMixin, TransferEstimator):
     """Classify images with a frozen, pretrained network and a scikit-learn head.
 
-    Each distinct image goes through the network once, ever; after that, a fit takes as long as the
-    head does. A linear head on frozen features is the linear probe of Kornblith et al. 2019
-    (arXiv 1805.08974).
+    The network embeds each distinct image once, and the cache keeps the embedding; after that, a
+    fit takes about as long as a fit of the head alone. A linear head on frozen features is the
+    linear probe of Kornblith et al. 2019 (arXiv 1805.08974).
 
     Parameters
     ----------
     extractor : FeatureExtractor, str, Path, keras.Model, callable or None, default=None
-        Extractor of the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
+        Extractor of the embeddings. A backbone stands for ``FeatureExtractor(backbone)``, and None
         for ``FeatureExtractor()``.
     head : str or estimator, default="logistic"
-        Classifier of the embeddings: any of scikit-learn, or one by name: "logistic", "ridge",
-        "svm" (each with scaling), "knn", "nearest_mean", "probe", "lda", "forest". Classifiers of
-        CatBoost, LightGBM and XGBoost work as well. One that takes only class indices is wrapped:
-        `head_` is then a ``VotingClassifier`` of that single classifier, which encodes the labels.
+        Classifier that is trained on the embeddings: any scikit-learn classifier, or a name:
+        "logistic", "ridge", "svm" (each with scaling), "knn", "nearest_mean", "probe", "lda",
+        "forest". Classifiers of CatBoost, LightGBM and XGBoost work as well. If a classifier takes
+        only class indices, `head_` is a ``VotingClassifier`` of that single classifier, which
+        encodes the labels.
     fine_tune : FineTune or None, default=None
-        Training of the top of the backbone, which starts where the head left off. The validation
-        split decides whether the head or the fine-tuned model is kept: see `report_`.
+        Parameters of fine-tuning, which trains the top of the backbone and starts from the fitted
+        head. The validation split decides whether the head or the fine-tuned model is kept: see
+        `report_`. None is no fine-tuning.
     random_state : int, RandomState or None, default=None
         Random state of fine-tuning, and of parts of the head that have none of their own. An int
         makes fine-tuning reproducible.
     verbose : int or callable, default=0
-        Numbers other than 0 show a progress bar; a function is called with the number of samples
-        done and the total.
+        Progress bar if it is a number other than 0. A function is called with the number of
+        samples done and the total.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, in the order of the columns of ``predict_proba``. For several labels per
-        sample, as the head holds them.
+        sample, the `classes_` of the head.
     extractor_ : FeatureExtractor
-        Fitted extractor; after fine-tuning, that of the network which was kept.
+        Fitted extractor. If a fine-tuned network was kept, the extractor of that network.
     head_ : estimator
-        The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
-        multi-output estimator of one head for each column.
+        Fitted head. If `y` has several columns and the head supports only one output,
+        scikit-learn's multi-output estimator, with one head for each column.
     report_ : Bunch
         Report of ``fit``, with the items of the ``report_`` of :class:`FeatureExtractor`;
         ``seconds`` also has ``"head"``. After fine-tuning, it also has:
 
-        - ``kept``, "head" or "tuned": the fine-tuned model is kept if its score, or at no lower
-          score its loss, is better by more than a standard error;
+        - ``kept``, "head" or "tuned": the fine-tuned model is kept if its score is better by more
+          than a standard error, or if its score is no lower and its loss is better by more than a
+          standard error;
         - ``head_score`` and ``tuned_score``, on the validation split;
-        - ``history``, with ``loss``, ``val_loss`` and ``val_score`` of each epoch; ``best_epoch``,
-          counted from 1, or 0 for the head; ``epoch_s``, the median seconds of an epoch;
-          ``was_interrupted``;
+        - ``history``, with the ``loss``, ``val_loss`` and ``val_score`` of each epoch;
+          ``best_epoch``, counted from 1, or 0 for the head; ``epoch_s``, the median time of an
+          epoch in seconds; ``was_interrupted``;
         - ``unfrozen``, the names of the trained layers; ``n_params_trained``, ``n_params_frozen``;
-        - ``frontier``, where epochs start: "cache" or "pixels"; ``frontier_layers``,
-          ``frontier_bytes``, ``frontier_skipped_because``;
+        - ``frontier``, where epochs start: "cache" (cached outputs of the last frozen layers) or
+          "pixels"; ``frontier_layers``, ``frontier_bytes``, ``frontier_skipped_because``;
         - ``handover_gap``, the largest difference between the scores of the head and those of the
           network before its first step, relative to the largest score;
-        - ``learning_rate`` and ``tuning_batch_size``, as they were used;
-        - ``trial``, the estimate of ``strategy="auto"``;
+        - ``learning_rate`` and ``tuning_batch_size``, the values that were used;
+        - ``trial``, the result of the trial of ``strategy="auto"``;
         - ``teacher``, the report of the larger model, after distillation.
 
     See Also
@@ -97,7 +100,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 
     @available_if(head_has("partial_fit"))
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Embed more samples and train the head on them, from where it is.
+        """Embed more samples, and continue to train the head on them.
 
         Parameters
         ----------
@@ -120,8 +123,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         ParameterError
             ``fine_tune`` is not None, or other parameters have faulty values.
         InputError
-            `y` is of a type that no head can be trained on, or `classes` is missing; raised before
-            the pass.
+            `y` has a type on which no head can be trained, or `classes` is missing. This is raised
+            before the pass over the samples.
 
         Examples
         --------
@@ -161,7 +164,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         -------
         ndarray of shape (n_samples, n_classes)
             Probabilities, with columns in the order of `classes_`. For several labels per sample,
-            in the form of the head.
+            they have the form that the head returns.
 
         Examples
         --------
@@ -202,13 +205,13 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Scores, the largest for the predicted class. For two classes, one score for each sample,
-            above 0 for the second class.
+            Scores; the predicted class has the largest. For two classes, there is one score for
+            each sample, which is above 0 for the second class.
         """
         return self._head_output("decision_function", X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on samples; a sample with several labels counts if all are right.
+        """Return the accuracy; a sample with several labels is right if all its labels are right.
 
         Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
         ``"nan"``.
@@ -257,34 +260,36 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 class TransferRegressor(RegressorMixin, TransferEstimator):
     """Predict numbers from images with a frozen, pretrained network and a scikit-learn head.
 
-    Each distinct image goes through the network once, ever; after that, a fit takes as long as the
-    head does. `y` holds one number for each image, or several in columns.
+    The network embeds each distinct image once, and the cache keeps the embedding; after that, a
+    fit takes about as long as a fit of the head alone. `y` has one number for each image, or
+    several in columns.
 
     Parameters
     ----------
     extractor : FeatureExtractor, str, Path, keras.Model, callable or None, default=None
-        Extractor of the embeddings; a backbone is short for ``FeatureExtractor(backbone)``, None
+        Extractor of the embeddings. A backbone stands for ``FeatureExtractor(backbone)``, and None
         for ``FeatureExtractor()``.
     head : str or estimator, default="ridge"
-        Regressor on the embeddings: any of scikit-learn, or one by name: "ridge", "svm" (each with
-        scaling), "knn", "forest".
+        Regressor that is trained on the embeddings: any scikit-learn regressor, or a name:
+        "ridge", "svm" (each with scaling), "knn", "forest".
     fine_tune : FineTune or None, default=None
-        Training of the top of the backbone, which starts where the head left off. The validation
-        split decides whether the head or the fine-tuned model is kept: see `report_`.
+        Parameters of fine-tuning, which trains the top of the backbone and starts from the fitted
+        head. The validation split decides whether the head or the fine-tuned model is kept: see
+        `report_`. None is no fine-tuning.
     random_state : int, RandomState or None, default=None
         Random state of fine-tuning, and of parts of the head that have none of their own. An int
         makes fine-tuning reproducible.
     verbose : int or callable, default=0
-        Numbers other than 0 show a progress bar; a function is called with the number of samples
-        done and the total.
+        Progress bar if it is a number other than 0. A function is called with the number of
+        samples done and the total.
 
     Attributes
     ----------
     extractor_ : FeatureExtractor
-        Fitted extractor; after fine-tuning, that of the network which was kept.
+        Fitted extractor. If a fine-tuned network was kept, the extractor of that network.
     head_ : estimator
-        The fitted head. If `y` has several columns and the head supports one output, scikit-learn's
-        multi-output estimator of one head for each column.
+        Fitted head. If `y` has several columns and the head supports only one output,
+        scikit-learn's multi-output estimator, with one head for each column.
     report_ : Bunch
         Report of ``fit``: see :class:`TransferClassifier`.
 
@@ -321,7 +326,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
 
     @available_if(head_has("partial_fit"))
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Embed more samples and train the head on them, from where it is.
+        """Embed more samples, and continue to train the head on them.
 
         Parameters
         ----------
@@ -342,7 +347,8 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         ParameterError
             ``fine_tune`` is not None, or other parameters have faulty values.
         InputError
-            `y` does not hold numbers, for example; raised before the pass.
+            `y` is not valid, for example if it does not hold numbers. This is raised before the
+            pass over the samples.
 
         Examples
         --------
@@ -361,7 +367,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         return self._partial_fit(X, y, sample_weight=sample_weight)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R², the fraction of the variance that is explained, on samples.
+        """Return R², the fraction of the variance of the values that is explained.
 
         Samples that cannot be read are left out, with a warning, if ``extractor__on_error`` is
         ``"nan"``.

@@ -38,113 +38,118 @@ from featx.inputs.samples import Samples
 class FeatureExtractor(TransformerMixin, ExtractorParams):
     """Turn images into embeddings with a frozen, pretrained Keras network.
 
-    Each distinct sample goes through the network once, ever: a cache on disk keeps its embedding
-    under a digest of the sample's content and of everything that decides the numbers.
+    The network embeds each distinct sample once. A cache on disk keeps the embedding; its key
+    covers the content of the sample and everything else that the embedding depends on.
 
     Parameters
     ----------
     backbone : str, Path, keras.Model or callable, default="mobilenet_v2"
-        A name from :func:`list_backbones`, a preset of KerasHub, the path of a ``.keras`` file, a
-        model, or a callable ``input_shape -> keras.Model`` (called once per process and input
-        shape). Presets need ``featx[hub]``, and are written ``"keras_hub:dinov2_base"``,
+        Name from :func:`list_backbones`, preset of KerasHub, path of a ``.keras`` file, model, or
+        callable ``input_shape -> keras.Model``, which is called once per process and input shape.
+        Presets need ``featx[hub]``, and are written ``"keras_hub:dinov2_base"``,
         ``"keras_hub:hf://owner/name"``, ``"keras_hub:kaggle://..."`` or ``"keras_hub:FOLDER"``.
     weights : "pretrained", None, str or Path, default="pretrained"
-        Weights of a named backbone. "pretrained" stands for the published ones, which Keras
+        Weights of a named backbone. "pretrained" stands for the published weights, which Keras
         downloads once (those of "tiny" come with featx); "imagenet" is another name for them. None
-        stands for random ones, from a fixed seed. A path is that of a file of weights.
+        stands for random weights from a fixed seed. A path leads to a file of weights.
     backbone_params : dict, default=None
         Parameters for the constructor of a named backbone, such as ``{"alpha": 0.35}``.
     preprocessing : {"auto", "tf", "torch", "caffe", "unit", None} or keras.Layer, default="auto"
-        Scaling of pixels from 0 to 255. "auto" is the named network's own, and none for a model
-        that was passed. The constants of "torch" and "caffe" are averaged for gray images, and
-        repeated for more channels than three.
+        Scaling of pixels, which are from 0 to 255. "auto" is the scaling that belongs to a named
+        network; a model that is passed gets pixels without scaling. The constants of "torch" and
+        "caffe" are averaged for one channel, and repeated for more than three channels.
     layer : str, default=None
-        Name of the layer whose output is read; None is the output of the network.
+        Name of the layer whose output is pooled; None is the output of the network.
     pooling : str or None, default="auto"
         Pooling that turns activations (h, w, c), or token vectors (n_tokens, c), into one vector:
-        "avg", "max", both side by side ("avgmax"), or the generalized mean with exponent 3 ("gem").
-        Of the tokens of a vision transformer, "cls" is the class token, and "patches" the mean of
-        the patches; "cls+patches" and "cls+avg" put two vectors side by side. "flatten" keeps all
-        values, and None keeps the shape. Vectors are never pooled. "auto" is the pooling that a
-        text preset names, else the class token if there is one, else "avg".
+        "avg", "max", both side by side ("avgmax"), or the generalized mean with exponent 3
+        ("gem"). For the tokens of a vision transformer, "cls" is the class token, and "patches"
+        the mean of the patches; "cls+patches" and "cls+avg" put two vectors side by side.
+        "flatten" keeps all values in one vector, and None keeps their shape. Vectors are never
+        pooled. "auto" is the pooling that a text preset names, otherwise the class token if there
+        is one, otherwise "avg".
     n_prefix_tokens : int, default=None
-        Number of tokens before the patches: class token, registers, distillation token. None is the
-        number that featx knows for a KerasHub backbone.
+        Number of tokens before the patches: class token, registers and distillation token. With
+        None, featx finds the number for a KerasHub backbone.
     input_size : int or (int, int), default=None
         Height and width in pixels to which images are resized; None is the network's default.
     resize : {"stretch", "crop", "pad"}, default="stretch"
-        How images of another aspect ratio get the input size. "stretch" changes the ratio; the
-        others keep it. "crop" covers the input and cuts out the center, as in most published
-        evaluations. "pad" fits the entire image in, and fills the rest with black (zeros).
+        How images of another aspect ratio are resized to the input size. "stretch" changes the
+        ratio, and the others keep it. "crop" covers the input with the image and cuts out its
+        center, as in most published evaluations. "pad" fits the entire image into the input, and
+        fills the rest with black (zeros).
     in_channels : int, default=None
         Number of channels of the images, for a named network; None is three. The kernel of the
-        first convolution is adapted as in timm: summed over the colors for gray images, else
+        first convolution is adapted as in timm: summed over the colors for one channel, otherwise
         repeated along the channels and rescaled. For one channel, files are read as gray images;
         otherwise, files must have that many channels.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
-        Cache of the embeddings. "auto" is ``$FEATX_CACHE`` or the user's cache folder; None keeps
-        nothing.
+        Cache of the embeddings, or its folder. "auto" is ``$FEATX_CACHE`` or the user's cache
+        folder; with None, nothing is cached.
     batch_size : int or "auto", default="auto"
-        Samples per call of the network.
+        Number of samples per call of the network. "auto" finds it, and halves it if memory runs
+        out.
     precision : {"float32", "tf32", "bfloat16", "float16"}, default="float32"
         Precision in which the network computes; each has its own rows in the cache. "bfloat16" is
-        twice as fast on CPUs and GPUs that support it; "tf32" and "float16" are for GPUs.
+        often more than twice as fast on CPUs and GPUs that support it; "tf32" and "float16" are
+        for GPUs.
     engine : {"auto", "keras", "openvino", "onnx"}, default="auto"
         Library that runs the network. Embeddings of two engines differ by at most 1e-4 of their
-        length in float32, and by the rounding of 16 bits in other precisions. "auto" is Keras; on a
-        CPU it is OpenVINO (``featx[openvino]``) if the pass is long enough to pay for the
+        length in float32, and by the rounding of 16 bits in other precisions. "auto" is Keras, but
+        OpenVINO (``featx[openvino]``) on a CPU if the pass is long enough to pay for the
         conversion of the network, or if the cache holds the converted network. Unless `engine` is
-        "keras", the first pass of a named network or a file in float32 stores the converted network
-        in the cache: a later process then embeds new samples without TensorFlow and Keras.
+        "keras", the first pass of a named network or a file in float32 stores the converted
+        network in the cache; later processes then embed new samples without TensorFlow and Keras.
     also_cache : sequence of str or (str, str), default=()
-        Further layers, or (layer, pooling) pairs, that a pass stores as well, so that a search over
-        them needs one pass in all. A layer alone gets the pooling `pooling`; None is the output of
-        the network. Samples that can no longer be read get no rows for these layers.
+        Further layers, or (layer, pooling) pairs, whose embeddings a pass stores as well, so that
+        a search over them needs only one pass. A layer without a pooling gets `pooling`; None is
+        the output of the network. Samples that can no longer be read get no rows for these layers.
     views : int, default=1
-        Number of embeddings of each sample: one of the sample unchanged, and ``views - 1`` of
+        Number of embeddings of each sample: one of the unchanged sample, and ``views - 1`` of
         augmented views that `augment` makes. (The `views` of :class:`FineTune` counts augmented
-        views only.) The sample and the number of a view determine it, so each is embedded once.
-        Estimators train their heads on all embeddings. :meth:`transform` returns their mean, for
-        which a linear head predicts the mean of their scores. `views` may be changed after `fit`,
-        to predict from more or fewer of them.
+        views only.) A view depends only on the sample, `augment` and the number of the view, so
+        each view is embedded once. Estimators train their heads on all embeddings.
+        :meth:`transform` returns their mean, for which a linear head predicts the mean of their
+        scores. `views` may be changed after `fit`, to predict from more or fewer views.
     augment : None, "standard", keras.Layer or sequence of them, default=None
-        Layers that make augmented views of images, given pixels from 0 to 255; "standard" flips,
-        shifts, zooms and rotates them and changes their contrast a little. `fit` warns if
-        ``views=1``, which does not use it.
+        Keras layers that make augmented views from images with pixels from 0 to 255. "standard"
+        flips, shifts, zooms and rotates images and changes their contrast a little. With
+        ``views=1``, `augment` is not used, and `fit` warns.
     on_error : {"raise", "nan"}, default="raise"
-        What samples that cannot be read lead to: an error, or rows of NaN and one warning.
+        What happens if samples cannot be read: an error, or rows of NaN and one warning.
     n_jobs : int, default=None
         Number of threads that decode images; None is one per core.
     verbose : int or callable, default=0
-        Progress bar for passes of more than two seconds, if it is not 0; a function is called with
-        the number of samples done and the total.
+        Progress bar for passes of more than two seconds if it is a number other than 0. A function
+        is called with the number of samples done and the total.
 
     Attributes
     ----------
     array_shape_ : tuple of int or None
-        Shape of one sample, if all samples that ``fit`` saw were arrays of one shape.
+        Shape of one sample if all samples in ``fit`` were arrays of one shape, otherwise None.
     feature_shape_ : tuple of int
         Shape of one embedding.
     float_range_ : tuple of float or None
-        Range of floating-point pixels: ``(0.0, 255.0)`` once ``fit`` has seen that they are not
-        scaled to 0..1, so that a single dark image is accepted. None if ``fit`` saw no
-        floating-point images, or only black ones: each ``transform`` then checks its own images.
+        Range of floating-point pixels: ``(0.0, 255.0)`` if the images in ``fit`` were not scaled
+        to 0..1, so that ``transform`` accepts a single dark image. None if ``fit`` got no
+        floating-point images, or only black ones; each ``transform`` then checks its own images.
     space_ : Space
-        Everything that decides the numbers, as of ``fit``; ``space_digest_`` is its digest.
+        Everything that the embeddings depend on except the samples, as of ``fit``;
+        ``space_digest_`` is its digest.
     n_features_in_ : int
-        Number of columns, for vectors and for frames; one for a frame of images.
+        Number of columns of vectors and data frames; one for a frame of images.
     feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype object
-        Names of the columns, for frames only.
+        Names of the columns of a data frame.
     report_ : Bunch
         Report of the last ``transform``, with these items:
 
         - ``n_samples``; ``n_unread``, samples that could not be read;
         - ``n_hits``, rows found in the cache; ``n_forward``, samples and augmented views that went
-          through the backbone; ``n_above_frontier``, those of them that went through its fine-tuned
-          part only;
-        - ``seconds``, dict from each stage to its time; ``bytes_read`` and ``bytes_written``, of
-          the cache;
-        - ``engine``, None if the network did not run, and ``batch_size``;
+          through the backbone; ``n_above_frontier``, those of them that went through its
+          fine-tuned part only, from cached activations;
+        - ``seconds``, dict from each stage to its time; ``bytes_read`` and ``bytes_written``, the
+          bytes read from and written to the cache;
+        - ``engine`` and ``batch_size``, which are None if the network did not run;
         - ``sample_digests``, the 1,024 smallest digests of the samples' contents, with which
           ``featx evaluate`` finds images that the model was trained on.
 
@@ -182,7 +187,7 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         Returns
         -------
         FeatureExtractor
-            The fitted extractor itself.
+            The extractor itself, fitted.
 
         Raises
         ------
@@ -219,18 +224,18 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
             from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of these; or (n, p)
             vectors for a backbone that takes vectors. Tensors and columns of other libraries are
             accepted as well. So are lazy sequences, which make an item when they are indexed, such
-            as a PyTorch ``Dataset`` of images without labels, or a column of Hugging Face's
-            ``datasets``: each item is read once per pass, and few are in memory at a time.
+            as a PyTorch ``Dataset`` of images without labels, or a column of a Hugging Face
+            ``Dataset``. Each item is read once per pass, and only a few are in memory at a time.
         out : ndarray of shape (n_samples, n_features), float32, default=None
-            Array for the embeddings, such as ``numpy.lib.format.open_memmap(...)`` for more than
-            fits in memory; None makes one.
+            Array that receives the embeddings, such as ``numpy.lib.format.open_memmap(...)`` if
+            they do not fit in memory; None makes a new one.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            Embeddings in the order of the samples, `out` if it was passed; the mean over augmented
-            views, if there are several. With ``pooling=None``, the shape is that of the layer
-            output: ``(n_samples, *feature_shape_)``.
+            Embeddings in the order of the samples, in `out` if it was passed. If ``views`` is more
+            than 1, they are means over the views. With ``pooling=None``, the shape is that of the
+            layer output: ``(n_samples, *feature_shape_)``.
 
         Raises
         ------
@@ -261,7 +266,7 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         return self._extract(inputs, source, out=out)
 
     def transform_views(self, X: Any) -> np.ndarray:
-        """Embed each augmented view of samples; the network runs only for missing ones.
+        """Embed each view of samples; the network runs only for those without a row in the cache.
 
         Parameters
         ----------
@@ -300,7 +305,7 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
 
     @with_callbacks
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit to samples, and embed them, in one pass.
+        """Fit the extractor and embed the samples in one pass.
 
         Parameters
         ----------
@@ -402,8 +407,8 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         others : sequence of EmbeddingSource
             Sources of the other layers.
         source : EmbeddingSource, default=None
-            Source of the embeddings, if the other layers are those of a copy of the backbone; None
-            is :meth:`current_source`.
+            Source of the embeddings if the other layers belong to a copy of the backbone; None is
+            :meth:`current_source`.
 
         Returns
         -------

@@ -25,7 +25,7 @@ COMMAND_GROUPS = {
     "Look at images": ("check", "similar"),
     "Train and evaluate": ("cv", "fit", "evaluate", "compare", "report", "card"),
     "Use a network or a model": ("extract", "predict", "export"),
-    "Look after the cache": ("cache",),
+    "Manage the cache": ("cache",),
 }
 EXAMPLES = {
     "demo": ("featx demo --out featx-demo",),

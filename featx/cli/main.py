@@ -91,7 +91,7 @@ _EXIT_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
-    """Transfer learning: every image goes through the frozen network once, ever.
+    """Transfer learning: each image goes through the frozen network only once.
 
     Exit codes: 0 success, 1 damage found, 2 usage, 3 input, 4 backbone or weights, 5 saved file,
     6 disk, 70 bug of featx, 129, 130, 143 interrupted, 141 output not read.

@@ -20,92 +20,99 @@ _LOSSES = ("auto", "cross_entropy", "binary_cross_entropy", "squared_hinge", "ms
 
 
 class FineTune(FeatxEstimator):
-    """Parameters of fine-tuning: the top of a backbone is trained with Keras, after the head.
+    """Parameters of fine-tuning, which trains the top of a backbone with Keras after the head.
 
-    It is passed to :class:`TransferClassifier` and :class:`TransferRegressor` as ``fine_tune=``;
-    its parameters nest: ``fine_tune__learning_rate``. Training starts exactly from the head (linear
-    probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054). If the head is not linear, a
-    logistic regression, or ridge for regressors, takes its place. Without augmentation, the inputs
-    of the first unfrozen layer are computed once and kept in the cache, and an epoch runs only the
-    layers above.
+    Pass it to :class:`TransferClassifier` or :class:`TransferRegressor` as ``fine_tune=``; a
+    search can set its parameters as ``fine_tune__learning_rate`` and so on. Training starts from
+    exactly the fitted head (linear probing, then fine-tuning: Kumar et al. 2022, arXiv
+    2202.10054), or from a logistic or ridge regression if the head is not linear. Without
+    augmentation, the inputs of the first unfrozen layer are computed once and kept in the cache,
+    and an epoch runs only the layers above.
 
     Parameters
     ----------
     unfreeze : int, float or str, default=1
         Part of the backbone that is trained: a number of blocks from the top; a fraction of the
-        blocks, above 0 and below 1; the name of the lowest trained layer or block, as `layer` takes
-        it ("conv5_block3_out", "encoder:3"); a regular expression that is searched for in the names
-        of layers; "all"; "norm", the scales and offsets of all normalizations; or "bias", the
-        biases of all layers. The command ``featx backbones NAME`` lists the blocks.
+        blocks, above 0 and below 1; the name of the lowest trained layer or block, as `layer`
+        takes it ("conv5_block3_out", "encoder:3"); a regular expression that is searched for in
+        the names of layers; "all"; "norm", the scales and offsets of all normalizations; or
+        "bias", the biases of all layers. The command ``featx backbones NAME`` lists the blocks.
     epochs : int, default=10
-        Number of epochs, at most.
+        Largest number of epochs.
     learning_rate : float or "find", default=1e-4
-        Highest rate that the schedule reaches. "find" tries rising rates on some batches and takes
-        a tenth of the rate at which the loss is lowest (Smith 2017, arXiv 1506.01186).
+        Highest learning rate of the schedule. "find" tries rising rates on some batches, and uses
+        a tenth of the rate with the lowest loss (Smith 2017, arXiv 1506.01186).
     optimizer : {"adamw", "adam", "sgd", "rmsprop", "adagrad"} or keras.optimizers.Optimizer, \
 default="adamw"
-        Optimizer by name, or an optimizer object, which is copied. "sgd" has Nesterov momentum of
-        0.9. The learning rate of an object replaces `learning_rate`; if it is a schedule of Keras,
-        it replaces `schedule` too. Biases and normalizations have no weight decay.
+        Name of an optimizer, or an optimizer object, which is copied. "sgd" has a Nesterov
+        momentum of 0.9. The learning rate of an object replaces `learning_rate`; if it is a Keras
+        schedule, it also replaces `schedule`. Weight decay does not apply to biases and
+        normalizations.
     schedule : {"cosine", "one-cycle", "constant"}, default="cosine"
-        Course of the learning rate. It rises for the first 10% of all steps, and for 30% with
+        Course of the learning rate. It rises during the first 10% of all steps, or 30% with
         "one-cycle" (Smith 2018, arXiv 1803.09820).
     layer_decay : float, default=1.0
-        Factor of the learning rate from each block to the one below it (Clark et al. 2020,
-        arXiv 2003.10555).
+        Factor by which the learning rate of each block is multiplied for the block below it (Clark
+        et al. 2020, arXiv 2003.10555).
     label_smoothing : float, default=0.0
-        Smoothing of the targets of cross-entropies, from 0 to below 1.
+        Label smoothing for cross-entropy losses, from 0 to below 1.
     mixup : float, default=0.0
-        Parameter of the Beta distribution, 0 for no mixup (Zhang et al. 2018, arXiv 1710.09412).
-        Where training starts from the cache, activations are mixed (Verma et al. 2019,
-        arXiv 1806.05236).
+        Parameter of the Beta distribution of mixup; 0 is no mixup (Zhang et al. 2018, arXiv
+        1710.09412). If training starts from cached activations, these are mixed (Verma et al.
+        2019, arXiv 1806.05236).
     augment : None, "standard", keras.Layer or sequence of them, default=None
-        Random changes of the training images, given pixels from 0 to 255; "standard" flips, shifts,
-        zooms and rotates them and changes their contrast a little. Without `views`, each epoch then
-        starts from pixels.
+        Keras layers that randomly change the training images, with pixels from 0 to 255.
+        "standard" flips, shifts, zooms and rotates images and changes their contrast a little.
+        Each epoch then starts from pixels, unless `views` is set.
     views : int or None, default=None
-        Number of augmented views of each image that are kept in the cache. Each epoch takes the
-        next view, and runs only the layers above. None makes new views in each epoch.
+        Number of augmented views of each image whose activations are kept in the cache. Each epoch
+        uses the next view, and runs only the unfrozen layers. With None, each epoch makes new
+        views.
     class_weight : None, "balanced" or dict, default=None
         Weights of the classes, as in scikit-learn.
     loss : {"auto", "cross_entropy", "binary_cross_entropy", "squared_hinge", "mse", "huber"}, \
 default="auto"
-        "auto" follows the head: cross-entropy if it has probabilities, squared hinge if it has
-        scores only, mean squared error for regressors, whose targets are standardized.
+        Loss that is minimized. "auto" depends on the head: cross-entropy if it has probabilities,
+        squared hinge if it has only scores, and mean squared error for regressors, whose targets
+        are standardized.
     batch_size : int, default=32
-        Samples per step. When memory runs out, it is halved and gradients are accumulated.
+        Number of samples per step. If memory runs out, batches are halved and their gradients
+        accumulated.
     validation : float or cross-validator, default=0.2
         Fraction of the samples that is held out to select the best epoch, and to decide between
-        the head and the fine-tuned model: the latter is kept if its score, or at no lower score its
-        loss, is better by more than the standard error of the difference. The split is stratified
-        for classifiers, and keeps groups together. A cross-validator gives its first split.
+        the head and the fine-tuned model. The fine-tuned model is kept if its score is better by
+        more than the standard error of the difference; for classifiers, also if its score is no
+        lower and its loss is better by more than that and by 1% or more. The split is stratified
+        for classifiers, and keeps groups together. If a cross-validator is passed, its first split
+        is used.
     patience : int or None, default=5
-        Number of epochs without a better validation score, or a lower loss at the same score, after
-        which training stops; None never stops it.
+        Number of epochs after which training stops if there was no better validation score, or a
+        lower loss at the same score. With None, training never stops early.
     refit : bool, default=False
         True if a fine-tuned model that is kept is trained again on all samples, from a head fitted
-        on all of them, up to the best epoch. This takes as long as the first training, and helps
-        with few samples. The scores in `report_` remain those of the first training.
+        on all of them, up to the best epoch. This takes about as long as the first training, and
+        helps if there are few samples. The scores in `report_` are those of the first training.
     batch_norm : {"frozen", "trained"}, default="frozen"
-        Treatment of batch normalizations in unfrozen blocks; "frozen" keeps their statistics and
-        scales.
+        Treatment of batch normalizations in unfrozen blocks. "frozen" keeps their statistics and
+        scales unchanged.
     precision : {"float32", "bfloat16"}, default="float32"
-        Precision in which the unfrozen layers compute; weights are float32.
+        Precision in which the unfrozen layers compute; their weights are always float32.
     max_cache_bytes : int, default=20 GB
-        Largest size of the activations in the cache, in bytes; if they are larger, each epoch
-        starts from pixels.
+        Largest size of the cached activations, in bytes. If they are larger, each epoch starts
+        from pixels.
     strategy : {"always", "auto"}, default="always"
-        Decision whether to fine-tune. "auto" first estimates, from the learning curve of the head
-        and a short trial, whether fine-tuning is worth its time; it reports the estimate, and keeps
-        the head if it is not.
+        Condition for fine-tuning. With "auto", a trial first trains for a few epochs on at most
+        1,000 samples. If that improves neither the validation score nor the loss by 2%, the head
+        is kept. `report_.trial` has the result, with the learning curve of the head and the
+        estimated time.
     distill_to : backbone, FeatureExtractor or None, default=None
-        Smaller backbone that is trained, as a whole, half on the labels and half on the
-        probabilities, at temperature 2, or values that the head or the fine-tuned model predicts
-        for the training samples (Hinton et al. 2015, arXiv 1503.02531). The other parameters hold
-        for both trainings. The estimator then predicts with the smaller backbone alone.
+        Smaller backbone to train by distillation (Hinton et al. 2015, arXiv 1503.02531). All its
+        layers are trained, half on the labels, and half on the predictions of the larger model for
+        the training samples: probabilities at temperature 2, or values. The other parameters apply
+        to both trainings. The estimator then predicts with the smaller backbone alone.
     callbacks : sequence of keras.callbacks.Callback, default=()
-        Callbacks that get ``loss``, ``val_loss`` and ``val_score`` of each epoch; clones share
-        them.
+        Callbacks that get the ``loss``, ``val_loss`` and ``val_score`` of each epoch. Clones of
+        the estimator share the callbacks.
 
     See Also
     --------
@@ -125,7 +132,7 @@ default="auto"
         FineTune(optimizer=AdamW(1e-4, use_ema=True, ema_momentum=0.99))
         FineTune(optimizer=SGD(1e-3, momentum=0.9))
 
-    A longer warm-up is a schedule of Keras in the optimizer, such as ``CosineDecay(0.0, n_steps,
+    For a longer warm-up, give the optimizer a Keras schedule, such as ``CosineDecay(0.0, n_steps,
     warmup_target=1e-4, warmup_steps=200)``. To unfreeze blocks gradually (Howard and Ruder 2018,
     arXiv 1801.06146), fit repeatedly, each time from the backbone that the last fit trained::
 
