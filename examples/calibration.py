@@ -19,7 +19,7 @@ from featx import TransferClassifier, evaluate, load_image_folder
 
 folder = load_image_folder(image_folder())
 X, test, y, y_test = train_test_split(
-    folder.data, folder.target, train_size=0.3, stratify=folder.target, random_state=0
+    folder.data, folder.target, train_size=0.5, stratify=folder.target, random_state=0
 )
 
 # %%

@@ -40,7 +40,7 @@ for path in paths:
 numbers = [f"ink_{row}" for row in range(8)]
 X = pd.DataFrame(np.array(inks), columns=numbers)
 X["image"] = uppers
-print(X.head(3).round(1).to_string())
+print(X[numbers].head(3).round(1).to_string())
 
 figure, axes = plt.subplots(1, 6, figsize=(9, 1.2), layout="constrained")
 for ax, image, label in zip(axes, uppers, y, strict=False):

@@ -27,15 +27,15 @@ classifier = TransferClassifier("tiny").fit(train, y_train)
 queries = [test[np.flatnonzero(y_test == name)[0]] for name in folder.target_names[:5]]
 similar = find_similar(queries, train, extractor=classifier.extractor_, k=6)
 
-figure, axes = plt.subplots(len(queries), 7, figsize=(9, 7.5), layout="constrained")
+figure, axes = plt.subplots(len(queries), 7, figsize=(9, 8), layout="constrained")
 for row, query, indices, cosines in zip(
     axes, queries, similar.indices, similar.similarity, strict=True
 ):
     row[0].imshow(plt.imread(query), cmap="gray")
-    row[0].set_title("query", fontweight="bold")
+    row[0].set_title("query", fontsize="small", fontweight="bold")
     for ax, index, cosine in zip(row[1:], indices, cosines, strict=True):
         ax.imshow(plt.imread(train[index]), cmap="gray")
-        ax.set_title(f"{y_train[index]} ({cosine:.2f})")
+        ax.set_title(f"{y_train[index]}\n{cosine:.2f}", fontsize="small")
 for ax in axes.flat:
     ax.axis("off")
 plt.show()
@@ -50,5 +50,6 @@ n_for = (y_train[neighbors.indices] == predicted[:, None]).sum(axis=1)
 is_right = predicted == y_test
 accuracy = {}
 for name, chosen in {"all ten": n_for == 10, "fewer": n_for < 10}.items():
-    accuracy[name] = is_right[chosen].mean()
-    print(f"{name:7} speak for it: {chosen.sum():4} images, accuracy {accuracy[name]:.3f}")
+    if chosen.any():
+        accuracy[name] = is_right[chosen].mean()
+        print(f"{name:7} speak for it: {chosen.sum():4} images, accuracy {accuracy[name]:.3f}")

@@ -40,7 +40,7 @@ figure, axes = plt.subplots(2, 6, figsize=(9, 3.8), layout="constrained")
 for ax, row in zip(axes.flat, issues.indices, strict=False):
     ax.imshow(plt.imread(folder.data[row]), cmap="gray")
     color = "tab:green" if is_changed[row] else "tab:red"
-    ax.set_title(f"{labels[row]} → {issues.suggested[row]}", color=color)
+    ax.set_title(f"{labels[row]}\n→ {issues.suggested[row]}", color=color, fontsize="small")
 for ax in axes.flat:
     ax.axis("off")
 figure.suptitle("given → suggested; green where the label was changed")

@@ -175,6 +175,7 @@ def test_onnx_model_gives_the_same_probabilities(run, folder):
     shown = run("onnx_model", folder)
     assert shown["difference"] < 1e-4
     assert shown["class_names"] == shown["classifier"].classes_.tolist()
+    assert shown["metadata"].keys() == {"class_names", "inputs", "full_precision"}
 
 
 @pytest.mark.parametrize("name", NAMES)
