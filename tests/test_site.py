@@ -26,6 +26,7 @@ OF_THE_SITE = "sphinx_gallery", "myst_parser", "pydata_sphinx_theme", "sphinx_co
 SHOWN_PAGES = (
     "index.html",
     "guide/inputs.html",
+    "api/generated/featx.FeatureExtractor.html",
     "api/generated/featx.TransferClassifier.html",
     "commands/cv.html",
     "gallery/index.html",
