@@ -79,6 +79,14 @@ def test_configuration_lists_members_of_classes():
     assert configuration["release"] == featx.__version__
 
 
+def test_constant_is_described_by_its_comment():
+    from public_names import describe_constant
+
+    lines = ["Built-in mutable sequence."]
+    describe_constant(None, "data", "featx.TRUSTED_TYPES", featx.TRUSTED_TYPES, None, lines)
+    assert lines[0].startswith("Types of featx that skops has to trust")
+
+
 def test_api_groups_name_public_names_once():
     index = (DOCS / "api" / "index.md").read_text(encoding="utf-8")
     blocks = re.findall(r"\.\. autosummary::\n(?: +:.*\n)+\n((?: +\w+\n)+)", index)
