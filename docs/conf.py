@@ -70,6 +70,7 @@ html_favicon = "_static/featx.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_search_summary = False  # browsers let no page that is opened from disk fetch others
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {

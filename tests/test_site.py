@@ -290,6 +290,14 @@ def open_pages(pages, site):
     return faults
 
 
+def found_pages(pages, site, word):
+    """Return the titles of the pages that a search for a word finds."""
+    page = pages.open(site / "search.html")
+    page.goto(f"{(site / 'search.html').as_uri()}?q={word}")
+    page.wait_for_selector("#search-results li")
+    return page.locator("#search-results li").all_inner_texts()
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not all(map(importlib.util.find_spec, OF_THE_SITE)), reason="needs featx[docs]")
 def test_built_site_has_no_faults(tmp_path, browser):
@@ -299,4 +307,5 @@ def test_built_site_has_no_faults(tmp_path, browser):
     assert list(faults(site)) == []
     with contextlib.closing(WatchedPages(browser, site)) as pages:
         assert open_pages(pages, site) == []
+        assert "near_duplicates" in " ".join(found_pages(pages, site, "duplicates"))
     assert pages.faults == []
