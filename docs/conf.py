@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
-from class_members import public_members  # noqa: E402
+from public_names import public_members  # noqa: E402
 
 from featx import __version__  # noqa: E402
 
@@ -25,6 +25,7 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_copybutton",
+    "public_names",
     "gallery",
     "sphinx_gallery.gen_gallery",
     "command_pages",
@@ -69,6 +70,7 @@ html_favicon = "_static/featx.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_search_summary = False  # browsers let no page that is opened from disk fetch others
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {

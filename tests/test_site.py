@@ -26,6 +26,7 @@ OF_THE_SITE = "sphinx_gallery", "myst_parser", "pydata_sphinx_theme", "sphinx_co
 SHOWN_PAGES = (
     "index.html",
     "guide/inputs.html",
+    "api/generated/featx.FeatureExtractor.html",
     "api/generated/featx.TransferClassifier.html",
     "commands/cv.html",
     "gallery/index.html",
@@ -76,6 +77,14 @@ def test_configuration_lists_members_of_classes():
     assert {"fit", "predict", "predict_proba"} <= set(members["TransferClassifier"]["methods"])
     assert "get_params" not in members["EmbeddingCache"]["methods"]
     assert configuration["release"] == featx.__version__
+
+
+def test_constant_is_described_by_its_comment():
+    from public_names import describe_constant
+
+    lines = ["Built-in mutable sequence."]
+    describe_constant(None, "data", "featx.TRUSTED_TYPES", featx.TRUSTED_TYPES, None, lines)
+    assert lines[0].startswith("Types of featx that skops has to trust")
 
 
 def test_api_groups_name_public_names_once():
@@ -281,6 +290,14 @@ def open_pages(pages, site):
     return faults
 
 
+def found_pages(pages, site, word):
+    """Return the titles of the pages that a search for a word finds."""
+    page = pages.open(site / "search.html")
+    page.goto(f"{(site / 'search.html').as_uri()}?q={word}")
+    page.wait_for_selector("#search-results li")
+    return page.locator("#search-results li").all_inner_texts()
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not all(map(importlib.util.find_spec, OF_THE_SITE)), reason="needs featx[docs]")
 def test_built_site_has_no_faults(tmp_path, browser):
@@ -290,4 +307,5 @@ def test_built_site_has_no_faults(tmp_path, browser):
     assert list(faults(site)) == []
     with contextlib.closing(WatchedPages(browser, site)) as pages:
         assert open_pages(pages, site) == []
+        assert "near_duplicates" in " ".join(found_pages(pages, site, "duplicates"))
     assert pages.faults == []

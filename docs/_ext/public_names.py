@@ -1,10 +1,17 @@
-"""Public members of the classes of featx, for the template of an API page."""
+"""Public names of featx for the API pages: members of classes, and what constants are.
+
+``setup`` makes this module a Sphinx extension.
+"""
 
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING, Any
 
 import featx
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 
 def members_of(cls: type) -> dict[str, list[str]]:
@@ -27,3 +34,23 @@ def public_members() -> dict[str, dict[str, list[str]]]:
     """Return the members of each public class of featx."""
     public = {name: getattr(featx, name) for name in featx.__all__}
     return {name: members_of(cls) for name, cls in public.items() if inspect.isclass(cls)}
+
+
+def describe_constant(_: Sphinx, what: str, name: str, *about: Any) -> None:
+    """Describe a constant by the comment above it, of which autodoc knows only where it is set.
+
+    Without it, autodoc repeats the docstring of the constant's type.
+    """
+    from sphinx.pycode import ModuleAnalyzer
+
+    lines: list[str] = about[-1]
+    module, _dot, constant = name.rpartition(".")
+    if what == "data" and module == "featx":
+        analyzer = ModuleAnalyzer.for_module(f"featx.{featx._HOMES[constant]}")
+        lines[:] = analyzer.find_attr_docs()["", constant]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the descriptions with Sphinx, before numpydoc reads them."""
+    app.connect("autodoc-process-docstring", describe_constant, priority=400)
+    return {"parallel_read_safe": True}
