@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from featx.inputs.resize import REDUCING_GAP
+
 _MODES = {1: "L", 3: "RGB"}
 _RESIZES = {
     "stretch": "image.resize(({width}, {height}), Image.Resampling.LANCZOS)",
@@ -77,8 +79,11 @@ def _reading_lines(inputs: dict[str, Any]) -> list[str]:
     if None in inputs["shape"]:  # the model resizes
         pixels = "image"
     axis = ", ..., np.newaxis" if mode == "L" else ""
+    decoded = REDUCING_GAP * max(height, width)
     return [
         "from PIL import Image, ImageOps",
-        f'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")',
+        'image = Image.open("photo.jpg")',
+        f"image.draft(None, ({decoded}, {decoded}))  # large JPEG files are decoded smaller",
+        f'image = ImageOps.exif_transpose(image).convert("{mode}")',
         f"inputs = np.asarray({pixels})[np.newaxis{axis}]",
     ]

@@ -12,6 +12,7 @@ from PIL import Image
 from featx import load
 from featx.cli.run_code import run_code
 from featx.engines.registry import missing_packages
+from featx.inputs.images import decode_to
 
 IMAGE = {"dtype": "uint8", "shape": [64, 48, 3], "size": [64, 48], "resize": "stretch"}
 
@@ -68,9 +69,20 @@ def test_code_resizes_to_the_input(resize, n_channels, shape):
     inputs = {**IMAGE, "resize": resize, "shape": [64, 48, n_channels]}
     code = run_code(Path("m.onnx"), "onnx", inputs, names_columns=True)
     found = {}
-    exec("\n".join(code.splitlines()[:4]), found)
+    exec("\n".join(code.splitlines()[:6]), found)
     assert found["inputs"].shape == shape
     assert found["inputs"].dtype == np.uint8
+
+
+def test_code_decodes_large_jpeg_as_featx(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("photo.jpg")
+    code = run_code(Path("m.onnx"), "onnx", IMAGE, names_columns=True)
+    found = {}
+    exec("\n".join(code.splitlines()[:6]), found)
+    expected = decode_to(Path("photo.jpg").read_bytes(), (64, 48, 3))
+    assert np.abs(found["inputs"][0] - expected.astype(float)).mean() < 1
 
 
 def test_code_for_other_channels_reads_arrays():
