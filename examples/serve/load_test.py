@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import quantiles
 
 
-def send_requests(args, image, times):
-    """Send an image again and again over one connection, and note the time of each answer."""
+def send_requests(args, image, times, errors):
+    """Send an image again and again over one connection, and note the time of each response."""
     connection = http.client.HTTPConnection("127.0.0.1", args.port, timeout=60)
     end = time.perf_counter() + args.seconds
     while time.perf_counter() < end:
@@ -21,7 +21,8 @@ def send_requests(args, image, times):
         response = connection.getresponse()
         content = response.read()
         if response.status != 200:
-            raise SystemExit(f"{response.status}: {content.decode()}")
+            errors.append(f"{response.status}: {content.decode()}")
+            break
         times.append(time.perf_counter() - start)
     connection.close()
 
@@ -34,20 +35,24 @@ def main():
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
-    times, image = [], args.image.read_bytes()
+    times, errors, image = [], [], args.image.read_bytes()
     threads = [
-        threading.Thread(target=send_requests, args=(args, image, times))
+        threading.Thread(target=send_requests, args=(args, image, times, errors))
         for _ in range(args.connections)
     ]
+    start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    seconds = time.perf_counter() - start
+    if errors:
+        raise SystemExit(errors[0])
     if len(times) < 2:
-        raise SystemExit("fewer than two answers: is the service running?")
+        raise SystemExit("fewer than two responses: is the service running?")
     percentiles = quantiles(times, n=100)
     p50, p99 = 1e3 * percentiles[49], 1e3 * percentiles[98]
-    print(f"{len(times) / args.seconds:.0f} requests/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    print(f"{len(times) / seconds:.1f} requests/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms")
 
 
 if __name__ == "__main__":
