@@ -100,7 +100,7 @@ def page(context: click.Context) -> str:
 
 
 def write_pages(app: Sphinx) -> None:
-    """Write all pages, and remove those of commands that are no more."""
+    """Write all pages, and remove those of commands that no longer exist."""
     folder = Path(app.srcdir, "commands")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -47,12 +47,12 @@ def diagrams() -> dict[Path, str]:
 
 
 def mark(text: str) -> str:
-    """Return the line that says of which text an SVG file is the drawing."""
+    """Return the first line of an SVG file, which identifies the text that it was drawn from."""
     return f"<!-- diagram {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
 
 
 def show_drawing(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Replace the diagram of a page that is about to be read by its drawing."""
+    """Replace the diagram in a page with its drawing, before Sphinx reads the page."""
     page = Path(app.env.doc2path(docname))
     drawing = Path(os.path.relpath(drawing_of(page), page.parent)).as_posix()
     content[0] = FENCE.sub(f"![Diagram of this page]({drawing})", content[0])

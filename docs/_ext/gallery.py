@@ -50,7 +50,7 @@ def warning_line(message: Warning | str, category: type[Warning], *_: object) ->
 
 
 def prepare_examples(app: Sphinx, config: Config) -> None:
-    """Copy the examples to where they run, and remove the pages of those that are no more."""
+    """Copy the examples to where they run, and remove pages of those that no longer exist."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
     copied = [*EXAMPLES.glob("*.py"), DOCS / "_templates" / "GALLERY_HEADER.rst"]
     for path in copied:

@@ -1,4 +1,4 @@
-"""Links from pages to files of the repository, made links to pages of the site where there is one.
+"""Change links to files of the repository into links to the pages of the site that show them.
 
 In the repository, ``[CONTRIBUTING.md](../CONTRIBUTING.md)`` is right: it works on a code host and
 in an editor. On the site, the same text is another page, and an example is a page of the gallery.
@@ -72,7 +72,7 @@ def relink_page(app: Sphinx, docname: str, content: list[str]) -> None:
 def relink_included(app: Sphinx, file: Path, _: str, content: list[str]) -> None:
     """Change the links of a file that a page includes."""
     path = Path(app.srcdir, file).resolve()
-    # Of the page, MyST passes the name without its folder.
+    # MyST passes the name of the page without its folder.
     content[0] = relink(content[0], path, Path(app.env.doc2path(app.env.docname)))
 
 

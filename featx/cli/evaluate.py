@@ -48,8 +48,8 @@ def evaluate(
 
     With --on-error nan, images that cannot be read are left out. The confusion matrix is shown if
     the terminal is wide enough for it, else the ten pairs of classes that are confused most often.
-    The file of --out has a row for each mistake, the most confident first. A line tells how many of
-    the images the model was trained on, if there are any.
+    The file of --out has a row for each mistake, the most confident first. A line reports how many
+    of the images the model was trained on, if there are any.
     """
     check_output(out, (".csv",), force=force)
     from featx.evaluation.metrics import evaluate as measure
@@ -87,7 +87,7 @@ def compare(models: tuple[str, ...], folder: str, as_json: bool, **options: Any)
     Each model is compared with the first: the difference of their accuracies with a 95% interval,
     and the p-value of McNemar's exact test. The p-values are not corrected for several models. With
     --on-error nan, images that one of the models cannot read are left out. A line for each model
-    tells how many of the images it was trained on, if there are any.
+    reports how many of the images it was trained on, if there are any.
     """
     if len(models) < 2:
         raise click.UsageError("expected two or more models, and a folder")

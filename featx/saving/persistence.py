@@ -136,8 +136,8 @@ def save(
     Notes
     -----
     The file keeps the parameters, the attributes that `fit` set, the report, the output format of
-    ``set_output``, digests of up to 1,024 training samples, by which ``featx evaluate`` knows them
-    again, and metadata requests except those of the head. It does not keep `cache`,
+    ``set_output``, digests of up to 1,024 training samples, by which ``featx evaluate`` recognizes
+    them, and metadata requests except those of the head. It does not keep `cache`,
     `also_cache`, `fine_tune`, a function passed as `verbose`, a generator passed as `random_state`,
     or the reference to activations that fine-tuning left in the cache.
 
@@ -295,7 +295,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
 
 
 def _remember_file_name(extractor: FeatureExtractor, path: Path) -> None:
-    """Tell the cache the file of a backbone that has no name, such as a fine-tuned one."""
+    """Record in the cache the file of a backbone that has no name, such as a fine-tuned one."""
     cache = extractor.resolved_cache()
     if cache is None or extractor.has_named_weights():
         return
