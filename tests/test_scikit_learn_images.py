@@ -163,7 +163,7 @@ TAKES = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("ensemble", TAKES)
-def test_ensemble_takes_the_forms_in_readme(ensemble, form, classifier, digits, paths, y):
+def test_ensemble_takes_the_forms_in_guide(ensemble, form, classifier, digits, paths, y):
     make, taken = TAKES[ensemble]
     X = FORMS[form](digits[0], paths)
     if form in taken:

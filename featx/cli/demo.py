@@ -27,6 +27,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from featx._threads import blas_threads_for
 from featx.cache.cache import EmbeddingCache
 from featx.cache.folder import CACHE_PARTS
+from featx.cli.predictions import mistakes_in
 from featx.engines.devices import device_name
 from featx.estimators import TransferClassifier
 from featx.evaluation.metrics import wilson_interval
@@ -200,8 +201,7 @@ def _mistakes(classifier: TransferClassifier, images: _ImageSet) -> Iterator[dic
     """Return the most confident mistakes on the test images, the worst first."""
     proba = classifier.predict_proba(images.test)
     predicted = classifier.classes_[proba.argmax(axis=1)]
-    wrong = np.flatnonzero(predicted != images.y_test)
-    for row in wrong[np.argsort(-proba.max(axis=1)[wrong], kind="stable")][:_N_MISTAKES]:
+    for row in mistakes_in(images.y_test, predicted, proba)[:_N_MISTAKES]:
         yield {
             "file": str(images.test[row]),
             "true": str(images.y_test[row]),

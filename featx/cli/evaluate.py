@@ -21,7 +21,7 @@ from featx.cli.output import (
     print_overlaps,
     print_paired,
 )
-from featx.cli.predictions import Predictions, predict_images
+from featx.cli.predictions import Predictions, mistakes_in, predict_images
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -153,18 +153,14 @@ def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
 
 def _write_mistakes(predicted: Predictions, images: Bunch, out: Path) -> int:
     """Write the mistakes to a CSV file, the most confident first, and return their number."""
-    import numpy as np
-
     from featx.cli.files import write_text_table
 
     kept = predicted.is_read
     paths, true, labels = images.data[kept], images.target[kept], predicted.labels.astype(str)
-    wrong = np.flatnonzero(true != labels)
     confidence = [""] * len(labels)
     if predicted.proba is not None:
-        highest = predicted.proba.max(axis=1)
-        wrong = wrong[np.argsort(-highest[wrong], kind="stable")]
-        confidence = [f"{value:.6f}" for value in highest]
+        confidence = [f"{value:.6f}" for value in predicted.proba.max(axis=1)]
+    wrong = mistakes_in(true, labels, predicted.proba)
     rows = [(paths[row], true[row], labels[row], confidence[row]) for row in wrong]
     write_text_table(out, ("file", "true", "predicted", "confidence"), rows)
     return len(rows)

@@ -95,6 +95,24 @@ def predict_images(
     return Predictions(paths, is_read, predict(head, rows), proba, classes)
 
 
+def mistakes_in(y_true: np.ndarray, y_pred: np.ndarray, proba: np.ndarray | None) -> np.ndarray:
+    """Return the rows of wrong predictions, the most confident first if there are probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> proba = np.array([[0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
+    >>> mistakes_in(np.array([1, 1, 0]), np.array([0, 1, 1]), proba).tolist()
+    [2, 0]
+    """
+    import numpy as np
+
+    wrong = np.flatnonzero(y_pred != y_true)
+    if proba is None:
+        return wrong
+    return wrong[np.argsort(-proba.max(axis=1)[wrong], kind="stable")]
+
+
 def predict_in_parts(
     classifier: TransferClassifier,
     paths: Sequence[str],

@@ -71,7 +71,7 @@ def report(
     FOLDER has a folder per class. Heads are cross-validated on it: the page describes the first
     --head, and compares it with the others. If FOLDER has train and test (or val) instead, heads
     are fitted on train and evaluated on the other. A saved MODEL is only evaluated, on test (or
-    val) if there is one; a line tells how many of these images it was trained on.
+    val) if there is one; a line reports how many of these it was trained on.
     """
     check_output(out, (".html",), force=force)
     if len(paths) > 2:
