@@ -27,6 +27,7 @@ from featx.backbones.registry import (
     normalized_weights,
 )
 from featx.backbones.resolve import EmbeddingSource
+from featx.backbones.stored_weights import StoredWeights
 from featx.backbones.untrusted_model import StoredModel
 from featx.cache.cache import EmbeddingCache, resolve_cache
 from featx.engines.keras_engine import KerasEngine
@@ -200,7 +201,7 @@ def _check_in_channels(n_channels: Any, faults: ParameterFaults, *, is_adaptable
 
 
 def _check_weights(weights: Any, faults: ParameterFaults, *, has_name: bool) -> None:
-    if weights is None:
+    if weights is None or isinstance(weights, StoredWeights):
         return
     if not isinstance(weights, (str, os.PathLike)):
         faults.add("weights", weights, "'pretrained', None, or the path of a file.")

@@ -42,6 +42,7 @@ from featx.backbones.registry import (
     normalized_weights,
     preprocess,
 )
+from featx.backbones.stored_weights import name_of_weights
 from featx.backbones.untrusted_model import StoredModel
 from featx.digests.keras_graph import (
     Digester,
@@ -444,7 +445,8 @@ class Backbone:
             params = spec.backbone_params or {}
             departures += [f"{name} {value}" for name, value in params.items()]
             if spec.weights != PRETRAINED:
-                departures.append(f"weights {spec.weights and Path(spec.weights).name}")
+                named = spec.weights and Path(name_of_weights(spec.weights)).name
+                departures.append(f"weights {named}")
         if spec.input_size is not None:
             sides = self.input_shape[1:] if self.takes_channels_first else self.input_shape[:2]
             departures.append("input " + "x".join(map(str, sides)))

@@ -18,7 +18,12 @@ from featx.backbones.hub_models import is_hub_model, max_text_length, single_inp
 from featx.backbones.keras_models import called_model, file_model, is_backbone_file, named_model
 from featx.backbones.presets import Preset, build_preset
 from featx.backbones.registry import PRETRAINED
-from featx.backbones.untrusted_model import StoredModel, check_activations
+from featx.backbones.stored_weights import StoredWeights
+from featx.backbones.untrusted_model import (
+    StoredModel,
+    check_activations,
+    check_network_memory,
+)
 from featx.digests.keras_settings import STANDARD
 from featx.engines.devices import check_can_run
 from featx.exceptions import BackboneError, ParameterWarning
@@ -39,10 +44,10 @@ def build_backbone(spec: BackboneSpec, array_shape: tuple[int, ...] | None) -> B
         check_can_run()
     settings = spec.settings
     if spec.network:
-        shape = (*(spec.size or (0, 0)), spec.n_channels)
-        model = named_model(
-            spec.network, input_shape=shape, weights=spec.weights, params=spec.backbone_params or {}
-        )
+        shape, params = (*(spec.size or (0, 0)), spec.n_channels), spec.backbone_params or {}
+        if isinstance(spec.weights, StoredWeights):
+            check_network_memory(spec.network, shape, params, spec.weights)
+        model = named_model(spec.network, input_shape=shape, weights=spec.weights, params=params)
         return Backbone(model, spec, shape)
     if spec.preset:
         return _preset_backbone(spec, spec.preset, array_shape)

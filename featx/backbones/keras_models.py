@@ -14,6 +14,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ from featx._warning import warn_caller
 from featx.backbones.downloads import checked_download, one_process_at_a_time
 from featx.backbones.input_channels import N_COLORS, with_input_channels
 from featx.backbones.registry import PRETRAINED, TINY_FILE, Network
+from featx.backbones.stored_weights import StoredWeights, name_of_weights
 from featx.digests.code import object_named
 from featx.digests.keras_settings import STANDARD
-from featx.exceptions import BackboneError, WeightsError, WeightsWarning
+from featx.exceptions import BackboneError, SavedFileError, WeightsError, WeightsWarning
 
 if TYPE_CHECKING:
     import keras
@@ -32,13 +34,15 @@ if TYPE_CHECKING:
 _RANDOM_WEIGHTS_SEED = 0
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 KERAS_SUFFIX = ".keras"
+# "pretrained", the path of a file, the weights in a saved file, or None for random ones.
+Weights = str | os.PathLike[str] | StoredWeights | None
 
 
 def named_model(
     network: Network,
     *,
     input_shape: tuple[int, ...],
-    weights: str | os.PathLike[str] | None,
+    weights: Weights,
     params: dict[str, Any],
 ) -> keras.Model:
     """Build a network of ``keras.applications``, or the embedded one, for any number of channels.
@@ -59,23 +63,36 @@ def named_model(
         return with_input_channels(model, n_channels, takes_bgr=takes_bgr, label=network.name)
 
 
-def network_graph(network: Network) -> keras.Model:
-    """Build the layers of a network at its default size, without values of its weights."""
-    import keras
-
+def network_graph(
+    network: Network,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    params: dict[str, Any] | None = None,
+) -> keras.Model:
+    """Build the layers of a network, by default for its own size, without values of its weights."""
     if not network.constructor:
         return file_model(TINY_FILE)
-    shape = (network.input_size, network.input_size, 3)
+    shape = input_shape or (network.input_size, network.input_size, N_COLORS)
+    # Keras lists such weights, and gives values to them when the thread makes its next model.
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(_graph_without_values, network, shape, params or {}).result()
+
+
+def _graph_without_values(
+    network: Network, input_shape: tuple[int, ...], params: dict[str, Any]
+) -> keras.Model:
+    import keras
+
     with keras.StatelessScope(initialize_variables=False):
-        return named_model(network, input_shape=shape, weights=None, params={})
+        return named_model(network, input_shape=input_shape, weights=None, params=params)
 
 
-def _warn_of_scaling(network: Network, weights: str | os.PathLike[str] | None) -> None:
+def _warn_of_scaling(network: Network, weights: Weights) -> None:
     if weights in (None, PRETRAINED) or not network.scales_for_published_weights:
         return
     warn_caller(
         WeightsWarning(
-            f"{network.constructor} with weights={os.fspath(weights)!r}: only with "
+            f"{network.constructor} with weights={name_of_weights(weights)!r}: only with "
             "weights='pretrained' does Keras scale the pixels once more, so the path of a "
             "published ImageNet file gives other embeddings. Put such a file into "
             "~/.keras/models and pass weights='pretrained'. A file of a network that was "
@@ -87,25 +104,25 @@ def _warn_of_scaling(network: Network, weights: str | os.PathLike[str] | None) -
 def _keras_application(
     network: Network,
     input_shape: tuple[int, ...],
-    weights: str | os.PathLike[str] | None,
+    weights: Weights,
     params: dict[str, Any],
 ) -> keras.Model:
     import keras
 
     constructor = getattr(keras.applications, network.constructor)
-    given = "imagenet" if weights == PRETRAINED else weights and str(weights)
     arguments = {"include_top": False, "input_shape": input_shape, **params}
     try:
         with contextlib.ExitStack() as stack:
             if weights == PRETRAINED:
                 stack.enter_context(one_process_at_a_time(network, arguments))
                 stack.enter_context(checked_download(network))
+            given = stack.enter_context(_as_keras_takes_it(weights))
             stack.enter_context(STANDARD.applied())
             stack.enter_context(fixed_seed())
             # Keras reports downloads on standard output, which is for results.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             return constructor(weights=given, **arguments)
-    except WeightsError:
+    except (SavedFileError, WeightsError):
         raise
     except Exception as exc:
         if weights is not None and not isinstance(exc, TypeError):
@@ -115,26 +132,41 @@ def _keras_application(
         ) from exc
 
 
+@contextlib.contextmanager
+def _as_keras_takes_it(weights: Weights) -> Iterator[str | None]:
+    """Yield the argument by which a constructor of ``keras.applications`` takes such weights."""
+    if isinstance(weights, StoredWeights):
+        with weights.as_file() as file:
+            yield str(file)
+    else:
+        yield "imagenet" if weights == PRETRAINED else weights and os.fspath(weights)
+
+
 def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
     if weights == PRETRAINED:
         return BackboneError(
             f"{network.constructor} cannot be built with its pretrained weights: {exc}"
         )
+    finding = (
+        f"the weights in {name_of_weights(weights)!r} do not fit {network.constructor} with these "
+        f"parameters: {exc}"
+    )
+    if isinstance(weights, StoredWeights):
+        return SavedFileError(finding)
     return WeightsError(
-        f"the weights in {os.fspath(weights)!r} do not fit {network.constructor} with these "
-        f"parameters: {exc}. Check that the file is of this network without its classifier, and "
+        f"{finding}. Check that the file is of this network without its classifier, and "
         "that backbone_params (such as alpha) are those that it was trained with."
     )
 
 
-def _tiny_network(weights: str | os.PathLike[str] | None) -> keras.Model:
+def _tiny_network(weights: Weights) -> keras.Model:
     import keras
 
     if weights not in (None, PRETRAINED):
         raise WeightsError(
-            f"backbone='tiny' brings its own weights, or random ones (weights=None): got "
-            f"weights={os.fspath(weights)!r}. To use other weights, pass the path of a .keras "
-            "file as the backbone."
+            "backbone='tiny' brings its own weights, or random ones (weights=None): got weights="
+            f"{name_of_weights(weights)!r}. To use other weights, pass the path of a .keras file "
+            "as the backbone."
         )
     model = file_model(TINY_FILE)
     if weights is None:

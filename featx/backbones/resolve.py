@@ -30,6 +30,7 @@ from featx.backbones.keras_models import is_backbone_file
 from featx.backbones.layers import LayerSpec
 from featx.backbones.presets import Preset, hub_version, preset_files
 from featx.backbones.registry import PRETRAINED, TINY_FILE
+from featx.backbones.stored_weights import StoredWeights
 from featx.backbones.untrusted_model import StoredModel
 from featx.cache.cache import EmbeddingCache
 from featx.digests.code import UnhashableCodeError, code_digest
@@ -327,6 +328,8 @@ def _weights_identity(name: str, weights: Any, files: FileIndex) -> Any:
         return None
     if weights == PRETRAINED:
         return "imagenet"  # its name when the first recipes were hashed
+    if isinstance(weights, StoredWeights):
+        return {"file": weights.digest}
     return {"file": _file_digest(weights, files)}
 
 

@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx._archives import ArchiveError, read_members
-from featx.backbones.keras_models import KERAS_SUFFIX, fixed_seed
+from featx.backbones.keras_models import KERAS_SUFFIX, fixed_seed, network_graph
+from featx.backbones.registry import Network
+from featx.backbones.stored_weights import StoredWeights
 from featx.cache.hdf5_child_process import inspect_weights
 from featx.digests.hashing import digest_of
 from featx.digests.tensor_history import calls_of, is_graph
@@ -133,12 +135,25 @@ def _check_model_memory(config: dict[str, Any], weights_bytes: int) -> None:
         raise
     if not isinstance(model, keras.Model):
         raise SavedFileError(f"it holds a {type(model).__name__}, expected a Keras model")
-    if n_weights > weights_bytes + _SPARE_WEIGHTS:
+    _check_weights_are_stored(n_weights, weights_bytes)
+    _check_activation(largest)
+
+
+def _check_weights_are_stored(n_weights: int, stored_bytes: int) -> None:
+    if n_weights > stored_bytes + _SPARE_WEIGHTS:
         raise SavedFileError(
             f"the Keras model in it declares {n_weights:,} weights, and stores "
-            f"{weights_bytes:,} bytes of them"
+            f"{stored_bytes:,} bytes of them"
         )
-    _check_activation(largest)
+
+
+def check_network_memory(
+    network: Network, input_shape: tuple[int, ...], params: dict[str, Any], weights: StoredWeights
+) -> None:
+    """Check the memory that a named network with stored weights needs, before any is allocated."""
+    model = network_graph(network, input_shape=input_shape, params=params)
+    _check_weights_are_stored(sum(map(_n_elements_of_tensor, model.variables)), len(weights.data))
+    check_activations(model, input_shape)
 
 
 def _check_activation(size: int) -> None:

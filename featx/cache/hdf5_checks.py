@@ -175,8 +175,11 @@ class _ObjectChecker:
             raise HDF5StructureError(f"more than {_MAX_OBJECTS} objects")
         for name in found.attrs:
             attribute = found.attrs.get_id(name)
+            if attribute.shape == (0,):  # Keras 2 writes an empty list of names as one of numbers
+                continue
+            is_small = attribute.get_storage_size() <= _MAX_ATTRIBUTE_BYTES
             is_plain = attribute.dtype.kind in "biufSO" and attribute.shape == ()
-            if not is_plain or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+            if not is_small or not (is_plain or _is_list_of_names(found.attrs, name)):
                 raise HDF5StructureError(f"attribute {name} of {where or '/'} is not a plain value")
 
     def _check_dataset(self, dataset: h5py.Dataset, where: str) -> None:
@@ -195,3 +198,15 @@ class _ObjectChecker:
                 "is larger than the file": self._declared_bytes > self._size_bytes,
             },
         )
+
+
+def _is_list_of_names(attributes: h5py.AttributeManager, name: str) -> bool:
+    """Return True for a short list of texts, such as the names of layers in a file of Keras 2.
+
+    The texts are read here, where memory is limited, since several may be the same large one.
+    """
+    attribute = attributes.get_id(name)
+    if len(attribute.shape) != 1:
+        return False
+    is_text = h5py.check_string_dtype(attribute.dtype) is not None
+    return is_text and sum(map(len, attributes[name])) <= _MAX_ATTRIBUTE_BYTES

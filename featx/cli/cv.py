@@ -152,7 +152,7 @@ def print_comparisons(rows: list[Comparison], passes: list[EmbeddingPass], *, n_
     """Print a table of cross-validations, the best first, and the cost of the embeddings."""
     from featx.evaluation.comparison import p_values
 
-    columns = ("", "backbone", "head", "#accuracy", "#p", "#passes", "#seconds")
+    columns = ("", "backbone", "head", "#accuracy", "#p", "#embedded", "#seconds")
     against_best = p_values([row.scores for row in rows])
     lines: list[tuple[Any, ...]] = [
         (

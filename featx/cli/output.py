@@ -307,7 +307,7 @@ def status(title: str) -> Iterator[Callable[[str], None]]:
 
 def print_demo(result: dict[str, Any]) -> None:
     """Print the results of the demo."""
-    columns = ("images", "classifier", "#accuracy", "#passes", "#seconds")
+    columns = ("images", "classifier", "#accuracy", "#embedded", "#seconds")
     rows = [
         (
             row.images,

@@ -1,8 +1,8 @@
 """``check_manifest``: the JSON of a saved file, checked field by field before anything is built.
 
 It may hold only what :func:`featx.save` writes. In particular, it names no file, device or URL: the
-backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and the weights
-are its published ones or in that member. :func:`featx.save` checks its own manifests in the same
+backbone is a name of :func:`featx.list_backbones` or a member of the saved file, and its weights
+are the published ones or in a member. :func:`featx.save` checks its own manifests in the same
 way, so that all files that it writes can be loaded.
 """
 
@@ -19,6 +19,7 @@ from featx._validation import ParameterFaults
 from featx.backbones.augment import AUGMENTATIONS
 from featx.backbones.layers import POOLINGS
 from featx.backbones.registry import PREPROCESSINGS, PRETRAINED, find_network, normalized_weights
+from featx.backbones.stored_weights import has_hdf5_name
 from featx.digests.space import MAX_SIZE, is_shape
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES
@@ -26,10 +27,11 @@ from featx.exceptions import ParameterError
 from featx.inputs.resize import RESIZES
 
 FORMAT = 2
-MANIFEST, HEAD, BACKBONE, LAYER, AUGMENT = (
+MANIFEST, HEAD, BACKBONE, WEIGHTS, LAYER, AUGMENT = (
     "featx.json",
     "head.skops",
     "backbone.keras",
+    "weights.h5",
     "preprocessing.keras",
     "augment.keras",
 )
@@ -186,13 +188,21 @@ def _is_backbone(value: Any) -> bool:
         return False
     if value.get("file") == BACKBONE:
         return value.keys() <= {"file", "label"} and _is_manifest_text(value.get("label", ""))
-    if not (value.keys() == {"name"} and _is_manifest_text(value["name"])):
+    if not (value.keys() <= {"name", "weights"} and _is_manifest_text(value.get("name"))):
         return False
     try:
-        find_network(value["name"])
+        network = find_network(value["name"])
     except ParameterError:
         return False
-    return True
+    return "weights" not in value or (bool(network.constructor) and _is_weights(value["weights"]))
+
+
+def _is_weights(value: Any) -> bool:
+    """Return True for the member that holds weights, and the name of the file they came from."""
+    if not isinstance(value, dict) or value.keys() != {"file", "name"}:
+        return False
+    name = value["name"]
+    return value["file"] == WEIGHTS and _is_manifest_text(name) and has_hdf5_name(name)
 
 
 def _is_input_size(value: Any) -> bool:
@@ -210,7 +220,8 @@ def _is_float_range(value: Any) -> bool:
     )
 
 
-def _are_constructor_params(value: Any) -> bool:
+def are_constructor_params(value: Any) -> bool:
+    """Return True for parameters of a constructor that a saved file may hold."""
     return value is None or (
         isinstance(value, dict)
         and value.keys() <= _CONSTRUCTOR_PARAMS
@@ -261,7 +272,7 @@ _TOP = {
     "format": _ManifestField(partial(_is_int_between, low=FORMAT, high=FORMAT), str(FORMAT)),
     "featx": _ManifestField(_is_manifest_text, "a version"),
     "backbone": _ManifestField(
-        _is_backbone, f"a name of list_backbones(), or the member {BACKBONE!r}"
+        _is_backbone, f"a name of list_backbones(), maybe with weights, or the member {BACKBONE!r}"
     ),
     "preprocessing": _ManifestField(
         lambda value: _is_option(value, ("auto", *PREPROCESSINGS)) or value == {"file": LAYER},
@@ -279,7 +290,7 @@ _PARAMS = {
     "weights": _ManifestField(
         lambda value: normalized_weights(value) == PRETRAINED, repr(PRETRAINED)
     ),
-    "backbone_params": _ManifestField(_are_constructor_params, "None, or plain parameters by name"),
+    "backbone_params": _ManifestField(are_constructor_params, "None, or plain parameters by name"),
     "layer": _ManifestField(
         lambda value: value is None or _is_manifest_text(value), "a name or None"
     ),

@@ -1,10 +1,11 @@
 """``save`` and ``load``: a fitted estimator as one file without pickle; TRUSTED_TYPES.
 
 The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space; see
-``manifest.py``), ``head.skops`` (the head; see ``heads.py``) and, unless the weights are
-the published ones of a named network, ``backbone.keras`` (see ``backbones/untrusted_model.py``). On
-loading, the digest of the space is checked, so that a head never gets other embeddings than those
-it was trained on.
+``manifest.py``) and ``head.skops`` (the head; see ``heads.py``). A named network with published
+weights needs no more. With weights of a file, ``weights.h5`` is that file (see
+``backbones/stored_weights.py``), so that saving does not build the network; any other backbone is
+``backbone.keras`` (see ``backbones/untrusted_model.py``). On loading, the digest of the space is
+checked, so that a head never gets other embeddings than those it was trained on.
 
 The origin of the file is not trusted: each part is checked before it is built. A file that is
 damaged, or holds anything that :func:`save` does not write, raises a :class:`SavedFileError`.
@@ -39,6 +40,7 @@ from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
 from featx.backbones.registry import PRETRAINED
 from featx.backbones.resolve import EmbeddingSource, describe_change, describe_hub_change
+from featx.backbones.stored_weights import StoredWeights
 from featx.backbones.untrusted_model import StoredModel, check_activations
 from featx.cache.facts import file_fact
 from featx.digests.space import Space
@@ -63,6 +65,8 @@ from featx.saving.manifest import (
     LAYER,
     MANIFEST,
     REQUESTS,
+    WEIGHTS,
+    are_constructor_params,
     check_manifest,
     parse_manifest,
 )
@@ -84,7 +88,14 @@ TRUSTED_TYPES = sorted(
         for kind in (*_CLASSES.values(), FineTune, Record, Space)
     ]
 )
-_MAX_BYTES = {MANIFEST: 2**24, HEAD: 2**35, BACKBONE: 2**34, LAYER: 2**30, AUGMENT: 2**30}
+_MAX_BYTES = {
+    MANIFEST: 2**24,
+    HEAD: 2**35,
+    BACKBONE: 2**34,
+    WEIGHTS: 2**34,
+    LAYER: 2**30,
+    AUGMENT: 2**30,
+}
 # Parameters that are saved in other members, or that depend on the machine, as the cache does.
 _NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
 
@@ -332,7 +343,13 @@ def _load_estimator_around(
 
 def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> None:
     """Check that a file has exactly the members that its manifest names."""
-    parts = (manifest["backbone"], manifest["preprocessing"], manifest["params"]["augment"])
+    backbone = manifest["backbone"]
+    parts = (
+        backbone,
+        backbone.get("weights"),
+        manifest["preprocessing"],
+        manifest["params"]["augment"],
+    )
     names = {part["file"] for part in parts if isinstance(part, dict) and "file" in part}
     names |= {MANIFEST} if manifest["class"] == FeatureExtractor.__name__ else {MANIFEST, HEAD}
     if names != entries.keys():
@@ -375,6 +392,11 @@ def _model_entries(
     entries = {}
     if extractor.has_named_weights():
         params["backbone"] = {"name": str(params["backbone"])}
+    elif weights := _weights_to_store(extractor):
+        entries[WEIGHTS] = weights.data
+        member = {"file": WEIGHTS, "name": weights.name}
+        params["backbone"] = {"name": str(params["backbone"]), "weights": member}
+        params["weights"] = PRETRAINED  # those of the member replace them
     else:
         built = source.load_backbone()
         entries[BACKBONE] = _keras_file_bytes(built.saveable_model, label=extractor.label)
@@ -393,6 +415,16 @@ def _model_entries(
         entries[AUGMENT] = _layers_bytes(extractor, "augment", augmentation_layers(augment))
         params["augment"] = {"file": AUGMENT}
     return entries, params
+
+
+def _weights_to_store(extractor: FeatureExtractor) -> StoredWeights | None:
+    """Return the weight file of a named network; None if the saved file must hold the model."""
+    spec = extractor._spec()
+    if spec.network is None or spec.weights is None:
+        return None
+    if not are_constructor_params(spec.backbone_params):
+        return None
+    return StoredWeights.read(spec.weights)
 
 
 def _estimator_entry(estimator: TransferEstimator) -> dict[str, Any]:
@@ -430,16 +462,19 @@ def _load_extractor(
     manifest: dict[str, Any], entries: dict[str, bytes], cache: Any
 ) -> FeatureExtractor:
     backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
+    own: dict[str, Any] = {"cache": cache}
     if "file" in backbone:
         # Files of earlier versions have only the label of the space, which begins with that.
         of_space = manifest["space"]["label"].partition(", layer ")[0]
         backbone = StoredModel(entries[BACKBONE], backbone.get("label", of_space))
         backbone.check()
     else:
+        if stored := backbone.get("weights"):
+            own["weights"] = StoredWeights(entries[WEIGHTS], stored["name"])
         backbone = backbone["name"]
     if isinstance(preprocessing, dict):
         preprocessing = _load_layers(entries[LAYER], manifest)
-    params = manifest["params"] | {"preprocessing": preprocessing, "cache": cache}
+    params = manifest["params"] | {"preprocessing": preprocessing} | own
     if isinstance(params["augment"], dict):
         params["augment"] = _load_layers(entries[AUGMENT], manifest).layers
     extractor = FeatureExtractor(backbone, **params)

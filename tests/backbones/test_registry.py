@@ -44,6 +44,13 @@ def test_network_is_as_the_table_says(name):
     assert model.output_shape[-1] == network.n_features
 
 
+def test_network_graph_weights_never_get_values():
+    """Keras would allocate them, of any size, when the same thread builds its next model."""
+    model = network_graph(find_network("mobilenet_v2"), input_shape=(32, 32, 3))
+    keras.layers.Lambda(lambda x: x)(keras.Input((3,)))
+    assert all(variable._value is None for variable in model.variables)
+
+
 @pytest.mark.parametrize("spelling", ["MobileNetV2", "mobilenet_v2", "mobilenet-v2", "MOBILENETV2"])
 def test_find_network_takes_any_spelling(spelling):
     assert find_network(spelling).name == "mobilenet_v2"

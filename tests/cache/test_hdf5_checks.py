@@ -254,6 +254,15 @@ def test_check_plain_takes_arrays_of_numbers(path):
     assert inspect_weights(path) is None
 
 
+def test_check_plain_takes_lists_of_names(path):
+    """Such as files of Keras 2 have, in which the names of layers are attributes."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer_names"] = [b"conv", b"dense"]
+        file.attrs["other_names"] = ["conv", "dense"]  # text of any length, stored elsewhere
+        file["layers"].attrs["weight_names"] = np.zeros(0)
+    check_plain(path)
+
+
 def weight_soft_link(file):
     file["layers/dense/link"] = h5py.SoftLink("/layers/dense/vars/0")
 
@@ -315,6 +324,22 @@ def large_attribute(file):
     file.attrs["name"] = np.zeros(5000)
 
 
+def long_names(file):
+    file.attrs["layer_names"] = ["a" * 2**16, "b"]
+
+
+def list_of_numbers(file):
+    file.attrs["layer_names"] = np.zeros(3)
+
+
+def table_of_names(file):
+    file.attrs["layer_names"] = [[b"a"], [b"b"]]
+
+
+def list_of_references(file):
+    file.attrs.create("layer_names", [file["layers"].ref], dtype=h5py.ref_dtype)
+
+
 def no_shape(file):
     file["empty"] = h5py.Empty("f")
 
@@ -336,6 +361,10 @@ def no_shape(file):
         (twice, "is linked twice"),
         (deep, "is nested too deeply"),
         (large_attribute, "is not a plain value"),
+        (long_names, "is not a plain value"),
+        (list_of_numbers, "is not a plain value"),
+        (table_of_names, "is not a plain value"),
+        (list_of_references, "is not a plain value"),
         (no_shape, "has no shape"),
     ],
 )
