@@ -138,8 +138,10 @@ def _as_keras_takes_it(weights: Weights) -> Iterator[str | None]:
     if isinstance(weights, StoredWeights):
         with weights.as_file() as file:
             yield str(file)
+    elif weights == PRETRAINED:
+        yield "imagenet"
     else:
-        yield "imagenet" if weights == PRETRAINED else weights and os.fspath(weights)
+        yield None if weights is None else os.fspath(weights)
 
 
 def _weights_error(network: Network, weights: Any, exc: Exception) -> Exception:
