@@ -43,6 +43,14 @@ _INNER_PREPROCESSING = {
     "ConvNeXt": "torch",
 }
 
+_LICENSES = {
+    **dict.fromkeys(("tiny", "resnet50", "xception"), "mit"),
+    **dict.fromkeys(("vgg16", "vgg19"), "cc-by-4.0"),
+    **dict.fromkeys(("inception_v3", "inception_resnet_v2"), "apache-2.0"),
+    **dict.fromkeys(("mobilenet", "mobilenet_v2", "nasnet_mobile", "nasnet_large"), "apache-2.0"),
+    **dict.fromkeys(("densenet121", "densenet169", "densenet201"), "bsd-3-clause"),
+}
+
 
 class Network(NamedTuple):
     """A network with a name.
@@ -73,6 +81,15 @@ class Network(NamedTuple):
     n_features: int
     n_parameters: int
     imagenet_top1: float | None
+
+    @property
+    def license(self) -> str | None:
+        """Identifier of the license of the published weights; None if it is not known.
+
+        Source: the sections "License" of Keras' documentation (docs/templates/applications.md of
+        Keras 2.1), and ``data/TINY.md``. That documentation names none for the others.
+        """
+        return _LICENSES.get(self.name)
 
     @property
     def inner_preprocessing(self) -> str | None:

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from featx._text import one_line
 from featx._transfer import TransferEstimator
 from featx._version import __version__
+from featx.backbones.registry import find_network
 from featx.exceptions import ParameterError, UntrustedTypesError
 from featx.export import FORMATS, is_exportable
 from featx.extractor import FeatureExtractor
@@ -18,10 +19,12 @@ from featx.inputs.kinds import kind_of
 from featx.reporting.markdown import Markdown, as_code, escaped, number
 from featx.saving.heads import head_bytes
 
-# Identifiers of Hugging Face for the licenses of published weights, as far as featx knows them:
-# see featx/data/TINY.md.
-_LICENSES = {"tiny": "mit"}
-_NAMES_OF_LICENSES = {"mit": "MIT"}
+_NAMES_OF_LICENSES = {
+    "apache-2.0": "Apache 2.0",
+    "bsd-3-clause": "BSD 3-clause",
+    "cc-by-4.0": "CC BY 4.0",
+    "mit": "MIT",
+}
 _UNKNOWN = "unknown"
 _MAX_NAMES_CHARS = 1_000
 _SCALINGS = {
@@ -61,7 +64,8 @@ class ModelFacts:
     def license(self) -> str:
         """Identifier of the license of the backbone's weights; "unknown" if it is not known."""
         is_published = self._extractor.has_named_weights() and not self._is_tuned
-        return _LICENSES.get(self._label, _UNKNOWN) if is_published else _UNKNOWN
+        found = find_network(self._extractor.backbone).license if is_published else None
+        return found or _UNKNOWN
 
     @property
     def pipeline_tag(self) -> str | None:

@@ -73,5 +73,15 @@ def test_networks_have_published_accuracies_but_tiny():
     assert all(0.68 < accuracy < 0.87 for accuracy in accuracies.values())
 
 
+def test_networks_have_licenses_that_keras_documents():
+    licenses = {network.name: network.license for network in NETWORKS}
+    assert {name for name, license in licenses.items() if license == "cc-by-4.0"} == {
+        "vgg16",
+        "vgg19",
+    }
+    assert (licenses["resnet50"], licenses["mobilenet_v2"]) == ("mit", "apache-2.0")
+    assert (licenses["densenet121"], licenses["convnext_tiny"]) == ("bsd-3-clause", None)
+
+
 def test_tiny_is_small_enough():
     assert TINY_FILE.stat().st_size <= 1.5e6

@@ -122,6 +122,13 @@ def test_card_unknown_license_is_to_do(images, labels):
     assert "| backbone | own |" in section(card, "Model")
 
 
+def test_card_of_inner_layer_has_license_of_network(images, labels):
+    extractor = FeatureExtractor("tiny", layer="stage1")
+    card = model_card(TransferClassifier(extractor).fit(images, labels))
+    assert front_matter(card)["license"] == "mit"
+    assert "| license of the backbone's weights | MIT |" in section(card, "Model")
+
+
 def test_card_names_no_path(images, labels, tmp_path):
     model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.GlobalMaxPooling2D()])
     model.save(tmp_path / "own.keras")
