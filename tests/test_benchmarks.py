@@ -132,6 +132,7 @@ def test_bench_extract_smoke_measures_everything(result_of, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.stores_graphs
 @pytest.mark.parametrize("section", ["warm", "growth", "start"])
 def test_bench_processes_smoke_measures_everything(result_of, section, tmp_path):
     result = result_of("bench_processes.py", "--shared", tmp_path / "none", "--sections", section)
