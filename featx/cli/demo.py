@@ -30,7 +30,7 @@ from featx.cache.folder import CACHE_PARTS
 from featx.cli.predictions import mistakes_in
 from featx.engines.devices import device_name
 from featx.estimators import TransferClassifier
-from featx.evaluation.metrics import wilson_interval
+from featx.evaluation.intervals import wilson_interval
 from featx.evaluation.paired import compare_paired
 from featx.exceptions import InputError, MissingExtraError
 from featx.extractor import FeatureExtractor

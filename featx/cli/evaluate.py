@@ -172,7 +172,7 @@ def _paired_results(
     """Return the accuracy of each model, and its difference from the first, as plain data."""
     import numpy as np
 
-    from featx.evaluation.metrics import wilson_interval
+    from featx.evaluation.intervals import wilson_interval
     from featx.evaluation.paired import compare_paired
 
     kept = np.all([each.is_read for each in predictions], axis=0)

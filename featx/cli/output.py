@@ -456,7 +456,7 @@ def _describe_calibration(
 ) -> str:
     shown = f"calibration error {error:.3f}"
     if temperature is None:
-        return shown
+        return f"{shown} (predictions are {tendency})" if tendency else shown
     finding = f"predictions are {tendency}" if tendency else "not clearly different from 1"
     return f"{shown} (temperature {temperature:.2f}: {finding})"
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import sparse
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
 from featx._html import facts_html
-from featx._targets import as_labels, comparable
+from featx._targets import as_groups, as_labels, comparable
 from featx._text import one_line
+from featx.evaluation.intervals import design_effects, metric_intervals
 from featx.exceptions import InputError, ParameterError
 
 _MEASURES = ("precision", "recall", "f1-score", "support")
@@ -25,8 +24,6 @@ _CHI_SQUARED_5_PERCENT = 3.841  # 95% quantile, one degree of freedom
 _MAX_TEMPERATURE = 100.0
 _ROUNDING = 1e-9  # of a log loss
 _N_SHOWN = 20  # classes
-_N_RESAMPLES = 2000
-_CELLS_AT_ONCE = 4_000_000
 
 
 class Evaluation(dict[str, Any]):
@@ -64,6 +61,7 @@ def evaluate(
     *,
     proba: Any = None,
     classes: Any = None,
+    groups: Any = None,
     confidence: float = 0.95,
 ) -> Evaluation:
     """Compute metrics of predicted labels, confidence intervals, and the calibration.
@@ -79,6 +77,9 @@ def evaluate(
     classes : array-like of shape (n_classes,), default=None
         Labels of the columns of `proba`, as in ``classes_``; None is all labels in `y_true` and
         `y_pred`, sorted.
+    groups : array-like of shape (n_samples,), default=None
+        Group of each sample, such as its patient or video. Samples of a group may be right or wrong
+        together, so that the intervals are wider; without groups, samples count as independent.
     confidence : float, default=0.95
         Confidence level of the intervals, between 0 and 1.
 
@@ -93,15 +94,16 @@ def evaluate(
         - ``confusion``, with ``labels`` and ``counts`` (rows are true classes, columns predicted
           ones);
         - ``intervals``, the ends of confidence intervals: of ``accuracy``, of the averages in
-          ``macro``, and of each class in ``classes``; ``confidence``, their level. Fractions have
-          Wilson's score intervals (1927); F1 scores and averages have percentiles of a bootstrap,
-          which are too narrow with few samples;
+          ``macro``, and of each class in ``classes``; ``confidence``, their level. All derive from
+          Wilson's score interval (1927), averages by Zou and Donner 2008 (doi:10.1002/sim.3095),
+          those with groups by Rao and Scott 1992 (doi:10.2307/2532311);
+        - ``n_groups``, with groups only;
         - ``calibration``, with probabilities only: ``error``, the expected calibration error of Guo
           et al. 2017 (arXiv 1706.04599), from 0 to 1; ``log_loss``, in nats; ``temperature``, by
-          which to divide the scores for the lowest log loss, and that loss,
-          ``log_loss_at_temperature``; ``tendency``, "overconfident" or "underconfident" if the
-          temperature differs from 1 by more than chance, else None; ``bins``, the ``n_samples``,
-          mean ``probability`` and ``accuracy`` of each bin of a reliability diagram.
+          which to divide the scores for the lowest log loss, None if it is beyond 0.01 or 100, and
+          that loss, ``log_loss_at_temperature``; ``tendency``, "overconfident" or "underconfident"
+          if the best temperature differs from 1 by more than chance, else None; ``bins``, the
+          ``n_samples``, mean ``probability`` and ``accuracy`` of each bin of a reliability diagram.
 
     Raises
     ------
@@ -148,7 +150,12 @@ def evaluate(
     counts = np.array([[len(y_true)]])
     if len(labels) > 1:  # else scikit-learn warns
         counts = confusion_matrix(y_true, y_pred, labels=labels)
-    ends = intervals(counts, confidence=confidence)
+    effects = {}
+    if groups is not None:
+        groups = as_groups(groups, len(y_true))
+        indices = (np.searchsorted(labels, each) for each in (y_true, y_pred))
+        effects["effects"] = design_effects(*indices, groups, confidence=confidence)
+    ends = metric_intervals(counts, confidence=confidence, **effects)
     ends["classes"] = dict(zip(names, ends["classes"], strict=True))
     result = {
         "accuracy": float(np.mean(y_true == y_pred)),
@@ -161,6 +168,8 @@ def evaluate(
         "confusion": {"labels": names, "counts": counts.tolist()},
         "intervals": ends,
     }
+    if groups is not None:
+        result["n_groups"] = len(np.unique(groups))
     if proba is not None:
         columns = columns_of_proba[0] if columns_of_proba else labels
         proba = checked_proba(proba, columns, y_true)
@@ -222,10 +231,10 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
         Plain data: ``error``, from 0 to 1; ``log_loss``, in nats; ``temperature``, above 1 for
         overconfident predictions, below 1 for underconfident ones, None if no temperature from 0.01
         to 100 is best, for example if all predictions are right; ``log_loss_at_temperature``;
-        ``tendency``, "overconfident" or "underconfident" if the temperature differs from 1 by more
-        than chance (likelihood-ratio test at 5%, Wilks 1938, doi:10.1214/aoms/1177732360), else
-        None; ``bins``, the ``n_samples``, mean ``probability`` and ``accuracy`` of each bin that is
-        not empty, as in a reliability diagram.
+        ``tendency``, "overconfident" or "underconfident" if a temperature above or below 1 is
+        better by more than chance (likelihood-ratio test at 5%, Wilks 1938,
+        doi:10.1214/aoms/1177732360), else None; ``bins``, the ``n_samples``, mean ``probability``
+        and ``accuracy`` of each bin that is not empty, as in a reliability diagram.
 
     Examples
     --------
@@ -251,16 +260,40 @@ def calibration(y_true: np.ndarray, proba: np.ndarray, *, classes: np.ndarray) -
     calibrated = proba if temperature is None else probabilities_at_temperature(proba, temperature)
     labels = np.arange(len(classes))
     losses = [float(log_loss(class_indices, each, labels=labels)) for each in (proba, calibrated)]
-    differs = 2 * len(class_indices) * (losses[0] - losses[1]) > _CHI_SQUARED_5_PERCENT
-    tendency = "overconfident" if temperature and temperature > 1 else "underconfident"
     return {
         "error": float(sum(gaps) / len(class_indices)),
         "log_loss": losses[0],
         "temperature": temperature,
         "log_loss_at_temperature": losses[1],
-        "tendency": tendency if differs else None,
+        "tendency": _tendency(class_indices, proba, temperature),
         "bins": filled,
     }
+
+
+def _tendency(
+    class_indices: np.ndarray, proba: np.ndarray, temperature: float | None
+) -> str | None:
+    """Return how probabilities differ from the accuracy, if they do by more than chance.
+
+    If no temperature is best, the loss still falls towards one of the ends. At the lower one, all
+    predictions are right: that is no chance if its probability is below 5%.
+    """
+    ends = (1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE)
+    losses = {
+        each: _loss_at_temperature(class_indices, proba, each)
+        for each in (1.0, *(ends if temperature is None else (temperature,)))
+    }
+    best = min(losses, key=lambda each: losses[each])
+    least = -2 * np.log(0.05) if best == ends[0] else _CHI_SQUARED_5_PERCENT
+    if 2 * len(class_indices) * (losses[1.0] - losses[best]) <= least:
+        return None
+    return "overconfident" if best > 1 else "underconfident"
+
+
+def _loss_at_temperature(class_indices: np.ndarray, proba: np.ndarray, temperature: float) -> float:
+    calibrated = probabilities_at_temperature(proba, temperature)
+    true = np.take_along_axis(calibrated, class_indices[:, np.newaxis], axis=1)
+    return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
 
 
 def probabilities_at_temperature(proba: np.ndarray, temperature: float) -> np.ndarray:
@@ -281,129 +314,9 @@ def best_temperature(class_indices: np.ndarray, proba: np.ndarray) -> float | No
     """Return the temperature from 0.01 to 100 with the lowest log loss; None if it is at an end."""
 
     def loss(log_temperature: float) -> float:
-        calibrated = probabilities_at_temperature(proba, float(np.exp(log_temperature)))
-        true = np.take_along_axis(calibrated, class_indices[:, np.newaxis], axis=1)
-        return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
+        return _loss_at_temperature(class_indices, proba, float(np.exp(log_temperature)))
 
     end = np.log(_MAX_TEMPERATURE)
     found = minimize_scalar(loss, bounds=(-end, end), method="bounded")
     is_inside = found.fun < min(loss(-end), loss(end)) - _ROUNDING
     return float(np.exp(found.x)) if is_inside else None
-
-
-def intervals(counts: np.ndarray, *, confidence: float = 0.95) -> dict[str, Any]:
-    """Return confidence intervals for metrics from a confusion matrix; rows are true classes.
-
-    Fractions (accuracy; precision and recall of each class) have Wilson's score intervals (1927),
-    which are valid even if all of a few samples are right. F1 scores and averages have percentiles
-    of a bootstrap (Efron 1979) with 2,000 resamples, which are too narrow with few samples. The
-    bootstrap draws cells of the confusion matrix, so that a million samples take as long as a
-    hundred.
-
-    Returns
-    -------
-    dict
-        ``"confidence"``; the two ends for ``"accuracy"`` and for ``"precision"``, ``"recall"`` and
-        ``"f1-score"`` in ``"macro"``; in ``"classes"`` a list of the latter for each class.
-
-    Examples
-    --------
-    >>> low, high = intervals(np.array([[45, 5], [5, 45]]))["accuracy"]
-    >>> round(low, 3), round(high, 3)
-    (0.826, 0.945)
-    """
-    draws = _bootstrap_measures(counts)
-    tail = 100 * (1 - confidence) / 2
-    right, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-
-    def percentiles(values: np.ndarray) -> list[float]:
-        if np.isnan(values).all():
-            return [0.0, 1.0]
-        return [float(end) for end in np.nanpercentile(values, [tail, 100 - tail])]
-
-    wilson = partial(wilson_interval, confidence=confidence)
-    return {
-        "confidence": confidence,
-        "accuracy": wilson(int(right.sum()), int(counts.sum())),
-        "macro": {
-            "precision": percentiles(_class_means_of_resamples(draws.precision)),
-            "recall": percentiles(_class_means_of_resamples(draws.recall)),
-            "f1-score": percentiles(_class_means_of_resamples(draws.f1)),
-        },
-        "classes": [
-            {
-                "precision": wilson(int(right[label]), int(predicted[label])),
-                "recall": wilson(int(right[label]), int(actual[label])),
-                "f1-score": percentiles(draws.f1[:, label]),
-            }
-            for label in range(len(counts))
-        ],
-    }
-
-
-def wilson_interval(n_right: int, n_samples: int, *, confidence: float = 0.95) -> list[float]:
-    """Return the ends of Wilson's interval (1927) of a fraction; 0 and 1 without samples.
-
-    Examples
-    --------
-    >>> [round(end, 3) for end in wilson_interval(45, 50)]
-    [0.786, 0.957]
-    """
-    if not n_samples:
-        return [0.0, 1.0]
-    found = binomtest(n_right, n_samples).proportion_ci(confidence, method="wilson")
-    return [float(found.low), float(found.high)]
-
-
-def _class_means_of_resamples(values: np.ndarray) -> np.ndarray:
-    """Return the means over the classes in each resample.
-
-    A class that no resample has counts as 0, as scikit-learn counts it in the average of all.
-    """
-    is_nan = np.isnan(values)
-    known = ~is_nan | is_nan.all(axis=0)
-    return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-
-
-class _ClassMeasures(NamedTuple):
-    """Measures (n_resamples, n_classes) from confusion matrices, NaN without any sample."""
-
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-
-
-def _bootstrap_measures(counts: np.ndarray) -> _ClassMeasures:
-    """Return the measures of bootstrap resamples."""
-    rng = np.random.default_rng(0)
-    n_classes, n_samples = len(counts), int(counts.sum())
-    true, predicted = np.nonzero(counts)
-    fractions = counts[true, predicted] / n_samples
-    n_at_once = max(1, _CELLS_AT_ONCE // len(fractions))
-    parts = []
-    for start in range(0, _N_RESAMPLES, n_at_once):
-        size = min(n_at_once, _N_RESAMPLES - start)
-        drawn = rng.multinomial(n_samples, fractions, size=size).astype(np.float64)
-        is_right = true == predicted
-        right = _class_sums_of_resamples(drawn[:, is_right], true[is_right], n_classes)
-        actual, guessed = (
-            _class_sums_of_resamples(drawn, labels, n_classes) for labels in (true, predicted)
-        )
-        ratios = (
-            _ratio_or_nan(right, guessed),
-            _ratio_or_nan(right, actual),
-            _ratio_or_nan(2 * right, actual + guessed),
-        )
-        parts.append(ratios)
-    return _ClassMeasures(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-
-
-def _class_sums_of_resamples(drawn: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return the sums of the cells of each class, (n_resamples, n_classes)."""
-    places = (np.arange(len(labels)), labels)
-    is_of = sparse.csr_array((np.ones(len(labels)), places), shape=(len(labels), n_classes))
-    return drawn @ is_of
-
-
-def _ratio_or_nan(part: np.ndarray, total: np.ndarray) -> np.ndarray:
-    return np.divide(part, total, out=np.full_like(part, np.nan), where=total > 0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from featx.evaluation.metrics import wilson_interval
+from featx.evaluation.intervals import wilson_interval
 
 
 def compare_paired(

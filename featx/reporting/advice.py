@@ -94,20 +94,27 @@ def _on_baseline(data: dict[str, Any]) -> list[Advice]:
             f"R² is not clearly above 0, that of the mean: its interval is {low:.3f} to {high:.3f}."
         )
         return [Advice("Do not use this model yet", reason, "scores")]
+    if is_better_than_majority(data):
+        return []
     low, high = data["metrics"]["intervals"]["accuracy"]
     majority = data["baselines"]["majority"]
-    if low > majority:
-        return []
+    comparison = "is below that" if high < majority else "is not clearly above that"
     reason = (
         f"Always predicting what is most frequent would be right for {percent(majority)}. The "
-        f"accuracy is not clearly above that: its interval is {percent(low)} to {percent(high)}."
+        f"accuracy {comparison}: its interval is {percent(low)} to {percent(high)}."
     )
     return [Advice("Do not use this model yet", reason, "scores")]
 
 
+def is_better_than_majority(data: dict[str, Any]) -> bool:
+    """Return True if a classifier is clearly better than predicting the most frequent class."""
+    low, _ = data["metrics"]["intervals"]["accuracy"]
+    return bool(low > data["baselines"]["majority"])
+
+
 def _on_labels(data: dict[str, Any]) -> list[Advice]:
     issues = data.get("label_issues") or {}
-    if not issues.get("suspects") or issues["n_expected"] < 1:
+    if not issues.get("suspects") or issues["n_expected"] < 1 or not is_better_than_majority(data):
         return []
     low, high = issues["n_expected_interval"]
     n_first = n_first_suspects(data)

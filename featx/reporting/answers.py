@@ -141,9 +141,12 @@ def calibration_text(data: dict[str, Any]) -> str:
         return f"{differ}, which is little."
     if not calibration["tendency"]:
         return f"{differ}, which may be chance."
+    found = f"{differ}: the model is {calibration['tendency']}."
+    if calibration["temperature"] is None:
+        return f"{found} No temperature from 0.01 to 100 corrects that."
     return (
-        f"{differ}: the model is {calibration['tendency']}. Logits divided by a temperature of "
-        f"{calibration['temperature']:.2f} would fit best."
+        f"{found} Logits divided by a temperature of {calibration['temperature']:.2f} would fit "
+        "best."
     )
 
 

@@ -122,9 +122,10 @@ class Measurements:
             return Markdown("Calibration: not measured." if is_of_labels else "")
         error, loss = number(found.get("error")), number(found.get("log_loss"))
         text = f"Expected calibration error: {error}; log loss: {loss} nats."
-        temperature = found.get("temperature")
-        if temperature is not None and is_number(temperature):
-            tendency = self._tendency()
+        temperature, tendency = found.get("temperature"), self._tendency()
+        if temperature is None and tendency:
+            text += f" The model is {tendency}, and no temperature from 0.01 to 100 corrects that."
+        elif is_number(temperature):
             meaning = f"the model is {tendency}" if tendency else "not clearly different from 1"
             text += f" The best temperature is {number(temperature, 2)}: {meaning}."
         return Markdown(text)
@@ -138,7 +139,10 @@ class Measurements:
         """Return what is known of the samples that were measured."""
         unread = self.part("data", "unread")
         n_unread = len(unread) if isinstance(unread, list) else None
-        rows = [("samples of the report", number(self.part("data", "n_samples")))]
+        n_samples = self.part("data", "n_samples")
+        if n_samples is None:  # of `evaluate` alone
+            n_samples = self.part("metrics", "n_samples")
+        rows = [("samples of the report", number(n_samples))]
         rows += [("of these, could not be read", number(n_unread))] if n_unread else []
         if is_number(n_groups := self.part("data", "n_groups")):
             rows.append(("groups, each on one side of a split", number(n_groups)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx._text import one_line
-from featx.evaluation.metrics import wilson_interval
+from featx.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

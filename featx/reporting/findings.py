@@ -11,7 +11,8 @@ import numpy as np
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.utils.multiclass import type_of_target
 
-from featx.evaluation.metrics import evaluate, wilson_interval
+from featx.evaluation.intervals import fraction_interval
+from featx.evaluation.metrics import evaluate
 from featx.heads.fit import as_head_input, fit_on_views, predict
 from featx.reporting.held_out import HeldOut
 
@@ -30,6 +31,7 @@ def scores_of(held_out: HeldOut) -> dict[str, Any]:
             held_out.y_pred,
             proba=held_out.proba,
             classes=held_out.classes if held_out.proba is not None else None,
+            groups=held_out.groups,
         )
     return (_scores_of_labels if held_out.task == "labels" else _scores_of_values)(held_out)
 
@@ -37,12 +39,15 @@ def scores_of(held_out: HeldOut) -> dict[str, Any]:
 def _scores_of_labels(held_out: HeldOut) -> dict[str, Any]:
     """Return the metrics of each output, and how many samples have all outputs right."""
     y_true, y_pred = held_out.y_true, held_out.y_pred
-    outputs = [evaluate(true, pred) for true, pred in zip(y_true.T, y_pred.T, strict=True)]
+    outputs = [
+        evaluate(true, pred, groups=held_out.groups)
+        for true, pred in zip(y_true.T, y_pred.T, strict=True)
+    ]
     is_right = held_out.is_right()
     result = {
         "accuracy": float(is_right.mean()),
         "n_samples": len(y_true),
-        "intervals": {"accuracy": wilson_interval(int(is_right.sum()), len(is_right))},
+        "intervals": {"accuracy": fraction_interval(is_right, held_out.groups)},
         "outputs": outputs,
     }
     if type_of_target(y_true) == "multilabel-indicator":

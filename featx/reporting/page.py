@@ -13,6 +13,7 @@ from featx.reporting import figures
 from featx.reporting.advice import (
     FEW_SUSPECTS,
     N_LISTED,
+    is_better_than_majority,
     learning_curve_text,
     n_first_suspects,
     percent,
@@ -85,6 +86,7 @@ def html_page(
         mistakes=data["mistakes"][:N_LISTED],
         n_listed=N_LISTED,
         n_first=n_first_suspects(data),
+        labels_can_be_checked=data["task"] != "classes" or is_better_than_majority(data),
         n_least=FEW_SUSPECTS,
         suspects=_first_suspects(data),
         probability=probability,

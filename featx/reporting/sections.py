@@ -15,6 +15,7 @@ from featx._targets import comparable
 from featx._text import one_line
 from featx._training_data import readable_mask
 from featx.backbones.registry import PRETRAINED
+from featx.backbones.stored_weights import name_of_weights
 from featx.evaluation.comparison import p_values
 from featx.evaluation.duplicates import copies_among, near_duplicates
 from featx.evaluation.folds import n_possible_folds
@@ -233,7 +234,7 @@ def _weights_text(weights: Any) -> str:
     """Return the name of the file of weights without its folder; empty for the published ones."""
     if weights is None:
         return "random weights"
-    name = one_line(os.path.basename(os.fspath(weights)))
+    name = one_line(os.path.basename(name_of_weights(weights)))
     return "" if name in (PRETRAINED, "imagenet") else f"weights of {name}"
 
 

@@ -11,7 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from featx.cli import output
+from featx.evaluation.intervals import metric_intervals, wilson_interval
 from featx.evaluation.metrics import evaluate, probabilities_at_temperature
+from featx.exceptions import InputError
 
 
 def test_evaluate_agrees_with_scikit_learn():
@@ -164,6 +166,108 @@ def test_intervals_of_few_right_samples_are_wide():
     found = evaluate(["a"] * 3 + ["b"] * 2, ["a"] * 3 + ["b"] * 2)["intervals"]
     assert found["accuracy"] == pytest.approx([0.566, 1.0], abs=1e-3)
     assert found["classes"]["b"]["recall"] == pytest.approx([0.342, 1.0], abs=1e-3)
+
+
+def test_intervals_of_right_samples_are_wide_for_all_measures():
+    labels = np.repeat(["a", "b", "c"], 21)
+    found = evaluate(labels, labels)["intervals"]
+    assert found["classes"]["b"]["f1-score"] == pytest.approx([0.916, 1.0], abs=1e-3)
+    for name in ("precision", "recall", "f1-score"):
+        low, high = found["macro"][name]
+        assert (high, low < 0.95) == (1.0, True)
+
+
+def test_intervals_of_f1_and_averages_cover():
+    """In a population of three classes where 90% is right, as in the simulations of the docs."""
+    rng = np.random.default_rng(0)
+    cells = (np.eye(3) * 0.85 + 0.05).ravel() / 3
+    held = []
+    for _ in range(300):
+        counts = rng.multinomial(60, cells).reshape(3, 3)
+        found = metric_intervals(counts)
+        ends = [found["macro"][name] for name in ("precision", "recall", "f1-score")]
+        ends += [each["f1-score"] for each in found["classes"]]
+        held.append([low <= 0.9 <= high for low, high in ends])
+    assert (np.mean(held, axis=0) > [0.88, 0.88, 0.9, 0.92, 0.92, 0.92]).all()
+
+
+def test_intervals_by_groups_are_those_of_the_groups():
+    """Ten images of each of twenty patients that are all right or all wrong are twenty samples."""
+    rng = np.random.default_rng(0)
+    is_right = np.repeat(np.arange(20) < 15, 10)
+    groups, y_true = np.repeat(np.arange(20), 10), np.tile([0, 1], 100)
+    y_pred = np.where(is_right, y_true, 1 - y_true)
+    few = wilson_interval(15, 20)
+    order = rng.permutation(200)
+    grouped = evaluate(y_true[order], y_pred[order], groups=groups[order])
+    low, high = grouped["intervals"]["accuracy"]
+    assert low < few[0] < 0.75 < few[1] < high  # the quantiles of Student's t are larger
+    assert high - low < 1.2 * (few[1] - few[0])
+    plain = evaluate(y_true, y_pred)["intervals"]
+    for name in ("precision", "recall", "f1-score"):
+        assert np.ptp(grouped["intervals"]["macro"][name]) > 2 * np.ptp(plain["macro"][name])
+    assert grouped["n_groups"] == 20
+    assert grouped["accuracy"] == 0.75
+
+
+def test_intervals_by_groups_of_right_samples_count_groups():
+    labels, groups = np.repeat(["a", "b"], 50), np.repeat(np.arange(10), 10)
+    found = evaluate(labels, labels, groups=groups)["intervals"]
+    low, high = wilson_interval(10, 10)
+    assert found["accuracy"][0] < low
+    assert found["accuracy"][1] == high == 1
+
+
+def test_intervals_by_groups_of_one_are_nearly_plain():
+    y_true, y_pred = labels_and_guesses(300)
+    plain = evaluate(y_true, y_pred)["intervals"]["accuracy"]
+    grouped = evaluate(y_true, y_pred, groups=np.arange(300))["intervals"]["accuracy"]
+    assert grouped == pytest.approx(plain, abs=0.002)
+
+
+def test_intervals_by_groups_cover_at_their_confidence():
+    """Patients whose images are right with a probability of their own, 0.8 on average."""
+    rng = np.random.default_rng(0)
+    groups, held = np.repeat(np.arange(30), 8), []
+    for _ in range(300):
+        is_right = rng.random(240) < np.repeat(rng.beta(2, 0.5, 30), 8)
+        found = [
+            evaluate(np.ones(240, int), is_right.astype(int), groups=each)
+            for each in (None, groups)
+        ]
+        held.append(
+            [low <= 0.8 <= high for low, high in (f["intervals"]["accuracy"] for f in found)]
+        )
+    independent, grouped = np.mean(held, axis=0)
+    assert independent < 0.88
+    assert grouped > 0.92
+
+
+@pytest.mark.parametrize("groups", [[1, 2], [1, 2, None], [[1, 1], [2, 2], [3, 3]]])
+def test_evaluate_faulty_groups_raise(groups):
+    with pytest.raises(InputError, match="groups"):
+        evaluate([0, 1, 1], [0, 1, 1], groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("n_right", "tendency"), [(40, "overconfident"), (60, "overconfident"), (98, None), (100, None)]
+)
+def test_calibration_tendency_of_sure_predictions(n_right, tendency):
+    """No temperature helps if most of 100 samples that are 98% sure are wrong."""
+    y_true = np.r_[np.zeros(n_right, int), np.ones(100 - n_right, int)]
+    proba = np.tile([0.98, 0.02], (100, 1))
+    found = evaluate(y_true, np.zeros(100, int), proba=proba, classes=[0, 1])["calibration"]
+    assert found["tendency"] == tendency
+    assert (found["temperature"] is None) == (n_right in (40, 100))
+
+
+def test_calibration_of_unsure_right_predictions_is_underconfident():
+    proba = np.tile([0.6, 0.4], (50, 1))
+    found = evaluate(np.zeros(50, int), np.zeros(50, int), proba=proba, classes=[0, 1])
+    assert (found["calibration"]["tendency"], found["calibration"]["temperature"]) == (
+        "underconfident",
+        None,
+    )
 
 
 def test_intervals_of_unpredicted_class_are_full():

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from sample_networks import with_statistics
 
-from featx import EmbeddingCache, FeatureExtractor, TransferClassifier, load, save
+from featx import (
+    EmbeddingCache,
+    FeatureExtractor,
+    TransferClassifier,
+    load,
+    model_card,
+    report,
+    save,
+)
 from featx.exceptions import SavedFileError
 
 LABELS = [0, 1, 0, 1]
@@ -223,3 +231,11 @@ def test_extractor_of_stored_weights_embeds_the_same(networks, images, path, tmp
     np.testing.assert_array_equal(loaded.transform(images), embeddings)
     assert loaded.report_.n_forward == 0
     assert "weights mine.weights.h5" in loaded.space_.label
+
+
+def test_report_of_stored_weights_names_their_file(networks, images, path):
+    save(classifier_of(networks / "mine.weights.h5").fit(images, LABELS), path)
+    found = report(load(path), X_test=images, y_test=LABELS)
+    assert found.to_dict()["model"]["weights"] == "weights of mine.weights.h5"
+    assert load(path)._repr_html_()
+    assert "| weights | in the saved file |" in str(model_card(load(path)))

@@ -1,0 +1,191 @@
+"""``metric_intervals``, ``wilson_interval``: confidence intervals of fractions, and of averages.
+
+All come from Wilson's score interval (1927), which is valid even if all of a few samples are right.
+If samples come in groups, such as several images of each patient, those of a group may be right or
+wrong together, so that they tell less than as many independent ones.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+_EACH_MISTAKE = 2  # classes whose F1 score a mistake lowers
+
+
+class ClassFractions(NamedTuple):
+    """Something for the accuracy (a number), and for the fractions of each class (arrays)."""
+
+    accuracy: Any
+    precision: Any
+    recall: Any
+    jaccard: Any
+
+
+_NO_EFFECT = ClassFractions(1.0, 1.0, 1.0, 1.0)
+
+
+def metric_intervals(
+    counts: np.ndarray, *, confidence: float = 0.95, effects: ClassFractions = _NO_EFFECT
+) -> dict[str, Any]:
+    """Return confidence intervals for metrics from a confusion matrix; rows are true classes.
+
+    The interval of an F1 score is that of the Jaccard index J, the fraction of right samples among
+    those that are of the class or predicted as such, since F1 = 2 J / (1 + J). Averages of classes
+    combine their intervals by the method of variance estimates recovery (Zou and Donner 2008,
+    doi:10.1002/sim.3095). In simulations with 2 to 10 classes and 50 to 1,000 samples, intervals at
+    0.95 of F1 scores covered 95%, those of macro F1 94 to 99%, and those of macro precision and
+    recall 90 to 96%.
+
+    `effects` are the design effects of :func:`design_effects`.
+
+    Returns
+    -------
+    dict
+        ``"confidence"``; the two ends for ``"accuracy"`` and for ``"precision"``, ``"recall"`` and
+        ``"f1-score"`` in ``"macro"``; in ``"classes"`` a list of the latter for each class.
+
+    Examples
+    --------
+    >>> low, high = metric_intervals(np.array([[45, 5], [5, 45]]))["accuracy"]
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
+    right, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    either = actual + predicted - right
+    wilson = partial(_wilson_ends, confidence=confidence)
+    jaccard = wilson(right / effects.jaccard, either / effects.jaccard)
+    ends = {
+        "precision": wilson(right / effects.precision, predicted / effects.precision),
+        "recall": wilson(right / effects.recall, actual / effects.recall),
+        "f1-score": np.where(either > 0, _f1_of_jaccard(jaccard), jaccard),
+    }
+    found = {
+        "precision": _fractions(right, predicted),
+        "recall": _fractions(right, actual),
+        "f1-score": _f1_of_jaccard(_fractions(right, either)),
+    }
+    accuracy = wilson(right.sum() / effects.accuracy, counts.sum() / effects.accuracy)
+    return {
+        "confidence": confidence,
+        "accuracy": accuracy.tolist(),
+        "macro": {
+            name: _mean_ends(found[name], each, _EACH_MISTAKE if name == "f1-score" else 1)
+            for name, each in ends.items()
+        },
+        "classes": [
+            {name: each[:, label].tolist() for name, each in ends.items()}
+            for label in range(len(counts))
+        ],
+    }
+
+
+def wilson_interval(n_right: float, n_samples: float, *, confidence: float = 0.95) -> list[float]:
+    """Return the ends of Wilson's interval (1927) of a fraction; 0 and 1 without samples.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson_interval(45, 50)]
+    [0.786, 0.957]
+    """
+    return _wilson_ends(n_right, n_samples, confidence=confidence).tolist()
+
+
+def fraction_interval(is_right: np.ndarray, groups: np.ndarray | None) -> list[float]:
+    """Return the ends of the interval of the fraction of right samples, which may have groups."""
+    effect = 1.0
+    if groups is not None:
+        numbers = np.unique(groups, return_inverse=True)[1]
+        effect = _design_effect(is_right, np.ones_like(is_right), groups=numbers, confidence=0.95)
+    return wilson_interval(is_right.sum() / effect, len(is_right) / effect)
+
+
+def _wilson_ends(n_right: Any, n_samples: Any, *, confidence: float) -> np.ndarray:
+    """Return the ends of Wilson's intervals, shape (2, ...), of numbers of samples."""
+    right, n = np.asarray(n_right, np.float64), np.asarray(n_samples, np.float64)
+    squared = stats.norm.ppf((1 + confidence) / 2) ** 2
+
+    def low_end(part: np.ndarray) -> np.ndarray:
+        variance = part * (n - part) / np.maximum(n, np.finfo(np.float64).tiny)
+        half = np.sqrt(squared * (variance + squared / 4))
+        return np.maximum((part + squared / 2 - half) / (n + squared), 0)
+
+    return np.stack([low_end(right), 1 - low_end(n - right)])
+
+
+def _fractions(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return fractions, 0 of nothing, as scikit-learn counts it."""
+    return np.divide(part, total, out=np.zeros(len(total)), where=total > 0)
+
+
+def _f1_of_jaccard(jaccard: np.ndarray) -> np.ndarray:
+    return 2 * jaccard / (1 + jaccard)
+
+
+def _mean_ends(values: np.ndarray, ends: np.ndarray, n_touched: int) -> list[float]:
+    """Return the ends of the interval of a mean; a mistake touches so many of the values."""
+    distances = np.sqrt(n_touched * ((ends - values) ** 2).sum(axis=1)) / len(values)
+    low, high = np.clip(values.mean() + np.array([-1, 1]) * distances, 0.0, 1.0)
+    return [float(low), float(high)]
+
+
+def design_effects(
+    y_true: np.ndarray, y_pred: np.ndarray, groups: np.ndarray, *, confidence: float = 0.95
+) -> ClassFractions:
+    """Return by how many times groups make samples tell less than independent ones.
+
+    It is the variance of a fraction if groups are drawn at random, divided by that if samples are
+    (Rao and Scott 1992, doi:10.2307/2532311). As Korn and Graubard 1998 (Survey Methodology 24)
+    do, the ratio of the quantiles of Student's t and of the normal distribution allows for few
+    groups. If all samples are right, or all wrong, those of a group count as one. `y_true` and
+    `y_pred` are class indices, and `groups` labels of any kind.
+
+    Examples
+    --------
+    >>> y = np.zeros(40, int)
+    >>> y_pred = np.repeat([0, 0, 0, 1], 10)  # all ten images of the last patient are wrong
+    >>> groups = np.repeat(["a", "b", "c", "d"], 10)
+    >>> bool(design_effects(y, y_pred, groups).accuracy > 10)
+    True
+    """
+    _, numbers = np.unique(groups, return_inverse=True)
+    is_right = y_true == y_pred
+    effect = partial(_design_effect, groups=numbers, confidence=confidence)
+    everything = np.ones(len(y_true), bool)
+    labels = range(int(max(y_true.max(), y_pred.max())) + 1)
+
+    def of_classes(is_counted: Any) -> np.ndarray:
+        return np.array([effect(is_right, is_counted(label)) for label in labels])
+
+    return ClassFractions(
+        effect(is_right, everything),
+        of_classes(lambda label: y_pred == label),
+        of_classes(lambda label: y_true == label),
+        of_classes(lambda label: (y_true == label) | (y_pred == label)),
+    )
+
+
+def _design_effect(
+    is_right: np.ndarray, is_counted: np.ndarray, *, groups: np.ndarray, confidence: float
+) -> float:
+    """Return the design effect of the fraction of right samples among those that count."""
+    sizes = np.bincount(groups[is_counted])
+    right = np.bincount(groups[is_counted], is_right[is_counted], minlength=len(sizes))
+    right, sizes = right[sizes > 0], sizes[sizes > 0]
+    n_groups, n_samples = len(sizes), sizes.sum()
+    if not n_groups:
+        return 1.0
+    largest = (sizes**2).sum() / n_samples  # if the samples of a group are right or wrong together
+    fraction = right.sum() / n_samples
+    effect = largest
+    if n_groups > 1 and 0 < fraction < 1:
+        variance = (
+            n_groups / (n_groups - 1) * ((right - fraction * sizes) ** 2).sum() / n_samples**2
+        )
+        effect = np.clip(variance / (fraction * (1 - fraction) / n_samples), 1, largest)
+    tail = (1 + confidence) / 2
+    few = stats.t.ppf(tail, max(n_groups - 1, 1)) / stats.norm.ppf(tail)
+    return float(effect * few**2)
