@@ -88,7 +88,7 @@ def test_predict_bad_image_returns_its_fault(port, body, reason):
 
 def test_predict_image_of_many_pixels_names_limit(port):
     status, answer = ask(port, "POST", "/predict", encoded(9, size=(8000, 7000)))
-    assert (status, answer) == (422, {"error": "the image has more than 50000000 pixels"})
+    assert (status, answer) == (422, {"error": "the image has more than 25000000 pixels"})
 
 
 def stderr_of_start(model):

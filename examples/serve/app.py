@@ -8,6 +8,7 @@ Usage: FEATX_MODEL=flowers.featx uvicorn --app-dir examples/serve app:app --work
 import asyncio
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,8 @@ from featx import load
 from featx.exceptions import BadSampleError, FeatxError
 
 MAX_BYTES = 20_000_000
-Image.MAX_IMAGE_PIXELS = 50_000_000  # the header of a larger image is enough to reject it
+Image.MAX_IMAGE_PIXELS = 25_000_000  # the header of a larger image is enough to reject it
+AT_ONCE = ThreadPoolExecutor(2)  # images in memory; each pixel takes several bytes
 
 
 def load_classifier():
@@ -48,14 +50,15 @@ async def app(scope, receive, send):
     if scope["type"] != "http":
         return
     status, content = await respond(scope["method"], scope["path"], receive)
-    headers = [(b"content-type", b"application/json")]
+    body = json.dumps(content).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def respond(method, path, receive):
     """Return the status and the content of the response to a request."""
-    if (method, path) == ("GET", "/healthz"):
+    if path == "/healthz" and method in ("GET", "HEAD"):
         return 200, {"status": "ready"}
     if (method, path) != ("POST", "/predict"):
         return 404, {"error": "expected POST /predict or GET /healthz"}
@@ -65,7 +68,7 @@ async def respond(method, path, receive):
         body += message.get("body", b"")
         if len(body) > MAX_BYTES:
             return 413, {"error": f"the image has more than {MAX_BYTES} bytes"}
-    return await asyncio.to_thread(classify, bytes(body))
+    return await asyncio.get_running_loop().run_in_executor(AT_ONCE, classify, bytes(body))
 
 
 def reason_for_client(reason):
