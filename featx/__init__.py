@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from featx.extractor import FeatureExtractor
     from featx.finetune.params import FineTune
     from featx.inputs.folders import load_image_folder
+    from featx.inputs.tables import load_table
     from featx.multi_gpu import embed_on_gpus
     from featx.probes.knn import KNNProbe
     from featx.probes.linear import LinearProbe
@@ -68,6 +69,7 @@ __all__ = [
     "list_backbones",
     "load",
     "load_image_folder",
+    "load_table",
     "model_card",
     "near_duplicates",
     "report",
@@ -103,6 +105,7 @@ _HOMES = {
     "list_backbones": "backbones.registry",
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
+    "load_table": "inputs.tables",
     "model_card": "reporting.card",
     "near_duplicates": "evaluation.duplicates",
     "report": "reporting.report",

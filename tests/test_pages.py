@@ -64,6 +64,13 @@ def photos(tmp_path, monkeypatch):
                 pixels = rng.integers(level, level + 60, (64, 64, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / folder / name / f"{number}.jpg")
     Image.fromarray(pixels).save(tmp_path / "new.jpg")
+    rows = [
+        f"photos/{name}/{number}.jpg,{name},P{number}"
+        for name in ("daisy", "roses")
+        for number in range(8)
+    ]
+    for table in ("scans.csv", "new.csv"):
+        (tmp_path / table).write_text("\n".join(["filename,finding,patient_id", *rows]))
 
 
 @pytest.fixture
@@ -86,7 +93,8 @@ def run_commands(lines):
     """Run those lines that call the command, with a network that is on this machine."""
     for line in lines:
         command = shlex.split(line, comments=True)
-        if command[:2] == ["featx", "fit"] and "--backbone" not in command:
+        trains = command[:1] == ["featx"] and command[1] in ("check", "cv", "fit")
+        if trains and "--backbone" not in command:
             command += ["--backbone", "tiny"]
         if command[:1] == ["featx"]:
             main(command[1:])

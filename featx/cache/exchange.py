@@ -155,11 +155,12 @@ def _write_parquet(table: ExportTable, path: Path) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def string_array(values: Iterable[str]) -> pa.Array:
+def string_array(values: Iterable[str | None]) -> pa.Array:
     """Return strings as an Arrow column; characters that UTF-8 cannot encode are escaped."""
     import pyarrow as pa
 
-    return pa.array(map(as_utf8, values), pa.string())
+    texts = (None if value is None else as_utf8(value) for value in values)
+    return pa.array(texts, pa.string())
 
 
 def _write_csv(table: ExportTable, path: Path) -> None:

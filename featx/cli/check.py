@@ -5,13 +5,24 @@ from __future__ import annotations
 import csv
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from featx._text import one_line
-from featx.cli.options import FOLDER, Command, GivenPath, extractor_options, make_extractor
+from featx.cli.options import (
+    GROUPS,
+    Command,
+    GivenPath,
+    check_is_no_table,
+    columns_in,
+    extractor_options,
+    labeled_images,
+    load_table_of_images,
+    make_extractor,
+)
 from featx.cli.output import (
     AS_JSON,
     FORCE,
@@ -32,23 +43,32 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @click.command(cls=Command)
-@FOLDER
+@labeled_images
 @click.option(
     "--out", type=GivenPath(path_type=Path), help="A .csv file with one row for each finding."
 )
 @FORCE
+@GROUPS
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @extractor_options
 @AS_JSON
 def check(
-    folder: str, out: Path | None, force: bool, backbone: str, as_json: bool, **options: Any
+    place: str,
+    out: Path | None,
+    force: bool,
+    groups: str | None,
+    backbone: str,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Find wrong labels, duplicates, outliers, and damaged or poor images in FOLDER.
+    """Find wrong labels, duplicates, outliers, and damaged or poor images.
 
     FOLDER has a folder per class, or images alone; folders named train, val and test may hold the
-    class folders. Found are unreadable, dark, bright, low-contrast, blurred, tiny and oddly shaped
-    images; labels that are probably wrong; exact duplicates and near-duplicates, also those in two
-    classes or in two splits; and outliers. Unreadable images are findings, whatever --on-error is.
+    class folders. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of paths, relative
+    to its folder, and one of labels, or --target none. Found are unreadable, dark, bright,
+    low-contrast, blurred, tiny and oddly shaped images; labels that are probably wrong; exact
+    duplicates and near-duplicates, also those in two classes or in two splits; and outliers.
+    Unreadable images are findings, whatever --on-error is.
 
     The file has the columns path, label, issue, score and detail. The detail is the suggested
     label, the path of the duplicate, the size or the reason. A cell that begins with = + - or @
@@ -58,55 +78,78 @@ def check(
     from featx.evaluation.findings import find_all_issues
     from featx.evaluation.image_checks import find_image_issues
 
+    columns = columns_in(options)
     extractor = make_extractor(backbone, {**options, "on_error": "nan"})
-    images = _list_images_to_check(folder)
-    embeddings = _embedded_images(extractor, images.paths)
+    images = _list_images_to_check(place, columns, groups)
+    embeddings = _embedded_images(extractor, images.data)
     with status("checking images"):
-        pixels = find_image_issues(images.paths)
-        findings = find_all_issues(pixels, embeddings, labels=images.labels, splits=images.splits)
+        pixels = find_image_issues(images.data)
+        findings = find_all_issues(
+            pixels,
+            embeddings,
+            labels=images.labels,
+            splits=images.splits,
+            groups=images.groups,
+        )
     if out is not None:
         _write_findings(out, images, findings.found)
     if as_json:
-        print_json(_as_document(folder, images, findings))
+        print_json(_as_document(place, images, findings))
     else:
         _print_findings(images, findings, out)
 
 
 class _CheckedImages(NamedTuple):
-    """Paths of images, with labels and the names of splits; None if the folder has none."""
+    """Images and their names, with labels, splits and groups; None if there are none."""
 
-    paths: np.ndarray
+    data: Any
+    names: Sequence[str]
     labels: np.ndarray | None
     splits: np.ndarray | None
+    groups: Sequence[Any] | None
 
 
-def _list_images_to_check(folder: str) -> _CheckedImages:
-    """List the images of a folder with or without classes, or of several splits of them."""
+def _list_images_to_check(
+    place: str, columns: dict[str, str | None], groups: str | None
+) -> _CheckedImages:
+    """List the images of a table, of a folder with or without classes, or of splits of them."""
     import numpy as np
 
     from featx.cli.files import list_folder
     from featx.inputs.folders import split_folders
+    from featx.inputs.groups import read_groups
+    from featx.inputs.tables import is_table
 
-    splits = split_folders(folder)
+    if is_table(place):
+        table = load_table_of_images(place, columns, groups=groups)
+        return _CheckedImages(table.data, table.names, table.target, None, table.groups)
+    check_is_no_table(place, columns)
+    splits = split_folders(place)
     if not splits:
-        images = list_folder(folder)
-        return _CheckedImages(images.data, images.target, None)
+        images = list_folder(place)
+        names = list(map(str, images.data))
+        found = None if groups is None else read_groups(groups, place, names)
+        return _CheckedImages(images.data, names, images.target, None, found)
     parts = [list_folder(path) for path in splits.values()]
     are_labeled = all(part.target is not None for part in parts)
+    paths = np.concatenate([part.data for part in parts])
+    names = list(map(str, paths))
     return _CheckedImages(
-        np.concatenate([part.data for part in parts]),
+        paths,
+        names,
         np.concatenate([part.target for part in parts]) if are_labeled else None,
         np.repeat(list(splits), [len(part.data) for part in parts]),
+        None if groups is None else read_groups(groups, place, names),
     )
 
 
-def _embedded_images(extractor: Any, paths: np.ndarray) -> np.ndarray:
+def _embedded_images(extractor: Any, images: Any) -> np.ndarray:
     """Return the embeddings of images as vectors, NaN for those that cannot be read."""
     import numpy as np
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BadSampleWarning)  # they become findings
-        embeddings = np.asarray(extractor.fit_transform(paths))
+        embeddings = np.asarray(extractor.fit_transform(images))
     return embeddings.reshape(len(embeddings), -1)
 
 
@@ -133,9 +176,9 @@ def _as_text_cell(value: Any) -> Any:
 def _as_row(images: _CheckedImages, finding: Finding) -> dict[str, Any]:
     """Return a finding by column, with the paths of the images."""
     label = "" if images.labels is None else str(images.labels[finding.row])
-    detail = finding.detail if finding.other < 0 else str(images.paths[finding.other])
+    detail = finding.detail if finding.other < 0 else str(images.names[finding.other])
     return {
-        "path": str(images.paths[finding.row]),
+        "path": str(images.names[finding.row]),
         "label": label,
         "issue": finding.issue,
         "score": round(finding.score, 6),
@@ -143,11 +186,11 @@ def _as_row(images: _CheckedImages, finding: Finding) -> dict[str, Any]:
     }
 
 
-def _as_document(folder: str, images: _CheckedImages, findings: Findings) -> dict[str, Any]:
+def _as_document(place: str, images: _CheckedImages, findings: Findings) -> dict[str, Any]:
     checked = findings.labels
     return {
-        "folder": folder,
-        "n_images": len(images.paths),
+        "folder": place,
+        "n_images": len(images.names),
         "counts": _counts(findings),
         "n_wrong_labels": None
         if checked is None
@@ -175,7 +218,7 @@ def _print_findings(images: _CheckedImages, findings: Findings, out: Path | None
         for issue, count in _counts(findings).items()
         if count
     ]
-    title = f"{len(findings.found)} findings in {len(images.paths)} images"
+    title = f"{len(findings.found)} findings in {len(images.names)} images"
     print_table(title, ("issue", "#findings", "first", "detail"), rows)
     if findings.labels is None:
         echo(f"labels were not checked: {one_line(findings.unchecked)}")

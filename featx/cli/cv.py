@@ -9,15 +9,16 @@ import click
 from featx._text import one_line
 from featx._warning import warn_caller
 from featx.cli.options import (
-    FOLDER,
     GROUPS,
     SEED,
     Command,
+    columns_in,
     fine_tune_options,
     head_option,
+    labeled_images,
+    load_labeled,
     make_extractors,
     make_fine_tune,
-    read_groups_option,
     repeatable_extractor_options,
 )
 from featx.cli.output import AS_JSON, at_the_shell, echo, print_json, print_table
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from featx.evaluation.comparison import BackboneFailure, Comparison, EmbeddingPass
 
 
+_MANY_ROWS = 10  # with the baseline
+
+
 @click.command(cls=Command)
-@FOLDER
+@labeled_images
 @click.option(
     "--backbone",
     "backbones",
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
 @repeatable_extractor_options
 @AS_JSON
 def cv(
-    folder: str,
+    place: str,
     backbones: tuple[str, ...],
     heads: tuple[str, ...],
     folds: int,
@@ -54,7 +58,10 @@ def cv(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Cross-validate heads and backbones on a folder per class.
+    """Cross-validate heads and backbones on labeled images.
+
+    FOLDER has a folder per class. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of
+    paths, relative to its folder, and one of labels.
 
     --backbone, --head, --layer and --pooling may be repeated, for all combinations. A backbone
     takes options of its own, as in mobilenet_v2:alpha=0.35,input_size=96. What is no option of
@@ -65,18 +72,17 @@ def cv(
     A backbone that cannot be loaded becomes a warning. If all fail, the exit code is 4.
     """
     from featx.evaluation.comparison import compare
-    from featx.inputs.folders import load_image_folder
 
     extractors = make_extractors(backbones, options)
     fine_tune = make_fine_tune(options)
-    images = load_image_folder(folder)
+    images = load_labeled(place, columns_in(options), groups=groups)
     comparisons = compare(
         images.data,
         images.target,
         extractors=extractors,
         heads=heads,
         n_folds=folds,
-        groups=read_groups_option(groups, folder, images.data),
+        groups=images.get("groups"),
         fine_tune=fine_tune,
         random_state=seed,
     )
@@ -128,13 +134,13 @@ class _Results:
             raise self.failures[0].error
 
     def _as_dict(self) -> dict[str, Any]:
-        from featx.evaluation.comparison import p_values
+        from featx.evaluation.comparison import BASELINE, p_values
 
         against_best = p_values([row.scores for row in self.rows])
         return {
             "n_folds": self.n_folds,
             "results": [
-                {**row._asdict(), "p_value": p_value}
+                {**row._asdict(), "p_value": None if row.head == BASELINE else p_value}
                 for row, p_value in zip(self.rows, against_best, strict=True)
             ],
             "embedding": [each._asdict() for each in self.passes],
@@ -150,7 +156,7 @@ def _shown(failure: BackboneFailure) -> str:
 
 def print_comparisons(rows: list[Comparison], passes: list[EmbeddingPass], *, n_folds: int) -> None:
     """Print a table of cross-validations, the best first, and the cost of the embeddings."""
-    from featx.evaluation.comparison import p_values
+    from featx.evaluation.comparison import BASELINE, p_values
 
     columns = ("", "backbone", "head", "#accuracy", "#p", "#embedded", "#seconds")
     against_best = p_values([row.scores for row in rows])
@@ -160,7 +166,7 @@ def print_comparisons(rows: list[Comparison], passes: list[EmbeddingPass], *, n_
             row.backbone,
             row.head,
             f"{row.mean:.3f} ± {row.spread:.3f}",
-            f"{p_value:.3f}",
+            "" if row.head == BASELINE else f"{p_value:.3f}",
             "",
             f"{row.seconds:.2f}",
         )
@@ -173,3 +179,8 @@ def print_comparisons(rows: list[Comparison], passes: list[EmbeddingPass], *, n_
     ]
     print_table(f"accuracy, {n_folds} folds, best first", columns, lines)
     echo("* best; ± standard deviation over folds; p: chance of such a gap to the best")
+    if len(rows) > _MANY_ROWS:
+        echo(
+            f"The best of {len(rows) - 1} was chosen by the folds that score it, so its accuracy "
+            "is too high: evaluate it on images kept apart."
+        )

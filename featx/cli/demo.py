@@ -109,13 +109,12 @@ def run_demo(folder: Path, *, on_step: Callable[[str], None]) -> dict[str, Any]:
     model, example = folder / _MODEL, str(digits.test[0])
     save(scores[2].classifier, model)
     prediction = load(model, cache=cache).predict([example])[0]
-    on_step("writing a report")
     return {
         "machine": device_name(),
         "rows": [score.row for score in scores],
         "gain": compare_paired(scores[-1].is_right, scores[-2].is_right),
         "mistakes": list(_mistakes(scores[-1].classifier, speckled)),
-        "report": _write_report(scores[-1].classifier, speckled, folder / _REPORT),
+        "report": _write_report(scores[-1].classifier, speckled, folder / _REPORT, on_step),
         "cache_bytes": cache.info()["size_bytes"],
         "images": str(folder / "images"),
         "cache": str(cache.path),
@@ -210,14 +209,22 @@ def _mistakes(classifier: TransferClassifier, images: _ImageSet) -> Iterator[dic
         }
 
 
-def _write_report(classifier: TransferClassifier, images: _ImageSet, path: Path) -> str | None:
+def _write_report(
+    classifier: TransferClassifier,
+    images: _ImageSet,
+    path: Path,
+    on_step: Callable[[str], object],
+) -> str | None:
     """Write a report on the test images, and return its path; None if packages are missing."""
+    from featx.reporting.page import check_report_packages
     from featx.reporting.report import report
 
     try:
-        report(classifier, X_test=images.test, y_test=images.y_test).to_html(path)
+        check_report_packages()
     except MissingExtraError:
         return None
+    on_step("writing a report")
+    report(classifier, X_test=images.test, y_test=images.y_test).to_html(path)
     return str(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,14 @@ import click
 
 from featx._text import one_line
 from featx.cli.models import MODEL, load_classifier, loading_options
-from featx.cli.options import FOLDER, Command, GivenPath
+from featx.cli.options import (
+    GROUPS,
+    Command,
+    GivenPath,
+    columns_in,
+    labeled_images,
+    load_labeled,
+)
 from featx.cli.output import (
     AS_JSON,
     FORCE,
@@ -25,26 +33,34 @@ from featx.cli.predictions import Predictions, mistakes_in, predict_images
 from featx.exceptions import InputError
 
 if TYPE_CHECKING:
-    from sklearn.utils import Bunch
+    import numpy as np
 
     from featx.estimators import TransferClassifier
+    from featx.inputs.labeled import LabeledSamples
 
 
 @click.command(cls=Command)
 @MODEL
-@FOLDER
+@labeled_images
 @click.option(
     "--out",
     type=GivenPath(path_type=Path),
     help="A .csv file for the mistakes: file, true, predicted, confidence.",
 )
 @FORCE
+@GROUPS
 @loading_options
 @AS_JSON
 def evaluate(
-    model: str, folder: str, out: Path | None, force: bool, as_json: bool, **options: Any
+    model: str,
+    place: str,
+    out: Path | None,
+    force: bool,
+    groups: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Evaluate a saved model on a folder per class.
+    """Evaluate a saved model on labeled images: a folder per class, or a table.
 
     With --on-error nan, images that cannot be read are left out. The confusion matrix is shown if
     the terminal is wide enough for it, else the ten pairs of classes that are confused most often.
@@ -54,16 +70,16 @@ def evaluate(
     check_output(out, (".csv",), force=force)
     from featx.evaluation.metrics import evaluate as measure
     from featx.evaluation.training_overlap import training_overlap
-    from featx.inputs.folders import load_image_folder
 
-    images = load_image_folder(folder)
-    (classifier,) = _load_classifiers([model], images, folder, options)
+    images = _load_labels_as_text(place, columns_in(options), groups)
+    (classifier,) = _load_classifiers([model], images, place, options)
     predicted = _predict_readable(classifier, images)
     result = measure(
         images.target[predicted.is_read],
         predicted.labels.astype(str),
         proba=predicted.proba,
         classes=classifier.classes_.astype(str),
+        groups=_groups_of(images, predicted.is_read),
     )
     overlap = training_overlap(classifier)
     if as_json:
@@ -73,16 +89,21 @@ def evaluate(
         print_overlaps({model: overlap})
     if out is not None:
         n_mistakes = _write_mistakes(predicted, images, out)
-        echo(f"{n_mistakes} mistakes in {one_line(out)}", err=as_json)
+        echo(f"{n_mistakes} mistake{'s' * (n_mistakes != 1)} in {one_line(out)}", err=as_json)
 
 
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, required=True, type=GivenPath(), metavar="MODEL MODEL...")
-@FOLDER
+@labeled_images
 @loading_options
 @AS_JSON
-def compare(models: tuple[str, ...], folder: str, as_json: bool, **options: Any) -> None:
-    """Compare saved models on the images of a folder per class.
+def compare(
+    models: tuple[str, ...],
+    place: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare saved models on labeled images: a folder per class, or a table.
 
     Each model is compared with the first: the difference of their accuracies with a 95% interval,
     and the p-value of McNemar's exact test. The p-values are not corrected for several models. With
@@ -90,12 +111,11 @@ def compare(models: tuple[str, ...], folder: str, as_json: bool, **options: Any)
     reports how many of the images it was trained on, if there are any.
     """
     if len(models) < 2:
-        raise click.UsageError("expected two or more models, and a folder")
+        raise click.UsageError("expected two or more models, and a folder or a table")
     from featx.evaluation.training_overlap import training_overlap
-    from featx.inputs.folders import load_image_folder
 
-    images = load_image_folder(folder)
-    classifiers = _load_classifiers(models, images, folder, options)
+    images = _load_labels_as_text(place, columns_in(options))
+    classifiers = _load_classifiers(models, images, place, options)
     predictions = [_predict_readable(each, images) for each in classifiers]
     result = _paired_results(models, predictions, images)
     overlaps = list(map(training_overlap, classifiers))
@@ -108,7 +128,28 @@ def compare(models: tuple[str, ...], folder: str, as_json: bool, **options: Any)
         print_overlaps(dict(zip(models, overlaps, strict=True)))
 
 
-def _predict_readable(classifier: TransferClassifier, images: Bunch) -> Predictions:
+def _load_labels_as_text(
+    place: str, columns: dict[str, str | None], groups: str | None = None
+) -> LabeledSamples:
+    """Return labeled images, whose labels are compared as text with those of saved models."""
+    images = load_labeled(place, columns, groups=groups)
+    if images.target is None or images.target.ndim > 1 or not images.target_names:
+        raise InputError(
+            f"{place!r} has no single class for each image: evaluate it in Python, with score or "
+            "sklearn.metrics"
+        )
+    images.target = images.target.astype(str)
+    images.target_names = list(map(str, images.target_names))
+    return images
+
+
+def _groups_of(images: LabeledSamples, is_read: np.ndarray) -> list[Any] | None:
+    """Return the groups of the images that could be read, if they have groups."""
+    groups = images.get("groups")
+    return None if groups is None else list(itertools.compress(groups, is_read))
+
+
+def _predict_readable(classifier: TransferClassifier, images: LabeledSamples) -> Predictions:
     """Predict images with probabilities, if the head has any; raise if none could be read."""
     has_proba = hasattr(classifier, "predict_proba")
     predicted = predict_images(classifier, images.data, with_proba=has_proba)
@@ -118,9 +159,9 @@ def _predict_readable(classifier: TransferClassifier, images: Bunch) -> Predicti
 
 
 def _load_classifiers(
-    models: Sequence[str], images: Bunch, folder: str, options: dict[str, Any]
+    models: Sequence[str], images: LabeledSamples, place: str, options: dict[str, Any]
 ) -> list[TransferClassifier]:
-    """Load saved classifiers, and check that all know the classes of a folder."""
+    """Load saved classifiers, and check that all know the classes of the images."""
     classifiers = [load_classifier(model, **options) for model in models]
     for model, classifier in zip(models, classifiers, strict=True):
         _check_has_one_output(classifier, model)
@@ -129,7 +170,7 @@ def _load_classifiers(
         unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
         if unknown:
             faults.append(
-                f"{folder!r} has classes that the model {model!r} does not know: "
+                f"{place!r} has classes that the model {model!r} does not know: "
                 f"{', '.join(map(one_line, unknown))}. It knows "
                 f"{', '.join(map(one_line, classifier.classes_))}."
             )
@@ -139,35 +180,36 @@ def _load_classifiers(
 
 
 def _check_has_one_output(classifier: TransferClassifier, model: str) -> None:
-    """Check that a classifier predicts one label per image, as a folder per class has."""
+    """Check that a classifier predicts one label per image."""
     import numpy as np
 
     embedding = np.zeros((1, classifier.extractor_.space_.n_features), np.float32)
     shape = np.shape(classifier.head_.predict(embedding))
     if len(shape) > 1:
         raise InputError(
-            f"{model!r} predicts {shape[1]} labels for each image, but a folder per class has one: "
+            f"{model!r} predicts {shape[1]} labels for each image, but each image here has one: "
             "evaluate it in Python, with score or sklearn.metrics"
         )
 
 
-def _write_mistakes(predicted: Predictions, images: Bunch, out: Path) -> int:
+def _write_mistakes(predicted: Predictions, images: LabeledSamples, out: Path) -> int:
     """Write the mistakes to a CSV file, the most confident first, and return their number."""
     from featx.cli.files import write_text_table
 
     kept = predicted.is_read
-    paths, true, labels = images.data[kept], images.target[kept], predicted.labels.astype(str)
+    names = list(itertools.compress(images.names, kept))
+    true, labels = images.target[kept], predicted.labels.astype(str)
     confidence = [""] * len(labels)
     if predicted.proba is not None:
         confidence = [f"{value:.6f}" for value in predicted.proba.max(axis=1)]
     wrong = mistakes_in(true, labels, predicted.proba)
-    rows = [(paths[row], true[row], labels[row], confidence[row]) for row in wrong]
+    rows = [(names[row], true[row], labels[row], confidence[row]) for row in wrong]
     write_text_table(out, ("file", "true", "predicted", "confidence"), rows)
     return len(rows)
 
 
 def _paired_results(
-    models: Sequence[str], predictions: Sequence[Predictions], images: Bunch
+    models: Sequence[str], predictions: Sequence[Predictions], images: LabeledSamples
 ) -> dict[str, Any]:
     """Return the accuracy of each model, and its difference from the first, as plain data."""
     import numpy as np

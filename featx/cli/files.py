@@ -91,10 +91,11 @@ class PredictionFile(NamedTuple):
 
     A .csv or .parquet file has a column for each text, ``path`` and ``label``, and one for each
     class, ``proba_`` and its name. A .npz or .h5 file has the texts, and the arrays ``classes`` and
-    ``proba``. Probabilities are NaN, or no value, for an image that could not be read.
+    ``proba``. An image that could not be read has no label: null in .parquet, else empty text; and
+    its probabilities are NaN, or no value.
     """
 
-    texts: dict[str, list[str]]
+    texts: dict[str, list[str | None]]
     classes: list[str]
     proba: np.ndarray
 
@@ -110,14 +111,17 @@ class PredictionFile(NamedTuple):
         return [*self.texts, *(f"proba_{name}" for name in self.classes)]
 
     def _rows(self) -> Iterator[Sequence[str]]:
-        for *texts, values in zip(*self.texts.values(), self.proba.tolist(), strict=True):
+        for *texts, values in zip(*self._filled_texts().values(), self.proba.tolist(), strict=True):
             yield *texts, *("" if np.isnan(value) else f"{value:.6g}" for value in values)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"proba": self.proba} if self.classes else {}
 
+    def _filled_texts(self) -> dict[str, list[str]]:
+        return {name: [text or "" for text in column] for name, column in self.texts.items()}
+
     def _all_texts(self) -> dict[str, list[str]]:
-        return self.texts | ({"classes": self.classes} if self.classes else {})
+        return self._filled_texts() | ({"classes": self.classes} if self.classes else {})
 
     def _write_parquet(self, path: Path) -> None:
         import pyarrow as pa

@@ -35,7 +35,7 @@ def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
     ['1.jpg', '2.jpg']
     """
     if column is not None and not any(map(_is_csv, places)):
-        raise InputError(f"--column {column}: expected a .csv file among the arguments")
+        raise InputError(f"--sample {column}: expected a .csv file among the arguments")
     if places.count("-") > 1:
         raise InputError("- is given twice: standard input can be read once")
     found: list[str] = []
@@ -106,7 +106,7 @@ def _column_of_paths(path: str, names: Iterable[str], column: str | None) -> str
     usual = [by_lower_case[name] for name in COLUMNS if name in by_lower_case]
     if column is None and usual:
         return usual[0]
-    expected = "one of " + ", ".join(COLUMNS) + ", or --column NAME" if column is None else column
+    expected = "one of " + ", ".join(COLUMNS) + ", or --sample NAME" if column is None else column
     shown = ", ".join(map(one_line, names)) or "no columns"
     raise InputError(f"{path!r} has {shown}: expected {one_line(expected)}")
 

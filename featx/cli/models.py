@@ -9,14 +9,17 @@ import click
 
 from featx._text import one_line
 from featx.cli.options import (
-    FOLDER,
+    GROUPS,
     SEED,
     Command,
     GivenPath,
     add_options,
+    columns_in,
     extractor_options,
     fine_tune_options,
     head_option,
+    labeled_images,
+    load_labeled,
     make_extractor,
     make_fine_tune,
     or_none,
@@ -51,13 +54,14 @@ loading_options = add_options(TRUSTED, _CACHE, _ON_ERROR)
 
 
 @click.command(cls=Command)
-@FOLDER
+@labeled_images
 @click.option(
     "--out", required=True, type=GivenPath(path_type=Path), help="The saved model, a .featx file."
 )
 @FORCE
 @head_option("--head", default="logistic")
 @click.option("--calibrate", is_flag=True, help="Calibrate the probabilities on held-out folds.")
+@GROUPS
 @SEED
 @click.option("--backbone", default="mobilenet_v2", show_default=True)
 @TRUSTED
@@ -65,18 +69,23 @@ loading_options = add_options(TRUSTED, _CACHE, _ON_ERROR)
 @extractor_options
 @AS_JSON
 def fit(
-    folder: str,
+    place: str,
     out: Path,
     force: bool,
     head: str,
     calibrate: bool,
+    groups: str | None,
     seed: int,
     backbone: str,
     trusted: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a classifier on a folder per class and save it as one file.
+    """Train a classifier on labeled images and save it as one file.
+
+    FOLDER has a folder per class. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of
+    paths, relative to its folder, and one of labels. Images of a group stay together where the
+    classifier splits them, for --calibrate, for a strength or for fine-tuning.
 
     With --fine-tune the top of the network is trained as well, and kept if it is better. With
     --calibrate, a probability of 0.8 is right in about 8 of 10 cases; knn needs none.
@@ -87,18 +96,19 @@ def fit(
     from featx._html import shown_items
     from featx.estimators import TransferClassifier
     from featx.heads.named import CLASSIFIER_HEADS, calibrated_head
-    from featx.inputs.folders import load_image_folder
     from featx.saving.persistence import check_savable, save
 
     extractor = make_extractor(backbone, options)
     fine_tune = make_fine_tune(options)
-    images = load_image_folder(folder)
+    images = load_labeled(place, columns_in(options), groups=groups)
     # An unknown name is reported with the other faults.
     made = calibrated_head(head) if calibrate and head in CLASSIFIER_HEADS else head
     classifier = TransferClassifier(extractor, made, fine_tune, random_state=seed)
     classifier.set_params(verbose=not options["quiet"]).check_params()
     check_savable(classifier, trusted=trusted)
-    classifier.fit(images.data, images.target)
+    classifier.fit(images.data, images.target, groups=images.get("groups"))
+    for each in (classifier, classifier.extractor_):  # a service that loads it shows no progress
+        each.set_params(verbose=False)
     save(classifier, out, trusted=trusted)
     result = {
         "model": str(out),
@@ -108,7 +118,7 @@ def fit(
     show_result(
         result,
         as_json,
-        f"{len(images.data)} images of {len(images.target_names)} classes, "
+        f"{images}, "
         f"{describe_passes(classifier.report_)}{_selection_text(classifier.report_)}; "
         f"saved as {one_line(out)}",
     )
@@ -179,6 +189,7 @@ def load_classifier(
         raise SavedFileError(
             f"{model!r} is a saved {type(classifier).__name__}: expected a TransferClassifier"
         )
+    classifier.extractor_.set_params(verbose=True)
     if on_error:
         classifier.extractor_.set_params(on_error=on_error)
     return classifier

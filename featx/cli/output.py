@@ -87,7 +87,7 @@ def at_the_shell(problem: Exception) -> str:
     >>> at_the_shell(ParameterError.of("extractor__batch_size", 0, "expected a positive integer."))
     '--batch-size 0: expected a positive integer.'
     >>> at_the_shell(NearDuplicateWarning("a and b are the same.", "Pass groups="))
-    'a and b are the same. Remove all but one, or keep copies in one group: --groups FILE, ...'
+    'a and b are the same. Remove all but one, or give the copies one group: --groups, ...'
     """
     match problem:
         case ParameterError():
@@ -104,7 +104,7 @@ def at_the_shell(problem: Exception) -> str:
             options = " ".join(f"--trusted {name}" for name in problem.types)
             return f"{problem.finding} If you trust them, name them: {options}"
         case NearDuplicateWarning():
-            cure = "keep copies in one group: --groups FILE, for cv and report."
+            cure = "give the copies one group: --groups, for cv, fit and report."
             return f"{problem.finding} Remove all but one, or {cure}"
         case _ if isinstance(problem, _NAME_PARAMETERS):
             return _SETTING.sub(_option_of_setting, str(problem))

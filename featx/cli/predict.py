@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath(allow_dash=True))
 COLUMN = click.option(
-    "--column", help="The column of paths in CSV files; default: path, file, filename or image."
+    "--sample",
+    "column",
+    help="The column of paths in CSV files; default: path, file, filename or image.",
 )
 
 
@@ -110,7 +112,7 @@ def _shown_probabilities(proba: Any) -> list[str]:
 
 
 def _as_file(parts: Sequence[Predictions]) -> PredictionFile:
-    """Return predictions as columns; those of images that could not be read are empty, or NaN."""
+    """Return predictions as columns; images that could not be read have none, or NaN."""
     import numpy as np
 
     from featx.cli.files import PredictionFile
@@ -119,11 +121,16 @@ def _as_file(parts: Sequence[Predictions]) -> PredictionFile:
     read = [part for part in parts if part.is_read.any()]
     labels = np.array([label for part in read for label in part.plain_labels()], object)
     n_outputs = labels.shape[1] if labels.ndim > 1 else 1
-    cells = np.full((len(is_read), n_outputs), "", object)
+    cells = np.full((len(is_read), n_outputs), None, object)
     cells[is_read] = labels.reshape(-1, n_outputs)
     names = ["label"] if labels.ndim == 1 else [f"label_{n + 1}" for n in range(n_outputs)]
-    texts = {"path": [str(path) for part in parts for path in part.paths]}
-    texts |= {name: list(map(str, column)) for name, column in zip(names, cells.T, strict=True)}
+    texts: dict[str, list[str | None]] = {
+        "path": [str(path) for part in parts for path in part.paths]
+    }
+    texts |= {
+        name: [None if cell is None else str(cell) for cell in column]
+        for name, column in zip(names, cells.T, strict=True)
+    }
     if not read or read[0].proba is None:
         return PredictionFile(texts, [], np.empty((len(is_read), 0)))
     classes = _column_names(read[0].classes)

@@ -14,10 +14,12 @@ from featx.cli.options import (
     SEED,
     Command,
     GivenPath,
+    columns_in,
+    columns_of_table,
     extractor_options,
     head_option,
+    load_labeled,
     make_extractor,
-    read_groups_option,
 )
 from featx.cli.output import (
     AS_JSON,
@@ -26,13 +28,15 @@ from featx.cli.output import (
     echo,
     show_result,
 )
+from featx.exceptions import InputError
 
 _N_SHOWN = 3  # steps of advice
 _TEST_SPLITS = ("test", "val", "valid", "validation")  # the first that is there is used
 
 
 @click.command(cls=Command)
-@click.argument("paths", nargs=-1, required=True, type=GivenPath(), metavar="[MODEL] FOLDER")
+@click.argument("paths", nargs=-1, required=True, type=GivenPath(), metavar="[MODEL] FOLDER|TABLE")
+@columns_of_table
 @click.option(
     "--out", required=True, type=GivenPath(path_type=Path), help="A .html file, the page."
 )
@@ -68,15 +72,16 @@ def report(
 ) -> None:
     """Write a page with scores, mistakes, suspect labels, near-duplicates and a map of the images.
 
-    FOLDER has a folder per class. Heads are cross-validated on it: the page describes the first
-    --head, and compares it with the others. If FOLDER has train and test (or val) instead, heads
-    are fitted on train and evaluated on the other. A saved MODEL is only evaluated, on test (or
-    val) if there is one; a line reports how many of these it was trained on.
+    FOLDER has a folder per class; TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of
+    paths, relative to its folder, and one of labels. Heads are cross-validated: the page describes
+    the first --head, and compares it with the others. If FOLDER has train and test (or val)
+    instead, heads are fitted on train and evaluated on the other. A saved MODEL is only evaluated,
+    on test (or val) if there is one; a line reports how many of these it was trained on.
     """
     check_output(out, (".html",), force=force)
     if len(paths) > 2:
         raise click.UsageError(f"got {len(paths)} paths: expected FOLDER, or MODEL and FOLDER")
-    *models, folder = paths
+    *models, place = paths
     if models and (backbone or heads):
         raise click.UsageError("--backbone and --head are those of the saved model: leave them out")
     if models and groups:
@@ -90,7 +95,7 @@ def report(
 
     check_report_packages()
     check_method(projection)
-    images, test = _training_and_test(folder)
+    images, test = _training_and_test(place, columns_in(options), groups)
     estimators: Any
     if models:
         estimators = load_classifier(
@@ -102,7 +107,7 @@ def report(
         estimators = [
             TransferClassifier(extractor, head, random_state=seed) for head in heads or ["logistic"]
         ]
-    of_images = read_groups_option(groups, folder, images.data)
+    of_images = images.get("groups")
     held_out = {"X_test": test.data, "y_test": test.target} if test else {}
     if not options["quiet"]:
         echo("evaluating, then looking for wrong labels, copies and unusual images", err=True)
@@ -116,15 +121,35 @@ def report(
     show_result(data, as_json, f"{_summary(data)}\n{one_line(out)}")
 
 
-def _training_and_test(folder: str) -> tuple[Any, Any]:
-    """Return the images of a folder, and of its test split if it has splits, else None."""
-    from featx.inputs.folders import load_image_folder, split_folders
+def _training_and_test(
+    place: str, columns: dict[str, str | None], groups: str | None
+) -> tuple[Any, Any]:
+    """Return labeled images, and those of the test split if there are splits, else None."""
+    from featx.inputs.folders import split_folders
 
-    splits = {name.lower(): path for name, path in split_folders(folder).items()}
+    splits = {name.lower(): path for name, path in split_folders(place).items()}
     tests = [splits[name] for name in _TEST_SPLITS if name in splits]
     if "train" not in splits or not tests:
-        return load_image_folder(folder), None
-    return load_image_folder(splits["train"]), load_image_folder(tests[0])
+        return load_labeled(place, columns, groups=groups), None
+    images, test = load_labeled(splits["train"], columns), load_labeled(tests[0], columns)
+    if groups is not None:
+        images.groups = _groups_of_splits(groups, place, images.data, test.data)
+    return images, test
+
+
+def _groups_of_splits(groups: str, place: str, training: Any, test: Any) -> list[str]:
+    """Return the groups of training images; raise if one is in the test split, too."""
+    from featx.inputs.groups import read_groups
+
+    of_training, of_test = (read_groups(groups, place, images) for images in (training, test))
+    if shared := sorted(set(of_training) & set(of_test)):
+        more = f" and {len(shared) - _N_SHOWN} more" if len(shared) > _N_SHOWN else ""
+        raise InputError(
+            f"{len(shared)} groups of {groups!r} have images in the training split and in the test "
+            f"split, so that the scores would be too high: {', '.join(shared[:_N_SHOWN])}{more}. "
+            "Move the images of a group into one split"
+        )
+    return of_training
 
 
 def _summary(data: dict[str, Any]) -> str:

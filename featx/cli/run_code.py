@@ -83,6 +83,7 @@ def _reading_lines(inputs: dict[str, Any]) -> list[str]:
     return [
         "from PIL import Image, ImageOps",
         'image = Image.open("photo.jpg")',
+        'assert image.mode[0] not in "IF", "scale the pixels to 0..255 first"',
         f"image.draft(None, ({decoded}, {decoded}))  # large JPEG files are decoded smaller",
         f'image = ImageOps.exif_transpose(image).convert("{mode}")',
         f"inputs = np.asarray({pixels})[np.newaxis{axis}]",

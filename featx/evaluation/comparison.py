@@ -100,8 +100,9 @@ def compare(
 
     Samples of a group stay together in training or test. `random_state` seeds the folds, heads that
     take one, and fine-tuning. With ``on_error="nan"``, samples that cannot be read are left out of
-    training and test. A warning names near-duplicates in different folds, which the embeddings of
-    the first extractor show, and the pixels of up to 300 images if there are 10,000 or fewer.
+    training and test. A warning names near-duplicates in different folds: neighbors, by the
+    embeddings of the first extractor, with nearly the same pixels. Up to 300 images are compared,
+    of 10,000 or fewer.
 
     All faults of extractors, heads and fine-tuning make one error, and those of labels and groups
     another, before any pass.
@@ -450,6 +451,8 @@ def _check_comparison_folds(y: Any, *, n_folds: int, groups: Any = None) -> None
     """Raise an InputError if classes, all of them named, or groups are too few for the folds."""
     if n_folds < 2:
         raise InputError(f"n_folds={n_folds}: expected at least 2")
+    if np.ndim(y) > 1:
+        raise InputError("y has several labels for each sample: expected one class")
     if type_of_target(y) == "continuous":
         raise InputError("y holds values, not classes: compare_heads compares classifiers")
     small = [f"{str(name)!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]

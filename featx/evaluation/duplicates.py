@@ -11,7 +11,6 @@ rarely. With the images, nearly all copies of photographs are found, mirrored an
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
@@ -203,9 +202,9 @@ def warn_of_duplicates(
     """Warn once of near-duplicates in different folds, with the names of the closest.
 
     Each sample is in the test part of one fold; `name` returns the name of a row for the message.
-    `read_hashes` hashes the images of some rows, 300 at most. Then pairs whose embeddings are not
-    close enough by themselves are compared by their pixels, the closest first. More than 20,000
-    samples are not compared, and the pixels of no more than 10,000.
+    `read_hashes` hashes the images of some rows, 300 at most. Then, as in :func:`near_duplicates`
+    with images, pairs of neighbors count if their pixels are nearly the same; the closest are
+    compared first. More than 20,000 samples are not compared, nor the pixels of more than 10,000.
     """
     if len(X) > _MAX_ROWS_COMPARED:
         return
@@ -213,16 +212,16 @@ def warn_of_duplicates(
     for number, (_, test) in enumerate(folds):
         fold[test] = number
     directions = _centered_directions(X)
-    threshold = _measured_threshold(directions)
-    blocks: Iterable[_SimilarPairs] = _similar_row_pairs(directions, threshold)
-    arguments = "embeddings"
-    reasons = f"cosine of centered embeddings of {threshold:.3f} or more"
     if read_hashes is not None and 1 < len(X) <= _MAX_ROWS_HASHED:
-        below = _copies_below(threshold, directions, fold, read_hashes)
-        blocks = itertools.chain(blocks, [below])
-        if len(below.first):
-            reasons += ", or nearly the same pixels"
-            arguments += ", images=X"
+        blocks: Iterable[_SimilarPairs] = [
+            _copies_in_different_folds(directions, fold, read_hashes)
+        ]
+        arguments, what = "embeddings, images=X", "pixels"
+    else:
+        threshold = _measured_threshold(directions)
+        blocks = _similar_row_pairs(directions, threshold)
+        arguments = "embeddings"
+        what = f"embeddings (a cosine of {threshold:.3f} or more, once centered)"
     n_found, closest = _pairs_in_different_folds(blocks, fold)
     if not n_found:
         return
@@ -230,10 +229,11 @@ def warn_of_duplicates(
         f"{name(first)} and {name(second)} ({similarity:.3f})"
         for similarity, first, second in closest
     )
+    counted = "1 pair of samples has" if n_found == 1 else f"{n_found} pairs of samples have"
     warn_caller(
         NearDuplicateWarning(
-            f"{n_found} pairs of samples are nearly the same ({reasons}) but in different folds, "
-            f"so that scores may be too high: {pairs}.",
+            f"{counted} nearly the same {what} but in different folds, so that scores may be too "
+            f"high: {pairs}.",
             cure=f"near_duplicates({arguments}).groups, passed as groups=, keeps them together.",
         )
     )
@@ -254,17 +254,15 @@ def _pairs_in_different_folds(
     return n_found, shown
 
 
-def _copies_below(
-    threshold: float,
+def _copies_in_different_folds(
     directions: np.ndarray,
     fold: np.ndarray,
     read_hashes: Callable[[np.ndarray], ImageHashes],
 ) -> _SimilarPairs:
-    """Return pairs in different folds with a cosine below the threshold, but the same pixels."""
+    """Return neighbors in different folds that have nearly the same pixels."""
     neighbors = nearest_rows(directions)
     pairs = neighbors.pairs()
-    is_wanted = (fold[pairs.first] != fold[pairs.second]) & (pairs.ratio <= CLOSE)
-    pairs = pairs.part(is_wanted & (pairs.similarity < threshold - _ROUNDING))
+    pairs = pairs.part((fold[pairs.first] != fold[pairs.second]) & (pairs.ratio <= CLOSE))
     pairs = pairs.part(np.argsort(pairs.ratio, kind="stable"))
     rows, n_pairs = _rows_to_hash(pairs, neighbors)
     hashes = read_hashes(rows) if n_pairs else None

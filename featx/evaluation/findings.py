@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 from sklearn.utils import Bunch
 
 from featx.evaluation.duplicates import copies_among
@@ -75,25 +77,33 @@ class Findings(NamedTuple):
 
 
 def find_all_issues(
-    images: Bunch, embeddings: np.ndarray, *, labels: Any = None, splits: Any = None
+    images: Bunch,
+    embeddings: np.ndarray,
+    *,
+    labels: Any = None,
+    splits: Any = None,
+    groups: Any = None,
 ) -> Findings:
     """Return what may be wrong with images, by kind, the worst of each kind first.
 
     `images` is the result of :func:`find_image_issues`; `embeddings` (n_samples, n_features) are
-    NaN for samples that could not be read; `labels` and `splits`, (n_samples,), are names.
+    NaN for samples that could not be read; `labels`, `splits` and `groups`, (n_samples,), are
+    names. Copies, and samples of a group, are in one fold where labels are checked.
     """
     is_read = (images.fault == "") & np.isfinite(embeddings).all(axis=1)
     rows = np.flatnonzero(is_read)
     X = np.asarray(embeddings[rows], np.float32)
     found = list(_of_pixels(images))
-    groups = np.arange(len(rows))
+    together = np.arange(len(rows))
     if len(rows):
         copies = copies_among(X, ImageHashes.of_issues(images, rows))
-        groups = copies.groups
+        together = copies.groups
+        if groups is not None:
+            together = joined_groups(together, np.asarray(groups)[rows])
         found += _of_copies(copies, rows, images.first, labels, splits)
         scores, outliers = find_outliers(X)
         found += [Finding(int(rows[at]), "outlier", float(scores[at]), "") for at in outliers]
-    checked, unchecked = _checked_labels(X, labels, rows, groups)
+    checked, unchecked = _checked_labels(X, labels, rows, together)
     if checked is not None:
         found += [
             Finding(
@@ -106,6 +116,22 @@ def find_all_issues(
         ]
     found.sort(key=lambda finding: KINDS.index(finding.issue))
     return Findings(found, checked, unchecked)
+
+
+def joined_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return groups such that samples in one group by either of two arrays are in one group.
+
+    Examples
+    --------
+    >>> joined_groups(np.array([0, 0, 1, 2]), np.array(["a", "b", "b", "c"])).tolist()
+    [0, 0, 0, 1]
+    """
+    (_, one), (_, other) = (np.unique(each, return_inverse=True) for each in (first, second))
+    n_one, n_other = one.max() + 1, other.max() + 1
+    links = sparse.coo_array(
+        (np.ones(len(one), bool), (one, n_one + other)), shape=(n_one + n_other,) * 2
+    )
+    return csgraph.connected_components(links, directed=False)[1][one]
 
 
 def _of_pixels(images: Bunch) -> Iterator[Finding]:

@@ -96,7 +96,7 @@ def unwrapped_container(X: Any) -> Any:
         X = _only_column(X, list(X.columns), lambda number: X.to_series(number))
     if hasattr(X, "combine_chunks") or hasattr(X, "to_pylist"):
         X = _values_of_arrow(X)
-    elif str(getattr(X, "dtype", "")).startswith("List("):  # polars
+    elif str(getattr(X, "dtype", "")).startswith(("List(", "Struct(")):  # polars
         X = X.to_list()
     elif hasattr(X, "to_numpy") and not (is_numeric(X) and len(X.shape) > 2):
         X = _numbers_with_nan(X) if _has_numbers(X) else X.to_numpy()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import html
-import io
 import os
 import unicodedata
 from collections import defaultdict
@@ -13,16 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils import Bunch
 
-from featx._html import html_table
 from featx._text import as_utf8, one_line
 from featx._warning import warn_caller
-from featx.exceptions import FolderWarning, InputError, UnreadableImageError
+from featx.exceptions import FolderWarning, InputError
+from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
 
-IMAGE_SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-)
 # Files and folders that operating systems, file servers and tools leave behind; never samples.
 _LITTER = frozenset(
     {
@@ -50,54 +43,11 @@ _LOCKED = "files or folders were left out, since they cannot be read"
 _BROKEN = "links were left out, since they lead nowhere"
 _SPECIAL = "files were left out, since they are pipes, sockets or devices"
 _UPWARD = "links were left out, since they lead to a folder above, or to images of other classes"
-_N_THUMBNAILS = 6  # of a class
-_THUMBNAIL_PX = 112  # twice what is shown, for screens of high density
 _SHARED = "images are links to images of other classes, which thus have two labels"
 _TWICE = "folders belong to several classes, so their images have several labels"
 
 
-class ImageFolder(Bunch):
-    """The images of a folder with a folder per class: see :func:`load_image_folder`.
-
-    In notebooks, it is shown with the first images of some classes.
-    """
-
-    def __repr__(self) -> str:
-        n_images, n_classes = len(self.data), len(self.target_names)
-        return (
-            f"{n_images:,} image{'s' * (n_images != 1)} of "
-            f"{n_classes:,} class{'es' * (n_classes != 1)}"
-        )
-
-    def _repr_html_(self) -> str:
-        rows = [(one_line(name), self._pictures(name)) for name in self.target_names[:_N_SHOWN]]
-        if len(self.target_names) > _N_SHOWN:
-            rows.append(("...", f"and {len(self.target_names) - _N_SHOWN:,} more classes"))
-        return f"<div>{self!r}{html_table(rows)}</div>"
-
-    def _pictures(self, name: str) -> str:
-        """Return the number of images of a class and its first ones; unreadable ones are left out.
-
-        They are read again each time, since nothing says that the files stay as they are.
-        """
-        paths = self.data[self.target == name]
-        return f"{len(paths):,}<br>{''.join(map(_picture_html, paths[:_N_THUMBNAILS]))}"
-
-
-def _picture_html(path: str) -> str:
-    from featx.inputs.images import reduced_image  # Pillow and others, which a list does not need
-
-    try:
-        picture = reduced_image(Path(path).read_bytes(), _THUMBNAIL_PX).picture
-    except (OSError, UnreadableImageError):
-        return ""
-    encoded = io.BytesIO()
-    picture.save(encoded, "webp", quality=70)
-    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
-    return f'<img src="{uri}" title="{html.escape(one_line(os.path.basename(path)))}">'
-
-
-def load_image_folder(path: str | os.PathLike[str]) -> ImageFolder:
+def load_image_folder(path: str | os.PathLike[str]) -> LabeledSamples:
     """List the images of a folder that has a folder for each class.
 
     Images are found at any depth below the folder of their class, classes and images sorted by
@@ -111,7 +61,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> ImageFolder:
 
     Returns
     -------
-    ImageFolder
+    LabeledSamples
         A Bunch, which notebooks show with some of its images. ``data``: ndarray of shape
         (n_samples,), paths; ``target``: ndarray of shape (n_samples,), the name of each image's
         class; ``target_names``: list of str, the classes, sorted. Names are in composed Unicode
@@ -167,7 +117,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> ImageFolder:
     _add_confusable_names(folders, left_out)
     left_out.warn()
     names = sorted(images)
-    return ImageFolder(
+    return LabeledSamples(
         data=np.array([image for name in names for image in images[name]]),
         target=np.repeat(names, [len(images[name]) for name in names]),
         target_names=names,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -32,13 +33,18 @@ def is_sample(item: Any) -> bool:
     return isinstance(item, _ITEMS)
 
 
+def is_encoded_record(item: Any) -> bool:
+    """Return True for an image as Hugging Face's ``datasets`` stores it, as bytes or a path."""
+    return isinstance(item, Mapping) and bool(item) and item.keys() <= {"bytes", "path"}
+
+
 def _is_foreign_dtype(array: np.ndarray) -> bool:
     """Return True for bfloat16 and the like, dtypes that other packages add to numpy."""
     return array.dtype.kind == "V" and array.dtype.names is None
 
 
 def as_item(item: Any) -> Any:
-    """Return a tensor or scalar of another library as an array or a Python object.
+    """Return a tensor, scalar or record of another library as an array or a Python object.
 
     UnreadableImageError is raised if a tensor cannot be converted to a numpy array.
 
@@ -50,7 +56,9 @@ def as_item(item: Any) -> Any:
     if isinstance(item, (str, bytes)) or item is None:
         return item
     if hasattr(item, "as_py"):  # pyarrow
-        return item.as_py()
+        return as_item(item.as_py())
+    if is_encoded_record(item):
+        return item.get("path") if item.get("bytes") is None else item["bytes"]
     is_array = isinstance(item, np.ndarray) and not _is_foreign_dtype(item)
     if not is_array and hasattr(item, "__array__"):
         try:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import validate_data
 
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import check_is_sequence, is_numeric, type_name, unwrapped_container
-from featx.inputs.items import ONE_SAMPLE, as_item, is_missing, is_sample
+from featx.inputs.items import ONE_SAMPLE, as_item, is_encoded_record, is_missing, is_sample
 from featx.inputs.lazy import LazySamples, item_at
 from featx.inputs.samples import ArraySamples, Samples, ValueSamples
 from featx.inputs.sequence import ItemSamples
@@ -197,8 +197,6 @@ def _check_item(X: Any, item: Any) -> None:
     if isinstance(item, Mapping):
         shown = ", ".join(map(repr, list(item)[:5]))
         cure = "X['image'] or [row['image'] for row in X]"
-        if "bytes" in item:  # images that Hugging Face's datasets did not decode
-            cure = "[row['bytes'] for row in X]"
         raise InputError(
             f"X is a {type_name(X)} of rows with {shown or 'nothing'}: expected one column of "
             f"samples. Pass the images alone, as in {cure}"
@@ -232,6 +230,9 @@ def _samples_of_sequence(X: Any) -> Samples:
     if _are_one_column(items):
         return _samples_of_sequence([item[0] for item in items])
     first = next((item for item in items if not is_missing(item)), None)
+    if is_encoded_record(first):
+        items = [as_item(item) for item in items]
+        first = as_item(first)
     if isinstance(first, (list, tuple, int, float, np.number)):
         try:
             array = _nested_lists_as_array(items)

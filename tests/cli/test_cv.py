@@ -17,7 +17,7 @@ def test_cv_compares_heads_and_backbones(run, photos):
     assert code == 0
     found = json.loads(text)
     assert [row["head"] for row in found["results"]] == ["ridge", "knn", "majority class"]
-    assert [row["p_value"] for row in found["results"][:2]] == [1, 1]
+    assert [row["p_value"] for row in found["results"]] == [1, 1, None]
     assert [(each["backbone"], each["n_forward"]) for each in found["embedding"]] == [("tiny", 12)]
     code, text, _ = run(*arguments)
     assert "1.000 ± 0.000" in text
@@ -85,7 +85,7 @@ def test_cv_near_duplicates_warning_has_a_cure(run, photos):
     code, _, err = run("cv", photos, "--backbone", "tiny", "-q")
     assert code == 0
     assert "NearDuplicateWarning: " in err
-    assert "Remove all but one, or keep copies in one group: --groups FILE" in err
+    assert "Remove all but one, or give the copies one group: --groups, for cv" in err
     assert "groups=" not in err
 
 
@@ -101,5 +101,14 @@ def test_print_comparisons_explains_rows(capsys):
     assert "* " in best
     assert "0.900 ± 0.050" in best
     assert "majority class" in baseline
+    assert "0.500 ± 0.000 │       │" in baseline
     assert "20" in embedding
     assert "7.25" in embedding
+
+
+@pytest.mark.parametrize(("n_heads", "is_told"), [(9, False), (10, True)])
+def test_print_comparisons_of_many_names_the_bias(n_heads, is_told, capsys):
+    rows = [Comparison("tiny", f"head {n}", 0.9, 0.05, 1.5, [0.85, 0.95]) for n in range(n_heads)]
+    rows.append(Comparison("", "majority class", 0.5, 0.0, 0.1, [0.5, 0.5]))
+    print_comparisons(rows, [EmbeddingPass("tiny", 20, 0, 7.25)], n_folds=2)
+    assert ("The best of 10 was chosen by the folds" in capsys.readouterr().out) == is_told

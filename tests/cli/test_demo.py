@@ -45,7 +45,10 @@ def test_demo_without_packages_for_reports_goes_on(tmp_path, monkeypatch):
     images = demo._split(tmp_path / "digits", "digits", n_per_class=2)
     images = images._replace(test=images.test[:30], y_test=images.y_test[:30])
     classifier = demo.TransferClassifier("tiny", "nearest_mean").fit(images.train, images.y_train)
-    assert demo._write_report(classifier, images, tmp_path / "report.html") is None
+    steps = []
+    page = tmp_path / "report.html"
+    assert demo._write_report(classifier, images, page, steps.append) is None
+    assert steps == []
     assert not (tmp_path / "report.html").exists()
 
 

@@ -33,7 +33,7 @@ def test_evaluate_several_outputs_is_an_error(labels, run, photos, saved):
     model = saved(np.c_[labels, labels[::-1]])
     code, _, err = run("evaluate", model, photos)
     assert code == CODES["input"]
-    assert "predicts 2 labels for each image, but a folder per class has one" in err
+    assert "predicts 2 labels for each image, but each image here has one" in err
 
 
 def test_evaluate_unknown_class_is_named(run, photos, model):

@@ -84,7 +84,7 @@ def test_images_of_names_all_faulty_lists(folder):
 
 
 def test_images_of_column_without_csv_is_an_error(folder):
-    with pytest.raises(InputError, match=r"--column photo: expected a \.csv file among"):
+    with pytest.raises(InputError, match=r"--sample photo: expected a \.csv file among"):
         images_of([str(folder)], "photo")
 
 

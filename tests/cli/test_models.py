@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command_line import CODES
 
-from featx import EmbeddingCache
+from featx import EmbeddingCache, load
 
 
 def test_fit_and_evaluate_and_predict(run, photos, model):
@@ -150,3 +150,18 @@ def test_fit_of_cached_rows_imports_no_tensorflow(model, photos, tmp_path):
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert "0 embeddings computed, 12 read from the cache" in child.stdout
+
+
+def test_fit_saves_a_model_without_progress(run, photos, tmp_path):
+    model = tmp_path / "model.featx"
+    assert run("fit", photos, "--backbone", "tiny", "--out", model)[0] == 0
+    loaded = load(model)
+    assert not any(each.verbose for each in (loaded, loaded.extractor_, loaded.extractor))
+
+
+def test_export_calibrated_model_names_the_option(run, photos, tmp_path):
+    model = tmp_path / "model.featx"
+    assert run("fit", photos, "--backbone", "tiny", "-q", "--calibrate", "--out", model)[0] == 0
+    code, _, err = run("export", model, tmp_path / "model.onnx")
+    assert code == CODES["input"]
+    assert "without --calibrate" in err

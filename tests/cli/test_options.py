@@ -129,7 +129,7 @@ def test_engine_without_package_names_its_cure(run, photos, monkeypatch):
     monkeypatch.setattr("featx._extractor_validation.missing_packages", lambda engine: ["tf2onnx"])
     code, _, err = run("cv", photos, "--engine", "onnx", "-q")
     assert code == CODES["input"]
-    cure = "expected tf2onnx to be installed: pip install tf2onnx."
+    cure = "expected tf2onnx to be installed: pip install 'featx[onnx]'."
     assert f"--engine 'onnx': {cure}" in err
 
 
@@ -164,7 +164,7 @@ def test_impossible_options_are_wrong_usage(arguments, run, cache_folder):
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        (("fit", "", "--out", "m.featx"), "FOLDER"),
+        (("fit", "", "--out", "m.featx"), "FOLDER|TABLE"),
         (("fit", "p", "--out", ""), "--out"),
         (("fit", "p", "--out", "m.featx", "--cache", ""), "--cache"),
         (("cv", "p", "--weights", ""), "--weights"),
@@ -172,7 +172,7 @@ def test_impossible_options_are_wrong_usage(arguments, run, cache_folder):
         (("predict", "", "p"), "MODEL"),
         (("predict", "m.featx", "p", ""), "IMAGES..."),
         (("predict", "m.featx", "p", "--cache="), "--cache"),
-        (("evaluate", "m.featx", ""), "FOLDER"),
+        (("evaluate", "m.featx", ""), "FOLDER|TABLE"),
         (("export", "m.featx", ""), "OUT"),
         (("demo", "--out", ""), "--out"),
         (("cache", "info", "--cache", ""), "--cache"),

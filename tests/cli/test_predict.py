@@ -128,7 +128,7 @@ def test_predict_out_has_labels_and_probabilities(ending, run, model, listed, tm
     columns, proba = columns_of(out)
     names = ("dark/0.png", "bad.png", "light/0.png")
     assert columns["path"] == [str(listed.parent / name) for name in names]
-    assert columns["label"] == ["dark", "", "light"]
+    assert columns["label"] == ["dark", None if ending == ".parquet" else "", "light"]
     assert np.isnan([proba["dark"][1], proba["light"][1]]).all()
     assert proba["dark"][0] > 0.5 > proba["dark"][2]
     assert np.add(proba["dark"], proba["light"])[[0, 2]] == pytest.approx(1, abs=1e-5)
@@ -163,7 +163,7 @@ def test_predict_reads_standard_input(run, photos, model, monkeypatch):
 def test_extract_takes_csv_file(run, photos, tmp_path):
     (photos / "list.csv").write_text("taken,photo\n2024,dark/0.png\n2025,light/0.png\n")
     out = tmp_path / "rows.npz"
-    options = ("--column", "photo", "--out", out, "--backbone", "tiny", "-q")
+    options = ("--sample", "photo", "--out", out, "--backbone", "tiny", "-q")
     code, _, err = run("extract", photos / "list.csv", *options)
     assert code == 0, err
     with np.load(out) as file:

@@ -69,7 +69,7 @@ def test_code_resizes_to_the_input(resize, n_channels, shape):
     inputs = {**IMAGE, "resize": resize, "shape": [64, 48, n_channels]}
     code = run_code(Path("m.onnx"), "onnx", inputs, names_columns=True)
     found = {}
-    exec("\n".join(code.splitlines()[:6]), found)
+    exec(code[: code.index("model =")], found)
     assert found["inputs"].shape == shape
     assert found["inputs"].dtype == np.uint8
 
@@ -80,9 +80,22 @@ def test_code_decodes_large_jpeg_as_featx(tmp_path, monkeypatch):
     Image.fromarray(noise).save("photo.jpg")
     code = run_code(Path("m.onnx"), "onnx", IMAGE, names_columns=True)
     found = {}
-    exec("\n".join(code.splitlines()[:6]), found)
+    exec(code[: code.index("model =")], found)
     expected = decode_to(Path("photo.jpg").read_bytes(), (64, 48, 3))
     assert np.abs(found["inputs"][0] - expected.astype(float)).mean() < 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an open file
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_code_refuses_pixels_beyond_255(dtype, tmp_path, monkeypatch):
+    """Pillow would cut them off, silently."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.full((64, 48), 30_000, dtype)
+    Image.fromarray(pixels).save("photo.jpg", "TIFF")
+    code = run_code(Path("m.onnx"), "onnx", IMAGE, names_columns=False)
+    reading = code[code.index("from PIL") : code.index("model =")]
+    with pytest.raises(AssertionError, match=r"scale the pixels to 0\.\.255 first"):
+        exec(reading, {"np": np})
 
 
 def test_code_for_other_channels_reads_arrays():

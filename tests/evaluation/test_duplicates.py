@@ -251,3 +251,16 @@ def test_rows_of_unread_samples_are_named(search):
     X[[3, 7]] = np.nan
     with pytest.raises(InputError, match=r"could not be read: \[3, 7\]"):
         search(X)
+
+
+def test_compare_near_embeddings_of_other_pixels_are_no_copies(tmp_path, originals):
+    """As near_duplicates with images and `featx check` decide: what one finds, all find."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, *originals.shape[1:]), dtype=np.uint8)
+    images = np.concatenate([originals, noise])
+    extractor = FeatureExtractor("tiny", cache=tmp_path / "cache")
+    rows = extractor.fit_transform(images)
+    assert [40, 41] in near_duplicates(rows).pairs.tolist()
+    assert len(near_duplicates(rows, images=images).pairs) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(compare(images, [0, 1] * 21, extractors=[extractor], heads=["ridge"], n_folds=3))

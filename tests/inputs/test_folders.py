@@ -9,7 +9,8 @@ from PIL import Image
 
 from featx import load_image_folder
 from featx.exceptions import FolderWarning, InputError
-from featx.inputs.folders import ImageFolder, list_images
+from featx.inputs.folders import list_images
+from featx.inputs.labeled import LabeledSamples
 
 
 @pytest.fixture
@@ -365,7 +366,7 @@ def few(tmp_path):
 
 def test_image_folder_shows_its_counts(few):
     assert repr(load_image_folder(few)) == "2 images of 2 classes"
-    assert repr(ImageFolder(data=["1.png"], target_names=["cat"])) == "1 image of 1 class"
+    assert repr(LabeledSamples(data=["1.png"], target_names=["cat"])) == "1 image of 1 class"
 
 
 def test_image_folder_html_skips_unreadable_images(few):

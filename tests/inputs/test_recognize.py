@@ -157,7 +157,6 @@ def test_as_samples_numeric_frame_is_vectors():
         (((np.ones((2, 8, 8, 3)), 0) for _ in itertools.count()), "generator of .* tuples"),
         (map(np.ones, [(2, 8, 8, 3)]), "map of arrays of shape .* which are batches"),
         ((np.ones((2, 8, 8, 3)), np.ones(2)), "tuple of arrays .* which are batches"),
-        ([{"bytes": b"x", "path": None}], r"rows with 'bytes', 'path': .*\[row\['bytes'\]"),
         ([{"image": 1, "label": 0}], r"rows with 'image', 'label': .*X\['image'\]"),
         ([io.BytesIO(b"x")], r"open files .*\[file.read\(\) for file in X\]"),
         (io.BytesIO(b"x"), r"an open file: pass \[X.read\(\)\]"),

@@ -1,0 +1,98 @@
+"""LabeledSamples: samples and their targets, loaded from a folder or a table."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from featx._html import html_table
+from featx._text import one_line
+from featx.exceptions import UnreadableImageError
+
+IMAGE_SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+)
+_N_CLASSES = 10  # that notebooks show
+_N_THUMBNAILS = 6  # of a class
+_THUMBNAIL_PX = 112  # twice what is shown, for screens of high density
+
+
+class LabeledSamples(Bunch):
+    """Samples and their targets: see :func:`load_image_folder` and :func:`load_table`.
+
+    In notebooks, they are shown with the first images of some classes.
+    """
+
+    def __repr__(self) -> str:
+        shown = _counted(len(self.data), "image" if self._are_images() else "sample")
+        if self.target_names:
+            shown += f" of {_counted(len(self.target_names), 'class', 'es')}"
+        if self.get("groups") is not None:
+            shown += f" in {_counted(len(set(self.groups)), 'group')}"
+        return shown
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of the samples; for encoded images, the numbers of their rows."""
+        if isinstance(self.data, np.ndarray):
+            return list(map(str, self.data))
+        return [f"row {row}" for row in range(len(self.data))]
+
+    def _repr_html_(self) -> str:
+        names = self._class_names()
+        rows = [
+            (one_line(name), self._pictures(self.data[self.target == name]))
+            for name in names[:_N_CLASSES]
+        ]
+        if len(names) > _N_CLASSES:
+            rows.append(("...", f"and {len(names) - _N_CLASSES:,} more classes"))
+        if not names and self._are_images():
+            rows.append(("images", self._pictures(self.data)))
+        return f"<div>{html.escape(repr(self))}{html_table(rows)}</div>"
+
+    def _class_names(self) -> list[Any]:
+        """Return the classes, if each sample has one."""
+        is_one_class = self.target_names and getattr(self.target, "ndim", 1) == 1
+        return self.target_names if is_one_class and self._are_images() else []
+
+    def _are_images(self) -> bool:
+        first = self.data[0] if len(self.data) else ""
+        is_path = isinstance(first, str | os.PathLike)
+        return is_path and os.path.splitext(first)[1].lower() in IMAGE_SUFFIXES
+
+    @staticmethod
+    def _pictures(paths: Any) -> str:
+        """Return the number of images and the first of them; unreadable ones are left out.
+
+        They are read again each time, since nothing says that the files stay as they are.
+        """
+        return f"{len(paths):,}<br>{_pictures_html(paths[:_N_THUMBNAILS])}"
+
+
+def _counted(n: int, noun: str, ending: str = "s") -> str:
+    return f"{n:,} {noun}{ending * (n != 1)}"
+
+
+def _pictures_html(paths: Iterable[str]) -> str:
+    return "".join(map(_picture_html, paths))
+
+
+def _picture_html(path: str) -> str:
+    from featx.inputs.images import reduced_image  # Pillow and others, which a list does not need
+
+    try:
+        picture = reduced_image(Path(path).read_bytes(), _THUMBNAIL_PX).picture
+    except (OSError, UnreadableImageError):
+        return ""
+    encoded = io.BytesIO()
+    picture.save(encoded, "webp", quality=70)
+    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return f'<img src="{uri}" title="{html.escape(one_line(os.path.basename(path)))}">'
