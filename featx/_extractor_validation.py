@@ -142,7 +142,7 @@ def _check_engine(engine: Any, precision: Any, faults: ParameterFaults) -> None:
         faults.add("precision", precision, f"{known}, with engine={engine!r}.")
     missing = missing_packages(engine)
     if missing:
-        cure = f"{' and '.join(missing)} to be installed: pip install {' '.join(missing)}."
+        cure = f"{' and '.join(missing)} to be installed: pip install 'featx[{engine}]'."
         faults.add("engine", engine, cure)
 
 

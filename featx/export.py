@@ -262,7 +262,7 @@ def check_model_export(path: Path, format: str) -> None:
     missing = missing_packages(format)
     if missing:
         raise MissingExtraError(
-            f"the format {format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+            f"the format {format!r} needs {' and '.join(missing)}: pip install 'featx[{format}]'"
         )
 
 
@@ -307,6 +307,11 @@ def _checked_linear_map(extractor: FeatureExtractor, head: BaseEstimator) -> Lin
     linear = linear_map(head, _stand_in_embeddings(head, extractor.space_.n_features))
     if linear is None:
         kind = type([*_steps_of_head(head)][-1]).__name__
+        if kind == "CalibratedClassifierCV":
+            raise ParameterError(
+                "calibrated probabilities cannot become Keras layers: export a model that was "
+                "fitted without calibration (featx fit without --calibrate)"
+            )
         raise ParameterError(
             f"the head {kind} is not linear, or its probabilities are neither softmax nor "
             "sigmoid, so it cannot become Keras layers: pass a linear one such as "

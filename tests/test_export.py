@@ -375,7 +375,7 @@ def test_export_lists_faults_of_all_arguments(tmp_path):
 
 def test_export_without_packages_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(registry._PACKAGES, "onnx", ("no_such_package",))
-    with pytest.raises(MissingExtraError, match=r"pip install no_such_package"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'featx\[onnx\]'"):
         export(None, None, tmp_path / "model.onnx", format="onnx")
 
 

@@ -196,9 +196,14 @@ def file_model(path: str | os.PathLike[str]) -> keras.Model:
         with STANDARD.applied(), fixed_seed(), _with_suffix_of_content(path) as named:
             return keras.saving.load_model(named, compile=False)
     except Exception as exc:
+        cure = (
+            "If it holds custom layers, load it yourself with keras.saving.load_model and pass the "
+            "model."
+        )
+        if "model config" in str(exc):
+            cure = "If it holds weights alone, pass it as weights=, with a name as the backbone."
         raise WeightsError(
-            f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc}. If it holds custom "
-            "layers, load it yourself with keras.saving.load_model and pass the model."
+            f"{os.fspath(path)!r} cannot be loaded as a Keras model: {exc} {cure}"
         ) from exc
 
 

@@ -292,7 +292,9 @@ class FineTuneRun:
 
 
 def _selection_message(report: dict[str, Any], *, has_stand_in: bool) -> str:
-    kept = "the fine-tuned model" if report["kept"] == "tuned" else "the head, on all samples"
+    kept = (
+        "the fine-tuned model" if report["kept"] == "tuned" else "the head, fitted on all samples,"
+    )
     tuned = report["tuned_score"]
     scores = f"head {report['head_score']:.3f}"
     reason = ""

@@ -70,7 +70,7 @@ def learning_curve_text(data: dict[str, Any]) -> str:
     varies = f"{100 * error:.1f} points"
     if data["task"] == "values":
         changed, varies = f"R² changed by {gain:+.3f}", f"{error:.3f}"
-    clear = "" if abs(gain) > 2 * error else ", so it may be chance"
+    clear = "" if abs(gain) > 2 * error or not gain else ", so it may be chance"
     return (
         f"From {before:,} to {now:,} training {data['data']['noun']}, {changed}. The standard "
         f"error of the change is {varies}{clear}."
@@ -195,7 +195,12 @@ def _on_weakest_class(data: dict[str, Any]) -> list[Advice]:
         f"Its recall is the lowest: {percent(recall)} ({percent(low)} to {percent(high)}). The "
         f"most frequent mistake is {pairs[0]['predicted']!r} ({pairs[0]['n']:,} times)."
     )
-    return [Advice(f"Collect more images of {name!r}", reason, "confusion")]
+    step = (
+        f"Look at the images of {name!r}"
+        if _on_more_data(data)
+        else f"Collect more images of {name!r}"
+    )
+    return [Advice(step, reason, "confusion")]
 
 
 def _on_small_classes(data: dict[str, Any]) -> list[Advice]:

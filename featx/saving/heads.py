@@ -60,9 +60,18 @@ _CALIBRATION_TYPES = [
     f"sklearn.calibration.{name}"
     for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
 ]
+# How a head splits samples: names and numbers only.
+_SPLITTERS = [
+    f"sklearn.model_selection._split.{name}"
+    for name in (
+        *("GroupKFold", "GroupShuffleSplit", "KFold", "LeaveOneGroupOut", "LeaveOneOut"),
+        *("RepeatedKFold", "RepeatedStratifiedKFold", "ShuffleSplit", "StratifiedGroupKFold"),
+        *("StratifiedKFold", "StratifiedShuffleSplit", "TimeSeriesSplit"),
+    )
+]
 # Types that heads may consist of, beside those that skops knows.
 HEAD_TYPES = [f"{kind.__module__}.{name}" for name, kind in _OWN_CLASSES.items()]
-HEAD_TYPES += _CALIBRATION_TYPES
+HEAD_TYPES += [*_CALIBRATION_TYPES, *_SPLITTERS]
 # Estimators whose trees are allowed, after a check of their arrays; other estimators pass a tree to
 # code that checks less.
 _TREE = "sklearn.tree._tree.Tree"

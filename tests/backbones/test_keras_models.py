@@ -99,6 +99,13 @@ def test_named_model_damaged_file_says_so(content, tmp_path):
         small_mobilenet(path)
 
 
+def test_file_model_of_weights_alone_names_the_parameter(tmp_path):
+    path = tmp_path / "mine.weights.h5"
+    small_mobilenet().save_weights(path)
+    with pytest.raises(WeightsError, match="pass it as weights=, with a name as the backbone"):
+        file_model(path)
+
+
 def test_named_model_wrong_alpha_for_file_raises(tmp_path):
     path = tmp_path / "mine.weights.h5"
     small_mobilenet().save_weights(path)

@@ -265,7 +265,7 @@ def test_transform_auto_failed_conversion_uses_keras(monkeypatch):
 
 def test_fit_missing_engine_names_the_cure(monkeypatch):
     monkeypatch.setitem(registry._PACKAGES, "openvino", ("no_such_package",))
-    with pytest.raises(ParameterError, match=r"pip install no_such_package"):
+    with pytest.raises(ParameterError, match=r"pip install 'featx\[openvino\]'"):
         FeatureExtractor("tiny", engine="openvino").fit(pixels((64, 64, 3)))
 
 

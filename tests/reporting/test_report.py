@@ -20,6 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 from featx import FeatureExtractor, FineTune, TransferClassifier, TransferRegressor
+from featx.evaluation.intervals import wilson_interval
 from featx.exceptions import BadSampleWarning, InputError, ParameterError
 from featx.reporting.advice import N_LISTED, n_first_suspects
 from featx.reporting.report import Report, report
@@ -382,3 +383,31 @@ def test_suspects_to_look_at_are_as_many_as_have_pictures():
     data["label_issues"]["n_expected"] = 0.5
     assert n_first_suspects(data) == 10
     assert n_first_suspects({"label_issues": None}) == 0
+
+
+def test_report_of_useless_model_trusts_no_label_check(tmp_path):
+    """Embeddings that do not tell the classes apart cannot show which labels are wrong."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    found = report(TransferClassifier("tiny", "knn"), images, [0, 1] * 30, cv=3)
+    steps = [advice["step"] for advice in found.to_dict()["advice"]]
+    assert steps[0] == "Do not use this model yet"
+    assert not any("suspect labels" in step for step in steps)
+    found.to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert ("cannot show which labels are wrong" in page) == bool(
+        found.to_dict()["label_issues"]["suspects"]
+    )
+    assert found.to_dict()["label_issues"]["suspects"]
+
+
+def test_report_groups_widen_the_intervals():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    groups = np.repeat(np.arange(10), 4)
+    found = report(TransferClassifier("tiny", "knn"), images, [0, 1] * 20, cv=2, groups=groups)
+    metrics = found.to_dict()["metrics"]
+    assert metrics["n_groups"] == 10
+    n_right = round(metrics["accuracy"] * 40)
+    low, high = metrics["intervals"]["accuracy"]
+    plain = wilson_interval(n_right, 40)
+    assert high - low > plain[1] - plain[0]

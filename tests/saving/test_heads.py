@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import scipy.sparse
 import skops.io
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import KFold, StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 
+import featx
 from featx.exceptions import ParameterError, SavedFileError, UntrustedTypesError
 from featx.heads.named import CLASSIFIER_HEADS, REGRESSOR_HEADS, head_for_outputs, make_head
 from featx.probes.knn import KNNProbe
@@ -507,3 +510,14 @@ def test_load_head_sparse_indices_outside_raise(kind):
     head.coef_.indices[:] = 2**27
     with pytest.raises(SavedFileError, match="the head in it is damaged"):
         load(head_bytes(head, head, trusted), trusted)
+
+
+@pytest.mark.parametrize("cv", [StratifiedGroupKFold(2), KFold(3, shuffle=True, random_state=1)])
+def test_calibrated_head_with_splitter_needs_no_trust(cv, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
+    head = CalibratedClassifierCV(LogisticRegression(), cv=cv)
+    groups = np.arange(12) // 2 if isinstance(cv, StratifiedGroupKFold) else None
+    classifier = featx.TransferClassifier("tiny", head).fit(images, [0, 1] * 6, groups=groups)
+    featx.save(classifier, tmp_path / "model.featx")
+    loaded = featx.load(tmp_path / "model.featx")
+    np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
