@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from featx._text import one_line
+from featx.cli.labeled import check_is_no_table, columns_in, load_table_of_images
 from featx.cli.options import (
     GROUPS,
     Command,
     GivenPath,
-    check_is_no_table,
-    columns_in,
     extractor_options,
     labeled_images,
-    load_table_of_images,
     make_extractor,
 )
 from featx.cli.output import (

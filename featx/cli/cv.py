@@ -8,15 +8,14 @@ import click
 
 from featx._text import one_line
 from featx._warning import warn_caller
+from featx.cli.labeled import columns_in, load_labeled
 from featx.cli.options import (
     GROUPS,
     SEED,
     Command,
-    columns_in,
     fine_tune_options,
     head_option,
     labeled_images,
-    load_labeled,
     make_extractors,
     make_fine_tune,
     repeatable_extractor_options,

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx._text import one_line
+from featx.cli.labeled import columns_in, load_labeled
 from featx.cli.models import MODEL, load_classifier, loading_options
 from featx.cli.options import (
     GROUPS,
     Command,
     GivenPath,
-    columns_in,
     labeled_images,
-    load_labeled,
 )
 from featx.cli.output import (
     AS_JSON,

@@ -9,8 +9,10 @@ import click
 _GROUPED_FROM = 12  # options; shorter lists are read at a glance
 _MAX_SENTENCE_CHARS = 120
 OPTION_GROUPS = {
+    "Table": ("sample", "target", "base", "groups"),
     "Network": (
-        *("backbone", "backbones", "weights", "params", "preprocessing", "layer", "pooling"),
+        *("backbone", "backbones", "weights", "params", "preprocessing", "layer", "layers"),
+        *("pooling", "poolings"),
         *("n_prefix_tokens", "input_size", "in_channels", "resize"),
     ),
     "Fine-tuning": ("unfreeze", "tune"),
@@ -35,6 +37,7 @@ EXAMPLES = {
     "cv": (
         "featx cv photos --head logistic --head knn --folds 10",
         "featx cv photos --backbone mobilenet_v2 --backbone tiny --fine-tune 2",
+        "featx cv scans.csv --sample file --target finding --groups patient",
     ),
     "fit": (
         "featx fit photos --out photos.featx",

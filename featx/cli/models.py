@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx._text import one_line
+from featx.cli.labeled import columns_in, load_labeled
 from featx.cli.options import (
     GROUPS,
     SEED,
     Command,
     GivenPath,
     add_options,
-    columns_in,
     extractor_options,
     fine_tune_options,
     head_option,
     labeled_images,
-    load_labeled,
     make_extractor,
     make_fine_tune,
     or_none,

@@ -8,17 +8,16 @@ from typing import Any
 import click
 
 from featx._text import one_line
+from featx.cli.labeled import columns_in, load_labeled
 from featx.cli.models import TRUSTED, load_classifier
 from featx.cli.options import (
     GROUPS,
     SEED,
     Command,
     GivenPath,
-    columns_in,
     columns_of_table,
     extractor_options,
     head_option,
-    load_labeled,
     make_extractor,
 )
 from featx.cli.output import (
