@@ -116,7 +116,7 @@ def _list_images_to_check(
     from featx.cli.files import list_folder
     from featx.inputs.folders import split_folders
     from featx.inputs.groups import read_groups
-    from featx.inputs.tables import is_table
+    from featx.inputs.table_files import is_table
 
     if is_table(place):
         table = load_table_of_images(place, columns, groups=groups)

@@ -25,7 +25,7 @@ def load_labeled(
     place: str, columns: dict[str, str | None], *, groups: str | None = None
 ) -> LabeledSamples:
     """Return the images of a folder per class, or of a table with `columns`."""
-    from featx.inputs.tables import is_table
+    from featx.inputs.table_files import is_table
 
     if is_table(place):
         return load_table_of_images(place, columns, groups=groups)
@@ -64,7 +64,7 @@ def load_table_of_images(
 
 def check_is_no_table(place: str, columns: dict[str, str | None]) -> None:
     """Check that nothing describes a table if there is none."""
-    from featx.inputs.tables import TABLE_SUFFIXES
+    from featx.inputs.table_files import TABLE_SUFFIXES
 
     if any(columns.values()):
         raise click.UsageError(

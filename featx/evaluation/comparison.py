@@ -455,6 +455,8 @@ def _check_comparison_folds(y: Any, *, n_folds: int, groups: Any = None) -> None
         raise InputError("y has several labels for each sample: expected one class")
     if type_of_target(y) == "continuous":
         raise InputError("y holds values, not classes: compare_heads compares classifiers")
+    if len(set(y)) < 2:
+        raise InputError(f"y has one class, {str(y[0])!r}: expected two or more")
     small = [f"{str(name)!r} ({n})" for name, n in Counter(list(y)).items() if n < n_folds]
     if small:
         raise InputError(

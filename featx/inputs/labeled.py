@@ -54,14 +54,17 @@ class LabeledSamples(Bunch):
         ]
         if len(names) > _N_CLASSES:
             rows.append(("...", f"and {len(names) - _N_CLASSES:,} more classes"))
-        if not names and self._are_images():
+        if not names and self._are_paths_of_images():
             rows.append(("images", self._pictures(self.data)))
         return f"<div>{html.escape(repr(self))}{html_table(rows)}</div>"
 
     def _class_names(self) -> list[Any]:
         """Return the classes, if each sample has one."""
         is_one_class = self.target_names and getattr(self.target, "ndim", 1) == 1
-        return self.target_names if is_one_class and self._are_images() else []
+        return self.target_names if is_one_class and self._are_paths_of_images() else []
+
+    def _are_paths_of_images(self) -> bool:
+        return isinstance(self.data, np.ndarray) and self._are_images()
 
     def _are_images(self) -> bool:
         first = self.data[0] if len(self.data) else ""

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from featx._targets import as_labels
+from featx._targets import as_groups, as_labels
 from featx._text import one_line
 from featx._validation import InputFaults, ParameterFaults, did_you_mean
-from featx.exceptions import InputError, MissingExtraError
-from featx.inputs.containers import type_name, unwrapped_container
+from featx.exceptions import InputError
+from featx.inputs.containers import unwrapped_container
 from featx.inputs.items import as_item, is_missing
 from featx.inputs.labeled import LabeledSamples
+from featx.inputs.table_files import ParquetColumn, Table, errors_of_file, open_table
 
-_ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # file names may be any bytes
-_DELIMITERS = (",", ";", "\t")
 _LABEL_SEPARATOR = ";"
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_MAX_CELL_CHARS = 2**20
+_MAX_EXACT = 2**53  # beyond it, floats do not hold all integers
+_MAX_LABEL_CHARS = 10_000
+_MAX_PATH_CHARS = 4096
 _N_SHOWN = 10
 
 
@@ -107,27 +104,27 @@ def load_table(
     """
     names = [] if target is None else [target] if isinstance(target, str) else target
     _check_names(sample, names, groups)
-    opened = _open_table(table)
+    opened = open_table(table)
     by_param = {"sample": [sample], "target": names, "groups": [] if groups is None else [groups]}
     _check_columns(opened, by_param)
     wanted = list(dict.fromkeys(name for group in by_param.values() for name in group))
-    with _errors_of_file(opened.name):
-        columns = opened.read(wanted)
+    with errors_of_file(opened.name):
+        columns = opened.read(wanted, lazy=sample)
     if not len(columns[sample]):
         raise InputError(f"{opened.name} has no rows")
     faults = InputFaults()
-    folder = opened.folder if base is None else os.fspath(base)
+    folder = opened.folder if base is None else os.path.expanduser(base)
     data = faults.check(_samples_of_column, columns[sample], folder, opened.describe(sample))
     found = [
         faults.check(
             _target_of_column,
             columns[name],
             opened.describe(name),
-            are_written=isinstance(opened, _TextFile),
+            are_written=not opened.has_types,
         )
         for name in names
     ]
-    of_samples = groups and faults.check(_checked_column, columns[groups], opened.describe(groups))
+    of_samples = groups and faults.check(_groups_of_column, columns[groups], opened, groups)
     faults.raise_any()
     values, classes = _joined_targets(found, list(names))
     return LabeledSamples(data=data, target=values, target_names=classes, groups=of_samples)
@@ -145,227 +142,7 @@ def _check_names(sample: Any, targets: Any, groups: Any) -> None:
     faults.raise_any()
 
 
-class _Table(Protocol):
-    """A table of named columns; `folder` is that of its file, empty for a frame."""
-
-    name: str
-    folder: str
-    columns: list[str]
-
-    def read(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return some columns, each a list or an array."""
-        ...
-
-    def describe(self, column: str) -> str:
-        """Return the name of the table and of one of its columns, for messages."""
-        ...
-
-
-class _OpenedFile:
-    """A file with columns."""
-
-    columns: list[str]
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, repr(os.fspath(path))
-        self.folder = os.path.dirname(os.fspath(path))
-
-    def describe(self, column: str) -> str:
-        """Return the name of the file and of one of its columns."""
-        return f"{self.name}, column {column!r}"
-
-
-class _TextFile(_OpenedFile):
-    """A file of comma-, semicolon- or tab-separated values, whose first line names the columns."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        with path.open(newline="", encoding=_ENCODING, errors=_ERRORS) as file:
-            first = file.readline(_MAX_CELL_CHARS)
-            self._delimiter = max(_DELIMITERS, key=first.count)
-            file.seek(0)
-            self.columns = next(csv.reader(file, delimiter=self._delimiter), [])
-
-    def read(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Return some columns as text."""
-        places = [self.columns.index(name) for name in names]
-        cells: list[list[str]] = [[] for _ in names]
-        with self.path.open(newline="", encoding=_ENCODING, errors=_ERRORS) as file:
-            rows = csv.reader(file, delimiter=self._delimiter)
-            next(rows, None)
-            for row in rows:
-                if not row:  # an empty line
-                    continue
-                if len(row) > len(self.columns):
-                    raise InputError(
-                        f"{self.name} has {len(row)} cells on line {rows.line_num}, but "
-                        f"{len(self.columns)} columns: put cells that contain "
-                        f"{self._delimiter!r} in quotes"
-                    )
-                for column, place in zip(cells, places, strict=True):
-                    column.append(row[place] if place < len(row) else "")
-        return dict(zip(names, cells, strict=True))
-
-
-class _JsonLines(_OpenedFile):
-    """A file with a JSON object on each line; empty lines are left out."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._rows: list[dict[str, Any]] = []
-        with path.open(encoding=_ENCODING) as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    self._rows.append(self._object_in(line, number))
-        self.columns = list(dict.fromkeys(name for row in self._rows for name in row))
-
-    def _object_in(self, line: str, number: int) -> dict[str, Any]:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            raise InputError(f"{self.name} has no JSON on line {number}: {exc}") from exc
-        if not isinstance(found, dict):
-            raise InputError(f"{self.name} has no JSON object on line {number}")
-        return found
-
-    def read(self, names: Sequence[str]) -> dict[str, list[Any]]:
-        """Return some columns, None where a row lacks the name."""
-        return {name: [row.get(name) for row in self._rows] for name in names}
-
-
-class _ParquetFile(_OpenedFile):
-    """A Parquet file, whose encoded images are left in it until they are needed."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._parquet = _opened_parquet(path)
-        self.columns = list(self._parquet.schema_arrow.names)
-
-    def read(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return some columns as lists; those of bytes are read when they are indexed."""
-        schema = self._parquet.schema_arrow
-        heavy = [name for name in names if _holds_bytes(schema.field(name).type)]
-        light = self._parquet.read([name for name in names if name not in heavy])
-        columns: dict[str, Any] = {name: light[name].to_pylist() for name in light.column_names}
-        return columns | {name: ParquetColumn(self.path, name) for name in heavy}
-
-
-def _opened_parquet(path: Path) -> Any:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as exc:
-        raise MissingExtraError(
-            f"{os.fspath(path)!r}: Parquet files need pyarrow: pip install 'featx[parquet]', or "
-            "pass the table as .csv or .jsonl"
-        ) from exc
-    return ParquetFile(path)
-
-
-def _holds_bytes(kind: Any) -> bool:
-    """Return True for a type of pyarrow that holds encoded images, alone or beside their paths."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
-    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
-
-
-class ParquetColumn(Sequence):
-    """A column of a Parquet file, of which one group of rows is in memory at a time."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name = Path(path).absolute(), name
-        self._parquet = _opened_parquet(self._path)
-        groups = (self._parquet.metadata.row_group(n) for n in range(self._parquet.num_row_groups))
-        self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
-        self._group: int = -1
-        self._values: Any = None  # of that group
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        row = range(len(self))[index]
-        group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        if group != self._group:
-            self._values = self._parquet.read_row_group(group, [self._name])[self._name]
-            self._group = group
-        return as_item(self._values[row - int(self._starts[group])])
-
-    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
-        return type(self), (self._path, self._name)
-
-
-class _Frame:
-    """A table in memory."""
-
-    folder = ""
-
-    def __init__(self, frame: Any) -> None:
-        self._frame, self.name = frame, f"the {type_name(frame)}"
-        names = getattr(frame, "column_names", None)
-        self.columns = list(frame.columns if names is None else names)
-
-    def read(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return some columns."""
-        return {name: self._frame[name] for name in names}
-
-    def describe(self, column: str) -> str:
-        """Return the kind of the frame and the name of one of its columns."""
-        return f"{self.name}, column {column!r}"
-
-
-_FILES: dict[str, Callable[[Path], _Table]] = {
-    ".csv": _TextFile,
-    ".jsonl": _JsonLines,
-    ".ndjson": _JsonLines,
-    ".parquet": _ParquetFile,
-    ".tsv": _TextFile,
-}
-TABLE_SUFFIXES = frozenset(_FILES)
-
-
-def is_table(path: str | os.PathLike[str]) -> bool:
-    """Return True for the name of a table, unless a folder has it."""
-    is_named_so = Path(path).suffix.lower() in TABLE_SUFFIXES
-    return is_named_so and not os.path.isdir(os.path.expanduser(path))
-
-
-def _open_table(table: Any) -> _Table:
-    if hasattr(table, "columns") and hasattr(type(table), "__getitem__"):
-        return _Frame(table)
-    if not isinstance(table, str | os.PathLike):
-        expected = "the path of a file, or a frame of pandas, polars or pyarrow."
-        faults = ParameterFaults("load_table")
-        faults.add("table", table, expected)
-        faults.raise_any()
-    path = Path(table).expanduser()
-    kind = _FILES.get(path.suffix.lower())
-    if kind is None:
-        raise InputError(
-            f"{os.fspath(table)!r} does not end in {', '.join(sorted(_FILES))}: expected a table"
-        )
-    with _errors_of_file(repr(os.fspath(path))):
-        return kind(path)
-
-
-@contextlib.contextmanager
-def _errors_of_file(name: str) -> Iterator[None]:
-    """Raise what goes wrong while a file is read as an InputError that names it."""
-    try:
-        yield
-    except (MissingExtraError, InputError):
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
-    except (OSError, ValueError, csv.Error, RecursionError) as exc:
-        reason = getattr(exc, "strerror", None) or one_line(exc)
-        raise InputError(f"{name} cannot be read: {reason}") from exc
-
-
-def _check_columns(table: _Table, wanted: Mapping[str, Sequence[str]]) -> None:
+def _check_columns(table: Table, wanted: Mapping[str, Sequence[str]]) -> None:
     """Check that a table has the columns that each parameter names, each once."""
     faults = ParameterFaults("load_table")
     shown = ", ".join(map(one_line, table.columns[:_N_SHOWN])) or "none"
@@ -383,15 +160,25 @@ def _check_columns(table: _Table, wanted: Mapping[str, Sequence[str]]) -> None:
 def _samples_of_column(column: Any, folder: str, where: str) -> Any:
     """Return samples; relative paths are those of a folder."""
     if isinstance(column, ParquetColumn):
-        return column
-    items = list(map(_plain_item, _checked_column(column, where)))
-    if not all(isinstance(item, str | os.PathLike) for item in items):
-        return items
-    return np.array([os.path.join(folder, item) for item in items])
+        column.folder = folder
+        if not (len(column) and isinstance(column[0], str)):
+            return column
+        return _as_array(list(column))
+    items = [as_item(item) for item in _checked_column(column, where)]
+    return _as_array(
+        [
+            os.path.join(folder, item) if isinstance(item, str | os.PathLike) else item
+            for item in items
+        ]
+    )
 
 
-def _plain_item(item: Any) -> Any:
-    return as_item(item) if isinstance(item, Mapping) else item
+def _groups_of_column(column: Any, table: Table, name: str) -> np.ndarray:
+    values = _checked_column(column, table.describe(name))
+    try:
+        return as_groups(values, len(values))
+    except InputError as exc:
+        raise InputError(f"{table.describe(name)}: {exc}") from exc
 
 
 def _checked_column(column: Any, where: str) -> Any:
@@ -405,14 +192,15 @@ def _checked_column(column: Any, where: str) -> Any:
             f"{where}: no value in {len(missing)} of {len(values)} rows: {shown}{more} (the first "
             "row is 0)"
         )
-    return _as_array(values)
-
-
-def _as_array(values: Any) -> Any:
-    """Return text as an array, since a list of it may also be data of another kind."""
-    if isinstance(values, list) and all(isinstance(value, str) for value in values):
-        return np.array(values)
     return values
+
+
+def _as_array(values: list[Any]) -> Any:
+    """Return a list of text as an array, which has one width for all; others unchanged."""
+    if not all(isinstance(value, str) for value in values):
+        return values
+    is_short = max(map(len, values), default=0) <= _MAX_PATH_CHARS
+    return np.array(values, None if is_short else object)
 
 
 def _is_empty(value: Any) -> bool:
@@ -427,14 +215,44 @@ def _target_of_column(
     Values in a text file, `are_written`, are numbers if all of them look like numbers.
     """
     values = unwrapped_container(column)
+    _check_texts(values, where)
     if any(map(_has_several_labels, values)):
-        binarizer = MultiLabelBinarizer()
-        indicators = binarizer.fit_transform(list(map(_label_set, values)))
-        return indicators, list(binarizer.classes_)
+        return _several_labels(values, where)
     checked = _checked_column(column, where)
     found = as_labels(_parsed_numbers(checked) if are_written else checked, name=where)
-    classes = [] if found.dtype.kind == "f" else np.unique(found).tolist()
-    return found, classes
+    return found, [] if found.dtype.kind == "f" else np.unique(found).tolist()
+
+
+def _check_texts(values: Any, where: str) -> None:
+    """Check that texts are no longer than labels are, and UTF-8."""
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            continue
+        if len(value) > _MAX_LABEL_CHARS:
+            raise InputError(
+                f"{where}: row {row} has {len(value):,} characters: is a quote missing?"
+            )
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise InputError(
+                f"{where}: row {row} is not UTF-8 ({one_line(value, max_chars=40)}): save the "
+                "table in UTF-8"
+            )
+
+
+def _several_labels(values: Any, where: str) -> tuple[np.ndarray, list[Any]]:
+    """Return a column of 0 and 1 for each label, and the labels."""
+    sets = [_label_set(value, row, where) for row, value in enumerate(values)]
+    kinds = {type(label) for labels in sets for label in labels}
+    if not kinds:
+        raise InputError(f"{where}: no row has a label")
+    if len(kinds) > 1 or not kinds <= {str, int, bool}:
+        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(
+            f"{where}: lists of {shown}: expected lists of text, or of integers. For several "
+            "values, name a column for each"
+        )
+    binarizer = MultiLabelBinarizer()
+    return binarizer.fit_transform(sets), list(binarizer.classes_)
 
 
 def _has_several_labels(value: Any) -> bool:
@@ -443,22 +261,38 @@ def _has_several_labels(value: Any) -> bool:
     return isinstance(value, list | tuple | set | np.ndarray)
 
 
-def _label_set(value: Any) -> list[Any]:
+def _label_set(value: Any, row: int, where: str) -> list[Any]:
     """Return the labels of one sample; a missing value means that it has none."""
     if isinstance(value, str):
         parts = (part.strip() for part in value.split(_LABEL_SEPARATOR))
         return [part for part in parts if part]
-    return [] if is_missing(value) else list(value)
+    if is_missing(value):
+        return []
+    if not isinstance(value, list | tuple | set | np.ndarray):
+        raise InputError(f"{where}: row {row} has {value!r}, beside rows with lists of labels")
+    labels = list(value.tolist() if isinstance(value, np.ndarray) else value)
+    if any(map(is_missing, labels)):
+        raise InputError(f"{where}: row {row} has a missing value among its labels")
+    return labels
 
 
-def _parsed_numbers(values: np.ndarray) -> np.ndarray:
-    """Return text as integers or floats if all of it is written as Python writes these."""
-    texts = values.tolist()
+def _parsed_numbers(texts: Sequence[str]) -> Any:
+    """Return text as integers or floats if all of it is written as Python writes these.
+
+    Integers that floats would not hold exactly stay text beside floats, and so do all integers that
+    have more than 64 bits.
+    """
     if all(map(_INTEGER.fullmatch, texts)):
-        return np.array(texts, np.int64)
-    if all(map(_NUMBER.fullmatch, texts)):
-        return np.array(texts, np.float64)
-    return values
+        integers = list(map(int, texts))
+        low, high = min(integers), max(integers)
+        for dtype in (np.int64, np.uint64):
+            if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+                return np.array(integers, dtype)
+        return texts
+    if not all(map(_NUMBER.fullmatch, texts)):
+        return texts
+    is_exact = all(abs(int(text)) <= _MAX_EXACT for text in texts if _INTEGER.fullmatch(text))
+    return np.array(texts, np.float64) if is_exact else texts
 
 
 def _joined_targets(
@@ -471,4 +305,5 @@ def _joined_targets(
         return found[0]
     if any(values.ndim > 1 for values, _ in found):
         raise InputError("one of several target columns holds lists of labels: name it alone")
-    return as_labels(list(zip(*(values.tolist() for values, _ in found), strict=True))), names
+    rows = list(zip(*(values.tolist() for values, _ in found), strict=True))
+    return as_labels(rows, name=f"target ({', '.join(names)})"), names

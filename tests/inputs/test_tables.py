@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from pyarrow import parquet
 
 from featx import FeatureExtractor, TransferClassifier, load_image_folder, load_table
 from featx.exceptions import BadSampleError, InputError, ParameterError
-from featx.inputs.tables import ParquetColumn
+from featx.inputs.table_files import ParquetColumn
 
 PATHS = ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
 LABELS = ["cat", "cat", "dog", "dog"]
@@ -105,7 +107,10 @@ def test_fit_on_table_finds_rows_of_folder(make, photos):
         (["1", "0.5", "1e-3", "-2"], np.array([1, 0.5, 1e-3, -2])),
         (["007", "1", "2", "3"], np.array(["007", "1", "2", "3"])),
         (["nan", "1", "2", "3"], np.array(["nan", "1", "2", "3"])),
-        (["9" * 20, "1", "2", "3"], np.array([1e20, 1, 2, 3])),
+        ([str(10**18 + n) for n in range(4)], 10**18 + np.arange(4)),
+        ([str(10**19 + n) for n in range(4)], np.arange(4).astype(np.uint64) + np.uint64(10**19)),
+        ([str(10**20 + n) for n in range(4)], np.array([str(10**20 + n) for n in range(4)])),
+        ([str(10**18), "0.5", "1", "2"], np.array([str(10**18), "0.5", "1", "2"])),
         (["1_0", "1", "2", "3"], np.array(["1_0", "1", "2", "3"])),
         (["True", "False", "True", "None"], np.array(["True", "False", "True", "None"])),
     ],
@@ -256,7 +261,7 @@ def test_load_table_null_is_missing(make, photos):
     [
         ("path,label\n", "has no rows"),
         ("path,label\n1.png,cat,dog\n", "3 cells on line 2, but 2 columns"),
-        (f"path,label\n1.png,{'x' * 200_000}\n", "cannot be read: field larger"),
+        (f"path,label\n1.png,{'x' * 200_000}\n", "cannot be read after line 1: field larger"),
     ],
 )
 def test_load_table_unsound_csv_raises(content, fault, tmp_path):
@@ -331,3 +336,130 @@ def test_load_table_images_in_a_frame_are_samples(photos):
     found = load_table(pd.DataFrame({"image": images, "label": LABELS}), sample="image")
     assert found.data == images
     assert repr(found) == "4 samples of 2 classes"
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+@pytest.mark.parametrize("make", [as_parquet, as_pandas, as_json_lines])
+def test_records_of_paths_start_from_base(make, is_mixed, photos, tmp_path, monkeypatch):
+    """Not from the working directory, where other files may have the same names."""
+    monkeypatch.chdir(tmp_path)
+    records = [record(None, path) for path in PATHS]
+    if is_mixed and make is not as_json_lines:
+        records[2] = record((photos / PATHS[2]).read_bytes())
+    table = make(photos, {"path": records, "label": LABELS})
+    if make is as_parquet and is_mixed:
+        records.insert(0, record((photos / PATHS[2]).read_bytes()))
+        table = make(photos, {"path": records, "label": [*LABELS, "cat"]})
+    found = load_table(table, base=photos)
+    assert [item for item in found.data if isinstance(item, str)][:2] == [
+        str(photos / path) for path in PATHS[:2]
+    ]
+    assert len(FeatureExtractor("tiny").fit_transform(found.data)) == len(found.target)
+    assert found._repr_html_()
+
+
+def test_parquet_column_is_read_by_threads(photos):
+    contents = encoded_images(photos) * 50
+    table = pa.table({"image": contents})
+    parquet.write_table(table, photos / "t.parquet", row_group_size=7)
+    column = load_table(photos / "t.parquet", sample="image", target=None).data
+    rows = np.random.default_rng(0).integers(0, 200, 400).tolist()
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(column.__getitem__, rows)) == [contents[row] for row in rows]
+
+
+def test_parquet_column_of_changed_file_raises(photos):
+    contents = encoded_images(photos)
+    parquet.write_table(pa.table({"image": contents}), photos / "t.parquet")
+    column = load_table(photos / "t.parquet", sample="image", target=None).data
+    stored = pickle.dumps(column)
+    assert list(pickle.loads(stored)) == contents
+    parquet.write_table(pa.table({"image": [*contents[::-1], b"x"]}), photos / "t.parquet")
+    with pytest.raises(InputError, match="was changed after it was loaded"):
+        pickle.loads(stored)
+    (photos / "t.parquet").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        pickle.loads(stored)
+
+
+@pytest.mark.parametrize("cell", ['"y', 'a"b"'])
+def test_load_table_open_quote_names_its_line(cell, tmp_path):
+    rows = [f"{n}.png,x" for n in range(20)]
+    rows[5] = f"5.png,{cell}"
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    if cell == 'a"b"':  # as spreadsheets read it
+        assert load_table(tmp_path / "t.csv").target[5] == 'a"b"'
+        return
+    with pytest.raises(InputError, match="after line 6: a quote is not closed"):
+        load_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("column", ["path", "label"])
+def test_load_table_long_cell_takes_little_memory(column, tmp_path):
+    rows = [f"{n}.png,x" for n in range(20_000)]
+    rows[7] = f"{'p' * 100_000},x" if column == "path" else f"7.png,{'p' * 100_000}"
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    if column == "path":
+        assert load_table(tmp_path / "t.csv").data.nbytes < 1e6
+        return
+    with pytest.raises(InputError, match="row 7 has 100,000 characters: is a quote missing"):
+        load_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        ([["a", 1], ["b"]], "lists of int, str"),
+        ([[0.5, 0.25], [1.0, 2.0]], "lists of float"),
+        ([["a"], 2], "row 1 has 2, beside rows with lists"),
+        ([["a", None], ["b"]], "row 0 has a missing value among its labels"),
+        ([[], []], "no row has a label"),
+        ([[["a"]], [["b"]]], "lists of list"),
+    ],
+)
+def test_load_table_faulty_lists_of_labels_raise(labels, fault, tmp_path):
+    path = as_json_lines(tmp_path, {"path": ["1.png", "2.png"], "label": labels})
+    with pytest.raises(InputError, match=rf"column 'label': .*{fault}"):
+        load_table(path)
+
+
+def test_load_table_groups_of_lists_raise(tmp_path):
+    columns = {"path": ["1.png", "2.png"], "label": ["a", "b"], "g": [["x", "y"], ["z"]]}
+    with pytest.raises(InputError, match="column 'g': groups has lists"):
+        load_table(as_json_lines(tmp_path, columns), groups="g")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_load_table_other_encoding_names_the_cure(encoding, tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\n1.png,\xe9t\xe9\n", encoding=encoding)
+    with pytest.raises(InputError, match=r"not UTF-8.* UTF-8"):
+        load_table(tmp_path / "t.csv")
+
+
+def test_load_table_lazy_frame_names_the_cure(photos):
+    with pytest.raises(InputError, match=r"pass its \.collect\(\)"):
+        load_table(pl.DataFrame(COLUMNS).lazy())
+
+
+@pytest.mark.parametrize(
+    ("name", "header"), [("t.csv", '"path;x;y",label'), ("t.tsv", "path;1;2\tlabel;3")]
+)
+def test_load_table_delimiter_is_not_in_names(name, header, tmp_path):
+    separator = "\t" if name == "t.tsv" else ","
+    (tmp_path / name).write_text(f"{header}\n1.png{separator}cat\n")
+    sample, target = (part.strip('"') for part in header.split(separator))
+    found = load_table(tmp_path / name, sample=sample, target=target)
+    assert (found.data[0], found.target[0]) == (str(tmp_path / "1.png"), "cat")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+def test_load_table_pipe_raises_at_once(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(InputError, match="no regular file"):
+        load_table(tmp_path / "t.csv")
+
+
+def test_load_table_bytes_as_groups_raise(tmp_path):
+    columns = {"path": ["1.png", "2.png"], "label": ["a", "b"], "g": [b"x", b"y"]}
+    with pytest.raises(InputError, match=r"column 'g': .*bytes"):
+        load_table(as_parquet(tmp_path, columns), groups="g")

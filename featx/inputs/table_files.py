@@ -1,0 +1,281 @@
+"""``open_table``: tables in files and frames; ParquetColumn: encoded images in a Parquet file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from featx._text import one_line
+from featx._validation import ParameterFaults
+from featx.exceptions import InputError, MissingExtraError
+from featx.inputs.containers import type_name
+from featx.inputs.items import as_item
+
+_ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # file names may be any bytes
+_DELIMITERS = (",", ";", "\t")
+_QUOTED = re.compile('"[^"]*"')
+_MAX_LINE_CHARS = 2**20
+_STATE = ("st_size", "st_mtime_ns")
+
+
+class Table(Protocol):
+    """A table of named columns; `folder` is that of its file, empty for a frame."""
+
+    name: str
+    folder: str
+    columns: list[str]
+    has_types: bool  # False if all cells are text
+
+    def read(self, names: Sequence[str], *, lazy: str) -> dict[str, Any]:
+        """Return some columns, each a list or an array; images of `lazy` may be read later."""
+        ...
+
+    def describe(self, column: str) -> str:
+        """Return the name of the table and of one of its columns, for messages."""
+        ...
+
+
+def open_table(table: Any) -> Table:
+    """Open the file of a table, or a frame of pandas, polars or pyarrow."""
+    if hasattr(table, "collect") and hasattr(table, "lazy"):
+        raise InputError(f"the {type_name(table)} holds no rows yet: pass its .collect()")
+    if hasattr(table, "columns") and hasattr(type(table), "__getitem__"):
+        return _Frame(table)
+    if not isinstance(table, str | os.PathLike):
+        faults = ParameterFaults("load_table")
+        faults.add("table", table, "the path of a file, or a frame of pandas, polars or pyarrow.")
+        faults.raise_any()
+    path = Path(table).expanduser()
+    kind = _FILES.get(path.suffix.lower())
+    if kind is None:
+        endings = ", ".join(sorted(_FILES))
+        raise InputError(f"{os.fspath(table)!r} does not end in {endings}: expected a table")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{os.fspath(table)!r} is no regular file: expected a table")
+    with errors_of_file(repr(os.fspath(path))):
+        return kind(path)
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Return True for the name of a table, unless a folder has it."""
+    is_named_so = Path(path).suffix.lower() in TABLE_SUFFIXES
+    return is_named_so and not os.path.isdir(os.path.expanduser(path))
+
+
+@contextlib.contextmanager
+def errors_of_file(name: str) -> Iterator[None]:
+    """Raise what goes wrong while a file is read as an InputError that names it."""
+    try:
+        yield
+    except (MissingExtraError, InputError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except (OSError, ValueError, csv.Error, RecursionError) as exc:
+        reason = getattr(exc, "strerror", None) or one_line(exc)
+        raise InputError(f"{name} cannot be read: {reason}") from exc
+
+
+class _OpenedFile:
+    """A file with columns."""
+
+    columns: list[str]
+    has_types = True
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, repr(os.fspath(path))
+        self.folder = os.path.dirname(os.fspath(path))
+
+    def describe(self, column: str) -> str:
+        """Return the name of the file and of one of its columns."""
+        return f"{self.name}, column {column!r}"
+
+
+class _TextFile(_OpenedFile):
+    """A file of comma-, semicolon- or tab-separated values, whose first line names the columns."""
+
+    has_types = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with path.open(newline="", encoding=_ENCODING, errors=_ERRORS) as file:
+            first = _QUOTED.sub("", file.readline(_MAX_LINE_CHARS))
+            if "\0" in first:
+                raise InputError(f"{self.name} is not UTF-8: save it as CSV in UTF-8")
+            is_tsv = path.suffix.lower() == ".tsv"
+            self._delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first.count)
+            file.seek(0)
+            self.columns = next(self._rows(file), [])
+
+    def _rows(self, file: Any) -> Any:
+        return csv.reader(file, delimiter=self._delimiter, strict=True)
+
+    def read(self, names: Sequence[str], *, lazy: str) -> dict[str, list[str]]:
+        """Return some columns as text."""
+        places = [self.columns.index(name) for name in names]
+        cells: list[list[str]] = [[] for _ in names]
+        with self.path.open(newline="", encoding=_ENCODING, errors=_ERRORS) as file:
+            rows = self._rows(file)
+            line = 0
+            try:
+                for number, row in enumerate(rows):
+                    line = rows.line_num
+                    if number and row:  # neither the names nor an empty line
+                        self._check_width(row, line)
+                        for column, place in zip(cells, places, strict=True):
+                            column.append(row[place] if place < len(row) else "")
+            except csv.Error as exc:
+                reason = "a quote is not closed" if "unexpected end" in str(exc) else str(exc)
+                raise InputError(f"{self.name} cannot be read after line {line}: {reason}") from exc
+        return dict(zip(names, cells, strict=True))
+
+    def _check_width(self, row: Sequence[str], line: int) -> None:
+        if len(row) > len(self.columns):
+            raise InputError(
+                f"{self.name} has {len(row)} cells on line {line}, but {len(self.columns)} "
+                f"columns: put cells that contain {self._delimiter!r} in quotes"
+            )
+
+
+class _JsonLines(_OpenedFile):
+    """A file with a JSON object on each line; empty lines are left out."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._rows: list[dict[str, Any]] = []
+        with path.open(encoding=_ENCODING) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    self._rows.append(self._object_in(line, number))
+        self.columns = list(dict.fromkeys(name for row in self._rows for name in row))
+
+    def _object_in(self, line: str, number: int) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise InputError(f"{self.name} has no JSON on line {number}: {exc}") from exc
+        if not isinstance(found, dict):
+            raise InputError(f"{self.name} has no JSON object on line {number}")
+        return found
+
+    def read(self, names: Sequence[str], *, lazy: str) -> dict[str, list[Any]]:
+        """Return some columns, None where a row lacks the name."""
+        return {name: [row.get(name) for row in self._rows] for name in names}
+
+
+class _ParquetFile(_OpenedFile):
+    """A Parquet file, whose encoded images are left in it until they are needed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._parquet = _opened_parquet(path)
+        self.columns = list(self._parquet.schema_arrow.names)
+
+    def read(self, names: Sequence[str], *, lazy: str) -> dict[str, Any]:
+        """Return some columns as lists; encoded images are read when they are indexed."""
+        is_lazy = _holds_bytes(self._parquet.schema_arrow.field(lazy).type)
+        others = [name for name in names if not (is_lazy and name == lazy)]
+        light = self._parquet.read(others)
+        columns: dict[str, Any] = {name: light[name].to_pylist() for name in others}
+        return {**columns, lazy: ParquetColumn(self.path, lazy)} if is_lazy else columns
+
+
+def _opened_parquet(path: Path) -> Any:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as exc:
+        raise MissingExtraError(
+            f"{os.fspath(path)!r}: Parquet files need pyarrow: pip install 'featx[parquet]', or "
+            "pass the table as .csv or .jsonl"
+        ) from exc
+    return ParquetFile(path)
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Return True for a type of pyarrow that holds encoded images, alone or beside their paths."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+
+
+class ParquetColumn(Sequence):
+    """A column of a Parquet file, of which one group of rows is in memory at a time.
+
+    In another process, the file is opened again; InputError is raised if it was changed. `folder`
+    is that of relative paths, which records may hold in place of bytes.
+    """
+
+    def __init__(
+        self, path: Path, name: str, folder: str = "", state: tuple[int, ...] | None = None
+    ) -> None:
+        self._path, self._name, self.folder = Path(path).absolute(), name, folder
+        with errors_of_file(repr(os.fspath(path))):
+            self._parquet = _opened_parquet(self._path)
+            status = os.stat(self._path)
+        self._state = tuple(getattr(status, part) for part in _STATE)
+        if state not in (None, self._state):
+            raise InputError(f"{os.fspath(path)!r} was changed after it was loaded: load it again")
+        groups = (self._parquet.metadata.row_group(n) for n in range(self._parquet.num_row_groups))
+        self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
+        self._group: int = -1
+        self._values: Any = None  # of that group
+        self._reading = threading.Lock()  # pyarrow's reader is not for several threads
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        with self._reading:
+            if group != self._group:
+                self._values = self._parquet.read_row_group(group, [self._name])[self._name]
+                self._group = group
+            item = as_item(self._values[row - int(self._starts[group])])
+        return os.path.join(self.folder, item) if isinstance(item, str) else item
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), (self._path, self._name, self.folder, self._state)
+
+
+class _Frame:
+    """A table in memory."""
+
+    folder = ""
+    has_types = True
+
+    def __init__(self, frame: Any) -> None:
+        self._frame, self.name = frame, f"the {type_name(frame)}"
+        names = getattr(frame, "column_names", None)
+        self.columns = list(frame.columns if names is None else names)
+
+    def read(self, names: Sequence[str], *, lazy: str) -> dict[str, Any]:
+        """Return some columns."""
+        return {name: self._frame[name] for name in names}
+
+    def describe(self, column: str) -> str:
+        """Return the kind of the frame and the name of one of its columns."""
+        return f"{self.name}, column {column!r}"
+
+
+_FILES: dict[str, Callable[[Path], Table]] = {
+    ".csv": _TextFile,
+    ".jsonl": _JsonLines,
+    ".ndjson": _JsonLines,
+    ".parquet": _ParquetFile,
+    ".tsv": _TextFile,
+}
+TABLE_SUFFIXES = frozenset(_FILES)
