@@ -63,10 +63,10 @@ def check(
 
     FOLDER has a folder per class, or images alone; folders named train, val and test may hold the
     class folders. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of paths, relative
-    to its folder, and one of labels, or --target none. Found are unreadable, dark, bright,
-    low-contrast, blurred, tiny and oddly shaped images; labels that are probably wrong; exact
-    duplicates and near-duplicates, also those in two classes or in two splits; and outliers.
-    Unreadable images are findings, whatever --on-error is.
+    to its folder, and a column of labels; without labels, pass --target none. The command finds
+    unreadable, dark, bright, low-contrast, blurred, tiny and oddly shaped images; labels that are
+    probably wrong; exact duplicates and near-duplicates, also those in two classes or in two
+    splits; and outliers. Unreadable images are findings, whatever --on-error is.
 
     The file has the columns path, label, issue, score and detail. The detail is the suggested
     label, the path of the duplicate, the size or the reason. A cell that begins with = + - or @

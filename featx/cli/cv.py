@@ -60,7 +60,7 @@ def cv(
     """Cross-validate heads and backbones on labeled images.
 
     FOLDER has a folder per class. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of
-    paths, relative to its folder, and one of labels.
+    paths, relative to its folder, and a column of labels.
 
     --backbone, --head, --layer and --pooling may be repeated, for all combinations. A backbone
     takes options of its own, as in mobilenet_v2:alpha=0.35,input_size=96. What is no option of

@@ -57,7 +57,7 @@ def load_table_of_images(
     if hasattr(table.data, "dtype") and not any(map(os.path.lexists, some)):
         raise InputError(
             f"{place!r}: none of its first {len(some)} files exists, such as {some[0]!r}. Name the "
-            "folder that its paths start from: --base FOLDER"
+            "folder where its paths start: --base FOLDER"
         )
     return table
 
@@ -68,6 +68,6 @@ def check_is_no_table(place: str, columns: dict[str, str | None]) -> None:
 
     if any(columns.values()):
         raise click.UsageError(
-            f"--sample, --target and --base describe a table: {place!r} is none "
+            f"--sample, --target and --base describe a table, but {place!r} is none "
             f"({', '.join(sorted(TABLE_SUFFIXES))})"
         )

@@ -193,17 +193,19 @@ GROUPS = click.option(
     "--groups",
     type=GivenPath(),
     metavar="COLUMN|FILE",
-    help="Groups, as of a patient: a column of TABLE; for FOLDER, a .csv file of path and group.",
+    help="Groups, such as patients: a column of TABLE; for FOLDER, a .csv file of path and group.",
 )
 _COLUMN_OPTIONS = (
     click.option(
-        "--sample", metavar="COLUMN", help="The column of images of TABLE; default: path."
+        "--sample", metavar="COLUMN", help="The column of images in TABLE; default: path."
     ),
     click.option(
-        "--target", metavar="COLUMN", help="The column of labels of TABLE; default: label."
+        "--target", metavar="COLUMN", help="The column of labels in TABLE; default: label."
     ),
     click.option(
-        "--base", type=GivenPath(), help="Folder of the paths in TABLE; default: that of TABLE."
+        "--base",
+        type=GivenPath(),
+        help="Folder where paths in TABLE start; default: that of TABLE.",
     ),
 )
 columns_of_table = add_options(*_COLUMN_OPTIONS)

@@ -337,15 +337,15 @@ def _print_demo_stages(result: dict[str, Any]) -> None:
     """Print what each stage of the demo is for, and what it gained."""
     low, high = result["gain"]["interval"]
     stages = {
-        "raw pixels": "logistic regression on gray levels, to compare with; chance is 0.1",
-        "tiny": "the frozen network turns each image into 400 numbers, on which a head trains",
-        "second run": "nothing is embedded again, since the cache "
+        "raw pixels": "logistic regression on gray levels, for comparison; chance is 0.1",
+        "tiny": "the frozen network turns each image into 400 numbers; a head is trained on them",
+        "second run": "no image is embedded again: the cache "
         f"({filesize.decimal(result['cache_bytes'])}) has the embeddings of all images",
-        "fine-tuned": "the upper layers train too, which pays where images look like nothing that "
-        f"the network has seen, as these speckles: {result['gain']['difference']:+.3f} ({low:+.3f} "
-        f"to {high:+.3f}). Photographs gain little by it",
-        "saved": f"as one file, loaded, and asked: {one_line(result['example'])} is "
-        f"{result['prediction']!r}",
+        "fine-tuned": "the upper layers are trained, too, which helps if the network has seen no "
+        "such images, as these speckles: the accuracy changes by "
+        f"{result['gain']['difference']:+.3f} ({low:+.3f} to {high:+.3f}). Photographs gain little",
+        "saved": f"as one file, and loaded again: the prediction for "
+        f"{one_line(result['example'])} is {result['prediction']!r}",
         "machine": result["machine"],
     }
     for name, text in stages.items():

@@ -78,8 +78,8 @@ def evaluate(
         Labels of the columns of `proba`, as in ``classes_``; None is all labels in `y_true` and
         `y_pred`, sorted.
     groups : array-like of shape (n_samples,), default=None
-        Group of each sample, such as its patient or video. Samples of a group may be right or wrong
-        together, so that the intervals are wider; without groups, samples count as independent.
+        Group of each sample, such as its patient or video. The predictions for a group may be right
+        or wrong together, so the intervals are wider. Without groups, samples count as independent.
     confidence : float, default=0.95
         Confidence level of the intervals, between 0 and 1.
 
@@ -95,15 +95,17 @@ def evaluate(
           ones);
         - ``intervals``, the ends of confidence intervals: of ``accuracy``, of the averages in
           ``macro``, and of each class in ``classes``; ``confidence``, their level. All derive from
-          Wilson's score interval (1927), averages by Zou and Donner 2008 (doi:10.1002/sim.3095),
-          those with groups by Rao and Scott 1992 (doi:10.2307/2532311);
-        - ``n_groups``, with groups only;
+          Wilson's score interval (1927): those of averages by the method of Zou and Donner 2008
+          (doi:10.1002/sim.3095), those with groups by that of Rao and Scott 1992
+          (doi:10.2307/2532311);
+        - ``n_groups``, the number of groups, with groups only;
         - ``calibration``, with probabilities only: ``error``, the expected calibration error of Guo
           et al. 2017 (arXiv 1706.04599), from 0 to 1; ``log_loss``, in nats; ``temperature``, by
-          which to divide the scores for the lowest log loss, None if it is beyond 0.01 or 100, and
-          that loss, ``log_loss_at_temperature``; ``tendency``, "overconfident" or "underconfident"
-          if the best temperature differs from 1 by more than chance, else None; ``bins``, the
-          ``n_samples``, mean ``probability`` and ``accuracy`` of each bin of a reliability diagram.
+          which to divide the scores for the lowest log loss, None if it is not between 0.01 and
+          100; ``log_loss_at_temperature``, that loss; ``tendency``, "overconfident" or
+          "underconfident" if the best temperature differs from 1 by more than chance, else None;
+          ``bins``, the ``n_samples``, mean ``probability`` and ``accuracy`` of each bin of a
+          reliability diagram.
 
     Raises
     ------

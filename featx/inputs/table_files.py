@@ -210,7 +210,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 class ParquetColumn(Sequence):
-    """A column of a Parquet file, of which one group of rows is in memory at a time.
+    """A column of a Parquet file, of which one row group is in memory at a time.
 
     In another process, the file is opened again; InputError is raised if it was changed. `folder`
     is that of relative paths, which records may hold in place of bytes.

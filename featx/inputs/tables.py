@@ -38,8 +38,8 @@ def load_table(
 ) -> LabeledSamples:
     r"""Load samples, targets and groups from the columns of a table.
 
-    No image is opened. Files are ``.csv`` (also with semicolons or tabs), ``.tsv``, JSON lines
-    (``.jsonl``, ``.ndjson``) and ``.parquet``.
+    It opens no image. Files are ``.csv`` (separated by commas, semicolons or tabs), ``.tsv``, JSON
+    lines (``.jsonl``, ``.ndjson``) and ``.parquet``.
 
     Parameters
     ----------
@@ -48,14 +48,15 @@ def load_table(
     sample : str, default="path"
         Name of the column of samples: paths, or encoded images as bytes, also in the form of
         Hugging Face (``{"bytes": ..., "path": ...}``). Encoded images in a Parquet file are read
-        when they are needed, one group of rows at a time.
+        when they are needed, one row group at a time.
     target : str, sequence of str or None, default="label"
-        Name of the column of targets; several names give as many outputs for each sample. None
-        leaves the targets out.
+        Name of the column of targets, or names of several columns, one for each output. None leaves
+        the targets out.
     groups : str, default=None
-        Name of a column whose equal values keep samples together, such as a patient.
+        Name of the column of groups, such as patients. Samples with the same value are one group.
     base : str or Path, default=None
-        Folder of relative paths. By default, that of the file; for a frame, the working directory.
+        Folder from which relative paths start. By default, the folder of the file; for a frame, the
+        working directory.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def load_table(
         A Bunch, which notebooks show with some of its images. ``data``: samples, an ndarray of
         shape (n_samples,) for paths; ``target``: ndarray of shape (n_samples,) or (n_samples,
         n_outputs), or None; ``target_names``: list of the classes, or of the outputs, empty for
-        values; ``groups``: ndarray of shape (n_samples,), or None.
+        one column of values; ``groups``: ndarray of shape (n_samples,), or None.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def load_table(
         The file cannot be read, has no rows, or has rows without a value in a column. The message
         lists all faults.
     ParameterError
-        A parameter is of another type, or the table has no such column, or two of that name.
+        A parameter has the wrong type, or the table lacks the column or has two of that name.
     MissingExtraError
         The file is a ``.parquet`` file, and pyarrow is not installed.
 
@@ -82,12 +83,12 @@ def load_table(
 
     Notes
     -----
-    Text files have no types: a column of targets becomes integers if all its cells are integers as
-    Python writes them, else floats if all are numbers, else text, so that ``007`` stays as it is.
+    Text files have no types. A column of targets becomes integers if all its cells are integers as
+    Python writes them, floats if all are numbers, and text otherwise. So ``007`` stays text.
 
     If a target is a list, or text with semicolons as in ``"cat;dog"``, a sample may have several
-    labels: ``target`` has a column of 0 and 1 for each of ``target_names``, and an empty cell
-    means that there is no label.
+    labels. Then ``target`` has a column of 0 and 1 for each of ``target_names``, and the sample of
+    an empty cell has no label.
 
     Examples
     --------
