@@ -134,7 +134,7 @@ def test_named_model_tiny_takes_no_file(tmp_path):
         named_model(TINY, input_shape=(64, 64, 3), weights=tmp_path / "mine.h5", params={})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_named_model_offline_names_ways_out(tmp_path):
     """The download is real; its only way out leads to a port where nobody listens."""
     code = (

@@ -66,7 +66,9 @@ def change_manifest(path, change):
     write_members(path, members | {"featx.json": json.dumps(manifest)})
 
 
-@pytest.mark.parametrize("name", ["mine.h5", "mine.weights.h5"])
+@pytest.mark.parametrize(
+    "name", ["mine.h5", pytest.param("mine.weights.h5", marks=pytest.mark.long)]
+)
 def test_round_trip_weight_file_travels(name, networks, images, path, tmp_path):
     weights = tmp_path / name
     weights.write_bytes((networks / name).read_bytes())
@@ -84,6 +86,7 @@ def test_round_trip_weight_file_travels(name, networks, images, path, tmp_path):
     assert members_of(tmp_path / "again.featx")["weights.h5"] == members_of(path)["weights.h5"]
 
 
+@pytest.mark.long
 def test_round_trip_weight_file_keeps_channels(networks, path):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
     classifier = classifier_of(networks / "mine.h5", in_channels=1, layer="block_5_add")
@@ -112,6 +115,7 @@ def test_fit_and_save_warm_needs_no_tensorflow(networks, images, path, tmp_path)
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.long
 def test_save_compressed_weight_file_stores_the_model(networks, images, path, tmp_path):
     """Keras reads such files, but a saved file of unknown origin may not hold them."""
     compressed = tmp_path / "compressed.weights.h5"
