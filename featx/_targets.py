@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from featx._text import counted
 from featx.exceptions import InputError
 
 _N_SHOWN = 10
@@ -178,10 +179,10 @@ def as_weights(sample_weight: Any, n_samples: int, *, name: str = "sample_weight
     _check_targets_complete(weights, name, "weight")
     negative = np.flatnonzero(weights < 0)
     if len(negative):
-        counted = _target_count_text(len(negative), "negative weight")
         raise InputError(
-            f"{name} has {counted} {_target_rows_text(negative)[:-1]}, "
-            f"such as {weights[negative[0]]}): expected no weight below 0"
+            f"{name} has {counted(len(negative), 'negative weight')} "
+            f"{_target_rows_text(negative)[:-1]}, such as {weights[negative[0]]}): "
+            "expected no weight below 0"
         )
     if n_samples and not weights.any():
         raise InputError(f"{name}: all are zero, so that there is nothing to learn from")
@@ -397,10 +398,10 @@ def _check_targets_complete(array: np.ndarray, name: str, noun: str) -> None:
     for word, mask in masks.items():
         if mask.any():
             rows = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
-            counted = _target_count_text(int(np.count_nonzero(mask)), f"{word} {noun}")
+            n_entries = counted(int(np.count_nonzero(mask)), f"{word} {noun}")
             example = str(array[mask][0]).replace("nan", "NaN")
             raise InputError(
-                f"{name} has {counted} {_target_rows_text(rows)}, such as {example}: leave these "
+                f"{name} has {n_entries} {_target_rows_text(rows)}, such as {example}: leave these "
                 "samples out"
             )
 
@@ -412,10 +413,6 @@ def _is_missing_target(value: Any) -> bool:
     if isinstance(value, (float, np.floating, Decimal, np.datetime64, np.timedelta64)):
         return bool(value != value)
     return type(value).__name__ == "NaTType"
-
-
-def _target_count_text(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _target_rows_text(rows: np.ndarray) -> str:

@@ -22,6 +22,17 @@ _UNSAFE = re.compile(f"[{_CHARACTERS}]")
 _UNSAFE_IN_TEXT = re.compile(rf"(?![\n\t])[{_CHARACTERS}]")
 
 
+def counted(n: int, noun: str, ending: str = "s") -> str:
+    """Return a number and its noun.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(2_000, "class", "es")
+    ('1 image', '2,000 classes')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else ending}"
+
+
 def one_line(value: object, *, max_chars: int | None = None) -> str:
     r"""Return a value as one line of text without control characters.
 

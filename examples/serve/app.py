@@ -36,7 +36,7 @@ def load_classifier():
             "returns: expected a classifier with a head such as 'logistic', or one that was "
             "calibrated (featx fit --calibrate)"
         )
-    classifier.extractor_.set_params(on_error="raise")
+    classifier.extractor_.set_params(on_error="raise", verbose=False)
     classifier.predict_proba(np.zeros((1, 64, 64, 3), np.uint8))
     return classifier
 

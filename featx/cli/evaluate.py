@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx._text import one_line
+from featx._text import counted, one_line
 from featx.cli.labeled import columns_in, load_labeled
 from featx.cli.models import MODEL, load_classifier, loading_options
-from featx.cli.options import (
-    GROUPS,
-    Command,
-    GivenPath,
-    labeled_images,
-)
+from featx.cli.options import GROUPS, Command, GivenPath, labeled_images
 from featx.cli.output import (
     AS_JSON,
     FORCE,
@@ -88,7 +83,7 @@ def evaluate(
         print_overlaps({model: overlap})
     if out is not None:
         n_mistakes = _write_mistakes(predicted, images, out)
-        echo(f"{n_mistakes} mistake{'s' * (n_mistakes != 1)} in {one_line(out)}", err=as_json)
+        echo(f"{counted(n_mistakes, 'mistake')} in {one_line(out)}", err=as_json)
 
 
 @click.command(cls=Command)
@@ -96,12 +91,7 @@ def evaluate(
 @labeled_images
 @loading_options
 @AS_JSON
-def compare(
-    models: tuple[str, ...],
-    place: str,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def compare(models: tuple[str, ...], place: str, as_json: bool, **options: Any) -> None:
     """Compare saved models on labeled images: a folder per class, or a table.
 
     Each model is compared with the first: the difference of their accuracies with a 95% interval,

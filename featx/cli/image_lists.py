@@ -1,4 +1,4 @@
-"""``images_of``: the images that arguments name: files, folders, patterns, lists and CSV files."""
+"""``images_of``: the images that arguments name: files, folders, patterns, lists and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from featx._text import one_line
 from featx.exceptions import InputError
-from featx.inputs.folders import IMAGE_SUFFIXES, list_images
+from featx.inputs.folders import list_images
+from featx.inputs.labeled import IMAGE_SUFFIXES
+from featx.inputs.table_files import is_table, open_table
 
 COLUMNS = ("path", "file", "filename", "image")
 _N_SHOWN = 10
@@ -23,8 +25,9 @@ def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
 
     An argument is a file, a folder (the sorted images below it), a pattern such as
     ``'photos/**/*.jpg'``, a list of paths as ``@list.txt`` or ``-`` for standard input, one on each
-    line, or a .csv file with a column of paths. Relative paths in files are relative to the folder
-    of the file. InputError is raised, and names all faults, if a list or CSV file cannot be read.
+    line, or a table (.csv, .tsv, .jsonl, .parquet) with a column of paths. Relative paths in files
+    are relative to the folder of the file. InputError is raised, and names all faults, if a list or
+    a table cannot be read.
 
     Examples
     --------
@@ -34,8 +37,8 @@ def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
     >>> [os.path.basename(path) for path in images_of([str(folder / "photos.csv")])]
     ['1.jpg', '2.jpg']
     """
-    if column is not None and not any(map(_is_csv, places)):
-        raise InputError(f"--sample {column}: expected a .csv file among the arguments")
+    if column is not None and not any(map(is_table, places)):
+        raise InputError(f"--sample {column}: expected a table among the arguments")
     if places.count("-") > 1:
         raise InputError("- is given twice: standard input can be read once")
     found: list[str] = []
@@ -51,10 +54,6 @@ def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
     return list_images(found)
 
 
-def _is_csv(place: str) -> bool:
-    return place.lower().endswith(".csv") and not os.path.isdir(place)
-
-
 def _is_image_name(place: str) -> bool:
     return os.path.splitext(place)[1].lower() in IMAGE_SUFFIXES
 
@@ -63,8 +62,8 @@ def _places_in(place: str, column: str | None) -> list[str]:
     """Return the files and folders that an argument names."""
     if place == "-":
         return _named_in(sys.stdin.buffer.read(), "", "standard input")
-    if _is_csv(place) and not place.startswith("@"):
-        return _paths_in_csv(place, column)
+    if is_table(place) and not place.startswith("@"):
+        return _paths_in_table(place, column)
     if os.path.lexists(place):
         return [place]
     if place.startswith("@"):
@@ -86,16 +85,16 @@ def _named_in(content: bytes, folder: str, source: str) -> list[str]:
     return paths
 
 
-def _paths_in_csv(path: str, column: str | None) -> list[str]:
-    with open(path, newline="", encoding=_ENCODING, errors=_ERRORS) as file:
-        reader = csv.DictReader(file)
-        name = _column_of_paths(path, reader.fieldnames or (), column)
-        cells = [(reader.line_num, row[name]) for row in reader]
-    empty = [str(line) for line, cell in cells if not cell]
-    if empty or not cells:
-        where = f"on {len(empty)} lines: {', '.join(empty[:_N_SHOWN])}" if empty else "in any line"
-        raise InputError(f"{path!r}: no path in the column {name!r} {where}")
-    return [os.path.join(os.path.dirname(path), cell) for _, cell in cells]
+def _paths_in_table(path: str, column: str | None) -> list[str]:
+    from featx.inputs.tables import load_table  # which loads scikit-learn
+
+    names = open_table(path).columns
+    found = load_table(path, sample=_column_of_paths(path, names, column), target=None)
+    if not hasattr(found.data, "dtype"):
+        raise InputError(
+            f"{path!r} holds encoded images, not paths: pass it to load_table in Python"
+        )
+    return found.names
 
 
 def _column_of_paths(path: str, names: Iterable[str], column: str | None) -> str:

@@ -148,7 +148,7 @@ def extract(
 ) -> None:
     """Embed images, and write embeddings, paths and labels to one file.
 
-    IMAGES are a folder, or what featx predict takes: files, folders, patterns, lists and CSV files.
+    IMAGES are a folder, or what featx predict takes: files, folders, patterns, lists and tables.
     The images of one folder have the names of their class folders as labels, empty for an image
     outside of one; others have no labels.
     """

@@ -36,7 +36,6 @@ class GivenPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-FOLDER = click.argument("folder", type=GivenPath())
 _LABELED = click.argument("place", type=GivenPath(), metavar="FOLDER|TABLE")
 
 

@@ -32,7 +32,7 @@ IMAGES = click.argument("images", nargs=-1, required=True, type=GivenPath(allow_
 COLUMN = click.option(
     "--sample",
     "column",
-    help="The column of paths in CSV files; default: path, file, filename or image.",
+    help="The column of paths in tables; default: path, file, filename or image.",
 )
 
 
@@ -62,8 +62,8 @@ def predict(
     """Predict the class of images with a saved model.
 
     IMAGES are files, folders, patterns such as 'photos/**/*.jpg', lists of paths (@list.txt, or -
-    for standard input, a path on each line), and CSV files with a column of paths. Relative paths
-    in lists and CSV files are relative to the folder of the file.
+    for standard input, a path on each line), and tables (.csv, .tsv, .jsonl, .parquet) with a
+    column of paths. Relative paths in lists and tables start from the folder of the file.
 
     Lines are printed while the images are predicted, 1,024 at a time; a file, or the document of
     --json, is written once all are. Images that cannot be read are left out, and are an error at

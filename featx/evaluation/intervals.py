@@ -98,8 +98,7 @@ def fraction_interval(is_right: np.ndarray, groups: np.ndarray | None) -> list[f
     """Return the ends of the interval of the fraction of right samples, which may have groups."""
     effect = 1.0
     if groups is not None:
-        numbers = np.unique(groups, return_inverse=True)[1]
-        effect = _design_effect(is_right, np.ones_like(is_right), groups=numbers, confidence=0.95)
+        effect = design_effects(is_right, np.ones_like(is_right), groups).accuracy
     return wilson_interval(is_right.sum() / effect, len(is_right) / effect)
 
 
@@ -151,41 +150,47 @@ def design_effects(
     >>> bool(design_effects(y, y_pred, groups).accuracy > 10)
     True
     """
-    _, numbers = np.unique(groups, return_inverse=True)
-    is_right = y_true == y_pred
-    effect = partial(_design_effect, groups=numbers, confidence=confidence)
-    everything = np.ones(len(y_true), bool)
-    labels = range(int(max(y_true.max(), y_pred.max())) + 1)
+    n_classes = int(max(y_true.max(), y_pred.max())) + 1
+    numbers, is_right = np.unique(groups, return_inverse=True)[1], y_true == y_pred
 
-    def of_classes(is_counted: Any) -> np.ndarray:
-        return np.array([effect(is_right, is_counted(label)) for label in labels])
+    def effects(classes: np.ndarray, rows: Any = slice(None), n: int = n_classes) -> np.ndarray:
+        return _effects(classes, is_right[rows], numbers[rows], n_classes=n, confidence=confidence)
 
+    wrong = np.flatnonzero(~is_right)  # which count for two classes
+    either = np.concatenate([y_true, y_pred[wrong]])
     return ClassFractions(
-        effect(is_right, everything),
-        of_classes(lambda label: y_pred == label),
-        of_classes(lambda label: y_true == label),
-        of_classes(lambda label: (y_true == label) | (y_pred == label)),
+        effects(np.zeros_like(y_true), n=1)[0],
+        effects(y_pred),
+        effects(y_true),
+        effects(either, np.concatenate([np.arange(len(y_true)), wrong])),
     )
 
 
-def _design_effect(
-    is_right: np.ndarray, is_counted: np.ndarray, *, groups: np.ndarray, confidence: float
-) -> float:
-    """Return the design effect of the fraction of right samples among those that count."""
-    sizes = np.bincount(groups[is_counted])
-    right = np.bincount(groups[is_counted], is_right[is_counted], minlength=len(sizes))
-    right, sizes = right[sizes > 0], sizes[sizes > 0]
-    n_groups, n_samples = len(sizes), sizes.sum()
-    if not n_groups:
-        return 1.0
-    largest = (sizes**2).sum() / n_samples  # if the samples of a group are right or wrong together
-    fraction = right.sum() / n_samples
-    effect = largest
-    if n_groups > 1 and 0 < fraction < 1:
-        variance = (
-            n_groups / (n_groups - 1) * ((right - fraction * sizes) ** 2).sum() / n_samples**2
-        )
-        effect = np.clip(variance / (fraction * (1 - fraction) / n_samples), 1, largest)
+def _effects(
+    classes: np.ndarray,
+    is_right: np.ndarray,
+    groups: np.ndarray,
+    *,
+    n_classes: int,
+    confidence: float,
+) -> np.ndarray:
+    """Return the design effect of the fraction of right samples in each class; 1 without any."""
+    n_labels = groups.max() + 1
+    parts, places = np.unique(classes * n_labels + groups, return_inverse=True)
+    sizes, right, of = np.bincount(places), np.bincount(places, is_right), parts // n_labels
+
+    def total(values: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(of, values, minlength=n_classes).astype(np.float64)
+
+    n_groups, n = total(), np.maximum(total(sizes), 1)
+    fraction = total(right) / n
+    largest = total(sizes**2) / n  # if the samples of a group are right or wrong together
+    variance = total((right - fraction[of] * sizes) ** 2) / n**2
+    variance *= n_groups / np.maximum(n_groups - 1, 1)
+    plain = fraction * (1 - fraction) / n
+    is_measured = (n_groups > 1) & (plain > 0)
+    measured = np.divide(variance, plain, out=np.zeros(n_classes), where=is_measured)
+    effect = np.where(is_measured, np.clip(measured, 1, np.maximum(largest, 1)), largest)
     tail = (1 + confidence) / 2
-    few = stats.t.ppf(tail, max(n_groups - 1, 1)) / stats.norm.ppf(tail)
-    return float(effect * few**2)
+    few = stats.t.ppf(tail, np.maximum(n_groups - 1, 1)) / stats.norm.ppf(tail)
+    return np.where(n_groups > 0, effect * few**2, 1.0)

@@ -242,6 +242,8 @@ def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
             else:
                 folders.append(entry.path)
     names = [os.path.basename(folder) for folder in folders]
+    if not entries:
+        raise InputError(f"{root!r} is empty: expected a folder per class, with images in it")
     if not names:
         raise InputError(
             f"{root!r} has no folders in it: expected one per class{left_out.described('. ')}. To "

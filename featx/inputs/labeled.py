@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from featx._html import html_table
-from featx._text import one_line
+from featx._text import counted, one_line
 from featx.exceptions import UnreadableImageError
 
 IMAGE_SUFFIXES = frozenset(
@@ -32,11 +32,11 @@ class LabeledSamples(Bunch):
     """
 
     def __repr__(self) -> str:
-        shown = _counted(len(self.data), "image" if self._are_images() else "sample")
+        shown = counted(len(self.data), "image" if self._are_images() else "sample")
         if self.target_names:
-            shown += f" of {_counted(len(self.target_names), 'class', 'es')}"
+            shown += f" of {counted(len(self.target_names), 'class', 'es')}"
         if self.get("groups") is not None:
-            shown += f" in {_counted(len(set(self.groups)), 'group')}"
+            shown += f" in {counted(len(set(self.groups)), 'group')}"
         return shown
 
     @property
@@ -78,10 +78,6 @@ class LabeledSamples(Bunch):
         They are read again each time, since nothing says that the files stay as they are.
         """
         return f"{len(paths):,}<br>{_pictures_html(paths[:_N_THUMBNAILS])}"
-
-
-def _counted(n: int, noun: str, ending: str = "s") -> str:
-    return f"{n:,} {noun}{ending * (n != 1)}"
 
 
 def _pictures_html(paths: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Arguments that name images: patterns, lists and CSV files, relative to their folder."""
 
 import io
+import json
 
 import pytest
 
@@ -59,8 +60,8 @@ def test_images_of_csv_takes_named_column(folder):
         ("name,size\na.jpg,1\n", None, "has name, size: expected one of path, file, filename"),
         ("name\na.jpg\n", "photo", "has name: expected photo"),
         ("", None, "has no columns: expected one of path"),
-        ("path\n", None, "no path in the column 'path' in any line"),
-        ("n,path\n1,a.jpg\n2,\n3\n", None, "no path in the column 'path' on 2 lines: 3, 4"),
+        ("path\n", None, "list.csv' has no rows"),
+        ("n,path\n1,a.jpg\n2,\n3\n", None, "column 'path': no value in 2 of 3 rows: 1, 2"),
     ],
 )
 def test_images_of_faulty_csv_is_an_error(content, column, fault, folder):
@@ -78,13 +79,13 @@ def test_images_of_names_all_faulty_lists(folder):
         "'@missing.txt': No such file",
         "empty.txt' names no images: expected a path on each line",
         "image.txt' is no text",
-        "'missing.csv': No such file",
+        "'missing.csv': no such file",
     ):
         assert fault in str(caught.value)
 
 
 def test_images_of_column_without_csv_is_an_error(folder):
-    with pytest.raises(InputError, match=r"--sample photo: expected a \.csv file among"):
+    with pytest.raises(InputError, match="--sample photo: expected a table among"):
         images_of([str(folder)], "photo")
 
 
@@ -98,3 +99,25 @@ def test_images_of_standard_input_is_read_once(monkeypatch):
 def test_images_of_missing_folder_is_an_error(folder):
     with pytest.raises(InputError, match="missing': no such file or folder"):
         images_of([str(folder), f"{folder}/missing"])
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".jsonl", ".parquet"])
+def test_images_of_table_are_its_paths(ending, folder):
+    table = folder / f"list{ending}"
+    names = ["a.jpg", "b c/é,1.png"]
+    if ending == ".parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pytest.importorskip("pyarrow").table({"n": [1, 2], "photo": names}), table)
+    elif ending == ".tsv":
+        table.write_text("".join(f"{line}\n" for line in ("n\tphoto", *(f"1\t{n}" for n in names))))
+    else:
+        table.write_text("".join(f"{json.dumps({'photo': name})}\n" for name in names))
+    assert images_of([str(table)], "photo") == [f"{folder}/{name}" for name in names]
+
+
+def test_images_of_encoded_images_is_an_error(folder):
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"image": [b"x", b"y"]})
+    pq.write_table(table, folder / "list.parquet")
+    with pytest.raises(InputError, match="holds encoded images, not paths"):
+        images_of([f"{folder}/list.parquet"])

@@ -388,3 +388,8 @@ def test_image_folder_html_shows_few_pictures(tmp_path):
     shown = load_image_folder(tmp_path)._repr_html_()
     assert shown.count("<img") == 60
     assert "and 2 more classes" in shown
+
+
+def test_load_image_folder_empty_says_so(tmp_path):
+    with pytest.raises(InputError, match="is empty: expected a folder per class"):
+        load_image_folder(tmp_path)
