@@ -73,7 +73,7 @@ def network_graph(
     if not network.constructor:
         return file_model(TINY_FILE)
     shape = input_shape or (network.input_size, network.input_size, N_COLORS)
-    # Keras lists such weights, and gives values to them when the thread makes its next model.
+    # In this thread, Keras would allocate the weights later, when the next model is built.
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(_graph_without_values, network, shape, params or {}).result()
 
@@ -116,7 +116,7 @@ def _keras_application(
             if weights == PRETRAINED:
                 stack.enter_context(one_process_at_a_time(network, arguments))
                 stack.enter_context(checked_download(network))
-            given = stack.enter_context(_as_keras_takes_it(weights))
+            given = stack.enter_context(_weights_argument(weights))
             stack.enter_context(STANDARD.applied())
             stack.enter_context(fixed_seed())
             # Keras reports downloads on standard output, which is for results.
@@ -133,8 +133,8 @@ def _keras_application(
 
 
 @contextlib.contextmanager
-def _as_keras_takes_it(weights: Weights) -> Iterator[str | None]:
-    """Yield the argument by which a constructor of ``keras.applications`` takes such weights."""
+def _weights_argument(weights: Weights) -> Iterator[str | None]:
+    """Yield the argument `weights` of a constructor of ``keras.applications``."""
     if isinstance(weights, StoredWeights):
         with weights.as_file() as file:
             yield str(file)

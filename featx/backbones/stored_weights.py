@@ -19,8 +19,8 @@ _KERAS_3_SUFFIX, _HDF5_SUFFIXES = ".weights.h5", (".h5", ".hdf5")
 class StoredWeights:
     """Weights of a named network as the bytes of an HDF5 file, which Keras reads when needed.
 
-    `name` is that of the file they came from. Only messages show it, and its ending tells the
-    format; no file is opened by it.
+    `name` is the name of the original file. Messages show it, and its ending selects the format;
+    no file of that name is opened.
     """
 
     def __init__(self, data: bytes, name: str) -> None:

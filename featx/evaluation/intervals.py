@@ -1,8 +1,8 @@
 """``metric_intervals``, ``wilson_interval``: confidence intervals of fractions, and of averages.
 
 All come from Wilson's score interval (1927), which is valid even if all of a few samples are right.
-If samples come in groups, such as several images of each patient, those of a group may be right or
-wrong together, so that they tell less than as many independent ones.
+Samples of a group, such as several images of a patient, may be right or wrong together. They carry
+less information than independent samples, so that the intervals are wider.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-_EACH_MISTAKE = 2  # classes whose F1 score a mistake lowers
+_CLASSES_PER_MISTAKE = 2  # whose F1 scores it lowers
 
 
 class ClassFractions(NamedTuple):
-    """Something for the accuracy (a number), and for the fractions of each class (arrays)."""
+    """A number for the accuracy, and arrays of one number per class for three fractions."""
 
     accuracy: Any
     precision: Any
@@ -73,7 +73,7 @@ def metric_intervals(
         "confidence": confidence,
         "accuracy": accuracy.tolist(),
         "macro": {
-            name: _mean_ends(found[name], each, _EACH_MISTAKE if name == "f1-score" else 1)
+            name: _mean_ends(found[name], each, _CLASSES_PER_MISTAKE if name == "f1-score" else 1)
             for name, each in ends.items()
         },
         "classes": [
@@ -125,7 +125,7 @@ def _f1_of_jaccard(jaccard: np.ndarray) -> np.ndarray:
 
 
 def _mean_ends(values: np.ndarray, ends: np.ndarray, n_touched: int) -> list[float]:
-    """Return the ends of the interval of a mean; a mistake touches so many of the values."""
+    """Return the interval of a mean of values, `n_touched` of which change with each mistake."""
     distances = np.sqrt(n_touched * ((ends - values) ** 2).sum(axis=1)) / len(values)
     low, high = np.clip(values.mean() + np.array([-1, 1]) * distances, 0.0, 1.0)
     return [float(low), float(high)]
@@ -134,13 +134,13 @@ def _mean_ends(values: np.ndarray, ends: np.ndarray, n_touched: int) -> list[flo
 def design_effects(
     y_true: np.ndarray, y_pred: np.ndarray, groups: np.ndarray, *, confidence: float = 0.95
 ) -> ClassFractions:
-    """Return by how many times groups make samples tell less than independent ones.
+    """Return how many samples in groups carry as much information as one independent sample.
 
-    It is the variance of a fraction if groups are drawn at random, divided by that if samples are
-    (Rao and Scott 1992, doi:10.2307/2532311). As Korn and Graubard 1998 (Survey Methodology 24)
-    do, the ratio of the quantiles of Student's t and of the normal distribution allows for few
-    groups. If all samples are right, or all wrong, those of a group count as one. `y_true` and
-    `y_pred` are class indices, and `groups` labels of any kind.
+    This design effect is the variance of a fraction if groups are drawn at random, divided by the
+    variance if samples are (Rao and Scott 1992, doi:10.2307/2532311). Few groups are corrected for
+    by the ratio of the quantiles of Student's t and of the normal distribution (Korn and Graubard
+    1998, Survey Methodology 24). If all samples are right, or all are wrong, a group counts as one
+    sample. `y_true` and `y_pred` are class indices; `groups` are labels of any kind.
 
     Examples
     --------
