@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Generic, TypeVar
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 def run_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_threads: int
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
     """Yield the results of a function of items, in their order, from threads that prefetch a few.
 
     joblib's threads do not wait for the consumer of the results. A single item needs no thread.

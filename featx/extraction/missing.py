@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from featx._warning import warn_caller
 from featx.backbones.resolve import EmbeddingSource
 from featx.digests.key_table import first_positions_of_keys, keys_from
-from featx.exceptions import BadSampleError, CacheWriteWarning, SampleFault
+from featx.exceptions import BadSampleError, SampleFault
 from featx.extraction.faults import check_finite, search_faults, with_duplicates
 from featx.extraction.frontier import FrontierEntry
 from featx.extraction.prefetch import (
@@ -218,7 +217,7 @@ def find_missing(
         return any(output.missing(keys)[0] for output in outputs)
 
     form = outputs[0].source.input_form
-    blocks = samples.read(form, is_wanted=is_wanted, n_jobs=settings.n_jobs)
+    blocks = samples.read(form, files, is_wanted=is_wanted, n_jobs=settings.n_jobs)
     if blocks is None:
         return IdentifiedRows(samples, outputs, settings, entry, files)
     return ReadOnceRows(samples, outputs, settings, entry, blocks)
@@ -265,7 +264,7 @@ class IdentifiedRows(MissingRows):
         """Identify all samples, unless the network can start without that."""
         if self._started is None or self._started.wait(seconds=0):
             self._distinct.identify_all()
-            self._flush_file_index()
+            self._files.flush_or_warn()
         self._check_faults()
 
     def look_up(self, out: np.ndarray | None) -> None:
@@ -309,7 +308,7 @@ class IdentifiedRows(MissingRows):
         """Stop identifying, and store the digests of files."""
         if self._started is not None:
             self._started.close()
-        self._flush_file_index()
+        self._files.flush_or_warn()
 
     def _blocks(self) -> Iterator[IdentifiedBlock]:
         """Identify samples, and store the digests of files every few seconds and at the end.
@@ -323,7 +322,7 @@ class IdentifiedRows(MissingRows):
         for block in self._started:
             is_last = block.rows.stop == len(self.samples)
             if is_last or time.monotonic() - last_s >= _FLUSH_EVERY_S:
-                self._flush_file_index()
+                self._files.flush_or_warn()
                 last_s = time.monotonic()
             yield block
 
@@ -345,19 +344,6 @@ class IdentifiedRows(MissingRows):
         )
         n_unseen += len(self.samples) - self.identities.n_known
         raise BadSampleError(faults, len(self.samples), n_unseen=n_unseen)
-
-    def _flush_file_index(self) -> None:
-        """Store the digests of files that were hashed."""
-        try:
-            self._files.flush()
-        except OSError as exc:
-            if self._files.is_first_failure():
-                warn_caller(
-                    CacheWriteWarning(
-                        f"the digests of files cannot be stored ({exc}): the files will be read "
-                        "again the next time. Pass another folder: cache=PATH, or FEATX_CACHE."
-                    )
-                )
 
 
 class ReadOnceRows(MissingRows):
@@ -395,6 +381,13 @@ class ReadOnceRows(MissingRows):
     def n_total(self) -> int:
         """Number of samples, all of which are read."""
         return len(self.samples)
+
+    def identify(self) -> None:
+        """Check that no sample is known to be missing."""
+        faults = self.samples.faults_before_reading()
+        if faults and self.settings.on_error == "raise":
+            n_unseen = len(self.samples) - len(faults)
+            raise BadSampleError(faults, len(self.samples), n_unseen=n_unseen)
 
     def look_up(self, out: np.ndarray | None) -> None:
         """Start without stored rows; samples are looked up as they are read."""

@@ -47,7 +47,7 @@ from featx.digests.key_table import (
     keys_from_matrix,
     matrix_from_keys,
 )
-from featx.exceptions import CacheDamageWarning
+from featx.exceptions import CacheDamageWarning, CacheWriteWarning
 
 _MAGIC = b"featx-file-index-1\n"
 _SETTLED_S = 2.0  # the coarsest clock in use, FAT's, ticks every two seconds
@@ -135,6 +135,19 @@ class FileIndex:
                     self._merge(self.folder)
             finally:
                 self._merging.release()
+
+    def flush_or_warn(self) -> None:
+        """Store added entries; warn, once, if the folder cannot be written."""
+        try:
+            self.flush()
+        except OSError as exc:
+            if self.is_first_failure():
+                warn_caller(
+                    CacheWriteWarning(
+                        f"the digests of files cannot be stored ({exc}): the files will be read "
+                        "again the next time. Pass another folder: cache=PATH, or FEATX_CACHE."
+                    )
+                )
 
     def _store(self, folder: Path, claimed: list[bytes]) -> None:
         """Store added entries, except those that are stored already."""

@@ -17,13 +17,14 @@ import numpy as np
 from PIL import Image
 
 from featx._files import describe_file_type
+from featx._urls import is_url, shown_url
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import as_numpy
 from featx.inputs.images import pixels_of
 
 ONE_SAMPLE = (str, bytes, bytearray, os.PathLike, Image.Image)
 _ITEMS = (*ONE_SAMPLE, memoryview, np.ndarray)
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(data|file):")
+_NO_PATH = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def is_sample(item: Any) -> bool:
@@ -93,6 +94,8 @@ def name_of_item(item: Any) -> str:
     >>> name_of_item("a.png"), name_of_item(b"abc"), name_of_item(np.zeros((4, 4), np.uint8))
     ('a.png', '3 bytes', 'array (4, 4) uint8')
     """
+    if is_url(item):
+        return shown_url(item)
     if isinstance(item, (str, os.PathLike)):
         return os.fspath(item)
     if isinstance(item, np.ndarray):
@@ -114,7 +117,11 @@ def content_of_item(item: Any) -> np.ndarray | bytes:
         return item.tobytes() if is_encoded else item
     if isinstance(item, Image.Image):
         return pixels_of(item)
-    return _content_of_file(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
+    if is_url(item):
+        from featx.inputs.places import place_of  # which needs this module
+
+        return place_of(item).read(item)
+    return content_of_file(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
 
 
 def check_unmasked(item: Any) -> None:
@@ -148,7 +155,8 @@ def file_status(path: str | os.PathLike[str]) -> os.stat_result:
     return status
 
 
-def _content_of_file(path: str | os.PathLike[str]) -> bytes:
+def content_of_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a regular file; raise UnreadableImageError for others."""
     file_status(path)  # before opening, which would wake a process that waits to write into a pipe
     try:
         with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
@@ -179,13 +187,11 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 def _why_not_opened(exc: Exception, *, path: str) -> str:
     if isinstance(exc, FileNotFoundError):
-        return _why_no_file(path) if _URL.match(path) else "no such file"
+        return _why_no_file(path) if _NO_PATH.match(path) else "no such file"
     return getattr(exc, "strerror", None) or str(exc)
 
 
-def _why_no_file(url: str) -> str:
-    if url.startswith("data:"):
+def _why_no_file(path: str) -> str:
+    if path.startswith("data:"):
         return "a data URI, not a path; pass the decoded bytes"
-    if url.startswith("file:"):
-        return "a URL, not a path; leave file:// out"
-    return "a URL, which featx does not open; pass the bytes, or the path of a copy"
+    return "no such file; pass a URL as str, since a Path drops one of its slashes"

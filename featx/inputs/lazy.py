@@ -107,12 +107,17 @@ class LazySamples(Samples):
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples; read them unless a pass has done so."""
         if self._n_known < len(self):
-            for _ in self.read(_NO_FORM, is_wanted=lambda _: False, n_jobs=None):
+            for _ in self.read(_NO_FORM, files, is_wanted=lambda _: False, n_jobs=None):
                 pass
         return self._keys, list(self._faults)
 
     def read(
-        self, form: InputForm, *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
+        self,
+        form: InputForm,
+        files: FileIndex,
+        *,
+        is_wanted: Callable[[bytes], bool],
+        n_jobs: int | None,
     ) -> Iterator[ReadBlock]:
         """Read all samples in order, each once; a thread prefetches a few items."""
         n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)

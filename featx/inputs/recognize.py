@@ -12,12 +12,14 @@ from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
+from featx._urls import is_url, local_path
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import check_is_sequence, is_numeric, type_name, unwrapped_container
 from featx.inputs.items import ONE_SAMPLE, as_item, is_encoded_record, is_missing, is_sample
 from featx.inputs.lazy import LazySamples, item_at
 from featx.inputs.samples import ArraySamples, Samples, ValueSamples
 from featx.inputs.sequence import ItemSamples
+from featx.inputs.url_samples import UrlSamples
 
 
 def check_columns(estimator: BaseEstimator, samples: Samples, *, reset: bool) -> None:
@@ -253,7 +255,10 @@ def _samples_of_sequence(X: Any) -> Samples:
         _check_item(X, first)
     if not all(map(is_sample, items)):
         items = _converted_items(items)
-    return ItemSamples(items)
+    if not any(map(is_url, items)):
+        return ItemSamples(items)
+    items = [local_path(item) or item if is_url(item) else item for item in items]
+    return UrlSamples(items)
 
 
 def _nested_lists_as_array(nested: Any) -> np.ndarray:

@@ -141,8 +141,17 @@ class Samples(ABC):
         """
         return None
 
+    def faults_before_reading(self) -> list[SampleFault]:
+        """Return the faults that are known before samples are read."""
+        return []
+
     def read(
-        self, form: InputForm, *, is_wanted: Callable[[bytes], bool], n_jobs: int | None
+        self,
+        form: InputForm,
+        files: FileIndex,
+        *,
+        is_wanted: Callable[[bytes], bool],
+        n_jobs: int | None,
     ) -> Iterator[ReadBlock] | None:
         """Identify and load all samples in one pass, in order, each read only once.
 

@@ -205,7 +205,7 @@ class ItemSamples(Samples):
         return load_rows(self, rows, self._content_of, form)
 
     def _content_of(self, row: int) -> np.ndarray | bytes:
-        content = content_of_item(self.items[row])
+        content = self._read_item(row)
         if isinstance(content, np.ndarray) or not self._keys[row]:
             return content
         if self._keys[row] != keys_from([digest_of(content)], count=1)[0]:
@@ -213,6 +213,9 @@ class ItemSamples(Samples):
                 "changed after it was hashed: repeat the call when nothing writes to the file"
             )
         return content
+
+    def _read_item(self, row: int) -> np.ndarray | bytes:
+        return content_of_item(self.items[row])
 
 
 def _shown_while_read(found: list[_SampleFile]) -> Iterator[_SampleFile]:

@@ -61,7 +61,9 @@ def read(X, shape=SHAPE, is_wanted=lambda key: True):
     samples = as_samples(X)
     assert isinstance(samples, LazySamples)
     return samples, list(
-        samples.for_inputs(shape).read(InputForm(shape), is_wanted=is_wanted, n_jobs=2)
+        samples.for_inputs(shape).read(
+            InputForm(shape), FileIndex(None), is_wanted=is_wanted, n_jobs=2
+        )
     )
 
 
@@ -254,14 +256,14 @@ def test_transform_lazy_vectors_and_signals_go():
 def test_read_vectors_of_bytes_not_encoded_images():
     rows = np.arange(15, dtype=np.uint8).reshape(3, 5)
     samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
-    (block,) = samples.read(InputForm((5,)), is_wanted=lambda key: True, n_jobs=1)
+    (block,) = samples.read(InputForm((5,)), FileIndex(None), is_wanted=lambda key: True, n_jobs=1)
     np.testing.assert_array_equal(block.inputs, rows)
 
 
 def test_read_masked_or_too_large_is_fault():
     rows = [np.ma.masked_greater(np.arange(5.0), 3), np.full(5, 1e300), np.zeros(5)]
     samples = as_samples(Lazy(rows.__getitem__, 3)).for_inputs((5,))
-    (block,) = samples.read(InputForm((5,)), is_wanted=lambda key: True, n_jobs=1)
+    (block,) = samples.read(InputForm((5,)), FileIndex(None), is_wanted=lambda key: True, n_jobs=1)
     assert block.loaded.tolist() == [2]
     reasons = [fault.reason for fault in block.identified.faults]
     assert "masked values" in reasons[0]

@@ -1,0 +1,342 @@
+"""Place: the files of a folder, an archive, a bucket or a server, the last three by fsspec.
+
+What a store reports of a file (its ETag, or size and time of change) identifies its content in the
+file index, as what ``stat`` returns does for local files. So known files are not downloaded again.
+
+User names, passwords and signatures in URLs are neither stored nor shown (see ``featx/_urls.py``).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import functools
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+from featx._text import one_line
+from featx._threads import run_ahead
+from featx._urls import is_url, shown_url
+from featx.digests.hashing import digest_of, digest_of_json
+from featx.exceptions import MissingExtraError, UnreadableImageError
+from featx.inputs.file_index import file_key
+from featx.inputs.items import content_of_file, file_status
+
+N_REQUESTS = 32  # at once, since a request is mostly waiting
+_LISTED_FROM = 16  # files of one folder, which is then listed instead of asking for each
+_ATTEMPTS = 5
+_FIRST_PAUSE_S = 0.2  # doubled after each attempt
+_CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
+_WITHOUT_HOST = ("memory",)
+_ARCHIVES = ("zip", "tar", "libarchive")
+_EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+_ETAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "generation", "VersionId")
+_TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated")
+_GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_WAIT_STATUSES = (408, 425, 429)  # of HTTP: too early, too many requests, too slow
+
+_Result = TypeVar("_Result")
+
+
+class FileState(NamedTuple):
+    """State of a file: `key` identifies its content, None if the store reports nothing that does.
+
+    `changed_s` is the time of its last change.
+    """
+
+    key: bytes | None
+    changed_s: float
+
+
+class Place(ABC):
+    """Files with paths or URLs of one place. Several threads may use it."""
+
+    @abstractmethod
+    def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
+        """Return the state of each file, or the reason why it cannot be read."""
+
+    @abstractmethod
+    def state(self, url: str) -> FileState:
+        """Return the present state of one file."""
+
+    def absent(self, urls: Sequence[str]) -> dict[str, UnreadableImageError]:
+        """Return the reasons why some files cannot be read, as far as `states` left them out."""
+        return {}
+
+    @abstractmethod
+    def _content(self, url: str) -> bytes: ...
+
+    def read(self, url: str, state: FileState | None = None) -> bytes:
+        """Return the content of a file, which has to have this state, before and after.
+
+        UnreadableImageError is raised for a file that cannot be read, or has changed.
+        """
+        try:
+            content = self._content(url)
+        except MissingExtraError:
+            raise
+        except Exception as exc:  # of any library
+            raise UnreadableImageError(_why_not_read(exc, url)) from exc
+        if state is not None and state.key is not None and self.state(url).key != state.key:
+            raise UnreadableImageError(
+                "changed while it was read: repeat the call when nothing writes to the file"
+            )
+        return content
+
+
+class _Disk(Place):
+    """Local files."""
+
+    def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
+        """Ask for the status of each file."""
+        return [_state_or_reason(self, path) for path in urls]
+
+    def state(self, url: str) -> FileState:
+        """Return the present state of one file."""
+        if not url:
+            raise UnreadableImageError("an empty path")
+        status = file_status(url)
+        changed_s = max(status.st_mtime, status.st_ctime)
+        return FileState(file_key(os.path.abspath(url), status), changed_s)
+
+    def _content(self, url: str) -> bytes:
+        return content_of_file(url)
+
+
+class _Store(Place):
+    """Files with states of their own: a bucket, a server, memory."""
+
+    def __init__(self, url: str) -> None:
+        self._protocol = url.partition("://")[0]
+        self.fs = _opened_file_system(url)
+        self._has_folders = not url.startswith(("http:", "https:"))
+
+    def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
+        """List folders of which several files are wanted, and ask for each of the others."""
+        by_folder: dict[str, list[int]] = defaultdict(list)
+        for place, url in enumerate(urls):
+            by_folder[url.rpartition("/")[0] if self._has_folders else ""].append(place)
+        found: dict[str, FileState | UnreadableImageError] = {}
+        for folder, places in by_folder.items():
+            if self._has_folders and len(places) >= _LISTED_FROM:
+                listed = self._listed(folder)
+                missing = UnreadableImageError("no such file")
+                found |= {urls[at]: listed.get(self._path(urls[at]), missing) for at in places}
+        others = list(dict.fromkeys(url for url in urls if url not in found))
+        ask = functools.partial(_state_or_reason, self)
+        found |= zip(others, run_ahead(ask, others, n_threads=N_REQUESTS), strict=True)
+        return [found[url] for url in urls]
+
+    def state(self, url: str) -> FileState:
+        """Return the present state of one file."""
+        try:
+            info = _with_retries(lambda: self.fs.info(self._path(url)))
+        except Exception as exc:  # of any library
+            raise UnreadableImageError(_why_not_read(exc, url)) from exc
+        if info.get("type") == "directory":
+            raise UnreadableImageError("a folder, not a file")
+        return self._state_in(info, self._path(url))
+
+    def _listed(self, folder: str) -> dict[str, FileState | UnreadableImageError]:
+        try:
+            infos = _with_retries(lambda: self.fs.ls(self._path(folder), detail=True))
+        except _GONE:
+            return {}
+        except Exception as exc:  # of any library
+            reason = UnreadableImageError(_why_not_read(exc, folder))
+            return defaultdict(lambda: reason)
+        files = (info for info in infos if info.get("type") == "file")
+        return {info["name"]: self._state_in(info, info["name"]) for info in files}
+
+    def _state_in(self, info: dict[str, Any], path: str) -> FileState:
+        etag = next((str(info[name]).strip('"') for name in _ETAGS if info.get(name)), None)
+        changed_s = next((_as_seconds(info[name]) for name in _TIMES if info.get(name)), None)
+        if etag is None and changed_s is None:
+            return FileState(None, 0.0)
+        key = digest_of_json(["file", self._protocol, path, info.get("size"), etag, changed_s])
+        if etag is not None and self._has_folders:
+            return FileState(bytes.fromhex(key), 0.0)  # a store gives each content another one
+        margin_s = _CLOCK_MARGIN_S if etag is None else 0.0
+        return FileState(bytes.fromhex(key), (changed_s or 0.0) + margin_s)
+
+    def _content(self, url: str) -> bytes:
+        return _with_retries(lambda: self.fs.cat_file(self._path(url)))
+
+    def _path(self, url: str) -> str:
+        return self.fs._strip_protocol(url.rpartition("::")[2])
+
+
+class _Archive(Place):
+    """Files in an archive, whose states follow from that of the archive."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._archive = url, url.partition("::")[2]
+        self._outer = place_of(self._archive)
+        self._reading = threading.Lock()  # the file systems share one open file
+
+    @functools.cached_property
+    def fs(self) -> Any:
+        """File system, which reads the list of the files when it is opened."""
+        return _opened_file_system(self._url)
+
+    def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
+        """Return states that follow from that of the archive, whose files are not looked up."""
+        archive = _state_or_reason(self._outer, self._archive)
+        if isinstance(archive, UnreadableImageError):
+            reason = UnreadableImageError(f"its archive: {archive}")
+            return [reason for _ in urls]
+        return [self._state_in(archive, url) for url in urls]
+
+    def state(self, url: str) -> FileState:
+        """Return the present state of one file."""
+        return self._state_in(self._outer.state(self._archive), url)
+
+    def absent(self, urls: Sequence[str]) -> dict[str, UnreadableImageError]:
+        """Look up files in the list of the archive."""
+        try:
+            fs = self.fs
+            names = {url: self._member(url) for url in urls}
+            return {
+                url: UnreadableImageError("no such file in the archive")
+                for url, name in names.items()
+                if not fs.isfile(name)
+            }
+        except MissingExtraError:
+            raise
+        except Exception as exc:  # of any library
+            reason = UnreadableImageError(f"its archive: {_why_not_read(exc, self._archive)}")
+            return dict.fromkeys(urls, reason)
+
+    def _state_in(self, archive: FileState, url: str) -> FileState:
+        if archive.key is None:
+            return archive
+        path = url.partition("::")[0]
+        return FileState(digest_of(archive.key, b"::", os.fsencode(path)), archive.changed_s)
+
+    def _content(self, url: str) -> bytes:
+        with self._reading:
+            return self.fs.cat_file(self._member(url))
+
+    def _member(self, url: str) -> str:
+        return self.fs._strip_protocol(url.partition("::")[0])
+
+
+class Places:
+    """The places of files, each opened once."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+        self._opening = threading.Lock()
+
+    def of(self, url: str) -> Place:
+        """Return the place of a file.
+
+        MissingExtraError is raised if the package that opens it is not installed, and
+        UnreadableImageError if no package does.
+        """
+        name = _name_of_place(url)
+        with self._opening:
+            if name not in self._places:
+                self._places[name] = place_of(url)
+            return self._places[name]
+
+
+def place_of(url: str) -> Place:
+    """Return a new place that holds a file, given by its path or URL: see :meth:`Places.of`."""
+    if not is_url(url):
+        return _Disk()
+    name = _name_of_place(url)
+    return _Archive(name) if _is_in_archive(url) else _Store(name)
+
+
+def _state_or_reason(place: Place, url: str) -> FileState | UnreadableImageError:
+    """Return the state of a file, or the reason why it cannot be read."""
+    try:
+        return place.state(url)
+    except UnreadableImageError as exc:
+        return exc
+
+
+def _is_in_archive(url: str) -> bool:
+    return "::" in url and url.startswith(tuple(f"{protocol}://" for protocol in _ARCHIVES))
+
+
+def _name_of_place(url: str) -> str:
+    """Return the URL of the root of an archive, a bucket or a server; empty for local files."""
+    if not is_url(url):
+        return ""
+    first, _, rest = url.partition("::")
+    protocol, _, path = first.partition("://")
+    if _is_in_archive(url):
+        return f"{protocol}://::{rest}"
+    if rest:
+        return f"{protocol}::{_name_of_place(rest)}"
+    return f"{protocol}://{'' if protocol in _WITHOUT_HOST else path.partition('/')[0]}"
+
+
+def _opened_file_system(url: str) -> Any:
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)[0]
+    except ImportError as exc:
+        protocol = url.partition("://")[0]
+        cure = _EXTRAS.get(protocol)
+        hint = f"pip install 'featx[{cure}]'" if cure else one_line(exc)
+        raise MissingExtraError(f"URLs with {protocol}:// need another package: {hint}") from exc
+    except Exception as exc:  # of any library
+        raise UnreadableImageError(_why_not_read(exc, url)) from exc
+
+
+def _with_retries(function: Callable[[], _Result]) -> _Result:
+    """Call a function, and again after a pause if a connection fails or a server is busy."""
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return function()
+        except Exception as exc:  # of any library
+            if not _may_pass(exc):
+                raise
+        time.sleep(_FIRST_PAUSE_S * 2**attempt)
+    return function()
+
+
+def _may_pass(exc: BaseException) -> bool:
+    """Return True for an error that may not come again."""
+    cause = exc.__cause__ if isinstance(exc, FileNotFoundError) and exc.__cause__ else exc
+    status = getattr(cause, "status", None)  # of aiohttp's errors
+    if status is not None:
+        return status >= 500 or status in _WAIT_STATUSES
+    if isinstance(cause, _GONE):
+        return False
+    return isinstance(cause, OSError | EOFError) or type(cause).__module__.startswith("aiohttp")
+
+
+def _why_not_read(exc: BaseException, url: str) -> str:
+    """Return the reason why a file cannot be read, without secrets of its URL."""
+    cause = exc.__cause__ if isinstance(exc, FileNotFoundError) and exc.__cause__ else exc
+    status = getattr(cause, "status", None)
+    if status in (404, 410):
+        return "no such file"
+    if status is not None:
+        return f"the server answers {status} {getattr(cause, 'message', '')}".strip()
+    if isinstance(cause, FileNotFoundError):
+        return "no such file"
+    if isinstance(cause, UnreadableImageError):
+        return str(cause)
+    text = one_line(str(cause).replace(url, shown_url(url)))
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+def _as_seconds(value: Any) -> float:
+    """Return a time, as a file system reports it, in whole seconds."""
+    if isinstance(value, str):
+        try:
+            value = email.utils.parsedate_to_datetime(value)
+        except ValueError:
+            value = datetime.fromisoformat(value)
+    return float(int(value if isinstance(value, int | float) else value.timestamp()))
