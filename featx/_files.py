@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from featx.digests.hashing import DIGEST_BYTES, digest_of
 from featx.exceptions import ParameterError
@@ -43,6 +43,8 @@ _UNFOLLOWED = sum(
 _PATIENCE_S = 10.0  # with processes that clear the folder repeatedly
 _PAUSE_S = 0.01
 _ABANDONED_S = 24 * 3600.0  # a writer needs seconds; clocks of two machines may differ by hours
+
+_Bytes = TypeVar("_Bytes", bytes, memoryview)
 
 
 def write_atomically(path: Path, data: Buffer) -> None:
@@ -391,7 +393,7 @@ def seal(payload: bytes) -> bytes:
     return payload + digest_of(payload)
 
 
-def unseal(data: bytes) -> bytes | None:
+def unseal(data: _Bytes) -> _Bytes | None:
     """Return the payload of sealed data, or None if it is damaged."""
     payload, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
     return payload if len(data) >= DIGEST_BYTES and digest_of(payload) == digest else None

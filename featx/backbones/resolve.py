@@ -37,6 +37,7 @@ from featx.digests.code import UnhashableCodeError, code_digest
 from featx.digests.hashing import digest_of, digest_of_json
 from featx.digests.keras_graph import Digester
 from featx.digests.keras_settings import backend_name, current_settings
+from featx.digests.key_table import NO_KEY, keys_from
 from featx.digests.space import Space
 from featx.engines.compile import check_is_eager
 from featx.exceptions import BackboneError, NotCachedWarning, UnstableBackboneWarning, WeightsError
@@ -357,8 +358,8 @@ def _file_digest(path: str | os.PathLike[str], files: FileIndex) -> str:
     try:
         status = os.stat(absolute)
         state = file_key(absolute, status)
-        digest = files.find([state])[0]
-        if digest is None:
+        digest = files.find(keys_from([state], count=1)).tobytes()
+        if digest == NO_KEY:
             with open_given(absolute) as file:
                 digest = digest_of(file.read())
             files.add(state, digest, modified_s=max(status.st_mtime, status.st_ctime))

@@ -58,14 +58,14 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     images = list_images([root])
     folders = [Path(image).relative_to(root).parts[:-1] for image in images]
     labels = np.array([label_of(parents[0]) if parents else "" for parents in folders])
-    return Bunch(data=np.array(images), target=labels if any(folders) else None)
+    return Bunch(data=np.array(images, object), target=labels if any(folders) else None)
 
 
 def list_given(places: Sequence[str], column: str | None) -> Bunch:
     """Return the images of one folder as `list_folder` does, or those that arguments name."""
     if len(places) == 1 and column is None and os.path.isdir(os.path.expanduser(places[0])):
         return list_folder(places[0])
-    return Bunch(data=np.array(images_of(places, column)), target=None)
+    return Bunch(data=np.array(images_of(places, column), object), target=None)
 
 
 class EmbeddingFile(NamedTuple):

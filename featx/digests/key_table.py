@@ -27,6 +27,11 @@ def keys_from_matrix(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(matrix, np.uint8).reshape(-1).view(KEY_DTYPE)
 
 
+def bytes_from_keys(keys: np.ndarray) -> list[bytes]:
+    """Return n keys as bytes objects of 16 bytes; numpy would drop trailing zero bytes."""
+    return keys.view(f"V{DIGEST_BYTES}").tolist()
+
+
 def matrix_from_keys(keys: np.ndarray) -> np.ndarray:
     """Return n keys as a uint8 matrix of shape (n, 16)."""
     return np.ascontiguousarray(keys, KEY_DTYPE).view(np.uint8).reshape(-1, DIGEST_BYTES)
@@ -71,7 +76,8 @@ class KeyTable:
     def _order(self) -> np.ndarray:
         heads, tails = self._words.T
         order = np.argsort(heads)
-        if (np.diff(heads[order]) == 0).any():
+        in_order = heads[order]
+        if (in_order[1:] == in_order[:-1]).any():
             # By both halves, so that equal keys are neighbors.
             order = np.lexsort((tails, heads))
         return order
@@ -79,10 +85,6 @@ class KeyTable:
     @cached_property
     def _heads(self) -> np.ndarray:
         return self._words[self._order, 0]
-
-    @cached_property
-    def _tails(self) -> np.ndarray:
-        return self._words[self._order, 1]
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the position of each key, -1 where it is missing; shape (n,), int64."""
@@ -100,7 +102,7 @@ class KeyTable:
             open_keys, places = open_keys[in_reach], places[in_reach]
             same_head = self._heads[places] == heads[open_keys]
             open_keys, places = open_keys[same_head], places[same_head]
-            same = self._tails[places] == tails[open_keys]
+            same = self._words[self._order[places], 1] == tails[open_keys]
             found[open_keys[same]] = self._order[places[same]]
             open_keys, places = open_keys[~same], places[~same] + 1
         return found
@@ -108,7 +110,8 @@ class KeyTable:
     def repeated(self) -> np.ndarray:
         """Return True for each position whose key occurs more than once, (n,) bool."""
         twice = np.zeros(len(self), bool)
-        alike = (self._heads[1:] == self._heads[:-1]) & (self._tails[1:] == self._tails[:-1])
+        tails = self._words[self._order, 1]
+        alike = (self._heads[1:] == self._heads[:-1]) & (tails[1:] == tails[:-1])
         twice[self._order[1:][alike]] = True
         twice[self._order[:-1][alike]] = True
         return twice
@@ -125,5 +128,5 @@ class KeyTable:
 
 
 def _keys_as_word_pairs(keys: np.ndarray) -> np.ndarray:
-    """Return n keys as pairs of eight bytes, shape (n, 2), uint64."""
-    return matrix_from_keys(keys).view(np.uint64)
+    """Return n keys as pairs of eight bytes, shape (n, 2), uint64, without a copy."""
+    return np.asarray(keys, KEY_DTYPE)[:, np.newaxis].view(np.uint64)

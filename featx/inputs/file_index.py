@@ -41,10 +41,12 @@ from featx._files import (
 from featx._warning import warn_caller
 from featx.digests.hashing import DIGEST_BYTES, digest_of
 from featx.digests.key_table import (
+    KEY_DTYPE,
+    NO_KEY,
     KeyTable,
+    bytes_from_keys,
     first_positions_of_keys,
     keys_from,
-    keys_from_matrix,
     matrix_from_keys,
 )
 from featx.exceptions import CacheDamageWarning, CacheWriteWarning
@@ -76,10 +78,11 @@ class FileIndex:
     Examples
     --------
     >>> index = FileIndex(None)
-    >>> index.find([b"k" * 16])
-    [None]
+    >>> keys = np.array([b"k" * 16])
+    >>> index.find(keys).tolist()
+    [b'']
     >>> index.add(b"k" * 16, b"d" * 16, modified_s=0.0)
-    >>> index.find([b"k" * 16])
+    >>> index.find(keys).tolist()
     [b'dddddddddddddddd']
     """
 
@@ -99,13 +102,13 @@ class FileIndex:
         is_first, self._has_failed = not self._has_failed, True
         return is_first
 
-    def find(self, keys: list[bytes]) -> list[bytes | None]:
-        """Return the digest of each file, None if it is not known."""
-        digests: list[bytes | None] = [self._added.get(key) for key in keys]
-        stored = self._refreshed()
-        for row, digest in stored.find(keys_from(keys, count=len(keys))):
-            digests[row] = digest
-        return digests
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the digest of each file, (n,) S16, all zero if it is not known."""
+        # First, since entries that are flushed meanwhile are then found in a segment.
+        found = (self._added.get(key, NO_KEY) for key in bytes_from_keys(keys))
+        added = keys_from(found, count=len(keys))
+        stored = self._refreshed().find(keys)
+        return np.where(stored == NO_KEY, added, stored)
 
     def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
         """Remember a digest if the file, last changed at `modified_s`, is old enough."""
@@ -151,14 +154,13 @@ class FileIndex:
 
     def _store(self, folder: Path, claimed: list[bytes]) -> None:
         """Store added entries, except those that are stored already."""
-        keys = keys_from(claimed, count=len(claimed))
         claimed = [key for key in claimed if key in self._added]  # else it was stored just now
-        digests = [self._added[key] for key in claimed]
-        known = dict(self._refreshed().find(keys))
-        new = [row for row, digest in enumerate(digests) if known.get(row) != digest]
-        if new:
-            wanted = matrix_from_keys(keys_from((digests[row] for row in new), count=len(new)))
-            self._write(folder, np.hstack([matrix_from_keys(keys[new]), wanted]))
+        keys = keys_from(claimed, count=len(claimed))
+        digests = keys_from((self._added[key] for key in claimed), count=len(claimed))
+        is_new = self._refreshed().find(keys) != digests
+        if is_new.any():
+            pairs = [matrix_from_keys(keys[is_new]), matrix_from_keys(digests[is_new])]
+            self._write(folder, np.hstack(pairs))
         for key in claimed:
             self._added.pop(key, None)
 
@@ -209,9 +211,19 @@ class _IndexSegment:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def keys(self) -> np.ndarray:
+        """Keys of the files, (n,) S16, without a copy."""
+        return self.pairs.view(KEY_DTYPE)[:, 0]
+
+    @property
+    def digests(self) -> np.ndarray:
+        """Digests of the files, (n,) S16, without a copy."""
+        return self.pairs.view(KEY_DTYPE)[:, 1]
+
     @cached_property
     def table(self) -> KeyTable:
-        return KeyTable(keys_from_matrix(self.pairs[:, :DIGEST_BYTES]))
+        return KeyTable(self.keys)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,30 +237,28 @@ class _IndexSegments:
     by_name: dict[str, _IndexSegment]
     overlaps: frozenset[tuple[str, str]]
 
-    def find(self, keys: np.ndarray) -> Iterable[tuple[int, bytes]]:
-        """Yield the position and the digest of each known key."""
-        lacking = np.arange(len(keys))
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the digest of each key, (n,) S16, all zero if it is not known."""
+        digests = np.zeros(len(keys), KEY_DTYPE)
+        unknown = np.arange(len(keys))
         for segment in sorted(self.by_name.values(), key=len, reverse=True):
-            if not len(lacking):
-                return
-            places = segment.table.find(keys[lacking])
-            rows = lacking[places >= 0]
-            # An S16 element loses its trailing zero bytes when it becomes a Python object.
-            known = segment.pairs[places[places >= 0], DIGEST_BYTES:].tobytes()
-            for number, row in enumerate(rows.tolist()):
-                yield row, known[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
-            lacking = lacking[places < 0]
+            if not len(unknown):
+                break
+            places = segment.table.find(keys[unknown])
+            is_known = places >= 0
+            digests[unknown[is_known]] = segment.digests[places[is_known]]
+            unknown = unknown[~is_known]
+        return digests
 
     def joined(self, others: dict[str, _IndexSegment]) -> _IndexSegments:
         """Return these and other segments, with the overlaps between them."""
         by_name, overlaps = dict(self.by_name), set(self.overlaps)
         for name, segment in others.items():
-            keys = keys_from_matrix(segment.pairs[:, :DIGEST_BYTES])
             compared = by_name.items() if len(segment) >= _MIN_OVERLAP_ENTRIES else ()
             known = {
                 other: n_common
                 for other, one in compared
-                if other != name and (n_common := int((one.table.find(keys) >= 0).sum()))
+                if other != name and (n_common := int((one.table.find(segment.keys) >= 0).sum()))
             }
             if sum(known.values()) > _MAX_OVERLAP * len(segment):
                 overlaps |= {(name, other) for other in known}
@@ -283,12 +293,11 @@ class _IndexSegments:
 
 def _without_duplicates(pairs: np.ndarray) -> np.ndarray:
     """Return each pair once; drop keys with two digests, whose files are hashed again."""
-    keys = keys_from_matrix(pairs[:, :DIGEST_BYTES])
-    firsts = pairs[first_positions_of_keys(keys)]
-    table = KeyTable(keys_from_matrix(firsts[:, :DIGEST_BYTES]))
-    is_other = (firsts[table.find(keys)] != pairs).any(axis=1)
-    contradicted = np.isin(np.arange(len(firsts)), table.find(keys[is_other]))
-    return firsts[~contradicted]
+    all_pairs = _IndexSegment(pairs)
+    firsts = _IndexSegment(pairs[first_positions_of_keys(all_pairs.keys)])
+    places = firsts.table.find(all_pairs.keys)
+    contradicted = places[firsts.digests[places] != all_pairs.digests]
+    return np.delete(firsts.pairs, contradicted, axis=0)
 
 
 def _segment_names(folder: Path) -> frozenset[str]:
@@ -312,10 +321,11 @@ def _read_pairs(path: Path) -> np.ndarray:
             if not data and path.stat().st_size:
                 warn_caller(CacheDamageWarning(f"{path} was not written by featx and is ignored"))
                 return np.empty((0, _PAIR_BYTES), np.uint8)
-            payload = unseal(data) or b""
+            payload = unseal(memoryview(data)) or b""  # a view, since the index may be large
             if (len(payload) - len(_MAGIC)) % _PAIR_BYTES == 0 and payload:
-                pairs = np.frombuffer(payload[len(_MAGIC) :], np.uint8).reshape(-1, _PAIR_BYTES)
-                return pairs[pairs[:, DIGEST_BYTES:].any(axis=1)]
+                pairs = np.frombuffer(payload, np.uint8, offset=len(_MAGIC))
+                pairs = pairs.reshape(-1, _PAIR_BYTES)
+                return pairs[pairs.view(KEY_DTYPE)[:, 1] != NO_KEY]
             path.unlink()
         warn_caller(
             CacheDamageWarning(f"{path} was damaged and has been removed: files are hashed again")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from featx._text import as_utf8, one_line
+from featx._validation import ParameterFaults
 from featx._warning import warn_caller
 from featx.exceptions import FolderWarning, InputError
 from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
@@ -36,6 +37,7 @@ SPLITS = frozenset(
         *("dev", "eval", "evaluation", "holdout"),
     )
 )
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
 _N_SHOWN = 10
 _FOREIGN = "files or folders were left out, since they are hidden or not images"
 _UNLABELED = "images were left out, since they lie in no folder of a class"
@@ -47,7 +49,9 @@ _SHARED = "images are links to images of other classes, which thus have two labe
 _TWICE = "folders belong to several classes, so their images have several labels"
 
 
-def load_image_folder(path: str | os.PathLike[str]) -> LabeledSamples:
+def load_image_folder(
+    path: str | os.PathLike[str], *, groups: str | None = None, split: str | None = None
+) -> LabeledSamples:
     """List the images of a folder that has a folder for each class.
 
     Images are found at any depth below the folder of their class, classes and images sorted by
@@ -58,19 +62,31 @@ def load_image_folder(path: str | os.PathLike[str]) -> LabeledSamples:
     ----------
     path : str or Path
         Path of the folder.
+    groups : {"subfolder"}, default=None
+        "subfolder" makes a group of each folder right below a class, such as that of a patient in
+        ``class/patient/1.png``. Folders of the same name in several classes are one group. By
+        default, there are no groups.
+    split : str, default=None
+        Name of a folder in `path` that has a folder for each class, such as "train" beside "val"
+        and "test"; only its images are listed. By default, `path` itself has the folders of the
+        classes.
 
     Returns
     -------
     LabeledSamples
         A Bunch, which notebooks show with some of its images. ``data``: ndarray of shape
-        (n_samples,), paths; ``target``: ndarray of shape (n_samples,), the name of each image's
-        class; ``target_names``: list of str, the classes, sorted. Names are in composed Unicode
-        (NFC), the form in which they are usually typed.
+        (n_samples,), paths as str, dtype object; ``target``: ndarray of shape (n_samples,), the
+        name of each image's class; ``target_names``: list of str, the classes, sorted;
+        ``groups``: ndarray of shape (n_samples,), the name of each image's group, or None. Names
+        are in composed Unicode (NFC), the form in which they are usually typed.
 
     Raises
     ------
     InputError
-        The folder is missing or unreadable, has no class folders, or has classes without images.
+        The folder is missing or unreadable, has no class folders, has classes without images, or
+        lacks the split; or groups are asked for and images lie in no folder of a group.
+    ParameterError
+        `groups` or `split` is neither of those above.
 
     Warns
     -----
@@ -96,10 +112,40 @@ def load_image_folder(path: str | os.PathLike[str]) -> LabeledSamples:
     >>> load_image_folder(root).target.tolist()
     ['cat', 'dog']
     """
+    faults = ParameterFaults("load_image_folder")
+    faults.check_option("groups", groups, [None, "subfolder"])
+    if not (split is None or isinstance(split, str)):
+        faults.add("split", split, "the name of a folder, or None.")
+    faults.raise_any()
     if not os.fspath(path):
         raise InputError("'' is an empty path: expected a folder; the current one is '.'")
     root = os.fspath(Path(path).expanduser())
+    root = root if split is None else _folder_of_split(root, split)
     left_out = _LeftOutEntries(root)
+    images = _images_by_class(root, left_out)
+    names = sorted(images)
+    data = np.array([image for name in names for image in images[name]], object)
+    groups_of_data = _subfolders_of(data, root) if groups else None
+    left_out.warn()
+    return LabeledSamples(
+        data=data,
+        target=np.repeat(names, [len(images[name]) for name in names]),
+        target_names=names,
+        groups=groups_of_data,
+    )
+
+
+def _folder_of_split(root: str, split: str) -> str:
+    _check_is_folder(root)
+    folders = _shown_folders(root)
+    if split not in folders:
+        shown = _paths_text(list(folders)) or "no folders"
+        raise InputError(f"{root!r} has no split {split!r}: it holds {shown}")
+    return folders[split]
+
+
+def _images_by_class(root: str, left_out: _LeftOutEntries) -> dict[str, list[str]]:
+    """Return the sorted images of each class; raise if a class has none."""
     folders = _class_folders(root, left_out)
     places = {folder: os.path.realpath(folder) for folder in folders}
     images: dict[str, list[str]] = {}
@@ -115,13 +161,25 @@ def load_image_folder(path: str | os.PathLike[str]) -> LabeledSamples:
             f"({', '.join(sorted(IMAGE_SUFFIXES))}): {_paths_text(empty)}{left_out.described('. ')}"
         )
     _add_confusable_names(folders, left_out)
-    left_out.warn()
-    names = sorted(images)
-    return LabeledSamples(
-        data=np.array([image for name in names for image in images[name]]),
-        target=np.repeat(names, [len(images[name]) for name in names]),
-        target_names=names,
-    )
+    return images
+
+
+def _subfolders_of(images: Iterable[str], root: str) -> np.ndarray:
+    """Return the name of the folder right below its class for each image, (n,) str."""
+    names, outside = [], []
+    for image in images:
+        _, name, *below = image.removeprefix(root).lstrip(os.sep).split(os.sep)
+        names.append(name)
+        if not below:
+            outside.append(os.path.relpath(image, root))
+    if outside:
+        more = f" and {len(outside) - _N_SHOWN} more" if len(outside) > _N_SHOWN else ""
+        raise InputError(
+            f"{root!r}: {len(outside)} of {len(names)} images lie in no folder of a group, which "
+            f'groups="subfolder" expects below each class: {_paths_text(outside)}{more}'
+        )
+    labels = {name: label_of(name) for name in set(names)}
+    return np.array([labels[name] for name in names])
 
 
 def split_folders(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -129,13 +187,19 @@ def split_folders(path: str | os.PathLike[str]) -> dict[str, str]:
 
     The result is empty if the folder is missing, or holds other folders that are not hidden.
     """
+    found = _shown_folders(os.path.expanduser(path))
+    return found if {name.lower() for name in found} <= SPLITS else {}
+
+
+def _shown_folders(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the folders in a folder by their names, sorted, without hidden ones and litter."""
     found = {}
-    with contextlib.suppress(OSError), os.scandir(os.path.expanduser(path)) as entries:
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             is_shown = not (entry.name.startswith(".") or is_litter(entry.name))
             if is_shown and entry.is_dir():
-                found[entry.name] = entry.path
-    return found if {name.lower() for name in found} <= SPLITS else {}
+                found[entry.name] = os.fspath(entry.path)
+    return found
 
 
 def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -221,12 +285,16 @@ def label_of(folder: str) -> str:
     return unicodedata.normalize("NFC", as_utf8(os.path.basename(folder)))
 
 
-def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
-    """Return the folder of each class, sorted by name."""
+def _check_is_folder(root: str) -> None:
     if not os.path.isdir(root):
         reason = "is not a folder" if os.path.lexists(root) else "no such folder"
         reason = "is a file" if os.path.isfile(root) else reason
         raise InputError(f"{root!r}: {reason}; expected a folder with a folder per class")
+
+
+def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
+    """Return the folder of each class, sorted by name."""
+    _check_is_folder(root)
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as exc:
@@ -252,7 +320,7 @@ def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
     if {name.lower() for name in names} <= SPLITS:
         raise InputError(
             f"{root!r} holds the splits {', '.join(names)}, not classes: load one of them, as "
-            f"in load_image_folder({folders[0]!r})"
+            f"in load_image_folder({root!r}, split={names[0]!r})"
         )
     return folders
 
@@ -293,18 +361,20 @@ class _ImageFinder:
         if self._is_of_other_class(real):
             self._left_out.add(_TWICE, place)
         try:
-            entries = list(os.scandir(place))
+            with os.scandir(place) as entries:
+                for entry in entries:  # one by one, since a class may hold millions of images
+                    self._add(entry)
         except OSError as exc:
             self._left_out.add(_LOCKED, place, exc.strerror or str(exc))
-            return
-        for entry in entries:
-            entry_type = _entry_type(entry, self._left_out)
-            if entry_type == "file":
-                self._add_file(entry)
-            elif entry_type == "folder" and entry.is_symlink():
-                self._add_link(entry.path)
-            elif entry_type == "folder":
-                self._folders.append(entry.path)
+
+    def _add(self, entry: os.DirEntry[str]) -> None:
+        entry_type = _entry_type(entry, self._left_out)
+        if entry_type == "file":
+            self._add_file(entry)
+        elif entry_type == "folder" and entry.is_symlink():
+            self._add_link(entry.path)
+        elif entry_type == "folder":
+            self._folders.append(entry.path)
 
     def _add_file(self, entry: os.DirEntry[str]) -> None:
         if not _is_image(entry):
@@ -339,7 +409,8 @@ class _ImageFinder:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+    # Faster than splitext, and the same for names that do not start with a dot.
+    return entry.name.lower().endswith(_SUFFIXES)
 
 
 def _entry_type(entry: os.DirEntry[str], left_out: _LeftOutEntries) -> str | None:

@@ -187,6 +187,8 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 def _why_not_opened(exc: Exception, *, path: str) -> str:
     if isinstance(exc, FileNotFoundError):
+        if not path:
+            return "an empty path"
         return _why_no_file(path) if _NO_PATH.match(path) else "no such file"
     return getattr(exc, "strerror", None) or str(exc)
 

@@ -98,8 +98,6 @@ class _Disk(Place):
 
     def state(self, url: str) -> FileState:
         """Return the present state of one file."""
-        if not url:
-            raise UnreadableImageError("an empty path")
         status = file_status(url)
         changed_s = max(status.st_mtime, status.st_ctime)
         return FileState(file_key(os.path.abspath(url), status), changed_s)

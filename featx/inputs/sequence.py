@@ -6,15 +6,15 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from featx._progress import activity
 from featx._threads import Prefetcher
-from featx.digests.hashing import DIGEST_BYTES, digest_of
-from featx.digests.key_table import KEY_DTYPE, keys_from
+from featx.digests.hashing import digest_of
+from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex, file_key
 from featx.inputs.items import (
@@ -28,20 +28,10 @@ from featx.inputs.kinds import IMAGE, InputForm, kind_of
 from featx.inputs.pixels import float_range
 from featx.inputs.samples import IdentifiedBlock, Samples, ValueSamples, check_several, load_rows
 
-_UNREAD = bytes(DIGEST_BYTES)
-_FILES_AT_ONCE = 256  # in a block
+_FILES_AT_ONCE = 256  # that are read in a block
+_FILES_OF_A_LOOK_UP = 4096  # whose states take memory at the same time
 _MISSING = "missing value (None or NaN)"
 _PATIENCE_S = 0.2  # time to hash all files, after which a pass starts with those that are hashed
-
-
-class _SampleFile(NamedTuple):
-    """A file that exists: `state` is its key in the file index, `digest` what the index holds."""
-
-    row: int
-    path: str
-    state: bytes
-    changed_s: float
-    digest: bytes | None
 
 
 class ItemSamples(Samples):
@@ -115,75 +105,53 @@ class ItemSamples(Samples):
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
         """Identify all samples, and check that they are images."""
-        digests: list[bytes] = [_UNREAD] * len(self)
+        keys, faults = self._known_keys(files)
+        unread = np.setdiff1d(np.flatnonzero(keys == NO_KEY), [fault.position for fault in faults])
+        faults += self._read(_shown_while_read(unread), keys, files)
+        self._keys = keys
+        return keys, faults
+
+    def _known_keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
+        """Return the keys, all zero for files that the index does not know, and the faults."""
+        keys = np.zeros(len(self), KEY_DTYPE)
         faults: list[SampleFault] = []
-        paths: list[tuple[int, str]] = []
-        for row, item in enumerate(self.items):
-            if isinstance(item, (str, os.PathLike)):
-                if path := os.fspath(item):
-                    paths.append((row, _absolute_sample_path(path)))
-                else:
-                    faults.append(self.fault(row, "an empty path"))
-            elif is_missing(item):
-                faults.append(self.fault(row, _MISSING))
-            else:
+        for start in range(0, len(self), _FILES_OF_A_LOOK_UP):
+            at: list[int] = []
+            states: list[bytes] = []
+            for row, item in enumerate(self.items[start : start + _FILES_OF_A_LOOK_UP], start):
                 try:
-                    digests[row] = IMAGE.digest_of(content_of_item(item))
+                    if isinstance(item, (str, os.PathLike)):
+                        states.append(_state_of_file(item, file_status(item)))
+                        at.append(row)
+                    else:
+                        keys[row] = _digest_of_item(item)
                 except UnreadableImageError as exc:
                     faults.append(self.fault(row, exc))
-        found, missing = self._look_for(paths, files)
-        read, unreadable = self._read(_shown_while_read(found), files)
-        for file, digest in zip(found, read, strict=True):
-            digests[file.row] = digest
-        self._keys = keys_from(digests, count=len(digests))
-        return self._keys, faults + missing + unreadable
+            keys[at] = files.find(keys_from(states, count=len(states)))
+        return keys, faults
 
-    def _look_for(
-        self, paths: list[tuple[int, str]], files: FileIndex
-    ) -> tuple[list[_SampleFile], list[SampleFault]]:
-        """Return the files that exist, with the digests that the index knows, and the faults."""
-        found: list[tuple[int, str, bytes, float]] = []
-        faults: list[SampleFault] = []
-        for row, path in paths:
+    def _read(self, rows: Iterable[int], keys: np.ndarray, files: FileIndex) -> list[SampleFault]:
+        """Hash files, set their keys, and add them to the index; return the faults."""
+        faults = []
+        for row in rows:
             try:
-                status = file_status(self.items[row])
+                keys[row] = _digest_of_file(self.items[row], files)
             except UnreadableImageError as exc:
                 faults.append(self.fault(row, exc))
-                continue
-            changed_s = max(status.st_mtime, status.st_ctime)
-            found.append((row, path, file_key(path, status), changed_s))
-        digests = files.find([state for _, _, state, _ in found])
-        return [
-            _SampleFile(*file, digest) for file, digest in zip(found, digests, strict=True)
-        ], faults
-
-    def _read(
-        self, found: Iterable[_SampleFile], files: FileIndex
-    ) -> tuple[list[bytes], list[SampleFault]]:
-        """Return the digest of each file, and the faults; add what was read to the index."""
-        digests: list[bytes] = []
-        faults: list[SampleFault] = []
-        for file in found:
-            try:
-                digests.append(file.digest or _digest_of_file(file, files))
-            except UnreadableImageError as exc:
-                digests.append(_UNREAD)
-                faults.append(self.fault(file.row, exc))
-        return digests, faults
+        return faults
 
     def start_identifying(self, files: FileIndex) -> Prefetcher[IdentifiedBlock] | None:
         """Identify files in a thread, if all samples are files that exist."""
-        paths = [
-            (row, _absolute_sample_path(path))
-            for row, item in enumerate(self.items)
-            if isinstance(item, (str, os.PathLike)) and (path := os.fspath(item))
-        ]
-        if len(paths) < len(self):
+        if not all(isinstance(item, (str, os.PathLike)) for item in self.items):
             return None
-        found, faults = self._look_for(paths, files)
+        keys, faults = self._known_keys(files)
         if faults:
             return None
-        blocks = (found[i : i + _FILES_AT_ONCE] for i in range(0, len(found), _FILES_AT_ONCE))
+        self._keys = keys
+        blocks = (
+            slice(start, min(start + _FILES_AT_ONCE, len(self)))
+            for start in range(0, len(self), _FILES_AT_ONCE)
+        )
         started = Prefetcher(partial(self._identify, files=files), blocks, n_threads=1)
         try:
             started.wait(_PATIENCE_S)
@@ -192,10 +160,9 @@ class ItemSamples(Samples):
             raise
         return started
 
-    def _identify(self, found: list[_SampleFile], files: FileIndex) -> IdentifiedBlock:
-        digests, faults = self._read(found, files)
-        rows = slice(found[0].row, found[-1].row + 1)
-        self._keys[rows] = keys_from(digests, count=len(found))
+    def _identify(self, rows: slice, files: FileIndex) -> IdentifiedBlock:
+        unread = rows.start + np.flatnonzero(self._keys[rows] == NO_KEY)
+        faults = self._read(unread.tolist(), self._keys, files)
         return IdentifiedBlock(rows, self._keys[rows], faults)
 
     def batch(
@@ -218,22 +185,31 @@ class ItemSamples(Samples):
         return content_of_item(self.items[row])
 
 
-def _shown_while_read(found: list[_SampleFile]) -> Iterator[_SampleFile]:
-    """Yield files, and show how many of them are read, unless all digests are known."""
-    if all(file.digest for file in found):
-        yield from found
-        return
-    for first in range(0, len(found), _FILES_AT_ONCE):
-        with activity(f"reading {first:,} of {len(found):,} files"):
-            yield from found[first : first + _FILES_AT_ONCE]
+def _shown_while_read(rows: np.ndarray) -> Iterator[int]:
+    """Yield rows of files, and show how many of them are read."""
+    for first in range(0, len(rows), _FILES_AT_ONCE):
+        with activity(f"reading {first:,} of {len(rows):,} files"):
+            yield from rows[first : first + _FILES_AT_ONCE].tolist()
 
 
-def _absolute_sample_path(path: str) -> str:
+def _state_of_file(path: str | os.PathLike[str], status: os.stat_result) -> bytes:
+    """Return the key of a file in the index."""
+    path = os.fspath(path)
     # Without normalization, which is slower: another spelling of a path costs one more hash.
-    return path if path.startswith(os.sep) else os.path.abspath(path)
+    return file_key(path if path.startswith(os.sep) else os.path.abspath(path), status)
 
 
-def _digest_of_file(file: _SampleFile, files: FileIndex) -> bytes:
-    digest = IMAGE.digest_of(content_of_item(file.path))
-    files.add(file.state, digest, modified_s=file.changed_s)
+def _digest_of_file(path: str | os.PathLike[str], files: FileIndex) -> bytes:
+    """Hash a file, and add it to the index with the state that it had before."""
+    status = file_status(path)
+    digest = IMAGE.digest_of(content_of_item(path))
+    changed_s = max(status.st_mtime, status.st_ctime)
+    files.add(_state_of_file(path, status), digest, modified_s=changed_s)
     return digest
+
+
+def _digest_of_item(item: Any) -> bytes:
+    """Hash a sample that is no file."""
+    if is_missing(item):
+        raise UnreadableImageError(_MISSING)
+    return IMAGE.digest_of(content_of_item(item))

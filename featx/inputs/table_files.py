@@ -121,22 +121,25 @@ class _TextFile(_OpenedFile):
 
     def read(self, names: Sequence[str], *, lazy: str) -> dict[str, list[str]]:
         """Return some columns as text."""
-        places = [self.columns.index(name) for name in names]
-        cells: list[list[str]] = [[] for _ in names]
         with self.path.open(newline="", encoding=_ENCODING, errors=_ERRORS) as file:
-            rows = self._rows(file)
-            line = 0
-            try:
-                for number, row in enumerate(rows):
-                    line = rows.line_num
-                    if number and row:  # neither the names nor an empty line
-                        self._check_width(row, line)
-                        for column, place in zip(cells, places, strict=True):
-                            column.append(row[place] if place < len(row) else "")
-            except csv.Error as exc:
-                reason = "a quote is not closed" if "unexpected end" in str(exc) else str(exc)
-                raise InputError(f"{self.name} cannot be read after line {line}: {reason}") from exc
-        return dict(zip(names, cells, strict=True))
+            # One after another: texts of two columns side by side are freed only together.
+            return {name: self._column(file, self.columns.index(name)) for name in names}
+
+    def _column(self, file: Any, place: int) -> list[str]:
+        file.seek(0)
+        rows = self._rows(file)
+        cells: list[str] = []
+        line = 0
+        try:
+            for number, row in enumerate(rows):
+                line = rows.line_num
+                if number and row:  # neither the names nor an empty line
+                    self._check_width(row, line)
+                    cells.append(row[place] if place < len(row) else "")
+        except csv.Error as exc:
+            reason = "a quote is not closed" if "unexpected end" in str(exc) else str(exc)
+            raise InputError(f"{self.name} cannot be read after line {line}: {reason}") from exc
+        return cells
 
     def _check_width(self, row: Sequence[str], line: int) -> None:
         if len(row) > len(self.columns):

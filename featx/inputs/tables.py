@@ -24,7 +24,6 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _MAX_EXACT = 2**53  # beyond it, floats do not hold all integers
 _MAX_LABEL_CHARS = 10_000
-_MAX_PATH_CHARS = 4096
 _N_SHOWN = 10
 
 
@@ -62,9 +61,9 @@ def load_table(
     -------
     LabeledSamples
         A Bunch, which notebooks show with some of its images. ``data``: samples, an ndarray of
-        shape (n_samples,) for paths; ``target``: ndarray of shape (n_samples,) or (n_samples,
-        n_outputs), or None; ``target_names``: list of the classes, or of the outputs, empty for
-        one column of values; ``groups``: ndarray of shape (n_samples,), or None.
+        shape (n_samples,), dtype object, for paths; ``target``: ndarray of shape (n_samples,) or
+        (n_samples, n_outputs), or None; ``target_names``: list of the classes, or of the outputs,
+        empty for one column of values; ``groups``: ndarray of shape (n_samples,), or None.
 
     Raises
     ------
@@ -168,7 +167,7 @@ def _samples_of_column(column: Any, folder: str, where: str) -> Any:
     items = [as_item(item) for item in _checked_column(column, where)]
     return _as_array(
         [
-            os.path.join(folder, item) if isinstance(item, str | os.PathLike) else item
+            os.path.join(folder, item) if isinstance(item, (str, os.PathLike)) else item
             for item in items
         ]
     )
@@ -185,7 +184,7 @@ def _groups_of_column(column: Any, table: Table, name: str) -> np.ndarray:
 def _checked_column(column: Any, where: str) -> Any:
     """Return the values of a column, and check that none is missing."""
     values = unwrapped_container(column)
-    missing = [row for row, value in enumerate(values) if is_missing(value) or _is_empty(value)]
+    missing = [row for row, value in enumerate(values) if _is_blank(value)]
     if missing:
         more = f" and {len(missing) - _N_SHOWN} more" if len(missing) > _N_SHOWN else ""
         shown = ", ".join(map(str, missing[:_N_SHOWN]))
@@ -197,15 +196,13 @@ def _checked_column(column: Any, where: str) -> Any:
 
 
 def _as_array(values: list[Any]) -> Any:
-    """Return a list of text as an array, which has one width for all; others unchanged."""
-    if not all(isinstance(value, str) for value in values):
-        return values
-    is_short = max(map(len, values), default=0) <= _MAX_PATH_CHARS
-    return np.array(values, None if is_short else object)
+    """Return a list of text as an array of objects, which share the text; others unchanged."""
+    are_texts = all(isinstance(value, str) for value in values)
+    return np.array(values, object) if are_texts else values
 
 
-def _is_empty(value: Any) -> bool:
-    return isinstance(value, str) and not value
+def _is_blank(value: Any) -> bool:
+    return not value if isinstance(value, str) else is_missing(value)
 
 
 def _target_of_column(

@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 
 from featx._threads import run_ahead
-from featx.digests.key_table import keys_from
+from featx.digests.key_table import NO_KEY, bytes_from_keys, keys_from
 from featx.exceptions import SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
 from featx.inputs.kinds import IMAGE, InputForm
@@ -159,8 +159,9 @@ class UrlSamples(ItemSamples):
 
     def _find_digests(self, states: Mapping[int, FileState], files: FileIndex) -> None:
         keys = {row: state.key for row, state in states.items() if state.key is not None}
-        found = zip(keys, files.find(list(keys.values())), strict=True)
-        self._digests |= {row: digest for row, digest in found if digest is not None}
+        found = bytes_from_keys(files.find(keys_from(keys.values(), count=len(keys))))
+        known = zip(keys, found, strict=True)
+        self._digests |= {row: digest for row, digest in known if digest != NO_KEY}
 
     def _read_once(
         self,

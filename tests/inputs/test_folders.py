@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from featx import load_image_folder
-from featx.exceptions import FolderWarning, InputError
+from featx.exceptions import FolderWarning, InputError, ParameterError
 from featx.inputs.folders import list_images
 from featx.inputs.labeled import LabeledSamples
 
@@ -114,8 +114,83 @@ def test_load_image_folder_empty_classes_are_named(root):
 def test_load_image_folder_splits_are_no_classes(root, tmp_path):
     for split in ("train", "val", "dev", "eval"):
         (tmp_path / "sets" / split).mkdir(parents=True)
-    with pytest.raises(InputError, match=r"holds the splits dev, eval, train, val.*load_image_f"):
+    with pytest.raises(
+        InputError, match=r"holds the splits dev, eval, train, val.*, split='dev'\)"
+    ):
         load_image_folder(tmp_path / "sets")
+
+
+@pytest.fixture
+def splits(root):
+    """Two splits, each with the classes of the root, beside the notes on them."""
+    for name in ("val", "train"):
+        image_at(root.parent / "sets" / name / "cat" / "1.png")
+        image_at(root.parent / "sets" / name / "dog" / "1.png")
+    image_at(root.parent / "sets" / "train" / "dog" / "2.png")
+    (root.parent / "sets" / "README.md").write_text("mine")
+    return root.parent / "sets"
+
+
+def test_load_image_folder_split_alone_is_listed(splits):
+    images = load_image_folder(splits, split="train")
+    assert names(images, splits) == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.png"]
+    assert images.target.tolist() == ["cat", "dog", "dog"]
+
+
+@pytest.mark.parametrize("split", ["test", "Train", "", "..", "train/cat", "README.md"])
+def test_load_image_folder_missing_split_names_others(split, splits):
+    with pytest.raises(InputError, match=rf"no split '{split}': it holds 'train', 'val'$"):
+        load_image_folder(splits, split=split)
+
+
+def test_load_image_folder_split_of_nothing_raises(root):
+    with pytest.raises(InputError, match="no split 'train': it holds no folders"):
+        load_image_folder(root / "dog", split="train")
+    with pytest.raises(InputError, match="no such folder"):
+        load_image_folder(root / "gone", split="train")
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/."])
+def test_load_image_folder_subfolders_are_groups(ending, tmp_path):
+    for name in ("mass/B/1.png", "mass/A/x/2.png", "none/B/3.png", "none/B/1.png"):
+        image_at(tmp_path / "scans" / name)
+    images = load_image_folder(f"{tmp_path}/scans{ending}", groups="subfolder")
+    assert images.groups.tolist() == ["A", "B", "B", "B"]
+    assert repr(images) == "4 images of 2 classes in 2 groups"
+
+
+def test_load_image_folder_groups_of_a_split(splits):
+    for name in ("cat", "dog"):
+        (splits / "val" / name / "1.png").rename(image_at(splits / "val" / name / "Ann" / "2.png"))
+    images = load_image_folder(splits, split="val", groups="subfolder")
+    assert images.groups.tolist() == ["Ann", "Ann"]
+
+
+def test_load_image_folder_default_has_no_groups(root):
+    assert load_image_folder(root).groups is None
+
+
+def test_load_image_folder_composed_groups_and_dot(tmp_path, monkeypatch):
+    for form, name in (("NFC", "mass"), ("NFD", "none")):
+        image_at(tmp_path / name / unicodedata.normalize(form, "Bär") / "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert load_image_folder(".", groups="subfolder").groups.tolist() == ["Bär", "Bär"]
+
+
+def test_load_image_folder_images_without_group_raise(root):
+    with pytest.raises(
+        InputError, match=r"4 of 5 images lie in no folder of a group.*'cat/10\.gif'"
+    ):
+        load_image_folder(root, groups="subfolder")
+    for number in range(12):
+        image_at(root / "dog" / f"{number:02}.png")
+    with pytest.raises(InputError, match=r"16 of 17 images .* and 6 more"):
+        load_image_folder(root, groups="subfolder")
+
+
+def test_load_image_folder_faulty_params_raise(root):
+    with pytest.raises(ParameterError, match=r"(?s)2 faulty.*groups='patient'.*split=1: expected"):
+        load_image_folder(root, groups="patient", split=1)
 
 
 def test_list_images_expands_folders_keeps_files(root):
