@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featx.finetune.params import FineTune
     from featx.inputs.folders import load_image_folder
     from featx.inputs.tables import load_table
+    from featx.inputs.webdataset import load_webdataset
     from featx.multi_gpu import embed_on_gpus
     from featx.probes.knn import KNNProbe
     from featx.probes.linear import LinearProbe
@@ -70,6 +71,7 @@ __all__ = [
     "load",
     "load_image_folder",
     "load_table",
+    "load_webdataset",
     "model_card",
     "near_duplicates",
     "report",
@@ -106,6 +108,7 @@ _HOMES = {
     "load": "saving.persistence",
     "load_image_folder": "inputs.folders",
     "load_table": "inputs.tables",
+    "load_webdataset": "inputs.webdataset",
     "model_card": "reporting.card",
     "near_duplicates": "evaluation.duplicates",
     "report": "reporting.report",

@@ -1,15 +1,23 @@
-"""``is_url``, ``shown_url``: URLs as text, as fsspec reads them.
+"""``is_url``, ``shown_url``, ``joined_path``: URLs as text, as fsspec reads them.
 
 A file in an archive is written ``zip://cat.jpg::photos.zip``: its path there, and the archive.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TypeGuard
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::.*://)")
 _SECRET = re.compile(r"sig|token|key|cred|secret|pass|auth", re.IGNORECASE)
+_ARCHIVES = {
+    ".zip": "zip",
+    ".tar": "tar",
+    ".tar.gz": "tar",
+    ".tar.bz2": "tar",
+    ".tar.xz": "tar",
+}
 _LOCAL = ("file://", "local://")
 
 
@@ -60,14 +68,69 @@ def _shown_link(link: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{mark_of_query}{shown}"
 
 
-def joined_url(folder: str, path: str) -> str:
-    """Return the URL of a file below a folder.
+def archive_url(path: str | os.PathLike[str]) -> str | None:
+    """Return the URL of the files in an archive, given by its path or URL; None for other files.
 
     Examples
     --------
-    >>> joined_url("s3://bucket/photos", "cat/1.jpg"), joined_url("zip://::photos.zip", "1.jpg")
+    >>> archive_url("photos.zip"), archive_url("s3://bucket/photos.tar"), archive_url("photos")
+    ('zip://::photos.zip', 'tar://::s3://bucket/photos.tar', None)
+    """
+    place = os.fspath(path)
+    is_in_archive = place.startswith(("zip://", "tar://"))
+    endings = (end for end in _ARCHIVES if place.lower().endswith(end) and not is_in_archive)
+    return next((f"{_ARCHIVES[end]}://::{place}" for end in endings), None)
+
+
+def joined_path(folder: str, path: str) -> str:
+    """Return the path or URL of a file below a folder, unless `path` is absolute or a URL.
+
+    Examples
+    --------
+    >>> joined_path("s3://bucket/photos", "cat/1.jpg"), joined_path("zip://::photos.zip", "1.jpg")
     ('s3://bucket/photos/cat/1.jpg', 'zip://1.jpg::photos.zip')
     """
+    if is_url(path) or not is_url(folder) or os.path.isabs(path):
+        return path if is_url(path) else os.path.join(folder, path)
     first, mark, rest = folder.partition("::")
-    is_root = first.endswith("/") or not first
-    return f"{first}{'' if is_root else '/'}{path}{mark}{rest}"
+    return f"{first}{'' if first.endswith('/') else '/'}{path}{mark}{rest}"
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Return the path of a file, given by its path or URL, relative to a folder that holds it.
+
+    Examples
+    --------
+    >>> relative_path("zip://cat/1.jpg::photos.zip", "zip://::photos.zip")
+    'cat/1.jpg'
+    """
+    if is_url(folder):
+        path, folder = path.partition("::")[0], folder.partition("::")[0]
+    return path.removeprefix(folder).lstrip("/" + os.sep)
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of a file, given by its path or URL.
+
+    Examples
+    --------
+    >>> folder_of("s3://bucket/photos/labels.csv"), folder_of("zip://labels.csv::photos.zip")
+    ('s3://bucket/photos', 'zip://::photos.zip')
+    """
+    if not is_url(path):
+        return os.path.dirname(path)
+    first, mark, rest = path.partition("::")
+    protocol, _, inner = first.partition("://")
+    return f"{protocol}://{inner.rpartition('/')[0]}{mark}{rest}"
+
+
+def suffix_of(path: str) -> str:
+    """Return the ending of a file's name, in lower case.
+
+    Examples
+    --------
+    >>> suffix_of("https://host/Labels.CSV?page=2"), suffix_of("zip://a.jpg::b.zip")
+    ('.csv', '.jpg')
+    """
+    name = path.partition("::")[0].partition("?")[0] if is_url(path) else path
+    return os.path.splitext(name)[1].lower()

@@ -22,7 +22,8 @@ from featx._files import replaced_atomically
 from featx._text import as_utf8
 from featx.cache.exchange import check_pyarrow, string_array, write_csv
 from featx.cli.image_lists import images_of
-from featx.inputs.folders import IMAGE_SUFFIXES, is_litter, label_of, list_images, load_image_folder
+from featx.inputs.folders import IMAGE_SUFFIXES, label_of, list_images, load_image_folder
+from featx.inputs.left_out import is_litter
 
 ENDINGS = (".csv", ".h5", ".npz", ".parquet")
 

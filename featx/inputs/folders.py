@@ -6,31 +6,27 @@ import contextlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from featx._text import as_utf8, one_line
-from featx._validation import ParameterFaults
-from featx._warning import warn_caller
-from featx.exceptions import FolderWarning, InputError
-from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
-
-# Files and folders that operating systems, file servers and tools leave behind; never samples.
-_LITTER = frozenset(
-    {
-        *(".appledb", ".appledesktop", ".appledouble", ".apdisk", ".documentrevisions-v100"),
-        *(".ds_store", ".fseventsd", ".localized", ".spotlight-v100", ".temporaryitems"),
-        *(".trashes", ".volumeicon.icns", "__macosx", "icon\r", "network trash folder"),
-        *("temporary items", "$recycle.bin", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db"),
-        *("recycler", "system volume information", "thumbs.db", "thumbs.db:encryptable"),
-        *("#recycle", "#snapshot", ".@__thumb", ".snapshot", "@eadir", "@recently-snapshot"),
-        *("@recycle", "@tmp", "~snapshot", ".directory", ".nomedia", ".thumbnails", "lost+found"),
-        *(".gitkeep", ".ipynb_checkpoints", ".keep", ".picasa.ini", "__pycache__", "picasa.ini"),
-    }
+from featx._text import as_utf8
+from featx._urls import (
+    archive_url,
+    is_url,
+    joined_path,
+    local_path,
+    relative_path,
+    shown_url,
+    suffix_of,
 )
-_LITTER_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden", "found.0")
+from featx._validation import ParameterFaults
+from featx.exceptions import InputError
+from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
+from featx.inputs.left_out import LeftOutEntries, is_hidden, is_litter
+from featx.inputs.places import SERVERS, files_below
+
 SPLITS = frozenset(
     (
         *("train", "training", "val", "valid", "validation", "test", "testing"),
@@ -119,10 +115,11 @@ def load_image_folder(
     faults.raise_any()
     if not os.fspath(path):
         raise InputError("'' is an empty path: expected a folder; the current one is '.'")
-    root = os.fspath(Path(path).expanduser())
+    root = _root_of(path)
     root = root if split is None else _folder_of_split(root, split)
-    left_out = _LeftOutEntries(root)
-    images = _images_by_class(root, left_out)
+    left_out = LeftOutEntries(root)
+    find = _images_of_url if is_url(root) else _images_by_class
+    images = find(root, left_out)
     names = sorted(images)
     data = np.array([image for name in names for image in images[name]], object)
     groups_of_data = _subfolders_of(data, root) if groups else None
@@ -135,7 +132,49 @@ def load_image_folder(
     )
 
 
+def _root_of(path: str | os.PathLike[str]) -> str:
+    """Return the path or URL of a folder; that of an archive's only folder, or of its root."""
+    place = os.fspath(path)
+    if is_url(place) and (local := local_path(place)) is not None:
+        place = local
+    if is_url(place) and archive_url(place) is None:
+        return place
+    place = place if is_url(place) else os.path.expanduser(place)
+    archive = None if os.path.isdir(place) else archive_url(place)
+    if archive is None:
+        return os.fspath(Path(place))
+    paths = [path for path in files_below(archive) if not is_hidden(path)]
+    tops = {path.partition("/")[0] for path in paths}
+    holds_classes = all(path.count("/") > 1 for path in paths)
+    return joined_path(archive, tops.pop()) if len(tops) == 1 and holds_classes else archive
+
+
+def _images_of_url(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
+    """Return the sorted images of each class; raise if a class has none."""
+    images: dict[str, list[str]] = {}
+    folders: set[str] = set()
+    for path in files_below(root):
+        folder, slash, _ = path.partition("/")
+        hidden = is_hidden(path)
+        if slash and not hidden:
+            folders.add(folder)
+        if hidden or not path.lower().endswith(_SUFFIXES):
+            if not any(map(is_litter, path.split("/"))):
+                left_out.add(_FOREIGN, path)
+        elif not slash:
+            left_out.add(_UNLABELED, path)
+        else:
+            images.setdefault(label_of(folder), []).append(joined_path(root, path))
+    _check_are_classes(root, sorted(folders), left_out)
+    found = {label_of(folder): images.get(label_of(folder), []) for folder in sorted(folders)}
+    _check_classes_hold_images(root, found, left_out)
+    _add_confusable_names(sorted(folders), left_out)
+    return found
+
+
 def _folder_of_split(root: str, split: str) -> str:
+    if is_url(root):
+        return joined_path(root, split)
     _check_is_folder(root)
     folders = _shown_folders(root)
     if split not in folders:
@@ -144,7 +183,7 @@ def _folder_of_split(root: str, split: str) -> str:
     return folders[split]
 
 
-def _images_by_class(root: str, left_out: _LeftOutEntries) -> dict[str, list[str]]:
+def _images_by_class(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
     """Return the sorted images of each class; raise if a class has none."""
     folders = _class_folders(root, left_out)
     places = {folder: os.path.realpath(folder) for folder in folders}
@@ -154,29 +193,36 @@ def _images_by_class(root: str, left_out: _LeftOutEntries) -> dict[str, list[str
         others = [other for other in places.values() if other != place]
         found = _ImageFinder(folder, left_out, others, owners).images()
         images[label_of(folder)] = sorted(images.get(label_of(folder), []) + found)
+    _check_classes_hold_images(root, images, left_out)
+    _add_confusable_names(folders, left_out)
+    return images
+
+
+def _check_classes_hold_images(
+    root: str, images: Mapping[str, list[str]], left_out: LeftOutEntries
+) -> None:
     empty = [name for name, found in images.items() if not found]
     if empty:
         raise InputError(
-            f"{root!r}: {len(empty)} of {len(images)} class folders hold no image "
+            f"{shown_url(root)!r}: {len(empty)} of {len(images)} class folders hold no image "
             f"({', '.join(sorted(IMAGE_SUFFIXES))}): {_paths_text(empty)}{left_out.described('. ')}"
         )
-    _add_confusable_names(folders, left_out)
-    return images
 
 
 def _subfolders_of(images: Iterable[str], root: str) -> np.ndarray:
     """Return the name of the folder right below its class for each image, (n,) str."""
     names, outside = [], []
     for image in images:
-        _, name, *below = image.removeprefix(root).lstrip(os.sep).split(os.sep)
+        _, name, *below = relative_path(image, root).split(os.sep)
         names.append(name)
         if not below:
-            outside.append(os.path.relpath(image, root))
+            outside.append(relative_path(image, root))
     if outside:
         more = f" and {len(outside) - _N_SHOWN} more" if len(outside) > _N_SHOWN else ""
         raise InputError(
-            f"{root!r}: {len(outside)} of {len(names)} images lie in no folder of a group, which "
-            f'groups="subfolder" expects below each class: {_paths_text(outside)}{more}'
+            f"{shown_url(root)!r}: {len(outside)} of {len(names)} images lie in no folder of a "
+            f'group, which groups="subfolder" expects below each class: '
+            f"{_paths_text(outside)}{more}"
         )
     labels = {name: label_of(name) for name in set(names)}
     return np.array([labels[name] for name in names])
@@ -222,10 +268,13 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     patterns: list[str] = []
     for given in places:
         place = os.fspath(given)
+        if is_url(place) or archive_url(place) is not None:
+            found += _images_of_place(place)
+            continue
         if not os.path.isdir(place):
             (patterns if _is_path_pattern(place) else found).append(place)
             continue
-        left_out = _LeftOutEntries(place)
+        left_out = LeftOutEntries(place)
         images = sorted(_ImageFinder(place, left_out).images())
         found += images
         empty += [] if images else [place]
@@ -244,31 +293,20 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
-class _LeftOutEntries:
-    """Entries below a root that a listing left out, or that may be mistakes, by reason."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._names: dict[str, list[str]] = defaultdict(list)
-
-    def add(self, reason: str, path: str, detail: str = "") -> None:
-        """Add a path, unless it is litter."""
-        if not is_litter(os.path.basename(path)):
-            name = one_line(os.path.relpath(path, self._root))
-            self._names[reason].append(f"{name} ({detail})" if detail else name)
-
-    def described(self, prefix: str = "") -> str:
-        """Return all entries as text after a prefix; empty if there are none."""
-        parts = []
-        for reason, names in self._names.items():
-            more = f" and {len(names) - _N_SHOWN} more" if len(names) > _N_SHOWN else ""
-            parts.append(f"{len(names)} {reason}: {', '.join(sorted(names)[:_N_SHOWN])}{more}")
-        return f"{prefix}{'; '.join(parts)}" if parts else ""
-
-    def warn(self) -> None:
-        """Emit one warning, if there are any entries."""
-        if self._names:
-            warn_caller(FolderWarning(self.described(f"{self._root!r}: ")))
+def _images_of_place(place: str) -> list[str]:
+    """Return the URLs of all images in an archive or a folder of a bucket; other URLs as given."""
+    folder = archive_url(place) or place
+    if folder.startswith(SERVERS) or suffix_of(folder) in IMAGE_SUFFIXES:
+        return [place]
+    left_out = LeftOutEntries(folder)
+    images = []
+    for path in files_below(folder):
+        if not is_hidden(path) and path.lower().endswith(_SUFFIXES):
+            images.append(joined_path(folder, path))
+        elif not any(map(is_litter, path.split("/"))):
+            left_out.add(_FOREIGN, path)
+    left_out.warn()
+    return images
 
 
 def _is_path_pattern(place: str) -> bool:
@@ -292,7 +330,7 @@ def _check_is_folder(root: str) -> None:
         raise InputError(f"{root!r}: {reason}; expected a folder with a folder per class")
 
 
-def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
+def _class_folders(root: str, left_out: LeftOutEntries) -> list[str]:
     """Return the folder of each class, sorted by name."""
     _check_is_folder(root)
     try:
@@ -309,20 +347,25 @@ def _class_folders(root: str, left_out: _LeftOutEntries) -> list[str]:
                 left_out.add(_UPWARD, entry.path)
             else:
                 folders.append(entry.path)
-    names = [os.path.basename(folder) for folder in folders]
     if not entries:
         raise InputError(f"{root!r} is empty: expected a folder per class, with images in it")
+    _check_are_classes(root, [os.path.basename(folder) for folder in folders], left_out)
+    return folders
+
+
+def _check_are_classes(root: str, names: list[str], left_out: LeftOutEntries) -> None:
+    """Check that there are folders, and that they are not splits."""
+    shown = shown_url(root)
     if not names:
         raise InputError(
-            f"{root!r} has no folders in it: expected one per class{left_out.described('. ')}. To "
+            f"{shown!r} has no folders in it: expected one per class{left_out.described('. ')}. To "
             "predict images without labels, pass a list of their paths"
         )
     if {name.lower() for name in names} <= SPLITS:
         raise InputError(
-            f"{root!r} holds the splits {', '.join(names)}, not classes: load one of them, as "
-            f"in load_image_folder({root!r}, split={names[0]!r})"
+            f"{shown!r} holds the splits {', '.join(names)}, not classes: load one of them, as "
+            f"in load_image_folder({shown!r}, split={names[0]!r})"
         )
-    return folders
 
 
 class _ImageFinder:
@@ -335,7 +378,7 @@ class _ImageFinder:
     def __init__(
         self,
         folder: str,
-        left_out: _LeftOutEntries,
+        left_out: LeftOutEntries,
         others: Iterable[str] = (),
         owners: dict[str, str] | None = None,
     ) -> None:
@@ -413,7 +456,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower().endswith(_SUFFIXES)
 
 
-def _entry_type(entry: os.DirEntry[str], left_out: _LeftOutEntries) -> str | None:
+def _entry_type(entry: os.DirEntry[str], left_out: LeftOutEntries) -> str | None:
     """Return "folder" or "file"; None for an entry that is left out with all below it."""
     if is_litter(entry.name):
         return None
@@ -433,18 +476,12 @@ def _entry_type(entry: os.DirEntry[str], left_out: _LeftOutEntries) -> str | Non
     return None
 
 
-def is_litter(name: str) -> bool:
-    """Return True for litter of operating systems, such as ``Thumbs.db`` and ``__MACOSX``."""
-    lower = name.lower()
-    return lower in _LITTER or lower.startswith(_LITTER_PREFIXES)
-
-
 def _folder_contains(folder: str, place: str) -> bool:
     """Return True if a path is a folder or is below it; links of both are resolved."""
     return place == folder or place.startswith(os.path.join(folder, ""))
 
 
-def _add_confusable_names(folders: list[str], left_out: _LeftOutEntries) -> None:
+def _add_confusable_names(folders: list[str], left_out: LeftOutEntries) -> None:
     """Add class folders whose names are easily confused, or not printable."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for folder in folders:

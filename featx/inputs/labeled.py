@@ -7,7 +7,6 @@ import html
 import io
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.utils import Bunch
 
 from featx._html import html_table
 from featx._text import counted, one_line
+from featx._urls import is_url, shown_url, suffix_of
 from featx.exceptions import UnreadableImageError
 
 IMAGE_SUFFIXES = frozenset(
@@ -41,9 +41,9 @@ class LabeledSamples(Bunch):
 
     @property
     def names(self) -> list[str]:
-        """Paths of the samples; for encoded images, the numbers of their rows."""
+        """Paths of the samples, or URLs without secrets; for encoded images, row numbers."""
         if isinstance(self.data, np.ndarray):
-            return list(map(str, self.data))
+            return [shown_url(path) if is_url(path) else path for path in map(str, self.data)]
         return [f"row {row}" for row in range(len(self.data))]
 
     def _repr_html_(self) -> str:
@@ -69,7 +69,7 @@ class LabeledSamples(Bunch):
     def _are_images(self) -> bool:
         first = self.data[0] if len(self.data) else ""
         is_path = isinstance(first, str | os.PathLike)
-        return is_path and os.path.splitext(first)[1].lower() in IMAGE_SUFFIXES
+        return is_path and suffix_of(os.fspath(first)) in IMAGE_SUFFIXES
 
     @staticmethod
     def _pictures(paths: Any) -> str:
@@ -86,12 +86,14 @@ def _pictures_html(paths: Iterable[str]) -> str:
 
 def _picture_html(path: str) -> str:
     from featx.inputs.images import reduced_image  # Pillow and others, which a list does not need
+    from featx.inputs.items import content_of_item
 
     try:
-        picture = reduced_image(Path(path).read_bytes(), _THUMBNAIL_PX).picture
+        picture = reduced_image(content_of_item(path), _THUMBNAIL_PX).picture
     except (OSError, UnreadableImageError):
         return ""
+    name = os.path.basename(shown_url(path) if is_url(path) else path)
     encoded = io.BytesIO()
     picture.save(encoded, "webp", quality=70)
     uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
-    return f'<img src="{uri}" title="{html.escape(one_line(os.path.basename(path)))}">'
+    return f'<img src="{uri}" title="{html.escape(one_line(name))}">'

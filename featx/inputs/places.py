@@ -1,4 +1,4 @@
-"""Place: the files of a folder, an archive, a bucket or a server, the last three by fsspec.
+"""Place, ``files_below``: files of a folder, an archive, a bucket or a server, by fsspec.
 
 What a store reports of a file (its ETag, or size and time of change) identifies its content in the
 file index, as what ``stat`` returns does for local files. So known files are not downloaded again.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import email.utils
 import functools
+import io
 import os
 import threading
 import time
@@ -17,13 +18,13 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from featx._text import one_line
 from featx._threads import run_ahead
 from featx._urls import is_url, shown_url
 from featx.digests.hashing import digest_of, digest_of_json
-from featx.exceptions import MissingExtraError, UnreadableImageError
+from featx.exceptions import InputError, MissingExtraError, UnreadableImageError
 from featx.inputs.file_index import file_key
 from featx.inputs.items import content_of_file, file_status
 
@@ -35,6 +36,8 @@ _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time
 _WITHOUT_HOST = ("memory",)
 _ARCHIVES = ("zip", "tar", "libarchive")
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+SERVERS = ("http://", "https://")
+_NOT_IN_ARCHIVE = "no such file in the archive"
 _ETAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "generation", "VersionId")
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated")
 _GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -111,8 +114,8 @@ class _Store(Place):
 
     def __init__(self, url: str) -> None:
         self._protocol = url.partition("://")[0]
-        self.fs = _opened_file_system(url)
-        self._has_folders = not url.startswith(("http:", "https:"))
+        self.fs, _ = _opened_file_system(url)
+        self._has_folders = not url.startswith(SERVERS)
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """List folders of which several files are wanted, and ask for each of the others."""
@@ -180,7 +183,7 @@ class _Archive(Place):
     @functools.cached_property
     def fs(self) -> Any:
         """File system, which reads the list of the files when it is opened."""
-        return _opened_file_system(self._url)
+        return _opened_file_system(self._url)[0]
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """Return states that follow from that of the archive, whose files are not looked up."""
@@ -200,7 +203,7 @@ class _Archive(Place):
             fs = self.fs
             names = {url: self._member(url) for url in urls}
             return {
-                url: UnreadableImageError("no such file in the archive")
+                url: UnreadableImageError(_NOT_IN_ARCHIVE)
                 for url, name in names.items()
                 if not fs.isfile(name)
             }
@@ -218,6 +221,8 @@ class _Archive(Place):
 
     def _content(self, url: str) -> bytes:
         with self._reading:
+            if not self.fs.isfile(self._member(url)):
+                raise UnreadableImageError(_NOT_IN_ARCHIVE)
             return self.fs.cat_file(self._member(url))
 
     def _member(self, url: str) -> str:
@@ -277,11 +282,59 @@ def _name_of_place(url: str) -> str:
     return f"{protocol}://{'' if protocol in _WITHOUT_HOST else path.partition('/')[0]}"
 
 
-def _opened_file_system(url: str) -> Any:
+def files_below(folder: str) -> list[str]:
+    """Return the paths of all files below a folder, given by its URL, relative to it, sorted.
+
+    InputError is raised if it holds none, or cannot be listed.
+
+    Examples
+    --------
+    >>> import fsspec
+    >>> fsspec.filesystem("memory").pipe("/listed/cat/1.jpg", b"")
+    >>> files_below("memory://listed")
+    ['cat/1.jpg']
+    """
+    shown = repr(shown_url(folder))
+    if folder.startswith(SERVERS):
+        raise InputError(
+            f"{shown}: web servers do not list their files: pass the URLs, such as those of a table"
+        )
+    try:
+        fs, path = _opened_file_system(folder)
+        names = _with_retries(lambda: fs.find(path))
+    except MissingExtraError:
+        raise
+    except Exception as exc:  # of any library
+        raise InputError(f"{shown} cannot be listed: {_why_not_read(exc, folder)}") from exc
+    below = sorted(name.removeprefix(path).strip("/") for name in names if name != path)
+    if not below:
+        raise InputError(f"{shown} holds no files: expected a folder with a folder per class")
+    return below
+
+
+def opened_url(url: str) -> BinaryIO:
+    """Open the file of a URL: one in an archive is read at once, others where they are needed.
+
+    InputError is raised if it cannot be opened.
+    """
+    try:
+        if _is_in_archive(url):
+            return io.BytesIO(place_of(url).read(url))
+        fs, path = _opened_file_system(url)
+        return _with_retries(lambda: fs.open(path, "rb"))
+    except MissingExtraError:
+        raise
+    except Exception as exc:  # of any library
+        reason = f"cannot be read: {_why_not_read(exc, url)}"
+        raise InputError(f"{shown_url(url)!r} {reason}") from exc
+
+
+def _opened_file_system(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it."""
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(url, use_listings_cache=False)[0]
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as exc:
         protocol = url.partition("://")[0]
         cure = _EXTRAS.get(protocol)

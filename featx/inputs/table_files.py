@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, TextIO
 
 import numpy as np
 
 from featx._text import one_line
+from featx._urls import folder_of, is_url, joined_path, local_path, shown_url, suffix_of
 from featx._validation import ParameterFaults
 from featx.exceptions import InputError, MissingExtraError
 from featx.inputs.containers import type_name
 from featx.inputs.items import as_item
+from featx.inputs.places import opened_url, place_of
 
 _ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # file names may be any bytes
 _DELIMITERS = (",", ";", "\t")
 _QUOTED = re.compile('"[^"]*"')
 _MAX_LINE_CHARS = 2**20
-_STATE = ("st_size", "st_mtime_ns")
 
 
 class Table(Protocol):
-    """A table of named columns; `folder` is that of its file, empty for a frame."""
+    """A table of named columns; `folder` is that of its file, empty for a frame.
 
+    `loader` is the function that loads it, for messages.
+    """
+
+    loader: str
     name: str
     folder: str
     columns: list[str]
@@ -54,21 +59,38 @@ def open_table(table: Any) -> Table:
         faults = ParameterFaults("load_table")
         faults.add("table", table, "the path of a file, or a frame of pandas, polars or pyarrow.")
         faults.raise_any()
-    path = Path(table).expanduser()
-    kind = _FILES.get(path.suffix.lower())
+    path = _path_of(table)
+    kind = _FILES.get(suffix_of(path))
     if kind is None:
         endings = ", ".join(sorted(_FILES))
-        raise InputError(f"{os.fspath(table)!r} does not end in {endings}: expected a table")
-    if path.exists() and not path.is_file():
+        raise InputError(f"{shown_url(path)!r} does not end in {endings}: expected a table")
+    if os.path.lexists(path) and not os.path.isfile(path):
         raise InputError(f"{os.fspath(table)!r} is no regular file: expected a table")
-    with errors_of_file(repr(os.fspath(path))):
+    with errors_of_file(repr(shown_url(path))):
         return kind(path)
+
+
+def _path_of(table: str | os.PathLike[str]) -> str:
+    """Return the URL of a table, or its path with the user's folder in place of ``~``."""
+    path = os.fspath(table)
+    return (local_path(path) or path) if is_url(path) else os.path.expanduser(path)
+
+
+def _opened_binary(path: str) -> BinaryIO:
+    """Open a file, given by its path or URL."""
+    return opened_url(path) if is_url(path) else open(path, "rb")
+
+
+def _opened_text(path: str, *, errors: str = "strict") -> TextIO:
+    """Open a file of text, given by its path or URL, with line ends as they are."""
+    file = _opened_binary(path)
+    return io.TextIOWrapper(file, encoding=_ENCODING, errors=errors, newline="")
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
     """Return True for the name of a table, unless a folder has it."""
-    is_named_so = Path(path).suffix.lower() in TABLE_SUFFIXES
-    return is_named_so and not os.path.isdir(os.path.expanduser(path))
+    place = _path_of(path)
+    return suffix_of(place) in TABLE_SUFFIXES and not os.path.isdir(place)
 
 
 @contextlib.contextmanager
@@ -88,12 +110,13 @@ def errors_of_file(name: str) -> Iterator[None]:
 class _OpenedFile:
     """A file with columns."""
 
+    loader = "load_table"
     columns: list[str]
     has_types = True
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, repr(os.fspath(path))
-        self.folder = os.path.dirname(os.fspath(path))
+    def __init__(self, path: str) -> None:
+        self.path, self.name = path, repr(shown_url(path))
+        self.folder = folder_of(path)
 
     def describe(self, column: str) -> str:
         """Return the name of the file and of one of its columns."""
@@ -105,13 +128,13 @@ class _TextFile(_OpenedFile):
 
     has_types = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__(path)
-        with path.open(newline="", encoding=_ENCODING, errors=_ERRORS) as file:
+        with _opened_text(path, errors=_ERRORS) as file:
             first = _QUOTED.sub("", file.readline(_MAX_LINE_CHARS))
             if "\0" in first:
                 raise InputError(f"{self.name} is not UTF-8: save it as CSV in UTF-8")
-            is_tsv = path.suffix.lower() == ".tsv"
+            is_tsv = suffix_of(path) == ".tsv"
             self._delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first.count)
             file.seek(0)
             self.columns = next(self._rows(file), [])
@@ -121,7 +144,7 @@ class _TextFile(_OpenedFile):
 
     def read(self, names: Sequence[str], *, lazy: str) -> dict[str, list[str]]:
         """Return some columns as text."""
-        with self.path.open(newline="", encoding=_ENCODING, errors=_ERRORS) as file:
+        with _opened_text(self.path, errors=_ERRORS) as file:
             # One after another: texts of two columns side by side are freed only together.
             return {name: self._column(file, self.columns.index(name)) for name in names}
 
@@ -152,10 +175,10 @@ class _TextFile(_OpenedFile):
 class _JsonLines(_OpenedFile):
     """A file with a JSON object on each line; empty lines are left out."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__(path)
         self._rows: list[dict[str, Any]] = []
-        with path.open(encoding=_ENCODING) as file:
+        with _opened_text(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     self._rows.append(self._object_in(line, number))
@@ -178,7 +201,7 @@ class _JsonLines(_OpenedFile):
 class _ParquetFile(_OpenedFile):
     """A Parquet file, whose encoded images are left in it until they are needed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__(path)
         self._parquet = _opened_parquet(path)
         self.columns = list(self._parquet.schema_arrow.names)
@@ -192,15 +215,15 @@ class _ParquetFile(_OpenedFile):
         return {**columns, lazy: ParquetColumn(self.path, lazy)} if is_lazy else columns
 
 
-def _opened_parquet(path: Path) -> Any:
+def _opened_parquet(path: str) -> Any:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as exc:
         raise MissingExtraError(
-            f"{os.fspath(path)!r}: Parquet files need pyarrow: pip install 'featx[parquet]', or "
+            f"{shown_url(path)!r}: Parquet files need pyarrow: pip install 'featx[parquet]', or "
             "pass the table as .csv or .jsonl"
         ) from exc
-    return ParquetFile(path)
+    return ParquetFile(opened_url(path) if is_url(path) else path)
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -219,16 +242,14 @@ class ParquetColumn(Sequence):
     is that of relative paths, which records may hold in place of bytes.
     """
 
-    def __init__(
-        self, path: Path, name: str, folder: str = "", state: tuple[int, ...] | None = None
-    ) -> None:
-        self._path, self._name, self.folder = Path(path).absolute(), name, folder
-        with errors_of_file(repr(os.fspath(path))):
+    def __init__(self, path: str, name: str, folder: str = "", state: bytes | None = None) -> None:
+        self._path = path if is_url(path) else os.path.abspath(path)
+        self._name, self.folder = name, folder
+        with errors_of_file(repr(shown_url(path))):
             self._parquet = _opened_parquet(self._path)
-            status = os.stat(self._path)
-        self._state = tuple(getattr(status, part) for part in _STATE)
+            self._state = place_of(self._path).state(self._path).key
         if state not in (None, self._state):
-            raise InputError(f"{os.fspath(path)!r} was changed after it was loaded: load it again")
+            raise InputError(f"{shown_url(path)!r} was changed after it was loaded: load it again")
         groups = (self._parquet.metadata.row_group(n) for n in range(self._parquet.num_row_groups))
         self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
         self._group: int = -1
@@ -248,7 +269,7 @@ class ParquetColumn(Sequence):
                 self._values = self._parquet.read_row_group(group, [self._name])[self._name]
                 self._group = group
             item = as_item(self._values[row - int(self._starts[group])])
-        return os.path.join(self.folder, item) if isinstance(item, str) else item
+        return joined_path(self.folder, item) if isinstance(item, str) else item
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), (self._path, self._name, self.folder, self._state)
@@ -257,6 +278,7 @@ class ParquetColumn(Sequence):
 class _Frame:
     """A table in memory."""
 
+    loader = "load_table"
     folder = ""
     has_types = True
 
@@ -274,7 +296,7 @@ class _Frame:
         return f"{self.name}, column {column!r}"
 
 
-_FILES: dict[str, Callable[[Path], Table]] = {
+_FILES: dict[str, Callable[[str], Table]] = {
     ".csv": _TextFile,
     ".jsonl": _JsonLines,
     ".ndjson": _JsonLines,

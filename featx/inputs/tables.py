@@ -12,6 +12,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from featx._targets import as_groups, as_labels
 from featx._text import one_line
+from featx._urls import archive_url, is_url, joined_path
 from featx._validation import InputFaults, ParameterFaults, did_you_mean
 from featx.exceptions import InputError
 from featx.inputs.containers import unwrapped_container
@@ -102,10 +103,23 @@ def load_table(
     >>> scans.target.tolist(), [Path(path).name for path in scans.data]
     (['mass', 'none', 'none'], ['1.png', '2.png', '3.png'])
     """
-    names = [] if target is None else [target] if isinstance(target, str) else target
-    _check_names(sample, names, groups)
+    names = target_names(target)
+    check_column_names("load_table", sample, names, groups)
     opened = open_table(table)
-    by_param = {"sample": [sample], "target": names, "groups": [] if groups is None else [groups]}
+    folder = opened.folder if base is None else _folder_of_paths(base)
+    return labeled_columns(opened, sample, names, groups, folder=folder)
+
+
+def target_names(target: str | Sequence[str] | None) -> Sequence[str]:
+    """Return the names of the columns of targets."""
+    return [] if target is None else [target] if isinstance(target, str) else target
+
+
+def labeled_columns(
+    opened: Table, sample: str, targets: Sequence[str], groups: str | None, *, folder: str
+) -> LabeledSamples:
+    """Return samples, targets and groups from columns; relative paths are those of a folder."""
+    by_param = {"sample": [sample], "target": targets, "groups": [] if groups is None else [groups]}
     _check_columns(opened, by_param)
     wanted = list(dict.fromkeys(name for group in by_param.values() for name in group))
     with errors_of_file(opened.name):
@@ -113,7 +127,6 @@ def load_table(
     if not len(columns[sample]):
         raise InputError(f"{opened.name} has no rows")
     faults = InputFaults()
-    folder = opened.folder if base is None else os.path.expanduser(base)
     data = faults.check(_samples_of_column, columns[sample], folder, opened.describe(sample))
     found = [
         faults.check(
@@ -122,16 +135,17 @@ def load_table(
             opened.describe(name),
             are_written=not opened.has_types,
         )
-        for name in names
+        for name in targets
     ]
     of_samples = groups and faults.check(_groups_of_column, columns[groups], opened, groups)
     faults.raise_any()
-    values, classes = _joined_targets(found, list(names))
+    values, classes = _joined_targets(found, list(targets))
     return LabeledSamples(data=data, target=values, target_names=classes, groups=of_samples)
 
 
-def _check_names(sample: Any, targets: Any, groups: Any) -> None:
-    faults = ParameterFaults("load_table")
+def check_column_names(loader: str, sample: Any, targets: Any, groups: Any) -> None:
+    """Raise ParameterError, which names the function, unless parameters name columns."""
+    faults = ParameterFaults(loader)
     are_names = isinstance(targets, Sequence) and all(isinstance(name, str) for name in targets)
     if not isinstance(sample, str):
         faults.add("sample", sample, "the name of a column.")
@@ -144,7 +158,7 @@ def _check_names(sample: Any, targets: Any, groups: Any) -> None:
 
 def _check_columns(table: Table, wanted: Mapping[str, Sequence[str]]) -> None:
     """Check that a table has the columns that each parameter names, each once."""
-    faults = ParameterFaults("load_table")
+    faults = ParameterFaults(table.loader)
     shown = ", ".join(map(one_line, table.columns[:_N_SHOWN])) or "none"
     for param, names in wanted.items():
         for name in names:
@@ -157,6 +171,13 @@ def _check_columns(table: Table, wanted: Mapping[str, Sequence[str]]) -> None:
     faults.raise_any()
 
 
+def _folder_of_paths(base: str | os.PathLike[str]) -> str:
+    """Return the path or URL of a folder, or the URL of an archive."""
+    folder = os.fspath(base)
+    folder = folder if is_url(folder) else os.path.expanduser(folder)
+    return folder if os.path.isdir(folder) else archive_url(folder) or folder
+
+
 def _samples_of_column(column: Any, folder: str, where: str) -> Any:
     """Return samples; relative paths are those of a folder."""
     if isinstance(column, ParquetColumn):
@@ -167,7 +188,7 @@ def _samples_of_column(column: Any, folder: str, where: str) -> Any:
     items = [as_item(item) for item in _checked_column(column, where)]
     return _as_array(
         [
-            os.path.join(folder, item) if isinstance(item, (str, os.PathLike)) else item
+            joined_path(folder, os.fspath(item)) if isinstance(item, (str, os.PathLike)) else item
             for item in items
         ]
     )
