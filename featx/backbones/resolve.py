@@ -126,6 +126,7 @@ def _resolve_from_identity(
             "unidentified": uuid.uuid4().hex,
             "feature_shape": backbone.feature_shape,
             "input_shape": backbone.input_shape,
+            "preprocessing": None if backbone.preprocessing is None else "unidentified",
             **backbone.input_form.reader,
         }
         return EmbeddingSource(Space(unknown).stored_as("float32"), build, is_cacheable=False)
@@ -302,6 +303,11 @@ def _backbone_recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[
         "precision": spec.precision,
         "decoder": [name for kind in KINDS for name in kind.reader(spec.resize).values()],
     }
+    if spec.read is not None:
+        try:
+            reading["read"] = spec.read.identity
+        except UnhashableCodeError:
+            return None
     if spec.n_prefix_tokens is not None:
         reading["n_prefix_tokens"] = spec.n_prefix_tokens
     return {**source, **_recipe_as_json(reading)}
@@ -389,7 +395,7 @@ def _backbone_builder(
     key = _key_of_model(spec, source, array_shape)
     reading = (
         *(spec.preprocessing, spec.layer, spec.pooling, spec.precision),
-        *(spec.resize, spec.n_prefix_tokens),
+        *(spec.resize, spec.n_prefix_tokens, spec.read and spec.read.key),
     )
 
     def build() -> Backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,12 +21,14 @@ from featx.inputs.file_index import FileIndex, file_key
 from featx.inputs.items import (
     check_unmasked,
     content_of_item,
+    digest_of_file,
     file_status,
     is_missing,
     name_of_item,
 )
 from featx.inputs.kinds import IMAGE, InputForm, kind_of
 from featx.inputs.pixels import float_range
+from featx.inputs.reader import Reader
 from featx.inputs.samples import IdentifiedBlock, Samples, ValueSamples, check_several, load_rows
 
 _UNREAD = bytes(DIGEST_BYTES)
@@ -62,8 +65,22 @@ class ItemSamples(Samples):
     def __len__(self) -> int:
         return len(self.items)
 
+    def read_by(self, reader: Reader | None) -> Samples:
+        """Return the same items, read by another reader; check that it takes them."""
+        if reader is None and self.reader is None:
+            return self
+        if reader is not None:
+            for row, item in enumerate(self.items):
+                if not is_missing(item) and (fault := reader.why_not_taken(item)):
+                    raise InputError(f"X[{row}] is {fault}")
+        other = copy.copy(self)
+        other.reader, other._keys = reader, np.zeros(len(self), KEY_DTYPE)
+        return other
+
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself for images, and the items as rows of one array for other kinds."""
+        """Return itself for images and for what a reader reads, else rows of one array."""
+        if self.reader is not None:
+            return self
         if kind_of(shape).is_resized:
             check_several(len(self), self.array_shape)
             return self
@@ -100,10 +117,15 @@ class ItemSamples(Samples):
         return [self.items[row] for row in rows.tolist()]
 
     def content(self, row: int) -> np.ndarray | bytes:
-        """Return the pixels of an array or a PIL image, or the bytes of other items."""
+        """Return the pixels of an array or a PIL image, or the bytes of other items.
+
+        Where there is a reader, return a picture of what it reads.
+        """
         item = self.items[row]
         if is_missing(item):
             raise UnreadableImageError(_MISSING)
+        if self.reader is not None:
+            return self.reader.picture_of(self._read_array(row, self.reader))
         if isinstance(item, Image.Image):
             with self._loading:  # the same image may be there twice, and loads when it is read
                 return self._content_of(row)
@@ -128,7 +150,7 @@ class ItemSamples(Samples):
                 faults.append(self.fault(row, _MISSING))
             else:
                 try:
-                    digests[row] = IMAGE.digest_of(content_of_item(item))
+                    digests[row] = self._digest_of(content_of_item(item))
                 except UnreadableImageError as exc:
                     faults.append(self.fault(row, exc))
         found, missing = self._look_for(paths, files)
@@ -165,7 +187,7 @@ class ItemSamples(Samples):
         faults: list[SampleFault] = []
         for file in found:
             try:
-                digests.append(file.digest or _digest_of_file(file, files))
+                digests.append(file.digest or self._digest_of_file(file, files))
             except UnreadableImageError as exc:
                 digests.append(_UNREAD)
                 faults.append(self.fault(file.row, exc))
@@ -201,8 +223,31 @@ class ItemSamples(Samples):
     def batch(
         self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Decode and resize images."""
-        return load_rows(self, rows, self._content_of, form)
+        """Decode and resize images, or let the reader read them."""
+        return load_rows(self, rows, partial(self._load, form=form), form)
+
+    def _load(self, row: int, form: InputForm) -> np.ndarray:
+        if self.reader is None:
+            return form.kind.load(self._content_of(row), form)
+        return self.reader.input_of(self._read_array(row, self.reader), form)
+
+    def _read_array(self, row: int, reader: Reader) -> np.ndarray:
+        content = self._content_of(row)
+        return reader(bytes(content))
+
+    def _digest_of(self, content: np.ndarray | bytes) -> bytes:
+        """Return the digest of the content of an item; check it if featx decodes it itself."""
+        if self.reader is not None and isinstance(content, bytes):
+            return digest_of(content)
+        return IMAGE.digest_of(content)
+
+    def _digest_of_file(self, file: _SampleFile, files: FileIndex) -> bytes:
+        if self.reader is not None:
+            digest = digest_of_file(file.path)
+        else:
+            digest = IMAGE.digest_of(content_of_item(file.path))
+        files.add(file.state, digest, modified_s=file.changed_s)
+        return digest
 
     def _content_of(self, row: int) -> np.ndarray | bytes:
         content = content_of_item(self.items[row])
@@ -228,9 +273,3 @@ def _shown_while_read(found: list[_SampleFile]) -> Iterator[_SampleFile]:
 def _absolute_sample_path(path: str) -> str:
     # Without normalization, which is slower: another spelling of a path costs one more hash.
     return path if path.startswith(os.sep) else os.path.abspath(path)
-
-
-def _digest_of_file(file: _SampleFile, files: FileIndex) -> bytes:
-    digest = IMAGE.digest_of(content_of_item(file.path))
-    files.add(file.state, digest, modified_s=file.changed_s)
-    return digest
