@@ -24,6 +24,7 @@ from featx.digests.hashing import digest_of
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import as_numpy
 from featx.inputs.images import pixels_of
+from featx.readers.parts import Part
 
 ONE_SAMPLE = (str, bytes, bytearray, os.PathLike, Image.Image)
 _CHUNK_BYTES = 2**22
@@ -99,7 +100,7 @@ def name_of_item(item: Any) -> str:
     ('a.png', '3 bytes', 'array (4, 4) uint8')
     """
     if isinstance(item, (str, os.PathLike)):
-        return os.fspath(item)
+        return str(item) if isinstance(item, Part) else os.fspath(item)
     if isinstance(item, np.ndarray):
         return f"array {item.shape} {item.dtype}"
     if isinstance(item, (bytes, bytearray, memoryview)):

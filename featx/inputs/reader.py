@@ -18,12 +18,16 @@ import numpy as np
 from PIL import Image
 
 from featx.digests.code import UnhashableCodeError, code_digest
+from featx.digests.hashing import digest_of_json
 from featx.digests.packages import NamedPackages, installed_version
 from featx.exceptions import UnreadableImageError
 from featx.inputs.images import pixels_of
 from featx.inputs.items import as_item, check_unmasked, name_of_item
 from featx.inputs.kinds import NOT_FINITE, InputForm, as_float32_values
 from featx.inputs.pixels import UNIT_PEAK
+from featx.readers import SHIPPED
+from featx.readers.file_reader import FileReader
+from featx.readers.parts import Part
 
 TAKES = ("bytes", "path", "any")
 _PICTURE_CHANNELS = (1, 3, 4)
@@ -72,9 +76,22 @@ class Reader:
             The code reaches an object that cannot be identified.
         """
         packages = NamedPackages()
-        named = {name: installed_version(name) for name in self.packages}
-        digest = code_digest(self.function, known=packages.known, can_import=packages.can_import)
-        return {"reader": digest, "packages": dict(sorted((named | packages.versions).items()))}
+        versions = {name: installed_version(name) for name in self.packages}
+        if isinstance(self.function, FileReader) and self.shipped:
+            digest = digest_of_json({**self.shipped, "version": self.function.version})
+        else:
+            digest = code_digest(
+                self.function, known=packages.known, can_import=packages.can_import
+            )
+            versions |= packages.versions
+        return {"reader": digest, "packages": dict(sorted(versions.items()))}
+
+    @property
+    def shipped(self) -> dict[str, Any] | None:
+        """Class and parameters of a reader that comes with featx; None for others."""
+        if not isinstance(self.function, FileReader) or type(self.function) not in SHIPPED:
+            return None
+        return {"class": type(self.function).__name__, "params": self.function.params}
 
     @cached_property
     def key(self) -> Any:
@@ -85,8 +102,20 @@ class Reader:
             return id(self.function)
         return identity["reader"], tuple(identity["packages"].items())
 
+    def opens(self, item: Any) -> bool:
+        """Return True if the function gets the path of an item and opens the file itself."""
+        is_file = isinstance(item, (str, os.PathLike))
+        return is_file and (
+            self.takes == "path" or (self.takes == "any" and isinstance(item, Part))
+        )
+
     def why_not_taken(self, item: Any) -> str:
         """Return a clause on an item that the function does not take; empty if it takes it."""
+        if isinstance(item, Part) and not self.takes_parts:
+            return (
+                f"a {type(item).__name__}, and read={self.label} reads whole files: give the "
+                "function a second argument, the part of the file"
+            )
         if isinstance(item, (str, os.PathLike)):
             return ""
         is_encoded = isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype == np.uint8
@@ -96,8 +125,9 @@ class Reader:
             return f"{name_of_item(item)}, and read={self.label} takes paths"
         return ""
 
-    def can_select(self) -> bool:
-        """Return True if the function takes a part of a file as its second argument."""
+    @cached_property
+    def takes_parts(self) -> bool:
+        """True if the function takes a part of a file as its second argument."""
         try:
             inspect.signature(self.function).bind(b"", None)
         except TypeError:
@@ -120,8 +150,11 @@ class Reader:
         """Convert an array that was read to one input of a backbone, uint8 or float32.
 
         Images are pixels from 0 to 255 of any size; without preprocessing, an array of exactly the
-        shape of the input is taken as it is. Inputs of other backbones have exactly their shape.
+        shape of the input is taken as it is. Inputs of other backbones have exactly their shape,
+        but a single channel needs no axis of its own.
         """
+        is_volume = not form.kind.is_resized and (*array.shape, 1) == form.shape
+        array = array[..., np.newaxis] if is_volume else array
         if form.is_unscaled and array.shape == form.shape:
             return _finite_values(array)
         if form.kind.is_resized:

@@ -27,9 +27,11 @@ from featx.inputs.items import (
     name_of_item,
 )
 from featx.inputs.kinds import IMAGE, InputForm, kind_of
+from featx.inputs.opened_files import CHANGED, OpenedFiles
 from featx.inputs.pixels import float_range
 from featx.inputs.reader import Reader
 from featx.inputs.samples import IdentifiedBlock, Samples, ValueSamples, check_several, load_rows
+from featx.readers.parts import Part
 
 _UNREAD = bytes(DIGEST_BYTES)
 _FILES_AT_ONCE = 256  # in a block
@@ -60,6 +62,7 @@ class ItemSamples(Samples):
         shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
         self.array_shape = shapes.pop() if len(shapes) == 1 else None
         self._keys = np.zeros(len(items), KEY_DTYPE)  # of the samples identified so far
+        self._opened = OpenedFiles()
         self._loading = threading.Lock()
 
     def __len__(self) -> int:
@@ -81,6 +84,12 @@ class ItemSamples(Samples):
         """Return itself for images and for what a reader reads, else rows of one array."""
         if self.reader is not None:
             return self
+        for row, item in enumerate(self.items):
+            if isinstance(item, Part):
+                raise InputError(
+                    f"X[{row}] is a {type(item).__name__}, {name_of_item(item)!r}, which needs a "
+                    "reader, such as FeatureExtractor(read=featx.readers.TiffReader())"
+                )
         if kind_of(shape).is_resized:
             check_several(len(self), self.array_shape)
             return self
@@ -187,7 +196,7 @@ class ItemSamples(Samples):
         faults: list[SampleFault] = []
         for file in found:
             try:
-                digests.append(file.digest or self._digest_of_file(file, files))
+                digests.append(self._digest_of_row(file, files))
             except UnreadableImageError as exc:
                 digests.append(_UNREAD)
                 faults.append(self.fault(file.row, exc))
@@ -232,14 +241,30 @@ class ItemSamples(Samples):
         return self.reader.input_of(self._read_array(row, self.reader), form)
 
     def _read_array(self, row: int, reader: Reader) -> np.ndarray:
-        content = self._content_of(row)
-        return reader(bytes(content))
+        item = self.items[row]
+        part = item if isinstance(item, Part) else None
+        if not reader.opens(item):
+            return reader(bytes(self._content_of(row)), part)
+        array = reader(os.fspath(item), part)
+        self._opened.check_unchanged(_absolute_sample_path(os.fspath(item)))
+        return array
 
     def _digest_of(self, content: np.ndarray | bytes) -> bytes:
         """Return the digest of the content of an item; check it if featx decodes it itself."""
         if self.reader is not None and isinstance(content, bytes):
             return digest_of(content)
         return IMAGE.digest_of(content)
+
+    def _digest_of_row(self, file: _SampleFile, files: FileIndex) -> bytes:
+        """Return the digest of a file, or of a part of it; several parts hash their file once."""
+        item = self.items[file.row]
+        is_opened = self.reader is not None and self.reader.opens(item)
+        if not (is_opened or isinstance(item, Part)):
+            return file.digest or self._digest_of_file(file, files)
+        digest = file.digest or self._opened.digest(file.path, file.state)
+        digest = digest or self._digest_of_file(file, files)
+        self._opened.add(file.path, file.state, digest, changed_s=file.changed_s)
+        return _with_part(item, digest)
 
     def _digest_of_file(self, file: _SampleFile, files: FileIndex) -> bytes:
         if self.reader is not None:
@@ -253,11 +278,15 @@ class ItemSamples(Samples):
         content = content_of_item(self.items[row])
         if isinstance(content, np.ndarray) or not self._keys[row]:
             return content
-        if self._keys[row] != keys_from([digest_of(content)], count=1)[0]:
-            raise UnreadableImageError(
-                "changed after it was hashed: repeat the call when nothing writes to the file"
-            )
+        digest = _with_part(self.items[row], digest_of(content))
+        if self._keys[row] != keys_from([digest], count=1)[0]:
+            raise UnreadableImageError(CHANGED)
         return content
+
+
+def _with_part(item: Any, digest: bytes) -> bytes:
+    """Return the digest of the content of an item, which may be a part of a file."""
+    return digest_of(digest, item.selection.encode()) if isinstance(item, Part) else digest
 
 
 def _shown_while_read(found: list[_SampleFile]) -> Iterator[_SampleFile]:
