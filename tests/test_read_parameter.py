@@ -23,7 +23,13 @@ from featx import (
     TransferClassifier,
     report,
 )
-from featx.exceptions import BadSampleError, InputError, NotCachedWarning, ParameterError
+from featx.exceptions import (
+    BackboneError,
+    BadSampleError,
+    InputError,
+    NotCachedWarning,
+    ParameterError,
+)
 
 LABELS = [0, 1, 1]
 
@@ -113,6 +119,19 @@ def test_transform_unhashable_reader_is_not_cached(tmp_path):
     with pytest.warns(NotCachedWarning, match="lock"):
         np.testing.assert_array_equal(extractor.transform(scan_paths()), first)
     assert extractor.report_.n_forward == 3
+
+
+def test_transform_changing_reader_stores_nothing(tmp_path):
+    counts = [0]
+
+    def read_counted(content):
+        counts[0] += 1
+        return read_scan(content)
+
+    extractor = extractor_of(tmp_path, read=read_counted)
+    with pytest.raises(BackboneError, match=r"reader .*read_counted changed while it read"):
+        extractor.fit_transform(scan_paths())
+    assert EmbeddingCache(tmp_path / "cache").info()["n_rows"] == 0
 
 
 @pytest.mark.parametrize("read", [dict, 3])

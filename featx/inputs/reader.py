@@ -20,7 +20,7 @@ from PIL import Image
 from featx.digests.code import UnhashableCodeError, code_digest
 from featx.digests.hashing import digest_of_json
 from featx.digests.packages import NamedPackages, installed_version
-from featx.exceptions import UnreadableImageError
+from featx.exceptions import BackboneError, UnreadableImageError
 from featx.inputs.images import pixels_of
 from featx.inputs.items import as_item, check_unmasked, name_of_item
 from featx.inputs.kinds import NOT_FINITE, InputForm, as_float32_values
@@ -62,9 +62,12 @@ class Reader:
 
     @property
     def label(self) -> str:
-        """Name for messages and the descriptions of spaces."""
-        name = getattr(self.function, "__qualname__", None)
-        return name if isinstance(name, str) else repr(self.function)
+        """Name for messages and the labels of spaces, without an address in memory."""
+        name = getattr(self.function, "__name__", None)
+        if isinstance(name, str):
+            return name
+        text = repr(self.function)
+        return type(self.function).__name__ if " at 0x" in text else text
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -101,6 +104,15 @@ class Reader:
         except UnhashableCodeError:
             return id(self.function)
         return identity["reader"], tuple(identity["packages"].items())
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`BackboneError` if the function has other code or state than before."""
+        if Reader(self.function).key != self.key:
+            raise BackboneError(
+                f"the reader {self.label} changed while it read samples, such as a counter or a "
+                "random generator that it holds. Embeddings computed since the last check are not "
+                "stored: pass a function that returns the same array for the same file"
+            )
 
     def opens(self, item: Any) -> bool:
         """Return True if the function gets the path of an item and opens the file itself."""
