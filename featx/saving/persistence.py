@@ -1,8 +1,8 @@
 """``save`` and ``load``: a fitted estimator as one file without pickle; TRUSTED_TYPES.
 
 The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space, digest of
-the reader; see ``manifest.py``) and ``head.skops`` (the head; see ``heads.py``). A named network with published
-weights needs no more. With weights of a file, ``weights.h5`` is that file (see
+the reader; see ``manifest.py``) and ``head.skops`` (the head; see ``heads.py``). A named network
+with published weights needs no more. With weights of a file, ``weights.h5`` is that file (see
 ``backbones/stored_weights.py``), so that saving does not build the network; any other backbone is
 ``backbone.keras`` (see ``backbones/untrusted_model.py``). On loading, the digest of the space is
 checked, so that a head never gets other embeddings than those it was trained on.
