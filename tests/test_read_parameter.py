@@ -21,6 +21,7 @@ from featx import (
     FineTune,
     MistakesDisplay,
     TransferClassifier,
+    find_image_issues,
     report,
 )
 from featx.exceptions import (
@@ -229,6 +230,13 @@ def test_report_of_scans_shows_thumbnails(tmp_path):
     found.to_html(tmp_path / "report.html")
     assert "data:image/" in (tmp_path / "report.html").read_text()
     assert "unreadable" not in found.to_dict()["image_issues"]
+
+
+def test_find_image_issues_reads_with_reader(tmp_path):
+    found = find_image_issues([*scan_paths(), b"no scan"], read=read_scan)
+    assert found.issues["unreadable"].tolist() == [3]
+    assert found.issues["exact duplicate"].tolist() == [2]
+    assert found.width.tolist() == [128, 64, 64, 0]
 
 
 def test_mistakes_of_scans_show_pictures(tmp_path):

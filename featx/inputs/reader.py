@@ -184,7 +184,7 @@ class Reader:
         if array.ndim not in (2, 3) or not array.size or array.dtype in (bool, np.uint8):
             return array
         low, high = float(array.min()), float(array.max())
-        if low < 0 or high > 255 or high <= UNIT_PEAK:
+        if low < -0.5 or high > 255.5 or high <= UNIT_PEAK:
             return ((array - low) * (255 / max(high - low, 1e-30))).astype(np.uint8)
         return array
 
