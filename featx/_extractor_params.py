@@ -13,6 +13,7 @@ from featx.backbones.backbone import BackboneSpec
 from featx.backbones.presets import PREFIX, is_preset
 from featx.backbones.registry import PRETRAINED, normalized_weights
 from featx.cache.cache import EmbeddingCache, resolve_cache
+from featx.inputs.reader import Reader
 
 
 class ExtractorParams(KeepsRelativePaths, FeatxEstimator):
@@ -25,6 +26,7 @@ class ExtractorParams(KeepsRelativePaths, FeatxEstimator):
         weights: Any = "pretrained",
         backbone_params: dict[str, Any] | None = None,
         preprocessing: Any = "auto",
+        read: Callable[..., Any] | None = None,
         layer: str | None = None,
         pooling: str | None = "auto",
         n_prefix_tokens: int | None = None,
@@ -46,6 +48,7 @@ class ExtractorParams(KeepsRelativePaths, FeatxEstimator):
         self.weights = weights
         self.backbone_params = backbone_params
         self.preprocessing = preprocessing
+        self.read = read
         self.layer = layer
         self.pooling = pooling
         self.n_prefix_tokens = n_prefix_tokens
@@ -86,6 +89,11 @@ class ExtractorParams(KeepsRelativePaths, FeatxEstimator):
     def label(self) -> str:
         """Name of the backbone, and of the layer if there is one, for messages."""
         return "/".join(filter(None, (self._spec().label, self.layer)))
+
+    @property
+    def reader(self) -> Reader | None:
+        """Reader of the parameter `read`; None for featx' decoder of images."""
+        return None if self.read is None else Reader(self.read)
 
     def has_named_weights(self) -> bool:
         """Return True if another machine can build the backbone from its name and weights.
@@ -130,6 +138,7 @@ class ExtractorParams(KeepsRelativePaths, FeatxEstimator):
             in_channels=self.in_channels,
             precision=self.precision,
             n_prefix_tokens=self.n_prefix_tokens,
+            read=self.reader,
         )
 
     def _path_params(self) -> dict[str, Any]:

@@ -30,9 +30,11 @@ from featx.backbones.resolve import EmbeddingSource
 from featx.backbones.stored_weights import StoredWeights
 from featx.backbones.untrusted_model import StoredModel
 from featx.cache.cache import EmbeddingCache, resolve_cache
+from featx.digests.packages import installed_version
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES, missing_packages
 from featx.exceptions import BackboneError, InputError, ParameterError
+from featx.inputs.reader import TAKES, Reader
 from featx.inputs.resize import RESIZES
 from featx.inputs.samples import Samples
 
@@ -64,6 +66,7 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
         options = ", ".join(map(repr, ("auto", *PREPROCESSINGS)))
         expected = f"one of {options}, or a Keras layer, which keras.Sequential makes of several."
         faults.add("preprocessing", preprocessing, expected)
+    _check_read(params["read"], faults)
     if params["layer"] is not None and not isinstance(params["layer"], str):
         faults.add("layer", params["layer"], "the name of a layer, or None for the output.")
     if not _is_image_size(params["input_size"]):
@@ -85,6 +88,22 @@ def check_extractor_params(owner: str, params: dict[str, Any]) -> None:
     if n_jobs is not None and (not isinstance(n_jobs, Integral) or not n_jobs):
         faults.add("n_jobs", n_jobs, "a number of threads other than 0, or None.")
     faults.raise_any()
+
+
+def _check_read(read: Any, faults: ParameterFaults) -> None:
+    if read is None:
+        return
+    if isinstance(read, type) or not callable(read):
+        faults.add("read", read, "None, or a function from the bytes of a file to an array.")
+        return
+    reader = Reader(read)
+    if reader.takes not in TAKES:
+        faults.add(
+            "read", read, f"an attribute takes that is one of {', '.join(map(repr, TAKES))}."
+        )
+    missing = [name for name in reader.packages if installed_version(name) is None]
+    if missing:
+        faults.add("read", read, f"the packages that it names, but {missing} are not installed.")
 
 
 def check_verbose(verbose: Any, faults: ParameterFaults) -> None:

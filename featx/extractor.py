@@ -58,6 +58,14 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         Scaling of pixels, which are from 0 to 255. "auto" is the scaling that belongs to a named
         network; a model that is passed gets pixels without scaling. The constants of "torch" and
         "caffe" are averaged for one channel, and repeated for more than three channels.
+    read : callable, default=None
+        Reader: a function from the bytes of a file (from its path, if it has an attribute
+        ``takes = "path"``) to an array, in place of the decoder of images. Images are pixels from 0
+        to 255 of any size; an array that has the shape of the input may hold any numbers if there
+        is no preprocessing. Other backbones take exactly their shape. An exception is a fault of
+        the sample. The code of the function and the versions of the packages that it imports, or
+        names in an attribute `packages`, are part of the space. None is the decoder. The module
+        :mod:`featx.readers` has readers of DICOM, NIfTI, TIFF and NumPy files.
     layer : str, default=None
         Name of the layer whose output is pooled; None is the output of the network.
     pooling : str or None, default="auto"
@@ -423,7 +431,7 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         """Recognize `X` and check the parameters, unless the caller did so and passes `Samples`."""
         if not isinstance(X, Samples):
             self.check_params()
-        samples = as_samples(X)
+        samples = as_samples(X).read_by(self.reader)
         check_columns(self, samples, reset=reset)
         return samples
 

@@ -29,6 +29,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
         "mobilnet",
         weights="gone.h5",
         preprocessing="tff",
+        read=3,
         layer=3,
         pooling="mean",
         input_size=-1,
@@ -48,7 +49,7 @@ def test_fit_faulty_parameters_are_listed_at_once(images):
     with pytest.raises(ParameterError) as caught:
         extractor.fit(images)
     message = str(caught.value)
-    assert "18 faulty parameters" in message
+    assert "19 faulty parameters" in message
     assert "Did you mean" in message
     for name in extractor.get_params():
         if name not in ("backbone_params", "verbose"):

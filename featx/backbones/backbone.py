@@ -56,6 +56,7 @@ from featx.digests.space import Space
 from featx.digests.tensor_history import calls_of, graph_outputs, is_graph, producing_call
 from featx.exceptions import BackboneError, ParameterError, ParameterWarning
 from featx.inputs.kinds import InputForm, InputKind, kind_of
+from featx.inputs.reader import Reader
 
 if TYPE_CHECKING:
     import keras
@@ -66,7 +67,7 @@ _SPACE_VERSION = 2  # to be raised when the same description leads to other numb
 
 @dataclass(frozen=True, eq=False)
 class BackboneSpec:
-    """The parameters of :class:`FeatureExtractor` that decide the backbone.
+    """The parameters of :class:`FeatureExtractor` that decide the backbone and what it gets.
 
     `weights` is ``"pretrained"`` where ``"imagenet"`` is given, and `layer` may also be a tensor of
     the model's graph.
@@ -83,6 +84,7 @@ class BackboneSpec:
     in_channels: int | None
     precision: str
     n_prefix_tokens: int | None = None
+    read: Reader | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", normalized_weights(self.weights))
@@ -172,7 +174,24 @@ class Backbone:
     @property
     def input_form(self) -> InputForm:
         """Form of one input."""
-        return InputForm(self.input_shape, self.spec.resize, *self._token_ids)
+        is_unscaled = self.preprocessing is None
+        return InputForm(
+            self.input_shape, self.spec.resize, *self._token_ids, is_unscaled=is_unscaled
+        )
+
+    def describe_reading(self) -> dict[str, Any]:
+        """Return what reads the samples, which spaces describe.
+
+        Raises
+        ------
+        UnhashableCodeError
+            The reader that the caller passed cannot be identified.
+        """
+        own = self.input_form.reader
+        if self.spec.read is None:
+            return own
+        own.pop("decoder", None)
+        return own | self.spec.read.identity
 
     @cached_property
     def _token_ids(self) -> tuple[int | None, int | None]:
@@ -381,7 +400,7 @@ class Backbone:
             "dtype": "float32",
             "feature_shape": list(self.feature_shape),
         }
-        description |= self.input_form.reader
+        description |= self.describe_reading()
         if self.takes_channels_first:
             description["channels_first"] = True
         if self.has_tokens and counts_prefix_tokens(self.pooling):
@@ -454,6 +473,8 @@ class Backbone:
             departures.append(f"{spec.n_channels} channels")
         if spec.resize != "stretch":
             departures.append(f"resize {spec.resize}")
+        if spec.read is not None:
+            departures.append(f"read by {spec.read.label}")
         if spec.precision != "float32":
             departures.append(f"precision {spec.precision}")
         return departures

@@ -57,8 +57,9 @@ class EmbeddingSource:
     """A space, and a function that loads the backbone whose embeddings it describes.
 
     `has_recipe` is True if another process finds the space without building the backbone.
-    `check_unchanged` raises BackboneError if a model or layer that the caller can change no longer
-    computes these embeddings. It hashes the weights again, but for those that the digester knows.
+    `check_unchanged` raises BackboneError if a model, layer or reader that the caller can change no
+    longer computes these embeddings. It hashes the weights again, but for those that the digester
+    knows.
     """
 
     space: Space
@@ -114,7 +115,12 @@ def _resolve_from_identity(
     remembered = _recall_space(cache, recipe) if recipe else None
     if recipe and remembered and not callable(spec.backbone):
         checked = functools.partial(_build_in_known_space, remembered, build, recipe, cache)
-        return EmbeddingSource(remembered.stored_as(dtype), checked, has_recipe=True)
+        return EmbeddingSource(
+            remembered.stored_as(dtype),
+            checked,
+            has_recipe=True,
+            check_unchanged=functools.partial(_check_unchanged, spec, None, remembered),
+        )
     check_is_eager()
     backbone = build()
     backbone.check_pooling()
@@ -127,6 +133,7 @@ def _resolve_from_identity(
             "unidentified": uuid.uuid4().hex,
             "feature_shape": backbone.feature_shape,
             "input_shape": backbone.input_shape,
+            "preprocessing": None if backbone.preprocessing is None else "unidentified",
             **backbone.input_form.reader,
         }
         return EmbeddingSource(Space(unknown).stored_as("float32"), build, is_cacheable=False)
@@ -143,15 +150,21 @@ def _resolve_from_identity(
     if recipe and remembered != space and is_fixed_by_recipe:
         _remember_space(cache, recipe, space)
     is_of_caller = callable(spec.backbone) or callable(spec.preprocessing)
-    check = functools.partial(_check_unchanged, backbone, space) if is_of_caller else _nothing
+    check = functools.partial(_check_unchanged, spec, backbone if is_of_caller else None, space)
     has_recipe = recipe is not None and is_fixed_by_recipe and not callable(spec.backbone)
     return EmbeddingSource(
         space.stored_as(dtype), build, has_recipe=has_recipe, check_unchanged=check
     )
 
 
-def _check_unchanged(backbone: Backbone, space: Space, digester: Digester) -> None:
-    """Raise BackboneError if a backbone has another space than before."""
+def _check_unchanged(
+    spec: BackboneSpec, backbone: Backbone | None, space: Space, digester: Digester
+) -> None:
+    """Raise BackboneError if a reader, or a backbone of the caller, is no longer the same."""
+    if spec.read is not None:
+        spec.read.check_unchanged()
+    if backbone is None:
+        return
     try:
         is_unchanged = backbone.space(digester) == space
     except UnhashableCodeError:
@@ -195,12 +208,19 @@ def _build_in_known_space(
 
 def describe_change(label: str, now: Space, fitted: Space) -> str:
     """Return a message on a backbone that has another space now than when fit was called."""
-    cause = describe_hub_change(now, fitted) or "its weights, its file or a parameter changed"
+    cause = describe_release(now, fitted) or "its weights, its file or a parameter changed"
     return f"{label} gives other embeddings now than when fit was called: {cause}. Call fit again."
 
 
-def describe_hub_change(now: Space, fitted: Space) -> str | None:
-    """Return a clause on the release of KerasHub, if it has changed since fit was called."""
+def describe_release(now: Space, fitted: Space) -> str | None:
+    """Return a clause on a package whose release has changed since fit was called, if any."""
+    versions, others = (space.description.get("packages", {}) for space in (fitted, now))
+    for name, before in versions.items():
+        if before != (after := others.get(name, before)):
+            return (
+                f"it was fitted with a reader that used {name} {before}, and {after} is installed, "
+                "which may read other numbers: install that release again, or call fit again"
+            )
     before, after = (space.description.get("keras_hub") for space in (fitted, now))
     if None in (before, after) or before == after:
         return None
@@ -303,6 +323,11 @@ def _backbone_recipe(spec: BackboneSpec, source: dict[str, Any] | None) -> dict[
         "precision": spec.precision,
         "decoder": [name for kind in KINDS for name in kind.reader(spec.resize).values()],
     }
+    if spec.read is not None:
+        try:
+            reading["read"] = spec.read.identity
+        except UnhashableCodeError:
+            return None
     if spec.n_prefix_tokens is not None:
         reading["n_prefix_tokens"] = spec.n_prefix_tokens
     return {**source, **_recipe_as_json(reading)}
@@ -390,7 +415,7 @@ def _backbone_builder(
     key = _key_of_model(spec, source, array_shape)
     reading = (
         *(spec.preprocessing, spec.layer, spec.pooling, spec.precision),
-        *(spec.resize, spec.n_prefix_tokens),
+        *(spec.resize, spec.n_prefix_tokens, spec.read and spec.read.key),
     )
 
     def build() -> Backbone:

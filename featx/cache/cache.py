@@ -69,7 +69,7 @@ from featx.cache.store import SpaceStore
 from featx.digests.space import STORED_DTYPES, Space
 from featx.exceptions import InputError, MissingRowsError, ParameterError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.recognize import as_samples
+from featx.inputs.recognize import as_samples, samples_of_space
 from featx.inputs.samples import identify
 
 
@@ -288,7 +288,7 @@ class EmbeddingCache:
         rechecked = Recheck(0, 0.0, [])
         if sample:
             space = clone(extractor).set_params(cache=self).fit(X).space_
-            samples = as_samples(X).for_inputs(space.input_shape)
+            samples = samples_of_space(X, space.description)
             keys = identify(samples, self.files)
             rechecked = recheck_rows(self.store(space), keys, samples, extractor, n_sampled=sample)
         faulty_graphs = self.graphs.find_damage()
@@ -439,7 +439,7 @@ class EmbeddingCache:
         store = self._chosen_store(space)
         if X is None:
             return LazyEmbeddings(store, store.keys())
-        samples = as_samples(X).for_inputs(store.space.input_shape)
+        samples = samples_of_space(X, store.space.description)
         keys = identify(samples, self.files)
         missing = np.flatnonzero(~store.holds(keys))
         if len(missing):

@@ -39,6 +39,7 @@ from featx.digests.hashing import digest_of, digest_of_array
 from featx.exceptions import FeatxError
 
 Known = Callable[[Any], str | None]
+CanImport = Callable[[str], bool]
 
 _TRUSTED = frozenset(
     {
@@ -67,24 +68,27 @@ class UnhashableCodeError(FeatxError, TypeError):
     """Code that computes embeddings holds something without identity across processes."""
 
 
-def code_digest(obj: Any, *, known: Known | None = None) -> str:
+def code_digest(
+    obj: Any, *, known: Known | None = None, can_import: CanImport | None = None
+) -> str:
     """Digest what an object computes, as 32 hexadecimal digits.
 
     `obj` is a function, a class, a callable object, or plain data that may hold such objects.
     `known` returns the digest of an object of a kind that it knows, and None for others. It is
     called first, except for numbers, strings and the like; so Keras layers in closures get their
-    digests.
+    digests. `can_import` returns True for the name of a module, outside the trusted libraries, that
+    functions may import when they run.
 
     Raises
     ------
     UnhashableCodeError
         An object that `obj` reaches can be neither followed nor identified by name.
     """
-    stream = _CodeStream(known)
+    stream = _CodeStream(known, can_import)
     try:
         stream.write(obj)
         while not (found := stream.left_out & stream.names) <= stream.read:
-            stream = _CodeStream(known, read=stream.read | found)
+            stream = _CodeStream(known, can_import, read=stream.read | found)
             stream.write(obj)
     except RecursionError as exc:
         _refuse_to_hash(obj, "what it holds is nested too deeply", exc)
@@ -105,8 +109,14 @@ class _CodeStream:
     are in `read`, because the code reads them.
     """
 
-    def __init__(self, known: Known | None, *, read: frozenset[str] = frozenset()) -> None:
-        self.known = known
+    def __init__(
+        self,
+        known: Known | None,
+        can_import: CanImport | None = None,
+        *,
+        read: frozenset[str] = frozenset(),
+    ) -> None:
+        self.known, self.can_import = known, can_import
         self.read = read
         self.names: set[str] = set()
         self.left_out: set[str] = set()
@@ -133,6 +143,10 @@ class _CodeStream:
         self.left_out.update(attributes)
         if found := sorted(self.read & attributes.keys()):
             _write_sequence([(name, attributes[name]) for name in found], self)
+
+    def unknown_modules(self, modules: tuple[str, ...]) -> list[str]:
+        """Return those of the modules that code may not import when it runs."""
+        return [name for name in modules if not (self.can_import and self.can_import(name))]
 
     def is_new(self, value: Any) -> bool:
         """Return True if `value` is new; otherwise write a reference to its first place."""
@@ -286,7 +300,7 @@ def _write_class(value: type, out: _CodeStream) -> None:
 def _write_function(value: types.FunctionType, out: _CodeStream) -> None:
     if (name := library_name(value)) is not None:
         out.put("library", name)
-    elif modules := _foreign_imports(value.__code__):
+    elif modules := out.unknown_modules(_foreign_imports(value.__code__)):
         _refuse_to_hash(
             value, f"it imports {', '.join(modules)}; move the import to the top of the module"
         )

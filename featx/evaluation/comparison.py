@@ -221,7 +221,8 @@ def _warn_of_duplicates_in(
 ) -> None:
     """Warn of near-duplicates in different folds, among the rows that could be read."""
     names = [f"[{row}] {one_line(samples.name(row))}" for row in rows.tolist()]
-    read_hashes = partial(_hashes_of_rows, samples, rows) if _takes_images(embedder) else None
+    readable = samples.read_by(embedder.reader)
+    read_hashes = partial(_hashes_of_rows, readable, rows) if _takes_images(embedder) else None
     warn_of_duplicates(embeddings, folds, names.__getitem__, read_hashes)
 
 

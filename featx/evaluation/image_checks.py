@@ -7,7 +7,7 @@ icons, and the benchmark counts false alarms and what is found (benchmarks/bench
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.utils import Bunch
 
 from featx.evaluation.pixel_hashes import HASH_WORDS, both_hashes, first_rows, picture_digest
 from featx.evaluation.small_images import SmallImage, small_images
+from featx.inputs.reader import Reader
 from featx.inputs.recognize import as_samples
 
 _DARK = 0.32  # largest level of nearly all pixels; that of photographs is 0.4 or more
@@ -79,7 +80,7 @@ class ImageMeasures(NamedTuple):
     fault: str
 
 
-def find_image_issues(X: Any) -> Bunch:
+def find_image_issues(X: Any, *, read: Callable[..., Any] | None = None) -> Bunch:
     """Find images that are unreadable, dark, blurred, tiny, oddly shaped, or exact duplicates.
 
     Each image is read once, and measured on a picture of at most 256 pixels.
@@ -106,6 +107,8 @@ def find_image_issues(X: Any) -> Bunch:
     ----------
     X : sequence of images
         Paths, encoded images, PIL images or arrays, as for :class:`FeatureExtractor`.
+    read : callable, default=None
+        Reader of other files: see :class:`FeatureExtractor`.
 
     Returns
     -------
@@ -145,7 +148,10 @@ def find_image_issues(X: Any) -> Bunch:
     >>> {issue: rows.tolist() for issue, rows in found.issues.items() if len(rows)}
     {'unreadable': [4], 'dark': [1], 'low contrast': [1], 'tiny': [2], 'exact duplicate': [3]}
     """
-    return issues_of_measures(map(measure_image, small_images(as_samples(X))))
+    samples = as_samples(X)
+    if read is not None:
+        samples = samples.read_by(Reader(read))
+    return issues_of_measures(map(measure_image, small_images(samples)))
 
 
 def measure_image(small: SmallImage) -> ImageMeasures:

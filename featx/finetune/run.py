@@ -87,7 +87,7 @@ def fine_tune(
         with _with_cache(extractor.fit(data.X)) as (extractor, cache):
             check_vectors(extractor)
             plan = TrainingPlan(params, extractor)
-            samples = data.X.for_inputs(plan.backbone.input_shape)
+            samples = data.X.read_by(extractor.reader).for_inputs(plan.backbone.input_shape)
             plan.choose_start(cache, len(samples))
             print_message(plan.describe(len(samples)), verbose=verbose)
             others = () if plan.frontier_skipped_because else plan.frontier.activations

@@ -72,6 +72,11 @@ def file_key(path: str, status: os.stat_result) -> bytes:
     return digest_of(state + os.fsencode(path))
 
 
+def is_settled(modified_s: float) -> bool:
+    """Return True if a file was changed so long ago that a new change gives it another state."""
+    return time.time() - modified_s >= _SETTLED_S
+
+
 class FileIndex:
     """Digests of files that were hashed before, in memory only if the folder is None.
 
@@ -112,7 +117,7 @@ class FileIndex:
 
     def add(self, key: bytes, digest: bytes, *, modified_s: float) -> None:
         """Remember a digest if the file, last changed at `modified_s`, is old enough."""
-        if time.time() - modified_s >= _SETTLED_S:
+        if is_settled(modified_s):
             self._added[key] = digest
             self._unclaimed.add(key)
 

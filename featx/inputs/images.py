@@ -9,6 +9,7 @@ the way to resize (``resize.py``).
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
@@ -34,10 +35,12 @@ from featx.inputs.pixels import (
     check_wide_colors,
     file_bytes,
     in_own_channels,
+    is_counted_page,
     on_white,
     tile_size,
 )
 from featx.inputs.resize import REDUCING_GAP, decoded_size, resized
+from featx.readers.signatures import reader_for
 
 # Change this when the same bytes give other pixels than before.
 DECODER = "pillow-4"
@@ -56,6 +59,7 @@ _TURNS = {
 _RAISE_LIMIT = (
     "If you trust the image, raise Pillow's limit for this process: PIL.Image.MAX_IMAGE_PIXELS = n"
 )
+_MAX_PAGES = 1000  # that are counted
 _Orientation = Callable[[Image.Image], int | None]
 _Result = TypeVar("_Result")
 
@@ -64,7 +68,7 @@ def decode_to(data: bytes, shape: tuple[int, ...], resize: str = "stretch") -> n
     """Decode an image, and give it the size and channels, (h, w, c), that a backbone takes.
 
     `resize` is one of ``RESIZES`` (``resize.py``). The data are a JPEG, PNG, BMP, GIF or WebP (the
-    first frame), or a TIFF (the first page). A JPEG of more than twice the size is decoded at a
+    first frame), or a TIFF of one page. A JPEG of more than twice the size is decoded at a
     half, a quarter or an eighth of its own size, which saves most of the time for a photograph of
     twelve megapixels. No intermediate result is copied, since a copy takes a tenth of the decoding
     time.
@@ -184,22 +188,41 @@ def _opened_image(data: bytes) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_image_size(image)
     check_mode(image)
+    if image.format == "TIFF":
+        _check_one_page(data)
     return image
+
+
+def _check_one_page(data: bytes) -> None:
+    """Raise if a TIFF file has several pages; thumbnails, overviews and masks are not counted."""
+    n_pages = 1
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image, contextlib.suppress(Exception):
+        for number in range(1, _MAX_PAGES):
+            image.seek(number)  # raises EOFError after the last page, or any error of a damaged one
+            n_pages += is_counted_page(image)
+    if n_pages > 1:
+        raise UnreadableImageError(
+            f"has {n_pages} pages, which are several images: pass a Page of featx.readers for each "
+            "of them, with FeatureExtractor(read=featx.readers.TiffReader())"
+        )
 
 
 def _why_unreadable_image(data: bytes, exc: Exception) -> str:
     if isinstance(exc, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"decompression bomb: {exc} {_RAISE_LIMIT}"
     kind = next((name for name in FORMATS if _is_accepted_format(name, data[:16])), None)
-    if kind is None:
+    reader = reader_for(data)
+    if kind is None or reader:  # DICOM files may begin like a TIFF file
+        other = f", or FeatureExtractor(read=featx.readers.{reader})" if reader else ""
         return (
             f"not an image in a known format (starts with {data[:8]!r}): expected JPEG, PNG, BMP, "
-            "GIF, WebP or TIFF"
+            f"GIF, WebP or TIFF{other}"
         )
     if isinstance(exc, UnidentifiedImageError):
+        other = " Bands are read with FeatureExtractor(read=featx.readers.TiffReader())."
         return (
             f"damaged header: not a {kind} file that Pillow can read. Convert it, or pass its "
-            "pixels as an array"
+            f"pixels as an array.{other if kind == 'TIFF' else ''}"
         )
     return f"damaged {kind}: {str(exc) or type(exc).__name__}"
 

@@ -6,10 +6,13 @@ reads it.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -18,11 +21,14 @@ from PIL import Image
 
 from featx._files import describe_file_type
 from featx._urls import is_url, shown_url
+from featx.digests.hashing import digest_of
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import as_numpy
 from featx.inputs.images import pixels_of
+from featx.readers.parts import Part
 
 ONE_SAMPLE = (str, bytes, bytearray, os.PathLike, Image.Image)
+_CHUNK_BYTES = 2**22
 _ITEMS = (*ONE_SAMPLE, memoryview, np.ndarray)
 _NO_PATH = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -97,7 +103,7 @@ def name_of_item(item: Any) -> str:
     if is_url(item):
         return shown_url(item)
     if isinstance(item, (str, os.PathLike)):
-        return os.fspath(item)
+        return str(item) if isinstance(item, Part) else os.fspath(item)
     if isinstance(item, np.ndarray):
         return f"array {item.shape} {item.dtype}"
     if isinstance(item, (bytes, bytearray, memoryview)):
@@ -122,6 +128,12 @@ def content_of_item(item: Any) -> np.ndarray | bytes:
 
         return place_of(item).read(item)
     return content_of_file(item) if isinstance(item, (str, os.PathLike)) else bytes(item)
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the digest of the content of a file, of which little is in memory at a time."""
+    with _opened_file(path) as file:
+        return digest_of(*iter(partial(file.read, _CHUNK_BYTES), b""))
 
 
 def check_unmasked(item: Any) -> None:
@@ -157,11 +169,18 @@ def file_status(path: str | os.PathLike[str]) -> os.stat_result:
 
 def content_of_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a regular file; raise UnreadableImageError for others."""
+    with _opened_file(path) as file:
+        return file.readall()
+
+
+@contextlib.contextmanager
+def _opened_file(path: str | os.PathLike[str]) -> Iterator[io.FileIO]:
+    """Open a regular file; OSErrors become UnreadableImageErrors, also while it is read."""
     file_status(path)  # before opening, which would wake a process that waits to write into a pipe
     try:
         with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
             _check_regular_item_file(os.fstat(file.fileno()).st_mode)
-            return file.readall()
+            yield file
     except UnreadableImageError:
         raise
     except (OSError, ValueError) as exc:

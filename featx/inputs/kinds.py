@@ -149,7 +149,8 @@ class InputForm(NamedTuple):
     """The form of one input of a backbone: its shape, and how images are resized to it.
 
     `n_token_ids` is the number of token ids that a backbone of texts knows, and `padding_id` that
-    of padding; None for others.
+    of padding; None for others. `is_unscaled` is True if the backbone gets numbers as they are,
+    without preprocessing.
 
     Examples
     --------
@@ -161,14 +162,16 @@ class InputForm(NamedTuple):
     resize: str = "stretch"
     n_token_ids: int | None = None
     padding_id: int | None = None
+    is_unscaled: bool = False
 
     @classmethod
     def of_space(cls, description: Mapping[str, Any]) -> InputForm:
         """Return the form that the description of a space names."""
         named = description.get("resize", RESIZES["stretch"])
         resize = next(way for way, name in RESIZES.items() if name == named)
-        ids = (description.get(name) for name in ("token_ids", "padding_id"))
-        return cls(tuple(description["input_shape"]), resize, *ids)
+        ids = description.get("token_ids"), description.get("padding_id")
+        is_unscaled = description.get("preprocessing", "auto") is None
+        return cls(tuple(description["input_shape"]), resize, *ids, is_unscaled)
 
     @property
     def kind(self) -> InputKind:

@@ -17,12 +17,14 @@ import numpy as np
 from PIL import Image
 
 from featx._threads import run_ahead
+from featx.digests.hashing import digest_of
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.items import as_item, is_missing, is_sample, name_of_item
+from featx.inputs.items import as_item, content_of_item, is_missing, is_sample, name_of_item
 from featx.inputs.kinds import IMAGE, InputForm, InputKind, kind_of
 from featx.inputs.pixels import UNIT_PEAK, check_scale
+from featx.inputs.reader import Reader
 from featx.inputs.samples import IdentifiedBlock, ReadBlock, Samples, check_several
 
 _GROUP_SIZE = 64  # items in a block
@@ -71,9 +73,22 @@ class LazySamples(Samples):
     def __len__(self) -> int:
         return len(self._keys)
 
+    def read_by(self, reader: Reader | None) -> Samples:
+        """Return the same sequence, read by another reader; check that it takes the first item."""
+        if reader is None and self.reader is None:
+            return self
+        first = self._first[0] if self._first else None
+        if reader and is_sample(first) and (fault := reader.why_not_taken(first)):
+            raise InputError(f"X[0] is {fault}")
+        other = LazySamples(self.items, first)
+        other._first, other.given, other.reader = self._first, self.given, reader
+        return other
+
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
         """Return itself if the backbone takes samples like the first item."""
         self._kind = kind_of(shape)
+        if self.reader is not None:
+            return self
         if self._kind.is_resized:
             check_several(len(self), self.array_shape)
         elif self.array_shape != shape:
@@ -102,6 +117,8 @@ class LazySamples(Samples):
             content = self._take(row).content
         if isinstance(content, UnreadableImageError):
             raise content
+        if self.reader is not None:
+            return self.reader.picture_of(self.reader(bytes(content)))
         return content
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
@@ -165,7 +182,7 @@ class LazySamples(Samples):
         try:
             item = _checked_item(item)
             name = name_of_item(item)
-            content = self._kind.content_of(item)
+            content = self._content_of(item)
         except UnreadableImageError as exc:
             return _TakenItem(row, name, exc)
         if isinstance(item, np.ndarray):
@@ -181,13 +198,28 @@ class LazySamples(Samples):
         try:
             if isinstance(content, UnreadableImageError):
                 raise content
-            key = self._kind.digest_of(content)
+            key = self._digest_of(content)
             _check_item_unchanged(key, self._keys[row].ljust(len(key), NO_KEY[:1]))
             peak = self._kind.peak(content)
-            inputs = self._kind.load(content, form) if is_wanted(key) else None
+            inputs = self._load(content, form) if is_wanted(key) else None
         except UnreadableImageError as exc:
             return _ReadItem(row, key, peak, fault=SampleFault(row, name, str(exc)))
         return _ReadItem(row, key, peak, inputs)
+
+    def _content_of(self, item: Any) -> np.ndarray | bytes:
+        if self.reader is None:
+            return self._kind.content_of(item)
+        if fault := self.reader.why_not_taken(item):
+            raise UnreadableImageError(fault)
+        return content_of_item(item)
+
+    def _digest_of(self, content: np.ndarray | bytes) -> bytes:
+        return self._kind.digest_of(content) if self.reader is None else digest_of(content)
+
+    def _load(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
+        if self.reader is None:
+            return self._kind.load(content, form)
+        return self.reader.input_of(self.reader(bytes(content)), form)
 
 
 def _loaded_items(made: Sequence[_ReadItem]) -> tuple[np.ndarray, np.ndarray]:

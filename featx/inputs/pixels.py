@@ -37,6 +37,8 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _UNUSED_OPACITY = ("BMP", "DIB")  # formats whose writers leave it 0, which viewers show opaque
 _MAX_SAMPLE_VALUE = 281  # of TIFF
+_NEW_SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4  # of TIFF, and two of its bits
+_SUBFILE_TYPE, _OLD_REDUCED = 255, 2
 _SIGNED = 2  # as TIFF's sample format
 _RAW, _APART = 1, 2  # as TIFF's compression, and its planar configuration
 _CURE = "Scale all images alike before you pass them: np.clip((X - low) / (high - low), 0, 1) * 255"
@@ -102,7 +104,8 @@ def dark_uint16(highest: int) -> UnreadableImageError:
     return UnreadableImageError(
         f"has 16-bit values up to {highest} only: whether white is 65535, 4095 or 255 is not "
         "known. Pass X / 257 if it is 65535, X / 4095 * 255 if it is 4095 (12 bits), and "
-        "X.astype(np.uint8) if it is 255, as arrays"
+        "X.astype(np.uint8) if it is 255, as arrays; of TIFF files, state it to a reader, as in "
+        "FeatureExtractor(read=featx.readers.TiffReader(scale=(0, 4095)))"
     )
 
 
@@ -336,6 +339,12 @@ def check_wide_colors(image: Image.Image, stored: StoredChannels) -> None:
         )
 
 
+def is_counted_page(image: Image.Image) -> bool:
+    """Return True for a page of a TIFF file that is no thumbnail, overview or mask of another."""
+    is_aside = (_tiff_tag(image, _NEW_SUBFILE_TYPE) or 0) & (_REDUCED | _MASK)
+    return not is_aside and _tiff_tag(image, _SUBFILE_TYPE) != _OLD_REDUCED
+
+
 def tile_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height of the tiles of a TIFF file, zeros without tiles."""
     return _tiff_tag(image, TiffImagePlugin.TILEWIDTH) or 0, _tiff_tag(
@@ -356,7 +365,9 @@ def check_mode(image: Image.Image) -> None:
     if image.mode == "F":
         raise UnreadableImageError(
             "has floating-point pixels, whose scale is not known: pass it as an array with values "
-            "from 0 to 255, such as np.asarray(PIL.Image.open(path)) * 255 if they are 0 to 1"
+            "from 0 to 255, such as np.asarray(PIL.Image.open(path)) * 255 if they are 0 to 1; of "
+            "TIFF files, state it to a reader: "
+            "FeatureExtractor(read=featx.readers.TiffReader(scale=(0, 1)))"
         )
     is_wide = _tiff_tag(image, TiffImagePlugin.BITSPERSAMPLE) == 16
     if (

@@ -17,6 +17,7 @@ from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import check_is_sequence, is_numeric, type_name, unwrapped_container
 from featx.inputs.items import ONE_SAMPLE, as_item, is_encoded_record, is_missing, is_sample
 from featx.inputs.lazy import LazySamples, item_at
+from featx.inputs.reader import UNKNOWN_READER
 from featx.inputs.samples import ArraySamples, Samples, ValueSamples
 from featx.inputs.sequence import ItemSamples
 from featx.inputs.url_samples import UrlSamples
@@ -78,6 +79,17 @@ def as_samples(X: Any) -> Samples:
         )
     samples.given = X
     return samples
+
+
+def samples_of_space(X: Any, description: Mapping[str, Any]) -> Samples:
+    """Return the samples in ``X`` as a space with this description identifies them.
+
+    Samples of a reader that the caller passed are identified by their content, without the reader.
+    """
+    samples = as_samples(X)
+    if "reader" in description:
+        samples = samples.read_by(UNKNOWN_READER)
+    return samples.for_inputs(tuple(description["input_shape"]))
 
 
 def _check_several_samples(X: Any) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
@@ -23,6 +23,9 @@ from featx.exceptions import BadSampleError, InputError, SampleFault, Unreadable
 from featx.inputs.file_index import FileIndex
 from featx.inputs.kinds import NOT_FINITE, InputForm, as_float32_values, kind_of
 from featx.inputs.pixels import check_range, float_range
+
+if TYPE_CHECKING:
+    from featx.inputs.reader import Reader
 
 _MAX_THREADS = 4  # more of them wait for the interpreter's lock (16 cores, 2026-11)
 _BLOCK_BYTES = 16 * 2**20
@@ -81,11 +84,13 @@ class Samples(ABC):
     """Samples in the order that they were passed.
 
     `array_shape` is the shape of each sample; None for files, and for samples of several shapes.
-    `given` is `X` as the caller passed it; None if it was not passed.
+    `given` is `X` as the caller passed it; None if it was not passed. The `reader` turns files and
+    encoded content into arrays; None is featx' decoder of images.
     """
 
     array_shape: tuple[int, ...] | None = None
     given: Any = None
+    reader: Reader | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -96,6 +101,18 @@ class Samples(ABC):
 
         InputError is raised if the backbone does not take such samples.
         """
+
+    def read_by(self, reader: Reader | None) -> Samples:
+        """Return these samples as a reader turns their files into arrays; None is featx' decoder.
+
+        InputError is raised if they are not files or encoded content.
+        """
+        if reader is None:
+            return self
+        raise InputError(
+            f"X holds arrays of shape {self.array_shape}, and read={reader.label} reads files: "
+            "pass paths or bytes, or read=None"
+        )
 
     def float_range(self) -> tuple[float, float] | None:
         """Return the range of floating-point pixels: see :func:`featx.inputs.pixels.float_range`.
@@ -123,7 +140,9 @@ class Samples(ABC):
     def content(self, row: int) -> np.ndarray | bytes:
         """Return the pixels or numbers of a sample, or the bytes of a file or an encoded image.
 
-        Several threads may call it. UnreadableImageError is raised for what cannot be read.
+        Pictures are made of it. Where there is a reader, it is what the reader returns, in a range
+        that can be shown. Several threads may call it. UnreadableImageError is raised for what
+        cannot be read.
         """
 
     @abstractmethod
@@ -258,8 +277,8 @@ class ArraySamples(Samples):
         images = _rows_of_array(self.array, rows)
         if images.shape[1:] == form.shape and images.dtype in _INPUT_DTYPES:
             return rows, images, []
-        read = dict(zip(rows.tolist(), images, strict=True)).__getitem__
-        return load_rows(self, rows, read, form)
+        by_row = dict(zip(rows.tolist(), images, strict=True))
+        return load_rows(self, rows, lambda row: form.kind.load(by_row[row], form), form)
 
     def _each_block(self, function: Callable[[slice], _Result]) -> Iterable[_Result]:
         """Call a function with the rows of one block after another, in threads."""
@@ -361,15 +380,14 @@ def _rows_of_array(array: Any, rows: np.ndarray) -> np.ndarray:
 def load_rows(
     samples: Samples,
     rows: np.ndarray,
-    read: Callable[[int], np.ndarray | bytes],
+    load: Callable[[int], np.ndarray],
     form: InputForm,
 ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-    """Convert the content that `read` returns for each row: see :meth:`Samples.batch`."""
-    kind = form.kind
+    """Stack the inputs that `load` returns for each row: see :meth:`Samples.batch`."""
     good, inputs, faults = [], [], []
     for row in rows.tolist():
         try:
-            inputs.append(kind.load(read(row), form))
+            inputs.append(load(row))
             good.append(row)
         except UnreadableImageError as exc:
             faults.append(samples.fault(row, exc))

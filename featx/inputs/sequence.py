@@ -14,19 +14,23 @@ from PIL import Image
 from featx._progress import activity
 from featx._threads import Prefetcher
 from featx.digests.hashing import digest_of
-from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
+from featx.digests.key_table import KEY_DTYPE, NO_KEY, bytes_from_keys, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex, file_key
 from featx.inputs.items import (
     check_unmasked,
     content_of_item,
+    digest_of_file,
     file_status,
     is_missing,
     name_of_item,
 )
 from featx.inputs.kinds import IMAGE, InputForm, kind_of
+from featx.inputs.opened_files import CHANGED, OpenedFiles
 from featx.inputs.pixels import float_range
+from featx.inputs.reader import Reader
 from featx.inputs.samples import IdentifiedBlock, Samples, ValueSamples, check_several, load_rows
+from featx.readers.parts import Part
 
 _FILES_AT_ONCE = 256  # that are read in a block
 _FILES_OF_A_LOOK_UP = 4096  # whose states take memory at the same time
@@ -47,13 +51,34 @@ class ItemSamples(Samples):
         shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
         self.array_shape = shapes.pop() if len(shapes) == 1 else None
         self._keys = np.zeros(len(items), KEY_DTYPE)  # of the samples identified so far
+        self._opened = OpenedFiles()
         self._loading = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def read_by(self, reader: Reader | None) -> Samples:
+        """Return the same items, read by another reader; check that it takes them."""
+        if reader is None and self.reader is None:
+            return self
+        if reader is not None:
+            for row, item in enumerate(self.items):
+                if not is_missing(item) and (fault := reader.why_not_taken(item)):
+                    raise InputError(f"X[{row}] is {fault}")
+        other = type(self)(self.items)
+        other.reader, other.given = reader, self.given
+        return other
+
     def for_inputs(self, shape: tuple[int, ...]) -> Samples:
-        """Return itself for images, and the items as rows of one array for other kinds."""
+        """Return itself for images and for what a reader reads, else rows of one array."""
+        if self.reader is not None:
+            return self
+        for row, item in enumerate(self.items):
+            if isinstance(item, Part):
+                raise InputError(
+                    f"X[{row}] is a {type(item).__name__}, {name_of_item(item)!r}, which needs a "
+                    "reader, such as FeatureExtractor(read=featx.readers.TiffReader())"
+                )
         if kind_of(shape).is_resized:
             check_several(len(self), self.array_shape)
             return self
@@ -90,13 +115,12 @@ class ItemSamples(Samples):
         return [self.items[row] for row in rows.tolist()]
 
     def content(self, row: int) -> np.ndarray | bytes:
-        """Return the pixels of an array or a PIL image, or the bytes of other items."""
-        item = self.items[row]
-        if is_missing(item):
-            raise UnreadableImageError(_MISSING)
-        if isinstance(item, Image.Image):
-            with self._loading:  # the same image may be there twice, and loads when it is read
-                return self._content_of(row)
+        """Return the pixels of an array or a PIL image, or the bytes of other items.
+
+        Where there is a reader, return a picture of what it reads.
+        """
+        if self.reader is not None:
+            return self.reader.picture_of(self._read_array(row, self.reader))
         return self._content_of(row)
 
     def float_range(self) -> tuple[float, float] | None:
@@ -118,16 +142,24 @@ class ItemSamples(Samples):
         for start in range(0, len(self), _FILES_OF_A_LOOK_UP):
             at: list[int] = []
             states: list[bytes] = []
+            tracked: list[tuple[int, bytes, float]] = []
             for row, item in enumerate(self.items[start : start + _FILES_OF_A_LOOK_UP], start):
                 try:
                     if isinstance(item, (str, os.PathLike)):
-                        states.append(_state_of_file(item, file_status(item)))
+                        status = file_status(item)
+                        states.append(_state_of_file(item, status))
                         at.append(row)
+                        if self.reader is not None and self._is_tracked(item):
+                            tracked.append((row, states[-1], _changed_s(status)))
                     else:
-                        keys[row] = _digest_of_item(item)
+                        keys[row] = self._digest_of_item(item)
                 except UnreadableImageError as exc:
                     faults.append(self.fault(row, exc))
             keys[at] = files.find(keys_from(states, count=len(states)))
+            for row, state, changed_s in tracked:
+                if keys[row]:
+                    digest = bytes_from_keys(keys[row : row + 1])[0]
+                    keys[row] = self._key_of_tracked(row, state, digest, changed_s)
         return keys, faults
 
     def _read(self, rows: Iterable[int], keys: np.ndarray, files: FileIndex) -> list[SampleFault]:
@@ -135,7 +167,7 @@ class ItemSamples(Samples):
         faults = []
         for row in rows:
             try:
-                keys[row] = _digest_of_file(self.items[row], files)
+                keys[row] = self._digest_of_row(row, files)
             except UnreadableImageError as exc:
                 faults.append(self.fault(row, exc))
         return faults
@@ -168,21 +200,80 @@ class ItemSamples(Samples):
     def batch(
         self, rows: np.ndarray, form: InputForm
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
-        """Decode and resize images."""
-        return load_rows(self, rows, self._content_of, form)
+        """Decode and resize images, or let the reader read them."""
+        return load_rows(self, rows, partial(self._load, form=form), form)
+
+    def _load(self, row: int, form: InputForm) -> np.ndarray:
+        if self.reader is None:
+            return form.kind.load(self._content_of(row), form)
+        return self.reader.input_of(self._read_array(row, self.reader), form)
+
+    def _read_array(self, row: int, reader: Reader) -> np.ndarray:
+        item = self.items[row]
+        part = item if isinstance(item, Part) else None
+        if not reader.opens(item):
+            return reader(bytes(self._content_of(row)), part)
+        array = reader(os.fspath(item), part)
+        self._opened.check_unchanged(_absolute_sample_path(os.fspath(item)))
+        return array
+
+    def _digest_of(self, content: np.ndarray | bytes) -> bytes:
+        """Return the digest of the content of an item; check it if featx decodes it itself."""
+        if self.reader is not None and isinstance(content, bytes):
+            return digest_of(content)
+        return IMAGE.digest_of(content)
+
+    def _digest_of_item(self, item: Any) -> bytes:
+        """Hash a sample that is no file."""
+        if is_missing(item):
+            raise UnreadableImageError(_MISSING)
+        return self._digest_of(content_of_item(item))
+
+    def _digest_of_row(self, row: int, files: FileIndex) -> bytes:
+        """Hash a file, and add it to the index with the state that it had before."""
+        path = os.fspath(self.items[row])
+        status = file_status(path)
+        state, changed_s = _state_of_file(path, status), _changed_s(status)
+        is_tracked = self._is_tracked(self.items[row])
+        digest = self._opened.digest(_absolute_sample_path(path), state) if is_tracked else None
+        if digest is None:
+            has_reader = self.reader is not None
+            digest = digest_of_file(path) if has_reader else IMAGE.digest_of(content_of_item(path))
+            files.add(state, digest, modified_s=changed_s)
+        return self._key_of_tracked(row, state, digest, changed_s) if is_tracked else digest
+
+    def _is_tracked(self, item: Any) -> bool:
+        """Return True for a file that the reader opens itself, and for a part of a file."""
+        return isinstance(item, Part) or (self.reader is not None and self.reader.opens(item))
+
+    def _key_of_tracked(self, row: int, state: bytes, digest: bytes, changed_s: float) -> bytes:
+        """Note that a file was hashed; return the key of a row, which may be a part of it."""
+        path = _absolute_sample_path(os.fspath(self.items[row]))
+        self._opened.add(path, state, digest, changed_s=changed_s)
+        return _with_part(self.items[row], digest)
 
     def _content_of(self, row: int) -> np.ndarray | bytes:
         content = self._read_item(row)
         if isinstance(content, np.ndarray) or not self._keys[row]:
             return content
-        if self._keys[row] != keys_from([digest_of(content)], count=1)[0]:
-            raise UnreadableImageError(
-                "changed after it was hashed: repeat the call when nothing writes to the file"
-            )
+        digest = _with_part(self.items[row], digest_of(content))
+        if self._keys[row] != keys_from([digest], count=1)[0]:
+            raise UnreadableImageError(CHANGED)
         return content
 
     def _read_item(self, row: int) -> np.ndarray | bytes:
-        return content_of_item(self.items[row])
+        item = self.items[row]
+        if is_missing(item):
+            raise UnreadableImageError(_MISSING)
+        if isinstance(item, Image.Image):
+            with self._loading:  # the same image may be there twice, and loads when it is read
+                return content_of_item(item)
+        return content_of_item(item)
+
+
+def _with_part(item: Any, digest: bytes) -> bytes:
+    """Return the digest of the content of an item, which may be a part of a file."""
+    return digest_of(digest, item.selection.encode()) if isinstance(item, Part) else digest
 
 
 def _shown_while_read(rows: np.ndarray) -> Iterator[int]:
@@ -194,22 +285,13 @@ def _shown_while_read(rows: np.ndarray) -> Iterator[int]:
 
 def _state_of_file(path: str | os.PathLike[str], status: os.stat_result) -> bytes:
     """Return the key of a file in the index."""
-    path = os.fspath(path)
+    return file_key(_absolute_sample_path(os.fspath(path)), status)
+
+
+def _absolute_sample_path(path: str) -> str:
     # Without normalization, which is slower: another spelling of a path costs one more hash.
-    return file_key(path if path.startswith(os.sep) else os.path.abspath(path), status)
+    return path if path.startswith(os.sep) else os.path.abspath(path)
 
 
-def _digest_of_file(path: str | os.PathLike[str], files: FileIndex) -> bytes:
-    """Hash a file, and add it to the index with the state that it had before."""
-    status = file_status(path)
-    digest = IMAGE.digest_of(content_of_item(path))
-    changed_s = max(status.st_mtime, status.st_ctime)
-    files.add(_state_of_file(path, status), digest, modified_s=changed_s)
-    return digest
-
-
-def _digest_of_item(item: Any) -> bytes:
-    """Hash a sample that is no file."""
-    if is_missing(item):
-        raise UnreadableImageError(_MISSING)
-    return IMAGE.digest_of(content_of_item(item))
+def _changed_s(status: os.stat_result) -> float:
+    return max(status.st_mtime, status.st_ctime)

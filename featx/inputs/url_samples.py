@@ -20,12 +20,14 @@ import joblib
 import numpy as np
 
 from featx._threads import run_ahead
+from featx._urls import is_url
 from featx.digests.key_table import NO_KEY, bytes_from_keys, keys_from
-from featx.exceptions import SampleFault, UnreadableImageError
+from featx.exceptions import InputError, SampleFault, UnreadableImageError
 from featx.inputs.file_index import FileIndex
-from featx.inputs.kinds import IMAGE, InputForm
+from featx.inputs.kinds import InputForm
 from featx.inputs.places import N_REQUESTS, FileState, Place, Places
-from featx.inputs.samples import IdentifiedBlock, ReadBlock, load_rows
+from featx.inputs.reader import Reader
+from featx.inputs.samples import IdentifiedBlock, ReadBlock, Samples, load_rows
 from featx.inputs.sequence import ItemSamples
 
 _GROUP_SIZE = 64  # files in a block
@@ -67,6 +69,16 @@ class UrlSamples(ItemSamples):
         self._reasons: dict[int, str] = {}  # why rows cannot be read, as far as it is known
         self._asking = threading.Lock()
 
+    def read_by(self, reader: Reader | None) -> Samples:
+        """Return the same items, read by another reader, which has to take bytes."""
+        if reader is not None and reader.takes == "path":
+            url = next(row for row, file in self._files.items() if is_url(file))
+            raise InputError(
+                f"X[{url}] is a URL, {self.name(url)!r}, and read={reader.label} takes paths: pass "
+                "local copies, or a reader of bytes"
+            )
+        return super().read_by(reader)
+
     def path(self, row: int) -> str | None:
         """Return the path or URL of a file, without secrets; None for another sample."""
         return self.name(row) if row in self._files else None
@@ -107,7 +119,7 @@ class UrlSamples(ItemSamples):
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Download, decode and resize images."""
         read = run_ahead(self._content_or_reason, rows.tolist(), n_threads=_REQUESTS_OF_GROUP)
-        return load_rows(self, rows, lambda _: _content_in(next(read)), form)
+        return load_rows(self, rows, lambda _: self._input_of(_content_in(next(read)), form), form)
 
     def _is_identified(self, row: int) -> bool:
         return row in self._digests or row in self._reasons
@@ -124,7 +136,7 @@ class UrlSamples(ItemSamples):
 
     def _content_or_reason(self, row: int) -> np.ndarray | bytes | UnreadableImageError:
         try:
-            return self.content(row)
+            return self._content_of(row)
         except UnreadableImageError as exc:
             return exc
 
@@ -253,13 +265,18 @@ class UrlSamples(ItemSamples):
             return _ReadRow(row, None, str(exc))
         try:
             is_needed = is_wanted(self._digests[row])
-            return _ReadRow(row, IMAGE.load(content, form) if is_needed else None, None)
+            return _ReadRow(row, self._input_of(content, form) if is_needed else None, None)
         except UnreadableImageError as exc:
             return _ReadRow(row, None, str(exc))
 
+    def _input_of(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
+        if self.reader is None:
+            return form.kind.load(content, form)
+        return self.reader.input_of(self.reader(bytes(content)), form)
+
     def _identify_content(self, row: int, content: np.ndarray | bytes, files: FileIndex) -> None:
         """Set the digest of a row, and remember it by the state of its file."""
-        digest = IMAGE.digest_of(content)
+        digest = self._digest_of(content)
         known, state = self._digests.get(row), (self._states or {}).get(row)
         if state is not None and state.key is not None:
             files.add(state.key, digest, modified_s=state.changed_s)

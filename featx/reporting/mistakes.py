@@ -167,6 +167,8 @@ class MistakesDisplay:
         y = as_labels(y)
         _check_same_length(samples, y)
         rows, y_pred, proba = _predictions(estimator, samples)
+        if isinstance(estimator, TransferEstimator):
+            samples = samples.read_by(estimator.extractor_.reader)
         classes = getattr(estimator, "classes_", None) if proba is not None else None
         outcome = _Outcome.of(y[rows], y_pred, proba, classes)._replace(rows=rows)
         return cls._of_outcome(samples, outcome, n_images, ax)

@@ -265,6 +265,7 @@ def report(
         )
     described = held_outs[0]
     describer = Describer.of(described, samples)
+    samples = samples.read_by(described.extractor.reader)
     pictures = Pictures(samples, are_images=has_pictures(described.extractor))
     images = find_image_issues(samples) if pictures.are_images else None
     duplicates, copies = duplicates_section(describer, images, training)

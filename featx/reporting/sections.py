@@ -312,7 +312,7 @@ def duplicates_section(
         embeddings = np.concatenate([embeddings, known[known_rows]])
         labels = np.concatenate(comparable(y_test=labels, y=training.y[known_rows]))
         if hashes is not None:
-            issues = find_image_issues(training.samples)
+            issues = find_image_issues(training.samples.read_by(held_out.extractor.reader))
             hashes = hashes.joined(ImageHashes.of_issues(issues, known_rows))
     if len(embeddings) > _MOST_COMPARED:
         return {"skipped": f"more than {_MOST_COMPARED:,} samples are not compared"}, None

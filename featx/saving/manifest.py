@@ -25,6 +25,7 @@ from featx.engines.keras_engine import KerasEngine
 from featx.engines.registry import ENGINES
 from featx.exceptions import ParameterError
 from featx.inputs.resize import RESIZES
+from featx.saving.readers import is_reader_entry
 
 FORMAT = 2
 MANIFEST, HEAD, BACKBONE, WEIGHTS, LAYER, AUGMENT = (
@@ -134,6 +135,23 @@ def check_manifest(manifest: Any, classes: Collection[str]) -> None:
         if names is not None and len(names) != n_columns:
             faults.add(f"{prefix}.feature_names_in_", names, f"names of {n_columns} columns.")
     faults.raise_any()
+
+
+def check_members(manifest: dict[str, Any], members: Collection[str]) -> None:
+    """Raise ParameterError unless a file has exactly the members that its manifest names."""
+    backbone = manifest["backbone"]
+    parts = (
+        backbone,
+        backbone.get("weights"),
+        manifest["preprocessing"],
+        manifest["params"]["augment"],
+    )
+    names = {part["file"] for part in parts if isinstance(part, dict) and "file" in part}
+    names |= {MANIFEST} if manifest["class"] == "FeatureExtractor" else {MANIFEST, HEAD}
+    if names != set(members):
+        raise ParameterError(
+            f"it has the members {', '.join(sorted(members))}, expected {', '.join(sorted(names))}"
+        )
 
 
 class _ManifestField(NamedTuple):
@@ -278,6 +296,7 @@ _TOP = {
         lambda value: _is_option(value, ("auto", *PREPROCESSINGS)) or value == {"file": LAYER},
         f"a known name, None or the member {LAYER!r}",
     ),
+    "reader": _ManifestField(is_reader_entry, "a reader", is_optional=True),
     "params": _OBJECT,
     "fitted": _OBJECT,
     "space": _OBJECT,

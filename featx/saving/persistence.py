@@ -1,8 +1,8 @@
 """``save`` and ``load``: a fitted estimator as one file without pickle; TRUSTED_TYPES.
 
-The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space; see
-``manifest.py``) and ``head.skops`` (the head; see ``heads.py``). A named network with published
-weights needs no more. With weights of a file, ``weights.h5`` is that file (see
+The file is a zip archive: ``featx.json`` (class, parameters, fitted attributes, space, digest of
+the reader; see ``manifest.py``) and ``head.skops`` (the head; see ``heads.py``). A named network
+with published weights needs no more. With weights of a file, ``weights.h5`` is that file (see
 ``backbones/stored_weights.py``), so that saving does not build the network; any other backbone is
 ``backbone.keras`` (see ``backbones/untrusted_model.py``). On loading, the digest of the space is
 checked, so that a head never gets other embeddings than those it was trained on.
@@ -20,7 +20,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from featx._validation import as_path
 from featx._version import __version__
 from featx.backbones.augment import augmentation_layers
 from featx.backbones.registry import PRETRAINED
-from featx.backbones.resolve import EmbeddingSource, describe_change, describe_hub_change
+from featx.backbones.resolve import EmbeddingSource, describe_change, describe_release
 from featx.backbones.stored_weights import StoredWeights
 from featx.backbones.untrusted_model import StoredModel, check_activations
 from featx.cache.facts import file_fact
@@ -68,8 +68,10 @@ from featx.saving.manifest import (
     WEIGHTS,
     are_constructor_params,
     check_manifest,
+    check_members,
     parse_manifest,
 )
+from featx.saving.readers import entry_of_reader, loaded_reader
 
 if TYPE_CHECKING:
     import keras
@@ -97,7 +99,7 @@ _MAX_BYTES = {
     AUGMENT: 2**30,
 }
 # Parameters that are saved in other members, or that depend on the machine, as the cache does.
-_NOT_PLAIN = ("backbone", "preprocessing", "cache", "also_cache")
+_NOT_PLAIN = ("backbone", "preprocessing", "read", "cache", "also_cache")
 
 
 def save(
@@ -213,7 +215,7 @@ def _check_file_loads(
     manifest = parse_manifest(entries[MANIFEST])
     check_manifest(manifest, _CLASSES)
     try:
-        loaded = _load_extractor(manifest, entries, extractor.cache)
+        loaded = _load_extractor(manifest, entries, extractor.cache, extractor.read)
         _check_space(loaded)
     except (WeightsError, EngineError):
         raise
@@ -229,7 +231,13 @@ def _check_file_loads(
         ) from exc
 
 
-def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: Any = "auto") -> Any:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    trusted: Sequence[str] = (),
+    read: Callable[..., Any] | None = None,
+    cache: Any = "auto",
+) -> Any:
     """Load an estimator that :func:`save` wrote.
 
     The file is checked before anything is built from it, so it may come from a stranger. Its
@@ -241,6 +249,10 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
         Path of the file.
     trusted : sequence of str, default=()
         Types inside the head that you trust; see :func:`save`.
+    read : callable, default=None
+        Reader that the estimator was fitted with, if that is a function of your own. A file never
+        holds code, but the digest of the reader, with which `read` is compared. Readers of
+        :mod:`featx.readers` are found by name.
     cache : "auto", None, str, Path or EmbeddingCache, default="auto"
         Cache of the loaded extractor; a saved file does not name one.
 
@@ -252,10 +264,12 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     Raises
     ------
     ParameterError
-        `path` is of another type, or `trusted` is no list of names.
+        `path` is of another type, `trusted` is no list of names, or `read` is passed without need.
     SavedFileError
-        The file is not a saved estimator, is damaged, or its backbone computes other embeddings
-        than the head was trained on.
+        The file is not a saved estimator, is damaged, its backbone computes other embeddings than
+        the head was trained on, or `read` is missing or other code.
+    MissingExtraError
+        The packages of a reader are not installed.
     UntrustedTypesError
         The head holds types that are not trusted; nothing of it was loaded.
     WeightsError
@@ -281,15 +295,16 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), cache: An
     try:
         manifest = parse_manifest(entries[MANIFEST])
         check_manifest(manifest, _CLASSES)
-        _check_members(manifest, entries)
-        extractor = _load_extractor(manifest, entries, cache)
+        check_members(manifest, entries.keys())
     except (ParameterError, SavedFileError) as exc:
         raise SavedFileError(
             f"{shown} is not a saved featx estimator of this version: {exc}"
         ) from exc
+    read = loaded_reader(manifest.get("reader"), read, path=shown)
     try:
+        extractor = _load_extractor(manifest, entries, cache, read)
         loaded = _load_estimator_around(extractor, manifest, entries, trusted)
-    except SavedFileError as exc:
+    except (ParameterError, SavedFileError) as exc:
         finding = str(exc).rstrip(".")
         raise SavedFileError(
             f"{shown} is not a saved featx estimator of this version: {finding}. Restore the file "
@@ -341,23 +356,6 @@ def _load_estimator_around(
     return estimator
 
 
-def _check_members(manifest: dict[str, Any], entries: Mapping[str, bytes]) -> None:
-    """Check that a file has exactly the members that its manifest names."""
-    backbone = manifest["backbone"]
-    parts = (
-        backbone,
-        backbone.get("weights"),
-        manifest["preprocessing"],
-        manifest["params"]["augment"],
-    )
-    names = {part["file"] for part in parts if isinstance(part, dict) and "file" in part}
-    names |= {MANIFEST} if manifest["class"] == FeatureExtractor.__name__ else {MANIFEST, HEAD}
-    if names != entries.keys():
-        raise ParameterError(
-            f"it has the members {', '.join(sorted(entries))}, expected {', '.join(sorted(names))}"
-        )
-
-
 def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files that hold an extractor's models, and its part of the manifest."""
     entries, params = _model_entries(extractor, _checked_source(extractor))
@@ -369,6 +367,8 @@ def _extractor_entries(extractor: FeatureExtractor) -> tuple[dict[str, bytes], d
         "fitted": _fitted_attributes(extractor, FITTED),
         "space": extractor.space_.to_json(),
     }
+    if extractor.reader is not None:
+        manifest["reader"] = entry_of_reader(extractor.reader)
     if hasattr(extractor, "report_"):
         # The digests of its samples are in the report of the estimator, which was trained on them.
         manifest["report"] = as_json_values(shown_items(extractor.report_))
@@ -459,10 +459,10 @@ def _restore_settings(
 
 
 def _load_extractor(
-    manifest: dict[str, Any], entries: dict[str, bytes], cache: Any
+    manifest: dict[str, Any], entries: dict[str, bytes], cache: Any, read: Any
 ) -> FeatureExtractor:
     backbone, preprocessing = manifest["backbone"], manifest["preprocessing"]
-    own: dict[str, Any] = {"cache": cache}
+    own: dict[str, Any] = {"cache": cache, "read": read}
     if "file" in backbone:
         # Files of earlier versions have only the label of the space, which begins with that.
         of_space = manifest["space"]["label"].partition(", layer ")[0]
@@ -509,7 +509,7 @@ def _set_fitted_attributes(estimator: Any, fitted: Mapping[str, Any]) -> None:
 def _check_space(extractor: FeatureExtractor) -> None:
     space = extractor.current_source().space
     if not space.is_equal_but_for_storage(extractor.space_):
-        cause = describe_hub_change(space, extractor.space_)
+        cause = describe_release(space, extractor.space_)
         raise SavedFileError(
             f"it was fitted on embeddings of the space {extractor.space_digest_}, but its backbone "
             f"now computes those of {space.digest}: "

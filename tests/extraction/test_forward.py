@@ -121,8 +121,8 @@ def impatient(monkeypatch):
     monkeypatch.setattr(sequence, "_PATIENCE_S", 0.0)
     monkeypatch.setattr(sequence, "_FILES_AT_ONCE", 2)
     monkeypatch.setattr("featx.extraction.prefetch.GROUP_SIZE", 2)
-    digest = NetworkBegins(monkeypatch, sequence._digest_of_file, n_free=8)
-    monkeypatch.setattr(sequence, "_digest_of_file", digest)
+    digest = NetworkBegins(monkeypatch, sequence.ItemSamples._digest_of_row, n_free=8)
+    monkeypatch.setattr(sequence.ItemSamples, "_digest_of_row", lambda *args: digest(*args))
     return digest
 
 

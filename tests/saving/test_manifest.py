@@ -25,7 +25,7 @@ def manifest(changes):
         "params": {
             name: param.default
             for name, param in params.items()
-            if name not in ("backbone", "preprocessing", "cache", "also_cache")
+            if name not in ("backbone", "preprocessing", "read", "cache", "also_cache")
         },
         "fitted": {"feature_shape_": [400], "array_shape_": [64, 64, 3]},
         "space": {"label": "tiny", "identity": space},
@@ -56,6 +56,7 @@ def manifest(changes):
         {"params.input_size": [32, 48], "params.n_jobs": -1, "params.layer": "stage3"},
         {"params.backbone_params": {"alpha": 0.35}, "params.verbose": True},
         {"params.resize": "crop", "params.in_channels": 13},
+        {"reader": {"digest": "ab", "label": "read"}},
         {"fitted.n_features_in_": 2, "fitted.feature_names_in_": ["a", "b"]},
         {"fitted.float_range_": [0.0, 255.0]},
         {"fitted.array_shape_": None, "report": {"n_samples": 3}},

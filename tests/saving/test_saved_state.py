@@ -156,7 +156,9 @@ def test_load_relative_path_works_after_chdir(path, tmp_path, monkeypatch):
 
 def test_manifest_knows_each_parameter_of_the_extractor():
     params = FeatureExtractor().get_params(deep=False).keys()
-    assert params == _PARAMS.keys() | {"backbone", "preprocessing", "cache", "also_cache"}
+    assert params == _PARAMS.keys() | {
+        *("backbone", "preprocessing", "read", "cache", "also_cache")
+    }
 
 
 # What `save` refuses: at once, by name, and with nothing written.
