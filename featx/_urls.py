@@ -68,6 +68,11 @@ def _shown_link(link: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{mark_of_query}{shown}"
 
 
+def shown_path(path: object) -> str:
+    """Return a path as it is, and a URL as :func:`shown_url` returns it."""
+    return shown_url(path) if is_url(path) else str(path)
+
+
 def archive_url(path: str | os.PathLike[str]) -> str | None:
     """Return the URL of the files in an archive, given by its path or URL; None for other files.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from featx._text import one_line
+from featx._urls import shown_path
 from featx.cli.labeled import check_is_no_table, columns_in, load_table_of_images
 from featx.cli.options import (
     GROUPS,
@@ -125,7 +126,7 @@ def _list_images_to_check(
     splits = split_folders(place)
     if not splits:
         images = list_folder(place)
-        names = list(map(str, images.data))
+        names = list(map(shown_path, images.data))
         found = None if groups is None else read_groups(groups, place, names)
         return _CheckedImages(images.data, names, images.target, None, found)
     parts = [list_folder(path) for path in splits.values()]

@@ -20,9 +20,17 @@ from sklearn.utils import Bunch
 
 from featx._files import replaced_atomically
 from featx._text import as_utf8
+from featx._urls import is_url, relative_path, shown_path
 from featx.cache.exchange import check_pyarrow, string_array, write_csv
 from featx.cli.image_lists import images_of
-from featx.inputs.folders import IMAGE_SUFFIXES, label_of, list_images, load_image_folder
+from featx.inputs.folders import (
+    IMAGE_SUFFIXES,
+    is_folder,
+    label_of,
+    list_images,
+    load_image_folder,
+    root_of,
+)
 from featx.inputs.left_out import is_litter
 
 ENDINGS = (".csv", ".h5", ".npz", ".parquet")
@@ -45,7 +53,12 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     >>> [os.path.basename(path) for path in list_folder(root).data], list_folder(root).target
     (['1.png'], None)
     """
-    root = Path(path).expanduser()
+    place = root_of(path)
+    if is_url(place):
+        images = list_images([place])
+        parents = [relative_path(image, place).split("/")[:-1] for image in images]
+        return _labeled_by_folder(images, parents)
+    root = Path(place)
     if not root.is_dir():
         return load_image_folder(root)  # raises the error
     entries = [
@@ -57,14 +70,20 @@ def list_folder(path: str | os.PathLike[str]) -> Bunch:
     if len(files) < len(entries) and not any(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
         return load_image_folder(root)
     images = list_images([root])
-    folders = [Path(image).relative_to(root).parts[:-1] for image in images]
+    return _labeled_by_folder(
+        images, [Path(image).relative_to(root).parts[:-1] for image in images]
+    )
+
+
+def _labeled_by_folder(images: list[str], folders: Sequence[Sequence[str]]) -> Bunch:
+    """Return images, labeled by the first of the folders of each, if there are any."""
     labels = np.array([label_of(parents[0]) if parents else "" for parents in folders])
     return Bunch(data=np.array(images, object), target=labels if any(folders) else None)
 
 
 def list_given(places: Sequence[str], column: str | None) -> Bunch:
     """Return the images of one folder as `list_folder` does, or those that arguments name."""
-    if len(places) == 1 and column is None and os.path.isdir(os.path.expanduser(places[0])):
+    if len(places) == 1 and column is None and is_folder(places[0]):
         return list_folder(places[0])
     return Bunch(data=np.array(images_of(places, column), object), target=None)
 
@@ -84,7 +103,9 @@ class EmbeddingFile(NamedTuple):
     def columns(self, *names: str) -> dict[str, list[str]]:
         """Return paths, and labels if there are any, as columns with these names."""
         columns = zip(names, (self.paths, self.labels), strict=True)
-        return {name: list(map(str, values)) for name, values in columns if values is not None}
+        return {
+            name: list(map(shown_path, values)) for name, values in columns if values is not None
+        }
 
 
 class PredictionFile(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from featx._text import one_line
+from featx._urls import is_url, joined_path
 from featx.exceptions import InputError
 from featx.inputs.folders import list_images
 from featx.inputs.labeled import IMAGE_SUFFIXES
@@ -64,7 +65,7 @@ def _places_in(place: str, column: str | None) -> list[str]:
         return _named_in(sys.stdin.buffer.read(), "", "standard input")
     if is_table(place) and not place.startswith("@"):
         return _paths_in_table(place, column)
-    if os.path.lexists(place):
+    if os.path.lexists(place) or is_url(place):
         return [place]
     if place.startswith("@"):
         content = Path(place[1:]).read_bytes()
@@ -77,7 +78,7 @@ def _places_in(place: str, column: str | None) -> list[str]:
 def _named_in(content: bytes, folder: str, source: str) -> list[str]:
     """Return the paths on the lines of a list; empty lines are left out."""
     lines = content.decode(_ENCODING, _ERRORS).split("\n")
-    paths = [os.path.join(folder, line) for line in (line.rstrip("\r") for line in lines) if line]
+    paths = [joined_path(folder, line) for line in (line.rstrip("\r") for line in lines) if line]
     if not paths:
         raise InputError(f"{source} names no images: expected a path on each line")
     if any("\0" in path for path in paths):
@@ -94,7 +95,7 @@ def _paths_in_table(path: str, column: str | None) -> list[str]:
         raise InputError(
             f"{path!r} holds encoded images, not paths: pass it to load_table in Python"
         )
-    return found.names
+    return found.data.tolist()
 
 
 def _column_of_paths(path: str, names: Iterable[str], column: str | None) -> str:

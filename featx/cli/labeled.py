@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx._urls import is_url
 from featx.cli.options import or_none
 from featx.exceptions import InputError
 
@@ -53,8 +54,9 @@ def load_table_of_images(
         groups=groups,
         base=columns["base"],
     )
-    some = table.names[:_N_PATHS_TRIED]
-    if hasattr(table.data, "dtype") and not any(map(os.path.lexists, some)):
+    some = list(table.data[:_N_PATHS_TRIED])
+    is_found = (is_url(path) or os.path.lexists(path) for path in some)
+    if hasattr(table.data, "dtype") and not any(is_found):
         raise InputError(
             f"{place!r}: none of its first {len(some)} files exists, such as {some[0]!r}. Name the "
             "folder where its paths start: --base FOLDER"

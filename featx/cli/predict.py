@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx._text import one_line
+from featx._urls import shown_path
 from featx.cli.models import MODEL, load_classifier, loading_options
 from featx.cli.options import Command, GivenPath
 from featx.cli.output import (
@@ -125,7 +126,7 @@ def _as_file(parts: Sequence[Predictions]) -> PredictionFile:
     cells[is_read] = labels.reshape(-1, n_outputs)
     names = ["label"] if labels.ndim == 1 else [f"label_{n + 1}" for n in range(n_outputs)]
     texts: dict[str, list[str | None]] = {
-        "path": [str(path) for part in parts for path in part.paths]
+        "path": [shown_path(path) for part in parts for path in part.paths]
     }
     texts |= {
         name: [None if cell is None else str(cell) for cell in column]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from featx._urls import shown_path
 from featx._warning import warn_caller
 from featx.exceptions import BadSampleError, BadSampleWarning, SampleFault
 
@@ -46,7 +47,7 @@ class Predictions(NamedTuple):
         """Yield image, label and probabilities by class; the label is None if it was not read."""
         labels, proba = iter(self.plain_labels()), iter(self._proba_by_class())
         for path, is_read in zip(self.paths, self.is_read, strict=True):
-            prediction = {"image": str(path), "label": next(labels) if is_read else None}
+            prediction = {"image": shown_path(path), "label": next(labels) if is_read else None}
             if is_read and self.proba is not None:
                 prediction["proba"] = next(proba)
             yield prediction

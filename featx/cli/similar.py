@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 
+from featx._urls import shown_path
 from featx.cli.options import Command, GivenPath, extractor_options, make_extractor
 from featx.cli.output import AS_JSON, print_json, print_similar
 from featx.exceptions import InputError
@@ -41,9 +41,9 @@ def similar(
     cannot be read are left out.
     """
     from featx.evaluation.neighbors import find_similar
-    from featx.inputs.folders import list_images
+    from featx.inputs.folders import is_folder, list_images
 
-    if not os.path.isdir(photos):
+    if not is_folder(photos):
         raise InputError(f"{photos!r} is no folder: the last argument is a folder of images")
     extractor = make_extractor(backbone, options)
     asked, images = list_images(queries), list_images([photos])
@@ -51,9 +51,9 @@ def similar(
     pairs = zip(asked, found.indices.tolist(), found.similarity.tolist(), strict=True)
     result = [
         {
-            "query": query,
+            "query": shown_path(query),
             "similar": [
-                {"image": images[row], "similarity": similarity}
+                {"image": shown_path(images[row]), "similarity": similarity}
                 for row, similarity in zip(rows, similarities, strict=True)
             ],
         }

@@ -115,7 +115,7 @@ def load_image_folder(
     faults.raise_any()
     if not os.fspath(path):
         raise InputError("'' is an empty path: expected a folder; the current one is '.'")
-    root = _root_of(path)
+    root = root_of(path)
     root = root if split is None else _folder_of_split(root, split)
     left_out = LeftOutEntries(root)
     find = _images_of_url if is_url(root) else _images_by_class
@@ -132,7 +132,7 @@ def load_image_folder(
     )
 
 
-def _root_of(path: str | os.PathLike[str]) -> str:
+def root_of(path: str | os.PathLike[str]) -> str:
     """Return the path or URL of a folder; that of an archive's only folder, or of its root."""
     place = os.fspath(path)
     if is_url(place) and (local := local_path(place)) is not None:
@@ -147,6 +147,14 @@ def _root_of(path: str | os.PathLike[str]) -> str:
     tops = {path.partition("/")[0] for path in paths}
     holds_classes = all(path.count("/") > 1 for path in paths)
     return joined_path(archive, tops.pop()) if len(tops) == 1 and holds_classes else archive
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Return True for a folder, an archive, and a URL that is not that of an image or a server."""
+    place = os.fspath(path)
+    if not is_url(place):
+        return os.path.isdir(os.path.expanduser(place)) or archive_url(place) is not None
+    return not (place.startswith(SERVERS) or suffix_of(place) in IMAGE_SUFFIXES)
 
 
 def _images_of_url(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:

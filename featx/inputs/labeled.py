@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 from featx._html import html_table
 from featx._text import counted, one_line
-from featx._urls import is_url, shown_url, suffix_of
+from featx._urls import shown_path, suffix_of
 from featx.exceptions import UnreadableImageError
 
 IMAGE_SUFFIXES = frozenset(
@@ -43,7 +43,7 @@ class LabeledSamples(Bunch):
     def names(self) -> list[str]:
         """Paths of the samples, or URLs without secrets; for encoded images, row numbers."""
         if isinstance(self.data, np.ndarray):
-            return [shown_url(path) if is_url(path) else path for path in map(str, self.data)]
+            return list(map(shown_path, self.data))
         return [f"row {row}" for row in range(len(self.data))]
 
     def _repr_html_(self) -> str:
@@ -92,7 +92,7 @@ def _picture_html(path: str) -> str:
         picture = reduced_image(content_of_item(path), _THUMBNAIL_PX).picture
     except (OSError, UnreadableImageError):
         return ""
-    name = os.path.basename(shown_url(path) if is_url(path) else path)
+    name = os.path.basename(shown_path(path).partition("::")[0])
     encoded = io.BytesIO()
     picture.save(encoded, "webp", quality=70)
     uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -178,12 +178,12 @@ class _Archive(Place):
     def __init__(self, url: str) -> None:
         self._url, self._archive = url, url.partition("::")[2]
         self._outer = place_of(self._archive)
-        self._reading = threading.Lock()  # the file systems share one open file
 
     @functools.cached_property
-    def fs(self) -> Any:
-        """File system, which reads the list of the files when it is opened."""
-        return _opened_file_system(self._url)[0]
+    def _opened(self) -> _OpenArchive:
+        state = self._outer.state(self._archive)
+        # A process that was forked would move the position in the file of this one.
+        return _open_archive(self._url, state.key, os.getpid())
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """Return states that follow from that of the archive, whose files are not looked up."""
@@ -200,13 +200,8 @@ class _Archive(Place):
     def absent(self, urls: Sequence[str]) -> dict[str, UnreadableImageError]:
         """Look up files in the list of the archive."""
         try:
-            fs = self.fs
-            names = {url: self._member(url) for url in urls}
-            return {
-                url: UnreadableImageError(_NOT_IN_ARCHIVE)
-                for url, name in names.items()
-                if not fs.isfile(name)
-            }
+            holds = self._opened.holds
+            return {url: UnreadableImageError(_NOT_IN_ARCHIVE) for url in urls if not holds(url)}
         except MissingExtraError:
             raise
         except Exception as exc:  # of any library
@@ -220,13 +215,36 @@ class _Archive(Place):
         return FileState(digest_of(archive.key, b"::", os.fsencode(path)), archive.changed_s)
 
     def _content(self, url: str) -> bytes:
-        with self._reading:
-            if not self.fs.isfile(self._member(url)):
-                raise UnreadableImageError(_NOT_IN_ARCHIVE)
-            return self.fs.cat_file(self._member(url))
+        return self._opened.content(url)
 
-    def _member(self, url: str) -> str:
-        return self.fs._strip_protocol(url.partition("::")[0])
+
+class _OpenArchive:
+    """An archive whose list of files is read. Several threads may use it."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, _ = _opened_file_system(url)
+        self._reading = threading.Lock()  # threads share one open file
+
+    def holds(self, url: str) -> bool:
+        """Return True if the archive has a file."""
+        return bool(self._fs.isfile(self._member(url)))
+
+    def content(self, url: str) -> bytes:
+        """Return the content of a file."""
+        with self._reading:
+            if not self.holds(url):
+                raise UnreadableImageError(_NOT_IN_ARCHIVE)
+            content: bytes = self._fs.cat_file(self._member(url))
+        return content
+
+    def _member(self, url: str) -> Any:
+        return self._fs._strip_protocol(url.partition("::")[0])
+
+
+@functools.lru_cache(maxsize=4)  # the list of a large archive takes seconds
+def _open_archive(url: str, state: bytes | None, process: int) -> _OpenArchive:
+    """Open an archive, once for each state and process."""
+    return _OpenArchive(url)
 
 
 class Places:
