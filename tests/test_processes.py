@@ -54,7 +54,10 @@ def test_workers_of_a_search_on_a_warm_cache_import_no_tensorflow(kind, tmp_path
     if kind == "file":
         backbone = str(tmp_path / "network.keras")
         small_network((64, 64, 3)).save(backbone)
-    command = [sys.executable, Path(__file__).with_name("warm_search.py"), backbone]
+    FeatureExtractor(backbone, preprocessing="unit").fit_transform(IMAGES)
+    images = tmp_path / "images.npy"
+    np.save(images, IMAGES)
+    command = [sys.executable, Path(__file__).with_name("warm_search.py"), backbone, str(images)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     shares = json.loads(done.stdout)
