@@ -3,8 +3,10 @@
 import os
 
 # Before numpy is loaded, here and in child processes: on matrices as small as those of the tests
-# BLAS threads mostly wait for one another, on a busy machine for twenty times as long.
+# the threads of BLAS, and of scikit-learn's loops (OpenMP), mostly wait for one another, on a busy
+# machine for twenty times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before scipy is loaded: else scikit-learn skips its check of array API inputs.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 # Before matplotlib is loaded: plots open no window.
@@ -13,6 +15,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import sys
 
 import pytest
+
+# Before OpenVINO is loaded: with each conversion it sends statistics to its makers, from a fork of
+# the process, which takes a second where TensorFlow is loaded. Without this module it sends none.
+sys.modules["openvino_telemetry"] = None
 
 
 @pytest.fixture(autouse=True)

@@ -101,6 +101,7 @@ def test_model_selection_searches_with_one_pass(run, folder):
     assert shown["search"].best_estimator_.report_.n_forward == 0
 
 
+@pytest.mark.long
 def test_own_keras_model_transfers_what_it_learned(run):
     shown = run("own_keras_model")
     random, trained = (scores.mean() for scores in shown["scores"].values())

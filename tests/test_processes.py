@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import cloudpickle
@@ -26,9 +27,21 @@ LABELS = np.arange(24) % 2
 BACKBONES = {"name": lambda: "tiny", "model": lambda: small_network((64, 64, 3))}
 
 
-@pytest.mark.parametrize("when", [pytest.param("before fit", marks=pytest.mark.long), "after fit"])
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "backbone", "when"),
+    [
+        ("fork", "name", "after fit"),
+        ("fork", "model", "after fit"),
+        ("spawn", "name", "after fit"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (
+                ("spawn", "model", "after fit"),
+                *product(["fork", "spawn"], BACKBONES, ["before fit"]),
+            )
+        ),
+    ],
+)
 def test_child_predicts_the_same(method, backbone, when):
     extractor = FeatureExtractor(BACKBONES[backbone](), preprocessing="unit")
     classifier = TransferClassifier(extractor)
@@ -54,7 +67,10 @@ def test_workers_of_a_search_on_a_warm_cache_import_no_tensorflow(kind, tmp_path
     if kind == "file":
         backbone = str(tmp_path / "network.keras")
         small_network((64, 64, 3)).save(backbone)
-    command = [sys.executable, Path(__file__).with_name("warm_search.py"), backbone]
+    FeatureExtractor(backbone, preprocessing="unit").fit_transform(IMAGES)
+    images = tmp_path / "images.npy"
+    np.save(images, IMAGES)
+    command = [sys.executable, Path(__file__).with_name("warm_search.py"), backbone, str(images)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     shares = json.loads(done.stdout)

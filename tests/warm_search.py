@@ -24,9 +24,7 @@ MAIN = os.getpid()
 
 if __name__ == "__main__":
     extractor = FeatureExtractor(sys.argv[1], preprocessing="unit")
-    images = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
-    images[::2] //= 3
-    extractor.fit_transform(images)
+    images = np.load(sys.argv[2])
     classifier = TransferClassifier(extractor)
     search = GridSearchCV(
         classifier, {"head__C": [0.1, 1.0]}, scoring=score, refit=False, cv=3, n_jobs=2

@@ -131,7 +131,7 @@ def test_cuts_of_small_graphs_recompose_exactly(make):
     ("name", "params", "every"),
     [
         ("VGG16", {}, 1),
-        ("MobileNet", {"alpha": 0.25}, 1),
+        pytest.param("MobileNet", {"alpha": 0.25}, 1, marks=pytest.mark.long),
         pytest.param(
             "MobileNetV3Small", {"minimalistic": True, "alpha": 0.75}, 1, marks=pytest.mark.long
         ),

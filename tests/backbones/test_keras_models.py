@@ -42,6 +42,7 @@ def test_named_model_random_weights_keep_random_state(network):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 def test_named_model_random_weights_repeat_across_processes():
     code = (
         "from featx.backbones.registry import find_network\n"

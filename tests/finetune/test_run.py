@@ -60,7 +60,11 @@ VALIDATION = np.arange(0, 80, 4)
 
 @pytest.mark.parametrize(
     ("unfreeze", "rate"),
-    [(1, 1e-2), ("all", 2e-3), pytest.param("norm", 1e-2, marks=pytest.mark.long)],
+    [
+        ("all", 2e-3),
+        pytest.param(1, 1e-2, marks=pytest.mark.long),
+        pytest.param("norm", 1e-2, marks=pytest.mark.long),
+    ],
 )
 def test_fine_tune_best_epoch_has_reported_score(
     network, empty_cache, few_digits, unfreeze, rate, monkeypatch

@@ -173,14 +173,14 @@ images, labels = np.load(sys.argv[2]), np.load(sys.argv[3])
 
 class Killer(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        if self.params.get("epoch") == 3:
+        if self.params.get("epoch") == 2:
             os.kill(os.getpid(), signal.SIGKILL)
     def on_epoch_begin(self, epoch, logs=None):
         self.params["epoch"] = epoch
 
 cache = EmbeddingCache(sys.argv[4])
 estimator = classifier(
-    cache, unfreeze=2, epochs=5, callbacks=[Killer()]
+    cache, unfreeze=2, epochs=3, callbacks=[Killer()]
 )
 estimator.fit(images, labels)
 """
@@ -200,7 +200,7 @@ def test_train_killed_resumes_with_equal_bits(digits, tmp_path):
     ]
     done = subprocess.run([sys.executable, "-c", KILLED, *places], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
-    params = {"unfreeze": 2, "epochs": 5}
+    params = {"unfreeze": 2, "epochs": 3}
     resumed = classifier(EmbeddingCache(tmp_path / "killed"), **params).fit(images, labels)
     whole = classifier(EmbeddingCache(tmp_path / "whole"), **params).fit(images, labels)
     assert resumed.report_.history == whole.report_.history

@@ -19,7 +19,7 @@ from featx.finetune.unfreeze import choose_unfrozen
 @pytest.mark.parametrize(
     ("unfreeze", "changed"),
     [
-        pytest.param(*each, marks=() if each[0] in (2, "conv_[13]", "norm") else pytest.mark.long)
+        pytest.param(*each, marks=() if each[0] in (2, "norm") else pytest.mark.long)
         for each in UNFROZEN
     ],
     ids=str,

@@ -95,6 +95,7 @@ def test_round_trip_weight_file_keeps_channels(networks, path):
     np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
 
 
+@pytest.mark.long
 def test_fit_and_save_warm_needs_no_tensorflow(networks, images, path, tmp_path):
     cache, weights = tmp_path / "cache", networks / "mine.h5"
     classifier_of(weights, cache=cache).fit(images, LABELS)
