@@ -122,6 +122,13 @@ def test_bench_cache_smoke_measures_everything(result_of, tmp_path):
 
 
 @pytest.mark.long
+def test_bench_listing_smoke_measures_everything(result_of):
+    results = result_of("bench_listing.py")["results"]
+    assert list(results) == ["50", "200"]
+    assert all(row["microseconds"] > 0 for ways in results.values() for row in ways.values())
+
+
+@pytest.mark.long
 def test_bench_extract_smoke_measures_everything(result_of, tmp_path):
     result = result_of("bench_extract.py", "--shared", tmp_path / "none")
     (arrays,) = result["arrays"]
