@@ -28,7 +28,7 @@ class FileServer:
     def __enter__(self):
         handler = type("Handler", (_Handler,), {"files_of": self})
         self._server = _Server(("127.0.0.1", 0), handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *exc):

@@ -32,6 +32,7 @@ N_REQUESTS = 32  # at once, since a request is mostly waiting
 _LISTED_FROM = 16  # files of one folder, which is then listed instead of asking for each
 _ATTEMPTS = 5
 _FIRST_PAUSE_S = 0.2  # doubled after each attempt
+_DOWN_AFTER = 8  # requests in a row that failed in all attempts
 _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
 _WITHOUT_HOST = ("memory",)
 _ARCHIVES = ("zip", "tar", "libarchive")
@@ -115,6 +116,7 @@ class _Store(Place):
     def __init__(self, url: str) -> None:
         self._protocol = url.partition("://")[0]
         self.fs, _ = _opened_file_system(url)
+        self._n_failed = 0  # requests in a row, each repeated to no avail
         self._has_folders = not url.startswith(SERVERS)
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
@@ -136,7 +138,7 @@ class _Store(Place):
     def state(self, url: str) -> FileState:
         """Return the present state of one file."""
         try:
-            info = _with_retries(lambda: self.fs.info(self._path(url)))
+            info = self._repeated(lambda: self.fs.info(self._path(url)))
         except Exception as exc:  # of any library
             raise UnreadableImageError(_why_not_read(exc, url)) from exc
         if info.get("type") == "directory":
@@ -145,7 +147,7 @@ class _Store(Place):
 
     def _listed(self, folder: str) -> dict[str, FileState | UnreadableImageError]:
         try:
-            infos = _with_retries(lambda: self.fs.ls(self._path(folder), detail=True))
+            infos = self._repeated(lambda: self.fs.ls(self._path(folder), detail=True))
         except _GONE:
             return {}
         except Exception as exc:  # of any library
@@ -166,7 +168,18 @@ class _Store(Place):
         return FileState(bytes.fromhex(key), (changed_s or 0.0) + margin_s)
 
     def _content(self, url: str) -> bytes:
-        return _with_retries(lambda: self.fs.cat_file(self._path(url)))
+        return self._repeated(lambda: self.fs.cat_file(self._path(url)))
+
+    def _repeated(self, request: Callable[[], _Result]) -> _Result:
+        """Make a request, several times if needed, unless the server seems to be down."""
+        is_down = self._n_failed >= _DOWN_AFTER
+        try:
+            result = request() if is_down else _with_retries(request)
+        except Exception as exc:  # of any library
+            self._n_failed += _may_pass(exc)
+            raise
+        self._n_failed = 0
+        return result
 
     def _path(self, url: str) -> str:
         return self.fs._strip_protocol(url.rpartition("::")[2])

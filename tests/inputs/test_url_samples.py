@@ -289,10 +289,20 @@ def test_keys_missing_package_is_named():
         as_samples(["gs://bucket/a.png"]).keys(FileIndex(None))
 
 
-def test_names_hide_secrets_of_urls():
-    samples = as_samples(["http://me:word@127.0.0.1:9/a.png?v=1&X-Amz-Signature=b64"])
+def test_keys_server_that_is_down_is_soon_given_up(server):
+    server.n_busy.update(dict.fromkeys(map("{}.png".format, range(200)), 1000))
+    urls = [server.url(f"{number}.png") for number in range(200)]
+    _, faults = as_samples(urls).keys(FileIndex(None))
+    assert len(faults) == 200
+    assert "the server answers 503" in faults[199].reason
+    assert server.requests["HEAD", "199.png"] == 1
+
+
+def test_names_hide_secrets_of_urls(server):
+    url = server.url("none.png").replace("//", "//me:word@") + "?v=1&X-Amz-Signature=b64"
+    samples = as_samples([url])
     _, faults = samples.keys(FileIndex(None))
-    assert samples.name(0) == "http://127.0.0.1:9/a.png?v=1&X-Amz-Signature=..."
+    assert samples.name(0) == server.url("none.png") + "?v=1&X-Amz-Signature=..."
     assert samples.path(0) == samples.name(0)
     assert "word" not in faults[0].reason
     assert "b64" not in faults[0].reason
