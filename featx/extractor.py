@@ -227,8 +227,8 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         Parameters
         ----------
         X : samples
-            A list, array or Series of image paths; a list of encoded images (bytes), PIL images or
-            arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
+            A list, array or Series of paths or URLs of images; a list of encoded images (bytes),
+            PIL images or arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
             from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of these; or (n, p)
             vectors for a backbone that takes vectors. Tensors and columns of other libraries are
             accepted as well. So are lazy sequences, which make an item when they are indexed, such

@@ -57,7 +57,8 @@ def load_image_folder(
     Parameters
     ----------
     path : str or Path
-        Path of the folder.
+        Path or URL of the folder, or of a ``.zip`` or ``.tar`` archive, such as
+        ``"s3://bucket/photos"``. If an archive holds a single folder, that is the folder.
     groups : {"subfolder"}, default=None
         "subfolder" makes a group of each folder right below a class, such as that of a patient in
         ``class/patient/1.png``. Folders of the same name in several classes are one group. By
@@ -71,8 +72,8 @@ def load_image_folder(
     -------
     LabeledSamples
         A Bunch, which notebooks show with some of its images. ``data``: ndarray of shape
-        (n_samples,), paths as str, dtype object; ``target``: ndarray of shape (n_samples,), the
-        name of each image's class; ``target_names``: list of str, the classes, sorted;
+        (n_samples,), paths or URLs as str, dtype object; ``target``: ndarray of shape
+        (n_samples,), the name of each image's class; ``target_names``: list of str, the classes, sorted;
         ``groups``: ndarray of shape (n_samples,), the name of each image's group, or None. Names
         are in composed Unicode (NFC), the form in which they are usually typed.
 

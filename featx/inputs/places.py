@@ -33,6 +33,7 @@ _LISTED_FROM = 16  # files of one folder, which is then listed instead of asking
 _ATTEMPTS = 5
 _FIRST_PAUSE_S = 0.2  # doubled after each attempt
 _DOWN_AFTER = 8  # requests in a row that failed in all attempts
+_MAX_MEMBER_BYTES = 2**30
 _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
 _WITHOUT_HOST = ("memory",)
 _ARCHIVES = ("zip", "tar", "libarchive")
@@ -193,7 +194,7 @@ class _Archive(Place):
         self._outer = place_of(self._archive)
 
     @functools.cached_property
-    def _opened(self) -> _OpenArchive:
+    def _opened(self) -> OpenArchive:
         state = self._outer.state(self._archive)
         # A process that was forked would move the position in the file of this one.
         return _open_archive(self._url, state.key, os.getpid())
@@ -231,11 +232,12 @@ class _Archive(Place):
         return self._opened.content(url)
 
 
-class _OpenArchive:
+class OpenArchive:
     """An archive whose list of files is read. Several threads may use it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, max_bytes: int = _MAX_MEMBER_BYTES) -> None:
         self._fs, _ = _opened_file_system(url)
+        self._max_bytes = max_bytes  # of a file, which may be compressed to little
         self._reading = threading.Lock()  # threads share one open file
 
     def holds(self, url: str) -> bool:
@@ -247,6 +249,10 @@ class _OpenArchive:
         with self._reading:
             if not self.holds(url):
                 raise UnreadableImageError(_NOT_IN_ARCHIVE)
+            size_bytes = self._fs.info(self._member(url))["size"]
+            if size_bytes > self._max_bytes:
+                expected = f"expected at most {self._max_bytes:,}"
+                raise UnreadableImageError(f"unpacks to {size_bytes:,} bytes: {expected}")
             content: bytes = self._fs.cat_file(self._member(url))
         return content
 
@@ -255,9 +261,9 @@ class _OpenArchive:
 
 
 @functools.lru_cache(maxsize=4)  # the list of a large archive takes seconds
-def _open_archive(url: str, state: bytes | None, process: int) -> _OpenArchive:
+def _open_archive(url: str, state: bytes | None, process: int) -> OpenArchive:
     """Open an archive, once for each state and process."""
-    return _OpenArchive(url)
+    return OpenArchive(url)
 
 
 class Places:

@@ -44,7 +44,7 @@ def load_table(
     Parameters
     ----------
     table : str, Path, or frame of pandas, polars or pyarrow
-        Path of the file, or the table itself.
+        Path or URL of the file, or the table itself.
     sample : str, default="path"
         Name of the column of samples: paths, or encoded images as bytes, also in the form of
         Hugging Face (``{"bytes": ..., "path": ...}``). Encoded images in a Parquet file are read
@@ -55,8 +55,8 @@ def load_table(
     groups : str, default=None
         Name of the column of groups, such as patients. Samples with the same value are one group.
     base : str or Path, default=None
-        Folder from which relative paths start. By default, the folder of the file; for a frame, the
-        working directory.
+        Folder, archive or URL from which relative paths start. By default, the folder of the file;
+        for a frame, the working directory.
 
     Returns
     -------

@@ -13,8 +13,14 @@ from file_server import FileServer
 from PIL import Image
 
 from featx import FeatureExtractor
-from featx.exceptions import BadSampleError, BadSampleWarning, MissingExtraError
+from featx.exceptions import (
+    BadSampleError,
+    BadSampleWarning,
+    MissingExtraError,
+    UnreadableImageError,
+)
 from featx.inputs.file_index import FileIndex
+from featx.inputs.places import OpenArchive
 from featx.inputs.recognize import as_samples
 
 N_FILES = 20
@@ -282,6 +288,13 @@ def test_keys_damaged_member_is_reason(archives, tmp_path):
     _, faults = as_samples(urls).keys(FileIndex(None))
     assert [fault.position for fault in faults] == [0]
     assert "Bad CRC-32" in faults[0].reason
+
+
+def test_content_large_member_is_not_unpacked(archives):
+    url = f"zip://all/0.png::{archives / 'photos.zip'}"
+    archive = OpenArchive(url, max_bytes=100)
+    with pytest.raises(UnreadableImageError, match=r"unpacks to \d+ bytes: expected at most 100"):
+        archive.content(url)
 
 
 def test_keys_missing_package_is_named():
