@@ -228,12 +228,13 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
         ----------
         X : samples
             A list, array or Series of paths or URLs of images; a list of encoded images (bytes),
-            PIL images or arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w, c) with values
-            from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of these; or (n, p)
-            vectors for a backbone that takes vectors. Tensors and columns of other libraries are
-            accepted as well. So are lazy sequences, which make an item when they are indexed, such
-            as a PyTorch ``Dataset`` of images without labels, or a column of a Hugging Face
-            ``Dataset``. Each item is read once per pass, and only a few are in memory at a time.
+            PIL images or arrays; an array, memmap or HDF5 dataset of shape (n, h, w) or (n, h, w,
+            c) with values from 0 to 255 (0 to 65535 in uint16); a one-column DataFrame of any of
+            these; or (n, p) vectors for a backbone that takes vectors. Tensors and columns of other
+            libraries are accepted as well. So are lazy sequences, which make an item when they are
+            indexed, such as a PyTorch ``Dataset`` of images without labels, or a column of a
+            Hugging Face ``Dataset``. Each item is read once per pass, and only a few are in memory
+            at a time.
         out : ndarray of shape (n_samples, n_features), float32, default=None
             Array that receives the embeddings, such as ``numpy.lib.format.open_memmap(...)`` if
             they do not fit in memory; None makes a new one.

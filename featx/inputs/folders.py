@@ -73,9 +73,9 @@ def load_image_folder(
     LabeledSamples
         A Bunch, which notebooks show with some of its images. ``data``: ndarray of shape
         (n_samples,), paths or URLs as str, dtype object; ``target``: ndarray of shape
-        (n_samples,), the name of each image's class; ``target_names``: list of str, the classes, sorted;
-        ``groups``: ndarray of shape (n_samples,), the name of each image's group, or None. Names
-        are in composed Unicode (NFC), the form in which they are usually typed.
+        (n_samples,), the name of each image's class; ``target_names``: list of str, the classes,
+        sorted; ``groups``: ndarray of shape (n_samples,), the name of each image's group, or None.
+        Names are in composed Unicode (NFC), the form in which they are usually typed.
 
     Raises
     ------
